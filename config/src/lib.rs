@@ -1,0 +1,1 @@
+//! Config text to diagnostics with spans, or to a compiled pipeline.

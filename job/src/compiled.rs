@@ -1,0 +1,260 @@
+//! One compiled job: everything a task needs to know, with no template, alias or parameter left in it.
+//!
+//! Paths and values are as written in the config: `~` is expanded inside the environment, where the home is known.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the job's steps start if the config says nothing.
+pub const DEFAULT_WORKING_DIRECTORY: &str = "~/project";
+/// A step that writes nothing for this long is stopped, if the config says nothing.
+pub const DEFAULT_NO_OUTPUT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Environment variables in the order of the config. Names are unique: of two equal ones the later stays.
+pub type Variables = Vec<(String, String)>;
+
+/// A compiled job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub executor: Executor,
+    /// Executor's and job's `environment`, the job's winning.
+    pub environment: Variables,
+    /// Shell of every `run` step that names none; `None` means the environment's default.
+    pub shell: Option<String>,
+    /// As written; relative paths and `~` are resolved inside the environment.
+    pub working_directory: String,
+    /// At least 1.
+    pub parallelism: u32,
+    /// As written; `None` means the executor's default.
+    pub resource_class: Option<String>,
+    pub steps: Vec<Step>,
+}
+
+/// What the config asks the job to run in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Executor {
+    /// Never empty: the first container is the primary, the others are services.
+    Docker {
+        containers: Vec<Container>,
+    },
+    /// A virtual machine; `image` is `None` for `machine: true`.
+    Machine {
+        image: Option<String>,
+        docker_layer_caching: bool,
+    },
+    Macos {
+        xcode: Option<String>,
+    },
+}
+
+impl Executor {
+    /// Its name in the config.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Docker { .. } => "docker",
+            Self::Machine { .. } => "machine",
+            Self::Macos { .. } => "macos",
+        }
+    }
+}
+
+/// One entry of a `docker:` list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub image: String,
+    /// Host name under which the others reach it, beside `localhost`.
+    pub name: Option<String>,
+    pub entrypoint: Option<Vec<String>>,
+    pub command: Option<Vec<String>>,
+    pub user: Option<String>,
+    pub environment: Variables,
+    pub auth: Option<RegistryAuth>,
+}
+
+/// Credentials of a registry as the config writes them; `$NAME` stands for a context or project variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum RegistryAuth {
+    Password { username: String, password: String },
+    Aws { settings: BTreeMap<String, String> },
+    Gcp { settings: BTreeMap<String, String> },
+}
+
+/// One step with the place in the config that it came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub kind: StepKind,
+    /// Shown to people; for `run` without a name, the command's text.
+    pub name: String,
+    pub when: When,
+    pub origin: Origin,
+}
+
+/// Where in the config text something was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// From 1; 0 when it has no place of its own.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// Outermost first: `["job build", "command setup"]`.
+    pub trail: Vec<String>,
+}
+
+/// When a step runs, given how the job stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    #[default]
+    OnSuccess,
+    OnFail,
+    Always,
+}
+
+impl When {
+    /// Does a step run in a job that has (or has not) failed so far?
+    pub fn runs(self, job_failed: bool) -> bool {
+        match self {
+            Self::OnSuccess => !job_failed,
+            Self::OnFail => job_failed,
+            Self::Always => true,
+        }
+    }
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StepKind {
+    Run(Run),
+    Checkout(Checkout),
+    SetupRemoteDocker {
+        docker_layer_caching: bool,
+        version: Option<String>,
+    },
+    SaveCache {
+        key: String,
+        paths: Vec<String>,
+    },
+    /// `keys` in the order they are tried; never empty.
+    RestoreCache {
+        keys: Vec<String>,
+    },
+    PersistToWorkspace {
+        root: String,
+        paths: Vec<String>,
+    },
+    AttachWorkspace {
+        at: String,
+    },
+    StoreArtifacts {
+        path: String,
+        destination: Option<String>,
+    },
+    StoreTestResults {
+        path: String,
+    },
+    AddSshKeys {
+        fingerprints: Vec<String>,
+    },
+    InstallSigningBundle,
+    /// A command of a registry orb that is not here; skipped with a warning.
+    OrbCommand {
+        orb: String,
+        command: String,
+    },
+}
+
+impl StepKind {
+    /// The step's key in the config.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Run(run) if run.deploy => "deploy",
+            Self::Run(_) => "run",
+            Self::Checkout(_) => "checkout",
+            Self::SetupRemoteDocker { .. } => "setup_remote_docker",
+            Self::SaveCache { .. } => "save_cache",
+            Self::RestoreCache { .. } => "restore_cache",
+            Self::PersistToWorkspace { .. } => "persist_to_workspace",
+            Self::AttachWorkspace { .. } => "attach_workspace",
+            Self::StoreArtifacts { .. } => "store_artifacts",
+            Self::StoreTestResults { .. } => "store_test_results",
+            Self::AddSshKeys { .. } => "add_ssh_keys",
+            Self::InstallSigningBundle => "install_signing_bundle",
+            Self::OrbCommand { command, .. } => command,
+        }
+    }
+}
+
+/// A `run` step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub command: String,
+    pub shell: Option<String>,
+    pub environment: Variables,
+    pub working_directory: Option<String>,
+    pub background: bool,
+    #[serde(with = "millis")]
+    pub no_output_timeout: Duration,
+    /// 0 to 5 further attempts.
+    pub max_auto_reruns: u32,
+    #[serde(with = "millis")]
+    pub auto_rerun_delay: Duration,
+    /// Written as the deprecated `deploy`.
+    pub deploy: bool,
+}
+
+impl Run {
+    /// A plain `run: COMMAND`.
+    pub fn new(command: impl Into<String>) -> Self {
+        Self {
+            command: command.into(),
+            shell: None,
+            environment: Vec::new(),
+            working_directory: None,
+            background: false,
+            no_output_timeout: DEFAULT_NO_OUTPUT_TIMEOUT,
+            max_auto_reruns: 0,
+            auto_rerun_delay: Duration::ZERO,
+            deploy: false,
+        }
+    }
+}
+
+/// A `checkout` step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkout {
+    /// Relative to the job's working directory; `None` is the directory itself.
+    pub path: Option<String>,
+    pub method: CheckoutMethod,
+}
+
+/// How much of the history `checkout` fetches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CheckoutMethod {
+    #[default]
+    Blobless,
+    Full,
+    Shallow {
+        depth: u32,
+    },
+}
+
+/// Durations as whole milliseconds.
+pub(crate) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
+    }
+}

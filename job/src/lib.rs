@@ -1,0 +1,25 @@
+//! Navvy's nouns.
+//!
+//! Data and its invariants, nothing else: no clock, no file system, no log, no runtime.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`id`] | task ids; every name of an object on a host derives from one |
+//! | [`pipeline`] | what `config` compiles to: pipeline, workflow, its jobs |
+//! | [`compiled`] | one compiled job: executor, environment, steps |
+//! | [`workflow`] | which jobs may start, given what ended (pure) |
+//! | [`state`] | task and step states with their tables of legal moves |
+//! | [`outcome`] | how steps, tasks and jobs end |
+//! | [`resource`] | resource classes: named sizes of a task |
+//! | [`claim`] | the serialised value by which an agent gets work |
+//! | [`exit_code`] | the exit codes of `navvy run`, a public promise |
+
+pub mod claim;
+pub mod compiled;
+pub mod exit_code;
+pub mod id;
+pub mod outcome;
+pub mod pipeline;
+pub mod resource;
+pub mod state;
+pub mod workflow;

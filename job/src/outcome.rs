@@ -1,0 +1,137 @@
+//! How steps, tasks and jobs end.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a job of a workflow ended, in the words that `requires` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    Success,
+    Failed,
+    Canceled,
+    Unauthorized,
+    NotRun,
+}
+
+impl JobStatus {
+    /// All five: what `requires: [{job: terminal}]` means.
+    pub const TERMINAL: [Self; 5] = [Self::Success, Self::Failed, Self::Canceled, Self::Unauthorized, Self::NotRun];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Unauthorized => "unauthorized",
+            Self::NotRun => "not_run",
+        }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a task ended. The first failure fixes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    Passed,
+    /// The first significant step that failed: its number from 1 and its name.
+    Failed {
+        step: usize,
+        name: String,
+    },
+    Canceled {
+        reason: CancelReason,
+    },
+    TimedOut {
+        #[serde(with = "crate::compiled::millis")]
+        limit: Duration,
+    },
+    /// Ours, not the user's: the task may be tried again.
+    Infra {
+        fault: String,
+    },
+}
+
+impl Verdict {
+    /// The job status that one task alone would give. An infra fault and a time-out count as failed.
+    pub fn status(&self) -> JobStatus {
+        match self {
+            Self::Passed => JobStatus::Success,
+            Self::Failed { .. } | Self::TimedOut { .. } | Self::Infra { .. } => JobStatus::Failed,
+            Self::Canceled { .. } => JobStatus::Canceled,
+        }
+    }
+}
+
+/// Why a task was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// A person asked (Ctrl-C, the API).
+    User,
+    /// The agent is being stopped.
+    Shutdown,
+    /// The right to run was lost.
+    LeaseLost,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum StepOutcome {
+    Success,
+    /// Exited with a code other than 0.
+    ExitCode {
+        code: i32,
+    },
+    /// Killed by a signal that Navvy did not send.
+    Signal {
+        signal: i32,
+    },
+    /// The kernel killed one of its processes for want of memory.
+    OutOfMemory {
+        detail: String,
+    },
+    NoOutput {
+        #[serde(with = "crate::compiled::millis")]
+        limit: Duration,
+    },
+    /// The job's time limit came while it ran.
+    JobLimit {
+        #[serde(with = "crate::compiled::millis")]
+        limit: Duration,
+    },
+    Canceled,
+    /// It could not be started or carried out; `reason` says why.
+    Error {
+        reason: String,
+    },
+}
+
+impl StepOutcome {
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Success)
+    }
+}
+
+/// Why a step was not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// `when: on_success` after a failure.
+    JobFailed,
+    /// `when: on_fail` and nothing failed.
+    NothingFailed,
+    Halted,
+    Stopped,
+    /// Recognised, and not carried out by this version.
+    NotAvailable,
+}
