@@ -1,1 +1,15 @@
-//! What crosses a wire.
+//! What crosses a wire: codecs that take bytes and yield messages. No sockets, no runtime.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`frame`] | the envelope: length-capped, typed frames |
+//! | [`supervisor`] | the messages between agent and supervisor |
+//! | [`in_job`] | the two questions that a job may put to its supervisor |
+//! | [`mux`] | many activities over one byte stream, for `navvy-supervisor dial` |
+//! | [`place`] | where the supervisor's files are inside an environment |
+
+pub mod frame;
+pub mod in_job;
+pub mod mux;
+pub mod place;
+pub mod supervisor;

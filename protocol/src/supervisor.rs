@@ -1,0 +1,327 @@
+//! The messages between agent and supervisor.
+//!
+//! One connection an activity. Both sides send [`Hello`] first; the agent sends its [`Request`] right behind it.
+//!
+//! ```text
+//! Exec     ─▶ Reply::Started, Output*, Reply::Exited, Output*, Reply::Ended      (agent: Data*, Control*)
+//! Attach   ─▶ the same from an offset on
+//! Read     ─▶ Data*, empty Data, Reply::Done
+//! Write    ◀─ Data*, empty Data;   ─▶ Reply::Done
+//! Unpack   ◀─ Data* (a tar), empty Data;   ─▶ Reply::Unpacked
+//! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Done
+//! others   ─▶ one Reply
+//! ```
+//!
+//! Any of them may end in [`Reply::Failed`] instead.
+
+use serde::{Deserialize, Serialize};
+
+/// The version this code speaks. Both sides name theirs in [`Hello`]; the lower one counts.
+pub const VERSION: u32 = 1;
+/// The lowest version this code still understands.
+pub const OLDEST_VERSION: u32 = 1;
+/// What this code can do beside the version's basics.
+pub const CAPABILITIES: [&str; 0] = [];
+
+/// First frame in each direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    pub capabilities: Vec<String>,
+    /// The task's secret; needed where the supervisor cannot see that the caller is outside its pid namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl Hello {
+    pub fn new(secret: Option<String>) -> Self {
+        Self { version: VERSION, capabilities: CAPABILITIES.map(str::to_owned).to_vec(), secret }
+    }
+}
+
+/// What the agent wants on this connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    Exec(Exec),
+    /// Go on with an exec's output from byte `offset`.
+    Attach {
+        exec: String,
+        offset: u64,
+    },
+    /// Every exec of this task.
+    List,
+    /// Send a signal to a step's processes.
+    Signal {
+        exec: String,
+        signal: i32,
+    },
+    /// End a step with everything it started: TERM, grace, KILL, repeated until nothing new appears.
+    Stop {
+        exec: String,
+        grace_ms: u64,
+    },
+    Read {
+        path: String,
+        user: Option<String>,
+    },
+    /// Write a file anew: whole or not at all.
+    Write {
+        path: String,
+        user: Option<String>,
+        mode: u32,
+    },
+    /// Make a directory and its parents, owned by the user.
+    MakeDirectory {
+        path: String,
+        user: Option<String>,
+    },
+    /// Unpack a tar stream below `root`, as the user.
+    Unpack {
+        root: String,
+        user: Option<String>,
+    },
+    /// SHA-256 of files.
+    Checksum {
+        paths: Vec<String>,
+        user: Option<String>,
+    },
+    Glob {
+        root: String,
+        patterns: Vec<String>,
+        user: Option<String>,
+    },
+    /// Memory, processor time and processes of the environment now.
+    Sample,
+    /// Who is this user, and which of these programs exist?
+    Probe {
+        user: Option<String>,
+        programs: Vec<String>,
+    },
+    /// Stop everything that still runs and end the environment's main process.
+    Shutdown {
+        grace_ms: u64,
+    },
+}
+
+/// A process to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Chosen by the agent; starting the same id twice is refused, so no step ever runs twice.
+    pub id: String,
+    /// Never empty. The first is a path, or a name looked for on the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// The whole environment. `HOME` and `USER` are added from the user's entry if they are missing.
+    pub env: Vec<(String, String)>,
+    /// `~` is the user's home; a relative path is below it. Made, owned by the user, if it is missing.
+    pub cwd: String,
+    /// As in an image's `USER`: name or number, optionally `:group`. `None` is uid 0.
+    pub user: Option<String>,
+    pub terminal: Terminal,
+    /// Keep stdin open for `Data` frames; otherwise it is empty.
+    pub input: bool,
+    /// Take the environment's out-of-memory counters before and after.
+    pub watch_memory: bool,
+}
+
+/// What a process's output is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "terminal", rename_all = "snake_case")]
+pub enum Terminal {
+    /// Two pipes.
+    Pipes,
+    /// One pty for both that adds nothing and controls nothing.
+    Plain { columns: u16, rows: u16 },
+    /// A person's terminal: controlling, echoing, with job control.
+    Controlling { columns: u16, rows: u16 },
+}
+
+/// While an exec or attach runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum Control {
+    Resize {
+        columns: u16,
+        rows: u16,
+    },
+    /// Output before `offset` is safe with the agent and may be forgotten.
+    Ack {
+        offset: u64,
+    },
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Failed(Failure),
+    Started {
+        pid: u32,
+    },
+    Exited(Exited),
+    /// Everything that the exec had left running ended, too, and all output was sent.
+    Ended {
+        output: u64,
+    },
+    Execs {
+        execs: Vec<ExecStatus>,
+    },
+    Unpacked {
+        entries: u64,
+        bytes: u64,
+    },
+    /// In the order of the request; hexadecimal.
+    Checksums {
+        sha256: Vec<String>,
+    },
+    Sample(Sample),
+    Probe(Probe),
+}
+
+/// How an exec's own process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    pub exit: Exit,
+    /// Bytes of output up to here; those that came before this message.
+    pub output: u64,
+    pub usage: Usage,
+    /// The kernel killed something for want of memory while this ran.
+    pub out_of_memory: Option<OutOfMemory>,
+    /// The job asked to halt (before or while this ran).
+    pub halted: bool,
+    /// Processes it left running.
+    pub left_running: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// What the exec's process and the children it waited for used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub user_ms: u64,
+    pub system_ms: u64,
+    /// Bytes resident at most.
+    pub max_rss: u64,
+}
+
+/// Taken from the environment's cgroup, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// Processes killed.
+    pub kills: u64,
+    pub limit: Option<u64>,
+    pub peak: Option<u64>,
+    /// Largest first, as last sampled.
+    pub largest: Vec<Process>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    pub name: String,
+    /// Bytes resident.
+    pub rss: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStatus {
+    pub id: String,
+    pub pid: u32,
+    /// Bytes of output so far.
+    pub output: u64,
+    pub exited: Option<Exited>,
+    /// Nothing of it runs any more.
+    pub ended: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Bytes; `None` where the cgroup cannot be read.
+    pub memory: Option<u64>,
+    pub memory_limit: Option<u64>,
+    pub cpu_ns: Option<u64>,
+    /// Processes killed for want of memory so far.
+    pub oom_kills: Option<u64>,
+    /// Largest first, ten at most.
+    pub processes: Vec<Process>,
+}
+
+/// Answer to [`Request::Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub name: Option<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: String,
+    /// Where each asked program is; `None` when it is nowhere on the supervisor's `PATH`.
+    pub programs: Vec<Option<String>>,
+    /// `uname -m`.
+    pub architecture: String,
+}
+
+/// An activity that could not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// What, where and why, for a person.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Version, secret or place of the caller.
+    Refused,
+    NoSuchUser,
+    NoSuchProgram,
+    NotExecutable,
+    NoSuchFile,
+    NotPermitted,
+    NoSpace,
+    NoSuchExec,
+    /// An exec of that id was started before.
+    Duplicate,
+    /// The request makes no sense.
+    Invalid,
+    Other,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_fields_are_ignored_and_unknown_requests_refused() {
+        let text = r#"{"request":"list","from_the_future":1}"#;
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), Request::List);
+        assert!(serde_json::from_str::<Request>(r#"{"request":"fly"}"#).is_err());
+    }
+
+    #[test]
+    fn replies_round_trip() {
+        let reply = Reply::Exited(Exited {
+            exit: Exit::Signal(9),
+            output: 12,
+            usage: Usage::default(),
+            out_of_memory: None,
+            halted: false,
+            left_running: 2,
+        });
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
+    }
+}
