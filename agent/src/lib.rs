@@ -1,1 +1,7 @@
-//! The build agent.
+//! The build agent and its command line.
+
+pub mod checkout;
+pub mod environment;
+pub mod event;
+pub mod supervisor;
+pub mod ui;

@@ -1,0 +1,1 @@
+//! What `checkout` puts into a job: a private copy of the working tree, and git facts about it.

@@ -1,0 +1,3 @@
+//! Live environments made of what a job asks for.
+
+pub mod docker;

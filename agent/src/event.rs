@@ -1,0 +1,222 @@
+//! What happens during a run, as values. `--json` prints one a line; the terminal views draw them.
+//!
+//! Documented for users in `docs/events.md`; fields are only ever added.
+
+use std::path::PathBuf;
+
+use navvy_job::id::TaskId;
+use navvy_job::outcome::{JobStatus, SkipReason, StepOutcome, Verdict};
+use navvy_job::resource::Size;
+use navvy_job::state::TaskState;
+use serde::Serialize;
+
+/// An event with the moment it happened.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stamped {
+    /// Milliseconds since the run started (monotonic).
+    pub at_ms: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Names a job of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct JobRef {
+    pub workflow: String,
+    pub job: String,
+}
+
+/// Names one task for people: its job and, where there are several, its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct TaskRef {
+    pub task: TaskId,
+    #[serde(flatten)]
+    pub job: JobRef,
+    pub node_index: u32,
+    pub node_total: u32,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    RunStarted {
+        /// Directory with one sub-directory a task.
+        logs: PathBuf,
+        config: PathBuf,
+        /// Every job that takes part, in the order of the file.
+        jobs: Vec<JobRef>,
+    },
+    JobWaiting {
+        #[serde(flatten)]
+        job: JobRef,
+        why: String,
+    },
+    /// An approval asks for a person's word.
+    ApprovalAsked {
+        #[serde(flatten)]
+        job: JobRef,
+        /// Jobs that wait behind it.
+        holds: Vec<String>,
+    },
+    TaskStarted {
+        #[serde(flatten)]
+        task: TaskRef,
+        image: Option<String>,
+        resource_class: String,
+        /// What it gets after clamping to the machine.
+        size: Size,
+        /// Steps of the job, in order.
+        steps: Vec<String>,
+    },
+    TaskState {
+        #[serde(flatten)]
+        task: TaskRef,
+        state: TaskState,
+    },
+    /// One line of "Spin up environment".
+    Report {
+        #[serde(flatten)]
+        task: TaskRef,
+        line: String,
+    },
+    /// Progress of something long, such as an image pull: shown live, never logged.
+    Progress {
+        #[serde(flatten)]
+        task: TaskRef,
+        what: String,
+        done: u64,
+        total: Option<u64>,
+    },
+    StepStarted {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// From 1.
+        step: usize,
+        /// From 1.
+        attempt: u32,
+        name: String,
+        /// The step's key: `run`, `checkout`, …
+        kind: String,
+        background: bool,
+        /// `#!SHELL` and the command, as shown above a step's output.
+        header: Option<String>,
+        /// File with exactly the step's bytes.
+        log: PathBuf,
+    },
+    Output {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// 0 for what does not belong to a step (service containers).
+        step: usize,
+        /// `stdout`, `stderr`, `service:NAME`.
+        stream: String,
+        #[serde(serialize_with = "lossy")]
+        bytes: Vec<u8>,
+    },
+    StepEnded {
+        #[serde(flatten)]
+        task: TaskRef,
+        step: usize,
+        attempt: u32,
+        name: String,
+        outcome: StepOutcome,
+        duration_ms: u64,
+        /// Texts below the step's output: `Exited with code exit status 1`, `CircleCI received exit code 1`, …
+        trailers: Vec<String>,
+        /// Bytes in the log when the step ended.
+        bytes: u64,
+        sha256: String,
+        /// `config.yml:12`, where the step was written.
+        origin: Option<String>,
+        /// A further attempt follows.
+        will_rerun: bool,
+    },
+    StepSkipped {
+        #[serde(flatten)]
+        task: TaskRef,
+        step: usize,
+        name: String,
+        why: SkipReason,
+    },
+    Warning {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<TaskRef>,
+        message: String,
+    },
+    TaskEnded {
+        #[serde(flatten)]
+        task: TaskRef,
+        #[serde(flatten)]
+        verdict: Verdict,
+        duration_ms: u64,
+        /// Objects that could not be removed.
+        leftovers: Vec<String>,
+    },
+    JobEnded {
+        #[serde(flatten)]
+        job: JobRef,
+        end: JobEnd,
+    },
+    RunEnded(Box<Summary>),
+}
+
+/// How a job of the run ended, in more detail than `requires` knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum JobEnd {
+    Ran {
+        status: JobStatus,
+        duration_ms: u64,
+        failed_step: Option<String>,
+        infra: Option<String>,
+    },
+    /// Its executor is not here: neither passed nor failed.
+    NotAvailable {
+        needs: String,
+    },
+    /// Waits for an approval that nobody gave.
+    Held {
+        approval: String,
+    },
+    /// Its requirements were not met.
+    NotRun {
+        why: String,
+    },
+    /// An approval given, a no-op, or `--assume passed:NAME`.
+    Passed {
+        how: String,
+    },
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    pub exit_code: u8,
+    pub duration_ms: u64,
+    pub jobs: Vec<JobSummary>,
+    pub logs: PathBuf,
+    /// What would differ on the real service, one sentence each.
+    pub fidelity: Vec<String>,
+    pub warnings: Vec<String>,
+    pub leftovers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct JobSummary {
+    #[serde(flatten)]
+    pub job: JobRef,
+    #[serde(flatten)]
+    pub end: JobEnd,
+    /// Steps recognised and not carried out.
+    pub skipped_steps: usize,
+    pub warnings: usize,
+    /// The failed step's log.
+    pub log: Option<PathBuf>,
+}
+
+/// JSON is text: bytes that are none are replaced. The log file has them as they were.
+fn lossy<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}

@@ -1,0 +1,17 @@
+//! The agent's side of the supervisor's socket.
+//!
+//! Blocking code on plain unix sockets: an activity is one connection and one thread, and a step's bytes go from the
+//! socket to its log without an executor in between. However the supervisor is reached, a connection is a
+//! `UnixStream`: behind `dial` it is one end of a socket pair.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+/// A way to the supervisor, found by trying.
+pub trait Connect: Send + Sync + 'static {
+    /// Opens a connection for one activity. Times out by itself.
+    fn connect(&self) -> io::Result<UnixStream>;
+
+    /// The task's secret, where the supervisor cannot see that the caller is outside.
+    fn secret(&self) -> Option<&str>;
+}
