@@ -1,0 +1,109 @@
+//! What the crate has to say about a file: diagnostics, and the report that gathers them.
+//!
+//! A diagnostic points at bytes of the source and carries the trail that led there. The report keeps every
+//! diagnostic once, however often the place it points at is compiled: a job that ten workflows use is wrong once.
+
+use std::collections::HashSet;
+
+/// A stretch of the source text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// Of the first byte, from 1.
+    pub line: usize,
+    /// Of the first byte in characters, from 1.
+    pub column: usize,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// The pipeline cannot be made.
+    Error,
+    /// It can, but the author may have meant something else.
+    Warning,
+}
+
+/// One step of the way to a diagnostic's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// "in command `setup`", "called from job `build`".
+    pub text: String,
+    pub span: Span,
+}
+
+/// Something to tell the author of a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// Kebab-case and stable: `unknown-step`.
+    pub code: &'static str,
+    pub message: String,
+    pub span: Span,
+    /// Short text beside the underline.
+    pub label: Option<String>,
+    /// What the author could do.
+    pub help: Option<String>,
+    /// Innermost first.
+    pub trail: Vec<Frame>,
+}
+
+impl Diagnostic {
+    pub(crate) fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code, message: message.into(), span, label: None, help: None, trail: vec![] }
+    }
+
+    pub(crate) fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+    }
+
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// The name that the author may have meant, if there is one.
+    pub(crate) fn meant(self, neighbour: Option<&str>) -> Self {
+        match neighbour {
+            Some(name) => self.help(format!("did you mean `{name}`?")),
+            None => self,
+        }
+    }
+
+    pub(crate) fn trail(self, trail: Vec<Frame>) -> Self {
+        Self { trail, ..self }
+    }
+}
+
+/// Gathers diagnostics, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    diagnostics: Vec<Diagnostic>,
+    seen: HashSet<(&'static str, usize, usize, String)>,
+}
+
+impl Report {
+    /// Keeps `diagnostic` unless the same was said of the same place before.
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        let Span { start, end, .. } = diagnostic.span;
+        if self.seen.insert((diagnostic.code, start, end, diagnostic.message.clone())) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// In the order of the file.
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+        self.diagnostics
+    }
+}

@@ -1,0 +1,50 @@
+//! Everything that a compilation depends on from outside.
+
+use std::collections::BTreeMap;
+
+/// A config text and what to call it.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Shown in diagnostics: `.circleci/config.yml`.
+    pub name: &'a str,
+    pub text: &'a str,
+}
+
+/// What triggered the pipeline and with which values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// The pushed branch; `None` for a tag.
+    pub branch: Option<String>,
+    /// The pushed tag.
+    pub tag: Option<String>,
+    /// Pipeline parameters as text; converted by their declared type.
+    pub parameters: Vec<(String, String)>,
+    /// Pipeline values by their name without `pipeline.`: `git.revision`, `number`, `project.git_url`.
+    /// `git.branch` and `git.tag` come from `branch` and `tag`.
+    pub values: BTreeMap<String, Value>,
+    /// Registry orbs are out of reach: go on without what comes from them, with a warning each, instead of an error.
+    pub allow_missing_orbs: bool,
+}
+
+impl Default for Inputs {
+    /// A push to `main`.
+    fn default() -> Self {
+        Self {
+            branch: Some("main".to_owned()),
+            tag: None,
+            parameters: Vec::new(),
+            values: BTreeMap::new(),
+            allow_missing_orbs: false,
+        }
+    }
+}
+
+/// A pipeline value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
