@@ -4,8 +4,14 @@
 //! socket to its log without an executor in between. However the supervisor is reached, a connection is a
 //! `UnixStream`: behind `dial` it is one end of a socket pair.
 
+mod client;
+mod follow;
+
 use std::io;
 use std::os::unix::net::UnixStream;
+
+pub use client::{Client, ClientError};
+pub use follow::{Abandon, FollowEnd, Sink, follow};
 
 /// A way to the supervisor, found by trying.
 pub trait Connect: Send + Sync + 'static {

@@ -1,0 +1,121 @@
+//! Events on their way from tasks to the view and the run's record.
+//!
+//! ```text
+//! tasks, step threads ──send──▶ queue ──▶ one consumer thread: record (events.jsonl) and view
+//! ```
+//!
+//! Control events never block. Output waits while more than [`OUTPUT_ROOM`] bytes of it are queued, so a terminal that
+//! is slow, or stopped, slows the job down instead of filling memory; [`Bus::close_output`] lifts that when
+//! the run is being ended.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::event::{Event, Stamped};
+
+/// Bytes of output that may be queued.
+const OUTPUT_ROOM: usize = 4 << 20;
+
+/// Where events are sent. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    sender: Sender<Stamped>,
+    room: Arc<Room>,
+    start: Instant,
+}
+
+/// Where they come out.
+pub struct Events {
+    receiver: Receiver<Stamped>,
+    room: Arc<Room>,
+    start: Instant,
+}
+
+#[derive(Default)]
+struct Room {
+    used: Mutex<Used>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    open_ended: bool,
+}
+
+/// A new bus; its clock starts now.
+pub fn channel() -> (Bus, Events) {
+    let (sender, receiver) = mpsc::channel();
+    let room = Arc::new(Room::default());
+    let start = Instant::now();
+    (Bus { sender, room: Arc::clone(&room), start }, Events { receiver, room, start })
+}
+
+impl Bus {
+    /// Sends an event. After the consumer has gone, events go nowhere: the record's writer said so already.
+    pub fn send(&self, event: Event) {
+        if let Event::Output { bytes, .. } = &event {
+            self.room.take(bytes.len());
+        }
+        let stamped = Stamped { at_ms: millis(self.start.elapsed()), time: now(), event };
+        if let Err(mpsc::SendError(Stamped { event: Event::Output { bytes, .. }, .. })) = self.sender.send(stamped) {
+            self.room.give_back(bytes.len());
+        }
+    }
+
+    /// From now on output never waits.
+    pub fn close_output(&self) {
+        let mut used = self.room.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.open_ended = true;
+        self.room.freed.notify_all();
+    }
+}
+
+impl Events {
+    /// The next event, or `None` when none came within `limit`. `Err` when every sender is gone.
+    pub fn next(&self, limit: Duration) -> Result<Option<Stamped>, mpsc::RecvError> {
+        match self.receiver.recv_timeout(limit) {
+            Ok(stamped) => {
+                if let Event::Output { bytes, .. } = &stamped.event {
+                    self.room.give_back(bytes.len());
+                }
+                Ok(Some(stamped))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(mpsc::RecvError),
+        }
+    }
+
+    /// Milliseconds since the run started.
+    pub fn now_ms(&self) -> u64 {
+        millis(self.start.elapsed())
+    }
+}
+
+impl Room {
+    fn take(&self, bytes: usize) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while used.bytes > OUTPUT_ROOM && !used.open_ended {
+            used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+        }
+        used.bytes += bytes;
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.bytes = used.bytes.saturating_sub(bytes);
+        self.freed.notify_all();
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now() -> String {
+    let now = Timestamp::now();
+    now.round(jiff::Unit::Millisecond).unwrap_or(now).to_string()
+}

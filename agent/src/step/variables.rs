@@ -1,0 +1,79 @@
+//! The environment of a step, layer over layer (spec `steps.md` §12.1).
+//!
+//! Low to high: image, primary container's `environment`, project and contexts, built-ins, job, step. What a step
+//! assigns itself, or `$BASH_ENV` does, comes on top inside the environment.
+
+use navvy_job::compiled::Variables;
+use navvy_protocol::place::BIN_DIR;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything below a step's own variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layers {
+    pub image: Variables,
+    pub container: Variables,
+    /// `--env-file`, contexts in their order, `-e`: the later wins.
+    pub secrets: Variables,
+    pub builtin: Variables,
+    pub job: Variables,
+}
+
+impl Layers {
+    /// The whole environment of a step. `HOME` is left to the supervisor, which knows the user's entry.
+    pub fn for_step(&self, step: &Variables, terminal: bool) -> Vec<(String, String)> {
+        let mut merged: Vec<(String, String)> = Vec::with_capacity(64);
+        if terminal {
+            set(&mut merged, "TERM", "xterm");
+        }
+        let layers = [&self.image, &self.container, &self.secrets, &self.builtin, &self.job, step];
+        for (name, value) in layers.into_iter().flatten() {
+            set(&mut merged, name, value);
+        }
+        let path = merged.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, path)| path.as_str());
+        // Last, so that the in-job CLI never hides a program of the image.
+        let path = format!("{path}:{BIN_DIR}");
+        set(&mut merged, "PATH", &path);
+        merged
+    }
+}
+
+fn set(variables: &mut Vec<(String, String)>, name: &str, value: &str) {
+    match variables.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => variables.push((name.to_owned(), value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, value: &str) -> Variables {
+        vec![(name.to_owned(), value.to_owned())]
+    }
+
+    fn get<'a>(variables: &'a [(String, String)], name: &str) -> &'a str {
+        &variables.iter().find(|(known, _)| known == name).unwrap().1
+    }
+
+    #[test]
+    fn each_layer_wins_over_those_below() {
+        let mut layers = Layers { image: one("A", "image"), ..Layers::default() };
+        assert_eq!(get(&layers.for_step(&vec![], true), "A"), "image");
+        layers.container = one("A", "container");
+        layers.secrets = [one("A", "first context"), one("A", "second context")].concat();
+        assert_eq!(get(&layers.for_step(&vec![], true), "A"), "second context");
+        layers.builtin = one("A", "builtin");
+        layers.job = one("A", "job");
+        assert_eq!(get(&layers.for_step(&vec![], true), "A"), "job");
+        assert_eq!(get(&layers.for_step(&one("A", "step"), true), "A"), "step");
+    }
+
+    #[test]
+    fn the_in_job_cli_comes_last_on_the_path() {
+        let layers = Layers { job: one("PATH", "/x"), ..Layers::default() };
+        assert_eq!(get(&layers.for_step(&vec![], true), "PATH"), "/x:/opt/navvy/bin");
+        assert!(get(&Layers::default().for_step(&vec![], true), "PATH").ends_with(":/bin:/opt/navvy/bin"));
+    }
+}

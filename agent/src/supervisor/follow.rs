@@ -1,0 +1,220 @@
+//! Following one exec from its start to the end of the last thing it left running.
+//!
+//! ```text
+//!            cut                        cut
+//! Exec ──────────▶ Attach(offset) ◀──────────┐
+//!   │ Started          │                     │
+//!   ▼                  ▼                     │
+//! output … ─▶ Exited ─▶ late output … ─▶ Ended
+//! ```
+//!
+//! A lost connection neither ends nor repeats the step: the supervisor keeps what was not acknowledged, and refuses
+//! to start the same id twice. Bytes go to the [`Sink`] in order, each exactly once; only then are they
+//! acknowledged.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use navvy_protocol::frame::{FrameKind, OutputHeader};
+use navvy_protocol::supervisor::{Control, Exec, Exited, FailureKind, Reply, Request};
+
+use super::client::{Client, ClientError, Conversation};
+
+/// How long a lost supervisor is called before it counts as gone.
+const REATTACH_LIMIT: Duration = Duration::from_secs(20);
+/// Between two calls.
+const REATTACH_PAUSE: Duration = Duration::from_millis(100);
+/// Acknowledge at least this often, so that the supervisor's buffer never fills while we keep up.
+const ACK_EVERY: u64 = 128 << 10;
+
+/// Takes what an exec produces, in order.
+pub trait Sink: Send {
+    fn started(&mut self);
+    /// Must have put the bytes away when it returns.
+    fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()>;
+    /// The exec's own process ended; everything it had written by then came before.
+    fn exited(&mut self, exited: Exited);
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub enum FollowEnd {
+    /// Nothing of it runs any more and all output came.
+    Ended,
+    /// Nobody needs it any longer.
+    Abandoned,
+    /// It could not be started: the supervisor says why.
+    Refused(navvy_protocol::supervisor::Failure),
+    /// The supervisor is gone or talks nonsense.
+    Lost(ClientError),
+    /// Its output could not be put away.
+    Sink(io::Error),
+}
+
+/// Tells a follower that nobody waits for it any more.
+#[derive(Clone, Default)]
+pub struct Abandon(Arc<AtomicBool>);
+
+impl Abandon {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Starts `exec` and stays with it. Blocks its thread until the end.
+pub fn follow(client: &Client, exec: Exec, sink: &mut dyn Sink, abandon: &Abandon) -> FollowEnd {
+    let mut follower =
+        Follower { client, id: exec.id.clone(), offset: 0, acked: 0, started: false, exited: false, sink };
+    let start = Request::Exec(exec);
+    let mut outcome = follower.converse(&start);
+    let mut lost_at = Instant::now();
+    loop {
+        let error = match outcome {
+            Pass::End(end) => return end,
+            Pass::Broken { error, progressed } => {
+                if progressed {
+                    lost_at = Instant::now();
+                }
+                error
+            }
+        };
+        if abandon.is_set() {
+            return FollowEnd::Abandoned;
+        }
+        if lost_at.elapsed() > REATTACH_LIMIT {
+            return FollowEnd::Lost(error);
+        }
+        outcome = follower.call_again(&start);
+        if matches!(outcome, Pass::Broken { progressed: false, .. }) {
+            std::thread::sleep(REATTACH_PAUSE);
+        }
+    }
+}
+
+struct Follower<'a> {
+    client: &'a Client,
+    id: String,
+    /// Bytes that the sink has.
+    offset: u64,
+    acked: u64,
+    started: bool,
+    exited: bool,
+    sink: &'a mut dyn Sink,
+}
+
+/// What one connection came to.
+enum Pass {
+    End(FollowEnd),
+    Broken { error: ClientError, progressed: bool },
+}
+
+impl Follower<'_> {
+    fn call_again(&mut self, start: &Request) -> Pass {
+        let attach = Request::Attach { exec: self.id.clone(), offset: self.offset };
+        match self.converse(&attach) {
+            // The first request never arrived: it is safe to send it again, the id is started once at most.
+            Pass::End(FollowEnd::Refused(failure)) if failure.kind == FailureKind::NoSuchExec && !self.started => {
+                self.converse(start)
+            }
+            other => other,
+        }
+    }
+
+    fn converse(&mut self, request: &Request) -> Pass {
+        let before = self.offset;
+        let mut conversation = match self.client.open_within(request, None) {
+            Ok(conversation) => conversation,
+            Err(ClientError::Failed(failure)) => return Pass::End(FollowEnd::Refused(failure)),
+            Err(error) if error.is_connection() => return Pass::Broken { error, progressed: false },
+            Err(error) => return Pass::End(FollowEnd::Lost(error)),
+        };
+        loop {
+            match self.one_frame(&mut conversation) {
+                Ok(None) => {}
+                Ok(Some(end)) => return Pass::End(end),
+                Err(error) if error.is_connection() => {
+                    return Pass::Broken { error, progressed: self.offset > before };
+                }
+                Err(error) => return Pass::End(FollowEnd::Lost(error)),
+            }
+        }
+    }
+
+    fn one_frame(&mut self, conversation: &mut Conversation) -> Result<Option<FollowEnd>, ClientError> {
+        match conversation.receive()? {
+            FrameKind::Output => match self.output(conversation)? {
+                Ok(()) => Ok(None),
+                Err(error) => Ok(Some(FollowEnd::Sink(error))),
+            },
+            FrameKind::Reply => {
+                let reply = conversation.message(FrameKind::Reply)?;
+                self.reply(reply, conversation)
+            }
+            _ => Err(ClientError::WrongReply),
+        }
+    }
+
+    fn output(&mut self, conversation: &mut Conversation) -> Result<io::Result<()>, ClientError> {
+        let (mut header, mut bytes) =
+            OutputHeader::split(&conversation.buffer).map_err(|source| ClientError::Protocol { source })?;
+        // What came twice around a cut is dropped; a gap would be a lost byte, and so a broken promise.
+        if header.offset > self.offset {
+            return Err(ClientError::WrongReply);
+        }
+        let known = usize::try_from(self.offset - header.offset).unwrap_or(usize::MAX);
+        bytes = bytes.get(known..).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(Ok(()));
+        }
+        header.offset = self.offset;
+        if let Err(error) = self.sink.output(header, bytes) {
+            return Ok(Err(error));
+        }
+        self.offset += bytes.len() as u64;
+        if self.offset - self.acked >= ACK_EVERY {
+            self.acknowledge(conversation)?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn reply(&mut self, reply: Reply, conversation: &mut Conversation) -> Result<Option<FollowEnd>, ClientError> {
+        match reply {
+            Reply::Started { .. } => {
+                if !self.started {
+                    self.started = true;
+                    self.sink.started();
+                }
+                Ok(None)
+            }
+            Reply::Exited(exited) => {
+                self.acknowledge(conversation)?;
+                if !self.exited {
+                    self.exited = true;
+                    self.sink.exited(exited);
+                }
+                Ok(None)
+            }
+            Reply::Ended { output } if output <= self.offset => {
+                // The ending may race with the supervisor's; what counts is that we have everything.
+                self.acknowledge(conversation).ok();
+                Ok(Some(FollowEnd::Ended))
+            }
+            Reply::Failed(failure) => Ok(Some(FollowEnd::Refused(failure))),
+            _ => Err(ClientError::WrongReply),
+        }
+    }
+
+    fn acknowledge(&mut self, conversation: &mut Conversation) -> Result<(), ClientError> {
+        if self.acked < self.offset {
+            conversation.control(&Control::Ack { offset: self.offset })?;
+            self.acked = self.offset;
+        }
+        Ok(())
+    }
+}
