@@ -6,13 +6,13 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export ROOT
 
-# The package's own client. Some machines carry a stand-in called `docker` earlier on PATH.
-if [[ -z ${NAVVY_DOCKER:-} ]]; then
-  if [[ -x /usr/bin/docker ]]; then NAVVY_DOCKER=/usr/bin/docker; else NAVVY_DOCKER=docker; fi
-fi
-export NAVVY_DOCKER
-
-docker() { "$NAVVY_DOCKER" "$@"; }
+# The package's own client, unless NAVVY_DOCKER names another: some machines carry a stand-in called `docker` earlier on
+# PATH. Looked for at each call, since scripts/setup may only just have installed it.
+docker() {
+  local client=${NAVVY_DOCKER:-/usr/bin/docker}
+  [[ -x $client ]] || client=docker
+  command "$client" "$@"
+}
 
 # All messages go to stderr: stdout belongs to what a script was asked for.
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
