@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Waiting ──requirements met──▶ Ready ──start()──▶ Active ──end(status)──▶ Ended
+//!    │                            └────withhold()──▶ Withheld
 //!    └────can never be met────▶ Ended(NotRun)
 //! ```
 
@@ -18,6 +19,8 @@ pub enum Progress {
     /// May start now.
     Ready,
     Active,
+    /// Cannot go on here and now (held for approval, executor not here): what requires it keeps waiting.
+    Withheld,
     Ended(JobStatus),
 }
 
@@ -79,6 +82,11 @@ impl Graph {
     pub fn end(&mut self, name: &str, status: JobStatus) -> Vec<String> {
         self.progress.insert(name.to_owned(), Progress::Ended(status));
         self.settle()
+    }
+
+    /// A job cannot go on here: it neither passed nor failed, and what requires it is not run.
+    pub fn withhold(&mut self, name: &str) {
+        self.progress.insert(name.to_owned(), Progress::Withheld);
     }
 
     /// Nothing is ready or active: what still waits can never go on by itself.
@@ -205,6 +213,19 @@ mod tests {
         g.start("a");
         g.end("a", JobStatus::Failed);
         assert_eq!(g.ready(), ["mail"]);
+    }
+
+    #[test]
+    fn what_waits_for_a_withheld_job_waits_on() {
+        let mut g = graph(vec![
+            job("hold", &[]),
+            job("deploy", &[("hold", OK)]),
+            job("always", &[("hold", &JobStatus::TERMINAL)]),
+        ]);
+        g.withhold("hold");
+        assert!(g.is_settled());
+        assert_eq!(g.progress("deploy"), Some(Progress::Waiting));
+        assert_eq!(g.progress("always"), Some(Progress::Waiting));
     }
 
     #[test]
