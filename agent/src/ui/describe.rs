@@ -1,0 +1,89 @@
+//! Ends, reasons and sizes in words.
+
+use navvy_job::outcome::{CancelReason, SkipReason, StepOutcome, Verdict};
+use navvy_job::resource::Size;
+
+use super::sanitize::clean;
+use super::{bytes, duration};
+
+/// How a step ended: `exit code 1`, `no output for 10m`.
+pub fn outcome(outcome: &StepOutcome) -> String {
+    match outcome {
+        StepOutcome::Success => "passed".to_owned(),
+        StepOutcome::ExitCode { code } => format!("exit code {code}"),
+        StepOutcome::Signal { signal } => killed_by(*signal),
+        StepOutcome::OutOfMemory { detail } => format!("out of memory: {}", clean(detail)),
+        StepOutcome::NoOutput { limit } => format!("no output for {}", duration::limit(*limit)),
+        StepOutcome::JobLimit { limit } => format!("the job's limit of {} was reached", duration::limit(*limit)),
+        StepOutcome::Canceled => "canceled".to_owned(),
+        StepOutcome::Error { reason } => clean(reason),
+    }
+}
+
+/// How a task ended.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Passed => "passed".to_owned(),
+        Verdict::Failed { step, name } => format!("failed at step {step}, {}", super::sanitize::first_line(name)),
+        Verdict::Canceled { reason } => format!("canceled{}", cancel_reason(*reason)),
+        Verdict::TimedOut { limit } => format!("stopped at its time limit of {}", duration::limit(*limit)),
+        Verdict::Infra { fault } => format!("could not be carried out: {}", clean(fault)),
+    }
+}
+
+/// Why a step did not run.
+pub fn skip_reason(reason: &SkipReason) -> &'static str {
+    match reason {
+        SkipReason::JobFailed => "an earlier step failed",
+        SkipReason::NothingFailed => "nothing failed",
+        SkipReason::Halted => "the job was halted",
+        SkipReason::Stopped => "the job was stopped",
+        SkipReason::NotAvailable => "not available yet",
+    }
+}
+
+/// `2 CPUs, 4 GiB`.
+pub fn size(size: Size) -> String {
+    let cpus = bytes::cpus(size.millicpus);
+    format!("{cpus} CPU{}, {}", if cpus == "1" { "" } else { "s" }, bytes::human(size.memory))
+}
+
+/// `12.3 MiB of 80 MiB`.
+pub fn progress(done: u64, total: Option<u64>) -> String {
+    match total {
+        Some(total) => format!("{} of {}", bytes::human(done), bytes::human(total)),
+        None => bytes::human(done),
+    }
+}
+
+/// `, attempt 2` from the second on.
+pub fn attempt(attempt: u32) -> String {
+    if attempt > 1 { format!(", attempt {attempt}") } else { String::new() }
+}
+
+fn cancel_reason(reason: CancelReason) -> &'static str {
+    match reason {
+        CancelReason::User => "",
+        CancelReason::Shutdown => ": the agent is being stopped",
+        CancelReason::LeaseLost => ": the right to run it was lost",
+    }
+}
+
+fn killed_by(signal: i32) -> String {
+    const NAMES: [(i32, &str); 10] = [
+        (1, "HUP"),
+        (2, "INT"),
+        (3, "QUIT"),
+        (4, "ILL"),
+        (6, "ABRT"),
+        (8, "FPE"),
+        (9, "KILL"),
+        (11, "SEGV"),
+        (13, "PIPE"),
+        (15, "TERM"),
+    ];
+    match NAMES.iter().find(|(number, _)| *number == signal) {
+        Some((_, name)) => format!("killed by SIG{name}"),
+        None => format!("killed by signal {signal}"),
+    }
+}

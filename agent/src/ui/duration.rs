@@ -1,0 +1,64 @@
+//! Durations for people: `40ms`, `1.2s`, `3m 04s`, `1h 02m`.
+
+use std::time::Duration;
+
+/// A measured time, as exact as a person wants it.
+pub fn human(ms: u64) -> String {
+    match ms {
+        0..100 => format!("{ms}ms"),
+        100..59_950 => format!("{}.{}s", (ms + 50) / 1000, (ms + 50) % 1000 / 100),
+        _ => long((ms + 500) / 1000),
+    }
+}
+
+/// A time that still runs: whole seconds, so that it changes once a second.
+pub fn running(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds => long(seconds),
+    }
+}
+
+/// A limit, as somebody wrote it in a config: `10m`, `1h 30m`.
+pub fn limit(limit: Duration) -> String {
+    let seconds = limit.as_secs();
+    if seconds == 0 {
+        return human(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    }
+    let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let words: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    words.join(" ")
+}
+
+fn long(seconds: u64) -> String {
+    match seconds {
+        0..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_has_its_own_grain() {
+        let shown: Vec<String> = [0, 99, 100, 1_249, 9_960, 59_949, 59_950, 184_000, 3_599_600, 3_720_000]
+            .iter()
+            .map(|ms| human(*ms))
+            .collect();
+        assert_eq!(shown, ["0ms", "99ms", "0.1s", "1.2s", "10.0s", "59.9s", "1m 00s", "3m 04s", "1h 00m", "1h 02m"]);
+    }
+
+    #[test]
+    fn a_running_time_counts_whole_seconds() {
+        assert_eq!([running(0), running(59_999), running(60_000)], ["0s", "59s", "1m 00s"]);
+    }
+
+    #[test]
+    fn limits_are_short() {
+        assert_eq!(limit(Duration::from_secs(600)), "10m");
+        assert_eq!(limit(Duration::from_secs(5400)), "1h 30m");
+        assert_eq!(limit(Duration::from_millis(500)), "0.5s");
+    }
+}

@@ -1,0 +1,72 @@
+//! What jobs are called in front of their lines.
+
+use std::collections::BTreeMap;
+
+use super::sanitize::clean;
+use super::text;
+use crate::event::{Event, JobRef, TaskRef};
+
+/// Columns that short labels are filled up to, at most. Longer ones stick out rather than be cut.
+const ALIGN_LIMIT: usize = 24;
+
+/// Who speaks when no job does.
+pub const NAVVY: &str = "navvy";
+
+/// Names of the jobs of a run: `test`, `test[2/4]`, and with its workflow where two have one name.
+#[derive(Debug, Default)]
+pub struct Labels {
+    /// In how many workflows a name occurs.
+    names: BTreeMap<String, usize>,
+    order: BTreeMap<JobRef, usize>,
+    columns: usize,
+}
+
+impl Labels {
+    /// Learns names from the first events of a run.
+    pub fn learn(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { jobs, .. } => self.learn_jobs(jobs),
+            Event::TaskStarted { task, .. } => self.widen(&self.task(task)),
+            _ => {}
+        }
+    }
+
+    pub fn job(&self, job: &JobRef) -> String {
+        let shared = self.names.get(&job.job).is_some_and(|workflows| *workflows > 1);
+        if shared { clean(&format!("{}/{}", job.workflow, job.job)) } else { clean(&job.job) }
+    }
+
+    pub fn task(&self, task: &TaskRef) -> String {
+        match task.node_total {
+            0 | 1 => self.job(&task.job),
+            total => format!("{}[{}/{total}]", self.job(&task.job), u64::from(task.node_index) + 1),
+        }
+    }
+
+    /// Which of the run's jobs it is: picks its colour.
+    pub fn index(&self, job: &JobRef) -> usize {
+        self.order.get(job).copied().unwrap_or(0)
+    }
+
+    /// Columns that labels are filled up to.
+    pub fn columns(&self) -> usize {
+        self.columns.max(text::width(NAVVY))
+    }
+
+    fn learn_jobs(&mut self, jobs: &[JobRef]) {
+        for (index, job) in jobs.iter().enumerate() {
+            *self.names.entry(job.job.clone()).or_default() += 1;
+            self.order.insert(job.clone(), index);
+        }
+        for job in jobs {
+            self.widen(&self.job(job));
+        }
+    }
+
+    fn widen(&mut self, label: &str) {
+        let columns = text::width(label);
+        if columns <= ALIGN_LIMIT {
+            self.columns = self.columns.max(columns);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Made-up runs for the tests.
+
+use navvy_job::id::TaskId;
+use navvy_job::outcome::{JobStatus, StepOutcome, Verdict};
+use navvy_job::resource::Size;
+
+use super::Options;
+use crate::event::{Event, JobEnd, JobRef, JobSummary, Stamped, Summary, TaskRef};
+
+pub const PLAIN: Options = Options { color: false, size: || None, show_output: false };
+
+/// Writes down events one after another.
+pub struct Scene {
+    pub events: Vec<Stamped>,
+    pub now_ms: u64,
+    ended: Vec<JobSummary>,
+}
+
+pub fn job(name: &str) -> JobRef {
+    JobRef { workflow: "main".to_owned(), job: name.to_owned() }
+}
+
+pub fn task(name: &str) -> TaskRef {
+    node(name, 0, 1)
+}
+
+pub fn node(name: &str, node_index: u32, node_total: u32) -> TaskRef {
+    let seed = name.bytes().fold(u64::from(node_index), |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
+    TaskRef { task: TaskId::from_random(seed.to_be_bytes()), job: job(name), node_index, node_total }
+}
+
+impl Scene {
+    pub fn new(jobs: &[&str]) -> Self {
+        let mut scene = Self { events: Vec::new(), now_ms: 0, ended: Vec::new() };
+        scene.add(Event::RunStarted {
+            logs: "/logs/1".into(),
+            config: ".circleci/config.yml".into(),
+            jobs: jobs.iter().map(|name| job(name)).collect(),
+        });
+        scene
+    }
+
+    pub fn add(&mut self, event: Event) -> &mut Self {
+        let time = "2026-01-02T03:04:05Z".to_owned();
+        self.events.push(Stamped { at_ms: self.now_ms, time, event });
+        self
+    }
+
+    pub fn after(&mut self, ms: u64) -> &mut Self {
+        self.now_ms += ms;
+        self
+    }
+
+    pub fn start(&mut self, task: &TaskRef, steps: &[&str]) -> &mut Self {
+        self.add(Event::TaskStarted {
+            task: task.clone(),
+            image: Some("navvy/base:bookworm".to_owned()),
+            resource_class: "medium".to_owned(),
+            size: Size::new(2, 4),
+            steps: steps.iter().map(|step| (*step).to_owned()).collect(),
+        })
+    }
+
+    pub fn step(&mut self, task: &TaskRef, step: usize, name: &str) -> &mut Self {
+        self.step_of(task, step, name, false)
+    }
+
+    pub fn background(&mut self, task: &TaskRef, step: usize, name: &str) -> &mut Self {
+        self.step_of(task, step, name, true)
+    }
+
+    fn step_of(&mut self, task: &TaskRef, step: usize, name: &str, background: bool) -> &mut Self {
+        self.add(Event::StepStarted {
+            task: task.clone(),
+            step,
+            attempt: 1,
+            name: name.to_owned(),
+            kind: "run".to_owned(),
+            background,
+            header: Some("#!/bin/bash -eo pipefail\nmake test".to_owned()),
+            log: format!("/logs/1/{}/{step}.log", task.job.job).into(),
+        })
+    }
+
+    pub fn writes(&mut self, task: &TaskRef, step: usize, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream(task, step, "stdout", bytes)
+    }
+
+    pub fn stream(&mut self, task: &TaskRef, step: usize, stream: &str, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let bytes = bytes.as_ref().to_vec();
+        self.add(Event::Output { task: task.clone(), step, stream: stream.to_owned(), bytes })
+    }
+
+    pub fn ends(&mut self, task: &TaskRef, step: usize, name: &str, outcome: StepOutcome) -> &mut Self {
+        let trailers = match outcome {
+            StepOutcome::ExitCode { code } => {
+                vec![format!("Exited with code exit status {code}"), format!("CircleCI received exit code {code}")]
+            }
+            _ => Vec::new(),
+        };
+        self.add(Event::StepEnded {
+            task: task.clone(),
+            step,
+            attempt: 1,
+            name: name.to_owned(),
+            outcome,
+            duration_ms: 1234,
+            trailers,
+            bytes: 0,
+            sha256: String::new(),
+            origin: Some("config.yml:12".to_owned()),
+            will_rerun: false,
+        })
+    }
+
+    pub fn task_ends(&mut self, task: &TaskRef, verdict: Verdict) -> &mut Self {
+        self.add(Event::TaskEnded { task: task.clone(), verdict, duration_ms: 2500, leftovers: Vec::new() })
+    }
+
+    pub fn job_ends(&mut self, name: &str, end: JobEnd) -> &mut Self {
+        let log =
+            matches!(end, JobEnd::Ran { failed_step: Some(_), .. }).then(|| format!("/logs/1/{name}/2.log").into());
+        self.ended.push(JobSummary { job: job(name), end: end.clone(), skipped_steps: 0, warnings: 0, log });
+        self.add(Event::JobEnded { job: job(name), end })
+    }
+
+    /// The run's end as it would follow from the jobs so far.
+    pub fn summary(&self, exit_code: u8) -> Summary {
+        Summary {
+            exit_code,
+            duration_ms: 3600,
+            jobs: self.ended.clone(),
+            logs: "/logs/1".into(),
+            fidelity: Vec::new(),
+            warnings: Vec::new(),
+            leftovers: Vec::new(),
+        }
+    }
+
+    pub fn run_ends(&mut self, exit_code: u8) -> &mut Self {
+        let summary = self.summary(exit_code);
+        self.add(Event::RunEnded(Box::new(summary)))
+    }
+}
+
+pub fn passed() -> JobEnd {
+    ran(JobStatus::Success, None)
+}
+
+pub fn failed(step: &str) -> JobEnd {
+    ran(JobStatus::Failed, Some(step))
+}
+
+pub fn ran(status: JobStatus, step: Option<&str>) -> JobEnd {
+    JobEnd::Ran { status, duration_ms: 2500, failed_step: step.map(str::to_owned), infra: None }
+}
+
+pub fn failed_at(step: usize, name: &str) -> Verdict {
+    Verdict::Failed { step, name: name.to_owned() }
+}

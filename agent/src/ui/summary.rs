@@ -1,0 +1,380 @@
+//! The end of a run: what became of each job, what would differ on the real service, and one word for all of it.
+
+use std::collections::BTreeMap;
+
+use navvy_job::exit_code;
+use navvy_job::outcome::JobStatus;
+
+use super::labels::Labels;
+use super::sanitize::{clean, first_line};
+use super::style::Palette;
+use super::{duration, text};
+use crate::event::{JobEnd, JobRef, JobSummary, Summary};
+
+/// Lines of the summary. No line is wider than `width`, but for words (paths) that are so by themselves.
+pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Option<usize>) -> String {
+    let page = Page { summary, labels, palette, width };
+    let mut sections = vec![page.table(), page.held()];
+    sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
+    sections.push(page.bullets("Left behind, could not be removed", &summary.leftovers));
+    sections.push(page.bullets("On the real service this would differ", &summary.fidelity));
+    sections.push(page.ending());
+    sections.retain(|lines| !lines.is_empty());
+    let sections: Vec<String> = sections.iter().map(|lines| lines.join("\n") + "\n").collect();
+    sections.join("\n")
+}
+
+/// `✓`, `✗`, `○`, `?`.
+pub fn mark(palette: Palette, end: &JobEnd) -> String {
+    match end {
+        JobEnd::Ran { status: JobStatus::Success, .. } | JobEnd::Passed { .. } => palette.good("✓"),
+        JobEnd::Ran { status: JobStatus::Canceled | JobStatus::NotRun, .. } => palette.caution("○"),
+        JobEnd::Ran { .. } => palette.bad("✗"),
+        JobEnd::NotAvailable { .. } | JobEnd::NotRun { .. } => palette.faint("○"),
+        JobEnd::Held { .. } => palette.caution("?"),
+    }
+}
+
+/// The end of a job in one sentence.
+pub fn end_in_words(job: &JobRef, end: &JobEnd) -> String {
+    let what = what(job, end);
+    if what.is_empty() { verdict(end).to_owned() } else { format!("{}: {what}", verdict(end)) }
+}
+
+fn verdict(end: &JobEnd) -> &'static str {
+    match end {
+        JobEnd::Ran { infra: Some(_), .. } => "not carried out",
+        JobEnd::Ran { status: JobStatus::Success, .. } | JobEnd::Passed { .. } => "passed",
+        JobEnd::Ran { status: JobStatus::Failed, .. } => "failed",
+        JobEnd::Ran { status: JobStatus::Canceled, .. } => "canceled",
+        JobEnd::Ran { status: JobStatus::Unauthorized, .. } => "unauthorized",
+        JobEnd::Ran { status: JobStatus::NotRun, .. } | JobEnd::NotRun { .. } => "not run",
+        JobEnd::NotAvailable { .. } => "not available here",
+        JobEnd::Held { .. } => "held",
+    }
+}
+
+fn what(job: &JobRef, end: &JobEnd) -> String {
+    match end {
+        JobEnd::Ran { infra: Some(fault), .. } => clean(fault),
+        JobEnd::Ran { failed_step: Some(step), .. } => first_line(step),
+        JobEnd::Ran { .. } => String::new(),
+        JobEnd::NotAvailable { needs } => format!("needs {}", clean(needs)),
+        JobEnd::Held { approval } if job.job == *approval => "nobody approved it".to_owned(),
+        JobEnd::Held { approval } => format!("waits for approval {}", clean(approval)),
+        JobEnd::NotRun { why } => clean(why),
+        JobEnd::Passed { how } => clean(how),
+    }
+}
+
+struct Page<'a> {
+    summary: &'a Summary,
+    labels: &'a Labels,
+    palette: Palette,
+    width: Option<usize>,
+}
+
+impl Page<'_> {
+    fn table(&self) -> Vec<String> {
+        let rows: Vec<[String; 4]> = self.summary.jobs.iter().map(|job| self.row(job)).collect();
+        let columns: Vec<usize> =
+            (0..3).map(|at| rows.iter().map(|row| text::width(&row[at])).max().unwrap_or(0)).collect();
+        let jobs = self.summary.jobs.iter().zip(&rows);
+        jobs.flat_map(|(job, row)| self.table_lines(job, row, &columns)).collect()
+    }
+
+    fn row(&self, job: &JobSummary) -> [String; 4] {
+        let time = match &job.end {
+            JobEnd::Ran { duration_ms, .. } => duration::human(*duration_ms),
+            _ => String::new(),
+        };
+        let mut notes = vec![what(&job.job, &job.end)];
+        if job.skipped_steps > 0 {
+            notes.push(format!("{} skipped", text::count(job.skipped_steps, "step")));
+        }
+        if job.warnings > 0 {
+            notes.push(text::count(job.warnings, "warning"));
+        }
+        notes.retain(|note| !note.is_empty());
+        [self.labels.job(&job.job), verdict(&job.end).to_owned(), time, notes.join(", ")]
+    }
+
+    /// A row, and below it the failed step's log. What does not fit beside the first columns goes below them.
+    fn table_lines(&self, job: &JobSummary, row: &[String; 4], columns: &[usize]) -> Vec<String> {
+        let [label, verdict, time, notes] = row;
+        let widths = [columns.first(), columns.get(1), columns.get(2)].map(|w| w.copied().unwrap_or(0));
+        let label = self.palette.strong(&text::pad(label, widths[0]));
+        let verdict = text::pad(verdict, widths[1]);
+        let time = text::pad_left(time, widths[2]);
+        let start = format!("{} {label}  {verdict}  {time}  ", mark(self.palette, &job.end));
+        let fits = self.width.is_none_or(|width| text::width(&start) + text::width(notes) <= width);
+        let cut = |line: &str| self.width.map_or_else(|| line.to_owned(), |width| text::cut(line, width));
+        let mut lines = match fits {
+            true => vec![format!("{start}{notes}").trim_end().to_owned()],
+            false => {
+                let mut lines = vec![cut(start.trim_end())];
+                lines.extend(text::wrap(notes, "    ", self.width));
+                lines
+            }
+        };
+        if let Some(log) = &job.log {
+            lines.push(self.palette.faint(&format!("    {}", clean(&log.display().to_string()))));
+        }
+        lines
+    }
+
+    /// Approvals that nobody gave, and what waits behind each.
+    fn held(&self) -> Vec<String> {
+        let mut approvals: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for job in &self.summary.jobs {
+            if let JobEnd::Held { approval } = &job.end {
+                let behind = approvals.entry(approval).or_default();
+                if job.job.job != *approval {
+                    behind.push(self.labels.job(&job.job));
+                }
+            }
+        }
+        let lines = approvals.iter().map(|(approval, behind)| {
+            let approval = clean(approval);
+            let behind = if behind.is_empty() { "nothing".to_owned() } else { text::list(behind, 8) };
+            format!("{approval} was not approved (--approve {approval}); behind it: {behind}")
+        });
+        self.bullets("Held", &lines.collect::<Vec<String>>())
+    }
+
+    fn bullets(&self, title: &str, items: &[String]) -> Vec<String> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let title = self.palette.strong(&format!("{title}:"));
+        let lines = items.iter().flat_map(|item| text::wrap(&clean(item), "  - ", self.width));
+        std::iter::once(title).chain(lines).collect()
+    }
+
+    fn ending(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let skipped: usize = self.summary.jobs.iter().map(|job| job.skipped_steps).sum();
+        if skipped > 0 {
+            lines.push(format!("{} skipped: not available in this version", text::count(skipped, "step")));
+        }
+        lines.push(format!("Logs: {}", clean(&self.summary.logs.display().to_string())));
+        let (paint, words): (fn(Palette, &str) -> String, String) = self.last_words();
+        lines.extend(text::wrap(&words, "", self.width).iter().map(|line| paint(self.palette, line)));
+        lines
+    }
+
+    fn last_words(&self) -> (fn(Palette, &str) -> String, String) {
+        let time = duration::human(self.summary.duration_ms);
+        match self.summary.exit_code {
+            exit_code::PASSED => (Palette::good, format!("✓ {} · {time}", self.everything())),
+            exit_code::JOB_FAILED => (Palette::bad, format!("✗ {} · {time}", self.failures())),
+            exit_code::INCOMPLETE => (Palette::caution, format!("○ {} · {time}", self.incomplete())),
+            exit_code::CANCELED => (Palette::caution, format!("○ Canceled · {time}")),
+            exit_code::INFRA => {
+                (Palette::bad, format!("✗ Navvy or this machine failed, not the jobs' own steps · {time}"))
+            }
+            code => (Palette::bad, format!("✗ Ended with exit code {code} · {time}")),
+        }
+    }
+
+    fn everything(&self) -> String {
+        match self.summary.jobs.len() {
+            0 => "There was nothing to run".to_owned(),
+            1 => "The job passed".to_owned(),
+            2 => "Both jobs passed".to_owned(),
+            all => format!("All {all} jobs passed"),
+        }
+    }
+
+    fn failures(&self) -> String {
+        let failed = self.jobs_where(|end| matches!(verdict(end), "failed" | "not carried out" | "unauthorized"));
+        let rest = match self.jobs_where(was_left_out).len() {
+            0 => String::new(),
+            left => format!("; {left} did not run"),
+        };
+        format!("{} of {} failed: {}{rest}", failed.len(), self.jobs(), text::list(&failed, 5))
+    }
+
+    fn incomplete(&self) -> String {
+        let left = self.jobs_where(was_left_out);
+        format!("Nothing failed, but {} of {} did not run: {}", left.len(), self.jobs(), text::list(&left, 5))
+    }
+
+    fn jobs(&self) -> String {
+        text::count(self.summary.jobs.len(), "job")
+    }
+
+    fn jobs_where(&self, is: impl Fn(&JobEnd) -> bool) -> Vec<String> {
+        self.summary.jobs.iter().filter(|job| is(&job.end)).map(|job| self.labels.job(&job.job)).collect()
+    }
+}
+
+fn was_left_out(end: &JobEnd) -> bool {
+    matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::NotRun { .. })
+}
+
+/// Equal texts once, with how often they came.
+fn counted(texts: &[String]) -> Vec<String> {
+    let mut seen: Vec<(&String, usize)> = Vec::new();
+    for text in texts {
+        match seen.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, times)) => *times += 1,
+            None => seen.push((text, 1)),
+        }
+    }
+    seen.iter()
+        .map(|(text, times)| if *times > 1 { format!("{text} ({times} times)") } else { (*text).clone() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, failed, passed, ran};
+    use super::*;
+
+    fn long() -> Summary {
+        let mut scene = Scene::new(&[]);
+        scene.job_ends("lint", passed()).job_ends("unit-eur", failed("Unit tests in eur"));
+        scene.job_ends("naïve-日本", passed()).job_ends("hold", JobEnd::Held { approval: "hold".to_owned() });
+        scene.job_ends("deploy", JobEnd::Held { approval: "hold".to_owned() });
+        scene.job_ends("mac", JobEnd::NotAvailable { needs: "a macOS host with Xcode 15".to_owned() });
+        scene.job_ends("notify", JobEnd::NotRun { why: "requires unit-eur, which failed".to_owned() });
+        scene.job_ends("skip", JobEnd::Passed { how: "assumed (--assume)".to_owned() });
+        let infra = Some("the image navvy/none could not be pulled: not found".to_owned());
+        let end = JobEnd::Ran { status: JobStatus::Failed, duration_ms: 90, failed_step: None, infra };
+        scene.job_ends("broken", end);
+        let mut summary = scene.summary(exit_code::JOB_FAILED);
+        summary.jobs[0].skipped_steps = 2;
+        summary.jobs[2].warnings = 1;
+        summary.warnings = ["context aws is not here", "no tests", "no tests"].map(str::to_owned).to_vec();
+        summary.leftovers = vec!["container navvy-0123456789abcdef-primary".to_owned()];
+        summary.fidelity = vec![
+            "Class large of job unit-eur has 4 CPUs and 8 GiB there; here it got 2 CPUs and 4 GiB.".to_owned(),
+            "2 steps were skipped.".to_owned(),
+        ];
+        summary
+    }
+
+    fn render_at(width: Option<usize>) -> String {
+        render(&long(), &Labels::default(), Palette::default(), width)
+    }
+
+    #[test]
+    fn everything_there_is_to_say() {
+        insta::assert_snapshot!(render_at(None), @r"
+        ✓ lint        passed              2.5s  2 steps skipped
+        ✗ unit-eur    failed              2.5s  Unit tests in eur
+            /logs/1/unit-eur/2.log
+        ✓ naïve-日本  passed              2.5s  1 warning
+        ? hold        held                      nobody approved it
+        ? deploy      held                      waits for approval hold
+        ○ mac         not available here        needs a macOS host with Xcode 15
+        ○ notify      not run                   requires unit-eur, which failed
+        ✓ skip        passed                    assumed (--assume)
+        ✗ broken      not carried out     90ms  the image navvy/none could not be pulled: not found
+
+        Held:
+          - hold was not approved (--approve hold); behind it: deploy
+
+        Warnings:
+          - context aws is not here
+          - no tests (2 times)
+
+        Left behind, could not be removed:
+          - container navvy-0123456789abcdef-primary
+
+        On the real service this would differ:
+          - Class large of job unit-eur has 4 CPUs and 8 GiB there; here it got 2 CPUs and 4 GiB.
+          - 2 steps were skipped.
+
+        2 steps skipped: not available in this version
+        Logs: /logs/1
+        ✗ 2 of 9 jobs failed: unit-eur, broken; 4 did not run · 3.6s
+        ");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal() {
+        insta::assert_snapshot!(render_at(Some(46)), @r"
+        ✓ lint        passed              2.5s
+            2 steps skipped
+        ✗ unit-eur    failed              2.5s
+            Unit tests in eur
+            /logs/1/unit-eur/2.log
+        ✓ naïve-日本  passed              2.5s
+            1 warning
+        ? hold        held
+            nobody approved it
+        ? deploy      held
+            waits for approval hold
+        ○ mac         not available here
+            needs a macOS host with Xcode 15
+        ○ notify      not run
+            requires unit-eur, which failed
+        ✓ skip        passed
+            assumed (--assume)
+        ✗ broken      not carried out     90ms
+            the image navvy/none could not be pulled:
+            not found
+
+        Held:
+          - hold was not approved (--approve hold);
+            behind it: deploy
+
+        Warnings:
+          - context aws is not here
+          - no tests (2 times)
+
+        Left behind, could not be removed:
+          - container navvy-0123456789abcdef-primary
+
+        On the real service this would differ:
+          - Class large of job unit-eur has 4 CPUs and
+            8 GiB there; here it got 2 CPUs and 4 GiB.
+          - 2 steps were skipped.
+
+        2 steps skipped: not available in this version
+        Logs: /logs/1
+        ✗ 2 of 9 jobs failed: unit-eur, broken; 4 did
+        not run · 3.6s
+        ");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in 46..120 {
+            for line in render_at(Some(width)).lines() {
+                assert!(text::width(line) <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_the_verdict_in_words() {
+        let last = |exit_code: u8, ends: &[JobEnd]| {
+            let mut scene = Scene::new(&[]);
+            for (name, end) in ["a", "b", "c"].iter().zip(ends) {
+                scene.job_ends(name, end.clone());
+            }
+            let text = render(&scene.summary(exit_code), &Labels::default(), Palette::default(), None);
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        let held = JobEnd::Held { approval: "b".to_owned() };
+        let lines = [
+            last(exit_code::PASSED, &[passed(), passed(), passed()]),
+            last(exit_code::PASSED, &[passed()]),
+            last(exit_code::JOB_FAILED, &[passed(), failed("x"), held.clone()]),
+            last(exit_code::INCOMPLETE, &[passed(), held.clone(), held]),
+            last(exit_code::CANCELED, &[ran(JobStatus::Canceled, None)]),
+            last(exit_code::INFRA, &[ran(JobStatus::Failed, None)]),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        ✓ All 3 jobs passed · 3.6s
+        ✓ The job passed · 3.6s
+        ✗ 1 of 3 jobs failed: b; 1 did not run · 3.6s
+        ○ Nothing failed, but 2 of 3 jobs did not run: b, c · 3.6s
+        ○ Canceled · 3.6s
+        ✗ Navvy or this machine failed, not the jobs' own steps · 3.6s
+        ");
+    }
+}
