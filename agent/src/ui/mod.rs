@@ -2,27 +2,32 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`live`] | on a terminal: what is done above, what is going on below ([`board`] its state, [`frame`] its lines) |
 //! | [`plain`] | prefixed lines |
 //! | [`json`] | one event a line |
-//! | [`summary`] | the end of a run, for both |
-//! | [`sanitize`], [`lines`] | a job's bytes → text and lines that may reach a terminal |
+//! | [`summary`] | the end of a run, for people |
+//! | [`sanitize`], [`lines`], [`tail`] | a job's bytes → text and lines that may reach a terminal |
 //! | [`sink`] | the way out, and what happens when nobody reads |
 //! | [`text`], [`style`], [`labels`], [`describe`], [`duration`], [`bytes`] | widths, colours, names, words, figures |
 //!
 //! A view has no clock and no thread: [`View::handle`] takes events, [`View::tick`] takes the time, about ten times a
 //! second. What a job wrote is hostile: nothing of it is written that did not go through [`sanitize`].
 
+pub mod board;
 pub mod bytes;
 pub mod describe;
 pub mod duration;
+pub mod frame;
 pub mod json;
 pub mod labels;
 pub mod lines;
+pub mod live;
 pub mod plain;
 pub mod sanitize;
 pub mod sink;
 pub mod style;
 pub mod summary;
+pub mod tail;
 pub mod text;
 
 #[cfg(test)]
@@ -37,6 +42,8 @@ use crate::event::Stamped;
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// Drawn on a terminal.
+    Live,
     Plain,
     Json,
     Quiet,
@@ -68,6 +75,7 @@ impl Options {
 /// The view of one run.
 #[derive(Debug)]
 pub enum View<W: Write> {
+    Live(Box<live::Live<W>>),
     Plain(Box<plain::Plain<W>>),
     Json(json::Json<W>),
     Quiet,
@@ -76,6 +84,7 @@ pub enum View<W: Write> {
 impl<W: Write> View<W> {
     pub fn new(kind: Kind, options: &Options, writer: W) -> Self {
         match kind {
+            Kind::Live => Self::Live(Box::new(live::Live::new(options, writer))),
             Kind::Plain => Self::Plain(Box::new(plain::Plain::new(options, writer))),
             Kind::Json => Self::Json(json::Json::new(writer)),
             Kind::Quiet => Self::Quiet,
@@ -85,6 +94,7 @@ impl<W: Write> View<W> {
     /// Shows an event, soon or at the next [`View::tick`].
     pub fn handle(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
         match self {
+            Self::Live(live) => live.handle(stamped),
             Self::Plain(plain) => plain.handle(stamped),
             Self::Json(json) => json.handle(stamped),
             Self::Quiet => Ok(()),
@@ -94,6 +104,7 @@ impl<W: Write> View<W> {
     /// Draws what has changed and shows lines that were held. `now_ms` is on the clock of [`Stamped::at_ms`].
     pub fn tick(&mut self, now_ms: u64) -> Result<(), ViewError> {
         match self {
+            Self::Live(live) => live.tick(now_ms),
             Self::Plain(plain) => plain.tick(now_ms),
             Self::Json(_) | Self::Quiet => Ok(()),
         }
@@ -102,8 +113,30 @@ impl<W: Write> View<W> {
     /// Writes all that is left and leaves the terminal as it was.
     pub fn finish(&mut self) -> Result<(), ViewError> {
         match self {
+            Self::Live(live) => live.finish(),
             Self::Plain(plain) => plain.finish(),
             Self::Json(_) | Self::Quiet => Ok(()),
         }
     }
+
+    /// Takes the live area away, so that a question can be asked on the terminal; [`View::resume`] brings it back.
+    pub fn suspend(&mut self) -> Result<(), ViewError> {
+        match self {
+            Self::Live(live) => live.suspend(),
+            Self::Plain(_) | Self::Json(_) | Self::Quiet => Ok(()),
+        }
+    }
+
+    pub fn resume(&mut self) -> Result<(), ViewError> {
+        match self {
+            Self::Live(live) => live.resume(),
+            Self::Plain(_) | Self::Json(_) | Self::Quiet => Ok(()),
+        }
+    }
+}
+
+/// Size of the terminal that standard error is, if it is one: for [`Options::size`].
+pub fn stderr_size() -> Option<Size> {
+    let (columns, rows) = terminal_size::terminal_size_of(std::io::stderr())?;
+    Some(Size { columns: usize::from(columns.0), rows: usize::from(rows.0) })
 }

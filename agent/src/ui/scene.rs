@@ -158,3 +158,70 @@ pub fn ran(status: JobStatus, step: Option<&str>) -> JobEnd {
 pub fn failed_at(step: usize, name: &str) -> Verdict {
     Verdict::Failed { step, name: name.to_owned() }
 }
+
+/// A terminal that knows what the live view uses: CR, LF, cursor up, clear.
+pub struct Screen {
+    columns: usize,
+    rows: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+}
+
+impl Screen {
+    pub fn new(columns: usize) -> Self {
+        Self { columns, rows: vec![Vec::new()], row: 0, column: 0 }
+    }
+
+    pub fn write(mut self, bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '\r' => self.column = 0,
+                '\n' => self.down(),
+                '\u{1b}' => self.sequence(&mut characters),
+                other => self.put(other),
+            }
+        }
+        self
+    }
+
+    pub fn text(&self) -> String {
+        let lines: Vec<String> = self.rows.iter().map(|row| row.iter().collect::<String>()).collect();
+        lines.iter().map(|line| line.trim_end()).collect::<Vec<&str>>().join("\n").trim_end().to_owned()
+    }
+
+    fn sequence(&mut self, characters: &mut std::str::Chars<'_>) {
+        assert_eq!(characters.next(), Some('['));
+        let rest = characters.as_str();
+        let end = rest.find(|c: char| c.is_ascii_alphabetic()).unwrap();
+        let number = rest[..end].parse().unwrap_or(0);
+        match characters.nth(end) {
+            Some('A') => self.row = self.row.checked_sub(number).unwrap(),
+            Some('K') => self.rows[self.row].truncate(self.column),
+            Some('J') => {
+                self.rows[self.row].truncate(self.column);
+                self.rows.truncate(self.row + 1);
+            }
+            Some('m') => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn put(&mut self, character: char) {
+        if self.column >= self.columns {
+            self.down();
+        }
+        let row = &mut self.rows[self.row];
+        row.resize(row.len().max(self.column + 1), ' ');
+        row[self.column] = character;
+        self.column += 1;
+    }
+
+    fn down(&mut self) {
+        (self.row, self.column) = (self.row + 1, 0);
+        if self.row >= self.rows.len() {
+            self.rows.push(Vec::new());
+        }
+    }
+}

@@ -46,3 +46,10 @@ impl<W: Write> Sink<W> {
         }
     }
 }
+
+#[cfg(test)]
+impl Sink<Vec<u8>> {
+    pub fn written(&self) -> &[u8] {
+        self.writer.as_deref().unwrap_or_default()
+    }
+}
