@@ -1,25 +1,304 @@
 //! One event a line, as `docs/events.md` describes.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
+use navvy_job::id::TaskId;
+
 use super::sink::{Sink, ViewError};
-use crate::event::Stamped;
+use crate::event::{Event, Stamped, TaskRef};
 
 /// Writes events as JSON lines.
 #[derive(Debug)]
 pub struct Json<W> {
     sink: Sink<W>,
     buffer: Vec<u8>,
+    /// Starts of characters whose ends come with the stream's next bytes: at most 3 bytes each.
+    partial: BTreeMap<Source, (TaskRef, Vec<u8>)>,
 }
+
+/// A stream: task, step, name.
+type Source = (TaskId, usize, String);
 
 impl<W: Write> Json<W> {
     pub fn new(writer: W) -> Self {
-        Self { sink: Sink::new(writer), buffer: Vec::new() }
+        Self { sink: Sink::new(writer), buffer: Vec::new(), partial: BTreeMap::new() }
     }
 
     pub fn handle(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
+        match &stamped.event {
+            Event::Output { task, step, stream, bytes } => self.output(stamped, task, *step, stream, bytes)?,
+            Event::StepEnded { task, step, .. } => {
+                self.end(stamped, |(of, number, _)| *of == task.task && number == step)?;
+                self.add(stamped)?;
+            }
+            Event::TaskEnded { task, .. } => {
+                self.end(stamped, |(of, _, _)| *of == task.task)?;
+                self.add(stamped)?;
+            }
+            _ => self.add(stamped)?,
+        }
+        self.sink.write(&mut self.buffer)
+    }
+
+    /// A character that two reads have torn apart is put together again.
+    fn output(
+        &mut self,
+        stamped: &Stamped,
+        task: &TaskRef,
+        step: usize,
+        stream: &str,
+        bytes: &[u8],
+    ) -> Result<(), ViewError> {
+        let torn = torn_character(bytes);
+        if torn == 0 && self.partial.is_empty() {
+            return self.add(stamped);
+        }
+        let source = (task.task.clone(), step, stream.to_owned());
+        let mut whole = self.partial.remove(&source).map_or_else(Vec::new, |(_, start)| start);
+        whole.extend_from_slice(bytes);
+        let start = whole.split_off(whole.len() - torn_character(&whole));
+        if !start.is_empty() {
+            self.partial.insert(source, (task.clone(), start));
+        }
+        if whole.is_empty() { Ok(()) } else { self.add_output(stamped, task, step, stream, whole) }
+    }
+
+    /// The streams have ended: what is torn stays so.
+    fn end(&mut self, stamped: &Stamped, is_theirs: impl Fn(&Source) -> bool) -> Result<(), ViewError> {
+        let ended: Vec<Source> = self.partial.keys().filter(|source| is_theirs(source)).cloned().collect();
+        for source in ended {
+            if let Some((task, bytes)) = self.partial.remove(&source) {
+                self.add_output(stamped, &task, source.1, &source.2, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_output(
+        &mut self,
+        stamped: &Stamped,
+        task: &TaskRef,
+        step: usize,
+        stream: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), ViewError> {
+        let event = Event::Output { task: task.clone(), step, stream: stream.to_owned(), bytes };
+        self.add(&Stamped { at_ms: stamped.at_ms, time: stamped.time.clone(), event })
+    }
+
+    fn add(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
         serde_json::to_writer(&mut self.buffer, stamped).map_err(|error| ViewError::Write(error.into()))?;
         self.buffer.push(b'\n');
-        self.sink.write(&mut self.buffer)
+        Ok(())
+    }
+}
+
+/// Bytes at the end that are the start of a character.
+fn torn_character(bytes: &[u8]) -> usize {
+    for (at, byte) in bytes.iter().rev().take(3).enumerate() {
+        let needed = match byte {
+            0x80..=0xbf => continue,
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 0,
+        };
+        return if needed > at + 1 { at + 1 } else { 0 };
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use navvy_job::outcome::{CancelReason, JobStatus, SkipReason, StepOutcome, Verdict};
+    use navvy_job::resource::Size;
+    use navvy_job::state::TaskState;
+
+    use super::super::scene::{Scene, job, node};
+    use super::*;
+    use crate::event::{Event, JobEnd, JobSummary, Summary, TaskRef};
+
+    const DOCUMENT: &str = include_str!("../../../docs/events.md");
+
+    /// One of each event, as the document shows it.
+    fn examples() -> Vec<Event> {
+        let task = node("unit", 0, 2);
+        [before_steps(&task), steps(&task), ends(&task)].concat()
+    }
+
+    fn before_steps(task: &TaskRef) -> Vec<Event> {
+        let size = Size::new(2, 4);
+        vec![
+            Event::RunStarted {
+                logs: "/home/ann/.local/state/navvy/runs/1".into(),
+                config: ".circleci/config.yml".into(),
+                jobs: vec![job("unit"), job("deploy")],
+            },
+            Event::JobWaiting { job: job("deploy"), why: "requires unit".to_owned() },
+            Event::ApprovalAsked { job: job("hold"), holds: vec!["deploy".to_owned()] },
+            Event::TaskStarted {
+                task: task.clone(),
+                image: Some("cimg/base:2025.01".to_owned()),
+                resource_class: "medium".to_owned(),
+                size,
+                steps: vec!["Checkout code".to_owned(), "Unit tests".to_owned()],
+            },
+            Event::TaskState { task: task.clone(), state: TaskState::Preparing },
+            Event::Report { task: task.clone(), line: "Image: cimg/base:2025.01, 3 days old".to_owned() },
+            Event::Progress {
+                task: task.clone(),
+                what: "pulling cimg/base:2025.01".to_owned(),
+                done: 12_897_485,
+                total: Some(83_886_080),
+            },
+        ]
+    }
+
+    fn steps(task: &TaskRef) -> Vec<Event> {
+        vec![
+            Event::StepStarted {
+                task: task.clone(),
+                step: 2,
+                attempt: 1,
+                name: "Unit tests".to_owned(),
+                kind: "run".to_owned(),
+                background: false,
+                header: Some("#!/bin/bash -eo pipefail\nmake test".to_owned()),
+                log: "/home/ann/.local/state/navvy/runs/1/unit/2.log".into(),
+            },
+            Event::Output { task: task.clone(), step: 2, stream: "stdout".to_owned(), bytes: b"ok 1\n".to_vec() },
+            Event::StepEnded {
+                task: task.clone(),
+                step: 2,
+                attempt: 1,
+                name: "Unit tests".to_owned(),
+                outcome: StepOutcome::ExitCode { code: 1 },
+                duration_ms: 1234,
+                trailers: vec!["Exited with code exit status 1".to_owned()],
+                bytes: 5,
+                sha256: "0e52bb1b".to_owned(),
+                origin: Some(".circleci/config.yml:12".to_owned()),
+                will_rerun: false,
+            },
+            Event::StepSkipped { task: task.clone(), step: 3, name: "Upload".to_owned(), why: SkipReason::JobFailed },
+        ]
+    }
+
+    fn ends(task: &TaskRef) -> Vec<Event> {
+        let ran = JobEnd::Ran {
+            status: JobStatus::Failed,
+            duration_ms: 2500,
+            failed_step: Some("Unit tests".to_owned()),
+            infra: None,
+        };
+        let unit = JobSummary { job: job("unit"), end: ran.clone(), skipped_steps: 0, warnings: 1, log: None };
+        let summary = Summary {
+            exit_code: 1,
+            duration_ms: 3600,
+            jobs: vec![unit],
+            logs: "/home/ann/.local/state/navvy/runs/1".into(),
+            fidelity: vec!["unit: class large has 4 CPUs and 8 GiB there, here 2 CPUs and 4 GiB".to_owned()],
+            warnings: vec!["context aws is not here".to_owned()],
+            leftovers: Vec::new(),
+        };
+        vec![
+            Event::Warning { task: None, message: "context aws is not here".to_owned() },
+            Event::TaskEnded {
+                task: task.clone(),
+                verdict: Verdict::Failed { step: 2, name: "Unit tests".to_owned() },
+                duration_ms: 2500,
+                leftovers: Vec::new(),
+            },
+            Event::JobEnded { job: job("unit"), end: ran },
+            Event::RunEnded(Box::new(summary)),
+        ]
+    }
+
+    fn line(event: Event) -> String {
+        let stamped = Stamped { at_ms: 1500, time: "2026-01-02T03:04:05.500Z".to_owned(), event };
+        let mut out = Vec::new();
+        Json::new(&mut out).handle(&stamped).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_document_shows_every_event_as_it_is() {
+        for event in examples() {
+            let line = line(event);
+            assert!(DOCUMENT.contains(&line), "docs/events.md lacks\n{line}");
+        }
+    }
+
+    #[test]
+    fn the_document_shows_every_end_as_it_is() {
+        let second = Duration::from_secs(1);
+        let outcomes = [
+            StepOutcome::Success,
+            StepOutcome::ExitCode { code: 1 },
+            StepOutcome::Signal { signal: 9 },
+            StepOutcome::OutOfMemory { detail: "…".to_owned() },
+            StepOutcome::NoOutput { limit: second },
+            StepOutcome::JobLimit { limit: second },
+            StepOutcome::Canceled,
+            StepOutcome::Error { reason: "…".to_owned() },
+        ];
+        let verdicts = [
+            Verdict::Passed,
+            Verdict::Failed { step: 2, name: "…".to_owned() },
+            Verdict::Canceled { reason: CancelReason::User },
+            Verdict::TimedOut { limit: second },
+            Verdict::Infra { fault: "…".to_owned() },
+        ];
+        let ends = [
+            JobEnd::NotAvailable { needs: "…".to_owned() },
+            JobEnd::Held { approval: "hold".to_owned() },
+            JobEnd::NotRun { why: "…".to_owned() },
+            JobEnd::Passed { how: "…".to_owned() },
+        ];
+        let outcomes = outcomes.iter().map(|it| serde_json::to_string(it).unwrap());
+        let verdicts = verdicts.iter().map(|it| serde_json::to_string(it).unwrap());
+        let ends = ends.iter().map(|it| serde_json::to_string(it).unwrap());
+        for value in outcomes.chain(verdicts).chain(ends) {
+            assert!(DOCUMENT.contains(&format!("`{value}`")), "docs/events.md lacks\n{value}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_holds() {
+        let event = Event::Output {
+            task: node("a\nb", 0, 1),
+            step: 1,
+            stream: "stdout".to_owned(),
+            bytes: b"one\ntwo\xff\x1b[31m\r\n\0".to_vec(),
+        };
+        let line = line(event);
+        assert_eq!(line.lines().count(), 1);
+        assert!(line.contains(r"one\ntwo") && line.contains('\u{fffd}'), "{line}");
+        let back: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(back["event"], "output");
+    }
+
+    #[test]
+    fn characters_torn_apart_are_put_together() {
+        let task = node("unit", 0, 1);
+        let bytes = "é日🎉 a\u{301}".as_bytes();
+        for size in 1..bytes.len() {
+            let mut scene = Scene::new(&[]);
+            for chunk in bytes.chunks(size) {
+                scene.writes(&task, 1, chunk).stream(&task, 1, "stderr", b"\xc3");
+            }
+            scene.ends(&task, 1, "Run", StepOutcome::Success);
+            let mut out = Vec::new();
+            let mut json = Json::new(&mut out);
+            scene.events.iter().for_each(|event| json.handle(event).unwrap());
+            let lines =
+                out.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+            let text =
+                lines.filter(|line| line["stream"] == "stdout").map(|line| line["bytes"].as_str().unwrap().to_owned());
+            assert_eq!(text.collect::<String>().as_bytes(), bytes, "{size}");
+        }
     }
 }

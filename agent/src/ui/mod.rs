@@ -6,6 +6,7 @@
 //! | [`plain`] | prefixed lines |
 //! | [`json`] | one event a line |
 //! | [`summary`] | the end of a run, for people |
+//! | [`list`], [`graph`] | a pipeline before it runs: `--list`, `--graph` |
 //! | [`sanitize`], [`lines`], [`tail`] | a job's bytes → text and lines that may reach a terminal |
 //! | [`sink`] | the way out, and what happens when nobody reads |
 //! | [`text`], [`style`], [`labels`], [`describe`], [`duration`], [`bytes`] | widths, colours, names, words, figures |
@@ -18,9 +19,11 @@ pub mod bytes;
 pub mod describe;
 pub mod duration;
 pub mod frame;
+pub mod graph;
 pub mod json;
 pub mod labels;
 pub mod lines;
+pub mod list;
 pub mod live;
 pub mod plain;
 pub mod sanitize;

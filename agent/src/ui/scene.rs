@@ -1,7 +1,11 @@
 //! Made-up runs for the tests.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use navvy_job::compiled::{Container, Executor, Job, Origin};
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{JobStatus, StepOutcome, Verdict};
+use navvy_job::pipeline::{Pipeline, Requirement, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Options;
@@ -157,6 +161,76 @@ pub fn ran(status: JobStatus, step: Option<&str>) -> JobEnd {
 
 pub fn failed_at(step: usize, name: &str) -> Verdict {
     Verdict::Failed { step, name: name.to_owned() }
+}
+
+/// A pipeline with a job of every kind.
+pub fn pipeline() -> Pipeline {
+    let docker = |images: &[&str]| Executor::Docker {
+        containers: images
+            .iter()
+            .map(|image| Container { image: (*image).to_owned(), ..Container::default() })
+            .collect(),
+    };
+    let base = "navvy/base:bookworm";
+    let mut jobs = vec![
+        build("lint", &[], docker(&[base])),
+        build("unit-eur", &[], docker(&[base])),
+        build("integration", &["lint", "unit-eur"], docker(&[base, "navvy/postgres"])),
+        build("mac", &[], Executor::Macos { xcode: Some("15.4".to_owned()) }),
+        build("vm", &["integration"], Executor::Machine { image: None, docker_layer_caching: false }),
+        workflow_job("hold", &["integration"], WorkflowJobKind::Approval),
+        workflow_job("release", &["hold"], WorkflowJobKind::Unavailable { what: "a release job".to_owned() }),
+        workflow_job("notify \"all\"", &["hold"], WorkflowJobKind::NoOp),
+        build("docs", &[], docker(&[base])),
+    ];
+    if let WorkflowJobKind::Build { job } = &mut jobs[2].kind {
+        job.parallelism = 4;
+        job.resource_class = Some("large".to_owned());
+    }
+    jobs[6].contexts = vec!["aws".to_owned()];
+    jobs[7].requires[0].statuses = JobStatus::TERMINAL.into();
+    jobs[8].selected = Selection::Left { reason: "its branch filter does not match branch `main`".to_owned() };
+    let nightly = vec![build("slow", &[], docker(&[base]))];
+    let left = Selection::Left { reason: "it has a schedule".to_owned() };
+    Pipeline {
+        setup: false,
+        workflows: vec![workflow("shop", Selection::Selected, jobs), workflow("nightly", left, nightly)],
+    }
+}
+
+fn workflow(name: &str, selected: Selection, jobs: Vec<WorkflowJob>) -> Workflow {
+    Workflow { name: name.to_owned(), selected, jobs, max_auto_reruns: 0, origin: Origin::default() }
+}
+
+fn build(name: &str, requires: &[&str], executor: Executor) -> WorkflowJob {
+    let job = Job {
+        executor,
+        environment: Vec::new(),
+        shell: None,
+        working_directory: "~/project".to_owned(),
+        parallelism: 1,
+        resource_class: None,
+        steps: Vec::new(),
+    };
+    workflow_job(name, requires, WorkflowJobKind::Build { job: Box::new(job) })
+}
+
+fn workflow_job(name: &str, requires: &[&str], kind: WorkflowJobKind) -> WorkflowJob {
+    let statuses = BTreeSet::from([JobStatus::Success]);
+    WorkflowJob {
+        name: name.to_owned(),
+        definition: name.to_owned(),
+        kind,
+        matrix: BTreeMap::new(),
+        requires: requires
+            .iter()
+            .map(|job| Requirement { job: (*job).to_owned(), statuses: statuses.clone() })
+            .collect(),
+        selected: Selection::Selected,
+        contexts: Vec::new(),
+        serial_group: None,
+        origin: Origin::default(),
+    }
 }
 
 /// A terminal that knows what the live view uses: CR, LF, cursor up, clear.
