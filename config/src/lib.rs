@@ -9,15 +9,25 @@
 //!
 //! Every stage reports into one list, so that an author sees all that is wrong with a file at once.
 
+mod compile;
 mod diagnostic;
 mod input;
+mod keys;
+mod neighbour;
 mod render;
+mod resolve;
+mod syntax;
+mod top;
 
 pub use diagnostic::{Diagnostic, Frame, Severity, Span};
 pub use input::{Inputs, Source, Value};
 pub use render::render;
 
 use navvy_job::pipeline::Pipeline;
+
+use diagnostic::Report;
+use resolve::Context;
+use top::Version;
 
 /// What became of a config.
 #[derive(Debug, Clone)]
@@ -31,6 +41,19 @@ pub struct Outcome {
 /// Compiles a config text for the branch or tag, parameters and values of `inputs`.
 ///
 /// Never fails otherwise than by diagnostics, whatever the text.
-pub fn compile(_source: &Source<'_>, _inputs: &Inputs) -> Outcome {
-    Outcome { pipeline: None, diagnostics: vec![Diagnostic::error("unfinished", Span::default(), "not compiled yet")] }
+pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    let mut report = Report::default();
+    let root = syntax::parse(source.text, &mut report);
+    if report.has_errors() {
+        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+    }
+    let Some((map, version)) = top::read(root.as_ref(), &mut report) else {
+        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+    };
+    let context = Context::new(source.text, inputs, report, version == Version::TwoOne);
+    let span = root.as_ref().map(|root| root.span).unwrap_or_default();
+    let plain = resolve::resolve(&context, map, span);
+    let pipeline = compile::compile(&context, plain);
+    let pipeline = (!context.has_errors()).then_some(pipeline);
+    Outcome { pipeline, diagnostics: context.into_report().into_sorted() }
 }

@@ -1,0 +1,112 @@
+//! `environment` in the five shapes that people write.
+//!
+//! A map; a list of maps; a list of `NAME=value`; one `NAME=value`; nothing. Values are text, numbers, booleans, null.
+
+use navvy_job::compiled::Variables;
+
+use super::fields::Place;
+use crate::diagnostic::Diagnostic;
+use crate::resolve::is_variable_name;
+use crate::syntax::{Content, Entry, Literal, Node};
+
+/// From this many digits on the original writes unquoted integers with an exponent.
+const WARTY_DIGITS: usize = 7;
+
+/// The variables in the order of the config.
+pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
+    let mut variables = Variables::new();
+    read(place, node, &mut variables);
+    variables
+}
+
+/// Adds variables; of two equal names the later stays.
+pub(super) fn extend(variables: &mut Variables, more: Variables) {
+    // Maps of a few thousand names are not rare in generated configs: no quadratic search.
+    let mut places: std::collections::HashMap<String, usize> =
+        variables.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
+    for (name, value) in more {
+        match places.get(&name) {
+            Some(&index) => variables[index].1 = value,
+            None => {
+                places.insert(name.clone(), variables.len());
+                variables.push((name, value));
+            }
+        }
+    }
+}
+
+fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
+    match &node.content {
+        Content::Map(map) => {
+            let pairs = map.entries.iter().filter_map(|entry| pair(place, entry)).collect();
+            extend(out, pairs);
+        }
+        Content::List(items) => items.iter().for_each(|item| read(place, item, out)),
+        Content::Scalar(_) if node.is_null() => {}
+        Content::Scalar(scalar) => assignment(place, &scalar.text, node, out),
+        Content::Broken => {}
+    }
+}
+
+fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
+    match text.split_once('=') {
+        Some((name, value)) => {
+            check_name(place, name.trim(), node);
+            extend(out, vec![(name.trim().to_owned(), value.to_owned())]);
+        }
+        None => {
+            let message = format!("`{text}` does not set a variable");
+            let diagnostic = Diagnostic::error("wrong-shape", node.span, message);
+            place.report(diagnostic.help("write `NAME: value`, or `NAME=value` in a list"));
+        }
+    }
+}
+
+fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
+    let key = Node::text(entry.key_span, entry.key.clone());
+    check_name(place, &entry.key, &key);
+    Some((entry.key.to_string(), value(place, entry)?))
+}
+
+fn check_name(place: Place<'_>, name: &str, node: &Node) {
+    if !is_variable_name(name) {
+        let message = format!("`{name}` is not a name that every shell can read as a variable");
+        place.report(Diagnostic::warning("variable-name", node.span, message));
+    }
+}
+
+fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
+    let Some(scalar) = entry.value.as_scalar() else {
+        place.wrong_shape(&entry.value, &entry.key, "a single value");
+        return None;
+    };
+    Some(match scalar.literal() {
+        Literal::Null => String::new(),
+        Literal::Bool(value) => value.to_string(),
+        Literal::Float(value) => float(place, entry, value, &scalar.text),
+        Literal::Int(_) => {
+            warn_of_exponent(place, entry, &scalar.text);
+            scalar.text.to_string()
+        }
+        Literal::Text(text) => text.to_owned(),
+    })
+}
+
+/// A number is a number: `3.10` is 3.1.
+fn float(place: Place<'_>, entry: &Entry, value: f64, written: &str) -> String {
+    let text = if value.is_finite() { value.to_string() } else { written.to_owned() };
+    if text != written {
+        let message = format!("`{}` becomes `{text}`, because YAML reads `{written}` as a number", entry.key);
+        let diagnostic = Diagnostic::warning("number-rewritten", entry.value.span, message);
+        place.report(diagnostic.help(format!("quote it to keep it: `\"{written}\"`")));
+    }
+    text
+}
+
+fn warn_of_exponent(place: Place<'_>, entry: &Entry, written: &str) {
+    if entry.value.as_scalar().is_some_and(|s| s.plain) && written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS {
+        let message = format!("CircleCI would write `{}` with an exponent; here it stays `{written}`", entry.key);
+        let diagnostic = Diagnostic::warning("long-integer", entry.value.span, message);
+        place.report(diagnostic.help(format!("quote it to have the same everywhere: `\"{written}\"`")));
+    }
+}

@@ -1,0 +1,121 @@
+//! Branch and tag filters: does a job run for this push?
+
+use navvy_job::pipeline::Selection;
+
+use super::fields::{Fields, Place};
+use crate::diagnostic::Diagnostic;
+use crate::resolve::{PlainFilters, full_match};
+use crate::syntax::{Map, Node};
+
+/// The selection of a job by its own filters.
+pub(super) fn selection(place: Place<'_>, filters: &PlainFilters) -> Selection {
+    match filters {
+        PlainFilters::None => by_map(place, &Map::default()),
+        PlainFilters::Map(node) => match node.as_map() {
+            Some(map) => filter_map(place, node, map),
+            None => Selection::Selected,
+        },
+        PlainFilters::Decided { holds: true, .. } => Selection::Selected,
+        PlainFilters::Decided { text, .. } => left(format!("its filter `{}` does not hold", text.trim())),
+    }
+}
+
+fn filter_map(place: Place<'_>, node: &Node, map: &Map) -> Selection {
+    let fields = Fields { place, map, span: node.span, owner: "`filters`" };
+    fields.only(&["branches", "tags"]);
+    for key in ["branches", "tags"] {
+        if let Some(block) = fields.get(key).and_then(Node::as_map) {
+            let owner = format!("`{key}` of a filter");
+            Fields { place, map: block, span: node.span, owner: &owner }.only(&["only", "ignore"]);
+        }
+    }
+    by_map(place, map)
+}
+
+fn by_map(place: Place<'_>, map: &Map) -> Selection {
+    let inputs = place.context.inputs;
+    match (&inputs.tag, &inputs.branch) {
+        (Some(tag), _) => by_tag(place, map, tag),
+        (None, branch) => by_branch(place, map, branch.as_deref().unwrap_or("")),
+    }
+}
+
+/// Without a tag filter a job does not run on tags.
+fn by_tag(place: Place<'_>, map: &Map, tag: &str) -> Selection {
+    let block = map.get("tags").and_then(Block::read);
+    match block {
+        None => left("it has no tag filter, and without one a job does not run on tags".to_owned()),
+        Some(block) if block.is_empty() => left("its tag filter names no tags".to_owned()),
+        Some(block) if block.lets_through(place, tag) => Selection::Selected,
+        Some(_) => left(format!("its tag filter does not match tag `{tag}`")),
+    }
+}
+
+/// Without a branch filter a job runs on every branch.
+fn by_branch(place: Place<'_>, map: &Map, branch: &str) -> Selection {
+    match map.get("branches").and_then(Block::read) {
+        Some(block) if !block.lets_through(place, branch) => {
+            left(format!("its branch filter does not match branch `{branch}`"))
+        }
+        _ => Selection::Selected,
+    }
+}
+
+fn left(reason: String) -> Selection {
+    Selection::Left { reason }
+}
+
+/// `only` and `ignore`.
+struct Block<'n> {
+    only: Option<&'n Node>,
+    ignore: Option<&'n Node>,
+}
+
+impl<'n> Block<'n> {
+    fn read(node: &'n Node) -> Option<Self> {
+        let given = |map: &'n Map, key| map.get(key).filter(|node| !node.is_null());
+        let map = node.as_map()?;
+        Some(Self { only: given(map, "only"), ignore: given(map, "ignore") })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.only.is_none() && self.ignore.is_none()
+    }
+
+    /// `only` wins over `ignore`.
+    fn lets_through(&self, place: Place<'_>, name: &str) -> bool {
+        match (self.only, self.ignore) {
+            (Some(only), _) => matches_any(place, only, name),
+            (None, Some(ignore)) => !matches_any(place, ignore, name),
+            (None, None) => true,
+        }
+    }
+}
+
+fn matches_any(place: Place<'_>, node: &Node, name: &str) -> bool {
+    // All are looked at, so that every broken pattern is told.
+    let matching = place.texts(node, "filters").into_iter().filter(|pattern| matches(place, node, pattern, name));
+    matching.count() > 0
+}
+
+/// A pattern between slashes is a regular expression for the whole name, any other the name itself.
+fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
+    let regex = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+    let Some(regex) = regex else {
+        warn_of_glob(place, node, pattern);
+        return pattern == name;
+    };
+    full_match(&regex.replace("\\/", "/"), name).unwrap_or_else(|message| {
+        place.error("invalid-regex", node.span, message);
+        false
+    })
+}
+
+fn warn_of_glob(place: Place<'_>, node: &Node, pattern: &str) {
+    if pattern.contains('*') {
+        let span = place.context.narrow(node.span, pattern);
+        let message = format!("`{pattern}` is plain text and matches nothing but itself");
+        let help = "a regular expression stands between slashes, as in `/release\\/.*/`";
+        place.report(Diagnostic::warning("glob-in-filter", span, message).help(help));
+    }
+}

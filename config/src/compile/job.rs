@@ -1,0 +1,73 @@
+//! A plain job to a compiled one.
+
+use navvy_job::compiled::{DEFAULT_WORKING_DIRECTORY, Job, Variables};
+
+use super::executor::{self, Merged, NoExecutor};
+use super::fields::Place;
+use super::{environment, resource, step};
+use crate::resolve::{Context, PlainJob};
+use crate::syntax::Map;
+
+/// What became of a job.
+pub(super) enum Compiled {
+    Job(Box<Job>),
+    /// It cannot run without something that is not here.
+    Unavailable(String),
+    /// Wrong, and reported as such.
+    Broken,
+}
+
+pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
+    let place = Place { context, trail: &plain.trail };
+    check(place, plain);
+    let steps: Vec<_> = plain.steps.iter().filter_map(|plain| step::step(context, plain)).collect();
+    let merged = match executor::merge(place, plain) {
+        Ok(merged) => merged,
+        Err(NoExecutor::Missing(what)) => return Compiled::Unavailable(what),
+        Err(NoExecutor::Broken) => return Compiled::Broken,
+    };
+    let parallelism = parallelism(place, &merged.map);
+    let environment = environment(place, &merged);
+    let text = |key| executor::either(&merged.map, key).and_then(|node| place.text(node, key));
+    let (shell, working_directory) = (text("shell"), text("working_directory"));
+    let Some(executor) = executor::executor(place, plain, &merged.map) else { return Compiled::Broken };
+    let resource_class = executor::either(&merged.map, "resource_class")
+        .and_then(|node| resource::class(place, node, &executor));
+    Compiled::Job(Box::new(Job {
+        executor,
+        environment,
+        shell,
+        working_directory: working_directory.unwrap_or_else(|| DEFAULT_WORKING_DIRECTORY.to_owned()),
+        parallelism,
+        resource_class,
+        steps,
+    }))
+}
+
+fn environment(place: Place<'_>, merged: &Merged) -> Variables {
+    let mut variables = Variables::new();
+    for node in &merged.environments {
+        environment::extend(&mut variables, environment::variables(place, node));
+    }
+    variables
+}
+
+fn parallelism(place: Place<'_>, map: &Map) -> u32 {
+    let Some(node) = map.get("parallelism") else { return 1 };
+    let Some(value) = place.integer(node, "parallelism") else { return 1 };
+    u32::try_from(value).ok().filter(|value| *value >= 1).unwrap_or_else(|| {
+        place.error("out-of-range", node.span, format!("`parallelism` must be at least 1, not {value}"));
+        1
+    })
+}
+
+/// What must fail although nothing below reads it.
+fn check(place: Place<'_>, plain: &PlainJob) {
+    let entry = |key: &str| plain.entries.iter().find(|entry| &*entry.key == key);
+    if let Some(entry) = entry("max_auto_reruns") {
+        place.error("misplaced-key", entry.key_span, "`max_auto_reruns` belongs to a step or a workflow, not to a job");
+    }
+    if let Some(entry) = entry("retention").filter(|entry| entry.value.as_map().is_none()) {
+        place.wrong_shape(&entry.value, "retention", "a map with `caches`");
+    }
+}

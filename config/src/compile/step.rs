@@ -1,0 +1,188 @@
+//! Plain steps to the steps of a job.
+
+use navvy_job::compiled::{Checkout, CheckoutMethod, Step, StepKind, When};
+
+use super::fields::{Fields, Place};
+use super::run;
+use crate::diagnostic::Diagnostic;
+use crate::neighbour::nearest;
+use crate::resolve::{Action, BuiltIn, Context, PlainStep};
+use crate::syntax::{Map, Node};
+
+const WHENS: [(&str, When); 3] = [("on_success", When::OnSuccess), ("on_fail", When::OnFail), ("always", When::Always)];
+
+/// `None` when the step is wrong, which has been reported.
+pub(super) fn step(context: &Context<'_>, plain: &PlainStep) -> Option<Step> {
+    let place = Place { context, trail: &plain.trail };
+    let origin = place.origin(plain.span);
+    match &plain.action {
+        Action::Missing { orb, command } => {
+            let kind = StepKind::OrbCommand { orb: orb.clone(), command: command.clone() };
+            Some(Step { kind, name: format!("{orb}/{command}"), when: When::OnSuccess, origin })
+        }
+        Action::BuiltIn(built_in) => {
+            let kind = kind(place, *built_in, plain)?;
+            let name = name(place, &plain.body).unwrap_or_else(|| default_name(&kind));
+            let when = when(place, &plain.body).unwrap_or_else(|| default_when(*built_in));
+            Some(Step { kind, name, when, origin })
+        }
+    }
+}
+
+fn kind(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
+    match built_in {
+        BuiltIn::Run => run::run(place, &plain.body, plain.span, false).map(StepKind::Run),
+        BuiltIn::Deploy => run::run(place, &plain.body, plain.span, true).map(StepKind::Run),
+        _ => with_keys(place, built_in, plain),
+    }
+}
+
+/// The steps whose body is a closed map or nothing.
+fn with_keys(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
+    if plain.body.is_broken() {
+        return None;
+    }
+    let empty = Map::default();
+    let map = if plain.body.is_null() { &empty } else { body_map(place, built_in, plain)? };
+    let owner = format!("a `{}` step", built_in.key());
+    let fields = Fields { place, map, span: plain.span, owner: &owner };
+    fields.only(&[known_keys(built_in), &["name", "when"]].concat());
+    match built_in {
+        BuiltIn::Checkout => Some(StepKind::Checkout(checkout(&fields))),
+        BuiltIn::SetupRemoteDocker => Some(setup_remote_docker(&fields)),
+        BuiltIn::SaveCache => save_cache(&fields),
+        BuiltIn::RestoreCache => restore_cache(&fields),
+        BuiltIn::PersistToWorkspace => persist_to_workspace(&fields),
+        BuiltIn::AttachWorkspace => Some(StepKind::AttachWorkspace { at: fields.required_text("at")? }),
+        BuiltIn::StoreArtifacts => {
+            let destination = fields.text("destination");
+            Some(StepKind::StoreArtifacts { path: fields.required_text("path")?, destination })
+        }
+        BuiltIn::StoreTestResults => Some(StepKind::StoreTestResults { path: fields.required_text("path")? }),
+        BuiltIn::AddSshKeys => Some(StepKind::AddSshKeys { fingerprints: fields.texts("fingerprints") }),
+        BuiltIn::InstallSigningBundle => Some(StepKind::InstallSigningBundle),
+        // Handled above.
+        BuiltIn::Run | BuiltIn::Deploy => None,
+    }
+}
+
+fn body_map<'p>(place: Place<'_>, built_in: BuiltIn, plain: &'p PlainStep) -> Option<&'p Map> {
+    let map = plain.body.as_map();
+    if map.is_none() {
+        place.wrong_shape(&plain.body, built_in.key(), "a map");
+    }
+    map
+}
+
+fn known_keys(built_in: BuiltIn) -> &'static [&'static str] {
+    match built_in {
+        BuiltIn::Checkout => &["path", "method", "depth"],
+        BuiltIn::SetupRemoteDocker => {
+            &["docker_layer_caching", "version", "prefer_same_region", "reusable", "exclusive"]
+        }
+        BuiltIn::SaveCache => &["key", "paths"],
+        BuiltIn::RestoreCache => &["key", "keys"],
+        BuiltIn::PersistToWorkspace => &["root", "paths"],
+        BuiltIn::AttachWorkspace => &["at"],
+        BuiltIn::StoreArtifacts => &["path", "destination"],
+        BuiltIn::StoreTestResults => &["path"],
+        BuiltIn::AddSshKeys => &["fingerprints"],
+        BuiltIn::InstallSigningBundle | BuiltIn::Run | BuiltIn::Deploy => &[],
+    }
+}
+
+fn checkout(fields: &Fields<'_>) -> Checkout {
+    let path = fields.text("path");
+    let method = match fields.text("method").as_deref() {
+        None | Some("blobless") => CheckoutMethod::Blobless,
+        Some("full") => CheckoutMethod::Full,
+        Some("shallow") => CheckoutMethod::Shallow { depth: depth(fields) },
+        Some(other) => {
+            let span = fields.get("method").map_or(fields.span, |node| node.span);
+            let message = format!("there is no checkout method `{other}`");
+            let neighbour = nearest(other, ["blobless", "full", "shallow"]);
+            fields.place.report(Diagnostic::error("unknown-method", span, message).meant(neighbour));
+            CheckoutMethod::Blobless
+        }
+    };
+    Checkout { path, method }
+}
+
+fn depth(fields: &Fields<'_>) -> u32 {
+    let Some(node) = fields.get("depth") else { return 1 };
+    let depth = fields.place.integer(node, "depth").unwrap_or(1);
+    u32::try_from(depth).ok().filter(|depth| *depth >= 1).unwrap_or_else(|| {
+        fields.place.error("out-of-range", node.span, "`depth` must be at least 1");
+        1
+    })
+}
+
+fn setup_remote_docker(fields: &Fields<'_>) -> StepKind {
+    let caching = fields.truth("docker_layer_caching").or_else(|| fields.truth("reusable"));
+    StepKind::SetupRemoteDocker { docker_layer_caching: caching.unwrap_or(false), version: fields.text("version") }
+}
+
+fn save_cache(fields: &Fields<'_>) -> Option<StepKind> {
+    let (key, paths) = (fields.required_text("key"), fields.required_texts("paths"));
+    Some(StepKind::SaveCache { key: key?, paths })
+}
+
+/// `key` is tried before `keys`.
+fn restore_cache(fields: &Fields<'_>) -> Option<StepKind> {
+    let keys: Vec<String> = fields.text("key").into_iter().chain(fields.texts("keys")).collect();
+    if keys.is_empty() {
+        let broken = ["key", "keys"].iter().any(|key| fields.get(key).is_some_and(Node::is_broken));
+        if !broken {
+            fields.missing("keys");
+        }
+        return None;
+    }
+    Some(StepKind::RestoreCache { keys })
+}
+
+fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
+    let (root, paths) = (fields.required_text("root"), fields.required_texts("paths"));
+    Some(StepKind::PersistToWorkspace { root: root?, paths })
+}
+
+fn name(place: Place<'_>, body: &Node) -> Option<String> {
+    let node = body.as_map()?.get("name").filter(|node| !node.is_null())?;
+    place.text(node, "name")
+}
+
+fn when(place: Place<'_>, body: &Node) -> Option<When> {
+    let node = body.as_map()?.get("when").filter(|node| !node.is_null())?;
+    let text = place.text(node, "when")?;
+    let found = WHENS.iter().find(|(name, _)| *name == text).map(|(_, when)| *when);
+    if found.is_none() {
+        let message = format!("`when` of a step must be `on_success`, `on_fail` or `always`, not `{text}`");
+        let neighbour = nearest(&text, WHENS.iter().map(|(name, _)| *name));
+        place.report(Diagnostic::error("invalid-when", node.span, message).meant(neighbour));
+    }
+    found
+}
+
+fn default_when(built_in: BuiltIn) -> When {
+    match built_in {
+        BuiltIn::StoreArtifacts | BuiltIn::StoreTestResults => When::Always,
+        _ => When::OnSuccess,
+    }
+}
+
+fn default_name(kind: &StepKind) -> String {
+    let name = match kind {
+        StepKind::Run(run) => &run.command,
+        StepKind::Checkout(_) => "Checkout code",
+        StepKind::SetupRemoteDocker { .. } => "Setup a remote Docker engine",
+        StepKind::SaveCache { .. } => "Saving Cache",
+        StepKind::RestoreCache { .. } => "Restoring Cache",
+        StepKind::PersistToWorkspace { .. } => "Persisting to Workspace",
+        StepKind::AttachWorkspace { .. } => "Attaching Workspace",
+        StepKind::StoreArtifacts { .. } => "Uploading artifacts",
+        StepKind::StoreTestResults { .. } => "Uploading test results",
+        StepKind::AddSshKeys { .. } => "Installing additional ssh keys",
+        StepKind::InstallSigningBundle => "Installing signing bundle",
+        StepKind::OrbCommand { command, .. } => command,
+    };
+    name.to_owned()
+}

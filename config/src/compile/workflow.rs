@@ -1,0 +1,89 @@
+//! Plain workflows to compiled ones.
+
+use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
+
+use super::fields::Place;
+use super::job::{Compiled, job};
+use super::names::Names;
+use super::{filter, requires, run};
+use crate::diagnostic::Diagnostic;
+use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
+
+const LONGEST_SERIAL_GROUP: usize = 512;
+
+pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow {
+    let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
+    let place = Place { context, trail: &trail };
+    let names = Names::new(context, &plain.jobs);
+    let edges: Vec<_> = plain.jobs.iter().map(|job| edges(context, job, &names)).collect();
+    let mut jobs: Vec<_> =
+        plain.jobs.iter().zip(&names.unique).map(|(plain, name)| workflow_job(context, plain, name)).collect();
+    if let Some(order) = requires::order(context, &edges, &names) {
+        requires::settle(&mut jobs, &edges, &order);
+    }
+    let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
+    Workflow {
+        selected: selection(plain.left, &jobs),
+        name: plain.name.to_string(),
+        jobs,
+        max_auto_reruns: max_auto_reruns.unwrap_or(0),
+        origin: place.origin(plain.span),
+    }
+}
+
+fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
+    let empty = || jobs.iter().all(|job| !job.selected.is_selected());
+    match left {
+        Some(reason) => Selection::Left { reason },
+        None if empty() => Selection::Left { reason: "all of its jobs are left out".to_owned() },
+        None => Selection::Selected,
+    }
+}
+
+fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
+    let place = Place { context, trail: &plain.trail };
+    plain.requires.as_ref().map(|node| requires::edges(place, node, names)).unwrap_or_default()
+}
+
+fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {
+    let place = Place { context, trail: &plain.trail };
+    WorkflowJob {
+        name: name.to_owned(),
+        definition: plain.definition.to_string(),
+        kind: kind(context, plain),
+        matrix: plain.matrix.clone(),
+        requires: Vec::new(),
+        selected: filter::selection(place, &plain.filters),
+        contexts: plain.context.as_ref().map(|node| place.texts(node, "context")).unwrap_or_default(),
+        serial_group: serial_group(place, plain),
+        origin: place.origin(plain.span),
+    }
+}
+
+fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
+    let unavailable = |what: &str| WorkflowJobKind::Unavailable { what: what.to_owned() };
+    match &plain.kind {
+        PlainKind::Approval => WorkflowJobKind::Approval,
+        PlainKind::NoOp => WorkflowJobKind::NoOp,
+        PlainKind::Unavailable { what } => unavailable(what),
+        PlainKind::Build(plain) => match job(context, plain) {
+            Compiled::Job(job) => WorkflowJobKind::Build { job },
+            Compiled::Unavailable(what) => unavailable(&what),
+            Compiled::Broken => unavailable("broken"),
+        },
+        // Has an error, so that nobody gets to see it.
+        PlainKind::Broken => unavailable("broken"),
+    }
+}
+
+fn serial_group(place: Place<'_>, plain: &PlainWorkflowJob) -> Option<String> {
+    let node = plain.serial_group.as_ref().filter(|node| !node.is_null())?;
+    let key = place.text(node, "serial-group")?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+    if key.is_empty() || key.len() > LONGEST_SERIAL_GROUP || !key.chars().all(allowed) {
+        let message = format!("`{key}` cannot name a serial group");
+        let help = "up to 512 letters, digits, `.`, `-`, `_` and `/`";
+        place.report(Diagnostic::error("invalid-serial-group", node.span, message).help(help));
+    }
+    Some(key)
+}

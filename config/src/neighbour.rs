@@ -1,0 +1,38 @@
+//! The name that an author may have meant.
+
+/// The known name nearest to `name`, if it is near enough to be a typo.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = fold(name);
+    known
+        .into_iter()
+        .filter(|candidate| *candidate != name)
+        .map(|candidate| (strsim::damerau_levenshtein(&plain, &fold(candidate)), candidate))
+        .filter(|(distance, candidate)| *distance <= tolerance(name.len().max(candidate.len())))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Case and the choice between `-` and `_` are the commonest slips.
+fn fold(name: &str) -> String {
+    // Names longer than this are not typos of anything, and the distance is quadratic.
+    name.chars().take(64).map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// A third of the letters may differ.
+fn tolerance(length: usize) -> usize {
+    (length / 3).clamp(1, 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typos_find_their_neighbour() {
+        assert_eq!(nearest("chekout", ["run", "checkout"]), Some("checkout"));
+        assert_eq!(nearest("save-cache", ["save_cache", "restore_cache"]), Some("save_cache"));
+        assert_eq!(nearest("Medium", ["small", "medium"]), Some("medium"));
+        assert_eq!(nearest("deploy", ["build", "test"]), None);
+        assert_eq!(nearest("a", ["b"]), Some("b"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Arguments to the parameters of a definition.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::library::Definition;
+use super::parameter::{Kind, Parameter};
+use super::scope::{Bindings, Bound, Scope};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::neighbour::nearest;
+use crate::syntax::{Entry, Node};
+
+/// Who is called, where from, and with what.
+pub(crate) struct Call<'c, 'a> {
+    /// "command `x`".
+    pub callee: String,
+    pub definition: &'a Definition,
+    /// The scope of the call: what the arguments mean.
+    pub caller: &'c Scope<'a>,
+    /// The scope of the definition: what the defaults mean.
+    pub home: &'c Scope<'a>,
+    pub at: Span,
+}
+
+impl<'a> Call<'_, 'a> {
+    /// `None` when an argument is missing or wrong, which has been reported.
+    pub fn bind(&self, arguments: &[Entry]) -> Option<Bindings<'a>> {
+        let undeclared = self.refuse_undeclared(arguments);
+        let mut bindings = Bindings::new();
+        let mut complete = !undeclared;
+        for parameter in &self.definition.parameters {
+            let argument = arguments.iter().find(|entry| entry.key == parameter.name);
+            match self.argument(parameter, argument) {
+                Some(bound) => {
+                    bindings.insert(parameter.name.clone(), bound);
+                }
+                None => complete = false,
+            }
+        }
+        complete.then_some(bindings)
+    }
+
+    fn refuse_undeclared(&self, arguments: &[Entry]) -> bool {
+        let declared = &self.definition.parameters;
+        let mut any = false;
+        for entry in arguments.iter().filter(|entry| !declared.iter().any(|p| p.name == entry.key)) {
+            any = true;
+            let message = format!("unexpected argument: {} has no parameter `{}`", self.callee, entry.key);
+            let neighbour = nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name));
+            let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
+            self.caller.report(diagnostic.meant(neighbour));
+        }
+        any
+    }
+
+    fn argument(&self, parameter: &Parameter, argument: Option<&Entry>) -> Option<Bound<'a>> {
+        match (argument, &parameter.default) {
+            (Some(entry), _) => bound(parameter, &entry.value, self.caller),
+            (None, Some(default)) => bound(parameter, default, self.home),
+            (None, None) => {
+                let message = format!("parameter `{}` is required for {}", parameter.name, self.callee);
+                let diagnostic = Diagnostic::error("missing-argument", self.at, message);
+                self.caller.report(diagnostic.help("it has no default, so every use must give it"));
+                None
+            }
+        }
+    }
+}
+
+/// The value `written` in `scope`, checked against the parameter's type.
+fn bound<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option<Bound<'a>> {
+    match parameter.kind {
+        Kind::Steps => steps(parameter, written, scope),
+        Kind::Executor => Some(Bound::Executor(Rc::new(scope.executor_use(written)?))),
+        _ => plain(parameter, written, scope),
+    }
+}
+
+fn plain<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option<Bound<'a>> {
+    let value = scope.substitute(written);
+    if value.is_broken() {
+        return None;
+    }
+    // A pipeline value that is not known ahead of a run is null, and fits every type.
+    if value.is_null() && !written.is_null() {
+        return Some(Bound::Plain(value));
+    }
+    match parameter.check(&value) {
+        Ok(value) => Some(Bound::Plain(value)),
+        Err(message) => {
+            mismatch(parameter, &value, message, scope);
+            None
+        }
+    }
+}
+
+fn steps<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option<Bound<'a>> {
+    if let Some(bound @ Bound::Steps { .. }) = scope.bound_whole(written) {
+        return Some(bound.clone());
+    }
+    if let Err(message) = parameter.check(written) {
+        mismatch(parameter, written, message, scope);
+        return None;
+    }
+    let mut steps = Vec::new();
+    scope.expand(written, &mut steps);
+    Some(Bound::Steps { written: written.clone(), steps: Rc::new(steps) })
+}
+
+fn mismatch(parameter: &Parameter, value: &Node, message: String, scope: &Scope<'_>) {
+    let diagnostic = Diagnostic::error("type-mismatch", value.span, message);
+    let unquoted = parameter.kind == Kind::String && value.as_scalar().is_some_and(|scalar| scalar.plain);
+    scope.report(match value.as_text() {
+        Some(text) if unquoted => diagnostic.help(format!("quote it: `\"{text}\"`")),
+        _ => diagnostic,
+    });
+}
+
+/// The bindings as a scope wants them.
+pub(crate) fn entered<'a>(home: &Scope<'a>, bindings: Bindings<'a>) -> Scope<'a> {
+    Scope { parameters: Rc::new(bindings), matrix: Rc::default(), ..home.clone() }
+}
+
+/// An argument that stands for itself, as the values of a matrix do.
+pub(crate) fn value_entry(name: &Arc<str>, value: &Node) -> Entry {
+    Entry { key: name.clone(), key_span: value.span, value: value.clone() }
+}

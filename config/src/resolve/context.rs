@@ -1,0 +1,99 @@
+//! What every part of the stage shares: the report, the budget, the pipeline's own values.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::diagnostic::{Diagnostic, Report, Span};
+use crate::input::Inputs;
+use crate::syntax::Node;
+
+/// Steps of work that a config may cost: a node looked at costs `NODE`, a byte of text made costs one.
+/// Twice what the language's limit of 8 MB for a compiled config could need.
+const BUDGET: usize = 16 << 20;
+const NODE: usize = 8;
+/// Steps inside `when` inside commands inside ...: far beyond any config, far from the end of the stack.
+const DEEPEST: usize = 128;
+
+pub(crate) struct Context<'a> {
+    pub inputs: &'a Inputs,
+    /// Version 2 has no templates, commands, executors.
+    pub templates: bool,
+    /// Set once they are known: their own defaults cannot refer to them.
+    pub parameters: OnceCell<BTreeMap<Arc<str>, Node>>,
+    source: &'a str,
+    report: RefCell<Report>,
+    spent: Cell<usize>,
+    depth: Cell<usize>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(source: &'a str, inputs: &'a Inputs, report: Report, templates: bool) -> Self {
+        Self {
+            inputs,
+            templates,
+            parameters: OnceCell::new(),
+            source,
+            report: RefCell::new(report),
+            spent: Cell::new(0),
+            depth: Cell::new(0),
+        }
+    }
+
+    pub fn report(&self, diagnostic: Diagnostic) {
+        self.report.borrow_mut().push(diagnostic);
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.report.borrow().has_errors()
+    }
+
+    pub fn into_report(self) -> Report {
+        self.report.into_inner()
+    }
+
+    /// Pays for looking at a node. `false`: the config is too large, which has been reported.
+    pub fn look(&self, span: Span) -> bool {
+        self.spend(NODE, span)
+    }
+
+    pub fn spend(&self, cost: usize, span: Span) -> bool {
+        let before = self.spent.get();
+        self.spent.set(before.saturating_add(cost));
+        if before <= BUDGET && self.spent.get() > BUDGET {
+            let message = "with its commands and parameters written out the config is larger than 8 MB";
+            self.report(Diagnostic::error("config-too-large", span, message));
+        }
+        self.spent.get() <= BUDGET
+    }
+
+    /// Runs `work` one level deeper; `None` if that is too deep, which has been reported.
+    pub fn deeper<T>(&self, span: Span, work: impl FnOnce() -> T) -> Option<T> {
+        if self.depth.get() >= DEEPEST {
+            let message = format!("more than {DEEPEST} commands and conditions inside each other");
+            self.report(Diagnostic::error("nested-too-deep", span, message));
+            return None;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let result = work();
+        self.depth.set(self.depth.get() - 1);
+        Some(result)
+    }
+
+    /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
+    pub fn narrow(&self, span: Span, needle: &str) -> Span {
+        let first_line = needle.lines().next().unwrap_or("");
+        let Some(covered) = self.source.get(span.start..span.end) else { return span };
+        let Some(offset) = covered.find(first_line).filter(|_| !first_line.is_empty()) else { return span };
+        let before = &covered[..offset];
+        let start = span.start + offset;
+        let end = start + first_line.len();
+        match before.rfind('\n') {
+            None => Span { start, end, line: span.line, column: span.column + before.chars().count() },
+            Some(newline) => {
+                let line = span.line + before.matches('\n').count();
+                Span { start, end, line, column: before[newline + 1..].chars().count() + 1 }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Expressions: `pipeline.git.branch == "main" and not pipeline.parameters.dry`.
+//!
+//! ```text
+//! or         = and ("or" and)*
+//! and        = comparison ("and" comparison)*
+//! comparison = unary (("==" | "!=" | "<" | "<=" | ">" | ">=" | "starts-with" | "matches") unary)?
+//! unary      = "not" unary | "(" or ")" | name | string | number | boolean | "/" regex "/"
+//! ```
+
+mod evaluate;
+mod lexer;
+mod parser;
+
+pub(crate) use evaluate::{Fault, evaluate, full_match};
+pub(crate) use parser::{Expression, parse};

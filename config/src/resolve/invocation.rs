@@ -1,0 +1,196 @@
+//! One item of a workflow's `jobs`: which job, how often, with what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bind::value_entry;
+use super::job::JobUse;
+use super::library::{Definition, Found, Library, Part};
+use super::matrix::{self, Combination};
+use super::plain::{PlainFilters, PlainKind, PlainWorkflowJob};
+use super::scope::Scope;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::syntax::{Content, Entry, Map, Node};
+
+/// Keys of an invocation; all others are arguments.
+const KEYS: [&str; 10] = [
+    "requires",
+    "name",
+    "context",
+    "type",
+    "filters",
+    "matrix",
+    "pre-steps",
+    "post-steps",
+    "serial-group",
+    "override-with",
+];
+
+/// What the name of an invocation stands for.
+enum Target<'a> {
+    Approval,
+    Job(&'a Library, &'a Definition),
+    Unavailable(String),
+    Nothing,
+}
+
+/// An item taken apart.
+struct Invocation<'i, 'a> {
+    scope: &'i Scope<'a>,
+    name: Arc<str>,
+    span: Span,
+    keys: Option<&'i Map>,
+    target: Target<'a>,
+}
+
+/// Adds the jobs that `item` stands for.
+pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflowJob>) {
+    let Some((name, span, body)) = named(scope, item) else { return };
+    let keys = body.and_then(Node::as_map);
+    if let Some(body) = body
+        && keys.is_none()
+        && !body.is_null()
+    {
+        let message = format!("what follows job `{name}` must be a map, but this is {}", body.describe());
+        return scope.report(Diagnostic::error("wrong-shape", body.span, message));
+    }
+    let target = target(scope, &name, span, keys);
+    Invocation { scope, name, span, keys, target }.expand(out);
+}
+
+fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Option<&'n Node>)> {
+    match &item.content {
+        Content::Map(map) => match &map.entries[..] {
+            [entry] => Some((entry.key.clone(), entry.key_span, Some(&entry.value))),
+            _ => {
+                let message = "a job of a workflow is a name or a map with one key, the job's name";
+                let help = "what belongs to the job must be indented further than its name";
+                scope.report(Diagnostic::error("wrong-shape", item.span, message).help(help));
+                None
+            }
+        },
+        _ => match scope.substitute(item).as_text() {
+            Some(name) => Some((name.clone(), item.span, None)),
+            None => {
+                let message = format!("a job of a workflow must have a name, but this is {}", item.describe());
+                scope.report(Diagnostic::error("wrong-shape", item.span, message));
+                None
+            }
+        },
+    }
+}
+
+fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> Target<'a> {
+    if let Some(entry) = keys.and_then(|keys| keys.entry("type")) {
+        if entry.value.as_text().is_some_and(|text| &**text == "approval") {
+            return Target::Approval;
+        }
+        let message = "the only `type` that an invocation can have is `approval`";
+        scope.report(Diagnostic::error("unknown-job-type", entry.value.span, message));
+        return Target::Nothing;
+    }
+    if let Some(overriding) = overriding(scope, keys) {
+        return overriding;
+    }
+    if let Some(group) = scope.library.job_groups.get_key_value(name) {
+        let message = format!("job group `{}` cannot be run yet; its jobs are left out", group.0);
+        scope.report(Diagnostic::warning("job-group", *group.1, message));
+        return Target::Unavailable("a job group".to_owned());
+    }
+    match scope.library.find(scope.context, Part::Jobs, name) {
+        Found::Here(library, definition) => Target::Job(library, definition),
+        Found::Missing { orb, .. } => Target::Unavailable(format!("orb `{orb}`")),
+        Found::Nothing => {
+            scope.nothing_named(Part::Jobs, name, span);
+            Target::Nothing
+        }
+    }
+}
+
+/// The orb's job of `override-with`, if there is one; else the local definition counts.
+fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
+    let node = keys?.get("override-with")?;
+    let name = scope.substitute(node).as_text()?.clone();
+    match scope.library.find(scope.context, Part::Jobs, &name) {
+        Found::Here(library, definition) => Some(Target::Job(library, definition)),
+        Found::Missing { .. } | Found::Nothing => None,
+    }
+}
+
+impl<'a> Invocation<'_, 'a> {
+    fn expand(&self, out: &mut Vec<PlainWorkflowJob>) {
+        let Some(node) = self.key("matrix") else {
+            out.push(self.one(self.scope, &Combination::new(), None));
+            return;
+        };
+        let Some(matrix) = matrix::expand(self.scope, node) else { return };
+        let alias = matrix.alias.unwrap_or_else(|| self.name.clone());
+        for combination in &matrix.combinations {
+            let scope = self.scope.with_matrix(combination.clone());
+            out.push(self.one(&scope, combination, Some(&alias)));
+        }
+    }
+
+    fn one(&self, scope: &Scope<'a>, combination: &Combination, alias: Option<&Arc<str>>) -> PlainWorkflowJob {
+        let text = |(name, value): (&Arc<str>, &Node)| (name.to_string(), matrix::text(value));
+        let matrix: BTreeMap<String, String> = combination.iter().map(text).collect();
+        let own_name = self.key("name").and_then(|node| scope.substitute(node).as_text().cloned());
+        PlainWorkflowJob {
+            name: own_name.unwrap_or_else(|| generated(&self.name, &matrix)),
+            alias: alias.cloned(),
+            definition: self.name.clone(),
+            kind: self.kind(scope, combination),
+            matrix,
+            requires: self.key("requires").map(|node| scope.substitute(node)),
+            filters: self.filters(scope),
+            context: self.key("context").map(|node| scope.substitute(node)),
+            serial_group: self.key("serial-group").map(|node| scope.substitute(node)),
+            span: self.span,
+            trail: scope.trail.clone(),
+        }
+    }
+
+    fn kind(&self, scope: &Scope<'a>, combination: &Combination) -> PlainKind {
+        match &self.target {
+            Target::Approval => PlainKind::Approval,
+            Target::Unavailable(what) => PlainKind::Unavailable { what: what.clone() },
+            Target::Nothing => PlainKind::Broken,
+            Target::Job(library, definition) => {
+                let arguments = self.arguments(definition, combination);
+                let before = self.key("pre-steps");
+                let after = self.key("post-steps");
+                JobUse { library, definition, caller: scope, at: self.span, arguments, before, after }.resolve()
+            }
+        }
+    }
+
+    /// The job's own parameters come first, also when they are called like a key of the invocation.
+    fn arguments(&self, definition: &Definition, combination: &Combination) -> Vec<Entry> {
+        let declares = |name: &str| definition.parameters.iter().any(|parameter| &*parameter.name == name);
+        let entries = self.keys.map_or(&[][..], |keys| &keys.entries[..]);
+        let own = entries.iter().filter(|entry| declares(&entry.key) || !KEYS.contains(&&*entry.key)).cloned();
+        own.chain(combination.iter().map(|(name, value)| value_entry(name, value))).collect()
+    }
+
+    fn filters(&self, scope: &Scope<'_>) -> PlainFilters {
+        let Some(node) = self.key("filters").filter(|node| !node.is_null()) else { return PlainFilters::None };
+        if node.as_map().is_some() {
+            return PlainFilters::Map(scope.substitute(node));
+        }
+        let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
+        match scope.condition(node) {
+            Some(holds) => PlainFilters::Decided { text, holds },
+            None => PlainFilters::None,
+        }
+    }
+
+    fn key(&self, key: &str) -> Option<&Node> {
+        self.keys?.get(key)
+    }
+}
+
+/// Job and values, joined in the order of the parameters' names.
+fn generated(job: &str, matrix: &BTreeMap<String, String>) -> Arc<str> {
+    let parts: Vec<&str> = std::iter::once(job).chain(matrix.values().map(String::as_str)).collect();
+    parts.join("-").into()
+}

@@ -1,0 +1,117 @@
+//! A job with its parameters given: keys replaced, executor found, steps written out.
+
+use std::sync::Arc;
+
+use super::bind::{Call, entered};
+use super::library::{Definition, Library};
+use super::plain::{PlainExecutor, PlainJob, PlainKind, PlainStep};
+use super::scope::Scope;
+use super::trail::Trail;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::keys;
+use crate::neighbour::nearest;
+use crate::syntax::{Entry, Map, Node};
+
+const KEYS: [&str; 18] = [
+    "type",
+    "description",
+    "docker",
+    "machine",
+    "macos",
+    "executor",
+    "steps",
+    "working_directory",
+    "shell",
+    "environment",
+    "parallelism",
+    "resource_class",
+    "parameters",
+    "branches",
+    "circleci_ip_ranges",
+    "retention",
+    "plan_name",
+    "key",
+];
+
+const TYPES: [&str; 6] = ["build", "approval", "no-op", "release", "lock", "unlock"];
+
+/// One use of a job.
+pub(crate) struct JobUse<'u, 'a> {
+    pub library: &'a Library,
+    pub definition: &'a Definition,
+    /// The scope of the invocation.
+    pub caller: &'u Scope<'a>,
+    pub at: Span,
+    pub arguments: Vec<Entry>,
+    pub before: Option<&'u Node>,
+    pub after: Option<&'u Node>,
+}
+
+impl<'a> JobUse<'_, 'a> {
+    pub fn resolve(&self) -> PlainKind {
+        let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
+        keys::check(self.caller.context, body, &KEYS, "a job");
+        let home = self.home();
+        let callee = format!("job `{}`", self.definition.name);
+        let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at };
+        let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
+        let inside = entered(&home, bindings);
+        match job_type(&inside, body).as_deref() {
+            Some("build") => PlainKind::Build(self.build(body, &inside)),
+            Some("approval") => PlainKind::Approval,
+            Some("no-op") => PlainKind::NoOp,
+            Some(other) => PlainKind::Unavailable { what: format!("a job of type `{other}`") },
+            None => PlainKind::Broken,
+        }
+    }
+
+    /// The job is where a trail starts: the same problem is told once, whoever invokes the job.
+    fn home(&self) -> Scope<'a> {
+        let trail = Trail::default().enter("job", &self.definition.name, self.definition.span, self.at);
+        Scope::outermost(self.caller.context, self.library).with_trail(trail)
+    }
+
+    fn build(&self, body: &Map, inside: &Scope<'a>) -> PlainJob {
+        let mut steps = Vec::new();
+        self.wrapped(self.before, &mut steps);
+        match body.get("steps") {
+            Some(list) => inside.expand(list, &mut steps),
+            None => {
+                let message = format!("job `{}` has no `steps`", self.definition.name);
+                inside.context.report(Diagnostic::error("missing-key", self.definition.span, message));
+            }
+        }
+        self.wrapped(self.after, &mut steps);
+        let executor = match body.get("executor") {
+            Some(node) => inside.executor_use(node).map_or(PlainExecutor::Broken, |used| used.resolve()),
+            None => PlainExecutor::None,
+        };
+        let trail = inside.trail.clone();
+        PlainJob { span: self.definition.span, entries: plain_entries(body, inside), executor, steps, trail }
+    }
+
+    /// Steps of the invocation, which mean what they mean there.
+    fn wrapped(&self, list: Option<&Node>, steps: &mut Vec<PlainStep>) {
+        if let Some(list) = list {
+            let trail = Trail::default().enter("job", &self.definition.name, self.definition.span, self.at);
+            self.caller.with_trail(trail).expand(list, steps);
+        }
+    }
+}
+
+fn plain_entries(body: &Map, inside: &Scope<'_>) -> Vec<Entry> {
+    let other = |entry: &&Entry| !matches!(&*entry.key, "steps" | "executor" | "parameters" | "description" | "type");
+    body.entries.iter().filter(other).map(|entry| inside.substitute_entry(entry)).collect()
+}
+
+fn job_type(scope: &Scope<'_>, body: &Map) -> Option<Arc<str>> {
+    let Some(node) = body.get("type") else { return Some("build".into()) };
+    let value = scope.substitute(node);
+    let text = value.as_text()?;
+    if TYPES.contains(&&**text) {
+        return Some(text.clone());
+    }
+    let message = format!("there is no job type `{text}`");
+    scope.report(Diagnostic::error("unknown-job-type", node.span, message).meant(nearest(text, TYPES)));
+    None
+}

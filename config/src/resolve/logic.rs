@@ -1,0 +1,129 @@
+//! Logic statements: `and`, `or`, `not`, `equal`, `matches`, and what is truthy.
+
+use super::expression::full_match;
+use super::scope::Scope;
+use super::substitute::is_reference;
+use super::template::{self, Segment};
+use super::value::Value;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::neighbour::nearest;
+use crate::syntax::{Content, Entry, Node};
+
+const OPERATORS: [&str; 5] = ["and", "or", "not", "equal", "matches"];
+
+impl Scope<'_> {
+    /// Does the statement hold? `None` when it is wrong, which has been reported.
+    pub fn holds(&self, node: &Node) -> Option<bool> {
+        self.statement(node).map(|value| value.is_truthy())
+    }
+
+    fn statement(&self, node: &Node) -> Option<Value> {
+        self.context.deeper(node.span, || match &node.content {
+            Content::Scalar(_) => self.operand(node),
+            Content::Map(map) => match &map.entries[..] {
+                [entry] => self.operation(entry).map(Value::Bool),
+                _ => self.wrong(node.span, "a logic statement is a map with exactly one operator"),
+            },
+            Content::List(_) => self.wrong(node.span, "a logic statement cannot be a list"),
+            Content::Broken => None,
+        })?
+    }
+
+    fn operation(&self, entry: &Entry) -> Option<bool> {
+        match &*entry.key {
+            "and" => self.all(entry).map(|values| values.iter().all(Value::is_truthy)),
+            "or" => self.all(entry).map(|values| values.iter().any(Value::is_truthy)),
+            "not" => self.statement(&entry.value).map(|value| !value.is_truthy()),
+            "equal" => self.equal(entry),
+            "matches" => self.matches(entry),
+            unknown => {
+                let message = format!("there is no logic operator `{unknown}`");
+                let neighbour = nearest(unknown, OPERATORS);
+                self.report(Diagnostic::error("invalid-condition", entry.key_span, message).meant(neighbour));
+                None
+            }
+        }
+    }
+
+    fn all(&self, entry: &Entry) -> Option<Vec<Value>> {
+        let values: Vec<_> = self.operands(entry)?.iter().map(|item| self.statement(item)).collect();
+        values.into_iter().collect()
+    }
+
+    fn equal(&self, entry: &Entry) -> Option<bool> {
+        let values: Vec<_> = self.operands(entry)?.iter().map(|item| self.operand(item)).collect();
+        let values: Vec<Value> = values.into_iter().collect::<Option<_>>()?;
+        Some(values.windows(2).all(|pair| pair[0].equals(&pair[1])))
+    }
+
+    fn operands<'n>(&self, entry: &'n Entry) -> Option<&'n [Node]> {
+        match entry.value.as_list() {
+            Some([]) => self.wrong(entry.key_span, &format!("`{}` has no arguments", entry.key)),
+            Some(items) => Some(items),
+            None => self.wrong(entry.value.span, &format!("`{}` takes a list", entry.key)),
+        }
+    }
+
+    /// A value to compare: a nested statement counts as its result, an executor parameter as its executor.
+    fn operand(&self, node: &Node) -> Option<Value> {
+        match &node.content {
+            Content::Scalar(scalar) if template::is_literal(&scalar.text) => Some(Value::of(node)),
+            Content::Scalar(scalar) => self.scalar_operand(&scalar.text, node),
+            Content::Map(map) => match &map.entries[..] {
+                [entry] if OPERATORS.contains(&&*entry.key) => self.operation(entry).map(Value::Bool),
+                _ => Some(Value::Tree(node.clone())),
+            },
+            Content::List(_) => Some(Value::Tree(node.clone())),
+            Content::Broken => None,
+        }
+    }
+
+    fn scalar_operand(&self, text: &str, node: &Node) -> Option<Value> {
+        if let Ok([Segment::Tag { content, raw }]) = template::parse(text).as_deref()
+            && is_reference(content)
+            && self.context.templates
+        {
+            return self.value(content, self.context.narrow(node.span, raw)).ok();
+        }
+        let value = self.substitute(node);
+        (!value.is_broken()).then(|| Value::of(&value))
+    }
+
+    fn matches(&self, entry: &Entry) -> Option<bool> {
+        let Some(map) = entry.value.as_map() else {
+            return self.wrong(entry.value.span, "`matches` takes a map with `pattern` and `value`");
+        };
+        let (Some(pattern), Some(value)) = (map.get("pattern"), map.get("value")) else {
+            return self.wrong(entry.key_span, "`matches` needs both `pattern` and `value`");
+        };
+        let (pattern, value) = (self.text(pattern)?, self.text(value)?);
+        self.warn_of_anchors(&pattern, entry.key_span);
+        match full_match(&pattern, &value) {
+            Ok(matches) => Some(matches),
+            Err(message) => self.wrong(entry.key_span, &message),
+        }
+    }
+
+    fn warn_of_anchors(&self, pattern: &str, span: Span) {
+        if !pattern.starts_with('^') || !pattern.ends_with('$') {
+            let message = format!("the pattern `{pattern}` must match the whole value");
+            let help = "write `^` and `$` to say so, or `.*` around it";
+            self.report(Diagnostic::warning("unanchored-pattern", span, message).help(help));
+        }
+    }
+
+    fn text(&self, node: &Node) -> Option<String> {
+        let value = self.substitute(node);
+        match value.as_scalar() {
+            Some(_) if value.is_null() => Some(String::new()),
+            Some(scalar) => Some(scalar.text.to_string()),
+            None if value.is_broken() => None,
+            None => self.wrong(value.span, &format!("`matches` compares strings, but this is {}", value.describe())),
+        }
+    }
+
+    fn wrong<T>(&self, span: Span, message: &str) -> Option<T> {
+        self.report(Diagnostic::error("invalid-condition", span, message));
+        None
+    }
+}

@@ -1,0 +1,183 @@
+//! Declarations of parameters, and whether a value is of their type.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::keys;
+use crate::neighbour::nearest;
+use crate::syntax::{Entry, Literal, Map, Node, boolean};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    String,
+    Boolean,
+    Integer,
+    Enum,
+    Executor,
+    Steps,
+    EnvVarName,
+}
+
+const KINDS: [(&str, Kind); 7] = [
+    ("string", Kind::String),
+    ("boolean", Kind::Boolean),
+    ("integer", Kind::Integer),
+    ("enum", Kind::Enum),
+    ("executor", Kind::Executor),
+    ("steps", Kind::Steps),
+    ("env_var_name", Kind::EnvVarName),
+];
+
+const KEYS: [&str; 4] = ["type", "default", "description", "enum"];
+
+/// What a job, command, executor or the pipeline says of one parameter.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameter {
+    pub name: Arc<str>,
+    pub span: Span,
+    pub kind: Kind,
+    pub default: Option<Node>,
+    /// The members of an `enum`.
+    pub members: Vec<Arc<str>>,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// Executors and the pipeline take values only.
+    fn is_plain(self) -> bool {
+        matches!(self, Self::String | Self::Boolean | Self::Integer | Self::Enum)
+    }
+}
+
+/// Reads the `parameters:` of a definition. `owner` is "command `x`"; `plain` forbids steps and executors.
+pub(crate) fn declarations(context: &Context<'_>, body: &Map, owner: &str, plain: bool) -> Vec<Parameter> {
+    let Some(node) = body.get("parameters").filter(|node| !node.is_null()) else { return Vec::new() };
+    let Some(map) = node.as_map() else {
+        let message = format!("`parameters` of {owner} must be a map, but this is {}", node.describe());
+        context.report(Diagnostic::error("wrong-shape", node.span, message));
+        return Vec::new();
+    };
+    map.entries.iter().filter_map(|entry| declaration(context, entry, owner, plain)).collect()
+}
+
+fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -> Option<Parameter> {
+    let name = &entry.key;
+    check_name(context, entry);
+    let Some(map) = entry.value.as_map() else {
+        let message = format!("parameter `{name}` of {owner} must be a map with a `type`");
+        context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
+        return None;
+    };
+    keys::check(context, map, &KEYS, "a parameter");
+    let kind = kind(context, entry, map)?;
+    if plain && !kind.is_plain() {
+        let message = format!("parameter `{name}` of {owner} cannot be of type `{}`", kind.name());
+        let help = "string, boolean, integer and enum can stand here";
+        context.report(Diagnostic::error("parameter-type", entry.key_span, message).help(help));
+        return None;
+    }
+    let members = if kind == Kind::Enum { members(context, entry, map) } else { Vec::new() };
+    Some(Parameter { name: name.clone(), span: entry.key_span, kind, default: map.get("default").cloned(), members })
+}
+
+/// Other names work, but not in every place that a template may stand in.
+fn check_name(context: &Context<'_>, entry: &Entry) {
+    let starts = entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let goes_on = entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if !starts || !goes_on {
+        let message = format!("`{}` is not a name that a parameter can have", entry.key);
+        let help = "a letter, then letters, digits, `_` and `-`";
+        context.report(Diagnostic::error("parameter-name", entry.key_span, message).help(help));
+    }
+}
+
+fn kind(context: &Context<'_>, entry: &Entry, map: &Map) -> Option<Kind> {
+    let Some(text) = map.get("type").and_then(Node::as_text) else {
+        let message = format!("parameter `{}` has no `type`", entry.key);
+        context.report(Diagnostic::error("parameter-type", entry.key_span, message));
+        return None;
+    };
+    let found = KINDS.iter().find(|(name, _)| *name == &**text).map(|(_, kind)| *kind);
+    if found.is_none() {
+        let span = map.get("type").map_or(entry.key_span, |node| node.span);
+        let message = format!("there is no parameter type `{text}`");
+        let neighbour = nearest(text, KINDS.iter().map(|(name, _)| *name));
+        context.report(Diagnostic::error("parameter-type", span, message).meant(neighbour));
+    }
+    found
+}
+
+fn members(context: &Context<'_>, entry: &Entry, map: &Map) -> Vec<Arc<str>> {
+    let items = map.get("enum").and_then(Node::as_list).unwrap_or_default();
+    if items.is_empty() {
+        let message = format!("parameter `{}` is an enum without a list of its values in `enum`", entry.key);
+        context.report(Diagnostic::error("parameter-type", entry.key_span, message));
+    }
+    items.iter().filter_map(Node::as_scalar).map(|scalar| scalar.text.clone()).collect()
+}
+
+impl Parameter {
+    /// The value in its type's own form, or what was expected instead.
+    pub fn check(&self, value: &Node) -> Result<Node, String> {
+        let fits = match self.kind {
+            Kind::String => is_text(value),
+            Kind::Boolean => return truth(value).ok_or_else(|| self.mismatch(value)),
+            Kind::Integer => value.as_scalar().is_some_and(|scalar| matches!(scalar.literal(), Literal::Int(_))),
+            Kind::Enum => return self.member(value),
+            Kind::EnvVarName => value.as_text().is_some_and(|text| is_variable_name(text)),
+            Kind::Executor => value.as_text().is_some() || value.as_map().is_some(),
+            Kind::Steps => value.as_list().is_some(),
+        };
+        if fits { Ok(value.clone()) } else { Err(self.mismatch(value)) }
+    }
+
+    /// Converts what was given on a command line.
+    pub fn convert(&self, text: &str, span: Span) -> Result<Node, String> {
+        match self.kind {
+            Kind::Boolean | Kind::Integer => self.check(&Node::plain(span, text)),
+            _ => self.check(&Node::text(span, text)),
+        }
+    }
+
+    fn member(&self, value: &Node) -> Result<Node, String> {
+        match value.as_scalar() {
+            Some(scalar) if self.members.contains(&scalar.text) => Ok(Node::text(value.span, scalar.text.clone())),
+            Some(scalar) => {
+                let members: Vec<String> = self.members.iter().map(|member| format!("`{member}`")).collect();
+                Err(format!("`{}` is none of the values of enum `{}`: {}", scalar.text, self.name, members.join(", ")))
+            }
+            None => Err(self.mismatch(value)),
+        }
+    }
+
+    fn mismatch(&self, value: &Node) -> String {
+        let expected = match self.kind {
+            Kind::EnvVarName => "the name of an environment variable",
+            Kind::Steps => "a list of steps",
+            Kind::Executor => "an executor",
+            Kind::Boolean => "a boolean",
+            Kind::Integer => "an integer",
+            Kind::String | Kind::Enum => "a string",
+        };
+        format!("parameter `{}` must be {expected}, but this is {}", self.name, value.describe())
+    }
+}
+
+fn is_text(value: &Node) -> bool {
+    value.as_scalar().is_some_and(|scalar| matches!(scalar.literal(), Literal::Text(_)))
+}
+
+fn truth(value: &Node) -> Option<Node> {
+    let scalar = value.as_scalar().filter(|scalar| scalar.plain)?;
+    boolean(&scalar.text).map(|truth| Node::plain(value.span, if truth { "true" } else { "false" }))
+}
+
+/// A name as POSIX allows it.
+pub(crate) fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

@@ -1,0 +1,133 @@
+//! What the stage leaves behind: a tree without templates, commands, executors, conditions or matrices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::trail::Trail;
+use crate::diagnostic::Span;
+use crate::syntax::{Entry, Node};
+
+pub(crate) struct PlainPipeline {
+    pub setup: bool,
+    pub workflows: Vec<PlainWorkflow>,
+}
+
+pub(crate) struct PlainWorkflow {
+    pub name: Arc<str>,
+    pub span: Span,
+    /// Why it does not run at all, if so.
+    pub left: Option<String>,
+    pub max_auto_reruns: Option<Node>,
+    pub jobs: Vec<PlainWorkflowJob>,
+}
+
+pub(crate) struct PlainWorkflowJob {
+    pub name: Arc<str>,
+    /// By this name others may require all that one matrix became.
+    pub alias: Option<Arc<str>>,
+    pub definition: Arc<str>,
+    pub kind: PlainKind,
+    pub matrix: BTreeMap<String, String>,
+    pub requires: Option<Node>,
+    pub filters: PlainFilters,
+    pub context: Option<Node>,
+    pub serial_group: Option<Node>,
+    pub span: Span,
+    pub trail: Trail,
+}
+
+pub(crate) enum PlainKind {
+    Build(PlainJob),
+    Approval,
+    NoOp,
+    Unavailable { what: String },
+    /// Wrong, and reported as such.
+    Broken,
+}
+
+pub(crate) enum PlainFilters {
+    None,
+    /// `branches` and `tags`.
+    Map(Node),
+    /// An expression, as written, and what came out.
+    Decided { text: String, holds: bool },
+}
+
+pub(crate) struct PlainJob {
+    pub span: Span,
+    /// All but `steps`, `executor`, `parameters`.
+    pub entries: Vec<Entry>,
+    pub executor: PlainExecutor,
+    pub steps: Vec<PlainStep>,
+    pub trail: Trail,
+}
+
+pub(crate) enum PlainExecutor {
+    /// The job names none.
+    None,
+    Entries(Vec<Entry>),
+    /// Of an orb that is not here.
+    Missing { what: String },
+    /// Wrong, and reported as such.
+    Broken,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PlainStep {
+    pub action: Action,
+    /// Of the step's key.
+    pub span: Span,
+    /// What stands below the key; null for the short form.
+    pub body: Node,
+    pub trail: Trail,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    BuiltIn(BuiltIn),
+    /// Of an orb that is not here.
+    Missing { orb: String, command: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BuiltIn {
+    Run,
+    Deploy,
+    Checkout,
+    SetupRemoteDocker,
+    SaveCache,
+    RestoreCache,
+    PersistToWorkspace,
+    AttachWorkspace,
+    StoreArtifacts,
+    StoreTestResults,
+    AddSshKeys,
+    InstallSigningBundle,
+}
+
+/// Built-in steps by their key; each may also be written with hyphens.
+pub(crate) const BUILT_INS: [(&str, BuiltIn); 12] = [
+    ("run", BuiltIn::Run),
+    ("deploy", BuiltIn::Deploy),
+    ("checkout", BuiltIn::Checkout),
+    ("setup_remote_docker", BuiltIn::SetupRemoteDocker),
+    ("save_cache", BuiltIn::SaveCache),
+    ("restore_cache", BuiltIn::RestoreCache),
+    ("persist_to_workspace", BuiltIn::PersistToWorkspace),
+    ("attach_workspace", BuiltIn::AttachWorkspace),
+    ("store_artifacts", BuiltIn::StoreArtifacts),
+    ("store_test_results", BuiltIn::StoreTestResults),
+    ("add_ssh_keys", BuiltIn::AddSshKeys),
+    ("install_signing_bundle", BuiltIn::InstallSigningBundle),
+];
+
+impl BuiltIn {
+    pub fn named(name: &str) -> Option<Self> {
+        let plain = name.replace('-', "_");
+        BUILT_INS.iter().find(|(key, _)| *key == plain).map(|(_, built_in)| *built_in)
+    }
+
+    pub fn key(self) -> &'static str {
+        BUILT_INS.iter().find(|(_, built_in)| *built_in == self).map_or("", |(key, _)| key)
+    }
+}

@@ -1,0 +1,152 @@
+//! What names mean at one place of the config.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::executor::ExecutorUse;
+use super::expression::Fault;
+use super::library::{Library, Part};
+use super::pipeline;
+use super::plain::PlainStep;
+use super::trail::Trail;
+use super::value::Value;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::neighbour::nearest;
+use crate::syntax::Node;
+
+/// Lexical: a command sees its own parameters, never those of its caller. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Scope<'a> {
+    pub context: &'a Context<'a>,
+    pub library: &'a Library,
+    /// Of the enclosing job, command or executor; empty elsewhere.
+    pub parameters: Rc<Bindings<'a>>,
+    /// Of the enclosing invocation.
+    pub matrix: Rc<BTreeMap<Arc<str>, Node>>,
+    pub trail: Trail,
+}
+
+pub(crate) type Bindings<'a> = BTreeMap<Arc<str>, Bound<'a>>;
+
+/// The value of a parameter.
+#[derive(Clone)]
+pub(crate) enum Bound<'a> {
+    Plain(Node),
+    /// Already written out in the scope of the caller, which alone knows what its names mean.
+    Steps { written: Node, steps: Rc<Vec<PlainStep>> },
+    Executor(Rc<ExecutorUse<'a>>),
+}
+
+impl<'a> Scope<'a> {
+    /// The outermost scope of a library: no parameters, no way that led here.
+    pub fn outermost(context: &'a Context<'a>, library: &'a Library) -> Self {
+        Self { context, library, parameters: Rc::default(), matrix: Rc::default(), trail: Trail::default() }
+    }
+
+    pub fn with_trail(&self, trail: Trail) -> Self {
+        Self { trail, ..self.clone() }
+    }
+
+    pub fn with_matrix(&self, matrix: BTreeMap<Arc<str>, Node>) -> Self {
+        Self { matrix: Rc::new(matrix), ..self.clone() }
+    }
+
+    pub fn report(&self, diagnostic: Diagnostic) {
+        self.context.report(diagnostic.trail(self.trail.frames()));
+    }
+
+    /// What `name` stands for, as a node. Problems are reported at `span`.
+    pub fn lookup(&self, name: &str, span: Span) -> Result<Node, Fault> {
+        match self.bound(name) {
+            Some(Bound::Plain(node) | Bound::Steps { written: node, .. }) => Ok(node.clone()),
+            Some(Bound::Executor(used)) => Ok(Node::text(used.span, used.name.clone())),
+            None => self.lookup_elsewhere(name, span),
+        }
+    }
+
+    /// The same, as a value of a condition.
+    pub fn value(&self, name: &str, span: Span) -> Result<Value, Fault> {
+        match self.bound(name) {
+            Some(Bound::Executor(used)) => {
+                let definition = used.definition().map(|definition| definition.body.clone());
+                Ok(Value::Executor { name: used.name.clone(), definition })
+            }
+            _ => self.lookup(name, span).map(|node| Value::of(&node)),
+        }
+    }
+
+    /// The binding that `parameters.…` names.
+    pub fn bound(&self, name: &str) -> Option<&Bound<'a>> {
+        self.parameters.get(name.strip_prefix("parameters.")?)
+    }
+
+    fn lookup_elsewhere(&self, name: &str, span: Span) -> Result<Node, Fault> {
+        if let Some(parameter) = name.strip_prefix("parameters.") {
+            return self.undeclared(name, parameter, self.parameters.keys(), span);
+        }
+        if let Some(parameter) = name.strip_prefix("pipeline.parameters.") {
+            return self.pipeline_parameter(name, parameter, span);
+        }
+        if let Some(parameter) = name.strip_prefix("matrix.") {
+            return match self.matrix.get(parameter) {
+                Some(node) => Ok(node.clone()),
+                None => self.undeclared(name, parameter, self.matrix.keys(), span),
+            };
+        }
+        let value = name.strip_prefix("pipeline.").and_then(|value| pipeline::value(self.context.inputs, value, span));
+        value.ok_or_else(|| self.unknown(name, span))
+    }
+
+    fn pipeline_parameter(&self, name: &str, parameter: &str, span: Span) -> Result<Node, Fault> {
+        let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
+        let Some(parameters) = parameters else {
+            let message = format!("`{name}` is not in scope here");
+            let help = "pipeline parameters cannot stand in orbs or in other pipeline parameters";
+            self.report(Diagnostic::error("undeclared-parameter", span, message).help(help));
+            return Err(Fault::Reported);
+        };
+        match parameters.get(parameter) {
+            Some(node) => Ok(node.clone()),
+            None => self.undeclared(name, parameter, parameters.keys(), span),
+        }
+    }
+
+    fn undeclared<'n>(
+        &self,
+        name: &str,
+        parameter: &str,
+        known: impl Iterator<Item = &'n Arc<str>>,
+        span: Span,
+    ) -> Result<Node, Fault> {
+        let message = format!("argument referenced without declared parameter: `{name}`");
+        let neighbour = nearest(parameter, known.map(|name| &**name));
+        self.report(Diagnostic::error("undeclared-parameter", span, message).meant(neighbour));
+        Err(Fault::Reported)
+    }
+
+    fn unknown(&self, name: &str, span: Span) -> Fault {
+        let message = format!("`{name}` stands for nothing");
+        let full = pipeline::NAMES.iter().map(|name| format!("pipeline.{name}")).collect::<Vec<_>>();
+        let neighbour = nearest(name, full.iter().map(String::as_str));
+        let diagnostic = Diagnostic::error("unknown-name", span, message);
+        self.report(match neighbour {
+            Some(_) => diagnostic.meant(neighbour),
+            None => diagnostic.help("names start with `parameters.`, `pipeline.` or `matrix.`; plain text needs `\\<<`"),
+        });
+        Fault::Reported
+    }
+
+    /// Reports that nothing in scope is called `name`.
+    pub fn nothing_named(&self, part: Part, name: &str, span: Span) {
+        let noun = part.noun();
+        let neighbour = self.library.neighbour(part, name);
+        let message = match name.split_once('/') {
+            Some((orb, _)) if !self.library.orbs.contains_key(orb) => format!("there is no orb named `{orb}`"),
+            _ => format!("there is no {noun} named `{name}`"),
+        };
+        let code = if part == Part::Jobs { "unknown-job" } else { "unknown-executor" };
+        self.report(Diagnostic::error(code, span, message).meant(neighbour.as_deref()));
+    }
+}

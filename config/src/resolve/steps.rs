@@ -1,0 +1,165 @@
+//! Lists of steps written out: commands expanded, conditions decided, lists of steps spliced in.
+
+use super::bind::{Call, entered};
+use super::library::{Definition, Found, Library, Part};
+use super::plain::{Action, BUILT_INS, BuiltIn, PlainStep};
+use super::scope::{Bound, Scope};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::neighbour::nearest;
+use crate::syntax::{Content, Entry, Map, Node};
+
+impl<'a> Scope<'a> {
+    /// Adds what `list` amounts to.
+    pub fn expand(&self, list: &Node, out: &mut Vec<PlainStep>) {
+        if let Some(Bound::Steps { steps, .. }) = self.bound_whole(list) {
+            return self.splice(steps, list.span, out);
+        }
+        let Some(items) = list.as_list() else {
+            if !list.is_broken() {
+                let message = format!("steps must be a list, but this is {}", list.describe());
+                self.report(Diagnostic::error("wrong-shape", list.span, message));
+            }
+            return;
+        };
+        self.context.deeper(list.span, || items.iter().for_each(|item| self.item(item, out)));
+    }
+
+    fn item(&self, item: &Node, out: &mut Vec<PlainStep>) {
+        if !self.context.look(item.span) {
+            return;
+        }
+        match &item.content {
+            Content::Map(map) => match &map.entries[..] {
+                [entry] => self.step(&entry.key, entry.key_span, &entry.value, out),
+                _ => self.not_one_key(map, item.span),
+            },
+            Content::Scalar(_) if !item.is_null() => self.bare(item, out),
+            // A list inside of the list: an alias to several steps.
+            Content::List(_) => self.expand(item, out),
+            Content::Broken => {}
+            Content::Scalar(_) => self.report(Diagnostic::error("empty-step", item.span, "this step is empty")),
+        }
+    }
+
+    /// A name alone, or a parameter that holds steps.
+    fn bare(&self, item: &Node, out: &mut Vec<PlainStep>) {
+        if let Some(Bound::Steps { steps, .. }) = self.bound_whole(item) {
+            return self.splice(steps, item.span, out);
+        }
+        let value = self.substitute(item);
+        match value.as_text() {
+            Some(name) => self.step(name, item.span, &Node::null(item.span), out),
+            None => self.expand(&value, out),
+        }
+    }
+
+    fn splice(&self, steps: &[PlainStep], span: Span, out: &mut Vec<PlainStep>) {
+        if self.context.spend(steps.len() * 8, span) {
+            out.extend(steps.iter().cloned());
+        }
+    }
+
+    fn step(&self, name: &str, span: Span, body: &Node, out: &mut Vec<PlainStep>) {
+        match name {
+            "when" | "unless" => return self.conditional(name, span, body, out),
+            "steps" => return self.expand(body, out),
+            _ => {}
+        }
+        match self.library.find(self.context, Part::Commands, name) {
+            Found::Here(library, definition) => self.command(library, definition, span, body, out),
+            Found::Missing { orb, element } => {
+                let action = Action::Missing { orb: orb.to_owned(), command: element };
+                out.push(PlainStep { action, span, body: Node::null(span), trail: self.trail.clone() });
+            }
+            Found::Nothing => self.built_in(name, span, body, out),
+        }
+    }
+
+    fn built_in(&self, name: &str, span: Span, body: &Node, out: &mut Vec<PlainStep>) {
+        let Some(built_in) = BuiltIn::named(name) else {
+            return self.unknown_step(name, span);
+        };
+        let body = self.substitute(body);
+        out.push(PlainStep { action: Action::BuiltIn(built_in), span, body, trail: self.trail.clone() });
+    }
+
+    fn command(
+        &self,
+        library: &'a Library,
+        definition: &'a Definition,
+        span: Span,
+        body: &Node,
+        out: &mut Vec<PlainStep>,
+    ) {
+        if self.trail.passes("command", definition.span) {
+            let message = format!("command `{}` calls itself", definition.name);
+            return self.report(Diagnostic::error("recursive-command", span, message));
+        }
+        let Some(arguments) = self.arguments(&definition.name, body) else { return };
+        let trail = self.trail.enter("command", &definition.name, definition.span, span);
+        let home = Scope::outermost(self.context, library).with_trail(trail);
+        let callee = format!("command `{}`", definition.name);
+        let call = Call { callee, definition, caller: self, home: &home, at: span };
+        let Some(bindings) = call.bind(&arguments) else { return };
+        match definition.body.as_map().and_then(|map| map.get("steps")) {
+            Some(steps) => entered(&home, bindings).expand(steps, out),
+            None => {
+                let message = format!("command `{}` has no `steps`", definition.name);
+                self.context.report(Diagnostic::error("missing-key", definition.span, message));
+            }
+        }
+    }
+
+    /// The arguments of a command: a map, or nothing.
+    fn arguments(&self, name: &str, body: &Node) -> Option<Vec<Entry>> {
+        if let Some(map) = body.as_map() {
+            return Some(map.entries.clone());
+        }
+        if body.is_null() {
+            return Some(Vec::new());
+        }
+        if !body.is_broken() {
+            let message = format!("the arguments of command `{name}` must be a map, but this is {}", body.describe());
+            self.report(Diagnostic::error("wrong-shape", body.span, message));
+        }
+        None
+    }
+
+    fn conditional(&self, name: &str, span: Span, body: &Node, out: &mut Vec<PlainStep>) {
+        let Some(map) = body.as_map() else {
+            let message = format!("`{name}` takes a map with `condition` and `steps`");
+            return self.report(Diagnostic::error("wrong-shape", span, message));
+        };
+        let (Some(condition), Some(steps)) = (map.get("condition"), map.get("steps")) else {
+            let missing = if map.get("condition").is_none() { "condition" } else { "steps" };
+            return self.report(Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`")));
+        };
+        crate::keys::check(self.context, map, &["condition", "steps"], &format!("a `{name}` step"));
+        let wanted = name == "when";
+        if self.holds(condition) == Some(wanted) {
+            self.expand(steps, out);
+        }
+    }
+
+    fn not_one_key(&self, map: &Map, span: Span) {
+        let keys: Vec<String> = map.entries.iter().map(|entry| format!("`{}`", entry.key)).collect();
+        let message = format!("a step is a map with one key, but this one has {}: {}", keys.len(), keys.join(", "));
+        let diagnostic = Diagnostic::error("step-not-single-key", span, message);
+        self.report(diagnostic.help("what belongs to the step must be indented further than its name"));
+    }
+
+    fn unknown_step(&self, name: &str, span: Span) {
+        if let Some((orb, _)) = name.split_once('/')
+            && !self.library.orbs.contains_key(orb)
+        {
+            let neighbour = nearest(name, self.library.orbs.keys().map(|key| &**key));
+            let diagnostic = Diagnostic::error("unknown-orb", span, format!("there is no orb named `{orb}`"));
+            return self.report(diagnostic.meant(neighbour));
+        }
+        let message = format!("cannot find a definition for a command or step named `{name}`");
+        let built_in = nearest(name, BUILT_INS.iter().map(|(key, _)| *key).chain(["when", "unless", "steps"]));
+        let command = self.library.neighbour(Part::Commands, name);
+        let nearer = nearest(name, command.as_deref().into_iter().chain(built_in));
+        self.report(Diagnostic::error("unknown-step", span, message).meant(nearer));
+    }
+}

@@ -1,0 +1,199 @@
+//! `<< … >>` in a tree replaced by values.
+//!
+//! A text that is one tag alone becomes the value itself, with its type; a tag inside of more text becomes text.
+
+use super::expression::{self, Expression, Fault};
+use super::scope::Scope;
+use super::template::{self, Problem, Segment};
+use super::value::Value;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::syntax::{Content, Entry, Map, Node, Scalar};
+
+/// How a value that is null shows in a text: empty, but in `environment` as the language has it.
+const NULL_IN_ENVIRONMENT: &str = "<nil>";
+
+impl Scope<'_> {
+    /// `node` without templates. Where one is wrong it is reported, and the node is broken.
+    pub fn substitute(&self, node: &Node) -> Node {
+        if self.context.templates { self.tree(node, false).unwrap_or_else(|| node.clone()) } else { node.clone() }
+    }
+
+    /// The same for a node that is known to be the value of `environment`.
+    pub fn substitute_entry(&self, entry: &Entry) -> Entry {
+        let environment = &*entry.key == "environment";
+        let value = if self.context.templates { self.tree(&entry.value, environment) } else { None };
+        Entry { value: value.unwrap_or_else(|| entry.value.clone()), ..entry.clone() }
+    }
+
+    /// `None`: nothing to replace in there, so that the tree can be shared.
+    fn tree(&self, node: &Node, environment: bool) -> Option<Node> {
+        if !self.context.look(node.span) {
+            return Some(Node::broken(node.span));
+        }
+        match &node.content {
+            Content::Scalar(scalar) if template::is_literal(&scalar.text) => None,
+            Content::Scalar(scalar) => Some(self.scalar(scalar, node.span, environment)),
+            Content::List(items) => self.list(items, environment).map(|items| Node::list(node.span, items)),
+            Content::Map(map) => self.map(map, environment).map(|entries| Node::map(node.span, entries)),
+            Content::Broken => None,
+        }
+    }
+
+    fn list(&self, items: &[Node], environment: bool) -> Option<Vec<Node>> {
+        let replaced: Vec<_> = items.iter().map(|item| self.tree(item, environment)).collect();
+        if replaced.iter().all(Option::is_none) {
+            return None;
+        }
+        Some(replaced.into_iter().zip(items).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect())
+    }
+
+    fn map(&self, map: &Map, environment: bool) -> Option<Vec<Entry>> {
+        let inside = |entry: &Entry| environment || &*entry.key == "environment";
+        let replaced: Vec<_> = map.entries.iter().map(|entry| self.tree(&entry.value, inside(entry))).collect();
+        if replaced.iter().all(Option::is_none) {
+            return None;
+        }
+        let entry = |(new, old): (Option<Node>, &Entry)| match new {
+            Some(value) => Entry { value, ..old.clone() },
+            None => old.clone(),
+        };
+        Some(replaced.into_iter().zip(&map.entries).map(entry).collect())
+    }
+
+    fn scalar(&self, scalar: &Scalar, span: Span, environment: bool) -> Node {
+        let segments = match template::parse(&scalar.text) {
+            Ok(segments) => segments,
+            Err(problem) => {
+                self.template_problem(&problem, span);
+                return Node::broken(span);
+            }
+        };
+        if let [Segment::Tag { content, raw }] = segments[..] {
+            return self.whole(content, raw, span, environment);
+        }
+        let mut text = String::new();
+        match self.render(&segments, span, environment, &mut text) {
+            Ok(()) if self.context.spend(text.len(), span) => Node::text(span, text),
+            _ => Node::broken(span),
+        }
+    }
+
+    /// A tag alone: the value keeps its type, and stands where the tag stood.
+    fn whole(&self, content: &str, raw: &str, span: Span, environment: bool) -> Node {
+        match self.tag(content, raw, span) {
+            Ok(value) if value.is_null() && environment => Node::text(span, NULL_IN_ENVIRONMENT),
+            Ok(value) if value.as_scalar().is_some() => Node { span, ..value },
+            Ok(value) => value,
+            Err(_) => Node::broken(span),
+        }
+    }
+
+    fn render(&self, segments: &[Segment<'_>], span: Span, environment: bool, out: &mut String) -> Result<(), Fault> {
+        for segment in segments {
+            match segment {
+                Segment::Literal(text) => out.push_str(text),
+                Segment::Tag { content, raw } => {
+                    let value = self.tag(content, raw, span)?;
+                    self.embed(&value, raw, span, environment, out)?;
+                }
+                Segment::Section { name, raw, inverted, inner } => {
+                    let shown = self.reference_value(name, raw, span)?.is_truthy() != *inverted;
+                    if shown {
+                        self.render(inner, span, environment, out)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&self, value: &Node, raw: &str, span: Span, environment: bool, out: &mut String) -> Result<(), Fault> {
+        match value.as_scalar() {
+            Some(_) if value.is_null() && environment => out.push_str(NULL_IN_ENVIRONMENT),
+            Some(_) if value.is_null() => {}
+            Some(scalar) => out.push_str(&scalar.text),
+            None if value.is_broken() => return Err(Fault::Reported),
+            None => {
+                let message = format!("this stands for {}, which cannot be part of a text", value.describe());
+                self.report(Diagnostic::error("not-a-text", self.context.narrow(span, raw), message));
+                return Err(Fault::Reported);
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of what stands between `<<` and `>>`.
+    fn tag(&self, content: &str, raw: &str, span: Span) -> Result<Node, Fault> {
+        let at = self.context.narrow(span, raw);
+        if is_reference(content) {
+            return self.lookup(content, at);
+        }
+        let expression = self.parse(content, raw, at)?;
+        self.evaluate(&expression, at).map(|value| node(&value, span))
+    }
+
+    fn reference_value(&self, name: &str, raw: &str, span: Span) -> Result<Value, Fault> {
+        self.value(name, self.context.narrow(span, raw))
+    }
+
+    fn parse(&self, content: &str, raw: &str, at: Span) -> Result<Expression, Fault> {
+        expression::parse(content).map_err(|problem| {
+            let shown = raw.lines().next().unwrap_or(raw);
+            let diagnostic = Diagnostic::error("invalid-expression", at, format!("cannot read `{shown}`: {problem}"));
+            self.report(diagnostic.help("text that holds `<<` itself, such as a heredoc, must be written `\\<<`"));
+            Fault::Reported
+        })
+    }
+
+    /// The value of an expression; what is wrong with it is reported.
+    pub fn evaluate(&self, expression: &Expression, at: Span) -> Result<Value, Fault> {
+        let value = expression::evaluate(expression, &|name| self.value(name, at));
+        value.map_err(|fault| {
+            if let Fault::Wrong(message) = fault {
+                self.report(Diagnostic::error("invalid-expression", at, message));
+            }
+            Fault::Reported
+        })
+    }
+
+    pub fn template_problem(&self, problem: &Problem<'_>, span: Span) {
+        let (code, needle, message, help) = match problem {
+            Problem::Unclosed { rest } => (
+                "unclosed-template",
+                *rest,
+                "unclosed `<<` tag".to_owned(),
+                "close it with `>>`, or write `\\<<` for the plain text `<<`",
+            ),
+            Problem::SectionUnclosed { name, raw } => (
+                "unclosed-section",
+                *raw,
+                format!("section `{name}` is not closed"),
+                "it ends with `<</ name >>`, with the same name",
+            ),
+            Problem::SectionUnopened { name, raw } => (
+                "unclosed-section",
+                *raw,
+                format!("section `{name}` ends here, but none was open"),
+                "it starts with `<<# name >>`, with the same name",
+            ),
+        };
+        self.report(Diagnostic::error(code, self.context.narrow(span, needle), message).help(help));
+    }
+}
+
+/// A name and nothing else; anything more is an expression.
+pub(crate) fn is_reference(content: &str) -> bool {
+    let is_word = content.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    is_word && content.starts_with(|c: char| c.is_ascii_alphabetic()) && !matches!(content, "true" | "false" | "null")
+}
+
+fn node(value: &Value, span: Span) -> Node {
+    match value {
+        Value::Null => Node::null(span),
+        Value::Bool(value) => Node::plain(span, value.to_string()),
+        Value::Int(value) => Node::plain(span, value.to_string()),
+        Value::Float(value) => Node::plain(span, value.to_string()),
+        Value::Text(text) | Value::Executor { name: text, .. } => Node::text(span, text.clone()),
+        Value::Tree(tree) => tree.clone(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Workflows: do they run, and which jobs are in them.
+
+use super::expression;
+use super::invocation;
+use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
+use super::scope::Scope;
+use super::template;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::keys;
+use crate::syntax::{Entry, Literal, Map, Node};
+
+const KEYS: [&str; 5] = ["jobs", "when", "unless", "triggers", "max_auto_reruns"];
+
+/// All workflows of the config.
+pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainWorkflow> {
+    let Some(entry) = root.entry("workflows").filter(|entry| !entry.value.is_null()) else {
+        return implicit(scope, root, span).into_iter().collect();
+    };
+    let Some(map) = entry.value.as_map() else {
+        let message = format!("`workflows` must be a map, but this is {}", entry.value.describe());
+        scope.report(Diagnostic::error("wrong-shape", entry.value.span, message));
+        return Vec::new();
+    };
+    let workflows = map.entries.iter().filter(|entry| !(&*entry.key == "version" && entry.value.as_map().is_none()));
+    workflows.filter_map(|entry| workflow(scope, entry)).collect()
+}
+
+fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
+    let trail = scope.trail.enter("workflow", &entry.key, entry.key_span, entry.key_span);
+    let scope = &scope.with_trail(trail);
+    let Some(map) = entry.value.as_map() else {
+        let message = format!("workflow `{}` must be a map, but this is {}", entry.key, entry.value.describe());
+        scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
+        return None;
+    };
+    keys::check(scope.context, map, &KEYS, "a workflow");
+    Some(PlainWorkflow {
+        name: entry.key.clone(),
+        span: entry.key_span,
+        left: left(scope, map),
+        max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
+        jobs: jobs(scope, entry, map),
+    })
+}
+
+fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
+    let mut jobs = Vec::new();
+    match map.get("jobs").map(|node| (node, node.as_list())) {
+        Some((_, Some(items))) if !items.is_empty() => {
+            items.iter().for_each(|item| invocation::expand(scope, item, &mut jobs));
+        }
+        Some((node, _)) if node.is_broken() => {}
+        _ => {
+            let message = format!("workflow `{}` has no list of `jobs`", entry.key);
+            scope.report(Diagnostic::error("missing-key", entry.key_span, message));
+        }
+    }
+    jobs
+}
+
+/// Why the workflow does not run, in words, if it does not.
+fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
+    if let (Some(_), Some(second)) = (map.entry("when"), map.entry("unless")) {
+        let message = "`when` and `unless` exclude each other";
+        scope.report(Diagnostic::error("exclusive-keys", second.key_span, message));
+        return None;
+    }
+    let condition = |key, wanted: bool| {
+        let holds = scope.condition(map.get(key)?)?;
+        (holds != wanted).then(|| format!("its `{key}` condition {}", if wanted { "does not hold" } else { "holds" }))
+    };
+    let scheduled = map.get("triggers").filter(|node| !node.is_null());
+    scheduled
+        .map(|_| "it runs only on schedule".to_owned())
+        .or_else(|| condition("when", true))
+        .or_else(|| condition("unless", false))
+}
+
+impl Scope<'_> {
+    /// A condition where expressions may stand bare: `when` of a workflow, `filters` of a job.
+    pub fn condition(&self, node: &Node) -> Option<bool> {
+        match node.as_scalar() {
+            Some(scalar) if template::is_literal(&scalar.text) => match scalar.literal() {
+                Literal::Text(text) => self.bare_expression(text, node.span),
+                _ => self.holds(node),
+            },
+            _ => self.holds(node),
+        }
+    }
+
+    fn bare_expression(&self, text: &str, span: Span) -> Option<bool> {
+        match expression::parse(text) {
+            Ok(expression) => self.evaluate(&expression, span).ok().map(|value| value.is_truthy()),
+            Err(problem) => {
+                let message = format!("cannot read the expression: {problem}");
+                self.report(Diagnostic::error("invalid-expression", span, message));
+                None
+            }
+        }
+    }
+}
+
+/// Without workflows the job `build` runs.
+fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> {
+    let Some((name, build)) = scope.library.jobs.get_key_value("build") else {
+        let message = "there are no `workflows`, and no job is named `build`: nothing would run";
+        scope.report(Diagnostic::error("no-workflow", root.entry("jobs").map_or(span, |entry| entry.key_span), message));
+        return None;
+    };
+    let mut jobs = Vec::new();
+    invocation::expand(scope, &Node::text(build.span, name.clone()), &mut jobs);
+    let branches = build.body.as_map().and_then(|body| body.entry("branches"));
+    if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
+        job.filters = PlainFilters::Map(Node::map(branches.key_span, vec![branches.clone()]));
+    }
+    Some(PlainWorkflow { name: "workflow".into(), span: build.span, left: None, max_auto_reruns: None, jobs })
+}

@@ -1,0 +1,44 @@
+//! From the parser's markers, which count characters, to spans, which count bytes.
+
+use saphyr_parser::{Marker, Span as Marked};
+
+use crate::diagnostic::Span;
+
+/// Byte offsets of a text's characters.
+pub(super) struct Positions<'a> {
+    text: &'a str,
+    /// Offset of every character; `None` when the text is ASCII and characters are bytes.
+    offsets: Option<Vec<usize>>,
+}
+
+impl<'a> Positions<'a> {
+    pub fn new(text: &'a str) -> Self {
+        let offsets = (!text.is_ascii()).then(|| text.char_indices().map(|(offset, _)| offset).collect());
+        Self { text, offsets }
+    }
+
+    pub fn span(&self, marked: Marked) -> Span {
+        let start = self.byte(marked.start.index());
+        let end = self.byte(marked.end.index()).max(start);
+        // Block scalars and collections end where the next token starts: give back the white space.
+        let covered = self.text.get(start..end).unwrap_or("");
+        Span { start, end: start + covered.trim_end().len(), ..place(marked.start) }
+    }
+
+    pub fn point(&self, marker: &Marker) -> Span {
+        let start = self.byte(marker.index());
+        let length = self.text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        Span { start, end: start + length, ..place(*marker) }
+    }
+
+    fn byte(&self, character: usize) -> usize {
+        match &self.offsets {
+            Some(offsets) => offsets.get(character).copied().unwrap_or(self.text.len()),
+            None => character.min(self.text.len()),
+        }
+    }
+}
+
+fn place(marker: Marker) -> Span {
+    Span { line: marker.line().max(1), column: marker.col() + 1, ..Span::default() }
+}
