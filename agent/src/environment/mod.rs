@@ -1,3 +1,48 @@
 //! Live environments made of what a job asks for.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`endpoint`] | which Docker engine: found as the docker CLI finds it (pure) |
+//! | [`owner`] | who made an object on this host, so that a reaper can tell living from dead |
+//! | `command` | the one way to run a program of this machine |
+//! | [`docker`] | jobs in Docker containers; no bollard type leaves it |
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod command;
 pub mod docker;
+pub mod endpoint;
+pub mod owner;
+
+/// Places on this machine that an environment needs to know. Read from settings once, never from the process's own
+/// environment later.
+#[derive(Debug, Clone)]
+pub struct HostPaths {
+    /// Navvy's own state: `$XDG_STATE_HOME/navvy`. The supervisor's copies live in `bin/` below it.
+    pub state: PathBuf,
+    /// `$XDG_RUNTIME_DIR`, if it is set.
+    pub runtime: Option<PathBuf>,
+    /// `$DOCKER_CONFIG`, else `~/.docker`.
+    pub docker_config: Option<PathBuf>,
+    /// Where programs are looked for (credential helpers): `$PATH`.
+    pub search_path: String,
+    /// The supervisor to put into environments; `None` means the one beside this program.
+    pub supervisor: Option<PathBuf>,
+}
+
+impl HostPaths {
+    /// As the environment variables say. `home` is the user's home directory.
+    pub fn new(environment: &BTreeMap<String, String>, home: Option<&Path>) -> Self {
+        let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let home_or_root = home.unwrap_or(Path::new("/"));
+        let state_home = set("XDG_STATE_HOME").map_or_else(|| home_or_root.join(".local/state"), PathBuf::from);
+        Self {
+            state: state_home.join("navvy"),
+            runtime: set("XDG_RUNTIME_DIR").map(PathBuf::from),
+            docker_config: set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.map(|home| home.join(".docker"))),
+            search_path: set("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            supervisor: None,
+        }
+    }
+}

@@ -1,1 +1,44 @@
 //! Jobs in Docker containers.
+//!
+//! ```text
+//! Engine::connect ─▶ Engine::prepare ─▶ DockerEnvironment ─▶ destroy
+//!                     │ images here? pull  │ link()          │ from any half-made state;
+//!                     │ plan (pure)        │ take_services() │ Engine::remove_task does the
+//!                     │ create, start      │ primary_died()  │ same by labels alone
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`engine`] | a connection to an engine, and what it says about itself |
+//! | [`plan`] | the container plan (pure) |
+//! | `create` | plan to API requests; the only place that knows both |
+//! | [`image`], [`reference`], [`credentials`] | images: here or pulled, by whose name |
+//! | [`network`] | the one bridge that all tasks share |
+//! | [`cgroup`] | the task's parent cgroup, where it can be had |
+//! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
+//! | [`link`], `dial` | the ways to the supervisor |
+//! | [`prepare`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+
+pub mod cgroup;
+mod create;
+pub mod credentials;
+pub mod destroy;
+mod dial;
+pub mod engine;
+mod fault;
+pub mod image;
+pub mod link;
+pub mod network;
+pub mod plan;
+pub mod prepare;
+pub mod reference;
+mod report;
+pub mod run_dir;
+pub mod services;
+pub mod supervisor_binary;
+mod upload;
+
+pub use engine::{Engine, EngineError, EngineInfo};
+pub use image::{ImageSubstitutions, PullPolicy};
+pub use prepare::{Blame, Died, DockerEnvironment, Prepare, PrepareError, PrepareEvent};
+pub use services::{ServiceEnd, ServiceOutput};

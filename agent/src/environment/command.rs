@@ -1,0 +1,63 @@
+//! The one way to run a program of this machine: with a deadline, and failing with status and stderr.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+/// How a program failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("no program {program} on PATH")]
+    NotFound { program: String },
+    #[error("failed to start {program}")]
+    Start { program: String, source: io::Error },
+    #[error("{program} did not end within {limit:?}")]
+    TimedOut { program: String, limit: Duration },
+    #[error("{program} ended with {status}: {stderr}")]
+    Failed { program: String, status: ExitStatus, stderr: String },
+}
+
+/// Runs a program to its end and returns what it wrote to stdout.
+pub(crate) async fn run(
+    program: &str,
+    arguments: &[&str],
+    input: &[u8],
+    search_path: &str,
+    limit: Duration,
+) -> Result<Vec<u8>, CommandError> {
+    let found = find(program, search_path).ok_or_else(|| CommandError::NotFound { program: program.to_owned() })?;
+    let start = |source| CommandError::Start { program: program.to_owned(), source };
+    let mut command = Command::new(found);
+    command.args(arguments).env("PATH", search_path).kill_on_drop(true);
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().map_err(start)?;
+    let stdin = child.stdin.take();
+    let work = async move {
+        if let Some(mut stdin) = stdin {
+            // A program that does not read its input tells why by its status.
+            let _unread = stdin.write_all(input).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| CommandError::TimedOut { program: program.to_owned(), limit })?
+        .map_err(start)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    // Credential helpers speak of what went wrong on stdout.
+    let words = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let stderr = String::from_utf8_lossy(words).trim().chars().take(500).collect();
+    Err(CommandError::Failed { program: program.to_owned(), status: output.status, stderr })
+}
+
+/// Where a program is; system directories are looked at, too, since users' paths often lack them.
+pub(crate) fn find(program: &str, search_path: &str) -> Option<PathBuf> {
+    let directories = search_path.split(':').chain(["/usr/sbin", "/sbin"]).filter(|directory| !directory.is_empty());
+    directories.map(|directory| Path::new(directory).join(program)).find(|path| path.is_file())
+}

@@ -1,0 +1,283 @@
+//! The task's parent cgroup: what holds primary and services together down to the size of their class.
+//!
+//! ```text
+//! v1   /sys/fs/cgroup/{memory,cpu,pids,…}/navvy/task-ID/CONTAINER
+//! v2   /sys/fs/cgroup/navvy/task-ID/CONTAINER
+//! ```
+//!
+//! `navvy` itself stays, as the network does; `task-ID` goes with its task.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
+
+const ROOT: &str = "navvy";
+/// The scheduler's usual period; quotas are counted in it.
+const CPU_PERIOD_US: u64 = 100_000;
+/// A cgroup is busy until the kernel has reaped the last of its processes: a few milliseconds.
+const REMOVE_ATTEMPTS: u32 = 50;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
+/// Why a task has no cgroup of its own. A sentence for the report.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("the engine is on another machine")]
+    Remote,
+    #[error("making cgroups takes root")]
+    NotRoot,
+    #[error("the engine's cgroup driver is {0}, not cgroupfs")]
+    Driver(String),
+    #[error("no {0} controller is mounted here")]
+    NoController(&'static str),
+    #[error("failed to write {path}: {source}", path = path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// What the decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub engine_is_local: bool,
+    pub uid: u32,
+    /// As the engine says.
+    pub driver: &'a str,
+    /// `1` or `2`.
+    pub version: &'a str,
+}
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    path: PathBuf,
+    /// Empty for version 2.
+    controllers: Vec<String>,
+    unified: bool,
+}
+
+/// One value for one file.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    directory: PathBuf,
+    file: &'static str,
+    value: String,
+    /// The kernel may be built without it.
+    optional: bool,
+}
+
+/// Could a task get a cgroup of its own here?
+pub fn check(facts: Facts<'_>) -> Result<(), CgroupError> {
+    if !facts.engine_is_local {
+        return Err(CgroupError::Remote);
+    }
+    if facts.uid != 0 {
+        return Err(CgroupError::NotRoot);
+    }
+    if facts.driver != "cgroupfs" {
+        return Err(CgroupError::Driver(facts.driver.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes the task's cgroup and returns its name as the engine wants it. On failure nothing is left.
+pub fn make(task: &TaskId, size: Size, pids: u32, facts: Facts<'_>) -> Result<String, CgroupError> {
+    check(facts)?;
+    let hierarchies = mounted();
+    let made = match facts.version {
+        "2" => make_v2(task, size, pids, &hierarchies),
+        _ => make_v1(task, size, pids, &hierarchies),
+    };
+    if made.is_err() {
+        // Never entered by any process: there is nothing to wait for.
+        for directory in directories(task, &hierarchies) {
+            let _reported_by_make = fs::remove_dir(directory);
+        }
+    }
+    made.map(|()| format!("/{ROOT}/{}", task.cgroup_name()))
+}
+
+fn make_v1(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
+    for setting in settings_v1(task, size, pids, hierarchies)? {
+        apply(&setting)?;
+    }
+    Ok(())
+}
+
+fn make_v2(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
+    let unified = hierarchies.iter().find(|h| h.unified).ok_or(CgroupError::NoController("unified"))?;
+    let root = unified.path.join(ROOT);
+    for directory in [&unified.path, &root] {
+        let value = "+cpu +memory +pids".to_owned();
+        apply(&Setting { directory: directory.clone(), file: "cgroup.subtree_control", value, optional: false })?;
+    }
+    for setting in settings_v2(&root.join(task.cgroup_name()), size, pids) {
+        apply(&setting)?;
+    }
+    Ok(())
+}
+
+fn settings_v1(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<Vec<Setting>, CgroupError> {
+    let directory = |controller: &'static str| {
+        let found = hierarchies.iter().find(|h| h.controllers.iter().any(|known| known == controller));
+        let found = found.ok_or(CgroupError::NoController(controller))?;
+        Ok(found.path.join(ROOT).join(task.cgroup_name()))
+    };
+    let (memory, cpu, pid) = (directory("memory")?, directory("cpu")?, directory("pids")?);
+    let of =
+        |directory: &Path, file, value, optional| Setting { directory: directory.to_owned(), file, value, optional };
+    Ok(vec![
+        of(&memory, "memory.limit_in_bytes", size.memory.to_string(), false),
+        of(&memory, "memory.memsw.limit_in_bytes", size.memory.to_string(), true),
+        of(&cpu, "cpu.cfs_period_us", CPU_PERIOD_US.to_string(), false),
+        of(&cpu, "cpu.cfs_quota_us", quota(size).to_string(), false),
+        of(&pid, "pids.max", pids.to_string(), false),
+    ])
+}
+
+fn settings_v2(directory: &Path, size: Size, pids: u32) -> Vec<Setting> {
+    let of = |file, value, optional| Setting { directory: directory.to_owned(), file, value, optional };
+    vec![
+        of("memory.max", size.memory.to_string(), false),
+        of("memory.swap.max", "0".to_owned(), true),
+        of("cpu.max", format!("{} {CPU_PERIOD_US}", quota(size)), false),
+        of("pids.max", pids.to_string(), false),
+    ]
+}
+
+fn quota(size: Size) -> u64 {
+    size.millicpus.saturating_mul(CPU_PERIOD_US) / 1000
+}
+
+fn apply(setting: &Setting) -> Result<(), CgroupError> {
+    let path = setting.directory.join(setting.file);
+    let written = fs::create_dir_all(&setting.directory).and_then(|()| fs::write(&path, &setting.value));
+    match written {
+        Err(_) if setting.optional => Ok(()),
+        Err(source) => Err(CgroupError::Write { path, source }),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Has the engine put a container below the task's cgroup? It may see other hierarchies than this process does.
+pub fn is_used(task: &TaskId) -> bool {
+    directories(task, &mounted()).iter().any(|directory| children(directory).next().is_some())
+}
+
+/// Removes the task's cgroup from every hierarchy. Blocks for half a second at most; missing is fine.
+pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
+    let mut first = Ok(());
+    for directory in directories(task, &mounted()) {
+        if let Err(error) = remove_tree(&directory) {
+            first = first.and(Err((directory, error)));
+        }
+    }
+    first
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for child in children(directory) {
+        remove_tree(&child)?;
+    }
+    let mut attempt = 0;
+    loop {
+        match fs::remove_dir(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(BETWEEN_ATTEMPTS);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(directory).ok().into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+fn directories(task: &TaskId, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
+    let below = hierarchies.iter().map(|h| h.path.join(ROOT).join(task.cgroup_name()));
+    below.filter(|path| path.is_dir()).collect()
+}
+
+fn mounted() -> Vec<Hierarchy> {
+    parse_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// From `/proc/self/mountinfo`: the fifth field is the path; behind the lone dash come type, source and options.
+fn parse_mounts(text: &str) -> Vec<Hierarchy> {
+    text.lines().filter_map(parse_mount).collect()
+}
+
+fn parse_mount(line: &str) -> Option<Hierarchy> {
+    let (left, right) = line.split_once(" - ")?;
+    let path = PathBuf::from(left.split(' ').nth(4)?);
+    let mut right = right.split(' ');
+    let kind = right.next()?;
+    let options = right.nth(1)?;
+    match kind {
+        "cgroup" => {
+            Some(Hierarchy { path, controllers: options.split(',').map(str::to_owned).collect(), unified: false })
+        }
+        "cgroup2" => Some(Hierarchy { path, controllers: Vec::new(), unified: true }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+        30 25 0:26 / /sys/fs/cgroup rw shared:4 - tmpfs tmpfs rw,mode=755\n\
+        31 30 0:27 / /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory\n\
+        32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+        34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    fn task() -> TaskId {
+        "0123456789abcdef".parse().unwrap()
+    }
+
+    #[test]
+    fn limits_of_version_1_go_to_three_hierarchies() {
+        let settings = settings_v1(&task(), Size::new(2, 4), 100, &parse_mounts(MOUNTS)).unwrap();
+        let shown: Vec<_> =
+            settings.iter().map(|s| format!("{}/{}={}", s.directory.display(), s.file, s.value)).collect();
+        assert_eq!(
+            shown,
+            [
+                "/sys/fs/cgroup/memory/navvy/task-0123456789abcdef/memory.limit_in_bytes=4294967296",
+                "/sys/fs/cgroup/memory/navvy/task-0123456789abcdef/memory.memsw.limit_in_bytes=4294967296",
+                "/sys/fs/cgroup/cpu,cpuacct/navvy/task-0123456789abcdef/cpu.cfs_period_us=100000",
+                "/sys/fs/cgroup/cpu,cpuacct/navvy/task-0123456789abcdef/cpu.cfs_quota_us=200000",
+                "/sys/fs/cgroup/pids/navvy/task-0123456789abcdef/pids.max=100",
+            ]
+        );
+    }
+
+    #[test]
+    fn limits_of_version_2_go_to_one() {
+        let settings = settings_v2(Path::new("/c"), Size::new(1, 2), 7);
+        let shown: Vec<_> = settings.iter().map(|s| format!("{}={}", s.file, s.value)).collect();
+        assert_eq!(shown, ["memory.max=2147483648", "memory.swap.max=0", "cpu.max=100000 100000", "pids.max=7"]);
+    }
+
+    #[test]
+    fn a_missing_controller_is_named() {
+        let error = settings_v1(&task(), Size::new(1, 1), 1, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "no memory controller is mounted here");
+    }
+
+    #[test]
+    fn rights_and_driver_decide() {
+        let facts = Facts { engine_is_local: true, uid: 0, driver: "cgroupfs", version: "1" };
+        assert!(check(facts).is_ok());
+        assert!(check(Facts { uid: 1, ..facts }).is_err());
+        assert!(check(Facts { engine_is_local: false, ..facts }).is_err());
+        assert!(check(Facts { driver: "systemd", ..facts }).unwrap_err().to_string().contains("systemd"));
+    }
+}

@@ -1,0 +1,365 @@
+//! The container plan: from compiled job, image configs and machine to plain data that says what every container of
+//! a task is made of. Pure; whoever carries it out has nothing left to decide.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use navvy_job::compiled::Container;
+use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
+use navvy_protocol::place::{BIN_DIR, RUN_DIR, SUPERVISOR};
+use serde::Serialize;
+
+/// Labels on every container. Its owner tells a reaper whether anyone still looks after it.
+pub const LABEL_TASK: &str = "dev.navvy.task";
+pub const LABEL_OWNER: &str = "dev.navvy.owner";
+pub const LABEL_ROLE: &str = "dev.navvy.role";
+/// An image that carries it with the value `true` wants its own entrypoint as main process, even in a primary.
+const LABEL_PRESERVE_ENTRYPOINT: &str = "com.circleci.preserve-entrypoint";
+/// Docker's own default for `/dev/shm`; nothing gets less.
+const SHM_FLOOR: u64 = 64 << 20;
+
+/// What an image brings, as its config says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    pub env: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    /// Empty means root.
+    pub user: String,
+    pub working_directory: String,
+    pub labels: BTreeMap<String, String>,
+    /// `5432/tcp`.
+    pub exposed_ports: Vec<String>,
+    pub volumes: Vec<String>,
+    /// As images write it: `amd64`.
+    pub architecture: String,
+}
+
+/// How the supervisor and its sockets come into the primary container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Directories of this machine that the engine can mount.
+    Mounts { bin: PathBuf, run: PathBuf },
+    /// Put into the container's own file system before it starts.
+    Upload,
+}
+
+/// What the plan depends on beside job and images.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub task: TaskId,
+    pub owner: String,
+    pub entry: Entry,
+    pub network: String,
+    /// Limits that hold for all containers of the task together.
+    pub cgroup_parent: Option<String>,
+    pub size: Size,
+    pub pids: u32,
+    /// A supervisor that nobody has called for this long ends its job.
+    pub idle_limit_s: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The primary first.
+    pub containers: Vec<ContainerPlan>,
+    /// Lines for the report.
+    pub notes: Vec<String>,
+    /// The primary's main process has a child whose end fails the job.
+    pub has_entrypoint: bool,
+    /// As whom steps run: `None` is uid 0.
+    pub step_user: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContainerPlan {
+    pub name: String,
+    pub role: Role,
+    pub image: String,
+    /// `None` leaves it to the image.
+    pub entrypoint: Option<Vec<String>>,
+    /// `None` leaves it to the image (or to nothing, if `entrypoint` is set).
+    pub command: Option<Vec<String>>,
+    /// Beside the image's own.
+    pub env: Vec<String>,
+    /// `None` leaves it to the image.
+    pub user: Option<String>,
+    pub working_directory: Option<String>,
+    pub hosts: Vec<String>,
+    pub mounts: Vec<Mount>,
+    pub network: Network,
+    pub limits: ContainerLimits,
+    pub cgroup_parent: Option<String>,
+    pub shm_size: u64,
+    /// Path to mount options.
+    pub tmpfs: BTreeMap<String, String>,
+    pub no_new_privileges: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Primary,
+    Service,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    Named(String),
+    /// The network namespace of that container.
+    Of(String),
+}
+
+/// Each container gets the task's whole: a parent cgroup, where there is one, holds their sum down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ContainerLimits {
+    /// Memory and swap together, in bytes.
+    pub memory: u64,
+    pub nano_cpus: u64,
+    pub pids: u32,
+}
+
+/// Why no plan can be made: what the config asks for cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("the job names no image")]
+    NoContainer,
+    #[error(
+        "services {first:?} and {second:?} both listen on port {port}: all containers of a job share one network, so \
+         the second would fail to start; give one of them another port by its command or environment"
+    )]
+    PortClash { first: String, second: String, port: String },
+    #[error("services {0:?} is named twice")]
+    NameTwice(String),
+    #[error("service name {0:?} is not a host name: letters, digits, dots, dashes and underscores are allowed")]
+    BadName(String),
+    #[error("image {image} of a service has neither entrypoint nor command, and the config gives none")]
+    NothingToRun { image: String },
+    #[error("image {image} is made for {found}, this machine runs {wanted}")]
+    Architecture { image: String, found: String, wanted: String },
+}
+
+/// Makes the plan. `containers` and `images` are side by side, the primary first.
+pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine) -> Result<Plan, PlanError> {
+    let mut pairs = containers.iter().zip(images);
+    let (primary, primary_image) = pairs.next().ok_or(PlanError::NoContainer)?;
+    let services: Vec<_> = pairs.collect();
+    check_names(&services)?;
+    check_ports(&services)?;
+
+    let hosts = services.iter().filter_map(|(container, _)| container.name.as_ref());
+    let hosts = hosts.map(|name| format!("{name}:127.0.0.1")).collect();
+    let entrypoint = primary_entrypoint(primary, primary_image);
+    let step_user = effective_user(primary, primary_image);
+    let mut planned = vec![machine.primary(primary, step_user.as_deref(), &entrypoint, hosts)];
+    for (index, (container, image)) in services.iter().enumerate() {
+        planned.push(machine.service(index, container, image)?);
+    }
+    Ok(Plan { containers: planned, notes: port_notes(&services), has_entrypoint: !entrypoint.is_empty(), step_user })
+}
+
+impl Machine {
+    fn primary(
+        &self,
+        container: &Container,
+        step_user: Option<&str>,
+        entrypoint: &[String],
+        hosts: Vec<String>,
+    ) -> ContainerPlan {
+        let mut init = vec![SUPERVISOR.to_owned(), "init".to_owned(), "--run-dir".to_owned(), RUN_DIR.to_owned()];
+        init.extend(["--idle-limit".to_owned(), self.idle_limit_s.to_string()]);
+        if !entrypoint.is_empty() {
+            if let Some(user) = step_user {
+                init.extend(["--user".to_owned(), user.to_owned()]);
+            }
+            init.push("--".to_owned());
+            init.extend_from_slice(entrypoint);
+        }
+        ContainerPlan {
+            entrypoint: Some(init),
+            // The config's variables are for steps, which get theirs from the agent; only a main process of the
+            // user's own has no other way to them.
+            env: if entrypoint.is_empty() { Vec::new() } else { assignments(container) },
+            user: Some("0:0".to_owned()),
+            working_directory: Some("/".to_owned()),
+            hosts,
+            mounts: self.mounts(),
+            tmpfs: BTreeMap::from([("/mnt/ramdisk".to_owned(), self.ramdisk_options())]),
+            no_new_privileges: step_user.is_none(),
+            ..self.common(self.task.primary_name(), Role::Primary, container, Network::Named(self.network.clone()))
+        }
+    }
+
+    fn service(&self, index: usize, container: &Container, image: &ImageConfig) -> Result<ContainerPlan, PlanError> {
+        if main_process(container, image).is_empty() {
+            return Err(PlanError::NothingToRun { image: container.image.clone() });
+        }
+        let network = Network::Of(self.task.primary_name());
+        Ok(ContainerPlan {
+            entrypoint: container.entrypoint.clone(),
+            command: container.command.clone(),
+            env: assignments(container),
+            user: container.user.clone(),
+            no_new_privileges: effective_user(container, image).is_none(),
+            ..self.common(self.task.service_name(index), Role::Service, container, network)
+        })
+    }
+
+    /// What primary and services have in common.
+    fn common(&self, name: String, role: Role, container: &Container, network: Network) -> ContainerPlan {
+        ContainerPlan {
+            name,
+            role,
+            image: container.image.clone(),
+            entrypoint: None,
+            command: None,
+            env: Vec::new(),
+            user: None,
+            working_directory: None,
+            hosts: Vec::new(),
+            mounts: Vec::new(),
+            network,
+            limits: self.limits(),
+            cgroup_parent: self.cgroup_parent.clone(),
+            shm_size: (self.size.memory / 2).max(SHM_FLOOR),
+            tmpfs: BTreeMap::new(),
+            no_new_privileges: false,
+            labels: self.labels(role),
+        }
+    }
+
+    fn limits(&self) -> ContainerLimits {
+        ContainerLimits {
+            memory: self.size.memory,
+            nano_cpus: self.size.millicpus.saturating_mul(1_000_000),
+            pids: self.pids,
+        }
+    }
+
+    /// Pages of a tmpfs are charged to the container, so its limit is the only size that means anything.
+    fn ramdisk_options(&self) -> String {
+        format!("rw,exec,nosuid,nodev,mode=1777,size={}", self.size.memory)
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        match &self.entry {
+            Entry::Upload => Vec::new(),
+            Entry::Mounts { bin, run } => vec![
+                Mount { source: bin.clone(), target: BIN_DIR.to_owned(), read_only: true },
+                Mount { source: run.clone(), target: RUN_DIR.to_owned(), read_only: false },
+            ],
+        }
+    }
+
+    fn labels(&self, role: Role) -> BTreeMap<String, String> {
+        let role = match role {
+            Role::Primary => "primary",
+            Role::Service => "service",
+        };
+        let labels = [(LABEL_TASK, self.task.as_str()), (LABEL_OWNER, self.owner.as_str()), (LABEL_ROLE, role)];
+        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+}
+
+fn assignments(container: &Container) -> Vec<String> {
+    container.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Docker's own rules: a new entrypoint discards the image's command, a new command is what an entrypoint gets.
+fn main_process(container: &Container, image: &ImageConfig) -> Vec<String> {
+    let entrypoint = container.entrypoint.as_ref().unwrap_or(&image.entrypoint);
+    let command = match (&container.entrypoint, &container.command) {
+        (_, Some(command)) => command.as_slice(),
+        (Some(_), None) => &[],
+        (None, None) => &image.command,
+    };
+    [entrypoint, command].concat()
+}
+
+/// What the supervisor starts as its child; empty for most jobs.
+fn primary_entrypoint(container: &Container, image: &ImageConfig) -> Vec<String> {
+    let asked = container.entrypoint.is_some() || container.command.is_some();
+    let preserved = image.labels.get(LABEL_PRESERVE_ENTRYPOINT).is_some_and(|value| value == "true");
+    if asked || preserved { main_process(container, image) } else { Vec::new() }
+}
+
+/// The config's user, else the image's; `None` is uid 0.
+fn effective_user(container: &Container, image: &ImageConfig) -> Option<String> {
+    let user = container.user.as_deref().unwrap_or(&image.user);
+    let name = user.split(':').next().unwrap_or_default();
+    (!matches!(name, "" | "0" | "root")).then(|| user.to_owned())
+}
+
+type Pair<'a> = (&'a Container, &'a ImageConfig);
+
+fn check_names(services: &[Pair<'_>]) -> Result<(), PlanError> {
+    let names: Vec<_> = services.iter().filter_map(|(container, _)| container.name.as_deref()).collect();
+    let fits = |name: &str| {
+        let right = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        !name.is_empty() && name.len() <= 253 && name.bytes().all(right)
+    };
+    for (index, name) in names.iter().enumerate() {
+        if !fits(name) {
+            return Err(PlanError::BadName((*name).to_owned()));
+        }
+        if names[..index].contains(name) {
+            return Err(PlanError::NameTwice((*name).to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// A service that the config tells how to run may well listen elsewhere than its image says.
+fn may_listen_elsewhere(container: &Container) -> bool {
+    container.command.is_some()
+        || container.entrypoint.is_some()
+        || container.environment.iter().any(|(name, _)| name.to_ascii_uppercase().contains("PORT"))
+}
+
+/// Every pair of named services with a port that the images of both expose.
+fn clashes<'a>(services: &'a [Pair<'a>]) -> impl Iterator<Item = (&'a Container, &'a Container, &'a String)> {
+    let named = || services.iter().filter(|(container, _)| container.name.is_some());
+    named().enumerate().flat_map(move |(index, (second, image))| {
+        named().take(index).flat_map(move |(first, earlier)| {
+            image
+                .exposed_ports
+                .iter()
+                .filter(|port| earlier.exposed_ports.contains(port))
+                .map(|port| (*first, *second, port))
+        })
+    })
+}
+
+fn check_ports(services: &[Pair<'_>]) -> Result<(), PlanError> {
+    let sure = clashes(services).find(|(a, b, _)| !may_listen_elsewhere(a) && !may_listen_elsewhere(b));
+    sure.map_or(Ok(()), |(first, second, port)| {
+        Err(PlanError::PortClash { first: service_title(first), second: service_title(second), port: port.clone() })
+    })
+}
+
+fn port_notes(services: &[Pair<'_>]) -> Vec<String> {
+    clashes(services)
+        .map(|(first, second, port)| {
+            format!(
+                "Services {} and {} may both listen on port {port}; they share one network",
+                service_title(first),
+                service_title(second)
+            )
+        })
+        .collect()
+}
+
+/// What people call a service: its name, else its image.
+pub fn service_title(container: &Container) -> String {
+    container.name.clone().unwrap_or_else(|| container.image.clone())
+}

@@ -1,0 +1,665 @@
+//! From nothing to an environment whose supervisor answers.
+//!
+//! ```text
+//! images ┐
+//! info   ├─▶ plan ─▶ cgroup, run directory ─▶ create primary ─▶ start primary ─┬▶ supervisor answers
+//! network┘                                     create services ─▶ attach ──────┴▶ start services
+//! ```
+//!
+//! Fails at any arrow; what was made by then is removed again. A caller that drops the future midway calls
+//! [`Engine::remove_task`], which needs to know nothing but the task's id.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use navvy_job::compiled::Container;
+use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
+use navvy_protocol::place::CONTROL_SOCKET;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::cgroup::{self, Facts};
+use super::engine::{Engine, EngineError, EngineInfo};
+use super::image::{ImageError, LocalImage, PullFaultKind, PullPolicy, image_architecture};
+use super::link::{self, DialLink, SocketLink};
+use super::network::NetworkError;
+use super::plan::{self, Entry, Machine, Plan, PlanError, service_title};
+use super::run_dir::{self, RunDirError};
+use super::services::{Output, ServiceOutput};
+use super::supervisor_binary::{self, SupervisorError};
+use super::upload::UploadError;
+use super::{credentials, fault, network, report};
+use crate::environment::HostPaths;
+use crate::environment::owner::Owner;
+use crate::supervisor::Connect;
+
+/// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
+/// What a failed preparation has made is removed within this.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
+/// A supervisor that nobody has called for this long ends its job. Longer than any pause between two calls of an
+/// agent that lives: it samples every few seconds.
+const IDLE_LIMIT_S: u64 = 600;
+/// First and longest pause between two looks at a socket that is about to be there.
+const FIRST_LOOK: Duration = Duration::from_micros(200);
+const LONGEST_LOOK: Duration = Duration::from_millis(5);
+/// A primary's last words, for an error.
+const LAST_WORDS: usize = 2 << 10;
+
+/// What to make. Images are the ones to use: substitutions have been applied.
+#[derive(Clone)]
+pub struct Prepare {
+    pub task: TaskId,
+    /// The primary first.
+    pub containers: Vec<Container>,
+    pub size: Size,
+    pub pids: u32,
+    pub pull: PullPolicy,
+    /// Variables that a config's `auth` may name: contexts' and the command line's.
+    pub variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Given from outside, with its limits set; nobody here makes or removes it.
+    pub cgroup_parent: Option<String>,
+    pub owner: Owner,
+    /// Further lines for the report: a class that was clamped, an image that was substituted.
+    pub notes: Vec<String>,
+}
+
+/// What is told while an environment is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareEvent {
+    /// A line of "Spin up environment".
+    Report(String),
+    /// Something long goes on; drawn live, never logged.
+    Progress {
+        what: String,
+        done: u64,
+        total: Option<u64>,
+    },
+    Warning(String),
+}
+
+/// Where events go.
+pub type OnEvent<'a> = &'a (dyn Fn(PrepareEvent) + Send + Sync);
+
+/// Why there is no environment.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct PrepareError {
+    #[source]
+    pub kind: PrepareErrorKind,
+    /// Objects that could not be removed again.
+    pub leftovers: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareErrorKind {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error("failed to {doing} container {container} (image {image}): {message}")]
+    Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
+    #[error("the supervisor in image {image} did not answer: {message}")]
+    NoAnswer { image: String, message: String },
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The config's or the image's: the job fails.
+    Job,
+    /// Ours or the machine's: the task may be tried again.
+    Infra,
+    /// There is no engine (any more).
+    NoEngine,
+}
+
+impl PrepareError {
+    pub fn blame(&self) -> Blame {
+        match &self.kind {
+            PrepareErrorKind::Engine(_) => Blame::NoEngine,
+            PrepareErrorKind::Plan(_) => Blame::Job,
+            PrepareErrorKind::Image(error) => blame_image(error),
+            PrepareErrorKind::Network(NetworkError::Inspect { disconnected: true, .. }) => Blame::NoEngine,
+            PrepareErrorKind::Container { blame, .. } => *blame,
+            PrepareErrorKind::Network(_) | PrepareErrorKind::Supervisor(_) | PrepareErrorKind::NoAnswer { .. } => {
+                Blame::Infra
+            }
+        }
+    }
+}
+
+fn blame_image(error: &ImageError) -> Blame {
+    match error {
+        ImageError::Name(_) | ImageError::NotHere { .. } => Blame::Job,
+        ImageError::Engine { disconnected: true, .. } => Blame::NoEngine,
+        ImageError::Engine { .. } => Blame::Infra,
+        ImageError::Pull { fault, .. } => match fault.kind {
+            PullFaultKind::NotFound | PullFaultKind::Denied | PullFaultKind::Architecture => Blame::Job,
+            _ => Blame::Infra,
+        },
+    }
+}
+
+/// A task's containers, alive. Destroy it; dropping it leaves everything running.
+pub struct DockerEnvironment {
+    engine: Engine,
+    task: TaskId,
+    host: HostPaths,
+    names: Vec<String>,
+    link: Arc<dyn Connect>,
+    image_env: Vec<(String, String)>,
+    step_user: Option<String>,
+    services: Vec<ServiceOutput>,
+    died: watch::Receiver<Option<Died>>,
+    /// Followers of services and of the primary; aborted when this is dropped.
+    _tasks: JoinSet<()>,
+}
+
+/// The end of a primary container that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Died {
+    Exited {
+        code: i64,
+        /// The kernel killed its main process for want of memory.
+        out_of_memory: bool,
+        /// The end of what its main process wrote.
+        last_words: String,
+    },
+    /// The engine is gone; what became of the container cannot be known.
+    EngineLost { message: String },
+}
+
+impl DockerEnvironment {
+    /// The way to the supervisor.
+    pub fn link(&self) -> Arc<dyn Connect> {
+        Arc::clone(&self.link)
+    }
+
+    /// The primary image's own variables: the lowest rank of a step's environment.
+    pub fn image_env(&self) -> &[(String, String)] {
+        &self.image_env
+    }
+
+    /// As whom steps run: the config's user, else the image's. `None` is uid 0.
+    pub fn step_user(&self) -> Option<&str> {
+        self.step_user.as_deref()
+    }
+
+    /// Names of the containers, the primary first.
+    pub fn container_names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Ends when the primary container does. May be asked for again and again.
+    pub fn primary_died(&self) -> impl Future<Output = Died> + Send + use<> {
+        let mut died = self.died.clone();
+        async move {
+            match died.wait_for(Option::is_some).await.map(|seen| (*seen).clone()) {
+                Ok(Some(died)) => died,
+                // The environment was dropped: nothing more will be known.
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The services' output; the second call returns none.
+    pub fn take_services(&mut self) -> Vec<ServiceOutput> {
+        std::mem::take(&mut self.services)
+    }
+
+    /// Removes everything within `limit`. Returns what is left, by name.
+    pub async fn destroy(self, limit: Duration) -> Vec<String> {
+        self.engine.remove_named(&self.task, &self.names, &self.host, limit).await
+    }
+}
+
+impl Engine {
+    /// Makes an environment whose supervisor answers, or leaves nothing behind.
+    pub async fn prepare(
+        &self,
+        request: Prepare,
+        host: &HostPaths,
+        events: OnEvent<'_>,
+    ) -> Result<DockerEnvironment, PrepareError> {
+        let preparation = Preparation { engine: self, request: &request, host, events };
+        match preparation.run().await {
+            Ok(environment) => Ok(environment),
+            Err(kind) => {
+                let leftovers = self.remove_task(&request.task, host, CLEAN_UP_LIMIT).await;
+                Err(PrepareError { kind, leftovers })
+            }
+        }
+    }
+}
+
+/// What one preparation looks at all the time.
+struct Preparation<'a> {
+    engine: &'a Engine,
+    request: &'a Prepare,
+    host: &'a HostPaths,
+    events: OnEvent<'a>,
+}
+
+/// Containers that run, and a supervisor that answers.
+struct Started {
+    link: Arc<dyn Connect>,
+    how: &'static str,
+    services: Vec<ServiceOutput>,
+    died: watch::Receiver<Option<Died>>,
+    tasks: JoinSet<()>,
+    create_times: Vec<Duration>,
+    start_time: Duration,
+}
+
+/// Why containers could not be started with one kind of entry.
+enum StartError {
+    /// The engine does not see our files: the other kind may do.
+    NotShared(String),
+    Final(PrepareErrorKind),
+}
+
+impl From<PrepareErrorKind> for StartError {
+    fn from(kind: PrepareErrorKind) -> Self {
+        Self::Final(kind)
+    }
+}
+
+impl Preparation<'_> {
+    async fn run(&self) -> Result<DockerEnvironment, PrepareErrorKind> {
+        self.report(report::agent());
+        let (info, network, images) = self.look_around().await?;
+        self.check_architectures(info, &images)?;
+        let bin = supervisor_binary::install(self.host.supervisor.as_deref(), &self.host.state)?;
+        let parent = self.cgroup_parent(info);
+        let mut started = None;
+        let mut plan = None;
+        for &upload in self.entries() {
+            let entry = match upload {
+                true => Entry::Upload,
+                false => Entry::Mounts { bin: bin.clone(), run: self.run_directory() },
+            };
+            let made = self.plan(&images, entry, parent.as_ref().ok())?;
+            match self.start_all(&made, &bin).await {
+                Ok(running) => {
+                    (plan, started) = (Some(made), Some(running));
+                    break;
+                }
+                Err(StartError::Final(kind)) => return Err(kind),
+                Err(StartError::NotShared(why)) => self.give_up_sharing(upload, &why, &made).await?,
+            }
+        }
+        let (Some(plan), Some(started)) = (plan, started) else {
+            return Err(self.no_answer("the engine shares no files with this machine"));
+        };
+        self.report_all(&plan, &images, &started, network, parent.as_ref());
+        Ok(self.environment(plan, images, started))
+    }
+
+    /// Everything that must be known before anything is made, at once.
+    async fn look_around(&self) -> Result<(&EngineInfo, &network::NetworkState, Vec<LocalImage>), PrepareErrorKind> {
+        let info = async { self.engine.info().await.map_err(PrepareErrorKind::from) };
+        let network = async { self.engine.network(&self.host.search_path).await.map_err(PrepareErrorKind::from) };
+        let images = try_join_all(self.request.containers.iter().map(|container| self.image(container)));
+        let images = async { images.await.map_err(PrepareErrorKind::from) };
+        let (info, network, images) = tokio::try_join!(info, network, images)?;
+        for line in report::system(info) {
+            self.report(line);
+        }
+        Ok((info, network, images))
+    }
+
+    async fn image(&self, container: &Container) -> Result<LocalImage, ImageError> {
+        let progress = |done, total| {
+            (self.events)(PrepareEvent::Progress { what: format!("pulling {}", container.image), done, total });
+        };
+        self.engine.image(&container.image, self.request.pull, credentials::none, &progress).await
+    }
+
+    fn check_architectures(&self, info: &EngineInfo, images: &[LocalImage]) -> Result<(), PlanError> {
+        let wanted = image_architecture(&info.architecture);
+        let foreign = |found: &str| !found.is_empty() && found != wanted;
+        let pairs = self.request.containers.iter().zip(images);
+        let first = pairs.map(|(container, image)| (container, &image.config.architecture)).find(|(_, a)| foreign(a));
+        first.map_or(Ok(()), |(container, found)| {
+            let (image, found, wanted) = (container.image.clone(), found.clone(), wanted.to_owned());
+            Err(PlanError::Architecture { image, found, wanted })
+        })
+    }
+
+    /// The parent for all containers, or why there is none.
+    fn cgroup_parent(&self, info: &EngineInfo) -> Result<String, String> {
+        if let Some(given) = &self.request.cgroup_parent {
+            return Ok(given.clone());
+        }
+        let facts = Facts {
+            engine_is_local: self.engine.endpoint().looks_local() && !self.engine.needs_upload(),
+            uid: run_dir::uid(),
+            driver: &info.cgroup_driver,
+            version: &info.cgroup_version,
+        };
+        cgroup::make(&self.request.task, self.request.size, self.request.pids, facts).map_err(|e| e.to_string())
+    }
+
+    /// Ways in, to be tried in this order: `true` is upload.
+    fn entries(&self) -> &'static [bool] {
+        if self.engine.needs_upload() { &[true] } else { &[false, true] }
+    }
+
+    fn run_directory(&self) -> PathBuf {
+        run_dir::place(self.host.runtime.as_deref(), run_dir::uid(), &self.request.task)
+    }
+
+    fn plan(&self, images: &[LocalImage], entry: Entry, parent: Option<&String>) -> Result<Plan, PlanError> {
+        let machine = Machine {
+            task: self.request.task.clone(),
+            owner: self.request.owner.to_label(),
+            entry,
+            network: network::NAME.to_owned(),
+            cgroup_parent: parent.cloned(),
+            size: self.request.size,
+            pids: self.request.pids,
+            idle_limit_s: IDLE_LIMIT_S,
+        };
+        let configs: Vec<_> = images.iter().map(|image| image.config.clone()).collect();
+        plan::plan(&self.request.containers, &configs, &machine)
+    }
+
+    /// Removes what the shared way has made, so that the other way can be tried under the same names.
+    async fn give_up_sharing(&self, was_upload: bool, why: &str, plan: &Plan) -> Result<(), PrepareErrorKind> {
+        if was_upload {
+            return Err(self.no_answer(why));
+        }
+        self.engine.remember_upload();
+        let names = names(plan);
+        let left = self.engine.remove_containers(&self.request.task, &names, CLEAN_UP_LIMIT).await;
+        left.first().map_or(Ok(()), |left| Err(self.no_answer(&format!("{why}; could not remove {left}"))))
+    }
+
+    fn no_answer(&self, message: &str) -> PrepareErrorKind {
+        let image = self.request.containers.first().map(|c| c.image.clone()).unwrap_or_default();
+        PrepareErrorKind::NoAnswer { image, message: message.to_owned() }
+    }
+
+    async fn start_all(&self, plan: &Plan, bin: &std::path::Path) -> Result<Started, StartError> {
+        let uploads = plan.containers[0].mounts.is_empty();
+        if !uploads {
+            make_run_directory(&self.run_directory()).map_err(|e| StartError::NotShared(e.to_string()))?;
+        }
+        let begun = Instant::now();
+        self.create(plan, 0).await.map_err(|e| if uploads { StartError::Final(e) } else { not_shared(e) })?;
+        let primary_created = begun.elapsed();
+        let secret = match uploads {
+            true => Some(self.upload(plan, bin).await?),
+            false => None,
+        };
+        let mut tasks = JoinSet::new();
+        let words = self.primary_words(plan, &mut tasks).await?;
+        let begun = Instant::now();
+        let service_indices = 1..plan.containers.len();
+        let (started, attached) = tokio::join!(
+            self.start(plan, 0),
+            try_join_all(service_indices.map(|index| self.create_and_attach(plan, index)))
+        );
+        started.map_err(|e| if uploads { StartError::Final(e) } else { not_shared(e) })?;
+        let attached = attached?;
+        let died = self.engine.watch_primary(&mut tasks, plan.containers[0].name.clone(), words);
+        let services = try_join_all((1..plan.containers.len()).map(|index| self.start(plan, index)));
+        let (answering, services_started) = tokio::join!(self.reach(plan, secret, died.clone()), services);
+        let link = answering?;
+        services_started?;
+        let (create_times, outputs): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
+        let services = self.follow(plan, outputs, &mut tasks);
+        Ok(Started {
+            link,
+            how: if uploads { "uploaded, reached through the engine" } else { "shared socket" },
+            services,
+            died,
+            tasks,
+            create_times: [vec![primary_created], create_times].concat(),
+            start_time: begun.elapsed(),
+        })
+    }
+
+    async fn create(&self, plan: &Plan, index: usize) -> Result<(), PrepareErrorKind> {
+        let container = &plan.containers[index];
+        self.engine.create(&self.request.task, container).await.map_err(|e| container_error("create", container, &e))
+    }
+
+    async fn create_and_attach(&self, plan: &Plan, index: usize) -> Result<(Duration, Output), PrepareErrorKind> {
+        let begun = Instant::now();
+        self.create(plan, index).await?;
+        let took = begun.elapsed();
+        let container = &plan.containers[index];
+        let output = self.engine.attach(&container.name).await;
+        Ok((took, output.map_err(|e| container_error("attach to", container, &e))?))
+    }
+
+    async fn start(&self, plan: &Plan, index: usize) -> Result<(), PrepareErrorKind> {
+        let container = &plan.containers[index];
+        let started = self.engine.docker().start_container(&container.name, None).await;
+        started.map_err(|e| container_error("start", container, &e))
+    }
+
+    async fn upload(&self, plan: &Plan, bin: &std::path::Path) -> Result<String, PrepareErrorKind> {
+        let container = &plan.containers[0];
+        self.engine.upload_supervisor(&container.name, bin).await.map_err(|e| match e {
+            UploadError::Engine(e) => container_error("upload the supervisor into", container, &e),
+            UploadError::Io(e) => self.no_answer(&format!("failed to pack the supervisor: {e}")),
+        })
+    }
+
+    /// What the primary's main process writes: read by nobody but an error (or, if it is the user's own, as a stream).
+    async fn primary_words(
+        &self,
+        plan: &Plan,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<watch::Receiver<String>, PrepareErrorKind> {
+        let container = &plan.containers[0];
+        let output = self.engine.attach(&container.name).await;
+        let output = output.map_err(|e| container_error("attach to", container, &e))?;
+        let (sender, words) = watch::channel(String::new());
+        tasks.spawn(keep_last_words(output, sender));
+        Ok(words)
+    }
+
+    /// Waits until the supervisor answers.
+    async fn reach(
+        &self,
+        plan: &Plan,
+        secret: Option<String>,
+        died: watch::Receiver<Option<Died>>,
+    ) -> Result<Arc<dyn Connect>, StartError> {
+        let Some(secret) = secret else {
+            let path = self.run_directory().join(CONTROL_SOCKET);
+            return wait_for_socket(path, died).await.map_err(StartError::NotShared);
+        };
+        let link = DialLink::open(self.engine, &plan.containers[0].name, secret).await;
+        link.map(|link| Arc::new(link) as Arc<dyn Connect>)
+            .map_err(|e| StartError::Final(self.no_answer(&with_last_words(&e.to_string(), &died))))
+    }
+
+    fn follow(&self, plan: &Plan, outputs: Vec<Output>, tasks: &mut JoinSet<()>) -> Vec<ServiceOutput> {
+        let services = plan.containers.iter().zip(&self.request.containers).skip(1);
+        let followed = services.zip(outputs).map(|((planned, container), output)| {
+            let (title, image) = (service_title(container), planned.image.clone());
+            self.engine.follow_service(tasks, output, title, image, planned.name.clone())
+        });
+        followed.collect()
+    }
+
+    fn report(&self, line: String) {
+        (self.events)(PrepareEvent::Report(line));
+    }
+
+    fn report_all(
+        &self,
+        plan: &Plan,
+        images: &[LocalImage],
+        started: &Started,
+        network: &network::NetworkState,
+        parent: Result<&String, &String>,
+    ) {
+        let now = jiff::Timestamp::now();
+        for ((planned, image), took) in plan.containers.iter().zip(images).zip(&started.create_times) {
+            for line in report::image(&planned.image, image, now) {
+                self.report(line);
+            }
+            self.report(report::created(&planned.name, *took));
+        }
+        self.report(format!("Supervisor: {}", started.how));
+        // The engine may see other cgroups than this process does.
+        let used = self.request.cgroup_parent.is_some() || cgroup::is_used(&self.request.task);
+        let together = match parent {
+            Ok(name) if used => Ok(name.as_str()),
+            Ok(_) => Err("the engine sees other cgroups"),
+            Err(why) => Err(why.as_str()),
+        };
+        self.report(report::limits(self.request.size, self.request.pids, together));
+        self.report(report::network(&network.metadata));
+        for note in self.request.notes.iter().chain(&plan.notes) {
+            self.report(note.clone());
+        }
+        self.report(format!("Time to start containers: {}", report::duration(started.start_time)));
+    }
+
+    fn environment(&self, plan: Plan, images: Vec<LocalImage>, started: Started) -> DockerEnvironment {
+        let assignments = images.into_iter().next().map(|image| image.config.env).unwrap_or_default();
+        let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        DockerEnvironment {
+            engine: self.engine.clone(),
+            task: self.request.task.clone(),
+            host: self.host.clone(),
+            names: names(&plan),
+            link: started.link,
+            image_env: assignments.into_iter().filter_map(pair).collect(),
+            step_user: plan.step_user,
+            services: started.services,
+            died: started.died,
+            _tasks: started.tasks,
+        }
+    }
+}
+
+fn names(plan: &Plan) -> Vec<String> {
+    plan.containers.iter().map(|container| container.name.clone()).collect()
+}
+
+/// A task's id is never used twice, so what is there is what an earlier try left.
+fn make_run_directory(path: &std::path::Path) -> Result<(), RunDirError> {
+    run_dir::remove(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
+    run_dir::make(path)
+}
+
+/// A failure of a primary with our files mounted: most often the engine does not see them.
+fn not_shared(kind: PrepareErrorKind) -> StartError {
+    match kind {
+        PrepareErrorKind::Container { blame: Blame::NoEngine, .. } => StartError::Final(kind),
+        other => StartError::NotShared(other.to_string()),
+    }
+}
+
+fn container_error(
+    doing: &'static str,
+    container: &super::plan::ContainerPlan,
+    error: &bollard::errors::Error,
+) -> PrepareErrorKind {
+    let blame = match container.role {
+        _ if fault::is_disconnect(error) => Blame::NoEngine,
+        // A command that is not there, a user that does not exist.
+        plan::Role::Service => Blame::Job,
+        plan::Role::Primary => Blame::Infra,
+    };
+    PrepareErrorKind::Container {
+        doing,
+        container: container.name.clone(),
+        image: container.image.clone(),
+        message: fault::describe(error),
+        blame,
+    }
+}
+
+async fn keep_last_words(mut output: Output, words: watch::Sender<String>) {
+    use futures_util::StreamExt as _;
+    while let Some(Ok(chunk)) = output.next().await {
+        words.send_modify(|text| {
+            text.push_str(&String::from_utf8_lossy(chunk.as_ref()));
+            let surplus = text.len().saturating_sub(LAST_WORDS);
+            let cut = (surplus..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.drain(..cut);
+        });
+    }
+}
+
+/// Looks for the socket, more and more rarely, until it answers, its container is gone, or time is up.
+async fn wait_for_socket(path: PathBuf, mut died: watch::Receiver<Option<Died>>) -> Result<Arc<dyn Connect>, String> {
+    let look = async {
+        let mut pause = FIRST_LOOK;
+        while link::connect(&path).is_err() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    };
+    let seen = died.clone();
+    tokio::select! {
+        () = look => Ok(Arc::new(SocketLink::new(path.clone())) as Arc<dyn Connect>),
+        _ = died.wait_for(Option::is_some) => Err(with_last_words("the container ended at once", &seen)),
+        () = tokio::time::sleep(SUPERVISOR_LIMIT) => Err(format!("no socket within {SUPERVISOR_LIMIT:?}")),
+    }
+}
+
+fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
+    match &*died.borrow() {
+        Some(Died::Exited { code, last_words, .. }) => {
+            format!("{text} (exit code {code}): {}", last_words.trim())
+        }
+        Some(Died::EngineLost { message }) => format!("{text} ({message})"),
+        None => text.to_owned(),
+    }
+}
+
+impl Engine {
+    /// Learns of the primary's end, in a task of `tasks`.
+    fn watch_primary(
+        &self,
+        tasks: &mut JoinSet<()>,
+        name: String,
+        words: watch::Receiver<String>,
+    ) -> watch::Receiver<Option<Died>> {
+        let (sender, died) = watch::channel(None);
+        let engine = self.clone();
+        tasks.spawn(async move {
+            let end = engine.end_of(&name, &words).await;
+            sender.send_replace(Some(end));
+            // Kept, so that whoever asks later still learns of it.
+            sender.closed().await;
+        });
+        died
+    }
+
+    async fn end_of(&self, name: &str, words: &watch::Receiver<String>) -> Died {
+        match self.wait(name).await {
+            Ok(code) => {
+                let state = self.docker().inspect_container(name, None).await.ok().and_then(|found| found.state);
+                let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
+                Died::Exited { code, out_of_memory, last_words: words.borrow().clone() }
+            }
+            Err(error) => Died::EngineLost { message: fault::describe(&error) },
+        }
+    }
+
+    /// Removes containers and nothing else.
+    async fn remove_containers(&self, task: &TaskId, names: &[String], limit: Duration) -> Vec<String> {
+        self.shared.creating.settle(task).await;
+        self.remove_all(names, tokio::time::Instant::now() + limit).await
+    }
+}

@@ -1,0 +1,119 @@
+//! The directory of a task's sockets on this machine. Unix socket paths end at 108 bytes, so it is short whatever the
+//! home directory is called; everyone may write to `/tmp`, so nothing that is already there is trusted.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use navvy_job::id::TaskId;
+use navvy_protocol::place::CONTROL_SOCKET;
+
+/// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
+const PATH_LIMIT: usize = 100;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    #[error("failed to make the directory for a task's sockets, {path}", path = path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("{path} is not a directory of this user's own; remove it, or set XDG_RUNTIME_DIR", path = path.display())]
+    Foreign { path: PathBuf },
+    #[error("path of a task's socket would be {length} bytes, over {PATH_LIMIT}: {path}", path = path.display())]
+    TooLong { path: PathBuf, length: usize },
+}
+
+/// Where the run directory of a task goes: `$XDG_RUNTIME_DIR/navvy/TASK`, `/run/navvy/TASK` for root, else
+/// `/tmp/navvy-UID/TASK`.
+pub fn place(runtime: Option<&Path>, uid: u32, task: &TaskId) -> PathBuf {
+    let by_session = runtime.map(|runtime| runtime.join("navvy").join(task.as_str()));
+    let short = |path: &PathBuf| socket_length(path) <= PATH_LIMIT;
+    match by_session.filter(|path| path.is_absolute() && short(path)) {
+        Some(path) => path,
+        None if uid == 0 => Path::new("/run/navvy").join(task.as_str()),
+        None => PathBuf::from(format!("/tmp/navvy-{uid}")).join(task.as_str()),
+    }
+}
+
+fn socket_length(directory: &Path) -> usize {
+    directory.as_os_str().len() + 1 + CONTROL_SOCKET.len()
+}
+
+/// Makes the run directory and, closed to everyone else, its parent.
+pub fn make(path: &Path) -> Result<(), RunDirError> {
+    let length = socket_length(path);
+    if length > PATH_LIMIT {
+        return Err(RunDirError::TooLong { path: path.to_owned(), length });
+    }
+    if let Some(parent) = path.parent() {
+        make_own(parent)?;
+    }
+    // Steps of any user pass through it to the in-job socket; on this machine the parent keeps others out.
+    DirBuilder::new().mode(0o711).create(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
+    // The umask took some of the mode away.
+    fs::set_permissions(path, Permissions::from_mode(0o711))
+        .map_err(|source| RunDirError::Make { path: path.to_owned(), source })
+}
+
+fn make_own(path: &Path) -> Result<(), RunDirError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(RunDirError::Make { path: path.to_owned(), source });
+        }
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
+    if found.is_dir() && found.uid() == uid() && found.mode() & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(RunDirError::Foreign { path: path.to_owned() })
+    }
+}
+
+/// This process's effective user, as the file system sees it.
+pub fn uid() -> u32 {
+    // A process's own directory in /proc belongs to its effective user.
+    fs::metadata("/proc/self").map_or(u32::MAX, |metadata| metadata.uid())
+}
+
+/// Removes it with everything in it. Missing is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> TaskId {
+        "0123456789abcdef".parse().unwrap()
+    }
+
+    #[test]
+    fn paths_stay_short_whatever_the_session_says() {
+        let long = PathBuf::from(format!("/{}", "x".repeat(90)));
+        assert_eq!(place(Some(Path::new("/run/user/7")), 7, &task()), Path::new("/run/user/7/navvy/0123456789abcdef"));
+        assert_eq!(place(Some(&long), 7, &task()), Path::new("/tmp/navvy-7/0123456789abcdef"));
+        assert_eq!(place(None, 0, &task()), Path::new("/run/navvy/0123456789abcdef"));
+    }
+
+    #[test]
+    fn a_parent_open_to_others_or_a_link_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("navvy/t");
+        make(&run).unwrap();
+        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o711);
+        assert_eq!(fs::metadata(run.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(run.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(make(&scratch.path().join("navvy/u")), Err(RunDirError::Foreign { .. })));
+        std::os::unix::fs::symlink(scratch.path(), scratch.path().join("link")).unwrap();
+        assert!(matches!(make(&scratch.path().join("link/t")), Err(RunDirError::Foreign { .. })));
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_fine() {
+        remove(Path::new("/nonexistent/navvy")).unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! Service containers' output: a bounded stream each.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::{AttachContainerOptionsBuilder, WaitContainerOptionsBuilder};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::engine::Engine;
+
+/// Chunks that wait for the reader; the engine cuts them at 32 KiB.
+const QUEUE: usize = 64;
+/// A reader that takes nothing for this long loses output, so that no service hangs on its log for ever.
+const READER_LIMIT: Duration = Duration::from_secs(10);
+/// Between the end of a service's output and the engine knowing its exit code.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A service container and what it writes: stdout and stderr as they come.
+#[derive(Debug)]
+pub struct ServiceOutput {
+    /// The config's name, else the image.
+    pub name: String,
+    pub image: String,
+    pub container: String,
+    /// Ends when the service does. Dropping it lets the service go on unheard.
+    pub rx: mpsc::Receiver<Bytes>,
+    /// Comes after the last output; an error means that the container was removed first.
+    pub end: oneshot::Receiver<ServiceEnd>,
+}
+
+/// How a service's output ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceEnd {
+    /// `None` when the engine could not tell.
+    pub exit_code: Option<i64>,
+    /// Bytes that the reader was too slow for.
+    pub lost: u64,
+}
+
+pub(super) type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
+
+impl Engine {
+    /// Everything a container writes from its start on: to be called before.
+    pub(super) async fn attach(&self, container: &str) -> Result<Output, bollard::errors::Error> {
+        let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+        Ok(self.docker().attach_container(container, Some(options)).await?.output)
+    }
+
+    /// Reads an attached service into a stream, in a task of `tasks`.
+    pub(super) fn follow_service(
+        &self,
+        tasks: &mut JoinSet<()>,
+        output: Output,
+        name: String,
+        image: String,
+        container: String,
+    ) -> ServiceOutput {
+        let (sender, rx) = mpsc::channel(QUEUE);
+        let (ended, end) = oneshot::channel();
+        let (engine, followed) = (self.clone(), container.clone());
+        tasks.spawn(async move {
+            let lost = forward(output, sender).await;
+            let exit_code = engine.exit_code(&followed).await;
+            // Nobody need wait for it.
+            let _unheard = ended.send(ServiceEnd { exit_code, lost });
+        });
+        ServiceOutput { name, image, container, rx, end }
+    }
+
+    async fn exit_code(&self, container: &str) -> Option<i64> {
+        tokio::time::timeout(EXIT_LIMIT, self.wait(container)).await.ok()?.ok()
+    }
+
+    /// Waits for the end of a container that was started; its exit code.
+    pub(super) async fn wait(&self, container: &str) -> Result<i64, bollard::errors::Error> {
+        let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
+        match self.docker().wait_container(container, Some(options)).boxed().next().await {
+            Some(Ok(answer)) => Ok(answer.status_code),
+            // The client library takes every code but 0 for an error.
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(error)) => Err(error),
+            None => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+}
+
+/// Returns how many bytes were lost to a reader that did not take them.
+async fn forward(mut output: Output, sender: mpsc::Sender<Bytes>) -> u64 {
+    let mut lost = 0;
+    while let Some(Ok(chunk)) = output.next().await {
+        let bytes = chunk.into_bytes();
+        let length = bytes.len() as u64;
+        // Without a reader the output is still read: a service must never block on it.
+        match sender.send_timeout(bytes, READER_LIMIT).await {
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => lost += length,
+            Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => {}
+        }
+    }
+    lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(chunks: usize) -> Output {
+        let chunk = |_| Ok(LogOutput::StdOut { message: Bytes::from_static(b"0123456789") });
+        Box::pin(futures_util::stream::iter((0..chunks).map(chunk)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_reader_loses_output_but_blocks_nobody() {
+        let (sender, rx) = mpsc::channel(4);
+        assert_eq!(forward(output(6), sender).await, 20);
+        drop(rx);
+    }
+
+    #[tokio::test]
+    async fn output_without_a_reader_is_read_all_the_same() {
+        let (sender, rx) = mpsc::channel(1);
+        drop(rx);
+        assert_eq!(forward(output(100), sender).await, 0);
+    }
+}
