@@ -3,22 +3,27 @@
 //! - [`WorkingTree`] writes the tree *as it is now*, with a `.git` made for it, as one tar stream. Nothing is copied on
 //!   the host first: packs go from the object directory straight into the stream, so N tasks cost N streams and no disk.
 //! - [`GitFacts`] says what is checked out; [`variables`] turns that into `CIRCLE_*` and pipeline values.
-//! - [`clone_step`] is the other way, `--checkout git`: a shell step that clones inside the job.
+//! - [`clone_script`] is the other way, `--checkout git`: the text of a shell step that clones inside the job.
 //!
 //! On the host this module only reads: the working tree, its git directory and those of nested repositories, and what
 //! `git` itself reads (`~/.gitconfig` for the ignore rules). `docs/checkout.md` says what the copy keeps and leaves out.
 
 mod archive;
+mod clone;
 mod config;
+mod facts;
 mod git;
 mod objects;
 mod remote;
 mod repository;
+pub mod variables;
 mod worktree;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use clone::clone_script;
+pub use facts::{Commit, GitFacts};
 pub use git::GitError;
 pub use remote::Remote;
 pub use worktree::{LeftOut, Reason, TreeReport, WorkingTree};

@@ -54,8 +54,21 @@ impl Remote {
         }
     }
 
+    /// Is it reached over ssh?
+    pub fn is_ssh(&self) -> bool {
+        match form(&self.url) {
+            Form::Url { scheme, .. } => scheme.contains("ssh"),
+            Form::Scp { .. } => true,
+            Form::Path(_) => false,
+        }
+    }
+
     /// `https://host/owner/name`: how a person opens it.
     pub fn web_url(&self) -> Option<String> {
+        if matches!(form(&self.url), Form::Url { scheme: "http" | "https", .. }) {
+            let url = self.url.trim_end_matches('/');
+            return Some(url.strip_suffix(".git").unwrap_or(url).to_owned());
+        }
         let host = self.host.as_deref()?;
         let slash = if self.owner.is_empty() { "" } else { "/" };
         Some(format!("https://{host}/{}{slash}{}", self.owner, self.name))
@@ -181,6 +194,15 @@ mod tests {
         expect("/srv/git/shop.git", "/srv/git/shop.git", None, "", "shop");
         expect("file:///srv/git/shop", "file:///srv/git/shop", None, "", "shop");
         expect("../shop", "../shop", None, "", "shop");
+    }
+
+    #[test]
+    fn how_a_person_opens_it() {
+        let web = |url: &str| Remote::parse(url).unwrap().web_url();
+        assert_eq!(web("git@github.com:acme/shop.git").as_deref(), Some("https://github.com/acme/shop"));
+        assert_eq!(web("ssh://git@host:2222/a/b/c").as_deref(), Some("https://host/a/b/c"));
+        assert_eq!(web("http://me:x@host:8080/a/b.git/").as_deref(), Some("http://host:8080/a/b"));
+        assert_eq!(web("/srv/shop"), None);
     }
 
     #[test]

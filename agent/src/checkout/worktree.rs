@@ -127,7 +127,7 @@ impl WorkingTree {
     }
 
     /// Where the tree begins on the host.
-    pub fn top(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.top
     }
 
@@ -147,6 +147,43 @@ impl WorkingTree {
         copy.report.bytes = copy.archive.written();
         copy.archive.finish().map_err(CheckoutError::Write)?;
         Ok(copy.report)
+    }
+}
+
+/// So many paths of one kind are named; the rest is counted.
+const NAMED: usize = 20;
+
+impl TreeReport {
+    /// What a person should know of the copy, a line each; nothing if it is the tree, whole.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.is_repository {
+            lines.push("There is no git repository: the whole directory was copied, nothing ignored".to_owned());
+        }
+        if self.partial_clone {
+            lines
+                .push("This is a partial clone: objects that are not on the host may be missing in the job".to_owned());
+        }
+        if self.objects_incomplete {
+            lines
+                .push("Objects kept vanishing while they were copied; is `git gc` running again and again?".to_owned());
+        }
+        lines.extend(self.left_out.iter().take(NAMED).map(LeftOut::line));
+        if self.left_out.len() > NAMED {
+            lines.push(format!("… and {} more", self.left_out.len() - NAMED));
+        }
+        lines
+    }
+}
+
+impl LeftOut {
+    /// The path is quoted, for its bytes are anybody's.
+    fn line(&self) -> String {
+        let what = match self.reason {
+            Reason::Shrunk | Reason::Grown => "Not exact",
+            _ => "Left out",
+        };
+        format!("{what}: {:?}: {}", self.path, self.reason)
     }
 }
 

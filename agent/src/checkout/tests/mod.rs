@@ -1,5 +1,7 @@
 //! Stories with real git repositories: a host's tree is streamed, unpacked with the system's `tar`, and compared.
 
+mod cloning;
+mod facts;
 mod repositories;
 mod secrets;
 mod trees;

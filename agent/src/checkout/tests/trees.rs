@@ -182,7 +182,7 @@ fn an_empty_repository() {
 fn a_start_below_the_top_means_the_whole_repository() {
     let host = Dir::repository();
     let tree = WorkingTree::open(&host.join("src")).unwrap();
-    assert_eq!(tree.top(), host.path().canonicalize().unwrap());
+    assert_eq!(tree.root(), host.path().canonicalize().unwrap());
     let (copy, _) = unpack(&tree);
     assert_same(host.path(), copy.path());
 }

@@ -1,0 +1,154 @@
+//! What is checked out in a directory, at the price of one git process.
+//!
+//! HEAD and refs are read as files; only settings, which may include others, are asked of git. What costs more is asked
+//! for by itself: the commit's text, the tag, whether anything changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::config::Settings;
+use super::repository::{Head, Repository};
+use super::{CheckoutError, GitError, Remote, git};
+
+/// Names of a default branch, where nothing says which it is.
+const USUAL_DEFAULTS: [&str; 2] = ["main", "master"];
+
+/// Facts about a directory. Without a repository only `top` says anything.
+#[derive(Debug, Clone, Default)]
+pub struct GitFacts {
+    /// Where the repository's working tree begins, or the directory itself.
+    pub top: PathBuf,
+    pub is_repo: bool,
+    /// The commit; `None` before the first one.
+    pub head: Option<String>,
+    /// `None` when HEAD is detached.
+    pub branch: Option<String>,
+    /// `None` until it is set or [`Self::load_tag`] finds one.
+    pub tag: Option<String>,
+    /// `origin`, or the only remote there is; never with credentials.
+    pub origin: Option<Remote>,
+    pub default_branch: Option<String>,
+    /// The branch's commit on `origin`, unless that is HEAD itself: what was built last, as far as can be told.
+    pub base_revision: Option<String>,
+    /// `None` until [`Self::load_commit`].
+    pub commit: Option<Commit>,
+}
+
+/// HEAD's commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    pub subject: String,
+    pub body: String,
+    pub author_name: String,
+    pub author_email: String,
+}
+
+impl GitFacts {
+    /// About the repository that `start` is in; without one, about the directory.
+    pub fn of(start: &Path) -> Result<Self, CheckoutError> {
+        let start = fs::canonicalize(start).map_err(CheckoutError::read(start))?;
+        match Repository::discover(&start)? {
+            Some(repository) => Self::of_repository(&repository),
+            None => Ok(Self { top: start, ..Self::default() }),
+        }
+    }
+
+    fn of_repository(repository: &Repository) -> Result<Self, CheckoutError> {
+        let settings = match Settings::read(&repository.top) {
+            // Files alone still tell the commit and the branch.
+            Err(error) if error.is_missing() => Settings::default(),
+            other => other?,
+        };
+        let (branch, head) = match repository.head()? {
+            Head::Ref(name) => (name.strip_prefix("refs/heads/").map(str::to_owned), repository.resolve(&name)?),
+            Head::Detached(id) => (None, Some(id)),
+        };
+        let pushed = match &branch {
+            Some(branch) => repository.resolve(&format!("refs/remotes/origin/{branch}"))?,
+            None => None,
+        };
+        Ok(Self {
+            top: repository.top.clone(),
+            is_repo: true,
+            default_branch: default_branch(repository)?,
+            origin: settings.origin_url().and_then(|url| Remote::parse(&url)),
+            base_revision: pushed.filter(|pushed| Some(pushed) != head.as_ref()),
+            head,
+            branch,
+            tag: None,
+            commit: None,
+        })
+    }
+
+    /// Name of the repository, or else of the directory.
+    pub fn repo_name(&self) -> String {
+        let directory = || self.top.file_name().map(|name| name.to_string_lossy().into_owned());
+        let named = self.origin.as_ref().map(|origin| origin.name.clone()).filter(|name| !name.is_empty());
+        named.or_else(directory).unwrap_or_else(|| "project".to_owned())
+    }
+
+    /// Owner of the repository; `local` if it has none.
+    pub fn repo_owner(&self) -> String {
+        let owner = self.origin.as_ref().map(|origin| origin.owner.clone()).filter(|owner| !owner.is_empty());
+        owner.unwrap_or_else(|| "local".to_owned())
+    }
+
+    /// Fills in the tag that names HEAD: of several the one that sorts last by version.
+    pub fn load_tag(&mut self) -> Result<(), GitError> {
+        if let Some(head) = &self.head {
+            let points_at = format!("--points-at={head}");
+            let sorted = "--sort=-version:refname";
+            let arguments =
+                ["for-each-ref", "--count=1", sorted, "--format=%(refname:strip=2)", &points_at, "refs/tags"];
+            let name = String::from_utf8_lossy(git::output(&self.top, &arguments)?.trim_ascii()).into_owned();
+            self.tag = (!name.is_empty()).then_some(name);
+        }
+        Ok(())
+    }
+
+    /// Fills in the commit's text and author.
+    pub fn load_commit(&mut self) -> Result<(), GitError> {
+        if let Some(head) = &self.head {
+            let arguments = [
+                "-c",
+                "log.showSignature=false",
+                "log",
+                "-1",
+                "--no-color",
+                "--format=%s%x00%b%x00%an%x00%ae",
+                head,
+                "--",
+            ];
+            let output = git::output(&self.top, &arguments)?;
+            let text = String::from_utf8_lossy(&output).into_owned();
+            let mut fields = text.split('\0').map(|field| field.trim_end().to_owned());
+            let mut next = || fields.next().unwrap_or_default();
+            self.commit = Some(Commit { subject: next(), body: next(), author_name: next(), author_email: next() });
+        }
+        Ok(())
+    }
+
+    /// Loads what a config mentions and what is not read by default: it pays for what it uses.
+    pub fn load_mentioned(&mut self, config: &str) -> Result<(), GitError> {
+        if config.contains("git.commit.") { self.load_commit() } else { Ok(()) }
+    }
+
+    /// Does the tree differ from HEAD, untracked files included? Costs what `git status` costs.
+    pub fn is_dirty(&self) -> Result<bool, GitError> {
+        Ok(self.is_repo && !git::output(&self.top, &["status", "--porcelain", "-z"])?.is_empty())
+    }
+}
+
+fn default_branch(repository: &Repository) -> Result<Option<String>, CheckoutError> {
+    if let Some(name) = repository.symbolic("refs/remotes/origin/HEAD")? {
+        return Ok(name.strip_prefix("refs/remotes/origin/").map(str::to_owned));
+    }
+    for space in ["refs/remotes/origin", "refs/heads"] {
+        for name in USUAL_DEFAULTS {
+            if repository.resolve(&format!("{space}/{name}"))?.is_some() {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
