@@ -87,6 +87,7 @@ impl Lines {
         let mut rest = text;
         while let Some(at) = rest.bytes().position(|b| b == b'\n' || b == b'\r') {
             let (piece, end) = rest.split_at(at);
+            let end = if end.starts_with("\r\n") { &end[1..] } else { end };
             if end.starts_with('\n') {
                 self.end_line(piece, show);
             } else {
@@ -166,8 +167,8 @@ struct Colors {
 
 impl Colors {
     fn show(&mut self, text: &str, continued: bool, show: &mut impl FnMut(Line<'_>)) {
-        let before = self.active.len();
-        if before == 0 && !text.contains('\u{1b}') {
+        // Nothing is on before it, and nothing after it.
+        if self.active.is_empty() && (text.ends_with(RESET) || !text.contains('\u{1b}')) {
             return show(Line { text, continued });
         }
         let mut line = std::mem::take(&mut self.active);

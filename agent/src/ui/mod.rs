@@ -26,6 +26,7 @@ pub mod lines;
 pub mod list;
 pub mod live;
 pub mod plain;
+pub mod quiet;
 pub mod sanitize;
 pub mod sink;
 pub mod style;
@@ -81,7 +82,7 @@ pub enum View<W: Write> {
     Live(Box<live::Live<W>>),
     Plain(Box<plain::Plain<W>>),
     Json(json::Json<W>),
-    Quiet,
+    Quiet(Box<quiet::Quiet<W>>),
 }
 
 impl<W: Write> View<W> {
@@ -90,7 +91,7 @@ impl<W: Write> View<W> {
             Kind::Live => Self::Live(Box::new(live::Live::new(options, writer))),
             Kind::Plain => Self::Plain(Box::new(plain::Plain::new(options, writer))),
             Kind::Json => Self::Json(json::Json::new(writer)),
-            Kind::Quiet => Self::Quiet,
+            Kind::Quiet => Self::Quiet(Box::new(quiet::Quiet::new(options, writer))),
         }
     }
 
@@ -100,7 +101,7 @@ impl<W: Write> View<W> {
             Self::Live(live) => live.handle(stamped),
             Self::Plain(plain) => plain.handle(stamped),
             Self::Json(json) => json.handle(stamped),
-            Self::Quiet => Ok(()),
+            Self::Quiet(quiet) => quiet.handle(stamped),
         }
     }
 
@@ -109,7 +110,7 @@ impl<W: Write> View<W> {
         match self {
             Self::Live(live) => live.tick(now_ms),
             Self::Plain(plain) => plain.tick(now_ms),
-            Self::Json(_) | Self::Quiet => Ok(()),
+            Self::Json(_) | Self::Quiet(_) => Ok(()),
         }
     }
 
@@ -118,7 +119,7 @@ impl<W: Write> View<W> {
         match self {
             Self::Live(live) => live.finish(),
             Self::Plain(plain) => plain.finish(),
-            Self::Json(_) | Self::Quiet => Ok(()),
+            Self::Json(_) | Self::Quiet(_) => Ok(()),
         }
     }
 
@@ -126,14 +127,14 @@ impl<W: Write> View<W> {
     pub fn suspend(&mut self) -> Result<(), ViewError> {
         match self {
             Self::Live(live) => live.suspend(),
-            Self::Plain(_) | Self::Json(_) | Self::Quiet => Ok(()),
+            Self::Plain(_) | Self::Json(_) | Self::Quiet(_) => Ok(()),
         }
     }
 
     pub fn resume(&mut self) -> Result<(), ViewError> {
         match self {
             Self::Live(live) => live.resume(),
-            Self::Plain(_) | Self::Json(_) | Self::Quiet => Ok(()),
+            Self::Plain(_) | Self::Json(_) | Self::Quiet(_) => Ok(()),
         }
     }
 }

@@ -108,6 +108,12 @@ impl Sanitizer {
                 let (plain, special) = rest.split_at(plain_length(rest));
                 out.push_str(plain);
                 rest = special;
+                // The way of nearly all colours; those that chunks tear apart go through the states.
+                if let Some((color, after)) = leading_color(rest) {
+                    out.push_str(if self.colors { color } else { "" });
+                    rest = after;
+                    continue;
+                }
             }
             let mut characters = rest.chars();
             let Some(character) = characters.next() else { return };
@@ -213,6 +219,13 @@ fn control_string(osc: bool) -> State {
 /// `CSI > … m` and `CSI ? … m` change the keyboard, not the colour.
 fn is_color(parameters: &str) -> bool {
     parameters.len() <= PARAMETERS_LIMIT && parameters.bytes().all(|b| matches!(b, b'0'..=b'9' | b';' | b':'))
+}
+
+/// A whole colour sequence at the start of `text`, and what follows it.
+fn leading_color(text: &str) -> Option<(&str, &str)> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let length = parameters.bytes().take(PARAMETERS_LIMIT + 1).position(|b| b == b'm')?;
+    is_color(parameters.get(..length)?).then(|| text.split_at("\u{1b}[".len() + length + 1))
 }
 
 /// Length of the start of `text` that passes as it is.
