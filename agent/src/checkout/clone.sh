@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 # The variables stand before this text; see clone.rs.
 set -e
 fail() { printf 'checkout: %s\n' "$1" >&2; exit 1; }
 
@@ -37,6 +38,7 @@ if [ -n "$https_url" ]; then
   )
   chmod 0600 "$NAVVY_SSH_DIR/known_hosts" "$NAVVY_SSH_DIR/id_rsa"
   # git hands this to a shell, which takes the directory from the environment.
+  # shellcheck disable=SC2016
   export GIT_SSH_COMMAND='ssh -i "$NAVVY_SSH_DIR/id_rsa" -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile="$NAVVY_SSH_DIR/known_hosts"'
   git config --global url."ssh://git@github.com".insteadOf "https://github.com" || true
 else
@@ -52,6 +54,8 @@ fi
 # Of git 2.41.0 partial clones are broken; older ones than 2.19 have none.
 case $(git --version) in *' 2.41.0'*) filter= ;; esac
 case $(git clone -h 2>&1 || :) in *--filter*) ;; *) filter= ;; esac
+# As written in the config, where a tilde means the home.
+# shellcheck disable=SC2088
 case $path in
   '~') path=$HOME ;;
   '~/'*) path=$HOME/${path#??} ;;
