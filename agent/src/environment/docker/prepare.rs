@@ -9,11 +9,13 @@
 //! Fails at any arrow; what was made by then is removed again. A caller that drops the future midway calls
 //! [`Engine::remove_task`], which needs to know nothing but the task's id.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use navvy_job::claim::Secrets;
 use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -46,11 +48,13 @@ const IDLE_LIMIT_S: u64 = 600;
 /// First and longest pause between two looks at a socket that is about to be there.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(5);
+/// A socket that refuses us for this long will not change its mind.
+const REFUSED_LIMIT: Duration = Duration::from_millis(200);
 /// A primary's last words, for an error.
 const LAST_WORDS: usize = 2 << 10;
 
 /// What to make. Images are the ones to use: substitutions have been applied.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Prepare {
     pub task: TaskId,
     /// The primary first.
@@ -59,7 +63,7 @@ pub struct Prepare {
     pub pids: u32,
     pub pull: PullPolicy,
     /// Variables that a config's `auth` may name: contexts' and the command line's.
-    pub variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub secrets: Secrets,
     /// Given from outside, with its limits set; nobody here makes or removes it.
     pub cgroup_parent: Option<String>,
     pub owner: Owner,
@@ -135,6 +139,13 @@ impl PrepareError {
                 Blame::Infra
             }
         }
+    }
+}
+
+impl PrepareError {
+    /// The config's or the image's fault: the job fails, and trying again changes nothing.
+    pub fn is_users(&self) -> bool {
+        self.blame() == Blame::Job
     }
 }
 
@@ -604,14 +615,24 @@ async fn keep_last_words(mut output: Output, words: watch::Sender<String>) {
 async fn wait_for_socket(path: PathBuf, mut died: watch::Receiver<Option<Died>>) -> Result<Arc<dyn Connect>, String> {
     let look = async {
         let mut pause = FIRST_LOOK;
-        while link::connect(&path).is_err() {
+        let mut refused = Duration::ZERO;
+        loop {
+            match link::connect(&path) {
+                Ok(_) => return Ok(()),
+                // A socket that is not ours to use stays so, but for the moment between its making and its owner.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += pause,
+                Err(_) => {}
+            }
+            if refused > REFUSED_LIMIT {
+                return Err(format!("not allowed to use {}", path.display()));
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
         }
     };
     let seen = died.clone();
     tokio::select! {
-        () = look => Ok(Arc::new(SocketLink::new(path.clone())) as Arc<dyn Connect>),
+        found = look => found.map(|()| Arc::new(SocketLink::new(path.clone())) as Arc<dyn Connect>),
         _ = died.wait_for(Option::is_some) => Err(with_last_words("the container ended at once", &seen)),
         () = tokio::time::sleep(SUPERVISOR_LIMIT) => Err(format!("no socket within {SUPERVISOR_LIMIT:?}")),
     }
