@@ -111,16 +111,15 @@ fn compare_workflow(path: &str, fact: &Value, workflow: &Workflow, out: &mut Vec
 fn compare_job(path: &str, fact: &Value, job: &WorkflowJob, workflow: &Workflow, out: &mut Vec<Fact>) {
     let mut say = |key: &str, found: Value, unordered| push(out, &format!("{path}.{key}"), &fact[key], found, unordered);
     say("kept", json!(job.selected.is_selected()), false);
-    if let Some(requires) = requires(&fact["requires"], workflow) {
-        let found: BTreeSet<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
-        say("requires", json!(found), true);
-        let _ = requires;
-    }
     let kind = match &job.kind {
         WorkflowJobKind::Approval => "approval",
         WorkflowJobKind::NoOp => "no-op",
         WorkflowJobKind::Build { .. } | WorkflowJobKind::Unavailable { .. } => "job",
     };
+    if let Some(expected) = requires(&fact["requires"], workflow) {
+        let found: BTreeSet<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
+        out.push((format!("{path}.requires"), json!(expected), json!(found)));
+    }
     out.push((format!("{path}.type"), fact["type"].clone(), json!(kind)));
     if let WorkflowJobKind::Build { job } = &job.kind {
         compare_build(path, fact, job, out);
@@ -128,8 +127,13 @@ fn compare_job(path: &str, fact: &Value, job: &WorkflowJob, workflow: &Workflow,
 }
 
 /// The fact tells all requirements, the compiled job only those that are not left out.
-fn requires(fact: &Value, _workflow: &Workflow) -> Option<()> {
-    fact["value"].as_array().map(|_| ())
+fn requires(fact: &Value, workflow: &Workflow) -> Option<BTreeSet<String>> {
+    let name = |item: &Value| match item.as_object() {
+        Some(map) => map.keys().next().cloned().unwrap_or_default(),
+        None => item.as_str().unwrap_or_default().to_owned(),
+    };
+    let left = |name: &String| workflow.jobs.iter().any(|job| job.name == *name && !job.selected.is_selected());
+    Some(fact["value"].as_array()?.iter().map(name).filter(|name| !left(name)).collect())
 }
 
 fn compare_build(path: &str, fact: &Value, job: &Job, out: &mut Vec<Fact>) {
@@ -141,15 +145,20 @@ fn compare_build(path: &str, fact: &Value, job: &Job, out: &mut Vec<Fact>) {
     say("resource_class", json!(job.resource_class.as_deref().unwrap_or("(default)")));
     let steps: Vec<String> = job.steps.iter().map(|step| step_key(&step.kind)).collect();
     say("steps", json!(steps));
-    let names: Vec<Option<&str>> = job
-        .steps
-        .iter()
-        .filter_map(|step| match &step.kind {
-            StepKind::Run(run) => Some((run.command != step.name).then_some(step.name.as_str())),
-            _ => None,
-        })
-        .collect();
-    say("run_names", json!(names));
+    say("run_names", run_names(job, &fact["run_names"]["value"]));
+}
+
+/// Nothing for a step whose name is its command, unless the fact tells that it was written out.
+fn run_names(job: &Job, fact: &Value) -> Value {
+    let runs = job.steps.iter().filter_map(|step| match &step.kind {
+        StepKind::Run(run) => Some((&run.command, &step.name)),
+        _ => None,
+    });
+    let name = |(index, (command, name)): (usize, (&String, &String))| {
+        let written = command != name || fact[index].as_str() == Some(name);
+        written.then(|| name.clone())
+    };
+    json!(runs.enumerate().map(name).collect::<Vec<_>>())
 }
 
 fn image(executor: &Executor) -> String {

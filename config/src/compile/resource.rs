@@ -31,12 +31,13 @@ const OTHER_MACHINES: [&str; 15] = [
 
 const MACOS: [&str; 4] = ["m4pro.medium", "m4pro.large", "m2pro.medium", "m2pro.large"];
 
-/// Once offered; configs still name them.
-const RETIRED_MACOS: [&str; 10] = [
+/// Once offered, or found in configs in use; Navvy runs no macOS itself.
+const RETIRED_MACOS: [&str; 11] = [
     "small",
     "medium",
     "medium+",
     "large",
+    "xlarge",
     "macos.x86.medium.gen2",
     "macos.x86.metal.gen1",
     "macos.m1.medium.gen1",

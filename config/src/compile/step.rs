@@ -147,7 +147,8 @@ fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
 
 fn name(place: Place<'_>, body: &Node) -> Option<String> {
     let node = body.as_map()?.get("name").filter(|node| !node.is_null())?;
-    place.text(node, "name")
+    // An empty name, as a parameter's default may be, is none.
+    place.text(node, "name").filter(|name| !name.is_empty())
 }
 
 fn when(place: Place<'_>, body: &Node) -> Option<When> {

@@ -1,9 +1,10 @@
 //! Builds the tree from the parser's events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marked, Tag};
 
+use super::indent::{self, Shifted};
 use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
 use super::position::Positions;
@@ -20,17 +21,35 @@ pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
         report.push(Diagnostic::error("config-too-large", Span::default(), "the config is larger than 8 MB"));
         return None;
     }
-    let mut builder = Builder::new(text, report);
-    match builder.read(text) {
-        Ok(root) => root,
-        Err(problem) => {
-            builder.report.push(*problem);
-            None
+    let mut moved = BTreeSet::new();
+    loop {
+        let shifted = Shifted::new(text, &moved);
+        let mut builder = Builder::new(text, &shifted, report);
+        match builder.read() {
+            Ok(root) => return root,
+            Err(Problem::Told(problem)) => {
+                report.push(*problem);
+                return None;
+            }
+            Err(Problem::Broken(error)) => match indent::further(&moved, &error) {
+                Some(further) => moved = further,
+                None => {
+                    let problem = builder.broken(&error);
+                    report.push(problem);
+                    return None;
+                }
+            },
         }
     }
 }
 
-type Step<T> = Result<T, Box<Diagnostic>>;
+enum Problem {
+    Told(Box<Diagnostic>),
+    /// The parser cannot read the text.
+    Broken(ScanError),
+}
+
+type Step<T> = Result<T, Problem>;
 
 /// A node with what it would be, aliases written out.
 #[derive(Clone)]
@@ -56,6 +75,7 @@ enum OpenKind {
 
 struct Builder<'a> {
     positions: Positions<'a>,
+    shifted: &'a Shifted,
     report: &'a mut Report,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
@@ -63,15 +83,16 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: &'a str, report: &'a mut Report) -> Self {
-        Self { positions: Positions::new(text), report, open: Vec::new(), anchors: HashMap::new(), root: None }
+    fn new(text: &'a str, shifted: &'a Shifted, report: &'a mut Report) -> Self {
+        Self { positions: Positions::new(text), shifted, report, open: Vec::new(), anchors: HashMap::new(), root: None }
     }
 
-    fn read(&mut self, text: &str) -> Step<Option<Node>> {
-        let mut parser = Parser::new_from_str(text);
+    fn read(&mut self) -> Step<Option<Node>> {
+        let mut parser = Parser::new_from_str(&self.shifted.text);
         let mut documents = 0;
         while let Some(next) = parser.next_event() {
-            let (event, at) = next.map_err(|error| self.broken(&error))?;
+            let (event, at) = next.map_err(Problem::Broken)?;
+            let at = Marked::new(self.shifted.back(at.start), self.shifted.back(at.end));
             if matches!(event, Event::DocumentStart(_)) {
                 documents += 1;
             }
@@ -106,7 +127,7 @@ impl<'a> Builder<'a> {
 
     fn start(&mut self, start: Marked, anchor: usize, kind: OpenKind) -> Step<()> {
         if self.open.len() >= DEEPEST {
-            return Err(Box::new(too_deep(self.positions.span(start))));
+            return Err(told(too_deep(self.positions.span(start))));
         }
         self.open.push(Open { start, anchor, size: 1, height: 0, kind });
         Ok(())
@@ -125,10 +146,10 @@ impl<'a> Builder<'a> {
     fn alias(&mut self, anchor: usize, at: Marked) -> Step<()> {
         let Some(built) = self.anchors.get(&anchor).cloned() else {
             let message = "this alias stands inside of what it refers to";
-            return Err(Box::new(Diagnostic::error("recursive-alias", self.positions.span(at), message)));
+            return Err(told(Diagnostic::error("recursive-alias", self.positions.span(at), message)));
         };
         if self.open.len() + built.height > DEEPEST {
-            return Err(Box::new(too_deep(self.positions.span(at))));
+            return Err(told(too_deep(self.positions.span(at))));
         }
         self.close(built, 0)
     }
@@ -146,7 +167,7 @@ impl<'a> Builder<'a> {
         open.height = open.height.max(built.height);
         if open.size > LARGEST {
             let message = "with its aliases written out the config is larger than 8 MB";
-            return Err(Box::new(Diagnostic::error("config-too-large", built.node.span, message)));
+            return Err(told(Diagnostic::error("config-too-large", built.node.span, message)));
         }
         match &mut open.kind {
             OpenKind::List(items) => {
@@ -157,10 +178,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn broken(&self, error: &ScanError) -> Box<Diagnostic> {
-        let span = self.positions.point(error.marker());
+    fn broken(&self, error: &ScanError) -> Diagnostic {
+        let span = self.positions.point(&self.shifted.back(*error.marker()));
         let message = format!("the file is not valid YAML: {}", error.info());
-        Box::new(Diagnostic::error("yaml-syntax", span, message))
+        Diagnostic::error("yaml-syntax", span, message)
     }
 }
 
@@ -173,7 +194,7 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
     let Some(name) = key.as_scalar() else {
         let message = format!("a key must be a single value, but this is {}", key.describe());
         let help = "did you mean to quote it, as in `\"{{ … }}\"`?";
-        return Err(Box::new(Diagnostic::error("complex-key", key.span, message).help(help)));
+        return Err(told(Diagnostic::error("complex-key", key.span, message).help(help)));
     };
     if &*name.text == "<<" && name.plain {
         entries.merge(node, report);
@@ -181,6 +202,10 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
     Ok(())
+}
+
+fn told(diagnostic: Diagnostic) -> Problem {
+    Problem::Told(Box::new(diagnostic))
 }
 
 fn is_string_tag(tag: Option<&Tag>) -> bool {
@@ -246,6 +271,16 @@ mod tests {
         let root = root.unwrap();
         let inner = root.as_map().unwrap().get("b").unwrap().as_map().unwrap().get("ü").unwrap().span;
         assert_eq!((inner.line, inner.column, inner.start, inner.end), (2, 8, 16, 17));
+    }
+
+    #[test]
+    fn brackets_may_stand_as_far_out_as_their_key() {
+        let (root, codes) = read("a:\n  ü: [\n    x,\n  ]\n  b: {\n   c: d\n  }\n  e: f\n");
+        let root = root.unwrap();
+        assert_eq!(show(&root), "{a:{ü:[x],b:{c:d},e:f}}");
+        let last = root.as_map().unwrap().get("a").unwrap().as_map().unwrap().get("e").unwrap().span;
+        assert_eq!((last.line, last.column, last.end - last.start), (8, 6, 1));
+        assert!(codes.is_empty(), "{codes:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! weigh written out is counted, so that a small text cannot stand for a huge one.
 
 mod build;
+mod indent;
 mod merge;
 mod node;
 mod position;
