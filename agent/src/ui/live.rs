@@ -4,6 +4,7 @@
 //! terminal is as it was. Jobs' output is looked at only when a line of it is drawn, so a flood costs a copy of its tail.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::board::Board;
 use super::frame::{FRAME_MS, frame};
@@ -19,6 +20,15 @@ const ABOVE_LIMIT: usize = 64 * 1024;
 const WAITING_LIMIT: usize = 16 * ABOVE_LIMIT;
 /// A terminal that does not tell its size.
 const USUAL: Size = Size { columns: 80, rows: 24 };
+
+/// Set once, by [`let_go`]; read before every drawing.
+static LET_GO: AtomicBool = AtomicBool::new(false);
+
+/// No live area is drawn or cleared any more, in the whole program: what stands on the screen stays, and lines follow.
+/// For a panic hook: drawing over the message would lose it.
+pub fn let_go() {
+    LET_GO.store(true, Ordering::SeqCst);
+}
 
 /// Draws a run on a terminal.
 #[derive(Debug)]
@@ -138,6 +148,10 @@ impl<W: Write> Live<W> {
     }
 
     fn draw(&mut self) -> Result<(), ViewError> {
+        if LET_GO.load(Ordering::SeqCst) || std::thread::panicking() {
+            self.drawn.clear();
+            return self.sink.write(&mut self.above);
+        }
         let size = (self.options.size)().unwrap_or(USUAL);
         let lines = match self.area {
             Area::Shown => frame(&self.board, self.now_ms, size, self.palette),
