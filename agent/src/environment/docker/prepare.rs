@@ -390,6 +390,7 @@ impl Preparation<'_> {
         if was_upload {
             return Err(self.no_answer(why));
         }
+        self.report(format!("No socket can be shared with the container ({why}); uploading the supervisor instead"));
         self.engine.remember_upload();
         let names = names(plan);
         let left = self.engine.remove_containers(&self.request.task, &names, CLEAN_UP_LIMIT).await;

@@ -62,11 +62,15 @@ fn make_own(path: &Path) -> Result<(), RunDirError> {
         _ => {}
     }
     let found = fs::symlink_metadata(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
-    if found.is_dir() && found.uid() == uid() && found.mode() & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(RunDirError::Foreign { path: path.to_owned() })
+    if !found.is_dir() || found.uid() != uid() {
+        return Err(RunDirError::Foreign { path: path.to_owned() });
     }
+    if found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // Ours, but open to others: what they may have put there has no task's name, which nobody can guess.
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+        .map_err(|source| RunDirError::Make { path: path.to_owned(), source })
 }
 
 /// This process's effective user, as the file system sees it.
@@ -100,14 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_open_to_others_or_a_link_is_refused() {
+    fn a_parent_is_closed_and_a_link_is_refused() {
         let scratch = tempfile::tempdir().unwrap();
         let run = scratch.path().join("navvy/t");
         make(&run).unwrap();
         assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o711);
         assert_eq!(fs::metadata(run.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(run.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(make(&scratch.path().join("navvy/u")), Err(RunDirError::Foreign { .. })));
+        make(&scratch.path().join("navvy/u")).unwrap();
+        assert_eq!(fs::metadata(run.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         std::os::unix::fs::symlink(scratch.path(), scratch.path().join("link")).unwrap();
         assert!(matches!(make(&scratch.path().join("link/t")), Err(RunDirError::Foreign { .. })));
     }
