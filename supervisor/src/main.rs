@@ -1,1 +1,51 @@
-fn main() {}
+//! `navvy-supervisor` inside a job's environment: starts steps, holds their terminals, serves the agent.
+//!
+//! ```text
+//! navvy-supervisor init   main process of the primary container   [init], [control], [exec], [files]
+//! navvy-supervisor dial   the control socket over stdin, stdout   [dial]
+//! circleci …              the in-job command line                 [cli]
+//! ```
+//!
+//! On disk: `RUN_DIR/control.sock` (uid 0 and the agent), `RUN_DIR/job.sock` (every step), `RUN_DIR/secret` (read
+//! once, removed). It reads `/etc/passwd`, `/etc/group`, `/proc` and its cgroup's counters, and writes only what
+//! the agent asks for, as the user the agent names.
+
+mod cgroup;
+mod cli;
+mod control;
+mod dial;
+mod exec;
+mod failure;
+mod files;
+mod init;
+mod proc;
+mod sys;
+mod users;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard};
+
+use navvy_protocol::place;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let called = arguments.next().unwrap_or_default();
+    let name = Path::new(&called).file_name().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    if place::CLI_NAMES.iter().any(|cli| name == *cli) {
+        return cli::main(&arguments);
+    }
+    match arguments.split_first() {
+        Some((mode, rest)) if mode == "init" => init::main(rest),
+        Some((mode, rest)) if mode == "dial" => dial::main(rest),
+        Some((mode, rest)) if mode == "cli" => cli::main(rest),
+        Some((mode, [])) if mode == "--version" => cli::say(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
+        _ => cli::complain(cli::USAGE, "usage: navvy-supervisor init | dial | cli …  (see docs)"),
+    }
+}
+
+/// A poisoned lock is taken all the same: with `panic = "abort"` there is none, and tests shall go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

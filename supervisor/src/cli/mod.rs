@@ -1,0 +1,141 @@
+//! `circleci` inside a job.
+
+mod subst;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use navvy_protocol::in_job::{Answer, MAX_LINE, Question};
+use navvy_protocol::place;
+
+/// The command line makes no sense.
+pub const USAGE: u8 = 64;
+
+const HELP: &str = "\
+The circleci command inside a job.
+
+  circleci env subst [TEXT]     replace $NAME, ${NAME}, ${NAME:-default} … in TEXT or stdin
+  circleci step halt            end the job after this step, as it stands (also: task halt)
+  circleci version [--short]    which version this is
+";
+
+/// Known from the original, and where they will come from.
+const NOT_YET: [&[&str]; 6] =
+    [&["tests", "glob"], &["tests", "split"], &["tests", "run"], &["run", "oidc"], &["run", "release"], &["testsuite"]];
+const KNOWN: [&[&str]; 4] = [&["env", "subst"], &["step", "halt"], &["task", "halt"], &["version"]];
+
+pub fn main(arguments: &[String]) -> ExitCode {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--verbose").collect();
+    match words.as_slice() {
+        [] | ["help" | "--help" | "-h", ..] | [.., "--help" | "-h"] => say(HELP),
+        ["version" | "--version"] => say(&format!("{} (navvy)\n", env!("CARGO_PKG_VERSION"))),
+        ["version", "--short"] => say(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
+        ["step" | "task", "halt"] => halt(),
+        ["env", "subst", text @ ..] => substitute(text),
+        words => unknown(words),
+    }
+}
+
+pub fn say(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+pub fn complain(code: u8, text: &str) -> ExitCode {
+    // Without a stderr the exit code has to do.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    ExitCode::from(code)
+}
+
+fn unknown(words: &[&str]) -> ExitCode {
+    let shown = words.join(" ");
+    if NOT_YET.iter().any(|known| words.starts_with(known)) {
+        return complain(1, &format!("circleci {shown}: not available in Navvy yet"));
+    }
+    let neighbour = neighbour(words).map_or_else(String::new, |near| format!(" Did you mean \"circleci {near}\"?"));
+    complain(USAGE, &format!("circleci {shown}: unknown command.{neighbour}\n\n{HELP}"))
+}
+
+/// The command that needs the fewest changes, if they are few.
+fn neighbour(words: &[&str]) -> Option<String> {
+    let typed = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    let known = KNOWN.iter().chain(&NOT_YET).map(|known| known.join(" "));
+    let nearest = known.map(|known| (distance(&typed, &known), known)).min()?;
+    (nearest.0 <= 3).then_some(nearest.1)
+}
+
+/// Insertions, deletions and replacements from one text to the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let next = (diagonal + usize::from(a != *b)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+fn halt() -> ExitCode {
+    match ask(Question::Halt) {
+        Ok(Answer::Halted) => ExitCode::SUCCESS,
+        Ok(Answer::Refused { why }) => complain(1, &format!("circleci step halt: refused: {why}")),
+        Ok(Answer::Pong { .. }) => complain(1, "circleci step halt: the supervisor answered something else"),
+        Err(error) => complain(1, &format!("circleci step halt: cannot reach the job's supervisor: {error}")),
+    }
+}
+
+fn ask(question: Question) -> std::io::Result<Answer> {
+    let socket = Path::new(&run_dir()).join(place::JOB_SOCKET);
+    let mut stream = UnixStream::connect(socket)?;
+    let mut line = serde_json::to_vec(&question)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = Vec::new();
+    stream.take(MAX_LINE as u64).read_to_end(&mut answer)?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Elsewhere only in tests.
+fn run_dir() -> String {
+    std::env::var("NAVVY_RUN_DIR").unwrap_or_else(|_| place::RUN_DIR.to_owned())
+}
+
+fn substitute(words: &[&str]) -> ExitCode {
+    let text = match words {
+        [] => {
+            let mut text = Vec::new();
+            match std::io::stdin().lock().read_to_end(&mut text) {
+                Ok(_) => text,
+                Err(error) => return complain(1, &format!("circleci env subst: cannot read stdin: {error}")),
+            }
+        }
+        words => words.join(" ").into_bytes(),
+    };
+    match subst::substitute(&text, &subst::environment()) {
+        Ok(bytes) => match std::io::stdout().lock().write_all(&bytes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(1, &format!("circleci env subst: cannot write: {error}")),
+        },
+        Err(error) => complain(1, &format!("circleci env subst: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours() {
+        assert_eq!(neighbour(&["step", "hlat"]).as_deref(), Some("step halt"));
+        assert_eq!(neighbour(&["env", "subs", "x"]).as_deref(), Some("env subst"));
+        assert_eq!(neighbour(&["versoin"]).as_deref(), Some("version"));
+        assert_eq!(neighbour(&["orb", "publish"]), None);
+    }
+}

@@ -1,0 +1,217 @@
+//! The two sockets: who may speak, and what becomes of a connection.
+//!
+//! ```text
+//! control.sock ─▶ accept ─▶ thread: Hello, may it? ─▶ Request ─▶ [`request`] ─▶ Reply
+//! job.sock     ─▶ accept ─▶ thread: one line, one answer                        [`job`]
+//! ```
+//!
+//! A caller from outside our pid namespace shows as pid 0 and is let in; any other must bring the task's secret.
+
+mod connection;
+mod job;
+mod request;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use navvy_protocol::frame::{self, FrameKind};
+use navvy_protocol::place;
+use navvy_protocol::supervisor::{Failure, FailureKind, Hello, OLDEST_VERSION, Reply, Request};
+
+use crate::init::{Init, THREAD_STACK};
+use crate::{failure, lock, sys};
+
+pub use connection::{Arrival, Connection};
+
+/// A caller that says nothing for this long is no agent.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Open control connections: a few for every step that may run at once.
+const CONNECTIONS_CAP: usize = 512;
+/// Open in-job connections; each lives for moments.
+const QUESTIONS_CAP: usize = 32;
+
+/// How many control connections are open, and since when none.
+pub struct Presences(Mutex<(usize, Instant)>);
+
+/// One open connection.
+pub struct Presence(Arc<Presences>);
+
+impl Presences {
+    pub fn new() -> Self {
+        Self(Mutex::new((0, Instant::now())))
+    }
+
+    fn enter(self: &Arc<Self>, cap: usize) -> Option<Presence> {
+        let mut state = lock(&self.0);
+        (state.0 < cap).then(|| {
+            state.0 += 1;
+            Presence(Arc::clone(self))
+        })
+    }
+
+    /// How long it has been quiet.
+    fn idle(&self) -> Option<Duration> {
+        let state = lock(&self.0);
+        (state.0 == 0).then(|| state.1.elapsed())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.0);
+        *state = (state.0.saturating_sub(1), Instant::now());
+    }
+}
+
+/// Binds both sockets and serves them from a thread.
+pub fn listen(init: &Arc<Init>, run_dir: &Path, idle_limit: Option<Duration>) -> io::Result<()> {
+    std::fs::create_dir_all(run_dir)?;
+    // A directory of the agent's, mounted here, may not be ours to change.
+    let _ = std::fs::set_permissions(run_dir, PermissionsExt::from_mode(0o755));
+    let job = bind(&run_dir.join(place::JOB_SOCKET), 0o666)?;
+    let control = bind(&run_dir.join(place::CONTROL_SOCKET), 0o600)?;
+    let init = Arc::clone(init);
+    let serve = move || serve(&init, &control, &job, idle_limit);
+    std::thread::Builder::new().stack_size(THREAD_STACK).spawn(serve).map(drop)
+}
+
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve(init: &Arc<Init>, control: &UnixListener, job: &UnixListener, idle_limit: Option<Duration>) {
+    let questions = Arc::new(Presences::new());
+    loop {
+        let mut entries = [
+            sys::poll_entry(Some(control.as_fd()), libc::POLLIN, true),
+            sys::poll_entry(Some(job.as_fd()), libc::POLLIN, true),
+        ];
+        sys::poll(&mut entries, idle_limit.map(|limit| patience(init, limit)));
+        while let Some(stream) = next(control) {
+            start(init, stream);
+        }
+        while let Some(stream) = next(job) {
+            job::start(init, stream, questions.enter(QUESTIONS_CAP));
+        }
+        if idle_limit.is_some_and(|limit| init.presences.idle().is_some_and(|idle| idle >= limit)) {
+            return crate::init::shut_down(init, Duration::from_secs(10));
+        }
+    }
+}
+
+/// Until the idle limit could be reached.
+fn patience(init: &Init, limit: Duration) -> Duration {
+    let left = limit.saturating_sub(init.presences.idle().unwrap_or_default());
+    left.max(Duration::from_millis(1))
+}
+
+fn next(listener: &UnixListener) -> Option<UnixStream> {
+    match listener.accept() {
+        Ok((stream, _)) => Some(stream),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        // Out of descriptors, say: a pause, so that we do not spin.
+        Err(_) => {
+            std::thread::sleep(Duration::from_millis(10));
+            None
+        }
+    }
+}
+
+/// Gives the connection a thread; where there is none to be had, says so.
+fn start(init: &Arc<Init>, stream: UnixStream) {
+    let Some(presence) = init.presences.enter(CONNECTIONS_CAP) else {
+        let failure = Failure::new(FailureKind::Other, "the supervisor has too many open connections");
+        return refuse(&stream, failure);
+    };
+    let copy = stream.try_clone();
+    let init = Arc::clone(init);
+    let spawned = std::thread::Builder::new()
+        .stack_size(THREAD_STACK)
+        .spawn(move || converse(&init, Connection::new(stream, presence)));
+    if let (Err(error), Ok(copy)) = (spawned, copy) {
+        refuse(&copy, failure::no_process(&error));
+    }
+}
+
+fn refuse(mut stream: &UnixStream, failure: Failure) {
+    // A fresh socket has room for this; whoever does not read it misses nothing else.
+    let _ = frame::write_message(&mut stream, FrameKind::Reply, &Reply::Failed(failure));
+}
+
+fn converse(init: &Arc<Init>, mut connection: Connection) {
+    // Without a limit a silent caller costs a thread until it goes away.
+    let _ = connection.stream().set_read_timeout(Some(HANDSHAKE));
+    let _ = connection.stream().set_write_timeout(Some(HANDSHAKE));
+    match greet(init, &mut connection) {
+        Ok(Some(request)) => {
+            let _ = connection.stream().set_read_timeout(None);
+            let _ = connection.stream().set_write_timeout(None);
+            request::carry_out(init, request, connection);
+        }
+        Ok(None) => {}
+        Err(failure) => connection.answer(&Reply::Failed(failure)),
+    }
+}
+
+/// Takes the caller's `Hello` and its request. `None` when it went away.
+fn greet(init: &Init, connection: &mut Connection) -> Result<Option<Request>, Failure> {
+    let Some(hello) = expect::<Hello>(connection, FrameKind::Hello)? else { return Ok(None) };
+    if hello.version < OLDEST_VERSION {
+        return Err(refused(format!("version {} is too old; {OLDEST_VERSION} is the least", hello.version)));
+    }
+    if !is_allowed(init, connection.stream(), hello.secret.as_deref()) {
+        return Err(refused("this socket is for the agent: the caller is inside the job and brings no secret"));
+    }
+    connection.push(FrameKind::Hello, &Hello::new(None));
+    expect(connection, FrameKind::Request)
+}
+
+fn refused(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Refused, message)
+}
+
+fn expect<T: serde::de::DeserializeOwned>(connection: &mut Connection, due: FrameKind) -> Result<Option<T>, Failure> {
+    match connection.wait_frame() {
+        Ok(Some((kind, place))) if kind == due => frame::parse_message(kind, connection.payload(place))
+            .map(Some)
+            .map_err(|error| failure::invalid(format!("the {due:?} is not understood: {error:?}"))),
+        Ok(Some((kind, _))) => Err(failure::invalid(format!("{kind:?} came where {due:?} was due"))),
+        Ok(None) => Ok(None),
+        Err(error) if error.is_disconnect() => Ok(None),
+        Err(error) => Err(failure::invalid(format!("{due:?} was due: {error}"))),
+    }
+}
+
+fn is_allowed(init: &Init, stream: &UnixStream, secret: Option<&str>) -> bool {
+    let is_outside = init.is_first && sys::peer_pid(stream).is_ok_and(|pid| pid == 0);
+    is_outside || matches!((&init.secret, secret), (Some(ours), Some(theirs)) if is_same(ours, theirs))
+}
+
+/// Takes as long for a near miss as for any other.
+fn is_same(ours: &str, theirs: &str) -> bool {
+    let differences = ours.bytes().zip(theirs.bytes()).fold(0, |sum, (one, other)| sum | (one ^ other));
+    std::hint::black_box(differences) == 0 && ours.len() == theirs.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_compared_whole() {
+        assert!(is_same("abc", "abc"));
+        assert!(!is_same("abc", "abd") && !is_same("abc", "ab") && !is_same("ab", "abc") && !is_same("abc", ""));
+    }
+}

@@ -1,0 +1,96 @@
+//! A stream of `Data` frames as a reader and a writer.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH};
+
+use crate::control::Connection;
+
+const BUFFER: usize = 128 << 10;
+/// The frame that ends a stream: length 1, no payload.
+pub const END: [u8; HEADER_LENGTH] = [1, 0, 0, 0, FrameKind::Data as u8];
+
+/// Sends what it is given in large frames; nothing of it stays behind after [`Sender::finish`].
+pub struct Sender<'a> {
+    stream: &'a UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Sender<'a> {
+    pub fn new(connection: &'a Connection) -> Self {
+        Self { stream: connection.stream(), buffer: Vec::new() }
+    }
+
+    pub fn finish(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            frame::write(&mut self.stream, FrameKind::Data, &self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Write for Sender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(BUFFER - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        if self.buffer.len() == BUFFER {
+            self.finish()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.finish()
+    }
+}
+
+/// Reads the payloads one after another, up to the empty frame.
+pub struct Receiver<'a> {
+    frames: BufReader<io::Chain<&'a [u8], &'a UnixStream>>,
+    /// Of the current frame.
+    left: usize,
+    ended: bool,
+}
+
+impl<'a> Receiver<'a> {
+    /// `early`: what came with the request already.
+    pub fn new(early: &'a [u8], stream: &'a UnixStream) -> Self {
+        Self { frames: BufReader::with_capacity(BUFFER, early.chain(stream)), left: 0, ended: false }
+    }
+
+    fn next_frame(&mut self) -> io::Result<()> {
+        let mut header = [0; HEADER_LENGTH];
+        self.frames.read_exact(&mut header)?;
+        let (kind, length) = frame::parse_header(header).map_err(io::Error::other)?;
+        if kind != FrameKind::Data {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{kind:?} came where Data was due")));
+        }
+        (self.left, self.ended) = (length, length == 0);
+        Ok(())
+    }
+
+    /// Reads on to the end, so that the other side can finish writing and see our answer.
+    pub fn skip(&mut self) -> io::Result<()> {
+        io::copy(self, &mut io::sink()).map(drop)
+    }
+}
+
+impl Read for Receiver<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && !self.ended {
+            self.next_frame()?;
+        }
+        let wanted = buffer.len().min(self.left);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let count = self.frames.read(&mut buffer[..wanted])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= count;
+        Ok(count)
+    }
+}

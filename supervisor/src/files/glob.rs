@@ -1,0 +1,261 @@
+//! Matching paths below a directory: `*`, `?`, `[a-z]`, `{a,b}`, and `**` across directories.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use navvy_protocol::supervisor::{Failure, Reply};
+
+use super::data::Sender;
+use crate::failure;
+
+/// More alternatives than this are no pattern that a person wrote.
+const ALTERNATIVES_CAP: usize = 4096;
+
+/// Sends each matching path, sorted, ended by NUL.
+pub fn send(root: &str, patterns: &[String], sender: &mut Sender<'_>) -> Result<Reply, Failure> {
+    let mut found = BTreeSet::new();
+    for pattern in patterns {
+        for alternative in alternatives(pattern.as_bytes())? {
+            search(Path::new(root), &alternative, &mut found);
+        }
+    }
+    write(&found, sender).map_err(|error| failure::of(&error, "send the matching paths"))?;
+    Ok(Reply::Done)
+}
+
+fn write(found: &BTreeSet<PathBuf>, sender: &mut Sender<'_>) -> io::Result<()> {
+    for path in found {
+        sender.write_all(path.as_os_str().as_bytes())?;
+        sender.write_all(&[0])?;
+    }
+    sender.finish()
+}
+
+/// Every pattern without braces that this one stands for.
+fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+    let (mut done, mut open) = (Vec::new(), vec![pattern.to_vec()]);
+    while let Some(next) = open.pop() {
+        if done.len() + open.len() > ALTERNATIVES_CAP {
+            return Err(failure::invalid(format!("pattern with more than {ALTERNATIVES_CAP} alternatives")));
+        }
+        match first_braces(&next) {
+            None => done.push(next),
+            Some((start, end, parts)) => {
+                open.extend(parts.iter().map(|part| [&next[..start], part, &next[end + 1..]].concat()));
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Where the first `{…}` stands, and its parts.
+fn first_braces(pattern: &[u8]) -> Option<(usize, usize, Vec<Vec<u8>>)> {
+    let start = pattern.iter().position(|byte| *byte == b'{')?;
+    let (mut depth, mut parts, mut part) = (0, Vec::new(), Vec::new());
+    for (index, byte) in pattern.iter().enumerate().skip(start) {
+        match byte {
+            b'{' => {
+                depth += 1;
+                if depth == 1 {
+                    continue;
+                }
+            }
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    parts.push(part);
+                    return Some((start, index, parts));
+                }
+            }
+            b',' if depth == 1 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(*byte);
+    }
+    None
+}
+
+/// A place on disk and the part of the pattern that is still to be matched below it.
+struct Place<'a> {
+    /// As it is told: relative to the root, or absolute for an absolute pattern.
+    path: PathBuf,
+    rest: &'a [&'a [u8]],
+}
+
+/// A queue instead of recursion: the job decides how deep its directories are.
+fn search(root: &Path, pattern: &[u8], found: &mut BTreeSet<PathBuf>) {
+    let parts: Vec<&[u8]> =
+        pattern.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let start = if pattern.starts_with(b"/") { PathBuf::from("/") } else { PathBuf::new() };
+    let mut queue = vec![Place { path: start, rest: &parts }];
+    while let Some(place) = queue.pop() {
+        match place.rest.split_first() {
+            None => drop(found.insert(place.path)),
+            Some((&b"**", rest)) => anywhere(root, place, rest, &mut queue),
+            Some((part, rest)) if is_literal(part) => {
+                let path = place.path.join(OsStr::from_bytes(part));
+                if root.join(&path).symlink_metadata().is_ok() {
+                    queue.push(Place { path, rest });
+                }
+            }
+            Some((part, rest)) => below(root, &place.path, |name, _| matches(part, name), |path| {
+                queue.push(Place { path, rest });
+            }),
+        }
+    }
+}
+
+/// `**`: here, and in every directory below; at the end of a pattern, everything below.
+fn anywhere<'a>(root: &Path, place: Place<'a>, rest: &'a [&'a [u8]], queue: &mut Vec<Place<'a>>) {
+    let whole = place.rest;
+    if rest.is_empty() {
+        below(root, &place.path, |_, _| true, |path| queue.push(Place { path, rest }));
+    }
+    below(root, &place.path, |_, is_directory| is_directory, |path| queue.push(Place { path, rest: whole }));
+    if !rest.is_empty() {
+        queue.push(Place { path: place.path, rest });
+    }
+}
+
+fn below(root: &Path, path: &Path, wanted: impl Fn(&[u8], bool) -> bool, mut then: impl FnMut(PathBuf)) {
+    // What cannot be read has no matches, as in a shell.
+    let Ok(directory) = std::fs::read_dir(root.join(path)) else { return };
+    for entry in directory.flatten() {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if wanted(entry.file_name().as_bytes(), is_directory) {
+            then(path.join(entry.file_name()));
+        }
+    }
+}
+
+fn is_literal(part: &[u8]) -> bool {
+    !part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
+}
+
+/// One component against one name.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n, mut retry) = (0, 0, None);
+    while n < name.len() {
+        match one(&pattern[p..], name[n]) {
+            Some(0) => retry = Some((p, n)),
+            Some(length) => {
+                (p, n) = (p + length, n + 1);
+                continue;
+            }
+            None => match &mut retry {
+                None => return false,
+                // The last star takes one byte more.
+                Some((star, from)) => {
+                    *from += 1;
+                    (p, n) = (*star, *from);
+                }
+            },
+        }
+        p += usize::from(pattern.get(p) == Some(&b'*'));
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// How much of the pattern the byte takes: 0 for a star. `None`: no match.
+fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match pattern.first()? {
+        b'*' => Some(0),
+        b'?' => Some(1),
+        b'\\' if pattern.len() > 1 => (pattern[1] == byte).then_some(2),
+        b'[' => match set(pattern, byte) {
+            Some((true, length)) => Some(length),
+            Some((false, _)) => None,
+            None => (byte == b'[').then_some(1),
+        },
+        first => (*first == byte).then_some(1),
+    }
+}
+
+/// `[…]`: whether it holds the byte, and its length. `None` when it never closes.
+fn set(pattern: &[u8], byte: u8) -> Option<(bool, usize)> {
+    let negated = matches!(pattern.get(1), Some(b'!' | b'^'));
+    let start = 1 + usize::from(negated);
+    let (mut index, mut holds) = (start, false);
+    loop {
+        let low = *pattern.get(index)?;
+        if low == b']' && index > start {
+            return Some((holds != negated, index + 1));
+        }
+        let is_range = pattern.get(index + 1) == Some(&b'-') && pattern.get(index + 2).is_some_and(|high| *high != b']');
+        let high = if is_range { *pattern.get(index + 2)? } else { low };
+        holds |= (low..=high).contains(&byte);
+        index += if is_range { 3 } else { 1 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_match_names() {
+        let table: [(&str, &str, bool); 16] = [
+            ("*", "", true),
+            ("*", ".hidden", true),
+            ("*.rs", "main.rs", true),
+            ("*.rs", "main.rss", false),
+            ("a*b*c", "a__b_b_c", true),
+            ("a*b*c", "a__b_b_d", false),
+            ("?", "x", true),
+            ("?", "", false),
+            ("[a-c]x", "bx", true),
+            ("[!a-c]x", "bx", false),
+            ("[]]", "]", true),
+            ("[", "[", true),
+            ("\\*", "*", true),
+            ("\\*", "x", false),
+            ("**", "any", true),
+            ("*a", "aaaa", true),
+        ];
+        for (pattern, name, wanted) in table {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn braces_are_all_their_alternatives() {
+        let all = |pattern: &str| {
+            let mut all: Vec<String> =
+                alternatives(pattern.as_bytes()).unwrap().into_iter().map(|a| String::from_utf8(a).unwrap()).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(all("a{b,c{d,e}}f"), ["abf", "acdf", "acef"]);
+        assert_eq!(all("{a,b}{c,d}"), ["ac", "ad", "bc", "bd"]);
+        assert_eq!(all("{open"), ["{open"]);
+        assert!(alternatives("{a,b}".repeat(20).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn paths_are_found_across_directories() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["a/x.rs", "a/b/y.rs", "a/b/.z.rs", "c/x.txt"] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        std::os::unix::fs::symlink(root.path(), root.path().join("c/loop")).unwrap();
+        let find = |pattern: &str| {
+            let mut found = BTreeSet::new();
+            search(root.path(), pattern.as_bytes(), &mut found);
+            found.into_iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(find("**/*.rs"), ["a/b/.z.rs", "a/b/y.rs", "a/x.rs"]);
+        assert_eq!(find("a/*.rs"), ["a/x.rs"]);
+        assert_eq!(find("a/**"), ["a/b", "a/b/.z.rs", "a/b/y.rs", "a/x.rs"]);
+        assert_eq!(find("c/x.txt"), ["c/x.txt"]);
+        assert_eq!(find("c/none"), [] as [&str; 0]);
+        assert_eq!(find("*/x.*"), ["a/x.rs", "c/x.txt"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The main process of the environment.
+//!
+//! ```text
+//! settings ─▶ sockets bound ─▶ listener thread ──▶ a thread a connection ──▶ execs, files
+//!                              main thread: reap, forward, wait for a reason to end
+//! end: TERM or INT │ Shutdown │ entrypoint ended │ nobody called for too long   ─▶ stop all, exit
+//! ```
+
+mod entrypoint;
+mod settings;
+mod watch;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::cgroup::Memory;
+use crate::control::{self, Presences};
+use crate::exec::{self, Registry};
+use crate::sys::Event;
+use crate::{cli, failure, lock, sys};
+
+use settings::Settings;
+
+/// How long everything has to end by itself when the environment ends.
+const GRACE: Duration = Duration::from_secs(10);
+/// What we would like the kernel to think of us when memory is short.
+const OOM_SCORE: i32 = -500;
+/// Heap-less threads with short calls; only touched pages count.
+pub const THREAD_STACK: usize = 256 << 10;
+
+/// What all threads share.
+pub struct Init {
+    pub execs: Registry,
+    pub memory: Memory,
+    pub halted: AtomicBool,
+    pub presences: Arc<Presences>,
+    pub secret: Option<String>,
+    /// The kernel tells us which callers are outside.
+    pub is_first: bool,
+    /// The score that steps get back; `None` when ours is the same.
+    pub oom_score: Option<i32>,
+    quit: Quit,
+}
+
+/// The reason to end, and its wake-up.
+struct Quit {
+    code: Mutex<Option<u8>>,
+    event: Event,
+}
+
+impl Init {
+    /// Ends the main thread with this exit code; the first reason counts.
+    pub fn quit(&self, code: u8) {
+        lock(&self.quit.code).get_or_insert(code);
+        self.quit.event.raise();
+    }
+
+    fn new(secret: Option<String>) -> io::Result<Self> {
+        Ok(Self {
+            execs: Registry::default(),
+            memory: Memory::find(),
+            halted: AtomicBool::new(false),
+            presences: Arc::new(Presences::new()),
+            secret,
+            is_first: sys::pid() == 1,
+            oom_score: lower_oom_score(),
+            quit: Quit { code: Mutex::new(None), event: Event::new()? },
+        })
+    }
+}
+
+pub fn main(arguments: &[String]) -> ExitCode {
+    let settings = match Settings::parse(arguments) {
+        Ok(settings) => settings,
+        Err(message) => return cli::complain(cli::USAGE, &format!("navvy-supervisor init: {message}")),
+    };
+    match serve(settings) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => cli::complain(1, &format!("navvy-supervisor init: {}", failure::text(&error))),
+    }
+}
+
+fn serve(settings: Settings) -> io::Result<u8> {
+    sys::limit_heap();
+    sys::fill_standard_descriptors();
+    sys::close_inherited_on_exec();
+    sys::set_umask(0o022);
+    let started_in = std::env::current_dir();
+    std::env::set_current_dir("/")?;
+    let signals = watch::block_signals()?;
+    sys::become_subreaper();
+    let init = Arc::new(Init::new(settings.take_secret()?)?);
+    control::listen(&init, &settings.run_dir, settings.idle_limit)?;
+    let entrypoint = entrypoint::start(&settings, started_in.ok().as_deref(), init.oom_score)?;
+    let code = watch::until_the_end(&init, &signals, entrypoint.as_ref());
+    if !init.is_first {
+        settings.remove_sockets();
+    }
+    Ok(code)
+}
+
+/// Asks the kernel to spare us. What steps must be set back to, if it did.
+fn lower_oom_score() -> Option<i32> {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(PATH).ok()?.trim().parse().ok()?;
+    if before <= OOM_SCORE {
+        return None;
+    }
+    std::fs::write(PATH, OOM_SCORE.to_string()).ok().map(|()| before)
+}
+
+/// Ends everything and then the main thread.
+pub fn shut_down(init: &Init, grace: Duration) {
+    exec::stop_all(init, grace);
+    init.quit(0);
+}
