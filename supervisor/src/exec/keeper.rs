@@ -3,7 +3,7 @@
 //! ```text
 //! supervisor ──fork──▶ keeper ──clone(VM|VFORK)──▶ step: ids, directory, signals, execve
 //!      ▲                 │  subreaper, leads the session, holds nothing but its note pipe
-//!      └───── notes ─────┘  Started | Fault, Exited, end of file when nothing of the step is left
+//!      └───── notes ─────┘  Started, Runs | Fault, Exited, Alone: nothing of the step is left
 //! ```
 //!
 //! The keeper leads the step's session, not the step: a session's leader that opens a terminal would get it as its
@@ -101,7 +101,10 @@ pub struct Fault {
 /// What a keeper tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
+    /// From the step itself, right before its program: whatever becomes of the keeper now, the step may run.
     Started { step: Pid },
+    /// The program runs.
+    Runs,
     Fault { stage: i32, errno: i32 },
     /// The step's own process ended; `alone`: and nothing else of it is left.
     Exited { status: c_int, user_us: u64, system_us: u64, max_rss: u64, alone: bool },
@@ -118,6 +121,7 @@ impl Note {
                 [3, status as u32 as u64, user_us, system_us, max_rss, alone.into()]
             }
             Self::Alone => [4, 0, 0, 0, 0, 0],
+            Self::Runs => [5, 0, 0, 0, 0, 0],
         };
         let mut bytes = [0; NOTE_LENGTH];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
@@ -139,6 +143,7 @@ impl Note {
             2 => Self::Fault { stage: a as i32, errno: b as i32 },
             3 => Self::Exited { status: a as c_int, user_us: b, system_us: c, max_rss: d, alone: e != 0 },
             4 => Self::Alone,
+            5 => Self::Runs,
             _ => return None,
         })
     }
@@ -169,28 +174,33 @@ pub fn start(launch: &Launch, ends: &Ends) -> Result<Kept, Fault> {
     let (reader, writer) = io::pipe().map_err(process)?;
     let stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
     let streams = [ends.stdin.as_raw_fd(), ends.stdout.as_raw_fd(), ends.stderr.as_raw_fd()];
-    let context = Context { launch, streams, stage: AtomicI32::new(0), errno: AtomicI32::new(0) };
+    let context = Context { launch, streams, notes: writer.as_raw_fd(), stage: AtomicI32::new(0), errno: AtomicI32::new(0) };
     let top = stack.as_ptr().wrapping_add(STACK & !15).cast_mut().cast::<c_void>();
-    let notes = writer.as_raw_fd();
     let keeper = sys::fork_child(|| {
         // SAFETY: we are the only thread of a fresh process; the stack and the context outlive it.
-        unsafe { keep(&context, top, notes) }
+        unsafe { keep(&context, top) }
     })
     .map_err(process)?;
     drop(writer);
     let notes = Notes(File::from(OwnedFd::from(reader)));
-    match notes.read() {
-        Some(Note::Started { step }) => Ok(Kept { keeper, step, notes }),
-        Some(Note::Fault { stage, errno }) => {
-            Err(Fault { stage: Stage::from_number(stage), error: io::Error::from_raw_os_error(errno) })
+    let mut started = None;
+    loop {
+        match (notes.read(), started) {
+            (Some(Note::Started { step }), _) => started = Some(step),
+            (Some(Note::Fault { stage, errno }), _) => {
+                return Err(Fault { stage: Stage::from_number(stage), error: io::Error::from_raw_os_error(errno) });
+            }
+            // At the end of the notes: its first act was to kill its keeper.
+            (Some(Note::Runs) | None, Some(step)) => return Ok(Kept { keeper, step, notes }),
+            _ => return Err(process(io::Error::other("its keeper was killed before it could start"))),
         }
-        _ => Err(process(io::Error::other("its keeper was killed before it could start"))),
     }
 }
 
 struct Context<'a> {
     launch: &'a Launch,
     streams: [RawFd; 3],
+    notes: RawFd,
     /// Written by the step, which shares the keeper's memory until execve.
     stage: AtomicI32,
     errno: AtomicI32,
@@ -200,7 +210,8 @@ struct Context<'a> {
 ///
 /// # Safety
 /// Only in a forked, single-threaded child; `top` is the end of a stack that nobody else uses.
-unsafe fn keep(context: &Context<'_>, top: *mut c_void, notes: RawFd) -> u8 {
+unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
+    let notes = context.notes;
     // SAFETY: async-signal-safe calls with integers and live buffers. The step runs on its own stack while this
     // thread is suspended (CLONE_VFORK), so nothing is shared at the same time.
     unsafe {
@@ -220,7 +231,7 @@ unsafe fn keep(context: &Context<'_>, top: *mut c_void, notes: RawFd) -> u8 {
             tell(notes, Note::Fault { stage, errno: context.errno.load(Ordering::Relaxed) });
             return 1;
         }
-        tell(notes, Note::Started { step });
+        tell(notes, Note::Runs);
         close_all_but(notes);
         watch(step, notes);
     }
@@ -300,7 +311,7 @@ extern "C" fn begin(context: *mut c_void) -> c_int {
     // SAFETY: `keep` passes a Context that outlives this process's use of the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     // SAFETY: as `keep`: only async-signal-safe calls.
-    let stage = unsafe { prepare(context) }.unwrap_or_else(|| unsafe { execute(context.launch) });
+    let stage = unsafe { prepare(context) }.unwrap_or_else(|| unsafe { execute(context) });
     context.errno.store(errno(), Ordering::Relaxed);
     context.stage.store(stage as i32, Ordering::Relaxed);
     // SAFETY: ends this process; the keeper goes on.
@@ -389,11 +400,12 @@ unsafe fn block_signals() {
 /// # Safety
 /// As [`prepare`].
 unsafe fn restore_signals() {
-    // SAFETY: zeroed is a valid sigaction with SIG_DFL and an empty mask; unknown numbers are refused harmlessly.
+    // SAFETY: zeroes are SIG_DFL without flags, restorer or mask; numbers that cannot be set are refused harmlessly.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
+        // The kernel's own structure; glibc's call would spare the two signals that it uses itself.
+        let default = [0u64; 4];
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), 8);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -405,7 +417,10 @@ unsafe fn restore_signals() {
 ///
 /// # Safety
 /// As [`prepare`].
-unsafe fn execute(launch: &Launch) -> Stage {
+unsafe fn execute(context: &Context<'_>) -> Stage {
+    let launch = context.launch;
+    // SAFETY: as above.
+    unsafe { tell(context.notes, Note::Started { step: libc::getpid() }) };
     let mut telling = libc::ENOENT;
     for program in &launch.programs {
         // SAFETY: NUL-terminated text and two NULL-terminated arrays of such.
@@ -435,6 +450,7 @@ mod tests {
             Note::Fault { stage: 3, errno: 13 },
             Note::Exited { status: 0x8b, user_us: 1, system_us: 2, max_rss: 3, alone: true },
             Note::Alone,
+            Note::Runs,
         ];
         for note in notes {
             assert_eq!(Note::parse(note.to_bytes()), Some(note));

@@ -17,7 +17,7 @@ mod ring;
 mod stop;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -33,14 +33,15 @@ use crate::{failure, lock, users};
 
 pub use stop::{signal, stop, stop_all};
 
+/// More than can end between a step's start and its record.
+const ORPHANS_KEPT: usize = 64;
+
 /// What is known of one exec.
 pub struct Record {
     id: String,
     state: Mutex<State>,
     /// Notified when nothing of the exec runs any more.
     changed: Condvar,
-    /// Raised for the owner when mail or an orphan's status has come.
-    mail: Event,
 }
 
 #[derive(Default)]
@@ -54,8 +55,8 @@ struct State {
     gone: bool,
     /// And all of its output was read.
     ended: bool,
-    /// The owner's thread has ended: nothing is unacknowledged.
-    retired: bool,
+    /// Raised when mail or an orphan's status has come. Gone with the owner: then nothing is unacknowledged.
+    owner: Option<Arc<Event>>,
     attaches: Vec<Attach>,
     /// The step's status, if its keeper was killed and we had to take it.
     orphan: Option<i32>,
@@ -68,8 +69,9 @@ struct Attach {
 }
 
 impl Record {
-    fn new(id: String) -> std::io::Result<Self> {
-        Ok(Self { id, state: Mutex::default(), changed: Condvar::new(), mail: Event::new()? })
+    fn new(id: String, owner: Arc<Event>) -> Self {
+        let state = State { owner: Some(owner), ..State::default() };
+        Self { id, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn status(&self) -> ExecStatus {
@@ -102,16 +104,18 @@ impl Record {
 #[derive(Default)]
 pub struct Registry {
     records: Mutex<HashMap<String, Arc<Record>>>,
+    /// The latest orphans that ended: a step may kill its keeper and end before it is on record.
+    orphans: Mutex<VecDeque<(Pid, i32)>>,
 }
 
 impl Registry {
     /// Takes an id for ever: no step runs twice.
-    fn claim(&self, id: &str) -> Result<Arc<Record>, Failure> {
+    fn claim(&self, id: &str, owner: Arc<Event>) -> Result<Arc<Record>, Failure> {
         let mut records = lock(&self.records);
         if records.contains_key(id) {
             return Err(Failure::new(FailureKind::Duplicate, format!("exec {id:?} was started before")));
         }
-        let record = Arc::new(Record::new(id.to_owned()).map_err(|error| failure::no_process(&error))?);
+        let record = Arc::new(Record::new(id.to_owned(), owner));
         records.insert(id.to_owned(), Arc::clone(&record));
         Ok(record)
     }
@@ -130,17 +134,25 @@ impl Registry {
         lock(&self.records).values().cloned().collect()
     }
 
+    fn recent_orphan(&self, pid: Pid) -> Option<i32> {
+        lock(&self.orphans).iter().find(|(orphan, _)| *orphan == pid).map(|(_, status)| *status)
+    }
+
     pub fn list(&self) -> Reply {
         Reply::Execs { execs: self.all().iter().map(|record| record.status()).collect() }
     }
 
     /// A process that had lost its parent ended. If it is a step, its keeper was killed.
     pub fn orphan_ended(&self, pid: Pid, status: i32) {
+        let mut orphans = lock(&self.orphans);
+        orphans.truncate(ORPHANS_KEPT - 1);
+        orphans.push_front((pid, status));
+        drop(orphans);
         for record in self.all() {
             let mut state = lock(&record.state);
             if state.step == pid && state.exited.is_none() {
                 state.orphan = Some(status);
-                record.mail.raise();
+                state.owner.iter().for_each(|owner| owner.raise());
             }
         }
     }
@@ -155,15 +167,16 @@ pub fn run(init: &Arc<Init>, exec: &Exec, connection: Connection) {
 }
 
 fn begin(init: &Arc<Init>, exec: &Exec) -> Result<pump::Pump, Failure> {
-    let record = init.execs.claim(&exec.id)?;
-    let started = start(init, exec, &record);
+    let mail = Arc::new(Event::new().map_err(|error| failure::no_process(&error))?);
+    let record = init.execs.claim(&exec.id, Arc::clone(&mail))?;
+    let started = start(init, exec, &record, mail);
     if started.is_err() {
         init.execs.release(&exec.id);
     }
     started
 }
 
-fn start(init: &Arc<Init>, exec: &Exec, record: &Arc<Record>) -> Result<pump::Pump, Failure> {
+fn start(init: &Arc<Init>, exec: &Exec, record: &Arc<Record>, mail: Arc<Event>) -> Result<pump::Pump, Failure> {
     let user = users::look_up(exec.user.as_deref())?;
     let (streams, ends) = streams::Streams::open(exec, &user)?;
     let kills = exec.watch_memory.then(|| init.memory.kills());
@@ -171,7 +184,7 @@ fn start(init: &Arc<Init>, exec: &Exec, record: &Arc<Record>) -> Result<pump::Pu
     let mut state = lock(&record.state);
     (state.keeper, state.step) = (kept.keeper, kept.step);
     drop(state);
-    Ok(pump::Pump::new(Arc::clone(init), Arc::clone(record), streams, kept, kills))
+    Ok(pump::Pump::new(Arc::clone(init), Arc::clone(record), mail, streams, kept, kills))
 }
 
 /// Hands the connection to the exec's owner, or answers from the record when the owner has ended.
@@ -181,10 +194,9 @@ pub fn attach(init: &Arc<Init>, id: &str, offset: u64, connection: Connection) {
         Err(failure) => return connection.answer(&Reply::Failed(failure)),
     };
     let mut state = lock(&record.state);
-    if !state.retired {
+    if let Some(owner) = state.owner.clone() {
         state.attaches.push(Attach { connection, offset });
-        record.mail.raise();
-        return;
+        return owner.raise();
     }
     let (step, output, exited) = (state.step, state.output, state.exited.clone());
     drop(state);

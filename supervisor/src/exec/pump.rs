@@ -27,7 +27,7 @@ use super::streams::{Input, Source, Streams};
 use super::{Attach, Record, exit_of, usage, wrong_offset};
 use crate::control::{Arrival, Connection};
 use crate::init::Init;
-use crate::sys::{self, Pid, PollFd};
+use crate::sys::{self, Event, Pid, PollFd};
 use crate::{lock, proc};
 
 /// More than a pty holds (its flip buffers and its line discipline); what a step has written is within.
@@ -45,6 +45,7 @@ const SEND_BUFFER: usize = 1 << 20;
 pub struct Pump {
     init: Arc<Init>,
     record: Arc<Record>,
+    mail: Arc<Event>,
     keeper: Pid,
     step: Pid,
     notes: Option<Notes>,
@@ -106,6 +107,7 @@ impl Pump {
     pub(super) fn new(
         init: Arc<Init>,
         record: Arc<Record>,
+        mail: Arc<Event>,
         streams: Streams,
         kept: Kept,
         kills_before: Option<Option<u64>>,
@@ -113,6 +115,7 @@ impl Pump {
         Self {
             init,
             record,
+            mail,
             keeper: kept.keeper,
             step: kept.step,
             notes: Some(kept.notes),
@@ -136,9 +139,9 @@ impl Pump {
             self.take_mail(&ready);
             self.take_note(&ready);
             self.read_sources(&ready);
+            self.tick();
             self.advance();
             self.send();
-            self.tick();
         }
     }
 
@@ -150,7 +153,7 @@ impl Pump {
         let notes = self.notes.as_ref().map(|notes| notes.0.as_fd());
         let input = self.streams.input.as_ref().map(|input| input.file.as_fd());
         let mut entries = [
-            sys::poll_entry(Some(self.record.mail.as_fd()), libc::POLLIN, true),
+            sys::poll_entry(Some(self.mail.as_fd()), libc::POLLIN, true),
             sys::poll_entry(notes, libc::POLLIN, true),
             sys::poll_entry(self.link.as_ref().map(|link| link.connection.as_fd()), self.link_events(), true),
             sys::poll_entry(input, libc::POLLOUT, !self.input.bytes.is_empty()),
@@ -200,7 +203,7 @@ impl Pump {
         if ready[MAIL].revents == 0 {
             return;
         }
-        self.record.mail.clear();
+        self.mail.clear();
         let mut state = lock(&self.record.state);
         let (attaches, orphan) = (std::mem::take(&mut state.attaches), state.orphan.take());
         drop(state);
@@ -396,6 +399,9 @@ impl Pump {
     fn keeper_lost(&mut self) {
         self.notes = None;
         self.lost = Some(0);
+        if let Some(status) = self.init.execs.recent_orphan(self.step) {
+            self.step_ended(End { status, usage: Usage::default(), alone: false });
+        }
     }
 
     fn look_for_lost(&mut self, looks: u32) {
@@ -491,8 +497,10 @@ impl Pump {
             return false;
         }
         let mut state = lock(&self.record.state);
-        state.retired = state.attaches.is_empty();
-        state.retired
+        if state.attaches.is_empty() {
+            state.owner = None;
+        }
+        state.owner.is_none()
     }
 }
 

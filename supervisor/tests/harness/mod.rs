@@ -17,6 +17,9 @@ pub const SECRET: &str = "the task's secret";
 /// Nothing here takes long; a test that waits longer has failed.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// Kilobytes; code that is not optimised takes more pages.
+pub const RESIDENT_LIMIT: u64 = if cfg!(debug_assertions) { 8192 } else { 4096 };
+
 pub struct Bench {
     pub run_dir: tempfile::TempDir,
     pub process: Child,
