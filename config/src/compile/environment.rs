@@ -12,8 +12,19 @@ use crate::syntax::{Content, Entry, Literal, Node};
 /// From this many digits on the original writes unquoted integers with an exponent.
 const WARTY_DIGITS: usize = 7;
 
-/// The variables in the order of the config.
+/// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
 pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
+    let variables = container_variables(place, node);
+    for (name, _) in variables.iter().filter(|(name, _)| !is_variable_name(name)) {
+        let message = format!("`{name}` is not a name that a shell can read as a variable");
+        let span = place.context.narrow(node.span, name);
+        place.report(Diagnostic::warning("variable-name", span, message));
+    }
+    variables
+}
+
+/// The same for a container, whose entrypoint may well want `discovery.type`.
+pub(super) fn container_variables(place: Place<'_>, node: &Node) -> Variables {
     let mut variables = Variables::new();
     read(place, node, &mut variables);
     variables
@@ -51,7 +62,6 @@ fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
 fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
     match text.split_once('=') {
         Some((name, value)) => {
-            check_name(place, name.trim(), node);
             extend(out, vec![(name.trim().to_owned(), value.to_owned())]);
         }
         None => {
@@ -63,16 +73,7 @@ fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
 }
 
 fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
-    let key = Node::text(entry.key_span, entry.key.clone());
-    check_name(place, &entry.key, &key);
     Some((entry.key.to_string(), value(place, entry)?))
-}
-
-fn check_name(place: Place<'_>, name: &str, node: &Node) {
-    if !is_variable_name(name) {
-        let message = format!("`{name}` is not a name that every shell can read as a variable");
-        place.report(Diagnostic::warning("variable-name", node.span, message));
-    }
 }
 
 fn value(place: Place<'_>, entry: &Entry) -> Option<String> {

@@ -4,7 +4,7 @@ use navvy_job::pipeline::Selection;
 
 use super::fields::{Fields, Place};
 use crate::diagnostic::Diagnostic;
-use crate::resolve::{PlainFilters, full_match};
+use crate::resolve::PlainFilters;
 use crate::syntax::{Map, Node};
 
 /// The selection of a job by its own filters.
@@ -105,7 +105,7 @@ fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
         warn_of_glob(place, node, pattern);
         return pattern == name;
     };
-    full_match(&regex.replace("\\/", "/"), name).unwrap_or_else(|message| {
+    place.context.full_match(&regex.replace("\\/", "/"), name).unwrap_or_else(|message| {
         place.error("invalid-regex", node.span, message);
         false
     })

@@ -21,5 +21,11 @@ use crate::resolve::{Context, PlainPipeline};
 /// The pipeline. Meaningful only if nothing was reported as an error.
 pub(crate) fn compile(context: &Context<'_>, plain: PlainPipeline) -> Pipeline {
     let workflows = plain.workflows.into_iter().map(|plain| workflow::workflow(context, plain)).collect();
+    for unused in &plain.unused.jobs {
+        let _ = job::job(context, unused);
+    }
+    for unused in &plain.unused.steps {
+        let _ = step::step(context, unused);
+    }
     Pipeline { setup: plain.setup, workflows }
 }

@@ -1,9 +1,10 @@
 //! What every part of the stage shares: the report, the budget, the pipeline's own values.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::expression::full_match;
 use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::input::Inputs;
 use crate::syntax::Node;
@@ -25,6 +26,10 @@ pub(crate) struct Context<'a> {
     report: RefCell<Report>,
     spent: Cell<usize>,
     depth: Cell<usize>,
+    /// Definitions by where they start.
+    used: RefCell<HashSet<usize>>,
+    /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
+    matches: RefCell<HashMap<(String, String), Result<bool, String>>>,
 }
 
 impl<'a> Context<'a> {
@@ -37,11 +42,27 @@ impl<'a> Context<'a> {
             report: RefCell::new(report),
             spent: Cell::new(0),
             depth: Cell::new(0),
+            used: RefCell::default(),
+            matches: RefCell::default(),
         }
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
         self.report.borrow_mut().push(diagnostic);
+    }
+
+    /// Does the regular expression match the whole text? If it does not work, why not.
+    pub fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
+        let mut known = self.matches.borrow_mut();
+        known.entry((pattern.to_owned(), text.to_owned())).or_insert_with(|| full_match(pattern, text)).clone()
+    }
+
+    pub fn mark_used(&self, definition: Span) {
+        self.used.borrow_mut().insert(definition.start);
+    }
+
+    pub fn is_used(&self, definition: Span) -> bool {
+        self.used.borrow().contains(&definition.start)
     }
 
     pub fn has_errors(&self) -> bool {

@@ -50,6 +50,7 @@ pub(crate) struct JobUse<'u, 'a> {
 impl<'a> JobUse<'_, 'a> {
     pub fn resolve(&self) -> PlainKind {
         let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
+        self.caller.context.mark_used(self.definition.span);
         keys::check(self.caller.context, body, &KEYS, "a job");
         let home = self.home();
         let callee = format!("job `{}`", self.definition.name);

@@ -1,6 +1,5 @@
 //! Logic statements: `and`, `or`, `not`, `equal`, `matches`, and what is truthy.
 
-use super::expression::full_match;
 use super::scope::Scope;
 use super::substitute::is_reference;
 use super::template::{self, Segment};
@@ -98,7 +97,7 @@ impl Scope<'_> {
         };
         let (pattern, value) = (self.text(pattern)?, self.text(value)?);
         self.warn_of_anchors(&pattern, entry.key_span);
-        match full_match(&pattern, &value) {
+        match self.context.full_match(&pattern, &value) {
             Ok(matches) => Some(matches),
             Err(message) => self.wrong(entry.key_span, &message),
         }

@@ -5,6 +5,7 @@
 //! out, its conditions decided, its matrix spread. Everything keeps its place and the trail that led there.
 
 mod bind;
+mod check;
 mod context;
 mod executor;
 mod expression;
@@ -25,7 +26,6 @@ mod value;
 mod workflow;
 
 pub(crate) use context::Context;
-pub(crate) use expression::full_match;
 pub(crate) use parameter::is_variable_name;
 pub(crate) use plain::{
     Action, BuiltIn, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow,
@@ -45,7 +45,10 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
     let _ = context.parameters.set(parameters);
     let library = Library::read(context, root, true);
     let scope = Scope::outermost(context, &library);
-    PlainPipeline { setup: setup(root), workflows: workflow::workflows(&scope, root, span) }
+    let workflows = workflow::workflows(&scope, root, span);
+    let mut unused = check::Unused::default();
+    check::library(&scope, &library, &mut unused);
+    PlainPipeline { setup: setup(root), workflows, unused }
 }
 
 fn setup(root: &Map) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::check::Unused;
 use super::trail::Trail;
 use crate::diagnostic::Span;
 use crate::syntax::{Entry, Node};
@@ -10,6 +11,8 @@ use crate::syntax::{Entry, Node};
 pub(crate) struct PlainPipeline {
     pub setup: bool,
     pub workflows: Vec<PlainWorkflow>,
+    /// Checked and then forgotten.
+    pub unused: Unused,
 }
 
 pub(crate) struct PlainWorkflow {

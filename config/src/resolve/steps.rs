@@ -95,6 +95,7 @@ impl<'a> Scope<'a> {
             let message = format!("command `{}` calls itself", definition.name);
             return self.report(Diagnostic::error("recursive-command", span, message));
         }
+        self.context.mark_used(definition.span);
         let Some(arguments) = self.arguments(&definition.name, body) else { return };
         let trail = self.trail.enter("command", &definition.name, definition.span, span);
         let home = Scope::outermost(self.context, library).with_trail(trail);
@@ -148,7 +149,7 @@ impl<'a> Scope<'a> {
         self.report(diagnostic.help("what belongs to the step must be indented further than its name"));
     }
 
-    fn unknown_step(&self, name: &str, span: Span) {
+    pub fn unknown_step(&self, name: &str, span: Span) {
         if let Some((orb, _)) = name.split_once('/')
             && !self.library.orbs.contains_key(orb)
         {

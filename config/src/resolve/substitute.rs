@@ -136,7 +136,8 @@ impl Scope<'_> {
         self.value(name, self.context.narrow(span, raw))
     }
 
-    fn parse(&self, content: &str, raw: &str, at: Span) -> Result<Expression, Fault> {
+    /// Reads what is not a name alone.
+    pub fn parse(&self, content: &str, raw: &str, at: Span) -> Result<Expression, Fault> {
         expression::parse(content).map_err(|problem| {
             let shown = raw.lines().next().unwrap_or(raw);
             let diagnostic = Diagnostic::error("invalid-expression", at, format!("cannot read `{shown}`: {problem}"));

@@ -28,6 +28,20 @@ pub(crate) fn evaluate(expression: &Expression, lookup: &Lookup<'_>) -> Result<V
     }
 }
 
+/// Calls `visit` with every name of the expression, also of parts that need no evaluation.
+pub(crate) fn names(expression: &Expression, visit: &mut dyn FnMut(&str)) {
+    match expression {
+        Expression::Literal(_) | Expression::Regex(_) => {}
+        Expression::Name(name) => visit(name),
+        Expression::Not(inner) => names(inner, visit),
+        Expression::And(operands) | Expression::Or(operands) => operands.iter().for_each(|each| names(each, visit)),
+        Expression::Compare(_, sides) => {
+            names(&sides.0, visit);
+            names(&sides.1, visit);
+        }
+    }
+}
+
 /// The first operand that decides, else the last one.
 fn first(operands: &[Expression], deciding: bool, lookup: &Lookup<'_>) -> Result<Value, Fault> {
     let mut value = Value::Null;

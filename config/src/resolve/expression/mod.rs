@@ -11,5 +11,5 @@ mod evaluate;
 mod lexer;
 mod parser;
 
-pub(crate) use evaluate::{Fault, evaluate, full_match};
+pub(crate) use evaluate::{Fault, evaluate, full_match, names};
 pub(crate) use parser::{Expression, parse};

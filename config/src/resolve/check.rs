@@ -1,0 +1,181 @@
+//! What can be said of definitions without using them.
+//!
+//! Every template of every definition must name something in scope, and every step must exist, also where a condition
+//! does not hold today. What no workflow uses is tried with its defaults, if it has one for every parameter.
+
+use std::rc::Rc;
+
+use super::bind::{Call, entered};
+use super::expression::{self, Expression};
+use super::job::JobUse;
+use super::library::{Definition, Found, Library, Orb, Part, Table};
+use super::plain::{BuiltIn, PlainJob, PlainKind, PlainStep};
+use super::scope::{Bindings, Bound, Scope};
+use super::substitute::is_reference;
+use super::template::{self, Segment};
+use super::trail::Trail;
+use crate::diagnostic::Span;
+use crate::syntax::{Content, Map, Node};
+
+/// What no workflow uses, written out, so that the next stage can check it, too.
+#[derive(Default)]
+pub(crate) struct Unused {
+    pub jobs: Vec<PlainJob>,
+    pub steps: Vec<PlainStep>,
+}
+
+/// Checks all definitions of a library and of the orbs in it.
+pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &mut Unused) {
+    let scope = Scope::outermost(outermost.context, library);
+    let tables: [(Part, &'a Table); 3] = [
+        (Part::Commands, &library.commands),
+        (Part::Executors, &library.executors),
+        (Part::Jobs, &library.jobs),
+    ];
+    for (part, table) in tables {
+        table.values().for_each(|definition| check(&scope, part, definition));
+    }
+    try_unused(&scope, unused);
+    for orb in library.orbs.values() {
+        if let Orb::Inline(inner) = orb {
+            self::library(outermost, inner, unused);
+        }
+    }
+}
+
+fn check(scope: &Scope<'_>, part: Part, definition: &Definition) {
+    let Some(body) = definition.body.as_map() else { return };
+    let trail = Trail::default().enter(part.noun(), &definition.name, definition.span, definition.span);
+    let placeholder = |span| Bound::Plain(Node::null(span));
+    let parameters: Bindings<'_> =
+        definition.parameters.iter().map(|parameter| (parameter.name.clone(), placeholder(parameter.span))).collect();
+    let inside = Scope { parameters: Rc::new(parameters), ..scope.with_trail(trail) };
+    if scope.context.templates {
+        body.entries.iter().filter(|entry| &*entry.key != "parameters").for_each(|entry| inside.names(&entry.value));
+    }
+    if part != Part::Executors
+        && let Some(steps) = body.get("steps")
+    {
+        inside.step_names(steps);
+    }
+}
+
+impl Scope<'_> {
+    /// Looks up every name in the templates below `node`.
+    fn names(&self, node: &Node) {
+        if !self.context.look(node.span) {
+            return;
+        }
+        match &node.content {
+            Content::Scalar(scalar) if template::is_literal(&scalar.text) => {}
+            Content::Scalar(scalar) => match template::parse(&scalar.text) {
+                Ok(segments) => self.segment_names(&segments, node.span),
+                Err(problem) => self.template_problem(&problem, node.span),
+            },
+            Content::List(items) => items.iter().for_each(|item| self.names(item)),
+            Content::Map(map) => map.entries.iter().for_each(|entry| match &*entry.key {
+                "equal" => self.compared_names(&entry.value),
+                _ => self.names(&entry.value),
+            }),
+            Content::Broken => {}
+        }
+    }
+
+    /// What is compared may be a whole executor, whose templates mean what they mean there.
+    fn compared_names(&self, node: &Node) {
+        let items = node.as_list().unwrap_or_default();
+        items.iter().filter(|item| item.as_scalar().is_some()).for_each(|item| self.names(item));
+    }
+
+    fn segment_names(&self, segments: &[Segment<'_>], span: Span) {
+        for segment in segments {
+            match segment {
+                Segment::Literal(_) => {}
+                Segment::Tag { content, raw } => self.tag_names(content, raw, span),
+                Segment::Section { name, raw, inner, .. } => {
+                    let _ = self.lookup(name, self.context.narrow(span, raw));
+                    self.segment_names(inner, span);
+                }
+            }
+        }
+    }
+
+    fn tag_names(&self, content: &str, raw: &str, span: Span) {
+        let at = self.context.narrow(span, raw);
+        if is_reference(content) {
+            let _ = self.lookup(content, at);
+        } else if let Ok(expression) = self.parse(content, raw, at) {
+            self.expression_names(&expression, at);
+        }
+    }
+
+    fn expression_names(&self, expression: &Expression, at: Span) {
+        expression::names(expression, &mut |name| {
+            let _ = self.lookup(name, at);
+        });
+    }
+
+    /// Looks up the name of every step, conditions or not.
+    fn step_names(&self, list: &Node) {
+        for item in list.as_list().unwrap_or_default() {
+            match &item.content {
+                Content::Map(map) => self.step_entry(map),
+                Content::Scalar(scalar) if template::is_literal(&scalar.text) && !item.is_null() => {
+                    self.step_name(&scalar.text, item.span);
+                }
+                Content::List(_) => self.step_names(item),
+                Content::Scalar(_) | Content::Broken => {}
+            }
+        }
+    }
+
+    fn step_entry(&self, map: &Map) {
+        let [entry] = &map.entries[..] else { return };
+        match &*entry.key {
+            "when" | "unless" => {
+                if let Some(steps) = entry.value.as_map().and_then(|map| map.get("steps")) {
+                    self.step_names(steps);
+                }
+            }
+            "steps" => self.step_names(&entry.value),
+            name => self.step_name(name, entry.key_span),
+        }
+    }
+
+    fn step_name(&self, name: &str, span: Span) {
+        let known = BuiltIn::named(name).is_some();
+        if !known && matches!(self.library.find(self.context, Part::Commands, name), Found::Nothing) {
+            self.unknown_step(name, span);
+        }
+    }
+}
+
+fn try_unused<'a>(scope: &Scope<'a>, unused: &mut Unused) {
+    let tried = |definition: &&Definition| {
+        !scope.context.is_used(definition.span) && definition.parameters.iter().all(|p| p.default.is_some())
+    };
+    for definition in scope.library.jobs.values().filter(tried) {
+        if let PlainKind::Build(job) = unused_job(scope, definition) {
+            unused.jobs.push(job);
+        }
+    }
+    for definition in scope.library.commands.values().filter(tried) {
+        unused_command(scope, definition, &mut unused.steps);
+    }
+}
+
+fn unused_job<'a>(scope: &Scope<'a>, definition: &'a Definition) -> PlainKind {
+    let (library, at) = (scope.library, definition.span);
+    JobUse { library, definition, caller: scope, at, arguments: Vec::new(), before: None, after: None }.resolve()
+}
+
+fn unused_command<'a>(scope: &Scope<'a>, definition: &'a Definition, steps: &mut Vec<PlainStep>) {
+    let trail = Trail::default().enter("command", &definition.name, definition.span, definition.span);
+    let home = scope.with_trail(trail);
+    let callee = format!("command `{}`", definition.name);
+    let call = Call { callee, definition, caller: scope, home: &home, at: definition.span };
+    let list = definition.body.as_map().and_then(|body| body.get("steps"));
+    if let (Some(bindings), Some(list)) = (call.bind(&[]), list) {
+        entered(&home, bindings).expand(list, steps);
+    }
+}
