@@ -12,7 +12,7 @@
 //! | [`engine`] | a connection to an engine, and what it says about itself |
 //! | [`plan`] | the container plan (pure) |
 //! | `create` | plan to API requests; the only place that knows both |
-//! | [`image`], [`reference`], [`credentials`] | images: here or pulled, by whose name |
+//! | [`image`], [`reference`], `credentials` | images: here or pulled, by whose name |
 //! | [`network`] | the one bridge that all tasks share |
 //! | [`cgroup`] | the task's parent cgroup, where it can be had |
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
@@ -21,7 +21,7 @@
 
 pub mod cgroup;
 mod create;
-pub mod credentials;
+mod credentials;
 pub mod destroy;
 mod dial;
 pub mod engine;
@@ -38,6 +38,7 @@ pub mod services;
 pub mod supervisor_binary;
 mod upload;
 
+pub use credentials::missing_helpers as missing_credential_helpers;
 pub use engine::{Engine, EngineError, EngineInfo};
 pub use image::{ImageSubstitutions, PullPolicy};
 pub use prepare::{Blame, Died, DockerEnvironment, Prepare, PrepareError, PrepareEvent};

@@ -54,7 +54,7 @@ pub enum Metadata {
 
 impl Engine {
     /// Makes the network unless it is there, and closes it. Asked once for this engine's life.
-    pub(super) async fn network(&self, search_path: &str) -> Result<&NetworkState, NetworkError> {
+    pub async fn network(&self, search_path: &str) -> Result<&NetworkState, NetworkError> {
         self.shared.network.get_or_try_init(|| self.ensure_network(search_path)).await
     }
 

@@ -363,3 +363,6 @@ fn port_notes(services: &[Pair<'_>]) -> Vec<String> {
 pub fn service_title(container: &Container) -> String {
     container.name.clone().unwrap_or_else(|| container.image.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -333,7 +333,12 @@ impl Preparation<'_> {
         let progress = |done, total| {
             (self.events)(PrepareEvent::Progress { what: format!("pulling {}", container.image), done, total });
         };
-        self.engine.image(&container.image, self.request.pull, credentials::none, &progress).await
+        let warn = |message| (self.events)(PrepareEvent::Warning(message));
+        let login = async || {
+            let auth = container.auth.as_ref();
+            credentials::find(&container.image, auth, &self.request.secrets, self.host, warn).await
+        };
+        self.engine.image(&container.image, self.request.pull, login, &progress).await
     }
 
     fn check_architectures(&self, info: &EngineInfo, images: &[LocalImage]) -> Result<(), PlanError> {

@@ -1,0 +1,276 @@
+//! `navvy doctor`: what this machine can do for a run, as data. Each check says what it found and how to mend it;
+//! the command line prints.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::environment::HostPaths;
+use crate::environment::docker::cgroup::{self, Facts};
+use crate::environment::docker::network::{self, Metadata};
+use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
+use crate::environment::endpoint::{Endpoint, EndpointError};
+
+/// Below this, pulls and logs soon fail.
+const SCARCE_SPACE: u64 = 5 << 30;
+/// Below this, nothing works.
+const NO_SPACE: u64 = 200 << 20;
+/// The first runc without CVE-2024-21626, by which an image or a working directory leads out of its container.
+const SAFE_RUNC: [u32; 3] = [1, 1, 12];
+/// The newest API whose every answer has been tried; newer engines speak it, too.
+const OLDEST_COMFORTABLE_API: &str = "1.41";
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Ok,
+    /// Works, with something missing.
+    Warn,
+    /// Nothing runs until it is mended.
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub status: Status,
+    pub found: String,
+    /// What a person can do about it.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, status: Status::Ok, found: found.into(), mend: None }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, status: Status::Warn, found: found.into(), mend: Some(mend.into()) }
+    }
+
+    fn fail(name: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, status: Status::Fail, found: found.into(), mend: Some(mend.into()) }
+    }
+}
+
+/// Looks at everything. Makes the network `navvy` if it is not there, as a run would; changes nothing else.
+pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths) -> Vec<Check> {
+    let mut checks = Vec::new();
+    match connect(endpoint).await {
+        Ok((engine, info)) => {
+            checks.push(Check::ok("docker", format!("{} at {}", info.version, engine.endpoint())));
+            checks.push(api(engine.api_version()));
+            checks.push(runc(info.runc.as_deref()));
+            checks.push(cgroups(&engine, &info));
+            checks.push(closed_network(&engine, host).await);
+            checks.extend(images_space(&engine, &info));
+        }
+        Err(check) => checks.push(check),
+    }
+    checks.push(space("state directory", &host.state, "remove old logs below it, or set XDG_STATE_HOME"));
+    checks.push(supervisor(host));
+    checks.extend(credential_helpers(host));
+    checks
+}
+
+/// The worst of them.
+pub fn worst(checks: &[Check]) -> Status {
+    checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok)
+}
+
+async fn connect(endpoint: Result<Endpoint, EndpointError>) -> Result<(Engine, EngineInfo), Check> {
+    let endpoint =
+        endpoint.map_err(|e| Check::fail("docker", e.to_string(), "set DOCKER_HOST, or mend the docker context"))?;
+    let failed = |error: EngineError| Check::fail("docker", error.to_string(), mend_engine(&error));
+    let engine = Engine::connect(endpoint).await.map_err(failed)?;
+    let info = engine.info().await.map_err(failed)?.clone();
+    Ok((engine, info))
+}
+
+fn mend_engine(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::SocketMissing { .. } | EngineError::Refused { .. } => {
+            "start it: systemctl start docker, or scripts/setup on a bare machine"
+        }
+        EngineError::Denied { .. } => "usermod -aG docker $USER, then log in again",
+        EngineError::TooOld { .. } => "install a newer Docker",
+        EngineError::Tls { .. } => "check DOCKER_CERT_PATH: ca.pem, cert.pem and key.pem are needed",
+        _ => "check DOCKER_HOST, the docker context, and the engine's own log",
+    }
+}
+
+fn api(version: &str) -> Check {
+    let number = |text: &str| text.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    if number(version) >= number(OLDEST_COMFORTABLE_API) {
+        Check::ok("api version", version)
+    } else {
+        Check::warn("api version", version, "install Docker 20.10 or newer")
+    }
+}
+
+fn runc(version: Option<&str>) -> Check {
+    const NAME: &str = "runc";
+    let Some(version) = version.filter(|version| !version.is_empty()) else {
+        return Check::ok(NAME, "the engine does not say which");
+    };
+    let Some(numbers) = runc_numbers(version) else {
+        return Check::ok(NAME, format!("{version} (a commit, or a distribution's own name)"));
+    };
+    if numbers >= SAFE_RUNC {
+        return Check::ok(NAME, version);
+    }
+    Check::warn(
+        NAME,
+        format!("{version}: before 1.1.12 an image can leave its container (CVE-2024-21626)"),
+        "update runc; distributions often mend an old version: see its changelog for that CVE",
+    )
+}
+
+/// `1.1.5`, `v1.1.5-0-gabc`, `1.1.5+ds1-1+deb12u1`.
+fn runc_numbers(version: &str) -> Option<[u32; 3]> {
+    let plain = version.trim_start_matches('v').split(['-', '+', '~']).next()?;
+    let mut parts = plain.split('.').map(str::parse);
+    let mut next = || parts.next()?.ok();
+    Some([next()?, next()?, next()?])
+}
+
+fn cgroups(engine: &Engine, info: &EngineInfo) -> Check {
+    const NAME: &str = "cgroups";
+    let facts = Facts {
+        engine_is_local: engine.endpoint().looks_local(),
+        uid: run_dir::uid(),
+        driver: &info.cgroup_driver,
+        version: &info.cgroup_version,
+    };
+    let found = format!("version {}, driver {}", info.cgroup_version, info.cgroup_driver);
+    match cgroup::check(facts) {
+        Ok(()) => Check::ok(NAME, format!("{found}: a task's containers share its limits")),
+        Err(why) => Check::warn(
+            NAME,
+            format!("{found}: each container gets its task's whole limits ({why})"),
+            "matters only for jobs with service containers; run as root with the cgroupfs driver for exact limits",
+        ),
+    }
+}
+
+async fn closed_network(engine: &Engine, host: &HostPaths) -> Check {
+    const NAME: &str = "network";
+    match engine.network(&host.search_path).await {
+        Ok(state) => match &state.metadata {
+            Metadata::Blocked => Check::ok(NAME, format!("{} is there, metadata addresses blocked", network::NAME)),
+            Metadata::Open { why } => Check::warn(
+                NAME,
+                format!("{} is there, metadata addresses open: {why}", network::NAME),
+                "on a cloud machine: as root, iptables -I DOCKER-USER -i navvy0 -d 169.254.169.254 -j REJECT",
+            ),
+        },
+        Err(error) => Check::fail(NAME, error.to_string(), "docker network rm navvy, then try again"),
+    }
+}
+
+/// The engine's own directory, where it can be seen from here.
+fn images_space(engine: &Engine, info: &EngineInfo) -> Option<Check> {
+    let root = info.root_directory.as_deref().filter(|_| engine.endpoint().looks_local())?;
+    root.exists().then(|| space("docker directory", root, "docker system prune"))
+}
+
+fn space(name: &'static str, path: &Path, mend: &str) -> Check {
+    // A directory that a run would make lies on its parent's disk.
+    let Some(there) = path.ancestors().find(|directory| directory.exists()) else {
+        return Check::warn(name, format!("{} does not exist", path.display()), mend);
+    };
+    match free_space(there) {
+        Err(error) => Check::warn(name, format!("{}: {error}", there.display()), mend),
+        Ok(free) => {
+            let found = format!("{:.1} GiB free at {}", free as f64 / f64::from(1 << 30), path.display());
+            match free {
+                0..NO_SPACE => Check::fail(name, found, mend),
+                NO_SPACE..SCARCE_SPACE => Check::warn(name, found, mend),
+                _ => Check::ok(name, found),
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the standard library does not ask a file system for its free space")]
+fn free_space(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut answer = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends in NUL and lives through the call; the kernel fills the struct, which is read only when
+    // the call says so.
+    let answer = unsafe {
+        if libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        answer.assume_init()
+    };
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
+fn supervisor(host: &HostPaths) -> Check {
+    const NAME: &str = "supervisor";
+    let found = supervisor_binary::find(host.supervisor.as_deref());
+    match found.and_then(|path| supervisor_binary::read_static(&path).map(|bytes| (path, bytes.len()))) {
+        Ok((path, length)) => Check::ok(NAME, format!("static, {} KiB, {}", length >> 10, path.display())),
+        Err(error) => Check::fail(NAME, error.to_string(), "scripts/build"),
+    }
+}
+
+fn credential_helpers(host: &HostPaths) -> Vec<Check> {
+    const NAME: &str = "docker logins";
+    match crate::environment::docker::missing_credential_helpers(host) {
+        Err(words) => vec![Check::warn(NAME, words, "mend or remove the file")],
+        Ok(missing) => missing.into_iter().map(|program| missing_helper(NAME, &program)).collect(),
+    }
+}
+
+fn missing_helper(name: &'static str, program: &str) -> Check {
+    let config: PathBuf = Path::new("~/.docker/config.json").into();
+    Check::warn(
+        name,
+        format!("{program} is not on PATH, and {} asks for it", config.display()),
+        "install it, or remove its line; only private images need it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_runcs_are_told_apart() {
+        assert_eq!(runc(Some("1.1.5+ds1-1+deb12u1")).status, Status::Warn);
+        assert_eq!(runc(Some("v1.1.12-0-g51d5e94")).status, Status::Ok);
+        assert_eq!(runc(Some("1.2.0")).status, Status::Ok);
+        assert_eq!(runc(Some("51d5e946")).status, Status::Ok);
+        assert_eq!(runc(None).status, Status::Ok);
+    }
+
+    #[test]
+    fn space_is_asked_where_a_directory_would_be() {
+        let scratch = tempfile::tempdir().unwrap();
+        let check = space("state", &scratch.path().join("a/b"), "mend");
+        assert!(check.found.contains("GiB free"), "{}", check.found);
+    }
+
+    #[test]
+    fn api_versions_are_compared_as_numbers() {
+        assert_eq!(api("1.41").status, Status::Ok);
+        assert_eq!(api("1.100").status, Status::Ok);
+        assert_eq!(api("1.40").status, Status::Warn);
+    }
+
+    #[tokio::test]
+    async fn without_docker_the_rest_is_still_looked_at() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut host = HostPaths::new(&std::collections::BTreeMap::new(), Some(scratch.path()));
+        host.supervisor = Some(scratch.path().join("none"));
+        let error = EndpointError::NoEndpoint { name: "x".into() };
+        let checks = examine(Err(error), &host).await;
+        let names: Vec<_> = checks.iter().map(|check| check.name).collect();
+        assert_eq!(names, ["docker", "state directory", "supervisor"]);
+        assert_eq!(worst(&checks), Status::Fail);
+    }
+}

@@ -1,0 +1,186 @@
+//! Plans as JSON: what a reviewer of a change here wants to see.
+
+use super::*;
+
+fn machine() -> Machine {
+    Machine {
+        task: "0123456789abcdef".parse().unwrap(),
+        owner: "machine/boot/1/2/3".into(),
+        entry: Entry::Mounts { bin: "/state/bin/d1".into(), run: "/run/navvy/0123456789abcdef".into() },
+        network: "navvy".into(),
+        cgroup_parent: None,
+        size: Size { millicpus: 1500, memory: 1 << 30 },
+        pids: 500,
+        idle_limit_s: 600,
+    }
+}
+
+fn container(image: &str) -> Container {
+    Container { image: image.into(), ..Container::default() }
+}
+
+/// An image as convenience images are: a user of its own and an entrypoint that nobody wants in a primary.
+fn cimg() -> ImageConfig {
+    ImageConfig {
+        env: vec!["PATH=/usr/bin".into()],
+        entrypoint: vec!["/entry".into()],
+        command: vec!["serve".into()],
+        user: "circleci".into(),
+        ..ImageConfig::default()
+    }
+}
+
+fn postgres() -> ImageConfig {
+    ImageConfig {
+        entrypoint: vec!["docker-entrypoint.sh".into()],
+        command: vec!["postgres".into()],
+        exposed_ports: vec!["5432/tcp".into()],
+        volumes: vec!["/var/lib/postgresql/data".into()],
+        ..ImageConfig::default()
+    }
+}
+
+fn planned(containers: &[Container], images: &[ImageConfig]) -> Plan {
+    plan(containers, images, &machine()).unwrap()
+}
+
+fn primary(container: Container, image: ImageConfig) -> ContainerPlan {
+    planned(&[container], &[image]).containers.remove(0)
+}
+
+#[test]
+fn a_plain_job() {
+    insta::assert_json_snapshot!(planned(&[container("cimg/base")], &[cimg()]));
+}
+
+#[test]
+fn steps_of_root_gain_no_new_privileges() {
+    for user in ["", "root", "0", "0:0", "root:wheel"] {
+        let image = ImageConfig { user: user.into(), ..ImageConfig::default() };
+        let planned = planned(&[container("debian")], &[image]);
+        assert!(planned.containers[0].no_new_privileges, "{user:?}");
+        assert_eq!(planned.step_user, None, "{user:?}");
+    }
+    // The config's user wins, either way round; others need their sudo.
+    let root = Container { user: Some("root".into()), ..container("cimg/base") };
+    assert!(primary(root, cimg()).no_new_privileges);
+    let other = Container { user: Some("1000:5".into()), ..container("debian") };
+    assert!(!primary(other, ImageConfig::default()).no_new_privileges);
+}
+
+#[test]
+fn services_share_the_primarys_network() {
+    let named = Container {
+        name: Some("db".into()),
+        environment: vec![("POSTGRES_PASSWORD".into(), "x".into())],
+        ..container("postgres")
+    };
+    insta::assert_json_snapshot!(planned(
+        &[container("cimg/base"), named, container("redis")],
+        &[cimg(), postgres(), cimg()]
+    ));
+}
+
+#[test]
+fn an_entrypoint_is_the_supervisors_child_when_asked_for() {
+    let mut labelled = cimg();
+    labelled.labels.insert("com.circleci.preserve-entrypoint".into(), "true".into());
+    let with_variables = Container { environment: vec![("A".into(), "1".into())], ..container("cimg/base") };
+    insta::assert_json_snapshot!(primary(with_variables.clone(), labelled).entrypoint, @r#"
+    [
+      "/opt/navvy/bin/navvy-supervisor",
+      "init",
+      "--run-dir",
+      "/opt/navvy/run",
+      "--idle-limit",
+      "600",
+      "--user",
+      "circleci",
+      "--",
+      "/entry",
+      "serve"
+    ]
+    "#);
+    // Only then do the config's variables go into the container itself.
+    assert_eq!(primary(with_variables.clone(), cimg()).env, Vec::<String>::new());
+    let asked = Container { entrypoint: Some(vec!["/own".into()]), ..with_variables };
+    assert_eq!(primary(asked, cimg()).env, ["A=1"]);
+}
+
+#[test]
+fn dockers_rules_join_entrypoint_and_command() {
+    let child = |entrypoint: Option<&str>, command: Option<&str>| {
+        let words = |text: Option<&str>| text.map(|text| text.split(' ').map(str::to_owned).collect());
+        let asked = Container { entrypoint: words(entrypoint), command: words(command), ..container("i") };
+        main_process(&asked, &cimg()).join(" ")
+    };
+    assert_eq!(child(None, None), "/entry serve");
+    assert_eq!(child(Some("/own"), None), "/own");
+    assert_eq!(child(None, Some("a b")), "/entry a b");
+    assert_eq!(child(Some("/own"), Some("a b")), "/own a b");
+}
+
+#[test]
+fn a_services_command_and_user_are_the_configs() {
+    let service =
+        Container { command: Some(vec!["-p".into(), "1".into()]), user: Some("postgres".into()), ..container("pg") };
+    let service = planned(&[container("cimg/base"), service], &[cimg(), postgres()]).containers.remove(1);
+    assert_eq!(service.entrypoint, None);
+    assert_eq!(service.command.unwrap(), ["-p", "1"]);
+    assert_eq!(service.user.as_deref(), Some("postgres"));
+    assert!(!service.no_new_privileges);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_uploaded() {
+    let machine = Machine { entry: Entry::Upload, ..machine() };
+    let planned = plan(&[container("cimg/base")], &[cimg()], &machine).unwrap();
+    assert_eq!(planned.containers[0].mounts, []);
+    assert_eq!(planned.containers[0].entrypoint.as_ref().unwrap()[0], SUPERVISOR);
+}
+
+#[test]
+fn a_parent_cgroup_holds_every_container() {
+    let machine = Machine { cgroup_parent: Some("/navvy/task-x".into()), ..machine() };
+    let planned = plan(&[container("a"), container("pg")], &[cimg(), postgres()], &machine).unwrap();
+    assert!(planned.containers.iter().all(|c| c.cgroup_parent.as_deref() == Some("/navvy/task-x")));
+}
+
+#[test]
+fn shared_memory_is_half_and_never_less_than_dockers() {
+    let tiny = Machine { size: Size { millicpus: 1000, memory: 100 << 20 }, ..machine() };
+    assert_eq!(plan(&[container("a")], &[cimg()], &tiny).unwrap().containers[0].shm_size, 64 << 20);
+    assert_eq!(primary(container("a"), cimg()).shm_size, 512 << 20);
+}
+
+fn two_services(first: Container, second: Container) -> Result<Plan, String> {
+    let images = [cimg(), postgres(), postgres()];
+    plan(&[container("cimg/base"), first, second], &images, &machine()).map_err(|e| e.to_string())
+}
+
+fn named(name: &str) -> Container {
+    Container { name: Some(name.into()), ..container("postgres") }
+}
+
+#[test]
+fn two_named_services_on_one_port_are_refused() {
+    insta::assert_snapshot!(two_services(named("a"), named("b")).unwrap_err(), @r#"services "a" and "b" both listen on port 5432/tcp: all containers of a job share one network, so the second would fail to start; give one of them another port by its command or environment"#);
+    // Without names the second one's log shows it, as on the real service.
+    assert_eq!(two_services(named("a"), container("postgres")).unwrap().notes, Vec::<String>::new());
+    // One that is told how to run may well listen elsewhere.
+    let moved = Container { environment: vec![("PGPORT".into(), "5433".into())], ..named("b") };
+    insta::assert_snapshot!(two_services(named("a"), moved).unwrap().notes[0], @"Services a and b may both listen on port 5432/tcp; they share one network");
+}
+
+#[test]
+fn names_are_host_names_and_unique() {
+    assert!(two_services(named("a:1.2.3.4"), container("x")).unwrap_err().contains("is not a host name"));
+    assert!(two_services(named("a"), named("a")).unwrap_err().contains("named twice"));
+}
+
+#[test]
+fn a_service_with_nothing_to_run_is_refused() {
+    let images = [cimg(), ImageConfig::default()];
+    let error = plan(&[container("a"), container("scratch")], &images, &machine()).unwrap_err();
+    assert_eq!(error, PlanError::NothingToRun { image: "scratch".into() });
+}
