@@ -59,8 +59,15 @@ fn config() -> Result<String, std::fmt::Error> {
     writeln!(text, "workflows:\n  all:\n    jobs:")?;
     for job in 0..jobs {
         writeln!(text, "      - job-{job}:\n          matrix: {{parameters: {{size: [small, large]}}}}")?;
-        writeln!(text, "          context: [one, two]\n          filters:\n            branches: {{only: [main, /rel-.*/]}}")?;
-        writeln!(text, "          requires: {}", if job == 0 { "[]".to_owned() } else { format!("[job-{}]", job / 2) })?;
+        writeln!(
+            text,
+            "          context: [one, two]\n          filters:\n            branches: {{only: [main, /rel-.*/]}}"
+        )?;
+        writeln!(
+            text,
+            "          requires: {}",
+            if job == 0 { "[]".to_owned() } else { format!("[job-{}]", job / 2) }
+        )?;
     }
     while text.lines().count() < LINES {
         text.push_str("# the end\n");

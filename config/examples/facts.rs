@@ -109,7 +109,8 @@ fn compare_workflow(path: &str, fact: &Value, workflow: &Workflow, out: &mut Vec
 }
 
 fn compare_job(path: &str, fact: &Value, job: &WorkflowJob, workflow: &Workflow, out: &mut Vec<Fact>) {
-    let mut say = |key: &str, found: Value, unordered| push(out, &format!("{path}.{key}"), &fact[key], found, unordered);
+    let mut say =
+        |key: &str, found: Value, unordered| push(out, &format!("{path}.{key}"), &fact[key], found, unordered);
     say("kept", json!(job.selected.is_selected()), false);
     let kind = match &job.kind {
         WorkflowJobKind::Approval => "approval",

@@ -85,6 +85,7 @@ impl Diagnostic {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
+    errors: usize,
     seen: HashSet<(&'static str, usize, usize, String)>,
 }
 
@@ -93,12 +94,13 @@ impl Report {
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         let Span { start, end, .. } = diagnostic.span;
         if self.seen.insert((diagnostic.code, start, end, diagnostic.message.clone())) {
+            self.errors += usize::from(diagnostic.severity == Severity::Error);
             self.diagnostics.push(diagnostic);
         }
     }
 
-    pub(crate) fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
     }
 
     /// In the order of the file.

@@ -44,7 +44,7 @@ pub struct Outcome {
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let mut report = Report::default();
     let root = syntax::parse(source.text, &mut report);
-    if report.has_errors() {
+    if report.errors() > 0 {
         return Outcome { pipeline: None, diagnostics: report.into_sorted() };
     }
     let Some((map, version)) = top::read(root.as_ref(), &mut report) else {

@@ -1,10 +1,14 @@
 //! The name that an author may have meant.
 
+/// Among more names than this nobody looks for a typo's neighbour.
+const MOST: usize = 2_000;
+
 /// The known name nearest to `name`, if it is near enough to be a typo.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = fold(name);
     known
         .into_iter()
+        .take(MOST)
         .filter(|candidate| *candidate != name)
         .map(|candidate| (strsim::damerau_levenshtein(&plain, &fold(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= tolerance(name.len().max(candidate.len())))

@@ -60,7 +60,8 @@ fn place(out: &mut String, source: &Source<'_>, diagnostic: &Diagnostic, gutter:
 fn excerpt(line: &str, span: Span, text: &str) -> (String, String) {
     let characters: Vec<char> = line.chars().map(visible).collect();
     let before = (span.column - 1).min(characters.len());
-    let length = text.get(span.start..span.end).map_or(1, |covered| covered.lines().next().unwrap_or("").chars().count());
+    let length =
+        text.get(span.start..span.end).map_or(1, |covered| covered.lines().next().unwrap_or("").chars().count());
     let first = before.saturating_sub(WIDEST_EXCERPT / 2);
     let shown: String = characters.iter().skip(first).take(WIDEST_EXCERPT).collect();
     let carets = length.clamp(1, (characters.len() - before).max(1)).min(WIDEST_EXCERPT / 2);

@@ -4,8 +4,20 @@ use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::neighbour::nearest;
 use crate::syntax::{Map, Node};
 
-const KEYS: [&str; 10] =
-    ["version", "setup", "orbs", "commands", "executors", "parameters", "jobs", "job-groups", "workflows", "description"];
+const KEYS: [&str; 10] = [
+    "version",
+    "setup",
+    "orbs",
+    "commands",
+    "executors",
+    "parameters",
+    "jobs",
+    "job-groups",
+    "workflows",
+    "description",
+];
+/// Far more keys than a person writes at the top of a file.
+const MOST: usize = 1_000;
 const ONLY_IN_2_1: [&str; 6] = ["setup", "orbs", "commands", "executors", "parameters", "job-groups"];
 
 /// Versions of the language.
@@ -23,7 +35,8 @@ pub(crate) fn read<'n>(root: Option<&'n Node>, report: &mut Report) -> Option<(&
         return None;
     };
     let Some(map) = root.as_map() else {
-        let message = if root.is_null() { "the config is empty" } else { "a config is a map with `version` and `jobs`" };
+        let message =
+            if root.is_null() { "the config is empty" } else { "a config is a map with `version` and `jobs`" };
         report.push(Diagnostic::error("empty-config", root.span, message));
         return None;
     };
@@ -45,7 +58,9 @@ fn version(map: &Map, span: Span, report: &mut Report) -> Option<Version> {
         other => {
             let shown = other.map_or_else(|| entry.value.describe().to_owned(), |text| format!("`{text}`"));
             let message = format!("{shown} is not a version of the config language");
-            report.push(Diagnostic::error("unknown-version", entry.value.span, message).help("it is 2.1, or 2 for old files"));
+            report.push(
+                Diagnostic::error("unknown-version", entry.value.span, message).help("it is 2.1, or 2 for old files"),
+            );
             None
         }
     }
@@ -53,7 +68,7 @@ fn version(map: &Map, span: Span, report: &mut Report) -> Option<Version> {
 
 /// Any key may hold anchors, so only what looks like a typo is told.
 fn check_keys(map: &Map, version: Version, report: &mut Report) {
-    for entry in &map.entries {
+    for entry in map.entries.iter().take(MOST) {
         let key = &*entry.key;
         if version == Version::Two && ONLY_IN_2_1.contains(&key) {
             let message = format!("`{key}` needs `version: 2.1`");

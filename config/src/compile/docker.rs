@@ -38,7 +38,10 @@ fn container(place: Place<'_>, item: &Node) -> Option<Container> {
         entrypoint: arguments(&fields, "entrypoint"),
         command: arguments(&fields, "command"),
         user: fields.text("user"),
-        environment: fields.get("environment").map(|node| environment::container_variables(place, node)).unwrap_or_default(),
+        environment: fields
+            .get("environment")
+            .map(|node| environment::container_variables(place, node))
+            .unwrap_or_default(),
         auth: auth(&fields),
     })
 }

@@ -105,7 +105,9 @@ fn float(place: Place<'_>, entry: &Entry, value: f64, written: &str) -> String {
 }
 
 fn warn_of_exponent(place: Place<'_>, entry: &Entry, written: &str) {
-    if entry.value.as_scalar().is_some_and(|s| s.plain) && written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS {
+    if entry.value.as_scalar().is_some_and(|s| s.plain)
+        && written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS
+    {
         let message = format!("CircleCI would write `{}` with an exponent; here it stays `{written}`", entry.key);
         let diagnostic = Diagnostic::warning("long-integer", entry.value.span, message);
         place.report(diagnostic.help(format!("quote it to have the same everywhere: `\"{written}\"`")));

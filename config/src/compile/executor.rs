@@ -96,10 +96,7 @@ fn machine(place: Place<'_>, node: &Node) -> Option<Executor> {
     let fields = Fields { place, map, span: node.span, owner: "machine" };
     fields.only(&KEYS);
     let docker_layer_caching = fields.truth("docker_layer_caching").or_else(|| fields.truth("reusable"));
-    Some(Executor::Machine {
-        image: fields.text("image"),
-        docker_layer_caching: docker_layer_caching.unwrap_or(false),
-    })
+    Some(Executor::Machine { image: fields.text("image"), docker_layer_caching: docker_layer_caching.unwrap_or(false) })
 }
 
 /// `machine: true`, or the image alone.

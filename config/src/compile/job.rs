@@ -31,8 +31,8 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
     let text = |key| executor::either(&merged.map, key).and_then(|node| place.text(node, key));
     let (shell, working_directory) = (text("shell"), text("working_directory"));
     let Some(executor) = executor::executor(place, plain, &merged.map) else { return Compiled::Broken };
-    let resource_class = executor::either(&merged.map, "resource_class")
-        .and_then(|node| resource::class(place, node, &executor));
+    let resource_class =
+        executor::either(&merged.map, "resource_class").and_then(|node| resource::class(place, node, &executor));
     Compiled::Job(Box::new(Job {
         executor,
         environment,

@@ -63,7 +63,8 @@ fn unique(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Vec<String> {
         *counts.entry(&job.name).or_default() += 1;
     }
     let alone = |name: &str| counts.get(name) == Some(&1);
-    let mut taken: HashSet<String> = jobs.iter().filter(|job| alone(&job.name)).map(|job| job.name.to_string()).collect();
+    let mut taken: HashSet<String> =
+        jobs.iter().filter(|job| alone(&job.name)).map(|job| job.name.to_string()).collect();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut names = Vec::with_capacity(jobs.len());
     for job in jobs {

@@ -1,9 +1,7 @@
 //! Which resource classes an executor knows.
 
 use navvy_job::compiled::Executor;
-use navvy_job::resource::{
-    docker_class, docker_class_names, is_self_hosted, machine_class, machine_class_names,
-};
+use navvy_job::resource::{docker_class, docker_class_names, is_self_hosted, machine_class, machine_class_names};
 
 use super::fields::Place;
 use crate::diagnostic::Diagnostic;
@@ -47,6 +45,9 @@ const RETIRED_MACOS: [&str; 11] = [
 ];
 const RETIRED_MACHINES: [&str; 2] = ["small", "medium+"];
 
+/// As many names as fit a line.
+const SHOWN: usize = 8;
+
 /// The class as written, if the executor has it. An unknown one is an error.
 pub(super) fn class(place: Place<'_>, node: &Node, executor: &Executor) -> Option<String> {
     let name = place.text(node, "resource_class")?;
@@ -59,11 +60,11 @@ pub(super) fn class(place: Place<'_>, node: &Node, executor: &Executor) -> Optio
         return Some(name);
     }
     let message = format!("there is no resource class `{name}` for executor {}", executor.kind());
-    let known: Vec<&str> = known(executor);
+    let known = known(executor);
     let diagnostic = Diagnostic::error("unknown-resource-class", node.span, message);
     place.report(match nearest(&name, known.iter().copied()) {
         Some(neighbour) => diagnostic.meant(Some(neighbour)),
-        None => diagnostic.help(format!("known are {}", known.join(", "))),
+        None => diagnostic.help(format!("known are {} and more", known[..known.len().min(SHOWN)].join(", "))),
     });
     None
 }

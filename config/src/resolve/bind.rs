@@ -20,6 +20,8 @@ pub(crate) struct Call<'c, 'a> {
     /// The scope of the definition: what the defaults mean.
     pub home: &'c Scope<'a>,
     pub at: Span,
+    /// Keys that may stand beside the arguments, for typos.
+    pub keys: &'static [&'static str],
 }
 
 impl<'a> Call<'_, 'a> {
@@ -46,7 +48,8 @@ impl<'a> Call<'_, 'a> {
         for entry in arguments.iter().filter(|entry| !declared.iter().any(|p| p.name == entry.key)) {
             any = true;
             let message = format!("unexpected argument: {} has no parameter `{}`", self.callee, entry.key);
-            let neighbour = nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name));
+            let neighbour =
+                nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(self.keys.iter().copied()));
             let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
             self.caller.report(diagnostic.meant(neighbour));
         }
@@ -109,11 +112,7 @@ fn steps<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option
 
 fn mismatch(parameter: &Parameter, value: &Node, message: String, scope: &Scope<'_>) {
     let diagnostic = Diagnostic::error("type-mismatch", value.span, message);
-    let unquoted = parameter.kind == Kind::String && value.as_scalar().is_some_and(|scalar| scalar.plain);
-    scope.report(match value.as_text() {
-        Some(text) if unquoted => diagnostic.help(format!("quote it: `\"{text}\"`")),
-        _ => diagnostic,
-    });
+    scope.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
 }
 
 /// The bindings as a scope wants them.

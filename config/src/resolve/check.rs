@@ -10,7 +10,7 @@ use super::expression::{self, Expression};
 use super::job::JobUse;
 use super::library::{Definition, Found, Library, Orb, Part, Table};
 use super::plain::{BuiltIn, PlainJob, PlainKind, PlainStep};
-use super::scope::{Bindings, Bound, Scope};
+use super::scope::{Bindings, Bound, Scope, Site};
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use super::trail::Trail;
@@ -27,11 +27,8 @@ pub(crate) struct Unused {
 /// Checks all definitions of a library and of the orbs in it.
 pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &mut Unused) {
     let scope = Scope::outermost(outermost.context, library);
-    let tables: [(Part, &'a Table); 3] = [
-        (Part::Commands, &library.commands),
-        (Part::Executors, &library.executors),
-        (Part::Jobs, &library.jobs),
-    ];
+    let tables: [(Part, &'a Table); 3] =
+        [(Part::Commands, &library.commands), (Part::Executors, &library.executors), (Part::Jobs, &library.jobs)];
     for (part, table) in tables {
         table.values().for_each(|definition| check(&scope, part, definition));
     }
@@ -93,7 +90,7 @@ impl Scope<'_> {
                 Segment::Literal(_) => {}
                 Segment::Tag { content, raw } => self.tag_names(content, raw, span),
                 Segment::Section { name, raw, inner, .. } => {
-                    let _ = self.lookup(name, self.context.narrow(span, raw));
+                    let _ = self.lookup(name, Site { span, raw });
                     self.segment_names(inner, span);
                 }
             }
@@ -101,15 +98,15 @@ impl Scope<'_> {
     }
 
     fn tag_names(&self, content: &str, raw: &str, span: Span) {
-        let at = self.context.narrow(span, raw);
+        let at = Site { span, raw };
         if is_reference(content) {
             let _ = self.lookup(content, at);
-        } else if let Ok(expression) = self.parse(content, raw, at) {
+        } else if let Ok(expression) = self.parse(content, at) {
             self.expression_names(&expression, at);
         }
     }
 
-    fn expression_names(&self, expression: &Expression, at: Span) {
+    fn expression_names(&self, expression: &Expression, at: Site<'_>) {
         expression::names(expression, &mut |name| {
             let _ = self.lookup(name, at);
         });
@@ -173,7 +170,7 @@ fn unused_command<'a>(scope: &Scope<'a>, definition: &'a Definition, steps: &mut
     let trail = Trail::default().enter("command", &definition.name, definition.span, definition.span);
     let home = scope.with_trail(trail);
     let callee = format!("command `{}`", definition.name);
-    let call = Call { callee, definition, caller: scope, home: &home, at: definition.span };
+    let call = Call { callee, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
     let list = definition.body.as_map().and_then(|body| body.get("steps"));
     if let (Some(bindings), Some(list)) = (call.bind(&[]), list) {
         entered(&home, bindings).expand(list, steps);

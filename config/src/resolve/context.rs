@@ -13,6 +13,8 @@ use crate::syntax::Node;
 /// Twice what the language's limit of 8 MB for a compiled config could need.
 const BUDGET: usize = 16 << 20;
 const NODE: usize = 8;
+/// Nobody reads further, and finding neighbours for more would take its time.
+const HOPELESS: usize = 1_000;
 /// Steps inside `when` inside commands inside ...: far beyond any config, far from the end of the stack.
 const DEEPEST: usize = 128;
 
@@ -66,16 +68,16 @@ impl<'a> Context<'a> {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.report.borrow().has_errors()
+        self.report.borrow().errors() > 0
     }
 
     pub fn into_report(self) -> Report {
         self.report.into_inner()
     }
 
-    /// Pays for looking at a node. `false`: the config is too large, which has been reported.
+    /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
     pub fn look(&self, span: Span) -> bool {
-        self.spend(NODE, span)
+        self.report.borrow().errors() < HOPELESS && self.spend(NODE, span)
     }
 
     pub fn spend(&self, cost: usize, span: Span) -> bool {

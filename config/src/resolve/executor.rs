@@ -61,7 +61,7 @@ impl<'a> ExecutorUse<'a> {
 
     fn enter(&self, definition: &'a Definition, home: &Scope<'a>) -> Option<Vec<Entry>> {
         let callee = format!("executor `{}`", self.name);
-        let call = Call { callee, definition, caller: &self.scope, home, at: self.span };
+        let call = Call { callee, definition, caller: &self.scope, home, at: self.span, keys: &[] };
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
         keys::check(home.context, body, &KEYS, "an executor");
@@ -131,11 +131,6 @@ impl<'a> Scope<'a> {
 
 impl ExecutorUse<'_> {
     fn again(self: &Rc<Self>) -> Self {
-        Self {
-            name: self.name.clone(),
-            span: self.span,
-            arguments: self.arguments.clone(),
-            scope: self.scope.clone(),
-        }
+        Self { name: self.name.clone(), span: self.span, arguments: self.arguments.clone(), scope: self.scope.clone() }
     }
 }

@@ -10,10 +10,11 @@ use super::matrix::{self, Combination};
 use super::plain::{PlainFilters, PlainKind, PlainWorkflowJob};
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys;
 use crate::syntax::{Content, Entry, Map, Node};
 
 /// Keys of an invocation; all others are arguments.
-const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 10] = [
     "requires",
     "name",
     "context",
@@ -83,6 +84,7 @@ fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Optio
 fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> Target<'a> {
     if let Some(entry) = keys.and_then(|keys| keys.entry("type")) {
         if entry.value.as_text().is_some_and(|text| &**text == "approval") {
+            keys.into_iter().for_each(|map| keys::check(scope.context, map, &KEYS, "an approval"));
             return Target::Approval;
         }
         let message = "the only `type` that an invocation can have is `approval`";

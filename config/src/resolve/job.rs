@@ -12,7 +12,7 @@ use crate::keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "type",
     "description",
     "docker",
@@ -31,6 +31,8 @@ const KEYS: [&str; 18] = [
     "retention",
     "plan_name",
     "key",
+    // Known to be wrong here.
+    "max_auto_reruns",
 ];
 
 const TYPES: [&str; 6] = ["build", "approval", "no-op", "release", "lock", "unlock"];
@@ -54,7 +56,8 @@ impl<'a> JobUse<'_, 'a> {
         keys::check(self.caller.context, body, &KEYS, "a job");
         let home = self.home();
         let callee = format!("job `{}`", self.definition.name);
-        let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at };
+        let keys = &super::invocation::KEYS[..];
+        let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at, keys };
         let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
         let inside = entered(&home, bindings);
         match job_type(&inside, body).as_deref() {

@@ -37,7 +37,10 @@ pub(crate) struct Definition {
 pub(crate) enum Orb {
     Inline(Box<Library>),
     /// From the registry or a URL: not here.
-    Missing { reference: Arc<str>, span: Span },
+    Missing {
+        reference: Arc<str>,
+        span: Span,
+    },
 }
 
 /// Which table a name is looked up in.
@@ -52,7 +55,10 @@ pub(crate) enum Part {
 pub(crate) enum Found<'a> {
     Here(&'a Library, &'a Definition),
     /// In an orb that is not here.
-    Missing { orb: &'a str, element: String },
+    Missing {
+        orb: &'a str,
+        element: String,
+    },
     Nothing,
 }
 
@@ -151,11 +157,8 @@ fn definition(context: &Context<'_>, entry: &Entry, part: Part) -> Option<Defini
         context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
-    let parameters = if context.templates {
-        declarations(context, body, &owner, part == Part::Executors)
-    } else {
-        Vec::new()
-    };
+    let parameters =
+        if context.templates { declarations(context, body, &owner, part == Part::Executors) } else { Vec::new() };
     Some(Definition { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone(), parameters })
 }
 

@@ -1,6 +1,6 @@
 //! Logic statements: `and`, `or`, `not`, `equal`, `matches`, and what is truthy.
 
-use super::scope::Scope;
+use super::scope::{Scope, Site};
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use super::value::Value;
@@ -82,7 +82,7 @@ impl Scope<'_> {
             && is_reference(content)
             && self.context.templates
         {
-            return self.value(content, self.context.narrow(node.span, raw)).ok();
+            return self.value(content, Site { span: node.span, raw }).ok();
         }
         let value = self.substitute(node);
         (!value.is_broken()).then(|| Value::of(&value))

@@ -143,9 +143,18 @@ impl Parameter {
         }
     }
 
+    /// What to do about a value that does not fit.
+    pub fn advice(&self, value: &Node) -> Option<String> {
+        let scalar = value.as_scalar().filter(|scalar| scalar.plain && !value.is_null())?;
+        (self.kind == Kind::String).then(|| format!("quote it: `\"{}\"`", scalar.text))
+    }
+
     fn member(&self, value: &Node) -> Result<Node, String> {
         match value.as_scalar() {
-            Some(scalar) if self.members.contains(&scalar.text) => Ok(Node::text(value.span, scalar.text.clone())),
+            // Without members the declaration is what is wrong.
+            Some(scalar) if self.members.is_empty() || self.members.contains(&scalar.text) => {
+                Ok(Node::text(value.span, scalar.text.clone()))
+            }
             Some(scalar) => {
                 let members: Vec<String> = self.members.iter().map(|member| format!("`{member}`")).collect();
                 Err(format!("`{}` is none of the values of enum `{}`: {}", scalar.text, self.name, members.join(", ")))

@@ -116,13 +116,20 @@ fn given(context: &Context<'_>, parameter: &Parameter, text: &str) -> Node {
     checked(context, parameter, &Node::text(parameter.span, text), converted, parameter.span)
 }
 
-fn checked(context: &Context<'_>, parameter: &Parameter, value: &Node, checked: Result<Node, String>, at: Span) -> Node {
+fn checked(
+    context: &Context<'_>,
+    parameter: &Parameter,
+    value: &Node,
+    checked: Result<Node, String>,
+    at: Span,
+) -> Node {
     if value.is_broken() || (value.is_null() && parameter.default.as_ref().is_some_and(|node| !node.is_null())) {
         // A template whose value is not known ahead of a run.
         return value.clone();
     }
     checked.unwrap_or_else(|message| {
-        context.report(Diagnostic::error("type-mismatch", at, message));
+        let diagnostic = Diagnostic::error("type-mismatch", at, message);
+        context.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
         Node::broken(at)
     })
 }

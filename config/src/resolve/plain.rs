@@ -43,7 +43,9 @@ pub(crate) enum PlainKind {
     Build(PlainJob),
     Approval,
     NoOp,
-    Unavailable { what: String },
+    Unavailable {
+        what: String,
+    },
     /// Wrong, and reported as such.
     Broken,
 }
@@ -53,7 +55,10 @@ pub(crate) enum PlainFilters {
     /// `branches` and `tags`.
     Map(Node),
     /// An expression, as written, and what came out.
-    Decided { text: String, holds: bool },
+    Decided {
+        text: String,
+        holds: bool,
+    },
 }
 
 pub(crate) struct PlainJob {
@@ -70,7 +75,9 @@ pub(crate) enum PlainExecutor {
     None,
     Entries(Vec<Entry>),
     /// Of an orb that is not here.
-    Missing { what: String },
+    Missing {
+        what: String,
+    },
     /// Wrong, and reported as such.
     Broken,
 }
@@ -89,7 +96,10 @@ pub(crate) struct PlainStep {
 pub(crate) enum Action {
     BuiltIn(BuiltIn),
     /// Of an orb that is not here.
-    Missing { orb: String, command: String },
+    Missing {
+        orb: String,
+        command: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

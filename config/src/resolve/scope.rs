@@ -16,6 +16,14 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::syntax::Node;
 
+/// The place of a template: the node that holds it, and its text. Where exactly it stands is looked for on an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'s> {
+    pub span: Span,
+    /// Empty: the whole node.
+    pub raw: &'s str,
+}
+
 /// Lexical: a command sees its own parameters, never those of its caller. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Scope<'a> {
@@ -35,7 +43,10 @@ pub(crate) type Bindings<'a> = BTreeMap<Arc<str>, Bound<'a>>;
 pub(crate) enum Bound<'a> {
     Plain(Node),
     /// Already written out in the scope of the caller, which alone knows what its names mean.
-    Steps { written: Node, steps: Rc<Vec<PlainStep>> },
+    Steps {
+        written: Node,
+        steps: Rc<Vec<PlainStep>>,
+    },
     Executor(Rc<ExecutorUse<'a>>),
 }
 
@@ -57,23 +68,27 @@ impl<'a> Scope<'a> {
         self.context.report(diagnostic.trail(self.trail.frames()));
     }
 
-    /// What `name` stands for, as a node. Problems are reported at `span`.
-    pub fn lookup(&self, name: &str, span: Span) -> Result<Node, Fault> {
+    pub fn exact(&self, at: Site<'_>) -> Span {
+        self.context.narrow(at.span, at.raw)
+    }
+
+    /// What `name` stands for, as a node. Problems are reported at the site.
+    pub fn lookup(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
         match self.bound(name) {
             Some(Bound::Plain(node) | Bound::Steps { written: node, .. }) => Ok(node.clone()),
             Some(Bound::Executor(used)) => Ok(Node::text(used.span, used.name.clone())),
-            None => self.lookup_elsewhere(name, span),
+            None => self.lookup_elsewhere(name, at),
         }
     }
 
     /// The same, as a value of a condition.
-    pub fn value(&self, name: &str, span: Span) -> Result<Value, Fault> {
+    pub fn value(&self, name: &str, at: Site<'_>) -> Result<Value, Fault> {
         match self.bound(name) {
             Some(Bound::Executor(used)) => {
                 let definition = used.definition().map(|definition| definition.body.clone());
                 Ok(Value::Executor { name: used.name.clone(), definition })
             }
-            _ => self.lookup(name, span).map(|node| Value::of(&node)),
+            _ => self.lookup(name, at).map(|node| Value::of(&node)),
         }
     }
 
@@ -82,34 +97,35 @@ impl<'a> Scope<'a> {
         self.parameters.get(name.strip_prefix("parameters.")?)
     }
 
-    fn lookup_elsewhere(&self, name: &str, span: Span) -> Result<Node, Fault> {
+    fn lookup_elsewhere(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
         if let Some(parameter) = name.strip_prefix("parameters.") {
-            return self.undeclared(name, parameter, self.parameters.keys(), span);
+            return self.undeclared(name, parameter, self.parameters.keys(), at);
         }
         if let Some(parameter) = name.strip_prefix("pipeline.parameters.") {
-            return self.pipeline_parameter(name, parameter, span);
+            return self.pipeline_parameter(name, parameter, at);
         }
         if let Some(parameter) = name.strip_prefix("matrix.") {
             return match self.matrix.get(parameter) {
                 Some(node) => Ok(node.clone()),
-                None => self.undeclared(name, parameter, self.matrix.keys(), span),
+                None => self.undeclared(name, parameter, self.matrix.keys(), at),
             };
         }
-        let value = name.strip_prefix("pipeline.").and_then(|value| pipeline::value(self.context.inputs, value, span));
-        value.ok_or_else(|| self.unknown(name, span))
+        let value =
+            name.strip_prefix("pipeline.").and_then(|value| pipeline::value(self.context.inputs, value, at.span));
+        value.ok_or_else(|| self.unknown(name, at))
     }
 
-    fn pipeline_parameter(&self, name: &str, parameter: &str, span: Span) -> Result<Node, Fault> {
+    fn pipeline_parameter(&self, name: &str, parameter: &str, at: Site<'_>) -> Result<Node, Fault> {
         let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
         let Some(parameters) = parameters else {
             let message = format!("`{name}` is not in scope here");
             let help = "pipeline parameters cannot stand in orbs or in other pipeline parameters";
-            self.report(Diagnostic::error("undeclared-parameter", span, message).help(help));
+            self.report(Diagnostic::error("undeclared-parameter", self.exact(at), message).help(help));
             return Err(Fault::Reported);
         };
         match parameters.get(parameter) {
             Some(node) => Ok(node.clone()),
-            None => self.undeclared(name, parameter, parameters.keys(), span),
+            None => self.undeclared(name, parameter, parameters.keys(), at),
         }
     }
 
@@ -118,22 +134,24 @@ impl<'a> Scope<'a> {
         name: &str,
         parameter: &str,
         known: impl Iterator<Item = &'n Arc<str>>,
-        span: Span,
+        at: Site<'_>,
     ) -> Result<Node, Fault> {
         let message = format!("argument referenced without declared parameter: `{name}`");
         let neighbour = nearest(parameter, known.map(|name| &**name));
-        self.report(Diagnostic::error("undeclared-parameter", span, message).meant(neighbour));
+        self.report(Diagnostic::error("undeclared-parameter", self.exact(at), message).meant(neighbour));
         Err(Fault::Reported)
     }
 
-    fn unknown(&self, name: &str, span: Span) -> Fault {
+    fn unknown(&self, name: &str, at: Site<'_>) -> Fault {
         let message = format!("`{name}` stands for nothing");
         let full = pipeline::NAMES.iter().map(|name| format!("pipeline.{name}")).collect::<Vec<_>>();
         let neighbour = nearest(name, full.iter().map(String::as_str));
-        let diagnostic = Diagnostic::error("unknown-name", span, message);
+        let diagnostic = Diagnostic::error("unknown-name", self.exact(at), message);
         self.report(match neighbour {
             Some(_) => diagnostic.meant(neighbour),
-            None => diagnostic.help("names start with `parameters.`, `pipeline.` or `matrix.`; plain text needs `\\<<`"),
+            None => {
+                diagnostic.help("names start with `parameters.`, `pipeline.` or `matrix.`; plain text needs `\\<<`")
+            }
         });
         Fault::Reported
     }

@@ -3,7 +3,7 @@
 //! A text that is one tag alone becomes the value itself, with its type; a tag inside of more text becomes text.
 
 use super::expression::{self, Expression, Fault};
-use super::scope::Scope;
+use super::scope::{Scope, Site};
 use super::template::{self, Problem, Segment};
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Span};
@@ -124,34 +124,35 @@ impl Scope<'_> {
 
     /// The value of what stands between `<<` and `>>`.
     fn tag(&self, content: &str, raw: &str, span: Span) -> Result<Node, Fault> {
-        let at = self.context.narrow(span, raw);
+        let at = Site { span, raw };
         if is_reference(content) {
             return self.lookup(content, at);
         }
-        let expression = self.parse(content, raw, at)?;
+        let expression = self.parse(content, at)?;
         self.evaluate(&expression, at).map(|value| node(&value, span))
     }
 
     fn reference_value(&self, name: &str, raw: &str, span: Span) -> Result<Value, Fault> {
-        self.value(name, self.context.narrow(span, raw))
+        self.value(name, Site { span, raw })
     }
 
     /// Reads what is not a name alone.
-    pub fn parse(&self, content: &str, raw: &str, at: Span) -> Result<Expression, Fault> {
+    pub fn parse(&self, content: &str, at: Site<'_>) -> Result<Expression, Fault> {
         expression::parse(content).map_err(|problem| {
-            let shown = raw.lines().next().unwrap_or(raw);
-            let diagnostic = Diagnostic::error("invalid-expression", at, format!("cannot read `{shown}`: {problem}"));
+            let shown = at.raw.lines().next().unwrap_or(at.raw);
+            let diagnostic =
+                Diagnostic::error("invalid-expression", self.exact(at), format!("cannot read `{shown}`: {problem}"));
             self.report(diagnostic.help("text that holds `<<` itself, such as a heredoc, must be written `\\<<`"));
             Fault::Reported
         })
     }
 
     /// The value of an expression; what is wrong with it is reported.
-    pub fn evaluate(&self, expression: &Expression, at: Span) -> Result<Value, Fault> {
+    pub fn evaluate(&self, expression: &Expression, at: Site<'_>) -> Result<Value, Fault> {
         let value = expression::evaluate(expression, &|name| self.value(name, at));
         value.map_err(|fault| {
             if let Fault::Wrong(message) = fault {
-                self.report(Diagnostic::error("invalid-expression", at, message));
+                self.report(Diagnostic::error("invalid-expression", self.exact(at), message));
             }
             Fault::Reported
         })

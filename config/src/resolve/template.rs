@@ -12,8 +12,16 @@
 pub(crate) enum Segment<'t> {
     Literal(&'t str),
     /// `raw` is the tag as written, for pointing at it.
-    Tag { content: &'t str, raw: &'t str },
-    Section { name: &'t str, raw: &'t str, inverted: bool, inner: Vec<Segment<'t>> },
+    Tag {
+        content: &'t str,
+        raw: &'t str,
+    },
+    Section {
+        name: &'t str,
+        raw: &'t str,
+        inverted: bool,
+        inner: Vec<Segment<'t>>,
+    },
 }
 
 /// What is wrong with a text's tags; each holds the text to point at.
@@ -118,12 +126,7 @@ mod tests {
     #[test]
     fn sections_nest() {
         let parsed = parse("<<# a >>x<<^ b >>y<</ b >><</ a >>").unwrap();
-        let inner = Segment::Section {
-            name: "b",
-            raw: "<<^ b >>",
-            inverted: true,
-            inner: vec![Segment::Literal("y")],
-        };
+        let inner = Segment::Section { name: "b", raw: "<<^ b >>", inverted: true, inner: vec![Segment::Literal("y")] };
         let inner = vec![Segment::Literal("x"), inner];
         assert_eq!(parsed, [Segment::Section { name: "a", raw: "<<# a >>", inverted: false, inner }]);
     }

@@ -45,7 +45,6 @@ impl Trail {
         names
     }
 
-
     /// Does the way lead through this element already?
     pub fn passes(&self, kind: &str, defined: Span) -> bool {
         self.links().any(|link| link.kind == kind && link.defined == defined)

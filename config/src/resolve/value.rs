@@ -14,7 +14,10 @@ pub(crate) enum Value {
     /// A list or a map.
     Tree(Node),
     /// An executor parameter: equal to its name and to its definition.
-    Executor { name: Arc<str>, definition: Option<Node> },
+    Executor {
+        name: Arc<str>,
+        definition: Option<Node>,
+    },
 }
 
 impl Value {
@@ -56,11 +59,13 @@ impl Value {
             (Self::Text(a), Self::Text(b)) => a == b,
             (Self::Tree(a), Self::Tree(b)) => same(a, b),
             (Self::Executor { name: a, .. }, Self::Executor { name: b, .. }) => a == b,
-            (Self::Executor { name, definition }, other) | (other, Self::Executor { name, definition }) => match other {
-                Self::Text(text) => text == name,
-                Self::Tree(tree) => definition.as_ref().is_some_and(|definition| same(definition, tree)),
-                _ => false,
-            },
+            (Self::Executor { name, definition }, other) | (other, Self::Executor { name, definition }) => {
+                match other {
+                    Self::Text(text) => text == name,
+                    Self::Tree(tree) => definition.as_ref().is_some_and(|definition| same(definition, tree)),
+                    _ => false,
+                }
+            }
             _ => self.as_number().is_some_and(|a| other.as_number() == Some(a)),
         }
     }

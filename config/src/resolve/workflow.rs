@@ -3,7 +3,7 @@
 use super::expression;
 use super::invocation;
 use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
-use super::scope::Scope;
+use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
@@ -90,7 +90,7 @@ impl Scope<'_> {
 
     fn bare_expression(&self, text: &str, span: Span) -> Option<bool> {
         match expression::parse(text) {
-            Ok(expression) => self.evaluate(&expression, span).ok().map(|value| value.is_truthy()),
+            Ok(expression) => self.evaluate(&expression, Site { span, raw: "" }).ok().map(|value| value.is_truthy()),
             Err(problem) => {
                 let message = format!("cannot read the expression: {problem}");
                 self.report(Diagnostic::error("invalid-expression", span, message));
@@ -104,7 +104,11 @@ impl Scope<'_> {
 fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> {
     let Some((name, build)) = scope.library.jobs.get_key_value("build") else {
         let message = "there are no `workflows`, and no job is named `build`: nothing would run";
-        scope.report(Diagnostic::error("no-workflow", root.entry("jobs").map_or(span, |entry| entry.key_span), message));
+        scope.report(Diagnostic::error(
+            "no-workflow",
+            root.entry("jobs").map_or(span, |entry| entry.key_span),
+            message,
+        ));
         return None;
     };
     let mut jobs = Vec::new();

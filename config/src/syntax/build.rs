@@ -9,6 +9,7 @@ use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
 use super::position::Positions;
 use crate::diagnostic::{Diagnostic, Report, Span};
+use crate::neighbour::nearest;
 
 /// The language's own limit on a compiled config.
 const LARGEST: usize = 8 << 20;
@@ -180,8 +181,21 @@ impl<'a> Builder<'a> {
 
     fn broken(&self, error: &ScanError) -> Diagnostic {
         let span = self.positions.point(&self.shifted.back(*error.marker()));
+        if error.info().ends_with("unknown anchor") {
+            return self.unknown_anchor(span);
+        }
         let message = format!("the file is not valid YAML: {}", error.info());
         Diagnostic::error("yaml-syntax", span, message)
+    }
+
+    fn unknown_anchor(&self, span: Span) -> Diagnostic {
+        let text = self.positions.text;
+        let name = anchor_name(text.get(span.start + 1..).unwrap_or(""));
+        let above = text.get(..span.start).unwrap_or("").match_indices('&');
+        let known: BTreeSet<&str> = above.map(|(at, _)| anchor_name(&text[at + 1..])).collect();
+        let span = Span { end: span.start + 1 + name.len(), ..span };
+        let message = format!("there is no anchor named `{name}` above this place");
+        Diagnostic::error("unknown-anchor", span, message).meant(nearest(name, known.iter().copied()))
     }
 }
 
@@ -202,6 +216,10 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
     Ok(())
+}
+
+fn anchor_name(text: &str) -> &str {
+    text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']' | '{' | '}')).next().unwrap_or("")
 }
 
 fn told(diagnostic: Diagnostic) -> Problem {

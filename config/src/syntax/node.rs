@@ -101,6 +101,7 @@ impl Node {
     /// What the node is, in words for a message.
     pub fn describe(&self) -> &'static str {
         match &self.content {
+            Content::List(items) if items.is_empty() => "an empty list",
             Content::List(_) => "a list",
             Content::Map(_) => "a map",
             Content::Broken => "broken",

@@ -6,7 +6,7 @@ use crate::diagnostic::Span;
 
 /// Byte offsets of a text's characters.
 pub(super) struct Positions<'a> {
-    text: &'a str,
+    pub text: &'a str,
     /// Offset of every character; `None` when the text is ASCII and characters are bytes.
     offsets: Option<Vec<usize>>,
 }

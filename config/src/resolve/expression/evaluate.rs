@@ -97,6 +97,8 @@ fn number(value: &Value) -> Result<f64, Fault> {
 /// Does the pattern match the whole text?
 pub(crate) fn full_match(pattern: &str, text: &str) -> Result<bool, String> {
     let describe = |error: fancy_regex::Error| format!("the regular expression `{pattern}` does not work: {error}");
+    // Alone first: its errors count the characters that the author wrote.
+    fancy_regex::Regex::new(pattern).map_err(describe)?;
     let regex = fancy_regex::Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(describe)?;
     regex.is_match(text).map_err(describe)
 }

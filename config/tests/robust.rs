@@ -1,0 +1,161 @@
+//! No text makes the compiler panic, hang or forget to say what is wrong.
+
+use navvy_config::{Inputs, Source, compile, render};
+use proptest::prelude::*;
+
+const SAMPLE: &str = r#"version: 2.1
+parameters:
+  deploy: {type: boolean, default: false}
+  tag: {type: string, default: "v << pipeline.number >>"}
+base: &base
+  docker:
+    - image: cimg/base:<< parameters.tag >>
+      environment: [A=b, {C: 1}]
+  environment: {X: "<< pipeline.id >>"}
+executors:
+  box: {<<: *base, parameters: {tag: {type: enum, enum: [a, b], default: a}}}
+orbs:
+  inner:
+    commands:
+      say: {parameters: {what: {type: string}}, steps: [{run: "echo << parameters.what >>"}]}
+commands:
+  wrap:
+    parameters:
+      then: {type: steps, default: []}
+      loud: {type: boolean, default: no}
+    steps:
+      - when:
+          condition: {and: [<< parameters.loud >>, {not: {equal: [main, << pipeline.git.branch >>]}}]}
+          steps: << parameters.then >>
+      - steps: << parameters.then >>
+jobs:
+  build: &build
+    parameters: {e: {type: executor, default: box}}
+    executor: << parameters.e >>
+    parallelism: 2
+    steps:
+      - checkout
+      - inner/say: {what: "<<# pipeline.number >>x<</ pipeline.number >>"}
+      - wrap: {then: [{run: {command: "cat \\<<EOF", no_output_timeout: 10m}}], loud: on}
+      - save_cache: {key: k, paths: [a]}
+  test: {<<: *build, resource_class: large}
+workflows:
+  main:
+    when: pipeline.git.branch starts-with "m" or pipeline.parameters.deploy
+    jobs:
+      - build: {matrix: {parameters: {e: [box]}, alias: all}}
+      - test: {requires: [all: [success, failed]], filters: {branches: {only: /m.*/}}}
+      - hold: {type: approval, requires: [test]}
+"#;
+
+/// Words that mean something in one place or another.
+const WORDS: [&str; 24] = [
+    "<<",
+    ">>",
+    "\\<<",
+    "<< parameters.x >>",
+    "*base",
+    "&base ",
+    "<<: *base",
+    "[",
+    "]",
+    "{",
+    "}",
+    ": ",
+    "- ",
+    "\n",
+    "  ",
+    "when",
+    "matrix",
+    "requires",
+    "|",
+    "ä",
+    "\t",
+    "'",
+    "\"",
+    "null",
+];
+
+fn survives(text: &str) -> bool {
+    let source = Source { name: "config.yml", text };
+    let outcome = compile(&source, &Inputs::default());
+    let rendered = render(&source, &outcome.diagnostics);
+    // Nothing is refused without a word, and every place lies in the text.
+    let placed = outcome.diagnostics.iter().all(|told| text.get(told.span.start..told.span.end).is_some());
+    placed && (outcome.pipeline.is_some() || !rendered.is_empty())
+}
+
+#[test]
+fn the_sample_compiles() {
+    let source = Source { name: "config.yml", text: SAMPLE };
+    let outcome = compile(&source, &Inputs::default());
+    assert!(outcome.pipeline.is_some(), "{}", render(&source, &outcome.diagnostics));
+}
+
+#[test]
+fn commands_that_double_each_other_are_bounded() {
+    let mut text = String::from("version: 2.1\ncommands:\n  c0: {steps: [{run: x}]}\n");
+    for level in 1..40 {
+        text += &format!("  c{level}: {{steps: [c{0}, c{0}]}}\n", level - 1);
+    }
+    text += "jobs:\n  build: {docker: [{image: i}], steps: [c39]}\n";
+    assert!(survives(&text));
+}
+
+#[test]
+fn texts_that_double_each_other_are_bounded() {
+    let mut text = String::from(
+        "version: 2.1\ncommands:\n  c0: {parameters: {p: {type: string}}, steps: [{run: << parameters.p >>}]}\n",
+    );
+    for level in 1..60 {
+        text += &format!(
+            "  c{level}: {{parameters: {{p: {{type: string}}}}, steps: [{{c{}: {{p: << parameters.p >>+<< parameters.p >>}}}}]}}\n",
+            level - 1
+        );
+    }
+    text += "jobs:\n  build: {docker: [{image: i}], steps: [{c59: {p: x}}]}\n";
+    assert!(survives(&text));
+}
+
+#[test]
+fn a_matrix_of_millions_is_refused() {
+    let axes: Vec<String> = (0..12).map(|axis| format!("p{axis}: [a, b, c, d, e]")).collect();
+    let text = format!(
+        "version: 2.1\njobs:\n  b: {{docker: [{{image: i}}], steps: [checkout]}}\nworkflows:\n  w:\n    jobs:\n      - b: {{matrix: {{parameters: {{{}}}}}}}\n",
+        axes.join(", ")
+    );
+    assert!(survives(&text));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutations_never_panic(edits in prop::collection::vec((0..SAMPLE.len(), 0_usize..12, 0..WORDS.len()), 1..6)) {
+        let mut text = SAMPLE.to_owned();
+        for (at, cut, word) in edits {
+            let at = text.floor_char_boundary(at.min(text.len()));
+            let end = text.ceil_char_boundary((at + cut).min(text.len()));
+            text.replace_range(at..end, WORDS[word]);
+        }
+        prop_assert!(survives(&text), "{text}");
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC{0,200}") {
+        prop_assert!(survives(&text), "{text}");
+    }
+
+    #[test]
+    fn arbitrary_commands_never_panic(command in "[a-z<>#^/\\\\ .\"]{0,60}") {
+        let text = format!("version: 2.1\njobs:\n  build:\n    docker: [{{image: i}}]\n    steps:\n      - run: |\n          x{command}\n");
+        prop_assert!(survives(&text), "{text}");
+    }
+
+    #[test]
+    fn unclosed_tags_are_always_refused(before in "[a-z ]{0,10}", after in "[a-z ]{0,20}") {
+        let text = format!("version: 2.1\njobs:\n  build:\n    docker: [{{image: i}}]\n    steps:\n      - run: |\n          x{before}<<{after}\n");
+        let outcome = compile(&Source { name: "config.yml", text: &text }, &Inputs::default());
+        prop_assert!(outcome.diagnostics.iter().any(|told| told.code == "unclosed-template"));
+    }
+}
