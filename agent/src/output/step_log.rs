@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 const TIME_GRAIN_NS: u64 = 50_000_000;
 
 /// What a log holds up to some moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogDigest {
     pub bytes: u64,
     /// Hexadecimal.

@@ -37,8 +37,8 @@ pub enum StepSignal {
         exited: Exited,
         digest: LogDigest,
     },
-    /// Following it is over.
-    Over(FollowEnd),
+    /// Following it is over; the digest is of everything it ever wrote.
+    Over { end: FollowEnd, digest: LogDigest },
 }
 
 /// When a step last wrote something.
@@ -93,7 +93,7 @@ impl StepSink {
     pub fn over(mut self, end: FollowEnd) {
         self.send_tail();
         self.log.flush().ok();
-        self.signals.send(StepSignal::Over(end)).ok();
+        self.signals.send(StepSignal::Over { end, digest: self.log.digest() }).ok();
     }
 
     fn show(&mut self, stream: &'static str, bytes: &[u8]) {

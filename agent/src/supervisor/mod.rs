@@ -6,6 +6,8 @@
 
 mod client;
 mod follow;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -1,0 +1,225 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::environment::docker::PullPolicy;
+
+/// Runs CI jobs written in the CircleCI config language on machines that you own.
+#[derive(Debug, Parser)]
+#[command(name = "navvy", version, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the jobs of a config here, in Docker containers.
+    Run(Box<RunArgs>),
+    /// Look at a config without running it.
+    Config(ConfigArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// Which config, and what it is compiled with.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// The config file. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A pipeline parameter. Repeatable.
+    #[arg(short = 'p', long = "param", value_name = "KEY=VALUE")]
+    pub parameters: Vec<String>,
+    /// Act as if this branch was pushed. Without it: the branch that is checked out.
+    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    pub branch: Option<String>,
+    /// Act as if this tag was pushed.
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// Go on without orbs that are not here: their commands are skipped, their jobs are not available.
+    #[arg(long)]
+    pub allow_missing_orbs: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The workflow to run. Without it: every workflow that a push of this branch would start.
+    pub workflow: Option<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Run this job alone. Repeatable.
+    #[arg(long = "job", value_name = "NAME")]
+    pub jobs: Vec<String>,
+    /// With --job: run what it requires, too.
+    #[arg(long, requires = "jobs")]
+    pub with_requires: bool,
+    /// A variable for every job, NAME=VALUE, or NAME to take your own. Repeatable.
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// A context's variables. Without it: ~/.config/navvy/contexts/NAME.env. Repeatable.
+    #[arg(long = "context", value_name = "NAME=FILE")]
+    pub contexts: Vec<String>,
+    /// Run another image in place of FROM, which may hold * and ?. Repeatable, the first that fits wins.
+    #[arg(long = "image", value_name = "FROM=TO")]
+    pub images: Vec<String>,
+    /// Run Linux `machine` jobs in a container of this image.
+    #[arg(long, value_name = "IMAGE")]
+    pub machine_as: Option<String>,
+    /// Let a job count as passed without running it: passed:NAME. Repeatable.
+    #[arg(long, value_name = "passed:NAME")]
+    pub assume: Vec<String>,
+    /// Give an approval: its job's name, or `all`. Repeatable.
+    #[arg(long, value_name = "NAME|all")]
+    pub approve: Vec<String>,
+    /// Run this many tasks side by side at most. Without it: as many as the machine has room for.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub max_parallel: usize,
+    /// Cap every job's `parallelism`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub parallelism: Option<u32>,
+    /// When images are pulled.
+    #[arg(long, value_enum, default_value_t = Pull::Missing)]
+    pub pull: Pull,
+    /// Where `checkout` takes the files from.
+    #[arg(long, value_enum, default_value_t = CheckoutMode::Copy)]
+    pub checkout: CheckoutMode,
+    /// Give steps pipes instead of a terminal.
+    #[arg(long)]
+    pub no_tty: bool,
+    /// End a job after this long.
+    #[arg(long, value_name = "DURATION", default_value = "5h", value_parser = parse_duration)]
+    pub job_limit: Duration,
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+    /// Print the workflows and jobs, and do not run them.
+    #[arg(long, group = "inspect")]
+    pub list: bool,
+    /// Print what would run, step by step, and do not run it.
+    #[arg(long, group = "inspect")]
+    pub dry_run: bool,
+    /// Print the graph of jobs, and do not run them.
+    #[arg(long, value_enum, group = "inspect", num_args = 0..=1, default_missing_value = "text", value_name = "FORMAT")]
+    pub graph: Option<GraphFormat>,
+    /// Print one event a line, as JSON (docs/events.md).
+    #[arg(long, group = "view")]
+    pub json: bool,
+    /// Print prefixed lines, also on a terminal.
+    #[arg(long, group = "view")]
+    pub plain: bool,
+    /// Print the summary alone.
+    #[arg(short, long, group = "view")]
+    pub quiet: bool,
+    /// On a terminal: show all output, not only that of failing steps.
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub verbose: bool,
+    /// Use colours.
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// An image that is here is used without asking anyone.
+    Missing,
+    Always,
+    Never,
+}
+
+impl From<Pull> for PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Missing => Self::Missing,
+            Pull::Always => Self::Always,
+            Pull::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckoutMode {
+    /// A private copy of the working tree as it is now.
+    Copy,
+    /// `git clone`, as the real service does.
+    Git,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    Text,
+    Dot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with a config, all at once.
+    Validate(SourceArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    pub shell: Shell,
+}
+
+/// `90s`, `10m`, `1.5h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let advice = || format!("`{text}` is no duration; write a number with a unit: 90s, 10m, 1.5h");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(advice)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| advice())?;
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(advice()),
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| advice())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert!(parse_duration("90").is_err());
+        assert!(parse_duration("h").is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! `navvy config …`.
+
+use std::io::Write as _;
+
+use navvy_job::exit_code;
+
+use super::CliError;
+use super::args::{ConfigArgs, ConfigCommand, SourceArgs};
+use super::source::{ConfigFile, compile, facts, inputs};
+use crate::checkout::variables::pipeline_values;
+use crate::settings::Settings;
+
+pub fn run(settings: &Settings, arguments: ConfigArgs) -> Result<u8, CliError> {
+    match arguments.command {
+        ConfigCommand::Validate(source) => validate(settings, &source),
+    }
+}
+
+fn validate(_settings: &Settings, arguments: &SourceArgs) -> Result<u8, CliError> {
+    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
+    let file = ConfigFile::find(arguments.file.as_deref(), &here)?;
+    let facts = facts(&file)?;
+    let inputs = inputs(arguments, &facts, pipeline_values(&facts))?;
+    compile(&file, &inputs)?;
+    let line = format!("{}: valid\n", file.name);
+    std::io::stdout().lock().write_all(line.as_bytes()).map_err(|error| CliError::infra(&error))?;
+    Ok(exit_code::PASSED)
+}

@@ -1,0 +1,64 @@
+//! The command line: one file a command. Turns words into values, errors into advice and exit codes.
+
+mod args;
+mod completions;
+mod config;
+mod error;
+mod run;
+mod source;
+mod view;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use clap::Parser as _;
+use navvy_job::exit_code;
+
+use args::{Cli, Command};
+pub use error::CliError;
+
+use crate::settings::Settings;
+
+/// Carries out a command line; returns the process's exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log_to_stderr();
+    let settings = Settings::from_process();
+    let done = match cli.command {
+        Command::Run(arguments) => run::run(&settings, *arguments),
+        Command::Config(arguments) => config::run(&settings, arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// `--help` and `--version` are no errors; anything else is.
+fn usage(error: &clap::Error) -> u8 {
+    let wanted = !error.use_stderr();
+    // Nobody is left to tell when this fails.
+    error.print().ok();
+    if wanted { exit_code::PASSED } else { exit_code::USAGE }
+}
+
+fn report(error: &CliError) {
+    let mut stderr = std::io::stderr().lock();
+    stderr.write_all(error.render().as_bytes()).ok();
+}
+
+/// `NAVVY_LOG=debug` shows what the program itself does.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_env_var("NAVVY_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,63 @@
+//! The end of a run: exit code and summary.
+
+use std::time::Duration;
+
+use navvy_job::exit_code;
+use navvy_job::pipeline::Pipeline;
+
+use super::Session;
+use crate::event::Summary;
+use crate::output::RunDirectory;
+use crate::pipeline::Finished;
+
+/// What counts most comes first: a job's failure tells more than that the run was incomplete.
+fn code(finished: &Finished) -> u8 {
+    match finished {
+        Finished { canceled: true, .. } => exit_code::CANCELED,
+        Finished { failed: true, .. } => exit_code::JOB_FAILED,
+        Finished { infra: true, .. } => exit_code::INFRA,
+        Finished { incomplete: true, .. } => exit_code::INCOMPLETE,
+        _ => exit_code::PASSED,
+    }
+}
+
+pub fn summary(
+    finished: Finished,
+    session: &Session<'_>,
+    pipeline: &Pipeline,
+    directory: &RunDirectory,
+    warnings: Vec<String>,
+    duration: Duration,
+) -> Summary {
+    let mut fidelity = general_notes(session, pipeline, &finished);
+    fidelity.extend(finished.fidelity.iter().cloned());
+    Summary {
+        exit_code: code(&finished),
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        jobs: finished.jobs,
+        logs: directory.path().to_owned(),
+        fidelity,
+        warnings,
+        leftovers: finished.leftovers,
+    }
+}
+
+/// Differences that concern the whole run.
+fn general_notes(session: &Session<'_>, pipeline: &Pipeline, finished: &Finished) -> Vec<String> {
+    let mut notes = Vec::new();
+    if std::env::consts::ARCH != "x86_64" {
+        notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
+    }
+    if pipeline.setup {
+        notes.push("this is a setup config: the pipeline that it would continue with was not run".to_owned());
+    }
+    let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();
+    if skipped > 0 {
+        let plural = if skipped == 1 { "step was" } else { "steps were" };
+        notes.push(format!("{skipped} cache, workspace, artifact or similar {plural} skipped"));
+    }
+    if session.arguments.parallelism.is_some() {
+        notes.push("parallelism was capped by --parallelism".to_owned());
+    }
+    notes
+}

@@ -1,0 +1,75 @@
+//! `--list`, `--graph` and `--dry-run`: what would run, without running it.
+
+use std::fmt::Write as _;
+
+use navvy_job::compiled::{Executor, StepKind};
+use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
+
+use crate::cli::args::{GraphFormat, RunArgs};
+use crate::pipeline::{Chosen, Replacements, localise};
+use crate::ui::style::Palette;
+use crate::ui::{graph, list};
+
+/// What needs no choice of workflows.
+pub fn before_choosing(arguments: &RunArgs, pipeline: &Pipeline, replacements: &Replacements) -> Option<String> {
+    match arguments.graph {
+        Some(GraphFormat::Text) => return Some(graph::text(pipeline)),
+        Some(GraphFormat::Dot) => return Some(graph::dot(pipeline)),
+        None => {}
+    }
+    let missing = |job: &WorkflowJob| match &job.kind {
+        WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).err(),
+        WorkflowJobKind::Unavailable { what } => Some(what.clone()),
+        WorkflowJobKind::Approval | WorkflowJobKind::NoOp => None,
+    };
+    arguments.list.then(|| list::list(pipeline, &missing, Palette::default()))
+}
+
+/// Every job that would run, with its steps.
+pub fn dry_run(chosen: &[Chosen], replacements: &Replacements) -> String {
+    let mut text = String::new();
+    for chosen in chosen {
+        writeln!(text, "workflow {}", chosen.workflow.name).ok();
+        let takes_part = |job: &&WorkflowJob| {
+            job.selected.is_selected() && chosen.only.as_ref().is_none_or(|only| only.contains(&job.name))
+        };
+        for job in chosen.workflow.jobs.iter().filter(takes_part) {
+            dry_job(&mut text, job, replacements);
+        }
+    }
+    text
+}
+
+fn dry_job(text: &mut String, job: &WorkflowJob, replacements: &Replacements) {
+    let requires: Vec<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
+    let after = if requires.is_empty() { String::new() } else { format!(" after {}", requires.join(", ")) };
+    writeln!(text, "  job {}{after}", job.name).ok();
+    match &job.kind {
+        WorkflowJobKind::Approval => writeln!(text, "    waits for approval"),
+        WorkflowJobKind::NoOp => writeln!(text, "    passes at once"),
+        WorkflowJobKind::Unavailable { what } => writeln!(text, "    not available here: {what}"),
+        WorkflowJobKind::Build { job: build } => match localise(&job.name, build, replacements) {
+            Ok(local) => Ok(dry_build(text, &local)),
+            Err(needs) => writeln!(text, "    not available here: needs {needs}"),
+        },
+    }
+    .ok();
+}
+
+fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
+    if let Executor::Docker { containers } = &local.job.executor {
+        let images: Vec<&str> = containers.iter().map(|container| container.image.as_str()).collect();
+        writeln!(text, "    in {} (class {})", images.join(" with "), local.class).ok();
+    }
+    if local.job.parallelism > 1 {
+        writeln!(text, "    {} times side by side", local.job.parallelism).ok();
+    }
+    for (index, step) in local.job.steps.iter().enumerate() {
+        let name = step.name.lines().next().unwrap_or_default();
+        let note = match step.kind {
+            StepKind::Run(_) | StepKind::Checkout(_) => "",
+            _ => "  (skipped: not available yet)",
+        };
+        writeln!(text, "    {:>3}. {}: {name}{note}", index + 1, step.kind.key()).ok();
+    }
+}

@@ -1,0 +1,213 @@
+//! From the words of `navvy run` to a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use navvy_job::compiled::Variables;
+use navvy_job::pipeline::WorkflowJobKind;
+use navvy_job::resource::Size;
+
+use super::Session;
+use crate::checkout::variables::{TaskNumbers, built_in};
+use crate::cli::CliError;
+use crate::cli::args::RunArgs;
+use crate::cli::source::key_value;
+use crate::environment::docker::ImageSubstitutions;
+use crate::output::RunDirectory;
+use crate::pipeline::claims::file_url;
+use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, Wanted, is_name, localise, read_env_file};
+
+pub fn wanted(arguments: &RunArgs) -> Wanted {
+    Wanted {
+        workflow: arguments.workflow.clone(),
+        jobs: arguments.jobs.clone(),
+        with_requires: arguments.with_requires,
+    }
+}
+
+pub fn replacements(arguments: &RunArgs) -> Result<Replacements, CliError> {
+    let images = ImageSubstitutions::parse(&arguments.images)
+        .map_err(|error| CliError::usage(format!("--image: {}", crate::chain::chain(&error))))?;
+    Ok(Replacements { images, machine_as: arguments.machine_as.clone() })
+}
+
+/// Does any job of the plan need Docker?
+pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
+    let takes_part = |chosen: &Chosen, name: &String| chosen.only.as_ref().is_none_or(|only| only.contains(name));
+    chosen.iter().any(|chosen| {
+        chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected() && takes_part(chosen, &job.name)).any(
+            |job| match &job.kind {
+                WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
+                _ => false,
+            },
+        )
+    })
+}
+
+/// Everything the runner needs, and what is worth a warning.
+pub fn build(
+    session: &Session<'_>,
+    chosen: Vec<Chosen>,
+    replacements: Replacements,
+    machine: Size,
+    directory: &RunDirectory,
+) -> Result<(Plan, Vec<String>), CliError> {
+    let arguments = session.arguments;
+    let (contexts, warnings) = contexts(session, &chosen)?;
+    let plan = Plan {
+        builtins: builtins(session, &chosen, directory),
+        workflows: chosen,
+        replacements,
+        approvals: crate::pipeline::Approvals::default(),
+        assume_passed: assumed(arguments)?,
+        node_cap: arguments.parallelism,
+        max_parallel: arguments.max_parallel,
+        machine,
+        job_limit: arguments.job_limit,
+        env_files: env_files(arguments)?,
+        command_line: command_line(session)?,
+        contexts,
+    };
+    Ok((plan, warnings))
+}
+
+/// Contexts that the jobs ask for; a missing one is a warning that names the jobs.
+fn contexts(session: &Session<'_>, chosen: &[Chosen]) -> Result<(Contexts, Vec<String>), CliError> {
+    let given: BTreeMap<String, PathBuf> = session
+        .arguments
+        .contexts
+        .iter()
+        .map(|text| key_value("--context", text).map(|(name, file)| (name, PathBuf::from(file))))
+        .collect::<Result<_, _>>()?;
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for job in chosen.iter().flat_map(|chosen| &chosen.workflow.jobs).filter(|job| job.selected.is_selected()) {
+        for context in &job.contexts {
+            users.entry(context.clone()).or_default().push(job.name.clone());
+        }
+    }
+    let directory = session.settings.contexts.as_deref();
+    let (contexts, missing) = Contexts::load(users.keys().cloned(), &given, directory)
+        .map_err(|error| CliError::config(crate::chain::chain(&error)))?;
+    let place = directory.map(|directory| directory.display().to_string()).unwrap_or_default();
+    let warning = |name: String| {
+        let jobs = users.get(&name).map(|jobs| jobs.join(", ")).unwrap_or_default();
+        format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env")
+    };
+    Ok((contexts, missing.into_iter().map(warning).collect()))
+}
+
+fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
+    let name = |text: &String| {
+        let name = text.strip_prefix("passed:").filter(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or_else(|| CliError::usage(format!("--assume {text}: expected passed:NAME")))
+    };
+    arguments.assume.iter().map(name).collect()
+}
+
+fn env_files(arguments: &RunArgs) -> Result<Variables, CliError> {
+    let mut variables = Vec::new();
+    for path in &arguments.env_file {
+        variables.extend(read_env_file(path).map_err(|error| CliError::config(crate::chain::chain(&error)))?);
+    }
+    Ok(variables)
+}
+
+/// `-e NAME=VALUE`, or `-e NAME` for the caller's own value.
+fn command_line(session: &Session<'_>) -> Result<Variables, CliError> {
+    let variable = |text: &String| {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text.as_str(), session.settings.get(text)),
+        };
+        if !is_name(name) {
+            return Err(CliError::usage(format!("-e {name}: not a variable name; use letters, digits and _")));
+        }
+        let value = value.ok_or_else(|| CliError::usage(format!("-e {name}: you have no variable of this name")))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    session.arguments.env.iter().map(variable).collect()
+}
+
+/// Ids of this run.
+pub struct Identity {
+    pub pipeline: String,
+    random: uuid::Uuid,
+}
+
+impl Identity {
+    pub fn new() -> Self {
+        Self { pipeline: uuid::Uuid::new_v4().to_string(), random: uuid::Uuid::new_v4() }
+    }
+
+    /// For the run directory's name.
+    pub fn random(&self) -> u32 {
+        self.random.as_fields().0
+    }
+}
+
+/// Runs on one machine have no numbers of their own.
+pub const PIPELINE_NUMBER: u64 = 1;
+
+fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &RunDirectory) -> Builtins {
+    let mut facts = session.facts.clone();
+    // The config was compiled for this branch or tag: its jobs see the same.
+    facts.branch = session.inputs.branch.clone();
+    facts.tag = session.inputs.tag.clone();
+    let pipeline_id = session.identity.pipeline.clone();
+    let build_url = file_url(directory.path());
+    let user = session.settings.get("USER").map(str::to_owned);
+    let workflows = WorkflowIds::new(chosen);
+    Arc::new(move |task| {
+        let workflow = &task.job.workflow;
+        let upstream: Vec<String> = task.upstream.iter().map(|job| workflows.job(workflow, job)).collect();
+        let numbers = TaskNumbers {
+            pipeline_id: &pipeline_id,
+            workflow_id: &workflows.workflow(workflow),
+            workspace_id: &workflows.workflow(workflow),
+            job_id: &workflows.job(workflow, &task.job.job),
+            job_name: &task.job.job,
+            build_number: task.build_number,
+            node_index: task.node_index,
+            node_total: task.node_total,
+            working_directory: task.working_directory,
+            upstream_job_ids: &upstream,
+            build_url: &build_url,
+            user: user.as_deref(),
+            internal_task_data: INTERNAL_TASK_DATA,
+        };
+        built_in(&facts, &numbers)
+    })
+}
+
+/// Inside the environment; steps may use it as scratch.
+const INTERNAL_TASK_DATA: &str = "/tmp";
+
+/// An id for each workflow, and for each of its jobs.
+struct WorkflowIds {
+    ids: BTreeMap<String, (String, BTreeMap<String, String>)>,
+}
+
+impl WorkflowIds {
+    fn new(chosen: &[Chosen]) -> Self {
+        let fresh = || uuid::Uuid::new_v4().to_string();
+        let jobs = |chosen: &Chosen| chosen.workflow.jobs.iter().map(|job| (job.name.clone(), fresh())).collect();
+        Self { ids: chosen.iter().map(|it| (it.workflow.name.clone(), (fresh(), jobs(it)))).collect() }
+    }
+
+    fn workflow(&self, name: &str) -> String {
+        self.ids.get(name).map(|(id, _)| id.clone()).unwrap_or_default()
+    }
+
+    fn job(&self, workflow: &str, job: &str) -> String {
+        self.ids.get(workflow).and_then(|(_, jobs)| jobs.get(job)).cloned().unwrap_or_default()
+    }
+}
+
+/// Processors and memory of this machine.
+pub fn this_machine() -> Size {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    Size { millicpus: cpus * 1000, memory: kib.unwrap_or(4_u64 << 20) << 10 }
+}

@@ -1,0 +1,62 @@
+//! Ctrl-C once: end what runs, with grace. Twice: at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::cli::CliError;
+use crate::task::Stop;
+
+/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
+pub struct StopWatch {
+    sender: watch::Sender<Stop>,
+    listener: tokio::task::JoinHandle<()>,
+}
+
+/// Starts listening. Needs a runtime.
+pub fn watch() -> Result<StopWatch, CliError> {
+    let open = |kind| signal(kind).map_err(|error| CliError::infra(&error));
+    let signals =
+        [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
+    let (sender, _) = watch::channel(Stop::No);
+    let listener = tokio::spawn(listen(signals, sender.clone()));
+    Ok(StopWatch { sender, listener })
+}
+
+impl StopWatch {
+    pub fn receiver(&self) -> watch::Receiver<Stop> {
+        self.sender.subscribe()
+    }
+
+    /// Once the run is being stopped, a stuck terminal must not hold it up.
+    pub fn lift_back_pressure(&self, bus: Bus) {
+        let mut stop = self.receiver();
+        tokio::spawn(async move {
+            if stop.wait_for(|stop| *stop != Stop::No).await.is_ok() {
+                bus.close_output();
+            }
+        });
+    }
+
+    /// The run is over.
+    pub fn finish(self) {
+        self.listener.abort();
+    }
+}
+
+async fn listen(mut signals: [Signal; 3], sender: watch::Sender<Stop>) {
+    loop {
+        let [interrupt, terminate, hangup] = &mut signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        sender.send_modify(|stop| {
+            *stop = match *stop {
+                Stop::No => Stop::Gracefully,
+                Stop::Gracefully | Stop::AtOnce => Stop::AtOnce,
+            };
+        });
+    }
+}

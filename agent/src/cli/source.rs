@@ -1,0 +1,152 @@
+//! From the words of the command line to a compiled pipeline.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
+use navvy_job::pipeline::Pipeline;
+
+use super::CliError;
+use super::args::SourceArgs;
+use crate::checkout::GitFacts;
+
+const DEFAULT_FILE: &str = ".circleci/config.yml";
+
+/// A config's text and where it is.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    /// As shown in diagnostics.
+    pub name: String,
+    pub text: String,
+}
+
+impl ConfigFile {
+    /// The named file, or the one of this directory or the nearest above.
+    pub fn find(file: Option<&Path>, directory: &Path) -> Result<Self, CliError> {
+        let path = match file {
+            Some(file) => directory.join(file),
+            None => search(directory)?,
+        };
+        let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
+        let bytes = std::fs::read(&path).map_err(|error| unreadable(&name, &error))?;
+        let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
+        Ok(Self { path, name, text })
+    }
+
+    pub fn source(&self) -> Source<'_> {
+        Source { name: &self.name, text: &self.text }
+    }
+
+    /// Where the project of this config is: the directory that holds `.circleci`, else that of the file.
+    pub fn project(&self) -> PathBuf {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        match parent.file_name() {
+            Some(name) if name == ".circleci" => parent.parent().unwrap_or(Path::new(".")).to_owned(),
+            _ => parent.to_owned(),
+        }
+    }
+}
+
+fn search(directory: &Path) -> Result<PathBuf, CliError> {
+    let mut candidates = directory.ancestors().map(|above| above.join(DEFAULT_FILE));
+    candidates.find(|path| path.exists()).ok_or_else(|| {
+        CliError::config(format!("there is no {DEFAULT_FILE} in {} or above it", directory.display()))
+            .hint("Name a config with `-f FILE`, or start in a project that has one.")
+    })
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> CliError {
+    CliError::config(format!("could not read {name}: {error}"))
+}
+
+fn not_text(name: &str, error: &std::string::FromUtf8Error) -> CliError {
+    let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    CliError::config(format!("{name}:{line}: the file is not UTF-8 text"))
+        .hint("Save it as UTF-8; `iconv -f latin1 -t utf-8` converts the commonest other encoding.")
+}
+
+/// What git knows of the config's project; more of it only where the config asks.
+pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
+    let found = GitFacts::of(&file.project()).map_err(|error| CliError::infra(&error));
+    let mut facts = found?;
+    facts.load_mentioned(&file.text).map_err(|error| CliError::infra(&error))?;
+    Ok(facts)
+}
+
+/// What the config is compiled with.
+pub fn inputs(
+    arguments: &SourceArgs,
+    facts: &GitFacts,
+    values: BTreeMap<String, Value>,
+) -> Result<Inputs, CliError> {
+    let parameters = arguments.parameters.iter().map(|text| key_value("-p", text)).collect::<Result<_, _>>()?;
+    let branch = arguments.branch.clone().or_else(|| facts.branch.clone()).unwrap_or_else(|| "main".to_owned());
+    Ok(Inputs {
+        branch: arguments.tag.is_none().then_some(branch),
+        tag: arguments.tag.clone(),
+        parameters,
+        values,
+        allow_missing_orbs: arguments.allow_missing_orbs,
+    })
+}
+
+/// Splits `KEY=VALUE`.
+pub fn key_value(flag: &str, text: &str) -> Result<(String, String), CliError> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(CliError::usage(format!("{flag} {text}: expected KEY=VALUE"))),
+    }
+}
+
+/// Compiles; prints what there is to say. Errors end the command.
+pub fn compile(file: &ConfigFile, inputs: &Inputs) -> Result<Pipeline, CliError> {
+    let outcome = navvy_config::compile(&file.source(), inputs);
+    let text = navvy_config::render(&file.source(), &outcome.diagnostics);
+    let mut stderr = std::io::stderr().lock();
+    stderr.write_all(text.as_bytes()).ok();
+    match outcome.pipeline {
+        Some(pipeline) => Ok(pipeline),
+        None => Err(CliError::config(format!("{}: {}; nothing was run", file.name, count(&outcome.diagnostics)))),
+    }
+}
+
+/// `2 errors, 1 warning`.
+pub fn count(diagnostics: &[Diagnostic]) -> String {
+    let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+    let plural = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    match warnings {
+        0 => plural(errors, "error"),
+        _ => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_config_above_is_found() {
+        let top = tempfile::tempdir().unwrap();
+        let deep = top.path().join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::create_dir(top.path().join(".circleci")).unwrap();
+        std::fs::write(top.path().join(DEFAULT_FILE), "version: 2.1\n").unwrap();
+        let file = ConfigFile::find(None, &deep).unwrap();
+        assert_eq!(file.text, "version: 2.1\n");
+        assert_eq!(file.project(), top.path());
+    }
+
+    #[test]
+    fn a_missing_or_binary_config_is_named() {
+        let top = tempfile::tempdir().unwrap();
+        let missing = ConfigFile::find(Some(Path::new("no.yml")), top.path()).unwrap_err();
+        assert!(missing.render().contains("could not read no.yml"), "{}", missing.render());
+        std::fs::write(top.path().join("latin.yml"), b"a: 1\nb: \xe9\n").unwrap();
+        let binary = ConfigFile::find(Some(Path::new("latin.yml")), top.path()).unwrap_err();
+        assert!(binary.render().contains("latin.yml:2: the file is not UTF-8"), "{}", binary.render());
+    }
+}

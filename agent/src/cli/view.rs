@@ -1,0 +1,130 @@
+//! The thread at the end of the bus: the run's record and the view.
+//!
+//! Every event but output goes into `events.jsonl`; every event goes to the view. Both may fail (a full disk, a pipe that
+//! nobody reads any more); the run goes on, and what could not be kept is told once.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::bus::Events;
+use crate::event::{Event, Stamped};
+use crate::ui::{Kind, Options, View, ViewError};
+
+/// Ten redraws a second.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The consumer of a run's events.
+pub struct Viewer {
+    thread: JoinHandle<Option<String>>,
+}
+
+impl Viewer {
+    /// Starts the thread; it ends with [`Event::RunEnded`], or when every sender of events is gone.
+    pub fn start(
+        events: Events,
+        kind: Kind,
+        options: Options,
+        writer: Box<dyn Write + Send>,
+        record: PathBuf,
+    ) -> std::io::Result<Self> {
+        let thread = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
+            let view = View::new(kind, &options, writer);
+            Consumer { view, view_broken: false, record: Record::open(record) }.run(&events)
+        })?;
+        Ok(Self { thread })
+    }
+
+    /// Waits until all was shown. Returns what could not be recorded, if anything.
+    pub fn join(self) -> Option<String> {
+        self.thread.join().unwrap_or_else(|_| Some("the view's thread ended unexpectedly".to_owned()))
+    }
+}
+
+struct Consumer {
+    view: View<Box<dyn Write + Send>>,
+    view_broken: bool,
+    record: Record,
+}
+
+impl Consumer {
+    fn run(mut self, events: &Events) -> Option<String> {
+        let mut last_tick = events.now_ms();
+        loop {
+            match events.next(TICK) {
+                Ok(Some(stamped)) => {
+                    self.take(&stamped);
+                    if matches!(stamped.event, Event::RunEnded(_)) {
+                        break;
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => break,
+            }
+            let now = events.now_ms();
+            if now.saturating_sub(last_tick) >= 100 {
+                last_tick = now;
+                let ticked = self.view.tick(now);
+                self.note(ticked);
+            }
+        }
+        let finished = self.view.finish();
+        self.note(finished);
+        self.record.close()
+    }
+
+    fn take(&mut self, stamped: &Stamped) {
+        self.record.write(stamped);
+        if !self.view_broken {
+            let handled = self.view.handle(stamped);
+            self.note(handled);
+        }
+    }
+
+    /// A view that nobody sees any more is left alone; jobs and logs go on.
+    fn note(&mut self, result: Result<(), ViewError>) {
+        if let Err(error) = result
+            && !self.view_broken
+        {
+            self.view_broken = true;
+            tracing::debug!(%error, "The view cannot be shown any more.");
+        }
+    }
+}
+
+/// `events.jsonl`.
+struct Record {
+    file: Option<BufWriter<File>>,
+    trouble: Option<String>,
+}
+
+impl Record {
+    fn open(path: PathBuf) -> Self {
+        match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => Self { file: Some(BufWriter::new(file)), trouble: None },
+            Err(error) => Self { file: None, trouble: Some(format!("{} could not be made: {error}", path.display())) },
+        }
+    }
+
+    fn write(&mut self, stamped: &Stamped) {
+        if matches!(stamped.event, Event::Output { .. } | Event::Progress { .. }) {
+            return;
+        }
+        let Some(file) = &mut self.file else { return };
+        let written = serde_json::to_writer(&mut *file, stamped)
+            .map_err(std::io::Error::from)
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.flush());
+        if let Err(error) = written {
+            self.file = None;
+            self.trouble = Some(format!("events.jsonl is not whole: {error}"));
+        }
+    }
+
+    fn close(self) -> Option<String> {
+        self.trouble
+    }
+}

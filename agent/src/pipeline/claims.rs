@@ -1,0 +1,70 @@
+//! From a job of the graph to the claims of its tasks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use navvy_job::claim::{self, Claim, Limits, ReportTo, TrustScope};
+use navvy_job::compiled::Variables;
+use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
+
+use super::availability::Local;
+
+/// Processes of one task: high enough for any build, low enough for a fork bomb.
+const PIDS: u32 = 8192;
+/// Between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// One task's claim. `builtin` makes its `CIRCLE_*` variables.
+pub fn claim(
+    job_name: &str,
+    local: &Local,
+    size: Size,
+    node: (u32, u32),
+    job_limit: Duration,
+    builtin: Variables,
+) -> Claim {
+    Claim {
+        version: claim::VERSION,
+        task: random_task_id(),
+        job_name: job_name.to_owned(),
+        job: local.job.clone(),
+        node_index: node.0,
+        node_total: node.1,
+        attempt: 1,
+        limits: Limits { job: job_limit, size, grace: GRACE, pids: PIDS },
+        trust: TrustScope::Local,
+        builtin_variables: builtin,
+        report_to: ReportTo::Local,
+    }
+}
+
+/// A fresh task id.
+pub fn random_task_id() -> TaskId {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    let mut half = [0; 8];
+    half.copy_from_slice(&bytes[8..]);
+    TaskId::from_random(half)
+}
+
+/// A local file as a URL, for `CIRCLE_BUILD_URL`.
+pub fn file_url(path: &Path) -> String {
+    let mut url = String::from("file://");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => url.push(char::from(*byte)),
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_urls() {
+        assert_eq!(file_url(Path::new("/a b/ü")), "file:///a%20b/%C3%BC");
+    }
+}

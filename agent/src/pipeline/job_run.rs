@@ -1,0 +1,114 @@
+//! One job of a workflow while its tasks run. Pure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use navvy_job::outcome::{JobStatus, Verdict};
+
+use crate::event::JobEnd;
+use crate::task::TaskResult;
+
+/// Gathers the results of a job's tasks.
+#[derive(Debug, Clone)]
+pub struct JobRun {
+    expected: usize,
+    results: Vec<TaskResult>,
+}
+
+/// What the run's summary needs of an ended job.
+#[derive(Debug, Clone)]
+pub struct JobOutcome {
+    pub status: JobStatus,
+    pub end: JobEnd,
+    pub infra: bool,
+    pub log: Option<PathBuf>,
+    pub skipped_steps: usize,
+    pub warnings: usize,
+    pub leftovers: Vec<String>,
+    pub fidelity: Vec<String>,
+}
+
+impl JobRun {
+    pub fn new(expected: usize) -> Self {
+        Self { expected, results: Vec::new() }
+    }
+
+    /// Takes a task's result; the job's outcome once it was the last.
+    pub fn add(&mut self, result: TaskResult) -> Option<JobOutcome> {
+        self.results.push(result);
+        (self.results.len() == self.expected).then(|| self.outcome())
+    }
+
+    fn outcome(&self) -> JobOutcome {
+        let worst = self.results.iter().max_by_key(|result| severity(&result.verdict));
+        let verdict = worst.map_or(Verdict::Passed, |result| result.verdict.clone());
+        let duration = self.results.iter().map(|result| result.duration).max().unwrap_or(Duration::ZERO);
+        let infra = match &verdict {
+            Verdict::Infra { fault } => Some(fault.clone()),
+            _ => None,
+        };
+        JobOutcome {
+            status: verdict.status(),
+            infra: infra.is_some(),
+            end: JobEnd::Ran {
+                status: verdict.status(),
+                duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                failed_step: failed_step(&verdict),
+                infra,
+            },
+            log: worst.and_then(|result| result.failed_log.clone()),
+            // Nodes have the same steps: what one skipped, all did.
+            skipped_steps: self.results.iter().map(|result| result.skipped_steps).max().unwrap_or(0),
+            warnings: self.results.iter().map(|result| result.warnings).sum(),
+            leftovers: self.results.iter().flat_map(|result| result.leftovers.clone()).collect(),
+            fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
+        }
+    }
+}
+
+fn failed_step(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Failed { name, .. } => Some(name.clone()),
+        Verdict::TimedOut { limit } => Some(format!("time limit of {}", crate::step::texts::go_duration(*limit))),
+        _ => None,
+    }
+}
+
+/// Which verdict of several nodes is the job's.
+fn severity(verdict: &Verdict) -> u8 {
+    match verdict {
+        Verdict::Passed => 0,
+        Verdict::Canceled { .. } => 1,
+        Verdict::Infra { .. } => 2,
+        Verdict::TimedOut { .. } => 3,
+        Verdict::Failed { .. } => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(verdict: Verdict) -> TaskResult {
+        TaskResult {
+            verdict,
+            duration: Duration::from_secs(1),
+            leftovers: vec![],
+            skipped_steps: 1,
+            warnings: 1,
+            failed_log: None,
+            fidelity: vec![],
+        }
+    }
+
+    #[test]
+    fn a_job_ends_with_its_last_node_and_the_worst_verdict_counts() {
+        let mut job = JobRun::new(3);
+        assert!(job.add(result(Verdict::Passed)).is_none());
+        assert!(job.add(result(Verdict::Failed { step: 2, name: "Test".into() })).is_none());
+        let outcome = job.add(result(Verdict::Infra { fault: "x".into() })).unwrap();
+        assert_eq!(outcome.status, JobStatus::Failed);
+        assert!(!outcome.infra);
+        assert_eq!((outcome.skipped_steps, outcome.warnings), (1, 3));
+    }
+}

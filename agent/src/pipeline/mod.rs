@@ -1,0 +1,23 @@
+//! `navvy run`: walks workflows and starts tasks side by side within the machine's room.
+//!
+//! ```text
+//! Graph (navvy_job::workflow) says what is ready
+//!    │ approval ─▶ asked, given, or held      no-op ─▶ passed      not here ─▶ withheld
+//!    ▼ build
+//! queue of tasks (job × node) ──Room──▶ task::run ──result──▶ job's end ──▶ Graph
+//! ```
+//!
+//! One loop owns all of it. Tasks send events themselves; what they return decides the graph.
+
+mod availability;
+pub mod claims;
+mod contexts;
+mod job_run;
+mod room;
+mod runner;
+mod selection;
+
+pub use availability::{Local, Replacements, localise};
+pub use contexts::{Contexts, EnvFileError, is_name, read as read_env_file};
+pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
+pub use selection::{Chosen, SelectionError, Wanted, choose};

@@ -1,0 +1,92 @@
+//! How much of the machine tasks take. Pure.
+//!
+//! Tasks start while the sum of their classes fits; a class larger than the machine is clamped; one task may always
+//! run. `navvy run` keeps no reservation: fleet hosts do.
+
+use navvy_job::resource::Size;
+
+/// The machine and what runs on it.
+#[derive(Debug, Clone)]
+pub struct Room {
+    machine: Size,
+    used: Size,
+    tasks: usize,
+    max_tasks: usize,
+}
+
+impl Room {
+    /// `max_tasks` of 0 means no other limit than the machine.
+    pub fn new(machine: Size, max_tasks: usize) -> Self {
+        Self { machine, used: Size { millicpus: 0, memory: 0 }, tasks: 0, max_tasks }
+    }
+
+    /// What a task of this class gets.
+    pub fn clamp(&self, wanted: Size) -> Size {
+        wanted.clamp_to(self.machine)
+    }
+
+    /// Takes room for a task of (clamped) `size`, if there is some.
+    pub fn enter(&mut self, size: Size) -> bool {
+        let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
+        let fits = self.tasks == 0 || self.used.plus(size).fits(self.machine);
+        if allowed && fits {
+            self.used = self.used.plus(size);
+            self.tasks += 1;
+        }
+        allowed && fits
+    }
+
+    pub fn leave(&mut self, size: Size) {
+        self.used = self.used.minus(size);
+        self.tasks = self.tasks.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tasks_enter_while_they_fit() {
+        let mut room = Room::new(Size::new(4, 8), 0);
+        let medium = Size::new(2, 4);
+        assert!(room.enter(medium));
+        assert!(room.enter(medium));
+        assert!(!room.enter(Size::new(1, 1)));
+        room.leave(medium);
+        assert!(room.enter(Size::new(1, 1)));
+    }
+
+    #[test]
+    fn one_task_may_always_run() {
+        let mut room = Room::new(Size::new(1, 1), 0);
+        let size = room.clamp(Size::new(8, 16));
+        assert_eq!(size, Size::new(1, 1));
+        assert!(room.enter(size));
+        assert!(!room.enter(size));
+    }
+
+    proptest! {
+        #[test]
+        fn the_machine_is_never_overbooked_by_more_than_one_task(
+            wishes in prop::collection::vec((1u64..9, 1u64..17, any::<bool>()), 1..60),
+        ) {
+            let machine = Size::new(4, 8);
+            let mut room = Room::new(machine, 3);
+            let mut inside = Vec::new();
+            for (cpus, gib, leave) in wishes {
+                if leave && let Some(size) = inside.pop() {
+                    room.leave(size);
+                }
+                let size = room.clamp(Size::new(cpus, gib));
+                if room.enter(size) {
+                    inside.push(size);
+                }
+                let sum = inside.iter().fold(Size { millicpus: 0, memory: 0 }, |sum, size| sum.plus(*size));
+                prop_assert!(sum.fits(machine) && inside.len() <= 3);
+            }
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! The loop of `navvy run`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_job::claim::Secrets;
+use navvy_job::compiled::{Executor, Variables};
+use navvy_job::outcome::JobStatus;
+use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
+use navvy_job::resource::Size;
+use navvy_job::workflow::{Graph, Progress};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::availability::{Local, Replacements, localise};
+use super::claims;
+use super::contexts::Contexts;
+use super::job_run::{JobOutcome, JobRun};
+use super::room::Room;
+use super::selection::Chosen;
+use crate::bus::Bus;
+use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
+use crate::output::RunDirectory;
+use crate::task::{self, Stop, TaskResult};
+
+/// Which approvals are given, and by whom the others are asked for.
+#[derive(Debug, Default)]
+pub struct Approvals {
+    pub all: bool,
+    pub given: BTreeSet<String>,
+    /// Answers of a person: `true` gives the oldest approval that was asked for, `false` holds it.
+    pub answers: Option<mpsc::UnboundedReceiver<bool>>,
+}
+
+/// What a run needs to know about one job's task to make its built-in variables.
+#[derive(Debug, Clone)]
+pub struct TaskFacts<'a> {
+    pub job: &'a JobRef,
+    /// Counted from 1 in the order of starting.
+    pub build_number: u64,
+    pub node_index: u32,
+    pub node_total: u32,
+    pub working_directory: &'a str,
+    /// Jobs this one requires.
+    pub upstream: Vec<String>,
+    pub logs: &'a std::path::Path,
+}
+
+/// Makes a task's `CIRCLE_*` variables.
+pub type Builtins = Arc<dyn Fn(&TaskFacts<'_>) -> Variables + Send + Sync>;
+
+/// What is run, and how.
+pub struct Plan {
+    pub workflows: Vec<Chosen>,
+    pub replacements: Replacements,
+    pub approvals: Approvals,
+    /// Jobs that count as passed without being run.
+    pub assume_passed: BTreeSet<String>,
+    /// Cap on `parallelism`.
+    pub node_cap: Option<u32>,
+    /// 0 is no cap but the machine.
+    pub max_parallel: usize,
+    pub machine: Size,
+    pub job_limit: Duration,
+    /// `--env-file`, below the contexts.
+    pub env_files: Variables,
+    /// `-e`, above the contexts.
+    pub command_line: Variables,
+    pub contexts: Contexts,
+    pub builtins: Builtins,
+}
+
+/// A task that waits for room.
+struct Queued {
+    workflow: usize,
+    reference: TaskRef,
+    claim: navvy_job::claim::Claim,
+    secrets: Secrets,
+    class: String,
+    image: Option<String>,
+    steps: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// What came of every job.
+pub struct Finished {
+    pub jobs: Vec<JobSummary>,
+    pub failed: bool,
+    pub infra: bool,
+    pub incomplete: bool,
+    pub canceled: bool,
+    pub leftovers: Vec<String>,
+    pub fidelity: Vec<String>,
+}
+
+/// A run on its way.
+pub struct Runner {
+    plan: Plan,
+    context: Option<task::Context>,
+    bus: Bus,
+    directory: RunDirectory,
+    stop: watch::Receiver<Stop>,
+    graphs: Vec<Graph>,
+    room: Room,
+    queue: VecDeque<Queued>,
+    running: JoinSet<(usize, String, Size, TaskResult)>,
+    jobs: BTreeMap<(usize, String), JobRun>,
+    ends: BTreeMap<(usize, String), JobSummary>,
+    asked: VecDeque<(usize, String)>,
+    build_number: u64,
+    finished: Finished,
+}
+
+impl Runner {
+    /// `context` is what every task gets; `None` when no job of the plan needs an engine.
+    pub fn new(
+        plan: Plan,
+        context: Option<task::Context>,
+        bus: Bus,
+        directory: RunDirectory,
+        stop: watch::Receiver<Stop>,
+    ) -> Self {
+        let graphs = plan.workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())).collect();
+        let room = Room::new(plan.machine, plan.max_parallel);
+        let finished = Finished {
+            jobs: vec![],
+            failed: false,
+            infra: false,
+            incomplete: false,
+            canceled: false,
+            leftovers: vec![],
+            fidelity: plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect(),
+        };
+        Self {
+            plan,
+            context,
+            bus,
+            directory,
+            stop,
+            graphs,
+            room,
+            queue: VecDeque::new(),
+            running: JoinSet::new(),
+            jobs: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            asked: VecDeque::new(),
+            build_number: 0,
+            finished,
+        }
+    }
+
+    /// Every job that takes part, in the order of the file.
+    pub fn job_references(&self) -> Vec<JobRef> {
+        let of = |(index, graph): (usize, &Graph)| {
+            graph.names().iter().map(|name| self.reference(index, name)).collect::<Vec<_>>()
+        };
+        self.graphs.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Runs everything to its end.
+    pub async fn run(mut self) -> Finished {
+        loop {
+            if *self.stop.borrow() == Stop::No {
+                self.start_ready();
+                self.start_queued();
+            } else {
+                self.give_up_queued();
+            }
+            if self.running.is_empty() && (self.asked.is_empty() || self.finished.canceled) {
+                break;
+            }
+            self.wait().await;
+        }
+        self.finish()
+    }
+
+    /// Waits for a task's end, a person's answer, or the wish to stop.
+    async fn wait(&mut self) {
+        let answers = self.plan.approvals.answers.as_mut();
+        tokio::select! {
+            Some(done) = self.running.join_next() => match done {
+                Ok((workflow, job, size, result)) => self.task_ended(workflow, &job, size, result),
+                Err(error) => {
+                    tracing::error!(%error, "A task ended without a result.");
+                    self.finished.infra = true;
+                }
+            },
+            answer = next_answer(answers), if !self.asked.is_empty() => self.answered(answer),
+            changed = self.stop.changed() => {
+                if changed.is_ok() {
+                    self.finished.canceled = true;
+                }
+            }
+        }
+    }
+
+    fn start_ready(&mut self) {
+        // Starting one job (a no-op, say) may make others ready: go on until nothing more is.
+        loop {
+            let ready: Vec<(usize, String)> = self
+                .graphs
+                .iter()
+                .enumerate()
+                .flat_map(|(index, graph)| graph.ready().into_iter().map(move |name| (index, name.to_owned())))
+                .collect();
+            if ready.is_empty() {
+                return;
+            }
+            for (workflow, name) in ready {
+                self.start_job(workflow, &name);
+            }
+        }
+    }
+
+    fn start_job(&mut self, workflow: usize, name: &str) {
+        let found = self.plan.workflows[workflow].workflow.jobs.iter().find(|job| job.name == name).cloned();
+        let Some(job) = found else { return };
+        self.graphs[workflow].start(name);
+        if self.plan.assume_passed.contains(name) {
+            return self.pass(workflow, name, "assumed by --assume");
+        }
+        match &job.kind {
+            WorkflowJobKind::NoOp => self.pass(workflow, name, "a no-op"),
+            WorkflowJobKind::Approval => self.approval(workflow, name),
+            WorkflowJobKind::Unavailable { what } => self.not_available(workflow, name, what.clone()),
+            WorkflowJobKind::Build { job: build } => match localise(name, build, &self.plan.replacements) {
+                Ok(local) => self.queue_tasks(workflow, &job, &local),
+                Err(needs) => self.not_available(workflow, name, needs),
+            },
+        }
+    }
+
+    fn queue_tasks(&mut self, workflow: usize, job: &WorkflowJob, local: &Local) {
+        let size = self.room.clamp(local.size);
+        let mut notes = local.fidelity.clone();
+        if size != local.size {
+            let (class, given) = (&local.class, describe(size));
+            notes.push(format!("{}: class {class} ({}) was clamped to this machine: {given}", job.name, describe(local.size)));
+        }
+        for note in &notes {
+            self.note(note.clone());
+        }
+        let total = self.plan.node_cap.map_or(local.job.parallelism, |cap| local.job.parallelism.min(cap.max(1)));
+        if total != local.job.parallelism {
+            self.note(format!("{}: parallelism {} was capped to {total}", job.name, local.job.parallelism));
+        }
+        for node_index in 0..total {
+            let queued = self.queued(workflow, job, local, size, (node_index, total), &notes);
+            self.queue.push_back(queued);
+        }
+        self.jobs.insert((workflow, job.name.clone()), JobRun::new(total as usize));
+    }
+
+    fn queued(
+        &mut self,
+        workflow: usize,
+        job: &WorkflowJob,
+        local: &Local,
+        size: Size,
+        node: (u32, u32),
+        notes: &[String],
+    ) -> Queued {
+        self.build_number += 1;
+        let reference = self.reference(workflow, &job.name);
+        let facts = TaskFacts {
+            job: &reference,
+            build_number: self.build_number,
+            node_index: node.0,
+            node_total: node.1,
+            working_directory: &local.job.working_directory,
+            upstream: job.requires.iter().map(|requirement| requirement.job.clone()).collect(),
+            logs: self.directory.path(),
+        };
+        let builtin = (self.plan.builtins)(&facts);
+        let claim = claims::claim(&job.name, local, size, node, self.plan.job_limit, builtin);
+        let secrets = [&self.plan.env_files, &self.plan.contexts.variables(&job.contexts), &self.plan.command_line]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        Queued {
+            workflow,
+            reference: TaskRef { task: claim.task.clone(), job: reference, node_index: node.0, node_total: node.1 },
+            image: first_image(&local.job.executor),
+            steps: local.job.steps.iter().map(|step| step.name.clone()).collect(),
+            claim,
+            secrets: Secrets::new(secrets),
+            class: local.class.clone(),
+            notes: notes.to_vec(),
+        }
+    }
+
+    /// Starts waiting tasks, in order, as far as there is room.
+    fn start_queued(&mut self) {
+        let mut waiting = VecDeque::new();
+        while let Some(queued) = self.queue.pop_front() {
+            if self.room.enter(queued.claim.limits.size) {
+                self.start_task(queued);
+            } else {
+                waiting.push_back(queued);
+            }
+        }
+        self.queue = waiting;
+    }
+
+    fn start_task(&mut self, queued: Queued) {
+        let Queued { workflow, reference, claim, secrets, class, image, steps, notes } = queued;
+        let size = claim.limits.size;
+        let job = reference.job.job.clone();
+        let directory = self.directory.task(&claim.task);
+        let (Some(mut context), Ok(directory)) = (self.context.clone(), directory) else {
+            self.room.leave(size);
+            self.finished.infra = true;
+            let message = format!("{job}: the task's log directory could not be made");
+            self.bus.send(Event::Warning { task: None, message });
+            return self.end(workflow, &job, JobStatus::Failed, JobEnd::NotRun { why: "no log directory".into() });
+        };
+        context.directory = directory;
+        let started =
+            Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps: steps };
+        self.bus.send(started);
+        self.running.spawn(async move {
+            let result = task::run(claim, secrets, reference, context, notes).await;
+            (workflow, job, size, result)
+        });
+    }
+
+    fn task_ended(&mut self, workflow: usize, job: &str, size: Size, result: TaskResult) {
+        self.room.leave(size);
+        let key = (workflow, job.to_owned());
+        let Some(outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return };
+        self.jobs.remove(&key);
+        self.job_ended(workflow, job, outcome);
+    }
+
+    fn job_ended(&mut self, workflow: usize, job: &str, outcome: JobOutcome) {
+        match outcome.status {
+            JobStatus::Canceled => self.finished.canceled = true,
+            _ if outcome.infra => self.finished.infra = true,
+            JobStatus::Failed => self.finished.failed = true,
+            _ => {}
+        }
+        self.finished.leftovers.extend(outcome.leftovers.clone());
+        for note in outcome.fidelity.clone() {
+            self.note(note);
+        }
+        let reference = self.reference(workflow, job);
+        let summary = JobSummary {
+            job: reference,
+            end: outcome.end.clone(),
+            skipped_steps: outcome.skipped_steps,
+            warnings: outcome.warnings,
+            log: outcome.log,
+        };
+        self.ends.insert((workflow, job.to_owned()), summary);
+        self.end(workflow, job, outcome.status, outcome.end);
+    }
+
+    fn approval(&mut self, workflow: usize, name: &str) {
+        let approvals = &self.plan.approvals;
+        if approvals.all || approvals.given.contains(name) {
+            return self.pass(workflow, name, "approved by --approve");
+        }
+        let holds = self.graphs[workflow].behind(name);
+        self.bus.send(Event::ApprovalAsked { job: self.reference(workflow, name), holds });
+        if self.plan.approvals.answers.is_some() {
+            self.asked.push_back((workflow, name.to_owned()));
+        } else {
+            self.hold(workflow, name);
+        }
+    }
+
+    fn answered(&mut self, answer: Option<bool>) {
+        match answer {
+            Some(yes) => {
+                let Some((workflow, name)) = self.asked.pop_front() else { return };
+                if yes { self.pass(workflow, &name, "approved by you") } else { self.hold(workflow, &name) }
+            }
+            // Nobody is there to answer any more.
+            None => {
+                self.plan.approvals.answers = None;
+                for (workflow, name) in std::mem::take(&mut self.asked) {
+                    self.hold(workflow, &name);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, workflow: usize, name: &str) {
+        self.withhold(workflow, name, JobEnd::Held { approval: name.to_owned() });
+    }
+
+    fn not_available(&mut self, workflow: usize, name: &str, needs: String) {
+        self.withhold(workflow, name, JobEnd::NotAvailable { needs });
+    }
+
+    fn withhold(&mut self, workflow: usize, name: &str, end: JobEnd) {
+        self.finished.incomplete = true;
+        self.graphs[workflow].withhold(name);
+        self.told(workflow, name, end);
+    }
+
+    fn pass(&mut self, workflow: usize, name: &str, how: &str) {
+        self.end(workflow, name, JobStatus::Success, JobEnd::Passed { how: how.to_owned() });
+    }
+
+    /// A job ended: what thereby can never run is told, too.
+    fn end(&mut self, workflow: usize, name: &str, status: JobStatus, end: JobEnd) {
+        self.told(workflow, name, end);
+        for job in self.graphs[workflow].end(name, status) {
+            self.told(workflow, &job, JobEnd::NotRun { why: format!("{name} ended {status}") });
+        }
+    }
+
+    fn told(&mut self, workflow: usize, name: &str, end: JobEnd) {
+        let job = self.reference(workflow, name);
+        self.bus.send(Event::JobEnded { job: job.clone(), end: end.clone() });
+        self.ends.entry((workflow, name.to_owned())).or_insert(JobSummary {
+            job,
+            end,
+            skipped_steps: 0,
+            warnings: 0,
+            log: None,
+        });
+    }
+
+    /// The run is being stopped: what has not started never will.
+    fn give_up_queued(&mut self) {
+        self.finished.canceled = true;
+        for queued in std::mem::take(&mut self.queue) {
+            let name = queued.reference.job.job;
+            let key = (queued.workflow, name.clone());
+            // Other nodes of the job may run: its end comes with theirs.
+            let Some(run) = self.jobs.get_mut(&key) else { continue };
+            if let Some(outcome) = run.add(never_started()) {
+                self.jobs.remove(&key);
+                self.job_ended(queued.workflow, &name, outcome);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Finished {
+        for index in 0..self.graphs.len() {
+            for name in self.graphs[index].names().to_vec() {
+                if let Some(why) = self.why_never_started(index, &name) {
+                    self.told(index, &name, JobEnd::NotRun { why });
+                }
+            }
+        }
+        let order: Vec<(usize, String)> = self
+            .graphs
+            .iter()
+            .enumerate()
+            .flat_map(|(index, graph)| graph.names().iter().map(move |name| (index, name.clone())))
+            .collect();
+        self.finished.jobs = order.iter().filter_map(|key| self.ends.remove(key)).collect();
+        self.finished
+    }
+
+    /// For jobs that nothing was told of yet.
+    fn why_never_started(&self, workflow: usize, name: &str) -> Option<String> {
+        if self.ends.contains_key(&(workflow, name.to_owned())) {
+            return None;
+        }
+        if self.finished.canceled {
+            return Some("the run was canceled".to_owned());
+        }
+        let withheld = self.graphs[workflow].names().iter().find(|other| {
+            self.graphs[workflow].progress(other) == Some(Progress::Withheld)
+                && self.graphs[workflow].behind(other).iter().any(|behind| behind == name)
+        });
+        Some(withheld.map_or("it never became ready".to_owned(), |other| format!("waits for {other}")))
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.finished.fidelity.contains(&note) {
+            self.finished.fidelity.push(note);
+        }
+    }
+
+    fn reference(&self, workflow: usize, job: &str) -> JobRef {
+        JobRef { workflow: self.plan.workflows[workflow].workflow.name.clone(), job: job.to_owned() }
+    }
+}
+
+async fn next_answer(answers: Option<&mut mpsc::UnboundedReceiver<bool>>) -> Option<bool> {
+    match answers {
+        Some(answers) => answers.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn never_started() -> TaskResult {
+    TaskResult {
+        verdict: navvy_job::outcome::Verdict::Canceled { reason: navvy_job::outcome::CancelReason::User },
+        duration: Duration::ZERO,
+        leftovers: vec![],
+        skipped_steps: 0,
+        warnings: 0,
+        failed_log: None,
+        fidelity: vec![],
+    }
+}
+
+fn first_image(executor: &Executor) -> Option<String> {
+    match executor {
+        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
+        _ => None,
+    }
+}
+
+/// `2 CPUs, 4 GiB`.
+pub fn describe(size: Size) -> String {
+    let cpus = size.millicpus as f64 / 1000.0;
+    let gib = size.memory as f64 / f64::from(1 << 30);
+    format!("{cpus} CPU{}, {gib:.1} GiB", if size.millicpus == 1000 { "" } else { "s" })
+}

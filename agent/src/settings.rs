@@ -1,0 +1,88 @@
+//! What the process was given from outside: read once, here, and touched nowhere else.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use crate::environment::HostPaths;
+
+/// Environment variables and what follows from them. Touches nothing.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub variables: BTreeMap<String, String>,
+    pub home: Option<PathBuf>,
+    pub paths: HostPaths,
+    /// Where contexts are kept: `$XDG_CONFIG_HOME/navvy/contexts`.
+    pub contexts: Option<PathBuf>,
+    pub stdout_is_terminal: bool,
+    pub stderr_is_terminal: bool,
+    pub stdin_is_terminal: bool,
+}
+
+impl Settings {
+    /// Reads the process's environment.
+    pub fn from_process() -> Self {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::new(
+            variables,
+            std::io::stdin().is_terminal(),
+            std::io::stdout().is_terminal(),
+            std::io::stderr().is_terminal(),
+        )
+    }
+
+    fn new(variables: BTreeMap<String, String>, stdin: bool, stdout: bool, stderr: bool) -> Self {
+        let set = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = set("HOME");
+        let config = set("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let mut paths = HostPaths::new(&variables, home.as_deref());
+        paths.supervisor = set("NAVVY_SUPERVISOR");
+        Self {
+            paths,
+            contexts: config.map(|config| config.join("navvy/contexts")),
+            home,
+            variables,
+            stdin_is_terminal: stdin,
+            stdout_is_terminal: stdout,
+            stderr_is_terminal: stderr,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// `NO_COLOR` and dumb terminals are respected.
+    pub fn wants_color(&self) -> bool {
+        self.get("NO_COLOR").is_none_or(str::is_empty) && self.get("TERM") != Some("dumb")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let variables = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Settings::new(variables, false, false, false)
+    }
+
+    #[test]
+    fn places_follow_the_xdg_variables() {
+        let plain = settings(&[("HOME", "/home/u")]);
+        assert_eq!(plain.paths.state, PathBuf::from("/home/u/.local/state/navvy"));
+        assert_eq!(plain.contexts, Some(PathBuf::from("/home/u/.config/navvy/contexts")));
+        let moved = settings(&[("HOME", "/home/u"), ("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")]);
+        assert_eq!(moved.paths.state, PathBuf::from("/s/navvy"));
+        assert_eq!(moved.contexts, Some(PathBuf::from("/c/navvy/contexts")));
+    }
+
+    #[test]
+    fn no_color_is_respected() {
+        assert!(settings(&[("NO_COLOR", "")]).wants_color());
+        assert!(!settings(&[("NO_COLOR", "1")]).wants_color());
+        assert!(!settings(&[("TERM", "dumb")]).wants_color());
+    }
+}

@@ -1,0 +1,250 @@
+//! One attempt at a `run` step: the select loop that gathers what happens to it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use navvy_job::compiled::{Run, Step};
+use navvy_job::outcome::StepOutcome;
+use navvy_protocol::supervisor::{Failure, FailureKind};
+use tokio::time::sleep_until;
+
+use super::Task;
+use super::decide::{Action, Happening, StepEnd, StepWatch};
+use super::lingering::BackgroundStep;
+use super::prepare::Ready;
+use super::running::Running;
+use crate::chain::chain;
+use crate::environment::docker::Died;
+use crate::event::Event;
+use crate::output::{LogDigest, StepLog, StepSignal, Watch};
+use crate::supervisor::FollowEnd;
+
+/// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which attempt at which step.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// From 1.
+    pub number: usize,
+    pub attempt: u32,
+    pub step: &'a Step,
+}
+
+/// What came of an attempt.
+pub struct Attempted {
+    pub end: StepEnd,
+    pub digest: LogDigest,
+    pub log: std::path::PathBuf,
+    pub halted: bool,
+}
+
+impl Task {
+    /// Starts the step's process and stays with it until it ended (or, in the background, until it started).
+    pub(super) async fn attempt(&mut self, ready: &mut Ready, place: Place<'_>, run: &Run) -> Attempted {
+        let log = StepLog::path_for(&self.context.directory, place.number, place.attempt);
+        let id = format!("{}-{}", place.number, place.attempt);
+        let prepared = match ready.frame.prepare(run, id) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.step_started(place, run.background, None);
+                return Attempted::not_started(log, error.to_string());
+            }
+        };
+        self.step_started(place, run.background, Some(prepared.header));
+        let watch = Watch {
+            bus: self.context.bus.clone(),
+            task: self.reference.clone(),
+            step: place.number,
+            feed: self.context.feed,
+        };
+        let step_log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
+            Ok(step_log) => step_log,
+            Err(error) => return Attempted::not_started(log, log_trouble(&error)),
+        };
+        match Running::start(&ready.client, prepared.exec, step_log, watch) {
+            Ok(running) if run.background => self.settle_background(ready, place, running).await,
+            Ok(running) => self.stay_with(ready, run, running).await,
+            Err(error) => Attempted::not_started(log, format!("could not start a thread for the step: {error}")),
+        }
+    }
+
+    fn step_started(&self, place: Place<'_>, background: bool, header: Option<String>) {
+        self.context.bus.send(Event::StepStarted {
+            task: self.reference.clone(),
+            step: place.number,
+            attempt: place.attempt,
+            name: place.step.name.clone(),
+            kind: place.step.kind.key().to_owned(),
+            background,
+            header,
+            log: StepLog::path_for(&self.context.directory, place.number, place.attempt),
+        });
+    }
+
+    /// A background step only has to start.
+    async fn settle_background(&mut self, ready: &mut Ready, place: Place<'_>, mut running: Running) -> Attempted {
+        let log = running.log.clone();
+        match running.signals.recv().await {
+            Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
+                Attempted::not_started(log, refusal(&failure, &ready.frame.user))
+            }
+            Some(StepSignal::Over { end, .. }) => Attempted::lost(log, &end),
+            _ => {
+                let step = BackgroundStep {
+                    step: place.number,
+                    name: place.step.name.clone(),
+                    origin: self.place_in_config(place.step),
+                    started: Instant::now(),
+                };
+                ready.lingering.keep_background(running, step);
+                let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: false };
+                Attempted { end, digest: LogDigest::default(), log, halted: false }
+            }
+        }
+    }
+
+    async fn stay_with(&mut self, ready: &mut Ready, run: &Run, mut running: Running) -> Attempted {
+        let mut watch = StepWatch::new(self.claim.limits.grace);
+        let mut digest = LogDigest::default();
+        let mut give_up = None;
+        loop {
+            let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else { continue };
+            match watch.handle(happening) {
+                Action::Wait => {}
+                Action::Terminate { grace } => {
+                    give_up = Some(Instant::now() + grace + ENDING_LIMIT);
+                    // Its answer comes as the step's end; if none comes, `give_up` does.
+                    drop(running.stop(grace));
+                }
+                Action::Finish(end) => return finished(ready, running, *end, digest),
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen; `None` when it needs no decision.
+    async fn next(
+        &mut self,
+        ready: &mut Ready,
+        run: &Run,
+        running: &mut Running,
+        watch: &StepWatch,
+        give_up: Option<Instant>,
+        digest: &mut LogDigest,
+    ) -> Option<Happening> {
+        let deadline = self.deadline();
+        let quiet_until = running.activity.last().checked_add(run.no_output_timeout).unwrap_or(deadline);
+        let ending = watch.is_ending();
+        tokio::select! {
+            biased;
+            signal = running.signals.recv() => hear(signal, digest, &ready.frame.user),
+            died = ready.environment.primary_died() => Some(container_ended(&died)),
+            stop = next_stop(&mut self.context.stop) => Some(Happening::Stop(stop)),
+            () = sleep_until(deadline.into()), if !ending => Some(Happening::JobLimit(self.claim.limits.job)),
+            () = sleep_until(quiet_until.into()), if !ending => {
+                // It may have written something meanwhile: then the caller comes back with the new moment.
+                let quiet = running.activity.last().elapsed() >= run.no_output_timeout;
+                quiet.then_some(Happening::Silence(run.no_output_timeout))
+            }
+            () = sleep_until(give_up.unwrap_or(deadline).into()), if give_up.is_some() => {
+                Some(Happening::StopFailed { reason: "the step could not be ended".to_owned() })
+            }
+        }
+    }
+}
+
+impl Attempted {
+    pub fn not_started(log: std::path::PathBuf, reason: String) -> Self {
+        let end = StepEnd { outcome: StepOutcome::Error { reason }, exited: None, lost: false };
+        Self { end, digest: LogDigest::default(), log, halted: false }
+    }
+
+    fn lost(log: std::path::PathBuf, end: &FollowEnd) -> Self {
+        let outcome = StepOutcome::Error { reason: follow_trouble(end) };
+        Self { end: StepEnd { outcome, exited: None, lost: true }, digest: LogDigest::default(), log, halted: false }
+    }
+}
+
+fn finished(ready: &mut Ready, running: Running, end: StepEnd, digest: LogDigest) -> Attempted {
+    let log = running.log.clone();
+    let halted = end.exited.as_ref().is_some_and(|exited| exited.halted);
+    // Even with nothing left running the last word (`Ended`) is still to come.
+    ready.lingering.keep(running);
+    Attempted { end, digest, log, halted }
+}
+
+/// Waits for a change of the wish to stop; never returns when there can be none any more.
+async fn next_stop(stop: &mut tokio::sync::watch::Receiver<super::Stop>) -> super::Stop {
+    match stop.changed().await {
+        Ok(()) => *stop.borrow_and_update(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, user: &Option<String>) -> Option<Happening> {
+    match signal {
+        Some(StepSignal::Started) => None,
+        Some(StepSignal::Exited { exited, digest: so_far }) => {
+            *digest = so_far;
+            Some(Happening::Exited(exited))
+        }
+        Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
+            Some(Happening::Broken { reason: refusal(&failure, user), lost: false })
+        }
+        Some(StepSignal::Over { end: FollowEnd::Sink(error), digest: so_far }) => {
+            *digest = so_far;
+            Some(Happening::Broken { reason: log_trouble(&error), lost: false })
+        }
+        Some(StepSignal::Over { end, digest: so_far }) => {
+            *digest = so_far;
+            Some(Happening::Broken { reason: follow_trouble(&end), lost: true })
+        }
+        None => Some(Happening::Broken { reason: "the step's thread ended unexpectedly".to_owned(), lost: true }),
+    }
+}
+
+fn container_ended(died: &Died) -> Happening {
+    Happening::Broken { reason: in_words(died), lost: true }
+}
+
+/// The end of the primary container, for a person.
+fn in_words(died: &Died) -> String {
+    match died {
+        Died::Exited { code, out_of_memory, last_words } => {
+            let why = if *out_of_memory { " (the kernel killed it for want of memory)" } else { "" };
+            let words = last_words.trim();
+            let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
+            format!("the primary container ended with code {code}{why} while the step ran{said}")
+        }
+        Died::EngineLost { message } => format!("the Docker engine was lost while the step ran: {message}"),
+    }
+}
+
+fn follow_trouble(end: &FollowEnd) -> String {
+    match end {
+        FollowEnd::Lost(error) => format!("the supervisor inside the job's environment was lost: {}", chain(error)),
+        FollowEnd::Ended | FollowEnd::Abandoned => "the step's output ended before the step did".to_owned(),
+        FollowEnd::Refused(failure) => failure.to_string(),
+        FollowEnd::Sink(error) => log_trouble(error),
+    }
+}
+
+fn log_trouble(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(libc::ENOSPC) || error.kind() == io::ErrorKind::StorageFull {
+        return "the step's log could not be written: no space is left on the disk of the logs. What was written \
+                before is whole. Free some space, or name another place with XDG_STATE_HOME"
+            .to_owned();
+    }
+    format!("the step's log could not be written: {error}")
+}
+
+/// Why the supervisor did not start the step, with advice.
+fn refusal(failure: &Failure, user: &Option<String>) -> String {
+    let advice = match failure.kind {
+        FailureKind::NoSuchProgram => "Name a shell that the image has with `shell:`, for instance `/bin/sh`.",
+        FailureKind::NoSuchUser => "Name a user that the image has with `user:`, or its number.",
+        FailureKind::NotPermitted if user.is_some() => "The job's user may not do that; see `user:` of the image.",
+        _ => "",
+    };
+    format!("{}. {advice}", failure.message.trim_end_matches('.')).trim_end().to_owned()
+}

@@ -1,0 +1,284 @@
+//! From a claim to an environment in which steps can run.
+
+use std::time::Instant;
+
+use navvy_job::compiled::Executor;
+use navvy_job::outcome::{StepOutcome, Verdict};
+use navvy_protocol::supervisor::{FailureKind, Probe};
+
+use super::lingering::Lingering;
+use super::{Stop, Task};
+use crate::chain::chain;
+use crate::environment::docker::{Blame, DockerEnvironment, Prepare, PrepareEvent};
+use crate::event::Event;
+use crate::output::{LogDigest, StepLog};
+use crate::step::variables::Layers;
+use crate::step::{Frame, absolute};
+use crate::supervisor::{Client, ClientError};
+
+/// Name of the first pseudo-step, as the original shows it.
+const SPIN_UP: &str = "Spin up environment";
+const BASH: &str = "/bin/bash";
+
+/// An environment with everything that steps need.
+pub struct Ready {
+    pub environment: DockerEnvironment,
+    pub client: Client,
+    pub frame: Frame,
+    pub lingering: Lingering,
+}
+
+impl Task {
+    /// Makes the environment; an error is the verdict of the task.
+    pub(super) async fn prepare(&mut self) -> Result<Ready, Verdict> {
+        let started = Instant::now();
+        let report = SpinUpLog::open(self);
+        let made = self.make(&report).await;
+        let (outcome, result) = match made {
+            Ok(ready) => (StepOutcome::Success, Ok(ready)),
+            Err(Trouble { verdict, reason }) => {
+                let canceled = matches!(verdict, Verdict::Canceled { .. });
+                let outcome = if canceled { StepOutcome::Canceled } else { StepOutcome::Error { reason } };
+                (outcome, Err(verdict))
+            }
+        };
+        self.spin_up_ended(started, outcome, report.digest());
+        if result.is_err() {
+            self.result.failed_log = Some(StepLog::path_for(&self.context.directory, 0, 1));
+        }
+        result
+    }
+
+    async fn make(&mut self, report: &SpinUpLog) -> Result<Ready, Trouble> {
+        let request = self.request()?;
+        let warnings = std::sync::Mutex::new(Vec::new());
+        let (bus, reference) = (self.context.bus.clone(), self.reference.clone());
+        let tell = |event: PrepareEvent| match event {
+            PrepareEvent::Report(line) => report.line(line),
+            PrepareEvent::Progress { what, done, total } => {
+                bus.send(Event::Progress { task: reference.clone(), what, done, total });
+            }
+            PrepareEvent::Warning(message) => {
+                warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(message);
+            }
+        };
+        let (engine, paths) = (self.context.engine.clone(), self.context.paths.clone());
+        let mut stop = self.context.stop.clone();
+        let limit = self.claim.limits.job;
+        let prepared = tokio::select! {
+            prepared = engine.prepare(request, &paths, &tell) => prepared.map_err(|error| {
+                let reason = chain(&error);
+                let verdict = match error.blame() {
+                    Blame::Job => Verdict::Failed { step: 0, name: SPIN_UP.to_owned() },
+                    Blame::Infra | Blame::NoEngine => Verdict::Infra { fault: reason.clone() },
+                };
+                Trouble { verdict, reason }
+            }),
+            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(Trouble::canceled()),
+            () = tokio::time::sleep(limit) => {
+                Err(Trouble { verdict: Verdict::TimedOut { limit }, reason: "the job's time limit was reached".into() })
+            }
+        };
+        for message in warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            self.warn(message);
+        }
+        let mut environment = prepared?;
+        self.follow_services(&mut environment);
+        self.furnish(environment).await
+    }
+
+    fn request(&self) -> Result<Prepare, Trouble> {
+        let Executor::Docker { containers } = &self.claim.job.executor else {
+            return Err(Trouble::infra(format!(
+                "the {} executor cannot be carried out here",
+                self.claim.job.executor.kind()
+            )));
+        };
+        Ok(Prepare {
+            task: self.claim.task.clone(),
+            containers: containers.clone(),
+            size: self.claim.limits.size,
+            pids: self.claim.limits.pids,
+            pull: self.context.pull,
+            secrets: self.secrets.clone(),
+            cgroup_parent: None,
+            owner: self.context.owner.clone(),
+            notes: self.notes.clone(),
+        })
+    }
+
+    /// Asks who the user is, makes the working directory and `$BASH_ENV`. One trip to a blocking thread for all.
+    async fn furnish(&mut self, environment: DockerEnvironment) -> Result<Ready, Trouble> {
+        let client = Client::new(environment.link());
+        let user = environment.step_user().map(str::to_owned);
+        let bash_env = format!("/tmp/.bash_env-{}-{}", self.claim.task, self.claim.node_index);
+        let (asker, asked_user, file) = (client.clone(), user.clone(), bash_env.clone());
+        let wanted = self.claim.job.working_directory.clone();
+        let furnished = tokio::task::spawn_blocking(move || furnish(&asker, asked_user, &wanted, &file)).await;
+        let (account, directory) = match furnished {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                environment.destroy(super::RELEASE_LIMIT).await;
+                return Err(Trouble::of_client(&error));
+            }
+            Err(_) => {
+                environment.destroy(super::RELEASE_LIMIT).await;
+                return Err(Trouble::infra("a thread of the agent ended unexpectedly".to_owned()));
+            }
+        };
+        let frame = self.frame(&environment, account, directory, bash_env, user);
+        Ok(Ready { environment, client, frame, lingering: Lingering::default() })
+    }
+
+    fn frame(
+        &self,
+        environment: &DockerEnvironment,
+        account: Probe,
+        working_directory: String,
+        bash_env: String,
+        user: Option<String>,
+    ) -> Frame {
+        let job = &self.claim.job;
+        let mut builtin = self.claim.builtin_variables.clone();
+        builtin.push(("BASH_ENV".to_owned(), bash_env.clone()));
+        builtin.push(("CIRCLE_SHELL_ENV".to_owned(), bash_env));
+        let container = match &job.executor {
+            Executor::Docker { containers } => containers.first().map(|c| c.environment.clone()).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let layers = Layers {
+            image: environment.image_env().to_vec(),
+            container,
+            secrets: self.secrets.variables().clone(),
+            builtin,
+            job: job.environment.clone(),
+        };
+        let has_bash = account.programs.first().is_some_and(Option::is_some);
+        Frame {
+            layers,
+            shell: job.shell.clone(),
+            has_bash,
+            working_directory,
+            user,
+            account,
+            no_tty: self.context.no_tty,
+        }
+    }
+
+    fn spin_up_ended(&self, started: Instant, outcome: StepOutcome, digest: LogDigest) {
+        let trailers = match &outcome {
+            StepOutcome::Error { reason } => vec![reason.clone()],
+            _ => vec![],
+        };
+        self.context.bus.send(Event::StepEnded {
+            task: self.reference.clone(),
+            step: 0,
+            attempt: 1,
+            name: SPIN_UP.to_owned(),
+            outcome,
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            trailers,
+            bytes: digest.bytes,
+            sha256: digest.sha256,
+            origin: None,
+            will_rerun: false,
+        });
+    }
+}
+
+/// Why there is no environment.
+struct Trouble {
+    verdict: Verdict,
+    reason: String,
+}
+
+impl Trouble {
+    fn canceled() -> Self {
+        Self { verdict: Task::canceled(), reason: "canceled".to_owned() }
+    }
+
+    fn infra(fault: String) -> Self {
+        Self { reason: fault.clone(), verdict: Verdict::Infra { fault } }
+    }
+
+    fn of_client(error: &ClientError) -> Self {
+        match error.failure() {
+            Some(failure) => {
+                let advice = match failure.kind {
+                    FailureKind::NoSuchUser => ". Name a user that the image has with `user:`, or its number.",
+                    _ => "",
+                };
+                let verdict = Verdict::Failed { step: 0, name: SPIN_UP.to_owned() };
+                Self { verdict, reason: format!("{failure}{advice}") }
+            }
+            None => Self::infra(chain(error)),
+        }
+    }
+}
+
+/// Returns the user's entry and the job's working directory, which then exists.
+fn furnish(
+    client: &Client,
+    user: Option<String>,
+    working_directory: &str,
+    bash_env: &str,
+) -> Result<(Probe, String), ClientError> {
+    let account = client.probe(user.clone(), &[BASH])?;
+    let directory = absolute(working_directory, &account.home);
+    client.make_directory(&directory, user.clone())?;
+    if let Err(error) = client.write(bash_env, user.clone(), 0o600, b"") {
+        // An image without /tmp is no reason to give up.
+        if error.failure().is_none() {
+            return Err(error);
+        }
+        client.make_directory("/tmp", user.clone())?;
+        client.write(bash_env, user, 0o600, b"")?;
+    }
+    Ok((account, directory))
+}
+
+/// The report, on its way to the view and to the first log.
+struct SpinUpLog {
+    log: std::sync::Mutex<Option<StepLog>>,
+    bus: crate::bus::Bus,
+    task: crate::event::TaskRef,
+}
+
+impl SpinUpLog {
+    fn open(task: &Task) -> Self {
+        let log = StepLog::create(&task.context.directory, 0, 1);
+        task.context.bus.send(Event::StepStarted {
+            task: task.reference.clone(),
+            step: 0,
+            attempt: 1,
+            name: SPIN_UP.to_owned(),
+            kind: "environment".to_owned(),
+            background: false,
+            header: None,
+            log: StepLog::path_for(&task.context.directory, 0, 1),
+        });
+        if let Err(error) = &log {
+            tracing::warn!(%error, "The log of the environment's report could not be made.");
+        }
+        Self {
+            log: std::sync::Mutex::new(log.ok()),
+            bus: task.context.bus.clone(),
+            task: task.reference.clone(),
+        }
+    }
+
+    fn line(&self, line: String) {
+        if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
+            let written = log.append(navvy_protocol::frame::Stream::Stdout, 0, format!("{line}\n").as_bytes());
+            if let Err(error) = written {
+                tracing::warn!(%error, "A line of the environment's report could not be written.");
+            }
+        }
+        self.bus.send(Event::Report { task: self.task.clone(), line });
+    }
+
+    fn digest(&self) -> LogDigest {
+        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        log.as_ref().map(StepLog::digest).unwrap_or_default()
+    }
+}

@@ -1,0 +1,95 @@
+//! An exec being followed on a thread of its own.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use navvy_protocol::supervisor::{Exec, Exited};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::output::{Activity, LogDigest, StepLog, StepSignal, StepSink, Watch};
+use crate::supervisor::{Abandon, Client, ClientError, follow};
+
+/// The follower needs little stack; hundreds of them may live at once.
+const STACK: usize = 256 << 10;
+
+/// What an exec has told so far.
+#[derive(Default)]
+pub struct Seen {
+    pub exited: Option<Exited>,
+    /// Of all its output; set when following is over.
+    pub digest: Option<LogDigest>,
+}
+
+impl Seen {
+    pub fn note(&mut self, signal: StepSignal) {
+        match signal {
+            StepSignal::Started => {}
+            StepSignal::Exited { exited, .. } => self.exited = Some(exited),
+            StepSignal::Over { digest, .. } => self.digest = Some(digest),
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.digest.is_some()
+    }
+}
+
+/// A started (or starting) exec.
+pub struct Running {
+    pub id: String,
+    pub log: PathBuf,
+    pub activity: Activity,
+    pub signals: UnboundedReceiver<StepSignal>,
+    abandon: Abandon,
+    client: Client,
+}
+
+impl Running {
+    /// Starts `exec` and a thread that puts its output away.
+    pub fn start(client: &Client, exec: Exec, log: StepLog, watch: Watch) -> io::Result<Self> {
+        let (sender, signals) = mpsc::unbounded_channel();
+        let activity = Activity::default();
+        let abandon = Abandon::default();
+        let running = Self {
+            id: exec.id.clone(),
+            log: log.path().to_owned(),
+            activity: activity.clone(),
+            signals,
+            abandon: abandon.clone(),
+            client: client.clone(),
+        };
+        let mut sink = StepSink::new(log, watch, activity, sender);
+        let client = client.clone();
+        std::thread::Builder::new().name(format!("step {}", exec.id)).stack_size(STACK).spawn(move || {
+            let end = follow(&client, exec, &mut sink, &abandon);
+            sink.over(end);
+        })?;
+        Ok(running)
+    }
+
+    /// Ends it with everything it started. Does not block the caller's thread.
+    pub fn stop(&self, grace: Duration) -> tokio::task::JoinHandle<Result<(), ClientError>> {
+        let (client, id) = (self.client.clone(), self.id.clone());
+        tokio::task::spawn_blocking(move || client.stop(&id, grace))
+    }
+
+    /// Nobody waits for it any more: its thread ends with the next lost connection.
+    pub fn abandon(&self) {
+        self.abandon.set();
+    }
+
+    /// Waits until everything it left running has ended and all output came, noting what is told meanwhile.
+    pub async fn over(&mut self, seen: &mut Seen) {
+        while !seen.is_over() {
+            let Some(signal) = self.signals.recv().await else { return };
+            seen.note(signal);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.abandon.set();
+    }
+}

@@ -1,0 +1,199 @@
+//! A job's steps, one after another.
+
+use std::time::Instant;
+
+use navvy_job::compiled::{Run, Step, StepKind, When};
+use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
+use navvy_job::state::TaskState;
+
+use super::attempt::{Attempted, Place};
+use super::prepare::Ready;
+use super::{Stop, Task};
+use crate::environment::docker::DockerEnvironment;
+use crate::event::Event;
+use crate::step::texts;
+
+/// How the job stands between two steps.
+#[derive(Default)]
+struct Standing {
+    failed: bool,
+    halted: bool,
+    /// Nothing more is run, whatever its `when` says.
+    over: bool,
+}
+
+impl Task {
+    /// Runs the steps and gathers what they left running.
+    pub(super) async fn run_steps(&mut self, mut ready: Ready) -> DockerEnvironment {
+        self.advance(TaskState::Running);
+        let steps = std::mem::take(&mut self.claim.job.steps);
+        let mut standing = Standing::default();
+        for (index, step) in steps.iter().enumerate() {
+            if self.stop_asked() != Stop::No && !standing.over {
+                standing.over = true;
+                self.fix(Self::canceled());
+            }
+            match why_skipped(step, &standing) {
+                Some(why) => self.step_skipped(index + 1, step, why),
+                None => self.run_step(&mut ready, index + 1, step, &mut standing).await,
+            }
+        }
+        self.claim.job.steps = steps;
+        if self.stop_asked() != Stop::No {
+            self.fix(Self::canceled());
+        }
+        self.advance(TaskState::Finishing);
+        ready.lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+        ready.environment
+    }
+
+    async fn run_step(&mut self, ready: &mut Ready, number: usize, step: &Step, standing: &mut Standing) {
+        match &step.kind {
+            StepKind::Run(run) if run.deploy && self.claim.node_index > 0 => {
+                // The deprecated `deploy` runs on the first node alone.
+                self.step_skipped(number, step, SkipReason::NotAvailable);
+            }
+            StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
+            StepKind::Checkout(checkout) => {
+                let place = Place { number, attempt: 1, step };
+                let started = Instant::now();
+                let attempted = self.checkout(ready, place, checkout).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            other => self.not_available(number, step, other.key()),
+        }
+    }
+
+    async fn run_attempts(
+        &mut self,
+        ready: &mut Ready,
+        number: usize,
+        step: &Step,
+        run: &Run,
+        standing: &mut Standing,
+    ) {
+        let attempts = 1 + run.max_auto_reruns;
+        for attempt in 1..=attempts {
+            let place = Place { number, attempt, step };
+            let started = Instant::now();
+            let attempted = self.attempt(ready, place, run).await;
+            let background_runs = run.background && attempted.end.outcome.is_success();
+            let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked() == Stop::No;
+            if !background_runs {
+                self.step_ended(place, &attempted, started, again);
+            }
+            if !again {
+                self.judge(place, attempted, standing);
+                return;
+            }
+            self.pause(run.auto_rerun_delay).await;
+        }
+    }
+
+    /// Waits between two attempts, unless the task is asked to stop.
+    async fn pause(&mut self, delay: std::time::Duration) {
+        let mut stop = self.context.stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = stop.wait_for(|stop| *stop != Stop::No) => {}
+        }
+    }
+
+    /// What a step's end means for the job. The first failure fixes the verdict.
+    fn judge(&mut self, place: Place<'_>, attempted: Attempted, standing: &mut Standing) {
+        standing.halted |= attempted.halted;
+        let end = attempted.end;
+        match end.outcome {
+            StepOutcome::Success => return,
+            StepOutcome::Canceled => {
+                standing.over = true;
+                self.fix(Self::canceled());
+            }
+            StepOutcome::JobLimit { limit } => {
+                standing.over = true;
+                self.fix(Verdict::TimedOut { limit });
+            }
+            StepOutcome::Error { reason } if end.lost => {
+                standing.over = true;
+                self.fix(Verdict::Infra { fault: reason });
+            }
+            _ => {
+                standing.over |= end.lost;
+                self.fix(Verdict::Failed { step: place.number, name: place.step.name.clone() });
+            }
+        }
+        standing.failed = true;
+        self.result.failed_log.get_or_insert(attempted.log);
+    }
+
+    /// The first verdict other than `Passed` stays.
+    fn fix(&mut self, verdict: Verdict) {
+        if self.result.verdict == Verdict::Passed {
+            self.result.verdict = verdict;
+        }
+    }
+
+    pub(super) fn step_ended(&self, place: Place<'_>, attempted: &Attempted, started: Instant, will_rerun: bool) {
+        let end = &attempted.end;
+        self.context.bus.send(Event::StepEnded {
+            task: self.reference.clone(),
+            step: place.number,
+            attempt: place.attempt,
+            name: place.step.name.clone(),
+            outcome: end.outcome.clone(),
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            trailers: texts::trailers(end.exited.as_ref(), &end.outcome),
+            bytes: attempted.digest.bytes,
+            sha256: attempted.digest.sha256.clone(),
+            origin: self.place_in_config(place.step),
+            will_rerun,
+        });
+    }
+
+    fn step_skipped(&self, number: usize, step: &Step, why: SkipReason) {
+        self.context.bus.send(Event::StepSkipped {
+            task: self.reference.clone(),
+            step: number,
+            name: step.name.clone(),
+            why,
+        });
+    }
+
+    fn not_available(&mut self, number: usize, step: &Step, key: &str) {
+        self.result.skipped_steps += 1;
+        self.warn(format!("step `{key}` is not available yet and was skipped"));
+        self.step_skipped(number, step, SkipReason::NotAvailable);
+    }
+
+    /// `config.yml:12`.
+    pub(super) fn place_in_config(&self, step: &Step) -> Option<String> {
+        (step.origin.line > 0).then(|| format!("{}:{}", self.context.config_name, step.origin.line))
+    }
+}
+
+fn why_skipped(step: &Step, standing: &Standing) -> Option<SkipReason> {
+    if standing.over {
+        return Some(SkipReason::Stopped);
+    }
+    if standing.halted {
+        return Some(SkipReason::Halted);
+    }
+    match step.when {
+        When::OnFail if !standing.failed => Some(SkipReason::NothingFailed),
+        when if !when.runs(standing.failed) => Some(SkipReason::JobFailed),
+        _ => None,
+    }
+}
+
+/// Only a failure of the step's own is worth another attempt.
+fn may_rerun(attempted: &Attempted) -> bool {
+    let own = matches!(
+        attempted.end.outcome,
+        StepOutcome::ExitCode { .. }
+            | StepOutcome::Signal { .. }
+            | StepOutcome::OutOfMemory { .. }
+            | StepOutcome::NoOutput { .. }
+    );
+    own && !attempted.end.lost && !attempted.halted
+}
