@@ -128,8 +128,6 @@ fn a_matrix_of_millions_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
-
     #[test]
     fn mutations_never_panic(edits in prop::collection::vec((0..SAMPLE.len(), 0_usize..12, 0..WORDS.len()), 1..6)) {
         let mut text = SAMPLE.to_owned();
