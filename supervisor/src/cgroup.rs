@@ -1,7 +1,7 @@
 //! The environment's memory, as its cgroup counts it: version 2 and version 1, with and without a cgroup namespace.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,13 +53,7 @@ impl Memory {
 
     fn open(directory: &Path, [events, usage, peak, limit]: [&str; 4]) -> Self {
         let open = |name| File::open(directory.join(name)).ok();
-        Self {
-            events: open(events),
-            usage: open(usage),
-            peak: open(peak),
-            limit: open(limit),
-            ..Self::default()
-        }
+        Self { events: open(events), usage: open(usage), peak: open(peak), limit: open(limit), ..Self::default() }
     }
 
     fn with(self, processor: Option<Processor>) -> Self {
@@ -206,7 +200,8 @@ mod tests {
     #[test]
     fn counters_of_version_1() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n").unwrap();
+        std::fs::write(directory.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+            .unwrap();
         std::fs::write(directory.path().join("memory.limit_in_bytes"), "9223372036854771712\n").unwrap();
         let memory = Memory::open(directory.path(), V1);
         assert_eq!(memory.kills(), Some(4));

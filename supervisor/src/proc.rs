@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 
 use navvy_protocol::supervisor::Process;
 
@@ -30,10 +30,7 @@ impl Entry {
 /// Every process of our pid namespace.
 pub fn all() -> Vec<Entry> {
     let Ok(directory) = std::fs::read_dir("/proc") else { return Vec::new() };
-    directory
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Pid>().ok())
-        .filter_map(read)
-        .collect()
+    directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Pid>().ok()).filter_map(read).collect()
 }
 
 pub fn read(pid: Pid) -> Option<Entry> {

@@ -7,8 +7,8 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ fn own(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 pub fn c_string(bytes: impl AsRef<OsStr>) -> io::Result<CString> {
-    CString::new(bytes.as_ref().as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it holds a NUL byte"))
+    CString::new(bytes.as_ref().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it holds a NUL byte"))
 }
 
 // ---- descriptors ----

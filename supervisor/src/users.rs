@@ -3,7 +3,7 @@
 //! The files belong to the job: a FIFO, a device, ten gigabytes or one endless line must neither hang nor bloat us.
 
 use std::ffi::CString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use navvy_protocol::supervisor::{Failure, FailureKind};

@@ -2,7 +2,7 @@
 
 mod subst;
 
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;

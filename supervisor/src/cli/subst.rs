@@ -14,7 +14,7 @@
 //! are no UTF-8 pass unchanged.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStringExt as _;
 
 pub type Environment = HashMap<Vec<u8>, Vec<u8>>;
 
@@ -159,9 +159,13 @@ impl<'a> Reader<'a> {
 enum Operator {
     /// None, or one that is unknown: the plain value.
     None,
-    Default { also_empty: bool },
+    Default {
+        also_empty: bool,
+    },
     Alternative,
-    Wanted { also_empty: bool },
+    Wanted {
+        also_empty: bool,
+    },
 }
 
 fn choose(name: &[u8], value: Option<&[u8]>, operator: Operator, default: Vec<u8>) -> Result<Vec<u8>, Error> {

@@ -1,9 +1,12 @@
 //! The two sockets: who may speak, and what becomes of a connection.
 //!
 //! ```text
-//! control.sock ─▶ accept ─▶ thread: Hello, may it? ─▶ Request ─▶ [`request`] ─▶ Reply
-//! job.sock     ─▶ accept ─▶ thread: one line, one answer                        [`job`]
+//! control.sock ─▶ one of a few waiting threads: Hello, may it? ─▶ Request ─▶ [`request`] ─▶ Reply
+//! job.sock     ─▶ accept ─▶ thread: one line, one answer                                    [`job`]
 //! ```
+//!
+//! Whoever takes a connection sees to it that others wait, and comes back when it is done: a step costs no new thread,
+//! and where the environment has as many processes as it may, `Stop` still gets through.
 //!
 //! A caller from outside our pid namespace shows as pid 0 and is let in; any other must bring the task's secret.
 
@@ -12,10 +15,11 @@ mod job;
 mod request;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,12 +38,21 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const CONNECTIONS_CAP: usize = 512;
 /// Open in-job connections; each lives for moments.
 const QUESTIONS_CAP: usize = 32;
+/// Threads that wait for a control connection when all is quiet.
+const WAITING: usize = 3;
 
 /// How many control connections are open, and since when none.
 pub struct Presences(Mutex<(usize, Instant)>);
 
 /// One open connection.
 pub struct Presence(Arc<Presences>);
+
+impl Presence {
+    /// Of a connection that is refused at once.
+    fn uncounted() -> Self {
+        Self(Arc::new(Presences::new()))
+    }
+}
 
 impl Presences {
     pub fn new() -> Self {
@@ -74,10 +87,18 @@ pub fn listen(init: &Arc<Init>, run_dir: &Path, idle_limit: Option<Duration>) ->
     // A directory of the agent's, mounted here, may not be ours to change.
     let _ = std::fs::set_permissions(run_dir, PermissionsExt::from_mode(0o755));
     let job = bind(&run_dir.join(place::JOB_SOCKET), 0o666)?;
-    let control = bind(&run_dir.join(place::CONTROL_SOCKET), 0o600)?;
+    job.set_nonblocking(true)?;
+    let listener = bind(&run_dir.join(place::CONTROL_SOCKET), 0o600)?;
+    let desk = Arc::new(Desk { init: Arc::clone(init), listener, waiting: AtomicUsize::new(0) });
+    for _ in 0..WAITING {
+        desk.add_waiter()?;
+    }
     let init = Arc::clone(init);
-    let serve = move || serve(&init, &control, &job, idle_limit);
-    std::thread::Builder::new().stack_size(THREAD_STACK).spawn(serve).map(drop)
+    spawn(move || serve_jobs(&init, &job, idle_limit))
+}
+
+fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().stack_size(THREAD_STACK).spawn(body).map(drop)
 }
 
 fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -87,21 +108,60 @@ fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-fn serve(init: &Arc<Init>, control: &UnixListener, job: &UnixListener, idle_limit: Option<Duration>) {
+/// Where control connections are taken.
+struct Desk {
+    init: Arc<Init>,
+    listener: UnixListener,
+    waiting: AtomicUsize,
+}
+
+impl Desk {
+    fn add_waiter(self: &Arc<Self>) -> io::Result<()> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let desk = Arc::clone(self);
+        spawn(move || desk.wait()).inspect_err(|_| {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        })
+    }
+
+    /// A waiter's life: take a connection, see to it that somebody waits, serve it, wait again unless enough do.
+    fn wait(self: Arc<Self>) {
+        loop {
+            let accepted = self.listener.accept();
+            let others = self.waiting.fetch_sub(1, Ordering::AcqRel) - 1;
+            let is_last = others == 0 && self.add_waiter().is_err();
+            match accepted {
+                Ok((stream, _)) => self.serve(stream, is_last),
+                // Out of descriptors, say: a pause, so that we do not spin.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+            if self.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING {
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                return;
+            }
+        }
+    }
+
+    fn serve(&self, stream: UnixStream, is_last: bool) {
+        match self.init.presences.enter(CONNECTIONS_CAP) {
+            Some(presence) => converse(&self.init, Connection::new(stream, presence), is_last),
+            None => Connection::new(stream, Presence::uncounted()).answer(&Reply::Failed(Failure::new(
+                FailureKind::Other,
+                "the supervisor has too many open connections",
+            ))),
+        }
+    }
+}
+
+/// The in-job socket, and the limit on being left alone.
+fn serve_jobs(init: &Arc<Init>, job: &UnixListener, idle_limit: Option<Duration>) {
     let questions = Arc::new(Presences::new());
     loop {
-        let mut entries = [
-            sys::poll_entry(Some(control.as_fd()), libc::POLLIN, true),
-            sys::poll_entry(Some(job.as_fd()), libc::POLLIN, true),
-        ];
+        let mut entries = [sys::poll_entry(Some(job.as_fd()), libc::POLLIN, true)];
         sys::poll(&mut entries, idle_limit.map(|limit| patience(init, limit)));
-        while let Some(stream) = next(control) {
-            start(init, stream);
-        }
         while let Some(stream) = next(job) {
             job::start(init, stream, questions.enter(QUESTIONS_CAP));
         }
@@ -129,32 +189,15 @@ fn next(listener: &UnixListener) -> Option<UnixStream> {
     }
 }
 
-/// Gives the connection a thread; where there is none to be had, says so.
-fn start(init: &Arc<Init>, stream: UnixStream) {
-    let Some(presence) = init.presences.enter(CONNECTIONS_CAP) else {
-        let failure = Failure::new(FailureKind::Other, "the supervisor has too many open connections");
-        return refuse(&stream, failure);
-    };
-    let copy = stream.try_clone();
-    let init = Arc::clone(init);
-    let spawned = std::thread::Builder::new()
-        .stack_size(THREAD_STACK)
-        .spawn(move || converse(&init, Connection::new(stream, presence)));
-    if let (Err(error), Ok(copy)) = (spawned, copy) {
-        refuse(&copy, failure::no_process(&error));
-    }
-}
-
-fn refuse(mut stream: &UnixStream, failure: Failure) {
-    // A fresh socket has room for this; whoever does not read it misses nothing else.
-    let _ = frame::write_message(&mut stream, FrameKind::Reply, &Reply::Failed(failure));
-}
-
-fn converse(init: &Arc<Init>, mut connection: Connection) {
+/// `is_last`: nobody else waits for connections, so this must not take long.
+fn converse(init: &Arc<Init>, mut connection: Connection, is_last: bool) {
     // Without a limit a silent caller costs a thread until it goes away.
     let _ = connection.stream().set_read_timeout(Some(HANDSHAKE));
     let _ = connection.stream().set_write_timeout(Some(HANDSHAKE));
     match greet(init, &mut connection) {
+        Ok(Some(Request::Exec(_))) if is_last => {
+            connection.answer(&Reply::Failed(failure::no_process(&io::Error::from_raw_os_error(libc::EAGAIN))));
+        }
         Ok(Some(request)) => {
             let _ = connection.stream().set_read_timeout(None);
             let _ = connection.stream().set_write_timeout(None);

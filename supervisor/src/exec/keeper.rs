@@ -3,7 +3,7 @@
 //! ```text
 //! supervisor ──fork──▶ keeper ──clone(VM|VFORK)──▶ step: ids, directory, signals, execve
 //!      ▲                 │  subreaper, leads the session, holds nothing but its note pipe
-//!      └───── notes ─────┘  Started, Runs | Fault, Exited, Alone: nothing of the step is left
+//!      └───── notes ─────┘  Started | Fault, Exited, Alone: nothing of the step is left
 //! ```
 //!
 //! The keeper leads the step's session, not the step: a session's leader that opens a terminal would get it as its
@@ -13,9 +13,9 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -101,13 +101,21 @@ pub struct Fault {
 /// What a keeper tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
-    /// From the step itself, right before its program: whatever becomes of the keeper now, the step may run.
-    Started { step: Pid },
-    /// The program runs.
-    Runs,
-    Fault { stage: i32, errno: i32 },
+    Started {
+        step: Pid,
+    },
+    Fault {
+        stage: i32,
+        errno: i32,
+    },
     /// The step's own process ended; `alone`: and nothing else of it is left.
-    Exited { status: c_int, user_us: u64, system_us: u64, max_rss: u64, alone: bool },
+    Exited {
+        status: c_int,
+        user_us: u64,
+        system_us: u64,
+        max_rss: u64,
+        alone: bool,
+    },
     /// Nothing of the step is left. Without this before the end of file the keeper was killed.
     Alone,
 }
@@ -121,7 +129,6 @@ impl Note {
                 [3, status as u32 as u64, user_us, system_us, max_rss, alone.into()]
             }
             Self::Alone => [4, 0, 0, 0, 0, 0],
-            Self::Runs => [5, 0, 0, 0, 0, 0],
         };
         let mut bytes = [0; NOTE_LENGTH];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
@@ -143,7 +150,6 @@ impl Note {
             2 => Self::Fault { stage: a as i32, errno: b as i32 },
             3 => Self::Exited { status: a as c_int, user_us: b, system_us: c, max_rss: d, alone: e != 0 },
             4 => Self::Alone,
-            5 => Self::Runs,
             _ => return None,
         })
     }
@@ -174,7 +180,16 @@ pub fn start(launch: &Launch, ends: &Ends) -> Result<Kept, Fault> {
     let (reader, writer) = io::pipe().map_err(process)?;
     let stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
     let streams = [ends.stdin.as_raw_fd(), ends.stdout.as_raw_fd(), ends.stderr.as_raw_fd()];
-    let context = Context { launch, streams, notes: writer.as_raw_fd(), stage: AtomicI32::new(0), errno: AtomicI32::new(0) };
+    let shared = Shared::new().map_err(process)?;
+    let begun: &AtomicI32 = &shared;
+    let context = Context {
+        launch,
+        streams,
+        notes: writer.as_raw_fd(),
+        begun,
+        stage: AtomicI32::new(0),
+        errno: AtomicI32::new(0),
+    };
     let top = stack.as_ptr().wrapping_add(STACK & !15).cast_mut().cast::<c_void>();
     let keeper = sys::fork_child(|| {
         // SAFETY: we are the only thread of a fresh process; the stack and the context outlive it.
@@ -183,17 +198,42 @@ pub fn start(launch: &Launch, ends: &Ends) -> Result<Kept, Fault> {
     .map_err(process)?;
     drop(writer);
     let notes = Notes(File::from(OwnedFd::from(reader)));
-    let mut started = None;
-    loop {
-        match (notes.read(), started) {
-            (Some(Note::Started { step }), _) => started = Some(step),
-            (Some(Note::Fault { stage, errno }), _) => {
-                return Err(Fault { stage: Stage::from_number(stage), error: io::Error::from_raw_os_error(errno) });
-            }
-            // At the end of the notes: its first act was to kill its keeper.
-            (Some(Note::Runs) | None, Some(step)) => return Ok(Kept { keeper, step, notes }),
-            _ => return Err(process(io::Error::other("its keeper was killed before it could start"))),
+    match (notes.read(), begun.load(Ordering::Acquire)) {
+        (Some(Note::Started { step }), _) => Ok(Kept { keeper, step, notes }),
+        (Some(Note::Fault { stage, errno }), _) => {
+            Err(Fault { stage: Stage::from_number(stage), error: io::Error::from_raw_os_error(errno) })
         }
+        // Its first act was to kill its keeper: it runs all the same.
+        (_, step) if step != 0 => Ok(Kept { keeper, step, notes }),
+        _ => Err(process(io::Error::other("its keeper was killed before it could start"))),
+    }
+}
+
+/// A number that forked children share with us.
+struct Shared(*mut AtomicI32);
+
+impl Shared {
+    fn new() -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+        let start = unsafe { libc::mmap(ptr::null_mut(), size_of::<AtomicI32>(), protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(start.cast())) }
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = AtomicI32;
+
+    fn deref(&self) -> &AtomicI32 {
+        // SAFETY: zeroed, aligned memory of our own mapping; every access is atomic.
+        unsafe { &*self.0 }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; what borrowed it has ended.
+        unsafe { libc::munmap(self.0.cast(), size_of::<AtomicI32>()) };
     }
 }
 
@@ -201,6 +241,8 @@ struct Context<'a> {
     launch: &'a Launch,
     streams: [RawFd; 3],
     notes: RawFd,
+    /// The step's pid from the moment at which it may run, whatever becomes of the keeper.
+    begun: &'a AtomicI32,
     /// Written by the step, which shares the keeper's memory until execve.
     stage: AtomicI32,
     errno: AtomicI32,
@@ -231,7 +273,7 @@ unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
             tell(notes, Note::Fault { stage, errno: context.errno.load(Ordering::Relaxed) });
             return 1;
         }
-        tell(notes, Note::Runs);
+        tell(notes, Note::Started { step });
         close_all_but(notes);
         watch(step, notes);
     }
@@ -419,8 +461,8 @@ unsafe fn restore_signals() {
 /// As [`prepare`].
 unsafe fn execute(context: &Context<'_>) -> Stage {
     let launch = context.launch;
-    // SAFETY: as above.
-    unsafe { tell(context.notes, Note::Started { step: libc::getpid() }) };
+    // SAFETY: cannot fail.
+    context.begun.store(unsafe { libc::getpid() }, Ordering::Release);
     let mut telling = libc::ENOENT;
     for program in &launch.programs {
         // SAFETY: NUL-terminated text and two NULL-terminated arrays of such.
@@ -450,7 +492,6 @@ mod tests {
             Note::Fault { stage: 3, errno: 13 },
             Note::Exited { status: 0x8b, user_us: 1, system_us: 2, max_rss: 3, alone: true },
             Note::Alone,
-            Note::Runs,
         ];
         for note in notes {
             assert_eq!(Note::parse(note.to_bytes()), Some(note));

@@ -108,7 +108,9 @@ fn explain_program(fault: &Fault, exec: &Exec, user: &User) -> Failure {
         ),
         Some(libc::ENOENT | libc::ENOTDIR) => (
             FailureKind::NoSuchProgram,
-            format!("{program} does not exist in this environment; choose a shell that the image has, or another image"),
+            format!(
+                "{program} does not exist in this environment; choose a shell that the image has, or another image"
+            ),
         ),
         Some(libc::EACCES | libc::EPERM) => (
             FailureKind::NotPermitted,

@@ -22,9 +22,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use navvy_protocol::frame::FrameKind;
-use navvy_protocol::supervisor::{
-    Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply, Usage,
-};
+use navvy_protocol::supervisor::{Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply, Usage};
 
 use crate::control::Connection;
 use crate::init::Init;
@@ -222,11 +220,7 @@ fn wrong_offset(offset: u64, output: u64) -> Failure {
 }
 
 fn exit_of(status: i32) -> Exit {
-    if libc::WIFSIGNALED(status) {
-        Exit::Signal(libc::WTERMSIG(status))
-    } else {
-        Exit::Code(libc::WEXITSTATUS(status))
-    }
+    if libc::WIFSIGNALED(status) { Exit::Signal(libc::WTERMSIG(status)) } else { Exit::Code(libc::WEXITSTATUS(status)) }
 }
 
 fn usage(user_us: u64, system_us: u64, max_rss: u64) -> Usage {

@@ -12,8 +12,8 @@
 //! A drain ends without a clock: what a step had written by its end is at most what its pipe or terminal can hold,
 //! and comes first.
 
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,6 +34,8 @@ use crate::{lock, proc};
 const PTY_DRAIN: usize = 256 << 10;
 /// Input that the step does not read; beyond it we stop reading from the agent.
 const INPUT_CAP: usize = 256 << 10;
+/// Reads from a terminal, about 4 KiB each, before what came is sent on.
+const PTY_READS: usize = 16;
 const WATCH_MEMORY: Duration = Duration::from_millis(500);
 /// An idle ring gives its pages back after this.
 const REST: Duration = Duration::from_secs(1);
@@ -70,12 +72,25 @@ struct Pending {
 enum Phase {
     Running,
     /// The step ended; these bytes are still its own, a number a source.
-    Draining { left: Vec<usize>, end: End },
+    Draining {
+        left: Vec<usize>,
+        end: End,
+    },
     /// `Exited` belongs behind this position of the ring.
-    Left { exited: Exited, at: u64 },
+    Left {
+        exited: Exited,
+        at: u64,
+    },
     /// Nothing runs; the last bytes are read.
-    Ending { left: Vec<usize>, exited: Exited, at: u64 },
-    Ended { exited: Exited, at: u64 },
+    Ending {
+        left: Vec<usize>,
+        exited: Exited,
+        at: u64,
+    },
+    Ended {
+        exited: Exited,
+        at: u64,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -283,7 +298,7 @@ impl Pump {
         match control {
             Control::Resize { columns, rows } => self.streams.resize(columns, rows),
             Control::Ack { offset } => {
-                let cursor = self.link.as_ref().map_or(0, |link| link.cursor);
+                let cursor = self.cursor();
                 self.ring.acknowledge(offset, cursor);
             }
         }
@@ -340,10 +355,11 @@ impl Pump {
     // ---- output ----
 
     fn read_sources(&mut self, ready: &[PollFd]) {
+        let cursor = self.cursor();
         let mut ended = [false; 2];
         for (index, source) in self.streams.sources.iter().enumerate().take(2) {
             if ready[SOURCES + index].revents != 0 {
-                ended[index] = matches!(read_once(&mut self.ring, source, usize::MAX), Read::End);
+                ended[index] = read_batch(&mut self.ring, source, cursor);
             }
         }
         // After the poll's positions were used.
@@ -354,6 +370,11 @@ impl Pump {
                 !ended[index - 1]
             });
         }
+    }
+
+    /// What lies behind it was not sent to anybody who is still here.
+    fn cursor(&self) -> u64 {
+        self.link.as_ref().map_or(0, |link| link.cursor)
     }
 
     /// What each source holds at this moment and will give before anything later.
@@ -452,12 +473,13 @@ impl Pump {
 
     /// Reads what is left of each source. True when nothing is.
     fn drain(&mut self, left: &mut [usize]) -> bool {
+        let cursor = self.cursor();
         for (source, left) in self.streams.sources.iter().zip(left) {
             while *left > 0 {
                 if !self.ring.has_room() {
                     return false;
                 }
-                match read_once(&mut self.ring, source, *left) {
+                match read_once(&mut self.ring, source, *left, cursor) {
                     Read::Bytes(count) => *left -= count.min(*left),
                     Read::Nothing | Read::End => *left = 0,
                 }
@@ -477,6 +499,7 @@ impl Pump {
             left_running,
         };
         self.kills_before = None;
+        self.ring.seal();
         let mut state = lock(&self.record.state);
         state.exited = Some(exited.clone());
         state.output = exited.output;
@@ -509,7 +532,9 @@ impl Link {
     fn say_what_is_due(&mut self, phase: &Phase, ring: &Ring) -> u64 {
         let (exited, at) = match phase {
             Phase::Running | Phase::Draining { .. } => return ring.tail(),
-            Phase::Left { exited, at } | Phase::Ending { exited, at, .. } | Phase::Ended { exited, at } => (exited, *at),
+            Phase::Left { exited, at } | Phase::Ending { exited, at, .. } | Phase::Ended { exited, at } => {
+                (exited, *at)
+            }
         };
         if !self.told_exit && self.cursor < at {
             return at;
@@ -532,8 +557,21 @@ enum Read {
     End,
 }
 
-fn read_once(ring: &mut Ring, source: &Source, limit: usize) -> Read {
-    match ring.fill(source.stream, &source.file, limit) {
+/// Pipes give much at once; a terminal gives little, so several reads share a frame and a wake-up of the agent. True at
+/// the end of the stream.
+fn read_batch(ring: &mut Ring, source: &Source, cursor: u64) -> bool {
+    for _ in 0..if source.is_pty { PTY_READS } else { 1 } {
+        match read_once(ring, source, usize::MAX, cursor) {
+            Read::Bytes(_) => {}
+            Read::Nothing => return false,
+            Read::End => return true,
+        }
+    }
+    false
+}
+
+fn read_once(ring: &mut Ring, source: &Source, limit: usize, cursor: u64) -> Read {
+    match ring.fill(source.stream, &source.file, limit, cursor) {
         Ok(0) => Read::End,
         Ok(count) => Read::Bytes(count),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Read::Nothing,
@@ -553,4 +591,3 @@ fn write_some(input: &Input, bytes: &[u8]) -> io::Result<usize> {
     }
     Ok(written)
 }
-

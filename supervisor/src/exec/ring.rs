@@ -11,7 +11,7 @@
 //! `base`, modulo the capacity. Whenever nothing is left, `base` moves, so that small steps touch few pages.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
 
 use navvy_protocol::frame::{self, FrameKind, OutputHeader, Stream};
 
@@ -36,6 +36,8 @@ pub struct Ring {
     /// The step's bytes before `head`'s frame, and before `tail`.
     forgotten: u64,
     output: u64,
+    /// Where the newest frame starts, while it may still grow.
+    newest: Option<u64>,
     /// Bytes touched since the pages were last given back.
     touched: u64,
 }
@@ -47,9 +49,16 @@ pub struct Resume {
     pub header: Vec<u8>,
 }
 
+/// The newest frame while more is read into it.
+#[derive(Clone, Copy)]
+struct Grown {
+    start: u64,
+    bytes: usize,
+}
+
 impl Ring {
     pub fn new() -> Self {
-        Self { pages: None, base: 0, head: 0, tail: 0, forgotten: 0, output: 0, touched: 0 }
+        Self { pages: None, base: 0, head: 0, tail: 0, forgotten: 0, output: 0, newest: None, touched: 0 }
     }
 
     /// The step's bytes so far.
@@ -74,13 +83,18 @@ impl Ring {
         self.room() >= LEAST_ROOM
     }
 
-    /// Reads one chunk. 0 at the end of the stream; an error as `read` gives it.
-    pub fn fill(&mut self, stream: Stream, source: &File, limit: usize) -> io::Result<usize> {
-        let wanted = limit.min(CHUNK).min(self.room().saturating_sub(OVERHEAD));
+    /// Reads one chunk. 0 at the end of the stream; an error as `read` gives it. What lies behind `cursor` was not
+    /// sent, so the newest frame may grow there: a terminal gives 4 KiB at a time, and a frame for each would cost more
+    /// than the bytes.
+    pub fn fill(&mut self, stream: Stream, source: &File, limit: usize, cursor: u64) -> io::Result<usize> {
+        let grown = self.growable(stream, cursor);
+        let overhead = if grown.is_some() { 0 } else { OVERHEAD };
+        let most = CHUNK - grown.map_or(0, |grown| grown.bytes);
+        let wanted = limit.min(most).min(self.room().saturating_sub(overhead));
         if wanted == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let (first, second) = self.spans(self.tail + OVERHEAD as u64, wanted);
+        let (first, second) = self.spans(self.tail + overhead as u64, wanted);
         let pages = self.pages()?;
         let mut source = source;
         let count = if second == 0 {
@@ -89,16 +103,42 @@ impl Ring {
             let (low, high) = pages.split_at_mut(first);
             source.read_vectored(&mut [IoSliceMut::new(high), IoSliceMut::new(&mut low[..second])])?
         };
-        if count > 0 {
-            self.commit(stream, count);
+        match grown {
+            _ if count == 0 => {}
+            Some(grown) => self.grow(grown, count),
+            None => self.begin(stream, count),
         }
         Ok(count)
     }
 
-    fn commit(&mut self, stream: Stream, count: usize) {
+    /// The newest frame, if it is of this stream, has room, and nothing of it was sent.
+    fn growable(&self, stream: Stream, cursor: u64) -> Option<Grown> {
+        let start = self.newest.filter(|start| *start >= cursor)?;
+        let [old] = self.get(start + frame::HEADER_LENGTH as u64);
+        let bytes = self.frame_at(start).1 as usize;
+        (old == stream as u8 && bytes < CHUNK).then_some(Grown { start, bytes })
+    }
+
+    fn grow(&mut self, grown: Grown, count: usize) {
+        let length = frame::header(FrameKind::Output, OutputHeader::LENGTH + grown.bytes + count);
+        self.put(grown.start, &length);
+        self.advance(count, count);
+    }
+
+    fn begin(&mut self, stream: Stream, count: usize) {
         let header = header(OutputHeader { stream, offset: self.output, nanoseconds: sys::monotonic() }, count);
         self.put(self.tail, &header);
-        self.tail += (OVERHEAD + count) as u64;
+        self.newest = Some(self.tail);
+        self.advance(OVERHEAD + count, count);
+    }
+
+    /// What comes from now on begins a frame of its own.
+    pub fn seal(&mut self) {
+        self.newest = None;
+    }
+
+    fn advance(&mut self, wire: usize, count: usize) {
+        self.tail += wire as u64;
         self.output += count as u64;
         self.touched = self.touched.max(self.tail - self.base);
     }
@@ -161,6 +201,7 @@ impl Ring {
             self.forgotten += bytes;
         }
         self.base = self.tail;
+        self.newest = None;
     }
 
     /// Where a connection that has everything before `offset` goes on. `None`: forgotten, or not written yet.
@@ -219,7 +260,7 @@ fn header(header: OutputHeader, bytes: usize) -> [u8; OVERHEAD] {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::Write as _;
 
     use super::*;
 
@@ -251,7 +292,7 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let source = File::from(std::os::fd::OwnedFd::from(reader));
         let (mut ring, mut sent, mut seed) = (Ring::new(), Vec::new(), 7);
-        let mut acknowledged = 0;
+        let (mut acknowledged, mut sent_to) = (0, 0);
         for _ in 0..400 {
             let length = noise(&mut seed) as usize % 40_000 + 1;
             let bytes: Vec<u8> = (0..length).map(|_| noise(&mut seed) as u8).collect();
@@ -259,13 +300,15 @@ mod tests {
             let mut left = length;
             while left > 0 {
                 if ring.has_room() {
-                    left -= ring.fill(Stream::Stdout, &source, usize::MAX).unwrap();
+                    left -= ring.fill(Stream::Stdout, &source, usize::MAX, sent_to).unwrap();
                 } else {
                     acknowledged = ring.output() - noise(&mut seed) % 300_000;
                     ring.acknowledge(acknowledged, ring.tail());
                 }
             }
             sent.extend_from_slice(&bytes);
+            // Now and then everything is sent; frames grow only behind.
+            sent_to = if noise(&mut seed).is_multiple_of(3) { ring.tail() } else { sent_to };
             let offset = acknowledged + noise(&mut seed) % (ring.output() - acknowledged + 1);
             let resume = ring.resume(offset).unwrap();
             assert_eq!(read_all(&ring, resume), &sent[offset as usize..]);
@@ -278,12 +321,32 @@ mod tests {
     }
 
     #[test]
+    fn small_chunks_share_a_frame_until_it_is_sent() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let source = File::from(std::os::fd::OwnedFd::from(reader));
+        let mut ring = Ring::new();
+        let mut add = |ring: &mut Ring, stream, cursor| {
+            writer.write_all(b"abc").unwrap();
+            ring.fill(stream, &source, usize::MAX, cursor).unwrap();
+            ring.tail()
+        };
+        let one = (OVERHEAD + 3) as u64;
+        assert_eq!(add(&mut ring, Stream::Stdout, 0), one);
+        assert_eq!(add(&mut ring, Stream::Stdout, 0), one + 3);
+        assert_eq!(add(&mut ring, Stream::Stderr, 0), 2 * one + 3);
+        assert_eq!(add(&mut ring, Stream::Stderr, one + 4), 3 * one + 3);
+        ring.seal();
+        assert_eq!(add(&mut ring, Stream::Stderr, 0), 4 * one + 3);
+        assert_eq!(read_all(&ring, ring.resume(0).unwrap()), b"abc".repeat(5));
+    }
+
+    #[test]
     fn nothing_unsent_is_forgotten() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let source = File::from(std::os::fd::OwnedFd::from(reader));
         let mut ring = Ring::new();
         writer.write_all(b"abc").unwrap();
-        ring.fill(Stream::Stderr, &source, usize::MAX).unwrap();
+        ring.fill(Stream::Stderr, &source, usize::MAX, 0).unwrap();
         ring.acknowledge(3, 0);
         assert_eq!(read_all(&ring, ring.resume(1).unwrap()), b"bc");
         ring.acknowledge(2, ring.tail());

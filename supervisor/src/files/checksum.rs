@@ -1,9 +1,9 @@
 //! SHA-256 of files.
 
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 
 use navvy_protocol::supervisor::{Failure, Reply};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::{failure, sys};
 

@@ -1,16 +1,16 @@
 //! A child that does one thing as somebody else and reports through a pipe.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use navvy_protocol::supervisor::{Failure, FailureKind, Reply};
 
 use crate::control::Connection;
+use crate::failure;
 use crate::sys::{self, Pid};
 use crate::users::User;
-use crate::failure;
 
 /// Far above the longest list of checksums that a request can ask for.
 const REPLY_CAP: u64 = 4 << 20;

@@ -6,21 +6,20 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::DirBuilderExt as _;
 
 use navvy_protocol::supervisor::Failure;
 
+use crate::failure;
 use crate::sys::{self, at};
 use crate::users::User;
-use crate::failure;
 
 const MODE: u32 = 0o755;
 
 /// In a child of uid 0.
 pub fn make(path: &str, user: &User) -> Result<(), Failure> {
-    let explain = |error: io::Error| {
-        failure::of(&error, format_args!("make directory {path:?} for user {}", user.shown()))
-    };
+    let explain =
+        |error: io::Error| failure::of(&error, format_args!("make directory {path:?} for user {}", user.shown()));
     sys::act_as_user(user.uid, user.gid, &user.groups).map_err(explain)?;
     let made = DirBuilder::new().recursive(true).mode(MODE).create(path);
     sys::become_root_again();

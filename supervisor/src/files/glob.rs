@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use navvy_protocol::supervisor::{Failure, Reply};
@@ -104,9 +104,14 @@ fn search(root: &Path, pattern: &[u8], found: &mut BTreeSet<PathBuf>) {
                     queue.push(Place { path, rest });
                 }
             }
-            Some((part, rest)) => below(root, &place.path, |name, _| matches(part, name), |path| {
-                queue.push(Place { path, rest });
-            }),
+            Some((part, rest)) => below(
+                root,
+                &place.path,
+                |name, _| matches(part, name),
+                |path| {
+                    queue.push(Place { path, rest });
+                },
+            ),
         }
     }
 }
@@ -187,7 +192,8 @@ fn set(pattern: &[u8], byte: u8) -> Option<(bool, usize)> {
         if low == b']' && index > start {
             return Some((holds != negated, index + 1));
         }
-        let is_range = pattern.get(index + 1) == Some(&b'-') && pattern.get(index + 2).is_some_and(|high| *high != b']');
+        let is_range =
+            pattern.get(index + 1) == Some(&b'-') && pattern.get(index + 2).is_some_and(|high| *high != b']');
         let high = if is_range { *pattern.get(index + 2)? } else { low };
         holds |= (low..=high).contains(&byte);
         index += if is_range { 3 } else { 1 };

@@ -8,16 +8,16 @@
 
 use std::ffi::CString;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 
 use navvy_protocol::supervisor::{Failure, FailureKind, Reply};
 use tar::{Archive, Entry, EntryType};
 
 use super::data::Receiver;
-use crate::sys::{self, at};
 use crate::failure;
+use crate::sys::{self, at};
 
 const CHUNK: usize = 128 << 10;
 /// Without set-id and sticky bits.

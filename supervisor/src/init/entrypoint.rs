@@ -1,7 +1,7 @@
 //! The image's own main program, when the image or the config asks for it: our child, whose end fails the job.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use navvy_protocol::supervisor::{Exec, Terminal};

@@ -1,6 +1,6 @@
 //! The arguments of `navvy-supervisor init`.
 
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,13 +1,13 @@
 //! The main thread: takes ended orphans, forwards signals, waits for a reason to end.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 
 use super::entrypoint::Entrypoint;
 use super::{GRACE, Init};
 use crate::exec::stop_all;
 use crate::sys::{self, Signals};
-use crate::{lock, failure};
+use crate::{failure, lock};
 
 const FORWARDED: [i32; 5] = [libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 const ENDING: [i32; 2] = [libc::SIGTERM, libc::SIGINT];

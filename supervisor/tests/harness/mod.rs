@@ -3,7 +3,7 @@
 //! `Bench::new()` starts one; `bench.exec("true").run()` is a step; `bench.ask(request)` is any other activity.
 #![allow(dead_code, reason = "each test file uses its share")]
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,11 @@ use std::time::{Duration, Instant};
 use navvy_protocol::frame::{self, FrameKind, OutputHeader, Stream};
 use navvy_protocol::supervisor::{Control, Exec, Exit, Exited, Failure, Hello, Reply, Request, Terminal};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_navvy-supervisor");
+/// The program under test: cargo's, or another build of it (the static one, say).
+pub fn binary() -> String {
+    std::env::var("NAVVY_TEST_SUPERVISOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_navvy-supervisor").to_owned())
+}
+
 pub const SECRET: &str = "the task's secret";
 /// Nothing here takes long; a test that waits longer has failed.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -32,7 +36,7 @@ impl Bench {
 
     pub fn with(arguments: &[&str]) -> Self {
         let run_dir = run_dir();
-        let process = Command::new(BINARY)
+        let process = Command::new(binary())
             .arg("init")
             .arg("--run-dir")
             .arg(run_dir.path())
