@@ -1,4 +1,29 @@
 //! The build agent and its command line.
+//!
+//! ```text
+//! cli ─▶ pipeline ─▶ task ─▶ step (pure)            ui ◀─ bus ◀─ everyone
+//!  │        │          ├──▶ environment ─▶ supervisor
+//!  │        │          ├──▶ checkout
+//!  │        │          └──▶ output
+//!  └ settings, config, job
+//! ```
+//!
+//! | module | single responsibility |
+//! |---|---|
+//! | [`cli`] | words to values, errors to advice and exit codes |
+//! | [`settings`] | the process's environment, read once |
+//! | [`pipeline`] | `navvy run`: walks workflows, starts tasks side by side within the machine's room |
+//! | [`task`] | one task from claim to verdict |
+//! | [`step`] | a step to its process, its end to words (pure) |
+//! | [`environment`] | Docker containers: prepare, report, destroy |
+//! | [`supervisor`] | the agent's side of the supervisor's socket |
+//! | [`checkout`] | the working tree as a stream; git facts |
+//! | [`output`] | logs on disk |
+//! | [`event`], [`bus`] | what happens, and how it travels |
+//! | [`ui`] | what a person sees |
+//! | [`doctor`] | checks of this machine |
+//!
+//! Every file and socket that is touched stands in `docs/files.md`.
 
 pub mod bus;
 pub mod chain;

@@ -22,6 +22,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
+    /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }

@@ -3,6 +3,7 @@
 mod args;
 mod completions;
 mod config;
+mod doctor;
 mod error;
 mod run;
 mod source;
@@ -30,6 +31,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
         Command::Config(arguments) => config::run(&settings, arguments),
+        Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     match done {

@@ -17,7 +17,7 @@ use super::Stop;
 use crate::step::texts;
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Happening {
     /// Its process ended.
     Exited(Exited),

@@ -1,0 +1,62 @@
+//! `navvy doctor`.
+
+use std::io::Write as _;
+
+use navvy_job::exit_code;
+
+use super::CliError;
+use super::args::DoctorArgs;
+use crate::doctor::{self, Check, Status};
+use crate::environment::endpoint::{self, Inputs, RealFiles};
+use crate::settings::Settings;
+
+pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> {
+    let inputs = Inputs {
+        flag: arguments.docker.as_deref(),
+        environment: &settings.variables,
+        home: settings.home.as_deref(),
+        files: &RealFiles,
+    };
+    let endpoint = endpoint::find(&inputs);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::infra(&error))?;
+    let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths));
+    std::io::stdout().lock().write_all(render(&checks).as_bytes()).map_err(|error| CliError::infra(&error))?;
+    Ok(match doctor::worst(&checks) {
+        Status::Ok | Status::Warn => exit_code::PASSED,
+        Status::Fail => exit_code::NO_DOCKER,
+    })
+}
+
+fn render(checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for check in checks {
+        let mark = match check.status {
+            Status::Ok => "✓",
+            Status::Warn => "!",
+            Status::Fail => "✗",
+        };
+        text.push_str(&format!("{mark} {:width$}  {}\n", check.name, check.found));
+        if let Some(mend) = &check.mend {
+            text.push_str(&format!("  {:width$}  → {mend}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_says_what_was_found_and_how_to_mend_it() {
+        let checks = [
+            Check { name: "docker", status: Status::Ok, found: "20.10".into(), mend: None },
+            Check { name: "disk", status: Status::Warn, found: "1 GiB left".into(), mend: Some("free some".into()) },
+        ];
+        assert_eq!(render(&checks), "✓ docker  20.10\n! disk    1 GiB left\n          → free some\n");
+    }
+}
