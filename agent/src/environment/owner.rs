@@ -26,7 +26,7 @@ impl Owner {
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
             pid_namespace: pid_namespace()?,
             pid,
-            start_time: start_time(pid)?,
+            start_time: look_at(pid)?.start_time,
         })
     }
 
@@ -56,7 +56,10 @@ impl Owner {
             return true;
         }
         self.pid_namespace == here.pid_namespace
-            && start_time(self.pid).map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |time| time != self.start_time)
+            && match look_at(self.pid) {
+                Ok(found) => found.is_zombie || found.start_time != self.start_time,
+                Err(e) => e.kind() == io::ErrorKind::NotFound,
+            }
     }
 }
 
@@ -74,13 +77,20 @@ fn pid_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// Field 22 of `/proc/PID/stat`, counted behind the command's name, which may hold spaces and brackets.
-fn start_time(pid: u32) -> io::Result<u64> {
+struct Look {
+    start_time: u64,
+    /// Dead, and not yet collected by its parent: in a container often never.
+    is_zombie: bool,
+}
+
+/// Fields 3 and 22 of `/proc/PID/stat`, counted behind the command's name, which may hold spaces and brackets.
+fn look_at(pid: u32) -> io::Result<Look> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat of a process has no start time"))
+    let fields: Vec<_> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    match (fields.first(), fields.get(19).and_then(|field| field.parse().ok())) {
+        (Some(state), Some(start_time)) => Ok(Look { start_time, is_zombie: matches!(*state, "Z" | "X") }),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "stat of a process has no start time")),
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +112,16 @@ mod tests {
         assert!(!Owner { machine: "elsewhere".into(), start_time: 0, ..here.clone() }.is_dead(&here));
         assert!(!Owner { pid_namespace: 1, start_time: 0, ..here.clone() }.is_dead(&here));
         assert!(Owner { start_time: 0, ..here.clone() }.is_dead(&here));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let zombie = loop {
+            let look = look_at(child.id()).unwrap();
+            if look.is_zombie {
+                break Owner { pid: child.id(), start_time: look.start_time, ..here.clone() };
+            }
+            std::thread::yield_now();
+        };
+        assert!(zombie.is_dead(&here));
+        child.wait().unwrap();
         assert!(Owner { boot: "earlier".into(), ..here.clone() }.is_dead(&here));
     }
 }

@@ -44,12 +44,16 @@ impl Engine {
 
     /// Removes the tasks of owners that are no more, and only those of this machine. Returns what is left, by name.
     pub async fn reap(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Vec<String> {
-        let dead = match self.owners().await {
-            Ok(owners) => owners.into_iter().filter(|(_, owner)| owner.is_dead(here)).map(|(task, _)| task),
-            Err(words) => return vec![words],
+        let (mut owners, mut left) = match self.owners().await {
+            Ok(owners) => (owners, Vec::new()),
+            Err(words) => (Vec::new(), vec![words]),
         };
+        // One that died between its mark and its first container has no label anywhere.
+        owners.extend(run_dir::marked(host.runtime.as_deref(), run_dir::uid()));
+        let dead = owners.into_iter().filter(|(_, owner)| owner.is_dead(here)).map(|(task, _)| task);
         let tasks: BTreeSet<TaskId> = dead.collect();
-        join_all(tasks.iter().map(|task| self.remove_task(task, host, limit))).await.concat()
+        left.extend(join_all(tasks.iter().map(|task| self.remove_task(task, host, limit))).await.concat());
+        left
     }
 
     /// Every task that has a container, with who made it.
@@ -118,9 +122,16 @@ async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String> {
     let task = task.clone();
     // A cgroup may take a moment of waiting: not on the runtime's own thread.
     let work = tokio::task::spawn_blocking(move || {
-        let run = run_dir::remove(&run).map_err(|e| format!("directory {} ({e})", run.display()));
+        let directory = run_dir::remove(&run).map_err(|e| format!("directory {} ({e})", run.display()));
         let group = cgroup::remove(&task).map_err(|(path, e)| format!("cgroup {} ({e})", path.display()));
-        [run, group].into_iter().filter_map(Result::err).collect()
+        let left: Vec<_> = [directory, group].into_iter().filter_map(Result::err).collect();
+        // What is left keeps its mark, so that a reaper finds it.
+        if left.is_empty()
+            && let Err(e) = run_dir::unmark(&run)
+        {
+            return vec![format!("mark of {} ({e})", run.display())];
+        }
+        left
     });
     work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")])
 }

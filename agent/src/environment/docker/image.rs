@@ -195,12 +195,15 @@ impl Engine {
             return Ok(image);
         }
         if policy == PullPolicy::Never {
-            return Err(ImageError::NotHere { image: name.to_owned(), hint: self.substitution_hint(&reference).await });
+            return Err(ImageError::NotHere {
+                image: name.to_owned(),
+                hint: self.substitution_hint(name, &reference).await,
+            });
         }
         let stats = match self.pull(&reference, credentials().await, progress).await {
             Ok(stats) => stats,
             Err(fault) => {
-                let hint = self.substitution_hint(&reference).await;
+                let hint = self.substitution_hint(name, &reference).await;
                 return Err(ImageError::Pull { image: name.to_owned(), fault, hint });
             }
         };
@@ -264,11 +267,11 @@ impl Engine {
     }
 
     /// What to add to the command line so that the job runs with something that is here.
-    async fn substitution_hint(&self, wanted: &Reference) -> String {
+    async fn substitution_hint(&self, name: &str, wanted: &Reference) -> String {
         let tags = self.docker().list_images(Some(ListImagesOptionsBuilder::new().build())).await;
         let tags: Vec<String> = tags.into_iter().flatten().flat_map(|image| image.repo_tags).collect();
         let fitting = fitting_image(wanted, &tags).unwrap_or("SOME-IMAGE-THAT-IS-HERE");
-        format!("to run with another image, add: --image '{wanted}={fitting}'")
+        format!("to run with another image, add: --image '{name}={fitting}'")
     }
 }
 

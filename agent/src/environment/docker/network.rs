@@ -14,6 +14,8 @@ use crate::environment::docker::run_dir;
 pub const NAME: &str = "navvy";
 /// Fixed, so that two processes cannot make two networks at once, and a firewall rule can name it.
 pub const BRIDGE: &str = "navvy0";
+/// The same for an engine that is reached over the network: it may still be on this machine, beside another.
+const BRIDGE_ELSEWHERE: &str = "navvy1";
 const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
 const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 /// Where clouds answer who a machine is and with which rights: nothing for a job.
@@ -84,7 +86,7 @@ impl Engine {
                 }
             }
             // A failure is most often another process that was first: look again.
-            if let Err(e) = self.docker().create_network(wanted()).await {
+            if let Err(e) = self.docker().create_network(wanted(self.endpoint().looks_local())).await {
                 last = fault::describe(&e);
             }
         }
@@ -119,8 +121,9 @@ async fn add_rule(search_path: &str, program: &str, address: &str) -> Result<(),
     command::run(program, &with(&["-I"]), b"", search_path, COMMAND_LIMIT).await.map(drop)
 }
 
-fn wanted() -> NetworkCreateRequest {
-    let options = [(OPTION_BRIDGE, BRIDGE), (OPTION_ICC, "false")];
+fn wanted(local: bool) -> NetworkCreateRequest {
+    let bridge = if local { BRIDGE } else { BRIDGE_ELSEWHERE };
+    let options = [(OPTION_BRIDGE, bridge), (OPTION_ICC, "false")];
     NetworkCreateRequest {
         name: NAME.to_owned(),
         driver: Some("bridge".to_owned()),

@@ -3,14 +3,19 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
 use navvy_protocol::place::CONTROL_SOCKET;
 
+use crate::environment::owner::Owner;
+
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;
+
+/// Ending of the file beside a run directory that names the task's owner.
+const MARK: &str = ".owner";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
@@ -52,6 +57,45 @@ pub fn make(path: &Path) -> Result<(), RunDirError> {
     // The umask took some of the mode away.
     fs::set_permissions(path, Permissions::from_mode(0o711))
         .map_err(|source| RunDirError::Make { path: path.to_owned(), source })
+}
+
+/// Writes down, before anything else of a task is made, whose it is. A link holds the text: made at once or not at all.
+pub fn mark(path: &Path, owner: &Owner) -> Result<(), RunDirError> {
+    if let Some(parent) = path.parent() {
+        make_own(parent)?;
+    }
+    let mark = mark_path(path);
+    match symlink(owner.to_label(), &mark) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(RunDirError::Make { path: mark, source }),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the mark away, after everything else.
+pub fn unmark(path: &Path) -> io::Result<()> {
+    match fs::remove_file(mark_path(path)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Every task that has a mark, with its owner.
+pub fn marked(runtime: Option<&Path>, uid: u32) -> Vec<(TaskId, Owner)> {
+    // Where a task of any name would go.
+    let place = |task: TaskId| place(runtime, uid, &task);
+    let parent = place(TaskId::from_random([0; 8])).parent().map(Path::to_owned).unwrap_or_default();
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let task_and_owner = |path: PathBuf| {
+        let task = path.file_name()?.to_str()?.strip_suffix(MARK)?.parse().ok()?;
+        Some((task, Owner::from_label(fs::read_link(&path).ok()?.to_str()?)?))
+    };
+    entries.filter_map(|entry| task_and_owner(entry.path())).collect()
+}
+
+fn mark_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(MARK);
+    name.into()
 }
 
 fn make_own(path: &Path) -> Result<(), RunDirError> {
@@ -115,6 +159,19 @@ mod tests {
         assert_eq!(fs::metadata(run.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         std::os::unix::fs::symlink(scratch.path(), scratch.path().join("link")).unwrap();
         assert!(matches!(make(&scratch.path().join("link/t")), Err(RunDirError::Foreign { .. })));
+    }
+
+    #[test]
+    fn marks_name_the_owner_until_they_are_taken_away() {
+        let scratch = tempfile::tempdir().unwrap();
+        let runtime = Some(scratch.path());
+        let (owner, path) = (Owner::this_process().unwrap(), place(runtime, uid(), &task()));
+        mark(&path, &owner).unwrap();
+        mark(&path, &owner).unwrap();
+        assert_eq!(marked(runtime, uid()), [(task(), owner)]);
+        unmark(&path).unwrap();
+        unmark(&path).unwrap();
+        assert_eq!(marked(runtime, uid()), []);
     }
 
     #[test]
