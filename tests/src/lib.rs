@@ -1,1 +1,81 @@
-//! Harness for end-to-end stories.
+//! Harness for end-to-end stories: what only the programs together can show, told from outside.
+//!
+//! | noun | what it is |
+//! |---|---|
+//! | [`Bench`] | a project with a git repository, a home and a state directory of its own, and an engine to run on |
+//! | [`Run`] | `navvy run` on its way, its events as they come |
+//! | [`Finished`] | what came of it: exit code, events, logs, texts |
+//! | [`Setting`] | as whom and on which engine a story is told: [`everywhere!`] tells it in all of them |
+//! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
+//! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
+//! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password |
+//! | [`SmallDisk`] | a file system that fills up soon |
+//!
+//! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
+//! not leave behind: containers, volumes, cgroups, sockets.
+
+mod bench;
+mod deadline;
+mod docker;
+mod engine;
+mod event;
+mod finished;
+mod leaks;
+mod program;
+mod proxy;
+mod registry;
+mod run;
+mod small_disk;
+mod sys;
+
+pub use bench::{Bench, Setting};
+pub use deadline::eventually;
+pub use docker::Docker;
+pub use engine::PrivateEngine;
+pub use event::Event;
+pub use finished::{Finished, Step};
+pub use program::{Answer, Program};
+pub use proxy::Proxy;
+pub use registry::{Password, Registry};
+pub use run::Run;
+pub use small_disk::SmallDisk;
+pub use sys::Signal;
+
+use sha2::Digest as _;
+
+/// As `sha256sum` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Tells a story by root on the machine's engine, by a user in group `docker`, and over TCP on an engine that sees
+/// none of the agent's files.
+#[macro_export]
+macro_rules! everywhere {
+    ($($(#[$meta:meta])* fn $name:ident($bench:ident: Bench) $body:block)+) => {
+        $(
+            $(#[$meta])*
+            mod $name {
+                #[allow(unused_imports, reason = "a story need not use anything of its theme")]
+                use super::*;
+
+                fn tell($bench: $crate::Bench) $body
+
+                #[test]
+                fn by_root() {
+                    tell($crate::Bench::new());
+                }
+
+                #[test]
+                fn by_a_user_in_group_docker() {
+                    tell($crate::Bench::of($crate::Setting::User));
+                }
+
+                #[test]
+                fn on_a_far_engine() {
+                    tell($crate::Bench::of($crate::Setting::FarEngine));
+                }
+            }
+        )+
+    };
+}

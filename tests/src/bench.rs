@@ -1,0 +1,236 @@
+//! Where a story happens.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::docker::Docker;
+use crate::engine::PrivateEngine;
+use crate::finished::Finished;
+use crate::program::{Answer, Program};
+use crate::proxy::Proxy;
+use crate::run::Run;
+use crate::sys;
+
+/// Of a user that is in no other group than `docker`, and in no file of the machine.
+const USER: u32 = 7001;
+
+/// As whom and on which engine a story is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// As whoever runs the stories, on the machine's engine.
+    Plain,
+    /// As a user in group `docker`.
+    User,
+    /// Over TCP, on an engine that sees none of the agent's files.
+    FarEngine,
+}
+
+/// A project with a git repository, and around it a home, state and runtime directories of its own.
+#[derive(Debug)]
+pub struct Bench {
+    root: TempDir,
+    as_user: bool,
+    docker: Docker,
+    variables: Vec<(String, String)>,
+    // Before the engine: connections end before what they lead to.
+    _proxy: Option<Proxy>,
+    _engine: Option<Arc<PrivateEngine>>,
+}
+
+impl Bench {
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::of(Setting::Plain)
+    }
+
+    #[track_caller]
+    pub fn of(setting: Setting) -> Self {
+        let bench = Self::bare(setting == Setting::User);
+        match setting {
+            Setting::Plain => bench,
+            Setting::User => {
+                assert!(sys::is_root(), "only root can become another user: run the stories as root");
+                bench
+            }
+            Setting::FarEngine => {
+                let engine = PrivateEngine::far();
+                let proxy = Proxy::to(engine.socket());
+                bench.on(engine.docker(), &proxy.address()).keeping(Some(proxy), Some(engine))
+            }
+        }
+    }
+
+    fn bare(as_user: bool) -> Self {
+        let root = tempfile::Builder::new().prefix("navvy-").tempdir().expect("a temporary directory can be made");
+        for name in ["project", "home", "state", "run", "config"] {
+            let path = root.path().join(name);
+            fs::create_dir(&path).expect("a directory can be made");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("its mode can be set");
+        }
+        let bench =
+            Self { root, as_user, docker: Docker::default(), variables: Vec::new(), _proxy: None, _engine: None };
+        bench.git(&["init", "--quiet", "--initial-branch=main"]).succeeded();
+        bench
+    }
+
+    /// Lets runs use that engine by way of `address`.
+    #[must_use]
+    pub fn on(mut self, docker: Docker, address: &str) -> Self {
+        self.docker = docker;
+        self.env("DOCKER_HOST", address)
+    }
+
+    fn keeping(mut self, proxy: Option<Proxy>, engine: Option<Arc<PrivateEngine>>) -> Self {
+        (self._proxy, self._engine) = (proxy, engine);
+        self
+    }
+
+    /// A variable of the programs under test.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes `.circleci/config.yml`.
+    #[track_caller]
+    pub fn config(&self, yaml: &str) -> &Self {
+        self.file(".circleci/config.yml", yaml)
+    }
+
+    /// Writes a file of the project.
+    #[track_caller]
+    pub fn file(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> &Self {
+        write(&self.project().join(path), bytes.as_ref());
+        self
+    }
+
+    /// Writes a file of the home directory.
+    #[track_caller]
+    pub fn home_file(&self, path: &str, bytes: impl AsRef<[u8]>) -> &Self {
+        write(&self.root.path().join("home").join(path), bytes.as_ref());
+        self
+    }
+
+    /// Commits everything that is not ignored.
+    #[track_caller]
+    pub fn commit(&self, message: &str) -> &Self {
+        self.git(&["add", "--all"]).succeeded();
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]).succeeded();
+        self
+    }
+
+    /// Asks git about the project.
+    #[track_caller]
+    pub fn git(&self, args: &[&str]) -> Answer {
+        let settings =
+            ["safe.directory=*", "user.name=Story", "user.email=story@example.invalid", "commit.gpgsign=false"];
+        Program::new("git")
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(args)
+            .directory(&self.project())
+            .env("HOME", self.root.path().join("home"))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .run()
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.root.path().join("project")
+    }
+
+    /// `$XDG_STATE_HOME`
+    pub fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// Directories below which a run may make one for its sockets.
+    pub(crate) fn socket_places(&self) -> Vec<PathBuf> {
+        vec![self.root.path().join("run"), PathBuf::from("/run")]
+    }
+
+    /// Starts `navvy run --json` with these words.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Run<'_> {
+        Run::start(self, self.command(&[&["run", "--json"], args].concat()), true)
+    }
+
+    /// Starts `navvy run` with these words, as a person sees it; its events are read from its record.
+    #[track_caller]
+    pub fn run_for_people(&self, args: &[&str]) -> Run<'_> {
+        Run::start(self, self.command(&[&["run"], args].concat()), false)
+    }
+
+    /// Runs `navvy` with these words to its end.
+    #[track_caller]
+    pub fn navvy(&self, args: &[&str]) -> Finished {
+        Run::start(self, self.command(args), false).finish()
+    }
+
+    /// Writes a config and runs it to its end.
+    #[track_caller]
+    pub fn run_config(&self, yaml: &str, args: &[&str]) -> Finished {
+        self.config(yaml).run(args).finish()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let program = navvy();
+        let mut command = if self.as_user {
+            self.give_to_user();
+            let user = USER.to_string();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &user, "--groups", "docker"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command
+            .args(args)
+            .current_dir(self.project())
+            .env_clear()
+            .env("PATH", path)
+            .env("LANG", "C.UTF-8")
+            .env("HOME", self.root.path().join("home"))
+            .env("XDG_STATE_HOME", self.state())
+            .env("XDG_CONFIG_HOME", self.root.path().join("config"))
+            .env("XDG_RUNTIME_DIR", self.root.path().join("run"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn give_to_user(&self) {
+        let owner = format!("{USER}:{USER}");
+        Program::new("chown").args([OsStr::new("-hR"), owner.as_ref(), self.root.path().as_os_str()]).run().succeeded();
+        chown(self.root.path(), Some(USER), Some(USER)).expect("root may give files away");
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[track_caller]
+fn write(path: &Path, bytes: &[u8]) {
+    let parent = path.parent().expect("a file is in a directory");
+    fs::create_dir_all(parent).expect("a directory can be made");
+    fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// The program under test: what `scripts/build` has made.
+fn navvy() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin/navvy");
+    path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; run scripts/build", path.display()))
+}

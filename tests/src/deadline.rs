@@ -1,0 +1,19 @@
+//! Waiting for what has no event: looked at again and again until a deadline.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Waits until `look` finds something; panics with `what` once `limit` is over.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        thread::sleep(BETWEEN_LOOKS);
+    }
+}

@@ -1,0 +1,153 @@
+//! A `dockerd` of a story's own.
+//!
+//! It lives in its own mount, network and process namespaces below a small init: nothing of it outlasts it, it cannot
+//! touch the machine's own engine, and killing `dockerd` alone leaves its containers running, as on a real machine.
+//! Its images are kept from one run of the stories to the next.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use crate::deadline::eventually;
+use crate::docker::Docker;
+use crate::sys::{self, Signal};
+
+const DATA: &str = "/var/lib/navvy-tests";
+const RUNTIME: &str = "/run/navvy-tests";
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// What stories on such an engine run in.
+const IMAGES: [&str; 2] = ["navvy/busybox:static", "navvy/base:bookworm"];
+/// Places of the agent's files, which a far engine does not see.
+const HIDDEN: [&str; 3] = ["/tmp", "/run/navvy", "/root"];
+
+/// Shared by all stories that are told at the same time: it ends with the last of them.
+static FAR: Mutex<Weak<PrivateEngine>> = Mutex::new(Weak::new());
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A `dockerd` of one's own. Ends with everything in it when dropped.
+#[derive(Debug)]
+pub struct PrivateEngine {
+    /// `unshare`, whose end ends the namespace.
+    outer: Child,
+    runtime: PathBuf,
+    socket: PathBuf,
+    _lock: File,
+}
+
+impl PrivateEngine {
+    /// Sees none of the agent's files, as an engine on another machine or in a virtual one.
+    #[track_caller]
+    pub fn far() -> Arc<Self> {
+        let mut shared = FAR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match shared.upgrade() {
+            Some(engine) => engine,
+            None => {
+                let engine = Arc::new(Self::start(&HIDDEN));
+                *shared = Arc::downgrade(&engine);
+                engine
+            }
+        }
+    }
+
+    /// Sees the files of this machine; nobody else uses it, so that it may be killed.
+    #[track_caller]
+    pub fn near() -> Self {
+        Self::start(&[])
+    }
+
+    #[track_caller]
+    fn start(hidden: &[&str]) -> Self {
+        assert!(sys::is_root(), "only root can start an engine: run the stories as root");
+        let (data, lock) = free_data();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let runtime = PathBuf::from(RUNTIME).join(format!("{}-{number}", std::process::id()));
+        fs::create_dir_all(&runtime).expect("/run is writable");
+        let script = script(&data, &runtime, hidden);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]);
+        // A Ctrl-C at the terminal of the stories is not meant for it.
+        let spawned = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let outer = spawned.expect("util-linux is installed");
+        let engine = Self { outer, socket: runtime.join("sock"), runtime, _lock: lock };
+        eventually("a dockerd of the story's own answers", START_LIMIT, || {
+            let answer = engine.docker().ask(&["version", "--format", "{{.Server.Version}}"]);
+            (answer.exit_code == Some(0)).then_some(())
+        });
+        for image in IMAGES {
+            engine.docker().load_from_machine(image);
+        }
+        engine
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn docker(&self) -> Docker {
+        Docker::at(self.address())
+    }
+
+    /// `unix:///…`
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Kills `dockerd` alone, as a crash would.
+    pub fn crash(&self) {
+        let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));
+        sys::signal(pid, Signal::Kill);
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        self.outer.kill().ok();
+        self.outer.wait().ok();
+        fs::remove_dir_all(&self.runtime).ok();
+    }
+}
+
+/// A data directory that no other process of stories uses now.
+fn free_data() -> (PathBuf, File) {
+    fs::create_dir_all(DATA).expect("/var/lib is writable");
+    for number in 0..16 {
+        let lock = File::create(Path::new(DATA).join(format!("lock-{number}"))).expect("a lock can be made");
+        match lock.try_lock() {
+            Ok(()) => return (Path::new(DATA).join(format!("engine-{number}")), lock),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => panic!("{DATA}: {error}"),
+        }
+    }
+    panic!("16 engines of stories are in use");
+}
+
+/// The init of the engine's namespaces.
+fn script(data: &Path, runtime: &Path, hidden: &[&str]) -> String {
+    let mut script = String::from("ip link set lo up\n");
+    for place in hidden {
+        script.push_str(&format!("mkdir -p {place} && mount -t tmpfs none {place}\n"));
+    }
+    let (data, runtime) = (data.display(), runtime.display());
+    script.push_str(&format!(
+        "dockerd --data-root {data} --exec-root {runtime}/exec --pidfile {runtime}/pid --host unix://{runtime}/sock \
+         >{runtime}/log 2>&1 &\nwait\nexec sleep infinity\n"
+    ));
+    script
+}
+
+/// `dockerd`, two below `unshare`, by this namespace's numbers.
+fn dockerd_below(outer: u32) -> Option<u32> {
+    let init = children(outer).ok()?.first().copied()?;
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    children(init).ok()?.into_iter().find(|pid| name(pid).trim() == "dockerd")
+}
+
+fn children(pid: u32) -> io::Result<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(text.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}

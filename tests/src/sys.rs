@@ -1,0 +1,30 @@
+//! The few calls of the kernel that the standard library does not have.
+
+use libc::{SIGINT, SIGKILL, SIGTERM};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+    Kill,
+}
+
+/// Sends a signal to a process that the caller has started and not yet waited for, or one below it.
+#[expect(unsafe_code, reason = "the standard library only knows SIGKILL")]
+pub fn signal(pid: u32, signal: Signal) {
+    let number = match signal {
+        Signal::Interrupt => SIGINT,
+        Signal::Terminate => SIGTERM,
+        Signal::Kill => SIGKILL,
+    };
+    let pid = libc::pid_t::try_from(pid).expect("a pid fits");
+    assert!(pid > 1, "refusing to signal process {pid}");
+    // SAFETY: kill takes plain numbers and touches no memory of ours.
+    unsafe { libc::kill(pid, number) };
+}
+
+/// Is the caller root? Stories that need another user, a mount or an engine of their own ask.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}

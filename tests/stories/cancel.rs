@@ -1,0 +1,117 @@
+//! The end before the end: Ctrl-C, signals, an engine that is not there or goes away.
+
+use std::time::{Duration, Instant};
+
+use navvy_tests::{Bench, PrivateEngine, Signal, everywhere};
+
+const POLITE: &str = r#"
+version: 2.1
+executors:
+  base: {docker: [{image: navvy/base:bookworm}], resource_class: small}
+jobs:
+  build:
+    executor: base
+    steps:
+      - run: {name: server, background: true, command: sleep 1000}
+      - run:
+          name: polite
+          command: |
+            trap 'echo good bye; exit 3' TERM
+            echo ready
+            while :; do sleep 0.1; done
+      - run: {name: never, when: always, command: echo never}
+  later: {executor: base, steps: [{run: "true"}]}
+workflows:
+  ci: {jobs: [build, later: {requires: [build]}]}
+"#;
+
+const STUBBORN: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run:
+          name: stubborn
+          command: |
+            trap '' TERM INT
+            (setsid bash -c 'trap "" TERM; while :; do sleep 0.1; done' &)
+            echo ready
+            while :; do sleep 0.1; done
+workflows:
+  ci: {jobs: [build]}
+"#;
+
+fn ends_politely(bench: &Bench, signal: Signal) {
+    let run = bench.config(POLITE).run(&[]);
+    run.wait_for_output("ready");
+    let asked = Instant::now();
+    run.signal(signal);
+    let done = run.finish();
+    assert!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
+    done.exits_with(130);
+    // The shell itself may say that its `sleep` was terminated, too.
+    let said = done.text("build", "polite");
+    assert!(said.starts_with("ready\n") && said.ends_with("good bye\n"), "{said}");
+    let polite = done.step("build", "polite");
+    assert_eq!((polite.outcome.as_str(), polite.trailers.join("\n").as_str()), ("canceled", "Step was canceled"));
+    assert_eq!(done.skipped("build", "never"), "stopped");
+    assert_eq!(done.verdict("build"), "canceled");
+    assert_eq!(done.end("later"), "not_run");
+}
+
+everywhere! {
+    fn one_ctrl_c_lets_the_step_say_good_bye(bench: Bench) {
+        ends_politely(&bench, Signal::Interrupt);
+    }
+
+    fn a_second_ctrl_c_ends_at_once(bench: Bench) {
+        let run = bench.config(STUBBORN).run(&[]);
+        run.wait_for_output("ready");
+        run.signal(Signal::Interrupt);
+        // The first one is heard before the second is sent: two at once are one to a process.
+        std::thread::sleep(Duration::from_millis(300));
+        let asked = Instant::now();
+        run.signal(Signal::Interrupt);
+        let done = run.finish();
+        assert!(asked.elapsed() < Duration::from_secs(4), "it took {:?}", asked.elapsed());
+        done.exits_with(130);
+        assert_eq!(done.verdict("build"), "canceled");
+    }
+}
+
+#[test]
+fn sigterm_is_as_good_as_ctrl_c() {
+    ends_politely(&Bench::new(), Signal::Terminate);
+}
+
+#[test]
+fn ctrl_c_while_the_environment_is_being_made_leaves_nothing() {
+    let bench = Bench::new();
+    let run = bench.config(POLITE).run(&[]);
+    run.wait_for("the task's start", Duration::from_secs(20), |event| event.is("task_started"));
+    run.signal(Signal::Interrupt);
+    run.finish().exits_with(130);
+}
+
+#[test]
+fn without_an_engine_nothing_is_run_and_its_address_is_told() {
+    let bench = Bench::new().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    let done = bench.run_config(POLITE, &[]);
+    done.exits_with(69).complains(&["/nonexistent/docker.sock", "DOCKER_HOST"]).ran_nothing();
+}
+
+#[test]
+fn an_engine_that_dies_under_a_job_is_no_fault_of_the_job() {
+    let engine = PrivateEngine::near();
+    let bench = Bench::new().on(engine.docker(), &engine.address());
+    let run = bench.config(POLITE).run(&[]);
+    run.wait_for_output("ready");
+    engine.crash();
+    let done = run.without_engine_at_the_end().finish();
+    done.exits_with(3);
+    assert_eq!(done.verdict("build"), "infra");
+    let ended = done.event("the task's end", |event| event.is("task_ended"));
+    assert!(!ended.texts("leftovers").is_empty(), "what could not be removed is not named: {}", ended.summary());
+}

@@ -1,0 +1,11 @@
+//! Stories, a file a theme.
+
+mod bad_config;
+mod cancel;
+mod checkout;
+mod graph;
+mod images;
+mod inspect;
+mod output;
+mod services;
+mod steps;
