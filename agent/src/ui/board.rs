@@ -192,9 +192,9 @@ impl Board {
     fn failure(&self, event: &Event, step: &Step, total: usize) -> Vec<String> {
         let Event::StepEnded { task, outcome, duration_ms, origin, will_rerun, .. } = event else { return Vec::new() };
         let what = format!(
-            "{}, step {}/{total} {}{}: {} after {}",
+            "{}, {}{}{}: {} after {}",
             self.labels.task(task),
-            step.number,
+            describe::number(step.number, Some(total)),
             step.name,
             describe::attempt(step.attempt),
             describe::outcome(outcome),
@@ -216,7 +216,11 @@ impl Board {
     }
 
     fn last_lines(&self, event: &Event, step: &Step) -> Vec<String> {
-        let (written, more) = step.tail.last_lines(FAILURE_LINES, self.palette.on);
+        let (mut written, more) = step.tail.last_lines(FAILURE_LINES, self.palette.on);
+        if let Event::StepEnded { outcome, .. } = event {
+            // The head has it already.
+            written.retain(|line| *line != describe::outcome(outcome));
+        }
         let bar = self.palette.bad("│");
         let mut lines = Vec::new();
         if more {

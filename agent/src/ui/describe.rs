@@ -56,6 +56,15 @@ pub fn progress(done: u64, total: Option<u64>) -> String {
     }
 }
 
+/// `2/5 ` before a step's name. What comes before the steps, such as "Spin up environment", has no number.
+pub fn number(step: usize, total: Option<usize>) -> String {
+    match (step, total) {
+        (0, _) => String::new(),
+        (step, Some(total)) => format!("{step}/{total} "),
+        (step, None) => format!("{step} "),
+    }
+}
+
 /// `, attempt 2` from the second on.
 pub fn attempt(attempt: u32) -> String {
     if attempt > 1 { format!(", attempt {attempt}") } else { String::new() }

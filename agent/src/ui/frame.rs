@@ -66,7 +66,11 @@ impl Page<'_> {
             false => String::new(),
         };
         let name = text::cut(&step.name, (self.columns / 2).saturating_sub(self.board.labels.columns()).max(16));
-        let what = format!("{}/{} {name}{}{time}", step.number, task.total, describe::attempt(step.attempt));
+        let what = format!(
+            "{}{name}{}{time}",
+            describe::number(step.number, Some(task.total)),
+            describe::attempt(step.attempt)
+        );
         match step.tail.last_line() {
             Some(line) => format!("{what}  {}", self.palette.faint(&line)),
             None => what,

@@ -255,7 +255,7 @@ mod tests {
         end(&mut scene);
         insta::assert_snapshot!(screen(&TERMINAL, &scene), @r"
         ✓ lint       2.5s  passed
-        ✗ unit, step 2/2 Unit tests: exit code 1 after 1.2s
+        ✗ unit, 2/2 Unit tests: exit code 1 after 1.2s
           ┆ (the log has what came before)
           │ test 12 ok
           │ test 13 ok
@@ -329,10 +329,10 @@ mod tests {
             *will_rerun = true;
         }
         insta::assert_snapshot!(screen(&TERMINAL, &scene), @r"
-        ! it, step 1/2 server: exit code 98 after 1.2s, in the background
+        ! it, 1/2 server: exit code 98 after 1.2s, in the background
           │ cannot bind
           ╰ config.yml:12, log: /logs/1/it/1.log
-        ↻ it, step 2/2 Flaky: exit code 1 after 1.2s, another attempt follows
+        ↻ it, 2/2 Flaky: exit code 1 after 1.2s, another attempt follows
         ⠙ it          0s  spinning up
           0 of 1 job done · 0s
         ");

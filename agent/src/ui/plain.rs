@@ -184,7 +184,7 @@ impl Pages {
         let Event::StepStarted { task, step, attempt, name, background, header, .. } = event else { return };
         let name = first_line(name);
         let note = if *background { ", in the background" } else { "" };
-        let text = format!("▸ {} {name}{}{note}", self.number(task, *step), describe::attempt(*attempt));
+        let text = format!("▸ {}{name}{}{note}", self.number(task, *step), describe::attempt(*attempt));
         self.task_says(task, &self.palette.strong(&text));
         self.steps.push(Step { task: task.clone(), step: *step, name, background: *background });
         if let Some(header) = header {
@@ -236,7 +236,7 @@ impl Pages {
         }
         self.steps.retain(|s| s.step != *step || s.task != *task);
         let time = duration::human(*duration_ms);
-        let what = format!("{} {}{}", self.number(task, *step), first_line(name), describe::attempt(*attempt));
+        let what = format!("{}{}{}", self.number(task, *step), first_line(name), describe::attempt(*attempt));
         let text = match outcome {
             StepOutcome::Success => format!("{} {what}, {time}", self.palette.good("✓")),
             StepOutcome::Canceled => format!("{} {what}, canceled after {time}", self.palette.faint("○")),
@@ -252,7 +252,7 @@ impl Pages {
 
     fn step_skipped(&mut self, task: &TaskRef, step: usize, name: &str, why: &SkipReason) {
         let text =
-            format!("○ {} {}, skipped: {}", self.number(task, step), first_line(name), describe::skip_reason(why));
+            format!("○ {}{}, skipped: {}", self.number(task, step), first_line(name), describe::skip_reason(why));
         self.task_says(task, &self.palette.faint(&text));
     }
 
@@ -327,9 +327,9 @@ impl Pages {
         self.line(&self.palette.faint(&prefix), text);
     }
 
-    /// `2/3`: the step among those of its job.
+    /// `2/3 `: the step among those of its job.
     fn number(&self, task: &TaskRef, step: usize) -> String {
-        self.totals.get(&task.task).map_or_else(|| step.to_string(), |total| format!("{step}/{total}"))
+        describe::number(step, self.totals.get(&task.task).copied())
     }
 
     fn prefix(&self, label: &str, index: usize, bar: &str) -> String {
