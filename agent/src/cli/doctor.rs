@@ -18,10 +18,8 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
         files: &RealFiles,
     };
     let endpoint = endpoint::find(&inputs);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::infra(&error))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| CliError::infra(&error))?;
     let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths));
     std::io::stdout().lock().write_all(render(&checks).as_bytes()).map_err(|error| CliError::infra(&error))?;
     Ok(match doctor::worst(&checks) {

@@ -77,11 +77,7 @@ pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
 }
 
 /// What the config is compiled with.
-pub fn inputs(
-    arguments: &SourceArgs,
-    facts: &GitFacts,
-    values: BTreeMap<String, Value>,
-) -> Result<Inputs, CliError> {
+pub fn inputs(arguments: &SourceArgs, facts: &GitFacts, values: BTreeMap<String, Value>) -> Result<Inputs, CliError> {
     let parameters = arguments.parameters.iter().map(|text| key_value("-p", text)).collect::<Result<_, _>>()?;
     let branch = arguments.branch.clone().or_else(|| facts.branch.clone()).unwrap_or_else(|| "main".to_owned());
     Ok(Inputs {

@@ -38,7 +38,10 @@ pub enum StepSignal {
         digest: LogDigest,
     },
     /// Following it is over; the digest is of everything it ever wrote.
-    Over { end: FollowEnd, digest: LogDigest },
+    Over {
+        end: FollowEnd,
+        digest: LogDigest,
+    },
 }
 
 /// When a step last wrote something.

@@ -70,8 +70,7 @@ fn machine(name: &str, job: &Job, image: Option<&str>, replacements: &Replacemen
         Some(image) => format!("a virtual machine ({image}, class {class})"),
         None => format!("a virtual machine (class {class})"),
     };
-    let (Some(replacement), Some(size), false) =
-        (&replacements.machine_as, resource::machine_class(&class), foreign)
+    let (Some(replacement), Some(size), false) = (&replacements.machine_as, resource::machine_class(&class), foreign)
     else {
         return Err(needs);
     };

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn files_of_variables_are_read_as_people_write_them() {
-        let text = "# comment\n\nA=1\nexport B='two words'\n  C=\"line\\nbreak \\\"q\\\"\"\nD=a=b # not a comment\nE=\n";
+        let text =
+            "# comment\n\nA=1\nexport B='two words'\n  C=\"line\\nbreak \\\"q\\\"\"\nD=a=b # not a comment\nE=\n";
         let variables = parsed(text).unwrap();
         let values: Vec<_> = variables.iter().map(|(_, value)| value.as_str()).collect();
         assert_eq!(values, ["1", "two words", "line\nbreak \"q\"", "a=b # not a comment", ""]);

@@ -236,7 +236,11 @@ impl Runner {
         let mut notes = local.fidelity.clone();
         if size != local.size {
             let (class, given) = (&local.class, describe(size));
-            notes.push(format!("{}: class {class} ({}) was clamped to this machine: {given}", job.name, describe(local.size)));
+            notes.push(format!(
+                "{}: class {class} ({}) was clamped to this machine: {given}",
+                job.name,
+                describe(local.size)
+            ));
         }
         for note in &notes {
             self.note(note.clone());
@@ -317,8 +321,7 @@ impl Runner {
             return self.end(workflow, &job, JobStatus::Failed, JobEnd::NotRun { why: "no log directory".into() });
         };
         context.directory = directory;
-        let started =
-            Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps: steps };
+        let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
             let result = task::run(claim, secrets, reference, context, notes).await;

@@ -69,7 +69,8 @@ fn pick_workflows(pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, S
 fn pick_jobs(workflows: Vec<Chosen>, wanted: &Wanted) -> Result<Vec<Chosen>, SelectionError> {
     let mut chosen: Vec<Chosen> = Vec::new();
     for name in &wanted.jobs {
-        let mut places: Vec<&Chosen> = workflows.iter().filter(|c| c.workflow.jobs.iter().any(|j| j.name == *name)).collect();
+        let mut places: Vec<&Chosen> =
+            workflows.iter().filter(|c| c.workflow.jobs.iter().any(|j| j.name == *name)).collect();
         places.sort_by_key(|c| !c.workflow.selected.is_selected());
         let Some(place) = places.first() else { return Err(no_job(&workflows, name)) };
         let position = chosen.iter().position(|c| c.workflow.name == place.workflow.name);

@@ -6,9 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use navvy_protocol::frame::{self, FrameKind, OutputHeader, Stream};
-use navvy_protocol::supervisor::{
-    Exec, Exit, Exited, Failure, FailureKind, Hello, Reply, Request, Terminal, Usage,
-};
+use navvy_protocol::supervisor::{Exec, Exit, Exited, Failure, FailureKind, Hello, Reply, Request, Terminal, Usage};
 use proptest::prelude::*;
 
 use super::{Abandon, Client, Connect, FollowEnd, Sink, follow};
@@ -139,13 +137,8 @@ fn exec() -> Exec {
 }
 
 fn followed(bytes: Vec<u8>, cuts: Vec<usize>, swallow_first: bool) -> (Kept, FollowEnd) {
-    let fickle = Fickle {
-        bytes,
-        cuts: Mutex::new(cuts),
-        starts: AtomicU32::new(0),
-        swallow_first,
-        calls: AtomicU32::new(0),
-    };
+    let fickle =
+        Fickle { bytes, cuts: Mutex::new(cuts), starts: AtomicU32::new(0), swallow_first, calls: AtomicU32::new(0) };
     let client = Client::new(std::sync::Arc::new(Door(std::sync::Arc::new(fickle))));
     let mut kept = Kept::default();
     let end = follow(&client, exec(), &mut kept, &Abandon::default());

@@ -109,7 +109,9 @@ impl Task {
         let mut digest = LogDigest::default();
         let mut give_up = None;
         loop {
-            let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else { continue };
+            let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else {
+                continue;
+            };
             match watch.handle(happening) {
                 Action::Wait => {}
                 Action::Terminate { grace } => {

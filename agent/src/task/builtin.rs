@@ -117,7 +117,9 @@ fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree)
         buffered.flush().map_err(|error| error.to_string())
     });
     match unpacked {
-        Ok(Ok((entries, bytes))) => Ok(told(tree, target, entries, bytes, report.map(|r| r.lines()).unwrap_or_default())),
+        Ok(Ok((entries, bytes))) => {
+            Ok(told(tree, target, entries, bytes, report.map(|r| r.lines()).unwrap_or_default()))
+        }
         Ok(Err(reason)) => Err(format!("checkout: {reason}")),
         Err(error) => Err(format!("checkout into {target}: {}", chain(&error))),
     }

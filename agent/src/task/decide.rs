@@ -22,13 +22,18 @@ pub enum Happening {
     /// Its process ended.
     Exited(Exited),
     /// It never ran, or the supervisor is lost, or its log cannot be written: `reason` says which.
-    Broken { reason: String, lost: bool },
+    Broken {
+        reason: String,
+        lost: bool,
+    },
     /// Nothing was written for the step's limit.
     Silence(Duration),
     JobLimit(Duration),
     Stop(Stop),
     /// Stopping it is over, well or badly, and it should have ended by now.
-    StopFailed { reason: String },
+    StopFailed {
+        reason: String,
+    },
 }
 
 /// What to do about it.
@@ -36,7 +41,9 @@ pub enum Happening {
 pub enum Action {
     Wait,
     /// End it with everything it started; a second one comes with less grace.
-    Terminate { grace: Duration },
+    Terminate {
+        grace: Duration,
+    },
     Finish(Box<StepEnd>),
 }
 

@@ -38,6 +38,7 @@ impl Task {
             Ok(ready) => (StepOutcome::Success, Ok(ready)),
             Err(Trouble { verdict, reason }) => {
                 let canceled = matches!(verdict, Verdict::Canceled { .. });
+                report.keep(&reason);
                 let outcome = if canceled { StepOutcome::Canceled } else { StepOutcome::Error { reason } };
                 (outcome, Err(verdict))
             }
@@ -260,21 +261,22 @@ impl SpinUpLog {
         if let Err(error) = &log {
             tracing::warn!(%error, "The log of the environment's report could not be made.");
         }
-        Self {
-            log: std::sync::Mutex::new(log.ok()),
-            bus: task.context.bus.clone(),
-            task: task.reference.clone(),
-        }
+        Self { log: std::sync::Mutex::new(log.ok()), bus: task.context.bus.clone(), task: task.reference.clone() }
     }
 
     fn line(&self, line: String) {
+        self.keep(&line);
+        self.bus.send(Event::Report { task: self.task.clone(), line });
+    }
+
+    /// Into the log alone: views are told of an error by the step's end.
+    fn keep(&self, line: &str) {
         if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
             let written = log.append(navvy_protocol::frame::Stream::Stdout, 0, format!("{line}\n").as_bytes());
             if let Err(error) = written {
                 tracing::warn!(%error, "A line of the environment's report could not be written.");
             }
         }
-        self.bus.send(Event::Report { task: self.task.clone(), line });
     }
 
     fn digest(&self) -> LogDigest {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use navvy_job::exit_code;
 use navvy_job::pipeline::Pipeline;
 
-use super::Session;
 use crate::event::Summary;
 use crate::output::RunDirectory;
 use crate::pipeline::Finished;
@@ -21,15 +20,16 @@ fn code(finished: &Finished) -> u8 {
     }
 }
 
+/// `missing` tells what was asked for and is not here: contexts.
 pub fn summary(
     finished: Finished,
-    session: &Session<'_>,
     pipeline: &Pipeline,
     directory: &RunDirectory,
-    warnings: Vec<String>,
+    missing: Vec<String>,
     duration: Duration,
 ) -> Summary {
-    let mut fidelity = general_notes(session, pipeline, &finished);
+    let mut fidelity = general_notes(pipeline, &finished);
+    fidelity.extend(missing);
     fidelity.extend(finished.fidelity.iter().cloned());
     Summary {
         exit_code: code(&finished),
@@ -37,13 +37,13 @@ pub fn summary(
         jobs: finished.jobs,
         logs: directory.path().to_owned(),
         fidelity,
-        warnings,
+        warnings: vec![],
         leftovers: finished.leftovers,
     }
 }
 
 /// Differences that concern the whole run.
-fn general_notes(session: &Session<'_>, pipeline: &Pipeline, finished: &Finished) -> Vec<String> {
+fn general_notes(pipeline: &Pipeline, finished: &Finished) -> Vec<String> {
     let mut notes = Vec::new();
     if std::env::consts::ARCH != "x86_64" {
         notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
@@ -55,9 +55,6 @@ fn general_notes(session: &Session<'_>, pipeline: &Pipeline, finished: &Finished
     if skipped > 0 {
         let plural = if skipped == 1 { "step was" } else { "steps were" };
         notes.push(format!("{skipped} cache, workspace, artifact or similar {plural} skipped"));
-    }
-    if session.arguments.parallelism.is_some() {
-        notes.push("parallelism was capped by --parallelism".to_owned());
     }
     notes
 }

@@ -110,7 +110,7 @@ impl Session<'_> {
         stop.lift_back_pressure(bus.clone());
         let started = std::time::Instant::now();
         let finished = runner.run().await;
-        let summary = ending::summary(finished, &self, pipeline, &directory, warnings, started.elapsed());
+        let summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);

@@ -92,7 +92,9 @@ fn contexts(session: &Session<'_>, chosen: &[Chosen]) -> Result<(Contexts, Vec<S
     let place = directory.map(|directory| directory.display().to_string()).unwrap_or_default();
     let warning = |name: String| {
         let jobs = users.get(&name).map(|jobs| jobs.join(", ")).unwrap_or_default();
-        format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env")
+        format!(
+            "context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env"
+        )
     };
     Ok((contexts, missing.into_iter().map(warning).collect()))
 }

@@ -16,8 +16,7 @@ pub struct StopWatch {
 /// Starts listening. Needs a runtime.
 pub fn watch() -> Result<StopWatch, CliError> {
     let open = |kind| signal(kind).map_err(|error| CliError::infra(&error));
-    let signals =
-        [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
+    let signals = [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
     let (sender, _) = watch::channel(Stop::No);
     let listener = tokio::spawn(listen(signals, sender.clone()));
     Ok(StopWatch { sender, listener })

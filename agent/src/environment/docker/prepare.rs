@@ -105,7 +105,7 @@ pub struct PrepareError {
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareErrorKind {
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -120,6 +120,12 @@ pub enum PrepareErrorKind {
     Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
     #[error("the supervisor in image {image} did not answer: {message}")]
     NoAnswer { image: String, message: String },
+}
+
+impl From<EngineError> for PrepareErrorKind {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 /// Whose fault it is.
