@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::docker::Docker;
 use crate::engine::PrivateEngine;
 use crate::finished::Finished;
+use crate::leaks;
 use crate::program::{Answer, Program};
 use crate::proxy::Proxy;
 use crate::run::Run;
@@ -152,6 +153,12 @@ impl Bench {
 
     pub fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// What is left of tasks that have ended.
+    #[track_caller]
+    pub fn left_of(&self, tasks: &[String]) -> Vec<String> {
+        leaks::of(self, tasks)
     }
 
     /// Directories below which a run may make one for its sockets.

@@ -8,6 +8,7 @@
 //! | [`Setting`] | as whom and on which engine a story is told: [`everywhere!`] tells it in all of them |
 //! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
 //! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
+//! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //!
@@ -20,6 +21,7 @@ mod docker;
 mod engine;
 mod event;
 mod finished;
+mod git_server;
 mod leaks;
 mod program;
 mod proxy;
@@ -34,6 +36,7 @@ pub use docker::Docker;
 pub use engine::PrivateEngine;
 pub use event::Event;
 pub use finished::{Finished, Step};
+pub use git_server::GitServer;
 pub use program::{Answer, Program};
 pub use proxy::Proxy;
 pub use registry::{Password, Registry};

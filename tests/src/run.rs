@@ -111,8 +111,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// For an engine that is gone when the run ends: nobody can be asked what was left.
-    pub fn without_engine_at_the_end(mut self) -> Self {
+    /// For a run that cannot clean up, since its engine is gone or it is killed.
+    pub fn that_leaves_things(mut self) -> Self {
         self.checked = false;
         self
     }

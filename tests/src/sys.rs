@@ -9,18 +9,32 @@ pub enum Signal {
     Kill,
 }
 
+impl Signal {
+    fn number(self) -> i32 {
+        match self {
+            Self::Interrupt => SIGINT,
+            Self::Terminate => SIGTERM,
+            Self::Kill => SIGKILL,
+        }
+    }
+}
+
 /// Sends a signal to a process that the caller has started and not yet waited for, or one below it.
-#[expect(unsafe_code, reason = "the standard library only knows SIGKILL")]
 pub fn signal(pid: u32, signal: Signal) {
-    let number = match signal {
-        Signal::Interrupt => SIGINT,
-        Signal::Terminate => SIGTERM,
-        Signal::Kill => SIGKILL,
-    };
+    kill(pid, 1, signal);
+}
+
+/// The same to the whole group that such a process leads.
+pub fn signal_group(leader: u32, signal: Signal) {
+    kill(leader, -1, signal);
+}
+
+#[expect(unsafe_code, reason = "the standard library only knows SIGKILL")]
+fn kill(pid: u32, sign: libc::pid_t, signal: Signal) {
     let pid = libc::pid_t::try_from(pid).expect("a pid fits");
     assert!(pid > 1, "refusing to signal process {pid}");
     // SAFETY: kill takes plain numbers and touches no memory of ours.
-    unsafe { libc::kill(pid, number) };
+    unsafe { libc::kill(sign * pid, signal.number()) };
 }
 
 /// Is the caller root? Stories that need another user, a mount or an engine of their own ask.

@@ -109,7 +109,7 @@ fn an_engine_that_dies_under_a_job_is_no_fault_of_the_job() {
     let run = bench.config(POLITE).run(&[]);
     run.wait_for_output("ready");
     engine.crash();
-    let done = run.without_engine_at_the_end().finish();
+    let done = run.that_leaves_things().finish();
     done.exits_with(3);
     assert_eq!(done.verdict("build"), "infra");
     let ended = done.event("the task's end", |event| event.is("task_ended"));

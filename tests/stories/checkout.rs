@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
-use navvy_tests::{Bench, everywhere};
+use navvy_tests::{Bench, GitServer, everywhere};
 
 const LOOKS: &str = r#"
 version: 2.1
@@ -138,4 +138,31 @@ workflows:
     assert_eq!(done.text("build", "still there"), "mine\n");
     let said = done.event("the end of checkout", |event| event.is("step_ended") && event.number("step") == 2);
     assert!(said.texts("trailers").join("\n").contains("not empty"), "{}", said.summary());
+}
+
+#[test]
+fn checkout_git_clones_from_origin_what_was_committed() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - checkout
+      - run: {name: content, command: 'cat file.txt; git rev-parse HEAD; git symbolic-ref --short HEAD; git status -s'}
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    bench.file("file.txt", "committed\n").commit("first");
+    let server = GitServer::of(&bench);
+    bench.git(&["remote", "add", "origin", &server.url()]).succeeded();
+    bench.file("file.txt", "not committed\n");
+    let head = bench.git(&["rev-parse", "HEAD"]).text();
+    let done = bench.run(&["--checkout", "git"]).finish();
+    done.passes();
+    assert_eq!(done.text("build", "content"), format!("committed\n{head}main\n"));
 }

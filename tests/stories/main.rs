@@ -7,5 +7,7 @@ mod graph;
 mod images;
 mod inspect;
 mod output;
+mod people;
 mod services;
 mod steps;
+mod walls;

@@ -1,0 +1,92 @@
+//! What a job cannot do, and what it may.
+
+use navvy_tests::{Bench, everywhere};
+
+const CALLS_CONTROL: &str = r#"
+            import socket
+            control = socket.socket(socket.AF_UNIX)
+            control.settimeout(15)
+            try:
+                control.connect('/opt/navvy/run/control.sock')
+                control.sendall(b'\0\0\0\4junk' * 1000)
+                said = control.recv(65536)
+                print('let in' if b'Failed' in said or len(said) > 200 else 'walled')
+            except OSError as error:
+                print('walled')
+"#;
+
+everywhere! {
+    fn a_job_is_walled_in_whoever_its_user_is(bench: Bench) {
+        let config = r#"
+version: 2.1
+commands:
+  look:
+    steps:
+      - run:
+          name: walls
+          command: |
+            ls /var/run/docker.sock /run/docker.sock 2>/dev/null || echo no docker socket
+            mkdir -p /tmp/m; mount -t tmpfs none /tmp/m 2>/dev/null && echo mounts || echo no mounts
+            grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | tr '\t\n' ' :'; echo
+            findmnt -no FSTYPE /mnt/ramdisk; touch /mnt/ramdisk/x /dev/shm/x && echo ram
+      - run: {name: sudo, command: 'sudo -n id -u || echo no sudo'}
+      - run:
+          name: control
+          shell: python3 -u
+          command: |CALLS_CONTROL
+      - run: {name: afterwards, command: echo unharmed}
+jobs:
+  as-root:
+    docker: [{image: navvy/base:bookworm, user: root}]
+    resource_class: small
+    steps: [look]
+  as-user:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps: [look]
+workflows:
+  ci: {jobs: [as-root, as-user]}
+"#;
+        let done = bench.run_config(&config.replace("CALLS_CONTROL", CALLS_CONTROL.trim_end()), &[]);
+        done.passes();
+        let walls = |privileges: &str| {
+            format!("no docker socket\nno mounts\nNoNewPrivs: {privileges}:Seccomp: 2:\ntmpfs\nram\n")
+        };
+        assert_eq!(done.text("as-root", "walls"), walls("1"));
+        assert_eq!(done.text("as-user", "walls"), walls("0"));
+        assert_eq!(done.text("as-user", "sudo"), "0\n");
+        for job in ["as-root", "as-user"] {
+            assert_eq!(done.text(job, "control"), "walled\n", "{job}");
+            assert_eq!(done.text(job, "afterwards"), "unharmed\n");
+        }
+    }
+}
+
+#[test]
+fn secrets_reach_the_jobs_that_ask_for_them_and_a_missing_context_is_told() {
+    let bench = Bench::new();
+    bench.file("deploy.env", "KEY=deploy key\nBOTH=first\n").file("other.env", "BOTH=second\n");
+    bench.config(
+        r#"
+version: 2.1
+executors:
+  box: {docker: [{image: navvy/busybox:static}], resource_class: small}
+jobs:
+  show:
+    executor: box
+    steps: [{run: {name: go, command: 'echo "${KEY-none} ${BOTH-none} ${OWN-none}"'}}]
+workflows:
+  ci:
+    jobs:
+      - show: {name: with, context: [deploy, other, absent]}
+      - show: {name: without}
+"#,
+    );
+    let args = ["--context", "deploy=deploy.env", "--context", "other=other.env", "-e", "OWN=mine"];
+    let done = bench.run(&args).finish();
+    done.passes();
+    assert_eq!(done.log("without", "go"), b"none none mine\n");
+    let with = done.text("with", "go");
+    assert!(with == "deploy key second mine\n" || with.contains("****"), "{with}");
+    assert!(done.warnings().contains("absent") && done.warnings().contains("with"), "{}", done.warnings());
+}
