@@ -244,7 +244,7 @@ impl Board {
         self.approvals.retain(|approval| approval.job != *job);
         self.tasks.retain(|task| task.task.job != *job);
         let mark = summary::mark(self.palette, end);
-        let label = text::pad(&self.labels.job(job), self.labels.columns());
+        let label = text::pad(&self.labels.job(job), self.labels.job_columns());
         let time = match end {
             JobEnd::Ran { duration_ms, .. } => duration::human(*duration_ms),
             _ => String::new(),

@@ -19,6 +19,7 @@ pub struct Labels {
     names: BTreeMap<String, usize>,
     order: BTreeMap<JobRef, usize>,
     columns: usize,
+    job_columns: usize,
 }
 
 impl Labels {
@@ -26,7 +27,7 @@ impl Labels {
     pub fn learn(&mut self, event: &Event) {
         match event {
             Event::RunStarted { jobs, .. } => self.learn_jobs(jobs),
-            Event::TaskStarted { task, .. } => self.widen(&self.task(task)),
+            Event::TaskStarted { task, .. } => self.columns = aligned(self.columns, &self.task(task)),
             _ => {}
         }
     }
@@ -53,20 +54,27 @@ impl Labels {
         self.columns.max(text::width(NAVVY))
     }
 
+    /// The same for jobs alone, without their nodes: known from the start of a run.
+    pub fn job_columns(&self) -> usize {
+        self.job_columns
+    }
+
     fn learn_jobs(&mut self, jobs: &[JobRef]) {
         for (index, job) in jobs.iter().enumerate() {
             *self.names.entry(job.job.clone()).or_default() += 1;
             self.order.insert(job.clone(), index);
         }
         for job in jobs {
-            self.widen(&self.job(job));
+            self.job_columns = aligned(self.job_columns, &self.job(job));
         }
+        self.columns = self.columns.max(self.job_columns);
     }
+}
 
-    fn widen(&mut self, label: &str) {
-        let columns = text::width(label);
-        if columns <= ALIGN_LIMIT {
-            self.columns = self.columns.max(columns);
-        }
+/// Columns in which the others and this label stand.
+fn aligned(columns: usize, label: &str) -> usize {
+    match text::width(label) {
+        wide if wide > ALIGN_LIMIT => columns,
+        width => columns.max(width),
     }
 }

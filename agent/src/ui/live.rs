@@ -291,7 +291,7 @@ mod tests {
         scene.start(&lint, &["Lint"]).after(500).task_ends(&lint, Verdict::Passed).job_ends("lint", passed());
         scene.run_ends(exit_code::PASSED);
         insta::assert_snapshot!(screen(&TERMINAL, &scene), @r"
-        ✓ lint      2.5s  passed
+        ✓ lint     2.5s  passed
 
         ✓ lint  passed  2.5s
 
