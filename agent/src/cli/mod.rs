@@ -27,6 +27,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return usage(&error),
     };
     log_to_stderr();
+    keep_panics_readable();
     let settings = Settings::from_process();
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
@@ -54,6 +55,15 @@ fn usage(error: &clap::Error) -> u8 {
 fn report(error: &CliError) {
     let mut stderr = std::io::stderr().lock();
     stderr.write_all(error.render().as_bytes()).ok();
+}
+
+/// A panic is a bug of ours; its message must not be drawn over by the live view.
+fn keep_panics_readable() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        crate::ui::live::let_go();
+        usual(panic);
+    }));
 }
 
 /// `NAVVY_LOG=debug` shows what the program itself does.

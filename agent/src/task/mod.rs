@@ -21,6 +21,7 @@ mod steps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use navvy_job::claim::{Claim, Secrets};
@@ -107,6 +108,32 @@ pub(crate) struct Task {
     result: TaskResult,
     /// Further lines for the environment's report.
     notes: Vec<String>,
+    voice: Voice,
+}
+
+/// What a task and its helpers say beside output. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Voice {
+    bus: Bus,
+    task: TaskRef,
+    warnings: Arc<AtomicUsize>,
+    /// The environment is being destroyed: what ends now ends by our hand.
+    releasing: Arc<AtomicBool>,
+}
+
+impl Voice {
+    fn new(bus: Bus, task: TaskRef) -> Self {
+        Self { bus, task, warnings: Arc::default(), releasing: Arc::default() }
+    }
+
+    fn warn(&self, message: String) {
+        self.warnings.fetch_add(1, Ordering::Relaxed);
+        self.bus.send(Event::Warning { task: Some(self.task.clone()), message });
+    }
+
+    fn is_releasing(&self) -> bool {
+        self.releasing.load(Ordering::Relaxed)
+    }
 }
 
 /// Carries out a claim. Never fails: whatever goes wrong is a verdict.
@@ -128,7 +155,8 @@ pub async fn run(
     };
     let started = Instant::now();
     let state = Tracked::new(TaskState::Claimed);
-    let mut task = Task { claim, secrets, context, reference, state, started, result, notes };
+    let voice = Voice::new(context.bus.clone(), reference.clone());
+    let mut task = Task { claim, secrets, context, reference, state, started, result, notes, voice };
     task.carry_out().await;
     task.report()
 }
@@ -151,6 +179,7 @@ impl Task {
     /// Destroys the environment. From here on nothing stops the task.
     async fn release(&mut self, environment: Option<DockerEnvironment>) {
         self.advance(TaskState::Releasing);
+        self.voice.releasing.store(true, Ordering::Relaxed);
         self.result.leftovers = match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,
@@ -160,6 +189,7 @@ impl Task {
     fn report(mut self) -> TaskResult {
         self.advance(TaskState::Reporting);
         self.result.duration = self.started.elapsed();
+        self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
         self.context.bus.send(Event::TaskEnded {
             task: self.reference.clone(),
             verdict: self.result.verdict.clone(),
@@ -177,9 +207,8 @@ impl Task {
         self.context.bus.send(Event::TaskState { task: self.reference.clone(), state: next });
     }
 
-    fn warn(&mut self, message: String) {
-        self.result.warnings += 1;
-        self.context.bus.send(Event::Warning { task: Some(self.reference.clone()), message });
+    fn warn(&self, message: String) {
+        self.voice.warn(message);
     }
 
     fn stop_asked(&self) -> Stop {
