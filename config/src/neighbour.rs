@@ -1,7 +1,7 @@
 //! The name that an author may have meant.
 
 /// Among more names than this nobody looks for a typo's neighbour.
-const MOST: usize = 2_000;
+const MOST: usize = 500;
 
 /// The known name nearest to `name`, if it is near enough to be a typo.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -20,11 +20,12 @@ const WIDEST_EXCERPT: usize = 160;
 
 /// All diagnostics as text without colour codes, a blank line between them.
 pub fn render(source: &Source<'_>, diagnostics: &[Diagnostic]) -> String {
-    let rendered: Vec<String> = diagnostics.iter().map(|diagnostic| render_one(source, diagnostic)).collect();
+    let lines: Vec<&str> = source.text.lines().collect();
+    let rendered: Vec<String> = diagnostics.iter().map(|told| render_one(source, &lines, told)).collect();
     rendered.join("\n")
 }
 
-fn render_one(source: &Source<'_>, diagnostic: &Diagnostic) -> String {
+fn render_one(source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic) -> String {
     let mut out = String::new();
     let severity = match diagnostic.severity {
         Severity::Error => "error",
@@ -33,7 +34,7 @@ fn render_one(source: &Source<'_>, diagnostic: &Diagnostic) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{severity}[{}]: {}", diagnostic.code, printable(&diagnostic.message));
     let gutter = diagnostic.span.line.to_string().len();
-    place(&mut out, source, diagnostic, gutter);
+    place(&mut out, source, lines, diagnostic, gutter);
     for frame in &diagnostic.trail {
         let _ = writeln!(out, "{:gutter$} = {} (line {})", "", printable(&frame.text), frame.span.line);
     }
@@ -43,14 +44,14 @@ fn render_one(source: &Source<'_>, diagnostic: &Diagnostic) -> String {
     out
 }
 
-fn place(out: &mut String, source: &Source<'_>, diagnostic: &Diagnostic, gutter: usize) {
+fn place(out: &mut String, source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic, gutter: usize) {
     let Span { line, column, .. } = diagnostic.span;
     if line == 0 {
         let _ = writeln!(out, "{:gutter$}--> {}", "", source.name);
         return;
     }
     let _ = writeln!(out, "{:gutter$}--> {}:{line}:{column}", "", source.name);
-    let Some(text) = source.text.lines().nth(line - 1) else { return };
+    let Some(text) = lines.get(line - 1) else { return };
     let (excerpt, underline) = excerpt(text, diagnostic.span, source.text);
     let label = diagnostic.label.as_deref().map(|label| format!(" {}", printable(label))).unwrap_or_default();
     let _ = writeln!(out, "{:gutter$} |\n{line} | {excerpt}\n{:gutter$} | {underline}{label}", "", "");

@@ -157,3 +157,13 @@ proptest! {
         prop_assert!(outcome.diagnostics.iter().any(|told| told.code == "unclosed-template"));
     }
 }
+
+#[test]
+fn ten_thousand_mistakes_are_bounded() {
+    let tags: String = (0..10_000).map(|n| format!("          << p{n}.x >>\n")).collect();
+    let head = "version: 2.1\njobs:\n  build:\n    docker: [{image: i}]\n    steps:\n      - run: |\n";
+    assert!(survives(&format!("{head}{tags}")));
+    let jobs: String = (0..10_000).map(|n| format!("      - b: {{name: b{n}, requires: [c{n}]}}\n")).collect();
+    let head = "version: 2.1\njobs:\n  b: {docker: [{image: i}], steps: [checkout]}\nworkflows:\n  w:\n    jobs:\n";
+    assert!(survives(&format!("{head}{jobs}")));
+}

@@ -9,13 +9,15 @@ use crate::diagnostic::Diagnostic;
 use crate::resolve::is_variable_name;
 use crate::syntax::{Content, Entry, Literal, Node};
 
+/// Finding the place of each takes its time, and nobody reads further.
+const MOST_WARNINGS: usize = 20;
 /// From this many digits on the original writes unquoted integers with an exponent.
 const WARTY_DIGITS: usize = 7;
 
 /// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
 pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
     let variables = container_variables(place, node);
-    for (name, _) in variables.iter().filter(|(name, _)| !is_variable_name(name)) {
+    for (name, _) in variables.iter().filter(|(name, _)| !is_variable_name(name)).take(MOST_WARNINGS) {
         let message = format!("`{name}` is not a name that a shell can read as a variable");
         let span = place.context.narrow(node.span, name);
         place.report(Diagnostic::warning("variable-name", span, message));
@@ -25,8 +27,10 @@ pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
 
 /// The same for a container, whose entrypoint may well want `discovery.type`.
 pub(super) fn container_variables(place: Place<'_>, node: &Node) -> Variables {
+    let mut written = Variables::new();
+    read(place, node, &mut written);
     let mut variables = Variables::new();
-    read(place, node, &mut variables);
+    extend(&mut variables, written);
     variables
 }
 
@@ -46,12 +50,10 @@ pub(super) fn extend(variables: &mut Variables, more: Variables) {
     }
 }
 
+/// All pairs as written, equal names included.
 fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
     match &node.content {
-        Content::Map(map) => {
-            let pairs = map.entries.iter().filter_map(|entry| pair(place, entry)).collect();
-            extend(out, pairs);
-        }
+        Content::Map(map) => out.extend(map.entries.iter().filter_map(|entry| pair(place, entry))),
         Content::List(items) => items.iter().for_each(|item| read(place, item, out)),
         Content::Scalar(_) if node.is_null() => {}
         Content::Scalar(scalar) => assignment(place, &scalar.text, node, out),
@@ -62,7 +64,7 @@ fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
 fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
     match text.split_once('=') {
         Some((name, value)) => {
-            extend(out, vec![(name.trim().to_owned(), value.to_owned())]);
+            out.push((name.trim().to_owned(), value.to_owned()));
         }
         None => {
             let message = format!("`{text}` does not set a variable");

@@ -1,6 +1,6 @@
 //! Names of a workflow's jobs: made unique, and found again by `requires`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fields::Place;
 use crate::diagnostic::Diagnostic;
@@ -11,13 +11,14 @@ use crate::resolve::{Context, PlainKind, PlainWorkflowJob};
 pub(super) struct Names {
     /// Unique, in the order of the jobs.
     pub unique: Vec<String>,
-    jobs: HashMap<String, Vec<usize>>,
+    /// In order, so that advice on a typo is the same in every run.
+    jobs: BTreeMap<String, Vec<usize>>,
 }
 
 impl Names {
     pub fn new(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Self {
         let unique = unique(context, jobs);
-        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, name) in unique.iter().enumerate() {
             by_name.insert(name.clone(), vec![index]);
         }
@@ -36,10 +37,7 @@ impl Names {
     }
 
     pub fn neighbour(&self, name: &str) -> Option<&str> {
-        let mut known: Vec<&str> = self.jobs.keys().map(String::as_str).collect();
-        // The map's order is not the same in every run, but the advice has to be.
-        known.sort_unstable();
-        nearest(name, known)
+        nearest(name, self.jobs.keys().map(String::as_str))
     }
 }
 

@@ -13,6 +13,8 @@ use crate::syntax::Node;
 /// Twice what the language's limit of 8 MB for a compiled config could need.
 const BUDGET: usize = 16 << 20;
 const NODE: usize = 8;
+/// Calling a command costs far more than looking at a node.
+const CALL: usize = 128;
 /// Nobody reads further, and finding neighbours for more would take its time.
 const HOPELESS: usize = 1_000;
 /// Steps inside `when` inside commands inside ...: far beyond any config, far from the end of the stack.
@@ -77,7 +79,17 @@ impl<'a> Context<'a> {
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
     pub fn look(&self, span: Span) -> bool {
-        self.report.borrow().errors() < HOPELESS && self.spend(NODE, span)
+        !self.is_hopeless() && self.spend(NODE, span)
+    }
+
+    /// So much is wrong that more would help nobody.
+    pub fn is_hopeless(&self) -> bool {
+        self.report.borrow().errors() >= HOPELESS
+    }
+
+    /// Pays for calling a command.
+    pub fn call(&self, span: Span) -> bool {
+        self.spend(CALL, span)
     }
 
     pub fn spend(&self, cost: usize, span: Span) -> bool {
@@ -105,6 +117,9 @@ impl<'a> Context<'a> {
 
     /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
     pub fn narrow(&self, span: Span, needle: &str) -> Span {
+        if self.is_hopeless() {
+            return span;
+        }
         let first_line = needle.lines().next().unwrap_or("");
         let Some(covered) = self.source.get(span.start..span.end) else { return span };
         let Some(offset) = covered.find(first_line).filter(|_| !first_line.is_empty()) else { return span };

@@ -98,6 +98,9 @@ impl<'a> Scope<'a> {
     }
 
     fn lookup_elsewhere(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
+        if self.context.is_hopeless() {
+            return Err(Fault::Reported);
+        }
         if let Some(parameter) = name.strip_prefix("parameters.") {
             return self.undeclared(name, parameter, self.parameters.keys(), at);
         }

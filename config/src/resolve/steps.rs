@@ -96,6 +96,9 @@ impl<'a> Scope<'a> {
             return self.report(Diagnostic::error("recursive-command", span, message));
         }
         self.context.mark_used(definition.span);
+        if !self.context.call(span) {
+            return;
+        }
         let Some(arguments) = self.arguments(&definition.name, body) else { return };
         let trail = self.trail.enter("command", &definition.name, definition.span, span);
         let home = Scope::outermost(self.context, library).with_trail(trail);
