@@ -1,8 +1,8 @@
-//! Ending processes: list, TERM, grace, then freeze and KILL, again and again until nothing new appears.
+//! Ending processes: list, TERM, grace, then KILL, again and again until nothing new appears.
 //!
 //! ```text
 //! list below the keeper ─▶ TERM each new one ─▶ wait (gone? done) ─▶ … grace is over
-//!      ─▶ STOP until a list brings nobody new ─▶ KILL all ─▶ wait (gone? done) ─▶ list …
+//!      ─▶ (later passes: STOP until a list brings nobody new) ─▶ KILL all ─▶ wait (gone? done) ─▶ list …
 //! ```
 //!
 //! What is stopped cannot fork, and its place below a pids limit stays taken, so that even a fork bomb runs dry.
@@ -21,7 +21,9 @@ use crate::sys::{self, Pid};
 const TERM_PAUSE: Duration = Duration::from_millis(20);
 /// Between two lists while the kernel takes killed ones away.
 const KILL_PAUSE: Duration = Duration::from_millis(2);
-/// Freezing passes before killing starts all the same.
+/// Passes that kill at once, before those that freeze first.
+const UNFROZEN_PASSES: u32 = 3;
+/// Lists in which a frozen herd may still grow before killing starts all the same.
 const FREEZE_PASSES: usize = 50;
 
 /// A set of processes that shall end.
@@ -125,8 +127,9 @@ fn ask(herd: &impl Herd, grace: Duration) -> bool {
 }
 
 fn force(herd: &impl Herd) {
-    loop {
-        let pids = freeze(herd);
+    for pass in 0.. {
+        // Most herds are gone with the first pass; stopping each one first would only make it run once more.
+        let pids = if pass < UNFROZEN_PASSES { herd.list().into_iter().collect() } else { freeze(herd) };
         if pids.is_empty() && herd.is_over() {
             return;
         }

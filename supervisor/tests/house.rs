@@ -1,0 +1,336 @@
+//! Who is let in, what steps may ask, how it begins and ends.
+
+mod harness;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+
+use harness::{Bench, Conversation, SECRET, binary, failure, wait_for};
+use navvy_protocol::frame::{self, FrameKind};
+use navvy_protocol::supervisor::{Exit, FailureKind, Hello, Reply, Request};
+use navvy_protocol::{mux, place};
+
+#[test]
+fn only_the_secret_opens_the_control_socket() {
+    let bench = Bench::new();
+    assert!(!bench.path().join("secret").exists(), "the secret was left behind");
+    assert_eq!(bench.socket().metadata().unwrap().mode() & 0o777, 0o600);
+    assert_eq!(bench.path().join(place::JOB_SOCKET).metadata().unwrap().mode() & 0o777, 0o666);
+    for secret in [None, Some(""), Some("the task's secre"), Some("the task's secret "), Some("x")] {
+        let stream = UnixStream::connect(bench.socket()).unwrap();
+        let refused = failure(Conversation::open(stream, secret, &Request::List).reply());
+        assert_eq!(refused.kind, FailureKind::Refused, "{secret:?}");
+    }
+    assert_eq!(bench.ask(&Request::List), Reply::Execs { execs: vec![] });
+}
+
+#[test]
+fn nonsense_is_refused_and_nothing_breaks() {
+    let bench = Bench::new();
+    let greeting = {
+        let mut bytes = Vec::new();
+        frame::encode_message(&mut bytes, FrameKind::Hello, &Hello::new(Some(SECRET.into()))).unwrap();
+        bytes
+    };
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let mut deep = greeting.clone();
+    frame::write(&mut deep, FrameKind::Request, nested.as_bytes()).unwrap();
+    let mut wrong = greeting.clone();
+    frame::write(&mut wrong, FrameKind::Request, b"{\"request\":\"fly\"}").unwrap();
+    let cases = [b"GET / HTTP/1.0\r\n\r\n".to_vec(), vec![0xff; 100], [greeting, vec![0; 9]].concat(), deep, wrong];
+    for case in cases {
+        let mut stream = UnixStream::connect(bench.socket()).unwrap();
+        stream.set_read_timeout(Some(harness::LIMIT)).unwrap();
+        // It may hang up before it has read everything.
+        let _ = stream.write_all(&case);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let mut job = UnixStream::connect(bench.path().join(place::JOB_SOCKET)).unwrap();
+    job.write_all(&[b'x'; 10_000]).ok();
+    job.shutdown(std::net::Shutdown::Write).ok();
+    job.read_to_end(&mut Vec::new()).ok();
+    assert_eq!(bench.exec("exit 2").run().exit(), Exit::Code(2));
+}
+
+// ---- the in-job command line ----
+
+fn circleci(bench: &Bench, arguments: &[&str], input: &str) -> Output {
+    let link = bench.path().join("circleci");
+    if !link.exists() {
+        std::os::unix::fs::symlink(binary(), &link).unwrap();
+    }
+    let mut child = Command::new(link)
+        .args(arguments)
+        .env("NAVVY_RUN_DIR", bench.path())
+        .env("WHO", "world")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_job_can_halt_itself() {
+    let bench = Bench::new();
+    assert!(!bench.exec("true").run().exited.unwrap().halted);
+    for (command, noun) in [("halt", "step"), ("halt", "task")] {
+        let output = circleci(&bench, &[noun, command], "");
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert!(bench.exec("true").run().exited.unwrap().halted);
+    let nowhere =
+        Command::new(binary()).args(["cli", "step", "halt"]).env("NAVVY_RUN_DIR", "/nowhere").output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot reach"));
+}
+
+#[test]
+fn the_command_line_answers() {
+    let bench = Bench::new();
+    let run = |arguments: &[&str], input: &str| {
+        let output = circleci(&bench, arguments, input);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    assert_eq!(run(&["env", "subst"], "hello ${WHO}\n"), (0, "hello world\n".into(), String::new()));
+    assert_eq!(run(&["env", "subst", "hi $WHO"], ""), (0, "hi world".into(), String::new()));
+    assert_eq!(run(&["env", "subst", "${"], "").0, 1);
+    assert_eq!(run(&["version", "--short"], "").1.trim(), env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--help"], "").0, 0);
+    let (code, _, text) = run(&["tests", "split", "--split-by=timings"], "a\n");
+    assert_eq!((code, text.lines().count()), (1, 1));
+    let (code, _, text) = run(&["step", "hault"], "");
+    assert_eq!(code, 64);
+    assert!(text.contains("Did you mean \"circleci step halt\"?"), "{text}");
+}
+
+// ---- dial ----
+
+#[test]
+fn dial_carries_many_conversations_over_one_stream() {
+    let bench = Bench::new();
+    let mut child = Command::new(binary())
+        .args(["dial", "--run-dir"])
+        .arg(bench.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut send = |channel: u32, op: mux::Op, payload: &[u8]| {
+        let header = mux::Header { channel, op, length: payload.len() };
+        stdin.write_all(&[&header.to_bytes()[..], payload].concat()).unwrap();
+    };
+    for channel in 1..=3 {
+        let mut exec = harness::exec(&format!("head -c 1000000 /dev/zero; exit {channel}"));
+        exec.id = format!("step-{channel}");
+        let mut frames = Vec::new();
+        frame::encode_message(&mut frames, FrameKind::Hello, &Hello::new(Some(SECRET.into()))).unwrap();
+        frame::encode_message(&mut frames, FrameKind::Request, &Request::Exec(exec)).unwrap();
+        frame::encode_message(
+            &mut frames,
+            FrameKind::Control,
+            &navvy_protocol::supervisor::Control::Ack { offset: 1_000_000 },
+        )
+        .unwrap();
+        send(channel, mux::Op::Open, &[]);
+        // In pieces that respect no frame.
+        for piece in frames.chunks(7) {
+            send(channel, mux::Op::Data, piece);
+        }
+    }
+    send(9, mux::Op::Data, b"of a channel that was never opened");
+    let mut magic = [0; 8];
+    stdout.read_exact(&mut magic).unwrap();
+    assert_eq!(&magic, mux::MAGIC);
+    let mut streams = std::collections::HashMap::<u32, Vec<u8>>::new();
+    let mut closed = 0;
+    while closed < 3 {
+        let mut header = [0; mux::HEADER_LENGTH];
+        stdout.read_exact(&mut header).unwrap();
+        let header = mux::Header::parse(header).unwrap();
+        let mut payload = vec![0; header.length];
+        stdout.read_exact(&mut payload).unwrap();
+        streams.entry(header.channel).or_default().extend(payload);
+        closed += u32::from(header.op == mux::Op::Close);
+        // The rest is acknowledged when it is here, and then the supervisor hangs up.
+        let stream = &streams[&header.channel];
+        if stream.windows(7).rev().take(200).any(|text| text == b"\"ended\"") && header.op == mux::Op::Data {
+            let mut ack = Vec::new();
+            let control = navvy_protocol::supervisor::Control::Ack { offset: 1_000_000 };
+            frame::encode_message(&mut ack, FrameKind::Control, &control).unwrap();
+            send(header.channel, mux::Op::Data, &ack);
+        }
+    }
+    for (channel, bytes) in streams {
+        let (mut reader, mut buffer, mut output, mut exit) = (bytes.as_slice(), Vec::new(), 0, None);
+        while let Some(kind) = frame::read(&mut reader, &mut buffer).unwrap() {
+            if kind == FrameKind::Output {
+                output += buffer.len() - frame::OutputHeader::LENGTH;
+            } else if kind == FrameKind::Reply
+                && let Reply::Exited(exited) = frame::parse_message(kind, &buffer).unwrap()
+            {
+                exit = Some(exited.exit);
+            }
+        }
+        assert_eq!((output, exit), (1_000_000, Some(Exit::Code(channel as i32))));
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn dial_resets_what_it_cannot_connect() {
+    let mut child = Command::new(binary())
+        .args(["dial", "--run-dir=/nowhere"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let open = mux::Header { channel: 5, op: mux::Op::Open, length: 0 };
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&open.to_bytes()).unwrap();
+    let mut answer = [0; 8 + mux::HEADER_LENGTH];
+    child.stdout.take().unwrap().read_exact(&mut answer).unwrap();
+    assert_eq!(answer[8..], mux::Header { channel: 5, op: mux::Op::Reset, length: 0 }.to_bytes());
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+// ---- beginning and end ----
+
+#[test]
+fn probe_and_sample() {
+    let bench = Bench::new();
+    let programs = ["sh", "/bin/sh", "no-such-program", "/etc/passwd"].map(str::to_owned).to_vec();
+    let Reply::Probe(probe) = bench.ask(&Request::Probe { user: Some("nobody".into()), programs }) else { panic!() };
+    assert_eq!((probe.uid, probe.gid, probe.home.as_str()), (65534, 65534, "/nonexistent"));
+    assert_eq!(probe.programs[1].as_deref(), Some("/bin/sh"));
+    assert!(probe.programs[0].is_some() && probe.programs[2].is_none() && probe.programs[3].is_none());
+    assert_eq!(probe.architecture, std::env::consts::ARCH);
+    let Reply::Sample(sample) = bench.ask(&Request::Sample) else { panic!() };
+    assert!((1..=10).contains(&sample.processes.len()));
+}
+
+#[test]
+fn an_abandoned_supervisor_ends_its_job() {
+    let mut bench = Bench::with(&["--idle-limit", "1"]);
+    let mut conversation = bench.exec("sleep 1000 & echo $!").start();
+    let mut story = harness::Story::default();
+    while story.exited.is_none() {
+        conversation.step(&mut story);
+    }
+    let pid = story.text().trim().to_owned();
+    drop(conversation);
+    assert!(bench.process.wait().unwrap().success());
+    assert!(!std::path::Path::new("/proc").join(&pid).exists());
+}
+
+#[test]
+fn shutdown_ends_everything() {
+    let mut bench = Bench::new();
+    let (_conversation, story) = bench.exec("trap '' TERM; (setsid sleep 1000 & echo $!)").run_to_exit();
+    assert_eq!(bench.ask(&Request::Shutdown { grace_ms: 300 }), Reply::Done);
+    assert!(bench.process.wait().unwrap().success());
+    assert!(!std::path::Path::new("/proc").join(story.text().trim()).exists());
+}
+
+/// The supervisor as PID 1 of a pid namespace of its own.
+fn first(run_dir: &std::path::Path, arguments: &[&str]) -> std::process::Child {
+    Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(binary())
+        .args(["init", "--run-dir"])
+        .arg(run_dir)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn as_first_process_it_knows_who_is_outside_and_reaps_orphans() {
+    let run_dir = harness::run_dir();
+    std::fs::remove_file(run_dir.path().join("secret")).unwrap();
+    let mut child = first(run_dir.path(), &[]);
+    let socket = run_dir.path().join(place::CONTROL_SOCKET);
+    wait_for("the control socket", || UnixStream::connect(&socket).is_ok());
+    let ask = |request: &Request| Conversation::open(UnixStream::connect(&socket).unwrap(), None, request);
+    // We are outside: no secret is needed. From inside, the same socket is closed.
+    let inside = format!("exec {} dial --run-dir {} </dev/null; echo $?", binary(), run_dir.path().display());
+    let story = ask(&Request::Exec(harness::exec(&inside))).follow();
+    assert!(story.all.starts_with(mux::MAGIC), "{}", story.text());
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+        h=b'{\"version\":1,\"capabilities\":[]}'\ns.sendall(len(h+b'x').to_bytes(4,'little')+b'\\x01'+h)\nprint(s.recv(1000))";
+    let mut exec = harness::exec("");
+    exec.argv = ["/usr/bin/python3", "-c", script, socket.to_str().unwrap()].map(str::to_owned).to_vec();
+    let story = ask(&Request::Exec(exec)).follow();
+    assert!(story.text().contains("refused"), "{}", story.text());
+    // Orphans that nobody keeps are reaped.
+    let zombies = "setsid sh -c 'sh -c \"exit 0\" & exit 0'; ps ax -o stat= | grep -c ^Z; exit 0";
+    assert_eq!(ask(&Request::Exec(harness::exec(zombies))).follow().text(), "0\n");
+    let story = ask(&Request::Exec(harness::exec("echo $PPID; kill -TERM 1; sleep 1000"))).follow();
+    assert_eq!(story.exit(), Exit::Signal(15));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_entrypoint_is_our_child_and_its_end_is_ours() {
+    let run_dir = harness::run_dir();
+    let script = "trap 'echo usr1' USR1; id -u; echo ready; i=0; while [ $i -lt 2000 ]; do sleep 0.01; \
+        [ -e $1/go ] && exit 9; i=$((i+1)); done";
+    let mut child = first(
+        run_dir.path(),
+        &["--user", "nobody", "--", "/bin/sh", "-c", script, "sh", run_dir.path().to_str().unwrap()],
+    );
+    let mut output = child.stdout.take().unwrap();
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("ready") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    assert_eq!(String::from_utf8(text).unwrap(), "65534\nready\n"[..11]);
+    std::fs::write(run_dir.path().join("go"), "").unwrap();
+    std::fs::set_permissions(run_dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+}
+
+#[test]
+fn signals_are_forwarded_to_the_entrypoint() {
+    let run_dir = harness::run_dir();
+    let script = "trap 'exit 4' USR1; echo ready; while :; do sleep 0.01; done";
+    let mut child = Command::new(binary())
+        .args(["init", "--run-dir"])
+        .arg(run_dir.path())
+        .args(["--", "/bin/sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    assert!(Command::new("kill").args(["-USR1", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+fn an_entrypoint_that_does_not_exist_is_told() {
+    let run_dir = harness::run_dir();
+    let output = Command::new(binary())
+        .args(["init", "--run-dir"])
+        .arg(run_dir.path())
+        .args(["--", "/no/such/program"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/program"), "{output:?}");
+    let usage = Command::new(binary()).args(["init", "--what"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(64));
+}
