@@ -21,7 +21,7 @@ const DATA: &str = "/var/lib/navvy-tests";
 const RUNTIME: &str = "/run/navvy-tests";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What stories on such an engine run in.
-const IMAGES: [&str; 2] = ["navvy/busybox:static", "navvy/base:bookworm"];
+const IMAGES: [&str; 3] = ["navvy/busybox:static", "navvy/base:bookworm", "navvy/postgres:15"];
 /// Places of the agent's files, which a far engine does not see.
 const HIDDEN: [&str; 3] = ["/tmp", "/run/navvy", "/root"];
 

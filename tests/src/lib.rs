@@ -9,7 +9,7 @@
 //! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
 //! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
 //! | [`GitServer`] | `git daemon` where jobs reach it |
-//! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password |
+//! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
@@ -39,7 +39,7 @@ pub use finished::{Finished, Step};
 pub use git_server::GitServer;
 pub use program::{Answer, Program};
 pub use proxy::Proxy;
-pub use registry::{Password, Registry};
+pub use registry::{IllRegistry, Password, Registry};
 pub use run::Run;
 pub use small_disk::SmallDisk;
 pub use sys::Signal;

@@ -1,8 +1,12 @@
 //! Debian's `docker-registry` on loopback.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -95,5 +99,64 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
+    }
+}
+
+/// Answers every request with 503. Ends when dropped.
+#[derive(Debug)]
+pub struct IllRegistry {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    closed: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IllRegistry {
+    #[track_caller]
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let (asked, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counter, over) = (Arc::clone(&asked), Arc::clone(&closed));
+        let thread = thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                answer_ill(&mut connection, &counter);
+            }
+        });
+        Self { address, asked, closed, thread: Some(thread) }
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for IllRegistry {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts.
+        TcpStream::connect(self.address).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn answer_ill(connection: &mut TcpStream, asked: &AtomicUsize) {
+    let mut request = [0; 4096];
+    let length = connection.read(&mut request).unwrap_or(0);
+    // A client that tries TLS first is no request.
+    if request[..length].starts_with(b"GET ") || request[..length].starts_with(b"HEAD ") {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        connection.write_all(answer).ok();
     }
 }

@@ -1,6 +1,6 @@
 //! Images: tiny, missing, foreign, from a registry.
 
-use navvy_tests::{Bench, Docker, Finished, Password, Registry, everywhere};
+use navvy_tests::{Bench, Docker, Finished, IllRegistry, Password, Registry, everywhere};
 
 fn spin_up(done: &Finished) -> String {
     done.step("build", "Spin up environment").trailers.join("\n")
@@ -155,4 +155,20 @@ fn a_password_comes_from_the_config_or_from_the_users_own_file() {
     registry.forget(&image);
     missing.passes();
     assert!(missing.warnings().contains("REGISTRY_PASSWORD"), "{}", missing.warnings());
+}
+
+#[test]
+fn an_ill_registry_is_asked_again_and_one_that_is_not_there_is_not() {
+    let (bench, registry) = (Bench::new(), IllRegistry::start());
+    let done = bench.run_config(&one_job(&format!("{{image: \"{}/acme/box:1\"}}", registry.host())), &[]);
+    assert_ne!(done.exit_code, 0);
+    assert!(spin_up(&done).contains("503"), "{}", spin_up(&done));
+    assert!(registry.asked() >= 4, "asked {} times only", registry.asked());
+
+    let nobody = registry.host();
+    drop(registry);
+    let done = bench.run_config(&one_job(&format!("{{image: \"{nobody}/acme/box:1\"}}")), &[]);
+    assert_ne!(done.exit_code, 0);
+    assert!(spin_up(&done).contains("nobody listens"), "{}", spin_up(&done));
+    assert!(done.step("build", "Spin up environment").duration_ms < 3_000, "a refused connection was tried again");
 }

@@ -1,9 +1,14 @@
 //! Output: every byte, whatever happens on its way.
 
-use navvy_tests::{Bench, SmallDisk, sha256};
+use std::time::Duration;
+
+use navvy_tests::{Bench, Docker, Proxy, SmallDisk, sha256};
 
 /// The agent is never larger, whatever a job writes.
 const PEAK_KIB: u64 = 64 << 10;
+const CUTS: usize = 20;
+/// Where the machine's engine listens.
+const SOCKET: &str = "/var/run/docker.sock";
 
 fn floods(bench: &Bench, args: &[&str]) {
     bench.config(
@@ -71,6 +76,53 @@ workflows:
         assert!(done.peak_kib <= PEAK_KIB, "the agent took {} KiB", done.peak_kib);
         assert!(!done.stdout.contains(&0x1b), "an escape of the job reached the view");
     }
+}
+
+#[test]
+fn a_supervisor_lost_twenty_times_neither_ends_nor_repeats_the_step() {
+    let proxy = Proxy::to(SOCKET.as_ref());
+    let bench = Bench::new().on(Docker::default(), &proxy.address());
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run:
+          name: counts
+          command: |
+            echo begun >> /tmp/starts
+            i=0
+            until [ -e /tmp/enough ]; do i=$((i + 1)); echo "line $i"; sleep 0.01; done
+            echo "$i lines"
+      - run: {name: starts, command: wc -l < /tmp/starts}
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    let run = bench.run(&[]);
+    let task = run.wait_for_output("line 1").task().expect("output is a task's").to_owned();
+    for cut in 1..=CUTS {
+        let before = run.events().iter().filter(|event| event.is("output")).count();
+        assert!(proxy.cut_supervisors() > 0, "there was nothing to cut");
+        let mut outputs = 0;
+        let counted = std::cell::RefCell::new(&mut outputs);
+        run.wait_for(&format!("output after cut {cut}"), Duration::from_secs(20), |event| {
+            let mut outputs = counted.borrow_mut();
+            **outputs += usize::from(event.is("output"));
+            **outputs > before + 3
+        });
+    }
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/enough"]).succeeded();
+    let done = run.finish();
+    done.passes();
+    assert_eq!(done.text("build", "starts"), "1\n");
+    let log = done.text("build", "counts");
+    let count = log.lines().count() - 1;
+    let expected: String = (1..=count).map(|i| format!("line {i}\n")).collect::<String>() + &format!("{count} lines\n");
+    assert!(log == expected, "{count} lines, and not each once and in order");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use navvy_tests::{Bench, Finished, Program, eventually};
+use navvy_tests::{Bench, Finished, Program, eventually, everywhere};
 
 /// The agent is never larger, whatever a job writes.
 const PEAK_KIB: u64 = 64 << 10;
@@ -53,14 +53,38 @@ workflows:
     done.event("the service's own stream", |event| event.is("output") && event.text("stream") == "service:db");
 }
 
-#[test]
-fn a_database_answers_by_localhost_and_by_name_and_leaves_no_volume() {
-    database_answers(&Bench::new());
+everywhere! {
+    fn a_database_answers_by_localhost_and_by_name_and_leaves_no_volume(bench: Bench) {
+        database_answers(&bench);
+    }
 }
 
 #[test]
-fn a_user_in_group_docker_gets_a_database_too() {
-    database_answers(&Bench::of(navvy_tests::Setting::User));
+fn a_primary_may_have_a_main_process_of_its_own_whose_end_fails_the_job() {
+    let bench = Bench::new();
+    let done = bench.run_config(
+        r#"
+version: 2.1
+executors:
+  serves:
+    docker: [{image: navvy/busybox:static, command: [/bin/sh, -c, "echo $GREETING > /tmp/main; exec sleep 1000"],
+              environment: {GREETING: hello}}]
+    resource_class: small
+  ends:
+    docker: [{image: navvy/busybox:static, entrypoint: [/bin/sh, -c, "sleep 1; exit 5"]}]
+    resource_class: small
+jobs:
+  good: {executor: serves, steps: [{run: {name: go, command: "until [ -s /tmp/main ]; do sleep 0.1; done; cat /tmp/main"}}]}
+  bad: {executor: ends, steps: [{run: {name: go, command: sleep 1000}}]}
+workflows:
+  ci: {jobs: [good, bad]}
+"#,
+        &[],
+    );
+    done.exits_with(1);
+    assert_eq!(done.verdict("good"), "passed");
+    assert_eq!(done.text("good", "go"), "hello\n");
+    assert_eq!(done.verdict("bad"), "failed");
 }
 
 #[test]
