@@ -156,7 +156,8 @@ fn stubborn_processes_are_stopped_and_others_live_on() {
     bench.stop(&id, grace);
     assert!(began.elapsed() < grace + Duration::from_secs(1), "{:?}", began.elapsed());
     conversation.follow_into(&mut story);
-    assert_eq!(story.exit(), Exit::Signal(9));
+    // Or it saw its last sleep killed and just ended before its own turn came.
+    assert!(matches!(story.exit(), Exit::Signal(9) | Exit::Code(137)), "{:?}", story.exit());
 
     let Reply::Execs { execs } = bench.ask(&Request::List) else { panic!() };
     let running = execs.iter().filter(|exec| !exec.ended).count();
@@ -211,7 +212,8 @@ fn a_killed_keeper_loses_nothing_but_the_usage() {
     conversation.step(&mut story);
     bench.stop(&id, Duration::ZERO);
     conversation.follow_into(&mut story);
-    assert_eq!(story.exit(), Exit::Signal(15));
+    // Without grace KILL is right behind TERM.
+    assert!(matches!(story.exit(), Exit::Signal(9 | 15)), "{:?}", story.exit());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use navvy_protocol::frame::{self, FrameError, FrameKind, HEADER_LENGTH};
 use navvy_protocol::supervisor::{Failure, Reply};
@@ -14,6 +15,9 @@ use super::Presence;
 const READ_BYTES: usize = 4 << 10;
 /// A buffer that has grown past this for one large frame is given back.
 const LARGE: usize = 32 << 10;
+
+/// A caller that neither sends nor hangs up for this long is not worth the thread.
+const LINGER: Duration = Duration::from_secs(5);
 
 pub struct Connection {
     stream: UnixStream,
@@ -138,6 +142,17 @@ impl Connection {
         self.push(FrameKind::Reply, reply);
         // Nobody is left to tell when the caller has gone.
         let _ = self.flush();
+    }
+
+    /// As [`Connection::answer`], to a caller that may be in the midst of sending a stream: what it still sends is read
+    /// and dropped, so that it gets to the answer instead of a broken pipe.
+    pub fn answer_and_listen(mut self, reply: &Reply) {
+        self.push(FrameKind::Reply, reply);
+        let _ = self.flush();
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let _ = self.stream.set_read_timeout(Some(LINGER));
+        self.received.resize(LARGE, 0);
+        while self.stream.read(&mut self.received).is_ok_and(|count| count > 0) {}
     }
 
     /// What was received and not taken, for a child that reads on from the stream itself.

@@ -86,5 +86,8 @@ fn carry_out(
         return;
     }
     let reply = users::look_up(user).and_then(|user| work(&user, &mut connection));
-    connection.answer(&reply.unwrap_or_else(Reply::Failed));
+    match reply {
+        Ok(reply) => connection.answer(&reply),
+        Err(failure) => connection.answer_and_listen(&Reply::Failed(failure)),
+    }
 }
