@@ -37,15 +37,21 @@ impl Bench {
     }
 
     pub fn with(arguments: &[&str]) -> Self {
+        Self::start(Command::new(binary()), arguments)
+    }
+
+    /// The supervisor and all that it starts are members of this cgroup.
+    pub fn with_group(group: &Path) -> Self {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("echo $$ >{}/cgroup.procs && exec \"$0\" \"$@\"", group.display());
+        command.args(["-c", &script, &binary()]);
+        Self::start(command, &[])
+    }
+
+    fn start(mut command: Command, arguments: &[&str]) -> Self {
         let run_dir = run_dir();
-        let process = Command::new(binary())
-            .arg("init")
-            .arg("--run-dir")
-            .arg(run_dir.path())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        command.arg("init").arg("--run-dir").arg(run_dir.path()).args(arguments).stdin(Stdio::null());
+        let process = command.spawn().unwrap();
         let bench = Self { run_dir, process };
         wait_for("the control socket", || bench.socket().exists() && UnixStream::connect(bench.socket()).is_ok());
         bench
