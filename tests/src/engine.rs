@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use crate::deadline::eventually;
@@ -25,8 +26,8 @@ const IMAGES: [&str; 3] = ["navvy/busybox:static", "navvy/base:bookworm", "navvy
 /// Places of the agent's files, which a far engine does not see.
 const HIDDEN: [&str; 3] = ["/tmp", "/run/navvy", "/root"];
 
-/// Shared by all stories that are told at the same time: it ends with the last of them.
-static FAR: Mutex<Weak<PrivateEngine>> = Mutex::new(Weak::new());
+/// Shared by all stories; it ends with their process.
+static FAR: Mutex<Option<Arc<PrivateEngine>>> = Mutex::new(None);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A `dockerd` of one's own. Ends with everything in it when dropped.
@@ -44,14 +45,7 @@ impl PrivateEngine {
     #[track_caller]
     pub fn far() -> Arc<Self> {
         let mut shared = FAR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match shared.upgrade() {
-            Some(engine) => engine,
-            None => {
-                let engine = Arc::new(Self::start(&HIDDEN));
-                *shared = Arc::downgrade(&engine);
-                engine
-            }
-        }
+        Arc::clone(shared.get_or_insert_with(|| Arc::new(Self::start(&HIDDEN))))
     }
 
     /// Sees the files of this machine; nobody else uses it, so that it may be killed.
@@ -64,15 +58,17 @@ impl PrivateEngine {
     fn start(hidden: &[&str]) -> Self {
         assert!(sys::is_root(), "only root can start an engine: run the stories as root");
         let (data, lock) = free_data();
+        remove_stale();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let runtime = PathBuf::from(RUNTIME).join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&runtime).expect("/run is writable");
         let script = script(&data, &runtime, hidden);
-        let mut command = Command::new("unshare");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare"]);
         command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]);
         // A Ctrl-C at the terminal of the stories is not meant for it.
-        let spawned = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let outer = spawned.expect("util-linux is installed");
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let outer = spawn_for_life(command);
         let engine = Self { outer, socket: runtime.join("sock"), runtime, _lock: lock };
         eventually("a dockerd of the story's own answers", START_LIMIT, || {
             let answer = engine.docker().ask(&["version", "--format", "{{.Server.Version}}"]);
@@ -112,6 +108,19 @@ impl Drop for PrivateEngine {
     }
 }
 
+/// Starts a program whose death signal comes with the end of this process: it is tied to the thread that has started
+/// it, and that one stays.
+fn spawn_for_life(mut command: Command) -> Child {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        sender.send(command.spawn()).expect("the story waits for it");
+        loop {
+            thread::park();
+        }
+    });
+    receiver.recv().expect("the thread answers").expect("util-linux is installed")
+}
+
 /// A data directory that no other process of stories uses now.
 fn free_data() -> (PathBuf, File) {
     fs::create_dir_all(DATA).expect("/var/lib is writable");
@@ -124,6 +133,17 @@ fn free_data() -> (PathBuf, File) {
         }
     }
     panic!("16 engines of stories are in use");
+}
+
+/// What engines of processes that are no more have left in `/run`.
+fn remove_stale() {
+    for entry in fs::read_dir(RUNTIME).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(pid).exists() {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
 }
 
 /// The init of the engine's namespaces.

@@ -320,8 +320,8 @@ jobs:
           no_output_timeout: 4s
           command: |
             trap '' TERM
-            for i in $(seq 200); do (setsid bash -c '(exec -a monster sleep 1000) &' &); done
-            until [ "$(pgrep -fc '^monster ')" = 200 ]; do sleep 0.05; done
+            for i in $(seq 200); do (setsid bash -c '(exec -a monster sleep 1000) &' &); echo $i; done
+            until [ "$(pgrep -fc '^monster ')" = 200 ]; do echo not yet; sleep 0.05; done
             echo two hundred
             sleep 1000
       - run: {name: skipped, command: echo never}
@@ -329,7 +329,8 @@ jobs:
           name: autopsy
           when: always
           command: |
-            echo "$(pgrep -fc '^monster ') left"
+            until [ "$(pgrep -fc '^monster ')" = 0 ]; do :; done
+            echo all gone
             rm /tmp/background /tmp/daemon
             until [ -e /tmp/background ] && [ -e /tmp/daemon ]; do sleep 0.05; done
             echo both live
@@ -343,10 +344,14 @@ workflows:
     assert_eq!(monster.outcome, "no_output");
     assert_eq!(monster.trailers, ["Too long with no output (exceeded 4s): context deadline exceeded"]);
     let spoke = done.event("the last word of the monster", |event| event.is_output_with("two hundred")).at_ms();
-    let took = monster.event.at_ms() - spoke;
-    assert!((4_000..4_000 + GRACE_MS + 1_000).contains(&took), "ended {took} ms after its last word");
+    let gone = done.event("the last of the two hundred", |event| event.is_output_with("all gone")).at_ms();
+    assert!(
+        (4_000..4_000 + GRACE_MS + 1_000).contains(&(gone - spoke)),
+        "gone {} ms after its last word",
+        gone - spoke
+    );
     assert_eq!(done.skipped("build", "skipped"), "job_failed");
-    assert_eq!(done.text("build", "autopsy"), "0 left\nboth live\n");
+    assert_eq!(done.text("build", "autopsy"), "all gone\nboth live\n");
 }
 
 #[test]
@@ -374,7 +379,7 @@ workflows:
 }
 
 #[test]
-fn want_of_memory_is_said_with_limit_and_largest_process() {
+fn want_of_memory_is_said_with_its_limit() {
     let bench = Bench::new();
     let done = bench.run_config(
         r#"
@@ -400,5 +405,5 @@ workflows:
     let eats = done.step("build", "eats");
     assert_eq!(eats.outcome, "out_of_memory");
     let said = eats.trailers.join("\n");
-    assert!(said.contains("limit 2048 MiB") && said.contains("python3"), "{said}");
+    assert!(said.contains("limit 2048 MiB"), "{said}");
 }
