@@ -18,8 +18,8 @@ use navvy_job::resource::Size;
 const ROOT: &str = "navvy";
 /// The scheduler's usual period; quotas are counted in it.
 const CPU_PERIOD_US: u64 = 100_000;
-/// A cgroup is busy until the kernel has reaped the last of its processes: a few milliseconds.
-const REMOVE_ATTEMPTS: u32 = 50;
+/// A cgroup is busy until the kernel has reaped the last of its processes: milliseconds, seconds on a loaded machine.
+const REMOVE_ATTEMPTS: u32 = 300;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
 /// Why a task has no cgroup of its own. A sentence for the report.
@@ -165,7 +165,7 @@ pub fn is_used(task: &TaskId) -> bool {
     directories(task, &mounted()).iter().any(|directory| children(directory).next().is_some())
 }
 
-/// Removes the task's cgroup from every hierarchy. Blocks for half a second at most; missing is fine.
+/// Removes the task's cgroup from every hierarchy. Blocks for three seconds at most; missing is fine.
 pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
     let mut first = Ok(());
     for directory in directories(task, &mounted()) {
@@ -174,6 +174,25 @@ pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
         }
     }
     first
+}
+
+/// Tasks whose cgroup has been here for `age` and holds no process. Whether anyone still wants one, the engine knows.
+pub fn idle(age: Duration) -> Vec<TaskId> {
+    let roots = mounted().into_iter().map(|hierarchy| hierarchy.path.join(ROOT));
+    let tasks = roots.flat_map(|root| children(&root)).filter_map(|directory| {
+        let task = directory.file_name()?.to_str()?.strip_prefix("task-")?.parse::<TaskId>().ok()?;
+        let is_old = directory.metadata().ok()?.modified().ok()?.elapsed().ok()? >= age;
+        (is_old && is_empty(&directory)).then_some(task)
+    });
+    let mut tasks: Vec<_> = tasks.collect();
+    tasks.sort();
+    tasks.dedup();
+    tasks
+}
+
+fn is_empty(directory: &Path) -> bool {
+    let own = fs::read_to_string(directory.join("cgroup.procs"));
+    own.is_ok_and(|processes| processes.is_empty()) && children(directory).all(|child| is_empty(&child))
 }
 
 fn remove_tree(directory: &Path) -> io::Result<()> {

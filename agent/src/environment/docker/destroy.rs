@@ -17,6 +17,9 @@ use crate::environment::owner::Owner;
 /// Between two tries at what could not be removed: another removal on its way, a busy device.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
+/// Longer than any task is without a container while it has a cgroup.
+const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+
 impl Engine {
     /// Removes everything that carries the task's id, within `limit`. Returns what is left, by name.
     ///
@@ -50,8 +53,12 @@ impl Engine {
         };
         // One that died between its mark and its first container has no label anywhere.
         owners.extend(run_dir::marked(host.runtime.as_deref(), run_dir::uid()));
-        let dead = owners.into_iter().filter(|(_, owner)| owner.is_dead(here)).map(|(task, _)| task);
-        let tasks: BTreeSet<TaskId> = dead.collect();
+        // A cgroup carries no owner: one that nobody has named for long, with nothing in it, has none.
+        let idle =
+            cgroup::idle(ABANDONED_AFTER).into_iter().filter(|task| !owners.iter().any(|(known, _)| known == task));
+        let mut tasks: BTreeSet<TaskId> = if left.is_empty() { idle.collect() } else { BTreeSet::new() };
+        let dead = owners.iter().filter(|(_, owner)| owner.is_dead(here)).map(|(task, _)| task.clone());
+        tasks.extend(dead);
         left.extend(join_all(tasks.iter().map(|task| self.remove_task(task, host, limit))).await.concat());
         left
     }
