@@ -190,6 +190,9 @@ pub struct Exited {
     pub out_of_memory: Option<OutOfMemory>,
     /// The job asked to halt (before or while this ran).
     pub halted: bool,
+    /// The environment's own main program (an entrypoint that was asked for) has ended with this code: so does the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_ended: Option<u8>,
     /// Processes it left running.
     pub left_running: u32,
 }
@@ -319,6 +322,7 @@ mod tests {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            main_ended: None,
             left_running: 2,
         });
         let text = serde_json::to_string(&reply).unwrap();

@@ -77,8 +77,12 @@ impl Memory {
             return;
         }
         self.looked_at.store(now, Ordering::Relaxed);
-        let largest = proc::largest(proc::all(), 5);
-        *crate::lock(&self.largest) = largest;
+        let largest = proc::largest(proc::of_the_job(), 5);
+        let mut known = crate::lock(&self.largest);
+        // A look just after a kill would put what is left in the place of what was eaten.
+        if total(&largest) >= total(&known) {
+            *known = largest;
+        }
     }
 
     /// What to tell of a step that began when `before` processes had been killed.
@@ -110,6 +114,10 @@ impl Processor {
             Self::Usage(file) => number(file),
         }
     }
+}
+
+fn total(processes: &[Process]) -> u64 {
+    processes.iter().map(|process| process.rss).sum()
 }
 
 const V1: [&str; 4] =

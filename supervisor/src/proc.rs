@@ -75,6 +75,12 @@ pub fn below(entries: &[Entry], root: Pid) -> Vec<Pid> {
     running
 }
 
+/// Every process but our own: the supervisor and its keepers eat nothing.
+pub fn of_the_job() -> Vec<Entry> {
+    let own = |entry: &Entry| entry.name.starts_with("navvy-");
+    all().into_iter().filter(|entry| !own(entry)).collect()
+}
+
 /// The largest first.
 pub fn largest(entries: Vec<Entry>, count: usize) -> Vec<Process> {
     let mut processes: Vec<Process> = entries

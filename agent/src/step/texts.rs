@@ -131,7 +131,15 @@ mod tests {
     use super::*;
 
     fn exited(exit: Exit) -> Exited {
-        Exited { exit, output: 0, usage: Usage::default(), out_of_memory: None, halted: false, left_running: 0 }
+        Exited {
+            exit,
+            output: 0,
+            usage: Usage::default(),
+            out_of_memory: None,
+            halted: false,
+            main_ended: None,
+            left_running: 0,
+        }
     }
 
     fn texts(exited: &Exited) -> Vec<String> {

@@ -127,7 +127,6 @@ impl Follower<'_> {
     }
 
     fn converse(&mut self, request: &Request) -> Pass {
-        let before = self.offset;
         let mut conversation = match self.client.open_within(request, None) {
             Ok(conversation) => conversation,
             Err(ClientError::Failed(failure)) => return Pass::End(FollowEnd::Refused(failure)),
@@ -139,7 +138,8 @@ impl Follower<'_> {
                 Ok(None) => {}
                 Ok(Some(end)) => return Pass::End(end),
                 Err(error) if error.is_connection() => {
-                    return Pass::Broken { error, progressed: self.offset > before };
+                    // It was there a moment ago, however little it had to say.
+                    return Pass::Broken { error, progressed: true };
                 }
                 Err(error) => return Pass::End(FollowEnd::Lost(error)),
             }

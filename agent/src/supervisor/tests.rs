@@ -93,6 +93,7 @@ impl Fickle {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            main_ended: None,
             left_running: 0,
         };
         frame::write_message(stream, FrameKind::Reply, &Reply::Exited(exited))?;

@@ -9,7 +9,7 @@ use navvy_protocol::supervisor::{Failure, FailureKind};
 use tokio::time::sleep_until;
 
 use super::Task;
-use super::decide::{Action, Happening, StepEnd, StepWatch};
+use super::decide::{Action, Happening, Lost, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::Running;
@@ -98,7 +98,7 @@ impl Task {
                     started: Instant::now(),
                 };
                 ready.lingering.keep_background(running, step);
-                let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: false };
+                let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: None };
                 Attempted { end, digest: LogDigest::default(), log, halted: false }
             }
         }
@@ -108,6 +108,7 @@ impl Task {
         let mut watch = StepWatch::new(self.claim.limits.grace);
         let mut digest = LogDigest::default();
         let mut give_up = None;
+        let mut stopping = None;
         loop {
             let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else {
                 continue;
@@ -116,10 +117,16 @@ impl Task {
                 Action::Wait => {}
                 Action::Terminate { grace } => {
                     give_up = Some(Instant::now() + grace + ENDING_LIMIT);
-                    // Its answer comes as the step's end; if none comes, `give_up` does.
-                    drop(running.stop(grace));
+                    stopping = Some(running.stop(grace));
                 }
-                Action::Finish(end) => return finished(ready, running, *end, digest),
+                Action::Finish(end) => {
+                    // Its own process has ended; what it had started must be gone before another step runs.
+                    if let Some(stopping) = stopping {
+                        let limit = give_up.unwrap_or_else(Instant::now).into();
+                        tokio::time::timeout_at(limit, stopping).await.ok();
+                    }
+                    return finished(ready, running, *end, digest);
+                }
             }
         }
     }
@@ -157,13 +164,18 @@ impl Task {
 
 impl Attempted {
     pub fn not_started(log: std::path::PathBuf, reason: String) -> Self {
-        let end = StepEnd { outcome: StepOutcome::Error { reason }, exited: None, lost: false };
+        let end = StepEnd { outcome: StepOutcome::Error { reason }, exited: None, lost: None };
         Self { end, digest: LogDigest::default(), log, halted: false }
     }
 
     fn lost(log: std::path::PathBuf, end: &FollowEnd) -> Self {
         let outcome = StepOutcome::Error { reason: follow_trouble(end) };
-        Self { end: StepEnd { outcome, exited: None, lost: true }, digest: LogDigest::default(), log, halted: false }
+        Self {
+            end: StepEnd { outcome, exited: None, lost: Some(Lost::Supervisor) },
+            digest: LogDigest::default(),
+            log,
+            halted: false,
+        }
     }
 }
 
@@ -188,25 +200,41 @@ fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, user: &Option<String
         Some(StepSignal::Started) => None,
         Some(StepSignal::Exited { exited, digest: so_far }) => {
             *digest = so_far;
-            Some(Happening::Exited(exited))
+            Some(match exited.main_ended {
+                Some(code) => main_program_ended(code),
+                None => Happening::Exited(exited),
+            })
         }
         Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
-            Some(Happening::Broken { reason: refusal(&failure, user), lost: false })
+            Some(Happening::Broken { reason: refusal(&failure, user), lost: None })
         }
         Some(StepSignal::Over { end: FollowEnd::Sink(error), digest: so_far }) => {
             *digest = so_far;
-            Some(Happening::Broken { reason: log_trouble(&error), lost: false })
+            Some(Happening::Broken { reason: log_trouble(&error), lost: None })
         }
         Some(StepSignal::Over { end, digest: so_far }) => {
             *digest = so_far;
-            Some(Happening::Broken { reason: follow_trouble(&end), lost: true })
+            Some(Happening::Broken { reason: follow_trouble(&end), lost: Some(Lost::Supervisor) })
         }
-        None => Some(Happening::Broken { reason: "the step's thread ended unexpectedly".to_owned(), lost: true }),
+        None => Some(Happening::Broken {
+            reason: "the step's thread ended unexpectedly".to_owned(),
+            lost: Some(Lost::Supervisor),
+        }),
     }
 }
 
+/// An entrypoint that was asked for ended: the job ends with it.
+fn main_program_ended(code: u8) -> Happening {
+    let reason = format!("the primary container's own main program ended with code {code} while the step ran");
+    Happening::Broken { reason, lost: Some(Lost::Container) }
+}
+
 fn container_ended(died: &Died) -> Happening {
-    Happening::Broken { reason: in_words(died), lost: true }
+    let lost = match died {
+        Died::Exited { .. } => Lost::Container,
+        Died::EngineLost { .. } => Lost::Supervisor,
+    };
+    Happening::Broken { reason: in_words(died), lost: Some(lost) }
 }
 
 /// The end of the primary container, for a person.

@@ -63,7 +63,7 @@ impl Task {
             self.own_line(place, &mut log, &line);
         }
         let digest = log.digest();
-        Attempted { end: StepEnd { outcome, exited: None, lost: false }, digest, log: path, halted: false }
+        Attempted { end: StepEnd { outcome, exited: None, lost: None }, digest, log: path, halted: false }
     }
 
     fn checkout_started(&self, place: Place<'_>) {

@@ -24,7 +24,7 @@ pub enum Happening {
     /// It never ran, or the supervisor is lost, or its log cannot be written: `reason` says which.
     Broken {
         reason: String,
-        lost: bool,
+        lost: Option<Lost>,
     },
     /// Nothing was written for the step's limit.
     Silence(Duration),
@@ -34,6 +34,15 @@ pub enum Happening {
     StopFailed {
         reason: String,
     },
+}
+
+/// What is gone, so that no further step can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The primary container ended: the job's own doing.
+    Container,
+    /// The supervisor, or the engine: ours or the machine's.
+    Supervisor,
 }
 
 /// What to do about it.
@@ -52,8 +61,8 @@ pub enum Action {
 pub struct StepEnd {
     pub outcome: StepOutcome,
     pub exited: Option<Exited>,
-    /// The supervisor cannot be reached any more: no further step can run.
-    pub lost: bool,
+    /// No further step can run.
+    pub lost: Option<Lost>,
 }
 
 /// A step being watched.
@@ -80,7 +89,7 @@ impl StepWatch {
             Happening::Silence(limit) => self.terminate(StepOutcome::NoOutput { limit }),
             Happening::JobLimit(limit) => self.terminate(StepOutcome::JobLimit { limit }),
             Happening::Stop(stop) => self.stop(stop),
-            Happening::StopFailed { reason } => self.broken(reason, true),
+            Happening::StopFailed { reason } => self.broken(reason, Some(Lost::Supervisor)),
         }
     }
 
@@ -93,10 +102,10 @@ impl StepWatch {
         self.state.advance(StepState::Draining).ok();
         self.state.advance(StepState::Exited).ok();
         let outcome = self.ending.clone().unwrap_or_else(|| texts::outcome(&exited));
-        Action::Finish(Box::new(StepEnd { outcome, exited: Some(exited), lost: false }))
+        Action::Finish(Box::new(StepEnd { outcome, exited: Some(exited), lost: None }))
     }
 
-    fn broken(&mut self, reason: String, lost: bool) -> Action {
+    fn broken(&mut self, reason: String, lost: Option<Lost>) -> Action {
         self.state.advance(StepState::Exited).ok();
         let outcome = self.ending.clone().unwrap_or(StepOutcome::Error { reason });
         Action::Finish(Box::new(StepEnd { outcome, exited: None, lost }))
@@ -137,7 +146,15 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(10);
 
     fn exited(exit: Exit) -> Exited {
-        Exited { exit, output: 0, usage: Usage::default(), out_of_memory: None, halted: false, left_running: 0 }
+        Exited {
+            exit,
+            output: 0,
+            usage: Usage::default(),
+            out_of_memory: None,
+            halted: false,
+            main_ended: None,
+            left_running: 0,
+        }
     }
 
     fn outcome(action: Action) -> StepOutcome {

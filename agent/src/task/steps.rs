@@ -7,6 +7,7 @@ use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 
 use super::attempt::{Attempted, Place};
+use super::decide::Lost;
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
@@ -114,12 +115,12 @@ impl Task {
                 standing.over = true;
                 self.fix(Verdict::TimedOut { limit });
             }
-            StepOutcome::Error { reason } if end.lost => {
+            StepOutcome::Error { reason } if end.lost == Some(Lost::Supervisor) => {
                 standing.over = true;
                 self.fix(Verdict::Infra { fault: reason });
             }
             _ => {
-                standing.over |= end.lost;
+                standing.over |= end.lost.is_some();
                 self.fix(Verdict::Failed { step: place.number, name: place.step.name.clone() });
             }
         }
@@ -195,5 +196,5 @@ fn may_rerun(attempted: &Attempted) -> bool {
             | StepOutcome::OutOfMemory { .. }
             | StepOutcome::NoOutput { .. }
     );
-    own && !attempted.end.lost && !attempted.halted
+    own && attempted.end.lost.is_none() && !attempted.halted
 }

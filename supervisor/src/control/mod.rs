@@ -16,7 +16,7 @@ mod request;
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,7 +108,17 @@ fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    give_to_owner_of_directory(path);
     Ok(listener)
+}
+
+/// An agent that is not root made the directory: its sockets are its own. The peer's pid stays the guard.
+fn give_to_owner_of_directory(path: &Path) {
+    let owner = path.parent().and_then(|directory| std::fs::metadata(directory).ok());
+    if let Some(owner) = owner.filter(|owner| owner.uid() != 0) {
+        // Where that is not allowed, the agent finds another way in.
+        let _ = std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()));
+    }
 }
 
 /// Where control connections are taken.

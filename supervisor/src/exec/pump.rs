@@ -496,6 +496,7 @@ impl Pump {
             usage: end.usage,
             out_of_memory: self.kills_before.and_then(|before| self.init.memory.killed_since(before)),
             halted: self.init.halted.load(Ordering::Acquire),
+            main_ended: *crate::lock(&self.init.main_ended),
             left_running,
         };
         self.kills_before = None;

@@ -36,6 +36,8 @@ pub struct Init {
     pub execs: Registry,
     pub memory: Memory,
     pub halted: AtomicBool,
+    /// Exit code of the entrypoint, once it ended.
+    pub main_ended: Mutex<Option<u8>>,
     pub presences: Arc<Presences>,
     pub secret: Option<String>,
     /// The kernel tells us which callers are outside.
@@ -63,6 +65,7 @@ impl Init {
             execs: Registry::default(),
             memory: Memory::find(),
             halted: AtomicBool::new(false),
+            main_ended: Mutex::new(None),
             presences: Arc::new(Presences::new()),
             secret,
             is_first: sys::pid() == 1,

@@ -39,6 +39,7 @@ pub fn until_the_end(init: &Init, signals: &Signals, entrypoint: Option<&Entrypo
             && let Some(code) = entrypoint.and_then(Entrypoint::ended)
         {
             ending = true;
+            *lock(&init.main_ended) = Some(code);
             end(init, code);
         }
     }

@@ -13,6 +13,7 @@ mod signals;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
@@ -98,6 +99,7 @@ impl Session<'_> {
         plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
         let context = engine.as_ref().map(|engine| self.context(engine, &bus, &directory, kind, &stop, owner));
+        let reaper = engine.as_ref().map(|engine| self.reap(engine));
         let runner = Runner::new(plan, context, bus.clone(), directory.clone(), stop.receiver());
         bus.send(Event::RunStarted {
             logs: directory.path().to_owned(),
@@ -110,6 +112,10 @@ impl Session<'_> {
         stop.lift_back_pressure(bus.clone());
         let started = std::time::Instant::now();
         let finished = runner.run().await;
+        if let Some(reaper) = reaper {
+            // It had the whole run's time.
+            tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
+        }
         let summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
@@ -121,6 +127,17 @@ impl Session<'_> {
         }
         output::retain(&self.settings.paths.state);
         Ok(code)
+    }
+
+    /// Removes what dead owners left on this host, beside the run.
+    fn reap(&self, engine: &Engine) -> tokio::task::JoinHandle<()> {
+        let (engine, paths) = (engine.clone(), self.settings.paths.clone());
+        tokio::spawn(async move {
+            let Ok(here) = Owner::this_process() else { return };
+            for left in engine.reap(&here, &paths, REAP_LIMIT).await {
+                tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
+            }
+        })
     }
 
     async fn connect(&self) -> Result<Engine, CliError> {
@@ -212,6 +229,9 @@ impl Session<'_> {
         }
     }
 }
+
+/// What dead runs left is removed within this, or the next run tries again.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 fn no_size() -> Option<ui::Size> {
     None

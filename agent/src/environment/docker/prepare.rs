@@ -42,6 +42,9 @@ use crate::supervisor::Connect;
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
+/// An engine that does not answer for this long is gone; between two looks.
+const ENGINE_LOST_AFTER: Duration = Duration::from_secs(5);
+const ENGINE_LOOK: Duration = Duration::from_millis(100);
 /// What a failed preparation has made is removed within this.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 /// A supervisor that nobody has called for this long ends its job. Longer than any pause between two calls of an
@@ -723,13 +726,26 @@ impl Engine {
     }
 
     async fn end_of(&self, name: &str, words: &watch::Receiver<String>) -> Died {
-        match self.wait(name).await {
-            Ok(code) => {
-                let state = self.docker().inspect_container(name, None).await.ok().and_then(|found| found.state);
-                let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
-                Died::Exited { code, out_of_memory, last_words: words.borrow().clone() }
+        let mut lost_since = None;
+        loop {
+            match self.wait(name).await {
+                Ok(code) => {
+                    let state = self.docker().inspect_container(name, None).await.ok().and_then(|found| found.state);
+                    let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
+                    return Died::Exited { code, out_of_memory, last_words: words.borrow().clone() };
+                }
+                // A cut connection says nothing about the container: ask again, for a while.
+                Err(error) if fault::is_disconnect(&error) => {
+                    let since = *lost_since.get_or_insert_with(Instant::now);
+                    if self.docker().ping().await.is_ok() {
+                        lost_since = None;
+                    } else if since.elapsed() > ENGINE_LOST_AFTER {
+                        return Died::EngineLost { message: fault::describe(&error) };
+                    }
+                    tokio::time::sleep(ENGINE_LOOK).await;
+                }
+                Err(error) => return Died::EngineLost { message: fault::describe(&error) },
             }
-            Err(error) => Died::EngineLost { message: fault::describe(&error) },
         }
     }
 
