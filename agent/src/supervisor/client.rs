@@ -130,7 +130,7 @@ impl Client {
     ) -> Result<Result<(u64, u64), E>, ClientError> {
         let mut conversation = self.open(&Request::Unpack { root: root.to_owned(), user })?;
         let mut writer = io::BufWriter::with_capacity(DATA_CHUNK, DataWriter { stream: &conversation.stream });
-        let produced = produce(&mut writer).and_then(|()| Ok(writer.flush()));
+        let produced = produce(&mut writer).map(|()| writer.flush());
         drop(writer);
         match produced {
             // The other side hung up: its own words tell why, if it left any.

@@ -21,7 +21,7 @@ impl Task {
 }
 
 async fn follow(mut service: ServiceOutput, path: PathBuf, voice: Voice, feed: Feed) {
-    let mut log = File::options().write(true).create(true).append(true).mode(0o600).open(&path);
+    let mut log = File::options().create(true).append(true).mode(0o600).open(&path);
     let stream = format!("service:{}", service.name);
     while let Some(bytes) = service.rx.recv().await {
         if let Ok(file) = &mut log

@@ -44,16 +44,16 @@ fn dry_job(text: &mut String, job: &WorkflowJob, replacements: &Replacements) {
     let requires: Vec<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
     let after = if requires.is_empty() { String::new() } else { format!(" after {}", requires.join(", ")) };
     writeln!(text, "  job {}{after}", job.name).ok();
-    match &job.kind {
-        WorkflowJobKind::Approval => writeln!(text, "    waits for approval"),
-        WorkflowJobKind::NoOp => writeln!(text, "    passes at once"),
-        WorkflowJobKind::Unavailable { what } => writeln!(text, "    not available here: {what}"),
+    let line = match &job.kind {
+        WorkflowJobKind::Approval => "waits for approval".to_owned(),
+        WorkflowJobKind::NoOp => "passes at once".to_owned(),
+        WorkflowJobKind::Unavailable { what } => format!("not available here: {what}"),
         WorkflowJobKind::Build { job: build } => match localise(&job.name, build, replacements) {
-            Ok(local) => Ok(dry_build(text, &local)),
-            Err(needs) => writeln!(text, "    not available here: needs {needs}"),
+            Ok(local) => return dry_build(text, &local),
+            Err(needs) => format!("not available here: needs {needs}"),
         },
-    }
-    .ok();
+    };
+    writeln!(text, "    {line}").ok();
 }
 
 fn dry_build(text: &mut String, local: &crate::pipeline::Local) {

@@ -12,7 +12,7 @@
 //! | [`engine`] | a connection to an engine, and what it says about itself |
 //! | [`plan`] | the container plan (pure) |
 //! | `create` | plan to API requests; the only place that knows both |
-//! | [`image`], [`reference`], `credentials` | images: here or pulled, by whose name |
+//! | [`image`], [`mod@reference`], `credentials` | images: here or pulled, by whose name |
 //! | [`network`] | the one bridge that all tasks share |
 //! | [`cgroup`] | the task's parent cgroup, where it can be had |
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
