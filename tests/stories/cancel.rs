@@ -96,6 +96,17 @@ fn ctrl_c_while_the_environment_is_being_made_leaves_nothing() {
 }
 
 #[test]
+fn what_a_killed_agent_leaves_the_next_run_takes_away() {
+    let bench = Bench::new();
+    let run = bench.config(POLITE).run(&[]);
+    let task = run.wait_for_output("ready").task().expect("output is a task's").to_owned();
+    run.signal(Signal::Kill);
+    run.that_leaves_things().finish().exits_with(128 + 9);
+    bench.run(&["--job", "later"]).finish().passes();
+    assert_eq!(bench.left_of(&[task]), Vec::<String>::new());
+}
+
+#[test]
 fn without_an_engine_nothing_is_run_and_its_address_is_told() {
     let bench = Bench::new().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     let done = bench.run_config(POLITE, &[]);

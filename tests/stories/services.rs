@@ -75,7 +75,9 @@ executors:
     resource_class: small
 jobs:
   good: {executor: serves, steps: [{run: {name: go, command: "until [ -s /tmp/main ]; do sleep 0.1; done; cat /tmp/main"}}]}
-  bad: {executor: ends, steps: [{run: {name: go, command: sleep 1000}}]}
+  bad:
+    executor: ends
+    steps: [{run: {name: go, command: sleep 1000}}, {run: {name: after, when: always, command: "true"}}]
 workflows:
   ci: {jobs: [good, bad]}
 "#,
@@ -85,6 +87,9 @@ workflows:
     assert_eq!(done.verdict("good"), "passed");
     assert_eq!(done.text("good", "go"), "hello\n");
     assert_eq!(done.verdict("bad"), "failed");
+    let told = done.step("bad", "go").trailers.join("\n");
+    assert!(told.contains("ended with code 5"), "{}", done.account());
+    assert_eq!(done.skipped("bad", "after"), "stopped");
 }
 
 #[test]
