@@ -55,16 +55,18 @@ class Watch:
                 return
             if time.monotonic() >= until:
                 break
+        if not self.anyway:
+            raise Loaded("refused, the machine is at work (--anyway measures all the same): "
+                         f"{busy:.0%} of the CPUs busy, {runnable:.1f} processes runnable; "
+                         f"allowed are {BUSY_SHARE:.0%} and {RUNNABLE}")
         self.loaded += 1
         self.worst = max(self.worst, busy)
-        if not self.anyway:
-            raise Loaded(f"{busy:.0%} of the CPUs busy and {runnable:.1f} runnable processes while the bench waited "
-                         f"(it allows {BUSY_SHARE:.0%} and {RUNNABLE}); load average {os.getloadavg()[0]:.2f}")
 
     def words(self):
         if not self.loaded:
-            return f"quiet at all {self.looks} looks"
-        return f"NOT quiet at {self.loaded} of {self.looks} looks (up to {self.worst:.0%} busy): do not quote these figures"
+            return "quiet before each of these rounds"
+        return (f"NOT quiet at {self.loaded} of {self.looks} looks (up to {self.worst:.0%} busy): "
+                "do not quote these figures")
 
 
 def words():

@@ -63,7 +63,7 @@ def supervisors(init):
 
 
 class Compile:
-    """The bound itself is the peer: nothing else here compiles this language. The program prints a median of its own."""
+    """The bound itself is the peer: nothing else here compiles this language. What is printed is a median, too."""
 
     name, rounds = "compile", 5
     warm_up = False
