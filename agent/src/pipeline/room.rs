@@ -4,6 +4,7 @@
 //! run. `navvy run` keeps no reservation: fleet hosts do.
 
 use navvy_job::resource::Size;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// The machine and what runs on it.
 #[derive(Debug, Clone)]
@@ -39,6 +40,28 @@ impl Room {
     pub fn leave(&mut self, size: Size) {
         self.used = self.used.minus(size);
         self.tasks = self.tasks.saturating_sub(1);
+    }
+}
+
+/// A task's place in the room. Dropped when its steps are over: what is left to do then, its removal, takes no room,
+/// so the next task may be made meanwhile.
+#[derive(Debug)]
+pub struct Place {
+    size: Size,
+    vacated: UnboundedSender<Size>,
+}
+
+impl Place {
+    /// `vacated` is told the size once the place is free.
+    pub fn new(size: Size, vacated: UnboundedSender<Size>) -> Self {
+        Self { size, vacated }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nobody listens any more once the run is over.
+        self.vacated.send(self.size).ok();
     }
 }
 

@@ -17,7 +17,7 @@ use super::availability::{Local, Replacements, localise};
 use super::claims;
 use super::contexts::Contexts;
 use super::job_run::{JobOutcome, JobRun};
-use super::room::Room;
+use super::room::{Place, Room};
 use super::selection::Chosen;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
@@ -104,7 +104,9 @@ pub struct Runner {
     graphs: Vec<Graph>,
     room: Room,
     queue: VecDeque<Queued>,
-    running: JoinSet<(usize, String, Size, TaskResult)>,
+    running: JoinSet<(usize, String, TaskResult)>,
+    /// Sizes of tasks whose steps are over.
+    vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
     jobs: BTreeMap<(usize, String), JobRun>,
     ends: BTreeMap<(usize, String), JobSummary>,
     asked: VecDeque<(usize, String)>,
@@ -142,6 +144,7 @@ impl Runner {
             room,
             queue: VecDeque::new(),
             running: JoinSet::new(),
+            vacated: mpsc::unbounded_channel(),
             jobs: BTreeMap::new(),
             ends: BTreeMap::new(),
             asked: VecDeque::new(),
@@ -180,12 +183,13 @@ impl Runner {
         let answers = self.plan.approvals.answers.as_mut();
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
-                Ok((workflow, job, size, result)) => self.task_ended(workflow, &job, size, result),
+                Ok((workflow, job, result)) => self.task_ended(workflow, &job, result),
                 Err(error) => {
                     tracing::error!(%error, "A task ended without a result.");
                     self.finished.infra = true;
                 }
             },
+            Some(size) = self.vacated.1.recv() => self.room.leave(size),
             answer = next_answer(answers), if !self.asked.is_empty() => self.answered(answer),
             changed = self.stop.changed() => {
                 if changed.is_ok() {
@@ -310,11 +314,11 @@ impl Runner {
 
     fn start_task(&mut self, queued: Queued) {
         let Queued { workflow, reference, claim, secrets, class, image, steps, notes } = queued;
+        let place = Place::new(claim.limits.size, self.vacated.0.clone());
         let size = claim.limits.size;
         let job = reference.job.job.clone();
         let directory = self.directory.task(&claim.task);
         let (Some(mut context), Ok(directory)) = (self.context.clone(), directory) else {
-            self.room.leave(size);
             self.finished.infra = true;
             let message = format!("{job}: the task's log directory could not be made");
             self.bus.send(Event::Warning { task: None, message });
@@ -324,13 +328,12 @@ impl Runner {
         let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
-            let result = task::run(claim, secrets, reference, context, notes).await;
-            (workflow, job, size, result)
+            let result = task::run(claim, secrets, reference, context, notes, Box::new(place)).await;
+            (workflow, job, result)
         });
     }
 
-    fn task_ended(&mut self, workflow: usize, job: &str, size: Size, result: TaskResult) {
-        self.room.leave(size);
+    fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) {
         let key = (workflow, job.to_owned());
         let Some(outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return };
         self.jobs.remove(&key);

@@ -62,6 +62,9 @@ pub enum CheckoutSource {
     Unavailable(String),
 }
 
+/// Whatever the caller wants back as soon as the steps are over: dropped then.
+pub type Place = Box<dyn std::any::Any + Send>;
+
 /// What a task needs around it.
 #[derive(Clone)]
 pub struct Context {
@@ -109,6 +112,8 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
+    /// Given back when the steps are over.
+    place: Option<Place>,
 }
 
 /// What a task and its helpers say beside output. Cheap to clone.
@@ -143,6 +148,7 @@ pub async fn run(
     reference: TaskRef,
     context: Context,
     notes: Vec<String>,
+    place: Place,
 ) -> TaskResult {
     let result = TaskResult {
         verdict: Verdict::Passed,
@@ -156,7 +162,8 @@ pub async fn run(
     let started = Instant::now();
     let state = Tracked::new(TaskState::Claimed);
     let voice = Voice::new(context.bus.clone(), reference.clone());
-    let mut task = Task { claim, secrets, context, reference, state, started, result, notes, voice };
+    let mut task =
+        Task { claim, secrets, context, reference, state, started, result, notes, voice, place: Some(place) };
     task.carry_out().await;
     task.report()
 }
@@ -180,6 +187,7 @@ impl Task {
     async fn release(&mut self, environment: Option<DockerEnvironment>) {
         self.advance(TaskState::Releasing);
         self.voice.releasing.store(true, Ordering::Relaxed);
+        self.place = None;
         self.result.leftovers = match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,
