@@ -32,7 +32,8 @@ struct TimeLine {
 pub struct StepLog {
     file: File,
     path: PathBuf,
-    times: BufWriter<File>,
+    /// Made with the first byte: most steps of a long job say little.
+    times: Option<BufWriter<File>>,
     last: Option<(Stream, u64)>,
     bytes: u64,
     digest: Sha256,
@@ -43,8 +44,7 @@ impl StepLog {
     pub fn create(directory: &Path, step: usize, attempt: u32) -> io::Result<Self> {
         let path = Self::path_for(directory, step, attempt);
         let file = create_new(&path)?;
-        let times = BufWriter::new(create_new(&path.with_extension("times"))?);
-        Ok(Self { file, path, times, last: None, bytes: 0, digest: Sha256::new() })
+        Ok(Self { file, path, times: None, last: None, bytes: 0, digest: Sha256::new() })
     }
 
     /// Where the log of a step attempt is.
@@ -72,7 +72,7 @@ impl StepLog {
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
-        self.times.flush()
+        self.times.as_mut().map_or(Ok(()), |times| times.flush())
     }
 
     fn note_time(&mut self, stream: Stream, ns: u64) -> io::Result<()> {
@@ -84,8 +84,12 @@ impl StepLog {
             return Ok(());
         }
         self.last = Some((stream, ns));
-        serde_json::to_writer(&mut self.times, &TimeLine { offset: self.bytes, stream: name(stream), ns })?;
-        self.times.write_all(b"\n")
+        let times = match &mut self.times {
+            Some(times) => times,
+            None => self.times.insert(BufWriter::new(create_new(&self.path.with_extension("times"))?)),
+        };
+        serde_json::to_writer(&mut *times, &TimeLine { offset: self.bytes, stream: name(stream), ns })?;
+        times.write_all(b"\n")
     }
 }
 

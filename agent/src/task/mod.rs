@@ -170,6 +170,10 @@ pub async fn run(
 
 impl Task {
     async fn carry_out(&mut self) {
+        if let Err(error) = self.claim.validate() {
+            self.result.verdict = Verdict::Infra { fault: error.to_string() };
+            return self.release(None).await;
+        }
         self.advance(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {

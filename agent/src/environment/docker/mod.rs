@@ -17,7 +17,7 @@
 //! | [`cgroup`] | the task's parent cgroup, where it can be had |
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
 //! | [`link`], `dial` | the ways to the supervisor |
-//! | [`prepare`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+//! | [`prepare`], [`environment`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
 
 pub mod cgroup;
 mod create;
@@ -25,6 +25,7 @@ mod credentials;
 pub mod destroy;
 mod dial;
 pub mod engine;
+pub mod environment;
 mod fault;
 pub mod image;
 pub mod link;
@@ -40,6 +41,7 @@ mod upload;
 
 pub use credentials::missing_helpers as missing_credential_helpers;
 pub use engine::{Engine, EngineError, EngineInfo};
+pub use environment::{Died, DockerEnvironment};
 pub use image::{ImageSubstitutions, PullPolicy};
-pub use prepare::{Blame, Died, DockerEnvironment, Prepare, PrepareError, PrepareEvent};
+pub use prepare::{Blame, Prepare, PrepareError, PrepareEvent};
 pub use services::{ServiceEnd, ServiceOutput};

@@ -9,7 +9,7 @@
 //! Fails at any arrow; what was made by then is removed again. A caller that drops the future midway calls
 //! [`Engine::remove_task`], which needs to know nothing but the task's id.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +19,13 @@ use navvy_job::claim::Secrets;
 use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
-use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::place::CONTROL_SOCKET;
-use navvy_protocol::supervisor::{Hello, Request};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cgroup::{self, Facts};
 use super::engine::{Engine, EngineError, EngineInfo};
+use super::environment::{Died, DockerEnvironment, keep_last_words};
 use super::image::{ImageError, LocalImage, PullFaultKind, PullPolicy, image_architecture};
 use super::link::{self, DialLink, SocketLink};
 use super::network::NetworkError;
@@ -42,9 +41,6 @@ use crate::supervisor::Connect;
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
-/// An engine that does not answer for this long is gone; between two looks.
-const ENGINE_LOST_AFTER: Duration = Duration::from_secs(5);
-const ENGINE_LOOK: Duration = Duration::from_millis(100);
 /// What a failed preparation has made is removed within this.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 /// A supervisor that nobody has called for this long ends its job. Longer than any pause between two calls of an
@@ -55,10 +51,6 @@ const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(5);
 /// A socket that refuses us for this long will not change its mind.
 const REFUSED_LIMIT: Duration = Duration::from_millis(200);
-/// From asking a supervisor to end to the end of its container.
-const END_LIMIT: Duration = Duration::from_secs(2);
-/// A primary's last words, for an error.
-const LAST_WORDS: usize = 2 << 10;
 
 /// What to make. Images are the ones to use: substitutions have been applied.
 #[derive(Debug, Clone)]
@@ -174,97 +166,6 @@ fn blame_image(error: &ImageError) -> Blame {
             PullFaultKind::NotFound | PullFaultKind::Denied | PullFaultKind::Architecture => Blame::Job,
             _ => Blame::Infra,
         },
-    }
-}
-
-/// A task's containers, alive. Destroy it; dropping it leaves everything running.
-pub struct DockerEnvironment {
-    engine: Engine,
-    task: TaskId,
-    host: HostPaths,
-    names: Vec<String>,
-    link: Arc<dyn Connect>,
-    /// The supervisor's own socket, where it is shared.
-    socket: Option<PathBuf>,
-    image_env: Vec<(String, String)>,
-    step_user: Option<String>,
-    services: Vec<ServiceOutput>,
-    died: watch::Receiver<Option<Died>>,
-    /// Followers of services and of the primary; aborted when this is dropped.
-    _tasks: JoinSet<()>,
-}
-
-/// The end of a primary container that nobody asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Died {
-    Exited {
-        code: i64,
-        /// The kernel killed its main process for want of memory.
-        out_of_memory: bool,
-        /// The end of what its main process wrote.
-        last_words: String,
-    },
-    /// The engine is gone; what became of the container cannot be known.
-    EngineLost { message: String },
-}
-
-impl DockerEnvironment {
-    /// The way to the supervisor.
-    pub fn link(&self) -> Arc<dyn Connect> {
-        Arc::clone(&self.link)
-    }
-
-    /// The primary image's own variables: the lowest rank of a step's environment.
-    pub fn image_env(&self) -> &[(String, String)] {
-        &self.image_env
-    }
-
-    /// As whom steps run: the config's user, else the image's. `None` is uid 0.
-    pub fn step_user(&self) -> Option<&str> {
-        self.step_user.as_deref()
-    }
-
-    /// Names of the containers, the primary first.
-    pub fn container_names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// Ends when the primary container does. May be asked for again and again.
-    pub fn primary_died(&self) -> impl Future<Output = Died> + Send + use<> {
-        let mut died = self.died.clone();
-        async move {
-            match died.wait_for(Option::is_some).await.map(|seen| (*seen).clone()) {
-                Ok(Some(died)) => died,
-                // The environment was dropped: nothing more will be known.
-                _ => std::future::pending().await,
-            }
-        }
-    }
-
-    /// The services' output; the second call returns none.
-    pub fn take_services(&mut self) -> Vec<ServiceOutput> {
-        std::mem::take(&mut self.services)
-    }
-
-    /// Removes everything within `limit`. Returns what is left, by name.
-    pub async fn destroy(self, limit: Duration) -> Vec<String> {
-        let begun = Instant::now();
-        let (primary, services) = self.names.split_at(1);
-        let services = self.engine.remove_containers(&self.task, services, limit);
-        let ((), mut left) = tokio::join!(self.end_by_itself(limit), services);
-        let rest = limit.saturating_sub(begun.elapsed());
-        left.extend(self.engine.remove_named(&self.task, primary, &self.host, rest).await);
-        left
-    }
-
-    /// Has the supervisor end its container. The engine would start runc to kill it, which costs more than all the
-    /// rest; a supervisor that does not is killed that way.
-    async fn end_by_itself(&self, limit: Duration) {
-        let Some(socket) = self.socket.clone() else { return };
-        let asked = tokio::task::spawn_blocking(move || ask_to_end(&socket)).await;
-        if matches!(asked, Ok(Ok(()))) {
-            let _killed_if_not = tokio::time::timeout(END_LIMIT.min(limit / 2), self.primary_died()).await;
-        }
     }
 }
 
@@ -603,22 +504,6 @@ impl Preparation<'_> {
     }
 }
 
-fn ask_to_end(socket: &std::path::Path) -> io::Result<()> {
-    let mut frames = Vec::new();
-    frame::encode_message(&mut frames, FrameKind::Hello, &Hello::new(None))?;
-    frame::encode_message(&mut frames, FrameKind::Request, &Request::Shutdown { grace_ms: 0 })?;
-    let mut stream = link::connect(socket)?;
-    stream.set_write_timeout(Some(END_LIMIT))?;
-    stream.set_read_timeout(Some(END_LIMIT))?;
-    stream.write_all(&frames)?;
-    // Closing the connection would take the request back; its end is the container's.
-    let _until_the_end = io::copy(&mut stream.take(ANSWER_LIMIT), &mut io::sink());
-    Ok(())
-}
-
-/// A supervisor's answers to all this are some hundred bytes.
-const ANSWER_LIMIT: u64 = 64 << 10;
-
 fn names(plan: &Plan) -> Vec<String> {
     plan.containers.iter().map(|container| container.name.clone()).collect()
 }
@@ -657,18 +542,6 @@ fn container_error(
     }
 }
 
-async fn keep_last_words(mut output: Output, words: watch::Sender<String>) {
-    use futures_util::StreamExt as _;
-    while let Some(Ok(chunk)) = output.next().await {
-        words.send_modify(|text| {
-            text.push_str(&String::from_utf8_lossy(chunk.as_ref()));
-            let surplus = text.len().saturating_sub(LAST_WORDS);
-            let cut = (surplus..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.drain(..cut);
-        });
-    }
-}
-
 /// Looks for the socket, more and more rarely, until it answers, its container is gone, or time is up.
 async fn wait_for_socket(path: PathBuf, mut died: watch::Receiver<Option<Died>>) -> Result<Arc<dyn Connect>, String> {
     let look = async {
@@ -703,55 +576,5 @@ fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
         }
         Some(Died::EngineLost { message }) => format!("{text} ({message})"),
         None => text.to_owned(),
-    }
-}
-
-impl Engine {
-    /// Learns of the primary's end, in a task of `tasks`.
-    fn watch_primary(
-        &self,
-        tasks: &mut JoinSet<()>,
-        name: String,
-        words: watch::Receiver<String>,
-    ) -> watch::Receiver<Option<Died>> {
-        let (sender, died) = watch::channel(None);
-        let engine = self.clone();
-        tasks.spawn(async move {
-            let end = engine.end_of(&name, &words).await;
-            sender.send_replace(Some(end));
-            // Kept, so that whoever asks later still learns of it.
-            sender.closed().await;
-        });
-        died
-    }
-
-    async fn end_of(&self, name: &str, words: &watch::Receiver<String>) -> Died {
-        let mut lost_since = None;
-        loop {
-            match self.wait(name).await {
-                Ok(code) => {
-                    let state = self.docker().inspect_container(name, None).await.ok().and_then(|found| found.state);
-                    let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
-                    return Died::Exited { code, out_of_memory, last_words: words.borrow().clone() };
-                }
-                // A cut connection says nothing about the container: ask again, for a while.
-                Err(error) if fault::is_disconnect(&error) => {
-                    let since = *lost_since.get_or_insert_with(Instant::now);
-                    if self.docker().ping().await.is_ok() {
-                        lost_since = None;
-                    } else if since.elapsed() > ENGINE_LOST_AFTER {
-                        return Died::EngineLost { message: fault::describe(&error) };
-                    }
-                    tokio::time::sleep(ENGINE_LOOK).await;
-                }
-                Err(error) => return Died::EngineLost { message: fault::describe(&error) },
-            }
-        }
-    }
-
-    /// Removes containers and nothing else.
-    async fn remove_containers(&self, task: &TaskId, names: &[String], limit: Duration) -> Vec<String> {
-        self.shared.creating.settle(task).await;
-        self.remove_all(names, tokio::time::Instant::now() + limit).await
     }
 }
