@@ -32,6 +32,17 @@ pub enum Setting {
     FarEngine,
 }
 
+impl Setting {
+    fn asked() -> Self {
+        match std::env::var("NAVVY_STORIES_AS").as_deref() {
+            Ok("user") => Self::User,
+            Ok("far-engine") => Self::FarEngine,
+            Ok(other) => panic!("NAVVY_STORIES_AS={other}: user or far-engine is understood"),
+            Err(_) => Self::Plain,
+        }
+    }
+}
+
 /// A project with a git repository, and around it a home, state and runtime directories of its own.
 #[derive(Debug)]
 pub struct Bench {
@@ -45,9 +56,10 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// In the plain setting, or where `NAVVY_STORIES_AS` says: `user`, `far-engine`.
     #[track_caller]
     pub fn new() -> Self {
-        Self::of(Setting::Plain)
+        Self::of(Setting::asked())
     }
 
     #[track_caller]

@@ -15,10 +15,13 @@ use crate::users::User;
 /// Far above the longest list of checksums that a request can ask for.
 const REPLY_CAP: u64 = 4 << 20;
 
+/// A child whose caller went away ends by itself within this, or is killed.
+const TAKING_BACK: Duration = Duration::from_secs(2);
+
 pub struct Child<'a> {
     /// `None`: stays uid 0.
     pub user: Option<&'a User>,
-    /// Killed when this one's caller hangs up.
+    /// Ended when this one's caller hangs up.
     pub connection: Option<&'a Connection>,
     /// Killed when it takes longer.
     pub limit: Option<Duration>,
@@ -51,26 +54,30 @@ impl<'a> Child<'a> {
     }
 
     fn wait(&self, pid: Pid, result: File) -> Result<Reply, Failure> {
-        let deadline = self.limit.map(|limit| Instant::now() + limit);
+        let mut deadline = self.limit.map(|limit| Instant::now() + limit);
+        let mut gone = false;
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let mut entries = [
                 sys::poll_entry(Some(result.as_fd()), libc::POLLIN, true),
                 // No event asked for: poll tells a hang-up all the same.
-                sys::poll_entry(self.connection.map(Connection::as_fd), 0, true),
+                sys::poll_entry(self.connection.map(Connection::as_fd), 0, !gone),
             ];
             sys::poll(&mut entries, left);
             if entries[0].revents != 0 {
                 return parse(result);
             }
-            // The child holds the pipe, so its number is still its own.
-            if entries[1].revents & (libc::POLLHUP | libc::POLLERR) != 0 {
-                let _ = sys::kill(pid, libc::SIGKILL);
-                return Err(Failure::new(FailureKind::Other, "the caller went away"));
+            // The child sees it, too, and takes back what is half done: it gets a moment for that.
+            if !gone && entries[1].revents & (libc::POLLHUP | libc::POLLERR) != 0 {
+                gone = true;
+                deadline = Some(Instant::now() + TAKING_BACK);
+                continue;
             }
             if left.is_some_and(|left| left.is_zero()) {
+                // It holds the pipe, so its number is still its own.
                 let _ = sys::kill(pid, libc::SIGKILL);
-                return Err(Failure::new(FailureKind::Other, "the file system did not answer in time"));
+                let why = if gone { "the caller went away" } else { "the file system did not answer in time" };
+                return Err(Failure::new(FailureKind::Other, why));
             }
         }
     }
