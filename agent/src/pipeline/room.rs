@@ -11,6 +11,9 @@ use tokio::sync::mpsc::UnboundedSender;
 pub struct Room {
     machine: Size,
     used: Size,
+    /// Tasks whose steps are not over.
+    inside: usize,
+    /// Tasks that are not over.
     tasks: usize,
     max_tasks: usize,
 }
@@ -18,7 +21,7 @@ pub struct Room {
 impl Room {
     /// `max_tasks` of 0 means no other limit than the machine.
     pub fn new(machine: Size, max_tasks: usize) -> Self {
-        Self { machine, used: Size { millicpus: 0, memory: 0 }, tasks: 0, max_tasks }
+        Self { machine, used: Size { millicpus: 0, memory: 0 }, inside: 0, tasks: 0, max_tasks }
     }
 
     /// What a task of this class gets.
@@ -29,16 +32,23 @@ impl Room {
     /// Takes room for a task of (clamped) `size`, if there is some.
     pub fn enter(&mut self, size: Size) -> bool {
         let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
-        let fits = self.tasks == 0 || self.used.plus(size).fits(self.machine);
+        let fits = self.inside == 0 || self.used.plus(size).fits(self.machine);
         if allowed && fits {
             self.used = self.used.plus(size);
+            self.inside += 1;
             self.tasks += 1;
         }
         allowed && fits
     }
 
+    /// A task's steps are over: its size is free, it still counts.
     pub fn leave(&mut self, size: Size) {
         self.used = self.used.minus(size);
+        self.inside = self.inside.saturating_sub(1);
+    }
+
+    /// A task that has left is over altogether.
+    pub fn ended(&mut self) {
         self.tasks = self.tasks.saturating_sub(1);
     }
 }
@@ -83,6 +93,18 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_is_being_removed_takes_no_room_and_still_counts() {
+        let size = Size::new(2, 4);
+        let (mut free, mut capped) = (Room::new(size, 0), Room::new(size, 1));
+        assert!(free.enter(size) && capped.enter(size));
+        free.leave(size);
+        capped.leave(size);
+        assert!(free.enter(size) && !capped.enter(size));
+        capped.ended();
+        assert!(capped.enter(size));
+    }
+
+    #[test]
     fn one_task_may_always_run() {
         let mut room = Room::new(Size::new(1, 1), 0);
         let size = room.clamp(Size::new(8, 16));
@@ -102,6 +124,7 @@ mod tests {
             for (cpus, gib, leave) in wishes {
                 if leave && let Some(size) = inside.pop() {
                     room.leave(size);
+                    room.ended();
                 }
                 let size = room.clamp(Size::new(cpus, gib));
                 if room.enter(size) {

@@ -319,6 +319,7 @@ impl Runner {
         let job = reference.job.job.clone();
         let directory = self.directory.task(&claim.task);
         let (Some(mut context), Ok(directory)) = (self.context.clone(), directory) else {
+            self.room.ended();
             self.finished.infra = true;
             let message = format!("{job}: the task's log directory could not be made");
             self.bus.send(Event::Warning { task: None, message });
@@ -334,6 +335,7 @@ impl Runner {
     }
 
     fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) {
+        self.room.ended();
         let key = (workflow, job.to_owned());
         let Some(outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return };
         self.jobs.remove(&key);

@@ -83,7 +83,7 @@ impl Page<'_> {
             [] => String::new(),
             holds => format!("; behind it: {}", text::list(holds, 5)),
         };
-        format!("{} {label}  {:7}  waits for your approval (y and Enter){behind}", self.palette.caution("?"), "")
+        format!("{} {label}  {:7}  waits for approval (y){behind}", self.palette.caution("?"), "")
     }
 
     fn waiting(&self, waiting: &Waiting) -> String {
@@ -161,7 +161,7 @@ mod tests {
         ⠸ integration[2/2]      12s  spinning up
         ⠸ pull                  12s  pulling cimg/node:20 12.3 MiB of 80 MiB
         ⠸ last                  12s  cleaning up
-        ? hold                       waits for your approval (y and Enter); behind it: deploy, notify
+        ? hold                       waits for approval (y); behind it: deploy, notify
         · deploy                     waits: requires hold
           1 of 7 jobs done · 1m 13s
         ");
