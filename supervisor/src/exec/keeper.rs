@@ -287,8 +287,12 @@ unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
 unsafe fn watch(step: Pid, notes: RawFd) {
     loop {
         let mut status = 0;
-        // SAFETY: a rusage is plain integers; wait4 fills both.
+        // Look before taking: killed in here, we must not have taken a status that nobody would ever learn. It stays
+        // with the zombie, which the supervisor inherits.
+        // SAFETY: siginfo and rusage are plain data; the calls fill them.
         let (pid, usage) = unsafe {
+            let mut seen: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_ALL, 0, &raw mut seen, libc::WEXITED | libc::WNOWAIT);
             let mut usage: libc::rusage = std::mem::zeroed();
             (libc::wait4(-1, &raw mut status, 0, &raw mut usage), usage)
         };

@@ -435,7 +435,8 @@ impl Pump {
             self.lost = Some(1);
             return;
         }
-        self.step_ended(End { status: libc::SIGKILL, usage: Usage::default(), alone: true });
+        let status = self.init.execs.recent_orphan(self.step).unwrap_or(libc::SIGKILL);
+        self.step_ended(End { status, usage: Usage::default(), alone: true });
         self.all_gone();
     }
 
