@@ -145,6 +145,11 @@ pub enum Event {
         task: Option<TaskRef>,
         message: String,
     },
+    /// Ctrl-C, or another signal that asks the run to stop, was heard.
+    StopAsked {
+        /// Not the first one: what still runs is killed.
+        at_once: bool,
+    },
     TaskEnded {
         #[serde(flatten)]
         task: TaskRef,

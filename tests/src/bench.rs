@@ -13,6 +13,7 @@ use crate::docker::Docker;
 use crate::engine::PrivateEngine;
 use crate::finished::Finished;
 use crate::leaks;
+use crate::network::Network;
 use crate::program::{Answer, Program};
 use crate::proxy::Proxy;
 use crate::run::Run;
@@ -52,7 +53,7 @@ pub struct Bench {
     variables: Vec<(String, String)>,
     // Before the engine: connections end before what they lead to.
     _proxy: Option<Proxy>,
-    _engine: Option<Arc<PrivateEngine>>,
+    engine: Option<Arc<PrivateEngine>>,
 }
 
 impl Bench {
@@ -79,6 +80,12 @@ impl Bench {
         }
     }
 
+    /// By root on the machine's own engine, wherever other stories are told: for those about finding it.
+    #[track_caller]
+    pub fn on_this_machine() -> Self {
+        Self::of(Setting::Plain)
+    }
+
     fn bare(as_user: bool) -> Self {
         let root = tempfile::Builder::new().prefix("navvy-").tempdir().expect("a temporary directory can be made");
         for name in ["project", "home", "state", "run", "config"] {
@@ -87,7 +94,7 @@ impl Bench {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("its mode can be set");
         }
         let bench =
-            Self { root, as_user, docker: Docker::default(), variables: Vec::new(), _proxy: None, _engine: None };
+            Self { root, as_user, docker: Docker::default(), variables: Vec::new(), _proxy: None, engine: None };
         bench.git(&["init", "--quiet", "--initial-branch=main"]).succeeded();
         bench
     }
@@ -100,7 +107,7 @@ impl Bench {
     }
 
     fn keeping(mut self, proxy: Option<Proxy>, engine: Option<Arc<PrivateEngine>>) -> Self {
-        (self._proxy, self._engine) = (proxy, engine);
+        (self._proxy, self.engine) = (proxy, engine);
         self
     }
 
@@ -165,6 +172,16 @@ impl Bench {
 
     pub fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// Does the engine see this machine's files and network?
+    pub fn is_near(&self) -> bool {
+        self.engine.is_none()
+    }
+
+    /// The network of the engine, where what a story starts for it must be.
+    pub fn network(&self) -> Network {
+        Network(self.engine.clone())
     }
 
     /// What is left of tasks that have ended.

@@ -93,6 +93,13 @@ impl PrivateEngine {
         format!("unix://{}", self.socket().display())
     }
 
+    /// Its network, where its loopback and its bridges are.
+    #[track_caller]
+    pub(crate) fn network(&self) -> File {
+        let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));
+        File::open(format!("/proc/{pid}/ns/net")).expect("a process has a network")
+    }
+
     /// Kills `dockerd` alone, as a crash would.
     pub fn crash(&self) {
         let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));

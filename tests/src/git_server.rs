@@ -11,7 +11,7 @@ use crate::program::Program;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Serves one bench's repository on this machine's end of the containers' default bridge. Ends when dropped.
+/// Serves one bench's repository on the engine's end of the containers' default bridge. Ends when dropped.
 #[derive(Debug)]
 pub struct GitServer {
     process: Child,
@@ -21,10 +21,15 @@ pub struct GitServer {
 impl GitServer {
     #[track_caller]
     pub fn of(bench: &Bench) -> Self {
+        bench.network().enter(|| Self::start(bench))
+    }
+
+    #[track_caller]
+    fn start(bench: &Bench) -> Self {
         let shown = Program::new("ip").args(["-4", "-o", "address", "show", "docker0"]).run().text();
         let gateway = shown.split_whitespace().nth(3).and_then(|net| net.split_once('/')).map(|(address, _)| address);
-        let gateway = gateway.expect("the machine's engine has its default bridge");
-        let listener = TcpListener::bind((gateway, 0)).expect("the bridge has an address of this machine");
+        let gateway = gateway.expect("the engine has its default bridge");
+        let listener = TcpListener::bind((gateway, 0)).expect("the bridge has an address here");
         let address = listener.local_addr().expect("a listener has an address");
         drop(listener);
         let mut command = Command::new("git");

@@ -7,6 +7,7 @@
 //! | [`Finished`] | what came of it: exit code, events, logs, texts |
 //! | [`Setting`] | as whom and on which engine a story is told: [`everywhere!`] tells it in all of them |
 //! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
+//! | [`Network`] | where a bench's engine is reached from and reaches others |
 //! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
 //! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
@@ -23,6 +24,7 @@ mod event;
 mod finished;
 mod git_server;
 mod leaks;
+mod network;
 mod program;
 mod proxy;
 mod registry;
@@ -37,6 +39,7 @@ pub use engine::PrivateEngine;
 pub use event::Event;
 pub use finished::{Finished, Step};
 pub use git_server::GitServer;
+pub use network::Network;
 pub use program::{Answer, Program};
 pub use proxy::Proxy;
 pub use registry::{IllRegistry, Password, Registry};

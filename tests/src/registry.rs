@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::bench::Bench;
 use crate::deadline::eventually;
 use crate::docker::Docker;
+use crate::network::Network;
 use crate::program::Program;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -28,6 +30,7 @@ pub struct Registry {
     process: Child,
     address: SocketAddr,
     password: Password,
+    docker: Docker,
     _directory: TempDir,
 }
 
@@ -36,7 +39,12 @@ impl Registry {
     pub const PASSWORD: &str = "correct horse battery staple";
 
     #[track_caller]
-    pub fn start(password: Password) -> Self {
+    pub fn start(bench: &Bench, password: Password) -> Self {
+        bench.network().enter(|| Self::start_here(bench.docker().clone(), password))
+    }
+
+    #[track_caller]
+    fn start_here(docker: Docker, password: Password) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         // Free now; nobody else on this machine binds to port 0's choices within these milliseconds.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
@@ -55,7 +63,7 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("docker-registry is installed (scripts/setup)");
-        let registry = Self { process, address, password, _directory: directory };
+        let registry = Self { process, address, password, docker, _directory: directory };
         eventually("the registry answers", START_LIMIT, || TcpStream::connect(address).ok());
         registry
     }
@@ -65,10 +73,10 @@ impl Registry {
         self.address.to_string()
     }
 
-    /// Puts a copy of the machine's image into it and takes it off the engine; returns its name.
+    /// Puts a copy of the engine's image into it and takes it off the engine; returns its name.
     #[track_caller]
     pub fn offer(&self, image: &str, name: &str) -> String {
-        let here = Docker::default();
+        let here = &self.docker;
         let offered = format!("{}/{name}", self.host());
         here.ask(&["tag", image, &offered]).succeeded();
         let home = tempfile::tempdir().expect("a temporary directory can be made");
@@ -91,7 +99,7 @@ impl Registry {
     /// Forgets an image that a run has pulled.
     pub fn forget(&self, offered: &str) {
         // It is not here if the pull was meant to fail.
-        let _gone_or_never_there = Docker::default().ask(&["image", "rm", offered]);
+        let _gone_or_never_there = self.docker.ask(&["image", "rm", offered]);
     }
 }
 
@@ -109,11 +117,18 @@ pub struct IllRegistry {
     asked: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    network: Network,
 }
 
 impl IllRegistry {
     #[track_caller]
-    pub fn start() -> Self {
+    pub fn start(bench: &Bench) -> Self {
+        let network = bench.network();
+        bench.network().enter(|| Self::start_here(network))
+    }
+
+    #[track_caller]
+    fn start_here(network: Network) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let (asked, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -126,7 +141,7 @@ impl IllRegistry {
                 answer_ill(&mut connection, &counter);
             }
         });
-        Self { address, asked, closed, thread: Some(thread) }
+        Self { address, asked, closed, thread: Some(thread), network }
     }
 
     /// `127.0.0.1:PORT`
@@ -143,7 +158,7 @@ impl Drop for IllRegistry {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Relaxed);
         // Wakes the thread that accepts.
-        TcpStream::connect(self.address).ok();
+        self.network.enter(|| TcpStream::connect(self.address).ok());
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }

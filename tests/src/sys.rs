@@ -37,6 +37,17 @@ fn kill(pid: u32, sign: libc::pid_t, signal: Signal) {
     unsafe { libc::kill(sign * pid, signal.number()) };
 }
 
+/// Moves the calling thread, and what it starts from now on, into a network namespace.
+#[expect(unsafe_code, reason = "the standard library knows no namespaces")]
+pub fn enter_network(namespace: &std::fs::File) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: setns takes plain numbers and touches no memory of ours.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Is the caller root? Stories that need another user, a mount or an engine of their own ask.
 pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -71,7 +71,7 @@ everywhere! {
         run.wait_for_output("ready");
         run.signal(Signal::Interrupt);
         // The first one is heard before the second is sent: two at once are one to a process.
-        std::thread::sleep(Duration::from_millis(300));
+        run.wait_for("the first Ctrl-C", Duration::from_secs(10), |event| event.is("stop_asked"));
         let asked = Instant::now();
         run.signal(Signal::Interrupt);
         let done = run.finish();

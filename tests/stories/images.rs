@@ -1,6 +1,6 @@
 //! Images: tiny, missing, foreign, from a registry.
 
-use navvy_tests::{Bench, Docker, Finished, IllRegistry, Password, Registry, everywhere};
+use navvy_tests::{Bench, Finished, IllRegistry, Password, Registry, everywhere};
 
 fn spin_up(done: &Finished) -> String {
     done.step("build", "Spin up environment").trailers.join("\n")
@@ -99,7 +99,8 @@ workflows:
 
 #[test]
 fn an_image_for_another_architecture_is_refused() {
-    let (bench, docker) = (Bench::new(), Docker::default());
+    let bench = Bench::new();
+    let docker = bench.docker();
     let image = "navvy-story/foreign:arm64";
     docker.load_as_foreign("navvy/busybox:static", image, "arm64");
     let done = bench.run_config(&one_job(&format!("{{image: {image}}}")), &[]);
@@ -111,7 +112,8 @@ fn an_image_for_another_architecture_is_refused() {
 
 #[test]
 fn an_image_comes_from_a_registry_without_a_password() {
-    let (bench, registry) = (Bench::new(), Registry::start(Password::None));
+    let bench = Bench::new();
+    let registry = Registry::start(&bench, Password::None);
     let image = registry.offer("navvy/busybox:static", "acme/box:1");
     let done = bench.run_config(&one_job(&format!("{{image: \"{image}\"}}")), &[]);
     let again = bench.run(&["--pull", "always"]).finish();
@@ -126,7 +128,8 @@ fn an_image_comes_from_a_registry_without_a_password() {
 
 #[test]
 fn a_password_comes_from_the_config_or_from_the_users_own_file() {
-    let (bench, registry) = (Bench::new(), Registry::start(Password::Needed));
+    let bench = Bench::new();
+    let registry = Registry::start(&bench, Password::Needed);
     let image = registry.offer("navvy/busybox:static", "acme/secret:1");
     let plain = one_job(&format!("{{image: \"{image}\"}}"));
     let by_auth = one_job(&format!("{{image: \"{image}\", auth: {{username: story, password: $REGISTRY_PASSWORD}}}}"));
@@ -159,7 +162,8 @@ fn a_password_comes_from_the_config_or_from_the_users_own_file() {
 
 #[test]
 fn an_ill_registry_is_asked_again_and_one_that_is_not_there_is_not() {
-    let (bench, registry) = (Bench::new(), IllRegistry::start());
+    let bench = Bench::new();
+    let registry = IllRegistry::start(&bench);
     let done = bench.run_config(&one_job(&format!("{{image: \"{}/acme/box:1\"}}", registry.host())), &[]);
     assert_ne!(done.exit_code, 0);
     assert!(spin_up(&done).contains("503"), "{}", spin_up(&done));

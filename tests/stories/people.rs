@@ -119,10 +119,10 @@ fn quiet_is_the_summary_alone() {
 
 #[test]
 fn the_engine_is_found_as_the_docker_client_finds_it() {
-    let bench = Bench::new().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    let bench = Bench::on_this_machine().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     bench.config(TWO_JOBS);
     bench.run(&["--job", "good", "--docker", "unix:///var/run/docker.sock"]).finish().passes();
-    let bench = Bench::new().env("DOCKER_CONTEXT", "elsewhere");
+    let bench = Bench::on_this_machine().env("DOCKER_CONTEXT", "elsewhere");
     bench.config(TWO_JOBS).run(&[]).finish().exits_with(69).complains(&["elsewhere"]).ran_nothing();
 }
 

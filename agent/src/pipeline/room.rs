@@ -1,7 +1,8 @@
 //! How much of the machine tasks take. Pure.
 //!
 //! Tasks start while the sum of their classes fits; a class larger than the machine is clamped; one task may always
-//! run. `navvy run` keeps no reservation: fleet hosts do.
+//! run. `navvy run` keeps no reservation: fleet hosts do. A few of the tasks that wait are made ahead: their environments
+//! take next to nothing until their steps run, and those then start at once.
 
 use navvy_job::resource::Size;
 use tokio::sync::mpsc::UnboundedSender;
@@ -32,13 +33,31 @@ impl Room {
     /// Takes room for a task of (clamped) `size`, if there is some.
     pub fn enter(&mut self, size: Size) -> bool {
         let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
-        let fits = self.inside == 0 || self.used.plus(size).fits(self.machine);
-        if allowed && fits {
-            self.used = self.used.plus(size);
-            self.inside += 1;
+        let entered = allowed && self.admit(size);
+        if entered {
             self.tasks += 1;
         }
-        allowed && fits
+        entered
+    }
+
+    /// May a task be made whose steps wait for room? `waiting` of them do already. It counts from now on.
+    pub fn enter_ahead(&mut self, waiting: usize) -> bool {
+        let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
+        let as_many_as_could_run = (waiting as u64) < self.machine.millicpus.div_ceil(1000);
+        if allowed && as_many_as_could_run {
+            self.tasks += 1;
+        }
+        allowed && as_many_as_could_run
+    }
+
+    /// Takes room for a task that was made ahead, if there is some.
+    pub fn admit(&mut self, size: Size) -> bool {
+        let fits = self.inside == 0 || self.used.plus(size).fits(self.machine);
+        if fits {
+            self.used = self.used.plus(size);
+            self.inside += 1;
+        }
+        fits
     }
 
     /// A task's steps are over: its size is free, it still counts.
@@ -102,6 +121,19 @@ mod tests {
         assert!(free.enter(size) && !capped.enter(size));
         capped.ended();
         assert!(capped.enter(size));
+    }
+
+    #[test]
+    fn a_few_tasks_are_made_ahead_and_admitted_as_others_leave() {
+        let size = Size::new(2, 4);
+        let mut room = Room::new(size, 0);
+        assert!(room.enter(size));
+        assert!(room.enter_ahead(0) && room.enter_ahead(1) && !room.enter_ahead(2));
+        assert!(!room.admit(size));
+        room.leave(size);
+        assert!(room.admit(size) && !room.admit(size));
+        let mut capped = Room::new(size, 1);
+        assert!(capped.enter(size) && !capped.enter_ahead(0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 use navvy_job::workflow::{Graph, Progress};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::availability::{Local, Replacements, localise};
@@ -22,7 +22,7 @@ use super::selection::Chosen;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
-use crate::task::{self, Stop, TaskResult};
+use crate::task::{self, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.
 #[derive(Debug, Default)]
@@ -83,6 +83,13 @@ struct Queued {
     notes: Vec<String>,
 }
 
+impl Queued {
+    /// Services take processors and memory from their start on.
+    fn may_be_made_ahead(&self) -> bool {
+        matches!(&self.claim.job.executor, Executor::Docker { containers } if containers.len() == 1)
+    }
+}
+
 /// What came of every job.
 pub struct Finished {
     pub jobs: Vec<JobSummary>,
@@ -104,6 +111,8 @@ pub struct Runner {
     graphs: Vec<Graph>,
     room: Room,
     queue: VecDeque<Queued>,
+    /// Tasks made ahead, whose steps wait for room.
+    ahead: VecDeque<(Size, oneshot::Sender<task::Place>)>,
     running: JoinSet<(usize, String, TaskResult)>,
     /// Sizes of tasks whose steps are over.
     vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
@@ -143,6 +152,7 @@ impl Runner {
             graphs,
             room,
             queue: VecDeque::new(),
+            ahead: VecDeque::new(),
             running: JoinSet::new(),
             vacated: mpsc::unbounded_channel(),
             jobs: BTreeMap::new(),
@@ -301,10 +311,17 @@ impl Runner {
 
     /// Starts waiting tasks, in order, as far as there is room.
     fn start_queued(&mut self) {
+        self.admit_those_ahead();
         let mut waiting = VecDeque::new();
         while let Some(queued) = self.queue.pop_front() {
-            if self.room.enter(queued.claim.limits.size) {
-                self.start_task(queued);
+            let size = queued.claim.limits.size;
+            if self.room.enter(size) {
+                let turn = Turn::Now(Box::new(self.place(size)));
+                self.start_task(queued, turn);
+            } else if queued.may_be_made_ahead() && self.room.enter_ahead(self.ahead.len()) {
+                let (sender, receiver) = oneshot::channel();
+                self.ahead.push_back((size, sender));
+                self.start_task(queued, Turn::Later(receiver));
             } else {
                 waiting.push_back(queued);
             }
@@ -312,9 +329,30 @@ impl Runner {
         self.queue = waiting;
     }
 
-    fn start_task(&mut self, queued: Queued) {
+    /// Whoever was made ahead comes before those that wait.
+    fn admit_those_ahead(&mut self) {
+        let mut waiting = VecDeque::new();
+        while let Some((size, sender)) = self.ahead.pop_front() {
+            // A closed one is over: its environment could not be made, say.
+            if sender.is_closed() {
+                continue;
+            }
+            if self.room.admit(size) {
+                // A task that ends in this very moment gives its place back by dropping it.
+                sender.send(Box::new(self.place(size))).ok();
+            } else {
+                waiting.push_back((size, sender));
+            }
+        }
+        self.ahead = waiting;
+    }
+
+    fn place(&self, size: Size) -> Place {
+        Place::new(size, self.vacated.0.clone())
+    }
+
+    fn start_task(&mut self, queued: Queued, turn: Turn) {
         let Queued { workflow, reference, claim, secrets, class, image, steps, notes } = queued;
-        let place = Place::new(claim.limits.size, self.vacated.0.clone());
         let size = claim.limits.size;
         let job = reference.job.job.clone();
         let directory = self.directory.task(&claim.task);
@@ -329,7 +367,7 @@ impl Runner {
         let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
-            let result = task::run(claim, secrets, reference, context, notes, Box::new(place)).await;
+            let result = task::run(claim, secrets, reference, context, notes, turn).await;
             (workflow, job, result)
         });
     }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::bus::Bus;
 use crate::checkout::WorkingTree;
@@ -64,6 +64,14 @@ pub enum CheckoutSource {
 
 /// Whatever the caller wants back as soon as the steps are over: dropped then.
 pub type Place = Box<dyn std::any::Any + Send>;
+
+/// When a task's steps may run. Its environment is made in any case.
+pub enum Turn {
+    Now(Place),
+    /// Once the place comes.
+    Later(oneshot::Receiver<Place>),
+    Over,
+}
 
 /// What a task needs around it.
 #[derive(Clone)]
@@ -112,8 +120,8 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
-    /// Given back when the steps are over.
-    place: Option<Place>,
+    /// Over when the steps are.
+    turn: Turn,
 }
 
 /// What a task and its helpers say beside output. Cheap to clone.
@@ -148,7 +156,7 @@ pub async fn run(
     reference: TaskRef,
     context: Context,
     notes: Vec<String>,
-    place: Place,
+    turn: Turn,
 ) -> TaskResult {
     let result = TaskResult {
         verdict: Verdict::Passed,
@@ -162,8 +170,7 @@ pub async fn run(
     let started = Instant::now();
     let state = Tracked::new(TaskState::Claimed);
     let voice = Voice::new(context.bus.clone(), reference.clone());
-    let mut task =
-        Task { claim, secrets, context, reference, state, started, result, notes, voice, place: Some(place) };
+    let mut task = Task { claim, secrets, context, reference, state, started, result, notes, voice, turn };
     task.carry_out().await;
     task.report()
 }
@@ -177,6 +184,7 @@ impl Task {
         self.advance(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {
+                self.take_turn().await;
                 let environment = self.run_steps(ready).await;
                 self.release(Some(environment)).await;
             }
@@ -187,11 +195,32 @@ impl Task {
         }
     }
 
+    /// Waits for room on the machine. The time does not count: neither as the job's nor towards its limit.
+    async fn take_turn(&mut self) {
+        let Turn::Later(turn) = &mut self.turn else { return };
+        let waits_from = Instant::now();
+        let taken = match turn.try_recv() {
+            Ok(place) => Turn::Now(place),
+            Err(_) => {
+                let what = "ready, waits for room on this machine".to_owned();
+                self.context.bus.send(Event::Progress { task: self.reference.clone(), what, done: 0, total: None });
+                let mut stop = self.context.stop.clone();
+                tokio::select! {
+                    place = turn => place.map_or(Turn::Over, Turn::Now),
+                    // Whoever runs the steps sees that there are none to run.
+                    _ = stop.wait_for(|stop| *stop != Stop::No) => Turn::Over,
+                }
+            }
+        };
+        self.turn = taken;
+        self.started += waits_from.elapsed();
+    }
+
     /// Destroys the environment. From here on nothing stops the task.
     async fn release(&mut self, environment: Option<DockerEnvironment>) {
         self.advance(TaskState::Releasing);
         self.voice.releasing.store(true, Ordering::Relaxed);
-        self.place = None;
+        self.turn = Turn::Over;
         self.result.leftovers = match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,

@@ -106,6 +106,7 @@ impl Board {
             Event::StepEnded { .. } => return self.step_ended(&stamped.event),
             Event::JobEnded { job, end } => return self.job_ended(job, end),
             Event::Warning { task, message } => return vec![self.warning(task.as_ref(), message)],
+            Event::StopAsked { at_once } => return vec![self.palette.caution(describe::stop(*at_once))],
             Event::RunStarted { jobs, .. } => self.jobs = jobs.len(),
             Event::JobWaiting { job, why } => self.job_waiting(job, why),
             Event::ApprovalAsked { job, holds } => self.approval_asked(job, holds),

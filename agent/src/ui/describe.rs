@@ -32,6 +32,15 @@ pub fn verdict(verdict: &Verdict) -> String {
 }
 
 /// Why a step did not run.
+/// What a signal to stop brings about.
+pub fn stop(at_once: bool) -> &'static str {
+    if at_once {
+        "! stopping at once: what still runs is killed"
+    } else {
+        "! stopping: running steps may finish their own clean-up first; again to kill them"
+    }
+}
+
 pub fn skip_reason(reason: &SkipReason) -> &'static str {
     match reason {
         SkipReason::JobFailed => "an earlier step failed",

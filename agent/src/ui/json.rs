@@ -206,6 +206,7 @@ mod tests {
         };
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },
+            Event::StopAsked { at_once: false },
             Event::TaskEnded {
                 task: task.clone(),
                 verdict: Verdict::Failed { step: 2, name: "Unit tests".to_owned() },

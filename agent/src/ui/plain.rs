@@ -131,6 +131,10 @@ impl Pages {
             Event::StepEnded { .. } => self.step_ended(&stamped.event),
             Event::StepSkipped { task, step, name, why } => self.step_skipped(task, *step, name, why),
             Event::Warning { task, message } => self.warning(task.as_ref(), message),
+            Event::StopAsked { at_once } => {
+                let text = self.palette.caution(describe::stop(*at_once));
+                self.say(&text);
+            }
             Event::TaskEnded { task, verdict, duration_ms, leftovers } => {
                 self.task_ended(task, verdict, *duration_ms, leftovers);
             }

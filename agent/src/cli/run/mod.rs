@@ -109,7 +109,7 @@ impl Session<'_> {
         for message in &warnings {
             bus.send(Event::Warning { task: None, message: message.clone() });
         }
-        stop.lift_back_pressure(bus.clone());
+        stop.tell(bus.clone());
         let started = std::time::Instant::now();
         let finished = runner.run().await;
         if let Some(reaper) = reaper {

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::cli::CliError;
+use crate::event::Event;
 use crate::task::Stop;
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
@@ -27,12 +28,14 @@ impl StopWatch {
         self.sender.subscribe()
     }
 
-    /// Once the run is being stopped, a stuck terminal must not hold it up.
-    pub fn lift_back_pressure(&self, bus: Bus) {
+    /// Tells of every signal that was heard. Once the run is being stopped, a stuck terminal must not hold it up.
+    pub fn tell(&self, bus: Bus) {
         let mut stop = self.receiver();
         tokio::spawn(async move {
-            if stop.wait_for(|stop| *stop != Stop::No).await.is_ok() {
+            while stop.changed().await.is_ok() {
+                let at_once = *stop.borrow_and_update() == Stop::AtOnce;
                 bus.close_output();
+                bus.send(Event::StopAsked { at_once });
             }
         });
     }
@@ -51,11 +54,13 @@ async fn listen(mut signals: [Signal; 3], sender: watch::Sender<Stop>) {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        sender.send_modify(|stop| {
+        sender.send_if_modified(|stop| {
+            let before = *stop;
             *stop = match *stop {
                 Stop::No => Stop::Gracefully,
                 Stop::Gracefully | Stop::AtOnce => Stop::AtOnce,
             };
+            *stop != before
         });
     }
 }
