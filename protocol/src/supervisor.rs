@@ -8,6 +8,8 @@
 //! Read     ─▶ Data*, empty Data, Reply::Done
 //! Write    ◀─ Data*, empty Data;   ─▶ Reply::Done
 //! Unpack   ◀─ Data* (a tar), empty Data;   ─▶ Reply::Unpacked
+//! Keep     ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
+//! Recall   ─▶ Data* (the note), empty Data, Reply::Done
 //! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Done
 //! others   ─▶ one Reply
 //! ```
@@ -22,6 +24,9 @@ pub const VERSION: u32 = 1;
 pub const OLDEST_VERSION: u32 = 1;
 /// What this code can do beside the version's basics.
 pub const CAPABILITIES: [&str; 0] = [];
+
+/// Bytes of the longest note of [`Request::Keep`].
+pub const NOTE_CAP: usize = 16 << 20;
 
 /// First frame in each direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +103,13 @@ pub enum Request {
         user: Option<String>,
         programs: Vec<String>,
     },
+    /// Hold the environment for a person: for this long it does not end for being left alone, and ends then. Keeps a
+    /// note of the agent's, in memory only, for whoever goes on. 0 ends the holding and forgets the note.
+    Keep {
+        for_ms: u64,
+    },
+    /// Give the note back.
+    Recall,
     /// Stop everything that still runs and end the environment's main process.
     Shutdown {
         grace_ms: u64,

@@ -17,6 +17,7 @@ mod dial;
 mod exec;
 mod failure;
 mod files;
+mod hold;
 mod init;
 mod proc;
 mod sys;

@@ -234,6 +234,28 @@ fn an_abandoned_supervisor_ends_its_job() {
 }
 
 #[test]
+fn a_held_environment_keeps_a_note_until_it_is_let_go() {
+    let mut bench = Bench::with(&["--idle-limit", "1"]);
+    let note: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
+    assert_eq!(failure(bench.open(&Request::Recall).reply()).kind, FailureKind::Other);
+    assert_eq!(bench.open(&Request::Keep { for_ms: 600_000 }).send_all(&note), Reply::Done);
+    assert_eq!(bench.open(&Request::Recall).receive(), (note.clone(), Reply::Done));
+    // A later note that does not come whole changes nothing.
+    bench.open(&Request::Keep { for_ms: 1 }).data(b"half");
+    assert_eq!(bench.open(&Request::Recall).receive(), (note, Reply::Done));
+    assert_eq!(bench.open(&Request::Keep { for_ms: 0 }).send_all(b""), Reply::Done);
+    assert!(matches!(bench.open(&Request::Recall).receive().1, Reply::Failed(_)));
+    assert!(bench.process.wait().unwrap().success());
+}
+
+#[test]
+fn a_held_environment_ends_when_its_time_is_up() {
+    let mut bench = Bench::with(&["--idle-limit", "600"]);
+    assert_eq!(bench.open(&Request::Keep { for_ms: 1 }).send_all(b"note"), Reply::Done);
+    assert!(bench.process.wait().unwrap().success());
+}
+
+#[test]
 fn shutdown_ends_everything() {
     let mut bench = Bench::new();
     let (_conversation, story) = bench.exec("trap '' TERM; (setsid sleep 1000 & echo $!)").run_to_exit();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use navvy_protocol::frame::{self, FrameError, FrameKind, MAX_LENGTH};
 use navvy_protocol::supervisor::{
-    Control, Failure, FailureKind, Hello, OLDEST_VERSION, Probe, Reply, Request, Sample, VERSION,
+    Control, Failure, FailureKind, Hello, NOTE_CAP, OLDEST_VERSION, Probe, Reply, Request, Sample, VERSION,
 };
 
 use super::Connect;
@@ -110,6 +110,23 @@ impl Client {
         conversation.send_bytes(bytes)?;
         conversation.end_stream()?;
         done(conversation.reply()?)
+    }
+
+    /// Holds the environment for this long, with a note for whoever goes on; nothing ends the holding.
+    pub fn keep(&self, limit: Duration, note: &[u8]) -> Result<(), ClientError> {
+        let for_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let mut conversation = self.open(&Request::Keep { for_ms })?;
+        conversation.send_bytes(note)?;
+        conversation.end_stream()?;
+        done(conversation.reply()?)
+    }
+
+    /// The note of an environment that is held.
+    pub fn recall(&self) -> Result<Vec<u8>, ClientError> {
+        let mut conversation = self.open(&Request::Recall)?;
+        let note = conversation.receive_stream(NOTE_CAP)?;
+        done(conversation.reply()?)?;
+        Ok(note)
     }
 
     /// Matching paths below `root`, relative to it, as bytes.

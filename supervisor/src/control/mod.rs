@@ -170,21 +170,38 @@ impl Desk {
 fn serve_jobs(init: &Arc<Init>, job: &UnixListener, idle_limit: Option<Duration>) {
     let questions = Arc::new(Presences::new());
     loop {
-        let mut entries = [sys::poll_entry(Some(job.as_fd()), libc::POLLIN, true)];
-        sys::poll(&mut entries, idle_limit.map(|limit| patience(init, limit)));
+        let mut entries = [
+            sys::poll_entry(Some(job.as_fd()), libc::POLLIN, true),
+            sys::poll_entry(Some(init.hold.changed.as_fd()), libc::POLLIN, true),
+        ];
+        sys::poll(&mut entries, patience(init, idle_limit));
+        init.hold.changed.clear();
         while let Some(stream) = next(job) {
             job::start(init, stream, questions.enter(QUESTIONS_CAP));
         }
-        if idle_limit.is_some_and(|limit| init.presences.idle().is_some_and(|idle| idle >= limit)) {
+        if is_abandoned(init, idle_limit) {
             return crate::init::shut_down(init, Duration::from_secs(10));
         }
     }
 }
 
-/// Until the idle limit could be reached.
-fn patience(init: &Init, limit: Duration) -> Duration {
-    let left = limit.saturating_sub(init.presences.idle().unwrap_or_default());
-    left.max(Duration::from_millis(1))
+/// Until the environment could be abandoned.
+fn patience(init: &Init, idle_limit: Option<Duration>) -> Option<Duration> {
+    let left = match init.hold.until() {
+        // Somebody may still be here when the time is up: then it ends soon after they have gone.
+        Some(until) => until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1)),
+        None => idle_limit?.saturating_sub(init.presences.idle().unwrap_or_default()),
+    };
+    Some(left.max(Duration::from_millis(1)))
+}
+
+/// Has nobody called for too long, or is the time of holding it up?
+fn is_abandoned(init: &Init, idle_limit: Option<Duration>) -> bool {
+    let idle = init.presences.idle();
+    match init.hold.until() {
+        Some(until) => idle.is_some() && Instant::now() >= until,
+        None => idle_limit.is_some_and(|limit| idle.is_some_and(|idle| idle >= limit)),
+    }
 }
 
 fn next(listener: &UnixListener) -> Option<UnixStream> {

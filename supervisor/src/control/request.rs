@@ -8,13 +8,15 @@ use navvy_protocol::supervisor::{Failure, Probe, Reply, Request};
 use super::Connection;
 use crate::exec::{self, launch};
 use crate::init::Init;
-use crate::{failure, files, sys, users};
+use crate::{failure, files, hold, sys, users};
 
 pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
     match request {
         Request::Exec(exec) => exec::run(init, &exec, connection),
         Request::Attach { exec, offset } => exec::attach(init, &exec, offset, connection),
         Request::Shutdown { grace_ms } => shut_down(init, grace_ms, connection),
+        Request::Keep { for_ms } => hold::keep(&init.hold, connection, for_ms),
+        Request::Recall => hold::recall(&init.hold, connection),
         Request::Read { path, user } => files::read(connection, &path, user.as_deref()),
         Request::Write { path, user, mode } => files::write(connection, &path, user.as_deref(), mode),
         Request::Unpack { root, user } => files::unpack(connection, &root, user.as_deref()),

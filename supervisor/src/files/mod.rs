@@ -9,7 +9,7 @@
 
 mod checksum;
 mod child;
-mod data;
+pub mod data;
 mod directory;
 mod glob;
 mod read;

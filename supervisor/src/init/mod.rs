@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::cgroup::Memory;
 use crate::control::{self, Presences};
 use crate::exec::{self, Registry};
+use crate::hold::Hold;
 use crate::sys::Event;
 use crate::{cli, failure, lock, sys};
 
@@ -39,6 +40,7 @@ pub struct Init {
     /// Exit code of the entrypoint, once it ended.
     pub main_ended: Mutex<Option<u8>>,
     pub presences: Arc<Presences>,
+    pub hold: Hold,
     pub secret: Option<String>,
     /// The kernel tells us which callers are outside.
     pub is_first: bool,
@@ -67,6 +69,7 @@ impl Init {
             halted: AtomicBool::new(false),
             main_ended: Mutex::new(None),
             presences: Arc::new(Presences::new()),
+            hold: Hold::new()?,
             secret,
             is_first: sys::pid() == 1,
             oom_score: lower_oom_score(),
