@@ -19,6 +19,7 @@
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`output`] | logs on disk |
+//! | [`journal`] | a task's state on disk, for whoever comes after its process |
 //! | [`event`], [`bus`] | what happens, and how it travels |
 //! | [`ui`] | what a person sees |
 //! | [`doctor`] | checks of this machine |
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod doctor;
 pub mod environment;
 pub mod event;
+pub mod journal;
 pub mod output;
 pub mod pipeline;
 pub mod settings;

@@ -22,6 +22,12 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
+    /// List the tasks on this host: running, kept, or left by a run that died.
+    Ps(PsArgs),
+    /// Remove what dead runs left on this host.
+    Prune(PruneArgs),
+    /// Remove kept or dead tasks.
+    Rm(RmArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -177,6 +183,42 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Say what is wrong with a config, all at once.
     Validate(SourceArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Print one task a line, as JSON (docs/host.md).
+    #[arg(long)]
+    pub json: bool,
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Remove kept tasks, too, before their time.
+    #[arg(long)]
+    pub kept: bool,
+    /// Say what would be removed, and do not remove it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// A task's id, a beginning of it, or the name of its job.
+    #[arg(required = true, value_name = "TASK")]
+    pub tasks: Vec<String>,
+    /// Remove a task that runs, under its owner's hands.
+    #[arg(long)]
+    pub force: bool,
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,10 @@ mod completions;
 mod config;
 mod doctor;
 mod error;
+mod host;
+mod prune;
+mod ps;
+mod rm;
 mod run;
 mod source;
 mod view;
@@ -32,6 +36,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
         Command::Config(arguments) => config::run(&settings, arguments),
+        Command::Ps(arguments) => ps::run(&settings, &arguments),
+        Command::Prune(arguments) => prune::run(&settings, &arguments),
+        Command::Rm(arguments) => rm::run(&settings, &arguments),
         Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`endpoint`] | which Docker engine: found as the docker CLI finds it (pure) |
 //! | [`owner`] | who made an object on this host, so that a reaper can tell living from dead |
+//! | [`standing`] | who looks after a task, and what a reaper makes of it (pure) |
 //! | `command` | the one way to run a program of this machine |
 //! | [`docker`] | jobs in Docker containers; no bollard type leaves it |
 
@@ -14,6 +15,7 @@ mod command;
 pub mod docker;
 pub mod endpoint;
 pub mod owner;
+pub mod standing;
 
 /// Places on this machine that an environment needs to know. Read from settings once, never from the process's own
 /// environment later.

@@ -5,8 +5,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
+use serde::{Deserialize, Serialize};
+
+/// Start of the name of a file that is not yet in its place.
+const UNFINISHED: &str = ".new~";
+
 /// One process of one boot of one machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Serialised as its label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Owner {
     pub machine: String,
     pub boot: String,
@@ -47,6 +55,29 @@ impl Owner {
         fields.next().is_none().then_some(owner)
     }
 
+    /// As a part of a file's or container's name.
+    pub fn to_name(&self) -> String {
+        self.to_label().replace('/', "_")
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        // A host name that stands for a machine's id may hold any character.
+        let mut fields: Vec<_> = name.rsplitn(5, '_').collect();
+        fields.reverse();
+        Self::from_label(&fields.join("/"))
+    }
+
+    /// What a file or directory is called until it is whole and renamed into its place, so that nobody wonders whose it
+    /// is after a SIGKILL.
+    pub fn unfinished(&self, what: &str) -> String {
+        format!("{UNFINISHED}{}~{what}", self.to_name())
+    }
+
+    /// Whose unfinished file has this name?
+    pub fn of_unfinished(name: &str) -> Option<Self> {
+        Self::from_name(name.strip_prefix(UNFINISHED)?.split_once('~')?.0)
+    }
+
     /// Is it certain, seen from `here`, that this owner is no more? What cannot be seen from here counts as alive.
     pub fn is_dead(&self, here: &Self) -> bool {
         if self.machine != here.machine {
@@ -60,6 +91,20 @@ impl Owner {
                 Ok(found) => found.is_zombie || found.start_time != self.start_time,
                 Err(e) => e.kind() == io::ErrorKind::NotFound,
             }
+    }
+}
+
+impl From<Owner> for String {
+    fn from(owner: Owner) -> Self {
+        owner.to_label()
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = String;
+
+    fn try_from(label: String) -> Result<Self, Self::Error> {
+        Self::from_label(&label).ok_or_else(|| "no label of an owner".to_owned())
     }
 }
 
@@ -100,7 +145,10 @@ mod tests {
     #[test]
     fn labels_round_trip() {
         let owner = Owner::this_process().unwrap();
-        assert_eq!(Owner::from_label(&owner.to_label()), Some(owner));
+        assert_eq!(Owner::from_label(&owner.to_label()), Some(owner.clone()));
+        let named = Owner { machine: "build_host_7".into(), ..owner };
+        assert_eq!(Owner::from_name(&named.to_name()), Some(named.clone()));
+        assert_eq!(Owner::of_unfinished(&named.unfinished("x~y")), Some(named));
         assert_eq!(Owner::from_label("a/b/1/2"), None);
         assert_eq!(Owner::from_label("a/b/1/2/3/4"), None);
     }

@@ -20,6 +20,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Zoned;
 use navvy_job::id::TaskId;
 
+use crate::environment::owner::Owner;
+
 /// Runs that are always kept, however old.
 const KEEP_RUNS: usize = 50;
 /// Runs younger than this are always kept, however many.
@@ -92,7 +94,8 @@ fn make(path: &Path) -> Result<(), RunDirectoryError> {
 /// A convenience for people; a run goes on without it.
 fn point_latest(state: &Path, run: &Path) {
     let latest = state.join("latest");
-    let new = state.join(format!(".latest-{}", std::process::id()));
+    let Ok(here) = Owner::this_process() else { return };
+    let new = state.join(here.unfinished("latest"));
     if symlink(run, &new).is_ok() && fs::rename(&new, &latest).is_err() {
         fs::remove_file(&new).ok();
     }

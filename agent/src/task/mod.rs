@@ -13,6 +13,7 @@
 mod attempt;
 mod builtin;
 mod decide;
+mod journalling;
 mod lingering;
 mod prepare;
 mod running;
@@ -35,6 +36,7 @@ use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::owner::Owner;
 use crate::event::{Event, TaskRef};
+use crate::journal::Journal;
 use crate::output::Feed;
 
 /// The environment is destroyed within this, or what is left is named.
@@ -120,6 +122,8 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
+    /// `None` for a claim that was refused, and once it could not be written.
+    journal: Option<Journal>,
     /// Over when the steps are.
     turn: Turn,
 }
@@ -170,9 +174,10 @@ pub async fn run(
     let started = Instant::now();
     let state = Tracked::new(TaskState::Claimed);
     let voice = Voice::new(context.bus.clone(), reference.clone());
-    let mut task = Task { claim, secrets, context, reference, state, started, result, notes, voice, turn };
+    let mut task =
+        Task { claim, secrets, context, reference, state, started, result, notes, voice, journal: None, turn };
     task.carry_out().await;
-    task.report()
+    task.report().await
 }
 
 impl Task {
@@ -181,7 +186,10 @@ impl Task {
             self.result.verdict = Verdict::Infra { fault: error.to_string() };
             return self.release(None).await;
         }
-        self.advance(TaskState::Preparing);
+        // On its way to the disk while the engine is asked; nothing is made before it is there.
+        self.journal =
+            Some(Journal::begin(&self.context.paths.state, self.opening(), vec![self.moved(TaskState::Preparing)]));
+        self.enter(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {
                 self.take_turn().await;
@@ -218,7 +226,7 @@ impl Task {
 
     /// Destroys the environment. From here on nothing stops the task.
     async fn release(&mut self, environment: Option<DockerEnvironment>) {
-        self.advance(TaskState::Releasing);
+        self.advance(TaskState::Releasing).await;
         self.voice.releasing.store(true, Ordering::Relaxed);
         self.turn = Turn::Over;
         self.result.leftovers = match environment {
@@ -227,8 +235,8 @@ impl Task {
         };
     }
 
-    fn report(mut self) -> TaskResult {
-        self.advance(TaskState::Reporting);
+    async fn report(mut self) -> TaskResult {
+        self.advance(TaskState::Reporting).await;
         self.result.duration = self.started.elapsed();
         self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
         self.context.bus.send(Event::TaskEnded {
@@ -237,11 +245,22 @@ impl Task {
             duration_ms: u64::try_from(self.result.duration.as_millis()).unwrap_or(u64::MAX),
             leftovers: self.result.leftovers.clone(),
         });
-        self.advance(TaskState::Done);
+        self.end_journal().await;
+        self.enter(TaskState::Done);
         self.result
     }
 
-    fn advance(&mut self, next: TaskState) {
+    /// Writes the move down, then makes it: what a state does comes after its record is on disk.
+    async fn advance(&mut self, next: TaskState) {
+        if let Some(journal) = &self.journal
+            && let Err(error) = journal.record(self.moved(next)).await
+        {
+            self.journal_failed(&error);
+        }
+        self.enter(next);
+    }
+
+    fn enter(&mut self, next: TaskState) {
         if let Err(error) = self.state.advance(next) {
             tracing::error!(task = %self.claim.task, %error, "A task's state machine was asked for an illegal move.");
         }

@@ -104,6 +104,7 @@ impl Task {
             secrets: self.secrets.clone(),
             cgroup_parent: None,
             owner: self.context.owner.clone(),
+            journal: self.journal.clone(),
             notes: self.notes.clone(),
         })
     }

@@ -26,7 +26,7 @@ struct Standing {
 impl Task {
     /// Runs the steps and gathers what they left running.
     pub(super) async fn run_steps(&mut self, mut ready: Ready) -> DockerEnvironment {
-        self.advance(TaskState::Running);
+        self.advance(TaskState::Running).await;
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
         for (index, step) in steps.iter().enumerate() {
@@ -43,7 +43,7 @@ impl Task {
         if self.stop_asked() != Stop::No {
             self.fix(Self::canceled());
         }
-        self.advance(TaskState::Finishing);
+        self.advance(TaskState::Finishing).await;
         ready.lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
         ready.environment
     }

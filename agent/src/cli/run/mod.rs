@@ -21,14 +21,15 @@ use navvy_job::resource::Size;
 
 use super::CliError;
 use super::args::{CheckoutMode, Color, RunArgs};
+use super::host;
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::Viewer;
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
-use crate::environment::docker::Engine;
-use crate::environment::endpoint;
+use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
+use crate::environment::standing::Condition;
 use crate::event::Event;
 use crate::output::{self, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Runner, choose};
@@ -98,7 +99,7 @@ impl Session<'_> {
             .map_err(|error| CliError::infra(&error))?;
         plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        let context = engine.as_ref().map(|engine| self.context(engine, &bus, &directory, kind, &stop, owner));
+        let context = engine.as_ref().map(|engine| self.context(engine, &bus, &directory, kind, &stop, owner.clone()));
         let reaper = engine.as_ref().map(|engine| self.reap(engine));
         let runner = Runner::new(plan, context, bus.clone(), directory.clone(), stop.receiver());
         bus.send(Event::RunStarted {
@@ -115,6 +116,9 @@ impl Session<'_> {
         if let Some(reaper) = reaper {
             // It had the whole run's time.
             tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
+        }
+        if let Some(engine) = &engine {
+            self.reap_again(engine, &owner, started.elapsed()).await;
         }
         let summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
         let code = summary.exit_code;
@@ -134,21 +138,23 @@ impl Session<'_> {
         let (engine, paths) = (engine.clone(), self.settings.paths.clone());
         tokio::spawn(async move {
             let Ok(here) = Owner::this_process() else { return };
-            for left in engine.reap(&here, &paths, REAP_LIMIT).await {
-                tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
-            }
+            tell_left(&engine.reap(&here, &paths, REAP_LIMIT).await.left);
         })
     }
 
+    /// Again at the end, for what died meanwhile. Marks and journals tell for nothing whether there is reason to; other
+    /// users' tasks are worth a request only after a run that took much longer than that.
+    async fn reap_again(&self, engine: &Engine, here: &Owner, lasted: Duration) {
+        let paths = &self.settings.paths;
+        let files = survey::survey_files(here, paths);
+        if lasted > LONG_RUN || files.tasks.iter().any(|seen| seen.condition == Condition::Dead) {
+            let reaped = tokio::time::timeout(REAP_LIMIT, engine.reap(here, paths, REAP_LIMIT)).await;
+            tell_left(&reaped.map(|reaped| reaped.left).unwrap_or_default());
+        }
+    }
+
     async fn connect(&self) -> Result<Engine, CliError> {
-        let inputs = endpoint::Inputs {
-            flag: self.arguments.docker.as_deref(),
-            environment: &self.settings.variables,
-            home: self.settings.home.as_deref(),
-            files: &endpoint::RealFiles,
-        };
-        let found = endpoint::find(&inputs).map_err(|error| CliError::docker(&error))?;
-        Engine::connect(found).await.map_err(|error| CliError::docker(&error))
+        host::connect(self.settings, self.arguments.docker.as_deref()).await
     }
 
     /// The machine that tasks share: this one, or the engine's where that is another.
@@ -232,6 +238,14 @@ impl Session<'_> {
 
 /// What dead runs left is removed within this, or the next run tries again.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
+/// After a run of this length the reaper asks the engine again.
+const LONG_RUN: Duration = Duration::from_secs(60);
+
+fn tell_left(left: &[String]) {
+    for left in left {
+        tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
+    }
+}
 
 fn no_size() -> Option<ui::Size> {
     None

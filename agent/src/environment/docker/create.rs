@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use navvy_job::id::TaskId;
@@ -87,7 +87,7 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
     HostConfig {
         network_mode: Some(network),
         extra_hosts: (!plan.hosts.is_empty()).then(|| plan.hosts.clone()),
-        mounts: (!plan.mounts.is_empty()).then(|| plan.mounts.iter().map(mount).collect()),
+        mounts: Some(plan.mounts.iter().map(mount).chain(volumes(plan)).collect()),
         tmpfs: (!plan.tmpfs.is_empty()).then(|| plan.tmpfs.clone().into_iter().collect()),
         memory: Some(memory),
         memory_swap: Some(memory),
@@ -101,6 +101,19 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     }
+}
+
+/// Nameless volumes, which go with their container, and carry its labels.
+fn volumes(plan: &ContainerPlan) -> impl Iterator<Item = Mount> {
+    plan.volumes.iter().map(|target| Mount {
+        typ: Some(MountType::VOLUME),
+        target: Some(target.clone()),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(plan.labels.clone().into_iter().collect()),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    })
 }
 
 /// A mount, not a bind: where the source is missing, an engine refuses the former and makes an empty directory for

@@ -196,6 +196,6 @@ impl Engine {
     /// Removes containers and nothing else.
     pub(super) async fn remove_containers(&self, task: &TaskId, names: &[String], limit: Duration) -> Vec<String> {
         self.shared.creating.settle(task).await;
-        self.remove_all(names, tokio::time::Instant::now() + limit).await
+        self.remove_all(names, tokio::time::Instant::now() + limit).await.left
     }
 }

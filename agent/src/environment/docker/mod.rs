@@ -18,6 +18,7 @@
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
 //! | [`link`], `dial` | the ways to the supervisor |
 //! | [`prepare`], [`environment`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+//! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
 
 pub mod cgroup;
 mod create;
@@ -27,6 +28,7 @@ mod dial;
 pub mod engine;
 pub mod environment;
 mod fault;
+pub mod hold;
 pub mod image;
 pub mod link;
 pub mod network;
@@ -37,6 +39,7 @@ mod report;
 pub mod run_dir;
 pub mod services;
 pub mod supervisor_binary;
+pub mod survey;
 mod upload;
 
 pub use credentials::missing_helpers as missing_credential_helpers;

@@ -88,6 +88,9 @@ pub struct ContainerPlan {
     pub working_directory: Option<String>,
     pub hosts: Vec<String>,
     pub mounts: Vec<Mount>,
+    /// Where the image wants nameless volumes: made by us, with the labels of the container, so that they can be found
+    /// after an engine that died between a container and its volumes.
+    pub volumes: Vec<String>,
     pub network: Network,
     pub limits: ContainerLimits,
     pub cgroup_parent: Option<String>,
@@ -165,6 +168,9 @@ pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine)
     for (index, (container, image)) in services.iter().enumerate() {
         planned.push(machine.service(index, container, image)?);
     }
+    for (container, image) in planned.iter_mut().zip(images) {
+        container.volumes = volumes(&image.volumes, container);
+    }
     Ok(Plan { containers: planned, notes: port_notes(&services), has_entrypoint: !entrypoint.is_empty(), step_user })
 }
 
@@ -228,6 +234,7 @@ impl Machine {
             working_directory: None,
             hosts: Vec::new(),
             mounts: Vec::new(),
+            volumes: Vec::new(),
             network,
             limits: self.limits(),
             cgroup_parent: self.cgroup_parent.clone(),
@@ -269,6 +276,29 @@ impl Machine {
         let labels = [(LABEL_TASK, self.task.as_str()), (LABEL_OWNER, self.owner.as_str()), (LABEL_ROLE, role)];
         labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
+}
+
+/// The image's volumes, but for places that hold something else already, each once.
+fn volumes(wanted: &[String], container: &ContainerPlan) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for path in wanted {
+        let path = clean(path);
+        let mut taken = container.mounts.iter().map(|mount| &mount.target).chain(container.tmpfs.keys()).chain(&found);
+        if path.len() > 1 && path.starts_with('/') && !taken.any(|taken| *taken == path) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A path without empty parts and dots, as the engine compares it; one with `..` is left to the engine.
+fn clean(path: &str) -> String {
+    if path.split('/').any(|part| part == "..") {
+        return String::new();
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    format!("{root}{}", parts.join("/"))
 }
 
 fn assignments(container: &Container) -> Vec<String> {

@@ -37,6 +37,8 @@ use super::upload::UploadError;
 use super::{credentials, fault, network, report};
 use crate::environment::HostPaths;
 use crate::environment::owner::Owner;
+use crate::environment::standing::Mark;
+use crate::journal::{Journal, JournalError};
 use crate::supervisor::Connect;
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
@@ -66,6 +68,8 @@ pub struct Prepare {
     /// Given from outside, with its limits set; nobody here makes or removes it.
     pub cgroup_parent: Option<String>,
     pub owner: Owner,
+    /// Begun by the caller: nothing is made before it is on disk.
+    pub journal: Option<Journal>,
     /// Further lines for the report: a class that was clamped, an image that was substituted.
     pub notes: Vec<String>,
 }
@@ -111,6 +115,8 @@ pub enum PrepareErrorKind {
     Supervisor(#[from] SupervisorError),
     #[error(transparent)]
     RunDirectory(#[from] RunDirError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("failed to {doing} container {container} (image {image}): {message}")]
     Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
     #[error("the supervisor in image {image} did not answer: {message}")]
@@ -145,6 +151,7 @@ impl PrepareError {
             PrepareErrorKind::Network(_)
             | PrepareErrorKind::Supervisor(_)
             | PrepareErrorKind::RunDirectory(_)
+            | PrepareErrorKind::Journal(_)
             | PrepareErrorKind::NoAnswer { .. } => Blame::Infra,
         }
     }
@@ -226,7 +233,11 @@ impl Preparation<'_> {
         let (info, network, images) = self.look_around().await?;
         self.check_architectures(info, &images)?;
         let bin = supervisor_binary::install(self.host.supervisor.as_deref(), &self.host.state)?;
-        run_dir::mark(&self.run_directory(), &self.request.owner)?;
+        run_dir::mark(&self.run_directory(), &Mark::Running(self.request.owner.clone()))?;
+        if let Some(journal) = &self.request.journal {
+            // Written while the engine was asked.
+            journal.opened().await?;
+        }
         let parent = self.cgroup_parent(info);
         let mut started = None;
         let mut plan = None;

@@ -10,6 +10,7 @@ use navvy_job::id::TaskId;
 use navvy_protocol::place::CONTROL_SOCKET;
 
 use crate::environment::owner::Owner;
+use crate::environment::standing::Mark;
 
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;
@@ -59,37 +60,58 @@ pub fn make(path: &Path) -> Result<(), RunDirError> {
         .map_err(|source| RunDirError::Make { path: path.to_owned(), source })
 }
 
-/// Writes down, before anything else of a task is made, whose it is. A link holds the text: made at once or not at all.
-pub fn mark(path: &Path, owner: &Owner) -> Result<(), RunDirError> {
+/// Writes down, before anything else of a task is made, whose it is. A link holds the text: made at once or not at
+/// all, without a byte of disk. One that is there already is replaced, just as much at once.
+pub fn mark(path: &Path, mark: &Mark) -> Result<(), RunDirError> {
     if let Some(parent) = path.parent() {
         make_own(parent)?;
     }
-    let mark = mark_path(path);
-    match symlink(owner.to_label(), &mark) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(RunDirError::Make { path: mark, source }),
-        _ => Ok(()),
+    let place = mark_path(path);
+    let failed = |source| RunDirError::Make { path: place.clone(), source };
+    match symlink(mark.to_text(), &place) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other.map_err(failed),
     }
+    if fs::read_link(&place).is_ok_and(|text| text.as_os_str() == mark.to_text().as_str()) {
+        return Ok(());
+    }
+    let this = Owner::this_process().map_err(failed)?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let new = place.with_file_name(this.unfinished(&name));
+    // What is left by this name was this very process's.
+    remove_file(&new).and_then(|()| symlink(mark.to_text(), &new)).map_err(failed)?;
+    fs::rename(&new, &place).map_err(failed)
 }
 
 /// Takes the mark away, after everything else.
 pub fn unmark(path: &Path) -> io::Result<()> {
-    match fs::remove_file(mark_path(path)) {
+    remove_file(&mark_path(path))
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// Every task that has a mark, with its owner.
-pub fn marked(runtime: Option<&Path>, uid: u32) -> Vec<(TaskId, Owner)> {
+/// Where all run directories and marks are.
+pub fn parent(runtime: Option<&Path>, uid: u32) -> PathBuf {
     // Where a task of any name would go.
-    let place = |task: TaskId| place(runtime, uid, &task);
-    let parent = place(TaskId::from_random([0; 8])).parent().map(Path::to_owned).unwrap_or_default();
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let task_and_owner = |path: PathBuf| {
+    let any = place(runtime, uid, &TaskId::from_random([0; 8]));
+    any.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// Every task that has a mark, with what it says; `None` is a mark of some other version.
+pub fn marked(runtime: Option<&Path>, uid: u32) -> Vec<(TaskId, Option<Mark>)> {
+    let entries = fs::read_dir(parent(runtime, uid)).into_iter().flatten().flatten();
+    let task_and_mark = |path: PathBuf| {
         let task = path.file_name()?.to_str()?.strip_suffix(MARK)?.parse().ok()?;
-        Some((task, Owner::from_label(fs::read_link(&path).ok()?.to_str()?)?))
+        // One that was taken away meanwhile is none.
+        let text = fs::read_link(&path).ok()?;
+        Some((task, text.to_str().and_then(Mark::from_text)))
     };
-    entries.filter_map(|entry| task_and_owner(entry.path())).collect()
+    entries.filter_map(|entry| task_and_mark(entry.path())).collect()
 }
 
 fn mark_path(path: &Path) -> PathBuf {
@@ -166,9 +188,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let runtime = Some(scratch.path());
         let (owner, path) = (Owner::this_process().unwrap(), place(runtime, uid(), &task()));
-        mark(&path, &owner).unwrap();
-        mark(&path, &owner).unwrap();
-        assert_eq!(marked(runtime, uid()), [(task(), owner)]);
+        for says in [Mark::Running(owner.clone()), Mark::Running(owner.clone()), Mark::Kept(9, owner)] {
+            mark(&path, &says).unwrap();
+            assert_eq!(marked(runtime, uid()), [(task(), Some(says))]);
+        }
+        assert_eq!(fs::read_dir(parent(runtime, uid())).unwrap().count(), 1);
+        fs::remove_file(mark_path(&path)).unwrap();
+        symlink("of/a/later/version", mark_path(&path)).unwrap();
+        assert_eq!(marked(runtime, uid()), [(task(), None)]);
         unmark(&path).unwrap();
         unmark(&path).unwrap();
         assert_eq!(marked(runtime, uid()), []);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use navvy_protocol::place::CLI_NAMES;
 use sha2::{Digest as _, Sha256};
 
+use crate::environment::owner::Owner;
+
 pub const NAME: &str = "navvy-supervisor";
 /// Half a SHA-256: enough to tell builds apart, short enough for a path.
 const DIGEST_LENGTH: usize = 16;
@@ -97,7 +99,8 @@ fn is_whole(directory: &Path, length: u64) -> bool {
 /// Made beside its place and renamed into it: whoever looks sees nothing or all of it.
 fn place(bin: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(bin)?;
-    let scratch = tempfile::Builder::new().prefix(".new-").tempdir_in(bin)?;
+    let prefix = Owner::this_process()?.unfinished("");
+    let scratch = tempfile::Builder::new().prefix(&prefix).tempdir_in(bin)?;
     let program = scratch.path().join(NAME);
     fs::write(&program, bytes)?;
     fs::set_permissions(&program, Permissions::from_mode(0o755))?;

@@ -1,0 +1,127 @@
+//! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
+
+use std::io::Write as _;
+
+use super::CliError;
+use crate::environment::docker::Engine;
+use crate::environment::docker::survey::{Seen, Survey, survey_files};
+use crate::environment::endpoint;
+use crate::environment::owner::Owner;
+use crate::environment::standing::Condition;
+use crate::settings::Settings;
+
+/// This process and what it can see.
+pub struct Host {
+    /// Why not: what follows is then from files alone.
+    pub engine: Result<Engine, CliError>,
+    pub here: Owner,
+    pub survey: Survey,
+}
+
+impl Host {
+    pub async fn look(settings: &Settings, docker: Option<&str>) -> Result<Self, CliError> {
+        let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
+        let engine = connect(settings, docker).await;
+        let survey = match &engine {
+            Ok(engine) => engine.survey(&here, &settings.paths).await,
+            Err(_) => survey_files(&here, &settings.paths),
+        };
+        Ok(Self { engine, here, survey })
+    }
+}
+
+/// The engine that words and environment name.
+pub async fn connect(settings: &Settings, docker: Option<&str>) -> Result<Engine, CliError> {
+    let inputs = endpoint::Inputs {
+        flag: docker,
+        environment: &settings.variables,
+        home: settings.home.as_deref(),
+        files: &endpoint::RealFiles,
+    };
+    let found = endpoint::find(&inputs).map_err(|error| CliError::docker(&error))?;
+    Engine::connect(found).await.map_err(|error| CliError::docker(&error))
+}
+
+/// Carries out a short command.
+pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CliError::infra(&error))?.block_on(work)
+}
+
+pub fn print(text: &str) {
+    // A reader that has seen enough (`| head`) is no error.
+    std::io::stdout().lock().write_all(text.as_bytes()).ok();
+}
+
+/// `build`, `build 2/4`; a dash where no journal tells.
+pub fn job(seen: &Seen) -> String {
+    match seen.known.as_ref().map(|known| &known.opening) {
+        Some(opening) if opening.node_total > 1 => {
+            format!("{} {}/{}", opening.job, opening.node_index + 1, opening.node_total)
+        }
+        Some(opening) => opening.job.clone(),
+        None => "-".to_owned(),
+    }
+}
+
+/// What becomes of a task, in words.
+pub fn state(condition: &Condition, now: u64) -> String {
+    match condition {
+        Condition::Running(_) => "running".to_owned(),
+        Condition::Kept(until) => format!("kept until {}", moment(*until, now)),
+        Condition::Adoptable(until) => format!("adoptable until {}", moment(*until, now)),
+        Condition::Dead => "dead".to_owned(),
+        Condition::Foreign => "not ours".to_owned(),
+    }
+}
+
+/// `14:05 (in 2 h 10 min)`.
+fn moment(at: u64, now: u64) -> String {
+    let seconds = i64::try_from(at).unwrap_or(i64::MAX);
+    let zoned = jiff::Timestamp::from_second(seconds).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    let left = span(at.saturating_sub(now));
+    zoned.map_or_else(|_| left.clone(), |zoned| format!("{} ({left})", zoned.strftime("%Y-%m-%d %H:%M")))
+}
+
+/// `in 2 h 10 min`; every started minute counts.
+fn span(seconds: u64) -> String {
+    let minutes = seconds.div_ceil(60);
+    match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
+        (0, 0, minutes) => format!("in {minutes} min"),
+        (0, hours, 0) => format!("in {hours} h"),
+        (0, hours, minutes) => format!("in {hours} h {minutes} min"),
+        (days, 0, _) => format!("in {days} d"),
+        (days, hours, _) => format!("in {days} d {hours} h"),
+    }
+}
+
+/// `2 containers, 1 volume, sockets`.
+pub fn objects(seen: &Seen) -> String {
+    let count = |n: usize, one: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {one}s")),
+    };
+    let sockets = seen.run_directory.as_ref().map(|_| "sockets".to_owned());
+    let parts = [count(seen.containers.len(), "container"), count(seen.volumes.len(), "volume"), sockets];
+    let words: Vec<_> = parts.into_iter().flatten().collect();
+    if words.is_empty() { "no container".to_owned() } else { words.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_as_exact_as_a_person_wants_them() {
+        let shown = [1, 60, 61, 3600, 7800, 90_000, 172_800].map(span);
+        let expected = ["in 1 min", "in 1 min", "in 2 min", "in 1 h", "in 2 h 10 min", "in 1 d 1 h", "in 2 d"];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn states_are_words() {
+        assert_eq!(state(&Condition::Dead, 0), "dead");
+        assert!(state(&Condition::Kept(7800), 0).ends_with("(in 2 h 10 min)"));
+    }
+}

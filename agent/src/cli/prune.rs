@@ -1,0 +1,84 @@
+//! `navvy prune`: removes what dead runs left on this host.
+
+use std::time::Duration;
+
+use navvy_job::exit_code;
+
+use super::CliError;
+use super::args::PruneArgs;
+use super::host::{self, Host, job, objects, print, state};
+use crate::environment::docker::survey::{self, Reaped, Seen, now};
+use crate::environment::standing::Condition;
+use crate::settings::Settings;
+
+/// For all of it together; a second try costs a person less than waiting.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
+    host::block_on(async {
+        let host = Host::look(settings, arguments.docker.as_deref()).await?;
+        let (doomed, spared): (Vec<_>, Vec<_>) =
+            host.survey.tasks.into_iter().partition(|seen| is_doomed(&seen.condition, arguments.kept));
+        if !arguments.dry_run {
+            survey::sweep(&host.here, &settings.paths);
+        }
+        let mut reaped = match &host.engine {
+            _ if arguments.dry_run => {
+                print(&would_remove(&doomed));
+                Reaped::default()
+            }
+            Ok(engine) => engine.remove_seen(doomed, &settings.paths, LIMIT).await,
+            Err(_) => Reaped { left: survey::remove_files_only(&doomed, &settings.paths).await, removed: Vec::new() },
+        };
+        reaped.left.splice(0..0, host.survey.troubles);
+        if !arguments.dry_run {
+            print(&removed(&reaped.removed));
+        }
+        print(&kept(&spared));
+        finish(host.engine.err(), &reaped.left)
+    })
+}
+
+fn is_doomed(condition: &Condition, kept_too: bool) -> bool {
+    match condition {
+        Condition::Dead => true,
+        Condition::Kept(_) | Condition::Adoptable(_) => kept_too,
+        Condition::Running(_) | Condition::Foreign => false,
+    }
+}
+
+fn named(seen: &Seen) -> String {
+    format!("task {} ({}): {}", seen.task, crate::ui::sanitize::first_line(&job(seen)), objects(seen))
+}
+
+fn would_remove(tasks: &[Seen]) -> String {
+    match tasks {
+        [] => "Nothing to remove.\n".to_owned(),
+        tasks => tasks.iter().map(|seen| format!("Would remove {}.\n", named(seen))).collect(),
+    }
+}
+
+pub fn removed(tasks: &[Seen]) -> String {
+    match tasks {
+        [] => "Nothing removed.\n".to_owned(),
+        tasks => tasks.iter().map(|seen| format!("Removed {}.\n", named(seen))).collect(),
+    }
+}
+
+/// What a person may wonder why it is still here.
+fn kept(tasks: &[Seen]) -> String {
+    let held = tasks.iter().filter(|seen| matches!(seen.condition, Condition::Kept(_) | Condition::Adoptable(_)));
+    held.map(|seen| format!("Spared {}, {}.\n", named(seen), state(&seen.condition, now()))).collect()
+}
+
+/// The exit code, or the error that tells what is left.
+pub fn finish(engine: Option<CliError>, left: &[String]) -> Result<u8, CliError> {
+    match (engine, left) {
+        (Some(error), _) => {
+            Err(error.hint("Containers could not be looked at; sockets and cgroups of dead tasks were."))
+        }
+        (None, []) => Ok(exit_code::PASSED),
+        (None, left) => Err(CliError::infra_text(format!("could not remove {}", left.join(", ")))
+            .hint("`navvy prune` tries again; a container that stays needs a look at the Docker engine itself.")),
+    }
+}

@@ -1,0 +1,78 @@
+//! `navvy rm`: removes single tasks.
+
+use super::CliError;
+use super::args::RmArgs;
+use super::host::{self, Host, job, print, state};
+use super::prune::{LIMIT, finish, removed};
+use crate::environment::docker::survey::{Seen, now};
+use crate::environment::standing::Condition;
+use crate::settings::Settings;
+
+pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
+    host::block_on(async {
+        let host = Host::look(settings, arguments.docker.as_deref()).await?;
+        let mut wanted: Vec<Seen> = Vec::new();
+        for word in &arguments.tasks {
+            let seen = find(&host.survey.tasks, word)?;
+            check(seen, arguments.force)?;
+            if !wanted.contains(seen) {
+                wanted.push(seen.clone());
+            }
+        }
+        // All or nothing so far; without an engine nothing can be removed for good.
+        let engine = host.engine?;
+        for seen in &wanted {
+            check_engine(seen, &engine.endpoint().to_string())?;
+        }
+        let mut reaped = engine.remove_seen(wanted, &settings.paths, LIMIT).await;
+        print(&removed(&reaped.removed));
+        reaped.left.splice(0..0, host.survey.troubles);
+        finish(None, &reaped.left)
+    })
+}
+
+/// The task that a word names: its id, a beginning of it, or its job.
+pub fn find<'a>(tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
+    let name = |seen: &Seen| seen.known.as_ref().map(|known| known.opening.job.clone());
+    let exact: Vec<_> = tasks.iter().filter(|seen| seen.task.as_str() == word).collect();
+    let by_job: Vec<_> = tasks.iter().filter(|seen| name(seen).as_deref() == Some(word)).collect();
+    let by_start: Vec<_> =
+        tasks.iter().filter(|seen| !word.is_empty() && seen.task.as_str().starts_with(word)).collect();
+    let found = [exact, by_job, by_start].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+    match &found[..] {
+        [seen] => Ok(seen),
+        [] => Err(CliError::usage(format!("no task {word} on this host")).hint("`navvy ps` lists them.")),
+        several => {
+            let list: Vec<_> = several.iter().map(|seen| format!("{} ({})", seen.task, job(seen))).collect();
+            Err(CliError::usage(format!("{word} names several tasks: {}", list.join(", "))).hint("Name one by its id."))
+        }
+    }
+}
+
+fn check(seen: &Seen, force: bool) -> Result<(), CliError> {
+    match &seen.condition {
+        Condition::Foreign => {
+            Err(CliError::usage(format!("task {} belongs to another machine, or another version of navvy", seen.task)))
+        }
+        Condition::Running(owner) if !force => Err(CliError::usage(format!(
+            "task {} ({}) is {}: process {} looks after it",
+            seen.task,
+            job(seen),
+            state(&seen.condition, now()),
+            owner.pid
+        ))
+        .hint("End that process, or remove the task under it with --force.")),
+        _ => Ok(()),
+    }
+}
+
+/// What is left of a task on another engine would be forgotten with its journal.
+fn check_engine(seen: &Seen, engine: &str) -> Result<(), CliError> {
+    match seen.known.as_ref().map(|known| known.opening.engine.as_str()) {
+        Some(its) if its != engine && seen.containers.is_empty() => {
+            Err(CliError::usage(format!("task {} is on the engine {its}, not on {engine}", seen.task))
+                .hint(format!("Name that one: --docker {its}")))
+        }
+        _ => Ok(()),
+    }
+}

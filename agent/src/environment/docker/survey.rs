@@ -1,0 +1,253 @@
+//! What tasks there are on this host, and the removal of the dead ones.
+//!
+//! ```text
+//! containers, volumes (labels, names) ┐
+//! marks (runtime directory)           ├─▶ Evidence a task ─▶ judge (pure) ─▶ Running │ Kept │ Adoptable │ Foreign
+//! journals (state directory)          │                                      Dead ─▶ reap: containers, volumes,
+//! idle cgroups                        ┘                                              files, cgroup, mark, journal
+//! ```
+//!
+//! Reading and removing need no free byte of disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
+use futures_util::future::join_all;
+use navvy_job::id::TaskId;
+
+use super::engine::Engine;
+use super::plan::{LABEL_OWNER, LABEL_TASK};
+use super::{cgroup, destroy, fault, run_dir};
+use crate::environment::HostPaths;
+use crate::environment::owner::Owner;
+use crate::environment::standing::{Condition, Evidence, Mark, NameSays};
+use crate::journal::{self, Known, Standing};
+
+/// Longer than any task is without a container while it has a cgroup.
+const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+
+/// A container or volume as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub name: String,
+    pub labels: HashMap<String, String>,
+}
+
+/// A task of which something is on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub task: TaskId,
+    pub condition: Condition,
+    /// By its mark, journal, or label.
+    pub owner: Option<Owner>,
+    pub containers: Vec<String>,
+    pub volumes: Vec<String>,
+    /// What its journal says, if it has one that can be read.
+    pub known: Option<Known>,
+    /// Of the supervisor's sockets, where one is there.
+    pub run_directory: Option<PathBuf>,
+}
+
+/// Everything that is to be seen.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// By id.
+    pub tasks: Vec<Seen>,
+    /// What could not be looked at.
+    pub troubles: Vec<String>,
+}
+
+/// What a reaper has done.
+#[derive(Debug, Clone, Default)]
+pub struct Reaped {
+    /// Tasks of which nothing is left.
+    pub removed: Vec<Seen>,
+    /// What could not be removed, or not be looked at.
+    pub left: Vec<String>,
+}
+
+/// Evidence as it comes together.
+#[derive(Default)]
+struct Gathered {
+    evidence: Evidence,
+    containers: Vec<String>,
+    volumes: Vec<String>,
+    known: Option<Known>,
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What marks and journals alone tell: all there is while no engine answers.
+pub fn survey_files(here: &Owner, host: &HostPaths) -> Survey {
+    let mut gathered = BTreeMap::new();
+    gather_files(&mut gathered, host);
+    finish(gathered, here, host, Vec::new())
+}
+
+impl Engine {
+    /// Looks at everything.
+    pub async fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
+        let mut gathered = BTreeMap::new();
+        let mut troubles = Vec::new();
+        // Files last: a task that ends between two looks has no mark any more, and then its label counts, which is that
+        // of a living process.
+        let (containers, volumes) =
+            tokio::join!(self.labelled_containers(LABEL_TASK), self.labelled_volumes(LABEL_TASK));
+        match (containers, volumes) {
+            (Ok(containers), Ok(volumes)) => gather_objects(&mut gathered, containers, volumes),
+            (containers, volumes) => troubles.extend([containers.err(), volumes.err()].into_iter().flatten()),
+        }
+        gather_files(&mut gathered, host);
+        if troubles.is_empty() {
+            // A cgroup carries no owner: one that nobody has named for long, with nothing in it, has none.
+            for task in cgroup::idle(ABANDONED_AFTER) {
+                gathered.entry(task).or_default();
+            }
+        }
+        finish(gathered, here, host, troubles)
+    }
+
+    /// Removes the tasks of owners that are no more, and only those of this machine.
+    pub async fn reap(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        sweep(here, host);
+        let dead = survey.tasks.into_iter().filter(|seen| seen.condition == Condition::Dead).collect();
+        let mut reaped = self.remove_seen(dead, host, limit).await;
+        reaped.left.splice(0..0, survey.troubles);
+        reaped
+    }
+
+    /// Removes these tasks with everything that carries their id, journals last.
+    pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
+        let removals = tasks.into_iter().map(async |seen| {
+            let mut left = self.remove_task(&seen.task, host, limit).await;
+            if left.is_empty() {
+                let journal = journal::path(&host.state, &seen.task);
+                left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
+            }
+            (seen, left)
+        });
+        let mut reaped = Reaped::default();
+        for (seen, left) in join_all(removals).await {
+            if left.is_empty() {
+                reaped.removed.push(seen);
+            }
+            reaped.left.extend(left);
+        }
+        reaped
+    }
+
+    /// Containers with a label, or with a label's value.
+    pub(super) async fn labelled_containers(&self, label: &str) -> Result<Vec<Listed>, String> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let listed = self.docker().list_containers(Some(options)).await;
+        let listed = listed.map_err(|e| format!("containers (could not be listed: {})", fault::describe(&e)))?;
+        let name = |names: Option<Vec<String>>| Some(names?.first()?.trim_start_matches('/').to_owned());
+        let named = listed.into_iter().filter_map(|container| {
+            let name = name(container.names).or(container.id)?;
+            Some(Listed { name, labels: container.labels.unwrap_or_default() })
+        });
+        Ok(named.collect())
+    }
+
+    /// Volumes with a label, or with a label's value.
+    pub(super) async fn labelled_volumes(&self, label: &str) -> Result<Vec<Listed>, String> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let listed = self.docker().list_volumes(Some(options)).await;
+        let listed = listed.map_err(|e| format!("volumes (could not be listed: {})", fault::describe(&e)))?;
+        let volumes = listed.volumes.unwrap_or_default();
+        Ok(volumes.into_iter().map(|volume| Listed { name: volume.name, labels: volume.labels }).collect())
+    }
+}
+
+/// Removes the files of dead tasks while no engine answers; marks and journals stay, so that a later reaper finds their
+/// containers. Returns what is left.
+pub async fn remove_files_only(tasks: &[Seen], host: &HostPaths) -> Vec<String> {
+    let removals = tasks.iter().map(|seen| destroy::remove_files(&seen.task, host));
+    join_all(removals).await.concat()
+}
+
+/// Files that a dead process had begun and never put in their place.
+pub fn sweep(here: &Owner, host: &HostPaths) {
+    let runtime = run_dir::parent(host.runtime.as_deref(), run_dir::uid());
+    for directory in [host.state.clone(), host.state.join("bin"), journal::directory(&host.state), runtime] {
+        journal::sweep(&directory, here);
+    }
+}
+
+fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Listed>, volumes: Vec<Listed>) {
+    let owner = |listed: &Listed| listed.labels.get(LABEL_OWNER).and_then(|label| Owner::from_label(label));
+    let task = |listed: &Listed| listed.labels.get(LABEL_TASK)?.parse::<TaskId>().ok();
+    for container in containers {
+        let Some(task) = task(&container) else { continue };
+        let says = NameSays::parse(&task, &container.name).map_or(NameSays::Nothing, |(says, _)| says);
+        let entry = gathered.entry(task).or_default();
+        entry.evidence.labels.push(owner(&container));
+        entry.evidence.names.push(says);
+        entry.containers.push(container.name);
+    }
+    for volume in volumes {
+        let Some(task) = task(&volume) else { continue };
+        let entry = gathered.entry(task).or_default();
+        entry.evidence.labels.push(owner(&volume));
+        entry.volumes.push(volume.name);
+    }
+}
+
+fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
+    for (task, mark) in run_dir::marked(host.runtime.as_deref(), run_dir::uid()) {
+        gathered.entry(task).or_default().evidence.mark = Some(mark);
+    }
+    for task in journal::tasks(&host.state) {
+        let path = journal::path(&host.state, &task);
+        let Ok(reading) = journal::load(&path) else { continue };
+        let entry = gathered.entry(task).or_default();
+        entry.known = reading.known();
+        entry.evidence.journal = entry.known.as_ref().map(said);
+        entry.evidence.is_held = journal::is_held(&path);
+    }
+}
+
+/// A journal's standing as a mark says it.
+fn said(known: &Known) -> Mark {
+    let owner = known.owner.clone();
+    match known.standing {
+        Standing::Running => Mark::Running(owner),
+        Standing::Kept { until, .. } => Mark::Kept(until, owner),
+        Standing::Adoptable { until } => Mark::Adoptable(until, owner),
+    }
+}
+
+fn finish(gathered: BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths, troubles: Vec<String>) -> Survey {
+    let now = now();
+    let tasks = gathered.into_iter().map(|(task, gathered)| {
+        let evidence = gathered.evidence;
+        let run_directory = run_dir::place(host.runtime.as_deref(), run_dir::uid(), &task);
+        let by_mark = evidence.mark.iter().flatten().chain(&evidence.journal).map(|mark| mark.owner().clone()).next();
+        Seen {
+            task,
+            condition: evidence.judge(here, now),
+            owner: by_mark.or_else(|| evidence.labels.iter().flatten().next().cloned()),
+            containers: distinct(gathered.containers),
+            volumes: distinct(gathered.volumes),
+            known: gathered.known,
+            run_directory: is_there(&run_directory).then_some(run_directory),
+        }
+    });
+    Survey { tasks: tasks.collect(), troubles }
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn distinct(names: Vec<String>) -> Vec<String> {
+    names.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}

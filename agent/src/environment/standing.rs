@@ -1,0 +1,238 @@
+//! Who looks after a task, as its objects say it (pure).
+//!
+//! ```text
+//!                mark (beside the run directory)      container's name
+//! running        OWNER                                navvy-TASK-ROLE, after a change of owner navvy-TASK-owned-OWNER-ROLE
+//! kept           kept/UNIXTIME/OWNER                  navvy-TASK-kept-UNIXTIME-ROLE
+//! adoptable      adoptable/UNIXTIME/OWNER             navvy-TASK-kept-UNIXTIME-ROLE
+//! ```
+//!
+//! Labels of a container cannot change, so its name says what has become of it since it was made.
+
+use navvy_job::id::TaskId;
+
+use super::owner::Owner;
+
+/// What a mark says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    Running(Owner),
+    /// Until then (seconds since 1970); the owner is who left it.
+    Kept(u64, Owner),
+    Adoptable(u64, Owner),
+}
+
+impl Mark {
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Running(owner) => owner.to_label(),
+            Self::Kept(until, owner) => format!("kept/{until}/{}", owner.to_label()),
+            Self::Adoptable(until, owner) => format!("adoptable/{until}/{}", owner.to_label()),
+        }
+    }
+
+    pub fn from_text(text: &str) -> Option<Self> {
+        let held = |rest: &str| {
+            let (until, owner) = rest.split_once('/')?;
+            Some((until.parse().ok()?, Owner::from_label(owner)?))
+        };
+        match (text.strip_prefix("kept/").and_then(held), text.strip_prefix("adoptable/").and_then(held)) {
+            (Some((until, owner)), _) => Some(Self::Kept(until, owner)),
+            (_, Some((until, owner))) => Some(Self::Adoptable(until, owner)),
+            _ => Owner::from_label(text).map(Self::Running),
+        }
+    }
+
+    pub fn owner(&self) -> &Owner {
+        match self {
+            Self::Running(owner) | Self::Kept(_, owner) | Self::Adoptable(_, owner) => owner,
+        }
+    }
+}
+
+/// What a container's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameSays {
+    /// As it was made: its label names the owner.
+    Nothing,
+    KeptUntil(u64),
+    Owned(Owner),
+}
+
+impl NameSays {
+    /// The name that says this. `role` is `primary` or `service-K`.
+    pub fn name(&self, task: &TaskId, role: &str) -> String {
+        match self {
+            Self::Nothing => format!("navvy-{task}-{role}"),
+            Self::KeptUntil(until) => format!("navvy-{task}-kept-{until}-{role}"),
+            Self::Owned(owner) => format!("navvy-{task}-owned-{}-{role}", owner.to_name()),
+        }
+    }
+
+    /// What a name says, and the role in it. `None` is no name of ours.
+    pub fn parse<'a>(task: &TaskId, name: &'a str) -> Option<(Self, &'a str)> {
+        let rest = name.strip_prefix("navvy-")?.strip_prefix(task.as_str())?.strip_prefix('-')?;
+        if let Some((until, role)) = rest.strip_prefix("kept-").and_then(|held| held.split_once('-')) {
+            return Some((Self::KeptUntil(until.parse().ok()?), role));
+        }
+        let Some(owned) = rest.strip_prefix("owned-") else { return Some((Self::Nothing, rest)) };
+        let at = owned.rfind("-service-").max(owned.rfind("-primary"))?;
+        Some((Self::Owned(Owner::from_name(&owned[..at])?), &owned[at + 1..]))
+    }
+}
+
+/// Everything that is known of who looks after a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// `Some(None)` is a mark that this version cannot read.
+    pub mark: Option<Option<Mark>>,
+    pub names: Vec<NameSays>,
+    /// Owners by labels of containers and volumes. `None` is a label that this version cannot read.
+    pub labels: Vec<Option<Owner>>,
+    /// What the journal says.
+    pub journal: Option<Mark>,
+    /// A process holds the journal's lock.
+    pub is_held: bool,
+}
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Its owner lives.
+    Running(Owner),
+    /// Until then, seconds since 1970.
+    Kept(u64),
+    Adoptable(u64),
+    /// Nobody's any more: a reaper removes it.
+    Dead,
+    /// Another machine's, or not to be understood: never touched.
+    Foreign,
+}
+
+impl Evidence {
+    /// Judges; `now` is in seconds since 1970. Whatever speaks for the task spares it; labels count only where nothing
+    /// newer is said, since they cannot change.
+    pub fn judge(&self, here: &Owner, now: u64) -> Condition {
+        let foreign_mark = self.mark.as_ref().is_some_and(Option::is_none);
+        let foreign = |owner: &Option<Owner>| owner.as_ref().is_none_or(|owner| owner.machine != here.machine);
+        if foreign_mark || self.labels.iter().any(foreign) {
+            return Condition::Foreign;
+        }
+        let marks = || self.mark.iter().flatten().chain(&self.journal);
+        let names = || self.names.iter().filter(|says| **says != NameSays::Nothing);
+        if marks().any(|mark| mark.owner().machine != here.machine) {
+            return Condition::Foreign;
+        }
+        let running = marks()
+            .filter_map(|mark| if let Mark::Running(owner) = mark { Some(owner) } else { None })
+            .chain(names().filter_map(|says| if let NameSays::Owned(owner) = says { Some(owner) } else { None }));
+        let by_label = self.labels.iter().flatten().filter(|_| marks().next().is_none() && names().next().is_none());
+        if let Some(owner) = running.chain(by_label).find(|owner| !owner.is_dead(here)) {
+            return Condition::Running(owner.clone());
+        }
+        let adoptable = marks().filter_map(|mark| if let Mark::Adoptable(t, _) = mark { Some(*t) } else { None }).max();
+        let kept = marks()
+            .filter_map(|mark| if let Mark::Kept(until, _) = mark { Some(*until) } else { None })
+            .chain(names().filter_map(|says| if let NameSays::KeptUntil(until) = says { Some(*until) } else { None }))
+            .max();
+        match (adoptable, kept) {
+            (Some(until), _) if until > now => Condition::Adoptable(until),
+            (_, Some(until)) if until > now => Condition::Kept(until),
+            // Somebody is just taking it over.
+            _ if self.is_held => Condition::Running(here.clone()),
+            _ => Condition::Dead,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here() -> Owner {
+        Owner::this_process().unwrap()
+    }
+
+    fn dead() -> Owner {
+        Owner { start_time: 0, ..here() }
+    }
+
+    fn task() -> TaskId {
+        "0123456789abcdef".parse().unwrap()
+    }
+
+    #[test]
+    fn marks_round_trip() {
+        for mark in [Mark::Running(here()), Mark::Kept(7, here()), Mark::Adoptable(8, here())] {
+            assert_eq!(Mark::from_text(&mark.to_text()), Some(mark));
+        }
+        assert_eq!(Mark::from_text("kept/soon/a/b/1/2/3"), None);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        let named = Owner { machine: "a-service-1".into(), ..here() };
+        for says in [NameSays::Nothing, NameSays::KeptUntil(12), NameSays::Owned(here()), NameSays::Owned(named)] {
+            for role in ["primary", "service-0", "service-12"] {
+                let name = says.name(&task(), role);
+                assert_eq!(NameSays::parse(&task(), &name), Some((says.clone(), role)), "{name}");
+            }
+        }
+        assert_eq!(NameSays::parse(&task(), "navvy-other-primary"), None);
+        assert_eq!(NameSays::Nothing.name(&task(), "primary"), task().primary_name());
+        assert_eq!(NameSays::Nothing.name(&task(), "service-3"), task().service_name(3));
+    }
+
+    #[test]
+    fn only_what_is_certainly_nobodys_is_dead() {
+        let labelled = |owner: Owner| Evidence { labels: vec![Some(owner)], ..Evidence::default() };
+        let elsewhere = Owner { machine: "elsewhere".into(), ..dead() };
+        let other_namespace = Owner { pid_namespace: 1, ..dead() };
+        assert_eq!(labelled(dead()).judge(&here(), 0), Condition::Dead);
+        assert_eq!(labelled(Owner { boot: "earlier".into(), ..here() }).judge(&here(), 0), Condition::Dead);
+        assert_eq!(labelled(here()).judge(&here(), 0), Condition::Running(here()));
+        assert_eq!(labelled(elsewhere.clone()).judge(&here(), 0), Condition::Foreign);
+        assert_eq!(labelled(other_namespace.clone()).judge(&here(), 0), Condition::Running(other_namespace));
+        let unreadable = Evidence { labels: vec![None], ..Evidence::default() };
+        assert_eq!(unreadable.judge(&here(), 0), Condition::Foreign);
+        let mixed = Evidence { mark: Some(Some(Mark::Running(dead()))), ..labelled(elsewhere) };
+        assert_eq!(mixed.judge(&here(), 0), Condition::Foreign);
+        let later_version = Evidence { mark: Some(None), ..labelled(dead()) };
+        assert_eq!(later_version.judge(&here(), 0), Condition::Foreign);
+    }
+
+    #[test]
+    fn what_is_kept_is_spared_until_its_time_whoever_says_so() {
+        let label = vec![Some(dead())];
+        let by_name = Evidence {
+            names: vec![NameSays::Nothing, NameSays::KeptUntil(10)],
+            labels: label.clone(),
+            ..Evidence::default()
+        };
+        let by_mark =
+            Evidence { mark: Some(Some(Mark::Kept(10, dead()))), labels: label.clone(), ..Evidence::default() };
+        let by_journal = Evidence { journal: Some(Mark::Kept(10, dead())), labels: label, ..Evidence::default() };
+        for evidence in [by_name, by_mark, by_journal] {
+            assert_eq!(evidence.judge(&here(), 9), Condition::Kept(10));
+            assert_eq!(evidence.judge(&here(), 10), Condition::Dead);
+        }
+        let adoptable = Evidence { mark: Some(Some(Mark::Adoptable(10, dead()))), ..Evidence::default() };
+        assert_eq!(adoptable.judge(&here(), 9), Condition::Adoptable(10));
+    }
+
+    #[test]
+    fn a_new_owner_counts_and_the_label_of_the_old_one_no_more() {
+        let evidence = |mark: Mark, label: Owner| Evidence {
+            mark: Some(Some(mark)),
+            labels: vec![Some(label)],
+            ..Evidence::default()
+        };
+        assert_eq!(evidence(Mark::Running(here()), dead()).judge(&here(), 0), Condition::Running(here()));
+        assert_eq!(evidence(Mark::Running(dead()), here()).judge(&here(), 0), Condition::Dead);
+        let owned =
+            Evidence { names: vec![NameSays::Owned(here())], labels: vec![Some(dead())], ..Evidence::default() };
+        assert_eq!(owned.judge(&here(), 0), Condition::Running(here()));
+        let taken = Evidence { is_held: true, ..evidence(Mark::Kept(1, dead()), dead()) };
+        assert_eq!(taken.judge(&here(), 5), Condition::Running(here()));
+    }
+}

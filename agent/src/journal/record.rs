@@ -1,0 +1,120 @@
+//! What stands in a journal.
+
+use std::path::PathBuf;
+
+use navvy_job::id::TaskId;
+use navvy_job::outcome::Verdict;
+use navvy_job::state::TaskState;
+use serde::{Deserialize, Serialize};
+
+use crate::environment::owner::Owner;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counted from 0.
+    pub seq: u64,
+    /// Milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Entry {
+    /// The first, and only the first.
+    Opened(Box<Opening>),
+    /// The task is about to do what this state means.
+    State {
+        state: TaskState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<VerdictKind>,
+    },
+    /// From here on another process looks after the task.
+    Owner {
+        owner: Owner,
+    },
+    Standing(Standing),
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Everything a successor needs to find the task's objects and to name it for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    pub version: u32,
+    pub task: TaskId,
+    pub workflow: String,
+    pub job: String,
+    pub node_index: u32,
+    pub node_total: u32,
+    pub owner: Owner,
+    /// Address of the engine, as `--docker` takes it.
+    pub engine: String,
+    /// The task's log directory.
+    pub logs: PathBuf,
+    /// Of the supervisor's sockets; the task's mark lies beside it.
+    pub run_directory: PathBuf,
+    /// Every container's name starts so.
+    pub containers: String,
+    /// Below each hierarchy's root.
+    pub cgroup: String,
+}
+
+impl Opening {
+    /// The version this code writes.
+    pub const VERSION: u32 = 1;
+}
+
+/// Who looks after a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "snake_case")]
+pub enum Standing {
+    /// Its owner, as long as that lives.
+    Running,
+    /// Nobody; it stays until then for a person to look at.
+    Kept {
+        /// Seconds since 1970.
+        until: u64,
+        step: Option<HeldStep>,
+    },
+    /// Nobody for the moment; a successor is expected until then.
+    Adoptable {
+        /// Seconds since 1970.
+        until: u64,
+    },
+}
+
+/// The step at which a task is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldStep {
+    /// From 1; 0 is "Spin up environment".
+    pub number: usize,
+    /// Already masked.
+    pub name: String,
+}
+
+/// A verdict without its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    Passed,
+    Failed,
+    Canceled,
+    TimedOut,
+    Infra,
+}
+
+impl From<&Verdict> for VerdictKind {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::Passed,
+            Verdict::Failed { .. } => Self::Failed,
+            Verdict::Canceled { .. } => Self::Canceled,
+            Verdict::TimedOut { .. } => Self::TimedOut,
+            Verdict::Infra { .. } => Self::Infra,
+        }
+    }
+}

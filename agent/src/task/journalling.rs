@@ -1,0 +1,61 @@
+//! What a task writes into its journal.
+//!
+//! The journal's first records must be on disk before anything is made: a disk that has no room for them fails the task.
+//! Later ones are missed by nobody but `navvy ps` and a successor: a disk that fills up midway costs a warning. The mark
+//! in the runtime directory, by which reapers go, takes no disk.
+
+use navvy_job::outcome::Verdict;
+use navvy_job::state::TaskState;
+
+use super::Task;
+use crate::chain::chain;
+use crate::environment::docker::run_dir;
+use crate::journal::{Entry, JournalError, Opening, VerdictKind};
+
+impl Task {
+    pub(super) fn opening(&self) -> Opening {
+        let (task, reference, context) = (&self.claim.task, &self.reference, &self.context);
+        Opening {
+            version: Opening::VERSION,
+            task: task.clone(),
+            workflow: reference.job.workflow.clone(),
+            job: reference.job.job.clone(),
+            node_index: reference.node_index,
+            node_total: reference.node_total,
+            owner: context.owner.clone(),
+            engine: context.engine.endpoint().to_string(),
+            logs: context.directory.clone(),
+            run_directory: run_dir::place(context.paths.runtime.as_deref(), run_dir::uid(), task),
+            containers: format!("navvy-{task}-"),
+            cgroup: format!("navvy/{}", task.cgroup_name()),
+        }
+    }
+
+    /// The record of a move. A task that has passed so far has no verdict before its steps are over.
+    pub(super) fn moved(&self, state: TaskState) -> Entry {
+        let known = match &self.result.verdict {
+            Verdict::Passed => matches!(state, TaskState::Releasing | TaskState::Reporting | TaskState::Done),
+            _ => true,
+        };
+        Entry::State { state, verdict: known.then(|| VerdictKind::from(&self.result.verdict)) }
+    }
+
+    pub(super) fn journal_failed(&mut self, error: &JournalError) {
+        // The first failure is told by whoever made nothing because of it; one warning is enough.
+        if self.journal.take().is_some() && self.state.get() != TaskState::Preparing {
+            self.warn(format!("{}; the task goes on without it", chain(error)));
+        }
+    }
+
+    /// A task of which nothing is left needs no journal. What is left is the reaper's, once this process has ended.
+    pub(super) async fn end_journal(&mut self) {
+        let Some(journal) = &self.journal else { return };
+        let ended = match self.result.leftovers.is_empty() {
+            true => journal.remove().await,
+            false => journal.record(self.moved(TaskState::Done)).await,
+        };
+        if let Err(error) = ended {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}
