@@ -4,11 +4,12 @@
 
 use std::path::PathBuf;
 
+use crate::task::Kept;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{JobStatus, SkipReason, StepOutcome, Verdict};
 use navvy_job::resource::Size;
 use navvy_job::state::TaskState;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An event with the moment it happened.
 #[derive(Debug, Clone, Serialize)]
@@ -22,14 +23,14 @@ pub struct Stamped {
 }
 
 /// Names a job of a workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobRef {
     pub workflow: String,
     pub job: String,
 }
 
 /// Names one task for people: its job and, where there are several, its node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskRef {
     pub task: TaskId,
     #[serde(flatten)]
@@ -150,6 +151,18 @@ pub enum Event {
         /// Not the first one: what still runs is killed.
         at_once: bool,
     },
+    /// Its environment stays for a person: `navvy shell`, `navvy retry`, `navvy rm`.
+    TaskKept {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// The step it is held at, from 1.
+        step: usize,
+        name: String,
+        /// Held before that step ran, not because it failed.
+        before: bool,
+        /// RFC 3339, UTC.
+        until: String,
+    },
     TaskEnded {
         #[serde(flatten)]
         task: TaskRef,
@@ -189,6 +202,10 @@ pub enum JobEnd {
     NotRun {
         why: String,
     },
+    /// Held before a step, as `--break-before` asked.
+    Paused {
+        before: String,
+    },
     /// An approval given, a no-op, or `--assume passed:NAME`.
     Passed {
         how: String,
@@ -219,6 +236,8 @@ pub struct JobSummary {
     pub warnings: usize,
     /// The failed step's log.
     pub log: Option<PathBuf>,
+    /// Tasks of the job whose environments stay.
+    pub kept: Vec<Kept>,
 }
 
 /// JSON is text: bytes that are none are replaced. The log file has them as they were.

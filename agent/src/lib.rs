@@ -21,6 +21,7 @@
 //! | [`output`] | logs on disk |
 //! | [`journal`] | a task's state on disk, for whoever comes after its process |
 //! | [`event`], [`bus`] | what happens, and how it travels |
+//! | `terminal` | the caller's own terminal in a person's session |
 //! | [`ui`] | what a person sees |
 //! | [`doctor`] | checks of this machine |
 //!
@@ -40,4 +41,5 @@ pub mod settings;
 pub mod step;
 pub mod supervisor;
 pub mod task;
+mod terminal;
 pub mod ui;

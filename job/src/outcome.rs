@@ -134,4 +134,6 @@ pub enum SkipReason {
     Stopped,
     /// Recognised, and not carried out by this version.
     NotAvailable,
+    /// The environment is held as it was at an earlier step; this one runs when the task goes on.
+    Held,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! Task: Claimed → Preparing → Running → Finishing → Releasing → Reporting → Done
 //!          └──────────┴─────────┴───────────┴──────────▲  (any fault or cancel goes to Releasing)
+//!                                           └→ Kept ─────────────▲  (its environment is held for a person)
 //! Step: Pending → Running → Draining → Exited
 //!          │         └→ Terminating ─▲
 //!          └→ Skipped
@@ -24,6 +25,8 @@ pub enum TaskState {
     Running,
     /// Steps ended; late output and results being gathered.
     Finishing,
+    /// Environment held for a person, in place of being destroyed.
+    Kept,
     /// Environment being destroyed.
     Releasing,
     /// Output flushed, result being told.
@@ -63,6 +66,8 @@ impl State for TaskState {
         (Self::Running, Self::Finishing),
         (Self::Running, Self::Releasing),
         (Self::Finishing, Self::Releasing),
+        (Self::Finishing, Self::Kept),
+        (Self::Kept, Self::Reporting),
         (Self::Releasing, Self::Reporting),
         (Self::Reporting, Self::Done),
     ];
@@ -118,11 +123,12 @@ mod tests {
 
     use super::*;
 
-    const TASK: [TaskState; 7] = [
+    const TASK: [TaskState; 8] = [
         TaskState::Claimed,
         TaskState::Preparing,
         TaskState::Running,
         TaskState::Finishing,
+        TaskState::Kept,
         TaskState::Releasing,
         TaskState::Reporting,
         TaskState::Done,
@@ -165,7 +171,8 @@ mod tests {
 
     #[test]
     fn every_task_reaches_done_through_release() {
-        for state in &TASK[..5] {
+        // What is kept is released by whoever takes it up again.
+        for state in TASK[..6].iter().filter(|state| **state != TaskState::Kept) {
             let releases = *state == TaskState::Releasing || state.may_become(TaskState::Releasing);
             assert!(releases, "{state:?} has no way to release what it holds");
         }

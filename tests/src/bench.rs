@@ -195,6 +195,17 @@ impl Bench {
         vec![self.root.path().join("run"), PathBuf::from("/run")]
     }
 
+    /// `$XDG_RUNTIME_DIR`
+    pub fn runtime(&self) -> PathBuf {
+        self.root.path().join("run")
+    }
+
+    /// Starts `navvy` with these words, `--json` among them.
+    #[track_caller]
+    pub fn start(&self, args: &[&str]) -> Run<'_> {
+        Run::start(self, self.command(args), true)
+    }
+
     /// Starts `navvy run --json` with these words.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Run<'_> {
@@ -211,6 +222,28 @@ impl Bench {
     #[track_caller]
     pub fn navvy(&self, args: &[&str]) -> Finished {
         Run::start(self, self.command(args), false).finish()
+    }
+
+    /// The same beside tasks that are held: nothing is looked for.
+    #[track_caller]
+    pub fn ask(&self, args: &[&str]) -> Finished {
+        Run::start(self, self.command(args), false).that_leaves_things().finish()
+    }
+
+    /// Runs `navvy` with these words on a terminal of its own, where `typed` is typed. What the terminal showed is its
+    /// standard output.
+    #[track_caller]
+    pub fn on_terminal(&self, args: &[&str], typed: &str) -> Answer {
+        let command = self.command(args);
+        let words: Vec<String> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
+            .collect();
+        let mut program = Program::new("script").args(["-qefc", &words.join(" "), "/dev/null"]);
+        for (name, value) in command.get_envs() {
+            program = program.env(&name.to_string_lossy(), value.unwrap_or_default());
+        }
+        program.env("TERM", "xterm").env("SHELL", "/bin/sh").directory(&self.project()).input(typed).run()
     }
 
     /// Writes a config and runs it to its end.

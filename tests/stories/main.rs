@@ -4,6 +4,7 @@ mod bad_config;
 mod cancel;
 mod checkout;
 mod graph;
+mod hold;
 mod images;
 mod inspect;
 mod output;

@@ -20,6 +20,10 @@ pub struct Cli {
 pub enum Command {
     /// Run the jobs of a config here, in Docker containers.
     Run(Box<RunArgs>),
+    /// Open a shell in the environment of a task that is held.
+    Shell(ShellArgs),
+    /// Go on with a task that is held, from the step it is held at.
+    Retry(Box<RetryArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
     /// List the tasks on this host: running, kept, or left by a run that died.
@@ -117,6 +121,23 @@ pub struct RunArgs {
     /// Print the graph of jobs, and do not run them.
     #[arg(long, value_enum, group = "inspect", num_args = 0..=1, default_missing_value = "text", value_name = "FORMAT")]
     pub graph: Option<GraphFormat>,
+    /// Keep the environment of a failed job for `navvy shell` and `navvy retry`. Without a time: 4h.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "4h")]
+    #[arg(value_parser = parse_duration)]
+    pub keep_on_fail: Option<Duration>,
+    /// Open a shell in the environment of a job at once when a step of it fails. Needs a terminal.
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
+    pub shell_on_fail: bool,
+    /// Hold a job before this step, by number or name: [JOB:]STEP. Repeatable.
+    #[arg(long, value_name = "[JOB:]STEP")]
+    pub break_before: Vec<String>,
+    #[command(flatten)]
+    pub view: ViewArgs,
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Args)]
+pub struct ViewArgs {
     /// Print one event a line, as JSON (docs/events.md).
     #[arg(long, group = "view")]
     pub json: bool,
@@ -132,6 +153,38 @@ pub struct RunArgs {
     /// Use colours.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+}
+
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// The task: its id, the beginning of it, or its job's name; `navvy ps` lists them.
+    pub task: String,
+    /// A command to run in place of a shell.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+    /// The Docker engine. Without it: the one the task runs on.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// The task: its id, the beginning of it, or its job's name; `navvy ps` lists them.
+    pub task: String,
+    /// Go on from this step, by number or name. Without it: from the one it is held at.
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Take the job's steps from the config as it is now.
+    #[arg(long)]
+    pub with_edits: bool,
+    /// If it fails again, keep the environment this long. Without it: as long as before.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub keep: Option<Duration>,
+    /// The Docker engine. Without it: the one the task runs on.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+    #[command(flatten)]
+    pub view: ViewArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,11 +5,14 @@ mod completions;
 mod config;
 mod doctor;
 mod error;
+mod held;
 mod host;
 mod prune;
 mod ps;
+mod retry;
 mod rm;
 mod run;
+mod shell;
 mod source;
 mod view;
 
@@ -35,6 +38,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let settings = Settings::from_process();
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
+        Command::Shell(arguments) => shell::run(&settings, &arguments),
+        Command::Retry(arguments) => retry::run(&settings, &arguments),
         Command::Config(arguments) => config::run(&settings, arguments),
         Command::Ps(arguments) => ps::run(&settings, &arguments),
         Command::Prune(arguments) => prune::run(&settings, &arguments),

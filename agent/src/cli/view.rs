@@ -10,12 +10,59 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::args::{Color, ViewArgs};
 use crate::bus::Events;
 use crate::event::{Event, Stamped};
-use crate::ui::{Kind, Options, View, ViewError};
+use crate::output::Feed;
+use crate::settings::Settings;
+use crate::terminal::Stage;
+use crate::ui::{self, Kind, Options, View, ViewError};
 
 /// Ten redraws a second.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Which view, and where it is drawn. A live view goes to stderr; lines and events go to stdout.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    kind: Kind,
+    options: Options,
+    /// How much of the output the view needs.
+    pub feed: Feed,
+}
+
+impl Shown {
+    pub fn new(arguments: &ViewArgs, settings: &Settings) -> Self {
+        let dumb = settings.get("TERM").is_none_or(|term| term == "dumb");
+        let live = settings.stdout_is_terminal && settings.stderr_is_terminal && !dumb;
+        let kind = match () {
+            () if arguments.json => Kind::Json,
+            () if arguments.quiet => Kind::Quiet,
+            () if live && !arguments.plain => Kind::Live,
+            () => Kind::Plain,
+        };
+        let feed = match kind {
+            Kind::Quiet => Feed::Nothing,
+            Kind::Live if !arguments.verbose => Feed::Tail,
+            _ => Feed::All,
+        };
+        Self { kind, options: options(arguments, settings, kind), feed }
+    }
+}
+
+fn options(arguments: &ViewArgs, settings: &Settings, kind: Kind) -> Options {
+    let terminal = if kind == Kind::Live { settings.stderr_is_terminal } else { settings.stdout_is_terminal };
+    let color = match arguments.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal && settings.wants_color(),
+    };
+    let size = if terminal { ui::stderr_size } else { no_size };
+    Options { color, size, show_output: arguments.verbose }
+}
+
+fn no_size() -> Option<ui::Size> {
+    None
+}
 
 /// The consumer of a run's events.
 pub struct Viewer {
@@ -24,16 +71,16 @@ pub struct Viewer {
 
 impl Viewer {
     /// Starts the thread; it ends with [`Event::RunEnded`], or when every sender of events is gone.
-    pub fn start(
-        events: Events,
-        kind: Kind,
-        options: Options,
-        writer: Box<dyn Write + Send>,
-        record: PathBuf,
-    ) -> std::io::Result<Self> {
+    /// On `stage` others may have the terminal for a while.
+    pub fn start(events: Events, shown: &Shown, record: PathBuf, stage: Option<Stage>) -> std::io::Result<Self> {
+        let (kind, options) = (shown.kind, shown.options);
         let thread = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
+            let writer: Box<dyn Write + Send> = match kind {
+                Kind::Live => Box::new(std::io::stderr()),
+                _ => Box::new(std::io::stdout()),
+            };
             let view = View::new(kind, &options, writer);
-            Consumer { view, view_broken: false, record: Record::open(record) }.run(&events)
+            Consumer { view, view_broken: false, record: Record::open(record), stage }.run(&events)
         })?;
         Ok(Self { thread })
     }
@@ -48,6 +95,7 @@ struct Consumer {
     view: View<Box<dyn Write + Send>>,
     view_broken: bool,
     record: Record,
+    stage: Option<Stage>,
 }
 
 impl Consumer {
@@ -64,6 +112,7 @@ impl Consumer {
                 Ok(None) => {}
                 Err(_) => break,
             }
+            self.lend();
             let now = events.now_ms();
             if now.saturating_sub(last_tick) >= 100 {
                 last_tick = now;
@@ -74,6 +123,16 @@ impl Consumer {
         let finished = self.view.finish();
         self.note(finished);
         self.record.close()
+    }
+
+    /// Steps back as long as somebody else wants the terminal.
+    fn lend(&mut self) {
+        let Some(stage) = self.stage.clone().filter(Stage::is_wanted) else { return };
+        let suspended = self.view.suspend();
+        self.note(suspended);
+        stage.step_back();
+        let resumed = self.view.resume();
+        self.note(resumed);
     }
 
     fn take(&mut self, stamped: &Stamped) {

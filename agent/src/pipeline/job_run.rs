@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use navvy_job::outcome::{JobStatus, Verdict};
 
-use crate::event::JobEnd;
-use crate::task::TaskResult;
+use crate::event::{JobEnd, JobRef, JobSummary};
+use crate::task::{Kept, TaskResult};
 
 /// Gathers the results of a job's tasks.
 #[derive(Debug, Clone)]
@@ -26,6 +26,28 @@ pub struct JobOutcome {
     pub warnings: usize,
     pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
+    /// Tasks whose environments stay.
+    pub kept: Vec<Kept>,
+    /// Held before this step by `--break-before`: the job has not ended.
+    pub paused: Option<String>,
+}
+
+impl JobOutcome {
+    /// For the run's summary.
+    pub fn summary(&self, job: JobRef) -> JobSummary {
+        let end = match &self.paused {
+            Some(before) => JobEnd::Paused { before: before.clone() },
+            None => self.end.clone(),
+        };
+        JobSummary {
+            job,
+            end,
+            skipped_steps: self.skipped_steps,
+            warnings: self.warnings,
+            log: self.log.clone(),
+            kept: self.kept.clone(),
+        }
+    }
 }
 
 impl JobRun {
@@ -62,7 +84,17 @@ impl JobRun {
             warnings: self.results.iter().map(|result| result.warnings).sum(),
             leftovers: self.results.iter().flat_map(|result| result.leftovers.clone()).collect(),
             fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
+            paused: (verdict == Verdict::Passed).then(|| self.paused()).flatten(),
+            kept: self.results.iter().filter_map(|result| result.kept.clone()).collect(),
         }
+    }
+}
+
+impl JobRun {
+    /// The step before which a node is held.
+    fn paused(&self) -> Option<String> {
+        let mut held = self.results.iter().filter_map(|result| result.kept.as_ref());
+        held.find(|kept| kept.at.before).map(|kept| kept.at.name.clone())
     }
 }
 
@@ -98,6 +130,7 @@ mod tests {
             warnings: 1,
             failed_log: None,
             fidelity: vec![],
+            kept: None,
         }
     }
 

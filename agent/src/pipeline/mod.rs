@@ -19,5 +19,6 @@ mod selection;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::{Contexts, EnvFileError, is_name, read as read_env_file};
+pub use job_run::JobRun;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
 pub use selection::{Chosen, SelectionError, Wanted, choose};

@@ -91,6 +91,7 @@ impl Queued {
 }
 
 /// What came of every job.
+#[derive(Default)]
 pub struct Finished {
     pub jobs: Vec<JobSummary>,
     pub failed: bool,
@@ -99,6 +100,19 @@ pub struct Finished {
     pub canceled: bool,
     pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
+}
+
+impl Finished {
+    /// What a job's end means for the whole run.
+    pub fn count(&mut self, outcome: &JobOutcome) {
+        match outcome.status {
+            JobStatus::Canceled => self.canceled = true,
+            _ if outcome.infra => self.infra = true,
+            JobStatus::Failed => self.failed = true,
+            _ => self.incomplete |= outcome.paused.is_some(),
+        }
+        self.leftovers.extend(outcome.leftovers.clone());
+    }
 }
 
 /// A run on its way.
@@ -134,15 +148,8 @@ impl Runner {
     ) -> Self {
         let graphs = plan.workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())).collect();
         let room = Room::new(plan.machine, plan.max_parallel);
-        let finished = Finished {
-            jobs: vec![],
-            failed: false,
-            infra: false,
-            incomplete: false,
-            canceled: false,
-            leftovers: vec![],
-            fidelity: plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect(),
-        };
+        let fidelity = plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect();
+        let finished = Finished { fidelity, ..Finished::default() };
         Self {
             plan,
             context,
@@ -381,26 +388,18 @@ impl Runner {
     }
 
     fn job_ended(&mut self, workflow: usize, job: &str, outcome: JobOutcome) {
-        match outcome.status {
-            JobStatus::Canceled => self.finished.canceled = true,
-            _ if outcome.infra => self.finished.infra = true,
-            JobStatus::Failed => self.finished.failed = true,
-            _ => {}
-        }
-        self.finished.leftovers.extend(outcome.leftovers.clone());
+        self.finished.count(&outcome);
         for note in outcome.fidelity.clone() {
             self.note(note);
         }
-        let reference = self.reference(workflow, job);
-        let summary = JobSummary {
-            job: reference,
-            end: outcome.end.clone(),
-            skipped_steps: outcome.skipped_steps,
-            warnings: outcome.warnings,
-            log: outcome.log,
-        };
+        let summary = outcome.summary(self.reference(workflow, job));
+        let (status, paused) = (outcome.status, outcome.paused.is_some());
+        let end = summary.end.clone();
         self.ends.insert((workflow, job.to_owned()), summary);
-        self.end(workflow, job, outcome.status, outcome.end);
+        match paused {
+            true => self.withhold(workflow, job, end),
+            false => self.end(workflow, job, status, end),
+        }
     }
 
     fn approval(&mut self, workflow: usize, name: &str) {
@@ -468,6 +467,7 @@ impl Runner {
             skipped_steps: 0,
             warnings: 0,
             log: None,
+            kept: vec![],
         });
     }
 
@@ -538,15 +538,7 @@ async fn next_answer(answers: Option<&mut mpsc::UnboundedReceiver<bool>>) -> Opt
 }
 
 fn never_started() -> TaskResult {
-    TaskResult {
-        verdict: navvy_job::outcome::Verdict::Canceled { reason: navvy_job::outcome::CancelReason::User },
-        duration: Duration::ZERO,
-        leftovers: vec![],
-        skipped_steps: 0,
-        warnings: 0,
-        failed_log: None,
-        fidelity: vec![],
-    }
+    TaskResult::new(navvy_job::outcome::Verdict::Canceled { reason: navvy_job::outcome::CancelReason::User })
 }
 
 fn first_image(executor: &Executor) -> Option<String> {

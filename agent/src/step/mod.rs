@@ -55,6 +55,28 @@ impl Frame {
         Ok(Prepared { exec, header: texts::header(&shell, &run.command) })
     }
 
+    /// A person's shell, or a command of theirs, in the directory and with the variables that the step `run` is given.
+    /// What earlier steps put into `$BASH_ENV` counts.
+    pub fn person(&self, run: Option<&Run>, command: &[String], terminal: Terminal, id: String) -> Exec {
+        let shell = if self.has_bash { "/bin/bash" } else { "/bin/sh" };
+        // bash reads $BASH_ENV by itself when it is not interactive, as any shell is here before it becomes another.
+        let source = if self.has_bash { "" } else { "[ ! -f \"$BASH_ENV\" ] || . \"$BASH_ENV\"; " };
+        let then = if command.is_empty() { format!("exec {shell} -i") } else { "exec \"$@\"".to_owned() };
+        let mut argv = vec![shell.to_owned(), "-c".to_owned(), format!("{source}{then}"), shell.to_owned()];
+        argv.extend_from_slice(command);
+        let own = run.map(|run| run.environment.clone()).unwrap_or_default();
+        Exec {
+            id,
+            argv,
+            env: self.layers.for_step(&own, !matches!(terminal, Terminal::Pipes)),
+            cwd: self.directory(run.and_then(|run| run.working_directory.as_deref())),
+            user: self.user.clone(),
+            terminal,
+            input: true,
+            watch_memory: false,
+        }
+    }
+
     /// Where a path of the config is: absolute or below `~` as written, else below the working directory.
     pub fn directory(&self, path: Option<&str>) -> String {
         match path {
@@ -120,6 +142,19 @@ mod tests {
         assert_eq!(prepared.exec.argv, ["/bin/bash", "-eo", "pipefail", "-c", "echo 'a b'"]);
         assert_eq!(prepared.header, "#!/bin/bash -eo pipefail\necho 'a b'");
         assert_eq!(prepared.exec.cwd, "/home/circleci/project");
+    }
+
+    #[test]
+    fn a_person_gets_what_the_step_gets() {
+        let mut run = Run::new("make");
+        run.environment = vec![("A".into(), "b".into())];
+        run.working_directory = Some("web".into());
+        let shell = frame().person(Some(&run), &[], Terminal::Controlling { columns: 80, rows: 24 }, "p".into());
+        assert_eq!(shell.argv[..3], ["/bin/bash", "-c", "exec /bin/bash -i"]);
+        assert_eq!((shell.cwd.as_str(), shell.user.as_deref()), ("/home/circleci/project/web", Some("circleci")));
+        assert!(shell.env.contains(&("A".into(), "b".into())));
+        let command = frame().person(None, &["ls".into(), "a b".into()], Terminal::Pipes, "p".into());
+        assert_eq!(command.argv, ["/bin/bash", "-c", "exec \"$@\"", "/bin/bash", "ls", "a b"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod client;
 mod follow;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::os::unix::net::UnixStream;
 
 pub use client::{Client, ClientError};
 pub use follow::{Abandon, FollowEnd, Sink, follow};
+pub use session::{Session, WayIn};
 
 /// A way to the supervisor, found by trying.
 pub trait Connect: Send + Sync + 'static {

@@ -93,6 +93,7 @@ impl Task {
             _ => {
                 let step = BackgroundStep {
                     step: place.number,
+                    attempt: place.attempt,
                     name: place.step.name.clone(),
                     origin: self.place_in_config(place.step),
                     started: Instant::now(),

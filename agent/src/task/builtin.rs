@@ -25,7 +25,7 @@ impl Task {
             CheckoutSource::Git => self.clone_repository(ready, place, checkout).await,
             CheckoutSource::Unavailable(why) => {
                 self.checkout_started(place);
-                Attempted::not_started(StepLog::path_for(&self.context.directory, place.number, 1), why)
+                Attempted::not_started(StepLog::path_for(&self.context.directory, place.number, place.attempt), why)
             }
         }
     }
@@ -46,8 +46,8 @@ impl Task {
         tree: Arc<WorkingTree>,
     ) -> Attempted {
         self.checkout_started(place);
-        let path = StepLog::path_for(&self.context.directory, place.number, 1);
-        let mut log = match StepLog::create(&self.context.directory, place.number, 1) {
+        let path = StepLog::path_for(&self.context.directory, place.number, place.attempt);
+        let mut log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
             Ok(log) => log,
             Err(error) => return Attempted::not_started(path, format!("the step's log could not be made: {error}")),
         };
@@ -70,12 +70,12 @@ impl Task {
         self.context.bus.send(Event::StepStarted {
             task: self.reference.clone(),
             step: place.number,
-            attempt: 1,
+            attempt: place.attempt,
             name: place.step.name.clone(),
             kind: place.step.kind.key().to_owned(),
             background: false,
             header: None,
-            log: StepLog::path_for(&self.context.directory, place.number, 1),
+            log: StepLog::path_for(&self.context.directory, place.number, place.attempt),
         });
     }
 

@@ -49,6 +49,10 @@ impl Task {
 
     /// A task of which nothing is left needs no journal. What is left is the reaper's, once this process has ended.
     pub(super) async fn end_journal(&mut self) {
+        // What is held goes on with its journal; the lock goes with us.
+        if self.result.kept.is_some() {
+            return;
+        }
         let Some(journal) = &self.journal else { return };
         let ended = match self.result.leftovers.is_empty() {
             true => journal.remove().await,

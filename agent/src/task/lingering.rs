@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A background step's place in the job.
 pub struct BackgroundStep {
     pub step: usize,
+    pub attempt: u32,
     pub name: String,
     pub origin: Option<String>,
     pub started: Instant,
@@ -95,7 +96,7 @@ fn background_ended(step: BackgroundStep, early: Option<StepOutcome>, seen: &See
     Event::StepEnded {
         task: task.clone(),
         step: step.step,
-        attempt: 1,
+        attempt: step.attempt,
         name: step.name,
         trailers,
         outcome: early.unwrap_or(StepOutcome::Canceled),

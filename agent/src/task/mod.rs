@@ -13,9 +13,11 @@
 mod attempt;
 mod builtin;
 mod decide;
+mod hold;
 mod journalling;
 mod lingering;
 mod prepare;
+mod resume;
 mod running;
 mod services;
 mod steps;
@@ -24,6 +26,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+pub use hold::{BreakPoint, HeldAt, HoldPolicy, Kept, Note, SourceNote, USUAL_TIME, is_step};
+pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::outcome::{CancelReason, Verdict};
@@ -38,6 +43,8 @@ use crate::environment::owner::Owner;
 use crate::event::{Event, TaskRef};
 use crate::journal::Journal;
 use crate::output::Feed;
+use prepare::Ready;
+use steps::Ended;
 
 /// The environment is destroyed within this, or what is left is named.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
@@ -65,7 +72,7 @@ pub enum CheckoutSource {
 }
 
 /// Whatever the caller wants back as soon as the steps are over: dropped then.
-pub type Place = Box<dyn std::any::Any + Send>;
+pub type Place = Box<dyn std::any::Any + Send + Sync>;
 
 /// When a task's steps may run. Its environment is made in any case.
 pub enum Turn {
@@ -92,6 +99,7 @@ pub struct Context {
     /// File name shown with the place of a failing step.
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
+    pub hold: Arc<HoldPolicy>,
 }
 
 /// What came of a task.
@@ -108,6 +116,8 @@ pub struct TaskResult {
     pub failed_log: Option<PathBuf>,
     /// What would differ on the real service.
     pub fidelity: Vec<String>,
+    /// Its environment stays.
+    pub kept: Option<Kept>,
 }
 
 /// A task on its way.
@@ -126,6 +136,12 @@ pub(crate) struct Task {
     journal: Option<Journal>,
     /// Over when the steps are.
     turn: Turn,
+    /// No attempt at a step had a higher number.
+    attempts: u32,
+    /// Attempts that there were before a person went on.
+    attempts_before: u32,
+    /// The step from which a person went on.
+    resumed_at: Option<usize>,
 }
 
 /// What a task and its helpers say beside output. Cheap to clone.
@@ -162,25 +178,54 @@ pub async fn run(
     notes: Vec<String>,
     turn: Turn,
 ) -> TaskResult {
-    let result = TaskResult {
-        verdict: Verdict::Passed,
-        duration: Duration::ZERO,
-        leftovers: Vec::new(),
-        skipped_steps: 0,
-        warnings: 0,
-        failed_log: None,
-        fidelity: Vec::new(),
-    };
-    let started = Instant::now();
-    let state = Tracked::new(TaskState::Claimed);
-    let voice = Voice::new(context.bus.clone(), reference.clone());
-    let mut task =
-        Task { claim, secrets, context, reference, state, started, result, notes, voice, journal: None, turn };
+    let mut task = Task::new(claim, secrets, reference, context, notes, turn);
     task.carry_out().await;
     task.report().await
 }
 
+impl TaskResult {
+    /// Of a task that has not run.
+    pub fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            duration: Duration::ZERO,
+            leftovers: Vec::new(),
+            skipped_steps: 0,
+            warnings: 0,
+            failed_log: None,
+            fidelity: Vec::new(),
+            kept: None,
+        }
+    }
+}
+
 impl Task {
+    fn new(
+        claim: Claim,
+        secrets: Secrets,
+        reference: TaskRef,
+        context: Context,
+        notes: Vec<String>,
+        turn: Turn,
+    ) -> Self {
+        Self {
+            state: Tracked::new(TaskState::Claimed),
+            started: Instant::now(),
+            result: TaskResult::new(Verdict::Passed),
+            voice: Voice::new(context.bus.clone(), reference.clone()),
+            journal: None,
+            attempts: 0,
+            attempts_before: 0,
+            resumed_at: None,
+            claim,
+            secrets,
+            context,
+            reference,
+            notes,
+            turn,
+        }
+    }
+
     async fn carry_out(&mut self) {
         if let Err(error) = self.claim.validate() {
             self.result.verdict = Verdict::Infra { fault: error.to_string() };
@@ -193,12 +238,23 @@ impl Task {
         match self.prepare().await {
             Ok(ready) => {
                 self.take_turn().await;
-                let environment = self.run_steps(ready).await;
-                self.release(Some(environment)).await;
+                self.go_through(ready, 1).await;
             }
             Err(verdict) => {
                 self.result.verdict = verdict;
                 self.release(None).await;
+            }
+        }
+    }
+
+    /// From the first step that is to run to the end of the environment, or to its being held.
+    async fn go_through(&mut self, ready: Ready, first: usize) {
+        match self.run_steps(ready, first).await {
+            Ended::Over(environment) => self.release(Some(*environment)).await,
+            Ended::Held(ready, at) => {
+                if !self.keep(*ready, at).await {
+                    self.release(None).await;
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::Executor;
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_protocol::supervisor::{FailureKind, Probe};
@@ -9,7 +10,7 @@ use navvy_protocol::supervisor::{FailureKind, Probe};
 use super::lingering::Lingering;
 use super::{Stop, Task};
 use crate::chain::chain;
-use crate::environment::docker::{Blame, DockerEnvironment, Prepare, PrepareEvent};
+use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
 use crate::event::Event;
 use crate::output::{LogDigest, StepLog};
 use crate::step::variables::Layers;
@@ -113,7 +114,7 @@ impl Task {
     async fn furnish(&mut self, environment: DockerEnvironment) -> Result<Ready, Trouble> {
         let client = Client::new(environment.link());
         let user = environment.step_user().map(str::to_owned);
-        let bash_env = format!("/tmp/.bash_env-{}-{}", self.claim.task, self.claim.node_index);
+        let bash_env = bash_env(&self.claim);
         let (asker, asked_user, file) = (client.clone(), user.clone(), bash_env.clone());
         let wanted = self.claim.job.working_directory.clone();
         let furnished = tokio::task::spawn_blocking(move || furnish(&asker, asked_user, &wanted, &file)).await;
@@ -128,43 +129,9 @@ impl Task {
                 return Err(Trouble::infra("a thread of the agent ended unexpectedly".to_owned()));
             }
         };
-        let frame = self.frame(&environment, account, directory, bash_env, user);
+        let frame =
+            frame(&self.claim, &self.secrets, environment.inheritance(), account, directory, self.context.no_tty);
         Ok(Ready { environment, client, frame, lingering: Lingering::default() })
-    }
-
-    fn frame(
-        &self,
-        environment: &DockerEnvironment,
-        account: Probe,
-        working_directory: String,
-        bash_env: String,
-        user: Option<String>,
-    ) -> Frame {
-        let job = &self.claim.job;
-        let mut builtin = self.claim.builtin_variables.clone();
-        builtin.push(("BASH_ENV".to_owned(), bash_env.clone()));
-        builtin.push(("CIRCLE_SHELL_ENV".to_owned(), bash_env));
-        let container = match &job.executor {
-            Executor::Docker { containers } => containers.first().map(|c| c.environment.clone()).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        let layers = Layers {
-            image: environment.image_env().to_vec(),
-            container,
-            secrets: self.secrets.variables().clone(),
-            builtin,
-            job: job.environment.clone(),
-        };
-        let has_bash = account.programs.first().is_some_and(Option::is_some);
-        Frame {
-            layers,
-            shell: job.shell.clone(),
-            has_bash,
-            working_directory,
-            user,
-            account,
-            no_tty: self.context.no_tty,
-        }
     }
 
     fn spin_up_ended(&self, started: Instant, outcome: StepOutcome, digest: LogDigest) {
@@ -186,6 +153,40 @@ impl Task {
             will_rerun: false,
         });
     }
+}
+
+/// `$BASH_ENV`, inside the environment.
+fn bash_env(claim: &Claim) -> String {
+    format!("/tmp/.bash_env-{}-{}", claim.task, claim.node_index)
+}
+
+/// What all steps of a task share, once it is known who they run as, and where.
+pub fn frame(
+    claim: &Claim,
+    secrets: &Secrets,
+    inherited: Inheritance,
+    account: Probe,
+    working_directory: String,
+    no_tty: bool,
+) -> Frame {
+    let mut builtin = claim.builtin_variables.clone();
+    for name in ["BASH_ENV", "CIRCLE_SHELL_ENV"] {
+        builtin.push((name.to_owned(), bash_env(claim)));
+    }
+    let container = match &claim.job.executor {
+        Executor::Docker { containers } => containers.first().map(|c| c.environment.clone()).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let layers = Layers {
+        image: inherited.image_env,
+        container,
+        secrets: secrets.variables().clone(),
+        builtin,
+        job: claim.job.environment.clone(),
+    };
+    let has_bash = account.programs.first().is_some_and(Option::is_some);
+    let (shell, user) = (claim.job.shell.clone(), inherited.step_user);
+    Frame { layers, shell, has_bash, working_directory, user, account, no_tty }
 }
 
 /// Why there is no environment.

@@ -8,6 +8,7 @@ use navvy_job::state::TaskState;
 
 use super::attempt::{Attempted, Place};
 use super::decide::Lost;
+use super::hold::HeldAt;
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
@@ -21,22 +22,36 @@ struct Standing {
     halted: bool,
     /// Nothing more is run, whatever its `when` says.
     over: bool,
+    /// Nothing more is run now: a person goes on from here.
+    held: Option<HeldAt>,
+}
+
+/// How the steps ended.
+pub(super) enum Ended {
+    /// For good: the environment is to be destroyed.
+    Over(Box<DockerEnvironment>),
+    /// The environment stays as it is.
+    Held(Box<Ready>, HeldAt),
 }
 
 impl Task {
-    /// Runs the steps and gathers what they left running.
-    pub(super) async fn run_steps(&mut self, mut ready: Ready) -> DockerEnvironment {
+    /// Runs the steps from the `first` on (from 1) and gathers what they left running.
+    pub(super) async fn run_steps(&mut self, mut ready: Ready, first: usize) -> Ended {
         self.advance(TaskState::Running).await;
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
-        for (index, step) in steps.iter().enumerate() {
+        for (index, step) in steps.iter().enumerate().skip(first - 1) {
             if self.stop_asked() != Stop::No && !standing.over {
                 standing.over = true;
                 self.fix(Self::canceled());
             }
+            let number = index + 1;
             match why_skipped(step, &standing) {
-                Some(why) => self.step_skipped(index + 1, step, why),
-                None => self.run_step(&mut ready, index + 1, step, &mut standing).await,
+                Some(why) => self.step_skipped(number, step, why),
+                None if self.is_break(number, step) && self.context.hold.stage.is_none() => {
+                    self.hold_before(&mut standing, number, step);
+                }
+                None => self.run_attended(&mut ready, number, step, &mut standing).await,
             }
         }
         self.claim.job.steps = steps;
@@ -44,8 +59,28 @@ impl Task {
             self.fix(Self::canceled());
         }
         self.advance(TaskState::Finishing).await;
+        if let Some(at) = standing.held.filter(|_| self.may_be_held()) {
+            return Ended::Held(Box::new(ready), at);
+        }
         ready.lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
-        ready.environment
+        Ended::Over(Box::new(ready.environment))
+    }
+
+    fn hold_before(&mut self, standing: &mut Standing, number: usize, step: &Step) {
+        standing.held = Some(HeldAt { step: number, name: step.name.clone(), before: true });
+        self.step_skipped(number, step, SkipReason::Held);
+    }
+
+    /// A person may be asked in before a step that was named, and after one that failed.
+    async fn run_attended(&mut self, ready: &mut Ready, number: usize, step: &Step, standing: &mut Standing) {
+        if self.is_break(number, step) {
+            self.ask_in(ready, step, &format!("held before step {number}, {}", step.name)).await;
+        }
+        let failed_before = standing.failed;
+        self.run_step(ready, number, step, standing).await;
+        if standing.failed && !failed_before && !standing.over {
+            self.ask_in(ready, step, &format!("step {number} failed, {}", step.name)).await;
+        }
     }
 
     async fn run_step(&mut self, ready: &mut Ready, number: usize, step: &Step, standing: &mut Standing) {
@@ -56,7 +91,8 @@ impl Task {
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
             StepKind::Checkout(checkout) => {
-                let place = Place { number, attempt: 1, step };
+                let place = Place { number, attempt: self.attempts_before + 1, step };
+                self.attempts = self.attempts.max(place.attempt);
                 let started = Instant::now();
                 let attempted = self.checkout(ready, place, checkout).await;
                 self.step_ended(place, &attempted, started, false);
@@ -74,8 +110,10 @@ impl Task {
         run: &Run,
         standing: &mut Standing,
     ) {
-        let attempts = 1 + run.max_auto_reruns;
-        for attempt in 1..=attempts {
+        // Attempts that a person asked for come after those there were.
+        let attempts = self.attempts_before + 1 + run.max_auto_reruns;
+        for attempt in self.attempts_before + 1..=attempts {
+            self.attempts = self.attempts.max(attempt);
             let place = Place { number, attempt, step };
             let started = Instant::now();
             let attempted = self.attempt(ready, place, run).await;
@@ -110,6 +148,10 @@ impl Task {
             StepOutcome::Canceled => {
                 standing.over = true;
                 self.fix(Self::canceled());
+                // What a person had held before is not thrown away by a Ctrl-C.
+                if self.resumed_at.is_some() {
+                    standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+                }
             }
             StepOutcome::JobLimit { limit } => {
                 standing.over = true;
@@ -126,6 +168,9 @@ impl Task {
         }
         standing.failed = true;
         self.result.failed_log.get_or_insert(attempted.log);
+        if self.is_kept_on_failure() && end.lost.is_none() {
+            standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+        }
     }
 
     /// The first verdict other than `Passed` stays.
@@ -176,6 +221,9 @@ impl Task {
 fn why_skipped(step: &Step, standing: &Standing) -> Option<SkipReason> {
     if standing.over {
         return Some(SkipReason::Stopped);
+    }
+    if standing.held.is_some() {
+        return Some(SkipReason::Held);
     }
     if standing.halted {
         return Some(SkipReason::Halted);

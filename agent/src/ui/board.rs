@@ -106,6 +106,7 @@ impl Board {
             Event::StepEnded { .. } => return self.step_ended(&stamped.event),
             Event::JobEnded { job, end } => return self.job_ended(job, end),
             Event::Warning { task, message } => return vec![self.warning(task.as_ref(), message)],
+            Event::TaskKept { task, step, until, .. } => return vec![self.kept(task, *step, until)],
             Event::StopAsked { at_once } => return vec![self.palette.caution(describe::stop(*at_once))],
             Event::RunStarted { jobs, .. } => self.jobs = jobs.len(),
             Event::JobWaiting { job, why } => self.job_waiting(job, why),
@@ -252,6 +253,10 @@ impl Board {
         };
         let words = summary::end_in_words(job, end);
         vec![format!("{mark} {label}  {}  {words}", text::pad_left(&time, 7))]
+    }
+
+    fn kept(&self, task: &TaskRef, step: usize, until: &str) -> String {
+        self.palette.caution(&format!("? {}: {}", self.labels.task(task), describe::kept(&task.task, step, until)))
     }
 
     fn warning(&self, task: Option<&TaskRef>, message: &str) -> String {

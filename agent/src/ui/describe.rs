@@ -1,5 +1,6 @@
 //! Ends, reasons and sizes in words.
 
+use navvy_job::id::TaskId;
 use navvy_job::outcome::{CancelReason, SkipReason, StepOutcome, Verdict};
 use navvy_job::resource::Size;
 
@@ -32,6 +33,11 @@ pub fn verdict(verdict: &Verdict) -> String {
 }
 
 /// Why a step did not run.
+/// A task whose environment stays.
+pub fn kept(task: &TaskId, step: usize, until: &str) -> String {
+    format!("the environment stays as it is at step {step}, until {}: navvy shell {task}", clean(until))
+}
+
 /// What a signal to stop brings about.
 pub fn stop(at_once: bool) -> &'static str {
     if at_once {
@@ -48,6 +54,7 @@ pub fn skip_reason(reason: &SkipReason) -> &'static str {
         SkipReason::Halted => "the job was halted",
         SkipReason::Stopped => "the job was stopped",
         SkipReason::NotAvailable => "not available yet",
+        SkipReason::Held => "the job is held before it",
     }
 }
 

@@ -194,7 +194,8 @@ mod tests {
             failed_step: Some("Unit tests".to_owned()),
             infra: None,
         };
-        let unit = JobSummary { job: job("unit"), end: ran.clone(), skipped_steps: 0, warnings: 1, log: None };
+        let unit =
+            JobSummary { job: job("unit"), end: ran.clone(), skipped_steps: 0, warnings: 1, log: None, kept: vec![] };
         let summary = Summary {
             exit_code: 1,
             duration_ms: 3600,
@@ -207,6 +208,13 @@ mod tests {
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },
             Event::StopAsked { at_once: false },
+            Event::TaskKept {
+                task: task.clone(),
+                step: 2,
+                name: "Unit tests".to_owned(),
+                before: false,
+                until: "2026-01-02T07:04:05Z".to_owned(),
+            },
             Event::TaskEnded {
                 task: task.clone(),
                 verdict: Verdict::Failed { step: 2, name: "Unit tests".to_owned() },
@@ -256,6 +264,7 @@ mod tests {
         let ends = [
             JobEnd::NotAvailable { needs: "…".to_owned() },
             JobEnd::Held { approval: "hold".to_owned() },
+            JobEnd::Paused { before: "…".to_owned() },
             JobEnd::NotRun { why: "…".to_owned() },
             JobEnd::Passed { how: "…".to_owned() },
         ];

@@ -131,6 +131,10 @@ impl Pages {
             Event::StepEnded { .. } => self.step_ended(&stamped.event),
             Event::StepSkipped { task, step, name, why } => self.step_skipped(task, *step, name, why),
             Event::Warning { task, message } => self.warning(task.as_ref(), message),
+            Event::TaskKept { task, step, until, .. } => {
+                let text = self.palette.caution(&format!("? {}", describe::kept(&task.task, *step, until)));
+                self.task_says(task, &text);
+            }
             Event::StopAsked { at_once } => {
                 let text = self.palette.caution(describe::stop(*at_once));
                 self.say(&text);

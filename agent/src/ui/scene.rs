@@ -124,7 +124,14 @@ impl Scene {
     pub fn job_ends(&mut self, name: &str, end: JobEnd) -> &mut Self {
         let log =
             matches!(end, JobEnd::Ran { failed_step: Some(_), .. }).then(|| format!("/logs/1/{name}/2.log").into());
-        self.ended.push(JobSummary { job: job(name), end: end.clone(), skipped_steps: 0, warnings: 0, log });
+        self.ended.push(JobSummary {
+            job: job(name),
+            end: end.clone(),
+            skipped_steps: 0,
+            warnings: 0,
+            log,
+            kept: vec![],
+        });
         self.add(Event::JobEnded { job: job(name), end })
     }
 

@@ -14,7 +14,7 @@ use crate::event::{JobEnd, JobRef, JobSummary, Summary};
 /// Lines of the summary. No line is wider than `width`, but for words (paths) that are so by themselves.
 pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Option<usize>) -> String {
     let page = Page { summary, labels, palette, width };
-    let mut sections = vec![page.table(), page.held()];
+    let mut sections = vec![page.table(), page.held(), page.kept()];
     sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
     sections.push(page.bullets("Left behind, could not be removed", &summary.leftovers));
     sections.push(page.bullets("On the real service this would differ", &summary.fidelity));
@@ -31,7 +31,7 @@ pub fn mark(palette: Palette, end: &JobEnd) -> String {
         JobEnd::Ran { status: JobStatus::Canceled | JobStatus::NotRun, .. } => palette.caution("○"),
         JobEnd::Ran { .. } => palette.bad("✗"),
         JobEnd::NotAvailable { .. } | JobEnd::NotRun { .. } => palette.faint("○"),
-        JobEnd::Held { .. } => palette.caution("?"),
+        JobEnd::Held { .. } | JobEnd::Paused { .. } => palette.caution("?"),
     }
 }
 
@@ -50,7 +50,7 @@ fn verdict(end: &JobEnd) -> &'static str {
         JobEnd::Ran { status: JobStatus::Unauthorized, .. } => "unauthorized",
         JobEnd::Ran { status: JobStatus::NotRun, .. } | JobEnd::NotRun { .. } => "not run",
         JobEnd::NotAvailable { .. } => "not available here",
-        JobEnd::Held { .. } => "held",
+        JobEnd::Held { .. } | JobEnd::Paused { .. } => "held",
     }
 }
 
@@ -62,6 +62,7 @@ fn what(job: &JobRef, end: &JobEnd) -> String {
         JobEnd::NotAvailable { needs } => format!("needs {}", clean(needs)),
         JobEnd::Held { approval } if job.job == *approval => "nobody approved it".to_owned(),
         JobEnd::Held { approval } => format!("waits for approval {}", clean(approval)),
+        JobEnd::Paused { before } => format!("before step {}", first_line(before)),
         JobEnd::NotRun { why } => clean(why),
         JobEnd::Passed { how } => clean(how),
     }
@@ -142,6 +143,20 @@ impl Page<'_> {
         self.bullets("Held", &lines.collect::<Vec<String>>())
     }
 
+    /// Environments that stay, and what can be done with them.
+    fn kept(&self) -> Vec<String> {
+        let lines = self.summary.jobs.iter().flat_map(|job| {
+            job.kept.iter().map(|kept| {
+                let (task, step, until) = (&kept.task, kept.at.step, clean(&kept.until));
+                format!(
+                    "{} at step {step}, until {until}: navvy shell {task}, navvy retry {task}, navvy rm {task}",
+                    self.labels.job(&job.job)
+                )
+            })
+        });
+        self.bullets("Environments that stay", &lines.collect::<Vec<String>>())
+    }
+
     fn bullets(&self, title: &str, items: &[String]) -> Vec<String> {
         if items.is_empty() {
             return Vec::new();
@@ -210,7 +225,7 @@ impl Page<'_> {
 }
 
 fn was_left_out(end: &JobEnd) -> bool {
-    matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::NotRun { .. })
+    matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. } | JobEnd::NotRun { .. })
 }
 
 /// Equal texts once, with how often they came.

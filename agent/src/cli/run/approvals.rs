@@ -10,7 +10,7 @@ use crate::pipeline::Approvals;
 pub fn approvals(arguments: &RunArgs, interactive: bool) -> Approvals {
     let all = arguments.approve.iter().any(|name| name == "all");
     let given = arguments.approve.iter().filter(|name| *name != "all").cloned().collect();
-    let ask = interactive && !all && !arguments.json;
+    let ask = interactive && !all && !arguments.view.json && !arguments.shell_on_fail;
     Approvals { all, given, answers: ask.then(listen) }
 }
 

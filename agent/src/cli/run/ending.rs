@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use navvy_job::exit_code;
-use navvy_job::pipeline::Pipeline;
 
 use crate::event::Summary;
 use crate::output::RunDirectory;
@@ -23,12 +22,12 @@ fn code(finished: &Finished) -> u8 {
 /// `missing` tells what was asked for and is not here: contexts.
 pub fn summary(
     finished: Finished,
-    pipeline: &Pipeline,
+    setup: bool,
     directory: &RunDirectory,
     missing: Vec<String>,
     duration: Duration,
 ) -> Summary {
-    let mut fidelity = general_notes(pipeline, &finished);
+    let mut fidelity = general_notes(setup, &finished);
     fidelity.extend(missing);
     fidelity.extend(finished.fidelity.iter().cloned());
     Summary {
@@ -43,12 +42,12 @@ pub fn summary(
 }
 
 /// Differences that concern the whole run.
-fn general_notes(pipeline: &Pipeline, finished: &Finished) -> Vec<String> {
+fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
     let mut notes = Vec::new();
     if std::env::consts::ARCH != "x86_64" {
         notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
     }
-    if pipeline.setup {
+    if setup {
         notes.push("this is a setup config: the pipeline that it would continue with was not run".to_owned());
     }
     let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();

@@ -6,12 +6,12 @@
 //! ```
 
 mod approvals;
-mod ending;
+pub(super) mod ending;
 mod inspect;
-mod plan;
-mod signals;
+pub(super) mod plan;
+pub(super) mod signals;
 
-use std::io::Write;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
 use super::CliError;
-use super::args::{CheckoutMode, Color, RunArgs};
+use super::args::{CheckoutMode, RunArgs};
 use super::host;
 use super::source::{ConfigFile, compile, facts, inputs};
-use super::view::Viewer;
+use super::view::{Shown, Viewer};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -34,10 +34,14 @@ use crate::event::Event;
 use crate::output::{self, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Runner, choose};
 use crate::settings::Settings;
-use crate::task::{CheckoutSource, Context};
-use crate::ui::{self, Kind};
+use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy, SourceNote};
+use crate::terminal::Stage;
 
 pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
+    if arguments.shell_on_fail && !(settings.stdin_is_terminal && settings.stdout_is_terminal) {
+        let hint = "`--keep-on-fail` keeps the environment for a `navvy shell` later.";
+        return Err(CliError::usage("--shell-on-fail needs a terminal").hint(hint));
+    }
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
     let facts = facts(&file)?;
@@ -46,7 +50,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
     let inputs = inputs(&arguments.source, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    let replacements = plan::replacements(&arguments)?;
+    let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
     if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {
         return print(&text);
     }
@@ -93,13 +97,17 @@ impl Session<'_> {
         let (mut plan, warnings) = plan::build(&self, chosen, replacements, machine, &directory)?;
         let stop = signals::watch()?;
         let (bus, events) = bus::channel();
-        let (kind, writer) = self.view();
-        let options = self.options(kind);
-        let viewer = Viewer::start(events, kind, options, writer, directory.events())
+        let shown = Shown::new(&self.arguments.view, self.settings);
+        let stage = self.arguments.shell_on_fail.then(Stage::default);
+        let viewer = Viewer::start(events, &shown, directory.events(), stage.clone())
             .map_err(|error| CliError::infra(&error))?;
         plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        let context = engine.as_ref().map(|engine| self.context(engine, &bus, &directory, kind, &stop, owner.clone()));
+        let hold = Arc::new(self.hold(stage));
+        let context = engine.as_ref().map(|engine| Context {
+            hold: Arc::clone(&hold),
+            ..self.context(engine, &bus, &directory, shown.feed, &stop, owner.clone())
+        });
         let reaper = engine.as_ref().map(|engine| self.reap(engine));
         let runner = Runner::new(plan, context, bus.clone(), directory.clone(), stop.receiver());
         bus.send(Event::RunStarted {
@@ -120,7 +128,7 @@ impl Session<'_> {
         if let Some(engine) = &engine {
             self.reap_again(engine, &owner, started.elapsed()).await;
         }
-        let summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
+        let summary = ending::summary(finished, pipeline.setup, &directory, warnings, started.elapsed());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);
@@ -173,14 +181,14 @@ impl Session<'_> {
         engine: &Engine,
         bus: &Bus,
         directory: &RunDirectory,
-        kind: Kind,
+        feed: Feed,
         stop: &signals::StopWatch,
         owner: Owner,
     ) -> Context {
         Context {
             engine: engine.clone(),
             bus: bus.clone(),
-            feed: self.feed(kind),
+            feed,
             directory: directory.path().to_owned(),
             paths: Arc::new(self.settings.paths.clone()),
             owner,
@@ -189,6 +197,26 @@ impl Session<'_> {
             no_tty: self.arguments.no_tty,
             config_name: self.file.name.clone(),
             stop: stop.receiver(),
+            hold: Arc::default(),
+        }
+    }
+
+    fn hold(&self, stage: Option<Stage>) -> HoldPolicy {
+        let (arguments, source) = (self.arguments, &self.arguments.source);
+        HoldPolicy {
+            on_fail: arguments.keep_on_fail,
+            break_before: arguments.break_before.iter().map(|text| BreakPoint::parse(text)).collect(),
+            stage,
+            source: SourceNote {
+                file: self.file.path.clone(),
+                parameters: source.parameters.clone(),
+                branch: source.branch.clone(),
+                tag: source.tag.clone(),
+                allow_missing_orbs: source.allow_missing_orbs,
+                checkout_git: arguments.checkout == CheckoutMode::Git,
+                images: arguments.images.clone(),
+                machine_as: arguments.machine_as.clone(),
+            },
         }
     }
 
@@ -199,39 +227,6 @@ impl Session<'_> {
                 Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
                 Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
             },
-        }
-    }
-
-    /// Which view, and where it is drawn. A live view goes to stderr; lines and events go to stdout.
-    fn view(&self) -> (Kind, Box<dyn Write + Send>) {
-        let arguments = self.arguments;
-        let dumb = self.settings.get("TERM").is_none_or(|term| term == "dumb");
-        let live = self.settings.stdout_is_terminal && self.settings.stderr_is_terminal && !dumb;
-        match () {
-            () if arguments.json => (Kind::Json, Box::new(std::io::stdout())),
-            () if arguments.quiet => (Kind::Quiet, Box::new(std::io::stdout())),
-            () if live && !arguments.plain => (Kind::Live, Box::new(std::io::stderr())),
-            () => (Kind::Plain, Box::new(std::io::stdout())),
-        }
-    }
-
-    fn options(&self, kind: Kind) -> ui::Options {
-        let terminal =
-            if kind == Kind::Live { self.settings.stderr_is_terminal } else { self.settings.stdout_is_terminal };
-        let color = match self.arguments.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => terminal && self.settings.wants_color(),
-        };
-        let size = if terminal { ui::stderr_size } else { no_size };
-        ui::Options { color, size, show_output: self.arguments.verbose }
-    }
-
-    fn feed(&self, kind: Kind) -> Feed {
-        match kind {
-            Kind::Quiet => Feed::Nothing,
-            Kind::Live if !self.arguments.verbose => Feed::Tail,
-            _ => Feed::All,
         }
     }
 }
@@ -245,8 +240,4 @@ fn tell_left(left: &[String]) {
     for left in left {
         tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
     }
-}
-
-fn no_size() -> Option<ui::Size> {
-    None
 }

@@ -26,10 +26,10 @@ pub fn wanted(arguments: &RunArgs) -> Wanted {
     }
 }
 
-pub fn replacements(arguments: &RunArgs) -> Result<Replacements, CliError> {
-    let images = ImageSubstitutions::parse(&arguments.images)
+pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Replacements, CliError> {
+    let images = ImageSubstitutions::parse(images)
         .map_err(|error| CliError::usage(format!("--image: {}", crate::chain::chain(&error))))?;
-    Ok(Replacements { images, machine_as: arguments.machine_as.clone() })
+    Ok(Replacements { images, machine_as: machine_as.cloned() })
 }
 
 /// Does any job of the plan need Docker?
@@ -46,7 +46,7 @@ pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
 }
 
 /// Everything the runner needs, and what is worth a warning.
-pub fn build(
+pub(super) fn build(
     session: &Session<'_>,
     chosen: Vec<Chosen>,
     replacements: Replacements,

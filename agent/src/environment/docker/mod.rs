@@ -18,8 +18,10 @@
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
 //! | [`link`], `dial` | the ways to the supervisor |
 //! | [`prepare`], [`environment`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+//! | `adopt` | an environment that outlived its agent, taken up again |
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
 
+mod adopt;
 pub mod cgroup;
 mod create;
 mod credentials;
@@ -42,6 +44,7 @@ pub mod supervisor_binary;
 pub mod survey;
 mod upload;
 
+pub use adopt::{Inheritance, shared_link};
 pub use credentials::missing_helpers as missing_credential_helpers;
 pub use engine::{Engine, EngineError, EngineInfo};
 pub use environment::{Died, DockerEnvironment};

@@ -85,7 +85,28 @@ pub fn mark(path: &Path, mark: &Mark) -> Result<(), RunDirError> {
 
 /// Takes the mark away, after everything else.
 pub fn unmark(path: &Path) -> io::Result<()> {
+    remove_file(&secret_path(path))?;
     remove_file(&mark_path(path))
+}
+
+/// Keeps the secret by which the supervisor of a held task is reached through the engine. It opens that one environment,
+/// and goes with it. As a mark it takes no byte of disk, and its directory is closed to others.
+pub fn keep_secret(runtime: Option<&Path>, task: &TaskId, secret: &str) -> Result<(), RunDirError> {
+    let path = secret_path(&place(runtime, uid(), task));
+    match symlink(secret, &path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(RunDirError::Make { path, source }),
+        _ => Ok(()),
+    }
+}
+
+/// The secret that was kept, where there is one.
+pub fn kept_secret(runtime: Option<&Path>, task: &TaskId) -> Option<String> {
+    let secret = fs::read_link(secret_path(&place(runtime, uid(), task))).ok()?;
+    secret.into_os_string().into_string().ok()
+}
+
+fn secret_path(path: &Path) -> PathBuf {
+    path.with_extension("secret")
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -1,0 +1,81 @@
+//! A task that is held, found by a person's word: what `shell` and `retry` share.
+
+use std::sync::Arc;
+
+use super::CliError;
+use super::host::{self, job};
+use super::rm::find;
+use crate::environment::docker::run_dir;
+use crate::environment::docker::survey::{Seen, survey_files};
+use crate::environment::docker::{Engine, shared_link};
+use crate::environment::owner::Owner;
+use crate::environment::standing::Condition;
+use crate::journal::Known;
+use crate::settings::Settings;
+use crate::supervisor::{Client, Connect};
+use crate::task::Note;
+
+/// A held task and the way into it.
+pub struct Held {
+    pub note: Note,
+    pub link: Arc<dyn Connect>,
+    pub here: Owner,
+    pub known: Known,
+}
+
+impl Held {
+    /// Needs no engine where this machine shares the supervisor's socket.
+    pub async fn find(settings: &Settings, word: &str, docker: Option<&str>) -> Result<Self, CliError> {
+        let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
+        let survey = survey_files(&here, &settings.paths);
+        let seen = find(&survey.tasks, word)?;
+        let until = kept_until(seen)?;
+        let known = seen.known.clone().ok_or_else(|| {
+            CliError::infra_text(format!("the journal of task {} is not here: nothing is known of it", seen.task))
+        })?;
+        let link = match run_dir::kept_secret(settings.paths.runtime.as_deref(), &seen.task) {
+            None => shared_link(&seen.task, &settings.paths).map_err(|error| gone(seen, &error))?,
+            Some(secret) => {
+                let primary = format!("navvy-{}-kept-{until}-primary", seen.task);
+                let engine = engine(settings, docker, &known).await?;
+                engine.dialled_link(&primary, secret).await.map_err(|error| gone(seen, &error))?
+            }
+        };
+        let note = recall(Arc::clone(&link)).await?;
+        Ok(Self { note, link, here, known })
+    }
+
+    /// The engine that it runs on.
+    pub async fn engine(&self, settings: &Settings, docker: Option<&str>) -> Result<Engine, CliError> {
+        engine(settings, docker, &self.known).await
+    }
+}
+
+async fn engine(settings: &Settings, docker: Option<&str>, known: &Known) -> Result<Engine, CliError> {
+    host::connect(settings, Some(docker.unwrap_or(&known.opening.engine))).await
+}
+
+async fn recall(link: Arc<dyn Connect>) -> Result<Note, CliError> {
+    let recalled = tokio::task::spawn_blocking(move || Client::new(link).recall()).await;
+    let bytes = recalled.map_err(|error| CliError::infra(&error))?.map_err(|error| CliError::infra(&error))?;
+    Note::parse(&bytes).map_err(|error| CliError::infra(&error))
+}
+
+fn kept_until(seen: &Seen) -> Result<u64, CliError> {
+    let (task, job) = (&seen.task, job(seen));
+    match &seen.condition {
+        Condition::Kept(until) | Condition::Adoptable(until) => Ok(*until),
+        Condition::Running(owner) => {
+            Err(CliError::usage(format!("task {task} ({job}) is running: process {} looks after it", owner.pid))
+                .hint("Only a task that is held can be entered: `navvy run --keep-on-fail` or `--break-before`."))
+        }
+        Condition::Dead => Err(CliError::usage(format!("task {task} ({job}) is not held, or its time is up"))
+            .hint(format!("`navvy rm {task}` removes what is left of it."))),
+        Condition::Foreign => Err(CliError::usage(format!("task {task} belongs to another machine or version"))),
+    }
+}
+
+fn gone(seen: &Seen, error: &std::io::Error) -> CliError {
+    CliError::infra_text(format!("the environment of task {} does not answer: {error}", seen.task))
+        .hint(format!("It may have ended: `navvy rm {}` removes what is left of it.", seen.task))
+}

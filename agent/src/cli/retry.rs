@@ -1,0 +1,204 @@
+//! `navvy retry`: a held task goes on in the same environment, to a new verdict.
+//!
+//! ```text
+//! held ─▶ note ─▶ (config again) ─▶ from which step ─▶ adopt ─▶ resume ─▶ summary, exit code
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use navvy_job::compiled::{Executor, Job};
+use navvy_job::pipeline::WorkflowJobKind;
+
+use super::CliError;
+use super::args::{RetryArgs, SourceArgs};
+use super::held::Held;
+use super::host;
+use super::run::{ending, plan, signals};
+use super::source::{ConfigFile, compile, facts, inputs};
+use super::view::{Shown, Viewer};
+use crate::bus;
+use crate::checkout::WorkingTree;
+use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::environment::docker::PullPolicy;
+use crate::event::Event;
+use crate::output::{self, RunDirectory};
+use crate::pipeline::{Finished, JobRun, localise};
+use crate::settings::Settings;
+use crate::task::{self, CheckoutSource, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
+
+pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
+    host::block_on(async {
+        let mut held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
+        let mut notes = Vec::new();
+        if arguments.with_edits {
+            take_edits(&mut held.note, &mut notes)?;
+        }
+        let from = first_step(&held.note, arguments.from.as_deref())?;
+        go_on(settings, arguments, held, from, notes).await
+    })
+}
+
+/// The step to go on from, from 1.
+fn first_step(note: &Note, word: Option<&str>) -> Result<usize, CliError> {
+    let steps = &note.claim.job.steps;
+    let Some(word) = word else { return Ok(note.step) };
+    let found = steps.iter().enumerate().find(|(index, step)| is_step(word, index + 1, &step.name));
+    found.map(|(index, _)| index + 1).ok_or_else(|| {
+        let list: Vec<String> =
+            steps.iter().enumerate().map(|(index, step)| format!("{}. {}", index + 1, step.name)).collect();
+        CliError::usage(format!("--from {word}: job {} has no such step", note.claim.job_name))
+            .hint(format!("It has: {}", list.join(", ")))
+    })
+}
+
+/// Compiles the config as it is now and takes the job's steps from it.
+fn take_edits(note: &mut Note, notes: &mut Vec<String>) -> Result<(), CliError> {
+    let job = compile_again(note)?;
+    let old = note.held_at().map(|step| step.name.clone()).unwrap_or_default();
+    let fits = |number: usize| job.steps.get(number - 1).is_some_and(|step| step.name == old);
+    let nearest = (1..=job.steps.len()).filter(|number| fits(*number)).min_by_key(|n| n.abs_diff(note.step));
+    note.step = match nearest {
+        Some(number) => number,
+        None if note.step <= job.steps.len() => {
+            notes.push(format!("step {} was {old}; it has another name now", note.step));
+            note.step
+        }
+        None => {
+            let (name, count) = (&note.claim.job_name, job.steps.len());
+            return Err(CliError::usage(format!("job {name} has no step {old} any more, and only {count} steps"))
+                .hint("Name the step to go on from: --from STEP."));
+        }
+    };
+    if !same_environment(&job.executor, &note.claim.job.executor) {
+        notes.push("the job asks for another environment now; the held one is as it was made".to_owned());
+    }
+    note.claim.job = Job { executor: note.claim.job.executor.clone(), ..job };
+    Ok(())
+}
+
+fn same_environment(one: &Executor, other: &Executor) -> bool {
+    one == other
+}
+
+fn compile_again(note: &Note) -> Result<Job, CliError> {
+    let source = &note.source;
+    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
+    let file = ConfigFile::find(Some(&source.file), &here)?;
+    let facts = facts(&file)?;
+    let mut values: BTreeMap<_, _> = pipeline_values(&facts);
+    values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
+    let words = SourceArgs {
+        file: Some(source.file.clone()),
+        parameters: source.parameters.clone(),
+        branch: source.branch.clone(),
+        tag: source.tag.clone(),
+        allow_missing_orbs: source.allow_missing_orbs,
+    };
+    let pipeline = compile(&file, &inputs(&words, &facts, values)?)?;
+    let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
+    let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow);
+    let found = workflows.flat_map(|workflow| &workflow.jobs).find(|known| known.name == *job);
+    let Some(WorkflowJobKind::Build { job: build }) = found.map(|found| &found.kind) else {
+        return Err(CliError::config(format!("{}: workflow {workflow} has no job {job} any more", file.name)));
+    };
+    let replacements = plan::replacements(&source.images, source.machine_as.as_ref())?;
+    let local = localise(job, build, &replacements);
+    local.map(|local| local.job).map_err(|needs| CliError::config(format!("job {job} needs {needs} now")))
+}
+
+async fn go_on(
+    settings: &Settings,
+    arguments: &RetryArgs,
+    held: Held,
+    from: usize,
+    notes: Vec<String>,
+) -> Result<u8, CliError> {
+    let started = Instant::now();
+    let engine = held.engine(settings, arguments.docker.as_deref()).await?;
+    let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
+        .map_err(|error| CliError::infra(&error))?;
+    let task_directory = directory.task(&held.note.claim.task).map_err(|error| CliError::infra(&error))?;
+    let stop = signals::watch()?;
+    let (bus, events) = bus::channel();
+    let shown = Shown::new(&arguments.view, settings);
+    let viewer = Viewer::start(events, &shown, directory.events(), None).map_err(|error| CliError::infra(&error))?;
+    announce(&bus, &held.note, &directory, &notes);
+    stop.tell(bus.clone());
+    let file = &held.note.source.file;
+    let context = Context {
+        engine: engine.clone(),
+        bus: bus.clone(),
+        feed: shown.feed,
+        directory: task_directory,
+        paths: Arc::new(settings.paths.clone()),
+        owner: held.here.clone(),
+        checkout: checkout(&held.note, file),
+        pull: PullPolicy::Never,
+        no_tty: held.note.no_tty,
+        config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        stop: stop.receiver(),
+        hold: Arc::new(HoldPolicy {
+            on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
+            source: held.note.source.clone(),
+            ..HoldPolicy::default()
+        }),
+    };
+    let Held { note, link, here, .. } = held;
+    let (reference, task) = (note.reference.clone(), note.claim.task.clone());
+    let adopted = engine.adopt_task(&task, &here, &settings.paths).await.map_err(|error| CliError::infra(&error))?;
+    let result = task::resume(Resumed { note, adopted, link, from }, context).await;
+    let finished = finished(reference, result, &bus);
+    let summary = ending::summary(finished, false, &directory, notes, started.elapsed());
+    let code = summary.exit_code;
+    bus.send(Event::RunEnded(Box::new(summary)));
+    drop(bus);
+    stop.finish();
+    if let Some(trouble) = viewer.join() {
+        tracing::warn!("{trouble}.");
+    }
+    output::retain(&settings.paths.state);
+    Ok(code)
+}
+
+fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[String]) {
+    bus.send(Event::RunStarted {
+        logs: directory.path().to_owned(),
+        config: note.source.file.clone(),
+        jobs: vec![note.reference.job.clone()],
+    });
+    bus.send(Event::TaskStarted {
+        task: note.reference.clone(),
+        image: None,
+        resource_class: note.claim.job.resource_class.clone().unwrap_or_default(),
+        size: note.claim.limits.size,
+        steps: note.claim.job.steps.iter().map(|step| step.name.clone()).collect(),
+    });
+    for message in notes {
+        bus.send(Event::Warning { task: Some(note.reference.clone()), message: message.clone() });
+    }
+}
+
+fn checkout(note: &Note, file: &std::path::Path) -> CheckoutSource {
+    if note.source.checkout_git {
+        return CheckoutSource::Git;
+    }
+    let project = ConfigFile { path: file.to_owned(), name: String::new(), text: String::new() }.project();
+    match WorkingTree::open(&project) {
+        Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
+        Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
+    }
+}
+
+fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
+    let mut run = JobRun::new(1);
+    let mut finished = Finished::default();
+    let Some(outcome) = run.add(result) else { return finished };
+    finished.count(&outcome);
+    let summary = outcome.summary(reference.job.clone());
+    bus.send(Event::JobEnded { job: reference.job.clone(), end: summary.end.clone() });
+    finished.fidelity.push(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
+    finished.jobs.push(summary);
+    finished
+}

@@ -1,0 +1,35 @@
+//! `navvy shell`: a person in a held environment, in the failing step's directory, user and variables.
+//!
+//! What is typed and shown goes from terminal to terminal: it is neither masked nor written down.
+
+use super::CliError;
+use super::args::ShellArgs;
+use super::held::Held;
+use super::host;
+use crate::settings::Settings;
+use crate::supervisor::Client;
+use crate::terminal;
+
+pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
+    host::block_on(async {
+        let held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
+        let wanted = terminal::wanted(settings.stdin_is_terminal, settings.stdout_is_terminal);
+        let id = format!("person-{}", uuid::Uuid::new_v4());
+        let exec = held.note.frame().person(held.note.run(), &arguments.command, wanted, id);
+        if settings.stderr_is_terminal && arguments.command.is_empty() {
+            terminal::announce(&welcome(&held));
+        }
+        let ended = terminal::connect(Client::new(held.link), exec).await;
+        ended.map_err(|error| CliError::infra(&error))
+    })
+}
+
+fn welcome(held: &Held) -> String {
+    let (note, task) = (&held.note, &held.note.claim.task);
+    let name = note.held_at().map(|step| step.name.as_str()).unwrap_or_default();
+    let how = if note.before { "held before" } else { "as it was when it failed at" };
+    format!(
+        "{}: {how} step {}, {name}. Leave with `exit`; `navvy retry {task}` goes on.",
+        note.claim.job_name, note.step
+    )
+}

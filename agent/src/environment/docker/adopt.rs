@@ -1,0 +1,78 @@
+//! An environment that outlived its agent, taken up by another.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use navvy_job::id::TaskId;
+use navvy_protocol::place::CONTROL_SOCKET;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Engine;
+use super::environment::DockerEnvironment;
+use super::link::{DialLink, SocketLink};
+use super::run_dir;
+use crate::environment::HostPaths;
+use crate::supervisor::Connect;
+
+/// What whoever takes an environment up must know of it, beside the task's id and the containers' names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inheritance {
+    pub image_env: Vec<(String, String)>,
+    pub step_user: Option<String>,
+}
+
+impl DockerEnvironment {
+    /// For whoever takes it up again.
+    pub fn inheritance(&self) -> Inheritance {
+        Inheritance { image_env: self.image_env.clone(), step_user: self.step_user.clone() }
+    }
+
+    /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
+    /// primary first. Within a Tokio runtime only.
+    pub fn adopt(
+        engine: &Engine,
+        task: &TaskId,
+        host: &HostPaths,
+        containers: Vec<String>,
+        link: Arc<dyn Connect>,
+        inherited: Inheritance,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let (_, words) = watch::channel(String::new());
+        let died = engine.watch_primary(&mut tasks, containers[0].clone(), words);
+        Self {
+            engine: engine.clone(),
+            task: task.clone(),
+            host: host.clone(),
+            names: containers,
+            socket: link.secret().is_none().then(|| socket(task, host)),
+            link,
+            image_env: inherited.image_env,
+            step_user: inherited.step_user,
+            services: Vec::new(),
+            died,
+            _tasks: tasks,
+        }
+    }
+}
+
+fn socket(task: &TaskId, host: &HostPaths) -> PathBuf {
+    run_dir::place(host.runtime.as_deref(), run_dir::uid(), task).join(CONTROL_SOCKET)
+}
+
+/// The way to the supervisor of a task that another process has made, where this machine shares its socket.
+pub fn shared_link(task: &TaskId, host: &HostPaths) -> io::Result<Arc<dyn Connect>> {
+    let link = SocketLink::new(socket(task, host));
+    link.connect().map(drop)?;
+    Ok(Arc::new(link))
+}
+
+impl Engine {
+    /// The same through the engine, with the task's secret. Within a Tokio runtime only.
+    pub async fn dialled_link(&self, primary: &str, secret: String) -> io::Result<Arc<dyn Connect>> {
+        Ok(Arc::new(DialLink::open(self, primary, secret).await?))
+    }
+}

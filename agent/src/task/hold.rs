@@ -1,0 +1,315 @@
+//! A task that is held: its environment stays as it was at a step, for a person to look at, to mend, and to go on from.
+//!
+//! ```text
+//! step fails, or a break point ─▶ Finishing ─▶ note to the supervisor, marks on the host ─▶ Kept ─▶ Reporting
+//!                                                  │ in memory only: it holds the secrets
+//! navvy retry ── recall ───────────────────────────┘─▶ resume
+//! ```
+
+use std::time::{Duration, Instant};
+
+use navvy_job::claim::{Claim, Secrets};
+use navvy_job::compiled::{Run, Step, StepKind, Variables};
+use navvy_job::outcome::Verdict;
+use navvy_protocol::supervisor::Probe;
+use serde::{Deserialize, Serialize};
+
+use super::prepare::{Ready, frame};
+use super::{Context, Stop, Task, TaskState};
+use crate::chain::chain;
+use crate::environment::docker::run_dir;
+use crate::environment::docker::{DockerEnvironment, Inheritance};
+use crate::event::{Event, TaskRef};
+use crate::journal::HeldStep;
+use crate::step::Frame;
+use crate::supervisor::Client;
+use crate::terminal::{self, Stage};
+
+/// How long an environment is held if nobody says otherwise.
+pub const USUAL_TIME: Duration = Duration::from_secs(4 * 3600);
+
+/// The version of [`Note`].
+const VERSION: u32 = 1;
+
+/// What makes a task be held.
+#[derive(Clone, Default)]
+pub struct HoldPolicy {
+    /// The environment of a failed job stays this long.
+    pub on_fail: Option<Duration>,
+    pub break_before: Vec<BreakPoint>,
+    /// A person's terminal: they are asked in at once when a step fails, and at break points.
+    pub stage: Option<Stage>,
+    /// What is needed to compile the config again.
+    pub source: SourceNote,
+}
+
+/// A step before which a job is held: `STEP` or `JOB:STEP`, the step by number or name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakPoint {
+    job: Option<String>,
+    step: String,
+}
+
+impl BreakPoint {
+    /// Names may hold colons themselves: a text that is a step's name as a whole counts, too.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once(':') {
+            Some((job, step)) if !job.is_empty() && !step.is_empty() => {
+                Self { job: Some(job.to_owned()), step: step.to_owned() }
+            }
+            _ => Self { job: None, step: text.to_owned() },
+        }
+    }
+
+    /// Is it meant for this step, the `number`th from 1?
+    pub fn is_before(&self, job: &str, number: usize, name: &str) -> bool {
+        let whole = self.job.as_ref().is_some_and(|prefix| name == format!("{prefix}:{}", self.step));
+        let job_fits = self.job.as_ref().is_none_or(|wanted| wanted == job);
+        whole || (job_fits && is_step(&self.step, number, name))
+    }
+}
+
+/// Does a person's word mean this step?
+pub fn is_step(word: &str, number: usize, name: &str) -> bool {
+    word.parse() == Ok(number) || word == name
+}
+
+/// Where the config came from, so that it can be read again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceNote {
+    pub file: std::path::PathBuf,
+    pub parameters: Vec<String>,
+    pub branch: Option<String>,
+    pub tag: Option<String>,
+    pub allow_missing_orbs: bool,
+    pub checkout_git: bool,
+    pub images: Vec<String>,
+    pub machine_as: Option<String>,
+}
+
+/// Everything that is needed to go on. Holds secrets: it lives in the memory of the supervisor and of an agent, and
+/// nowhere else.
+#[derive(Serialize, Deserialize)]
+pub struct Note {
+    version: u32,
+    pub claim: Claim,
+    secrets: Variables,
+    pub reference: TaskRef,
+    /// The step to go on from, from 1.
+    pub step: usize,
+    /// It has not run yet: the task was held before it.
+    pub before: bool,
+    /// No attempt had a higher number.
+    pub attempts: u32,
+    pub working_directory: String,
+    pub account: Probe,
+    pub inheritance: Inheritance,
+    pub no_tty: bool,
+    /// Seconds for which it is held each time.
+    pub time_s: u64,
+    pub source: SourceNote,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    #[error("the environment's note is not understood")]
+    Parse { source: serde_json::Error },
+    #[error("the environment was held by a newer navvy (note version {found}); use that one")]
+    Version { found: u32 },
+}
+
+impl Note {
+    pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        let note: Self = serde_json::from_slice(bytes).map_err(|source| NoteError::Parse { source })?;
+        if note.version > VERSION {
+            return Err(NoteError::Version { found: note.version });
+        }
+        Ok(note)
+    }
+
+    pub fn secrets(&self) -> Secrets {
+        Secrets::new(self.secrets.clone())
+    }
+
+    pub fn time(&self) -> Duration {
+        Duration::from_secs(self.time_s)
+    }
+
+    /// What all its steps share.
+    pub fn frame(&self) -> Frame {
+        let (account, directory) = (self.account.clone(), self.working_directory.clone());
+        frame(&self.claim, &self.secrets(), self.inheritance.clone(), account, directory, self.no_tty)
+    }
+
+    /// The step at which it is held.
+    pub fn held_at(&self) -> Option<&Step> {
+        self.claim.job.steps.get(self.step - 1)
+    }
+
+    /// What a `run` step there would be given; nothing for any other kind.
+    pub fn run(&self) -> Option<&Run> {
+        match &self.held_at()?.kind {
+            StepKind::Run(run) => Some(run),
+            _ => None,
+        }
+    }
+}
+
+/// Where a task is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeldAt {
+    /// From 1.
+    pub step: usize,
+    pub name: String,
+    /// Held before it ran, not because it failed.
+    pub before: bool,
+}
+
+/// A task that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub task: navvy_job::id::TaskId,
+    #[serde(flatten)]
+    pub at: HeldAt,
+    /// RFC 3339, UTC.
+    pub until: String,
+}
+
+impl Task {
+    /// Is the task to be held before this step?
+    pub(super) fn is_break(&self, number: usize, step: &Step) -> bool {
+        // What a person has just gone on from does not hold again.
+        let goes_on_here = self.resumed_at == Some(number);
+        let points = &self.context.hold.break_before;
+        !goes_on_here && points.iter().any(|point| point.is_before(&self.claim.job_name, number, &step.name))
+    }
+
+    /// A run that is being stopped holds nothing, but for what was held before: that takes a second signal.
+    pub(super) fn may_be_held(&self) -> bool {
+        match self.stop_asked() {
+            Stop::No => true,
+            Stop::Gracefully => self.resumed_at.is_some(),
+            Stop::AtOnce => false,
+        }
+    }
+
+    /// Lends the terminal to a person in the step's place, until they leave. Their time is not the job's.
+    pub(super) async fn ask_in(&mut self, ready: &Ready, step: &Step, why: &str) {
+        let Some(stage) = self.context.hold.stage.clone() else { return };
+        let came = Instant::now();
+        let Ok(taken) = tokio::task::spawn_blocking(move || stage.take()).await else { return };
+        let run = if let StepKind::Run(run) = &step.kind { Some(run) } else { None };
+        let id = format!("person-{}", uuid::Uuid::new_v4());
+        let exec = ready.frame.person(run, &[], terminal::wanted(true, true), id.clone());
+        terminal::announce(&format!(
+            "{}: {why}. This is its environment; leave with `exit` or Ctrl-D.",
+            self.claim.job_name
+        ));
+        let (client, mut stop) = (ready.client.clone(), self.context.stop.clone());
+        let session = terminal::connect(client.clone(), exec);
+        tokio::pin!(session);
+        let early = tokio::select! {
+            ended = &mut session => Some(ended),
+            _ = stop.wait_for(|stop| *stop != Stop::No) => None,
+        };
+        let ended = match early {
+            Some(ended) => ended,
+            None => {
+                tokio::task::spawn_blocking(move || client.stop(&id, Duration::ZERO)).await.ok();
+                session.await
+            }
+        };
+        drop(taken);
+        if let Err(error) = ended {
+            self.warn(format!("no shell could be opened: {}", chain(&error)));
+        }
+        self.started += came.elapsed();
+    }
+
+    /// Is this verdict one that a person may want to look into?
+    pub(super) fn is_kept_on_failure(&self) -> bool {
+        let looked_into = matches!(self.result.verdict, Verdict::Failed { .. });
+        looked_into && self.context.hold.on_fail.is_some()
+    }
+
+    /// Leaves the environment to a person. `false` when that cannot be: then it is to be removed, in whatever state.
+    pub(super) async fn keep(&mut self, ready: Ready, at: HeldAt) -> bool {
+        let Ready { environment, client, frame, lingering } = ready;
+        let time = self.context.hold.on_fail.unwrap_or(USUAL_TIME);
+        let note = Note {
+            version: VERSION,
+            claim: self.claim.clone(),
+            secrets: self.secrets.variables().clone(),
+            reference: self.reference.clone(),
+            step: at.step,
+            before: at.before,
+            attempts: self.attempts,
+            working_directory: frame.working_directory,
+            account: frame.account,
+            inheritance: environment.inheritance(),
+            no_tty: frame.no_tty,
+            time_s: time.as_secs(),
+            source: self.context.hold.source.clone(),
+        };
+        let until = jiff::Timestamp::now() + time;
+        if let Err(reason) = self.leave(&client, &note, &environment, &at, until).await {
+            self.warn(format!("the environment could not be held: {reason}"));
+            lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+            return false;
+        }
+        self.advance(TaskState::Kept).await;
+        let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
+        let kept = Kept { task: self.claim.task.clone(), at, until };
+        self.context.bus.send(Event::TaskKept {
+            task: self.reference.clone(),
+            step: kept.at.step,
+            name: kept.at.name.clone(),
+            before: kept.at.before,
+            until: kept.until.clone(),
+        });
+        self.result.kept = Some(kept);
+        // Nobody follows any more; what runs goes on inside.
+        drop(lingering);
+        drop(environment);
+        true
+    }
+
+    /// The environment itself first: should this agent die in between, a reaper finds a dead owner and no more.
+    async fn leave(
+        &self,
+        client: &Client,
+        note: &Note,
+        environment: &DockerEnvironment,
+        at: &HeldAt,
+        until: jiff::Timestamp,
+    ) -> Result<(), String> {
+        let bytes = serde_json::to_vec(note).map_err(|error| error.to_string())?;
+        let (keeper, time) = (client.clone(), note.time());
+        let kept = tokio::task::spawn_blocking(move || keeper.keep(time, &bytes)).await;
+        kept.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
+        let Context { engine, owner, paths, .. } = &self.context;
+        let task = &self.claim.task;
+        if let Some(secret) = environment.link().secret() {
+            run_dir::keep_secret(paths.runtime.as_deref(), task, secret).map_err(|error| chain(&error))?;
+        }
+        let journal = self.journal.as_ref().ok_or("its journal could not be written")?;
+        let unix = u64::try_from(until.as_second()).unwrap_or(0);
+        let step = HeldStep { number: at.step, name: at.name.clone() };
+        let held = engine.keep_task(journal, task, unix, Some(step), owner, paths).await;
+        held.map_err(|error| chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn break_points_name_steps_by_number_or_name_in_all_jobs_or_one() {
+        let point = |text| BreakPoint::parse(text);
+        assert!(point("Test").is_before("build", 3, "Test") && point("3").is_before("build", 3, "Test"));
+        assert!(point("build:Test").is_before("build", 3, "Test") && point("build:3").is_before("build", 3, "Test"));
+        assert!(!point("deploy:Test").is_before("build", 3, "Test") && !point("2").is_before("build", 3, "Test"));
+        assert!(point("npm: test").is_before("build", 3, "npm: test"));
+    }
+}
