@@ -6,6 +6,7 @@ mod checkout;
 mod graph;
 mod images;
 mod inspect;
+mod logs;
 mod output;
 mod people;
 mod services;

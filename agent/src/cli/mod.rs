@@ -5,7 +5,9 @@ mod completions;
 mod config;
 mod doctor;
 mod error;
+mod logs;
 mod run;
+mod size;
 mod source;
 mod view;
 
@@ -32,6 +34,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
         Command::Config(arguments) => config::run(&settings, arguments),
+        Command::Logs(arguments) => logs::run(&settings, &arguments),
         Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -12,9 +12,11 @@
 //! | `step_log` | the writer |
 //! | [`reader`] | log and index → what is whole (pure but for reading) |
 //! | `disk_floor` | when a log takes no more |
+//! | `log_ends` | what the logs of a task came to |
 //! | `step_sink`, `run_directory` | a running step's output; where a run's logs are |
 
 mod disk_floor;
+mod log_ends;
 pub mod reader;
 mod run_directory;
 pub mod segments;
@@ -22,6 +24,7 @@ mod step_log;
 mod step_sink;
 
 pub use disk_floor::{DiskFloor, DiskFloorReached};
+pub use log_ends::{LogEnd, LogOf, log_ends, logs_in};
 pub use run_directory::{RunDirectory, RunDirectoryError, retain};
 pub use step_log::{LogDigest, StepLog};
 pub use step_sink::{Activity, Feed, StepSignal, StepSink, Watch};

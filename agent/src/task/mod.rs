@@ -35,7 +35,7 @@ use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::owner::Owner;
 use crate::event::{Event, TaskRef};
-use crate::output::Feed;
+use crate::output::{DiskFloor, Feed, log_ends};
 
 /// The environment is destroyed within this, or what is left is named.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
@@ -79,6 +79,8 @@ pub struct Context {
     pub checkout: CheckoutSource,
     pub pull: PullPolicy,
     pub no_tty: bool,
+    /// What logs leave free on their disk.
+    pub floor: DiskFloor,
     /// File name shown with the place of a failing step.
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
@@ -112,6 +114,7 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
+    services: Vec<services::Followed>,
     /// Given back when the steps are over.
     place: Option<Place>,
 }
@@ -162,8 +165,9 @@ pub async fn run(
     let started = Instant::now();
     let state = Tracked::new(TaskState::Claimed);
     let voice = Voice::new(context.bus.clone(), reference.clone());
+    let services = Vec::new();
     let mut task =
-        Task { claim, secrets, context, reference, state, started, result, notes, voice, place: Some(place) };
+        Task { claim, secrets, context, reference, state, started, result, notes, voice, services, place: Some(place) };
     task.carry_out().await;
     task.report()
 }
@@ -196,12 +200,15 @@ impl Task {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,
         };
+        self.services_are_over().await;
     }
 
     fn report(mut self) -> TaskResult {
         self.advance(TaskState::Reporting);
         self.result.duration = self.started.elapsed();
         self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
+        let logs = log_ends(&self.context.directory);
+        self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
         self.context.bus.send(Event::TaskEnded {
             task: self.reference.clone(),
             verdict: self.result.verdict.clone(),

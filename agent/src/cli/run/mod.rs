@@ -21,6 +21,7 @@ use navvy_job::resource::Size;
 
 use super::CliError;
 use super::args::{CheckoutMode, Color, RunArgs};
+use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::Viewer;
 use crate::bus::{self, Bus};
@@ -30,7 +31,7 @@ use crate::environment::docker::Engine;
 use crate::environment::endpoint;
 use crate::environment::owner::Owner;
 use crate::event::Event;
-use crate::output::{self, Feed, RunDirectory};
+use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Runner, choose};
 use crate::settings::Settings;
 use crate::task::{CheckoutSource, Context};
@@ -53,7 +54,8 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
-    let session = Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity };
+    let floor = floor(settings, arguments.disk_floor)?;
+    let session = Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -76,6 +78,7 @@ struct Session<'a> {
     facts: &'a GitFacts,
     inputs: Inputs,
     identity: plan::Identity,
+    floor: DiskFloor,
 }
 
 impl Session<'_> {
@@ -181,6 +184,7 @@ impl Session<'_> {
             checkout: self.checkout(),
             pull: self.arguments.pull.into(),
             no_tty: self.arguments.no_tty,
+            floor: self.floor,
             config_name: self.file.name.clone(),
             stop: stop.receiver(),
         }
@@ -232,6 +236,15 @@ impl Session<'_> {
 
 /// What dead runs left is removed within this, or the next run tries again.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The flag's, else `NAVVY_DISK_FLOOR`, else the default.
+fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor, CliError> {
+    let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(parse_size).transpose();
+    let variable = variable.map_err(|why| CliError::usage(format!("{DISK_FLOOR}: {why}")))?;
+    Ok(flag.or(variable).map_or_else(DiskFloor::default, DiskFloor))
+}
+
+const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";
 
 fn no_size() -> Option<ui::Size> {
     None
