@@ -18,7 +18,7 @@
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
-//! | [`output`] | logs on disk |
+//! | [`output`] | logs on disk: written, sealed, verified |
 //! | [`event`], [`bus`] | what happens, and how it travels |
 //! | [`ui`] | what a person sees |
 //! | [`doctor`] | checks of this machine |

@@ -155,6 +155,9 @@ workflows:
     let expected: String = (1..).map(|i| format!("{i}\n")).take(log.lines().count()).collect();
     assert!(expected.starts_with(&log), "what was written is not what the step wrote first");
     assert_eq!(done.step("build", "too much").bytes, log.len() as u64);
+    let record =
+        std::fs::read_to_string(bench.state().join("navvy/latest/events.jsonl")).expect("a record is readable");
+    assert!(record.ends_with('\n') && record.lines().all(|line| navvy_tests::Event::parse(line).is_some()), "{record}");
     // Its seal may have found no room: then its end is unsealed, and nothing is damaged.
     let verified = bench.navvy(&["logs", "--verify"]);
     assert!([0, 4].contains(&verified.exit_code), "{}", verified.account());

@@ -143,3 +143,36 @@ impl Record {
         self.trouble
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warning(message: &str) -> Stamped {
+        let event = Event::Warning { task: None, message: message.to_owned() };
+        Stamped { at_ms: 1, time: "2026-01-02T03:04:05Z".to_owned(), event }
+    }
+
+    #[test]
+    fn the_record_holds_whole_lines_of_all_but_output() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mut record = Record::open(path.clone());
+        record.write(&warning("one"));
+        record.write(&warning("two\nlines"));
+        assert_eq!(record.close(), None);
+        let lines = std::fs::read_to_string(path).unwrap();
+        assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
+        assert_eq!(lines.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_says_so_and_what_to_do() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut record = Record { file: Some(full), length: 0, line: Vec::new(), trouble: None };
+        record.write(&warning("lost"));
+        record.write(&warning("not tried"));
+        let trouble = record.close().unwrap();
+        assert!(trouble.contains("ends early") && trouble.contains("XDG_STATE_HOME"), "{trouble}");
+    }
+}
