@@ -1,7 +1,7 @@
 //! Logs leave some of the disk free.
 //!
-//! A log that has grown past [`SMALL`] looks at its disk's free space every [`EVERY_BYTES`] or [`EVERY`], whichever comes
-//! first, and takes no more below the floor. Small logs are written as long as anything fits: what runs after a failure
+//! A log that has grown past [`SMALL`] looks at its disk's free space every [`EVERY_BYTES`] (or fewer, near the floor) or
+//! [`EVERY`], whichever comes first, and takes no more below the floor. Small logs are written as long as anything fits: what runs after a failure
 //! (`when: always`) lives on the floor's reserve.
 
 use std::fs::File;
@@ -59,14 +59,14 @@ impl From<DiskFloorReached> for io::Error {
 #[derive(Debug)]
 pub struct DiskWatch {
     floor: DiskFloor,
-    /// Since the last look.
-    unseen: u64,
+    /// Bytes that may come before the next look.
+    allowance: u64,
     looked: Option<Instant>,
 }
 
 impl DiskWatch {
     pub fn new(floor: DiskFloor) -> Self {
-        Self { floor, unseen: 0, looked: None }
+        Self { floor, allowance: 0, looked: None }
     }
 
     /// To be asked before `more` bytes are added to the `written` ones of the log `file` at `path`.
@@ -75,18 +75,18 @@ impl DiskWatch {
         if self.floor.0 == 0 || written.saturating_add(more) <= SMALL {
             return Ok(());
         }
-        self.unseen = self.unseen.saturating_add(more);
-        if self.unseen < EVERY_BYTES && self.looked.is_some_and(|at| at.elapsed() < EVERY) {
+        if more <= self.allowance && self.looked.is_some_and(|at| at.elapsed() < EVERY) {
+            self.allowance -= more;
             return Ok(());
         }
         let free = free_bytes(file)?;
-        if free < self.floor.0.saturating_add(more) {
+        let Some(left) = free.checked_sub(self.floor.0.saturating_add(more)) else {
             // The next one looks again: space may come back.
             self.looked = None;
             let directory = path.parent().unwrap_or(path).to_owned();
             return Err(DiskFloorReached { directory, free, floor: self.floor.0, written }.into());
-        }
-        (self.unseen, self.looked) = (0, Some(Instant::now()));
+        };
+        (self.allowance, self.looked) = (left.min(EVERY_BYTES), Some(Instant::now()));
         Ok(())
     }
 }
@@ -128,8 +128,20 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut watch = DiskWatch::new(DiskFloor(1));
         watch.allows(file.as_file(), file.path(), SMALL, 1).unwrap();
+        assert_eq!(watch.allowance, EVERY_BYTES);
         let first = watch.looked.unwrap();
-        watch.allows(file.as_file(), file.path(), SMALL, EVERY_BYTES as usize).unwrap();
+        watch.allows(file.as_file(), file.path(), SMALL, EVERY_BYTES as usize + 1).unwrap();
         assert!(watch.looked.unwrap() > first, "many bytes are a reason to look again");
+    }
+
+    #[test]
+    fn near_the_floor_it_looks_sooner() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let free = free_bytes(file.as_file()).unwrap();
+        let mut watch = DiskWatch::new(DiskFloor(free / 2));
+        // Whatever else is written to that disk meanwhile, half of what is free is not.
+        watch.allows(file.as_file(), file.path(), SMALL, 1).unwrap();
+        assert!(watch.allowance > 0 && watch.allowance <= EVERY_BYTES);
+        assert!(watch.allows(file.as_file(), file.path(), SMALL, usize::try_from(free).unwrap()).is_err());
     }
 }

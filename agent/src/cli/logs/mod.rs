@@ -28,6 +28,8 @@ use crate::ui::{bytes, text};
 
 /// Records are small; many are read at once.
 const INDEX_BUFFER: usize = 64 << 10;
+/// Of a step's end in a table; the reason of an error can be long.
+const STATE_COLUMNS: usize = 60;
 
 pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
     let runs = Runs::of(&settings.paths.state);
@@ -135,7 +137,7 @@ fn ended(run: &RunRecord) -> String {
 fn row(log: &LogRecord, health: Option<&Health>) -> Vec<String> {
     let length = fs::metadata(&log.path).map_or_else(|_| "no log".to_owned(), |it| bytes::human(it.len()));
     let state = match (&log.of, &log.state) {
-        (_, Some(state)) => state.clone(),
+        (_, Some(state)) => text::cut(state, STATE_COLUMNS),
         (LogOf::Step { .. }, None) => "has no end yet".to_owned(),
         (LogOf::Service { .. }, None) => String::new(),
     };
