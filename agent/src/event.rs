@@ -11,6 +11,8 @@ use navvy_job::resource::Size;
 use navvy_job::state::TaskState;
 use serde::{Deserialize, Serialize};
 
+use crate::output::LogEnd;
+
 /// An event with the moment it happened.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stamped {
@@ -90,6 +92,16 @@ pub enum Event {
         done: u64,
         total: Option<u64>,
     },
+    /// A service container was started, and its output is being kept.
+    ServiceStarted {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// Which of the task's services, from 0.
+        service: usize,
+        /// The config's name, else the image.
+        name: String,
+        log: PathBuf,
+    },
     StepStarted {
         #[serde(flatten)]
         task: TaskRef,
@@ -162,6 +174,12 @@ pub enum Event {
         before: bool,
         /// RFC 3339, UTC.
         until: String,
+    },
+    /// What the task's logs came to, those of services and of steps that went on in the background included.
+    TaskLogs {
+        #[serde(flatten)]
+        task: TaskRef,
+        logs: Vec<LogEnd>,
     },
     TaskEnded {
         #[serde(flatten)]

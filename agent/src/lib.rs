@@ -18,8 +18,8 @@
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
-//! | [`output`] | logs on disk |
 //! | [`journal`] | a task's state on disk, for whoever comes after its process |
+//! | [`output`] | logs on disk: written, sealed, verified |
 //! | [`event`], [`bus`] | what happens, and how it travels |
 //! | `terminal` | the caller's own terminal in a person's session |
 //! | [`ui`] | what a person sees |

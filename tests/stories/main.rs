@@ -7,6 +7,7 @@ mod graph;
 mod hold;
 mod images;
 mod inspect;
+mod logs;
 mod output;
 mod people;
 mod services;

@@ -145,7 +145,7 @@ workflows:
   ci: {jobs: [build]}
 "#,
     );
-    let done = bench.run(&[]).finish();
+    let done = bench.run(&["--disk-floor", "0"]).finish();
     assert!([1, 3].contains(&done.exit_code), "{}", done.account());
     assert_eq!(done.text("build", "fits"), "small\n");
     let said = done.step("build", "too much").trailers.join("\n");
@@ -154,5 +154,12 @@ workflows:
     assert!(log.len() > 1 << 20, "only {} bytes", log.len());
     let expected: String = (1..).map(|i| format!("{i}\n")).take(log.lines().count()).collect();
     assert!(expected.starts_with(&log), "what was written is not what the step wrote first");
+    assert_eq!(done.step("build", "too much").bytes, log.len() as u64);
+    let record =
+        std::fs::read_to_string(bench.state().join("navvy/latest/events.jsonl")).expect("a record is readable");
+    assert!(record.ends_with('\n') && record.lines().all(|line| navvy_tests::Event::parse(line).is_some()), "{record}");
+    // Its seal may have found no room: then its end is unsealed, and nothing is damaged.
+    let verified = bench.navvy(&["logs", "--verify"]);
+    assert!([0, 4].contains(&verified.exit_code), "{}", verified.account());
     drop(disk);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::size::parse_size;
 use crate::environment::docker::PullPolicy;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
@@ -32,6 +33,8 @@ pub enum Command {
     Prune(PruneArgs),
     /// Remove kept or dead tasks.
     Rm(RmArgs),
+    /// List a run's logs, print one exactly as it was written, and say what of it is not whole.
+    Logs(LogsArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -109,6 +112,10 @@ pub struct RunArgs {
     /// End a job after this long.
     #[arg(long, value_name = "DURATION", default_value = "5h", value_parser = parse_duration)]
     pub job_limit: Duration,
+    /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
+    /// 0 for none.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk_floor: Option<u64>,
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
     pub docker: Option<String>,
@@ -180,6 +187,9 @@ pub struct RetryArgs {
     /// If it fails again, keep the environment this long. Without it: as long as before.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub keep: Option<Duration>,
+    /// As for `navvy run`.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk_floor: Option<u64>,
     /// The Docker engine. Without it: the one the task runs on.
     #[arg(long, value_name = "ENDPOINT")]
     pub docker: Option<String>,
@@ -279,6 +289,26 @@ pub struct DoctorArgs {
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
     pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// A task's id or its beginning, or a job of the run. Without it: the tasks and steps that there are.
+    pub task: Option<String>,
+    /// A step's number, N-A for its attempt A, or service:NAME. Without it: all of them, one after another.
+    pub step: Option<String>,
+    /// The run: its directory's name, or the beginning of it. Without it: the newest.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Put the time and the stream in front of every line.
+    #[arg(long, conflicts_with = "verify")]
+    pub times: bool,
+    /// On a terminal: print escape sequences, too.
+    #[arg(long)]
+    pub raw: bool,
+    /// Print no log, only whether each is whole.
+    #[arg(long)]
+    pub verify: bool,
 }
 
 #[derive(Debug, Args)]

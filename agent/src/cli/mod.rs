@@ -7,12 +7,14 @@ mod doctor;
 mod error;
 mod held;
 mod host;
+mod logs;
 mod prune;
 mod ps;
 mod retry;
 mod rm;
 mod run;
 mod shell;
+mod size;
 mod source;
 mod view;
 
@@ -44,6 +46,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Ps(arguments) => ps::run(&settings, &arguments),
         Command::Prune(arguments) => prune::run(&settings, &arguments),
         Command::Rm(arguments) => rm::run(&settings, &arguments),
+        Command::Logs(arguments) => logs::run(&settings, &arguments),
         Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -15,7 +15,7 @@ use super::CliError;
 use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
-use super::run::{ending, plan, signals};
+use super::run::{ending, floor, plan, signals};
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::{Shown, Viewer};
 use crate::bus;
@@ -138,6 +138,7 @@ async fn go_on(
         pull: PullPolicy::Never,
         no_tty: held.note.no_tty,
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

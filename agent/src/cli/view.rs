@@ -4,7 +4,7 @@
 //! nobody reads any more); the run goes on, and what could not be kept is told once.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -156,15 +156,21 @@ impl Consumer {
 
 /// `events.jsonl`.
 struct Record {
-    file: Option<BufWriter<File>>,
+    file: Option<File>,
+    /// Of whole lines.
+    length: u64,
+    line: Vec<u8>,
     trouble: Option<String>,
 }
 
 impl Record {
     fn open(path: PathBuf) -> Self {
         match File::options().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => Self { file: Some(BufWriter::new(file)), trouble: None },
-            Err(error) => Self { file: None, trouble: Some(format!("{} could not be made: {error}", path.display())) },
+            Ok(file) => Self { file: Some(file), length: 0, line: Vec::new(), trouble: None },
+            Err(error) => {
+                let trouble = Some(format!("{} could not be made: {error}", path.display()));
+                Self { file: None, length: 0, line: Vec::new(), trouble }
+            }
         }
     }
 
@@ -173,17 +179,59 @@ impl Record {
             return;
         }
         let Some(file) = &mut self.file else { return };
-        let written = serde_json::to_writer(&mut *file, stamped)
-            .map_err(std::io::Error::from)
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.flush());
-        if let Err(error) = written {
-            self.file = None;
-            self.trouble = Some(format!("events.jsonl is not whole: {error}"));
+        self.line.clear();
+        let written = serde_json::to_writer(&mut self.line, stamped).map_err(std::io::Error::from).and_then(|()| {
+            self.line.push(b'\n');
+            file.write_all(&self.line)
+        });
+        match written {
+            Ok(()) => self.length += self.line.len() as u64,
+            Err(error) => {
+                // Half a line is worth nothing to who reads it.
+                file.set_len(self.length).ok();
+                self.file = None;
+                self.trouble = Some(format!(
+                    "the run's record, events.jsonl, ends early: {error}. Free some space on the disk of the logs, or name \
+                     another place with XDG_STATE_HOME"
+                ));
+            }
         }
     }
 
     fn close(self) -> Option<String> {
         self.trouble
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warning(message: &str) -> Stamped {
+        let event = Event::Warning { task: None, message: message.to_owned() };
+        Stamped { at_ms: 1, time: "2026-01-02T03:04:05Z".to_owned(), event }
+    }
+
+    #[test]
+    fn the_record_holds_whole_lines_of_all_but_output() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mut record = Record::open(path.clone());
+        record.write(&warning("one"));
+        record.write(&warning("two\nlines"));
+        assert_eq!(record.close(), None);
+        let lines = std::fs::read_to_string(path).unwrap();
+        assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
+        assert_eq!(lines.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_says_so_and_what_to_do() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut record = Record { file: Some(full), length: 0, line: Vec::new(), trouble: None };
+        record.write(&warning("lost"));
+        record.write(&warning("not tried"));
+        let trouble = record.close().unwrap();
+        assert!(trouble.contains("ends early") && trouble.contains("XDG_STATE_HOME"), "{trouble}");
     }
 }

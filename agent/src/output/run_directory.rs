@@ -4,8 +4,8 @@
 //! STATE/runs/RUN/events.jsonl               every event but output
 //! STATE/runs/RUN/TASK/000-1.log             "Spin up environment"
 //! STATE/runs/RUN/TASK/NNN-A.log             step NNN, attempt A: exactly its bytes
-//! STATE/runs/RUN/TASK/NNN-A.times           streams and times of those bytes
-//! STATE/runs/RUN/TASK/service-K.log         service container K
+//! STATE/runs/RUN/TASK/NNN-A.seg             their index: crcs, streams and times
+//! STATE/runs/RUN/TASK/service-K.log, .seg   service container K
 //! STATE/latest                              link to the newest run
 //! ```
 //!

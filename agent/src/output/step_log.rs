@@ -1,16 +1,32 @@
-//! One file per step attempt that holds exactly the step's bytes; beside it, what belongs to which stream and when.
+//! One file per step attempt (and per service container) that holds exactly its bytes; beside it, the index that tells
+//! which of them are whole, from which stream and when ([`super::segments`] has its form and its invariants).
+//!
+//! ```text
+//! append ──▶ NNN-A.log, at once
+//!    └─▶ open segment ──cut──▶ pending records ──▶ NNN-A.seg
+//!          at another stream, at 256 KiB,            with a cut that is 50 ms after the last write,
+//!          50 ms after the last cut                  every 256 KiB, every 128 records, at flush and seal
+//! ```
+//!
+//! So a lone line is recorded at once, and of a flood no more than 50 ms or 256 KiB is ever without a record. The index
+//! is made with the first byte: most steps of a long job say little, and one that says nothing costs nothing.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
 use navvy_protocol::frame::Stream;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-/// A new line in the times file at most this often per stream change or pause.
-const TIME_GRAIN_NS: u64 = 50_000_000;
+use super::disk_floor::{DiskFloor, DiskWatch};
+use super::segments::{Header, MAX_SEGMENT, SLOT, Seal, Segment, hex};
+
+/// A segment that took its first byte this long after the last cut is cut at once.
+const GRAIN_NS: u64 = 50_000_000;
+/// Records that wait for their write at most.
+const PENDING_LIMIT: usize = 128 * SLOT;
 
 /// What a log holds up to some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,31 +36,59 @@ pub struct LogDigest {
     pub sha256: String,
 }
 
-/// Bytes from `offset` on came from `stream`, first read at `ns` (monotonic clock of the environment).
-#[derive(Serialize)]
-struct TimeLine {
-    offset: u64,
-    stream: &'static str,
-    ns: u64,
-}
-
-/// A log being written.
+/// A log being written. Sealed when dropped, unless by a panic.
 pub struct StepLog {
     file: File,
     path: PathBuf,
-    /// Made with the first byte: most steps of a long job say little.
-    times: Option<BufWriter<File>>,
-    last: Option<(Stream, u64)>,
+    created: Instant,
+    disk: DiskWatch,
+    index: Index,
+    open: Option<Open>,
     bytes: u64,
     digest: Sha256,
+    sealed: bool,
+}
+
+/// A segment that still grows.
+struct Open {
+    stream: Stream,
+    ns: u64,
+    length: usize,
+    crc: crc32fast::Hasher,
 }
 
 impl StepLog {
     /// Creates `DIRECTORY/STEP-ATTEMPT.log`; fails if it exists: an attempt is run once.
     pub fn create(directory: &Path, step: usize, attempt: u32) -> io::Result<Self> {
-        let path = Self::path_for(directory, step, attempt);
+        Self::create_at(Self::path_for(directory, step, attempt))
+    }
+
+    /// Creates `DIRECTORY/service-INDEX.log`; fails if it exists.
+    pub fn create_service(directory: &Path, index: usize) -> io::Result<Self> {
+        Self::create_at(Self::service_path_for(directory, index))
+    }
+
+    fn create_at(path: PathBuf) -> io::Result<Self> {
         let file = create_new(&path)?;
-        Ok(Self { file, path, times: None, last: None, bytes: 0, digest: Sha256::new() })
+        let index = Index::new(path.with_extension("seg"));
+        Ok(Self {
+            file,
+            path,
+            created: Instant::now(),
+            disk: DiskWatch::new(DiskFloor::default()),
+            index,
+            open: None,
+            bytes: 0,
+            digest: Sha256::new(),
+            sealed: false,
+        })
+    }
+
+    /// With another disk floor than the default.
+    #[must_use]
+    pub fn above(mut self, floor: DiskFloor) -> Self {
+        self.disk = DiskWatch::new(floor);
+        self
     }
 
     /// Where the log of a step attempt is.
@@ -52,45 +96,186 @@ impl StepLog {
         directory.join(format!("{step:03}-{attempt}.log"))
     }
 
+    /// Where the log of service container `index` is.
+    pub fn service_path_for(directory: &Path, index: usize) -> PathBuf {
+        directory.join(format!("service-{index}.log"))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Appends. On an error what was written before stays whole.
+    /// Appends bytes that were read at `nanoseconds` of a monotonic clock. On an error what was written before stays
+    /// whole, and counts: also a part of `bytes`. Below the disk floor the error holds a
+    /// [`super::DiskFloorReached`].
     pub fn append(&mut self, stream: Stream, nanoseconds: u64, bytes: &[u8]) -> io::Result<()> {
-        self.note_time(stream, nanoseconds)?;
-        self.file.write_all(bytes)?;
-        self.digest.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(())
+        if self.sealed {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is sealed"));
+        }
+        self.disk.allows(&self.file, &self.path, self.bytes, bytes.len())?;
+        let (taken, written) = write_what_fits(&mut self.file, bytes);
+        self.note(stream, nanoseconds, bytes.get(..taken).unwrap_or(bytes));
+        written?;
+        self.index.write_if_due(nanoseconds, self.bytes)
+    }
+
+    /// Appends bytes of the agent's own, or of a source without a clock.
+    pub fn append_now(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let ns = u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.append(Stream::Stdout, ns, bytes)
     }
 
     /// Digest of everything so far.
     pub fn digest(&self) -> LogDigest {
-        let sha256 = self.digest.clone().finalize();
-        LogDigest { bytes: self.bytes, sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect() }
+        LogDigest { bytes: self.bytes, sha256: hex(&self.digest.clone().finalize()) }
     }
 
+    /// Records everything so far.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.times.as_mut().map_or(Ok(()), |times| times.flush())
+        self.cut();
+        self.index.write(self.bytes)
     }
 
-    fn note_time(&mut self, stream: Stream, ns: u64) -> io::Result<()> {
-        let worth_it = match self.last {
-            None => true,
-            Some((last_stream, last_ns)) => last_stream != stream || ns.saturating_sub(last_ns) >= TIME_GRAIN_NS,
+    /// Nothing more comes. May be asked again after an error.
+    pub fn seal(&mut self) -> io::Result<()> {
+        if !self.sealed {
+            self.sealed = true;
+            self.cut();
+            if self.bytes > 0 {
+                let sha256 = self.digest.clone().finalize().into();
+                self.index.pending.extend(Seal { total: self.bytes, sha256 }.encode());
+            }
+        }
+        self.index.write(self.bytes)
+    }
+
+    /// Takes bytes that are in the log into the digest and the segments.
+    fn note(&mut self, stream: Stream, ns: u64, bytes: &[u8]) {
+        self.digest.update(bytes);
+        if self.open.as_ref().is_some_and(|open| open.stream != stream) {
+            self.cut();
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let open = self.open.get_or_insert_with(|| Open { stream, ns, length: 0, crc: crc32fast::Hasher::new() });
+            let (now, later) = rest.split_at(rest.len().min(MAX_SEGMENT.saturating_sub(open.length)));
+            open.crc.update(now);
+            open.length += now.len();
+            self.bytes += now.len() as u64;
+            rest = later;
+            if open.length >= MAX_SEGMENT {
+                self.cut();
+            }
+        }
+        if self.index.cut_ns.is_none_or(|last| ns.saturating_sub(last) >= GRAIN_NS) {
+            self.cut();
+            self.index.cut_ns = Some(ns);
+        }
+    }
+
+    fn cut(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let segment = Segment {
+            stream: open.stream,
+            end: self.bytes,
+            length: u32::try_from(open.length).unwrap_or(u32::MAX),
+            ns: open.ns,
+            crc: open.crc.finalize(),
         };
-        if !worth_it {
+        self.index.add(segment);
+    }
+}
+
+impl Drop for StepLog {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let asked_before = self.sealed;
+        if let Err(error) = self.seal()
+            && !asked_before
+        {
+            tracing::warn!(log = %self.path.display(), %error, "A log could not be sealed.");
+        }
+    }
+}
+
+/// The file of records, made with the first one.
+struct Index {
+    path: PathBuf,
+    file: Option<File>,
+    /// Bytes of whole records in it.
+    length: u64,
+    pending: Vec<u8>,
+    /// When a segment was last cut for its time.
+    cut_ns: Option<u64>,
+    /// When, and at which length of the log, the records were last written.
+    written_ns: Option<u64>,
+    written_at: u64,
+}
+
+impl Index {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, length: 0, pending: Vec::new(), cut_ns: None, written_ns: None, written_at: 0 }
+    }
+
+    fn add(&mut self, segment: Segment) {
+        if self.length == 0 && self.pending.is_empty() {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            self.pending.extend(Header { unix_ns }.encode());
+        }
+        self.pending.extend(segment.encode());
+    }
+
+    fn write_if_due(&mut self, ns: u64, log_length: u64) -> io::Result<()> {
+        if self.pending.is_empty() {
             return Ok(());
         }
-        self.last = Some((stream, ns));
-        let times = match &mut self.times {
-            Some(times) => times,
-            None => self.times.insert(BufWriter::new(create_new(&self.path.with_extension("times"))?)),
-        };
-        serde_json::to_writer(&mut *times, &TimeLine { offset: self.bytes, stream: name(stream), ns })?;
-        times.write_all(b"\n")
+        let due = self.written_ns.is_none_or(|last| ns.saturating_sub(last) >= GRAIN_NS)
+            || log_length.saturating_sub(self.written_at) >= MAX_SEGMENT as u64
+            || self.pending.len() >= PENDING_LIMIT;
+        if !due {
+            return Ok(());
+        }
+        self.written_ns = Some(ns);
+        self.write(log_length)
     }
+
+    /// All pending records, or none of them: they stay pending.
+    fn write(&mut self, log_length: u64) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(create_new(&self.path)?),
+        };
+        if let Err(error) = file.write_all(&self.pending) {
+            file.set_len(self.length)?;
+            return Err(error);
+        }
+        self.length += self.pending.len() as u64;
+        self.pending.clear();
+        self.written_at = log_length;
+        Ok(())
+    }
+}
+
+/// Returns how many of `bytes` are in the file, and why not all.
+fn write_what_fits(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut taken = 0;
+    while let Some(rest) = bytes.get(taken..)
+        && !rest.is_empty()
+    {
+        match file.write(rest) {
+            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+            Ok(length) => taken += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (taken, Err(error)),
+        }
+    }
+    (taken, Ok(()))
 }
 
 /// The stream's name in events and files.
@@ -101,8 +286,9 @@ pub fn name(stream: Stream) -> &'static str {
     }
 }
 
+/// Appending, so that what is taken back after a failed write leaves no hole.
 fn create_new(path: &Path) -> io::Result<File> {
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let file = File::options().append(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
@@ -110,24 +296,93 @@ fn create_new(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
 
+    const MS: u64 = 1_000_000;
+
+    fn records(log: &Path) -> Vec<Segment> {
+        let index = std::fs::read(log.with_extension("seg")).unwrap_or_default();
+        let slots: Vec<&[u8; SLOT]> = index.as_chunks().0.iter().collect();
+        slots.iter().filter_map(|slot| Segment::decode(slot)).collect()
+    }
+
+    fn sealed(log: &Path) -> Option<Seal> {
+        let index = std::fs::read(log.with_extension("seg")).unwrap_or_default();
+        match index.as_chunks::<SLOT>().0 {
+            [.., first, second] => Seal::decode(first, second),
+            _ => None,
+        }
+    }
+
     #[test]
-    fn a_log_holds_exactly_the_bytes_and_tells_their_streams() {
+    fn a_log_holds_exactly_the_bytes_and_its_index_tells_their_streams() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = StepLog::create(directory.path(), 3, 1).unwrap();
         log.append(Stream::Stdout, 1, b"a\xffb").unwrap();
         log.append(Stream::Stdout, 2, b"c").unwrap();
         log.append(Stream::Stderr, 3, b"d\n").unwrap();
         log.flush().unwrap();
-        assert_eq!(std::fs::read(directory.path().join("003-1.log")).unwrap(), b"a\xffbcd\n");
-        let times = std::fs::read_to_string(directory.path().join("003-1.times")).unwrap();
-        assert_eq!(times.lines().count(), 2);
-        assert_eq!(log.digest().bytes, 6);
+        let path = directory.path().join("003-1.log");
+        assert_eq!(std::fs::read(&path).unwrap(), b"a\xffbcd\n");
+        let found: Vec<_> = records(&path).iter().map(|it| (it.stream, it.ns, it.end)).collect();
+        assert_eq!(found, [(Stream::Stdout, 1, 3), (Stream::Stdout, 2, 4), (Stream::Stderr, 3, 6)]);
+        assert_eq!((log.digest().bytes, sealed(&path)), (6, None));
+        let sha256 = log.digest().sha256;
+        drop(log);
+        assert_eq!(sealed(&path).unwrap().hex(), sha256);
     }
 
     #[test]
-    fn an_attempt_is_written_once() {
+    fn a_lone_line_is_recorded_at_once_and_a_flood_now_and_then() {
         let directory = tempfile::tempdir().unwrap();
-        let _first = StepLog::create(directory.path(), 1, 1).unwrap();
+        let mut log = StepLog::create(directory.path(), 1, 1).unwrap();
+        log.append(Stream::Stdout, MS, b"first").unwrap();
+        assert_eq!(records(log.path()).len(), 1);
+        log.append(Stream::Stdout, 2 * MS, b"soon").unwrap();
+        assert_eq!(records(log.path()).len(), 1);
+        log.append(Stream::Stdout, 60 * MS, b"later").unwrap();
+        assert_eq!(records(log.path()).len(), 2);
+        for _ in 0..10 {
+            log.append(Stream::Stdout, 61 * MS, &[b'x'; 100_000]).unwrap();
+        }
+        let covered = records(log.path()).last().unwrap().end;
+        assert!(log.digest().bytes - covered < MAX_SEGMENT as u64 + 100_000, "{covered}");
+    }
+
+    #[test]
+    fn bytes_that_are_longer_than_a_segment_are_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = StepLog::create(directory.path(), 1, 1).unwrap();
+        log.append(Stream::Stdout, 0, &vec![1; MAX_SEGMENT * 2 + 5]).unwrap();
+        log.seal().unwrap();
+        let lengths: Vec<_> = records(log.path()).iter().map(|it| it.length as usize).collect();
+        assert_eq!(lengths, [MAX_SEGMENT, MAX_SEGMENT, 5]);
+    }
+
+    #[test]
+    fn a_step_that_says_nothing_has_no_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = StepLog::create(directory.path(), 1, 1).unwrap();
+        let path = log.path().to_owned();
+        drop(log);
+        assert!(path.exists() && !path.with_extension("seg").exists());
+    }
+
+    #[test]
+    fn an_attempt_is_written_once_and_nothing_comes_after_the_seal() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut first = StepLog::create(directory.path(), 1, 1).unwrap();
         assert!(StepLog::create(directory.path(), 1, 1).is_err());
+        first.seal().unwrap();
+        assert!(first.append(Stream::Stdout, 1, b"late").is_err());
+    }
+
+    #[test]
+    fn below_the_floor_what_was_written_is_sealed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = StepLog::create(directory.path(), 1, 1).unwrap().above(DiskFloor(u64::MAX / 2));
+        log.append(Stream::Stdout, 0, b"small").unwrap();
+        assert!(log.append(Stream::Stdout, 0, &[0; 1 << 20]).is_err());
+        let path = log.path().to_owned();
+        drop(log);
+        assert_eq!((std::fs::read(&path).unwrap(), sealed(&path).unwrap().total), (b"small".to_vec(), 5));
     }
 }

@@ -95,7 +95,9 @@ impl StepSink {
     /// Following is over.
     pub fn over(mut self, end: FollowEnd) {
         self.send_tail();
-        self.log.flush().ok();
+        if let Err(error) = self.log.seal() {
+            tracing::warn!(log = %self.log.path().display(), %error, "A log could not be sealed.");
+        }
         self.signals.send(StepSignal::Over { end, digest: self.log.digest() }).ok();
     }
 
@@ -146,7 +148,7 @@ impl Sink for StepSink {
 
     fn exited(&mut self, exited: Exited) {
         self.send_tail();
-        // The index beside the log is a convenience; the log itself is unbuffered and already written.
+        // The log itself is unbuffered and already written; a record that does not fit stays for the seal.
         self.log.flush().ok();
         self.signals.send(StepSignal::Exited { exited, digest: self.log.digest() }).ok();
     }

@@ -16,7 +16,7 @@ use super::running::Running;
 use crate::chain::chain;
 use crate::environment::docker::Died;
 use crate::event::Event;
-use crate::output::{LogDigest, StepLog, StepSignal, Watch};
+use crate::output::{DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
 use crate::supervisor::FollowEnd;
 
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
@@ -59,7 +59,7 @@ impl Task {
             feed: self.context.feed,
         };
         let step_log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
-            Ok(step_log) => step_log,
+            Ok(step_log) => step_log.above(self.context.floor),
             Err(error) => return Attempted::not_started(log, log_trouble(&error)),
         };
         match Running::start(&ready.client, prepared.exec, step_log, watch) {
@@ -121,6 +121,11 @@ impl Task {
                     stopping = Some(running.stop(grace));
                 }
                 Action::Finish(end) => {
+                    if end.exited.is_none() && end.lost.is_none() {
+                        // Nobody listens to it any more: it must not go on unheard beside the next step.
+                        give_up.get_or_insert_with(|| Instant::now() + self.claim.limits.grace + ENDING_LIMIT);
+                        stopping.get_or_insert_with(|| running.stop(self.claim.limits.grace));
+                    }
                     // Its own process has ended; what it had started must be gone before another step runs.
                     if let Some(stopping) = stopping {
                         let limit = give_up.unwrap_or_else(Instant::now).into();
@@ -261,6 +266,9 @@ fn follow_trouble(end: &FollowEnd) -> String {
 }
 
 fn log_trouble(error: &io::Error) -> String {
+    if let Some(reached) = DiskFloorReached::of(error) {
+        return reached.to_string();
+    }
     if error.raw_os_error() == Some(libc::ENOSPC) || error.kind() == io::ErrorKind::StorageFull {
         return "the step's log could not be written: no space is left on the disk of the logs. What was written \
                 before is whole. Free some space, or name another place with XDG_STATE_HOME"

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use navvy_job::compiled::{Checkout, Run};
 use navvy_job::outcome::StepOutcome;
-use navvy_protocol::frame::Stream;
 
 use super::attempt::{Attempted, Place};
 use super::decide::StepEnd;
@@ -82,7 +81,7 @@ impl Task {
     /// A line that the agent writes into a step's output.
     fn own_line(&self, place: Place<'_>, log: &mut StepLog, line: &str) {
         let bytes = format!("{line}\n").into_bytes();
-        if let Err(error) = log.append(Stream::Stdout, 0, &bytes) {
+        if let Err(error) = log.append_now(&bytes) {
             tracing::warn!(%error, "A line of the agent's own could not be written to a step's log.");
         }
         self.context.bus.send(Event::Output {

@@ -271,6 +271,7 @@ impl Task {
         // Nobody follows any more; what runs goes on inside.
         drop(lingering);
         drop(environment);
+        self.services_are_over().await;
         true
     }
 

@@ -42,7 +42,7 @@ use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::owner::Owner;
 use crate::event::{Event, TaskRef};
 use crate::journal::Journal;
-use crate::output::Feed;
+use crate::output::{DiskFloor, Feed, log_ends};
 use prepare::Ready;
 use steps::Ended;
 
@@ -96,6 +96,8 @@ pub struct Context {
     pub checkout: CheckoutSource,
     pub pull: PullPolicy,
     pub no_tty: bool,
+    /// What logs leave free on their disk.
+    pub floor: DiskFloor,
     /// File name shown with the place of a failing step.
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
@@ -142,6 +144,7 @@ pub(crate) struct Task {
     attempts_before: u32,
     /// The step from which a person went on.
     resumed_at: Option<usize>,
+    services: Vec<services::Followed>,
 }
 
 /// What a task and its helpers say beside output. Cheap to clone.
@@ -214,6 +217,7 @@ impl Task {
             result: TaskResult::new(Verdict::Passed),
             voice: Voice::new(context.bus.clone(), reference.clone()),
             journal: None,
+            services: Vec::new(),
             attempts: 0,
             attempts_before: 0,
             resumed_at: None,
@@ -289,12 +293,15 @@ impl Task {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,
         };
+        self.services_are_over().await;
     }
 
     async fn report(mut self) -> TaskResult {
         self.advance(TaskState::Reporting).await;
         self.result.duration = self.started.elapsed();
         self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
+        let logs = log_ends(&self.context.directory);
+        self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
         self.context.bus.send(Event::TaskEnded {
             task: self.reference.clone(),
             verdict: self.result.verdict.clone(),

@@ -274,7 +274,7 @@ impl SpinUpLog {
     /// Into the log alone: views are told of an error by the step's end.
     fn keep(&self, line: &str) {
         if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
-            let written = log.append(navvy_protocol::frame::Stream::Stdout, 0, format!("{line}\n").as_bytes());
+            let written = log.append_now(format!("{line}\n").as_bytes());
             if let Err(error) = written {
                 tracing::warn!(%error, "A line of the environment's report could not be written.");
             }

@@ -1,34 +1,52 @@
 //! Service containers' output: a stream and a log of its own each.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Task, Voice};
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
 use crate::event::Event;
-use crate::output::Feed;
+use crate::output::{DiskFloorReached, Feed, StepLog};
+
+/// The last output of a container that was removed comes within this.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+
+/// A service whose output is being kept; ends with the service.
+pub(super) type Followed = tokio::task::JoinHandle<()>;
 
 impl Task {
     /// From now on what services write goes to their logs. Ends with the services.
-    pub(super) fn follow_services(&self, environment: &mut DockerEnvironment) {
+    pub(super) fn follow_services(&mut self, environment: &mut DockerEnvironment) {
         for (index, service) in environment.take_services().into_iter().enumerate() {
-            let path = self.context.directory.join(format!("service-{index}.log"));
-            tokio::spawn(follow(service, path, self.voice.clone(), self.context.feed));
+            let log = StepLog::create_service(&self.context.directory, index);
+            self.context.bus.send(Event::ServiceStarted {
+                task: self.reference.clone(),
+                service: index,
+                name: service.name.clone(),
+                log: StepLog::service_path_for(&self.context.directory, index),
+            });
+            let log = log.map(|log| log.above(self.context.floor));
+            let following = follow(service, log, self.voice.clone(), self.context.feed);
+            self.services.push(tokio::spawn(following));
+        }
+    }
+
+    /// Waits, bounded, until the logs of services that are gone are sealed.
+    pub(super) async fn services_are_over(&mut self) {
+        let deadline = tokio::time::Instant::now() + LAST_WORDS_LIMIT;
+        for following in self.services.drain(..) {
+            tokio::time::timeout_at(deadline, following).await.ok();
         }
     }
 }
 
-async fn follow(mut service: ServiceOutput, path: PathBuf, voice: Voice, feed: Feed) {
-    let mut log = File::options().create(true).append(true).mode(0o600).open(&path);
+async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice: Voice, feed: Feed) {
+    let mut log = log.map_err(|error| tell_loss(&service.name, &error, &voice)).ok();
     let stream = format!("service:{}", service.name);
     while let Some(bytes) = service.rx.recv().await {
-        if let Ok(file) = &mut log
-            && let Err(error) = file.write_all(&bytes)
-        {
-            voice.warn(format!("the log of service {} could not be written: {error}", service.name));
-            log = Err(error);
+        if let Some(Err(error)) = log.as_mut().map(|log| log.append_now(&bytes)) {
+            tell_loss(&service.name, &error, &voice);
+            // Dropped, it is sealed.
+            log = None;
         }
         // A flood of a service must never slow the runtime's thread: the view gets it only where it shows all.
         if feed == Feed::All {
@@ -38,9 +56,18 @@ async fn follow(mut service: ServiceOutput, path: PathBuf, voice: Voice, feed: F
             tokio::task::spawn_blocking(move || bus.send(event)).await.ok();
         }
     }
+    drop(log);
     if let Ok(end) = service.end.await {
         tell_end(&service.name, &end, &voice);
     }
+}
+
+/// The service lives on without a log.
+fn tell_loss(name: &str, error: &std::io::Error, voice: &Voice) {
+    voice.warn(match DiskFloorReached::of(error) {
+        Some(reached) => format!("the output of service {name} is not kept any more: {reached}"),
+        None => format!("the log of service {name} could not be written, and is not from here on: {error}"),
+    });
 }
 
 /// A service that ended before the job is worth a word: steps fail only later, through lost connections.

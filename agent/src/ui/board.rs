@@ -116,6 +116,7 @@ impl Board {
             Event::Progress { task, what, done, total } => self.progressed(task, what, *done, *total),
             Event::StepStarted { .. } => self.step_started(stamped.at_ms, &stamped.event),
             Event::TaskEnded { task, .. } => self.tasks.retain(|t| t.task.task != task.task),
+            Event::ServiceStarted { .. } | Event::TaskLogs { .. } => {}
             Event::Report { .. } | Event::StepSkipped { .. } | Event::RunEnded(_) => {}
         }
         Vec::new()

@@ -120,6 +120,7 @@ mod tests {
     use super::super::scene::{Scene, job, node};
     use super::*;
     use crate::event::{Event, JobEnd, JobSummary, Summary, TaskRef};
+    use crate::output::{LogEnd, LogOf};
 
     const DOCUMENT: &str = include_str!("../../../docs/events.md");
 
@@ -153,6 +154,12 @@ mod tests {
                 what: "pulling cimg/base:2025.01".to_owned(),
                 done: 12_897_485,
                 total: Some(83_886_080),
+            },
+            Event::ServiceStarted {
+                task: task.clone(),
+                service: 0,
+                name: "postgres".to_owned(),
+                log: "/home/ann/.local/state/navvy/runs/1/unit/service-0.log".into(),
             },
         ]
     }
@@ -214,6 +221,23 @@ mod tests {
                 name: "Unit tests".to_owned(),
                 before: false,
                 until: "2026-01-02T07:04:05Z".to_owned(),
+            },
+            Event::TaskLogs {
+                task: task.clone(),
+                logs: vec![
+                    LogEnd {
+                        of: LogOf::Step { step: 2, attempt: 1 },
+                        log: "/home/ann/.local/state/navvy/runs/1/unit/002-1.log".into(),
+                        bytes: 5,
+                        sha256: Some("0e52bb1b".to_owned()),
+                    },
+                    LogEnd {
+                        of: LogOf::Service { service: 0 },
+                        log: "/home/ann/.local/state/navvy/runs/1/unit/service-0.log".into(),
+                        bytes: 7,
+                        sha256: None,
+                    },
+                ],
             },
             Event::TaskEnded {
                 task: task.clone(),

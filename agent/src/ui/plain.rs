@@ -123,7 +123,7 @@ impl Pages {
             }
             Event::ApprovalAsked { job, holds } => self.approval_asked(job, holds),
             Event::TaskStarted { .. } => self.task_started(&stamped.event),
-            Event::TaskState { .. } => {}
+            Event::TaskState { .. } | Event::ServiceStarted { .. } | Event::TaskLogs { .. } => {}
             Event::Report { task, line } => self.task_says(task, &self.palette.faint(&format!("  {}", clean(line)))),
             Event::Progress { task, what, done, total } => self.progressed(stamped.at_ms, task, what, *done, *total),
             Event::StepStarted { .. } => self.step_started(&stamped.event),

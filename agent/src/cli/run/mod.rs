@@ -22,6 +22,7 @@ use navvy_job::resource::Size;
 use super::CliError;
 use super::args::{CheckoutMode, RunArgs};
 use super::host;
+use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::{Shown, Viewer};
 use crate::bus::{self, Bus};
@@ -31,7 +32,7 @@ use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
-use crate::output::{self, Feed, RunDirectory};
+use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Runner, choose};
 use crate::settings::Settings;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy, SourceNote};
@@ -58,7 +59,8 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
-    let session = Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity };
+    let floor = floor(settings, arguments.disk_floor)?;
+    let session = Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -81,6 +83,7 @@ struct Session<'a> {
     facts: &'a GitFacts,
     inputs: Inputs,
     identity: plan::Identity,
+    floor: DiskFloor,
 }
 
 impl Session<'_> {
@@ -195,6 +198,7 @@ impl Session<'_> {
             checkout: self.checkout(),
             pull: self.arguments.pull.into(),
             no_tty: self.arguments.no_tty,
+            floor: self.floor,
             config_name: self.file.name.clone(),
             stop: stop.receiver(),
             hold: Arc::default(),
@@ -241,3 +245,12 @@ fn tell_left(left: &[String]) {
         tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
     }
 }
+
+/// The flag's, else `NAVVY_DISK_FLOOR`, else the default.
+pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor, CliError> {
+    let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(parse_size).transpose();
+    let variable = variable.map_err(|why| CliError::usage(format!("{DISK_FLOOR}: {why}")))?;
+    Ok(flag.or(variable).map_or_else(DiskFloor::default, DiskFloor))
+}
+
+const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";

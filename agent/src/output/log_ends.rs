@@ -1,0 +1,116 @@
+//! What the logs of a task came to, as its files say.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::segments::{SLOT, Seal, hex};
+
+/// Whose log it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum LogOf {
+    /// Step 0 is "Spin up environment".
+    Step { step: usize, attempt: u32 },
+    /// Which of the task's service containers, from 0.
+    Service { service: usize },
+}
+
+/// A log whose writer is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogEnd {
+    #[serde(flatten)]
+    pub of: LogOf,
+    pub log: PathBuf,
+    pub bytes: u64,
+    /// Hexadecimal, as the log was sealed; `None` when it was not.
+    pub sha256: Option<String>,
+}
+
+impl LogOf {
+    /// From a file's name: `003-1.log`, `service-0.log`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(".log")?;
+        if let Some(service) = stem.strip_prefix("service-") {
+            return Some(Self::Service { service: service.parse().ok()? });
+        }
+        let (step, attempt) = stem.split_once('-')?;
+        Some(Self::Step { step: step.parse().ok()?, attempt: attempt.parse().ok()? })
+    }
+}
+
+/// The logs in a task's directory, steps first. What cannot be read is left out.
+pub fn logs_in(directory: &Path) -> Vec<(LogOf, PathBuf)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut logs: Vec<_> =
+        entries.filter_map(|entry| Some((LogOf::of_name(entry.file_name().to_str()?)?, entry.path()))).collect();
+    logs.sort();
+    logs
+}
+
+/// How the logs of a task ended. Reads their seals, not the logs.
+pub fn log_ends(directory: &Path) -> Vec<LogEnd> {
+    let end = |(of, log): (LogOf, PathBuf)| {
+        let bytes = fs::metadata(&log).ok()?.len();
+        let sha256 = sealed(&log, bytes).ok().flatten();
+        Some(LogEnd { of, log, bytes, sha256 })
+    };
+    logs_in(directory).into_iter().filter_map(end).collect()
+}
+
+fn sealed(log: &Path, bytes: u64) -> io::Result<Option<String>> {
+    let mut index = match File::open(log.with_extension("seg")) {
+        Ok(index) => index,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && bytes == 0 => {
+            return Ok(Some(hex(&Sha256::digest([]))));
+        }
+        Err(error) => return Err(error),
+    };
+    index.seek(SeekFrom::End(-2 * SLOT as i64))?;
+    let (mut first, mut second) = ([0; SLOT], [0; SLOT]);
+    index.read_exact(&mut first)?;
+    index.read_exact(&mut second)?;
+    Ok(Seal::decode(&first, &second).filter(|seal| seal.total == bytes).map(|seal| seal.hex()))
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_protocol::frame::Stream;
+
+    use super::super::step_log::StepLog;
+    use super::*;
+
+    #[test]
+    fn sealed_logs_have_their_digest_and_others_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        drop(StepLog::create(at, 1, 1).unwrap());
+        let mut written = StepLog::create(at, 10, 2).unwrap();
+        written.append(Stream::Stdout, 1, b"text").unwrap();
+        let digest = written.digest().sha256;
+        drop(written);
+        let mut open = StepLog::create_service(at, 0).unwrap();
+        open.append(Stream::Stdout, 1, b"still").unwrap();
+        fs::write(at.join("unrelated.txt"), "").unwrap();
+        let found: Vec<_> = log_ends(at).into_iter().map(|it| (it.of, it.bytes, it.sha256)).collect();
+        let empty = hex(&Sha256::digest([]));
+        assert_eq!(
+            found,
+            [
+                (LogOf::Step { step: 1, attempt: 1 }, 0, Some(empty)),
+                (LogOf::Step { step: 10, attempt: 2 }, 4, Some(digest)),
+                (LogOf::Service { service: 0 }, 5, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn other_names_are_no_logs() {
+        for name in ["events.jsonl", "001-1.seg", "service-x.log", "1.log", "-1.log", "a-b.log"] {
+            assert_eq!(LogOf::of_name(name), None, "{name}");
+        }
+    }
+}
