@@ -173,6 +173,16 @@ impl Bench {
         leaks::of(self, tasks)
     }
 
+    /// What runs that are over, however they ended, must not have left in this bench's own directories: sockets, marks,
+    /// journals, unfinished files, and processes that have them in their environment.
+    pub fn left_of_runs(&self) -> Vec<String> {
+        leaks::on_host(self)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// Directories below which a run may make one for its sockets.
     pub(crate) fn socket_places(&self) -> Vec<PathBuf> {
         vec![self.root.path().join("run"), PathBuf::from("/run")]
@@ -194,6 +204,12 @@ impl Bench {
     #[track_caller]
     pub fn navvy(&self, args: &[&str]) -> Finished {
         Run::start(self, self.command(args), false).finish()
+    }
+
+    /// The same, whatever earlier runs have left.
+    #[track_caller]
+    pub fn ask_navvy(&self, args: &[&str]) -> Finished {
+        Run::start(self, self.command(args), false).that_leaves_things().finish()
     }
 
     /// Writes a config and runs it to its end.
