@@ -114,8 +114,10 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
-    /// `None` for a claim that was refused, and once it could not be written.
+    /// `None` for a claim that was refused.
     journal: Option<Journal>,
+    /// It could not be written once.
+    is_journal_broken: bool,
     /// Given back when the steps are over.
     place: Option<Place>,
 }
@@ -177,6 +179,7 @@ pub async fn run(
         notes,
         voice,
         journal: None,
+        is_journal_broken: false,
         place: Some(place),
     };
     task.carry_out().await;
