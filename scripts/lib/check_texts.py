@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What scripts/base-image makes: an example that asks for anything else could not run everywhere.
 IMAGES = {"navvy/base:bookworm", "navvy/postgres:15", "navvy/busybox:static"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```", re.S | re.M)
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
@@ -24,7 +25,7 @@ def tracked(*patterns):
 
 def anchors(document):
     """The names GitHub gives to a document's headings."""
-    for line in CODE.sub("", document.read_text()).splitlines():
+    for line in FENCED.sub("", document.read_text()).splitlines():
         if line.startswith("#"):
             yield re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
 

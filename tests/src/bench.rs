@@ -190,6 +190,16 @@ impl Bench {
         leaks::of(self, tasks)
     }
 
+    /// What runs that are over, however they ended, must not have left in this bench's own directories: sockets, marks,
+    /// journals, unfinished files, and processes that have them in their environment.
+    pub fn left_of_runs(&self) -> Vec<String> {
+        leaks::on_host(self)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// Directories below which a run may make one for its sockets.
     pub(crate) fn socket_places(&self) -> Vec<PathBuf> {
         vec![self.root.path().join("run"), PathBuf::from("/run")]

@@ -96,6 +96,39 @@ impl Docker {
         self.program().args(["load"]).input(changed.stdout).run().succeeded();
     }
 
+    /// A small image whose containers get a nameless volume and wait; returns its name.
+    #[track_caller]
+    pub fn image_with_volume(&self) -> String {
+        let name = "navvy-tests/with-volume";
+        let text = "FROM navvy/busybox:static\nVOLUME /data/\nCMD [\"sleep\", \"1000\"]\n";
+        self.program().args(["build", "--quiet", "--tag", name, "-"]).input(text).run().succeeded();
+        name.to_owned()
+    }
+
+    /// An image of one file of noise; returns its name. It is there to be pulled, not to be run.
+    #[track_caller]
+    pub fn image_of_noise(&self, name: &str, mebibytes: u32) -> String {
+        let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+        let size = format!("count={mebibytes}");
+        let dd = ["if=/dev/urandom", "of=noise", "bs=1M", &size, "status=none"];
+        Program::new("dd").args(dd).directory(scratch.path()).run().succeeded();
+        let archive = Program::new("tar").args(["-c", "noise"]).directory(scratch.path()).run();
+        self.program().args(["import", "-", name]).input(archive.stdout).run().succeeded();
+        name.to_owned()
+    }
+
+    /// Containers and volumes of tasks whose owner, by their label, was that process of this boot.
+    #[track_caller]
+    pub fn owned_by(&self, pid: u32) -> Vec<String> {
+        let format = r#"{{.Names}} {{.Label "dev.navvy.owner"}}"#;
+        let mut all = self.lines(&["ps", "--all", "--filter", "label=dev.navvy.task", "--format", format]);
+        let format = r#"{{.Name}} {{.Label "dev.navvy.owner"}}"#;
+        all.extend(self.lines(&["volume", "ls", "--filter", "label=dev.navvy.task", "--format", format]));
+        let pid = pid.to_string();
+        all.retain(|line| line.rsplit('/').nth(1) == Some(&pid));
+        all
+    }
+
     fn program(&self) -> Program {
         let program = Program::new(CLIENT).env("DOCKER_CONFIG", "/nonexistent");
         match &self.host {

@@ -70,10 +70,7 @@ impl PrivateEngine {
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let outer = spawn_for_life(command);
         let engine = Self { outer, socket: runtime.join("sock"), runtime, _lock: lock };
-        eventually("a dockerd of the story's own answers", START_LIMIT, || {
-            let answer = engine.docker().ask(&["version", "--format", "{{.Server.Version}}"]);
-            (answer.exit_code == Some(0)).then_some(())
-        });
+        engine.answers();
         for image in IMAGES {
             engine.docker().load_from_machine(image);
         }
@@ -104,6 +101,21 @@ impl PrivateEngine {
     pub fn crash(&self) {
         let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));
         sys::signal(pid, Signal::Kill);
+    }
+
+    /// Starts it again after a crash, on what that has left.
+    #[track_caller]
+    pub fn restart(&self) {
+        fs::write(self.runtime.join("again"), "").expect("/run is writable");
+        self.answers();
+    }
+
+    #[track_caller]
+    fn answers(&self) {
+        eventually("a dockerd of the story's own answers", START_LIMIT, || {
+            let answer = self.docker().ask(&["version", "--format", "{{.Server.Version}}"]);
+            (answer.exit_code == Some(0)).then_some(())
+        });
     }
 }
 
@@ -161,8 +173,13 @@ fn script(data: &Path, runtime: &Path, hidden: &[&str]) -> String {
     }
     let (data, runtime) = (data.display(), runtime.display());
     script.push_str(&format!(
-        "dockerd --data-root {data} --exec-root {runtime}/exec --pidfile {runtime}/pid --host unix://{runtime}/sock \
-         >{runtime}/log 2>&1 &\nwait\nexec sleep infinity\n"
+        "while :; do\n\
+         rm -f {runtime}/again {runtime}/pid\n\
+         dockerd --data-root {data} --exec-root {runtime}/exec --pidfile {runtime}/pid --host unix://{runtime}/sock \
+         >>{runtime}/log 2>&1 &\n\
+         wait\n\
+         until [ -e {runtime}/again ]; do sleep 0.05; done\n\
+         done\n"
     ));
     script
 }

@@ -26,6 +26,35 @@ pub fn of(bench: &Bench, tasks: &[String]) -> Vec<String> {
     left
 }
 
+/// What is left in a bench's directories of runs that are all over.
+pub fn on_host(bench: &Bench) -> Vec<String> {
+    let root = bench.root();
+    let state = bench.state().join("navvy");
+    let mut left = entries(&root.join("run/navvy"));
+    left.extend(entries(&state.join("tasks")));
+    for directory in [state.clone(), state.join("bin")] {
+        let unfinished =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".new"));
+        left.extend(entries(&directory).into_iter().filter(unfinished));
+    }
+    let mut left: Vec<String> = left.into_iter().map(|path| path.display().to_string()).collect();
+    left.extend(processes_with(&root.to_string_lossy()));
+    left
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Processes with that text in their environment, those that are dead and not yet collected left out.
+fn processes_with(text: &str) -> Vec<String> {
+    let processes = entries(Path::new("/proc")).into_iter().filter(|path| {
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        environment.windows(text.len()).any(|window| window == text.as_bytes())
+    });
+    processes.map(|path| format!("process {}", path.display())).collect()
+}
+
 fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     descend(Path::new("/sys/fs/cgroup"), CGROUP_DEPTH, &mut found);

@@ -9,6 +9,7 @@
 //! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
 //! | [`Network`] | where a bench's engine is reached from and reaches others |
 //! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
+//! | [`Trap`] | a unix socket in front of an engine's that kills its client at a chosen request |
 //! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`SmallDisk`] | a file system that fills up soon |
@@ -31,6 +32,7 @@ mod registry;
 mod run;
 mod small_disk;
 mod sys;
+mod trap;
 
 pub use bench::{Bench, Setting};
 pub use deadline::eventually;
@@ -46,6 +48,7 @@ pub use registry::{IllRegistry, Password, Registry};
 pub use run::Run;
 pub use small_disk::SmallDisk;
 pub use sys::Signal;
+pub use trap::{Last, Trap, When};
 
 use sha2::Digest as _;
 

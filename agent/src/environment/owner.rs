@@ -92,6 +92,12 @@ impl Owner {
                 Err(e) => e.kind() == io::ErrorKind::NotFound,
             }
     }
+
+    /// The same for an owner that may be another user's: where `/proc` hides those, not to be seen means nothing.
+    pub fn is_dead_of_anyone(&self, here: &Self) -> bool {
+        self.is_dead(here)
+            && (self.boot != here.boot || look_at(self.pid).is_ok() || !hides_others(&mount_table(), is_root()))
+    }
 }
 
 impl From<Owner> for String {
@@ -120,6 +126,22 @@ fn machine_id() -> String {
 
 fn pid_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+fn mount_table() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Does `/proc` show a user nothing but the user's own processes? From `/proc/self/mountinfo`.
+fn hides_others(mounts: &str, is_root: bool) -> bool {
+    let hiding = ["hidepid=2", "hidepid=invisible", "hidepid=4", "hidepid=ptraceable"];
+    let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc") && line.contains(" - proc ");
+    let options = mounts.lines().rfind(is_proc).and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    !is_root && options.split(',').any(|option| hiding.contains(&option))
 }
 
 struct Look {
@@ -151,6 +173,17 @@ mod tests {
         assert_eq!(Owner::of_unfinished(&named.unfinished("x~y")), Some(named));
         assert_eq!(Owner::from_label("a/b/1/2"), None);
         assert_eq!(Owner::from_label("a/b/1/2/3/4"), None);
+    }
+
+    #[test]
+    fn a_proc_that_hides_others_tells_nothing_of_them() {
+        let table =
+            |options: &str| format!("20 1 0:4 / /sys rw - sysfs sysfs rw\n22 1 0:5 / /proc rw - proc proc {options}\n");
+        assert!(hides_others(&table("rw,hidepid=invisible"), false));
+        assert!(hides_others(&table("rw,gid=7,hidepid=2"), false));
+        assert!(!hides_others(&table("rw,hidepid=invisible"), true));
+        assert!(!hides_others(&table("rw,hidepid=1"), false));
+        assert!(!hides_others(&table("rw"), false));
     }
 
     #[test]

@@ -123,11 +123,13 @@ impl Evidence {
         if marks().any(|mark| mark.owner().machine != here.machine) {
             return Condition::Foreign;
         }
-        let running = marks()
-            .filter_map(|mark| if let Mark::Running(owner) = mark { Some(owner) } else { None })
-            .chain(names().filter_map(|says| if let NameSays::Owned(owner) = says { Some(owner) } else { None }));
+        let mut by_mark = marks().filter_map(|mark| if let Mark::Running(owner) = mark { Some(owner) } else { None });
+        let by_name = names().filter_map(|says| if let NameSays::Owned(owner) = says { Some(owner) } else { None });
         let by_label = self.labels.iter().flatten().filter(|_| marks().next().is_none() && names().next().is_none());
-        if let Some(owner) = running.chain(by_label).find(|owner| !owner.is_dead(here)) {
+        // Marks are this user's own; names and labels may be anyone's.
+        let lives = by_mark.find(|owner| !owner.is_dead(here));
+        let lives = lives.or_else(|| by_name.chain(by_label).find(|owner| !owner.is_dead_of_anyone(here)));
+        if let Some(owner) = lives {
             return Condition::Running(owner.clone());
         }
         let adoptable = marks().filter_map(|mark| if let Mark::Adoptable(t, _) = mark { Some(*t) } else { None }).max();

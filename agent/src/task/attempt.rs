@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use navvy_job::compiled::{Run, Step};
 use navvy_job::outcome::StepOutcome;
-use navvy_protocol::supervisor::{Failure, FailureKind};
+use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
 
 use super::Task;
@@ -114,6 +114,7 @@ impl Task {
             let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else {
                 continue;
             };
+            let happening = second_look(ready, happening).await;
             match watch.handle(happening) {
                 Action::Wait => {}
                 Action::Terminate { grace } => {
@@ -191,6 +192,19 @@ fn finished(ready: &mut Ready, running: Running, end: StepEnd, digest: LogDigest
     // Even with nothing left running the last word (`Ended`) is still to come.
     ready.lingering.keep(running);
     Attempted { end, digest, log, halted }
+}
+
+/// A step that ends badly while the engine is away may have been ended by it: that is no failure of the job.
+async fn second_look(ready: &Ready, happening: Happening) -> Happening {
+    match happening {
+        Happening::Exited(exited) if exited.exit != Exit::Code(0) => {
+            match ready.environment.ended_with_engine().await {
+                Some(died) => container_ended(&died),
+                None => Happening::Exited(exited),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Waits for a change of the wish to stop; never returns when there can be none any more.

@@ -40,9 +40,11 @@ impl Task {
         Entry::State { state, verdict: known.then(|| VerdictKind::from(&self.result.verdict)) }
     }
 
+    /// The first failure is told by whoever made nothing because of it; of later ones one warning is enough. The file is
+    /// removed at the end all the same.
     pub(super) fn journal_failed(&mut self, error: &JournalError) {
-        // The first failure is told by whoever made nothing because of it; one warning is enough.
-        if self.journal.take().is_some() && self.state.get() != TaskState::Preparing {
+        let is_told = std::mem::replace(&mut self.is_journal_broken, true);
+        if !is_told && self.state.get() != TaskState::Preparing {
             self.warn(format!("{}; the task goes on without it", chain(error)));
         }
     }

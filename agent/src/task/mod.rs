@@ -134,7 +134,7 @@ pub(crate) struct Task {
     /// Further lines for the environment's report.
     notes: Vec<String>,
     voice: Voice,
-    /// `None` for a claim that was refused, and once it could not be written.
+    /// `None` for a claim that was refused.
     journal: Option<Journal>,
     /// Over when the steps are.
     turn: Turn,
@@ -145,6 +145,8 @@ pub(crate) struct Task {
     /// The step from which a person went on.
     resumed_at: Option<usize>,
     services: Vec<services::Followed>,
+    /// The journal could not be written once.
+    is_journal_broken: bool,
 }
 
 /// What a task and its helpers say beside output. Cheap to clone.
@@ -217,6 +219,7 @@ impl Task {
             result: TaskResult::new(Verdict::Passed),
             voice: Voice::new(context.bus.clone(), reference.clone()),
             journal: None,
+            is_journal_broken: false,
             services: Vec::new(),
             attempts: 0,
             attempts_before: 0,

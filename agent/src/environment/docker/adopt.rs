@@ -42,7 +42,7 @@ impl DockerEnvironment {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let (_, words) = watch::channel(String::new());
-        let died = engine.watch_primary(&mut tasks, containers[0].clone(), words);
+        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words);
         Self {
             engine: engine.clone(),
             task: task.clone(),
@@ -54,6 +54,7 @@ impl DockerEnvironment {
             step_user: inherited.step_user,
             services: Vec::new(),
             died,
+            away,
             _tasks: tasks,
         }
     }

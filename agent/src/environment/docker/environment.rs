@@ -47,6 +47,8 @@ pub struct DockerEnvironment {
     pub(super) step_user: Option<String>,
     pub(super) services: Vec<ServiceOutput>,
     pub(super) died: watch::Receiver<Option<Died>>,
+    /// The engine does not answer at the moment.
+    pub(super) away: watch::Receiver<bool>,
     /// Followers of services and of the primary; aborted when this is dropped.
     pub(super) _tasks: JoinSet<()>,
 }
@@ -95,6 +97,20 @@ impl DockerEnvironment {
                 // The environment was dropped: nothing more will be known.
                 _ => std::future::pending().await,
             }
+        }
+    }
+
+    /// Waits until an engine that is away is back, or given up. `Some` if the primary ended with it: one that comes back
+    /// ends the containers that it finds. Returns at once while the engine is there.
+    pub async fn ended_with_engine(&self) -> Option<Died> {
+        let mut away = self.away.clone();
+        if !*away.borrow() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            died = self.primary_died() => Some(died),
+            _ = away.wait_for(|away| !away) => None,
         }
     }
 
@@ -151,46 +167,71 @@ pub(super) async fn keep_last_words(mut output: Output, words: watch::Sender<Str
 }
 
 impl Engine {
-    /// Learns of the primary's end, in a task of `tasks`.
+    /// Learns of the primary's end and of the engine's absences, in a task of `tasks`.
     pub(super) fn watch_primary(
         &self,
         tasks: &mut JoinSet<()>,
         name: String,
         words: watch::Receiver<String>,
-    ) -> watch::Receiver<Option<Died>> {
+    ) -> (watch::Receiver<Option<Died>>, watch::Receiver<bool>) {
         let (sender, died) = watch::channel(None);
+        let (absence, away) = watch::channel(false);
         let engine = self.clone();
         tasks.spawn(async move {
-            let end = engine.end_of(&name, &words).await;
+            let end = engine.end_of(&name, &words, &absence).await;
             sender.send_replace(Some(end));
             // Kept, so that whoever asks later still learns of it.
             sender.closed().await;
         });
-        died
+        (died, away)
     }
 
-    async fn end_of(&self, name: &str, words: &watch::Receiver<String>) -> Died {
-        let mut lost_since = None;
+    async fn end_of(&self, name: &str, words: &watch::Receiver<String>, absence: &watch::Sender<bool>) -> Died {
         loop {
             match self.wait(name).await {
                 Ok(code) => {
-                    let state = self.docker().inspect_container(name, None).await.ok().and_then(|found| found.state);
+                    let looked = self.docker().inspect_container(name, None).await;
+                    if let Err(error) = &looked
+                        && fault::is_disconnect(error)
+                    {
+                        // An engine that ends takes its containers with it: not the job's doing.
+                        return Died::EngineLost { message: fault::describe(error) };
+                    }
+                    let state = looked.ok().and_then(|found| found.state);
                     let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
                     return Died::Exited { code, out_of_memory, last_words: words.borrow().clone() };
                 }
-                // A cut connection says nothing about the container: ask again, for a while.
+                // A cut connection says nothing about the container.
                 Err(error) if fault::is_disconnect(&error) => {
-                    let since = *lost_since.get_or_insert_with(Instant::now);
-                    if self.docker().ping().await.is_ok() {
-                        lost_since = None;
-                    } else if since.elapsed() > ENGINE_LOST_AFTER {
-                        return Died::EngineLost { message: fault::describe(&error) };
+                    absence.send_replace(true);
+                    if let Some(message) = self.lost_with(name).await {
+                        return Died::EngineLost { message };
                     }
-                    tokio::time::sleep(ENGINE_LOOK).await;
+                    absence.send_replace(false);
                 }
                 Err(error) => return Died::EngineLost { message: fault::describe(&error) },
             }
         }
+    }
+
+    /// Waits for an engine that went away. `None`: it is back, and the container runs.
+    async fn lost_with(&self, name: &str) -> Option<String> {
+        let since = Instant::now();
+        loop {
+            match self.is_running(name).await {
+                Ok(true) => return None,
+                Ok(false) => return Some("it went away, and when it was back the container had ended".to_owned()),
+                Err(error) if !fault::is_disconnect(&error) || since.elapsed() > ENGINE_LOST_AFTER => {
+                    return Some(fault::describe(&error));
+                }
+                Err(_) => tokio::time::sleep(ENGINE_LOOK).await,
+            }
+        }
+    }
+
+    async fn is_running(&self, name: &str) -> Result<bool, bollard::errors::Error> {
+        let found = self.docker().inspect_container(name, None).await?;
+        Ok(found.state.and_then(|state| state.running).unwrap_or(false))
     }
 
     /// Removes containers and nothing else.

@@ -209,6 +209,7 @@ struct Started {
     how: &'static str,
     services: Vec<ServiceOutput>,
     died: watch::Receiver<Option<Died>>,
+    away: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     create_times: Vec<Duration>,
     start_time: Duration,
@@ -376,7 +377,7 @@ impl Preparation<'_> {
         );
         started.map_err(|e| if uploads { StartError::Final(e) } else { not_shared(e) })?;
         let attached = attached?;
-        let died = self.engine.watch_primary(&mut tasks, plan.containers[0].name.clone(), words);
+        let (died, away) = self.engine.watch_primary(&mut tasks, plan.containers[0].name.clone(), words);
         let services = try_join_all((1..plan.containers.len()).map(|index| self.start(plan, index)));
         let (answering, services_started) = tokio::join!(self.reach(plan, secret, died.clone()), services);
         let link = answering?;
@@ -388,6 +389,7 @@ impl Preparation<'_> {
             how: if uploads { "uploaded, reached through the engine" } else { "shared socket" },
             services,
             died,
+            away,
             tasks,
             create_times: [vec![primary_created], create_times].concat(),
             start_time: begun.elapsed(),
@@ -510,6 +512,7 @@ impl Preparation<'_> {
             step_user: plan.step_user,
             services: started.services,
             died: started.died,
+            away: started.away,
             _tasks: started.tasks,
         }
     }
