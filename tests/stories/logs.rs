@@ -349,6 +349,42 @@ fn at_the_disk_floor_a_step_fails_and_what_was_written_is_sealed() {
 }
 
 #[test]
+fn at_the_disk_floor_what_runs_in_the_background_is_told_and_the_job_goes_on() {
+    let bench = Bench::new();
+    let disk = SmallDisk::mounted_at(&bench.state(), 24);
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run: {name: floods, background: true, command: 'seq 100000000'}
+      - run: {name: goes on, command: 'until [ -e /tmp/enough ]; do sleep 0.1; done; echo done'}
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    let run = bench.run(&["--disk-floor", "8M"]);
+    let task = run.wait_for_step("goes on").task().expect("a step is of a task").to_owned();
+    let sealed = || {
+        let verified = navvy_logs(&bench, &["logs", &task, "1", "--verify"]).run();
+        (verified.exit_code == Some(0) && verified.stdout().contains("MiB")).then_some(())
+    };
+    eventually("a log that is sealed at the floor", Duration::from_secs(30), sealed);
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/enough"]).succeeded();
+    let done = run.finish();
+    done.passes();
+    assert_eq!(done.text("build", "goes on"), "done\n");
+    let floods = done.step("build", "floods");
+    assert_eq!(floods.outcome, "error");
+    assert!(floods.trailers.join("\n").starts_with("disk floor:"), "{:?}", floods.trailers);
+    assert_eq!(floods.sha256, sha256(&done.log("build", "floods")));
+    drop(disk);
+}
+
+#[test]
 fn at_the_disk_floor_a_service_lives_on_without_its_log() {
     let bench = Bench::new().env("NAVVY_DISK_FLOOR", "8MiB");
     let disk = SmallDisk::mounted_at(&bench.state(), 24);

@@ -279,7 +279,8 @@ fn follow_trouble(end: &FollowEnd) -> String {
     }
 }
 
-fn log_trouble(error: &io::Error) -> String {
+/// Why a log takes no more, with advice.
+pub(super) fn log_trouble(error: &io::Error) -> String {
     if let Some(reached) = DiskFloorReached::of(error) {
         return reached.to_string();
     }

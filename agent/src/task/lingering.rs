@@ -81,12 +81,19 @@ async fn finish_one(
     if waited.is_err() {
         running.abandon();
     }
-    if let Some(step) = background {
-        bus.send(background_ended(step, early, &seen, task));
+    match (background, &seen.trouble) {
+        (Some(step), _) => bus.send(background_ended(step, early, &seen, task)),
+        (None, Some(trouble)) => {
+            let message =
+                format!("the output of what step {} left running is not kept to its end: {trouble}", running.id);
+            bus.send(Event::Warning { task: Some(task.clone()), message });
+        }
+        (None, None) => {}
     }
 }
 
 fn background_ended(step: BackgroundStep, early: Option<StepOutcome>, seen: &Seen, task: &TaskRef) -> Event {
+    let early = early.or(seen.trouble.clone().map(|reason| StepOutcome::Error { reason }));
     let trailers = match &early {
         Some(outcome) => texts::trailers(seen.exited.as_ref(), outcome),
         // Ended with the job, as background steps do: nothing to tell.

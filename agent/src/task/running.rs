@@ -7,8 +7,9 @@ use std::time::Duration;
 use navvy_protocol::supervisor::{Exec, Exited};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
+use super::attempt::log_trouble;
 use crate::output::{Activity, LogDigest, StepLog, StepSignal, StepSink, Watch};
-use crate::supervisor::{Abandon, Client, ClientError, follow};
+use crate::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
 
 /// The follower needs little stack; hundreds of them may live at once.
 const STACK: usize = 256 << 10;
@@ -19,6 +20,8 @@ pub struct Seen {
     pub exited: Option<Exited>,
     /// Of all its output; set when following is over.
     pub digest: Option<LogDigest>,
+    /// Why its output was not kept to the end.
+    pub trouble: Option<String>,
 }
 
 impl Seen {
@@ -26,7 +29,12 @@ impl Seen {
         match signal {
             StepSignal::Started => {}
             StepSignal::Exited { exited, .. } => self.exited = Some(exited),
-            StepSignal::Over { digest, .. } => self.digest = Some(digest),
+            StepSignal::Over { digest, end } => {
+                self.digest = Some(digest);
+                if let FollowEnd::Sink(error) = end {
+                    self.trouble = Some(log_trouble(&error));
+                }
+            }
         }
     }
 
