@@ -343,6 +343,13 @@ pub fn become_subreaper() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
+/// Closes our memory, environment and descriptors to everybody without `CAP_SYS_PTRACE`, uid 0 of the job included. What
+/// we fork stays closed until it executes another program.
+pub fn close_to_others() {
+    // SAFETY: integer arguments.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+}
+
 pub fn set_umask(mask: u32) {
     // SAFETY: cannot fail.
     unsafe { libc::umask(mask) };

@@ -7,6 +7,8 @@
 mod client;
 mod follow;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use std::io;
