@@ -129,6 +129,13 @@ pub fn open_regular(path: &CStr) -> io::Result<File> {
     Ok(file)
 }
 
+/// Takes hold of what lies under a name, without opening it or following a link.
+pub fn hold(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    // SAFETY: a NUL-terminated path.
+    own(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) })
+}
+
 /// A counter that another thread can raise to wake a poll.
 #[derive(Debug)]
 pub struct Event(OwnedFd);

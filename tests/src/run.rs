@@ -105,6 +105,11 @@ impl<'a> Run<'a> {
         self.events.list.lock().expect("no reader panics").0.clone()
     }
 
+    /// The agent's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
             sys::signal(self.child.id(), signal);

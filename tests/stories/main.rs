@@ -1,5 +1,6 @@
 //! Stories, a file a theme.
 
+mod attacks;
 mod bad_config;
 mod cancel;
 mod checkout;

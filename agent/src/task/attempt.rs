@@ -23,6 +23,9 @@ use crate::supervisor::FollowEnd;
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
+/// What the engine says of a main process that SIGKILL ended.
+const KILLED: i64 = 137;
+
 /// Which attempt at which step.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
@@ -251,6 +254,8 @@ fn container_ended(died: &Died) -> Happening {
 
 fn lost_with(died: &Died) -> Lost {
     match died {
+        // No process of the job can kill the main process of its pid namespace.
+        Died::Exited { code: KILLED, out_of_memory: false, .. } => Lost::Supervisor,
         Died::Exited { .. } => Lost::Container,
         Died::EngineLost { .. } => Lost::Supervisor,
     }
