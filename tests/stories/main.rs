@@ -7,6 +7,7 @@ mod checkout;
 mod graph;
 mod images;
 mod inspect;
+mod odd_environments;
 mod output;
 mod people;
 mod services;
