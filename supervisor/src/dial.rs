@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,6 +39,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         [one] if one.starts_with("--run-dir=") => &one["--run-dir=".len()..],
         _ => return cli::complain(cli::USAGE, "usage: navvy-supervisor dial [--run-dir DIR]"),
     };
+    // The task's secret passes through here.
+    sys::close_to_others();
     sys::limit_heap();
     match Dial::open(Path::new(run_dir)).and_then(Dial::run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,6 +50,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 struct Dial {
     socket: PathBuf,
+    /// The socket's inode, whatever becomes of its name; only uid 0 can go by way of `/proc`.
+    held: Option<OwnedFd>,
     stdin: File,
     stdout: File,
     /// Read from stdin, not yet a whole message.
@@ -116,8 +120,10 @@ impl Dial {
         let (stdin, stdout) = (duplicate(io::stdin().as_fd())?, duplicate(io::stdout().as_fd())?);
         sys::set_nonblocking(&stdin)?;
         sys::set_nonblocking(&stdout)?;
+        let socket = run_dir.join(place::CONTROL_SOCKET);
         let mut dial = Self {
-            socket: run_dir.join(place::CONTROL_SOCKET),
+            held: sys::hold(&socket).ok().filter(|_| sys::uid() == 0),
+            socket,
             stdin,
             stdout,
             received: Vec::new(),
@@ -213,11 +219,22 @@ impl Dial {
         }
     }
 
+    /// Connects, to the supervisor alone: uid 0 in the job can put a socket of its own under the name at any moment, and
+    /// would be told the task's secret.
+    fn connect(&self) -> io::Result<UnixStream> {
+        let held = self.held.as_ref().map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
+        let stream = UnixStream::connect(held.as_ref().unwrap_or(&self.socket))?;
+        if self.socket.starts_with(place::RUN_DIR) && sys::peer_pid(&stream)? != 1 {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
+    }
+
     fn open_channel(&mut self, number: u32) {
         if self.channels.len() >= CHANNELS_CAP || self.channels.contains_key(&number) {
             return self.tell(number, Op::Reset, &[]);
         }
-        let connected = UnixStream::connect(&self.socket);
+        let connected = self.connect();
         match connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream)) {
             Ok(stream) => {
                 let channel = Channel {

@@ -129,6 +129,13 @@ pub fn open_regular(path: &CStr) -> io::Result<File> {
     Ok(file)
 }
 
+/// Takes hold of what lies under a name, without opening it or following a link.
+pub fn hold(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    // SAFETY: a NUL-terminated path.
+    own(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) })
+}
+
 /// A counter that another thread can raise to wake a poll.
 #[derive(Debug)]
 pub struct Event(OwnedFd);
@@ -341,6 +348,13 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
 pub fn become_subreaper() {
     // SAFETY: integer arguments.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// Closes our memory, environment and descriptors to everybody without `CAP_SYS_PTRACE`, uid 0 of the job included. What
+/// we fork stays closed until it executes another program.
+pub fn close_to_others() {
+    // SAFETY: integer arguments.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
 pub fn set_umask(mask: u32) {

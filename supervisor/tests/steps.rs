@@ -260,6 +260,10 @@ fn what_cannot_be_started_says_why() {
     }
     let failure = bench.exec("").with(|exec| exec.user = Some("no-such-user".into())).refused();
     assert_eq!(failure.kind, FailureKind::NoSuchUser);
+    let large = ("LARGE".to_owned(), "x".repeat(200 << 10));
+    let failure = bench.exec("").with(|exec| exec.env = vec![large.clone()]).refused();
+    assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+    assert!(failure.message.contains("LARGE with 204807"), "{failure}");
     // What was not started may be tried again under the same id.
     let step = bench.exec("true").with(|exec| exec.argv = vec!["/none".into()]);
     let mut exec = step.exec.clone();

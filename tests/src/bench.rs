@@ -228,6 +228,19 @@ impl Bench {
         Run::start(self, self.command(&[&["run"], args].concat()), false)
     }
 
+    /// Runs `navvy run` with these words to its end on a terminal; its standard output is all that the terminal got.
+    #[track_caller]
+    pub fn run_on_a_terminal(&self, args: &[&str]) -> Finished {
+        let inner = self.command(&[&["run"], args].concat());
+        let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+        let line: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--flush", "--return", "--command", &line.join(" "), "/dev/null"]);
+        command.current_dir(self.project()).env_clear().env("TERM", "xterm-256color");
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::start(self, command, false).finish()
+    }
+
     /// Runs `navvy` with these words to its end.
     #[track_caller]
     pub fn navvy(&self, args: &[&str]) -> Finished {

@@ -83,13 +83,19 @@ impl Docker {
     /// Loads a copy of an image that says it is made for another architecture.
     #[track_caller]
     pub fn load_as_foreign(&self, image: &str, name: &str, architecture: &str) {
+        self.load_changed(image, name, |config| config["architecture"] = architecture.into());
+    }
+
+    /// Loads a copy of an image with another config: what a builder would never write, an archive may hold.
+    #[track_caller]
+    pub fn load_changed(&self, image: &str, name: &str, edit: impl FnOnce(&mut Value)) {
         let scratch = tempfile::tempdir().expect("a temporary directory can be made");
         let archive = self.ask(&["save", image]);
         assert_eq!(archive.exit_code, Some(0), "docker save {image}: {}", archive.stderr);
         Program::new("tar").args(["-x"]).directory(scratch.path()).input(archive.stdout).run().succeeded();
         edit_json(&scratch.path().join("manifest.json"), |manifest| {
             let config = manifest[0]["Config"].as_str().expect("an archive names its config").to_owned();
-            edit_json(&scratch.path().join(config), |config| config["architecture"] = architecture.into());
+            edit_json(&scratch.path().join(config), edit);
             manifest[0]["RepoTags"] = vec![name].into();
         });
         let changed = Program::new("tar").args(["-c", "."]).directory(scratch.path()).run();

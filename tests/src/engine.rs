@@ -65,7 +65,10 @@ impl PrivateEngine {
         let script = script(&data, &runtime, hidden);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare"]);
-        command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]);
+        // A near engine sees what the agent mounts, as the machine's own does.
+        let propagation = if hidden.is_empty() { "slave" } else { "private" };
+        command.args(["--mount", "--propagation", propagation]);
+        command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]);
         // A Ctrl-C at the terminal of the stories is not meant for it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let outer = spawn_for_life(command);

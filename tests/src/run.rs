@@ -105,6 +105,7 @@ impl<'a> Run<'a> {
         self.events.list.lock().expect("no reader panics").0.clone()
     }
 
+    /// The agent's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,5 +1,6 @@
 //! Stories, a file a theme.
 
+mod attacks;
 mod bad_config;
 mod cancel;
 mod checkout;
@@ -10,6 +11,7 @@ mod images;
 mod inspect;
 mod kill;
 mod logs;
+mod odd_environments;
 mod output;
 mod people;
 mod services;

@@ -9,6 +9,7 @@ use super::args::DoctorArgs;
 use crate::doctor::{self, Check, Status};
 use crate::environment::endpoint::{self, Inputs, RealFiles};
 use crate::settings::Settings;
+use crate::ui::sanitize::tame;
 
 pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> {
     let inputs = Inputs {
@@ -21,7 +22,10 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| CliError::infra(&error))?;
     let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths));
-    std::io::stdout().lock().write_all(render(&checks).as_bytes()).map_err(|error| CliError::infra(&error))?;
+    std::io::stdout()
+        .lock()
+        .write_all(tame(&render(&checks), true).as_bytes())
+        .map_err(|error| CliError::infra(&error))?;
     Ok(match doctor::worst(&checks) {
         Status::Ok | Status::Warn => exit_code::PASSED,
         Status::Fail => exit_code::NO_DOCKER,

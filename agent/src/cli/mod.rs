@@ -28,6 +28,7 @@ use args::{Cli, Command};
 pub use error::CliError;
 
 use crate::settings::Settings;
+use crate::ui::sanitize::tame;
 
 /// Carries out a command line; returns the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -69,7 +70,8 @@ fn usage(error: &clap::Error) -> u8 {
 
 fn report(error: &CliError) {
     let mut stderr = std::io::stderr().lock();
-    stderr.write_all(error.render().as_bytes()).ok();
+    // It may quote a config, an engine or a registry.
+    stderr.write_all(tame(&error.render(), false).as_bytes()).ok();
 }
 
 /// A panic is a bug of ours; its message must not be drawn over by the live view.

@@ -10,6 +10,7 @@ use navvy_job::pipeline::Pipeline;
 use super::CliError;
 use super::args::SourceArgs;
 use crate::checkout::GitFacts;
+use crate::ui::sanitize::tame;
 
 const DEFAULT_FILE: &str = ".circleci/config.yml";
 
@@ -102,7 +103,7 @@ pub fn compile(file: &ConfigFile, inputs: &Inputs) -> Result<Pipeline, CliError>
     let outcome = navvy_config::compile(&file.source(), inputs);
     let text = navvy_config::render(&file.source(), &outcome.diagnostics);
     let mut stderr = std::io::stderr().lock();
-    stderr.write_all(text.as_bytes()).ok();
+    stderr.write_all(tame(&text, true).as_bytes()).ok();
     match outcome.pipeline {
         Some(pipeline) => Ok(pipeline),
         None => Err(CliError::config(format!("{}: {}; nothing was run", file.name, count(&outcome.diagnostics)))),

@@ -1,9 +1,13 @@
 //! One activity, one connection.
+//!
+//! The supervisor lives among hostile processes: it may be stopped, or be no supervisor at all. So every wait has an
+//! end, however the bytes trickle, and nothing is taken that is larger than what was asked for.
 
-use std::io::{self, Write as _};
+use std::cell::Cell;
+use std::io::{self, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameError, FrameKind, MAX_LENGTH};
 use navvy_protocol::supervisor::{
@@ -12,10 +16,43 @@ use navvy_protocol::supervisor::{
 
 use super::Connect;
 
-/// A short activity that does not answer within this is given up.
-const REPLY_LIMIT: Duration = Duration::from_secs(30);
 /// Cut for what is sent as `Data`.
 const DATA_CHUNK: usize = 256 << 10;
+/// Names of files below one directory; far above what is looked for.
+const GLOB_CAP: usize = 16 << 20;
+
+/// How long the supervisor is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For an answer, whole.
+    pub reply: Duration,
+    /// Sending makes no headway at all for this long.
+    pub send: Duration,
+    /// A step that writes nothing is as silent as a supervisor that is no more: then somebody asks.
+    pub silence: Duration,
+    /// For an answer to that. Where memory or processors are short, seconds pass; a stopped process never answers.
+    pub proof: Duration,
+    /// How long a lost supervisor is called before it counts as gone.
+    pub reattach: Duration,
+    /// No single wait in the kernel is longer, so that the others can be kept.
+    pub slice: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            reply: Duration::from_secs(30),
+            send: Duration::from_secs(60),
+            silence: Duration::from_secs(5),
+            proof: Duration::from_secs(20),
+            reattach: Duration::from_secs(20),
+            slice: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a supervisor that has just failed us may still want to say about it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why an activity came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +109,26 @@ fn is_timeout(error: &io::Error) -> bool {
 #[derive(Clone)]
 pub struct Client {
     connect: Arc<dyn Connect>,
+    limits: Limits,
 }
 
 impl Client {
     pub fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect }
+        Self { connect, limits: Limits::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_limits(connect: Arc<dyn Connect>, limits: Limits) -> Self {
+        Self { connect, limits }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Greets and nothing more: proof that somebody is there and alive.
+    pub(super) fn ask_for_life(&self) -> Result<(), ClientError> {
+        self.greet(&[], self.limits.proof).map(drop)
     }
 
     pub fn probe(&self, user: Option<String>, programs: &[&str]) -> Result<Probe, ClientError> {
@@ -102,7 +154,7 @@ impl Client {
     pub fn stop(&self, exec: &str, grace: Duration) -> Result<(), ClientError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop { exec: exec.to_owned(), grace_ms };
-        done(self.ask_within(&request, grace + REPLY_LIMIT)?)
+        done(self.ask_within(&request, grace + self.limits.reply)?)
     }
 
     pub fn write(&self, path: &str, user: Option<String>, mode: u32, bytes: &[u8]) -> Result<(), ClientError> {
@@ -133,7 +185,7 @@ impl Client {
     pub fn glob(&self, root: &str, patterns: &[&str], user: Option<String>) -> Result<Vec<Vec<u8>>, ClientError> {
         let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         let mut conversation = self.open(&Request::Glob { root: root.to_owned(), patterns, user })?;
-        let bytes = conversation.receive_stream(16 << 20)?;
+        let bytes = conversation.receive_stream(GLOB_CAP)?;
         done(conversation.reply()?)?;
         Ok(bytes.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
@@ -146,18 +198,17 @@ impl Client {
         produce: impl FnOnce(&mut dyn io::Write) -> Result<(), E>,
     ) -> Result<Result<(u64, u64), E>, ClientError> {
         let mut conversation = self.open(&Request::Unpack { root: root.to_owned(), user })?;
-        let mut writer = io::BufWriter::with_capacity(DATA_CHUNK, DataWriter { stream: &conversation.stream });
+        let stalled = Cell::new(false);
+        let data = DataWriter { stream: &conversation.stream, stalled: &stalled };
+        let mut writer = io::BufWriter::with_capacity(DATA_CHUNK, data);
         let produced = produce(&mut writer).map(|()| writer.flush());
         drop(writer);
+        if stalled.get() {
+            return Err(ClientError::TimedOut { limit: self.limits.send });
+        }
         match produced {
             // The other side hung up: its own words tell why, if it left any.
-            Ok(Err(source)) => Err(conversation.reply().map_or_else(
-                |_| ClientError::Unreachable { source },
-                |reply| match reply {
-                    Reply::Failed(failure) => ClientError::Failed(failure),
-                    _ => ClientError::WrongReply,
-                },
-            )),
+            Ok(Err(source)) => Err(conversation.last_words().unwrap_or(ClientError::Unreachable { source })),
             Ok(Ok(())) => {
                 conversation.end_stream()?;
                 match conversation.reply()? {
@@ -165,58 +216,68 @@ impl Client {
                     other => Err(unexpected(other)),
                 }
             }
-            Err(error) => {
-                // A failure of the supervisor's makes the producer's writes fail first.
-                conversation.stream.set_read_timeout(Some(Duration::from_secs(1))).ok();
-                match conversation.reply() {
-                    Err(ClientError::Failed(failure)) => Err(ClientError::Failed(failure)),
-                    _ => Ok(Err(error)),
-                }
-            }
+            // A failure of the supervisor's makes the producer's writes fail first.
+            Err(error) => match conversation.last_words() {
+                Some(failed @ ClientError::Failed(_)) => Err(failed),
+                _ => Ok(Err(error)),
+            },
         }
     }
 
     /// One question, one answer.
     fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
-        self.ask_within(request, REPLY_LIMIT)
+        self.ask_within(request, self.limits.reply)
     }
 
     fn ask_within(&self, request: &Request, limit: Duration) -> Result<Reply, ClientError> {
-        self.open_within(request, Some(limit))?.reply()
+        let mut conversation = self.open(request)?;
+        conversation.limit = limit;
+        conversation.reply()
     }
 
-    fn open(&self, request: &Request) -> Result<Conversation, ClientError> {
-        self.open_within(request, Some(REPLY_LIMIT))
-    }
-
-    /// Connects, greets, and sends the request; `limit` bounds every later read.
-    pub(super) fn open_within(&self, request: &Request, limit: Option<Duration>) -> Result<Conversation, ClientError> {
-        let mut stream = self.connect.connect().map_err(|source| ClientError::Unreachable { source })?;
-        let hello = Hello::new(self.connect.secret().map(str::to_owned));
-        let mut frames = Vec::with_capacity(512);
-        let encoded = frame::encode_message(&mut frames, FrameKind::Hello, &hello)
-            .and_then(|()| frame::encode_message(&mut frames, FrameKind::Request, request));
-        encoded.map_err(|error| {
+    /// Connects, greets, and sends the request.
+    pub(super) fn open(&self, request: &Request) -> Result<Conversation, ClientError> {
+        let mut frame = Vec::with_capacity(512);
+        frame::encode_message(&mut frame, FrameKind::Request, request).map_err(|error| {
             ClientError::Failed(Failure::new(FailureKind::Invalid, format!("the request is too large: {error}")))
         })?;
-        stream.set_read_timeout(Some(REPLY_LIMIT)).map_err(|source| ClientError::Unreachable { source })?;
-        stream.write_all(&frames).map_err(|source| ClientError::Unreachable { source })?;
-        let mut conversation = Conversation { stream, buffer: Vec::new(), limit: REPLY_LIMIT };
+        self.greet(&frame, self.limits.reply)
+    }
+
+    /// Connects and greets; `more` goes out with the greeting.
+    fn greet(&self, more: &[u8], limit: Duration) -> Result<Conversation, ClientError> {
+        let unreachable = |source: io::Error| match is_timeout(&source) {
+            true => ClientError::TimedOut { limit },
+            false => ClientError::Unreachable { source },
+        };
+        let mut stream = self.connect.connect().map_err(unreachable)?;
+        let hello = Hello::new(self.connect.secret().map(str::to_owned));
+        let mut frames = Vec::with_capacity(256 + more.len());
+        frame::encode_message(&mut frames, FrameKind::Hello, &hello).map_err(unreachable)?;
+        frames.extend_from_slice(more);
+        stream.set_read_timeout(Some(self.limits.slice)).map_err(unreachable)?;
+        stream.set_write_timeout(Some(self.limits.send)).map_err(unreachable)?;
+        stream.write_all(&frames).map_err(unreachable)?;
+        let mut conversation = Conversation { stream, buffer: Vec::new(), limit };
         conversation.expect_hello()?;
-        conversation.stream.set_read_timeout(limit).map_err(|source| ClientError::Unreachable { source })?;
-        conversation.limit = limit.unwrap_or(Duration::MAX);
         Ok(conversation)
     }
 }
 
 /// An open connection after the greeting.
 pub(super) struct Conversation {
-    pub(super) stream: UnixStream,
+    stream: UnixStream,
     pub(super) buffer: Vec<u8>,
+    /// For whatever is waited for next.
     limit: Duration,
 }
 
 impl Conversation {
+    /// For whoever sends while another receives.
+    pub(super) fn way_out(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     fn expect_hello(&mut self) -> Result<(), ClientError> {
         match self.receive()? {
             FrameKind::Hello => {
@@ -232,11 +293,32 @@ impl Conversation {
     }
 
     /// Receives one frame; its payload is in `buffer`.
-    pub(super) fn receive(&mut self) -> Result<FrameKind, ClientError> {
+    fn receive(&mut self) -> Result<FrameKind, ClientError> {
+        self.receive_before(Instant::now() + self.limit)
+    }
+
+    fn receive_before(&mut self, deadline: Instant) -> Result<FrameKind, ClientError> {
         let limit = self.limit;
-        frame::read(&mut self.stream, &mut self.buffer)
+        frame::read(&mut Timed { stream: &self.stream, deadline }, &mut self.buffer)
             .map_err(|error| ClientError::from_frame(error, limit))?
             .ok_or(ClientError::Closed)
+    }
+
+    /// As `receive`, or `None` when not even the beginning of a frame came within `patience`.
+    pub(super) fn receive_unless_silent(&mut self, patience: Duration) -> Result<Option<FrameKind>, ClientError> {
+        let limit = self.limit;
+        let mut start = [0; frame::HEADER_LENGTH];
+        let mut waiting = Timed { stream: &self.stream, deadline: Instant::now() + patience };
+        let count = match waiting.read(&mut start) {
+            Ok(0) => return Err(ClientError::Closed),
+            Ok(count) => count,
+            Err(error) if is_timeout(&error) => return Ok(None),
+            Err(error) => return Err(ClientError::from_frame(error.into(), limit)),
+        };
+        // Most headers come whole: what follows must not look at the clock for each of them.
+        let rest = Timed { stream: &self.stream, deadline: Instant::now() + limit };
+        frame::read(&mut start[..count].chain(rest), &mut self.buffer)
+            .map_err(|error| ClientError::from_frame(error, limit))
     }
 
     pub(super) fn message<T: serde::de::DeserializeOwned>(&self, kind: FrameKind) -> Result<T, ClientError> {
@@ -253,11 +335,22 @@ impl Conversation {
         }
     }
 
-    /// All bytes up to the empty `Data` frame, `cap` at most.
+    /// What it says after it hung up in the midst of ours, if anything.
+    fn last_words(&mut self) -> Option<ClientError> {
+        self.limit = LAST_WORDS;
+        match self.reply() {
+            Ok(_) => Some(ClientError::WrongReply),
+            Err(failed @ ClientError::Failed(_)) => Some(failed),
+            Err(_) => None,
+        }
+    }
+
+    /// All bytes up to the empty `Data` frame, `cap` at most, within one limit.
     fn receive_stream(&mut self, cap: usize) -> Result<Vec<u8>, ClientError> {
+        let deadline = Instant::now() + self.limit;
         let mut bytes = Vec::new();
         loop {
-            match self.receive()? {
+            match self.receive_before(deadline)? {
                 FrameKind::Data if self.buffer.is_empty() => return Ok(bytes),
                 FrameKind::Data if bytes.len() + self.buffer.len() > cap => return Err(ClientError::WrongReply),
                 FrameKind::Data => bytes.extend_from_slice(&self.buffer),
@@ -279,25 +372,51 @@ impl Conversation {
     }
 
     fn send(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), ClientError> {
-        frame::write(&mut self.stream, kind, payload).map_err(|source| ClientError::Unreachable { source })
+        let limit = self.limit;
+        frame::write(&mut self.stream, kind, payload).map_err(|error| ClientError::from_frame(error.into(), limit))
     }
 
     pub(super) fn control(&mut self, control: &Control) -> Result<(), ClientError> {
+        let limit = self.limit;
         frame::write_message(&mut self.stream, FrameKind::Control, control)
-            .map_err(|source| ClientError::Unreachable { source })
+            .map_err(|error| ClientError::from_frame(error.into(), limit))
+    }
+}
+
+/// Reads until a moment: bytes that come one by one do not move it.
+struct Timed<'a> {
+    stream: &'a UnixStream,
+    deadline: Instant,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&mut &*self.stream).read(buffer) {
+                Err(error) if is_timeout(&error) && Instant::now() < self.deadline => {}
+                Ok(count) if count < buffer.len() && Instant::now() >= self.deadline => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                other => return other,
+            }
+        }
     }
 }
 
 /// Sends what is written as `Data` frames.
 struct DataWriter<'a> {
     stream: &'a UnixStream,
+    /// The other side takes nothing any more.
+    stalled: &'a Cell<bool>,
 }
 
 impl io::Write for DataWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let chunk = &bytes[..bytes.len().min(MAX_LENGTH - 1)];
         if !chunk.is_empty() {
-            frame::write(&mut self.stream, FrameKind::Data, chunk)?;
+            let sent = frame::write(&mut self.stream, FrameKind::Data, chunk);
+            self.stalled.set(sent.as_ref().is_err_and(is_timeout));
+            sent?;
         }
         Ok(chunk.len())
     }

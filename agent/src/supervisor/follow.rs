@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A lost connection neither ends nor repeats the step: the supervisor keeps what was not acknowledged, and refuses
-//! to start the same id twice. Bytes go to the [`Sink`] in order, each exactly once; only then are they
+//! to start the same id twice. A step that is silent may have nothing to say, or a supervisor that was stopped: then a
+//! second connection asks whether anybody is there. Bytes go to the [`Sink`] in order, each exactly once; only then are they
 //! acknowledged.
 
 use std::io;
@@ -22,10 +23,10 @@ use navvy_protocol::supervisor::{Control, Exec, Exited, FailureKind, Reply, Requ
 
 use super::client::{Client, ClientError, Conversation};
 
-/// How long a lost supervisor is called before it counts as gone.
-const REATTACH_LIMIT: Duration = Duration::from_secs(20);
 /// Between two calls.
 const REATTACH_PAUSE: Duration = Duration::from_millis(100);
+/// A connection that held this long was no mere greeting, even if nothing new came over it.
+const STEADY: Duration = Duration::from_secs(1);
 /// Acknowledge at least this often, so that the supervisor's buffer never fills while we keep up.
 const ACK_EVERY: u64 = 128 << 10;
 
@@ -70,30 +71,28 @@ impl Abandon {
 /// Starts `exec` and stays with it. Blocks its thread until the end.
 pub fn follow(client: &Client, exec: Exec, sink: &mut dyn Sink, abandon: &Abandon) -> FollowEnd {
     let mut follower =
-        Follower { client, id: exec.id.clone(), offset: 0, acked: 0, started: false, exited: false, sink };
+        Follower { client, id: exec.id.clone(), offset: 0, acked: 0, started: false, exited: false, sink, abandon };
     let start = Request::Exec(exec);
     let mut outcome = follower.converse(&start);
     let mut lost_at = Instant::now();
     loop {
-        let error = match outcome {
+        let (error, alive) = match outcome {
             Pass::End(end) => return end,
-            Pass::Broken { error, progressed } => {
-                if progressed {
-                    lost_at = Instant::now();
-                }
-                error
-            }
+            Pass::Broken { error, alive } => (error, alive),
         };
+        if alive {
+            lost_at = Instant::now();
+        }
         if abandon.is_set() {
             return FollowEnd::Abandoned;
         }
-        if lost_at.elapsed() > REATTACH_LIMIT {
+        if lost_at.elapsed() > client.limits().reattach {
             return FollowEnd::Lost(error);
         }
-        outcome = follower.call_again(&start);
-        if matches!(outcome, Pass::Broken { progressed: false, .. }) {
+        if !alive {
             std::thread::sleep(REATTACH_PAUSE);
         }
+        outcome = follower.call_again(&start);
     }
 }
 
@@ -106,12 +105,18 @@ struct Follower<'a> {
     started: bool,
     exited: bool,
     sink: &'a mut dyn Sink,
+    abandon: &'a Abandon,
 }
 
 /// What one connection came to.
 enum Pass {
     End(FollowEnd),
-    Broken { error: ClientError, progressed: bool },
+    /// `alive`: it brought something new, or held for a while. A greeting alone proves nothing: who only ever greets
+    /// and hangs up must not keep us for ever.
+    Broken {
+        error: ClientError,
+        alive: bool,
+    },
 }
 
 impl Follower<'_> {
@@ -127,36 +132,59 @@ impl Follower<'_> {
     }
 
     fn converse(&mut self, request: &Request) -> Pass {
-        let mut conversation = match self.client.open_within(request, None) {
+        let mut conversation = match self.client.open(request) {
             Ok(conversation) => conversation,
             Err(ClientError::Failed(failure)) => return Pass::End(FollowEnd::Refused(failure)),
-            Err(error) if error.is_connection() => return Pass::Broken { error, progressed: false },
+            Err(error) if error.is_connection() => return Pass::Broken { error, alive: false },
             Err(error) => return Pass::End(FollowEnd::Lost(error)),
         };
+        let (opened, before) = (Instant::now(), self.news());
         loop {
             match self.one_frame(&mut conversation) {
+                Ok(None) if self.abandon.is_set() => return Pass::End(FollowEnd::Abandoned),
                 Ok(None) => {}
                 Ok(Some(end)) => return Pass::End(end),
                 Err(error) if error.is_connection() => {
-                    // It was there a moment ago, however little it had to say.
-                    return Pass::Broken { error, progressed: true };
+                    let held = opened.elapsed() >= STEADY && !matches!(error, ClientError::TimedOut { .. });
+                    let alive = held || self.news() != before;
+                    return Pass::Broken { error, alive };
                 }
                 Err(error) => return Pass::End(FollowEnd::Lost(error)),
             }
         }
     }
 
+    /// Changes whenever the supervisor has told something that we did not know.
+    fn news(&self) -> (u64, bool, bool) {
+        (self.offset, self.started, self.exited)
+    }
+
     fn one_frame(&mut self, conversation: &mut Conversation) -> Result<Option<FollowEnd>, ClientError> {
-        match conversation.receive()? {
-            FrameKind::Output => match self.output(conversation)? {
+        match conversation.receive_unless_silent(self.client.limits().silence)? {
+            None => Ok(self.ask_for_life()),
+            Some(FrameKind::Output) => match self.output(conversation)? {
                 Ok(()) => Ok(None),
                 Err(error) => Ok(Some(FollowEnd::Sink(error))),
             },
-            FrameKind::Reply => {
+            Some(FrameKind::Reply) => {
                 let reply = conversation.message(FrameKind::Reply)?;
                 self.reply(reply, conversation)
             }
-            _ => Err(ClientError::WrongReply),
+            Some(_) => Err(ClientError::WrongReply),
+        }
+    }
+
+    /// The end, if nobody is there.
+    fn ask_for_life(&self) -> Option<FollowEnd> {
+        if self.abandon.is_set() {
+            // Whoever it is, it matters no more.
+            return Some(FollowEnd::Abandoned);
+        }
+        match self.client.ask_for_life() {
+            Ok(()) | Err(ClientError::Failed(_)) => None,
+            // The way to it is broken: then our own connection breaks, too, or it lives.
+            Err(ClientError::Unreachable { .. } | ClientError::Closed) => None,
+            Err(error) => Some(FollowEnd::Lost(error)),
         }
     }
 

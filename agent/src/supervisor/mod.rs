@@ -6,6 +6,8 @@
 
 mod client;
 mod follow;
+#[cfg(test)]
+mod hostile;
 mod session;
 #[cfg(test)]
 mod tests;

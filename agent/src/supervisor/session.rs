@@ -16,6 +16,7 @@ const INPUT_CHUNK: usize = 64 << 10;
 
 /// A started exec, to be followed by [`Session::run`].
 pub struct Session {
+    client: Client,
     conversation: Conversation,
     way_in: WayIn,
 }
@@ -27,9 +28,9 @@ pub struct WayIn(Arc<Mutex<UnixStream>>);
 impl Client {
     /// Starts `exec` for a person.
     pub fn session(&self, exec: Exec) -> Result<Session, ClientError> {
-        let conversation = self.open_within(&Request::Exec(exec), None)?;
-        let way_in = conversation.stream.try_clone().map_err(|source| ClientError::Unreachable { source })?;
-        Ok(Session { conversation, way_in: WayIn(Arc::new(Mutex::new(way_in))) })
+        let conversation = self.open(&Request::Exec(exec))?;
+        let way_in = conversation.way_out().map_err(|source| ClientError::Unreachable { source })?;
+        Ok(Session { client: self.clone(), conversation, way_in: WayIn(Arc::new(Mutex::new(way_in))) })
     }
 }
 
@@ -62,7 +63,13 @@ impl Session {
     /// Hands all output to `show` until the exec's own process ends.
     pub fn run(mut self, mut show: impl FnMut(Stream, &[u8]) -> io::Result<()>) -> Result<Exited, ClientError> {
         loop {
-            match self.conversation.receive()? {
+            let silence = self.client.limits().silence;
+            let Some(kind) = self.conversation.receive_unless_silent(silence)? else {
+                // A person may think for as long as they like; a supervisor that does not answer has gone.
+                self.client.ask_for_life()?;
+                continue;
+            };
+            match kind {
                 FrameKind::Output => self.output(&mut show)?,
                 FrameKind::Reply => match self.conversation.message(FrameKind::Reply)? {
                     Reply::Started { .. } => {}

@@ -9,6 +9,7 @@ use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
 
 use super::Task;
+use super::bounded::GivenUp;
 use super::decide::{Action, Happening, Lost, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
@@ -21,6 +22,9 @@ use crate::supervisor::FollowEnd;
 
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the engine says of a main process that SIGKILL ended.
+const KILLED: i64 = 137;
 
 /// Which attempt at which step.
 #[derive(Debug, Clone, Copy)]
@@ -171,18 +175,32 @@ impl Task {
 
 impl Attempted {
     pub fn not_started(log: std::path::PathBuf, reason: String) -> Self {
-        let end = StepEnd { outcome: StepOutcome::Error { reason }, exited: None, lost: None };
-        Self { end, digest: LogDigest::default(), log, halted: false }
+        Self::failed(log, LogDigest::default(), StepOutcome::Error { reason }, None)
+    }
+
+    /// Work of the agent's own that came to nothing.
+    pub fn failed(log: std::path::PathBuf, digest: LogDigest, outcome: StepOutcome, lost: Option<Lost>) -> Self {
+        Self { end: StepEnd { outcome, exited: None, lost }, digest, log, halted: false }
+    }
+
+    /// The same, because it was not waited for any longer.
+    pub fn given_up(log: std::path::PathBuf, digest: LogDigest, why: GivenUp) -> Self {
+        let (outcome, lost) = match why {
+            GivenUp::Stopped => (StepOutcome::Canceled, None),
+            GivenUp::JobLimit(limit) => (StepOutcome::JobLimit { limit }, None),
+            GivenUp::Died(died) => {
+                (StepOutcome::Error { reason: in_words(&died, "while the step ran") }, Some(lost_with(&died)))
+            }
+            GivenUp::Panicked => {
+                (StepOutcome::Error { reason: "a thread of the agent ended unexpectedly".to_owned() }, None)
+            }
+        };
+        Self::failed(log, digest, outcome, lost)
     }
 
     fn lost(log: std::path::PathBuf, end: &FollowEnd) -> Self {
         let outcome = StepOutcome::Error { reason: follow_trouble(end) };
-        Self {
-            end: StepEnd { outcome, exited: None, lost: Some(Lost::Supervisor) },
-            digest: LogDigest::default(),
-            log,
-            halted: false,
-        }
+        Self::failed(log, LogDigest::default(), outcome, Some(Lost::Supervisor))
     }
 }
 
@@ -250,23 +268,29 @@ fn main_program_ended(code: u8) -> Happening {
 }
 
 fn container_ended(died: &Died) -> Happening {
-    let lost = match died {
+    let lost = lost_with(died);
+    Happening::Broken { reason: in_words(died, "while the step ran"), lost: Some(lost) }
+}
+
+fn lost_with(died: &Died) -> Lost {
+    match died {
+        // No process of the job can kill the main process of its pid namespace.
+        Died::Exited { code: KILLED, out_of_memory: false, .. } => Lost::Supervisor,
         Died::Exited { .. } => Lost::Container,
         Died::EngineLost { .. } => Lost::Supervisor,
-    };
-    Happening::Broken { reason: in_words(died), lost: Some(lost) }
+    }
 }
 
 /// The end of the primary container, for a person.
-fn in_words(died: &Died) -> String {
+pub(super) fn in_words(died: &Died, when: &str) -> String {
     match died {
         Died::Exited { code, out_of_memory, last_words } => {
             let why = if *out_of_memory { " (the kernel killed it for want of memory)" } else { "" };
             let words = last_words.trim();
             let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
-            format!("the primary container ended with code {code}{why} while the step ran{said}")
+            format!("the primary container ended with code {code}{why} {when}{said}")
         }
-        Died::EngineLost { message } => format!("the Docker engine was lost while the step ran: {message}"),
+        Died::EngineLost { message } => format!("the Docker engine was lost {when}: {message}"),
     }
 }
 

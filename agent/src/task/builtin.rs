@@ -7,7 +7,7 @@ use navvy_job::compiled::{Checkout, Run};
 use navvy_job::outcome::StepOutcome;
 
 use super::attempt::{Attempted, Place};
-use super::decide::StepEnd;
+use super::decide::Lost;
 use super::prepare::Ready;
 use super::{CheckoutSource, Task};
 use crate::chain::chain;
@@ -15,7 +15,7 @@ use crate::checkout::{WorkingTree, clone_script};
 use crate::event::Event;
 use crate::output::StepLog;
 use crate::step::{Frame, absolute};
-use crate::supervisor::Client;
+use crate::supervisor::{Client, ClientError};
 
 impl Task {
     pub(super) async fn checkout(&mut self, ready: &mut Ready, place: Place<'_>, checkout: &Checkout) -> Attempted {
@@ -52,17 +52,16 @@ impl Task {
         };
         let target = target_of(&ready.frame, checkout);
         let (client, user) = (ready.client.clone(), ready.frame.user.clone());
-        let copying = tokio::task::spawn_blocking(move || copy(&client, user, &target, &tree));
-        let (lines, outcome) = match copying.await {
-            Ok(Ok(lines)) => (lines, StepOutcome::Success),
-            Ok(Err(reason)) => (vec![], StepOutcome::Error { reason }),
-            Err(_) => (vec![], StepOutcome::Error { reason: "a thread of the agent ended unexpectedly".to_owned() }),
+        let copying = self.bounded(&ready.environment, move || copy(&client, user, &target, &tree));
+        let (lines, outcome, lost) = match copying.await {
+            Ok(Ok(lines)) => (lines, StepOutcome::Success, None),
+            Ok(Err(CopyError { reason, lost })) => (vec![], StepOutcome::Error { reason }, lost),
+            Err(why) => return Attempted::given_up(path, log.digest(), why),
         };
         for line in lines {
             self.own_line(place, &mut log, &line);
         }
-        let digest = log.digest();
-        Attempted { end: StepEnd { outcome, exited: None, lost: None }, digest, log: path, halted: false }
+        Attempted::failed(path, log.digest(), outcome, lost)
     }
 
     fn checkout_started(&self, place: Place<'_>) {
@@ -98,16 +97,37 @@ fn target_of(frame: &Frame, checkout: &Checkout) -> String {
     absolute(&frame.directory(checkout.path.as_deref()), &frame.account.home)
 }
 
+/// Why there is no copy.
+struct CopyError {
+    reason: String,
+    /// The supervisor, if it was not the job's affair.
+    lost: Option<Lost>,
+}
+
+impl From<String> for CopyError {
+    fn from(reason: String) -> Self {
+        Self { reason, lost: None }
+    }
+}
+
+impl CopyError {
+    fn of_client(what: &str, error: &ClientError) -> Self {
+        let lost = error.failure().is_none().then_some(Lost::Supervisor);
+        Self { reason: format!("{what}{}", chain(error)), lost }
+    }
+}
+
 /// Returns what to tell of it, or why it failed.
-fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, String> {
-    client.make_directory(target, user.clone()).map_err(|error| chain(&error))?;
-    let present = client.glob(target, &["*", ".*"], user.clone()).map_err(|error| chain(&error))?;
+fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, CopyError> {
+    let failed = |error: ClientError| CopyError::of_client("", &error);
+    client.make_directory(target, user.clone()).map_err(failed)?;
+    let present = client.glob(target, &["*", ".*"], user.clone()).map_err(failed)?;
     let is_repository = present.iter().any(|name| name == b".git");
     if !present.is_empty() && !is_repository {
-        return Err(format!(
+        return Err(CopyError::from(format!(
             "checkout: {target} is not empty and is not a git repository; give `checkout` another `path:`, or the job \
              another working_directory"
-        ));
+        )));
     }
     let mut report = None;
     let unpacked = client.unpack(target, user, |sink| {
@@ -119,8 +139,8 @@ fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree)
         Ok(Ok((entries, bytes))) => {
             Ok(told(tree, target, entries, bytes, report.map(|r| r.lines()).unwrap_or_default()))
         }
-        Ok(Err(reason)) => Err(format!("checkout: {reason}")),
-        Err(error) => Err(format!("checkout into {target}: {}", chain(&error))),
+        Ok(Err(reason)) => Err(CopyError::from(format!("checkout: {reason}"))),
+        Err(error) => Err(CopyError::of_client(&format!("checkout into {target}: "), &error)),
     }
 }
 

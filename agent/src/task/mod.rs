@@ -11,6 +11,7 @@
 //! cannot be cancelled.
 
 mod attempt;
+mod bounded;
 mod builtin;
 mod decide;
 mod hold;

@@ -1,12 +1,14 @@
 //! From a claim to an environment in which steps can run.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::Executor;
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
+use super::attempt::in_words;
+use super::bounded::GivenUp;
 use super::lingering::Lingering;
 use super::{Stop, Task};
 use crate::chain::chain;
@@ -77,9 +79,7 @@ impl Task {
                 Trouble { verdict, reason }
             }),
             _ = stop.wait_for(|stop| *stop != Stop::No) => Err(Trouble::canceled()),
-            () = tokio::time::sleep(limit) => {
-                Err(Trouble { verdict: Verdict::TimedOut { limit }, reason: "the job's time limit was reached".into() })
-            }
+            () = tokio::time::sleep(limit) => Err(Trouble::job_limit(limit)),
         };
         for message in warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             self.warn(message);
@@ -117,16 +117,16 @@ impl Task {
         let bash_env = bash_env(&self.claim);
         let (asker, asked_user, file) = (client.clone(), user.clone(), bash_env.clone());
         let wanted = self.claim.job.working_directory.clone();
-        let furnished = tokio::task::spawn_blocking(move || furnish(&asker, asked_user, &wanted, &file)).await;
+        let furnishing = self.bounded(&environment, move || furnish(&asker, asked_user, &wanted, &file));
+        let furnished = match furnishing.await {
+            Ok(furnished) => furnished.map_err(|error| Trouble::of_client(&error)),
+            Err(why) => Err(Trouble::of_giving_up(why)),
+        };
         let (account, directory) = match furnished {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
+            Ok(found) => found,
+            Err(trouble) => {
                 environment.destroy(super::RELEASE_LIMIT).await;
-                return Err(Trouble::of_client(&error));
-            }
-            Err(_) => {
-                environment.destroy(super::RELEASE_LIMIT).await;
-                return Err(Trouble::infra("a thread of the agent ended unexpectedly".to_owned()));
+                return Err(trouble);
             }
         };
         let frame =
@@ -202,6 +202,19 @@ impl Trouble {
 
     fn infra(fault: String) -> Self {
         Self { reason: fault.clone(), verdict: Verdict::Infra { fault } }
+    }
+
+    fn of_giving_up(why: GivenUp) -> Self {
+        match why {
+            GivenUp::Stopped => Self::canceled(),
+            GivenUp::JobLimit(limit) => Self::job_limit(limit),
+            GivenUp::Died(died) => Self::infra(in_words(&died, "while it was made ready")),
+            GivenUp::Panicked => Self::infra("a thread of the agent ended unexpectedly".to_owned()),
+        }
+    }
+
+    fn job_limit(limit: Duration) -> Self {
+        Self { verdict: Verdict::TimedOut { limit }, reason: "the job's time limit was reached".into() }
     }
 
     fn of_client(error: &ClientError) -> Self {

@@ -82,7 +82,7 @@ impl Running {
         tokio::task::spawn_blocking(move || client.stop(&id, grace))
     }
 
-    /// Nobody waits for it any more: its thread ends with the next lost connection.
+    /// Nobody waits for it any more: its thread ends with the next word from the supervisor, or without any.
     pub fn abandon(&self) {
         self.abandon.set();
     }

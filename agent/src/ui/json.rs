@@ -1,9 +1,11 @@
 //! One event a line, as `docs/events.md` describes.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 
 use navvy_job::id::TaskId;
+use serde::Serialize as _;
+use serde_json::ser::Formatter;
 
 use super::sink::{Sink, ViewError};
 use crate::event::{Event, Stamped, TaskRef};
@@ -88,10 +90,34 @@ impl<W: Write> Json<W> {
     }
 
     fn add(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
-        serde_json::to_writer(&mut self.buffer, stamped).map_err(|error| ViewError::Write(error.into()))?;
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.buffer, Tame);
+        stamped.serialize(&mut serializer).map_err(|error| ViewError::Write(error.into()))?;
         self.buffer.push(b'\n');
         Ok(())
     }
+}
+
+/// Compact, and without the control characters that JSON itself lets pass: a terminal may obey U+0080 to U+009F as it
+/// does ESC sequences.
+struct Tame;
+
+impl Formatter for Tame {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if !fragment.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for piece in fragment.split_inclusive(is_late_control) {
+            match piece.char_indices().next_back().filter(|(_, last)| is_late_control(*last)) {
+                Some((at, last)) => write!(writer, "{}\\u{:04x}", &piece[..at], u32::from(last))?,
+                None => writer.write_all(piece.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_late_control(character: char) -> bool {
+    matches!(character, '\u{7f}'..='\u{9f}')
 }
 
 /// Bytes at the end that are the start of a character.
@@ -306,13 +332,16 @@ mod tests {
             task: node("a\nb", 0, 1),
             step: 1,
             stream: "stdout".to_owned(),
-            bytes: b"one\ntwo\xff\x1b[31m\r\n\0".to_vec(),
+            bytes: b"one\ntwo\xff\x1b[31m\r\n\0\xc2\x9b77;77H\xc2\x85\x7f\xc2\xa9".to_vec(),
         };
         let line = line(event);
         assert_eq!(line.lines().count(), 1);
         assert!(line.contains(r"one\ntwo") && line.contains('\u{fffd}'), "{line}");
         let back: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(back["event"], "output");
+        assert!(!line.contains(is_late_control), "{line}");
+        let bytes = back["bytes"].as_str().unwrap();
+        assert!(bytes.ends_with("\0\u{9b}77;77H\u{85}\u{7f}\u{a9}"), "{bytes:?}");
     }
 
     #[test]

@@ -11,6 +11,15 @@
 //! clipboard, no links, no cursor movement, no bells. What could make text look like other text (bidirectional
 //! overrides) is spelled out. State is a few bytes, whatever comes; the result does not depend on how the bytes were cut.
 
+/// A whole text of several lines.
+pub fn tame(text: &str, colors: bool) -> String {
+    let mut sanitizer = Sanitizer::new(colors);
+    let mut out = String::with_capacity(text.len());
+    sanitizer.push(text.as_bytes(), &mut out);
+    sanitizer.finish(&mut out);
+    out
+}
+
 /// Bytes of a control string after which the next newline ends it: what forgot its end must not hide the rest.
 const STRING_LIMIT: usize = 4096;
 /// Longer parameters are no colour.

@@ -120,9 +120,21 @@ fn explain_program(fault: &Fault, exec: &Exec, user: &User) -> Failure {
             FailureKind::NotExecutable,
             format!("{program} is no program for {}; check the image's architecture", sys::architecture()),
         ),
+        Some(libc::E2BIG) => (
+            FailureKind::Invalid,
+            format!("cannot execute {program}: {}; drop what the step does not need", size_of_environment(exec)),
+        ),
         _ => (FailureKind::Other, format!("cannot execute {program} as user {who}: {}", failure::text(&fault.error))),
     };
     Failure::new(kind, message)
+}
+
+fn size_of_environment(exec: &Exec) -> String {
+    let variables = exec.env.iter().map(|(name, value)| (name.as_str(), name.len() + value.len() + 2));
+    let bytes: usize = variables.clone().map(|(_, bytes)| bytes).sum();
+    let largest = variables.max_by_key(|(_, bytes)| *bytes);
+    let largest = largest.map_or_else(String::new, |(name, bytes)| format!(", the largest being {name} with {bytes}"));
+    format!("its {} variables take {bytes} bytes{largest}, more than the kernel hands on", exec.env.len())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What is stopped cannot fork, and its place below a pids limit stays taken, so that even a fork bomb runs dry.
-//! Keepers block every catchable signal and are never addressed; they end by themselves.
+//! Keepers block every catchable signal and end by themselves; all they are sent is CONT, since uid 0 in a job can stop
+//! them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ trait Herd {
     fn list(&self) -> Vec<Pid>;
     /// After an empty list: can none be left? A list is no snapshot; a quick chain of forks may slip through one.
     fn is_over(&self) -> bool;
+    /// Lets its keepers go on, whoever has stopped them.
+    fn wake(&self);
     /// Waits a little, less if all are gone.
     fn wait(&self, limit: Duration);
 }
@@ -46,6 +49,12 @@ impl Herd for Below<'_> {
 
     fn is_over(&self) -> bool {
         self.0.keeper() == 0 || self.0.is_gone()
+    }
+
+    fn wake(&self) {
+        if !self.is_over() {
+            send(self.0.keeper(), libc::SIGCONT);
+        }
     }
 
     fn wait(&self, limit: Duration) {
@@ -68,6 +77,10 @@ impl Herd for Everything<'_> {
 
     fn is_over(&self) -> bool {
         self.list().is_empty()
+    }
+
+    fn wake(&self) {
+        self.0.execs.all().iter().for_each(|record| Below(record).wake());
     }
 
     fn wait(&self, limit: Duration) {
@@ -109,6 +122,7 @@ fn ask(herd: &impl Herd, grace: Duration) -> bool {
     let deadline = Instant::now().checked_add(grace);
     let mut asked = HashSet::new();
     loop {
+        herd.wake();
         let pids = herd.list();
         if pids.is_empty() && herd.is_over() {
             return true;
@@ -128,6 +142,7 @@ fn ask(herd: &impl Herd, grace: Duration) -> bool {
 
 fn force(herd: &impl Herd) {
     for pass in 0.. {
+        herd.wake();
         // Most herds are gone with the first pass; stopping each one first would only make it run once more.
         let pids = if pass < UNFROZEN_PASSES { herd.list().into_iter().collect() } else { freeze(herd) };
         if pids.is_empty() && herd.is_over() {

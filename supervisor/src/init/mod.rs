@@ -90,6 +90,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn serve(settings: Settings) -> io::Result<u8> {
+    sys::close_to_others();
     sys::limit_heap();
     sys::fill_standard_descriptors();
     sys::close_inherited_on_exec();
@@ -102,9 +103,7 @@ fn serve(settings: Settings) -> io::Result<u8> {
     control::listen(&init, &settings.run_dir, settings.idle_limit)?;
     let entrypoint = entrypoint::start(&settings, started_in.ok().as_deref(), init.oom_score)?;
     let code = watch::until_the_end(&init, &signals, entrypoint.as_ref());
-    if !init.is_first {
-        settings.remove_sockets();
-    }
+    settings.clear_run_dir(init.is_first);
     Ok(code)
 }
 

@@ -61,9 +61,19 @@ impl Settings {
         Ok(Some(secret.trim_end().to_owned()).filter(|secret| !secret.is_empty()))
     }
 
-    pub fn remove_sockets(&self) {
+    /// Takes the sockets away; in an environment of our own (`all`) also what the job has put beside them, since an agent
+    /// that is not uid 0 could not. No link is followed.
+    pub fn clear_run_dir(&self, all: bool) {
         for name in [place::CONTROL_SOCKET, place::JOB_SOCKET] {
             let _ = std::fs::remove_file(self.run_dir.join(name));
+        }
+        for entry in std::fs::read_dir(&self.run_dir).into_iter().flatten().flatten().filter(|_| all) {
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            // What cannot be removed is the agent's to name.
+            let _ = match is_directory {
+                true => std::fs::remove_dir_all(entry.path()),
+                false => std::fs::remove_file(entry.path()),
+            };
         }
     }
 }

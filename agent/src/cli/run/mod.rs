@@ -71,7 +71,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
 
 fn print(text: &str) -> Result<u8, CliError> {
     // A reader that has seen enough (`| head`) is no error.
-    std::io::stdout().lock().write_all(text.as_bytes()).ok();
+    std::io::stdout().lock().write_all(crate::ui::sanitize::tame(text, true).as_bytes()).ok();
     Ok(navvy_job::exit_code::PASSED)
 }
 

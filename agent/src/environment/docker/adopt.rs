@@ -1,18 +1,19 @@
 //! An environment that outlived its agent, taken up by another.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_job::id::TaskId;
-use navvy_protocol::place::CONTROL_SOCKET;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Engine;
 use super::environment::DockerEnvironment;
-use super::link::{DialLink, SocketLink};
+use super::link::{DialLink, SocketPlace};
 use super::run_dir;
 use crate::environment::HostPaths;
 use crate::supervisor::Connect;
@@ -48,7 +49,6 @@ impl DockerEnvironment {
             task: task.clone(),
             host: host.clone(),
             names: containers,
-            socket: link.secret().is_none().then(|| socket(task, host)),
             link,
             image_env: inherited.image_env,
             step_user: inherited.step_user,
@@ -60,15 +60,26 @@ impl DockerEnvironment {
     }
 }
 
-fn socket(task: &TaskId, host: &HostPaths) -> PathBuf {
-    run_dir::place(host.runtime.as_deref(), run_dir::uid(), task).join(CONTROL_SOCKET)
-}
-
 /// The way to the supervisor of a task that another process has made, where this machine shares its socket.
 pub fn shared_link(task: &TaskId, host: &HostPaths) -> io::Result<Arc<dyn Connect>> {
-    let link = SocketLink::new(socket(task, host));
-    link.connect().map(drop)?;
+    let directory = run_dir::shared(&run_dir::place(host.runtime.as_deref(), run_dir::uid(), task));
+    let link = SocketPlace::open(&directory)?.take_hold()?;
+    // Steps have run in there since: uid 0 inside could have put a socket of its own in the place of the supervisor's.
+    let peer = socket_peercred(link.connect()?)?;
+    if !is_init(peer.pid) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "what listens at its socket is not its supervisor"));
+    }
     Ok(Arc::new(link))
+}
+
+/// Is this the first process of a pid namespace, seen from ours? Nothing that a step starts is.
+fn is_init(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| {
+        let numbers: Vec<&str> = numbers.split_whitespace().collect();
+        numbers.len() > 1 && numbers.last() == Some(&"1")
+    })
 }
 
 impl Engine {

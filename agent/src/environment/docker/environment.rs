@@ -8,7 +8,6 @@
 //! ```
 
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::engine::Engine;
+use super::fault;
 use super::services::{Output, ServiceOutput};
-use super::{fault, link};
 use crate::environment::HostPaths;
 use crate::supervisor::Connect;
 
@@ -41,8 +40,6 @@ pub struct DockerEnvironment {
     pub(super) host: HostPaths,
     pub(super) names: Vec<String>,
     pub(super) link: Arc<dyn Connect>,
-    /// The supervisor's own socket, where it is shared.
-    pub(super) socket: Option<PathBuf>,
     pub(super) image_env: Vec<(String, String)>,
     pub(super) step_user: Option<String>,
     pub(super) services: Vec<ServiceOutput>,
@@ -133,19 +130,24 @@ impl DockerEnvironment {
     /// Has the supervisor end its container. The engine would start runc to kill it, which costs more than all the
     /// rest; a supervisor that does not is killed that way.
     async fn end_by_itself(&self, limit: Duration) {
-        let Some(socket) = self.socket.clone() else { return };
-        let asked = tokio::task::spawn_blocking(move || ask_to_end(&socket)).await;
-        if matches!(asked, Ok(Ok(()))) {
+        // Where it is reached through the engine, asking costs as much as killing.
+        if self.link.secret().is_some() {
+            return;
+        }
+        let link = Arc::clone(&self.link);
+        // Whatever it does meanwhile, it is not waited for: its connection ends with its container.
+        let asked = tokio::time::timeout(END_LIMIT, tokio::task::spawn_blocking(move || ask_to_end(&*link))).await;
+        if matches!(asked, Ok(Ok(Ok(())))) {
             let _killed_if_not = tokio::time::timeout(END_LIMIT.min(limit / 2), self.primary_died()).await;
         }
     }
 }
 
-fn ask_to_end(socket: &std::path::Path) -> io::Result<()> {
+fn ask_to_end(link: &dyn Connect) -> io::Result<()> {
     let mut frames = Vec::new();
     frame::encode_message(&mut frames, FrameKind::Hello, &Hello::new(None))?;
     frame::encode_message(&mut frames, FrameKind::Request, &Request::Shutdown { grace_ms: 0 })?;
-    let mut stream = link::connect(socket)?;
+    let mut stream = link.connect()?;
     stream.set_write_timeout(Some(END_LIMIT))?;
     stream.set_read_timeout(Some(END_LIMIT))?;
     stream.write_all(&frames)?;

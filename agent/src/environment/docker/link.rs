@@ -1,13 +1,21 @@
 //! The ways to the supervisor: a socket that this machine and the container share, or `navvy-supervisor dial`.
+//!
+//! ```text
+//! directory (opened once) ─▶ control.sock: no link followed, a socket or nothing ─▶ its inode, held open
+//!                                                              every connection ─▶ /proc/self/fd/N: that inode
+//! ```
+//!
+//! uid 0 in the container can replace what lies under the name, at any moment. The inode stays the supervisor's own: it
+//! cannot be bound a second time, and it stays reachable when its name is gone.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use navvy_protocol::place::CONTROL_SOCKET;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::supervisor::Connect;
@@ -17,43 +25,58 @@ pub use super::dial::DialLink;
 /// Connecting takes microseconds; only a supervisor that hangs lets it wait.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The supervisor's own socket, at its path on this machine.
+/// Where the supervisor's socket will be, on this machine.
 #[derive(Debug)]
-pub struct SocketLink {
+pub(super) struct SocketPlace {
+    directory: OwnedFd,
     path: PathBuf,
 }
 
-impl SocketLink {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
+impl SocketPlace {
+    /// Opens the directory that the container shares; nothing of the job runs yet.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(CWD, directory, flags, Mode::empty())?;
+        Ok(Self { directory: opened, path: directory.join(CONTROL_SOCKET) })
     }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes hold of the socket, once somebody answers there.
+    pub fn take_hold(&self) -> io::Result<SocketLink> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let socket = openat(self.directory.as_fd(), CONTROL_SOCKET, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no socket", self.path.display())));
+        }
+        let link = SocketLink { socket };
+        link.connect()?;
+        Ok(link)
+    }
+}
+
+/// The supervisor's own socket, held open.
+#[derive(Debug)]
+pub struct SocketLink {
+    socket: OwnedFd,
 }
 
 impl Connect for SocketLink {
     fn connect(&self) -> io::Result<UnixStream> {
-        connect(&self.path)
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // On a unix socket this bounds connecting, too.
+        socket.set_write_timeout(Some(CONNECT_LIMIT))?;
+        socket.connect(&SockAddr::unix(format!("/proc/self/fd/{}", self.socket.as_raw_fd()))?)?;
+        socket.set_write_timeout(None)?;
+        Ok(socket.into())
     }
 
     fn secret(&self) -> Option<&str> {
         // The supervisor sees that the caller is outside its pid namespace.
         None
     }
-}
-
-/// Connects to a socket in a directory that the job can write to: what is opened is looked at before it is used, so
-/// no link of the job's making leads the agent to another socket of this machine.
-pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no socket", path.display())));
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // On a unix socket this bounds connecting, too.
-    socket.set_write_timeout(Some(CONNECT_LIMIT))?;
-    socket.connect(&SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
-    socket.set_write_timeout(None)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -63,17 +86,48 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn links_and_files_are_not_followed() {
+    fn scratch() -> (tempfile::TempDir, PathBuf) {
         let scratch = tempfile::tempdir().unwrap();
+        let socket = scratch.path().join(CONTROL_SOCKET);
+        (scratch, socket)
+    }
+
+    #[test]
+    fn links_files_and_fifos_are_neither_followed_nor_waited_for() {
+        let (scratch, socket) = scratch();
+        let place = SocketPlace::open(scratch.path()).unwrap();
+        assert_eq!(place.take_hold().unwrap_err().kind(), io::ErrorKind::NotFound);
         let real = scratch.path().join("real.sock");
         let _listener = UnixListener::bind(&real).unwrap();
-        let link = scratch.path().join("control.sock");
-        symlink(&real, &link).unwrap();
-        assert!(connect(&real).is_ok());
-        assert!(connect(&link).is_err());
-        let file = scratch.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        assert_eq!(connect(&file).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        symlink(&real, &socket).unwrap();
+        assert_eq!(place.take_hold().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::write(&socket, "").unwrap();
+        assert_eq!(place.take_hold().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_file(&socket).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&socket).status().unwrap().success());
+        assert_eq!(place.take_hold().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::rename(&real, &socket).unwrap();
+        place.take_hold().unwrap();
+        symlink(scratch.path(), scratch.path().join("link")).unwrap();
+        assert!(SocketPlace::open(&scratch.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn what_takes_the_name_later_never_gets_a_connection() {
+        let (scratch, socket) = scratch();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let link = SocketPlace::open(scratch.path()).unwrap().take_hold().unwrap();
+        listener.accept().unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        let impostor = UnixListener::bind(&socket).unwrap();
+        impostor.set_nonblocking(true).unwrap();
+        link.connect().unwrap();
+        listener.accept().unwrap();
+        assert_eq!(impostor.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(link.connect().is_err());
+        assert_eq!(impostor.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -148,6 +148,11 @@ pub enum PlanError {
     BadName(String),
     #[error("image {image} of a service has neither entrypoint nor command, and the config gives none")]
     NothingToRun { image: String },
+    #[error(
+        "image {image} of a service asks for the working directory {directory:?}, which names a process's open files: \
+         through it older engines let a container out into the machine"
+    )]
+    WorkingDirectory { image: String, directory: String },
     #[error("image {image} is made for {found}, this machine runs {wanted}")]
     Architecture { image: String, found: String, wanted: String },
 }
@@ -172,6 +177,19 @@ pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine)
         container.volumes = volumes(&image.volumes, container);
     }
     Ok(Plan { containers: planned, notes: port_notes(&services), has_entrypoint: !entrypoint.is_empty(), step_user })
+}
+
+/// The engine enters it while descriptors of this machine may still be open (CVE-2024-21626). Primaries begin in `/`.
+fn leads_into_processes(directory: &str) -> bool {
+    let mut path = PathBuf::new();
+    for part in directory.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." {
+            path.pop();
+        } else {
+            path.push(part);
+        }
+    }
+    path.starts_with("proc") || path.starts_with("dev/fd")
 }
 
 impl Machine {
@@ -209,6 +227,10 @@ impl Machine {
     fn service(&self, index: usize, container: &Container, image: &ImageConfig) -> Result<ContainerPlan, PlanError> {
         if main_process(container, image).is_empty() {
             return Err(PlanError::NothingToRun { image: container.image.clone() });
+        }
+        if leads_into_processes(&image.working_directory) {
+            let (image, directory) = (container.image.clone(), image.working_directory.clone());
+            return Err(PlanError::WorkingDirectory { image, directory });
         }
         let network = Network::Of(self.task.primary_name());
         Ok(ContainerPlan {

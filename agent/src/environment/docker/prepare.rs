@@ -19,7 +19,6 @@ use navvy_job::claim::Secrets;
 use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
-use navvy_protocol::place::CONTROL_SOCKET;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -27,10 +26,10 @@ use super::cgroup::{self, Facts};
 use super::engine::{Engine, EngineError, EngineInfo};
 use super::environment::{Died, DockerEnvironment, keep_last_words};
 use super::image::{ImageError, LocalImage, PullFaultKind, PullPolicy, image_architecture};
-use super::link::{self, DialLink, SocketLink};
+use super::link::{DialLink, SocketPlace};
 use super::network::NetworkError;
 use super::plan::{self, Entry, Machine, Plan, PlanError, service_title};
-use super::run_dir::{self, RunDirError};
+use super::run_dir::{self, Kept, RunDirError};
 use super::services::{Output, ServiceOutput};
 use super::supervisor_binary::{self, SupervisorError};
 use super::upload::UploadError;
@@ -206,7 +205,7 @@ struct Preparation<'a> {
 /// Containers that run, and a supervisor that answers.
 struct Started {
     link: Arc<dyn Connect>,
-    how: &'static str,
+    how: String,
     services: Vec<ServiceOutput>,
     died: watch::Receiver<Option<Died>>,
     away: watch::Receiver<bool>,
@@ -245,7 +244,7 @@ impl Preparation<'_> {
         for &upload in self.entries() {
             let entry = match upload {
                 true => Entry::Upload,
-                false => Entry::Mounts { bin: bin.clone(), run: self.run_directory() },
+                false => Entry::Mounts { bin: bin.clone(), run: run_dir::shared(&self.run_directory()) },
             };
             let made = self.plan(&images, entry, parent.as_ref().ok())?;
             match self.start_all(&made, &bin).await {
@@ -357,9 +356,11 @@ impl Preparation<'_> {
 
     async fn start_all(&self, plan: &Plan, bin: &std::path::Path) -> Result<Started, StartError> {
         let uploads = plan.containers[0].mounts.is_empty();
-        if !uploads {
-            make_run_directory(&self.run_directory()).map_err(|e| StartError::NotShared(e.to_string()))?;
-        }
+        let shared = match uploads {
+            true => None,
+            false => Some(open_run_directory(&self.run_directory()).map_err(|e| StartError::NotShared(e.to_string()))?),
+        };
+        let (place, kept) = shared.unzip();
         let begun = Instant::now();
         self.create(plan, 0).await.map_err(|e| if uploads { StartError::Final(e) } else { not_shared(e) })?;
         let primary_created = begun.elapsed();
@@ -379,14 +380,14 @@ impl Preparation<'_> {
         let attached = attached?;
         let (died, away) = self.engine.watch_primary(&mut tasks, plan.containers[0].name.clone(), words);
         let services = try_join_all((1..plan.containers.len()).map(|index| self.start(plan, index)));
-        let (answering, services_started) = tokio::join!(self.reach(plan, secret, died.clone()), services);
+        let (answering, services_started) = tokio::join!(self.reach(plan, place, secret, died.clone()), services);
         let link = answering?;
         services_started?;
         let (create_times, outputs): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
         let services = self.follow(plan, outputs, &mut tasks);
         Ok(Started {
             link,
-            how: if uploads { "uploaded, reached through the engine" } else { "shared socket" },
+            how: report::supervisor(kept.as_ref()),
             services,
             died,
             away,
@@ -442,13 +443,14 @@ impl Preparation<'_> {
     async fn reach(
         &self,
         plan: &Plan,
+        place: Option<SocketPlace>,
         secret: Option<String>,
         died: watch::Receiver<Option<Died>>,
     ) -> Result<Arc<dyn Connect>, StartError> {
-        let Some(secret) = secret else {
-            let path = self.run_directory().join(CONTROL_SOCKET);
-            return wait_for_socket(path, died).await.map_err(StartError::NotShared);
-        };
+        if let Some(place) = place {
+            return wait_for_socket(place, died).await.map_err(StartError::NotShared);
+        }
+        let secret = secret.unwrap_or_default();
         let link = DialLink::open(self.engine, &plan.containers[0].name, secret).await;
         link.map(|link| Arc::new(link) as Arc<dyn Connect>)
             .map_err(|e| StartError::Final(self.no_answer(&with_last_words(&e.to_string(), &died))))
@@ -506,7 +508,6 @@ impl Preparation<'_> {
             task: self.request.task.clone(),
             host: self.host.clone(),
             names: names(&plan),
-            socket: started.link.secret().is_none().then(|| self.run_directory().join(CONTROL_SOCKET)),
             link: started.link,
             image_env: assignments.into_iter().filter_map(pair).collect(),
             step_user: plan.step_user,
@@ -523,9 +524,11 @@ fn names(plan: &Plan) -> Vec<String> {
 }
 
 /// A task's id is never used twice, so what is there is what an earlier try left.
-fn make_run_directory(path: &std::path::Path) -> Result<(), RunDirError> {
-    run_dir::remove(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
-    run_dir::make(path)
+fn open_run_directory(path: &std::path::Path) -> Result<(SocketPlace, Kept), RunDirError> {
+    let failed = |source| RunDirError::Make { path: path.to_owned(), source };
+    run_dir::remove(path).map_err(failed)?;
+    let kept = run_dir::make(path)?;
+    Ok((SocketPlace::open(&run_dir::shared(path)).map_err(failed)?, kept))
 }
 
 /// A failure of a primary with our files mounted: most often the engine does not see them.
@@ -557,19 +560,22 @@ fn container_error(
 }
 
 /// Looks for the socket, more and more rarely, until it answers, its container is gone, or time is up.
-async fn wait_for_socket(path: PathBuf, mut died: watch::Receiver<Option<Died>>) -> Result<Arc<dyn Connect>, String> {
+async fn wait_for_socket(
+    place: SocketPlace,
+    mut died: watch::Receiver<Option<Died>>,
+) -> Result<Arc<dyn Connect>, String> {
     let look = async {
         let mut pause = FIRST_LOOK;
         let mut refused = Duration::ZERO;
         loop {
-            match link::connect(&path) {
-                Ok(_) => return Ok(()),
+            match place.take_hold() {
+                Ok(link) => return Ok(Arc::new(link) as Arc<dyn Connect>),
                 // A socket that is not ours to use stays so, but for the moment between its making and its owner.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += pause,
                 Err(_) => {}
             }
             if refused > REFUSED_LIMIT {
-                return Err(format!("not allowed to use {}", path.display()));
+                return Err(format!("not allowed to use {}", place.path().display()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
@@ -577,7 +583,7 @@ async fn wait_for_socket(path: PathBuf, mut died: watch::Receiver<Option<Died>>)
     };
     let seen = died.clone();
     tokio::select! {
-        found = look => found.map(|()| Arc::new(SocketLink::new(path.clone())) as Arc<dyn Connect>),
+        found = look => found,
         _ = died.wait_for(Option::is_some) => Err(with_last_words("the container ended at once", &seen)),
         () = tokio::time::sleep(SUPERVISOR_LIMIT) => Err(format!("no socket within {SUPERVISOR_LIMIT:?}")),
     }

@@ -8,6 +8,7 @@ use super::engine::EngineInfo;
 use super::image::LocalImage;
 use super::network::Metadata;
 use super::reference::Reference;
+use super::run_dir::Kept;
 
 const MIB: f64 = 1_048_576.0;
 
@@ -83,6 +84,15 @@ pub(super) fn limits(size: Size, pids: u32, together: Result<&str, &str>) -> Str
         Err(why) => format!("for each container, not for their sum ({why})"),
     };
     format!("Limits: {cpus} CPUs, {gib:.1} GiB, {pids} processes, {scope}")
+}
+
+/// `None`: there is no shared directory.
+pub(super) fn supervisor(kept: Option<&Kept>) -> String {
+    match kept {
+        None => "uploaded, reached through the engine".to_owned(),
+        Some(Kept::Apart) => "shared socket, in a small file system of its own".to_owned(),
+        Some(Kept::Plain { why }) => format!("shared socket, in a plain directory of this machine ({why})"),
+    }
 }
 
 pub(super) fn network(metadata: &Metadata) -> String {

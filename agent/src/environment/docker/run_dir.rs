@@ -1,6 +1,17 @@
 //! The directory of a task's sockets on this machine. Unix socket paths end at 108 bytes, so it is short whatever the
 //! home directory is called; everyone may write to `/tmp`, so nothing that is already there is trusted.
+//!
+//! ```text
+//! …/navvy/             0700  ours alone
+//!   TASK.owner               link: whose task it is
+//!   TASK/              0700  a small file system of its own (nosuid, nodev, noexec), where the rights allow
+//!     sockets/         0711  mounted into the primary container: uid 0 in there can put anything here
+//! ```
+//!
+//! The container gets a directory *below* the mount point: an engine that does not see the mount finds no such
+//! directory, says so at once, and is reached the other way.
 
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -8,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
 use navvy_protocol::place::CONTROL_SOCKET;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::environment::owner::Owner;
 use crate::environment::standing::Mark;
@@ -17,6 +30,13 @@ const PATH_LIMIT: usize = 100;
 
 /// Ending of the file beside a run directory that names the task's owner.
 const MARK: &str = ".owner";
+
+/// What the container gets of the run directory.
+const SHARED: &str = "sockets";
+/// Two sockets and some room; a job that fills it harms nobody.
+const MOUNT_OPTIONS: &CStr = c"size=1m,nr_inodes=64,mode=0700";
+/// Nobody but us mounts there; more than one is a try that was cut off.
+const MOUNTS_AT_MOST: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
@@ -41,11 +61,25 @@ pub fn place(runtime: Option<&Path>, uid: u32, task: &TaskId) -> PathBuf {
 }
 
 fn socket_length(directory: &Path) -> usize {
-    directory.as_os_str().len() + 1 + CONTROL_SOCKET.len()
+    shared(directory).as_os_str().len() + 1 + CONTROL_SOCKET.len()
+}
+
+/// What the container gets of the run directory.
+pub fn shared(path: &Path) -> PathBuf {
+    path.join(SHARED)
+}
+
+/// How a run directory is kept apart from the rest of this machine's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// A file system of its own, small and with nothing in it that could be executed or be a device.
+    Apart,
+    /// A directory like any other, behind a parent that only this user enters.
+    Plain { why: String },
 }
 
 /// Makes the run directory and, closed to everyone else, its parent.
-pub fn make(path: &Path) -> Result<(), RunDirError> {
+pub fn make(path: &Path) -> Result<Kept, RunDirError> {
     let length = socket_length(path);
     if length > PATH_LIMIT {
         return Err(RunDirError::TooLong { path: path.to_owned(), length });
@@ -53,11 +87,20 @@ pub fn make(path: &Path) -> Result<(), RunDirError> {
     if let Some(parent) = path.parent() {
         make_own(parent)?;
     }
-    // Steps of any user pass through it to the in-job socket; on this machine the parent keeps others out.
-    DirBuilder::new().mode(0o711).create(path).map_err(|source| RunDirError::Make { path: path.to_owned(), source })?;
+    let failed = |source| RunDirError::Make { path: path.to_owned(), source };
+    DirBuilder::new().mode(0o700).create(path).map_err(failed)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let kept = match rustix::mount::mount("navvy", path, "tmpfs", flags, MOUNT_OPTIONS) {
+        Ok(()) => Kept::Apart,
+        Err(Errno::PERM | Errno::ACCESS) => Kept::Plain { why: "mounting takes root's rights".to_owned() },
+        Err(error) => Kept::Plain { why: format!("mounting failed: {}", io::Error::from(error)) },
+    };
+    let shared = shared(path);
+    // Steps of any user pass through it to the in-job socket; on this machine the parents keep others out.
+    DirBuilder::new().mode(0o711).create(&shared).map_err(failed)?;
     // The umask took some of the mode away.
-    fs::set_permissions(path, Permissions::from_mode(0o711))
-        .map_err(|source| RunDirError::Make { path: path.to_owned(), source })
+    fs::set_permissions(&shared, Permissions::from_mode(0o711)).map_err(failed)?;
+    Ok(kept)
 }
 
 /// Writes down, before anything else of a task is made, whose it is. A link holds the text: made at once or not at
@@ -166,12 +209,30 @@ pub fn uid() -> u32 {
     fs::metadata("/proc/self").map_or(u32::MAX, |metadata| metadata.uid())
 }
 
-/// Removes it with everything in it. Missing is fine.
+/// Removes it with everything in it, following no link of the job's making. Missing is fine.
 pub fn remove(path: &Path) -> io::Result<()> {
+    unmount(path)?;
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// What is mounted there goes with all that the job put into it. What is still in use goes with its last user.
+fn unmount(path: &Path) -> io::Result<()> {
+    for _ in 0..MOUNTS_AT_MOST {
+        let mut done = rustix::mount::unmount(path, UnmountFlags::NOFOLLOW);
+        if done == Err(Errno::BUSY) {
+            done = rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+        }
+        match done {
+            Ok(()) => {}
+            // Nothing (more) is mounted there, or nobody without the rights to unmount can have mounted it.
+            Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -195,7 +256,8 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let run = scratch.path().join("navvy/t");
         make(&run).unwrap();
-        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o711);
+        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(shared(&run)).unwrap().mode() & 0o777, 0o711);
         assert_eq!(fs::metadata(run.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         fs::set_permissions(run.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
         make(&scratch.path().join("navvy/u")).unwrap();
@@ -225,5 +287,49 @@ mod tests {
     #[test]
     fn removing_what_is_not_there_is_fine() {
         remove(Path::new("/nonexistent/navvy")).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_job_put_there_goes_and_nothing_that_it_points_to() {
+        let scratch = tempfile::tempdir().unwrap();
+        let victim = scratch.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("precious"), "").unwrap();
+        let run = scratch.path().join("navvy/t");
+        make(&run).unwrap();
+        let hostile = shared(&run);
+        symlink(&victim, hostile.join("link")).unwrap();
+        symlink("/", hostile.join("control.sock")).unwrap();
+        fs::create_dir_all(hostile.join("a/b/c")).unwrap();
+        symlink(&victim, hostile.join("a/b/c/link")).unwrap();
+        let fifo = std::process::Command::new("mkfifo").arg(hostile.join("secret")).status().unwrap();
+        assert!(fifo.success());
+        // In use, as by an agent that still holds the socket open.
+        let held = fs::File::open(&hostile).unwrap();
+        remove(&run).unwrap();
+        drop(held);
+        assert!(!run.exists());
+        assert!(victim.join("precious").exists());
+    }
+
+    #[test]
+    fn with_the_rights_it_is_small_and_nothing_in_it_can_be_executed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = scratch.path().join("navvy/t");
+        if make(&run).unwrap() != Kept::Apart {
+            // Without the rights there is only the other kind, which the test above looks at.
+            return remove(&run).unwrap();
+        }
+        let state = rustix::fs::statvfs(&run).unwrap();
+        let flags = rustix::fs::StatVfsMountFlags::NOSUID
+            | rustix::fs::StatVfsMountFlags::NODEV
+            | rustix::fs::StatVfsMountFlags::NOEXEC;
+        assert!(state.f_flag.contains(flags));
+        assert!(state.f_blocks * state.f_frsize <= 1 << 20);
+        assert!(state.f_files <= 64);
+        let full = fs::write(shared(&run).join("large"), vec![0; 2 << 20]).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        remove(&run).unwrap();
+        assert!(!run.exists());
     }
 }

@@ -184,3 +184,13 @@ fn a_service_with_nothing_to_run_is_refused() {
     let error = plan(&[container("a"), container("scratch")], &images, &machine()).unwrap_err();
     assert_eq!(error, PlanError::NothingToRun { image: "scratch".into() });
 }
+
+#[test]
+fn working_directories_among_open_files_are_known_whatever_they_look_like() {
+    for hostile in ["/proc/self/fd/8", "//proc/./self/fd/8", "/x/../proc/self/fd/8", "/../proc/1/root", "/dev/fd/8"] {
+        assert!(leads_into_processes(hostile), "{hostile}");
+    }
+    for usual in ["", "/", "/app", "/processes", "/home/proc", "/proc/..", "/dev"] {
+        assert!(!leads_into_processes(usual), "{usual}");
+    }
+}
