@@ -1,11 +1,12 @@
 //! A step's output on its way to disk and view.
 //!
 //! ```text
-//! supervisor ─▶ StepSink ─▶ StepLog      NNN-A.log: exactly the step's bytes
+//! supervisor ─▶ StepSink ─▶ masks ─▶ StepLog      NNN-A.log: exactly the step's bytes
 //!                   │          └──────── NNN-A.times: which stream, when (one JSON object a line)
 //!                   └─────▶ Bus          for the view: all of it, or tails only
 //! ```
 
+pub mod mask;
 mod run_directory;
 mod step_log;
 mod step_sink;

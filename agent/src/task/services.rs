@@ -9,6 +9,7 @@ use super::{Task, Voice};
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
 use crate::event::Event;
 use crate::output::Feed;
+use crate::output::mask::Place;
 
 impl Task {
     /// From now on what services write goes to their logs. Ends with the services.
@@ -23,7 +24,15 @@ impl Task {
 async fn follow(mut service: ServiceOutput, path: PathBuf, voice: Voice, feed: Feed) {
     let mut log = File::options().create(true).append(true).mode(0o600).open(&path);
     let stream = format!("service:{}", service.name);
-    while let Some(bytes) = service.rx.recv().await {
+    let place = Place::of_job(&voice.task.job.job, format!("output of service {}", service.name));
+    let mut masks = voice.bus.masks().stream(place);
+    loop {
+        let piece = service.rx.recv().await;
+        let mut bytes = Vec::new();
+        match &piece {
+            Some(piece) => masks.push(piece, &mut |masked| bytes.extend_from_slice(masked)),
+            None => masks.finish(&mut |masked| bytes.extend_from_slice(masked)),
+        }
         if let Ok(file) = &mut log
             && let Err(error) = file.write_all(&bytes)
         {
@@ -31,11 +40,13 @@ async fn follow(mut service: ServiceOutput, path: PathBuf, voice: Voice, feed: F
             log = Err(error);
         }
         // A flood of a service must never slow the runtime's thread: the view gets it only where it shows all.
-        if feed == Feed::All {
-            let event =
-                Event::Output { task: voice.task.clone(), step: 0, stream: stream.clone(), bytes: bytes.to_vec() };
+        if feed == Feed::All && !bytes.is_empty() {
+            let event = Event::Output { task: voice.task.clone(), step: 0, stream: stream.clone(), bytes };
             let bus = voice.bus.clone();
             tokio::task::spawn_blocking(move || bus.send(event)).await.ok();
+        }
+        if piece.is_none() {
+            break;
         }
     }
     if let Ok(end) = service.end.await {

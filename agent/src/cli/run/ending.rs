@@ -39,6 +39,7 @@ pub fn summary(
         fidelity,
         warnings: vec![],
         leftovers: finished.leftovers,
+        secrets: None,
     }
 }
 

@@ -19,10 +19,10 @@ use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
-use super::CliError;
 use super::args::{CheckoutMode, Color, RunArgs};
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::Viewer;
+use super::{CliError, own_words};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -91,7 +91,9 @@ impl Session<'_> {
             .map_err(|error| CliError::infra(&error))?;
         let (mut plan, warnings) = plan::build(&self, chosen, replacements, machine, &directory)?;
         let stop = signals::watch()?;
-        let (bus, events) = bus::channel();
+        let masks = plan.masks();
+        own_words::mask_with(&masks);
+        let (bus, events) = bus::channel(masks.clone());
         let (kind, writer) = self.view();
         let options = self.options(kind);
         let viewer = Viewer::start(events, kind, options, writer, directory.events())
@@ -109,6 +111,9 @@ impl Session<'_> {
         for message in &warnings {
             bus.send(Event::Warning { task: None, message: message.clone() });
         }
+        if let Some(message) = plan::not_masked(&masks) {
+            bus.send(Event::Warning { task: None, message });
+        }
         stop.lift_back_pressure(bus.clone());
         let started = std::time::Instant::now();
         let finished = runner.run().await;
@@ -116,7 +121,8 @@ impl Session<'_> {
             // It had the whole run's time.
             tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
         }
-        let summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
+        let mut summary = ending::summary(finished, pipeline, &directory, warnings, started.elapsed());
+        summary.secrets = self.arguments.secrets_report.then(|| masks.report());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);
