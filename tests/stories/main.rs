@@ -8,6 +8,7 @@ mod images;
 mod inspect;
 mod output;
 mod people;
+mod secrets;
 mod services;
 mod steps;
 mod walls;
