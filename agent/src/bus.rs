@@ -1,7 +1,7 @@
 //! Events on their way from tasks to the view and the run's record.
 //!
 //! ```text
-//! tasks, step threads ──send──▶ queue ──▶ one consumer thread: record (events.jsonl) and view
+//! tasks, step threads ──send, masks──▶ queue ──▶ one consumer thread: record (events.jsonl) and view
 //! ```
 //!
 //! Control events never block. Output waits while more than [`OUTPUT_ROOM`] bytes of it are queued, so a terminal that
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::event::{Event, Stamped};
+use crate::output::mask::Masks;
 
 /// Bytes of output that may be queued.
 const OUTPUT_ROOM: usize = 4 << 20;
@@ -25,6 +26,7 @@ pub struct Bus {
     sender: Sender<Stamped>,
     room: Arc<Room>,
     start: Instant,
+    masks: Masks,
 }
 
 /// Where they come out.
@@ -46,17 +48,19 @@ struct Used {
     open_ended: bool,
 }
 
-/// A new bus; its clock starts now.
-pub fn channel() -> (Bus, Events) {
+/// A new bus; its clock starts now. `masks` are taken from every text on its way, but output: whoever logs that has
+/// masked it.
+pub fn channel(masks: Masks) -> (Bus, Events) {
     let (sender, receiver) = mpsc::channel();
     let room = Arc::new(Room::default());
     let start = Instant::now();
-    (Bus { sender, room: Arc::clone(&room), start }, Events { receiver, room, start })
+    (Bus { sender, room: Arc::clone(&room), start, masks }, Events { receiver, room, start })
 }
 
 impl Bus {
     /// Sends an event. After the consumer has gone, events go nowhere: the record's writer said so already.
-    pub fn send(&self, event: Event) {
+    pub fn send(&self, mut event: Event) {
+        event.mask(&self.masks);
         if let Event::Output { bytes, .. } = &event {
             self.room.take(bytes.len());
         }
@@ -64,6 +68,11 @@ impl Bus {
         if let Err(mpsc::SendError(Stamped { event: Event::Output { bytes, .. }, .. })) = self.sender.send(stamped) {
             self.room.give_back(bytes.len());
         }
+    }
+
+    /// The run's secrets.
+    pub fn masks(&self) -> &Masks {
+        &self.masks
     }
 
     /// From now on output never waits.

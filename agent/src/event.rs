@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::LogEnd;
 
+use crate::output::mask::Masked;
+
+mod masking;
+
 /// An event with the moment it happened.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stamped {
@@ -241,6 +245,9 @@ pub struct Summary {
     pub fidelity: Vec<String>,
     pub warnings: Vec<String>,
     pub leftovers: Vec<String>,
+    /// What was masked where; only with `--secrets-report`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<Masked>>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -1,7 +1,8 @@
-// producer KIND BYTES: writes BYTES to stdout in blocks of 64 KiB, the same bytes at every call.
+// producer KIND BYTES [FILE]: writes BYTES to stdout in blocks of 64 KiB, the same bytes at every call.
 //   lines   lines of 80 bytes, the newline included; a line may straddle two blocks
 //   flat    no newline at all
 //   random  every byte value, from a generator with a fixed seed
+//   repeat  FILE (16 MiB at most) over and over; its end falls into the midst of a block
 // Each block of the first two kinds begins with its own number, so that a lost, doubled or displaced one shows.
 #include <errno.h>
 #include <stdint.h>
@@ -52,9 +53,30 @@ static void put(const char *bytes, size_t length) {
     }
 }
 
+// A whole file in memory, so that reading it is no part of what is measured.
+static int repeat(const char *path, uint64_t left) {
+    static char whole[(16 << 20) + BLOCK];
+    FILE *file = fopen(path, "rb");
+    size_t length = file ? fread(whole, 1, 16 << 20, file) : 0;
+    if (length < BLOCK) {
+        fprintf(stderr, "producer: %s: cannot be read, or has less than a block\n", path);
+        return 1;
+    }
+    fclose(file);
+    memcpy(whole + length, whole, BLOCK);
+    for (size_t at = 0; left > 0; at = (at + BLOCK) % length) {
+        size_t size = left < BLOCK ? (size_t)left : BLOCK;
+        put(whole + at, size);
+        left -= size;
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
+    if (count == 4 && strcmp(words[1], "repeat") == 0)
+        return repeat(words[3], strtoull(words[2], NULL, 10));
     if (count != 3) {
-        fputs("usage: producer lines|flat|random BYTES\n", stderr);
+        fputs("usage: producer lines|flat|random BYTES | repeat BYTES FILE\n", stderr);
         return 64;
     }
     int random = strcmp(words[1], "random") == 0;

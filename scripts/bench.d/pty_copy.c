@@ -1,11 +1,12 @@
-// pty_copy PROGRAM ARGUMENT...: runs PROGRAM on a bare pair of terminals that add nothing, and copies what it writes to
-// stdout: the least that anything which gives a program a terminal has to do.
+// pty_copy [--into FILTER FILE] PROGRAM ARGUMENT...: runs PROGRAM on a bare pair of terminals that add nothing, and copies what it writes to
+// stdout: the least that anything which gives a program a terminal has to do. With --into, FILTER FILE does the copying.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pty.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -16,6 +17,11 @@ static void fail(const char *what) {
 }
 
 int main(int count, char **words) {
+    char *filter[] = {NULL, NULL, NULL};
+    if (count > 4 && strcmp(words[1], "--into") == 0) {
+        filter[0] = words[2], filter[1] = words[3];
+        words += 3, count -= 3;
+    }
     if (count < 2) {
         fputs("usage: pty_copy PROGRAM ARGUMENT...\n", stderr);
         return 64;
@@ -37,6 +43,11 @@ int main(int count, char **words) {
         fail("pty_copy: exec");
     }
     close(theirs);
+    if (filter[0]) {
+        dup2(ours, STDIN_FILENO);
+        execv(filter[0], filter);
+        fail("pty_copy: exec");
+    }
     static char buffer[65536];
     for (;;) {
         ssize_t length = read(ours, buffer, sizeof buffer);

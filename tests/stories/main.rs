@@ -14,6 +14,7 @@ mod logs;
 mod odd_environments;
 mod output;
 mod people;
+mod secrets;
 mod services;
 mod steps;
 mod walls;

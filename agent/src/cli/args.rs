@@ -154,6 +154,9 @@ pub struct ViewArgs {
     /// Print the summary alone.
     #[arg(short, long, group = "view")]
     pub quiet: bool,
+    /// At the end, tell which secret was masked where and how often.
+    #[arg(long)]
+    pub secrets_report: bool,
     /// On a terminal: show all output, not only that of failing steps.
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub verbose: bool,

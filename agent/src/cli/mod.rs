@@ -8,6 +8,7 @@ mod error;
 mod held;
 mod host;
 mod logs;
+mod own_words;
 mod prune;
 mod ps;
 mod retry;
@@ -37,7 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return usage(&error),
     };
     log_to_stderr();
-    keep_panics_readable();
+    own_words::keep_panics_readable();
     let settings = Settings::from_process();
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
@@ -71,16 +72,7 @@ fn usage(error: &clap::Error) -> u8 {
 fn report(error: &CliError) {
     let mut stderr = std::io::stderr().lock();
     // It may quote a config, an engine or a registry.
-    stderr.write_all(tame(&error.render(), false).as_bytes()).ok();
-}
-
-/// A panic is a bug of ours; its message must not be drawn over by the live view.
-fn keep_panics_readable() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        crate::ui::live::let_go();
-        usual(panic);
-    }));
+    stderr.write_all(tame(&own_words::masked(&error.render()), false).as_bytes()).ok();
 }
 
 /// `NAVVY_LOG=debug` shows what the program itself does.
@@ -89,5 +81,5 @@ fn log_to_stderr() {
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
         .with_env_var("NAVVY_LOG")
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(own_words::stderr).with_target(false).init();
 }

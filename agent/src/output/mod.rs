@@ -1,14 +1,15 @@
 //! A step's output on its way to disk and view, and back from there.
 //!
 //! ```text
-//! supervisor ─▶ StepSink ─▶ StepLog      NNN-A.log: exactly the step's bytes          ─┐
-//!                   │          └──────── NNN-A.seg: segments with crc, stream and time ─┴─▶ reader ─▶ `navvy logs`
+//! supervisor ─▶ StepSink ─▶ masks ─▶ StepLog      NNN-A.log: exactly the step's bytes          ─┐
+//!                   │                   └──────── NNN-A.seg: segments with crc, stream and time ─┴─▶ reader ─▶ `navvy logs`
 //!                   └─────▶ Bus          for the view: all of it, or tails only
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`segments`] | the index's form and invariants (pure) |
+//! | [`mask`] | secrets in texts and streams (pure) |
 //! | `step_log` | the writer |
 //! | [`reader`] | log and index → what is whole (pure but for reading) |
 //! | `disk_floor` | when a log takes no more |
@@ -17,6 +18,7 @@
 
 mod disk_floor;
 mod log_ends;
+pub mod mask;
 pub mod reader;
 mod run_directory;
 pub mod segments;

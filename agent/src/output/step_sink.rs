@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use navvy_protocol::frame::OutputHeader;
+use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::mask::{MaskStream, Place};
 use super::step_log::{LogDigest, StepLog, name};
 use crate::bus::Bus;
 use crate::event::{Event, TaskRef};
@@ -77,7 +78,25 @@ pub struct Watch {
     pub feed: Feed,
 }
 
+/// ```text
+/// bytes ─▶ masks, one for each stream ─▶ log ─▶ view
+/// ```
 pub struct StepSink {
+    stdout: Masking,
+    stderr: Masking,
+    out: Out,
+}
+
+/// One stream on its way to where nothing secret may be.
+struct Masking {
+    stream: Stream,
+    masks: MaskStream,
+    /// When its newest bytes were read.
+    nanoseconds: u64,
+}
+
+/// Behind the masks.
+struct Out {
     log: StepLog,
     watch: Watch,
     activity: Activity,
@@ -89,16 +108,59 @@ pub struct StepSink {
 
 impl StepSink {
     pub fn new(log: StepLog, watch: Watch, activity: Activity, signals: UnboundedSender<StepSignal>) -> Self {
-        Self { log, watch, activity, signals, tail: Vec::new(), tail_stream: "stdout", tail_sent: Instant::now() }
+        let place = Place::of_job(&watch.task.job.job, format!("output of step {}", watch.step));
+        let masking = |stream| Masking { stream, masks: watch.bus.masks().stream(place.clone()), nanoseconds: 0 };
+        let (stdout, stderr) = (masking(Stream::Stdout), masking(Stream::Stderr));
+        let (tail, tail_stream, tail_sent) = (Vec::new(), "stdout", Instant::now());
+        Self { stdout, stderr, out: Out { log, watch, activity, signals, tail, tail_stream, tail_sent } }
     }
 
     /// Following is over.
     pub fn over(mut self, end: FollowEnd) {
-        self.send_tail();
-        if let Err(error) = self.log.seal() {
-            tracing::warn!(log = %self.log.path().display(), %error, "A log could not be sealed.");
+        let released = self.release();
+        let Out { log, signals, .. } = &mut self.out;
+        if let Err(error) = log.seal() {
+            tracing::warn!(log = %log.path().display(), %error, "A log could not be sealed.");
         }
-        self.signals.send(StepSignal::Over { end, digest: self.log.digest() }).ok();
+        // A log that cannot take the held bytes could not take the ones before them either: that end tells more.
+        let end = match (end, released) {
+            (end @ (FollowEnd::Ended | FollowEnd::Abandoned), Err(error)) => {
+                tracing::debug!(?end, "The last bytes of a step could not be written.");
+                FollowEnd::Sink(error)
+            }
+            (end, _) => end,
+        };
+        signals.send(StepSignal::Over { end, digest: log.digest() }).ok();
+    }
+
+    /// Writes what the masks hold: nothing more comes that could make a secret of it.
+    fn release(&mut self) -> io::Result<()> {
+        let released = self.stdout.finish(&mut self.out).and(self.stderr.finish(&mut self.out));
+        self.out.send_tail();
+        released
+    }
+}
+
+impl Masking {
+    fn push(&mut self, nanoseconds: u64, bytes: &[u8], out: &mut Out) -> io::Result<()> {
+        self.nanoseconds = nanoseconds;
+        let (stream, mut done) = (self.stream, Ok(()));
+        self.masks.push(bytes, &mut |masked| done = out.put(stream, nanoseconds, masked));
+        done
+    }
+
+    fn finish(&mut self, out: &mut Out) -> io::Result<()> {
+        let (stream, nanoseconds, mut done) = (self.stream, self.nanoseconds, Ok(()));
+        self.masks.finish(&mut |masked| done = out.put(stream, nanoseconds, masked));
+        done
+    }
+}
+
+impl Out {
+    fn put(&mut self, stream: Stream, nanoseconds: u64, masked: &[u8]) -> io::Result<()> {
+        self.log.append(stream, nanoseconds, masked)?;
+        self.show(name(stream), masked);
+        Ok(())
     }
 
     fn show(&mut self, stream: &'static str, bytes: &[u8]) {
@@ -136,20 +198,29 @@ impl StepSink {
 
 impl Sink for StepSink {
     fn started(&mut self) {
-        self.signals.send(StepSignal::Started).ok();
+        self.out.signals.send(StepSignal::Started).ok();
     }
 
     fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()> {
-        self.activity.touch();
-        self.log.append(header.stream, header.nanoseconds, bytes)?;
-        self.show(name(header.stream), bytes);
-        Ok(())
+        self.out.activity.touch();
+        let masking = match header.stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        masking.push(header.nanoseconds, bytes, &mut self.out)
     }
 
     fn exited(&mut self, exited: Exited) {
-        self.send_tail();
+        // What it left running may write the rest of a secret: then the masks hold on until that is over, too.
+        if exited.left_running == 0
+            && let Err(error) = self.release()
+        {
+            tracing::warn!(%error, "The last bytes of a step could not be written to its log.");
+        }
+        self.out.send_tail();
         // The log itself is unbuffered and already written; a record that does not fit stays for the seal.
-        self.log.flush().ok();
-        self.signals.send(StepSignal::Exited { exited, digest: self.log.digest() }).ok();
+        self.out.log.flush().ok();
+        let digest = self.out.log.digest();
+        self.out.signals.send(StepSignal::Exited { exited, digest }).ok();
     }
 }

@@ -22,6 +22,7 @@ use super::selection::Chosen;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
+use crate::output::mask::Masks;
 use crate::task::{self, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.
@@ -69,6 +70,15 @@ pub struct Plan {
     pub command_line: Variables,
     pub contexts: Contexts,
     pub builtins: Builtins,
+}
+
+impl Plan {
+    /// Whatever must not be seen: of all jobs, for one job's secret may come out of another one's.
+    pub fn masks(&self) -> Masks {
+        let all: Variables =
+            self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned().collect();
+        Masks::new(&all)
+    }
 }
 
 /// A task that waits for room.

@@ -14,6 +14,7 @@ use crate::chain::chain;
 use crate::checkout::{WorkingTree, clone_script};
 use crate::event::Event;
 use crate::output::StepLog;
+use crate::output::mask;
 use crate::step::{Frame, absolute};
 use crate::supervisor::{Client, ClientError};
 
@@ -59,7 +60,7 @@ impl Task {
             Err(why) => return Attempted::given_up(path, log.digest(), why),
         };
         for line in lines {
-            self.own_line(place, &mut log, &line);
+            self.own_line(place.number, &mut log, &line);
         }
         Attempted::failed(path, log.digest(), outcome, lost)
     }
@@ -78,14 +79,15 @@ impl Task {
     }
 
     /// A line that the agent writes into a step's output.
-    fn own_line(&self, place: Place<'_>, log: &mut StepLog, line: &str) {
-        let bytes = format!("{line}\n").into_bytes();
+    fn own_line(&self, number: usize, log: &mut StepLog, line: &str) {
+        let place = || mask::Place::of_job(&self.reference.job.job, format!("output of step {number}"));
+        let bytes = format!("{}\n", self.context.bus.masks().text(place, line)).into_bytes();
         if let Err(error) = log.append_now(&bytes) {
             tracing::warn!(%error, "A line of the agent's own could not be written to a step's log.");
         }
         self.context.bus.send(Event::Output {
             task: self.reference.clone(),
-            step: place.number,
+            step: number,
             stream: "stdout".to_owned(),
             bytes,
         });

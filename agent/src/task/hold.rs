@@ -21,6 +21,7 @@ use crate::environment::docker::run_dir;
 use crate::environment::docker::{DockerEnvironment, Inheritance};
 use crate::event::{Event, TaskRef};
 use crate::journal::HeldStep;
+use crate::output::mask::Place;
 use crate::step::Frame;
 use crate::supervisor::Client;
 use crate::terminal::{self, Stage};
@@ -233,7 +234,10 @@ impl Task {
     }
 
     /// Leaves the environment to a person. `false` when that cannot be: then it is to be removed, in whatever state.
-    pub(super) async fn keep(&mut self, ready: Ready, at: HeldAt) -> bool {
+    pub(super) async fn keep(&mut self, ready: Ready, mut at: HeldAt) -> bool {
+        // It is written into the journal.
+        let place = || Place::of_job(&self.reference.job.job, "step name");
+        at.name = self.context.bus.masks().text(place, &at.name).into_owned();
         let Ready { environment, client, frame, lingering } = ready;
         let time = self.context.hold.on_fail.unwrap_or(USUAL_TIME);
         let note = Note {

@@ -14,6 +14,7 @@ use super::{Stop, Task};
 use crate::chain::chain;
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
 use crate::event::Event;
+use crate::output::mask::Place;
 use crate::output::{LogDigest, StepLog};
 use crate::step::variables::Layers;
 use crate::step::{Frame, absolute};
@@ -280,12 +281,19 @@ impl SpinUpLog {
     }
 
     fn line(&self, line: String) {
+        let line = self.masked(&line);
         self.keep(&line);
         self.bus.send(Event::Report { task: self.task.clone(), line });
     }
 
+    fn masked(&self, line: &str) -> String {
+        let place = || Place::of_job(&self.task.job.job, "report of the environment");
+        self.bus.masks().text(place, line).into_owned()
+    }
+
     /// Into the log alone: views are told of an error by the step's end.
     fn keep(&self, line: &str) {
+        let line = self.masked(line);
         if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
             let written = log.append_now(format!("{line}\n").as_bytes());
             if let Err(error) = written {

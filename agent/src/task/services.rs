@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Task, Voice};
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
 use crate::event::Event;
+use crate::output::mask::Place;
 use crate::output::{DiskFloorReached, Feed, StepLog};
 
 /// The last output of a container that was removed comes within this.
@@ -42,18 +43,28 @@ impl Task {
 async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice: Voice, feed: Feed) {
     let mut log = log.map_err(|error| tell_loss(&service.name, &error, &voice)).ok();
     let stream = format!("service:{}", service.name);
-    while let Some(bytes) = service.rx.recv().await {
+    let place = Place::of_job(&voice.task.job.job, format!("output of service {}", service.name));
+    let mut masks = voice.bus.masks().stream(place);
+    loop {
+        let piece = service.rx.recv().await;
+        let mut bytes = Vec::new();
+        match &piece {
+            Some(piece) => masks.push(piece, &mut |masked| bytes.extend_from_slice(masked)),
+            None => masks.finish(&mut |masked| bytes.extend_from_slice(masked)),
+        }
         if let Some(Err(error)) = log.as_mut().map(|log| log.append_now(&bytes)) {
             tell_loss(&service.name, &error, &voice);
             // Dropped, it is sealed.
             log = None;
         }
         // A flood of a service must never slow the runtime's thread: the view gets it only where it shows all.
-        if feed == Feed::All {
-            let event =
-                Event::Output { task: voice.task.clone(), step: 0, stream: stream.clone(), bytes: bytes.to_vec() };
+        if feed == Feed::All && !bytes.is_empty() {
+            let event = Event::Output { task: voice.task.clone(), step: 0, stream: stream.clone(), bytes };
             let bus = voice.bus.clone();
             tokio::task::spawn_blocking(move || bus.send(event)).await.ok();
+        }
+        if piece.is_none() {
+            break;
         }
     }
     drop(log);

@@ -136,7 +136,7 @@ fn torn_character(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use navvy_job::outcome::{CancelReason, JobStatus, SkipReason, StepOutcome, Verdict};
@@ -151,7 +151,7 @@ mod tests {
     const DOCUMENT: &str = include_str!("../../../docs/events.md");
 
     /// One of each event, as the document shows it.
-    fn examples() -> Vec<Event> {
+    pub(crate) fn examples() -> Vec<Event> {
         let task = node("unit", 0, 2);
         [before_steps(&task), steps(&task), ends(&task)].concat()
     }
@@ -237,6 +237,7 @@ mod tests {
             fidelity: vec!["unit: class large has 4 CPUs and 8 GiB there, here 2 CPUs and 4 GiB".to_owned()],
             warnings: vec!["context aws is not here".to_owned()],
             leftovers: Vec::new(),
+            secrets: None,
         };
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },

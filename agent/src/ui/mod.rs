@@ -28,6 +28,7 @@ pub mod live;
 pub mod plain;
 pub mod quiet;
 pub mod sanitize;
+mod secrets;
 pub mod sink;
 pub mod style;
 pub mod summary;

@@ -145,6 +145,7 @@ impl Scene {
             fidelity: Vec::new(),
             warnings: Vec::new(),
             leftovers: Vec::new(),
+            secrets: None,
         }
     }
 

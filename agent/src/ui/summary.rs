@@ -7,6 +7,7 @@ use navvy_job::outcome::JobStatus;
 
 use super::labels::Labels;
 use super::sanitize::{clean, first_line};
+use super::secrets;
 use super::style::Palette;
 use super::{duration, text};
 use crate::event::{JobEnd, JobRef, JobSummary, Summary};
@@ -16,6 +17,7 @@ pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Optio
     let page = Page { summary, labels, palette, width };
     let mut sections = vec![page.table(), page.held(), page.kept()];
     sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
+    sections.extend(summary.secrets.as_deref().map(|masked| secrets::lines(masked, palette)));
     sections.push(page.bullets("Left behind, could not be removed", &summary.leftovers));
     sections.push(page.bullets("On the real service this would differ", &summary.fidelity));
     sections.push(page.ending());

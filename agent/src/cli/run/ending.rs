@@ -38,6 +38,7 @@ pub fn summary(
         fidelity,
         warnings: vec![],
         leftovers: finished.leftovers,
+        secrets: None,
     }
 }
 

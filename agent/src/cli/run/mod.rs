@@ -19,12 +19,12 @@ use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
-use super::CliError;
 use super::args::{CheckoutMode, RunArgs};
 use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs};
 use super::view::{Shown, Viewer};
+use super::{CliError, own_words};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -99,7 +99,9 @@ impl Session<'_> {
             .map_err(|error| CliError::infra(&error))?;
         let (mut plan, warnings) = plan::build(&self, chosen, replacements, machine, &directory)?;
         let stop = signals::watch()?;
-        let (bus, events) = bus::channel();
+        let masks = plan.masks();
+        own_words::mask_with(&masks);
+        let (bus, events) = bus::channel(masks.clone());
         let shown = Shown::new(&self.arguments.view, self.settings);
         let stage = self.arguments.shell_on_fail.then(Stage::default);
         let viewer = Viewer::start(events, &shown, directory.events(), stage.clone())
@@ -121,6 +123,9 @@ impl Session<'_> {
         for message in &warnings {
             bus.send(Event::Warning { task: None, message: message.clone() });
         }
+        if let Some(message) = plan::not_masked(&masks) {
+            bus.send(Event::Warning { task: None, message });
+        }
         stop.tell(bus.clone());
         let started = std::time::Instant::now();
         let finished = runner.run().await;
@@ -131,7 +136,8 @@ impl Session<'_> {
         if let Some(engine) = &engine {
             self.reap_again(engine, &owner, started.elapsed()).await;
         }
-        let summary = ending::summary(finished, pipeline.setup, &directory, warnings, started.elapsed());
+        let mut summary = ending::summary(finished, pipeline.setup, &directory, warnings, started.elapsed());
+        summary.secrets = self.arguments.view.secrets_report.then(|| masks.report());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);

@@ -15,6 +15,7 @@ use crate::cli::args::RunArgs;
 use crate::cli::source::key_value;
 use crate::environment::docker::ImageSubstitutions;
 use crate::output::RunDirectory;
+use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
 use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, Wanted, is_name, localise, read_env_file};
 
@@ -72,6 +73,14 @@ pub(super) fn build(
     Ok((plan, warnings))
 }
 
+/// Names secrets whose values stay visible.
+pub fn not_masked(masks: &Masks) -> Option<String> {
+    let names = masks.unmasked();
+    let (what, are) = if names.len() == 1 { ("the value", "is") } else { ("the values", "are") };
+    let why = "shorter than 4 characters, or just true or false: it occurs everywhere";
+    (!names.is_empty()).then(|| format!("{what} of {} {are} not masked: {why}", names.join(", ")))
+}
+
 /// Contexts that the jobs ask for; a missing one is a warning that names the jobs.
 fn contexts(session: &Session<'_>, chosen: &[Chosen]) -> Result<(Contexts, Vec<String>), CliError> {
     let given: BTreeMap<String, PathBuf> = session
@@ -123,7 +132,9 @@ fn command_line(session: &Session<'_>) -> Result<Variables, CliError> {
             None => (text.as_str(), session.settings.get(text)),
         };
         if !is_name(name) {
-            return Err(CliError::usage(format!("-e {name}: not a variable name; use letters, digits and _")));
+            // It may be a value in the wrong place: it is not repeated.
+            let message = "-e: what stands there is no NAME=VALUE; a NAME has letters, digits and _ only";
+            return Err(CliError::usage(message));
         }
         let value = value.ok_or_else(|| CliError::usage(format!("-e {name}: you have no variable of this name")))?;
         Ok((name.to_owned(), value.to_owned()))

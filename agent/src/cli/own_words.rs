@@ -1,0 +1,55 @@
+//! What the program says outside a run's events: errors, its own log, a panic. Masked like everything else.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use crate::output::mask::{Masks, Place};
+
+/// The run's secrets. A process has one run; a panic hook and a logger have nobody to ask.
+static MASKS: OnceLock<Masks> = OnceLock::new();
+
+/// From now on nothing says these.
+pub fn mask_with(masks: &Masks) {
+    MASKS.get_or_init(|| masks.clone());
+}
+
+pub fn masked(text: &str) -> Cow<'_, str> {
+    match MASKS.get() {
+        Some(masks) => masks.text(|| Place::of_run("message of navvy"), text),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// A panic is a bug of ours: it must not be drawn over by the live view, nor tell a secret.
+pub fn keep_panics_readable() {
+    std::panic::set_hook(Box::new(|panic| {
+        crate::ui::live::let_go();
+        let thread = std::thread::current();
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { format!("{trace}\n") } else { String::new() };
+        let text = format!("thread '{}' {panic}\n{trace}", thread.name().unwrap_or("unnamed"));
+        // Nobody is left to tell when this fails.
+        io::stderr().write_all(masked(&text).as_bytes()).ok();
+    }));
+}
+
+/// Standard error for the program's log, which writes a line at a time.
+pub fn stderr() -> impl Write {
+    Masked(io::stderr())
+}
+
+struct Masked<W>(W);
+
+impl<W: Write> Write for Masked<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        self.0.write_all(masked(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}

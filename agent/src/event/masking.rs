@@ -1,0 +1,229 @@
+//! Secrets out of the texts of events.
+//!
+//! Every field is named here: a new one asks for a decision. Left as they are: names of jobs and workflows (they
+//! identify, and scripts look for them), ids, paths (no name of a config is part of one), keys of the config's language,
+//! and output, whose masks came before it was logged.
+
+use std::borrow::Cow;
+
+use navvy_job::outcome::{StepOutcome, Verdict};
+
+use super::{Event, JobEnd, JobRef, JobSummary, Summary, TaskRef};
+use crate::output::mask::{Masks, Place};
+use crate::task::Kept;
+
+impl Event {
+    /// Replaces secrets in every text that may hold one.
+    pub fn mask(&mut self, masks: &Masks) {
+        if masks.is_empty() {
+            return;
+        }
+        match self {
+            Self::RunStarted { logs: _, config: _, jobs: _ }
+            | Self::TaskState { task: _, state: _ }
+            | Self::StopAsked { at_once: _ }
+            // A service's name identifies, as a job's does.
+            | Self::ServiceStarted { task: _, service: _, name: _, log: _ }
+            | Self::TaskLogs { task: _, logs: _ } => {}
+            Self::TaskKept { task, step: _, name, before: _, until: _ } => {
+                Texts::of(masks, &task.job).mask("step name", name);
+            }
+            Self::JobWaiting { job, why } => Texts::of(masks, job).mask("reason to wait", why),
+            Self::ApprovalAsked { job: _, holds: _ } => {}
+            Self::TaskStarted { task, image, resource_class, size: _, steps } => {
+                let texts = Texts::of(masks, &task.job);
+                image.iter_mut().for_each(|image| texts.mask("image", image));
+                texts.mask("resource class", resource_class);
+                steps.iter_mut().for_each(|name| texts.mask("step name", name));
+            }
+            Self::Report { task, line } => Texts::of(masks, &task.job).mask("report of the environment", line),
+            Self::Progress { task, what, done: _, total: _ } => Texts::of(masks, &task.job).mask("progress", what),
+            Self::StepStarted { task, step: _, attempt: _, name, kind: _, background: _, header, log: _ } => {
+                let texts = Texts::of(masks, &task.job);
+                texts.mask("step name", name);
+                header.iter_mut().for_each(|header| texts.mask("command shown above a step", header));
+            }
+            Self::Output { task: _, step: _, stream: _, bytes: _ } => {}
+            Self::StepEnded {
+                task,
+                step: _,
+                attempt: _,
+                name,
+                outcome,
+                duration_ms: _,
+                trailers,
+                bytes: _,
+                sha256: _,
+                origin: _,
+                will_rerun: _,
+            } => Texts::of(masks, &task.job).step_ended(name, outcome, trailers),
+            Self::StepSkipped { task, step: _, name, why: _ } => Texts::of(masks, &task.job).mask("step name", name),
+            Self::Warning { task, message } => Texts::of_any(masks, task.as_ref()).mask("warning", message),
+            Self::TaskEnded { task, verdict, duration_ms: _, leftovers } => {
+                let texts = Texts::of(masks, &task.job);
+                texts.verdict(verdict);
+                leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
+            }
+            Self::JobEnded { job, end } => Texts::of(masks, job).job_end(end),
+            Self::RunEnded(summary) => mask_summary(masks, summary),
+        }
+    }
+}
+
+fn mask_summary(masks: &Masks, summary: &mut Summary) {
+    let Summary { exit_code: _, duration_ms: _, jobs, logs: _, fidelity, warnings, leftovers, secrets } = summary;
+    for JobSummary { job, end, skipped_steps: _, warnings: _, log: _, kept } in jobs {
+        let texts = Texts::of(masks, job);
+        texts.job_end(end);
+        kept.iter_mut().for_each(|Kept { task: _, at, until: _ }| texts.mask("step name", &mut at.name));
+    }
+    let texts = Texts { masks, job: None };
+    for text in fidelity.iter_mut().chain(warnings).chain(leftovers) {
+        texts.mask("summary", text);
+    }
+    // A service's name may be part of a place; the names of secrets are the report's point.
+    secrets.iter_mut().flatten().for_each(|line| texts.mask("summary", &mut line.place));
+}
+
+/// Texts about one job, or about the run.
+struct Texts<'a> {
+    masks: &'a Masks,
+    job: Option<&'a JobRef>,
+}
+
+impl<'a> Texts<'a> {
+    fn of(masks: &'a Masks, job: &'a JobRef) -> Self {
+        Self { masks, job: Some(job) }
+    }
+
+    fn of_any(masks: &'a Masks, task: Option<&'a TaskRef>) -> Self {
+        Self { masks, job: task.map(|task| &task.job) }
+    }
+
+    fn mask(&self, what: &'static str, text: &mut String) {
+        let place = || match self.job {
+            Some(job) => Place::of_job(&job.job, what),
+            None => Place::of_run(what),
+        };
+        if let Cow::Owned(masked) = self.masks.text(place, text) {
+            *text = masked;
+        }
+    }
+
+    fn step_ended(&self, name: &mut String, outcome: &mut StepOutcome, trailers: &mut [String]) {
+        self.mask("step name", name);
+        match outcome {
+            StepOutcome::OutOfMemory { detail: text } | StepOutcome::Error { reason: text } => self.mask("error", text),
+            StepOutcome::Success
+            | StepOutcome::ExitCode { code: _ }
+            | StepOutcome::Signal { signal: _ }
+            | StepOutcome::NoOutput { limit: _ }
+            | StepOutcome::JobLimit { limit: _ }
+            | StepOutcome::Canceled => {}
+        }
+        trailers.iter_mut().for_each(|trailer| self.mask("error", trailer));
+    }
+
+    fn verdict(&self, verdict: &mut Verdict) {
+        match verdict {
+            Verdict::Failed { step: _, name } => self.mask("step name", name),
+            Verdict::Infra { fault } => self.mask("error", fault),
+            Verdict::Passed | Verdict::Canceled { reason: _ } | Verdict::TimedOut { limit: _ } => {}
+        }
+    }
+
+    fn job_end(&self, end: &mut JobEnd) {
+        match end {
+            JobEnd::Ran { status: _, duration_ms: _, failed_step, infra } => {
+                failed_step.iter_mut().for_each(|name| self.mask("step name", name));
+                infra.iter_mut().for_each(|fault| self.mask("error", fault));
+            }
+            JobEnd::NotAvailable { needs: text } | JobEnd::NotRun { why: text } | JobEnd::Passed { how: text } => {
+                self.mask("summary", text);
+            }
+            JobEnd::Paused { before } => self.mask("step name", before),
+            // An approval is a job: its name identifies.
+            JobEnd::Held { approval: _ } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::json::tests::examples;
+
+    /// What identifies stays; whatever else is a text of ours or the config's is masked.
+    #[test]
+    fn no_event_shows_a_secret() {
+        let secret = "hunter2-of-the-job";
+        let masks = Masks::new(&[("TOKEN".to_owned(), secret.to_owned())]);
+        for event in examples() {
+            let mut event = with(event, secret);
+            let held = serde_json::to_string(&event).unwrap().matches(secret).count();
+            event.mask(&masks);
+            let after = serde_json::to_string(&event).unwrap();
+            assert!(!after.contains(secret), "{after}");
+            assert!(after.matches("****").count() == held, "{after}");
+        }
+    }
+
+    fn with(event: Event, secret: &str) -> Event {
+        let text = || format!("a {secret} b");
+        match event {
+            Event::JobWaiting { job, .. } => Event::JobWaiting { job, why: text() },
+            Event::Report { task, .. } => Event::Report { task, line: text() },
+            Event::Progress { task, done, total, .. } => Event::Progress { task, what: text(), done, total },
+            Event::TaskStarted { task, resource_class: _, size, .. } => {
+                Event::TaskStarted { task, image: Some(text()), resource_class: text(), size, steps: vec![text()] }
+            }
+            Event::StepStarted { task, step, attempt, kind, background, log, .. } => {
+                Event::StepStarted { task, step, attempt, name: text(), kind, background, header: Some(text()), log }
+            }
+            Event::StepSkipped { task, step, why, .. } => Event::StepSkipped { task, step, name: text(), why },
+            Event::Warning { task, .. } => Event::Warning { task, message: text() },
+            Event::TaskKept { task, step, before, until, .. } => {
+                Event::TaskKept { task, step, name: text(), before, until }
+            }
+            Event::TaskEnded { task, duration_ms, .. } => Event::TaskEnded {
+                task,
+                verdict: Verdict::Infra { fault: text() },
+                duration_ms,
+                leftovers: vec![text()],
+            },
+            Event::JobEnded { job, .. } => Event::JobEnded { job, end: JobEnd::NotRun { why: text() } },
+            Event::StepEnded { task, step, attempt, duration_ms, bytes, sha256, origin, will_rerun, .. } => {
+                let (name, trailers, outcome) = (text(), vec![text()], StepOutcome::Error { reason: text() });
+                Event::StepEnded {
+                    task,
+                    step,
+                    attempt,
+                    name,
+                    outcome,
+                    duration_ms,
+                    trailers,
+                    bytes,
+                    sha256,
+                    origin,
+                    will_rerun,
+                }
+            }
+            Event::RunEnded(mut summary) => {
+                summary.fidelity = vec![text()];
+                summary.warnings = vec![text()];
+                summary.leftovers = vec![text()];
+                for job in &mut summary.jobs {
+                    job.end = JobEnd::NotAvailable { needs: text() };
+                }
+                Event::RunEnded(summary)
+            }
+            other @ (Event::RunStarted { .. }
+            | Event::ApprovalAsked { .. }
+            | Event::StopAsked { .. }
+            | Event::ServiceStarted { .. }
+            | Event::TaskLogs { .. }
+            | Event::TaskState { .. }
+            | Event::Output { .. }) => other,
+        }
+    }
+}

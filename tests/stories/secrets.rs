@@ -1,0 +1,190 @@
+//! Secrets: where they travel, and that nothing which leaves a job shows them.
+
+use std::fs;
+use std::path::Path;
+
+use navvy_tests::{Bench, Run, everywhere};
+
+const FROM_CONTEXT: &str = "hunter2-of-the-context";
+const FROM_CONTEXT_BASE64: &str = "aHVudGVyMi1vZi10aGUtY29udGV4d";
+const FROM_CALLER: &str = "caller's \"own\" value";
+const FROM_FILE: &str = "first line of a key\\nits second line";
+const LINES: [&str; 2] = ["first line of a key", "its second line"];
+
+const PRINTS_ALL: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker:
+      - image: navvy/base:bookworm
+      - image: navvy/busybox:static
+        name: db
+        entrypoint: [/bin/sh, -c, 'echo listening; sleep 1000']
+    resource_class: small
+    steps:
+      - run: {name: "uses hunter2-of-the-context", command: "echo hunter2-of-the-context $CTX_TOKEN"}
+      - run: {name: encodes, command: 'printf "me:$CTX_TOKEN" | base64; printf %s "$CALLER" | base64 -w0'}
+      - run: {name: quotes, command: 'set -x; : "$CALLER"; declare -p CALLER; printf "%q\n" "$CALLER"'}
+      - run: {name: key, command: 'echo "$KEY"; echo "$KEY" | tail -n 1; printf "a\r\n%s" "$KEY"'}
+      - run: {name: slowly, command: 'for c in $(printf %s "$CTX_TOKEN" | sed "s/./& /g"); do printf "%s" "$c"; done; printf hunter'}
+      - run: {name: sits, command: 'echo ready to be looked at; until [ -e /tmp/go ]; do sleep 0.1; done; echo "$CTX_TOKEN"; exit 7'}
+workflows:
+  ci: {jobs: [{build: {context: deploy}}]}
+"#;
+
+fn start(bench: &Bench) -> Run<'_> {
+    bench.file("deploy.env", format!("CTX_TOKEN={FROM_CONTEXT}\n"));
+    bench.file("more.env", format!("KEY=\"{FROM_FILE}\"\nSTAGE=dev\n"));
+    let (context, file) = (bench.project().join("deploy.env"), bench.project().join("more.env"));
+    let (context, file) = (format!("deploy={}", context.display()), file.display().to_string());
+    bench.config(PRINTS_ALL).run(&["--context", &context, "--env-file", &file, "-e", "CALLER", "--secrets-report"])
+}
+
+#[track_caller]
+fn shows_nothing(what: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let quoted = ["caller's \\\"own\\\" value", "caller\\'s\\ \\\"own\\\"\\ value"];
+    for secret in [FROM_CONTEXT, FROM_CONTEXT_BASE64, FROM_CALLER].iter().chain(&LINES).chain(&quoted) {
+        assert!(!text.contains(secret), "{what} shows {secret:?}: {text}");
+    }
+}
+
+fn nothing_below(directory: &Path) -> usize {
+    let mut files = 0;
+    for entry in fs::read_dir(directory).expect("a directory can be read").flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().expect("an entry has a type"));
+        if kind.is_dir() {
+            files += nothing_below(&path);
+        } else if kind.is_file() {
+            shows_nothing(&path.display().to_string(), &fs::read(&path).expect("a file can be read"));
+            files += 1;
+        }
+    }
+    files
+}
+
+fn no_secret_is_anywhere(bench: &Bench) {
+    let run = start(bench);
+    let looked_at = run.wait_for_output("ready to be looked at");
+    let task = looked_at.task().expect("output is a task's").to_owned();
+    let containers = bench.docker().containers_of(&task);
+    assert_eq!(containers.len(), 2, "{containers:?}");
+    for container in &containers {
+        shows_nothing("docker inspect", bench.docker().ask(&["inspect", container]).text().as_bytes());
+    }
+    let primary = format!("navvy-{task}-primary");
+    let looks = "for file in /proc/1/environ /proc/1/cmdline /opt/navvy/run/*; do [ -f $file ] && cat $file; done; :";
+    shows_nothing("the supervisor", bench.docker().ask(&["exec", &primary, "sh", "-c", looks]).text().as_bytes());
+    nothing_below(&bench.state());
+    nothing_below(&bench.state().with_file_name("run"));
+    bench.docker().ask(&["exec", &primary, "touch", "/tmp/go"]).succeeded();
+    let done = run.finish();
+    done.exits_with(1);
+    assert_eq!(done.text("build", "uses ****"), "**** ****\n");
+    assert_eq!(done.text("build", "slowly"), "****hunter");
+    assert_eq!(done.text("build", "key"), "****\n****\na\r\n****");
+    let quotes = done.text("build", "quotes");
+    assert!(quotes.starts_with("+ : '****'\n") && quotes.contains("declare -x CALLER=\"****\"\n"), "{quotes}");
+    assert!(quotes.ends_with("'****'\n****\n"), "{quotes}");
+    let step = done.step("build", "sits");
+    assert!(done.text("build", "sits").ends_with("****\n"));
+    assert_eq!(step.bytes, done.log("build", "sits").len() as u64);
+    assert_eq!(step.sha256, navvy_tests::sha256(&done.log("build", "sits")));
+    shows_nothing("--json", &done.stdout);
+    shows_nothing("standard error", done.stderr.as_bytes());
+    assert!(nothing_below(&bench.state()) > 6, "the run's files were looked at");
+    assert!(done.warnings().contains("the value of STAGE is not masked"), "{}", done.warnings());
+    let end = done.event("the end", |event| event.is("run_ended"));
+    let masked = end.get("secrets").as_array().expect("the report was asked for").clone();
+    let counted = |secret: &str, form: &str, place: &str| {
+        let found = masked.iter().find(|it| it["secret"] == secret && it["form"] == form && it["place"] == place);
+        found.and_then(|it| it["count"].as_u64())
+    };
+    assert_eq!(counted("CTX_TOKEN", "plain", "output of step 1"), Some(2), "{masked:?}");
+    assert_eq!(counted("CTX_TOKEN", "base64", "output of step 2"), Some(1), "{masked:?}");
+    assert!(counted("CTX_TOKEN", "plain", "step name").is_some(), "{masked:?}");
+}
+
+everywhere! {
+    fn no_secret_is_on_a_host_a_disk_a_terminal_or_a_wire(bench: Bench) {
+        no_secret_is_anywhere(&bench.env("CALLER", FROM_CALLER));
+    }
+}
+
+#[test]
+fn overlapping_secrets_leave_no_tail_in_any_output() {
+    let bench = Bench::new();
+    let config = r#"
+version: 2.1
+jobs:
+  build:
+    docker:
+      - image: navvy/busybox:static
+      - image: navvy/busybox:static
+        name: db
+        environment: {SAYS: "login alpha-beta-gamma done"}
+        entrypoint: [/bin/sh, -c, 'echo $SAYS; echo over']
+    resource_class: small
+    steps:
+      - run: {name: both, command: 'echo "x${A}-gamma $A$B"; printf "%s" "alpha-beta-gam"; echo "$B" >&2'}
+workflows:
+  ci: {jobs: [build]}
+"#;
+    for mode in [&["--no-tty"][..], &[]] {
+        let words = [&["-e", "A=alpha-beta", "-e", "B=beta-gamma", "-e", "C=true"], mode].concat();
+        let done = bench.run_config(config, &words);
+        done.passes();
+        let text = done.text("build", "both");
+        assert!(text.starts_with("x**** ********\n"), "{text:?}");
+        assert!(!text.contains("beta-gamma") && !text.contains("alpha-beta"), "{text:?}");
+        let service = String::from_utf8_lossy(&done.service_logs("build")[0]).into_owned();
+        assert_eq!(service, "login **** done\nover\n");
+        assert!(done.warnings().contains("the value of C is not masked"), "{}", done.warnings());
+    }
+}
+
+#[test]
+fn a_person_gets_a_table_of_what_was_masked() {
+    let bench = Bench::new();
+    let config = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps: [{run: {name: says, command: 'echo "$TOKEN $TOKEN"; exit 3'}}]
+workflows:
+  ci: {jobs: [build]}
+"#;
+    let words = ["-e", "TOKEN=hunter2-of-all", "--secrets-report"];
+    let done = bench.config(config).run_for_people(&words).finish();
+    done.exits_with(1);
+    let text = done.stdout();
+    assert!(!text.contains("hunter2"), "{text}");
+    let line = text.lines().find(|line| line.contains("output of step 1")).unwrap_or_else(|| panic!("{text}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, ["TOKEN", "as", "it", "is", "build", "output", "of", "step", "1", "2"]);
+    let without = bench.run_for_people(&words_without_report()).finish();
+    assert!(!without.stdout().contains("Secrets masked"), "{}", without.stdout());
+}
+
+fn words_without_report() -> [&'static str; 2] {
+    ["-e", "TOKEN=hunter2-of-all"]
+}
+
+#[test]
+fn a_value_in_the_wrong_place_is_not_repeated() {
+    let bench = Bench::new();
+    bench.config(
+        "version: 2.1\njobs: {build: {docker: [{image: navvy/busybox:static}], steps: [{run: 'true'}]}}\n\
+        workflows: {ci: {jobs: [build]}}\n",
+    );
+    bench.file("bad.env", "KEY=x\nMIIEvQIBADANBg+kqhki==\n");
+    let file = bench.project().join("bad.env");
+    let done = bench.run(&["--env-file", &file.display().to_string()]).finish();
+    done.exits_with(2).complains(&["bad.env:2", "no variable name"]);
+    assert!(!done.stderr.contains("MIIEvQ"), "{}", done.stderr);
+    let done = bench.run(&["-e", "MIIEvQ+IBAD=="]).finish();
+    done.exits_with(64);
+    assert!(!done.stderr.contains("MIIEvQ"), "{}", done.stderr);
+}
