@@ -45,7 +45,9 @@ fn state_of(bench: &Bench, task: &str) -> Option<String> {
 
 #[test]
 fn ps_tells_the_living_from_the_dead_and_rm_refuses_the_living() {
-    let bench = Bench::new();
+    // On an engine of its own: a run of another story would remove what is dead, too.
+    let engine = PrivateEngine::near();
+    let bench = Bench::new().on(engine.docker(), &engine.address());
     let (run, task) = waiting(&bench);
     let seen = listed(&bench.ask(&["ps", "--json"]));
     let seen = seen.iter().find(|seen| seen.text("task") == task).expect("it is listed");

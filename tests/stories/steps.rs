@@ -57,7 +57,7 @@ workflows:
     }
 
     fn the_nearest_variable_directory_and_shell_win(bench: Bench) {
-        bench.file("vars.env", "FROM_FILE=file\nLAYER=file\n");
+        bench.file("vars.env", "FROM_FILE=fil\nLAYER=fil\n");
         bench.commit("a project");
         let done = bench.run_config(
             r#"
@@ -88,13 +88,13 @@ jobs:
 workflows:
   ci: {jobs: [build]}
 "#,
-            &["--env-file", "vars.env", "-e", "FLAG=flag", "-e", "LAYER=flag"],
+            &["--env-file", "vars.env", "-e", "FLAG=flg", "-e", "LAYER=flg"],
         );
         done.passes();
         let text = |step: &str| done.text("build", step);
         assert_eq!(
             text("variables"),
-            "yes-container flag file flag job step $JOB mine true true\n\
+            "yes-container flg fil flg job step $JOB mine true true\n\
              main 0/1 ~/work/here circleci /home/circleci\n"
         );
         assert_eq!(text("job directory"), "/home/circleci/work/here\n");

@@ -13,7 +13,7 @@ use super::bounded::GivenUp;
 use super::decide::{Action, Happening, Lost, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
-use super::running::Running;
+use super::running::{Running, Seen};
 use crate::chain::chain;
 use crate::environment::docker::Died;
 use crate::event::Event;
@@ -25,6 +25,9 @@ const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the engine says of a main process that SIGKILL ended.
 const KILLED: i64 = 137;
+
+/// From the loss of an environment to the end of what it had sent.
+const LAST_BYTES_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which attempt at which step.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +139,9 @@ impl Task {
                         let limit = give_up.unwrap_or_else(Instant::now).into();
                         tokio::time::timeout_at(limit, stopping).await.ok();
                     }
+                    if end.lost.is_some() {
+                        digest = last_digest(&mut running, digest).await;
+                    }
                     return finished(ready, running, *end, digest);
                 }
             }
@@ -202,6 +208,14 @@ impl Attempted {
         let outcome = StepOutcome::Error { reason: follow_trouble(end) };
         Self::failed(log, LogDigest::default(), outcome, Some(Lost::Supervisor))
     }
+}
+
+/// Of all that came from an environment that is gone: its follower learns of that a moment later, or is given up.
+async fn last_digest(running: &mut Running, known: LogDigest) -> LogDigest {
+    running.abandon();
+    let mut seen = Seen::default();
+    tokio::time::timeout(LAST_BYTES_LIMIT, running.over(&mut seen)).await.ok();
+    seen.digest.unwrap_or(known)
 }
 
 fn finished(ready: &mut Ready, running: Running, end: StepEnd, digest: LogDigest) -> Attempted {

@@ -10,7 +10,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -18,8 +18,8 @@ use navvy_job::resource::Size;
 const ROOT: &str = "navvy";
 /// The scheduler's usual period; quotas are counted in it.
 const CPU_PERIOD_US: u64 = 100_000;
-/// A cgroup is busy until the kernel has reaped the last of its processes: milliseconds, seconds on a loaded machine.
-const REMOVE_ATTEMPTS: u32 = 300;
+/// A container that has just ended lets go of its cgroups a moment later; all of a task's are waited for this long.
+const REMOVE_LIMIT: Duration = Duration::from_secs(3);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
 /// Why a task has no cgroup of its own. A sentence for the report.
@@ -167,9 +167,10 @@ pub fn is_used(task: &TaskId) -> bool {
 
 /// Removes the task's cgroup from every hierarchy. Blocks for three seconds at most; missing is fine.
 pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
+    let deadline = Instant::now() + REMOVE_LIMIT;
     let mut first = Ok(());
     for directory in directories(task, &mounted()) {
-        if let Err(error) = remove_tree(&directory) {
+        if let Err(error) = remove_tree(&directory, deadline) {
             first = first.and(Err((directory, error)));
         }
     }
@@ -195,16 +196,14 @@ fn is_empty(directory: &Path) -> bool {
     own.is_ok_and(|processes| processes.is_empty()) && children(directory).all(|child| is_empty(&child))
 }
 
-fn remove_tree(directory: &Path) -> io::Result<()> {
+fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
     for child in children(directory) {
-        remove_tree(&child)?;
+        remove_tree(&child, deadline)?;
     }
-    let mut attempt = 0;
     loop {
         match fs::remove_dir(directory) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS => {
-                attempt += 1;
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(BETWEEN_ATTEMPTS);
             }
             other => return other,
