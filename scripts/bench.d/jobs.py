@@ -1,9 +1,10 @@
 """Rows about the cost of a job and of a step: nothing in them but `true`."""
 
+import subprocess
 import time
 
 from figures import Line
-from shop import BASE, BUSYBOX, SHELL, config_of, job
+from shop import BASE, BUSYBOX, SHELL, NotMeasured, config_of, job
 
 TRUE = {"run": "true"}
 
@@ -57,8 +58,8 @@ class Service:
 
 
 class Parallel:
-    """Tasks start while the sum of their classes fits the machine, and the smallest class has one CPU: on two CPUs
-    `navvy` runs two of the four at a time. No flag overbooks the machine."""
+    """Steps run while the sum of their tasks' classes fits the machine, and the smallest class has one CPU: on two CPUs
+    `navvy` runs the steps of two of the four at a time. The environments of the others are made ahead."""
 
     name, rounds = "parallel", 9
     warm_up = True
@@ -111,3 +112,39 @@ class Step:
 
     def close(self):
         self.shop.remove(self.container)
+
+
+class Retry:
+    """A held job goes on: from the start of `navvy retry` to the first byte that the step wrote. It fails again each
+    time, so that it is held for the next."""
+
+    name, rounds = "retry", 15
+    warm_up = True
+    units = {"navvy": "ms"}
+    lines = [Line("`navvy retry` to the step's first byte", "navvy", bound="≤ 50 ms", at_most=50)]
+    WORD = "the first word of the step"
+
+    def __init__(self, shop):
+        self.shop = shop
+        config = shop.config("retry", config_of({"one": job([{"run": f"echo {self.WORD}; false"}])}))
+        words = [shop.bin / "navvy", "run", "--quiet", "--keep-on-fail", "-f", config]
+        held = subprocess.run(words, cwd=shop.project, env=shop.environment, stdin=subprocess.DEVNULL, capture_output=True)
+        if held.returncode != 1:
+            raise NotMeasured(f"a failing job ended with {held.returncode}: {held.stderr.decode(errors='replace')}")
+        self.sides = [self.navvy]
+
+    def navvy(self):
+        words = [self.shop.bin / "navvy", "retry", "one", "--json"]
+        started = time.monotonic()
+        with subprocess.Popen(words, cwd=self.shop.project, env=self.shop.environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE) as process:
+            wanted = f'"bytes":"{self.WORD}'.encode()
+            if not any(wanted in line for line in process.stdout):
+                raise NotMeasured("a retried step wrote nothing")
+            took = time.monotonic() - started
+            process.stdout.read()
+        return {"navvy": took * 1000}
+
+    def close(self):
+        subprocess.run([self.shop.bin / "navvy", "rm", "one"], cwd=self.shop.project, env=self.shop.environment,
+                       stdin=subprocess.DEVNULL, capture_output=True)
