@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use crate::task::Kept;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{JobStatus, SkipReason, StepOutcome, Verdict};
 use navvy_job::resource::Size;
@@ -263,6 +262,26 @@ pub struct JobSummary {
     pub log: Option<PathBuf>,
     /// Tasks of the job whose environments stay.
     pub kept: Vec<Kept>,
+}
+
+/// Where a task is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeldAt {
+    /// From 1.
+    pub step: usize,
+    pub name: String,
+    /// Held before it ran, not because it failed.
+    pub before: bool,
+}
+
+/// A task that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub task: TaskId,
+    #[serde(flatten)]
+    pub at: HeldAt,
+    /// RFC 3339, UTC.
+    pub until: String,
 }
 
 /// JSON is text: bytes that are none are replaced. The log file has them as they were.

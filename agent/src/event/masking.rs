@@ -8,9 +8,8 @@ use std::borrow::Cow;
 
 use navvy_job::outcome::{StepOutcome, Verdict};
 
-use super::{Event, JobEnd, JobRef, JobSummary, Summary, TaskRef};
+use super::{Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
 use crate::output::mask::{Masks, Place};
-use crate::task::Kept;
 
 impl Event {
     /// Replaces secrets in every text that may hold one.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use navvy_job::outcome::{JobStatus, Verdict};
 
-use crate::event::{JobEnd, JobRef, JobSummary};
-use crate::task::{Kept, TaskResult};
+use crate::event::{JobEnd, JobRef, JobSummary, Kept};
+use crate::task::TaskResult;
 
 /// Gathers the results of a job's tasks.
 #[derive(Debug, Clone)]

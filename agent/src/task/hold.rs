@@ -19,7 +19,7 @@ use super::{Context, Stop, Task, TaskState};
 use crate::chain::chain;
 use crate::environment::docker::run_dir;
 use crate::environment::docker::{DockerEnvironment, Inheritance};
-use crate::event::{Event, TaskRef};
+use crate::event::{Event, HeldAt, Kept, TaskRef};
 use crate::journal::HeldStep;
 use crate::output::mask::Place;
 use crate::step::Frame;
@@ -154,26 +154,6 @@ impl Note {
             _ => None,
         }
     }
-}
-
-/// Where a task is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HeldAt {
-    /// From 1.
-    pub step: usize,
-    pub name: String,
-    /// Held before it ran, not because it failed.
-    pub before: bool,
-}
-
-/// A task that is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
-    pub task: navvy_job::id::TaskId,
-    #[serde(flatten)]
-    pub at: HeldAt,
-    /// RFC 3339, UTC.
-    pub until: String,
 }
 
 impl Task {

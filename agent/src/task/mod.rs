@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use hold::{BreakPoint, HeldAt, HoldPolicy, Kept, Note, SourceNote, USUAL_TIME, is_step};
+pub use hold::{BreakPoint, HoldPolicy, Note, SourceNote, is_step};
 pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};
@@ -41,7 +41,7 @@ use crate::checkout::WorkingTree;
 use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::owner::Owner;
-use crate::event::{Event, TaskRef};
+use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed, log_ends};
 use prepare::Ready;

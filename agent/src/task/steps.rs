@@ -8,11 +8,10 @@ use navvy_job::state::TaskState;
 
 use super::attempt::{Attempted, Place};
 use super::decide::Lost;
-use super::hold::HeldAt;
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
-use crate::event::Event;
+use crate::event::{Event, HeldAt};
 use crate::step::texts;
 
 /// How the job stands between two steps.
