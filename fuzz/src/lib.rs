@@ -69,11 +69,15 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// Something that befalls a file.
-pub fn mishap(feed: &mut Feed<'_>, file: &mut Vec<u8>) {
+/// Something that befalls a file: anywhere, or to whole records, which begin and end at `joints`.
+pub fn mishap(feed: &mut Feed<'_>, file: &mut Vec<u8>, joints: &[usize]) {
     let kind = feed.byte();
-    let at = feed.up_to(file.len());
-    let end = at + feed.up_to(64).min(file.len() - at);
+    let place = |feed: &mut Feed<'_>, from: usize, most: usize| match joints {
+        [_, ..] if kind >= 128 => joints[feed.up_to(joints.len() - 1)].clamp(from, from + most),
+        _ => from + feed.up_to(most),
+    };
+    let at = place(feed, 0, file.len());
+    let end = place(feed, at, file.len() - at);
     match kind % 5 {
         0 => file.truncate(at),
         1 => {
@@ -85,7 +89,7 @@ pub fn mishap(feed: &mut Feed<'_>, file: &mut Vec<u8>) {
         3 => drop(file.drain(at..end)),
         _ => {
             let copied = file[at..end].to_vec();
-            let to = feed.up_to(file.len());
+            let to = place(feed, 0, file.len());
             file.splice(to..to, copied);
         }
     }

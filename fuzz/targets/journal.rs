@@ -56,7 +56,7 @@ fn written(feed: &mut Feed<'_>) {
     match feed.byte() % 3 {
         0 => cut(&bytes, &starts, &records, feed.up_to(bytes.len())),
         1 => changed(&bytes, &starts, &records, feed),
-        _ => befallen(bytes, &records, feed),
+        _ => befallen(bytes, &starts, &records, feed),
     }
 }
 
@@ -82,9 +82,9 @@ fn changed(bytes: &[u8], starts: &[usize], records: &[Record], feed: &mut Feed<'
 }
 
 /// Whatever it is: no record that was never written.
-fn befallen(mut bytes: Vec<u8>, records: &[Record], feed: &mut Feed<'_>) {
+fn befallen(mut bytes: Vec<u8>, starts: &[usize], records: &[Record], feed: &mut Feed<'_>) {
     for _ in 0..=feed.up_to(3) {
-        mishap(feed, &mut bytes);
+        mishap(feed, &mut bytes, starts);
     }
     let reading = read(&bytes);
     assert!(records.starts_with(&reading.records), "a record that was never written: {:?}", reading.records);

@@ -77,6 +77,10 @@ impl Files {
         Seen { report: report.expect("memory can be read"), verified }
     }
 
+    fn segments(&self) -> impl Iterator<Item = Segment> {
+        self.index.as_chunks().0.iter().filter_map(Segment::decode)
+    }
+
     /// The invariants of docs/spool.md one by one.
     fn whole_by_the_book(&self) -> bool {
         if self.index.is_empty() {
@@ -114,7 +118,7 @@ fn any_records(feed: &mut Feed<'_>) -> Files {
             0 => index.extend(Header { unix_ns: feed.number() }.encode()),
             1 => index.extend_from_slice(feed.piece(SLOT)),
             2 => index.extend(Seal { total: feed.number(), sha256: [feed.byte(); 32] }.encode()),
-            3 => index.extend(Seal { total: at as u64, sha256: Sha256::digest(&log).into() }.encode()),
+            3 => index.extend(Seal { total: log.len() as u64, sha256: Sha256::digest(&log).into() }.encode()),
             4 => {
                 let (length, end) = (feed.number() as u32, feed.number());
                 let segment =
@@ -123,7 +127,7 @@ fn any_records(feed: &mut Feed<'_>) -> Files {
             }
             _ => {
                 let start = at.saturating_sub(feed.byte().saturating_sub(250).into());
-                let end = (start + feed.up_to(80)).min(log.len()).max(start);
+                let end = (start + feed.up_to(80)).min(log.len() + 2).max(start);
                 index.extend(segment(&log, start, end, feed.number(), Stream::Stdout).encode());
                 at = end;
             }
@@ -144,10 +148,15 @@ fn written(feed: &mut Feed<'_>, step: usize) {
     assert_eq!(seen.report.verdict() == Verdict::Whole, is_sealed || original.log.is_empty());
     let said = Prefix { bytes: original.log.len() as u64, sha256: hex(&original.log) };
 
+    let segments: Vec<usize> = original.segments().map(|segment| segment.end as usize).collect();
+    let slots: Vec<usize> = (0..=original.index.len()).step_by(SLOT).collect();
     let mut damaged = original.clone();
     for _ in 0..=feed.up_to(3) {
-        let file = if feed.byte() & 1 == 0 { &mut damaged.log } else { &mut damaged.index };
-        mishap(feed, file);
+        if feed.byte() & 1 == 0 {
+            mishap(feed, &mut damaged.log, &segments);
+        } else {
+            mishap(feed, &mut damaged.index, &slots);
+        }
     }
     let seen = damaged.seen(step);
     for (start, end) in &seen.verified {
