@@ -319,3 +319,15 @@ fn a_silent_step_goes_on_as_long_as_somebody_is_there() {
     let end = follow(&client(patient), exec(), &mut Nowhere, &Abandon::default());
     assert!(matches!(end, FollowEnd::Ended), "{end:?}");
 }
+
+#[test]
+fn a_person_s_session_ends_with_output_that_cannot_be() {
+    let mad: Madness = |mut stream| {
+        greet(&mut stream)?;
+        stream.write_all(&reply(&Reply::Started { pid: 1 }))?;
+        stream.write_all(&output_at(u64::MAX, b"x"))?;
+        stay(stream)
+    };
+    let end = client(mad).session(exec()).unwrap().run(|_, _| panic!("it was shown"));
+    assert!(matches!(end, Err(ClientError::WrongReply)), "{end:?}");
+}
