@@ -8,6 +8,7 @@
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use navvy_protocol::frame::Stream;
 use navvy_protocol::supervisor::{Exec, Exit, Terminal};
@@ -39,15 +40,28 @@ fn size() -> (u16, u16) {
 pub async fn connect(client: Client, exec: Exec) -> Result<u8, ClientError> {
     let is_terminal = matches!(exec.terminal, Terminal::Controlling { .. });
     let opening = client.clone();
+    let id = exec.id.clone();
+    let leave = |kind| signal(kind).map_err(|source| ClientError::Source { source });
+    let (mut terminate, mut hang_up) = (leave(SignalKind::terminate())?, leave(SignalKind::hangup())?);
     let session = blocking(move || opening.session(exec)).await??;
     let raw = is_terminal.then(Raw::enter).transpose().map_err(|source| ClientError::Source { source })?;
     let feeding = feed(session.way_in()).map_err(|source| ClientError::Source { source })?;
     let resizing = is_terminal.then(|| tokio::spawn(resize(session.way_in())));
-    let exited = blocking(move || session.run(show)).await;
+    let running = blocking(move || session.run(show));
+    let exited = tokio::select! {
+        exited = running => Some(exited),
+        _ = terminate.recv() => None,
+        _ = hang_up.recv() => None,
+    };
     if let Some(resizing) = resizing {
         resizing.abort();
     }
     drop((feeding, raw));
+    let Some(exited) = exited else {
+        // Whoever asked us to go has no use for its last words.
+        blocking(move || client.stop(&id, Duration::ZERO)).await?.ok();
+        return Ok(128 + 15);
+    };
     Ok(match exited??.exit {
         Exit::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
         Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),

@@ -48,8 +48,9 @@ impl Hold {
 /// Takes the note and the time. A note that does not come whole changes nothing.
 pub fn keep(hold: &Hold, mut connection: Connection, for_ms: u64) {
     let reply = receive(&mut connection).map(|note| {
-        let until = Instant::now() + Duration::from_millis(for_ms);
-        hold.set((for_ms > 0).then(|| Held { note: Arc::new(note), until }));
+        // A time that no clock reaches is as good as none: the usual limits count then.
+        let until = Instant::now().checked_add(Duration::from_millis(for_ms)).filter(|_| for_ms > 0);
+        hold.set(until.map(|until| Held { note: Arc::new(note), until }));
         Reply::Done
     });
     match reply {

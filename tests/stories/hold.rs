@@ -225,3 +225,107 @@ fn a_shell_opens_at_once_where_a_step_fails() {
     }
     bench.run(&["--shell-on-fail"]).finish().exits_with(64).ran_nothing();
 }
+
+#[test]
+fn a_retry_that_is_killed_leaves_the_task_held() {
+    let bench = Bench::new();
+    let yaml =
+        MENDABLE.replace("cat ~/first; test -e mended", "echo round; test -e mended && sleep 1000; test -e whole");
+    let (task, _) = held(&bench, &yaml, &["--keep-on-fail"]);
+    bench.ask(&["shell", "build", "--", "touch", "mended"]).passes();
+    let killed = bench.start(&["retry", "build", "--json"]).that_leaves_things();
+    killed.wait_for_output("round");
+    let race = bench.ask(&["retry", "build", "--json"]);
+    race.exits_with(64).complains(&["is running"]);
+    killed.signal(Signal::Kill);
+    killed.finish().exits_with(128 + 9);
+    bench.ask(&["prune"]).passes();
+    assert!(bench.ask(&["ps"]).stdout().contains("kept until"), "what was mended is lost");
+    bench.ask(&["shell", "build", "--", "sh", "-c", "rm mended; touch whole"]).passes();
+    let again = Run::of(&bench, &["retry", "build", "--json"]);
+    again.passes();
+    // What the killed one was running has ended: the step ran once at a time.
+    assert_eq!(again.step("build", "test").attempt, 3);
+    nothing_is_left_of(&bench, &task);
+}
+
+#[test]
+fn nobody_is_thrown_out_when_the_time_is_up() {
+    let bench = Bench::new();
+    let (task, _) = held(&bench, MENDABLE, &["--keep-on-fail=2s"]);
+    let inside =
+        bench.start(&["shell", &task, "--", "sh", "-c", "until [ -e ~/leave ]; do sleep 0.1; done; echo stayed"]);
+    let inside = inside.that_leaves_things();
+    let due = || bench.ask(&["ps"]).stdout().contains("(in 0 min)").then_some(());
+    eventually("the time is up", Duration::from_secs(20), due);
+    bench.ask(&["prune"]).passes();
+    bench.ask(&["shell", &task, "--", "touch", "/home/circleci/leave"]).passes();
+    let stayed = inside.finish();
+    stayed.passes();
+    assert_eq!(stayed.stdout(), "stayed\n");
+    let pruned = || (!bench.ask(&["prune"]).stdout().contains("Nothing")).then_some(());
+    eventually("it is removed once nobody is there", Duration::from_secs(20), pruned);
+    nothing_is_left_of(&bench, &task);
+}
+
+#[test]
+fn what_a_person_ran_ends_when_they_are_gone() {
+    let bench = Bench::new();
+    let (task, _) = held(&bench, MENDABLE, &["--keep-on-fail"]);
+    let args = ["shell", &task, "--", "sh", "-c", "trap '' TERM HUP; echo $$ > ~/mine; sleep 1000; sleep 1000"];
+    let inside = bench.start(&args).that_leaves_things();
+    let look = |script: &str| bench.ask(&["shell", &task, "--", "sh", "-c", script]).exit_code == 0;
+    let running = "kill -0 $(cat ~/mine)";
+    eventually("it runs", Duration::from_secs(10), || look(running).then_some(()));
+    inside.signal(Signal::Kill);
+    inside.finish().exits_with(128 + 9);
+    eventually("it is ended", Duration::from_secs(10), || (!look(running)).then_some(()));
+    bench.ask(&["rm", &task]).passes();
+}
+
+#[test]
+fn one_jobs_secret_stays_masked_when_another_is_gone_on_with() {
+    let bench = Bench::new();
+    bench.file("a.env", "OF_A=the-secret-of-a\n");
+    let yaml = r#"
+version: 2.1
+executors:
+  box: {docker: [{image: navvy/busybox:static}], resource_class: small}
+jobs:
+  a: {executor: box, steps: [{run: echo "$OF_A"}]}
+  b: {executor: box, steps: [{run: {name: the-secret-of-a is told, command: 'echo the-secret-of-a; false'}}]}
+workflows:
+  ci: {jobs: [{a: {context: a}}, b]}
+"#;
+    let (_, done) = held(&bench, yaml, &["--keep-on-fail", "--context", "a=a.env"]);
+    done.exits_with(1);
+    Run::of(&bench, &["retry", "b", "--json"]).exits_with(1);
+    let plain = bench.ask(&["retry", "b", "--plain", "--from", "nothing"]);
+    let said = plain.stdout() + &plain.stderr + &bench.ask(&["ps"]).stdout();
+    assert!(!said.contains("the-secret-of-a"), "{said}");
+    assert_eq!(files_with(&bench.state(), "the-secret-of-a"), Vec::<String>::new());
+    bench.ask(&["rm", "b"]).passes();
+}
+
+#[test]
+fn break_points_that_name_nothing_are_refused() {
+    let bench = Bench::new();
+    bench.config(MENDABLE).run(&["--break-before", "tset"]).finish().exits_with(64).complains(&["tset"]).ran_nothing();
+}
+
+#[test]
+fn a_held_step_that_is_gone_from_the_config_needs_another_to_be_named() {
+    let bench = Bench::new();
+    let (task, _) = held(&bench, MENDABLE, &["--keep-on-fail"]);
+    let start = MENDABLE.find("      - run: {name: first").expect("it has steps");
+    let end = MENDABLE.find("  later:").expect("it has another job");
+    bench.config(&format!(
+        "{}      - run: {{name: only, command: echo only}}\n{}",
+        &MENDABLE[..start],
+        &MENDABLE[end..]
+    ));
+    bench.ask(&["retry", "build", "--with-edits"]).exits_with(64).complains(&["no step test", "--from"]);
+    let named = Run::of(&bench, &["retry", "build", "--with-edits", "--from", "only", "--json"]);
+    named.passes();
+    nothing_is_left_of(&bench, &task);
+}

@@ -188,3 +188,24 @@ fn a_value_in_the_wrong_place_is_not_repeated() {
     done.exits_with(64);
     assert!(!done.stderr.contains("MIIEvQ"), "{}", done.stderr);
 }
+
+#[test]
+fn what_a_view_puts_together_is_masked_once_more() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps: [{run: {name: go, command: "printf 'A hunter2\\033]0;t\\007secret\\nB hunter2\\000secret\\n'"}}]
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    let done = bench.run_for_people(&["--plain", "-e", "TOKEN=hunter2secret"]).finish();
+    done.passes();
+    assert!(!done.stdout().contains("hunter2secret"), "{}", done.stdout());
+    assert!(done.stdout().contains("A ****"), "{}", done.stdout());
+}

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::CliError;
 use super::host::{self, job};
 use super::rm::find;
+use super::{CliError, own_words};
 use crate::environment::docker::run_dir;
 use crate::environment::docker::survey::{Seen, survey_files};
 use crate::environment::docker::{Engine, shared_link};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::journal::Known;
+use crate::output::mask::Masks;
 use crate::settings::Settings;
 use crate::supervisor::{Client, Connect};
 use crate::task::Note;
@@ -42,6 +43,7 @@ impl Held {
             }
         };
         let note = recall(Arc::clone(&link)).await?;
+        own_words::mask_with(&Masks::new(&note.masked));
         Ok(Self { note, link, here, known })
     }
 

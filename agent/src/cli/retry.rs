@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use navvy_job::compiled::{Executor, Job};
+use navvy_job::compiled::Job;
 use navvy_job::pipeline::WorkflowJobKind;
 
 use super::args::{RetryArgs, SourceArgs};
@@ -21,8 +21,10 @@ use super::{CliError, own_words};
 use crate::bus;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
-use crate::environment::docker::PullPolicy;
+use crate::environment::docker::hold::HoldError;
+use crate::environment::docker::{PullPolicy, survey};
 use crate::event::Event;
+use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, localise};
@@ -34,7 +36,7 @@ pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
         let mut held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
         let mut notes = Vec::new();
         if arguments.with_edits {
-            take_edits(&mut held.note, &mut notes)?;
+            take_edits(&mut held.note, arguments.from.is_some(), &mut notes)?;
         }
         let from = first_step(&held.note, arguments.from.as_deref())?;
         go_on(settings, arguments, held, from, notes).await
@@ -54,33 +56,37 @@ fn first_step(note: &Note, word: Option<&str>) -> Result<usize, CliError> {
     })
 }
 
-/// Compiles the config as it is now and takes the job's steps from it.
-fn take_edits(note: &mut Note, notes: &mut Vec<String>) -> Result<(), CliError> {
+/// Compiles the config as it is now and takes the job's steps from it; looks for the step that it is held at unless
+/// another one `is_named`.
+fn take_edits(note: &mut Note, is_named: bool, notes: &mut Vec<String>) -> Result<(), CliError> {
     let job = compile_again(note)?;
-    let old = note.held_at().map(|step| step.name.clone()).unwrap_or_default();
-    let fits = |number: usize| job.steps.get(number - 1).is_some_and(|step| step.name == old);
-    let nearest = (1..=job.steps.len()).filter(|number| fits(*number)).min_by_key(|n| n.abs_diff(note.step));
-    note.step = match nearest {
-        Some(number) => number,
-        None if note.step <= job.steps.len() => {
-            notes.push(format!("step {} was {old}; it has another name now", note.step));
-            note.step
-        }
-        None => {
-            let (name, count) = (&note.claim.job_name, job.steps.len());
-            return Err(CliError::usage(format!("job {name} has no step {old} any more, and only {count} steps"))
-                .hint("Name the step to go on from: --from STEP."));
-        }
-    };
-    if !same_environment(&job.executor, &note.claim.job.executor) {
+    if !is_named {
+        note.step = held_step(note, &job, notes)?;
+    }
+    if job.executor != note.claim.job.executor {
         notes.push("the job asks for another environment now; the held one is as it was made".to_owned());
     }
     note.claim.job = Job { executor: note.claim.job.executor.clone(), ..job };
     Ok(())
 }
 
-fn same_environment(one: &Executor, other: &Executor) -> bool {
-    one == other
+/// The step that it is held at, by its name, else by its number, in the job as it is now.
+fn held_step(note: &Note, job: &Job, notes: &mut Vec<String>) -> Result<usize, CliError> {
+    let old = note.held_at().map(|step| step.name.clone()).unwrap_or_default();
+    let fits = |number: usize| job.steps.get(number - 1).is_some_and(|step| step.name == old);
+    let nearest = (1..=job.steps.len()).filter(|number| fits(*number)).min_by_key(|n| n.abs_diff(note.step));
+    match nearest {
+        Some(number) => Ok(number),
+        None if note.step <= job.steps.len() => {
+            notes.push(format!("step {} was {old}; it has another name now", note.step));
+            Ok(note.step)
+        }
+        None => {
+            let (name, count) = (&note.claim.job_name, job.steps.len());
+            Err(CliError::usage(format!("job {name} has no step {old} any more, and only {count} steps"))
+                .hint("Name the step to go on from: --from STEP."))
+        }
+    }
 }
 
 fn compile_again(note: &Note) -> Result<Job, CliError> {
@@ -118,15 +124,21 @@ async fn go_on(
 ) -> Result<u8, CliError> {
     let started = Instant::now();
     let engine = held.engine(settings, arguments.docker.as_deref()).await?;
+    let (task, here) = (held.note.claim.task.clone(), held.here.clone());
+    // Nothing is made before the task is ours.
+    let time = held.note.claim.limits.job + held.note.time();
+    let step = HeldStep { number: from, name: own_words::masked(name_of(&held.note, from)).into_owned() };
+    let adopted = engine.adopt_task(&task, survey::now() + time.as_secs(), step, &here, &settings.paths).await;
+    let adopted = adopted.map_err(|error| not_ours(&held.note, &error))?;
     let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
         .map_err(|error| CliError::infra(&error))?;
     let task_directory = directory.task(&held.note.claim.task).map_err(|error| CliError::infra(&error))?;
     let stop = signals::watch()?;
-    let masks = Masks::new(held.note.secrets().variables());
-    own_words::mask_with(&masks);
+    let masks = Masks::new(&held.note.masked);
     let (bus, events) = bus::channel(masks.clone());
     let shown = Shown::new(&arguments.view, settings);
-    let viewer = Viewer::start(events, &shown, directory.events(), None).map_err(|error| CliError::infra(&error))?;
+    let viewer = Viewer::start(events, &shown, directory.events(), None, masks.clone())
+        .map_err(|error| CliError::infra(&error))?;
     announce(&bus, &held.note, &directory, &notes);
     stop.tell(bus.clone());
     let file = &held.note.source.file;
@@ -146,12 +158,12 @@ async fn go_on(
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
             source: held.note.source.clone(),
+            masked: held.note.masked.clone(),
             ..HoldPolicy::default()
         }),
     };
-    let Held { note, link, here, .. } = held;
-    let (reference, task) = (note.reference.clone(), note.claim.task.clone());
-    let adopted = engine.adopt_task(&task, &here, &settings.paths).await.map_err(|error| CliError::infra(&error))?;
+    let Held { note, link, .. } = held;
+    let reference = note.reference.clone();
     let result = task::resume(Resumed { note, adopted, link, from }, context).await;
     let finished = finished(reference, result, &bus);
     let mut summary = ending::summary(finished, false, &directory, notes, started.elapsed());
@@ -167,6 +179,21 @@ async fn go_on(
     Ok(code)
 }
 
+fn name_of(note: &Note, step: usize) -> &str {
+    note.claim.job.steps.get(step - 1).map(|step| step.name.as_str()).unwrap_or_default()
+}
+
+fn not_ours(note: &Note, error: &HoldError) -> CliError {
+    let (task, job) = (&note.claim.task, &note.claim.job_name);
+    match error {
+        HoldError::Journal(JournalError::Busy { .. }) => {
+            CliError::usage(format!("task {task} ({job}) is being gone on with by another process"))
+                .hint("`navvy ps` tells which.")
+        }
+        other => CliError::infra(other),
+    }
+}
+
 fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[String]) {
     bus.send(Event::RunStarted {
         logs: directory.path().to_owned(),
@@ -175,8 +202,8 @@ fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[Stri
     });
     bus.send(Event::TaskStarted {
         task: note.reference.clone(),
-        image: None,
-        resource_class: note.claim.job.resource_class.clone().unwrap_or_default(),
+        image: Some("the held environment".to_owned()),
+        resource_class: note.claim.job.resource_class.clone().unwrap_or_else(|| "as before".to_owned()),
         size: note.claim.limits.size,
         steps: note.claim.job.steps.iter().map(|step| step.name.clone()).collect(),
     });

@@ -35,7 +35,9 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
 pub fn find<'a>(tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
     let name = |seen: &Seen| seen.known.as_ref().map(|known| known.opening.job.clone());
     let exact: Vec<_> = tasks.iter().filter(|seen| seen.task.as_str() == word).collect();
-    let by_job: Vec<_> = tasks.iter().filter(|seen| name(seen).as_deref() == Some(word)).collect();
+    let shown = |seen: &Seen| job(seen).replace(' ', "[") + "]";
+    let is_named = |seen: &&Seen| name(seen).as_deref() == Some(word) || job(seen) == word || shown(seen) == word;
+    let by_job: Vec<_> = tasks.iter().filter(is_named).collect();
     let by_start: Vec<_> =
         tasks.iter().filter(|seen| !word.is_empty() && seen.task.as_str().starts_with(word)).collect();
     let found = [exact, by_job, by_start].into_iter().find(|found| !found.is_empty()).unwrap_or_default();

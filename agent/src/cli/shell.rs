@@ -2,24 +2,30 @@
 //!
 //! What is typed and shown goes from terminal to terminal: it is neither masked nor written down.
 
-use super::CliError;
 use super::args::ShellArgs;
 use super::held::Held;
 use super::host;
+use super::{CliError, own_words};
+use crate::environment::docker::run_dir;
 use crate::settings::Settings;
 use crate::supervisor::Client;
+use crate::task::PERSON;
 use crate::terminal;
 
 pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
     host::block_on(async {
         let held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
         let wanted = terminal::wanted(settings.stdin_is_terminal, settings.stdout_is_terminal);
-        let id = format!("person-{}", uuid::Uuid::new_v4());
+        let id = format!("{PERSON}{}", uuid::Uuid::new_v4());
         let exec = held.note.frame().person(held.note.run(), &arguments.command, wanted, id);
         if settings.stderr_is_terminal && arguments.command.is_empty() {
-            terminal::announce(&welcome(&held));
+            terminal::announce(&own_words::masked(&welcome(&held)));
         }
+        // A reaper sees that somebody is here, also when the time is up meanwhile.
+        let visit = run_dir::visit(settings.paths.runtime.as_deref(), &held.note.claim.task);
+        let visit = visit.map_err(|error| CliError::infra(&error))?;
         let ended = terminal::connect(Client::new(held.link), exec).await;
+        drop(visit);
         ended.map_err(|error| CliError::infra(&error))
     })
 }

@@ -14,6 +14,7 @@ use super::args::{Color, ViewArgs};
 use crate::bus::Events;
 use crate::event::{Event, Stamped};
 use crate::output::Feed;
+use crate::output::mask::{Masks, Place};
 use crate::settings::Settings;
 use crate::terminal::Stage;
 use crate::ui::{self, Kind, Options, View, ViewError};
@@ -72,13 +73,21 @@ pub struct Viewer {
 impl Viewer {
     /// Starts the thread; it ends with [`Event::RunEnded`], or when every sender of events is gone.
     /// On `stage` others may have the terminal for a while.
-    pub fn start(events: Events, shown: &Shown, record: PathBuf, stage: Option<Stage>) -> std::io::Result<Self> {
+    pub fn start(
+        events: Events,
+        shown: &Shown,
+        record: PathBuf,
+        stage: Option<Stage>,
+        masks: Masks,
+    ) -> std::io::Result<Self> {
         let (kind, options) = (shown.kind, shown.options);
         let thread = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
             let writer: Box<dyn Write + Send> = match kind {
                 Kind::Live => Box::new(std::io::stderr()),
                 _ => Box::new(std::io::stdout()),
             };
+            // Control characters are gone by now: what stood around them may have become a secret.
+            let writer: Box<dyn Write + Send> = Box::new(Masked { writer, masks });
             let view = View::new(kind, &options, writer);
             Consumer { view, view_broken: false, record: Record::open(record), stage }.run(&events)
         })?;
@@ -88,6 +97,23 @@ impl Viewer {
     /// Waits until all was shown. Returns what could not be recorded, if anything.
     pub fn join(self) -> Option<String> {
         self.thread.join().unwrap_or_else(|_| Some("the view's thread ended unexpectedly".to_owned()))
+    }
+}
+
+/// Masks what a view draws, a piece at a time: views write whole lines.
+struct Masked {
+    writer: Box<dyn Write + Send>,
+    masks: Masks,
+}
+
+impl Write for Masked {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.writer.write_all(&self.masks.whole(|| Place::of_run("view"), bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.flush()
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Evidence {
     pub journal: Option<Mark>,
     /// A process holds the journal's lock.
     pub is_held: bool,
+    /// A person is in the environment.
+    pub is_visited: bool,
 }
 
 /// What becomes of a task.
@@ -110,6 +112,12 @@ pub enum Condition {
 }
 
 impl Evidence {
+    /// Who holds the journal, as far as it is written down.
+    fn holder(&self, here: &Owner) -> Owner {
+        let written = self.journal.iter().chain(self.mark.iter().flatten()).map(Mark::owner);
+        written.into_iter().find(|owner| !owner.is_dead(here)).unwrap_or(here).clone()
+    }
+
     /// Judges; `now` is in seconds since 1970. Whatever speaks for the task spares it; labels count only where nothing
     /// newer is said, since they cannot change.
     pub fn judge(&self, here: &Owner, now: u64) -> Condition {
@@ -138,10 +146,11 @@ impl Evidence {
             .chain(names().filter_map(|says| if let NameSays::KeptUntil(until) = says { Some(*until) } else { None }))
             .max();
         match (adoptable, kept) {
+            // Somebody is at work on it: going on with it, or just taking it over.
+            _ if self.is_held => Condition::Running(self.holder(here)),
             (Some(until), _) if until > now => Condition::Adoptable(until),
-            (_, Some(until)) if until > now => Condition::Kept(until),
-            // Somebody is just taking it over.
-            _ if self.is_held => Condition::Running(here.clone()),
+            // Nobody is thrown out: what is kept stays until the last person has left.
+            (_, Some(until)) if until > now || self.is_visited => Condition::Kept(until),
             _ => Condition::Dead,
         }
     }
@@ -234,6 +243,8 @@ mod tests {
         let owned =
             Evidence { names: vec![NameSays::Owned(here())], labels: vec![Some(dead())], ..Evidence::default() };
         assert_eq!(owned.judge(&here(), 0), Condition::Running(here()));
+        let visited = Evidence { is_visited: true, ..evidence(Mark::Kept(1, dead()), dead()) };
+        assert_eq!(visited.judge(&here(), 5), Condition::Kept(1));
         let taken = Evidence { is_held: true, ..evidence(Mark::Kept(1, dead()), dead()) };
         assert_eq!(taken.judge(&here(), 5), Condition::Running(here()));
     }

@@ -75,9 +75,12 @@ pub struct Plan {
 impl Plan {
     /// Whatever must not be seen: of all jobs, for one job's secret may come out of another one's.
     pub fn masks(&self) -> Masks {
-        let all: Variables =
-            self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned().collect();
-        Masks::new(&all)
+        Masks::new(&self.masked())
+    }
+
+    /// The values of it.
+    pub fn masked(&self) -> Variables {
+        self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned().collect()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameError, FrameKind, MAX_LENGTH};
 use navvy_protocol::supervisor::{
-    Control, Failure, FailureKind, Hello, NOTE_CAP, OLDEST_VERSION, Probe, Reply, Request, Sample, VERSION,
+    Control, ExecStatus, Failure, FailureKind, Hello, NOTE_CAP, OLDEST_VERSION, Probe, Reply, Request, Sample, VERSION,
 };
 
 use super::Connect;
@@ -162,6 +162,14 @@ impl Client {
         conversation.send_bytes(bytes)?;
         conversation.end_stream()?;
         done(conversation.reply()?)
+    }
+
+    /// Every exec of the environment.
+    pub fn list(&self) -> Result<Vec<ExecStatus>, ClientError> {
+        match self.ask(&Request::List)? {
+            Reply::Execs { execs } => Ok(execs),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Holds the environment for this long, with a note for whoever goes on; nothing ends the holding.

@@ -29,6 +29,9 @@ use crate::terminal::{self, Stage};
 /// How long an environment is held if nobody says otherwise.
 pub const USUAL_TIME: Duration = Duration::from_secs(4 * 3600);
 
+/// How the ids of persons' execs begin.
+pub const PERSON: &str = "person-";
+
 /// The version of [`Note`].
 const VERSION: u32 = 1;
 
@@ -42,6 +45,8 @@ pub struct HoldPolicy {
     pub stage: Option<Stage>,
     /// What is needed to compile the config again.
     pub source: SourceNote,
+    /// Whatever the run masks, other jobs' secrets included.
+    pub masked: Variables,
 }
 
 /// A step before which a job is held: `STEP` or `JOB:STEP`, the step by number or name.
@@ -60,6 +65,11 @@ impl BreakPoint {
             }
             _ => Self { job: None, step: text.to_owned() },
         }
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> String {
+        self.job.as_ref().map_or_else(|| self.step.clone(), |job| format!("{job}:{}", self.step))
     }
 
     /// Is it meant for this step, the `number`th from 1?
@@ -95,6 +105,8 @@ pub struct Note {
     version: u32,
     pub claim: Claim,
     secrets: Variables,
+    /// Whatever the run masked, other jobs' secrets included.
+    pub masked: Variables,
     pub reference: TaskRef,
     /// The step to go on from, from 1.
     pub step: usize,
@@ -102,6 +114,8 @@ pub struct Note {
     pub before: bool,
     /// No attempt had a higher number.
     pub attempts: u32,
+    /// Execs that go on while it is held: background steps, daemons.
+    pub lingering: Vec<String>,
     pub working_directory: String,
     pub account: Probe,
     pub inheritance: Inheritance,
@@ -126,6 +140,13 @@ impl Note {
             return Err(NoteError::Version { found: note.version });
         }
         Ok(note)
+    }
+
+    /// The same, with another count of attempts, for the supervisor.
+    pub fn with_attempts(&self, attempts: u32) -> serde_json::Result<Vec<u8>> {
+        let mut value = serde_json::to_value(self)?;
+        value["attempts"] = attempts.into();
+        serde_json::to_vec(&value)
     }
 
     pub fn secrets(&self) -> Secrets {
@@ -180,8 +201,10 @@ impl Task {
         let came = Instant::now();
         let Ok(taken) = tokio::task::spawn_blocking(move || stage.take()).await else { return };
         let run = if let StepKind::Run(run) = &step.kind { Some(run) } else { None };
-        let id = format!("person-{}", uuid::Uuid::new_v4());
+        let id = format!("{PERSON}{}", uuid::Uuid::new_v4());
         let exec = ready.frame.person(run, &[], terminal::wanted(true, true), id.clone());
+        let place = || Place::of_job(&self.reference.job.job, "step name");
+        let why = self.context.bus.masks().text(place, why).into_owned();
         terminal::announce(&format!(
             "{}: {why}. This is its environment; leave with `exit` or Ctrl-D.",
             self.claim.job_name
@@ -209,7 +232,12 @@ impl Task {
 
     /// Is this verdict one that a person may want to look into?
     pub(super) fn is_kept_on_failure(&self) -> bool {
-        let looked_into = matches!(self.result.verdict, Verdict::Failed { .. });
+        let looked_into = match self.result.verdict {
+            Verdict::Failed { .. } => true,
+            // What a person has mended is not thrown away for having taken too long.
+            Verdict::TimedOut { .. } => self.resumed_at.is_some(),
+            _ => false,
+        };
         looked_into && self.context.hold.on_fail.is_some()
     }
 
@@ -224,10 +252,12 @@ impl Task {
             version: VERSION,
             claim: self.claim.clone(),
             secrets: self.secrets.variables().clone(),
+            masked: self.context.hold.masked.clone(),
             reference: self.reference.clone(),
             step: at.step,
             before: at.before,
             attempts: self.attempts,
+            lingering: lingering.ids(),
             working_directory: frame.working_directory,
             account: frame.account,
             inheritance: environment.inheritance(),

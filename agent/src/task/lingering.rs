@@ -29,6 +29,8 @@ pub struct BackgroundStep {
 #[derive(Default)]
 pub struct Lingering {
     execs: Vec<(Running, Option<BackgroundStep>)>,
+    /// Execs that an earlier agent has left in a held environment: they end with it.
+    inherited: Vec<String>,
 }
 
 impl Lingering {
@@ -40,6 +42,17 @@ impl Lingering {
     /// A background step was started.
     pub fn keep_background(&mut self, running: Running, step: BackgroundStep) {
         self.execs.push((running, Some(step)));
+    }
+
+    /// With what an earlier agent has left.
+    pub fn inherit(ids: Vec<String>) -> Self {
+        Self { inherited: ids, ..Self::default() }
+    }
+
+    /// Their execs.
+    pub fn ids(&self) -> Vec<String> {
+        let own = self.execs.iter().map(|(running, _)| running.id.clone());
+        self.inherited.iter().cloned().chain(own).collect()
     }
 
     /// Ends all of them and waits, bounded, for their last output.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use hold::{BreakPoint, HoldPolicy, Note, SourceNote, is_step};
+pub use hold::{BreakPoint, HoldPolicy, Note, PERSON, SourceNote, is_step};
 pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};

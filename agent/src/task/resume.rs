@@ -1,16 +1,21 @@
 //! Going on with a task that was held: the same environment, a new verdict.
 //!
 //! ```text
-//! note, journal (locked), way in ─▶ Preparing: the supervisor lets go of its deadline ─▶ Running from a step on ─▶ …
+//! note, journal (locked), way in ─▶ Preparing: longer held, what a dead retry ran is ended ─▶ Running from a step on ─▶ …
 //! ```
+//!
+//! Until it is over the task stays held, too: should this process die, it is as if it had not been gone on with, but for
+//! what the steps have done.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_job::compiled::{Step, StepKind};
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
+use navvy_protocol::supervisor::ExecStatus;
 
-use super::hold::Note;
+use super::hold::{Note, PERSON};
 use super::lingering::Lingering;
 use super::prepare::Ready;
 use super::{Context, Place, Task, TaskResult, Turn};
@@ -18,6 +23,9 @@ use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::environment::docker::hold::Adopted;
 use crate::supervisor::{Client, Connect};
+
+/// For what a retry that died had left running.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A held task that is this process's now.
 pub struct Resumed {
@@ -47,11 +55,12 @@ impl Task {
     async fn take_up(&mut self, note: Note, containers: Vec<String>, link: Arc<dyn Connect>, from: usize) {
         self.advance(TaskState::Preparing).await;
         let client = Client::new(Arc::clone(&link));
-        let holder = client.clone();
-        let let_go = tokio::task::spawn_blocking(move || holder.keep(Duration::ZERO, b"")).await;
-        let trouble = match let_go {
+        let (holder, time, bytes) = (client.clone(), self.claim.limits.job + note.time(), self.further_note(&note));
+        let lingering = note.lingering.clone();
+        let taken = tokio::task::spawn_blocking(move || take_over(&holder, time, &bytes?, &lingering)).await;
+        let trouble = match taken {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error)),
+            Ok(Err(trouble)) => Some(trouble),
             Err(error) => Some(error.to_string()),
         };
         if let Some(trouble) = trouble {
@@ -62,7 +71,25 @@ impl Task {
         let (engine, paths) = (&self.context.engine, &self.context.paths);
         let frame = note.frame();
         let environment = DockerEnvironment::adopt(engine, &self.claim.task, paths, containers, link, note.inheritance);
-        let ready = Ready { environment, client, frame, lingering: Lingering::default() };
+        let ready = Ready { environment, client, frame, lingering: Lingering::inherit(note.lingering) };
         self.go_through(ready, from).await;
     }
+
+    /// For whoever goes on after this process, should it die: no exec's name is used twice.
+    fn further_note(&self, note: &Note) -> Result<Vec<u8>, String> {
+        let reruns = |step: &Step| if let StepKind::Run(run) = &step.kind { run.max_auto_reruns } else { 0 };
+        let most = note.claim.job.steps.iter().map(reruns).max().unwrap_or(0);
+        note.with_attempts(note.attempts + 1 + most).map_err(|error| error.to_string())
+    }
+}
+
+/// The environment outlives this process, too; what a retry that died was running is ended.
+fn take_over(client: &Client, time: Duration, note: &[u8], lingering: &[String]) -> Result<(), String> {
+    client.keep(time, note).map_err(|error| chain(&error))?;
+    let execs = client.list().map_err(|error| chain(&error))?;
+    let forsaken = |exec: &&ExecStatus| !exec.ended && !lingering.contains(&exec.id) && !exec.id.starts_with(PERSON);
+    for exec in execs.iter().filter(forsaken) {
+        client.stop(&exec.id, GRACE).map_err(|error| chain(&error))?;
+    }
+    Ok(())
 }

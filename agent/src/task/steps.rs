@@ -40,11 +40,14 @@ impl Task {
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
+            let number = index + 1;
             if self.stop_asked() != Stop::No && !standing.over {
                 standing.over = true;
                 self.fix(Self::canceled());
+                if self.resumed_at.is_some() {
+                    standing.held.get_or_insert(HeldAt { step: number, name: step.name.clone(), before: true });
+                }
             }
-            let number = index + 1;
             match why_skipped(step, &standing) {
                 Some(why) => self.step_skipped(number, step, why),
                 None if self.is_break(number, step) && self.context.hold.stage.is_none() => {
@@ -155,6 +158,9 @@ impl Task {
             StepOutcome::JobLimit { limit } => {
                 standing.over = true;
                 self.fix(Verdict::TimedOut { limit });
+                if self.is_kept_on_failure() {
+                    standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+                }
             }
             StepOutcome::Error { reason } if end.lost == Some(Lost::Supervisor) => {
                 standing.over = true;

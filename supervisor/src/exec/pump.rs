@@ -26,7 +26,7 @@ use super::ring::Ring;
 use super::streams::{Input, Source, Streams};
 use super::{Attach, Record, exit_of, usage, wrong_offset};
 use crate::control::{Arrival, Connection};
-use crate::init::Init;
+use crate::init::{Init, THREAD_STACK};
 use crate::sys::{self, Event, Pid, PollFd};
 use crate::{lock, proc};
 
@@ -55,6 +55,8 @@ pub struct Pump {
     ring: Ring,
     link: Option<Link>,
     input: Pending,
+    /// A person types: it ends when they have gone.
+    is_person: bool,
     phase: Phase,
     /// `None`: not watched. Otherwise the processes killed before, where the environment can tell.
     kills_before: Option<Option<u64>>,
@@ -118,6 +120,9 @@ const LINK: usize = 2;
 const INPUT: usize = 3;
 const SOURCES: usize = 4;
 
+/// Between TERM and KILL for what a person who has gone was running.
+const HANG_UP_GRACE: Duration = Duration::from_secs(1);
+
 impl Pump {
     pub(super) fn new(
         init: Arc<Init>,
@@ -134,6 +139,7 @@ impl Pump {
             keeper: kept.keeper,
             step: kept.step,
             notes: Some(kept.notes),
+            is_person: streams.input.is_some(),
             streams,
             ring: Ring::new(),
             link: None,
@@ -267,8 +273,21 @@ impl Pump {
             Ok(Arrival::Bytes) => {}
             Ok(Arrival::Nothing) if !hung_up => {}
             Ok(Arrival::End) if !hung_up => link.listens = false,
-            _ => self.link = None,
+            _ => {
+                self.link = None;
+                self.hang_up();
+            }
         }
+    }
+
+    /// Whoever typed has gone: what they ran ends, as with any terminal that hangs up.
+    fn hang_up(&self) {
+        if !self.is_person || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let record = Arc::clone(&self.record);
+        // Without a thread to spare it goes on to its own end.
+        let _ = std::thread::Builder::new().stack_size(THREAD_STACK).spawn(move || super::stop(&record, HANG_UP_GRACE));
     }
 
     fn listen(&mut self) -> io::Result<Arrival> {

@@ -56,6 +56,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
         return print(&text);
     }
     let chosen = choose(&pipeline, &plan::wanted(&arguments)).map_err(|error| CliError::config(error.to_string()))?;
+    plan::check_break_points(&arguments, &chosen)?;
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
@@ -99,16 +100,16 @@ impl Session<'_> {
             .map_err(|error| CliError::infra(&error))?;
         let (mut plan, warnings) = plan::build(&self, chosen, replacements, machine, &directory)?;
         let stop = signals::watch()?;
-        let masks = plan.masks();
+        let (masks, masked) = (plan.masks(), plan.masked());
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());
         let shown = Shown::new(&self.arguments.view, self.settings);
         let stage = self.arguments.shell_on_fail.then(Stage::default);
-        let viewer = Viewer::start(events, &shown, directory.events(), stage.clone())
+        let viewer = Viewer::start(events, &shown, directory.events(), stage.clone(), masks.clone())
             .map_err(|error| CliError::infra(&error))?;
         plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        let hold = Arc::new(self.hold(stage));
+        let hold = Arc::new(HoldPolicy { masked, ..self.hold(stage) });
         let context = engine.as_ref().map(|engine| Context {
             hold: Arc::clone(&hold),
             ..self.context(engine, &bus, &directory, shown.feed, &stop, owner.clone())
@@ -227,6 +228,7 @@ impl Session<'_> {
                 images: arguments.images.clone(),
                 machine_as: arguments.machine_as.clone(),
             },
+            ..HoldPolicy::default()
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_job::compiled::Variables;
-use navvy_job::pipeline::WorkflowJobKind;
+use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Session;
@@ -18,6 +18,7 @@ use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
 use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, Wanted, is_name, localise, read_env_file};
+use crate::task::BreakPoint;
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {
     Wanted {
@@ -44,6 +45,29 @@ pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
             },
         )
     })
+}
+
+/// A break point that names no step of any job that would run is a slip of the pen: what it was to stop would run.
+pub fn check_break_points(arguments: &RunArgs, chosen: &[Chosen]) -> Result<(), CliError> {
+    let jobs = chosen.iter().flat_map(|chosen| {
+        chosen.workflow.jobs.iter().filter(|job| {
+            job.selected.is_selected() && chosen.only.as_ref().is_none_or(|only| only.contains(&job.name))
+        })
+    });
+    let jobs: Vec<&WorkflowJob> = jobs.collect();
+    let names = |point: &BreakPoint, job: &WorkflowJob| match &job.kind {
+        WorkflowJobKind::Build { job: build } => {
+            build.steps.iter().enumerate().any(|(index, step)| point.is_before(&job.name, index + 1, &step.name))
+        }
+        _ => false,
+    };
+    for point in arguments.break_before.iter().map(|text| BreakPoint::parse(text)) {
+        if !jobs.iter().any(|job| names(&point, job)) {
+            return Err(CliError::usage(format!("--break-before {}: no job has such a step", point.text()))
+                .hint("Name a step as `navvy run --dry-run` shows it, by number or name: STEP or JOB:STEP."));
+        }
+    }
+    Ok(())
 }
 
 /// Everything the runner needs, and what is worth a warning.

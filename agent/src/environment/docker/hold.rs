@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! keep   journal (durable, names the step) ─▶ mark ─▶ containers renamed    any prefix of this spares the task
-//! adopt  journal locked ─▶ mark ─▶ containers renamed ─▶ journal             any prefix of this spares it, too
+//! adopt  journal locked ─▶ journal ─▶ mark ─▶ containers renamed              any prefix of this spares it, too
 //! ```
 //!
 //! Journal and mark are this user's; a container's name is what every user of the engine can see.
@@ -72,18 +72,26 @@ impl Engine {
     /// Makes `here` the owner of a task that somebody else has left, kept, adoptable or dead.
     ///
     /// Two processes cannot both succeed; the later one gets [`JournalError::Busy`]. On failure the task stays as it was
-    /// known to be, for another try.
-    pub async fn adopt_task(&self, task: &TaskId, here: &Owner, host: &HostPaths) -> Result<Adopted, HoldError> {
+    /// known to be, for another try. The journal's lock says that it is looked after; should this process die, the task
+    /// is kept until `until`, as if it had been left to itself.
+    pub async fn adopt_task(
+        &self,
+        task: &TaskId,
+        until: u64,
+        step: HeldStep,
+        here: &Owner,
+        host: &HostPaths,
+    ) -> Result<Adopted, HoldError> {
         let path = journal::path(&host.state, task);
         let (journal, reading) = Journal::resume(&path)?;
         let known = reading.known().ok_or_else(|| HoldError::Empty { task: task.clone() })?;
-        run_dir::mark(&place(task, host), &Mark::Running(here.clone()))?;
-        let containers = self.rename_task(task, &NameSays::Owned(here.clone())).await?;
+        journal.record(Entry::Owner { owner: here.clone() }).await?;
+        journal.record(Entry::Standing(Standing::Kept { until, step: Some(step) })).await?;
+        run_dir::mark(&place(task, host), &Mark::Kept(until, here.clone()))?;
+        let containers = self.rename_task(task, &NameSays::KeptUntil(until)).await?;
         if containers.is_empty() {
             return Err(HoldError::NoContainers { task: task.clone() });
         }
-        journal.record(Entry::Owner { owner: here.clone() }).await?;
-        journal.record(Entry::Standing(Standing::Running)).await?;
         Ok(Adopted { journal, known, containers })
     }
 

@@ -12,9 +12,9 @@
 //! directory, says so at once, and is reached the other way.
 
 use std::ffi::CStr;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
@@ -27,6 +27,9 @@ use crate::environment::standing::Mark;
 
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;
+
+/// Ending of the file beside a run directory that whoever is in the environment has locked.
+const VISITED: &str = "visited";
 
 /// Ending of the file beside a run directory that names the task's owner.
 const MARK: &str = ".owner";
@@ -128,8 +131,23 @@ pub fn mark(path: &Path, mark: &Mark) -> Result<(), RunDirError> {
 
 /// Takes the mark away, after everything else.
 pub fn unmark(path: &Path) -> io::Result<()> {
+    remove_file(&path.with_extension(VISITED))?;
     remove_file(&secret_path(path))?;
     remove_file(&mark_path(path))
+}
+
+/// Says that a person is in the task's environment, as long as the file is open.
+pub fn visit(runtime: Option<&Path>, task: &TaskId) -> io::Result<File> {
+    let path = place(runtime, uid(), task).with_extension(VISITED);
+    let file = File::options().create(true).append(true).mode(0o600).open(path)?;
+    file.lock_shared()?;
+    Ok(file)
+}
+
+/// Is a person in there?
+pub fn is_visited(runtime: Option<&Path>, task: &TaskId) -> bool {
+    let Ok(file) = File::open(place(runtime, uid(), task).with_extension(VISITED)) else { return false };
+    matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
 }
 
 /// Keeps the secret by which the supervisor of a held task is reached through the engine. It opens that one environment,

@@ -203,7 +203,9 @@ fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Lis
 
 fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
     for (task, mark) in run_dir::marked(host.runtime.as_deref(), run_dir::uid()) {
-        gathered.entry(task).or_default().evidence.mark = Some(mark);
+        let is_visited = run_dir::is_visited(host.runtime.as_deref(), &task);
+        let evidence = &mut gathered.entry(task).or_default().evidence;
+        (evidence.mark, evidence.is_visited) = (Some(mark), is_visited);
     }
     for task in journal::tasks(&host.state) {
         let path = journal::path(&host.state, &task);
