@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                mark (beside the run directory)      container's name
-//! running        OWNER                                navvy-TASK-ROLE, after a change of owner navvy-TASK-owned-OWNER-ROLE
+//! running        OWNER                                navvy-TASK-ROLE
 //! kept           kept/UNIXTIME/OWNER                  navvy-TASK-kept-UNIXTIME-ROLE
 //! adoptable      adoptable/UNIXTIME/OWNER             navvy-TASK-kept-UNIXTIME-ROLE
 //! ```
@@ -56,7 +56,6 @@ pub enum NameSays {
     /// As it was made: its label names the owner.
     Nothing,
     KeptUntil(u64),
-    Owned(Owner),
 }
 
 impl NameSays {
@@ -65,7 +64,6 @@ impl NameSays {
         match self {
             Self::Nothing => format!("navvy-{task}-{role}"),
             Self::KeptUntil(until) => format!("navvy-{task}-kept-{until}-{role}"),
-            Self::Owned(owner) => format!("navvy-{task}-owned-{}-{role}", owner.to_name()),
         }
     }
 
@@ -75,9 +73,7 @@ impl NameSays {
         if let Some((until, role)) = rest.strip_prefix("kept-").and_then(|held| held.split_once('-')) {
             return Some((Self::KeptUntil(until.parse().ok()?), role));
         }
-        let Some(owned) = rest.strip_prefix("owned-") else { return Some((Self::Nothing, rest)) };
-        let at = owned.rfind("-service-").max(owned.rfind("-primary"))?;
-        Some((Self::Owned(Owner::from_name(&owned[..at])?), &owned[at + 1..]))
+        Some((Self::Nothing, rest))
     }
 }
 
@@ -132,11 +128,10 @@ impl Evidence {
             return Condition::Foreign;
         }
         let mut by_mark = marks().filter_map(|mark| if let Mark::Running(owner) = mark { Some(owner) } else { None });
-        let by_name = names().filter_map(|says| if let NameSays::Owned(owner) = says { Some(owner) } else { None });
         let by_label = self.labels.iter().flatten().filter(|_| marks().next().is_none() && names().next().is_none());
-        // Marks are this user's own; names and labels may be anyone's.
+        // Marks are this user's own; labels may be anyone's.
         let lives = by_mark.find(|owner| !owner.is_dead(here));
-        let lives = lives.or_else(|| by_name.chain(by_label).find(|owner| !owner.is_dead_of_anyone(here)));
+        let lives = lives.or_else(|| by_label.into_iter().find(|owner| !owner.is_dead_of_anyone(here)));
         if let Some(owner) = lives {
             return Condition::Running(owner.clone());
         }
@@ -182,8 +177,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        let named = Owner { machine: "a-service-1".into(), ..here() };
-        for says in [NameSays::Nothing, NameSays::KeptUntil(12), NameSays::Owned(here()), NameSays::Owned(named)] {
+        for says in [NameSays::Nothing, NameSays::KeptUntil(12)] {
             for role in ["primary", "service-0", "service-12"] {
                 let name = says.name(&task(), role);
                 assert_eq!(NameSays::parse(&task(), &name), Some((says.clone(), role)), "{name}");
@@ -240,9 +234,6 @@ mod tests {
         };
         assert_eq!(evidence(Mark::Running(here()), dead()).judge(&here(), 0), Condition::Running(here()));
         assert_eq!(evidence(Mark::Running(dead()), here()).judge(&here(), 0), Condition::Dead);
-        let owned =
-            Evidence { names: vec![NameSays::Owned(here())], labels: vec![Some(dead())], ..Evidence::default() };
-        assert_eq!(owned.judge(&here(), 0), Condition::Running(here()));
         let visited = Evidence { is_visited: true, ..evidence(Mark::Kept(1, dead()), dead()) };
         assert_eq!(visited.judge(&here(), 5), Condition::Kept(1));
         let taken = Evidence { is_held: true, ..evidence(Mark::Kept(1, dead()), dead()) };
