@@ -175,9 +175,13 @@ pub fn poll_entry(fd: Option<BorrowedFd<'_>>, events: libc::c_short, wanted: boo
 
 /// Waits until something is ready. `None` waits for ever; an interruption counts as a time-out.
 pub fn poll(entries: &mut [PollFd], limit: Option<Duration>) {
-    let milliseconds = limit.map_or(-1, |limit| limit.as_millis().min(i32::MAX as u128) as libc::c_int);
-    // SAFETY: a live slice and its length.
-    let result = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, milliseconds) };
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs().min(i32::MAX as u64) as libc::time_t,
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let time = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: a live slice and its length, and a time or none.
+    let result = unsafe { libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, time, std::ptr::null()) };
     if result <= 0 {
         entries.iter_mut().for_each(|entry| entry.revents = 0);
     }

@@ -16,7 +16,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::supervisor::{Control, Exited, Reply, Usage};
@@ -36,6 +36,10 @@ const PTY_DRAIN: usize = 256 << 10;
 const INPUT_CAP: usize = 256 << 10;
 /// Reads from a terminal, about 4 KiB each, before what came is sent on.
 const PTY_READS: usize = 16;
+/// A terminal's flood is sent on this often, or whenever so much of it is there: the agent, woken for every 4 KiB, would
+/// take the processor from the step. What comes after a pause goes at once.
+const GATHER: Duration = Duration::from_millis(1);
+const GATHER_BYTES: u64 = 128 << 10;
 const WATCH_MEMORY: Duration = Duration::from_millis(500);
 /// An idle ring gives its pages back after this.
 const REST: Duration = Duration::from_secs(1);
@@ -111,6 +115,8 @@ struct Link {
     told_end: bool,
     /// The agent may have more to say.
     listens: bool,
+    /// When output was last sent.
+    sent: Option<Instant>,
 }
 
 /// Positions in the poll's array.
@@ -195,18 +201,31 @@ impl Pump {
     fn link_events(&self) -> libc::c_short {
         let Some(link) = &self.link else { return 0 };
         let listens = link.listens && self.input.bytes.len() < INPUT_CAP;
-        let speaks = link.connection.has_outbox() || link.cursor < self.ring.tail();
+        let speaks = link.connection.has_outbox() || (link.cursor < self.ring.tail() && self.gathering().is_none());
         (if listens { libc::POLLIN } else { 0 }) | (if speaks { libc::POLLOUT } else { 0 })
     }
 
     fn patience(&self) -> Option<Duration> {
-        if self.lost.is_some() {
+        if let Some(rest) = self.gathering() {
+            Some(rest)
+        } else if self.lost.is_some() {
             Some(LOOK_FOR_LOST)
         } else if self.kills_before.is_some() && matches!(self.phase, Phase::Running) {
             Some(WATCH_MEMORY)
         } else {
             self.ring.is_bloated().then_some(REST)
         }
+    }
+
+    /// How much longer what is there waits for more.
+    fn gathering(&self) -> Option<Duration> {
+        let link = self.link.as_ref()?;
+        let unsent = self.ring.tail().saturating_sub(link.cursor);
+        let gathers = matches!(self.phase, Phase::Running)
+            && self.streams.sources.iter().any(|source| source.is_pty)
+            && (1..GATHER_BYTES).contains(&unsent);
+        let rest = GATHER.checked_sub(link.sent?.elapsed())?;
+        (gathers && !rest.is_zero()).then_some(rest)
     }
 
     fn tick(&mut self) {
@@ -255,7 +274,8 @@ impl Pump {
             told_exit = true;
         }
         connection.push_bytes(&resume.header);
-        self.link = Some(Link { connection, cursor: resume.cursor, told_exit, told_end: false, listens: true });
+        self.link =
+            Some(Link { connection, cursor: resume.cursor, told_exit, told_end: false, listens: true, sent: None });
         self.ring.acknowledge(offset, resume.cursor);
         self.send();
     }
@@ -325,13 +345,20 @@ impl Pump {
 
     /// Sends as much as the connection takes.
     fn send(&mut self) {
+        if self.gathering().is_some() && !self.link.as_ref().is_some_and(|link| link.connection.has_outbox()) {
+            return;
+        }
         while let Some(link) = &mut self.link {
             let limit = link.say_what_is_due(&self.phase, &self.ring);
             if link.cursor >= limit && !link.connection.has_outbox() {
                 return;
             }
             match link.connection.send_with(self.ring.slices(link.cursor, limit.max(link.cursor))) {
-                Ok(sent) => link.cursor += sent as u64,
+                Ok(0) => {}
+                Ok(sent) => {
+                    link.cursor += sent as u64;
+                    link.sent = Some(Instant::now());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.link = None,
