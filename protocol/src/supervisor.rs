@@ -10,6 +10,7 @@
 //! Unpack   ◀─ Data* (a tar), empty Data;   ─▶ Reply::Unpacked
 //! Keep     ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
 //! Recall   ─▶ Data* (the note), empty Data, Reply::Done
+//! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
 //! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Done
 //! others   ─▶ one Reply
 //! ```
@@ -27,6 +28,20 @@ pub const CAPABILITIES: [&str; 0] = [];
 
 /// Bytes of the longest note of [`Request::Keep`].
 pub const NOTE_CAP: usize = 16 << 20;
+
+/// Bytes of the longest configuration that a setup pipeline is continued with.
+pub const MAX_CONFIGURATION: usize = 8 << 20;
+/// Bytes of the longest stream of [`Request::Continuation`].
+pub const CONTINUATION_CAP: usize = 3 * MAX_CONFIGURATION;
+
+/// What a setup pipeline goes on with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// The config's text.
+    pub configuration: String,
+    /// Pipeline parameters by name.
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+}
 
 /// First frame in each direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +125,13 @@ pub enum Request {
     },
     /// Give the note back.
     Recall,
+    /// Take the call that continues a setup pipeline, on the environment's own loopback, from whoever has this key.
+    /// Again, with the same key: the same place.
+    OfferContinuation {
+        key: String,
+    },
+    /// What that call brought, if it came.
+    Continuation,
     /// Stop everything that still runs and end the environment's main process.
     Shutdown {
         grace_ms: u64,
@@ -189,6 +211,10 @@ pub enum Reply {
     },
     Sample(Sample),
     Probe(Probe),
+    /// On 127.0.0.1 of the environment.
+    Listening {
+        port: u16,
+    },
 }
 
 /// How an exec's own process ended.

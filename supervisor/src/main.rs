@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod cli;
+mod continuation;
 mod control;
 mod dial;
 mod exec;

@@ -1,5 +1,8 @@
 //! `circleci` inside a job.
 
+mod continuation;
+mod options;
+mod path_filtering;
 mod subst;
 
 use std::io::{Read as _, Write as _};
@@ -18,13 +21,25 @@ The circleci command inside a job.
 
   circleci env subst [TEXT]     replace $NAME, ${NAME}, ${NAME:-default} … in TEXT or stdin
   circleci step halt            end the job after this step, as it stands (also: task halt)
+  circleci continuation continue --configuration FILE [--parameters JSON|FILE]
+                                let a setup pipeline go on with this config
+  circleci path-filtering set-parameters | generate-config …
+                                pipeline parameters from what changed
   circleci version [--short]    which version this is
 ";
 
 /// Known from the original, and where they will come from.
 const NOT_YET: [&[&str]; 6] =
     [&["tests", "glob"], &["tests", "split"], &["tests", "run"], &["run", "oidc"], &["run", "release"], &["testsuite"]];
-const KNOWN: [&[&str]; 4] = [&["env", "subst"], &["step", "halt"], &["task", "halt"], &["version"]];
+const KNOWN: [&[&str]; 7] = [
+    &["env", "subst"],
+    &["step", "halt"],
+    &["task", "halt"],
+    &["continuation", "continue"],
+    &["path-filtering", "set-parameters"],
+    &["path-filtering", "generate-config"],
+    &["version"],
+];
 
 pub fn main(arguments: &[String]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--verbose").collect();
@@ -34,6 +49,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["version", "--short"] => say(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
         ["step" | "task", "halt"] => halt(),
         ["env", "subst", text @ ..] => substitute(text),
+        ["continuation", "continue", rest @ ..] => continuation::go_on(rest),
+        ["path-filtering", rest @ ..] => path_filtering::main(rest),
         words => unknown(words),
     }
 }

@@ -8,7 +8,7 @@ use navvy_protocol::supervisor::{Failure, Probe, Reply, Request};
 use super::Connection;
 use crate::exec::{self, launch};
 use crate::init::Init;
-use crate::{failure, files, hold, sys, users};
+use crate::{continuation, failure, files, hold, sys, users};
 
 pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
     match request {
@@ -16,6 +16,8 @@ pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
         Request::Attach { exec, offset } => exec::attach(init, &exec, offset, connection),
         Request::Shutdown { grace_ms } => shut_down(init, grace_ms, connection),
         Request::Keep { for_ms } => hold::keep(&init.hold, connection, for_ms),
+        Request::OfferContinuation { key } => answer(connection, continuation::offer(&init.continuation, &key)),
+        Request::Continuation => continuation::tell(&init.continuation, connection),
         Request::Recall => hold::recall(&init.hold, connection),
         Request::Read { path, user } => files::read(connection, &path, user.as_deref()),
         Request::Write { path, user, mode } => files::write(connection, &path, user.as_deref(), mode),

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cgroup::Memory;
+use crate::continuation::Desk;
 use crate::control::{self, Presences};
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
@@ -41,6 +42,7 @@ pub struct Init {
     pub main_ended: Mutex<Option<u8>>,
     pub presences: Arc<Presences>,
     pub hold: Hold,
+    pub continuation: Desk,
     pub secret: Option<String>,
     /// The kernel tells us which callers are outside.
     pub is_first: bool,
@@ -70,6 +72,7 @@ impl Init {
             main_ended: Mutex::new(None),
             presences: Arc::new(Presences::new()),
             hold: Hold::new()?,
+            continuation: Desk::default(),
             secret,
             is_first: sys::pid() == 1,
             oom_score: lower_oom_score(),
