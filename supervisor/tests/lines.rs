@@ -179,7 +179,7 @@ fn a_newer_follower_replaces_the_older() {
     let id = step.exec.id.clone();
     let mut first = step.start();
     let mut story = Story::default();
-    first.step(&mut story);
+    first.until(&mut story, "one\n");
     let mut second = bench.attach(&id, 4);
     assert!(matches!(second.reply(), Reply::Started { .. }));
     assert_eq!(first.frame(), None);

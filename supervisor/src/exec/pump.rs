@@ -45,6 +45,8 @@ const WATCH_MEMORY: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(1);
 /// How often the processes of a killed keeper are looked for.
 const LOOK_FOR_LOST: Duration = Duration::from_millis(100);
+/// The main thread tells the step's status within this; otherwise the keeper took it along.
+const STATUS_COMES: Duration = Duration::from_secs(2);
 /// Large enough that the agent is woken for more than one chunk.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -64,8 +66,7 @@ pub struct Pump {
     phase: Phase,
     /// `None`: not watched. Otherwise the processes killed before, where the environment can tell.
     kills_before: Option<Option<u64>>,
-    /// The keeper was killed, and some of its processes may still run: how often none was found.
-    lost: Option<u32>,
+    lost: Option<Lost>,
 }
 
 /// What the agent sent for the step's stdin.
@@ -104,6 +105,14 @@ struct End {
     status: i32,
     usage: Usage,
     alone: bool,
+}
+
+/// The keeper was killed, and some of its processes may still run.
+#[derive(Clone, Copy)]
+struct Lost {
+    looked: Instant,
+    /// Since when none was found.
+    none_since: Option<Instant>,
 }
 
 /// A connection that follows.
@@ -232,8 +241,8 @@ impl Pump {
         if self.kills_before.is_some() {
             self.init.memory.watch();
         }
-        if let Some(looks) = self.lost {
-            self.look_for_lost(looks);
+        if let Some(lost) = self.lost.filter(|lost| lost.looked.elapsed() >= LOOK_FOR_LOST) {
+            self.look_for_lost(lost);
         }
     }
 
@@ -465,24 +474,28 @@ impl Pump {
     /// The keeper ended without a word: somebody with its rights killed it. Its children are ours now.
     fn keeper_lost(&mut self) {
         self.notes = None;
-        self.lost = Some(0);
+        self.lost = Some(Lost { looked: Instant::now(), none_since: None });
         if let Some(status) = self.init.execs.recent_orphan(self.step) {
             self.step_ended(End { status, usage: Usage::default(), alone: false });
         }
     }
 
-    fn look_for_lost(&mut self, looks: u32) {
+    fn look_for_lost(&mut self, lost: Lost) {
+        let now = Instant::now();
         if !proc::below(&proc::all(), self.keeper).is_empty() {
-            self.lost = Some(0);
+            self.lost = Some(Lost { looked: now, none_since: None });
             return;
         }
-        // The main thread may be about to tell us the step's status: one more look leaves it the time.
-        if looks == 0 {
-            self.lost = Some(1);
+        let since = lost.none_since.unwrap_or(now);
+        let status = match &self.phase {
+            Phase::Running => self.init.execs.recent_orphan(self.step),
+            _ => Some(0),
+        };
+        if status.is_none() && since.elapsed() < STATUS_COMES {
+            self.lost = Some(Lost { looked: now, none_since: Some(since) });
             return;
         }
-        let status = self.init.execs.recent_orphan(self.step).unwrap_or(libc::SIGKILL);
-        self.step_ended(End { status, usage: Usage::default(), alone: true });
+        self.step_ended(End { status: status.unwrap_or(libc::SIGKILL), usage: Usage::default(), alone: true });
         self.all_gone();
     }
 

@@ -253,6 +253,13 @@ impl Conversation {
     }
 
     /// One frame of an exec's story.
+    /// Goes on until it has said this.
+    pub fn until(&mut self, story: &mut Story, text: &str) {
+        while !story.text().contains(text) {
+            self.step(story);
+        }
+    }
+
     pub fn step(&mut self, story: &mut Story) {
         match self.frame().expect("more of the story") {
             FrameKind::Output => {
