@@ -54,6 +54,12 @@ pub enum Event {
         /// Every job that takes part, in the order of the file.
         jobs: Vec<JobRef>,
     },
+    /// A setup job continued the pipeline: these jobs take part from now on, too.
+    PipelineContinued {
+        /// The config it goes on with.
+        config: PathBuf,
+        jobs: Vec<JobRef>,
+    },
     JobWaiting {
         #[serde(flatten)]
         job: JobRef,

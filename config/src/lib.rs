@@ -38,6 +38,14 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// The names of the pipeline parameters that a config declares; none of a text that cannot be read.
+pub fn declared_parameters(text: &str) -> Vec<String> {
+    let root = syntax::parse(text, &mut Report::default());
+    let map = root.as_ref().and_then(|root| root.as_map());
+    let parameters = map.and_then(|map| map.get("parameters")).and_then(|node| node.as_map());
+    parameters.map(|map| map.entries.iter().map(|entry| entry.key.to_string()).collect()).unwrap_or_default()
+}
+
 /// Compiles a config text for the branch or tag, parameters and values of `inputs`.
 ///
 /// Never fails otherwise than by diagnostics, whatever the text.

@@ -33,7 +33,14 @@ pub struct Claim {
     /// `CI`, `CIRCLE_*` and their like.
     pub builtin_variables: Variables,
     pub report_to: ReportTo,
+    /// It belongs to a setup pipeline: its job may say with which config the pipeline goes on. The key for that is the
+    /// secret [`CONTINUATION_KEY`].
+    #[serde(default)]
+    pub may_continue: bool,
 }
+
+/// The variable that holds the key.
+pub const CONTINUATION_KEY: &str = "CIRCLE_CONTINUATION_KEY";
 
 /// What a task may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

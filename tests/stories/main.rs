@@ -16,5 +16,6 @@ mod output;
 mod people;
 mod secrets;
 mod services;
+mod setup;
 mod steps;
 mod walls;

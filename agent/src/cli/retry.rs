@@ -92,7 +92,7 @@ fn held_step(note: &Note, job: &Job, notes: &mut Vec<String>) -> Result<usize, C
 fn compile_again(note: &Note) -> Result<Job, CliError> {
     let source = &note.source;
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(Some(&source.file), &here)?;
+    let file = ConfigFile::find(Some(&source.file), &here)?.of_project(&source.project);
     let facts = facts(&file)?;
     let mut values: BTreeMap<_, _> = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
@@ -149,7 +149,7 @@ async fn go_on(
         directory: task_directory,
         paths: Arc::new(settings.paths.clone()),
         owner: held.here.clone(),
-        checkout: checkout(&held.note, file),
+        checkout: checkout(&held.note),
         pull: PullPolicy::Never,
         no_tty: held.note.no_tty,
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -212,12 +212,11 @@ fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[Stri
     }
 }
 
-fn checkout(note: &Note, file: &std::path::Path) -> CheckoutSource {
+fn checkout(note: &Note) -> CheckoutSource {
     if note.source.checkout_git {
         return CheckoutSource::Git;
     }
-    let project = ConfigFile { path: file.to_owned(), name: String::new(), text: String::new() }.project();
-    match WorkingTree::open(&project) {
+    match WorkingTree::open(&note.source.project) {
         Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
         Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
     }

@@ -21,6 +21,8 @@ pub struct ConfigFile {
     /// As shown in diagnostics.
     pub name: String,
     pub text: String,
+    /// Where its project is, when not where the file lies.
+    project: Option<PathBuf>,
 }
 
 impl ConfigFile {
@@ -33,15 +35,24 @@ impl ConfigFile {
         let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
         let bytes = std::fs::read(&path).map_err(|error| unreadable(&name, &error))?;
         let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
-        Ok(Self { path, name, text })
+        Ok(Self { path, name, text, project: None })
     }
 
     pub fn source(&self) -> Source<'_> {
         Source { name: &self.name, text: &self.text }
     }
 
+    /// A file that lies elsewhere, but belongs to this project.
+    #[must_use]
+    pub fn of_project(self, project: &Path) -> Self {
+        Self { project: Some(project.to_owned()), ..self }
+    }
+
     /// Where the project of this config is: the directory that holds `.circleci`, else that of the file.
     pub fn project(&self) -> PathBuf {
+        if let Some(project) = &self.project {
+            return project.clone();
+        }
         let parent = self.path.parent().unwrap_or(Path::new("."));
         match parent.file_name() {
             Some(name) if name == ".circleci" => parent.parent().unwrap_or(Path::new(".")).to_owned(),

@@ -19,6 +19,7 @@ impl Event {
         }
         match self {
             Self::RunStarted { logs: _, config: _, jobs: _ }
+            | Self::PipelineContinued { config: _, jobs: _ }
             | Self::TaskState { task: _, state: _ }
             | Self::StopAsked { at_once: _ }
             // A service's name identifies, as a job's does.
@@ -217,6 +218,7 @@ mod tests {
                 Event::RunEnded(summary)
             }
             other @ (Event::RunStarted { .. }
+            | Event::PipelineContinued { .. }
             | Event::ApprovalAsked { .. }
             | Event::StopAsked { .. }
             | Event::ServiceStarted { .. }

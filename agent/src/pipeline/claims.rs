@@ -36,6 +36,7 @@ pub fn claim(
         trust: TrustScope::Local,
         builtin_variables: builtin,
         report_to: ReportTo::Local,
+        may_continue: false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! One `NAME=VALUE` a line; empty lines and lines that begin with `#` are skipped, `export ` in front is allowed, and
 //! a value in single or double quotes loses them (`\n`, `\"` and `\\` work in double quotes).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +108,13 @@ impl Contexts {
             }
         }
         Ok((contexts, missing))
+    }
+
+    /// The names of those that can be read: the `given` ones and `directory/NAME.env`.
+    pub fn names(given: &BTreeMap<String, PathBuf>, directory: Option<&Path>) -> BTreeSet<String> {
+        let files = directory.and_then(|directory| std::fs::read_dir(directory).ok()).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".env")?.to_owned()));
+        given.keys().cloned().chain(names.filter(|name| default_file(directory, name).is_some())).collect()
     }
 
     /// Variables of these contexts, later ones winning.

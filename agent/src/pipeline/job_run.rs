@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use navvy_job::outcome::{JobStatus, Verdict};
+use navvy_protocol::supervisor::Continuation;
 
 use crate::event::{JobEnd, JobRef, JobSummary, Kept};
 use crate::task::TaskResult;
@@ -28,6 +29,8 @@ pub struct JobOutcome {
     pub fidelity: Vec<String>,
     /// Tasks whose environments stay.
     pub kept: Vec<Kept>,
+    /// What its nodes continued the pipeline with.
+    pub continuations: Vec<Continuation>,
     /// Held before this step by `--break-before`: the job has not ended.
     pub paused: Option<String>,
 }
@@ -86,6 +89,7 @@ impl JobRun {
             fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
             paused: (verdict == Verdict::Passed).then(|| self.paused()).flatten(),
             kept: self.results.iter().filter_map(|result| result.kept.clone()).collect(),
+            continuations: self.results.iter().filter_map(|result| result.continuation.clone()).collect(),
         }
     }
 }
@@ -131,6 +135,7 @@ mod tests {
             failed_log: None,
             fidelity: vec![],
             kept: None,
+            continuation: None,
         }
     }
 

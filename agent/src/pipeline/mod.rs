@@ -12,6 +12,7 @@
 mod availability;
 pub mod claims;
 mod contexts;
+mod continuing;
 mod job_run;
 mod room;
 mod runner;
@@ -19,6 +20,7 @@ mod selection;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::{Contexts, EnvFileError, is_name, read as read_env_file};
+pub use continuing::Continued;
 pub use job_run::JobRun;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
 pub use selection::{Chosen, SelectionError, Wanted, choose};

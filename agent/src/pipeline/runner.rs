@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_job::claim::Secrets;
+use navvy_job::claim::{CONTINUATION_KEY, Secrets};
 use navvy_job::compiled::{Executor, Variables};
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 use navvy_job::workflow::{Graph, Progress};
+use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::availability::{Local, Replacements, localise};
 use super::claims;
 use super::contexts::Contexts;
+use super::continuing::{Continued, Second};
 use super::job_run::{JobOutcome, JobRun};
 use super::room::{Place, Room};
 use super::selection::Chosen;
@@ -70,6 +72,8 @@ pub struct Plan {
     pub command_line: Variables,
     pub contexts: Contexts,
     pub builtins: Builtins,
+    /// Of a setup pipeline: the secret with which its jobs continue it.
+    pub continuation_key: Option<String>,
 }
 
 impl Plan {
@@ -80,7 +84,12 @@ impl Plan {
 
     /// The values of it.
     pub fn masked(&self) -> Variables {
-        self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned().collect()
+        let given = self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned();
+        given.chain(self.continuation_secret()).collect()
+    }
+
+    fn continuation_secret(&self) -> Option<(String, String)> {
+        self.continuation_key.clone().map(|key| (CONTINUATION_KEY.to_owned(), key))
     }
 }
 
@@ -111,6 +120,10 @@ pub struct Finished {
     pub infra: bool,
     pub incomplete: bool,
     pub canceled: bool,
+    /// What a setup pipeline goes on with cannot be carried out.
+    pub broken_config: bool,
+    /// A setup pipeline went on.
+    pub went_on: bool,
     pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
 }
@@ -130,12 +143,14 @@ impl Finished {
 
 /// A run on its way.
 pub struct Runner {
-    plan: Plan,
+    pub(super) plan: Plan,
     context: Option<task::Context>,
-    bus: Bus,
+    pub(super) bus: Bus,
     directory: RunDirectory,
     stop: watch::Receiver<Stop>,
-    graphs: Vec<Graph>,
+    pub(super) graphs: Vec<Graph>,
+    /// Of a setup pipeline that was continued.
+    pub(super) second: Option<Second>,
     room: Room,
     queue: VecDeque<Queued>,
     /// Tasks made ahead, whose steps wait for room.
@@ -147,7 +162,7 @@ pub struct Runner {
     ends: BTreeMap<(usize, String), JobSummary>,
     asked: VecDeque<(usize, String)>,
     build_number: u64,
-    finished: Finished,
+    pub(super) finished: Finished,
 }
 
 impl Runner {
@@ -170,6 +185,7 @@ impl Runner {
             directory,
             stop,
             graphs,
+            second: None,
             room,
             queue: VecDeque::new(),
             ahead: VecDeque::new(),
@@ -191,8 +207,8 @@ impl Runner {
         self.graphs.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Runs everything to its end.
-    pub async fn run(mut self) -> Finished {
+    /// Runs everything to its end. `carry_out` tells what a setup pipeline goes on with.
+    pub async fn run(mut self, carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>) -> Finished {
         loop {
             if *self.stop.borrow() == Stop::No {
                 self.start_ready();
@@ -203,17 +219,22 @@ impl Runner {
             if self.running.is_empty() && (self.asked.is_empty() || self.finished.canceled) {
                 break;
             }
-            self.wait().await;
+            if let Some((job, continuations)) = self.wait().await {
+                continuations.iter().for_each(|continuation| self.go_on(&job, continuation, carry_out));
+            }
         }
         self.finish()
     }
 
-    /// Waits for a task's end, a person's answer, or the wish to stop.
-    async fn wait(&mut self) {
+    /// Waits for a task's end, a person's answer, or the wish to stop. What an ended job continues the pipeline with.
+    async fn wait(&mut self) -> Option<(String, Vec<Continuation>)> {
         let answers = self.plan.approvals.answers.as_mut();
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
-                Ok((workflow, job, result)) => self.task_ended(workflow, &job, result),
+                Ok((workflow, job, result)) => {
+                    let continuations = self.task_ended(workflow, &job, result);
+                    return (*self.stop.borrow() == Stop::No).then_some((job, continuations));
+                }
                 Err(error) => {
                     tracing::error!(%error, "A task ended without a result.");
                     self.finished.infra = true;
@@ -227,6 +248,7 @@ impl Runner {
                 }
             }
         }
+        None
     }
 
     fn start_ready(&mut self) {
@@ -310,12 +332,16 @@ impl Runner {
             upstream: job.requires.iter().map(|requirement| requirement.job.clone()).collect(),
             logs: self.directory.path(),
         };
-        let builtin = (self.plan.builtins)(&facts);
-        let claim = claims::claim(&job.name, local, size, node, self.plan.job_limit, builtin);
+        let second = self.second.as_ref().and_then(|second| second.builtins(workflow));
+        let builtin = second.unwrap_or(&self.plan.builtins)(&facts);
+        let key = self.plan.continuation_secret().filter(|_| second.is_none());
+        let mut claim = claims::claim(&job.name, local, size, node, self.plan.job_limit, builtin);
+        claim.may_continue = key.is_some();
         let secrets = [&self.plan.env_files, &self.plan.contexts.variables(&job.contexts), &self.plan.command_line]
             .into_iter()
             .flatten()
             .cloned()
+            .chain(key)
             .collect();
         Queued {
             workflow,
@@ -384,6 +410,9 @@ impl Runner {
             return self.end(workflow, &job, JobStatus::Failed, JobEnd::NotRun { why: "no log directory".into() });
         };
         context.directory = directory;
+        if let Some(second) = &self.second {
+            second.adapt(workflow, &mut context);
+        }
         let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
@@ -392,12 +421,14 @@ impl Runner {
         });
     }
 
-    fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) {
+    fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) -> Vec<Continuation> {
         self.room.ended();
         let key = (workflow, job.to_owned());
-        let Some(outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return };
+        let Some(mut outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return Vec::new() };
+        let continuations = std::mem::take(&mut outcome.continuations);
         self.jobs.remove(&key);
         self.job_ended(workflow, job, outcome);
+        continuations
     }
 
     fn job_ended(&mut self, workflow: usize, job: &str, outcome: JobOutcome) {

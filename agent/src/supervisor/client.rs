@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameError, FrameKind, MAX_LENGTH};
 use navvy_protocol::supervisor::{
-    Control, ExecStatus, Failure, FailureKind, Hello, NOTE_CAP, OLDEST_VERSION, Probe, Reply, Request, Sample, VERSION,
+    CONTINUATION_CAP, Continuation, Control, ExecStatus, Failure, FailureKind, Hello, NOTE_CAP, OLDEST_VERSION, Probe,
+    Reply, Request, Sample, VERSION,
 };
 
 use super::Connect;
@@ -179,6 +180,26 @@ impl Client {
         conversation.send_bytes(note)?;
         conversation.end_stream()?;
         done(conversation.reply()?)
+    }
+
+    /// Has the environment take the call that continues a setup pipeline. The port on its loopback.
+    pub fn offer_continuation(&self, key: &str) -> Result<u16, ClientError> {
+        match self.ask(&Request::OfferContinuation { key: key.to_owned() })? {
+            Reply::Listening { port } => Ok(port),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What that call brought, if it came.
+    pub fn continuation(&self) -> Result<Option<Continuation>, ClientError> {
+        let mut conversation = self.open(&Request::Continuation)?;
+        let bytes = conversation.receive_stream(CONTINUATION_CAP)?;
+        done(conversation.reply()?)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let parsed = frame::parse_message(FrameKind::Data, &bytes);
+        parsed.map(Some).map_err(|source| ClientError::Protocol { source })
     }
 
     /// The note of an environment that is held.

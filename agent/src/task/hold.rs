@@ -89,6 +89,8 @@ pub fn is_step(word: &str, number: usize, name: &str) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceNote {
     pub file: std::path::PathBuf,
+    /// Where the working tree is.
+    pub project: std::path::PathBuf,
     pub parameters: Vec<String>,
     pub branch: Option<String>,
     pub tag: Option<String>,

@@ -13,6 +13,7 @@
 mod attempt;
 mod bounded;
 mod builtin;
+mod continuation;
 mod decide;
 mod hold;
 mod journalling;
@@ -34,6 +35,7 @@ pub use resume::{Resumed, resume};
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
+use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
 
 use crate::bus::Bus;
@@ -121,6 +123,8 @@ pub struct TaskResult {
     pub fidelity: Vec<String>,
     /// Its environment stays.
     pub kept: Option<Kept>,
+    /// What its job continued the pipeline with.
+    pub continuation: Option<Continuation>,
 }
 
 /// A task on its way.
@@ -201,6 +205,7 @@ impl TaskResult {
             failed_log: None,
             fidelity: Vec::new(),
             kept: None,
+            continuation: None,
         }
     }
 }

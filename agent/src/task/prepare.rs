@@ -10,7 +10,7 @@ use navvy_protocol::supervisor::{FailureKind, Probe};
 use super::attempt::in_words;
 use super::bounded::GivenUp;
 use super::lingering::Lingering;
-use super::{Stop, Task};
+use super::{Stop, Task, continuation};
 use crate::chain::chain;
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
 use crate::event::Event;
@@ -118,18 +118,24 @@ impl Task {
         let bash_env = bash_env(&self.claim);
         let (asker, asked_user, file) = (client.clone(), user.clone(), bash_env.clone());
         let wanted = self.claim.job.working_directory.clone();
-        let furnishing = self.bounded(&environment, move || furnish(&asker, asked_user, &wanted, &file));
+        let key = self.continuation_key();
+        let furnishing = self.bounded(&environment, move || {
+            let (account, directory) = furnish(&asker, asked_user, &wanted, &file)?;
+            let offered = key.map(|key| continuation::offer(&asker, &key)).transpose()?;
+            Ok((account, directory, offered))
+        });
         let furnished = match furnishing.await {
-            Ok(furnished) => furnished.map_err(|error| Trouble::of_client(&error)),
+            Ok(furnished) => furnished.map_err(|error: ClientError| Trouble::of_client(&error)),
             Err(why) => Err(Trouble::of_giving_up(why)),
         };
-        let (account, directory) = match furnished {
+        let (account, directory, offered) = match furnished {
             Ok(found) => found,
             Err(trouble) => {
                 environment.destroy(super::RELEASE_LIMIT).await;
                 return Err(trouble);
             }
         };
+        self.claim.builtin_variables.extend(offered);
         let frame =
             frame(&self.claim, &self.secrets, environment.inheritance(), account, directory, self.context.no_tty);
         Ok(Ready { environment, client, frame, lingering: Lingering::default() })

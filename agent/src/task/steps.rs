@@ -60,6 +60,7 @@ impl Task {
         if self.stop_asked() != Stop::No {
             self.fix(Self::canceled());
         }
+        self.take_continuation(&ready.environment, &ready.client).await;
         self.advance(TaskState::Finishing).await;
         if let Some(at) = standing.held.filter(|_| self.may_be_held()) {
             return Ended::Held(Box::new(ready), at);

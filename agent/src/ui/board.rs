@@ -109,6 +109,10 @@ impl Board {
             Event::TaskKept { task, step, until, .. } => return vec![self.kept(task, *step, until)],
             Event::StopAsked { at_once } => return vec![self.palette.caution(describe::stop(*at_once))],
             Event::RunStarted { jobs, .. } => self.jobs = jobs.len(),
+            Event::PipelineContinued { config, jobs } => {
+                self.jobs += jobs.len();
+                return vec![clean(&describe::continued(config, jobs.len()))];
+            }
             Event::JobWaiting { job, why } => self.job_waiting(job, why),
             Event::ApprovalAsked { job, holds } => self.approval_asked(job, holds),
             Event::TaskStarted { task, steps, .. } => self.task_started(stamped.at_ms, task, steps.len()),

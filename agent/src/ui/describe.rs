@@ -1,11 +1,13 @@
 //! Ends, reasons and sizes in words.
 
+use std::path::Path;
+
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{CancelReason, SkipReason, StepOutcome, Verdict};
 use navvy_job::resource::Size;
 
 use super::sanitize::clean;
-use super::{bytes, duration};
+use super::{bytes, duration, text};
 
 /// How a step ended: `exit code 1`, `no output for 10m`.
 pub fn outcome(outcome: &StepOutcome) -> String {
@@ -36,6 +38,11 @@ pub fn verdict(verdict: &Verdict) -> String {
 /// A task whose environment stays.
 pub fn kept(task: &TaskId, step: usize, until: &str) -> String {
     format!("the environment stays as it is at step {step}, until {}: navvy shell {task}", clean(until))
+}
+
+/// `the pipeline goes on with FILE: 3 jobs`
+pub fn continued(config: &Path, jobs: usize) -> String {
+    format!("the pipeline goes on with {}: {}", config.display(), text::count(jobs, "job"))
 }
 
 /// What a signal to stop brings about.

@@ -164,6 +164,10 @@ pub(crate) mod tests {
                 config: ".circleci/config.yml".into(),
                 jobs: vec![job("unit"), job("deploy")],
             },
+            Event::PipelineContinued {
+                config: "/home/ann/.local/state/navvy/runs/1/continuation.yml".into(),
+                jobs: vec![job("package")],
+            },
             Event::JobWaiting { job: job("deploy"), why: "requires unit".to_owned() },
             Event::ApprovalAsked { job: job("hold"), holds: vec!["deploy".to_owned()] },
             Event::TaskStarted {

@@ -26,7 +26,7 @@ impl Labels {
     /// Learns names from the first events of a run.
     pub fn learn(&mut self, event: &Event) {
         match event {
-            Event::RunStarted { jobs, .. } => self.learn_jobs(jobs),
+            Event::RunStarted { jobs, .. } | Event::PipelineContinued { jobs, .. } => self.learn_jobs(jobs),
             Event::TaskStarted { task, .. } => self.columns = aligned(self.columns, &self.task(task)),
             _ => {}
         }
@@ -60,7 +60,8 @@ impl Labels {
     }
 
     fn learn_jobs(&mut self, jobs: &[JobRef]) {
-        for (index, job) in jobs.iter().enumerate() {
+        let before = self.order.len();
+        for (index, job) in (before..).zip(jobs) {
             *self.names.entry(job.job.clone()).or_default() += 1;
             self.order.insert(job.clone(), index);
         }

@@ -118,6 +118,7 @@ impl Pages {
         self.labels.learn(&stamped.event);
         match &stamped.event {
             Event::RunStarted { logs, config, jobs } => self.run_started(logs, config, jobs.len()),
+            Event::PipelineContinued { config, jobs } => self.say(&clean(&describe::continued(config, jobs.len()))),
             Event::JobWaiting { job, why } => {
                 self.job_says(job, &self.palette.faint(&format!("○ waits: {}", clean(why))))
             }

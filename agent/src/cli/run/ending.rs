@@ -12,6 +12,7 @@ use crate::pipeline::Finished;
 fn code(finished: &Finished) -> u8 {
     match finished {
         Finished { canceled: true, .. } => exit_code::CANCELED,
+        Finished { broken_config: true, .. } => exit_code::BAD_CONFIG,
         Finished { failed: true, .. } => exit_code::JOB_FAILED,
         Finished { infra: true, .. } => exit_code::INFRA,
         Finished { incomplete: true, .. } => exit_code::INCOMPLETE,
@@ -48,8 +49,8 @@ fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
     if std::env::consts::ARCH != "x86_64" {
         notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
     }
-    if setup {
-        notes.push("this is a setup config: the pipeline that it would continue with was not run".to_owned());
+    if setup && !finished.went_on {
+        notes.push("this is a setup config, and no job of it continued the pipeline".to_owned());
     }
     let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();
     if skipped > 0 {

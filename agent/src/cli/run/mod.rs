@@ -6,6 +6,7 @@
 //! ```
 
 mod approvals;
+mod continuing;
 pub(super) mod ending;
 mod inspect;
 pub(super) mod plan;
@@ -15,6 +16,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use continuing::Continuing;
 use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
@@ -33,9 +35,9 @@ use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
-use crate::pipeline::{Chosen, Runner, choose};
+use crate::pipeline::{Chosen, Runner, Wanted};
 use crate::settings::Settings;
-use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy, SourceNote};
+use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
 pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
@@ -55,13 +57,17 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {
         return print(&text);
     }
-    let chosen = choose(&pipeline, &plan::wanted(&arguments)).map_err(|error| CliError::config(error.to_string()))?;
-    plan::check_break_points(&arguments, &chosen)?;
+    let (chosen, later) = plan::choose(&pipeline, &plan::wanted(&arguments))?;
+    // The steps of a setup pipeline's continuation are not known yet.
+    if !pipeline.setup {
+        plan::check_break_points(&arguments, &chosen)?;
+    }
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
     let floor = floor(settings, arguments.disk_floor)?;
-    let session = Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor };
+    let session =
+        Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, later };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -85,6 +91,8 @@ struct Session<'a> {
     inputs: Inputs,
     identity: plan::Identity,
     floor: DiskFloor,
+    /// What to choose from a continuation, if one is to be carried out.
+    later: Option<Wanted>,
 }
 
 impl Session<'_> {
@@ -98,7 +106,8 @@ impl Session<'_> {
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| CliError::infra(&error))?;
-        let (mut plan, warnings) = plan::build(&self, chosen, replacements, machine, &directory)?;
+        let (mut plan, warnings) =
+            plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
         let stop = signals::watch()?;
         let (masks, masked) = (plan.masks(), plan.masked());
         own_words::mask_with(&masks);
@@ -129,7 +138,19 @@ impl Session<'_> {
         }
         stop.tell(bus.clone());
         let started = std::time::Instant::now();
-        let finished = runner.run().await;
+        let mut continuing = Continuing {
+            session: &self,
+            directory: &directory,
+            masks: &masks,
+            wanted: self.later.clone(),
+            replacements,
+            has_engine: engine.is_some(),
+            told: Vec::new(),
+            failed: false,
+        };
+        let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
+        finished.broken_config = continuing.failed;
+        let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
             // It had the whole run's time.
             tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
@@ -146,6 +167,10 @@ impl Session<'_> {
         let trouble = viewer.join();
         if let Some(trouble) = trouble {
             tracing::warn!("{trouble}.");
+        }
+        for diagnostics in told {
+            let masked = own_words::masked(&diagnostics).into_owned();
+            std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
         output::retain(&self.settings.paths.state);
         Ok(code)
@@ -213,21 +238,12 @@ impl Session<'_> {
     }
 
     fn hold(&self, stage: Option<Stage>) -> HoldPolicy {
-        let (arguments, source) = (self.arguments, &self.arguments.source);
+        let arguments = self.arguments;
         HoldPolicy {
             on_fail: arguments.keep_on_fail,
             break_before: arguments.break_before.iter().map(|text| BreakPoint::parse(text)).collect(),
             stage,
-            source: SourceNote {
-                file: self.file.path.clone(),
-                parameters: source.parameters.clone(),
-                branch: source.branch.clone(),
-                tag: source.tag.clone(),
-                allow_missing_orbs: source.allow_missing_orbs,
-                checkout_git: arguments.checkout == CheckoutMode::Git,
-                images: arguments.images.clone(),
-                machine_as: arguments.machine_as.clone(),
-            },
+            source: plan::source_note(arguments, self.file),
             ..HoldPolicy::default()
         }
     }

@@ -5,20 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_job::compiled::Variables;
-use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
+use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Session;
 use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
-use crate::cli::args::RunArgs;
-use crate::cli::source::key_value;
+use crate::cli::args::{CheckoutMode, RunArgs};
+use crate::cli::source::{ConfigFile, key_value};
 use crate::environment::docker::ImageSubstitutions;
 use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
-use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, Wanted, is_name, localise, read_env_file};
-use crate::task::BreakPoint;
+use crate::pipeline::{
+    Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
+};
+use crate::task::{BreakPoint, SourceNote};
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {
     Wanted {
@@ -32,6 +34,37 @@ pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Re
     let images = ImageSubstitutions::parse(images)
         .map_err(|error| CliError::usage(format!("--image: {}", crate::chain::chain(&error))))?;
     Ok(Replacements { images, machine_as: machine_as.cloned() })
+}
+
+/// What runs, and what is looked for in the config that a setup pipeline goes on with.
+///
+/// A name that is not in the setup config itself may be in that one: then the setup runs as a push would run it.
+pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Option<Wanted>), CliError> {
+    let refused = |error: SelectionError| CliError::config(error.to_string());
+    let is_named = wanted.workflow.is_some() || !wanted.jobs.is_empty();
+    match crate::pipeline::choose(pipeline, wanted) {
+        Err(SelectionError::NoJob { .. } | SelectionError::NoWorkflow { .. }) if pipeline.setup => {
+            let chosen = crate::pipeline::choose(pipeline, &Wanted::default()).map_err(refused)?;
+            Ok((chosen, Some(wanted.clone())))
+        }
+        chosen => Ok((chosen.map_err(refused)?, (!is_named).then(Wanted::default))),
+    }
+}
+
+/// What a later retry needs to compile the config again.
+pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
+    let source = &arguments.source;
+    SourceNote {
+        file: file.path.clone(),
+        project: file.project(),
+        parameters: source.parameters.clone(),
+        branch: source.branch.clone(),
+        tag: source.tag.clone(),
+        allow_missing_orbs: source.allow_missing_orbs,
+        checkout_git: arguments.checkout == CheckoutMode::Git,
+        images: arguments.images.clone(),
+        machine_as: arguments.machine_as.clone(),
+    }
 }
 
 /// Does any job of the plan need Docker?
@@ -77,9 +110,10 @@ pub(super) fn build(
     replacements: Replacements,
     machine: Size,
     directory: &RunDirectory,
+    is_setup: bool,
 ) -> Result<(Plan, Vec<String>), CliError> {
     let arguments = session.arguments;
-    let (contexts, warnings) = contexts(session, &chosen)?;
+    let (contexts, warnings) = contexts(session, &chosen, is_setup)?;
     let plan = Plan {
         builtins: builtins(session, &chosen, directory),
         workflows: chosen,
@@ -93,6 +127,7 @@ pub(super) fn build(
         env_files: env_files(arguments)?,
         command_line: command_line(session)?,
         contexts,
+        continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
     };
     Ok((plan, warnings))
 }
@@ -105,31 +140,49 @@ pub fn not_masked(masks: &Masks) -> Option<String> {
     (!names.is_empty()).then(|| format!("{what} of {} {are} not masked: {why}", names.join(", ")))
 }
 
-/// Contexts that the jobs ask for; a missing one is a warning that names the jobs.
-fn contexts(session: &Session<'_>, chosen: &[Chosen]) -> Result<(Contexts, Vec<String>), CliError> {
-    let given: BTreeMap<String, PathBuf> = session
-        .arguments
-        .contexts
-        .iter()
-        .map(|text| key_value("--context", text).map(|(name, file)| (name, PathBuf::from(file))))
-        .collect::<Result<_, _>>()?;
+/// Contexts that the jobs ask for; a missing one is a warning that names the jobs. A setup pipeline takes every one
+/// that is here: what it goes on with may ask for it, and a secret must be known before the first byte is shown.
+fn contexts(session: &Session<'_>, chosen: &[Chosen], is_setup: bool) -> Result<(Contexts, Vec<String>), CliError> {
+    let given = given_contexts(session)?;
+    let users = context_users(chosen);
+    let directory = session.settings.contexts.as_deref();
+    let here = if is_setup { Contexts::names(&given, directory) } else { BTreeSet::new() };
+    let asked = users.keys().cloned().chain(here);
+    let (contexts, missing) =
+        Contexts::load(asked, &given, directory).map_err(|error| CliError::config(crate::chain::chain(&error)))?;
+    Ok((contexts, missing.iter().map(|name| missing_context(session, name, &users)).collect()))
+}
+
+fn given_contexts(session: &Session<'_>) -> Result<BTreeMap<String, PathBuf>, CliError> {
+    let given = |text: &String| key_value("--context", text).map(|(name, file)| (name, PathBuf::from(file)));
+    session.arguments.contexts.iter().map(given).collect()
+}
+
+/// Jobs by the context that they ask for.
+fn context_users(chosen: &[Chosen]) -> BTreeMap<String, Vec<String>> {
     let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for job in chosen.iter().flat_map(|chosen| &chosen.workflow.jobs).filter(|job| job.selected.is_selected()) {
         for context in &job.contexts {
             users.entry(context.clone()).or_default().push(job.name.clone());
         }
     }
+    users
+}
+
+fn missing_context(session: &Session<'_>, name: &str, users: &BTreeMap<String, Vec<String>>) -> String {
+    let jobs = users.get(name).map(|jobs| jobs.join(", ")).unwrap_or_default();
     let directory = session.settings.contexts.as_deref();
-    let (contexts, missing) = Contexts::load(users.keys().cloned(), &given, directory)
-        .map_err(|error| CliError::config(crate::chain::chain(&error)))?;
     let place = directory.map(|directory| directory.display().to_string()).unwrap_or_default();
-    let warning = |name: String| {
-        let jobs = users.get(&name).map(|jobs| jobs.join(", ")).unwrap_or_default();
-        format!(
-            "context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env"
-        )
-    };
-    Ok((contexts, missing.into_iter().map(warning).collect()))
+    format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env")
+}
+
+/// A warning for each context that a continuation asks for and that is not here.
+pub(super) fn missing_contexts(session: &Session<'_>, chosen: &[Chosen]) -> Vec<String> {
+    // A flag that cannot be read ended the command long ago.
+    let given = given_contexts(session).unwrap_or_default();
+    let here = Contexts::names(&given, session.settings.contexts.as_deref());
+    let users = context_users(chosen);
+    users.keys().filter(|name| !here.contains(*name)).map(|name| missing_context(session, name, &users)).collect()
 }
 
 fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
@@ -186,7 +239,7 @@ impl Identity {
 /// Runs on one machine have no numbers of their own.
 pub const PIPELINE_NUMBER: u64 = 1;
 
-fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &RunDirectory) -> Builtins {
+pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &RunDirectory) -> Builtins {
     let mut facts = session.facts.clone();
     // The config was compiled for this branch or tag: its jobs see the same.
     facts.branch = session.inputs.branch.clone();

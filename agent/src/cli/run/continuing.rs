@@ -1,0 +1,127 @@
+//! From what a setup job continued its pipeline with to the workflows that then run.
+//!
+//! ```text
+//! Continuation{configuration, parameters} ─▶ continuation.yml ─▶ compile ─▶ choose ─▶ Continued
+//!                                            (run directory)       └──────────┴─▶ why not; told again at the end
+//! ```
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use navvy_config::{Inputs, Source};
+use navvy_job::pipeline::Pipeline;
+use navvy_protocol::supervisor::Continuation;
+use serde_json::Value;
+
+use super::{Session, plan};
+use crate::chain::chain;
+use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::cli::source::count;
+use crate::output::RunDirectory;
+use crate::output::mask::{Masks, Place};
+use crate::pipeline::{Chosen, Continued, Replacements, Wanted, choose};
+use crate::task::SourceNote;
+
+/// Its name in diagnostics and in the run directory.
+const FILE: &str = "continuation.yml";
+
+/// Carries continuations out, and keeps what is to be said of them after the views have gone.
+pub(super) struct Continuing<'a> {
+    pub session: &'a Session<'a>,
+    pub directory: &'a RunDirectory,
+    pub masks: &'a Masks,
+    /// What was asked for and is not in the setup config itself. `None`: nothing beyond that config is.
+    pub wanted: Option<Wanted>,
+    pub replacements: Replacements,
+    pub has_engine: bool,
+    /// Diagnostics, rendered.
+    pub told: Vec<String>,
+    pub failed: bool,
+}
+
+impl Continuing<'_> {
+    /// What runs now; an error in one line.
+    pub fn go_on(&mut self, continuation: &Continuation) -> Result<Continued, String> {
+        let Some(wanted) = self.wanted.clone() else {
+            return Err("only what was named was asked for".to_owned());
+        };
+        self.compile(continuation, wanted).inspect_err(|_| self.failed = true)
+    }
+
+    fn compile(&mut self, continuation: &Continuation, wanted: Wanted) -> Result<Continued, String> {
+        let path = self.save(&continuation.configuration)?;
+        let inputs = self.inputs(continuation)?;
+        let source = Source { name: FILE, text: &continuation.configuration };
+        let outcome = navvy_config::compile(&source, &inputs);
+        if !outcome.diagnostics.is_empty() {
+            self.told.push(navvy_config::render(&source, &outcome.diagnostics));
+        }
+        let Some(pipeline) = outcome.pipeline else {
+            return Err(format!("{} has {}", path.display(), count(&outcome.diagnostics)));
+        };
+        if pipeline.setup {
+            return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
+        }
+        let workflows = self.choose(&pipeline, &wanted)?;
+        let note = plan::source_note(self.session.arguments, self.session.file);
+        Ok(Continued {
+            builtins: plan::builtins(self.session, &workflows, self.directory),
+            warnings: plan::missing_contexts(self.session, &workflows),
+            workflows,
+            source: SourceNote { file: path.clone(), parameters: texts(&inputs), ..note },
+            config: path,
+        })
+    }
+
+    fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, String> {
+        let chosen = choose(pipeline, wanted).map_err(|error| error.to_string())?;
+        match plan::needs_engine(&chosen, &self.replacements) && !self.has_engine {
+            true => Err("its jobs need Docker, which nothing needed before".to_owned()),
+            false => Ok(chosen),
+        }
+    }
+
+    /// For people, and for a later retry. A secret in it is not written.
+    fn save(&self, text: &str) -> Result<PathBuf, String> {
+        let path = self.directory.path().join(FILE);
+        let masked = self.masks.text(|| Place::of_run("the config that the pipeline goes on with"), text);
+        let written = std::fs::File::options().write(true).create_new(true).open(&path);
+        let written = written.and_then(|mut file| file.write_all(masked.as_bytes()));
+        written.map_err(|error| format!("{} could not be written: {error}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Parameters of the command line that the config declares, and those of the continuation.
+    fn inputs(&self, continuation: &Continuation) -> Result<Inputs, String> {
+        let declared = navvy_config::declared_parameters(&continuation.configuration);
+        let mut parameters: Vec<(String, String)> = Vec::new();
+        for (name, value) in &self.session.inputs.parameters {
+            if continuation.parameters.contains_key(name) && declared.iter().any(|known| known == name) {
+                return Err(format!("conflicting pipeline parameters: {name} is given by -p and by the continuation"));
+            }
+            if declared.iter().any(|known| known == name) {
+                parameters.push((name.clone(), value.clone()));
+            }
+        }
+        for (name, value) in &continuation.parameters {
+            parameters.push((name.clone(), as_text(name, value)?));
+        }
+        let mut facts = self.session.facts.clone();
+        facts.load_mentioned(&continuation.configuration).map_err(|error| chain(&error))?;
+        let mut values = pipeline_values(&facts);
+        values.extend(pipeline_numbers(&self.session.identity.pipeline, plan::PIPELINE_NUMBER));
+        Ok(Inputs { parameters, values, ..self.session.inputs.clone() })
+    }
+}
+
+fn as_text(name: &str, value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        _ => Err(format!("pipeline parameter {name} of the continuation is no text, number or boolean")),
+    }
+}
+
+fn texts(inputs: &Inputs) -> Vec<String> {
+    inputs.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
