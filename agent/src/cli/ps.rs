@@ -33,6 +33,8 @@ struct Line<'a> {
     node_total: Option<u32>,
     /// `running`, `kept`, `adoptable`, `dead`, `foreign`.
     state: &'static str,
+    /// Its primary container runs no more.
+    ended: bool,
     /// Seconds since 1970, for what is kept or adoptable.
     until: Option<u64>,
     /// At which it is held.
@@ -68,6 +70,7 @@ fn line(seen: &Seen) -> Line<'_> {
         node_index: opening.map(|opening| opening.node_index),
         node_total: opening.map(|opening| opening.node_total),
         state,
+        ended: seen.has_ended,
         until,
         step: step.map(|step| step.number),
         step_name: step.map(|step| step.name.as_str()),
@@ -111,7 +114,7 @@ fn row(seen: &Seen, now: u64) -> [String; 7] {
     [
         seen.task.to_string(),
         clean(&job(seen)),
-        state(&seen.condition, now),
+        state(&seen.condition, now) + if seen.has_ended { ", ended" } else { "" },
         step.unwrap_or_else(dash),
         seen.owner.as_ref().map_or_else(dash, |owner| owner.pid.to_string()),
         seen.containers.len().to_string(),

@@ -19,7 +19,7 @@ use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::source::count;
 use crate::output::RunDirectory;
 use crate::output::mask::{Masks, Place};
-use crate::pipeline::{Chosen, Continued, Replacements, Wanted, choose};
+use crate::pipeline::{Chosen, Continued, Replacements, SelectionError, Wanted, choose};
 use crate::task::SourceNote;
 
 /// Its name in diagnostics and in the run directory.
@@ -74,7 +74,11 @@ impl Continuing<'_> {
     }
 
     fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, String> {
-        let chosen = choose(pipeline, wanted).map_err(|error| error.to_string())?;
+        let chosen = match choose(pipeline, wanted) {
+            // To go on with nothing is how a setup job says that there is nothing to do.
+            Err(SelectionError::Nothing { .. }) => Vec::new(),
+            chosen => chosen.map_err(|error| error.to_string())?,
+        };
         match plan::needs_engine(&chosen, &self.replacements) && !self.has_engine {
             true => Err("its jobs need Docker, which nothing needed before".to_owned()),
             false => Ok(chosen),

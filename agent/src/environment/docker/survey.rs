@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bollard::models::{ContainerSummaryStateEnum, Volume};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use navvy_job::id::TaskId;
@@ -25,6 +26,8 @@ use crate::environment::owner::Owner;
 use crate::environment::standing::{Condition, Evidence, Mark, NameSays};
 use crate::journal::{self, Known, Standing};
 
+/// In a primary container's name.
+const PRIMARY_ROLE: &str = "primary";
 /// Longer than any task is without a container while it has a cgroup.
 const ABANDONED_AFTER: Duration = Duration::from_secs(300);
 
@@ -33,6 +36,8 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(300);
 pub(super) struct Listed {
     pub name: String,
     pub labels: HashMap<String, String>,
+    /// Of a container: it runs.
+    pub runs: bool,
 }
 
 /// A task of which something is on this host.
@@ -44,6 +49,8 @@ pub struct Seen {
     pub owner: Option<Owner>,
     pub containers: Vec<String>,
     pub volumes: Vec<String>,
+    /// It is held, and its primary container has ended (or was killed): there is nothing to enter any more.
+    pub has_ended: bool,
     /// What its journal says, if it has one that can be read.
     pub known: Option<Known>,
     /// Of the supervisor's sockets, where one is there.
@@ -74,6 +81,7 @@ struct Gathered {
     evidence: Evidence,
     containers: Vec<String>,
     volumes: Vec<String>,
+    has_ended: bool,
     known: Option<Known>,
 }
 
@@ -151,7 +159,8 @@ impl Engine {
         let name = |names: Option<Vec<String>>| Some(names?.first()?.trim_start_matches('/').to_owned());
         let named = listed.into_iter().filter_map(|container| {
             let name = name(container.names).or(container.id)?;
-            Some(Listed { name, labels: container.labels.unwrap_or_default() })
+            let runs = container.state == Some(ContainerSummaryStateEnum::RUNNING);
+            Some(Listed { name, labels: container.labels.unwrap_or_default(), runs })
         });
         Ok(named.collect())
     }
@@ -163,7 +172,8 @@ impl Engine {
         let listed = self.docker().list_volumes(Some(options)).await;
         let listed = listed.map_err(|e| format!("volumes (could not be listed: {})", fault::describe(&e)))?;
         let volumes = listed.volumes.unwrap_or_default();
-        Ok(volumes.into_iter().map(|volume| Listed { name: volume.name, labels: volume.labels }).collect())
+        let named = |volume: Volume| Listed { name: volume.name, labels: volume.labels, runs: false };
+        Ok(volumes.into_iter().map(named).collect())
     }
 }
 
@@ -187,8 +197,10 @@ fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Lis
     let task = |listed: &Listed| listed.labels.get(LABEL_TASK)?.parse::<TaskId>().ok();
     for container in containers {
         let Some(task) = task(&container) else { continue };
-        let says = NameSays::parse(&task, &container.name).map_or(NameSays::Nothing, |(says, _)| says);
+        let (says, role) = NameSays::parse(&task, &container.name).unwrap_or((NameSays::Nothing, ""));
+        let has_ended = role == PRIMARY_ROLE && !container.runs;
         let entry = gathered.entry(task).or_default();
+        entry.has_ended |= has_ended;
         entry.evidence.labels.push(owner(&container));
         entry.evidence.names.push(says);
         entry.containers.push(container.name);
@@ -233,12 +245,15 @@ fn finish(gathered: BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths, 
         let evidence = gathered.evidence;
         let run_directory = run_dir::place(host.runtime.as_deref(), run_dir::uid(), &task);
         let by_mark = evidence.mark.iter().flatten().chain(&evidence.journal).map(|mark| mark.owner().clone()).next();
+        let condition = evidence.judge(here, now);
+        let is_held = matches!(condition, Condition::Kept(_) | Condition::Adoptable(_));
         Seen {
             task,
-            condition: evidence.judge(here, now),
+            condition,
             owner: by_mark.or_else(|| evidence.labels.iter().flatten().next().cloned()),
             containers: distinct(gathered.containers),
             volumes: distinct(gathered.volumes),
+            has_ended: is_held && gathered.has_ended,
             known: gathered.known,
             run_directory: is_there(&run_directory).then_some(run_directory),
         }
