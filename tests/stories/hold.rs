@@ -191,15 +191,14 @@ fn what_is_held_ends_by_itself_and_is_removed_by_whoever_comes_next() {
 #[test]
 fn what_is_held_and_was_killed_says_so() {
     let bench = Bench::new();
-    let (task, _) = held(&bench, FAILING, &["--keep-on-fail"]);
+    let (task, _) = held(&bench, MENDABLE, &["--keep-on-fail"]);
     let containers = bench.docker().ask(&["ps", "-q", "--filter", &format!("label=dev.navvy.task={task}")]).stdout();
     bench.docker().ask(&["kill", containers.trim()]).succeeded();
     let listed = bench.ask(&["ps"]).stdout();
     assert!(listed.contains(", ended"), "{listed}");
     let json = bench.ask(&["ps", "--json"]).stdout();
     assert!(json.contains(r#""state":"kept","ended":true"#), "{json}");
-    let again = bench.navvy(&["retry", &task]);
-    again.exits_with(3).complains(&["could not be reached"]);
+    bench.ask(&["retry", &task]).exits_with(3).complains(&["does not answer", &format!("navvy rm {task}")]);
     bench.ask(&["rm", &task]).exits_with(0);
     nothing_is_left_of(&bench, &task);
 }

@@ -1,5 +1,6 @@
 //! SIGKILL, wherever it hurts: of `navvy run` at every request to the engine, every state and any moment, and of the
-//! engine itself. What is left is found and removed; what lives beside it is not touched.
+//! engine itself. What is left is found and removed; what lives beside it is not touched. Always on the machine's own engine: a trap
+//! stands before it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +51,7 @@ fn kills(usually: usize) -> usize {
 
 fn job() -> Bench {
     Docker::default().image_with_volume();
-    let bench = Bench::new();
+    let bench = Bench::on_this_machine();
     bench.config(JOB);
     bench
 }
@@ -130,7 +131,7 @@ fn kill_at_requests(next: &AtomicUsize) -> usize {
 
 #[test]
 fn a_run_killed_at_any_request_leaves_nothing_that_the_next_start_does_not_remove() {
-    let beside_bench = Bench::new();
+    let beside_bench = Bench::on_this_machine();
     let beside = Beside::start(&beside_bench);
     let next = AtomicUsize::new(1);
     let killed: usize = thread::scope(|scope| {
@@ -144,7 +145,7 @@ fn a_run_killed_at_any_request_leaves_nothing_that_the_next_start_does_not_remov
 
 #[test]
 fn a_run_killed_at_any_change_of_state_leaves_nothing_that_the_next_start_does_not_remove() {
-    let beside_bench = Bench::new();
+    let beside_bench = Bench::on_this_machine();
     let beside = Beside::start(&beside_bench);
     let bench = job();
     for state in ["preparing", "running", "finishing", "releasing", "reporting", "done"] {
@@ -169,7 +170,7 @@ fn engine_is_idle() {
 
 #[test]
 fn a_run_killed_at_any_moment_leaves_nothing_that_the_next_start_does_not_remove() {
-    let beside_bench = Bench::new();
+    let beside_bench = Bench::on_this_machine();
     let beside = Beside::start(&beside_bench);
     let bench = job();
     let started = Instant::now();
@@ -196,7 +197,7 @@ fn a_run_killed_at_any_moment_leaves_nothing_that_the_next_start_does_not_remove
 
 #[test]
 fn a_run_killed_during_a_pull_leaves_nothing_of_its_own() {
-    let bench = Bench::new();
+    let bench = Bench::on_this_machine();
     let registry = Registry::start(&bench, Password::None);
     let noise = bench.docker().image_of_noise("navvy-tests/noise", 24);
     let offered = registry.offer(&noise, "noise");
@@ -229,7 +230,7 @@ fn an_engine_that_dies_and_comes_back_leaves_a_whole_log_and_nothing_else() {
     let engine = PrivateEngine::near();
     let whole: String = (1..=300).map(|number| format!("line {number}\n")).collect();
     for round in 0..kills(4).min(10) {
-        let bench = Bench::new().on(engine.docker(), &engine.address());
+        let bench = Bench::on_this_machine().on(engine.docker(), &engine.address());
         let run = bench.config(COUNTS).run(&[]);
         let seen = format!("line {}\n", 10 + 7 * round);
         run.wait_for_output(&seen);
