@@ -266,6 +266,8 @@ pub struct JobSummary {
     pub warnings: usize,
     /// The failed step's log.
     pub log: Option<PathBuf>,
+    /// Those of other nodes that failed.
+    pub other_logs: Vec<PathBuf>,
     /// Tasks of the job whose environments stay.
     pub kept: Vec<Kept>,
 }
@@ -284,6 +286,8 @@ pub struct HeldAt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Kept {
     pub task: TaskId,
+    pub node_index: u32,
+    pub node_total: u32,
     #[serde(flatten)]
     pub at: HeldAt,
     /// RFC 3339, UTC.

@@ -72,10 +72,12 @@ impl Event {
 
 fn mask_summary(masks: &Masks, summary: &mut Summary) {
     let Summary { exit_code: _, duration_ms: _, jobs, logs: _, fidelity, warnings, leftovers, secrets } = summary;
-    for JobSummary { job, end, skipped_steps: _, warnings: _, log: _, kept } in jobs {
+    for JobSummary { job, end, skipped_steps: _, warnings: _, log: _, other_logs: _, kept } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
-        kept.iter_mut().for_each(|Kept { task: _, at, until: _ }| texts.mask("step name", &mut at.name));
+        kept.iter_mut().for_each(|Kept { task: _, node_index: _, node_total: _, at, until: _ }| {
+            texts.mask("step name", &mut at.name)
+        });
     }
     let texts = Texts { masks, job: None };
     for text in fidelity.iter_mut().chain(warnings).chain(leftovers) {

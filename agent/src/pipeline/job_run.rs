@@ -23,6 +23,8 @@ pub struct JobOutcome {
     pub end: JobEnd,
     pub infra: bool,
     pub log: Option<PathBuf>,
+    /// Of the other nodes that failed.
+    pub other_logs: Vec<PathBuf>,
     pub skipped_steps: usize,
     pub warnings: usize,
     pub leftovers: Vec<String>,
@@ -48,6 +50,7 @@ impl JobOutcome {
             skipped_steps: self.skipped_steps,
             warnings: self.warnings,
             log: self.log.clone(),
+            other_logs: self.other_logs.clone(),
             kept: self.kept.clone(),
         }
     }
@@ -72,6 +75,7 @@ impl JobRun {
             Verdict::Infra { fault } => Some(fault.clone()),
             _ => None,
         };
+        let log = worst.and_then(|result| result.failed_log.clone());
         JobOutcome {
             status: verdict.status(),
             infra: infra.is_some(),
@@ -81,7 +85,13 @@ impl JobRun {
                 failed_step: failed_step(&verdict),
                 infra,
             },
-            log: worst.and_then(|result| result.failed_log.clone()),
+            other_logs: self
+                .results
+                .iter()
+                .filter_map(|it| it.failed_log.clone())
+                .filter(|it| Some(it) != log.as_ref())
+                .collect(),
+            log,
             // Nodes have the same steps: what one skipped, all did.
             skipped_steps: self.results.iter().map(|result| result.skipped_steps).max().unwrap_or(0),
             warnings: self.results.iter().map(|result| result.warnings).sum(),

@@ -511,6 +511,7 @@ impl Runner {
             skipped_steps: 0,
             warnings: 0,
             log: None,
+            other_logs: vec![],
             kept: vec![],
         });
     }

@@ -275,7 +275,8 @@ impl Task {
         }
         self.advance(TaskState::Kept).await;
         let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
-        let kept = Kept { task: self.claim.task.clone(), at, until };
+        let TaskRef { node_index, node_total, .. } = self.reference;
+        let kept = Kept { task: self.claim.task.clone(), node_index, node_total, at, until };
         self.context.bus.send(Event::TaskKept {
             task: self.reference.clone(),
             step: kept.at.step,

@@ -231,8 +231,15 @@ pub(crate) mod tests {
             failed_step: Some("Unit tests".to_owned()),
             infra: None,
         };
-        let unit =
-            JobSummary { job: job("unit"), end: ran.clone(), skipped_steps: 0, warnings: 1, log: None, kept: vec![] };
+        let unit = JobSummary {
+            job: job("unit"),
+            end: ran.clone(),
+            skipped_steps: 0,
+            warnings: 1,
+            log: None,
+            other_logs: vec![],
+            kept: vec![],
+        };
         let summary = Summary {
             exit_code: 1,
             duration_ms: 3600,

@@ -38,9 +38,14 @@ impl Labels {
     }
 
     pub fn task(&self, task: &TaskRef) -> String {
-        match task.node_total {
-            0 | 1 => self.job(&task.job),
-            total => format!("{}[{}/{total}]", self.job(&task.job), u64::from(task.node_index) + 1),
+        self.node(&task.job, task.node_index, task.node_total)
+    }
+
+    /// The job, and which of its nodes where there are several.
+    pub fn node(&self, job: &JobRef, index: u32, total: u32) -> String {
+        match total {
+            0 | 1 => self.job(job),
+            total => format!("{}[{}/{total}]", self.job(job), u64::from(index) + 1),
         }
     }
 

@@ -125,6 +125,7 @@ impl Scene {
         let log =
             matches!(end, JobEnd::Ran { failed_step: Some(_), .. }).then(|| format!("/logs/1/{name}/2.log").into());
         self.ended.push(JobSummary {
+            other_logs: vec![],
             job: job(name),
             end: end.clone(),
             skipped_steps: 0,

@@ -120,7 +120,7 @@ impl Page<'_> {
                 lines
             }
         };
-        if let Some(log) = &job.log {
+        for log in job.log.iter().chain(&job.other_logs) {
             lines.push(self.palette.faint(&format!("    {}", clean(&log.display().to_string()))));
         }
         lines
@@ -150,9 +150,9 @@ impl Page<'_> {
         let lines = self.summary.jobs.iter().flat_map(|job| {
             job.kept.iter().map(|kept| {
                 let (task, step, until) = (&kept.task, kept.at.step, clean(&kept.until));
+                let label = self.labels.node(&job.job, kept.node_index, kept.node_total);
                 format!(
-                    "{} at step {step}, until {until}: navvy shell {task}, navvy retry {task}, navvy rm {task}",
-                    self.labels.job(&job.job)
+                    "{label} at step {step}, until {until}: navvy shell {task}, navvy retry {task}, navvy rm {task}"
                 )
             })
         });
