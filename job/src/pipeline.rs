@@ -56,6 +56,9 @@ pub struct WorkflowJob {
     pub kind: WorkflowJobKind,
     /// Values of the matrix by parameter, as text; empty without a matrix.
     pub matrix: BTreeMap<String, String>,
+    /// `matrix.alias`, as written: a name for all that the matrix became.
+    #[serde(default)]
+    pub alias: Option<String>,
     /// All must be met. Jobs left out by filters are already dropped.
     pub requires: Vec<Requirement>,
     pub selected: Selection,

@@ -148,6 +148,7 @@ mod tests {
             definition: name.into(),
             kind: WorkflowJobKind::NoOp,
             matrix: BTreeMap::new(),
+            alias: None,
             requires,
             selected,
             contexts: vec![],

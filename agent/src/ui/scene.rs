@@ -230,6 +230,7 @@ fn workflow_job(name: &str, requires: &[&str], kind: WorkflowJobKind) -> Workflo
         definition: name.to_owned(),
         kind,
         matrix: BTreeMap::new(),
+        alias: None,
         requires: requires
             .iter()
             .map(|job| Requirement { job: (*job).to_owned(), statuses: statuses.clone() })

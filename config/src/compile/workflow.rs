@@ -52,6 +52,7 @@ fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> 
         definition: plain.definition.to_string(),
         kind: kind(context, plain),
         matrix: plain.matrix.clone(),
+        alias: plain.alias.as_ref().map(ToString::to_string),
         requires: Vec::new(),
         selected: filter::selection(place, &plain.filters),
         contexts: plain.context.as_ref().map(|node| place.texts(node, "context")).unwrap_or_default(),

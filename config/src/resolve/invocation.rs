@@ -126,10 +126,9 @@ impl<'a> Invocation<'_, 'a> {
             return;
         };
         let Some(matrix) = matrix::expand(self.scope, node) else { return };
-        let alias = matrix.alias.unwrap_or_else(|| self.name.clone());
         for combination in &matrix.combinations {
             let scope = self.scope.with_matrix(combination.clone());
-            out.push(self.one(&scope, combination, Some(&alias)));
+            out.push(self.one(&scope, combination, matrix.alias.as_ref()));
         }
     }
 

@@ -26,10 +26,11 @@ pub(crate) struct PlainWorkflow {
 
 pub(crate) struct PlainWorkflowJob {
     pub name: Arc<str>,
-    /// By this name others may require all that one matrix became.
+    /// By this name, or else by that of its definition, others may require all that one matrix became.
     pub alias: Option<Arc<str>>,
     pub definition: Arc<str>,
     pub kind: PlainKind,
+    /// Empty without a matrix.
     pub matrix: BTreeMap<String, String>,
     pub requires: Option<Node>,
     pub filters: PlainFilters,

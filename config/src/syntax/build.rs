@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marked, Tag};
 
+use super::broken;
 use super::indent::{self, Shifted};
 use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
@@ -184,8 +185,14 @@ impl<'a> Builder<'a> {
         if error.info().ends_with("unknown anchor") {
             return self.unknown_anchor(span);
         }
-        let message = format!("the file is not valid YAML: {}", error.info());
-        Diagnostic::error("yaml-syntax", span, message)
+        broken::diagnostic(self.positions.text, error.info(), span, self.open_bracket())
+    }
+
+    /// The innermost collection that is open and was written with brackets.
+    fn open_bracket(&self) -> Option<Span> {
+        let start = |open: &Open| self.positions.point(&open.start.start);
+        let brackets = |span: &Span| matches!(self.positions.text.as_bytes().get(span.start), Some(b'[' | b'{'));
+        self.open.last().map(start).filter(brackets)
     }
 
     fn unknown_anchor(&self, span: Span) -> Diagnostic {

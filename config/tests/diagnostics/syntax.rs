@@ -13,8 +13,13 @@ jobs:
     steps: [checkout
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[yaml-syntax]: the file is not valid YAML: while parsing a flow sequence, expected ',' or ']'
-     --> config.yml:5:1
+    error[yaml-syntax]: the file is not valid YAML: this `[` is not closed before something comes that cannot stand in it
+     --> config.yml:4:12
+      |
+    4 |     steps: [checkout
+      |            ^
+      = nothing can be read from here on (line 5)
+      = help: add a `]`, or quote the text in which `[` means itself
     refused
     "##);
 }
