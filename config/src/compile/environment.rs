@@ -11,6 +11,8 @@ use crate::syntax::{Content, Entry, Literal, Node};
 
 /// Finding the place of each takes its time, and nobody reads further.
 const MOST_WARNINGS: usize = 20;
+/// So few names are found faster by looking at each.
+const FEW: usize = 16;
 /// From this many digits on the original writes unquoted integers with an exponent.
 const WARTY_DIGITS: usize = 7;
 
@@ -36,6 +38,12 @@ pub(super) fn container_variables(place: Place<'_>, node: &Node) -> Variables {
 
 /// Adds variables; of two equal names the later stays.
 pub(super) fn extend(variables: &mut Variables, more: Variables) {
+    if variables.len() + more.len() <= FEW {
+        return more.into_iter().for_each(|(name, value)| match variables.iter_mut().find(|known| known.0 == name) {
+            Some(known) => known.1 = value,
+            None => variables.push((name, value)),
+        });
+    }
     // Maps of a few thousand names are not rare in generated configs: no quadratic search.
     let mut places: std::collections::HashMap<String, usize> =
         variables.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
@@ -75,7 +83,7 @@ fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
 }
 
 fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
-    Some((entry.key.to_string(), value(place, entry)?))
+    Some((String::from(&*entry.key), value(place, entry)?))
 }
 
 fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
@@ -89,7 +97,7 @@ fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
         Literal::Float(value) => float(place, entry, value, &scalar.text),
         Literal::Int(_) => {
             warn_of_exponent(place, entry, &scalar.text);
-            scalar.text.to_string()
+            String::from(&*scalar.text)
         }
         Literal::Text(text) => text.to_owned(),
     })

@@ -29,7 +29,7 @@ impl Place<'_> {
 
     /// Any scalar but null, as text.
     pub fn text(&self, node: &Node, key: &str) -> Option<String> {
-        let text = node.as_text().map(ToString::to_string);
+        let text = node.as_text().map(|text| String::from(&**text));
         if text.is_none() {
             self.wrong_shape(node, key, "a text");
         }
@@ -59,16 +59,22 @@ impl Place<'_> {
 
     /// One text or a list of them.
     pub fn texts(&self, node: &Node, key: &str) -> Vec<String> {
-        match node.as_list() {
-            Some(items) => items.iter().flat_map(|item| self.texts_of_item(item, key)).collect(),
-            None if node.is_null() => Vec::new(),
-            None => self.text(node, key).into_iter().collect(),
+        let mut texts = Vec::new();
+        if !node.is_null() {
+            self.add_texts(node, key, &mut texts);
         }
+        texts
     }
 
     /// An alias to a list makes a list in the list.
-    fn texts_of_item(&self, item: &Node, key: &str) -> Vec<String> {
-        if item.as_list().is_some() { self.texts(item, key) } else { self.text(item, key).into_iter().collect() }
+    fn add_texts(&self, node: &Node, key: &str, texts: &mut Vec<String>) {
+        match node.as_list() {
+            Some(items) => {
+                texts.reserve(items.len());
+                items.iter().for_each(|item| self.add_texts(item, key, texts));
+            }
+            None => texts.extend(self.text(node, key)),
+        }
     }
 
     pub fn wrong_shape(&self, node: &Node, key: &str, expected: &str) {

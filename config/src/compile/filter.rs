@@ -1,5 +1,7 @@
 //! Branch and tag filters: does a job run for this push?
 
+use std::borrow::Cow;
+
 use navvy_job::pipeline::Selection;
 
 use super::fields::{Fields, Place};
@@ -105,7 +107,8 @@ fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
         warn_of_glob(place, node, pattern);
         return pattern == name;
     };
-    place.context.full_match(&regex.replace("\\/", "/"), name).unwrap_or_else(|message| {
+    let regex = if regex.contains("\\/") { Cow::Owned(regex.replace("\\/", "/")) } else { Cow::Borrowed(regex) };
+    place.context.full_match(&regex, name).unwrap_or_else(|message| {
         place.error("invalid-regex", node.span, message);
         false
     })

@@ -68,12 +68,12 @@ fn unique(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Vec<String> {
     }
     let alone = |name: &str| counts.get(name) == Some(&1);
     let mut taken: HashSet<String> =
-        jobs.iter().filter(|job| alone(&job.name)).map(|job| job.name.to_string()).collect();
+        jobs.iter().filter(|job| alone(&job.name)).map(|job| String::from(&*job.name)).collect();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut names = Vec::with_capacity(jobs.len());
     for job in jobs {
         if alone(&job.name) {
-            names.push(job.name.to_string());
+            names.push(String::from(&*job.name));
             continue;
         }
         refuse_equal_approvals(context, job);

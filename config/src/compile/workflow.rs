@@ -24,7 +24,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
         selected: selection(plain.left, &jobs),
-        name: plain.name.to_string(),
+        name: String::from(&*plain.name),
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
         origin: place.origin(plain.span),
@@ -49,10 +49,10 @@ fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> 
     let place = Place { context, trail: &plain.trail };
     WorkflowJob {
         name: name.to_owned(),
-        definition: plain.definition.to_string(),
+        definition: String::from(&*plain.definition),
         kind: kind(context, plain),
         matrix: plain.matrix.clone(),
-        alias: plain.alias.as_ref().map(ToString::to_string),
+        alias: plain.alias.as_deref().map(String::from),
         requires: Vec::new(),
         selected: filter::selection(place, &plain.filters),
         contexts: plain.context.as_ref().map(|node| place.texts(node, "context")).unwrap_or_default(),

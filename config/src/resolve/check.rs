@@ -46,7 +46,7 @@ fn check(scope: &Scope<'_>, part: Part, definition: &Definition) {
     let placeholder = |span| Bound::Plain(Node::null(span));
     let parameters: Bindings<'_> =
         definition.parameters.iter().map(|parameter| (parameter.name.clone(), placeholder(parameter.span))).collect();
-    let inside = Scope { parameters: Rc::new(parameters), ..scope.with_trail(trail) };
+    let inside = Scope { parameters: Some(Rc::new(parameters)), ..scope.with_trail(trail) };
     if scope.context.templates {
         body.entries.iter().filter(|entry| &*entry.key != "parameters").for_each(|entry| inside.names(&entry.value));
     }
@@ -169,8 +169,8 @@ fn unused_job<'a>(scope: &Scope<'a>, definition: &'a Definition) -> PlainKind {
 fn unused_command<'a>(scope: &Scope<'a>, definition: &'a Definition, steps: &mut Vec<PlainStep>) {
     let trail = Trail::default().enter("command", &definition.name, definition.span, definition.span);
     let home = scope.with_trail(trail);
-    let callee = format!("command `{}`", definition.name);
-    let call = Call { callee, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
+    let name = &definition.name;
+    let call = Call { noun: "command", name, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
     let list = definition.body.as_map().and_then(|body| body.get("steps"));
     if let (Some(bindings), Some(list)) = (call.bind(&[]), list) {
         entered(&home, bindings).expand(list, steps);

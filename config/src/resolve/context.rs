@@ -33,7 +33,7 @@ pub(crate) struct Context<'a> {
     /// Definitions by where they start.
     used: RefCell<HashSet<usize>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
-    matches: RefCell<HashMap<(String, String), Result<bool, String>>>,
+    matches: RefCell<HashMap<String, HashMap<String, Result<bool, String>>>>,
 }
 
 impl<'a> Context<'a> {
@@ -58,7 +58,12 @@ impl<'a> Context<'a> {
     /// Does the regular expression match the whole text? If it does not work, why not.
     pub fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
         let mut known = self.matches.borrow_mut();
-        known.entry((pattern.to_owned(), text.to_owned())).or_insert_with(|| full_match(pattern, text)).clone()
+        if let Some(matches) = known.get(pattern).and_then(|texts| texts.get(text)) {
+            return matches.clone();
+        }
+        let matches = full_match(pattern, text);
+        known.entry(pattern.to_owned()).or_default().insert(text.to_owned(), matches.clone());
+        matches
     }
 
     pub fn mark_used(&self, definition: Span) {

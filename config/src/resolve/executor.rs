@@ -8,7 +8,7 @@ use super::library::{Definition, Found, Part};
 use super::plain::PlainExecutor;
 use super::scope::{Bound, Scope};
 use super::substitute::is_reference;
-use super::template::{self, Segment};
+use super::template;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
 use crate::syntax::{Content, Entry, Map, Node};
@@ -60,8 +60,8 @@ impl<'a> ExecutorUse<'a> {
     }
 
     fn enter(&self, definition: &'a Definition, home: &Scope<'a>) -> Option<Vec<Entry>> {
-        let callee = format!("executor `{}`", self.name);
-        let call = Call { callee, definition, caller: &self.scope, home, at: self.span, keys: &[] };
+        let name = &self.name;
+        let call = Call { noun: "executor", name, definition, caller: &self.scope, home, at: self.span, keys: &[] };
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
         keys::check(home.context, body, &KEYS, "an executor");
@@ -84,14 +84,8 @@ impl<'a> Scope<'a> {
 
     /// The parameter whose value `node` is, when it is nothing but `<< parameters.x >>`.
     pub fn bound_whole(&self, node: &Node) -> Option<&Bound<'a>> {
-        let text = &node.as_scalar()?.text;
-        if template::is_literal(text) {
-            return None;
-        }
-        match template::parse(text).ok()?[..] {
-            [Segment::Tag { content, .. }] if is_reference(content) => self.bound(content),
-            _ => None,
-        }
+        let content = template::whole(&node.as_scalar()?.text)?;
+        if is_reference(content) { self.bound(content) } else { None }
     }
 
     fn short_form(&self, node: &Node) -> Option<ExecutorUse<'a>> {

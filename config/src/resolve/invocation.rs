@@ -1,6 +1,7 @@
 //! One item of a workflow's `jobs`: which job, how often, with what.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bind::value_entry;
@@ -126,14 +127,15 @@ impl<'a> Invocation<'_, 'a> {
             return;
         };
         let Some(matrix) = matrix::expand(self.scope, node) else { return };
-        for combination in &matrix.combinations {
+        for combination in matrix.combinations {
+            let combination = Rc::new(combination);
             let scope = self.scope.with_matrix(combination.clone());
-            out.push(self.one(&scope, combination, matrix.alias.as_ref()));
+            out.push(self.one(&scope, &combination, matrix.alias.as_ref()));
         }
     }
 
     fn one(&self, scope: &Scope<'a>, combination: &Combination, alias: Option<&Arc<str>>) -> PlainWorkflowJob {
-        let text = |(name, value): (&Arc<str>, &Node)| (name.to_string(), matrix::text(value));
+        let text = |(name, value): (&Arc<str>, &Node)| (String::from(&**name), matrix::text(value));
         let matrix: BTreeMap<String, String> = combination.iter().map(text).collect();
         let own_name = self.key("name").and_then(|node| scope.substitute(node).as_text().cloned());
         PlainWorkflowJob {
@@ -178,7 +180,7 @@ impl<'a> Invocation<'_, 'a> {
         if node.as_map().is_some() {
             return PlainFilters::Map(scope.substitute(node));
         }
-        let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
+        let text = node.as_scalar().map(|scalar| String::from(&*scalar.text)).unwrap_or_default();
         match scope.condition(node) {
             Some(holds) => PlainFilters::Decided { text, holds },
             None => PlainFilters::None,

@@ -55,9 +55,15 @@ impl<'a> JobUse<'_, 'a> {
         self.caller.context.mark_used(self.definition.span);
         keys::check(self.caller.context, body, &KEYS, "a job");
         let home = self.home();
-        let callee = format!("job `{}`", self.definition.name);
-        let keys = &super::invocation::KEYS[..];
-        let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at, keys };
+        let call = Call {
+            noun: "job",
+            name: &self.definition.name,
+            definition: self.definition,
+            caller: self.caller,
+            home: &home,
+            at: self.at,
+            keys: &super::invocation::KEYS,
+        };
         let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
         let inside = entered(&home, bindings);
         match job_type(&inside, body).as_deref() {

@@ -2,7 +2,7 @@
 
 use super::scope::{Scope, Site};
 use super::substitute::is_reference;
-use super::template::{self, Segment};
+use super::template;
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
@@ -78,11 +78,11 @@ impl Scope<'_> {
     }
 
     fn scalar_operand(&self, text: &str, node: &Node) -> Option<Value> {
-        if let Ok([Segment::Tag { content, raw }]) = template::parse(text).as_deref()
+        if let Some(content) = template::whole(text)
             && is_reference(content)
             && self.context.templates
         {
-            return self.value(content, Site { span: node.span, raw }).ok();
+            return self.value(content, Site { span: node.span, raw: text }).ok();
         }
         let value = self.substitute(node);
         (!value.is_broken()).then(|| Value::of(&value))
@@ -115,7 +115,7 @@ impl Scope<'_> {
         let value = self.substitute(node);
         match value.as_scalar() {
             Some(_) if value.is_null() => Some(String::new()),
-            Some(scalar) => Some(scalar.text.to_string()),
+            Some(scalar) => Some(String::from(&*scalar.text)),
             None if value.is_broken() => None,
             None => self.wrong(value.span, &format!("`matches` compares strings, but this is {}", value.describe())),
         }

@@ -106,7 +106,7 @@ fn same(a: &Combination, b: &Combination) -> bool {
 /// A value as a part of a name.
 pub(crate) fn text(node: &Node) -> String {
     match node.as_scalar() {
-        Some(scalar) => scalar.text.to_string(),
+        Some(scalar) => String::from(&*scalar.text),
         None => node.as_map().and_then(|map| map.get("name")).map(text).unwrap_or_default(),
     }
 }

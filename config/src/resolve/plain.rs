@@ -137,8 +137,9 @@ pub(crate) const BUILT_INS: [(&str, BuiltIn); 12] = [
 
 impl BuiltIn {
     pub fn named(name: &str) -> Option<Self> {
-        let plain = name.replace('-', "_");
-        BUILT_INS.iter().find(|(key, _)| *key == plain).map(|(_, built_in)| *built_in)
+        let same = |a: u8, b: u8| a == b || (a == b'_' && b == b'-');
+        let is = |key: &str| key.len() == name.len() && key.bytes().zip(name.bytes()).all(|(a, b)| same(a, b));
+        BUILT_INS.iter().find(|(key, _)| is(key)).map(|(_, built_in)| *built_in)
     }
 
     pub fn key(self) -> &'static str {

@@ -102,8 +102,15 @@ impl<'a> Scope<'a> {
         let Some(arguments) = self.arguments(&definition.name, body) else { return };
         let trail = self.trail.enter("command", &definition.name, definition.span, span);
         let home = Scope::outermost(self.context, library).with_trail(trail);
-        let callee = format!("command `{}`", definition.name);
-        let call = Call { callee, definition, caller: self, home: &home, at: span, keys: &[] };
+        let call = Call {
+            noun: "command",
+            name: &definition.name,
+            definition,
+            caller: self,
+            home: &home,
+            at: span,
+            keys: &[],
+        };
         let Some(bindings) = call.bind(&arguments) else { return };
         match definition.body.as_map().and_then(|map| map.get("steps")) {
             Some(steps) => entered(&home, bindings).expand(steps, out),

@@ -40,27 +40,21 @@ impl Scope<'_> {
     }
 
     fn list(&self, items: &[Node], environment: bool) -> Option<Vec<Node>> {
-        let replaced: Vec<_> = items.iter().map(|item| self.tree(item, environment)).collect();
-        if replaced.iter().all(Option::is_none) {
-            return None;
-        }
-        Some(replaced.into_iter().zip(items).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect())
+        replaced(items, |item| self.tree(item, environment))
     }
 
     fn map(&self, map: &Map, environment: bool) -> Option<Vec<Entry>> {
         let inside = |entry: &Entry| environment || &*entry.key == "environment";
-        let replaced: Vec<_> = map.entries.iter().map(|entry| self.tree(&entry.value, inside(entry))).collect();
-        if replaced.iter().all(Option::is_none) {
-            return None;
-        }
-        let entry = |(new, old): (Option<Node>, &Entry)| match new {
-            Some(value) => Entry { value, ..old.clone() },
-            None => old.clone(),
-        };
-        Some(replaced.into_iter().zip(&map.entries).map(entry).collect())
+        replaced(&map.entries, |entry| {
+            let value = self.tree(&entry.value, inside(entry))?;
+            Some(Entry { value, ..entry.clone() })
+        })
     }
 
     fn scalar(&self, scalar: &Scalar, span: Span, environment: bool) -> Node {
+        if let Some(content) = template::whole(&scalar.text) {
+            return self.whole(content, &scalar.text, span, environment);
+        }
         let segments = match template::parse(&scalar.text) {
             Ok(segments) => segments,
             Err(problem) => {
@@ -68,9 +62,6 @@ impl Scope<'_> {
                 return Node::broken(span);
             }
         };
-        if let [Segment::Tag { content, raw }] = segments[..] {
-            return self.whole(content, raw, span, environment);
-        }
         let mut text = String::new();
         match self.render(&segments, span, environment, &mut text) {
             Ok(()) if self.context.spend(text.len(), span) => Node::text(span, text),
@@ -181,6 +172,25 @@ impl Scope<'_> {
         };
         self.report(Diagnostic::error(code, self.context.narrow(span, needle), message).help(help));
     }
+}
+
+/// The items, some of them made anew; `None` when all stay what they are, so that nothing is copied.
+fn replaced<T: Clone>(items: &[T], mut new: impl FnMut(&T) -> Option<T>) -> Option<Vec<T>> {
+    let mut replaced: Option<Vec<T>> = None;
+    for (index, item) in items.iter().enumerate() {
+        match (new(item), &mut replaced) {
+            (None, None) => {}
+            (None, Some(items)) => items.push(item.clone()),
+            (Some(new), Some(items)) => items.push(new),
+            (Some(new), None) => {
+                let mut before = Vec::with_capacity(items.len());
+                before.extend_from_slice(&items[..index]);
+                before.push(new);
+                replaced = Some(before);
+            }
+        }
+    }
+    replaced
 }
 
 /// A name and nothing else; anything more is an expression.

@@ -42,7 +42,16 @@ struct Open<'t> {
 
 /// Can the text hold anything but itself?
 pub(crate) fn is_literal(text: &str) -> bool {
-    !text.contains("<<")
+    // Texts are short: preparing a search would take longer than the search.
+    text.as_bytes().windows(2).all(|pair| pair != b"<<")
+}
+
+/// What stands in the tag that `text` consists of; `None` if it is anything else than one tag.
+pub(crate) fn whole(text: &str) -> Option<&str> {
+    let content = text.strip_prefix("<<")?.strip_suffix(">>")?;
+    let is_one = is_literal(content) && !content.contains(">>") && !content.ends_with('>');
+    let content = content.trim();
+    (is_one && !content.starts_with(['#', '^', '/'])).then_some(content)
 }
 
 pub(crate) fn parse(text: &str) -> Result<Vec<Segment<'_>>, Problem<'_>> {
@@ -149,6 +158,15 @@ mod tests {
             prop_assume!(!text.contains("\\<<"));
             // `<<<` becomes `\<<<`: the escape covers two characters, what follows is plain text.
             prop_assert_eq!(literals(&text.replace("<<", "\\<<")), Some(text));
+        }
+
+        #[test]
+        fn a_whole_tag_is_one_segment(text in "(<<)?[a-z<> #^/]{0,6}(>>)?") {
+            let content = match parse(&text).as_deref() {
+                Ok([Segment::Tag { content, raw }]) if *raw == text => Some(*content),
+                _ => None,
+            };
+            prop_assert_eq!(whole(&text), content);
         }
 
         #[test]

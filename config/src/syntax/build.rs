@@ -77,7 +77,7 @@ enum OpenKind {
 
 struct Builder<'a> {
     positions: Positions<'a>,
-    shifted: &'a Shifted,
+    shifted: &'a Shifted<'a>,
     report: &'a mut Report,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
@@ -85,7 +85,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: &'a str, shifted: &'a Shifted, report: &'a mut Report) -> Self {
+    fn new(text: &'a str, shifted: &'a Shifted<'a>, report: &'a mut Report) -> Self {
         Self { positions: Positions::new(text), shifted, report, open: Vec::new(), anchors: HashMap::new(), root: None }
     }
 
