@@ -172,6 +172,7 @@ mod tests {
             name: "w".into(),
             selected: Selection::Selected,
             jobs,
+            schedules: Vec::new(),
             max_auto_reruns: 0,
             origin: Origin::default(),
         };

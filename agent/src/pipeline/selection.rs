@@ -163,6 +163,7 @@ mod tests {
             name: name.into(),
             selected,
             jobs,
+            schedules: Vec::new(),
             max_auto_reruns: 0,
             origin: Origin::default(),
         };

@@ -207,7 +207,14 @@ pub fn pipeline() -> Pipeline {
 }
 
 fn workflow(name: &str, selected: Selection, jobs: Vec<WorkflowJob>) -> Workflow {
-    Workflow { name: name.to_owned(), selected, jobs, max_auto_reruns: 0, origin: Origin::default() }
+    Workflow {
+        name: name.to_owned(),
+        selected,
+        jobs,
+        schedules: Vec::new(),
+        max_auto_reruns: 0,
+        origin: Origin::default(),
+    }
 }
 
 fn build(name: &str, requires: &[&str], executor: Executor) -> WorkflowJob {

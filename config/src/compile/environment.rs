@@ -5,12 +5,10 @@
 use navvy_job::compiled::Variables;
 
 use super::fields::Place;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::is_variable_name;
 use crate::syntax::{Content, Entry, Literal, Node};
 
-/// Finding the place of each takes its time, and nobody reads further.
-const MOST_WARNINGS: usize = 20;
 /// So few names are found faster by looking at each.
 const FEW: usize = 16;
 /// From this many digits on the original writes unquoted integers with an exponent.
@@ -18,13 +16,28 @@ const WARTY_DIGITS: usize = 7;
 
 /// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
 pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
-    let variables = container_variables(place, node);
-    for (name, _) in variables.iter().filter(|(name, _)| !is_variable_name(name)).take(MOST_WARNINGS) {
+    check_names(place, node);
+    container_variables(place, node)
+}
+
+fn check_names(place: Place<'_>, node: &Node) {
+    match &node.content {
+        Content::Map(map) => map.entries.iter().for_each(|entry| check_name(place, &entry.key, entry.key_span)),
+        Content::List(items) => items.iter().for_each(|item| check_names(place, item)),
+        Content::Scalar(scalar) => {
+            if let Some((name, _)) = scalar.text.split_once('=') {
+                check_name(place, name.trim(), node.span);
+            }
+        }
+        Content::Broken => {}
+    }
+}
+
+fn check_name(place: Place<'_>, name: &str, span: Span) {
+    if !is_variable_name(name) && !place.context.is_weary() {
         let message = format!("`{name}` is not a name that a shell can read as a variable");
-        let span = place.context.narrow(node.span, name);
         place.report(Diagnostic::warning("variable-name", span, message));
     }
-    variables
 }
 
 /// The same for a container, whose entrypoint may well want `discovery.type`.
@@ -83,6 +96,9 @@ fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
 }
 
 fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
+    if !place.context.made(&entry.key, entry.key_span) {
+        return None;
+    }
     Some((String::from(&*entry.key), value(place, entry)?))
 }
 
@@ -91,6 +107,9 @@ fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
         place.wrong_shape(&entry.value, &entry.key, "a single value");
         return None;
     };
+    if !place.context.made(&scalar.text, entry.value.span) {
+        return None;
+    }
     Some(match scalar.literal() {
         Literal::Null => String::new(),
         Literal::Bool(value) => value.to_string(),

@@ -9,6 +9,7 @@ use super::{filter, requires, run};
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 
+const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
 pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow {
@@ -25,6 +26,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     Workflow {
         selected: selection(plain.left, &jobs),
         name: String::from(&*plain.name),
+        schedules: plain.schedules,
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
         origin: place.origin(plain.span),
@@ -55,7 +57,7 @@ fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> 
         alias: plain.alias.as_deref().map(String::from),
         requires: Vec::new(),
         selected: filter::selection(place, &plain.filters),
-        contexts: plain.context.as_ref().map(|node| place.texts(node, "context")).unwrap_or_default(),
+        contexts: contexts(place, plain),
         serial_group: serial_group(place, plain),
         origin: place.origin(plain.span),
     }
@@ -75,6 +77,18 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
         // Has an error, so that nobody gets to see it.
         PlainKind::Broken => unavailable("broken"),
     }
+}
+
+fn contexts(place: Place<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
+    let Some(node) = &plain.context else { return Vec::new() };
+    let names = place.texts(node, "context");
+    let fits = |name: &str| name.chars().count() <= LONGEST_CONTEXT && !name.is_empty() && name.trim() == name;
+    for name in names.iter().filter(|name| !fits(name) || name.contains(['\n', '\r'])) {
+        let message = format!("`{name}` cannot name a context");
+        let help = "up to 200 characters in one line, without blanks around them";
+        place.report(Diagnostic::error("invalid-context", node.span, message).help(help));
+    }
+    names
 }
 
 fn serial_group(place: Place<'_>, plain: &PlainWorkflowJob) -> Option<String> {

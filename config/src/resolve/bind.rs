@@ -29,6 +29,11 @@ pub(crate) struct Call<'c, 'a> {
 impl<'a> Call<'_, 'a> {
     /// `None` when an argument is missing or wrong, which has been reported.
     pub fn bind(&self, arguments: &[Entry]) -> Option<Bindings<'a>> {
+        // Each is looked for among the others.
+        let comparisons = arguments.len().saturating_mul(self.definition.parameters.len());
+        if !self.caller.context.spend(comparisons / 8, self.at) {
+            return None;
+        }
         let undeclared = self.refuse_undeclared(arguments);
         let mut bindings = Bindings::new();
         let mut complete = !undeclared;
@@ -80,7 +85,10 @@ impl<'a> Call<'_, 'a> {
 fn bound<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option<Bound<'a>> {
     match parameter.kind {
         Kind::Steps => steps(parameter, written, scope),
-        Kind::Executor => Some(Bound::Executor(Rc::new(scope.executor_use(written)?))),
+        Kind::Executor => {
+            let used = scope.executor_use(written)?;
+            used.exists().then(|| Bound::Executor(Rc::new(used)))
+        }
         _ => plain(parameter, written, scope),
     }
 }

@@ -34,6 +34,16 @@ pub(crate) struct ExecutorUse<'a> {
 }
 
 impl<'a> ExecutorUse<'a> {
+    /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
+    pub fn exists(&self) -> bool {
+        let found = self.scope.library.find(self.scope.context, Part::Executors, &self.name);
+        if matches!(found, Found::Nothing) {
+            self.scope.nothing_named(Part::Executors, &self.name, self.span);
+            return false;
+        }
+        true
+    }
+
     /// As it was written; `None` when there is none of that name or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
         match self.scope.library.find(self.scope.context, Part::Executors, &self.name) {
@@ -65,7 +75,8 @@ impl<'a> ExecutorUse<'a> {
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
         keys::check(home.context, body, &KEYS, "an executor");
-        let wanted = |entry: &&Entry| !matches!(&*entry.key, "parameters" | "description");
+        let wanted =
+            |entry: &&Entry| KEYS.contains(&&*entry.key) && !matches!(&*entry.key, "parameters" | "description");
         Some(body.entries.iter().filter(wanted).map(|entry| inside.substitute_entry(entry)).collect())
     }
 }

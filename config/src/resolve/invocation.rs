@@ -56,6 +56,10 @@ pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflow
         let message = format!("what follows job `{name}` must be a map, but this is {}", body.describe());
         return scope.report(Diagnostic::error("wrong-shape", body.span, message));
     }
+    if let Some(keys) = keys {
+        let new = ["name", "matrix", "pre-steps", "post-steps"];
+        keys::check_version(scope.context, keys, &new, "of a workflow's job");
+    }
     let target = target(scope, &name, span, keys);
     Invocation { scope, name, span, keys, target }.expand(out);
 }
@@ -122,12 +126,19 @@ fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
 
 impl<'a> Invocation<'_, 'a> {
     fn expand(&self, out: &mut Vec<PlainWorkflowJob>) {
+        let context = self.scope.context;
         let Some(node) = self.key("matrix") else {
-            out.push(self.one(self.scope, &Combination::new(), None));
+            if context.job(self.name.len(), self.span) {
+                out.push(self.one(self.scope, &Combination::new(), None));
+            }
             return;
         };
         let Some(matrix) = matrix::expand(self.scope, node) else { return };
         for combination in matrix.combinations {
+            let values: usize = combination.values().map(|value| value.as_text().map_or(0, |text| text.len())).sum();
+            if !context.job(self.name.len() + values, self.span) {
+                return;
+            }
             let combination = Rc::new(combination);
             let scope = self.scope.with_matrix(combination.clone());
             out.push(self.one(&scope, &combination, matrix.alias.as_ref()));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use navvy_job::pipeline::Schedule;
+
 use super::check::Unused;
 use super::trail::Trail;
 use crate::diagnostic::Span;
@@ -20,6 +22,7 @@ pub(crate) struct PlainWorkflow {
     pub span: Span,
     /// Why it does not run at all, if so.
     pub left: Option<String>,
+    pub schedules: Vec<Schedule>,
     pub max_auto_reruns: Option<Node>,
     pub jobs: Vec<PlainWorkflowJob>,
 }

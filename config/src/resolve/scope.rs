@@ -124,6 +124,13 @@ impl<'a> Scope<'a> {
         value.ok_or_else(|| self.unknown(name, at))
     }
 
+    /// Whatever its name looks like.
+    pub fn is_pipeline_parameter(&self, content: &str) -> bool {
+        let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
+        let named = content.strip_prefix("pipeline.parameters.").zip(parameters);
+        named.is_some_and(|(name, parameters)| parameters.contains_key(name))
+    }
+
     fn pipeline_parameter(&self, name: &str, parameter: &str, at: Site<'_>) -> Result<Node, Fault> {
         let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
         let Some(parameters) = parameters else {

@@ -2,7 +2,7 @@
 //!
 //! A text that is one tag alone becomes the value itself, with its type; a tag inside of more text becomes text.
 
-use super::expression::{self, Expression, Fault};
+use super::expression::{self, Expression, Fault, World};
 use super::scope::{Scope, Site};
 use super::template::{self, Problem, Segment};
 use super::value::Value;
@@ -11,6 +11,22 @@ use crate::syntax::{Content, Entry, Map, Node, Scalar};
 
 /// How a value that is null shows in a text: empty, but in `environment` as the language has it.
 const NULL_IN_ENVIRONMENT: &str = "<nil>";
+
+/// Where an expression stands.
+struct Place<'p, 'a> {
+    scope: &'p Scope<'a>,
+    at: Site<'p>,
+}
+
+impl World for Place<'_, '_> {
+    fn value(&self, name: &str) -> Result<Value, Fault> {
+        self.scope.value(name, self.at)
+    }
+
+    fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
+        self.scope.context.full_match(pattern, text, self.at.span)
+    }
+}
 
 impl Scope<'_> {
     /// `node` without templates. Where one is wrong it is reported, and the node is broken.
@@ -116,7 +132,7 @@ impl Scope<'_> {
     /// The value of what stands between `<<` and `>>`.
     fn tag(&self, content: &str, raw: &str, span: Span) -> Result<Node, Fault> {
         let at = Site { span, raw };
-        if is_reference(content) {
+        if is_reference(content) || self.is_pipeline_parameter(content) {
             return self.lookup(content, at);
         }
         let expression = self.parse(content, at)?;
@@ -140,7 +156,7 @@ impl Scope<'_> {
 
     /// The value of an expression; what is wrong with it is reported.
     pub fn evaluate(&self, expression: &Expression, at: Site<'_>) -> Result<Value, Fault> {
-        let value = expression::evaluate(expression, &|name| self.value(name, at));
+        let value = expression::evaluate(expression, &Place { scope: self, at });
         value.map_err(|fault| {
             if let Fault::Wrong(message) = fault {
                 self.report(Diagnostic::error("invalid-expression", self.exact(at), message));

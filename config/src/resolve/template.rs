@@ -48,10 +48,10 @@ pub(crate) fn is_literal(text: &str) -> bool {
 
 /// What stands in the tag that `text` consists of; `None` if it is anything else than one tag.
 pub(crate) fn whole(text: &str) -> Option<&str> {
-    let content = text.strip_prefix("<<")?.strip_suffix(">>")?;
-    let is_one = is_literal(content) && !content.contains(">>") && !content.ends_with('>');
-    let content = content.trim();
-    (is_one && !content.starts_with(['#', '^', '/'])).then_some(content)
+    let rest = text.strip_prefix("<<")?;
+    let end = rest.as_bytes().windows(2).position(|pair| pair == b">>")?;
+    let content = rest[..end].trim();
+    (end + 2 == rest.len() && !content.starts_with(['#', '^', '/'])).then_some(content)
 }
 
 pub(crate) fn parse(text: &str) -> Result<Vec<Segment<'_>>, Problem<'_>> {

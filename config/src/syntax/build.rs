@@ -15,7 +15,7 @@ use crate::neighbour::nearest;
 /// The language's own limit on a compiled config.
 const LARGEST: usize = 8 << 20;
 /// Far beyond any config; keeps recursive walks off the end of the stack.
-const DEEPEST: usize = 100;
+const DEEPEST: usize = 250;
 
 /// Reads the first document of `text`. `None` means that an error was reported.
 pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
@@ -185,6 +185,9 @@ impl<'a> Builder<'a> {
         if error.info().ends_with("unknown anchor") {
             return self.unknown_anchor(span);
         }
+        if error.info().starts_with("recursion limit") {
+            return too_deep(span);
+        }
         broken::diagnostic(self.positions.text, error.info(), span, self.open_bracket())
     }
 
@@ -219,6 +222,9 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
     };
     if &*name.text == "<<" && name.plain {
         entries.merge(node, report);
+    } else if &*name.text == "\\<<" {
+        let message = "`\\<<` merges nothing: the merge key is no template, and has no escape";
+        report.push(Diagnostic::error("escaped-merge-key", key.span, message).help("write `<<:`"));
     } else {
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
@@ -320,9 +326,9 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_also_through_aliases() {
-        assert_eq!(read(&("[".repeat(150) + &"]".repeat(150))).1, ["nested-too-deep"]);
+        assert_eq!(read(&("[".repeat(300) + &"]".repeat(300))).1, ["nested-too-deep"]);
         let mut text = String::from("- &a0 x\n");
-        for level in 1..200 {
+        for level in 1..300 {
             text += &format!("- &a{level} [*a{}]\n", level - 1);
         }
         assert_eq!(read(&text).1, ["nested-too-deep"]);

@@ -83,13 +83,13 @@ jobs:
     steps: [checkout]
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[parameter-name]: `1st` is not a name that a parameter can have
+    warning[parameter-name]: `1st` is not a name that a parameter can have
      --> config.yml:3:3
       |
     3 |   1st:
       |   ^^^
       = help: a letter, then letters, digits, `_` and `-`
-    refused
+    compiled
     "##);
 }
 
