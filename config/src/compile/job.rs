@@ -23,6 +23,9 @@ pub(super) enum Compiled {
 }
 
 pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
+    if context.is_full() {
+        return Compiled::Broken;
+    }
     let place = Place { context, trail: &plain.trail };
     check(place, plain);
     let steps: Vec<_> = plain.steps.iter().filter_map(|plain| step::step(context, plain)).collect();

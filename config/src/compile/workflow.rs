@@ -1,5 +1,7 @@
 //! Plain workflows to compiled ones.
 
+use std::borrow::Cow;
+
 use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 
 use super::fields::Place;
@@ -9,6 +11,8 @@ use super::{filter, requires, run};
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 
+/// Characters of a name in a message.
+const SHOWN: usize = 40;
 const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
@@ -79,12 +83,20 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
     }
 }
 
+/// Of a long name as much as a line shows.
+fn start(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+        None => Cow::Borrowed(name),
+    }
+}
+
 fn contexts(place: Place<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
     let Some(node) = &plain.context else { return Vec::new() };
     let names = place.texts(node, "context");
     let fits = |name: &str| name.chars().count() <= LONGEST_CONTEXT && !name.is_empty() && name.trim() == name;
     for name in names.iter().filter(|name| !fits(name) || name.contains(['\n', '\r'])) {
-        let message = format!("`{name}` cannot name a context");
+        let message = format!("`{}` cannot name a context", start(name));
         let help = "up to 200 characters in one line, without blanks around them";
         place.report(Diagnostic::error("invalid-context", node.span, message).help(help));
     }
@@ -96,7 +108,7 @@ fn serial_group(place: Place<'_>, plain: &PlainWorkflowJob) -> Option<String> {
     let key = place.text(node, "serial-group")?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
     if key.is_empty() || key.len() > LONGEST_SERIAL_GROUP || !key.chars().all(allowed) {
-        let message = format!("`{key}` cannot name a serial group");
+        let message = format!("`{}` cannot name a serial group", start(&key));
         let help = "up to 512 letters, digits, `.`, `-`, `_` and `/`";
         place.report(Diagnostic::error("invalid-serial-group", node.span, message).help(help));
     }

@@ -178,7 +178,8 @@ impl Scope<'_> {
     }
 
     fn step_name(&self, name: &str, span: Span) {
-        let known = BuiltIn::named(name).is_some();
+        // These are told of where they are expanded.
+        let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
         if !known && matches!(self.library.find(self.context, Part::Commands, name), Found::Nothing) {
             self.unknown_step(name, span);
         }

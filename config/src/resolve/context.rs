@@ -44,6 +44,7 @@ pub(crate) struct Context<'a> {
     report: RefCell<Report>,
     spent: Cell<usize>,
     made: Cell<usize>,
+    full: Cell<bool>,
     depth: Cell<usize>,
     /// Definitions by where they start.
     used: RefCell<HashSet<usize>>,
@@ -61,6 +62,7 @@ impl<'a> Context<'a> {
             report: RefCell::new(report),
             spent: Cell::new(0),
             made: Cell::new(0),
+            full: Cell::new(false),
             depth: Cell::new(0),
             used: RefCell::default(),
             matches: RefCell::default(),
@@ -106,7 +108,7 @@ impl<'a> Context<'a> {
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
     pub fn look(&self, span: Span) -> bool {
-        !self.is_hopeless() && self.spend(NODE, span)
+        !self.is_full() && !self.is_hopeless() && self.spend(NODE, span)
     }
 
     /// So much has been warned of that nobody reads further.
@@ -117,6 +119,11 @@ impl<'a> Context<'a> {
     /// So much is wrong that more would help nobody.
     pub fn is_hopeless(&self) -> bool {
         self.report.borrow().errors() >= HOPELESS
+    }
+
+    /// The config has been found to be too large: nothing more of it needs to be made.
+    pub fn is_full(&self) -> bool {
+        self.full.get()
     }
 
     /// Pays for calling a command.
@@ -149,10 +156,9 @@ impl<'a> Context<'a> {
     }
 
     fn pay(&self, account: &Cell<usize>, cost: usize, most: usize, span: Span) -> bool {
-        let before = account.get();
-        let after = before.saturating_add(cost);
+        let after = account.get().saturating_add(cost);
         account.set(after);
-        if before <= most && after > most {
+        if after > most && !self.full.replace(true) {
             let message = "with its commands and parameters written out the config is larger than 8 MB";
             self.report(Diagnostic::error("config-too-large", span, message));
         }

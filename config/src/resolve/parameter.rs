@@ -163,6 +163,9 @@ impl Parameter {
 
     /// What to do about a value that does not fit.
     pub fn advice(&self, value: &Node) -> Option<String> {
+        if self.kind == Kind::EnvVarName {
+            return Some("letters, digits and `_`, and no digit first".to_owned());
+        }
         let scalar = value.as_scalar().filter(|scalar| scalar.plain && !value.is_null())?;
         (self.kind == Kind::String).then(|| format!("quote it: `\"{}\"`", scalar.text))
     }
@@ -182,6 +185,12 @@ impl Parameter {
     }
 
     fn mismatch(&self, value: &Node) -> String {
+        if let (Kind::EnvVarName, Some(text)) = (self.kind, value.as_text()) {
+            return format!(
+                "parameter `{}` must be the name of an environment variable, which `{text}` is not",
+                self.name
+            );
+        }
         let expected = match self.kind {
             Kind::EnvVarName => "the name of an environment variable",
             Kind::Steps => "a list of steps",

@@ -179,6 +179,12 @@ impl Scope<'_> {
                 format!("section `{name}` is not closed"),
                 "it ends with `<</ name >>`, with the same name",
             ),
+            Problem::TooDeep { raw } => (
+                "nested-too-deep",
+                *raw,
+                "too many sections inside each other".to_owned(),
+                "a section ends with `<</ name >>`",
+            ),
             Problem::SectionUnopened { name, raw } => (
                 "unclosed-section",
                 *raw,

@@ -7,6 +7,9 @@
 //!          | "<<^" name ">>" text "<</" name ">>"      shown if it is not
 //! ```
 
+/// Sections inside each other: far beyond any text, far from the end of the stack.
+const DEEPEST: usize = 64;
+
 /// A piece of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Segment<'t> {
@@ -30,6 +33,7 @@ pub(crate) enum Problem<'t> {
     Unclosed { rest: &'t str },
     SectionUnclosed { name: &'t str, raw: &'t str },
     SectionUnopened { name: &'t str, raw: &'t str },
+    TooDeep { raw: &'t str },
 }
 
 /// A section whose end has not come yet, and the segments before it.
@@ -91,6 +95,9 @@ fn tag<'t>(
     open: &mut Vec<Open<'t>>,
 ) -> Result<(), Problem<'t>> {
     if let Some(name) = content.strip_prefix(['#', '^']) {
+        if open.len() >= DEEPEST {
+            return Err(Problem::TooDeep { raw });
+        }
         let before = std::mem::take(segments);
         open.push(Open { name: name.trim(), raw, inverted: content.starts_with('^'), before });
         return Ok(());

@@ -30,13 +30,15 @@ pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainW
 
 /// Old configs say twice that they are of version 2; new ones may write there what they like.
 fn check_version(scope: &Scope<'_>, map: &Map, span: Span) {
-    let is_two = |node: &Node| matches!(node.as_text().map(|text| &**text), Some("2" | "2.0"));
-    if !scope.context.templates && !map.get("version").is_some_and(is_two) {
-        let span = map.entry("version").map_or(span, |entry| entry.value.span);
-        let message = "`workflows` of a version 2 config needs `version: 2`";
-        scope.report(
-            Diagnostic::error("missing-version", span, message).help("or make the whole config `version: 2.1`"),
-        );
+    if scope.context.templates {
+        return;
+    }
+    let help = "or make the whole config `version: 2.1`";
+    let message = "`workflows` of a version 2 config needs `version: 2`";
+    match map.get("version") {
+        None => scope.report(Diagnostic::error("missing-version", span, message).help(help)),
+        Some(node) if matches!(node.as_text().map(|text| &**text), Some("2" | "2.0")) => {}
+        Some(node) => scope.report(Diagnostic::warning("unknown-version", node.span, message).help(help)),
     }
 }
 
