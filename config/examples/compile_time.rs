@@ -1,4 +1,5 @@
-//! How long a config of 5,000 lines takes to compile: prints the median of N runs in milliseconds.
+//! How long a config of 5,000 lines takes to compile, and what memory: prints the median of N runs in milliseconds, and the
+//! peak of the process in MB.
 //!
 //! `cargo run --release -p navvy-config --example compile_time -- [N]`
 
@@ -37,8 +38,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = config()?;
     let mut times: Vec<f64> = (0..runs.max(1)).map(|_| once(&text)).collect::<Result<_, _>>()?;
     times.sort_by(f64::total_cmp);
-    writeln!(stdout(), "{:.2}", times[times.len() / 2])?;
+    writeln!(stdout(), "{:.2} {:.1}", times[times.len() / 2], peak()?)?;
     Ok(())
+}
+
+/// The most memory that this process had resident, as Linux counts it.
+fn peak() -> Result<f64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024.0 / 1e6)
 }
 
 fn once(text: &str) -> Result<f64, String> {

@@ -81,22 +81,36 @@ impl Diagnostic {
     }
 }
 
+/// Further warnings are not kept.
+const MOST_WARNINGS: usize = 1_000;
+
 /// Gathers diagnostics, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
     errors: usize,
+    warnings: usize,
     seen: HashSet<(&'static str, usize, usize, String)>,
 }
 
 impl Report {
     /// Keeps `diagnostic` unless the same was said of the same place before.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        let is_warning = diagnostic.severity == Severity::Warning;
+        if is_warning && self.is_weary() {
+            return;
+        }
         let Span { start, end, .. } = diagnostic.span;
         if self.seen.insert((diagnostic.code, start, end, diagnostic.message.clone())) {
-            self.errors += usize::from(diagnostic.severity == Severity::Error);
+            self.errors += usize::from(!is_warning);
+            self.warnings += usize::from(is_warning);
             self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// So much has been warned of that nobody reads further.
+    pub(crate) fn is_weary(&self) -> bool {
+        self.warnings >= MOST_WARNINGS
     }
 
     pub(crate) fn errors(&self) -> usize {

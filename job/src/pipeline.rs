@@ -24,9 +24,22 @@ pub struct Workflow {
     pub selected: Selection,
     /// In the order of the file, matrices expanded; names are unique.
     pub jobs: Vec<WorkflowJob>,
+    /// When it runs; with one, it runs on no push.
+    #[serde(default)]
+    pub schedules: Vec<Schedule>,
     /// 0 to 5.
     pub max_auto_reruns: u32,
     pub origin: Origin,
+}
+
+/// A trigger of a workflow by the clock, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Minute, hour, day of the month, month, day of the week, each checked.
+    pub cron: String,
+    /// Branches, as written: names, or regular expressions between slashes.
+    pub only: Vec<String>,
+    pub ignore: Vec<String>,
 }
 
 /// Is something part of this pipeline, and if not, why not?
@@ -56,6 +69,9 @@ pub struct WorkflowJob {
     pub kind: WorkflowJobKind,
     /// Values of the matrix by parameter, as text; empty without a matrix.
     pub matrix: BTreeMap<String, String>,
+    /// `matrix.alias`, as written: a name for all that the matrix became.
+    #[serde(default)]
+    pub alias: Option<String>,
     /// All must be met. Jobs left out by filters are already dropped.
     pub requires: Vec<Requirement>,
     pub selected: Selection,

@@ -155,6 +155,7 @@ mod tests {
             definition: name.into(),
             kind: WorkflowJobKind::NoOp,
             matrix: BTreeMap::new(),
+            alias: None,
             requires: requires
                 .iter()
                 .map(|(job, statuses)| Requirement { job: (*job).into(), statuses: statuses.iter().copied().collect() })
@@ -171,6 +172,7 @@ mod tests {
             name: "w".into(),
             selected: Selection::Selected,
             jobs,
+            schedules: Vec::new(),
             max_auto_reruns: 0,
             origin: Origin::default(),
         };

@@ -148,6 +148,7 @@ mod tests {
             definition: name.into(),
             kind: WorkflowJobKind::NoOp,
             matrix: BTreeMap::new(),
+            alias: None,
             requires,
             selected,
             contexts: vec![],
@@ -162,6 +163,7 @@ mod tests {
             name: name.into(),
             selected,
             jobs,
+            schedules: Vec::new(),
             max_auto_reruns: 0,
             origin: Origin::default(),
         };

@@ -208,7 +208,14 @@ pub fn pipeline() -> Pipeline {
 }
 
 fn workflow(name: &str, selected: Selection, jobs: Vec<WorkflowJob>) -> Workflow {
-    Workflow { name: name.to_owned(), selected, jobs, max_auto_reruns: 0, origin: Origin::default() }
+    Workflow {
+        name: name.to_owned(),
+        selected,
+        jobs,
+        schedules: Vec::new(),
+        max_auto_reruns: 0,
+        origin: Origin::default(),
+    }
 }
 
 fn build(name: &str, requires: &[&str], executor: Executor) -> WorkflowJob {
@@ -231,6 +238,7 @@ fn workflow_job(name: &str, requires: &[&str], kind: WorkflowJobKind) -> Workflo
         definition: name.to_owned(),
         kind,
         matrix: BTreeMap::new(),
+        alias: None,
         requires: requires
             .iter()
             .map(|job| Requirement { job: (*job).to_owned(), statuses: statuses.clone() })

@@ -12,6 +12,8 @@ use crate::syntax::Node;
 const KEYS: [&str; 9] =
     ["image", "name", "entrypoint", "command", "user", "environment", "auth", "aws_auth", "gcp_auth"];
 
+const GCP: [&str; 3] = ["oidc_service_account", "workload_identity_pool", "workload_identity_provider"];
+
 /// The containers of a non-empty list; `None` when something is wrong, which has been reported.
 pub(super) fn containers(place: Place<'_>, node: &Node) -> Option<Vec<Container>> {
     let items = match node.as_list() {
@@ -95,8 +97,12 @@ fn words(text: &str) -> Vec<String> {
 
 fn auth(fields: &Fields<'_>) -> Option<RegistryAuth> {
     password(fields).or_else(|| aws(fields)).or_else(|| {
-        let keys = ["oidc_service_account", "workload_identity_pool", "workload_identity_provider"];
-        settings(fields, "gcp_auth", &keys).map(|settings| RegistryAuth::Gcp { settings })
+        let settings = settings(fields, "gcp_auth", &GCP)?;
+        for key in GCP.into_iter().filter(|key| !settings.contains_key(*key)) {
+            let span = fields.map.entry("gcp_auth").map_or(fields.span, |entry| entry.key_span);
+            fields.place.error("missing-key", span, format!("`gcp_auth` has no `{key}`"));
+        }
+        Some(RegistryAuth::Gcp { settings })
     })
 }
 

@@ -5,24 +5,39 @@
 use navvy_job::compiled::Variables;
 
 use super::fields::Place;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::is_variable_name;
 use crate::syntax::{Content, Entry, Literal, Node};
 
-/// Finding the place of each takes its time, and nobody reads further.
-const MOST_WARNINGS: usize = 20;
+/// So few names are found faster by looking at each.
+const FEW: usize = 16;
 /// From this many digits on the original writes unquoted integers with an exponent.
 const WARTY_DIGITS: usize = 7;
 
 /// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
 pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
-    let variables = container_variables(place, node);
-    for (name, _) in variables.iter().filter(|(name, _)| !is_variable_name(name)).take(MOST_WARNINGS) {
+    check_names(place, node);
+    container_variables(place, node)
+}
+
+fn check_names(place: Place<'_>, node: &Node) {
+    match &node.content {
+        Content::Map(map) => map.entries.iter().for_each(|entry| check_name(place, &entry.key, entry.key_span)),
+        Content::List(items) => items.iter().for_each(|item| check_names(place, item)),
+        Content::Scalar(scalar) => {
+            if let Some((name, _)) = scalar.text.split_once('=') {
+                check_name(place, name.trim(), node.span);
+            }
+        }
+        Content::Broken => {}
+    }
+}
+
+fn check_name(place: Place<'_>, name: &str, span: Span) {
+    if !is_variable_name(name) && !place.context.is_weary() {
         let message = format!("`{name}` is not a name that a shell can read as a variable");
-        let span = place.context.narrow(node.span, name);
         place.report(Diagnostic::warning("variable-name", span, message));
     }
-    variables
 }
 
 /// The same for a container, whose entrypoint may well want `discovery.type`.
@@ -36,6 +51,12 @@ pub(super) fn container_variables(place: Place<'_>, node: &Node) -> Variables {
 
 /// Adds variables; of two equal names the later stays.
 pub(super) fn extend(variables: &mut Variables, more: Variables) {
+    if variables.len() + more.len() <= FEW {
+        return more.into_iter().for_each(|(name, value)| match variables.iter_mut().find(|known| known.0 == name) {
+            Some(known) => known.1 = value,
+            None => variables.push((name, value)),
+        });
+    }
     // Maps of a few thousand names are not rare in generated configs: no quadratic search.
     let mut places: std::collections::HashMap<String, usize> =
         variables.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
@@ -75,7 +96,10 @@ fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
 }
 
 fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
-    Some((entry.key.to_string(), value(place, entry)?))
+    if !place.context.made(&entry.key, entry.key_span) {
+        return None;
+    }
+    Some((String::from(&*entry.key), value(place, entry)?))
 }
 
 fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
@@ -83,13 +107,16 @@ fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
         place.wrong_shape(&entry.value, &entry.key, "a single value");
         return None;
     };
+    if !place.context.made(&scalar.text, entry.value.span) {
+        return None;
+    }
     Some(match scalar.literal() {
         Literal::Null => String::new(),
         Literal::Bool(value) => value.to_string(),
         Literal::Float(value) => float(place, entry, value, &scalar.text),
         Literal::Int(_) => {
             warn_of_exponent(place, entry, &scalar.text);
-            scalar.text.to_string()
+            String::from(&*scalar.text)
         }
         Literal::Text(text) => text.to_owned(),
     })

@@ -6,6 +6,9 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::{Context, Trail};
 use crate::syntax::{Literal, Map, Node, boolean};
 
+/// Bytes of the way to a step through a handful of commands.
+const COMMON_TRAIL: usize = 256;
+
 /// Where in the pipeline something is read, for what there is to say of it.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'p> {
@@ -24,16 +27,21 @@ impl Place<'_> {
 
     pub fn origin(&self, span: Span) -> Origin {
         let number = |value| u32::try_from(value).unwrap_or(u32::MAX);
-        Origin { line: number(span.line), column: number(span.column), trail: self.trail.names() }
+        let trail = self.trail.names();
+        let size: usize = trail.iter().map(|name| name.len() + size_of::<String>()).sum();
+        // What every config has of it costs nothing.
+        let is_affordable = size <= COMMON_TRAIL || self.context.spend(size, span);
+        let trail = if is_affordable { trail } else { Vec::new() };
+        Origin { line: number(span.line), column: number(span.column), trail }
     }
 
     /// Any scalar but null, as text.
     pub fn text(&self, node: &Node, key: &str) -> Option<String> {
-        let text = node.as_text().map(ToString::to_string);
-        if text.is_none() {
+        let Some(text) = node.as_text() else {
             self.wrong_shape(node, key, "a text");
-        }
-        text
+            return None;
+        };
+        self.context.made(text, node.span).then(|| String::from(&**text))
     }
 
     pub fn truth(&self, node: &Node, key: &str) -> Option<bool> {
@@ -59,16 +67,22 @@ impl Place<'_> {
 
     /// One text or a list of them.
     pub fn texts(&self, node: &Node, key: &str) -> Vec<String> {
-        match node.as_list() {
-            Some(items) => items.iter().flat_map(|item| self.texts_of_item(item, key)).collect(),
-            None if node.is_null() => Vec::new(),
-            None => self.text(node, key).into_iter().collect(),
+        let mut texts = Vec::new();
+        if !node.is_null() {
+            self.add_texts(node, key, &mut texts);
         }
+        texts
     }
 
     /// An alias to a list makes a list in the list.
-    fn texts_of_item(&self, item: &Node, key: &str) -> Vec<String> {
-        if item.as_list().is_some() { self.texts(item, key) } else { self.text(item, key).into_iter().collect() }
+    fn add_texts(&self, node: &Node, key: &str, texts: &mut Vec<String>) {
+        match node.as_list() {
+            Some(items) => {
+                texts.reserve(items.len());
+                items.iter().for_each(|item| self.add_texts(item, key, texts));
+            }
+            None => texts.extend(self.text(node, key)),
+        }
     }
 
     pub fn wrong_shape(&self, node: &Node, key: &str, expected: &str) {

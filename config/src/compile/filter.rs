@@ -1,5 +1,7 @@
 //! Branch and tag filters: does a job run for this push?
 
+use std::borrow::Cow;
+
 use navvy_job::pipeline::Selection;
 
 use super::fields::{Fields, Place};
@@ -94,8 +96,16 @@ impl<'n> Block<'n> {
 
 fn matches_any(place: Place<'_>, node: &Node, name: &str) -> bool {
     // All are looked at, so that every broken pattern is told.
-    let matching = place.texts(node, "filters").into_iter().filter(|pattern| matches(place, node, pattern, name));
-    matching.count() > 0
+    match node.as_list() {
+        Some(items) => items.iter().filter(|item| matches_any(place, item, name)).count() > 0,
+        None => match node.as_text() {
+            Some(pattern) => matches(place, node, pattern, name),
+            None => {
+                place.wrong_shape(node, "filters", "a name or a pattern");
+                false
+            }
+        },
+    }
 }
 
 /// A pattern between slashes is a regular expression for the whole name, any other the name itself.
@@ -105,17 +115,17 @@ fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
         warn_of_glob(place, node, pattern);
         return pattern == name;
     };
-    place.context.full_match(&regex.replace("\\/", "/"), name).unwrap_or_else(|message| {
+    let regex = if regex.contains("\\/") { Cow::Owned(regex.replace("\\/", "/")) } else { Cow::Borrowed(regex) };
+    place.context.full_match(&regex, name, node.span).unwrap_or_else(|message| {
         place.error("invalid-regex", node.span, message);
         false
     })
 }
 
 fn warn_of_glob(place: Place<'_>, node: &Node, pattern: &str) {
-    if pattern.contains('*') {
-        let span = place.context.narrow(node.span, pattern);
+    if pattern.contains('*') && !place.context.is_weary() {
         let message = format!("`{pattern}` is plain text and matches nothing but itself");
         let help = "a regular expression stands between slashes, as in `/release\\/.*/`";
-        place.report(Diagnostic::warning("glob-in-filter", span, message).help(help));
+        place.report(Diagnostic::warning("glob-in-filter", node.span, message).help(help));
     }
 }

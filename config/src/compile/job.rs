@@ -1,12 +1,17 @@
 //! A plain job to a compiled one.
 
-use navvy_job::compiled::{DEFAULT_WORKING_DIRECTORY, Job, Variables};
+use navvy_job::compiled::{DEFAULT_WORKING_DIRECTORY, Executor, Job, Variables};
+use navvy_job::resource::is_self_hosted;
 
 use super::executor::{self, Merged, NoExecutor};
-use super::fields::Place;
+use super::fields::{Fields, Place};
 use super::{environment, resource, step};
+use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainJob};
-use crate::syntax::Map;
+use crate::syntax::{Entry, Map};
+
+/// Days.
+const LONGEST_RETENTION: u32 = 15;
 
 /// What became of a job.
 pub(super) enum Compiled {
@@ -18,6 +23,9 @@ pub(super) enum Compiled {
 }
 
 pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
+    if context.is_full() {
+        return Compiled::Broken;
+    }
     let place = Place { context, trail: &plain.trail };
     check(place, plain);
     let steps: Vec<_> = plain.steps.iter().filter_map(|plain| step::step(context, plain)).collect();
@@ -33,6 +41,7 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
     let Some(executor) = executor::executor(place, plain, &merged.map) else { return Compiled::Broken };
     let resource_class =
         executor::either(&merged.map, "resource_class").and_then(|node| resource::class(place, node, &executor));
+    warn_of_machine(place, plain, &executor, resource_class.as_deref());
     Compiled::Job(Box::new(Job {
         executor,
         environment,
@@ -42,6 +51,16 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
         resource_class,
         steps,
     }))
+}
+
+/// Who has machines of their own decides there what they boot.
+fn warn_of_machine(place: Place<'_>, plain: &PlainJob, executor: &Executor, class: Option<&str>) {
+    if let (Executor::Machine { image: Some(image), .. }, Some(class)) = (executor, class)
+        && is_self_hosted(class)
+    {
+        let message = format!("`{class}` is a class of your own machines, which do not boot image `{image}`");
+        place.report(Diagnostic::warning("unused-image", plain.span, message).help("write `machine: true`"));
+    }
 }
 
 fn environment(place: Place<'_>, merged: &Merged) -> Variables {
@@ -67,7 +86,34 @@ fn check(place: Place<'_>, plain: &PlainJob) {
     if let Some(entry) = entry("max_auto_reruns") {
         place.error("misplaced-key", entry.key_span, "`max_auto_reruns` belongs to a step or a workflow, not to a job");
     }
-    if let Some(entry) = entry("retention").filter(|entry| entry.value.as_map().is_none()) {
-        place.wrong_shape(&entry.value, "retention", "a map with `caches`");
+    if let Some(entry) = entry("retention") {
+        retention(place, entry);
+    }
+    if let Some(entry) = entry("circleci_ip_ranges").filter(|entry| !entry.value.is_null()) {
+        let _ = place.truth(&entry.value, "circleci_ip_ranges");
+    }
+}
+
+/// `caches: 15d`: how long caches are kept.
+fn retention(place: Place<'_>, entry: &Entry) {
+    let Some(map) = entry.value.as_map() else {
+        return place.wrong_shape(&entry.value, "retention", "a map with `caches`");
+    };
+    let fields = Fields { place, map, span: entry.key_span, owner: "`retention`" };
+    fields.only(&["caches"]);
+    let Some(text) = fields.required_text("caches") else { return };
+    let span = map.get("caches").map_or(entry.key_span, |node| node.span);
+    let days = text.strip_suffix('d').filter(|days| !days.starts_with('0')).and_then(|days| days.parse::<u32>().ok());
+    match days {
+        Some(1..=LONGEST_RETENTION) => {}
+        Some(16..=30) => {
+            let message = format!("`{text}` is longer than caches are kept: {LONGEST_RETENTION} days");
+            place.report(Diagnostic::warning("long-retention", span, message));
+        }
+        _ => {
+            let message = format!("`{text}` is not a time that caches can be kept");
+            let diagnostic = Diagnostic::error("out-of-range", span, message);
+            place.report(diagnostic.help("whole days, from `1d` to `15d`"));
+        }
     }
 }

@@ -23,7 +23,7 @@ impl Names {
             by_name.insert(name.clone(), vec![index]);
         }
         let written = group(jobs, |job| Some(&job.name));
-        let aliases = group(jobs, |job| job.alias.as_deref());
+        let aliases = group(jobs, alias);
         // A name of one job wins over one that several jobs share, and that over the name of a matrix.
         for (name, indices) in written.into_iter().chain(aliases) {
             by_name.entry(name.to_owned()).or_insert(indices);
@@ -39,6 +39,12 @@ impl Names {
     pub fn neighbour(&self, name: &str) -> Option<&str> {
         nearest(name, self.jobs.keys().map(String::as_str))
     }
+}
+
+/// The name of all that the job's matrix became.
+fn alias(job: &PlainWorkflowJob) -> Option<&str> {
+    let definition = || (!job.matrix.is_empty()).then_some(&*job.definition);
+    job.alias.as_deref().or_else(definition)
 }
 
 fn group<'j>(
@@ -62,12 +68,12 @@ fn unique(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Vec<String> {
     }
     let alone = |name: &str| counts.get(name) == Some(&1);
     let mut taken: HashSet<String> =
-        jobs.iter().filter(|job| alone(&job.name)).map(|job| job.name.to_string()).collect();
+        jobs.iter().filter(|job| alone(&job.name)).map(|job| String::from(&*job.name)).collect();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut names = Vec::with_capacity(jobs.len());
     for job in jobs {
         if alone(&job.name) {
-            names.push(job.name.to_string());
+            names.push(String::from(&*job.name));
             continue;
         }
         refuse_equal_approvals(context, job);

@@ -76,6 +76,9 @@ fn to(place: Place<'_>, name: &str, span: Span, statuses: &BTreeSet<JobStatus>, 
         place.report(Diagnostic::error("unknown-requirement", span, message).meant(names.neighbour(name)));
         return Vec::new();
     };
+    if !place.context.requirements(indices.len(), name, span) {
+        return Vec::new();
+    }
     indices.iter().map(|&to| Edge { to, statuses: statuses.clone(), span }).collect()
 }
 

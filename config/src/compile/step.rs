@@ -44,9 +44,8 @@ fn with_keys(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<S
     }
     let empty = Map::default();
     let map = if plain.body.is_null() { &empty } else { body_map(place, built_in, plain)? };
-    let owner = format!("a `{}` step", built_in.key());
-    let fields = Fields { place, map, span: plain.span, owner: &owner };
-    fields.only(&[known_keys(built_in), &["name", "when"]].concat());
+    let fields = Fields { place, map, span: plain.span, owner: owner(built_in) };
+    fields.only(known_keys(built_in));
     match built_in {
         BuiltIn::Checkout => Some(StepKind::Checkout(checkout(&fields))),
         BuiltIn::SetupRemoteDocker => Some(setup_remote_docker(&fields)),
@@ -76,18 +75,36 @@ fn body_map<'p>(place: Place<'_>, built_in: BuiltIn, plain: &'p PlainStep) -> Op
 
 fn known_keys(built_in: BuiltIn) -> &'static [&'static str] {
     match built_in {
-        BuiltIn::Checkout => &["path", "method", "depth"],
+        BuiltIn::Checkout => &["path", "method", "depth", "name", "when"],
         BuiltIn::SetupRemoteDocker => {
-            &["docker_layer_caching", "version", "prefer_same_region", "reusable", "exclusive"]
+            &["docker_layer_caching", "version", "prefer_same_region", "reusable", "exclusive", "name", "when"]
         }
-        BuiltIn::SaveCache => &["key", "paths"],
-        BuiltIn::RestoreCache => &["key", "keys"],
-        BuiltIn::PersistToWorkspace => &["root", "paths"],
-        BuiltIn::AttachWorkspace => &["at"],
-        BuiltIn::StoreArtifacts => &["path", "destination"],
-        BuiltIn::StoreTestResults => &["path"],
-        BuiltIn::AddSshKeys => &["fingerprints"],
-        BuiltIn::InstallSigningBundle | BuiltIn::Run | BuiltIn::Deploy => &[],
+        BuiltIn::SaveCache => &["key", "paths", "name", "when"],
+        BuiltIn::RestoreCache => &["key", "keys", "name", "when"],
+        BuiltIn::PersistToWorkspace => &["root", "paths", "name", "when"],
+        BuiltIn::AttachWorkspace => &["at", "name", "when"],
+        BuiltIn::StoreArtifacts => &["path", "destination", "name", "when"],
+        BuiltIn::StoreTestResults => &["path", "name", "when"],
+        BuiltIn::AddSshKeys => &["fingerprints", "name", "when"],
+        BuiltIn::InstallSigningBundle | BuiltIn::Run | BuiltIn::Deploy => &["name", "when"],
+    }
+}
+
+/// For messages; nothing is formatted for the steps that are right.
+fn owner(built_in: BuiltIn) -> &'static str {
+    match built_in {
+        BuiltIn::Run => "a `run` step",
+        BuiltIn::Deploy => "a `deploy` step",
+        BuiltIn::Checkout => "a `checkout` step",
+        BuiltIn::SetupRemoteDocker => "a `setup_remote_docker` step",
+        BuiltIn::SaveCache => "a `save_cache` step",
+        BuiltIn::RestoreCache => "a `restore_cache` step",
+        BuiltIn::PersistToWorkspace => "a `persist_to_workspace` step",
+        BuiltIn::AttachWorkspace => "an `attach_workspace` step",
+        BuiltIn::StoreArtifacts => "a `store_artifacts` step",
+        BuiltIn::StoreTestResults => "a `store_test_results` step",
+        BuiltIn::AddSshKeys => "an `add_ssh_keys` step",
+        BuiltIn::InstallSigningBundle => "an `install_signing_bundle` step",
     }
 }
 

@@ -1,5 +1,7 @@
 //! Plain workflows to compiled ones.
 
+use std::borrow::Cow;
+
 use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 
 use super::fields::Place;
@@ -9,6 +11,9 @@ use super::{filter, requires, run};
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 
+/// Characters of a name in a message.
+const SHOWN: usize = 40;
+const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
 pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow {
@@ -24,7 +29,8 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
         selected: selection(plain.left, &jobs),
-        name: plain.name.to_string(),
+        name: String::from(&*plain.name),
+        schedules: plain.schedules,
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
         origin: place.origin(plain.span),
@@ -49,12 +55,13 @@ fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> 
     let place = Place { context, trail: &plain.trail };
     WorkflowJob {
         name: name.to_owned(),
-        definition: plain.definition.to_string(),
+        definition: String::from(&*plain.definition),
         kind: kind(context, plain),
         matrix: plain.matrix.clone(),
+        alias: plain.alias.as_deref().map(String::from),
         requires: Vec::new(),
         selected: filter::selection(place, &plain.filters),
-        contexts: plain.context.as_ref().map(|node| place.texts(node, "context")).unwrap_or_default(),
+        contexts: contexts(place, plain),
         serial_group: serial_group(place, plain),
         origin: place.origin(plain.span),
     }
@@ -76,12 +83,32 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
     }
 }
 
+/// Of a long name as much as a line shows.
+fn start(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+        None => Cow::Borrowed(name),
+    }
+}
+
+fn contexts(place: Place<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
+    let Some(node) = &plain.context else { return Vec::new() };
+    let names = place.texts(node, "context");
+    let fits = |name: &str| name.chars().count() <= LONGEST_CONTEXT && !name.is_empty() && name.trim() == name;
+    for name in names.iter().filter(|name| !fits(name) || name.contains(['\n', '\r'])) {
+        let message = format!("`{}` cannot name a context", start(name));
+        let help = "up to 200 characters in one line, without blanks around them";
+        place.report(Diagnostic::error("invalid-context", node.span, message).help(help));
+    }
+    names
+}
+
 fn serial_group(place: Place<'_>, plain: &PlainWorkflowJob) -> Option<String> {
     let node = plain.serial_group.as_ref().filter(|node| !node.is_null())?;
     let key = place.text(node, "serial-group")?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
     if key.is_empty() || key.len() > LONGEST_SERIAL_GROUP || !key.chars().all(allowed) {
-        let message = format!("`{key}` cannot name a serial group");
+        let message = format!("`{}` cannot name a serial group", start(&key));
         let help = "up to 512 letters, digits, `.`, `-`, `_` and `/`";
         place.report(Diagnostic::error("invalid-serial-group", node.span, message).help(help));
     }

@@ -12,8 +12,10 @@ use crate::syntax::{Entry, Node};
 
 /// Who is called, where from, and with what.
 pub(crate) struct Call<'c, 'a> {
-    /// "command `x`".
-    pub callee: String,
+    /// "command".
+    pub noun: &'static str,
+    /// As the caller calls it.
+    pub name: &'c str,
     pub definition: &'a Definition,
     /// The scope of the call: what the arguments mean.
     pub caller: &'c Scope<'a>,
@@ -27,6 +29,11 @@ pub(crate) struct Call<'c, 'a> {
 impl<'a> Call<'_, 'a> {
     /// `None` when an argument is missing or wrong, which has been reported.
     pub fn bind(&self, arguments: &[Entry]) -> Option<Bindings<'a>> {
+        // Each is looked for among the others.
+        let comparisons = arguments.len().saturating_mul(self.definition.parameters.len());
+        if !self.caller.context.spend(comparisons / 8, self.at) {
+            return None;
+        }
         let undeclared = self.refuse_undeclared(arguments);
         let mut bindings = Bindings::new();
         let mut complete = !undeclared;
@@ -42,12 +49,16 @@ impl<'a> Call<'_, 'a> {
         complete.then_some(bindings)
     }
 
+    fn callee(&self) -> String {
+        format!("{} `{}`", self.noun, self.name)
+    }
+
     fn refuse_undeclared(&self, arguments: &[Entry]) -> bool {
         let declared = &self.definition.parameters;
         let mut any = false;
         for entry in arguments.iter().filter(|entry| !declared.iter().any(|p| p.name == entry.key)) {
             any = true;
-            let message = format!("unexpected argument: {} has no parameter `{}`", self.callee, entry.key);
+            let message = format!("unexpected argument: {} has no parameter `{}`", self.callee(), entry.key);
             let neighbour =
                 nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(self.keys.iter().copied()));
             let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
@@ -61,7 +72,7 @@ impl<'a> Call<'_, 'a> {
             (Some(entry), _) => bound(parameter, &entry.value, self.caller),
             (None, Some(default)) => bound(parameter, default, self.home),
             (None, None) => {
-                let message = format!("parameter `{}` is required for {}", parameter.name, self.callee);
+                let message = format!("parameter `{}` is required for {}", parameter.name, self.callee());
                 let diagnostic = Diagnostic::error("missing-argument", self.at, message);
                 self.caller.report(diagnostic.help("it has no default, so every use must give it"));
                 None
@@ -74,7 +85,10 @@ impl<'a> Call<'_, 'a> {
 fn bound<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option<Bound<'a>> {
     match parameter.kind {
         Kind::Steps => steps(parameter, written, scope),
-        Kind::Executor => Some(Bound::Executor(Rc::new(scope.executor_use(written)?))),
+        Kind::Executor => {
+            let used = scope.executor_use(written)?;
+            used.exists().then(|| Bound::Executor(Rc::new(used)))
+        }
         _ => plain(parameter, written, scope),
     }
 }
@@ -117,7 +131,7 @@ fn mismatch(parameter: &Parameter, value: &Node, message: String, scope: &Scope<
 
 /// The bindings as a scope wants them.
 pub(crate) fn entered<'a>(home: &Scope<'a>, bindings: Bindings<'a>) -> Scope<'a> {
-    Scope { parameters: Rc::new(bindings), matrix: Rc::default(), ..home.clone() }
+    Scope { parameters: Some(Rc::new(bindings)), matrix: None, ..home.clone() }
 }
 
 /// An argument that stands for itself, as the values of a matrix do.

@@ -3,6 +3,7 @@
 //! Every template of every definition must name something in scope, and every step must exist, also where a condition
 //! does not hold today. What no workflow uses is tried with its defaults, if it has one for every parameter.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::bind::{Call, entered};
@@ -14,7 +15,7 @@ use super::scope::{Bindings, Bound, Scope, Site};
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use super::trail::Trail;
-use crate::diagnostic::Span;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::syntax::{Content, Map, Node};
 
 /// What no workflow uses, written out, so that the next stage can check it, too.
@@ -32,11 +33,48 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
     for (part, table) in tables {
         table.values().for_each(|definition| check(&scope, part, definition));
     }
+    check_job_names(&scope, &library.jobs);
+    library.executors.values().for_each(|definition| check_stanzas(&scope, definition));
     try_unused(&scope, unused);
     for orb in library.orbs.values() {
         if let Orb::Inline(inner) = orb {
             self::library(outermost, inner, unused);
         }
+    }
+}
+
+/// Names of jobs differ by more than their case.
+fn check_job_names(scope: &Scope<'_>, jobs: &Table) {
+    let mut known: HashMap<String, &Definition> = HashMap::new();
+    for definition in jobs.values() {
+        if let Some(other) = known.insert(definition.name.to_lowercase(), definition) {
+            let (first, second) =
+                if other.span.start < definition.span.start { (other, definition) } else { (definition, other) };
+            let message = format!("jobs `{}` and `{}` differ by their case alone", first.name, second.name);
+            scope.report(Diagnostic::error("duplicate-name", second.span, message));
+        }
+    }
+}
+
+/// An executor is one of its kinds, whether a job uses it or not.
+fn check_stanzas(scope: &Scope<'_>, definition: &Definition) {
+    let Some(body) = definition.body.as_map() else { return };
+    let mut stanzas = body.entries.iter().filter(|entry| matches!(&*entry.key, "docker" | "machine" | "macos"));
+    let report = |code, span, message| {
+        let trail = Trail::default().enter("executor", &definition.name, definition.span, definition.span);
+        scope.with_trail(trail).report(Diagnostic::error(code, span, message));
+    };
+    match (stanzas.next(), stanzas.next()) {
+        (None, _) => {
+            let message = format!("executor `{}` has none of `docker`, `machine`, `macos`", definition.name);
+            report("missing-executor", definition.span, message);
+        }
+        (Some(first), Some(second)) => {
+            let message =
+                format!("`{}` and `{}` exclude each other: a job runs in one executor", first.key, second.key);
+            report("several-executors", second.key_span, message);
+        }
+        _ => {}
     }
 }
 
@@ -46,7 +84,7 @@ fn check(scope: &Scope<'_>, part: Part, definition: &Definition) {
     let placeholder = |span| Bound::Plain(Node::null(span));
     let parameters: Bindings<'_> =
         definition.parameters.iter().map(|parameter| (parameter.name.clone(), placeholder(parameter.span))).collect();
-    let inside = Scope { parameters: Rc::new(parameters), ..scope.with_trail(trail) };
+    let inside = Scope { parameters: Some(Rc::new(parameters)), ..scope.with_trail(trail) };
     if scope.context.templates {
         body.entries.iter().filter(|entry| &*entry.key != "parameters").for_each(|entry| inside.names(&entry.value));
     }
@@ -99,7 +137,7 @@ impl Scope<'_> {
 
     fn tag_names(&self, content: &str, raw: &str, span: Span) {
         let at = Site { span, raw };
-        if is_reference(content) {
+        if is_reference(content) || self.is_pipeline_parameter(content) {
             let _ = self.lookup(content, at);
         } else if let Ok(expression) = self.parse(content, at) {
             self.expression_names(&expression, at);
@@ -140,7 +178,8 @@ impl Scope<'_> {
     }
 
     fn step_name(&self, name: &str, span: Span) {
-        let known = BuiltIn::named(name).is_some();
+        // These are told of where they are expanded.
+        let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
         if !known && matches!(self.library.find(self.context, Part::Commands, name), Found::Nothing) {
             self.unknown_step(name, span);
         }
@@ -169,8 +208,8 @@ fn unused_job<'a>(scope: &Scope<'a>, definition: &'a Definition) -> PlainKind {
 fn unused_command<'a>(scope: &Scope<'a>, definition: &'a Definition, steps: &mut Vec<PlainStep>) {
     let trail = Trail::default().enter("command", &definition.name, definition.span, definition.span);
     let home = scope.with_trail(trail);
-    let callee = format!("command `{}`", definition.name);
-    let call = Call { callee, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
+    let name = &definition.name;
+    let call = Call { noun: "command", name, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
     let list = definition.body.as_map().and_then(|body| body.get("steps"));
     if let (Some(bindings), Some(list)) = (call.bind(&[]), list) {
         entered(&home, bindings).expand(list, steps);

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::expression::full_match;
+use super::expression::{full_match, steps_back};
 use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::input::Inputs;
 use crate::syntax::Node;
@@ -15,10 +15,24 @@ const BUDGET: usize = 16 << 20;
 const NODE: usize = 8;
 /// Calling a command costs far more than looking at a node.
 const CALL: usize = 128;
+/// Building a pattern costs more still, and most where it must be tried step by step.
+const PATTERN: usize = 2 << 10;
+const SLOW_PATTERN: usize = 64 << 10;
+/// What becomes a step, a job or a requirement stays in memory till the end.
+const STEP: usize = 64;
+const JOB: usize = 512;
+const REQUIREMENT: usize = 32;
+/// The language's limit on the texts of a compiled config, in bytes.
+const LARGEST: usize = 8 << 20;
 /// Nobody reads further, and finding neighbours for more would take its time.
 const HOPELESS: usize = 1_000;
+/// Bytes in which the exact place of a mistake is looked for.
+const LONGEST_SEARCH: usize = 64 << 10;
 /// Steps inside `when` inside commands inside ...: far beyond any config, far from the end of the stack.
 const DEEPEST: usize = 128;
+
+/// Of one pattern, by text.
+type Answers = HashMap<String, Result<bool, String>>;
 
 pub(crate) struct Context<'a> {
     pub inputs: &'a Inputs,
@@ -29,11 +43,13 @@ pub(crate) struct Context<'a> {
     source: &'a str,
     report: RefCell<Report>,
     spent: Cell<usize>,
+    made: Cell<usize>,
+    full: Cell<bool>,
     depth: Cell<usize>,
     /// Definitions by where they start.
     used: RefCell<HashSet<usize>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
-    matches: RefCell<HashMap<(String, String), Result<bool, String>>>,
+    matches: RefCell<HashMap<String, Answers>>,
 }
 
 impl<'a> Context<'a> {
@@ -45,6 +61,8 @@ impl<'a> Context<'a> {
             source,
             report: RefCell::new(report),
             spent: Cell::new(0),
+            made: Cell::new(0),
+            full: Cell::new(false),
             depth: Cell::new(0),
             used: RefCell::default(),
             matches: RefCell::default(),
@@ -56,9 +74,20 @@ impl<'a> Context<'a> {
     }
 
     /// Does the regular expression match the whole text? If it does not work, why not.
-    pub fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
+    pub fn full_match(&self, pattern: &str, text: &str, span: Span) -> Result<bool, String> {
         let mut known = self.matches.borrow_mut();
-        known.entry((pattern.to_owned(), text.to_owned())).or_insert_with(|| full_match(pattern, text)).clone()
+        if let Some(matches) = known.get(pattern).and_then(|texts| texts.get(text)) {
+            return matches.clone();
+        }
+        let cost = if steps_back(pattern) { SLOW_PATTERN } else { PATTERN };
+        let affordable = self.spend(cost + pattern.len() + text.len(), span);
+        let matches = if affordable { full_match(pattern, text) } else { Ok(false) };
+        if matches.is_err() {
+            // What does not work may have taken its time to find out.
+            self.spend(SLOW_PATTERN, span);
+        }
+        known.entry(pattern.to_owned()).or_default().insert(text.to_owned(), matches.clone());
+        matches
     }
 
     pub fn mark_used(&self, definition: Span) {
@@ -79,7 +108,12 @@ impl<'a> Context<'a> {
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
     pub fn look(&self, span: Span) -> bool {
-        !self.is_hopeless() && self.spend(NODE, span)
+        !self.is_full() && !self.is_hopeless() && self.spend(NODE, span)
+    }
+
+    /// So much has been warned of that nobody reads further.
+    pub fn is_weary(&self) -> bool {
+        self.report.borrow().is_weary()
     }
 
     /// So much is wrong that more would help nobody.
@@ -87,19 +121,48 @@ impl<'a> Context<'a> {
         self.report.borrow().errors() >= HOPELESS
     }
 
+    /// The config has been found to be too large: nothing more of it needs to be made.
+    pub fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
     /// Pays for calling a command.
     pub fn call(&self, span: Span) -> bool {
         self.spend(CALL, span)
     }
 
+    /// Pays for steps that stay.
+    pub fn steps(&self, number: usize, span: Span) -> bool {
+        self.spend(number.saturating_mul(STEP), span)
+    }
+
+    /// Pays for a job of a workflow, and for `named` bytes of its name and its matrix.
+    pub fn job(&self, named: usize, span: Span) -> bool {
+        self.spend(named.saturating_mul(4).saturating_add(JOB), span)
+    }
+
+    /// Pays for requirements, of which a matrix that requires another has many.
+    pub fn requirements(&self, number: usize, name: &str, span: Span) -> bool {
+        self.spend(number.saturating_mul(REQUIREMENT + name.len()), span)
+    }
+
     pub fn spend(&self, cost: usize, span: Span) -> bool {
-        let before = self.spent.get();
-        self.spent.set(before.saturating_add(cost));
-        if before <= BUDGET && self.spent.get() > BUDGET {
+        self.pay(&self.spent, cost, BUDGET, span)
+    }
+
+    /// Counts a text of the compiled config; `false`: there is no room for it, which has been reported.
+    pub fn made(&self, text: &str, span: Span) -> bool {
+        self.pay(&self.made, text.len(), LARGEST, span)
+    }
+
+    fn pay(&self, account: &Cell<usize>, cost: usize, most: usize, span: Span) -> bool {
+        let after = account.get().saturating_add(cost);
+        account.set(after);
+        if after > most && !self.full.replace(true) {
             let message = "with its commands and parameters written out the config is larger than 8 MB";
             self.report(Diagnostic::error("config-too-large", span, message));
         }
-        self.spent.get() <= BUDGET
+        after <= most
     }
 
     /// Runs `work` one level deeper; `None` if that is too deep, which has been reported.
@@ -117,7 +180,7 @@ impl<'a> Context<'a> {
 
     /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
     pub fn narrow(&self, span: Span, needle: &str) -> Span {
-        if self.is_hopeless() {
+        if self.is_hopeless() || span.end - span.start > LONGEST_SEARCH {
             return span;
         }
         let first_line = needle.lines().next().unwrap_or("");

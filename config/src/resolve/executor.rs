@@ -8,7 +8,7 @@ use super::library::{Definition, Found, Part};
 use super::plain::PlainExecutor;
 use super::scope::{Bound, Scope};
 use super::substitute::is_reference;
-use super::template::{self, Segment};
+use super::template;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
 use crate::syntax::{Content, Entry, Map, Node};
@@ -34,6 +34,16 @@ pub(crate) struct ExecutorUse<'a> {
 }
 
 impl<'a> ExecutorUse<'a> {
+    /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
+    pub fn exists(&self) -> bool {
+        let found = self.scope.library.find(self.scope.context, Part::Executors, &self.name);
+        if matches!(found, Found::Nothing) {
+            self.scope.nothing_named(Part::Executors, &self.name, self.span);
+            return false;
+        }
+        true
+    }
+
     /// As it was written; `None` when there is none of that name or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
         match self.scope.library.find(self.scope.context, Part::Executors, &self.name) {
@@ -60,12 +70,13 @@ impl<'a> ExecutorUse<'a> {
     }
 
     fn enter(&self, definition: &'a Definition, home: &Scope<'a>) -> Option<Vec<Entry>> {
-        let callee = format!("executor `{}`", self.name);
-        let call = Call { callee, definition, caller: &self.scope, home, at: self.span, keys: &[] };
+        let name = &self.name;
+        let call = Call { noun: "executor", name, definition, caller: &self.scope, home, at: self.span, keys: &[] };
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
         keys::check(home.context, body, &KEYS, "an executor");
-        let wanted = |entry: &&Entry| !matches!(&*entry.key, "parameters" | "description");
+        let wanted =
+            |entry: &&Entry| KEYS.contains(&&*entry.key) && !matches!(&*entry.key, "parameters" | "description");
         Some(body.entries.iter().filter(wanted).map(|entry| inside.substitute_entry(entry)).collect())
     }
 }
@@ -84,14 +95,8 @@ impl<'a> Scope<'a> {
 
     /// The parameter whose value `node` is, when it is nothing but `<< parameters.x >>`.
     pub fn bound_whole(&self, node: &Node) -> Option<&Bound<'a>> {
-        let text = &node.as_scalar()?.text;
-        if template::is_literal(text) {
-            return None;
-        }
-        match template::parse(text).ok()?[..] {
-            [Segment::Tag { content, .. }] if is_reference(content) => self.bound(content),
-            _ => None,
-        }
+        let content = template::whole(&node.as_scalar()?.text)?;
+        if is_reference(content) { self.bound(content) } else { None }
     }
 
     fn short_form(&self, node: &Node) -> Option<ExecutorUse<'a>> {

@@ -1,6 +1,7 @@
 //! One item of a workflow's `jobs`: which job, how often, with what.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bind::value_entry;
@@ -54,6 +55,10 @@ pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflow
     {
         let message = format!("what follows job `{name}` must be a map, but this is {}", body.describe());
         return scope.report(Diagnostic::error("wrong-shape", body.span, message));
+    }
+    if let Some(keys) = keys {
+        let new = ["name", "matrix", "pre-steps", "post-steps"];
+        keys::check_version(scope.context, keys, &new, "of a workflow's job");
     }
     let target = target(scope, &name, span, keys);
     Invocation { scope, name, span, keys, target }.expand(out);
@@ -121,20 +126,27 @@ fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
 
 impl<'a> Invocation<'_, 'a> {
     fn expand(&self, out: &mut Vec<PlainWorkflowJob>) {
+        let context = self.scope.context;
         let Some(node) = self.key("matrix") else {
-            out.push(self.one(self.scope, &Combination::new(), None));
+            if context.job(self.name.len(), self.span) {
+                out.push(self.one(self.scope, &Combination::new(), None));
+            }
             return;
         };
         let Some(matrix) = matrix::expand(self.scope, node) else { return };
-        let alias = matrix.alias.unwrap_or_else(|| self.name.clone());
-        for combination in &matrix.combinations {
+        for combination in matrix.combinations {
+            let values: usize = combination.values().map(|value| value.as_text().map_or(0, |text| text.len())).sum();
+            if !context.job(self.name.len() + values, self.span) {
+                return;
+            }
+            let combination = Rc::new(combination);
             let scope = self.scope.with_matrix(combination.clone());
-            out.push(self.one(&scope, combination, Some(&alias)));
+            out.push(self.one(&scope, &combination, matrix.alias.as_ref()));
         }
     }
 
     fn one(&self, scope: &Scope<'a>, combination: &Combination, alias: Option<&Arc<str>>) -> PlainWorkflowJob {
-        let text = |(name, value): (&Arc<str>, &Node)| (name.to_string(), matrix::text(value));
+        let text = |(name, value): (&Arc<str>, &Node)| (String::from(&**name), matrix::text(value));
         let matrix: BTreeMap<String, String> = combination.iter().map(text).collect();
         let own_name = self.key("name").and_then(|node| scope.substitute(node).as_text().cloned());
         PlainWorkflowJob {
@@ -179,7 +191,7 @@ impl<'a> Invocation<'_, 'a> {
         if node.as_map().is_some() {
             return PlainFilters::Map(scope.substitute(node));
         }
-        let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
+        let text = node.as_scalar().map(|scalar| String::from(&*scalar.text)).unwrap_or_default();
         match scope.condition(node) {
             Some(holds) => PlainFilters::Decided { text, holds },
             None => PlainFilters::None,

@@ -12,7 +12,7 @@ use crate::keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "type",
     "description",
     "docker",
@@ -30,6 +30,7 @@ const KEYS: [&str; 19] = [
     "circleci_ip_ranges",
     "retention",
     "plan_name",
+    "validation",
     "key",
     // Known to be wrong here.
     "max_auto_reruns",
@@ -54,17 +55,27 @@ impl<'a> JobUse<'_, 'a> {
         let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
         self.caller.context.mark_used(self.definition.span);
         keys::check(self.caller.context, body, &KEYS, "a job");
+        keys::check_version(self.caller.context, body, &["parameters", "executor"], "in a job");
         let home = self.home();
-        let callee = format!("job `{}`", self.definition.name);
-        let keys = &super::invocation::KEYS[..];
-        let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at, keys };
+        let call = Call {
+            noun: "job",
+            name: &self.definition.name,
+            definition: self.definition,
+            caller: self.caller,
+            home: &home,
+            at: self.at,
+            keys: &super::invocation::KEYS,
+        };
         let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
         let inside = entered(&home, bindings);
         match job_type(&inside, body).as_deref() {
             Some("build") => PlainKind::Build(self.build(body, &inside)),
             Some("approval") => PlainKind::Approval,
             Some("no-op") => PlainKind::NoOp,
-            Some(other) => PlainKind::Unavailable { what: format!("a job of type `{other}`") },
+            Some(other) => {
+                required_key(&inside, body, self.definition, other);
+                PlainKind::Unavailable { what: format!("a job of type `{other}`") }
+            }
             None => PlainKind::Broken,
         }
     }
@@ -78,7 +89,7 @@ impl<'a> JobUse<'_, 'a> {
     fn build(&self, body: &Map, inside: &Scope<'a>) -> PlainJob {
         let mut steps = Vec::new();
         self.wrapped(self.before, &mut steps);
-        match body.get("steps") {
+        match self.definition.steps() {
             Some(list) => inside.expand(list, &mut steps),
             None => {
                 let message = format!("job `{}` has no `steps`", self.definition.name);
@@ -103,8 +114,20 @@ impl<'a> JobUse<'_, 'a> {
     }
 }
 
+/// What a job that is not built cannot be without.
+fn required_key(scope: &Scope<'_>, body: &Map, definition: &Definition, kind: &str) {
+    let key = if kind == "release" { "plan_name" } else { "key" };
+    if body.get(key).is_none_or(|node| scope.substitute(node).as_text().is_none_or(|text| text.is_empty())) {
+        let message = format!("a job of type `{kind}` needs `{key}`, a text");
+        scope.report(Diagnostic::error("missing-key", definition.span, message));
+    }
+}
+
 fn plain_entries(body: &Map, inside: &Scope<'_>) -> Vec<Entry> {
-    let other = |entry: &&Entry| !matches!(&*entry.key, "steps" | "executor" | "parameters" | "description" | "type");
+    let other = |entry: &&Entry| {
+        let key = &*entry.key;
+        KEYS.contains(&key) && !matches!(key, "steps" | "executor" | "parameters" | "description" | "type")
+    };
     body.entries.iter().filter(other).map(|entry| inside.substitute_entry(entry)).collect()
 }
 

@@ -33,6 +33,14 @@ pub(crate) struct Definition {
     pub parameters: Vec<Parameter>,
 }
 
+impl Definition {
+    /// Its list of steps, unless that is empty.
+    pub fn steps(&self) -> Option<&Node> {
+        let steps = self.body.as_map()?.get("steps")?;
+        steps.as_list().is_none_or(|items| !items.is_empty()).then_some(steps)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Orb {
     Inline(Box<Library>),

@@ -2,22 +2,41 @@
 
 use super::scope::{Scope, Site};
 use super::substitute::is_reference;
-use super::template::{self, Segment};
+use super::template;
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Node};
 
 const OPERATORS: [&str; 5] = ["and", "or", "not", "equal", "matches"];
+/// The language's limit.
+const DEEPEST: usize = 100;
+
+/// Operators inside each other.
+fn depth(node: &Node) -> usize {
+    match &node.content {
+        Content::Map(map) => map.entries.iter().map(|entry| depth(&entry.value)).max().map_or(0, |inner| inner + 1),
+        Content::List(items) => items.iter().map(depth).max().unwrap_or(0),
+        Content::Scalar(_) | Content::Broken => 0,
+    }
+}
 
 impl Scope<'_> {
     /// Does the statement hold? `None` when it is wrong, which has been reported.
     pub fn holds(&self, node: &Node) -> Option<bool> {
+        if depth(node) > DEEPEST {
+            let message = format!("more than {DEEPEST} logic statements inside each other");
+            self.report(Diagnostic::error("nested-too-deep", node.span, message));
+            return None;
+        }
         self.statement(node).map(|value| value.is_truthy())
     }
 
     fn statement(&self, node: &Node) -> Option<Value> {
-        self.context.deeper(node.span, || match &node.content {
+        if !self.context.look(node.span) {
+            return None;
+        }
+        match &node.content {
             Content::Scalar(_) => self.operand(node),
             Content::Map(map) => match &map.entries[..] {
                 [entry] => self.operation(entry).map(Value::Bool),
@@ -25,7 +44,7 @@ impl Scope<'_> {
             },
             Content::List(_) => self.wrong(node.span, "a logic statement cannot be a list"),
             Content::Broken => None,
-        })?
+        }
     }
 
     fn operation(&self, entry: &Entry) -> Option<bool> {
@@ -78,11 +97,11 @@ impl Scope<'_> {
     }
 
     fn scalar_operand(&self, text: &str, node: &Node) -> Option<Value> {
-        if let Ok([Segment::Tag { content, raw }]) = template::parse(text).as_deref()
+        if let Some(content) = template::whole(text)
             && is_reference(content)
             && self.context.templates
         {
-            return self.value(content, Site { span: node.span, raw }).ok();
+            return self.value(content, Site { span: node.span, raw: text }).ok();
         }
         let value = self.substitute(node);
         (!value.is_broken()).then(|| Value::of(&value))
@@ -97,7 +116,7 @@ impl Scope<'_> {
         };
         let (pattern, value) = (self.text(pattern)?, self.text(value)?);
         self.warn_of_anchors(&pattern, entry.key_span);
-        match self.context.full_match(&pattern, &value) {
+        match self.context.full_match(&pattern, &value, entry.key_span) {
             Ok(matches) => Some(matches),
             Err(message) => self.wrong(entry.key_span, &message),
         }
@@ -115,7 +134,7 @@ impl Scope<'_> {
         let value = self.substitute(node);
         match value.as_scalar() {
             Some(_) if value.is_null() => Some(String::new()),
-            Some(scalar) => Some(scalar.text.to_string()),
+            Some(scalar) => Some(String::from(&*scalar.text)),
             None if value.is_broken() => None,
             None => self.wrong(value.span, &format!("`matches` compares strings, but this is {}", value.describe())),
         }

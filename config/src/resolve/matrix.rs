@@ -11,6 +11,8 @@ use crate::syntax::{Entry, Map, Node};
 /// Far more than a person would want to look at; keeps a few lines from standing for millions of jobs.
 const LARGEST: usize = 2_048;
 
+const MOST_AXES: usize = 64;
+
 /// One combination of values. In the order of the names, in which generated names join them.
 pub(crate) type Combination = BTreeMap<Arc<str>, Node>;
 
@@ -29,6 +31,9 @@ pub(crate) fn expand(scope: &Scope<'_>, node: &Node) -> Option<Matrix> {
     let Some(parameters) = map.get("parameters").and_then(Node::as_map).filter(|map| !map.entries.is_empty()) else {
         return wrong(scope, node, "`matrix` needs `parameters` with at least one list of values");
     };
+    if parameters.entries.len() > MOST_AXES {
+        return wrong(scope, node, &format!("this matrix has more than {MOST_AXES} parameters"));
+    }
     let axes = axes(scope, parameters)?;
     let product = axes.iter().try_fold(1_usize, |product, (_, values)| product.checked_mul(values.len()));
     if product.is_none_or(|product| product > LARGEST) {
@@ -81,7 +86,10 @@ fn product_of(axes: &[Axis]) -> Vec<Combination> {
 }
 
 fn excluded(scope: &Scope<'_>, map: &Map, parameters: &Map) -> Vec<Combination> {
-    let items = map.get("exclude").and_then(Node::as_list).unwrap_or_default();
+    let Some(node) = map.get("exclude").filter(|node| !node.is_null()) else { return Vec::new() };
+    let Some(items) = node.as_list() else {
+        return wrong(scope, node, "`exclude` is a list of maps").unwrap_or_default();
+    };
     items.iter().filter_map(|item| exclusion(scope, item, parameters)).collect()
 }
 
@@ -106,7 +114,7 @@ fn same(a: &Combination, b: &Combination) -> bool {
 /// A value as a part of a name.
 pub(crate) fn text(node: &Node) -> String {
     match node.as_scalar() {
-        Some(scalar) => scalar.text.to_string(),
+        Some(scalar) => String::from(&*scalar.text),
         None => node.as_map().and_then(|map| map.get("name")).map(text).unwrap_or_default(),
     }
 }

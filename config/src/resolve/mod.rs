@@ -17,6 +17,7 @@ mod matrix;
 mod parameter;
 mod pipeline;
 mod plain;
+mod schedule;
 mod scope;
 mod steps;
 mod substitute;
@@ -33,8 +34,8 @@ pub(crate) use plain::{
 };
 pub(crate) use trail::Trail;
 
-use crate::diagnostic::Span;
-use crate::syntax::{Map, Node};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::syntax::Map;
 use library::Library;
 use scope::Scope;
 
@@ -48,9 +49,15 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
     let workflows = workflow::workflows(&scope, root, span);
     let mut unused = check::Unused::default();
     check::library(&scope, &library, &mut unused);
-    PlainPipeline { setup: setup(root), workflows, unused }
+    PlainPipeline { setup: setup(context, root), workflows, unused }
 }
 
-fn setup(root: &Map) -> bool {
-    root.get("setup").and_then(Node::as_text).is_some_and(|text| crate::syntax::boolean(text) == Some(true))
+fn setup(context: &Context<'_>, root: &Map) -> bool {
+    let Some(node) = root.get("setup").filter(|node| !node.is_null()) else { return false };
+    let truth = node.as_text().and_then(|text| crate::syntax::boolean(text));
+    if truth.is_none() {
+        let message = format!("`setup` must be a boolean, but this is {}", node.describe());
+        context.report(Diagnostic::error("wrong-shape", node.span, message));
+    }
+    truth.unwrap_or(false)
 }

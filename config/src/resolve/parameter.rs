@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::diagnostic::{Diagnostic, Span};
+use super::template;
+use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Literal, Map, Node, boolean};
@@ -28,6 +29,9 @@ const KINDS: [(&str, Kind); 7] = [
     ("steps", Kind::Steps),
     ("env_var_name", Kind::EnvVarName),
 ];
+
+/// What owns the parameters at the top of a config.
+pub(crate) const PIPELINE: &str = "the pipeline";
 
 const KEYS: [&str; 4] = ["type", "default", "description", "enum"];
 
@@ -66,7 +70,7 @@ pub(crate) fn declarations(context: &Context<'_>, body: &Map, owner: &str, plain
 
 fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -> Option<Parameter> {
     let name = &entry.key;
-    check_name(context, entry);
+    check_name(context, entry, owner);
     let Some(map) = entry.value.as_map() else {
         let message = format!("parameter `{name}` of {owner} must be a map with a `type`");
         context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
@@ -81,17 +85,22 @@ fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -
         return None;
     }
     let members = if kind == Kind::Enum { members(context, entry, map) } else { Vec::new() };
-    Some(Parameter { name: name.clone(), span: entry.key_span, kind, default: map.get("default").cloned(), members })
+    let default = map.get("default").cloned();
+    let parameter = Parameter { name: name.clone(), span: entry.key_span, kind, default, members };
+    parameter.check_default(context);
+    Some(parameter)
 }
 
-/// Other names work, but not in every place that a template may stand in.
-fn check_name(context: &Context<'_>, entry: &Entry) {
+/// The pipeline's parameters may have other names: they are replaced as plain text, but stand in no expression.
+fn check_name(context: &Context<'_>, entry: &Entry, owner: &str) {
     let starts = entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let goes_on = entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if !starts || !goes_on {
         let message = format!("`{}` is not a name that a parameter can have", entry.key);
         let help = "a letter, then letters, digits, `_` and `-`";
-        context.report(Diagnostic::error("parameter-name", entry.key_span, message).help(help));
+        let diagnostic = Diagnostic::error("parameter-name", entry.key_span, message).help(help);
+        let severity = if owner == PIPELINE { Severity::Warning } else { Severity::Error };
+        context.report(Diagnostic { severity, ..diagnostic });
     }
 }
 
@@ -135,6 +144,15 @@ impl Parameter {
         if fits { Ok(value.clone()) } else { Err(self.mismatch(value)) }
     }
 
+    /// A default must fit also where every use gives another value. What holds a template is known only there.
+    fn check_default(&self, context: &Context<'_>) {
+        let Some(default) = self.default.as_ref().filter(|default| !holds_template(default)) else { return };
+        if let Err(message) = self.check(default) {
+            let diagnostic = Diagnostic::error("type-mismatch", default.span, message);
+            context.report(Diagnostic { help: self.advice(default), ..diagnostic });
+        }
+    }
+
     /// Converts what was given on a command line.
     pub fn convert(&self, text: &str, span: Span) -> Result<Node, String> {
         match self.kind {
@@ -145,6 +163,9 @@ impl Parameter {
 
     /// What to do about a value that does not fit.
     pub fn advice(&self, value: &Node) -> Option<String> {
+        if self.kind == Kind::EnvVarName {
+            return Some("letters, digits and `_`, and no digit first".to_owned());
+        }
         let scalar = value.as_scalar().filter(|scalar| scalar.plain && !value.is_null())?;
         (self.kind == Kind::String).then(|| format!("quote it: `\"{}\"`", scalar.text))
     }
@@ -164,6 +185,12 @@ impl Parameter {
     }
 
     fn mismatch(&self, value: &Node) -> String {
+        if let (Kind::EnvVarName, Some(text)) = (self.kind, value.as_text()) {
+            return format!(
+                "parameter `{}` must be the name of an environment variable, which `{text}` is not",
+                self.name
+            );
+        }
         let expected = match self.kind {
             Kind::EnvVarName => "the name of an environment variable",
             Kind::Steps => "a list of steps",
@@ -174,6 +201,10 @@ impl Parameter {
         };
         format!("parameter `{}` must be {expected}, but this is {}", self.name, value.describe())
     }
+}
+
+fn holds_template(value: &Node) -> bool {
+    value.as_scalar().is_some_and(|scalar| !template::is_literal(&scalar.text)) || value.is_broken()
 }
 
 fn is_text(value: &Node) -> bool {

@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::library::Library;
-use super::parameter::{Parameter, declarations};
+use super::parameter::{PIPELINE, Parameter, declarations};
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::input::{Inputs, Value};
 use crate::neighbour::nearest;
 use crate::syntax::{Map, Node};
+
+const MOST_GIVEN: usize = 100;
+const LONGEST_NAME: usize = 128;
+const LONGEST_VALUE: usize = 512;
+/// Of a long name.
+const SHOWN: usize = 32;
 
 /// Names of pipeline values; those that nobody gave are null.
 pub(crate) const NAMES: [&str; 38] = [
@@ -83,11 +89,12 @@ fn node(value: &Value, span: Span) -> Node {
 
 /// The pipeline's parameters: defaults, and over them what was given from outside.
 pub(crate) fn parameters(context: &Context<'_>, root: &Map) -> BTreeMap<Arc<str>, Node> {
-    let declared = declarations(context, root, "the pipeline", true);
+    let declared = declarations(context, root, PIPELINE, true);
     let mut values = BTreeMap::new();
     for parameter in &declared {
         values.insert(parameter.name.clone(), default(context, parameter));
     }
+    check_limits(context);
     for (name, text) in &context.inputs.parameters {
         match declared.iter().find(|parameter| *parameter.name == **name) {
             Some(parameter) => {
@@ -97,6 +104,28 @@ pub(crate) fn parameters(context: &Context<'_>, root: &Map) -> BTreeMap<Arc<str>
         }
     }
     values
+}
+
+/// What a trigger may bring along.
+fn check_limits(context: &Context<'_>) {
+    let refuse = |message| context.report(Diagnostic::error("parameter-limit", Span::default(), message));
+    let given = &context.inputs.parameters;
+    if given.len() > MOST_GIVEN {
+        refuse(format!("{} pipeline parameters are given; at most {MOST_GIVEN} may be", given.len()));
+    }
+    for (name, value) in given {
+        if name.chars().count() > LONGEST_NAME {
+            refuse(format!("a pipeline parameter's name has more than {LONGEST_NAME} characters: `{}…`", start(name)));
+        }
+        if value.chars().count() > LONGEST_VALUE {
+            let name = start(name);
+            refuse(format!("the value given for pipeline parameter `{name}` has more than {LONGEST_VALUE} characters"));
+        }
+    }
+}
+
+fn start(name: &str) -> String {
+    name.chars().take(SHOWN).collect()
 }
 
 /// Defaults may hold pipeline values, but no parameters.

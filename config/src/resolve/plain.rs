@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use navvy_job::pipeline::Schedule;
+
 use super::check::Unused;
 use super::trail::Trail;
 use crate::diagnostic::Span;
@@ -20,16 +22,18 @@ pub(crate) struct PlainWorkflow {
     pub span: Span,
     /// Why it does not run at all, if so.
     pub left: Option<String>,
+    pub schedules: Vec<Schedule>,
     pub max_auto_reruns: Option<Node>,
     pub jobs: Vec<PlainWorkflowJob>,
 }
 
 pub(crate) struct PlainWorkflowJob {
     pub name: Arc<str>,
-    /// By this name others may require all that one matrix became.
+    /// By this name, or else by that of its definition, others may require all that one matrix became.
     pub alias: Option<Arc<str>>,
     pub definition: Arc<str>,
     pub kind: PlainKind,
+    /// Empty without a matrix.
     pub matrix: BTreeMap<String, String>,
     pub requires: Option<Node>,
     pub filters: PlainFilters,
@@ -136,8 +140,9 @@ pub(crate) const BUILT_INS: [(&str, BuiltIn); 12] = [
 
 impl BuiltIn {
     pub fn named(name: &str) -> Option<Self> {
-        let plain = name.replace('-', "_");
-        BUILT_INS.iter().find(|(key, _)| *key == plain).map(|(_, built_in)| *built_in)
+        let same = |a: u8, b: u8| a == b || (a == b'_' && b == b'-');
+        let is = |key: &str| key.len() == name.len() && key.bytes().zip(name.bytes()).all(|(a, b)| same(a, b));
+        BUILT_INS.iter().find(|(key, _)| is(key)).map(|(_, built_in)| *built_in)
     }
 
     pub fn key(self) -> &'static str {

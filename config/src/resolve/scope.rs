@@ -8,6 +8,7 @@ use super::context::Context;
 use super::executor::ExecutorUse;
 use super::expression::Fault;
 use super::library::{Library, Part};
+use super::matrix::Combination;
 use super::pipeline;
 use super::plain::PlainStep;
 use super::trail::Trail;
@@ -29,10 +30,10 @@ pub(crate) struct Site<'s> {
 pub(crate) struct Scope<'a> {
     pub context: &'a Context<'a>,
     pub library: &'a Library,
-    /// Of the enclosing job, command or executor; empty elsewhere.
-    pub parameters: Rc<Bindings<'a>>,
+    /// Of the enclosing job, command or executor.
+    pub parameters: Option<Rc<Bindings<'a>>>,
     /// Of the enclosing invocation.
-    pub matrix: Rc<BTreeMap<Arc<str>, Node>>,
+    pub matrix: Option<Rc<Combination>>,
     pub trail: Trail,
 }
 
@@ -53,15 +54,15 @@ pub(crate) enum Bound<'a> {
 impl<'a> Scope<'a> {
     /// The outermost scope of a library: no parameters, no way that led here.
     pub fn outermost(context: &'a Context<'a>, library: &'a Library) -> Self {
-        Self { context, library, parameters: Rc::default(), matrix: Rc::default(), trail: Trail::default() }
+        Self { context, library, parameters: None, matrix: None, trail: Trail::default() }
     }
 
     pub fn with_trail(&self, trail: Trail) -> Self {
         Self { trail, ..self.clone() }
     }
 
-    pub fn with_matrix(&self, matrix: BTreeMap<Arc<str>, Node>) -> Self {
-        Self { matrix: Rc::new(matrix), ..self.clone() }
+    pub fn with_matrix(&self, matrix: Rc<Combination>) -> Self {
+        Self { matrix: Some(matrix), ..self.clone() }
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
@@ -94,7 +95,7 @@ impl<'a> Scope<'a> {
 
     /// The binding that `parameters.…` names.
     pub fn bound(&self, name: &str) -> Option<&Bound<'a>> {
-        self.parameters.get(name.strip_prefix("parameters.")?)
+        self.parameters.as_ref()?.get(name.strip_prefix("parameters.")?)
     }
 
     fn lookup_elsewhere(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
@@ -102,20 +103,32 @@ impl<'a> Scope<'a> {
             return Err(Fault::Reported);
         }
         if let Some(parameter) = name.strip_prefix("parameters.") {
-            return self.undeclared(name, parameter, self.parameters.keys(), at);
+            return self.undeclared(
+                name,
+                parameter,
+                self.parameters.iter().flat_map(|parameters| parameters.keys()),
+                at,
+            );
         }
         if let Some(parameter) = name.strip_prefix("pipeline.parameters.") {
             return self.pipeline_parameter(name, parameter, at);
         }
         if let Some(parameter) = name.strip_prefix("matrix.") {
-            return match self.matrix.get(parameter) {
+            return match self.matrix.as_ref().and_then(|matrix| matrix.get(parameter)) {
                 Some(node) => Ok(node.clone()),
-                None => self.undeclared(name, parameter, self.matrix.keys(), at),
+                None => self.undeclared(name, parameter, self.matrix.iter().flat_map(|matrix| matrix.keys()), at),
             };
         }
         let value =
             name.strip_prefix("pipeline.").and_then(|value| pipeline::value(self.context.inputs, value, at.span));
         value.ok_or_else(|| self.unknown(name, at))
+    }
+
+    /// Whatever its name looks like.
+    pub fn is_pipeline_parameter(&self, content: &str) -> bool {
+        let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
+        let named = content.strip_prefix("pipeline.parameters.").zip(parameters);
+        named.is_some_and(|(name, parameters)| parameters.contains_key(name))
     }
 
     fn pipeline_parameter(&self, name: &str, parameter: &str, at: Site<'_>) -> Result<Node, Fault> {

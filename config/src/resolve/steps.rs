@@ -4,9 +4,10 @@ use super::bind::{Call, entered};
 use super::library::{Definition, Found, Library, Part};
 use super::plain::{Action, BUILT_INS, BuiltIn, PlainStep};
 use super::scope::{Bound, Scope};
+use super::template;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
-use crate::syntax::{Content, Entry, Map, Node};
+use crate::syntax::{Content, Entry, Literal, Map, Node, Scalar};
 
 impl<'a> Scope<'a> {
     /// Adds what `list` amounts to.
@@ -54,7 +55,7 @@ impl<'a> Scope<'a> {
     }
 
     fn splice(&self, steps: &[PlainStep], span: Span, out: &mut Vec<PlainStep>) {
-        if self.context.spend(steps.len() * 8, span) {
+        if self.context.steps(steps.len(), span) {
             out.extend(steps.iter().cloned());
         }
     }
@@ -79,6 +80,9 @@ impl<'a> Scope<'a> {
         let Some(built_in) = BuiltIn::named(name) else {
             return self.unknown_step(name, span);
         };
+        if !self.context.steps(1, span) {
+            return;
+        }
         let body = self.substitute(body);
         out.push(PlainStep { action: Action::BuiltIn(built_in), span, body, trail: self.trail.clone() });
     }
@@ -102,10 +106,17 @@ impl<'a> Scope<'a> {
         let Some(arguments) = self.arguments(&definition.name, body) else { return };
         let trail = self.trail.enter("command", &definition.name, definition.span, span);
         let home = Scope::outermost(self.context, library).with_trail(trail);
-        let callee = format!("command `{}`", definition.name);
-        let call = Call { callee, definition, caller: self, home: &home, at: span, keys: &[] };
+        let call = Call {
+            noun: "command",
+            name: &definition.name,
+            definition,
+            caller: self,
+            home: &home,
+            at: span,
+            keys: &[],
+        };
         let Some(bindings) = call.bind(&arguments) else { return };
-        match definition.body.as_map().and_then(|map| map.get("steps")) {
+        match definition.steps() {
             Some(steps) => entered(&home, bindings).expand(steps, out),
             None => {
                 let message = format!("command `{}` has no `steps`", definition.name);
@@ -130,6 +141,7 @@ impl<'a> Scope<'a> {
     }
 
     fn conditional(&self, name: &str, span: Span, body: &Node, out: &mut Vec<PlainStep>) {
+        let wanted = name == "when";
         let Some(map) = body.as_map() else {
             let message = format!("`{name}` takes a map with `condition` and `steps`");
             return self.report(Diagnostic::error("wrong-shape", span, message));
@@ -138,10 +150,25 @@ impl<'a> Scope<'a> {
             let missing = if map.get("condition").is_none() { "condition" } else { "steps" };
             return self.report(Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`")));
         };
-        crate::keys::check(self.context, map, &["condition", "steps"], &format!("a `{name}` step"));
-        let wanted = name == "when";
+        crate::keys::check(
+            self.context,
+            map,
+            &["condition", "steps"],
+            if wanted { "a `when` step" } else { "an `unless` step" },
+        );
+        self.warn_of_text(condition);
         if self.holds(condition) == Some(wanted) {
             self.expand(steps, out);
+        }
+    }
+
+    /// People write expressions here, which stand for themselves and not for what they would mean elsewhere.
+    fn warn_of_text(&self, condition: &Node) {
+        let is_text = |scalar: &Scalar| matches!(scalar.literal(), Literal::Text(text) if !text.is_empty());
+        if condition.as_scalar().is_some_and(|scalar| is_text(scalar) && template::is_literal(&scalar.text)) {
+            let message = "this condition is a text, which always holds";
+            let help = "a condition is `<< a value >>`, or one of `and`, `or`, `not`, `equal`, `matches`";
+            self.report(Diagnostic::warning("constant-condition", condition.span, message).help(help));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A text that is one tag alone becomes the value itself, with its type; a tag inside of more text becomes text.
 
-use super::expression::{self, Expression, Fault};
+use super::expression::{self, Expression, Fault, World};
 use super::scope::{Scope, Site};
 use super::template::{self, Problem, Segment};
 use super::value::Value;
@@ -11,6 +11,22 @@ use crate::syntax::{Content, Entry, Map, Node, Scalar};
 
 /// How a value that is null shows in a text: empty, but in `environment` as the language has it.
 const NULL_IN_ENVIRONMENT: &str = "<nil>";
+
+/// Where an expression stands.
+struct Place<'p, 'a> {
+    scope: &'p Scope<'a>,
+    at: Site<'p>,
+}
+
+impl World for Place<'_, '_> {
+    fn value(&self, name: &str) -> Result<Value, Fault> {
+        self.scope.value(name, self.at)
+    }
+
+    fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
+        self.scope.context.full_match(pattern, text, self.at.span)
+    }
+}
 
 impl Scope<'_> {
     /// `node` without templates. Where one is wrong it is reported, and the node is broken.
@@ -40,27 +56,21 @@ impl Scope<'_> {
     }
 
     fn list(&self, items: &[Node], environment: bool) -> Option<Vec<Node>> {
-        let replaced: Vec<_> = items.iter().map(|item| self.tree(item, environment)).collect();
-        if replaced.iter().all(Option::is_none) {
-            return None;
-        }
-        Some(replaced.into_iter().zip(items).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect())
+        replaced(items, |item| self.tree(item, environment))
     }
 
     fn map(&self, map: &Map, environment: bool) -> Option<Vec<Entry>> {
         let inside = |entry: &Entry| environment || &*entry.key == "environment";
-        let replaced: Vec<_> = map.entries.iter().map(|entry| self.tree(&entry.value, inside(entry))).collect();
-        if replaced.iter().all(Option::is_none) {
-            return None;
-        }
-        let entry = |(new, old): (Option<Node>, &Entry)| match new {
-            Some(value) => Entry { value, ..old.clone() },
-            None => old.clone(),
-        };
-        Some(replaced.into_iter().zip(&map.entries).map(entry).collect())
+        replaced(&map.entries, |entry| {
+            let value = self.tree(&entry.value, inside(entry))?;
+            Some(Entry { value, ..entry.clone() })
+        })
     }
 
     fn scalar(&self, scalar: &Scalar, span: Span, environment: bool) -> Node {
+        if let Some(content) = template::whole(&scalar.text) {
+            return self.whole(content, &scalar.text, span, environment);
+        }
         let segments = match template::parse(&scalar.text) {
             Ok(segments) => segments,
             Err(problem) => {
@@ -68,9 +78,6 @@ impl Scope<'_> {
                 return Node::broken(span);
             }
         };
-        if let [Segment::Tag { content, raw }] = segments[..] {
-            return self.whole(content, raw, span, environment);
-        }
         let mut text = String::new();
         match self.render(&segments, span, environment, &mut text) {
             Ok(()) if self.context.spend(text.len(), span) => Node::text(span, text),
@@ -125,7 +132,7 @@ impl Scope<'_> {
     /// The value of what stands between `<<` and `>>`.
     fn tag(&self, content: &str, raw: &str, span: Span) -> Result<Node, Fault> {
         let at = Site { span, raw };
-        if is_reference(content) {
+        if is_reference(content) || self.is_pipeline_parameter(content) {
             return self.lookup(content, at);
         }
         let expression = self.parse(content, at)?;
@@ -149,7 +156,7 @@ impl Scope<'_> {
 
     /// The value of an expression; what is wrong with it is reported.
     pub fn evaluate(&self, expression: &Expression, at: Site<'_>) -> Result<Value, Fault> {
-        let value = expression::evaluate(expression, &|name| self.value(name, at));
+        let value = expression::evaluate(expression, &Place { scope: self, at });
         value.map_err(|fault| {
             if let Fault::Wrong(message) = fault {
                 self.report(Diagnostic::error("invalid-expression", self.exact(at), message));
@@ -172,6 +179,12 @@ impl Scope<'_> {
                 format!("section `{name}` is not closed"),
                 "it ends with `<</ name >>`, with the same name",
             ),
+            Problem::TooDeep { raw } => (
+                "nested-too-deep",
+                *raw,
+                "too many sections inside each other".to_owned(),
+                "a section ends with `<</ name >>`",
+            ),
             Problem::SectionUnopened { name, raw } => (
                 "unclosed-section",
                 *raw,
@@ -181,6 +194,25 @@ impl Scope<'_> {
         };
         self.report(Diagnostic::error(code, self.context.narrow(span, needle), message).help(help));
     }
+}
+
+/// The items, some of them made anew; `None` when all stay what they are, so that nothing is copied.
+fn replaced<T: Clone>(items: &[T], mut new: impl FnMut(&T) -> Option<T>) -> Option<Vec<T>> {
+    let mut replaced: Option<Vec<T>> = None;
+    for (index, item) in items.iter().enumerate() {
+        match (new(item), &mut replaced) {
+            (None, None) => {}
+            (None, Some(items)) => items.push(item.clone()),
+            (Some(new), Some(items)) => items.push(new),
+            (Some(new), None) => {
+                let mut before = Vec::with_capacity(items.len());
+                before.extend_from_slice(&items[..index]);
+                before.push(new);
+                replaced = Some(before);
+            }
+        }
+    }
+    replaced
 }
 
 /// A name and nothing else; anything more is an expression.

@@ -7,6 +7,9 @@
 //!          | "<<^" name ">>" text "<</" name ">>"      shown if it is not
 //! ```
 
+/// Sections inside each other: far beyond any text, far from the end of the stack.
+const DEEPEST: usize = 64;
+
 /// A piece of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Segment<'t> {
@@ -30,6 +33,7 @@ pub(crate) enum Problem<'t> {
     Unclosed { rest: &'t str },
     SectionUnclosed { name: &'t str, raw: &'t str },
     SectionUnopened { name: &'t str, raw: &'t str },
+    TooDeep { raw: &'t str },
 }
 
 /// A section whose end has not come yet, and the segments before it.
@@ -42,7 +46,16 @@ struct Open<'t> {
 
 /// Can the text hold anything but itself?
 pub(crate) fn is_literal(text: &str) -> bool {
-    !text.contains("<<")
+    // Texts are short: preparing a search would take longer than the search.
+    text.as_bytes().windows(2).all(|pair| pair != b"<<")
+}
+
+/// What stands in the tag that `text` consists of; `None` if it is anything else than one tag.
+pub(crate) fn whole(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("<<")?;
+    let end = rest.as_bytes().windows(2).position(|pair| pair == b">>")?;
+    let content = rest[..end].trim();
+    (end + 2 == rest.len() && !content.starts_with(['#', '^', '/'])).then_some(content)
 }
 
 pub(crate) fn parse(text: &str) -> Result<Vec<Segment<'_>>, Problem<'_>> {
@@ -82,6 +95,9 @@ fn tag<'t>(
     open: &mut Vec<Open<'t>>,
 ) -> Result<(), Problem<'t>> {
     if let Some(name) = content.strip_prefix(['#', '^']) {
+        if open.len() >= DEEPEST {
+            return Err(Problem::TooDeep { raw });
+        }
         let before = std::mem::take(segments);
         open.push(Open { name: name.trim(), raw, inverted: content.starts_with('^'), before });
         return Ok(());
@@ -149,6 +165,15 @@ mod tests {
             prop_assume!(!text.contains("\\<<"));
             // `<<<` becomes `\<<<`: the escape covers two characters, what follows is plain text.
             prop_assert_eq!(literals(&text.replace("<<", "\\<<")), Some(text));
+        }
+
+        #[test]
+        fn a_whole_tag_is_one_segment(text in "(<<)?[a-z<> #^/]{0,6}(>>)?") {
+            let content = match parse(&text).as_deref() {
+                Ok([Segment::Tag { content, raw }]) if *raw == text => Some(*content),
+                _ => None,
+            };
+            prop_assert_eq!(whole(&text), content);
         }
 
         #[test]

@@ -40,7 +40,7 @@ impl Trail {
 
     /// For an origin: outermost first.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.links().map(|link| format!("{} {}", link.kind, link.name)).collect();
+        let mut names: Vec<String> = self.links().map(|link| [link.kind, " ", &link.name].concat()).collect();
         names.reverse();
         names
     }

@@ -1,5 +1,6 @@
 //! Values that conditions compare.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::syntax::{Content, Literal, Node};
@@ -91,8 +92,10 @@ fn same(a: &Node, b: &Node) -> bool {
         }
         (Content::Map(a), Content::Map(b)) => {
             Arc::ptr_eq(a, b)
-                || (a.entries.len() == b.entries.len()
-                    && a.entries.iter().all(|entry| b.get(&entry.key).is_some_and(|other| same(&entry.value, other))))
+                || (a.entries.len() == b.entries.len() && {
+                    let others: HashMap<&str, &Node> = b.entries.iter().map(|e| (&*e.key, &e.value)).collect();
+                    a.entries.iter().all(|entry| others.get(&*entry.key).is_some_and(|other| same(&entry.value, other)))
+                })
         }
         _ => false,
     }

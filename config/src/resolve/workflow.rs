@@ -3,13 +3,15 @@
 use super::expression;
 use super::invocation;
 use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
+use super::schedule;
 use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
 use crate::syntax::{Entry, Literal, Map, Node};
 
-const KEYS: [&str; 5] = ["jobs", "when", "unless", "triggers", "max_auto_reruns"];
+/// `serial-group` is known to be wrong here.
+const KEYS: [&str; 6] = ["jobs", "when", "unless", "triggers", "max_auto_reruns", "serial-group"];
 
 /// All workflows of the config.
 pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainWorkflow> {
@@ -21,8 +23,23 @@ pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainW
         scope.report(Diagnostic::error("wrong-shape", entry.value.span, message));
         return Vec::new();
     };
+    check_version(scope, map, entry.key_span);
     let workflows = map.entries.iter().filter(|entry| !(&*entry.key == "version" && entry.value.as_map().is_none()));
     workflows.filter_map(|entry| workflow(scope, entry)).collect()
+}
+
+/// Old configs say twice that they are of version 2; new ones may write there what they like.
+fn check_version(scope: &Scope<'_>, map: &Map, span: Span) {
+    if scope.context.templates {
+        return;
+    }
+    let help = "or make the whole config `version: 2.1`";
+    let message = "`workflows` of a version 2 config needs `version: 2`";
+    match map.get("version") {
+        None => scope.report(Diagnostic::error("missing-version", span, message).help(help)),
+        Some(node) if matches!(node.as_text().map(|text| &**text), Some("2" | "2.0")) => {}
+        Some(node) => scope.report(Diagnostic::warning("unknown-version", node.span, message).help(help)),
+    }
 }
 
 fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
@@ -34,10 +51,16 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         return None;
     };
     keys::check(scope.context, map, &KEYS, "a workflow");
+    keys::check_version(scope.context, map, &["when", "unless", "max_auto_reruns"], "in a workflow");
+    if let Some(entry) = map.entry("serial-group") {
+        let message = "`serial-group` belongs to a job of a workflow, not to the workflow";
+        scope.report(Diagnostic::error("misplaced-key", entry.key_span, message));
+    }
     Some(PlainWorkflow {
         name: entry.key.clone(),
         span: entry.key_span,
         left: left(scope, map),
+        schedules: schedule::schedules(scope, map),
         max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
         jobs: jobs(scope, entry, map),
     })
@@ -117,5 +140,12 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
     if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
         job.filters = PlainFilters::Map(Node::map(branches.key_span, vec![branches.clone()]));
     }
-    Some(PlainWorkflow { name: "workflow".into(), span: build.span, left: None, max_auto_reruns: None, jobs })
+    Some(PlainWorkflow {
+        name: "workflow".into(),
+        span: build.span,
+        left: None,
+        schedules: Vec::new(),
+        max_auto_reruns: None,
+        jobs,
+    })
 }

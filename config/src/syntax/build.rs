@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marked, Tag};
 
+use super::broken;
 use super::indent::{self, Shifted};
 use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
@@ -14,7 +15,7 @@ use crate::neighbour::nearest;
 /// The language's own limit on a compiled config.
 const LARGEST: usize = 8 << 20;
 /// Far beyond any config; keeps recursive walks off the end of the stack.
-const DEEPEST: usize = 100;
+const DEEPEST: usize = 250;
 
 /// Reads the first document of `text`. `None` means that an error was reported.
 pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
@@ -76,7 +77,7 @@ enum OpenKind {
 
 struct Builder<'a> {
     positions: Positions<'a>,
-    shifted: &'a Shifted,
+    shifted: &'a Shifted<'a>,
     report: &'a mut Report,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
@@ -84,7 +85,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: &'a str, shifted: &'a Shifted, report: &'a mut Report) -> Self {
+    fn new(text: &'a str, shifted: &'a Shifted<'a>, report: &'a mut Report) -> Self {
         Self { positions: Positions::new(text), shifted, report, open: Vec::new(), anchors: HashMap::new(), root: None }
     }
 
@@ -184,8 +185,17 @@ impl<'a> Builder<'a> {
         if error.info().ends_with("unknown anchor") {
             return self.unknown_anchor(span);
         }
-        let message = format!("the file is not valid YAML: {}", error.info());
-        Diagnostic::error("yaml-syntax", span, message)
+        if error.info().starts_with("recursion limit") {
+            return too_deep(span);
+        }
+        broken::diagnostic(self.positions.text, error.info(), span, self.open_bracket())
+    }
+
+    /// The innermost collection that is open and was written with brackets.
+    fn open_bracket(&self) -> Option<Span> {
+        let start = |open: &Open| self.positions.point(&open.start.start);
+        let brackets = |span: &Span| matches!(self.positions.text.as_bytes().get(span.start), Some(b'[' | b'{'));
+        self.open.last().map(start).filter(brackets)
     }
 
     fn unknown_anchor(&self, span: Span) -> Diagnostic {
@@ -212,6 +222,9 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
     };
     if &*name.text == "<<" && name.plain {
         entries.merge(node, report);
+    } else if &*name.text == "\\<<" {
+        let message = "`\\<<` merges nothing: the merge key is no template, and has no escape";
+        report.push(Diagnostic::error("escaped-merge-key", key.span, message).help("write `<<:`"));
     } else {
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
@@ -313,9 +326,9 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_also_through_aliases() {
-        assert_eq!(read(&("[".repeat(150) + &"]".repeat(150))).1, ["nested-too-deep"]);
+        assert_eq!(read(&("[".repeat(300) + &"]".repeat(300))).1, ["nested-too-deep"]);
         let mut text = String::from("- &a0 x\n");
-        for level in 1..200 {
+        for level in 1..300 {
             text += &format!("- &a{level} [*a{}]\n", level - 1);
         }
         assert_eq!(read(&text).1, ["nested-too-deep"]);

@@ -9,6 +9,7 @@
 //! YAML 1.2 forbids it, older readers allow it, and people write it. The parser refuses such a line, so it is read
 //! again with the line moved to the right, which means nothing between brackets; places are counted back.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use saphyr_parser::{Marker, ScanError};
@@ -19,8 +20,8 @@ const WIDTH: usize = 256;
 const MOST_LINES: usize = 64;
 
 /// The text with some lines moved to the right.
-pub(super) struct Shifted {
-    pub text: String,
+pub(super) struct Shifted<'t> {
+    pub text: Cow<'t, str>,
     /// For each moved line: its number, and the index of its first character in the moved text.
     lines: Vec<(usize, usize)>,
 }
@@ -32,21 +33,24 @@ pub(super) fn further(lines: &BTreeSet<usize>, error: &ScanError) -> Option<BTre
     (refused && lines.insert(error.marker().line())).then_some(lines)
 }
 
-impl Shifted {
-    pub fn new(text: &str, moved: &BTreeSet<usize>) -> Self {
-        let mut shifted = Self { text: String::with_capacity(text.len() + moved.len() * WIDTH), lines: Vec::new() };
+impl<'t> Shifted<'t> {
+    pub fn new(text: &'t str, moved: &BTreeSet<usize>) -> Self {
+        if moved.is_empty() {
+            return Self { text: Cow::Borrowed(text), lines: Vec::new() };
+        }
+        let mut shifted = String::with_capacity(text.len() + moved.len() * WIDTH);
+        let mut lines = Vec::new();
         let mut characters = 0;
         for (index, line) in text.split_inclusive('\n').enumerate() {
             if moved.contains(&(index + 1)) {
-                shifted.lines.push((index + 1, characters));
-                shifted.text.push_str(&" ".repeat(WIDTH));
+                lines.push((index + 1, characters));
+                shifted.push_str(&" ".repeat(WIDTH));
                 characters += WIDTH;
             }
-            shifted.text.push_str(line);
-            // Without moved lines nobody asks for the count.
-            characters += if moved.is_empty() { 0 } else { line.chars().count() };
+            shifted.push_str(line);
+            characters += line.chars().count();
         }
-        shifted
+        Self { text: Cow::Owned(shifted), lines }
     }
 
     /// The marker as it is in the text that was not moved.

@@ -2,28 +2,45 @@
 //!
 //! Explicit keys win over merged ones, earlier merges over later ones. The merge key may stand twice in one map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::node::{Content, Entry, Node};
 use crate::diagnostic::{Diagnostic, Report, Span};
+
+/// So few keys are found faster by looking at each.
+const FEW: usize = 16;
 
 /// Collects a map's entries while it is read.
 #[derive(Default)]
 pub(super) struct Collector {
     explicit: Vec<Entry>,
     merged: Vec<Node>,
+    /// Of the explicit keys, once there are more than a few.
     places: HashMap<Arc<str>, usize>,
 }
 
 impl Collector {
     pub fn explicit(&mut self, entry: Entry, report: &mut Report) {
-        match self.places.get(&entry.key) {
-            Some(&index) => self.replace(index, entry, report),
-            None => {
-                self.places.insert(entry.key.clone(), self.explicit.len());
-                self.explicit.push(entry);
-            }
+        match self.place(&entry.key) {
+            Some(index) => self.replace(index, entry, report),
+            None => self.push(entry),
+        }
+    }
+
+    fn place(&self, key: &str) -> Option<usize> {
+        if self.explicit.len() <= FEW {
+            return self.explicit.iter().position(|entry| &*entry.key == key);
+        }
+        self.places.get(key).copied()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.explicit.push(entry);
+        if self.explicit.len() > FEW {
+            let from = self.places.len();
+            let new = self.explicit.iter().enumerate().skip(from).map(|(index, entry)| (entry.key.clone(), index));
+            self.places.extend(new);
         }
     }
 
@@ -41,15 +58,9 @@ impl Collector {
         if self.merged.is_empty() {
             return self.explicit;
         }
-        let mut entries = Vec::new();
-        for map in self.merged.iter().filter_map(Node::as_map) {
-            for entry in &map.entries {
-                if !self.places.contains_key(&entry.key) {
-                    self.places.insert(entry.key.clone(), 0);
-                    entries.push(entry.clone());
-                }
-            }
-        }
+        let mut known: HashSet<Arc<str>> = self.explicit.iter().map(|entry| entry.key.clone()).collect();
+        let merged = self.merged.iter().filter_map(Node::as_map).flat_map(|map| &map.entries);
+        let mut entries: Vec<Entry> = merged.filter(|entry| known.insert(entry.key.clone())).cloned().collect();
         entries.append(&mut self.explicit);
         entries
     }

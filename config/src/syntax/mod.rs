@@ -4,6 +4,7 @@
 //! only the later stages know whether `yes` is a boolean or a word. Shared nodes stay shared, but what they would
 //! weigh written out is counted, so that a small text cannot stand for a huge one.
 
+mod broken;
 mod build;
 mod indent;
 mod merge;

@@ -1,20 +1,33 @@
 //! One story per diagnostic: a config that is wrong in one way, and what its author is told.
 
+mod condition_rules;
+mod given;
+mod job_rules;
 mod jobs;
 mod names;
 mod parameters;
+mod rules;
+mod schedules;
+mod step_rules;
 mod steps;
 mod syntax;
 mod templates;
 mod top;
+mod types;
+mod versions;
+mod workflow_rules;
 mod workflows;
 
 use navvy_config::{Inputs, Source, compile, render};
 
 /// What is said of a config on a push to `main`.
 fn told(text: &str) -> String {
+    told_of(text, &Inputs::default())
+}
+
+fn told_of(text: &str, inputs: &Inputs) -> String {
     let source = Source { name: "config.yml", text };
-    let outcome = compile(&source, &Inputs::default());
+    let outcome = compile(&source, inputs);
     format!(
         "{}{}",
         render(&source, &outcome.diagnostics),

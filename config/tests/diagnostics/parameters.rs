@@ -83,13 +83,13 @@ jobs:
     steps: [checkout]
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[parameter-name]: `1st` is not a name that a parameter can have
+    warning[parameter-name]: `1st` is not a name that a parameter can have
      --> config.yml:3:3
       |
     3 |   1st:
       |   ^^^
       = help: a letter, then letters, digits, `_` and `-`
-    refused
+    compiled
     "##);
 }
 
@@ -197,12 +197,13 @@ jobs:
        |                       ^^^
        = in job `build` (line 9)
 
-    error[type-mismatch]: parameter `to` must be the name of an environment variable, but this is a string
+    error[type-mismatch]: parameter `to` must be the name of an environment variable, which `1-x` is not
       --> config.yml:15:30
        |
     15 |       - greet: {name: x, to: 1-x}
        |                              ^^^
        = in job `build` (line 9)
+       = help: letters, digits and `_`, and no digit first
 
     error[wrong-shape]: the arguments of command `greet` must be a map, but this is a string
       --> config.yml:16:16

@@ -11,7 +11,10 @@ fn empty_config() {
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
     error[empty-config]: the config is empty
-     --> config.yml
+     --> config.yml:1:1
+      |
+    1 | # nothing here
+      | ^
     refused
     "##);
 }

@@ -96,13 +96,6 @@ workflows:
             tag: {only: x}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[invalid-regex]: the regular expression `(` does not work: Parsing error at position 1: Opening parenthesis without closing parenthesis
-      --> config.yml:12:30
-       |
-    12 |             branches: {only: [release/*, '/(/']}
-       |                              ^^^^^^^^^^^^^^^^^^
-       = in workflow `w` (line 8)
-
     warning[glob-in-filter]: `release/*` is plain text and matches nothing but itself
       --> config.yml:12:31
        |
@@ -110,6 +103,13 @@ workflows:
        |                               ^^^^^^^^^
        = in workflow `w` (line 8)
        = help: a regular expression stands between slashes, as in `/release\/.*/`
+
+    error[invalid-regex]: the regular expression `(` does not work: Parsing error at position 1: Opening parenthesis without closing parenthesis
+      --> config.yml:12:42
+       |
+    12 |             branches: {only: [release/*, '/(/']}
+       |                                          ^^^^^
+       = in workflow `w` (line 8)
 
     warning[unknown-key]: key `tag` means nothing in `filters`
       --> config.yml:13:13

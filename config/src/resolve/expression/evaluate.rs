@@ -13,18 +13,23 @@ pub(crate) enum Fault {
     Wrong(String),
 }
 
-/// What `name` stands for in the scope of the expression.
-pub(crate) type Lookup<'l> = dyn Fn(&str) -> Result<Value, Fault> + 'l;
+/// What an expression asks of the place where it stands.
+pub(crate) trait World {
+    /// What `name` stands for.
+    fn value(&self, name: &str) -> Result<Value, Fault>;
+    /// Does the pattern match the whole text? If it does not work, why not.
+    fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String>;
+}
 
-pub(crate) fn evaluate(expression: &Expression, lookup: &Lookup<'_>) -> Result<Value, Fault> {
+pub(crate) fn evaluate(expression: &Expression, world: &dyn World) -> Result<Value, Fault> {
     match expression {
         Expression::Literal(value) => Ok(value.clone()),
-        Expression::Name(name) => lookup(name),
+        Expression::Name(name) => world.value(name),
         Expression::Regex(pattern) => Ok(Value::Text(format!("/{pattern}/").into())),
-        Expression::Not(inner) => Ok(Value::Bool(!evaluate(inner, lookup)?.is_truthy())),
-        Expression::And(operands) => first(operands, false, lookup),
-        Expression::Or(operands) => first(operands, true, lookup),
-        Expression::Compare(operator, sides) => compare(*operator, &sides.0, &sides.1, lookup).map(Value::Bool),
+        Expression::Not(inner) => Ok(Value::Bool(!evaluate(inner, world)?.is_truthy())),
+        Expression::And(operands) => first(operands, false, world),
+        Expression::Or(operands) => first(operands, true, world),
+        Expression::Compare(operator, sides) => compare(*operator, &sides.0, &sides.1, world).map(Value::Bool),
     }
 }
 
@@ -43,10 +48,10 @@ pub(crate) fn names(expression: &Expression, visit: &mut dyn FnMut(&str)) {
 }
 
 /// The first operand that decides, else the last one.
-fn first(operands: &[Expression], deciding: bool, lookup: &Lookup<'_>) -> Result<Value, Fault> {
+fn first(operands: &[Expression], deciding: bool, world: &dyn World) -> Result<Value, Fault> {
     let mut value = Value::Null;
     for operand in operands {
-        value = evaluate(operand, lookup)?;
+        value = evaluate(operand, world)?;
         if value.is_truthy() == deciding {
             break;
         }
@@ -54,12 +59,12 @@ fn first(operands: &[Expression], deciding: bool, lookup: &Lookup<'_>) -> Result
     Ok(value)
 }
 
-fn compare(operator: Operator, left: &Expression, right: &Expression, lookup: &Lookup<'_>) -> Result<bool, Fault> {
-    let left = evaluate(left, lookup)?;
+fn compare(operator: Operator, left: &Expression, right: &Expression, world: &dyn World) -> Result<bool, Fault> {
+    let left = evaluate(left, world)?;
     if operator == Operator::Matches {
-        return matches(&left, right);
+        return matches(&left, right, world);
     }
-    let right = evaluate(right, lookup)?;
+    let right = evaluate(right, world)?;
     match operator {
         Operator::Equal => Ok(left.equals(&right)),
         Operator::Unequal => Ok(!left.equals(&right)),
@@ -73,11 +78,11 @@ fn compare(operator: Operator, left: &Expression, right: &Expression, lookup: &L
     }
 }
 
-fn matches(value: &Value, pattern: &Expression) -> Result<bool, Fault> {
+fn matches(value: &Value, pattern: &Expression, world: &dyn World) -> Result<bool, Fault> {
     let Expression::Regex(pattern) = pattern else {
         return Err(Fault::Wrong("`matches` needs a regular expression between slashes".to_owned()));
     };
-    full_match(pattern, text(value, "matches")?).map_err(Fault::Wrong)
+    world.full_match(pattern, text(value, "matches")?).map_err(Fault::Wrong)
 }
 
 /// Unset values are null, which no prefix and no pattern fits better than an empty text.
@@ -94,13 +99,32 @@ fn number(value: &Value) -> Result<f64, Fault> {
     value.as_number().ok_or_else(wrong)
 }
 
+/// Bytes that a pattern may become; names of branches and tags need some hundred.
+const LARGEST_PATTERN: usize = 256 << 10;
+/// Steps back that a pattern may take; where it needs more, it would take minutes for a longer text.
+const MOST_STEPS_BACK: usize = 50_000;
+
+/// Must the pattern be tried step by step, back and forth? All others are matched in one pass.
+pub(crate) fn steps_back(pattern: &str) -> bool {
+    const MARKS: [&str; 7] = ["(?=", "(?!", "(?<", "(?>", "++", "*+", "?+"];
+    let refers_back =
+        pattern.as_bytes().windows(2).any(|pair| pair[0] == b'\\' && matches!(pair[1], b'1'..=b'9' | b'k'));
+    refers_back || MARKS.iter().any(|mark| pattern.contains(mark))
+}
+
 /// Does the pattern match the whole text?
 pub(crate) fn full_match(pattern: &str, text: &str) -> Result<bool, String> {
     let describe = |error: fancy_regex::Error| format!("the regular expression `{pattern}` does not work: {error}");
     // Alone first: its errors count the characters that the author wrote.
-    fancy_regex::Regex::new(pattern).map_err(describe)?;
-    let regex = fancy_regex::Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(describe)?;
+    regex(pattern).map_err(describe)?;
+    let regex = regex(&format!(r"\A(?:{pattern})\z")).map_err(describe)?;
     regex.is_match(text).map_err(describe)
+}
+
+fn regex(pattern: &str) -> Result<fancy_regex::Regex, fancy_regex::Error> {
+    let mut builder = fancy_regex::RegexBuilder::new(pattern);
+    builder.delegate_size_limit(LARGEST_PATTERN).delegate_dfa_size_limit(LARGEST_PATTERN);
+    builder.backtrack_limit(MOST_STEPS_BACK).build()
 }
 
 #[cfg(test)]
@@ -108,13 +132,25 @@ mod tests {
     use super::super::parser::parse;
     use super::*;
 
+    struct Here;
+
+    impl World for Here {
+        fn value(&self, name: &str) -> Result<Value, Fault> {
+            Ok(match name {
+                "branch" => Value::Text("rel-1".into()),
+                "number" => Value::Int(7),
+                "yes" => Value::Bool(true),
+                _ => Value::Null,
+            })
+        }
+
+        fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
+            full_match(pattern, text)
+        }
+    }
+
     fn value(text: &str) -> Result<Value, Fault> {
-        evaluate(&parse(text).unwrap(), &|name| match name {
-            "branch" => Ok(Value::Text("rel-1".into())),
-            "number" => Ok(Value::Int(7)),
-            "yes" => Ok(Value::Bool(true)),
-            _ => Ok(Value::Null),
-        })
+        evaluate(&parse(text).unwrap(), &Here)
     }
 
     fn holds(text: &str) -> bool {

@@ -11,5 +11,5 @@ mod evaluate;
 mod lexer;
 mod parser;
 
-pub(crate) use evaluate::{Fault, evaluate, full_match, names};
+pub(crate) use evaluate::{Fault, World, evaluate, full_match, names, steps_back};
 pub(crate) use parser::{Expression, parse};

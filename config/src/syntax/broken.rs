@@ -1,0 +1,110 @@
+//! What the author of a text that is not YAML could do about it.
+//!
+//! The parser tells where it got lost. What is wrong often stands before that: a line that belongs to the text above it,
+//! a bracket that nobody closed, the marks of a merge.
+
+use crate::diagnostic::{Diagnostic, Frame, Span};
+
+/// Marks that a merge leaves where both sides changed.
+const CONFLICTS: [&str; 4] = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"];
+
+/// A fault by the beginning of the parser's words: what to say instead, and what to do.
+const FAULTS: [(&str, &str, &str); 8] = [
+    ("tab", "a tab stands where only blanks may", "indent with blanks: YAML forbids tabs there"),
+    (
+        "while scanning a plain scalar, found a tab",
+        "a tab stands where only blanks may",
+        "indent with blanks: YAML forbids tabs there",
+    ),
+    (
+        "mapping values are not allowed",
+        "a `key: value` cannot stand here",
+        "check the indentation, and quote text that holds a `: `",
+    ),
+    (
+        "while parsing a block collection",
+        "this line is neither an item of the list above nor outside of it",
+        "all `-` of one list stand in the same column",
+    ),
+    (
+        "while parsing a block mapping",
+        "this cannot follow what stands before it",
+        "quote text that starts with one of `[ { * & ! % @`, and check the indentation",
+    ),
+    ("while scanning an anchor or alias", "this is no name of an anchor", "quote text that starts with `*` or `&`"),
+    (
+        "while scanning a quoted scalar, found unexpected end",
+        "this quote is not closed",
+        "close it, or double it if it is part of the text",
+    ),
+    ("found unprintable character", "a control character stands here", "remove it: YAML forbids them"),
+];
+
+/// The diagnostic of a fault: `told` is what the parser says of it, `at` where, `open` the innermost bracket that is open.
+pub(super) fn diagnostic(text: &str, told: &str, at: Span, open: Option<Span>) -> Diagnostic {
+    let error = |span, message: String| {
+        Diagnostic::error("yaml-syntax", span, format!("the file is not valid YAML: {message}"))
+    };
+    if let Some(span) = conflict(text, at) {
+        let message = "the mark of a merge stands here".to_owned();
+        return error(span, message).help("decide which side to keep, and remove the marks");
+    }
+    if let Some(bracket) = open {
+        let opened = text.get(bracket.start..bracket.start + 1).unwrap_or("[");
+        let closing = if opened == "{" { "}" } else { "]" };
+        let message = format!("this `{opened}` is not closed before something comes that cannot stand in it");
+        let help = format!("add a `{closing}`, or quote the text in which `{opened}` means itself");
+        return lost(error(bracket, message).help(help), at);
+    }
+    if told.starts_with("simple key expect") {
+        let message = "this is neither a `key: value` nor part of what stands above it".to_owned();
+        let help = "indent it further than the key whose text it belongs to, or add a `:`";
+        return lost(error(line_before(text, at), message).help(help), at);
+    }
+    match FAULTS.iter().find(|(start, ..)| told.starts_with(start)) {
+        Some((_, message, help)) => error(at, (*message).to_owned()).help(*help),
+        None => error(at, told.to_owned()),
+    }
+}
+
+/// Where the parser got lost, when that is another line.
+fn lost(diagnostic: Diagnostic, at: Span) -> Diagnostic {
+    if diagnostic.span.line == at.line {
+        return diagnostic;
+    }
+    diagnostic.trail(vec![Frame { text: "nothing can be read from here on".to_owned(), span: at }])
+}
+
+/// The mark of a merge in the line of a fault or in the one before.
+fn conflict(text: &str, at: Span) -> Option<Span> {
+    let lines = [line_at(text, at), line_before(text, at)];
+    lines.into_iter().find(|span| CONFLICTS.iter().any(|mark| text[span.start..span.end].starts_with(mark)))
+}
+
+/// The line of a place, without the blanks around it.
+fn line_at(text: &str, at: Span) -> Span {
+    let start = text.get(..at.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+    trimmed(text, start, at.line)
+}
+
+/// The last line before a place that holds anything, without the blanks around it.
+fn line_before(text: &str, at: Span) -> Span {
+    let mut end = line_at(text, at).start;
+    let mut line = at.line;
+    while let Some(newline) = text.get(..end).and_then(|before| before.rfind('\n')) {
+        line -= usize::from(line > 1);
+        let start = text[..newline].rfind('\n').map_or(0, |newline| newline + 1);
+        if !text[start..newline].trim().is_empty() {
+            return trimmed(text, start, line);
+        }
+        end = start;
+    }
+    at
+}
+
+fn trimmed(text: &str, start: usize, line: usize) -> Span {
+    let whole = text[start..].lines().next().unwrap_or("");
+    let indent = whole.len() - whole.trim_start().len();
+    let column = whole[..indent].chars().count() + 1;
+    Span { start: start + indent, end: start + indent + whole.trim().len(), line, column }
+}
