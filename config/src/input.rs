@@ -1,6 +1,7 @@
 //! Everything that a compilation depends on from outside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A config text and what to call it.
 #[derive(Debug, Clone, Copy)]
@@ -8,6 +9,14 @@ pub struct Source<'a> {
     /// Shown in diagnostics: `.circleci/config.yml`.
     pub name: &'a str,
     pub text: &'a str,
+}
+
+/// A file that a config took part of itself from: an orb's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Shown in diagnostics: `.circleci/orbs/circleci/node@5.2.0.yml`.
+    pub name: String,
+    pub text: Arc<str>,
 }
 
 /// What triggered the pipeline and with which values.

@@ -20,7 +20,7 @@ mod syntax;
 mod top;
 
 pub use diagnostic::{Diagnostic, Frame, Severity, Span};
-pub use input::{Inputs, Source, Value};
+pub use input::{File, Inputs, Source, Value};
 pub use render::render;
 
 use navvy_job::pipeline::Pipeline;
@@ -34,8 +34,21 @@ use top::Version;
 pub struct Outcome {
     /// `None` exactly if one of the diagnostics is an error.
     pub pipeline: Option<Pipeline>,
-    /// In the order of the file.
+    /// In the order of the file; those of orbs' files come after those of the config.
     pub diagnostics: Vec<Diagnostic>,
+    /// The orbs' files that were read: what a span says of `file` N is of number N - 1 here.
+    pub files: Vec<File>,
+}
+
+impl Outcome {
+    /// All diagnostics as text, each with an excerpt of the file that it lies in. `source` is what was compiled.
+    pub fn render(&self, source: &Source<'_>) -> String {
+        render::render_in(source, &self.files, &self.diagnostics)
+    }
+
+    fn refused(report: Report) -> Self {
+        Self { pipeline: None, diagnostics: report.into_sorted(), files: Vec::new() }
+    }
 }
 
 /// Compiles a config text for the branch or tag, parameters and values of `inputs`.
@@ -43,17 +56,18 @@ pub struct Outcome {
 /// Never fails otherwise than by diagnostics, whatever the text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let mut report = Report::default();
-    let root = syntax::parse(source.text, &mut report);
+    let root = syntax::parse(source.text, 0, &mut report);
     if report.errors() > 0 {
-        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+        return Outcome::refused(report);
     }
     let Some((map, version)) = top::read(root.as_ref(), &mut report) else {
-        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+        return Outcome::refused(report);
     };
     let context = Context::new(source.text, inputs, report, version == Version::TwoOne);
     let span = root.as_ref().map(|root| root.span).unwrap_or_default();
     let plain = resolve::resolve(&context, map, span);
     let pipeline = compile::compile(&context, plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
-    Outcome { pipeline, diagnostics: context.into_report().into_sorted() }
+    let (report, files) = context.into_parts();
+    Outcome { pipeline, diagnostics: report.into_sorted(), files }
 }

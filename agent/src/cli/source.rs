@@ -101,7 +101,7 @@ pub fn key_value(flag: &str, text: &str) -> Result<(String, String), CliError> {
 /// Compiles; prints what there is to say. Errors end the command.
 pub fn compile(file: &ConfigFile, inputs: &Inputs) -> Result<Pipeline, CliError> {
     let outcome = navvy_config::compile(&file.source(), inputs);
-    let text = navvy_config::render(&file.source(), &outcome.diagnostics);
+    let text = outcome.render(&file.source());
     let mut stderr = std::io::stderr().lock();
     stderr.write_all(tame(&text, true).as_bytes()).ok();
     match outcome.pipeline {

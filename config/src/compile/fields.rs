@@ -24,7 +24,12 @@ impl Place<'_> {
 
     pub fn origin(&self, span: Span) -> Origin {
         let number = |value| u32::try_from(value).unwrap_or(u32::MAX);
-        Origin { line: number(span.line), column: number(span.column), trail: self.trail.names() }
+        Origin {
+            line: number(span.line),
+            column: span.column,
+            file: self.context.file_name(span.file),
+            trail: self.trail.names(),
+        }
     }
 
     /// Any scalar but null, as text.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::expression::full_match;
-use crate::diagnostic::{Diagnostic, Report, Span};
-use crate::input::Inputs;
+use crate::diagnostic::{Diagnostic, Report, Span, column};
+use crate::input::{File, Inputs};
 use crate::syntax::Node;
 
 /// Steps of work that a config may cost: a node looked at costs `NODE`, a byte of text made costs one.
@@ -26,7 +26,9 @@ pub(crate) struct Context<'a> {
     pub templates: bool,
     /// Set once they are known: their own defaults cannot refer to them.
     pub parameters: OnceCell<BTreeMap<Arc<str>, Node>>,
-    source: &'a str,
+    config: &'a str,
+    /// Of orbs, as the spans of their nodes count them, from 1.
+    files: RefCell<Vec<File>>,
     report: RefCell<Report>,
     spent: Cell<usize>,
     depth: Cell<usize>,
@@ -37,12 +39,13 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(source: &'a str, inputs: &'a Inputs, report: Report, templates: bool) -> Self {
+    pub fn new(config: &'a str, inputs: &'a Inputs, report: Report, templates: bool) -> Self {
         Self {
             inputs,
             templates,
             parameters: OnceCell::new(),
-            source,
+            config,
+            files: RefCell::default(),
             report: RefCell::new(report),
             spent: Cell::new(0),
             depth: Cell::new(0),
@@ -73,8 +76,9 @@ impl<'a> Context<'a> {
         self.report.borrow().errors() > 0
     }
 
-    pub fn into_report(self) -> Report {
-        self.report.into_inner()
+    /// All that there is to say, and the files that it may be said of.
+    pub fn into_parts(self) -> (Report, Vec<File>) {
+        (self.report.into_inner(), self.files.into_inner())
     }
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
@@ -115,22 +119,33 @@ impl<'a> Context<'a> {
         Some(result)
     }
 
+    /// What to call the file of an orb; the config is the one that needs no name.
+    pub fn file_name(&self, file: u32) -> Option<String> {
+        let index = usize::try_from(file.checked_sub(1)?).ok()?;
+        self.files.borrow().get(index).map(|file| file.name.clone())
+    }
+
     /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
     pub fn narrow(&self, span: Span, needle: &str) -> Span {
         if self.is_hopeless() {
             return span;
         }
+        let files = self.files.borrow();
+        let text = match span.file {
+            0 => Some(self.config),
+            file => usize::try_from(file - 1).ok().and_then(|index| files.get(index)).map(|file| &*file.text),
+        };
         let first_line = needle.lines().next().unwrap_or("");
-        let Some(covered) = self.source.get(span.start..span.end) else { return span };
+        let Some(covered) = text.and_then(|text| text.get(span.start..span.end)) else { return span };
         let Some(offset) = covered.find(first_line).filter(|_| !first_line.is_empty()) else { return span };
         let before = &covered[..offset];
         let start = span.start + offset;
         let end = start + first_line.len();
         match before.rfind('\n') {
-            None => Span { start, end, line: span.line, column: span.column + before.chars().count() },
+            None => Span { start, end, column: span.column.saturating_add(column(before.chars().count()) - 1), ..span },
             Some(newline) => {
                 let line = span.line + before.matches('\n').count();
-                Span { start, end, line, column: before[newline + 1..].chars().count() + 1 }
+                Span { start, end, line, column: column(before[newline + 1..].chars().count()), ..span }
             }
         }
     }
