@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::orb::OrbSource;
+
 /// A config text and what to call it.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -20,7 +22,7 @@ pub struct File {
 }
 
 /// What triggered the pipeline and with which values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
     /// The pushed branch; `None` for a tag.
     pub branch: Option<String>,
@@ -31,7 +33,9 @@ pub struct Inputs {
     /// Pipeline values by their name without `pipeline.`: `git.revision`, `number`, `project.git_url`.
     /// `git.branch` and `git.tag` come from `branch` and `tag`.
     pub values: BTreeMap<String, Value>,
-    /// Registry orbs are out of reach: go on without what comes from them, with a warning each, instead of an error.
+    /// Who answers for orbs that are named by reference; nobody: none is here.
+    pub orbs: Option<Arc<dyn OrbSource>>,
+    /// Go on without what comes from orbs that are not here, with a warning each, instead of an error.
     pub allow_missing_orbs: bool,
 }
 
@@ -43,6 +47,7 @@ impl Default for Inputs {
             tag: None,
             parameters: Vec::new(),
             values: BTreeMap::new(),
+            orbs: None,
             allow_missing_orbs: false,
         }
     }

@@ -14,6 +14,7 @@ mod diagnostic;
 mod input;
 mod keys;
 mod neighbour;
+mod orb;
 mod render;
 mod resolve;
 mod syntax;
@@ -21,12 +22,13 @@ mod top;
 
 pub use diagnostic::{Diagnostic, Frame, Severity, Span};
 pub use input::{File, Inputs, Source, Value};
+pub use orb::{ImportedOrb, NoOrb, OrbReference, OrbSource, OrbText, OrbVersion, ReferenceError};
 pub use render::render;
 
 use navvy_job::pipeline::Pipeline;
 
 use diagnostic::Report;
-use resolve::Context;
+use resolve::{Context, Told};
 use top::Version;
 
 /// What became of a config.
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// The orbs' files that were read: what a span says of `file` N is of number N - 1 here.
     pub files: Vec<File>,
+    /// The orbs that the config and its orbs name by reference, in the order in which they were imported.
+    pub orbs: Vec<ImportedOrb>,
 }
 
 impl Outcome {
@@ -46,8 +50,12 @@ impl Outcome {
         render::render_in(source, &self.files, &self.diagnostics)
     }
 
+    fn of(pipeline: Option<Pipeline>, told: Told) -> Self {
+        Self { pipeline, diagnostics: told.report.into_sorted(), files: told.files, orbs: told.imports }
+    }
+
     fn refused(report: Report) -> Self {
-        Self { pipeline: None, diagnostics: report.into_sorted(), files: Vec::new() }
+        Self { pipeline: None, diagnostics: report.into_sorted(), files: Vec::new(), orbs: Vec::new() }
     }
 }
 
@@ -68,6 +76,17 @@ pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let plain = resolve::resolve(&context, map, span);
     let pipeline = compile::compile(&context, plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
-    let (report, files) = context.into_parts();
-    Outcome { pipeline, diagnostics: report.into_sorted(), files }
+    Outcome::of(pipeline, context.into_told())
+}
+
+/// Checks the source of an orb as it stands in a file of its own. What comes out is a pipeline without workflows.
+pub fn compile_orb(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    let mut report = Report::default();
+    let root = syntax::parse(source.text, 0, &mut report);
+    let root = if report.errors() == 0 { resolve::orb_top(root, 0, &mut report) } else { None };
+    let Some(map) = root.as_ref().and_then(syntax::Node::as_map) else { return Outcome::refused(report) };
+    let context = Context::new(source.text, inputs, report, true);
+    let pipeline = compile::compile(&context, resolve::resolve_orb(&context, map));
+    let pipeline = (!context.has_errors()).then_some(pipeline);
+    Outcome::of(pipeline, context.into_told())
 }

@@ -64,8 +64,8 @@ fn render_one(texts: &[Text<'_>], diagnostic: &Diagnostic) -> String {
         let _ = writeln!(out, "{:gutter$} = {} ({file}line {})", "", printable(&frame.text), frame.span.line);
     }
     for (index, line) in diagnostic.help.iter().flat_map(|help| help.lines()).enumerate() {
-        let title = if index == 0 { "help:" } else { "     " };
-        let _ = writeln!(out, "{:gutter$} = {title} {}", "", printable(line));
+        let title = if index == 0 { "= help:" } else { "       " };
+        let _ = writeln!(out, "{:gutter$} {title} {}", "", printable(line));
     }
     out
 }

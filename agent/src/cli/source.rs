@@ -86,6 +86,7 @@ pub fn inputs(arguments: &SourceArgs, facts: &GitFacts, values: BTreeMap<String,
         tag: arguments.tag.clone(),
         parameters,
         values,
+        orbs: None,
         allow_missing_orbs: arguments.allow_missing_orbs,
     })
 }

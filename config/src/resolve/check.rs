@@ -24,7 +24,7 @@ pub(crate) struct Unused {
     pub steps: Vec<PlainStep>,
 }
 
-/// Checks all definitions of a library and of the orbs in it.
+/// Checks all definitions of a library and of the orbs that are written out in it.
 pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &mut Unused) {
     let scope = Scope::outermost(outermost.context, library);
     let tables: [(Part, &'a Table); 3] =
@@ -141,7 +141,7 @@ impl Scope<'_> {
 
     fn step_name(&self, name: &str, span: Span) {
         let known = BuiltIn::named(name).is_some();
-        if !known && matches!(self.library.find(self.context, Part::Commands, name), Found::Nothing) {
+        if !known && matches!(self.library.find(Part::Commands, name), Found::Nothing) {
             self.unknown_step(name, span);
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct ExecutorUse<'a> {
 impl<'a> ExecutorUse<'a> {
     /// As it was written; `None` when there is none of that name or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
-        match self.scope.library.find(self.scope.context, Part::Executors, &self.name) {
+        match self.scope.library.find(Part::Executors, &self.name) {
             Found::Here(_, definition) => Some(definition),
             _ => None,
         }
@@ -45,7 +45,7 @@ impl<'a> ExecutorUse<'a> {
     /// Its keys with all parameters replaced.
     pub fn resolve(&self) -> PlainExecutor {
         let scope = &self.scope;
-        match scope.library.find(scope.context, Part::Executors, &self.name) {
+        match scope.library.find(Part::Executors, &self.name) {
             Found::Missing { .. } => PlainExecutor::Missing { what: format!("executor `{}`", self.name) },
             Found::Nothing => {
                 scope.nothing_named(Part::Executors, &self.name, self.span);

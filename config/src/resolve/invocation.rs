@@ -99,7 +99,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
         scope.report(Diagnostic::warning("job-group", *group.1, message));
         return Target::Unavailable("a job group".to_owned());
     }
-    match scope.library.find(scope.context, Part::Jobs, name) {
+    match scope.library.find(Part::Jobs, name) {
         Found::Here(library, definition) => Target::Job(library, definition),
         Found::Missing { orb, .. } => Target::Unavailable(format!("orb `{orb}`")),
         Found::Nothing => {
@@ -113,7 +113,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
 fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
     let node = keys?.get("override-with")?;
     let name = scope.substitute(node).as_text()?.clone();
-    match scope.library.find(scope.context, Part::Jobs, &name) {
+    match scope.library.find(Part::Jobs, &name) {
         Found::Here(library, definition) => Some(Target::Job(library, definition)),
         Found::Missing { .. } | Found::Nothing => None,
     }

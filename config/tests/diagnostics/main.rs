@@ -2,22 +2,25 @@
 
 mod jobs;
 mod names;
+mod orbs;
 mod parameters;
+#[path = "../support/shelf.rs"]
+mod shelf;
 mod steps;
 mod syntax;
 mod templates;
 mod top;
 mod workflows;
 
-use navvy_config::{Inputs, Source, compile, render};
+use navvy_config::{Inputs, Source, compile};
 
 /// What is said of a config on a push to `main`.
 fn told(text: &str) -> String {
+    told_of(text, &Inputs::default())
+}
+
+fn told_of(text: &str, inputs: &Inputs) -> String {
     let source = Source { name: "config.yml", text };
-    let outcome = compile(&source, &Inputs::default());
-    format!(
-        "{}{}",
-        render(&source, &outcome.diagnostics),
-        if outcome.pipeline.is_some() { "compiled" } else { "refused" }
-    )
+    let outcome = compile(&source, inputs);
+    format!("{}{}", outcome.render(&source), if outcome.pipeline.is_some() { "compiled" } else { "refused" })
 }

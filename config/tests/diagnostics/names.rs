@@ -115,12 +115,12 @@ jobs:
     steps: [node/install, {node/test: {x: 1}}]
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[missing-orb]: orb `node` (`circleci/node@5.1`) is not available here
+    error[missing-orb]: orb `node` (`circleci/node@5.1`) is not here
      --> config.yml:3:3
       |
     3 |   node: circleci/node@5.1
       |   ^^^^
-      = help: orbs of a registry cannot be fetched yet; inline orbs work
+      = help: inline orbs work
     refused
     "##);
 }
