@@ -19,7 +19,7 @@ pub(crate) struct Library {
     pub commands: Table,
     pub executors: Table,
     pub jobs: Table,
-    pub job_groups: BTreeMap<Arc<str>, Span>,
+    pub job_groups: BTreeMap<Arc<str>, Group>,
     pub orbs: BTreeMap<Arc<str>, Orb>,
     /// How many orbs lie inside each other here.
     pub height: usize,
@@ -53,6 +53,14 @@ impl Orb {
             Self::Missing => None,
         }
     }
+}
+
+/// A job group as it was written.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub name: Arc<str>,
+    pub span: Span,
+    pub body: Node,
 }
 
 /// Which table a name is looked up in.
@@ -104,7 +112,7 @@ impl Library {
             commands: table(Part::Commands),
             executors: table(Part::Executors),
             jobs: table(Part::Jobs),
-            job_groups: entries(context, map, "job-groups").iter().map(|e| (e.key.clone(), e.key_span)).collect(),
+            job_groups: entries(context, map, "job-groups").iter().map(group).collect(),
             orbs,
         }
     }
@@ -142,6 +150,10 @@ impl Library {
             Part::Jobs => &self.jobs,
         }
     }
+}
+
+fn group(entry: &Entry) -> (Arc<str>, Group) {
+    (entry.key.clone(), Group { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone() })
 }
 
 fn table(context: &Context<'_>, map: &Map, part: Part) -> Table {

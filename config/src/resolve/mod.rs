@@ -9,6 +9,7 @@ mod check;
 mod context;
 mod executor;
 mod expression;
+mod group;
 mod invocation;
 mod job;
 mod library;
@@ -30,8 +31,8 @@ pub(crate) use context::{Context, Told};
 pub(crate) use orb::top as orb_top;
 pub(crate) use parameter::is_variable_name;
 pub(crate) use plain::{
-    Action, BuiltIn, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow,
-    PlainWorkflowJob,
+    Action, BuiltIn, GroupRole, InGroup, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep,
+    PlainWorkflow, PlainWorkflowJob,
 };
 pub(crate) use trail::Trail;
 
@@ -50,6 +51,7 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
     let scope = Scope::outermost(context, &library);
     let workflows = workflow::workflows(&scope, root, span);
     let mut unused = check::Unused::default();
+    group::check(&scope, &mut unused);
     check::library(&scope, &library, &mut unused);
     PlainPipeline { setup: setup(root), workflows, unused }
 }

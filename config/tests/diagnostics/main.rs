@@ -1,5 +1,6 @@
 //! One story per diagnostic: a config that is wrong in one way, and what its author is told.
 
+mod groups;
 mod jobs;
 mod names;
 mod orbs;

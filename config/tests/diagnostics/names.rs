@@ -420,29 +420,3 @@ workflows:
     refused
     "##);
 }
-
-#[test]
-fn job_group() {
-    let text = r##"
-version: 2.1
-jobs:
-  a:
-    docker: [{image: i}]
-    steps: [checkout]
-job-groups:
-  g:
-    jobs: [a]
-workflows:
-  w:
-    jobs: [a, g]
-"##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    warning[job-group]: job group `g` cannot be run yet; its jobs are left out
-     --> config.yml:7:3
-      |
-    7 |   g:
-      |   ^
-      = in workflow `w` (line 10)
-    compiled
-    "##);
-}

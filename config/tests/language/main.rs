@@ -3,6 +3,7 @@
 mod commands;
 mod executors;
 mod filters;
+mod groups;
 mod orbs;
 #[path = "../support/shelf.rs"]
 mod shelf;
