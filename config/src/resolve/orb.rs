@@ -63,6 +63,10 @@ pub(super) fn orb(context: &Context<'_>, entry: &Entry, home: &Home) -> Option<(
     if context.is_hopeless() || !context.look(entry.key_span) {
         return None;
     }
+    if !context.templates {
+        // Version 2 has none, which has been reported.
+        return Some((alias, Orb::Missing));
+    }
     if home.depth >= DEEPEST {
         context.report(too_deep(entry));
         return Some((alias, Orb::Missing));

@@ -188,6 +188,14 @@ fn an_orb_may_miss_orbs_of_its_own() {
 }
 
 #[test]
+fn version_2_imports_nothing() {
+    let text = "version: 2\norbs: {node: acme/node@5}\njobs: {build: {docker: [{image: i}], steps: [checkout]}}";
+    let outcome = compile(&Source { name: "c", text }, &shelf(&[]));
+    assert_eq!(outcome.diagnostics.iter().map(|told| told.code).collect::<Vec<_>>(), ["needs-2.1"]);
+    assert_eq!(outcome.orbs, []);
+}
+
+#[test]
 fn an_orb_in_a_file_of_its_own_can_be_checked() {
     let codes = |text: &str| {
         let outcome = compile_orb(&Source { name: "o", text }, &shelf(&[("acme/tools@2.0.0", TOOLS)]));
