@@ -20,6 +20,7 @@
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`journal`] | a task's state on disk, for whoever comes after its process |
 //! | [`output`] | logs on disk: written, sealed, verified |
+//! | [`orbs`] | orbs on this machine: the orb path and its lock |
 //! | [`event`], [`bus`] | what happens, and how it travels |
 //! | `terminal` | the caller's own terminal in a person's session |
 //! | [`ui`] | what a person sees |
@@ -35,6 +36,7 @@ pub mod doctor;
 pub mod environment;
 pub mod event;
 pub mod journal;
+pub mod orbs;
 pub mod output;
 pub mod pipeline;
 pub mod settings;

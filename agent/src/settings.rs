@@ -14,6 +14,8 @@ pub struct Settings {
     pub paths: HostPaths,
     /// Where contexts are kept: `$XDG_CONFIG_HOME/navvy/contexts`.
     pub contexts: Option<PathBuf>,
+    /// The user's orbs: `$XDG_DATA_HOME/navvy/orbs`.
+    pub orbs: Option<PathBuf>,
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     pub stdin_is_terminal: bool,
@@ -37,11 +39,13 @@ impl Settings {
         let set = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = set("HOME");
         let config = set("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let data = set("XDG_DATA_HOME").or_else(|| home.as_ref().map(|home| home.join(".local/share")));
         let mut paths = HostPaths::new(&variables, home.as_deref());
         paths.supervisor = set("NAVVY_SUPERVISOR");
         Self {
             paths,
             contexts: config.map(|config| config.join("navvy/contexts")),
+            orbs: data.map(|data| data.join("navvy/orbs")),
             home,
             variables,
             stdin_is_terminal: stdin,
@@ -74,6 +78,9 @@ mod tests {
         let plain = settings(&[("HOME", "/home/u")]);
         assert_eq!(plain.paths.state, PathBuf::from("/home/u/.local/state/navvy"));
         assert_eq!(plain.contexts, Some(PathBuf::from("/home/u/.config/navvy/contexts")));
+        assert_eq!(plain.orbs, Some(PathBuf::from("/home/u/.local/share/navvy/orbs")));
+        let data = settings(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "/d")]);
+        assert_eq!(data.orbs, Some(PathBuf::from("/d/navvy/orbs")));
         let moved = settings(&[("HOME", "/home/u"), ("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")]);
         assert_eq!(moved.paths.state, PathBuf::from("/s/navvy"));
         assert_eq!(moved.contexts, Some(PathBuf::from("/c/navvy/contexts")));

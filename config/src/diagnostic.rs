@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-/// A stretch of the source text.
+/// A stretch of a source text: of the config, or of an orb's file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Span {
     /// First byte.
@@ -15,7 +15,14 @@ pub struct Span {
     /// Of the first byte, from 1.
     pub line: usize,
     /// Of the first byte in characters, from 1.
-    pub column: usize,
+    pub column: u32,
+    /// Which text it lies in: 0 is the config, N the file `N - 1` of [`Outcome::files`](crate::Outcome::files).
+    pub file: u32,
+}
+
+/// Characters of a line before a place, as a column counts them.
+pub(crate) fn column(characters: usize) -> u32 {
+    u32::try_from(characters).map_or(u32::MAX, |characters| characters.saturating_add(1))
 }
 
 /// How bad it is.
@@ -90,7 +97,7 @@ pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
-    seen: HashSet<(&'static str, usize, usize, String)>,
+    seen: HashSet<(&'static str, u32, usize, usize, String)>,
 }
 
 impl Report {
@@ -100,8 +107,8 @@ impl Report {
         if is_warning && self.is_weary() {
             return;
         }
-        let Span { start, end, .. } = diagnostic.span;
-        if self.seen.insert((diagnostic.code, start, end, diagnostic.message.clone())) {
+        let Span { file, start, end, .. } = diagnostic.span;
+        if self.seen.insert((diagnostic.code, file, start, end, diagnostic.message.clone())) {
             self.errors += usize::from(!is_warning);
             self.warnings += usize::from(is_warning);
             self.diagnostics.push(diagnostic);
@@ -117,9 +124,9 @@ impl Report {
         self.errors
     }
 
-    /// In the order of the file.
+    /// In the order of the files, and in each in the order of its lines.
     pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
-        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+        self.diagnostics.sort_by_key(|told| (told.span.file, told.span.start, told.span.end));
         self.diagnostics
     }
 }

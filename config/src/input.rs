@@ -1,6 +1,9 @@
 //! Everything that a compilation depends on from outside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::orb::OrbSource;
 
 /// A config text and what to call it.
 #[derive(Debug, Clone, Copy)]
@@ -10,8 +13,16 @@ pub struct Source<'a> {
     pub text: &'a str,
 }
 
+/// A file that a config took part of itself from: an orb's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Shown in diagnostics: `.circleci/orbs/circleci/node@5.2.0.yml`.
+    pub name: String,
+    pub text: Arc<str>,
+}
+
 /// What triggered the pipeline and with which values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
     /// The pushed branch; `None` for a tag.
     pub branch: Option<String>,
@@ -22,7 +33,9 @@ pub struct Inputs {
     /// Pipeline values by their name without `pipeline.`: `git.revision`, `number`, `project.git_url`.
     /// `git.branch` and `git.tag` come from `branch` and `tag`.
     pub values: BTreeMap<String, Value>,
-    /// Registry orbs are out of reach: go on without what comes from them, with a warning each, instead of an error.
+    /// Who answers for orbs that are named by reference; nobody: none is here.
+    pub orbs: Option<Arc<dyn OrbSource>>,
+    /// Go on without what comes from orbs that are not here, with a warning each, instead of an error.
     pub allow_missing_orbs: bool,
 }
 
@@ -34,6 +47,7 @@ impl Default for Inputs {
             tag: None,
             parameters: Vec::new(),
             values: BTreeMap::new(),
+            orbs: None,
             allow_missing_orbs: false,
         }
     }

@@ -14,19 +14,21 @@ mod diagnostic;
 mod input;
 mod keys;
 mod neighbour;
+mod orb;
 mod render;
 mod resolve;
 mod syntax;
 mod top;
 
 pub use diagnostic::{Diagnostic, Frame, Severity, Span};
-pub use input::{Inputs, Source, Value};
+pub use input::{File, Inputs, Source, Value};
+pub use orb::{ImportedOrb, NoOrb, OrbReference, OrbSource, OrbText, OrbVersion, ReferenceError};
 pub use render::render;
 
 use navvy_job::pipeline::Pipeline;
 
 use diagnostic::Report;
-use resolve::Context;
+use resolve::{Context, Told};
 use top::Version;
 
 /// What became of a config.
@@ -34,13 +36,32 @@ use top::Version;
 pub struct Outcome {
     /// `None` exactly if one of the diagnostics is an error.
     pub pipeline: Option<Pipeline>,
-    /// In the order of the file.
+    /// In the order of the file; those of orbs' files come after those of the config.
     pub diagnostics: Vec<Diagnostic>,
+    /// The orbs' files that were read: what a span says of `file` N is of number N - 1 here.
+    pub files: Vec<File>,
+    /// The orbs that the config and its orbs name by reference, in the order in which they were imported.
+    pub orbs: Vec<ImportedOrb>,
+}
+
+impl Outcome {
+    /// All diagnostics as text, each with an excerpt of the file that it lies in. `source` is what was compiled.
+    pub fn render(&self, source: &Source<'_>) -> String {
+        render::render_in(source, &self.files, &self.diagnostics)
+    }
+
+    fn of(pipeline: Option<Pipeline>, told: Told) -> Self {
+        Self { pipeline, diagnostics: told.report.into_sorted(), files: told.files, orbs: told.imports }
+    }
+
+    fn refused(report: Report) -> Self {
+        Self { pipeline: None, diagnostics: report.into_sorted(), files: Vec::new(), orbs: Vec::new() }
+    }
 }
 
 /// The names of the pipeline parameters that a config declares; none of a text that cannot be read.
 pub fn declared_parameters(text: &str) -> Vec<String> {
-    let root = syntax::parse(text, &mut Report::default());
+    let root = syntax::parse(text, 0, &mut Report::default());
     let map = root.as_ref().and_then(|root| root.as_map());
     let parameters = map.and_then(|map| map.get("parameters")).and_then(|node| node.as_map());
     parameters.map(|map| map.entries.iter().map(|entry| entry.key.to_string()).collect()).unwrap_or_default()
@@ -51,17 +72,29 @@ pub fn declared_parameters(text: &str) -> Vec<String> {
 /// Never fails otherwise than by diagnostics, whatever the text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let mut report = Report::default();
-    let root = syntax::parse(source.text, &mut report);
+    let root = syntax::parse(source.text, 0, &mut report);
     if report.errors() > 0 {
-        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+        return Outcome::refused(report);
     }
     let Some((map, version)) = top::read(root.as_ref(), &mut report) else {
-        return Outcome { pipeline: None, diagnostics: report.into_sorted() };
+        return Outcome::refused(report);
     };
     let context = Context::new(source.text, inputs, report, version == Version::TwoOne);
     let span = root.as_ref().map(|root| root.span).unwrap_or_default();
     let plain = resolve::resolve(&context, map, span);
     let pipeline = compile::compile(&context, plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
-    Outcome { pipeline, diagnostics: context.into_report().into_sorted() }
+    Outcome::of(pipeline, context.into_told())
+}
+
+/// Checks the source of an orb as it stands in a file of its own. What comes out is a pipeline without workflows.
+pub fn compile_orb(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    let mut report = Report::default();
+    let root = syntax::parse(source.text, 0, &mut report);
+    let root = if report.errors() == 0 { resolve::orb_top(root, 0, &mut report) } else { None };
+    let Some(map) = root.as_ref().and_then(syntax::Node::as_map) else { return Outcome::refused(report) };
+    let context = Context::new(source.text, inputs, report, true);
+    let pipeline = compile::compile(&context, resolve::resolve_orb(&context, map));
+    let pipeline = (!context.has_errors()).then_some(pipeline);
+    Outcome::of(pipeline, context.into_told())
 }

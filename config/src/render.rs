@@ -13,19 +13,42 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::input::Source;
+use crate::input::{File, Source};
 
 /// Longer lines are cut around the underline, so that one terminal line holds them.
 const WIDEST_EXCERPT: usize = 160;
 
-/// All diagnostics as text without colour codes, a blank line between them.
+/// Diagnostics of a config that takes nothing from orbs' files as text without colour codes, a blank line between them.
+/// [`Outcome::render`](crate::Outcome::render) knows those files, too.
 pub fn render(source: &Source<'_>, diagnostics: &[Diagnostic]) -> String {
-    let lines: Vec<&str> = source.text.lines().collect();
-    let rendered: Vec<String> = diagnostics.iter().map(|told| render_one(source, &lines, told)).collect();
+    render_in(source, &[], diagnostics)
+}
+
+pub(crate) fn render_in(source: &Source<'_>, files: &[File], diagnostics: &[Diagnostic]) -> String {
+    let files = files.iter().map(|file| Source { name: &file.name, text: &file.text });
+    let texts: Vec<Text<'_>> = std::iter::once(*source).chain(files).map(Text::new).collect();
+    let rendered: Vec<String> = diagnostics.iter().map(|told| render_one(&texts, told)).collect();
     rendered.join("\n")
 }
 
-fn render_one(source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic) -> String {
+/// A file, its lines found once.
+struct Text<'a> {
+    source: Source<'a>,
+    lines: Vec<&'a str>,
+}
+
+impl<'a> Text<'a> {
+    fn new(source: Source<'a>) -> Self {
+        Self { source, lines: source.text.lines().collect() }
+    }
+
+    /// The text that `span` lies in.
+    fn of(texts: &[Self], span: Span) -> Option<&Self> {
+        texts.get(usize::try_from(span.file).ok()?)
+    }
+}
+
+fn render_one(texts: &[Text<'_>], diagnostic: &Diagnostic) -> String {
     let mut out = String::new();
     let severity = match diagnostic.severity {
         Severity::Error => "error",
@@ -34,25 +57,30 @@ fn render_one(source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic) -> S
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{severity}[{}]: {}", diagnostic.code, printable(&diagnostic.message));
     let gutter = diagnostic.span.line.to_string().len();
-    place(&mut out, source, lines, diagnostic, gutter);
+    place(&mut out, Text::of(texts, diagnostic.span), diagnostic, gutter);
     for frame in &diagnostic.trail {
-        let _ = writeln!(out, "{:gutter$} = {} (line {})", "", printable(&frame.text), frame.span.line);
+        let other = Text::of(texts, frame.span).filter(|_| frame.span.file != diagnostic.span.file);
+        let file = other.map(|text| format!("{}, ", printable(text.source.name))).unwrap_or_default();
+        let _ = writeln!(out, "{:gutter$} = {} ({file}line {})", "", printable(&frame.text), frame.span.line);
     }
-    if let Some(help) = &diagnostic.help {
-        let _ = writeln!(out, "{:gutter$} = help: {}", "", printable(help));
+    for (index, line) in diagnostic.help.iter().flat_map(|help| help.lines()).enumerate() {
+        let title = if index == 0 { "= help:" } else { "       " };
+        let _ = writeln!(out, "{:gutter$} {title} {}", "", printable(line));
     }
     out
 }
 
-fn place(out: &mut String, source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic, gutter: usize) {
+fn place(out: &mut String, text: Option<&Text<'_>>, diagnostic: &Diagnostic, gutter: usize) {
+    // Only what does not come from here names a file that nobody knows.
+    let Some(Text { source, lines }) = text else { return };
     let Span { line, column, .. } = diagnostic.span;
     if line == 0 {
         let _ = writeln!(out, "{:gutter$}--> {}", "", source.name);
         return;
     }
     let _ = writeln!(out, "{:gutter$}--> {}:{line}:{column}", "", source.name);
-    let Some(text) = lines.get(line - 1) else { return };
-    let (excerpt, underline) = excerpt(text, diagnostic.span, source.text);
+    let Some(shown) = lines.get(line - 1) else { return };
+    let (excerpt, underline) = excerpt(shown, diagnostic.span, source.text);
     let label = diagnostic.label.as_deref().map(|label| format!(" {}", printable(label))).unwrap_or_default();
     let _ = writeln!(out, "{:gutter$} |\n{line} | {excerpt}\n{:gutter$} | {underline}{label}", "", "");
 }
@@ -60,7 +88,7 @@ fn place(out: &mut String, source: &Source<'_>, lines: &[&str], diagnostic: &Dia
 /// The line, cut to a bearable width, and the carets below it.
 fn excerpt(line: &str, span: Span, text: &str) -> (String, String) {
     let characters: Vec<char> = line.chars().map(visible).collect();
-    let before = (span.column - 1).min(characters.len());
+    let before = usize::try_from(span.column.saturating_sub(1)).unwrap_or(usize::MAX).min(characters.len());
     let length =
         text.get(span.start..span.end).map_or(1, |covered| covered.lines().next().unwrap_or("").chars().count());
     let first = before.saturating_sub(WIDEST_EXCERPT / 2);

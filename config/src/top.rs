@@ -30,7 +30,7 @@ pub(crate) enum Version {
 
 /// The file's map and version; what is wrong with them is reported.
 pub(crate) fn read<'n>(root: Option<&'n Node>, report: &mut Report) -> Option<(&'n Map, Version)> {
-    const START: Span = Span { start: 0, end: 0, line: 1, column: 1 };
+    const START: Span = Span { file: 0, start: 0, end: 0, line: 1, column: 1 };
     let Some(root) = root else {
         report.push(Diagnostic::error("empty-config", START, "the config is empty"));
         return None;

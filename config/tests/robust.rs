@@ -1,6 +1,10 @@
 //! No text makes the compiler panic, hang or forget to say what is wrong.
 
-use navvy_config::{Inputs, Source, compile, render};
+use std::sync::Arc;
+
+use navvy_config::{
+    Diagnostic, File, Inputs, NoOrb, OrbReference, OrbSource, OrbText, Source, compile, compile_orb, render,
+};
 use proptest::prelude::*;
 
 const SAMPLE: &str = r#"version: 2.1
@@ -166,4 +170,52 @@ fn ten_thousand_mistakes_are_bounded() {
     let jobs: String = (0..10_000).map(|n| format!("      - b: {{name: b{n}, requires: [c{n}]}}\n")).collect();
     let head = "version: 2.1\njobs:\n  b: {docker: [{image: i}], steps: [checkout]}\nworkflows:\n  w:\n    jobs:\n";
     assert!(survives(&format!("{head}{jobs}")));
+}
+
+/// Answers every reference with one text.
+#[derive(Debug)]
+struct Everything(Arc<str>);
+
+impl OrbSource for Everything {
+    fn find(&self, reference: &OrbReference) -> Result<OrbText, NoOrb> {
+        let file = File { name: reference.to_string(), text: self.0.clone() };
+        Ok(OrbText { resolved: reference.clone(), file })
+    }
+}
+
+const ORB: &str = r#"version: 2.1
+orbs: {again: "a/again@<< pipeline.number >>", other: a/other@2}
+executors: {box: {parameters: {tag: {type: string, default: x}}, docker: [{image: "i:<< parameters.tag >>"}]}}
+commands:
+  say: {parameters: {what: {type: steps, default: []}}, steps: [{run: "ü << pipeline.git.branch >>"}, other/say, {steps: << parameters.what >>}]}
+jobs:
+  test: {executor: box, steps: [checkout, {say: {what: [again/say]}}]}
+"#;
+
+const USES: &str = r#"version: 2.1
+orbs: {o: a/o@1}
+jobs: {build: {executor: o/box, steps: [{o/say: {what: [o/say]}}]}}
+workflows: {w: {jobs: [build, {o/test: {pre-steps: [o/say]}}]}}
+"#;
+
+proptest! {
+    #[test]
+    fn mutated_orbs_never_panic(edits in prop::collection::vec((0..ORB.len(), 0_usize..12, 0..WORDS.len()), 0..6)) {
+        let mut text = ORB.to_owned();
+        for (at, cut, word) in edits {
+            let at = text.floor_char_boundary(at.min(text.len()));
+            let end = text.ceil_char_boundary((at + cut).min(text.len()));
+            text.replace_range(at..end, WORDS[word]);
+        }
+        let source = Source { name: "config.yml", text: USES };
+        let inputs = Inputs { orbs: Some(Arc::new(Everything(text.as_str().into()))), ..Inputs::default() };
+        let outcome = compile(&source, &inputs);
+        let text_of = |file: u32| if file == 0 { Some(USES) } else { outcome.files.get(file as usize - 1).map(|f| &*f.text) };
+        let placed = |told: &Diagnostic| text_of(told.span.file).is_some_and(|text| text.get(told.span.start..told.span.end).is_some());
+        prop_assert!(outcome.diagnostics.iter().all(placed), "{}", outcome.render(&source));
+        prop_assert!(outcome.pipeline.is_some() || !outcome.diagnostics.is_empty());
+        let alone = Source { name: "orb.yml", text: &text };
+        let checked = compile_orb(&alone, &inputs);
+        prop_assert!(checked.pipeline.is_some() || !checked.render(&alone).is_empty());
+    }
 }

@@ -100,6 +100,9 @@ pub struct Origin {
     pub line: u32,
     /// In characters, from 1.
     pub column: u32,
+    /// The orb's file that it stands in; `None` is the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Outermost first: `["job build", "command setup"]`.
     pub trail: Vec<String>,
 }

@@ -12,6 +12,7 @@ mod inspect;
 mod kill;
 mod logs;
 mod odd_environments;
+mod orbs;
 mod output;
 mod people;
 mod secrets;

@@ -27,6 +27,8 @@ pub enum Command {
     Retry(Box<RetryArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
+    /// Put orbs where configs find them, list them, lock them.
+    Orb(OrbArgs),
     /// List the tasks on this host: running, kept, or left by a run that died.
     Ps(PsArgs),
     /// Remove what dead runs left on this host.
@@ -42,7 +44,7 @@ pub enum Command {
 }
 
 /// Which config, and what it is compiled with.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct SourceArgs {
     /// The config file. Without it: .circleci/config.yml here or in a directory above.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
@@ -249,6 +251,55 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Say what is wrong with a config, all at once.
     Validate(SourceArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct OrbArgs {
+    #[command(subcommand)]
+    pub command: OrbCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OrbCommand {
+    /// Put an orb's source where configs find it, and lock it.
+    Add(OrbAddArgs),
+    /// List the orbs that are here, and what the config uses of them.
+    List(OrbListArgs),
+    /// Lock every orb of the config to what it is resolved to now.
+    Lock(OrbLockArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct OrbAddArgs {
+    /// The orb's source, as `circleci orb source` prints it; - for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What it is: NAMESPACE/NAME@VERSION, or the https:// address that a config names it by.
+    #[arg(value_name = "ORB")]
+    pub reference: String,
+    /// Keep it for all of your projects, and not in this one.
+    #[arg(long)]
+    pub user: bool,
+    /// Replace another source of the same version.
+    #[arg(long)]
+    pub force: bool,
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG", conflicts_with = "user")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct OrbListArgs {
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct OrbLockArgs {
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use navvy_job::exit_code;
 
 use super::CliError;
 use super::args::{ConfigArgs, ConfigCommand, SourceArgs};
-use super::source::{ConfigFile, compile, facts, inputs};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use crate::checkout::variables::pipeline_values;
 use crate::settings::Settings;
 use crate::ui::sanitize::tame;
@@ -17,11 +17,11 @@ pub fn run(settings: &Settings, arguments: ConfigArgs) -> Result<u8, CliError> {
     }
 }
 
-fn validate(_settings: &Settings, arguments: &SourceArgs) -> Result<u8, CliError> {
+fn validate(settings: &Settings, arguments: &SourceArgs) -> Result<u8, CliError> {
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.file.as_deref(), &here)?;
     let facts = facts(&file)?;
-    let inputs = inputs(arguments, &facts, pipeline_values(&facts))?;
+    let inputs = inputs(arguments, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
     compile(&file, &inputs)?;
     let line = format!("{}: valid\n", file.name);
     std::io::stdout().lock().write_all(tame(&line, false).as_bytes()).map_err(|error| CliError::infra(&error))?;

@@ -8,6 +8,7 @@ mod error;
 mod held;
 mod host;
 mod logs;
+mod orb;
 mod own_words;
 mod prune;
 mod ps;
@@ -45,6 +46,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Shell(arguments) => shell::run(&settings, &arguments),
         Command::Retry(arguments) => retry::run(&settings, &arguments),
         Command::Config(arguments) => config::run(&settings, arguments),
+        Command::Orb(arguments) => orb::run(&settings, arguments),
         Command::Ps(arguments) => ps::run(&settings, &arguments),
         Command::Prune(arguments) => prune::run(&settings, &arguments),
         Command::Rm(arguments) => rm::run(&settings, &arguments),

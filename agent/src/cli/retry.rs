@@ -15,7 +15,7 @@ use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
 use super::run::{ending, floor, plan, signals};
-use super::source::{ConfigFile, compile, facts, inputs};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
 use crate::bus;
@@ -36,7 +36,7 @@ pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
         let mut held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
         let mut notes = Vec::new();
         if arguments.with_edits {
-            take_edits(&mut held.note, arguments.from.is_some(), &mut notes)?;
+            take_edits(settings, &mut held.note, arguments.from.is_some(), &mut notes)?;
         }
         let from = first_step(&held.note, arguments.from.as_deref())?;
         go_on(settings, arguments, held, from, notes).await
@@ -58,8 +58,8 @@ fn first_step(note: &Note, word: Option<&str>) -> Result<usize, CliError> {
 
 /// Compiles the config as it is now and takes the job's steps from it; looks for the step that it is held at unless
 /// another one `is_named`.
-fn take_edits(note: &mut Note, is_named: bool, notes: &mut Vec<String>) -> Result<(), CliError> {
-    let job = compile_again(note)?;
+fn take_edits(settings: &Settings, note: &mut Note, is_named: bool, notes: &mut Vec<String>) -> Result<(), CliError> {
+    let job = compile_again(settings, note)?;
     if !is_named {
         note.step = held_step(note, &job, notes)?;
     }
@@ -89,7 +89,7 @@ fn held_step(note: &Note, job: &Job, notes: &mut Vec<String>) -> Result<usize, C
     }
 }
 
-fn compile_again(note: &Note) -> Result<Job, CliError> {
+fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
     let source = &note.source;
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(Some(&source.file), &here)?.of_project(&source.project);
@@ -103,7 +103,7 @@ fn compile_again(note: &Note) -> Result<Job, CliError> {
         tag: source.tag.clone(),
         allow_missing_orbs: source.allow_missing_orbs,
     };
-    let pipeline = compile(&file, &inputs(&words, &facts, values)?)?;
+    let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
     let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow);
     let found = workflows.flat_map(|workflow| &workflow.jobs).find(|known| known.name == *job);

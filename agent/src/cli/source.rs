@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
 use navvy_job::pipeline::Pipeline;
@@ -10,9 +11,15 @@ use navvy_job::pipeline::Pipeline;
 use super::CliError;
 use super::args::SourceArgs;
 use crate::checkout::GitFacts;
+use crate::orbs::lock::Lock;
+use crate::orbs::place::Place;
+use crate::orbs::{OrbPath, home_of};
+use crate::settings::Settings;
 use crate::ui::sanitize::tame;
 
-const DEFAULT_FILE: &str = ".circleci/config.yml";
+pub const DEFAULT_FILE: &str = ".circleci/config.yml";
+/// In the directory of the config's orbs.
+pub const LOCK: &str = "orbs.lock";
 
 /// A config's text and where it is.
 #[derive(Debug, Clone)]
@@ -46,6 +53,12 @@ impl ConfigFile {
     #[must_use]
     pub fn of_project(self, project: &Path) -> Self {
         Self { project: Some(project.to_owned()), ..self }
+    }
+
+    /// What messages call a file: relative to where the user is, if it lies there, as the config's own name is.
+    fn shown(&self, path: &Path) -> String {
+        let below = self.path.to_str().and_then(|path| path.strip_suffix(&*self.name));
+        below.and_then(|below| path.strip_prefix(below).ok()).unwrap_or(path).display().to_string()
     }
 
     /// Where the project of this config is: the directory that holds `.circleci`, else that of the file.
@@ -88,8 +101,42 @@ pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
     Ok(facts)
 }
 
+/// Where the orbs of a config are looked for, and how they are locked.
+pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliError> {
+    let path = unlocked_path(settings, file);
+    let text = match std::fs::read_to_string(home_of(&file.path).join(LOCK)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(path),
+        Err(error) => return Err(unreadable(&path.lock.shown, &error)),
+    };
+    let lock = Lock::parse(&path.lock.shown, &text).map_err(|error| {
+        CliError::config(error.to_string()).hint("Mend it, or have it written anew: `navvy orb lock`.")
+    })?;
+    Ok(OrbPath { lock, ..path })
+}
+
+/// The same, as if there were no lock.
+pub fn unlocked_path(settings: &Settings, file: &ConfigFile) -> OrbPath {
+    let home = home_of(&file.path);
+    let directory = home.join("orbs");
+    let project = Place { shown: file.shown(&directory), directory };
+    let lock = Lock::empty(&file.shown(&home.join(LOCK)));
+    OrbPath { places: std::iter::once(project).chain(user_orbs(settings)).collect(), lock }
+}
+
+/// The user's own orbs, for all projects.
+pub fn user_orbs(settings: &Settings) -> Option<Place> {
+    let directory = settings.orbs.clone()?;
+    Some(Place { shown: directory.display().to_string(), directory })
+}
+
 /// What the config is compiled with.
-pub fn inputs(arguments: &SourceArgs, facts: &GitFacts, values: BTreeMap<String, Value>) -> Result<Inputs, CliError> {
+pub fn inputs(
+    arguments: &SourceArgs,
+    orbs: OrbPath,
+    facts: &GitFacts,
+    values: BTreeMap<String, Value>,
+) -> Result<Inputs, CliError> {
     let parameters = arguments.parameters.iter().map(|text| key_value("-p", text)).collect::<Result<_, _>>()?;
     let branch = arguments.branch.clone().or_else(|| facts.branch.clone()).unwrap_or_else(|| "main".to_owned());
     Ok(Inputs {
@@ -97,6 +144,7 @@ pub fn inputs(arguments: &SourceArgs, facts: &GitFacts, values: BTreeMap<String,
         tag: arguments.tag.clone(),
         parameters,
         values,
+        orbs: Some(Arc::new(orbs)),
         allow_missing_orbs: arguments.allow_missing_orbs,
     })
 }
@@ -112,13 +160,16 @@ pub fn key_value(flag: &str, text: &str) -> Result<(String, String), CliError> {
 /// Compiles; prints what there is to say. Errors end the command.
 pub fn compile(file: &ConfigFile, inputs: &Inputs) -> Result<Pipeline, CliError> {
     let outcome = navvy_config::compile(&file.source(), inputs);
-    let text = navvy_config::render(&file.source(), &outcome.diagnostics);
-    let mut stderr = std::io::stderr().lock();
-    stderr.write_all(tame(&text, true).as_bytes()).ok();
+    tell(&outcome.render(&file.source()));
     match outcome.pipeline {
         Some(pipeline) => Ok(pipeline),
         None => Err(CliError::config(format!("{}: {}; nothing was run", file.name, count(&outcome.diagnostics)))),
     }
+}
+
+/// Prints diagnostics.
+pub fn tell(rendered: &str) {
+    std::io::stderr().lock().write_all(tame(rendered, true).as_bytes()).ok();
 }
 
 /// `2 errors, 1 warning`.

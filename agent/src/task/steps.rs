@@ -101,7 +101,10 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
-            other => self.not_available(number, step, other.key()),
+            StepKind::OrbCommand { orb, command } => {
+                self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
+            }
+            other => self.skip(number, step, format!("step `{}` is not available yet and was skipped", other.key())),
         }
     }
 
@@ -212,15 +215,16 @@ impl Task {
         });
     }
 
-    fn not_available(&mut self, number: usize, step: &Step, key: &str) {
+    fn skip(&mut self, number: usize, step: &Step, warning: String) {
         self.result.skipped_steps += 1;
-        self.warn(format!("step `{key}` is not available yet and was skipped"));
+        self.warn(warning);
         self.step_skipped(number, step, SkipReason::NotAvailable);
     }
 
-    /// `config.yml:12`.
+    /// `config.yml:12`, or the place in an orb's file.
     pub(super) fn place_in_config(&self, step: &Step) -> Option<String> {
-        (step.origin.line > 0).then(|| format!("{}:{}", self.context.config_name, step.origin.line))
+        let file = step.origin.file.as_deref().unwrap_or(&self.context.config_name);
+        (step.origin.line > 0).then(|| format!("{file}:{}", step.origin.line))
     }
 }
 

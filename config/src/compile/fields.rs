@@ -32,7 +32,7 @@ impl Place<'_> {
         // What every config has of it costs nothing.
         let is_affordable = size <= COMMON_TRAIL || self.context.spend(size, span);
         let trail = if is_affordable { trail } else { Vec::new() };
-        Origin { line: number(span.line), column: number(span.column), trail }
+        Origin { line: number(span.line), column: span.column, file: self.context.file_name(span.file), trail }
     }
 
     /// Any scalar but null, as text.

@@ -6,6 +6,7 @@ mod environment;
 mod executor;
 mod fields;
 mod filter;
+mod group;
 mod job;
 mod names;
 mod requires;

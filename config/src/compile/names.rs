@@ -5,40 +5,92 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::fields::Place;
 use crate::diagnostic::Diagnostic;
 use crate::neighbour::nearest;
-use crate::resolve::{Context, PlainKind, PlainWorkflowJob};
+use crate::resolve::{Context, GroupRole, InGroup, PlainKind, PlainWorkflowJob};
 
 /// The jobs of one workflow by every name that `requires` may use.
 pub(super) struct Names {
     /// Unique, in the order of the jobs.
     pub unique: Vec<String>,
-    /// In order, so that advice on a typo is the same in every run.
-    jobs: BTreeMap<String, Vec<usize>>,
+    /// Without what is inside of job groups.
+    outer: Table,
+    /// The members of each use of a job group, which see each other alone.
+    inner: BTreeMap<usize, Table>,
+    /// Members by the name that they were written with, and the group that they are in.
+    members: BTreeMap<String, String>,
+}
+
+/// In order, so that advice on a typo is the same in every run.
+type Table = BTreeMap<String, Vec<usize>>;
+
+/// The names that one job sees.
+#[derive(Clone, Copy)]
+pub(super) struct View<'n> {
+    names: &'n Names,
+    table: Option<&'n Table>,
 }
 
 impl Names {
     pub fn new(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Self {
         let unique = unique(context, jobs);
-        let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (index, name) in unique.iter().enumerate() {
-            by_name.insert(name.clone(), vec![index]);
-        }
-        let written = group(jobs, |job| Some(&job.name));
-        let aliases = group(jobs, alias);
-        // A name of one job wins over one that several jobs share, and that over the name of a matrix.
-        for (name, indices) in written.into_iter().chain(aliases) {
-            by_name.entry(name.to_owned()).or_insert(indices);
-        }
-        Self { unique, jobs: by_name }
+        let of = |wanted: &dyn Fn(&PlainWorkflowJob) -> bool| {
+            table(jobs, &unique, (0..jobs.len()).filter(|&index| wanted(&jobs[index])))
+        };
+        let outer = of(&|job| job.group.as_ref().is_none_or(|group| group.role == GroupRole::Exit));
+        let groups: Vec<(&PlainWorkflowJob, &InGroup)> =
+            jobs.iter().filter_map(|job| member(job).map(|group| (job, group))).collect();
+        let ids: HashSet<usize> = groups.iter().map(|(_, group)| group.id).collect();
+        let inner =
+            ids.into_iter().map(|id| (id, of(&|job| member(job).is_some_and(|group| group.id == id)))).collect();
+        let members = groups.iter().map(|(job, group)| (job.name.to_string(), group.name.to_string())).collect();
+        Self { unique, outer, inner, members }
     }
 
+    /// The names as `job` may use them.
+    pub fn seen_by(&self, job: &PlainWorkflowJob) -> View<'_> {
+        let table = match member(job) {
+            Some(group) => self.inner.get(&group.id),
+            None => Some(&self.outer),
+        };
+        View { names: self, table }
+    }
+}
+
+impl<'n> View<'n> {
     /// All jobs that `name` stands for.
-    pub fn find(&self, name: &str) -> Option<&[usize]> {
-        self.jobs.get(name).map(Vec::as_slice)
+    pub fn find(&self, name: &str) -> Option<&'n [usize]> {
+        self.table?.get(name).map(Vec::as_slice)
     }
 
-    pub fn neighbour(&self, name: &str) -> Option<&str> {
-        nearest(name, self.jobs.keys().map(String::as_str))
+    pub fn neighbour(&self, name: &str) -> Option<&'n str> {
+        nearest(name, self.table?.keys().map(String::as_str))
     }
+
+    /// Where else there is a job of this name: what to call the group that it is in.
+    pub fn group_of(&self, name: &str) -> Option<&'n str> {
+        self.names.members.get(name).map(String::as_str)
+    }
+
+    /// Does the job lie in a group, and see nothing else?
+    pub fn is_inside(&self) -> bool {
+        !self.table.is_some_and(|table| std::ptr::eq(table, &self.names.outer))
+    }
+}
+
+fn member(job: &PlainWorkflowJob) -> Option<&InGroup> {
+    job.group.as_ref().filter(|group| group.role == GroupRole::Member)
+}
+
+/// These jobs by all their names.
+fn table(jobs: &[PlainWorkflowJob], unique: &[String], indices: impl Iterator<Item = usize>) -> Table {
+    let indices: Vec<usize> = indices.collect();
+    let mut by_name: Table = indices.iter().map(|&index| (unique[index].clone(), vec![index])).collect();
+    let written = group(jobs, &indices, |job| Some(&job.name));
+    let aliases = group(jobs, &indices, alias);
+    // A name of one job wins over one that several jobs share, and that over the name of a matrix.
+    for (name, indices) in written.into_iter().chain(aliases) {
+        by_name.entry(name.to_owned()).or_insert(indices);
+    }
+    by_name
 }
 
 /// The name of all that the job's matrix became.
@@ -49,37 +101,46 @@ fn alias(job: &PlainWorkflowJob) -> Option<&str> {
 
 fn group<'j>(
     jobs: &'j [PlainWorkflowJob],
+    indices: &[usize],
     name: impl Fn(&'j PlainWorkflowJob) -> Option<&'j str>,
 ) -> Vec<(&'j str, Vec<usize>)> {
     let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, job) in jobs.iter().enumerate() {
-        if let Some(name) = name(job) {
+    for &index in indices {
+        if let Some(name) = name(&jobs[index]) {
             groups.entry(name).or_default().push(index);
         }
     }
     groups.into_iter().collect()
 }
 
-/// Of equal names each gets a number, from 1.
+/// Of equal names each gets a number, from 1. A job of a job group is called after its group first.
 fn unique(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Vec<String> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for job in jobs {
-        *counts.entry(&job.name).or_default() += 1;
-    }
+    let counts = counted(jobs.iter().map(|job| &*job.name));
+    let qualified = |job: &PlainWorkflowJob| match member(job) {
+        Some(group) if counts.get(&*job.name) != Some(&1) => format!("{}/{}", group.name, job.name),
+        _ => job.name.to_string(),
+    };
+    let wanted: Vec<String> = jobs.iter().map(qualified).collect();
+    let counts = counted(wanted.iter().map(String::as_str));
     let alone = |name: &str| counts.get(name) == Some(&1);
-    let mut taken: HashSet<String> =
-        jobs.iter().filter(|job| alone(&job.name)).map(|job| String::from(&*job.name)).collect();
+    let mut taken: HashSet<String> = wanted.iter().filter(|name| alone(name)).cloned().collect();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut names = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        if alone(&job.name) {
-            names.push(String::from(&*job.name));
+    for (job, name) in jobs.iter().zip(&wanted) {
+        if alone(name) {
+            names.push(name.clone());
             continue;
         }
-        refuse_equal_approvals(context, job);
-        names.push(numbered(&job.name, numbers.entry(&job.name).or_default(), &mut taken));
+        refuse_equal(context, job);
+        names.push(numbered(name, numbers.entry(name).or_default(), &mut taken));
     }
     names
+}
+
+fn counted<'n>(names: impl Iterator<Item = &'n str>) -> HashMap<&'n str, usize> {
+    let mut counts = HashMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    counts
 }
 
 /// The next `name-N` that nobody has.
@@ -93,10 +154,14 @@ fn numbered(name: &str, last: &mut usize, taken: &mut HashSet<String>) -> String
     }
 }
 
-fn refuse_equal_approvals(context: &Context<'_>, job: &PlainWorkflowJob) {
-    if matches!(job.kind, PlainKind::Approval) {
-        let message = format!("several jobs are named `{}`, but an approval needs a name of its own", job.name);
-        let place = Place { context, trail: &job.trail };
-        place.report(Diagnostic::error("duplicate-name", job.span, message).help("give it one with `name:`"));
-    }
+/// Numbers would not tell which is which.
+fn refuse_equal(context: &Context<'_>, job: &PlainWorkflowJob) {
+    let what = match (&job.kind, &job.group) {
+        (_, Some(group)) if group.role == GroupRole::Exit => "every use of a job group",
+        (PlainKind::Approval, _) => "an approval",
+        _ => return,
+    };
+    let message = format!("several jobs are named `{}`, but {what} needs a name of its own", job.name);
+    let place = Place { context, trail: &job.trail };
+    place.report(Diagnostic::error("duplicate-name", job.span, message).help("give it one with `name:`"));
 }

@@ -6,7 +6,7 @@ use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Requirement, Selection, WorkflowJob};
 
 use super::fields::Place;
-use super::names::Names;
+use super::names::{Names, View};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::resolve::Context;
@@ -22,7 +22,7 @@ pub(super) struct Edge {
 }
 
 /// The edges that a `requires` list stands for.
-pub(super) fn edges(place: Place<'_>, node: &Node, names: &Names) -> Vec<Edge> {
+pub(super) fn edges(place: Place<'_>, node: &Node, names: View<'_>) -> Vec<Edge> {
     let mut edges = Vec::new();
     match &node.content {
         Content::List(items) => items.iter().for_each(|item| edges.extend(item_edges(place, item, names))),
@@ -33,7 +33,7 @@ pub(super) fn edges(place: Place<'_>, node: &Node, names: &Names) -> Vec<Edge> {
     edges
 }
 
-fn item_edges(place: Place<'_>, item: &Node, names: &Names) -> Vec<Edge> {
+fn item_edges(place: Place<'_>, item: &Node, names: View<'_>) -> Vec<Edge> {
     match &item.content {
         Content::Map(map) => map.entries.iter().flat_map(|entry| with_status(place, entry, names)).collect(),
         Content::List(_) => edges(place, item, names),
@@ -44,7 +44,7 @@ fn item_edges(place: Place<'_>, item: &Node, names: &Names) -> Vec<Edge> {
     }
 }
 
-fn with_status(place: Place<'_>, entry: &Entry, names: &Names) -> Vec<Edge> {
+fn with_status(place: Place<'_>, entry: &Entry, names: View<'_>) -> Vec<Edge> {
     let words = place.texts(&entry.value, "requires");
     let statuses: BTreeSet<_> = words.iter().flat_map(|word| status(place, word, entry.value.span)).collect();
     let statuses = if statuses.is_empty() { BTreeSet::from([JobStatus::Success]) } else { statuses };
@@ -67,19 +67,34 @@ fn status(place: Place<'_>, word: &str, span: Span) -> Vec<JobStatus> {
     Vec::new()
 }
 
-fn to(place: Place<'_>, name: &str, span: Span, statuses: &BTreeSet<JobStatus>, names: &Names) -> Vec<Edge> {
+fn to(place: Place<'_>, name: &str, span: Span, statuses: &BTreeSet<JobStatus>, names: View<'_>) -> Vec<Edge> {
     let Some(indices) = names.find(name) else {
         if place.context.is_hopeless() {
             return Vec::new();
         }
-        let message = format!("no job of this workflow is named `{name}`");
-        place.report(Diagnostic::error("unknown-requirement", span, message).meant(names.neighbour(name)));
+        place.report(unknown(name, span, names));
         return Vec::new();
     };
     if !place.context.requirements(indices.len(), name, span) {
         return Vec::new();
     }
     indices.iter().map(|&to| Edge { to, statuses: statuses.clone(), span }).collect()
+}
+
+fn unknown(name: &str, span: Span, names: View<'_>) -> Diagnostic {
+    if names.is_inside() {
+        let message = format!("no job of this job group is named `{name}`");
+        let diagnostic = Diagnostic::error("unknown-requirement", span, message).meant(names.neighbour(name));
+        let help = "jobs of a group require each other; what the group requires stands where a workflow uses it";
+        return if diagnostic.help.is_some() { diagnostic } else { diagnostic.help(help) };
+    }
+    if let Some(group) = names.group_of(name) {
+        let message = format!("`{name}` lies in job group `{group}` and cannot be required from outside");
+        let help = format!("require the whole group: `{group}`");
+        return Diagnostic::error("required-member", span, message).help(help);
+    }
+    let message = format!("no job of this workflow is named `{name}`");
+    Diagnostic::error("unknown-requirement", span, message).meant(names.neighbour(name))
 }
 
 /// Indices such that every job comes after those that it requires; a cycle is reported.

@@ -7,7 +7,7 @@ use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use super::fields::Place;
 use super::job::{Compiled, job};
 use super::names::Names;
-use super::{filter, requires, run};
+use super::{filter, group, requires, run};
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 
@@ -20,7 +20,8 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
-    let edges: Vec<_> = plain.jobs.iter().map(|job| edges(context, job, &names)).collect();
+    let mut edges: Vec<_> = plain.jobs.iter().map(|job| edges(context, job, &names)).collect();
+    group::connect(&plain.jobs, &mut edges);
     let mut jobs: Vec<_> =
         plain.jobs.iter().zip(&names.unique).map(|(plain, name)| workflow_job(context, plain, name)).collect();
     if let Some(order) = requires::order(context, &edges, &names) {
@@ -48,7 +49,7 @@ fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
 
 fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
     let place = Place { context, trail: &plain.trail };
-    plain.requires.as_ref().map(|node| requires::edges(place, node, names)).unwrap_or_default()
+    plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(plain))).unwrap_or_default()
 }
 
 fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {

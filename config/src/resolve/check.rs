@@ -25,7 +25,7 @@ pub(crate) struct Unused {
     pub steps: Vec<PlainStep>,
 }
 
-/// Checks all definitions of a library and of the orbs in it.
+/// Checks all definitions of a library and of the orbs that are written out in it.
 pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &mut Unused) {
     let scope = Scope::outermost(outermost.context, library);
     let tables: [(Part, &'a Table); 3] =
@@ -180,7 +180,7 @@ impl Scope<'_> {
     fn step_name(&self, name: &str, span: Span) {
         // These are told of where they are expanded.
         let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
-        if !known && matches!(self.library.find(self.context, Part::Commands, name), Found::Nothing) {
+        if !known && matches!(self.library.find(Part::Commands, name), Found::Nothing) {
             self.unknown_step(name, span);
         }
     }

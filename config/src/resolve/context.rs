@@ -2,11 +2,14 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::expression::{full_match, steps_back};
-use crate::diagnostic::{Diagnostic, Report, Span};
-use crate::input::Inputs;
+use super::library::Library;
+use crate::diagnostic::{Diagnostic, Frame, Report, Span, column};
+use crate::input::{File, Inputs};
+use crate::orb::{ImportedOrb, OrbReference};
 use crate::syntax::Node;
 
 /// Steps of work that a config may cost: a node looked at costs `NODE`, a byte of text made costs one.
@@ -33,6 +36,26 @@ const DEEPEST: usize = 128;
 
 /// Of one pattern, by text.
 type Answers = HashMap<String, Result<bool, String>>;
+/// Why a file was read: of several imports, the first.
+pub(crate) struct Import {
+    pub alias: Arc<str>,
+    pub resolved: OrbReference,
+    /// Of the alias, in the file that imports it.
+    pub span: Span,
+}
+
+impl Import {
+    fn frame(&self) -> Frame {
+        Frame { text: format!("in orb `{}`, `{}`", self.alias, self.resolved), span: self.span }
+    }
+}
+
+/// What is left of a context when all is done.
+pub(crate) struct Told {
+    pub report: Report,
+    pub files: Vec<File>,
+    pub imports: Vec<ImportedOrb>,
+}
 
 pub(crate) struct Context<'a> {
     pub inputs: &'a Inputs,
@@ -40,25 +63,35 @@ pub(crate) struct Context<'a> {
     pub templates: bool,
     /// Set once they are known: their own defaults cannot refer to them.
     pub parameters: OnceCell<BTreeMap<Arc<str>, Node>>,
-    source: &'a str,
+    config: &'a str,
+    /// Of orbs, as the spans of their nodes count them, from 1.
+    files: RefCell<Vec<(File, Import)>>,
+    /// Every orb that was read, by exact reference; `None` for one that cannot be.
+    orbs: RefCell<HashMap<OrbReference, Option<Rc<Library>>>>,
+    imports: RefCell<Vec<ImportedOrb>>,
+    url_orbs: Cell<usize>,
     report: RefCell<Report>,
     spent: Cell<usize>,
     made: Cell<usize>,
     full: Cell<bool>,
     depth: Cell<usize>,
-    /// Definitions by where they start.
-    used: RefCell<HashSet<usize>>,
+    /// Definitions by file and where they start.
+    used: RefCell<HashSet<(u32, usize)>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
     matches: RefCell<HashMap<String, Answers>>,
 }
 
 impl<'a> Context<'a> {
-    pub fn new(source: &'a str, inputs: &'a Inputs, report: Report, templates: bool) -> Self {
+    pub fn new(config: &'a str, inputs: &'a Inputs, report: Report, templates: bool) -> Self {
         Self {
             inputs,
             templates,
             parameters: OnceCell::new(),
-            source,
+            config,
+            files: RefCell::default(),
+            orbs: RefCell::default(),
+            imports: RefCell::default(),
+            url_orbs: Cell::new(0),
             report: RefCell::new(report),
             spent: Cell::new(0),
             made: Cell::new(0),
@@ -70,7 +103,54 @@ impl<'a> Context<'a> {
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
+        let diagnostic = if diagnostic.span.file == 0 { diagnostic } else { self.with_orb(diagnostic) };
         self.report.borrow_mut().push(diagnostic);
+    }
+
+    /// Tells by which orb it is that a diagnostic lies in another file than the config.
+    fn with_orb(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        let files = self.files.borrow();
+        let import = |file| index(file).and_then(|index| files.get(index)).map(|(_, import)| import);
+        let way = std::iter::successors(import(diagnostic.span.file), |inner| import(inner.span.file));
+        let inside = diagnostic.trail.iter().take_while(|frame| frame.span.file == diagnostic.span.file).count();
+        // A trail that goes on in another file tells the rest of the way.
+        let orbs = if inside < diagnostic.trail.len() { 1 } else { usize::MAX };
+        let frames = way.take(orbs).map(Import::frame);
+        diagnostic.trail.splice(inside..inside, frames);
+        diagnostic
+    }
+
+    /// Lets `work` report of a file that is being read.
+    pub fn reporting<T>(&self, work: impl FnOnce(&mut Report) -> T) -> T {
+        let mut report = Report::default();
+        let result = work(&mut report);
+        report.into_sorted().into_iter().for_each(|diagnostic| self.report(diagnostic));
+        result
+    }
+
+    /// Takes in a file; the number that its spans shall have.
+    pub fn add_file(&self, file: File, import: Import) -> u32 {
+        let mut files = self.files.borrow_mut();
+        files.push((file, import));
+        u32::try_from(files.len()).unwrap_or(u32::MAX)
+    }
+
+    pub fn known_orb(&self, resolved: &OrbReference) -> Option<Option<Rc<Library>>> {
+        self.orbs.borrow().get(resolved).cloned()
+    }
+
+    pub fn keep_orb(&self, resolved: OrbReference, library: Option<Rc<Library>>) {
+        self.orbs.borrow_mut().insert(resolved, library);
+    }
+
+    pub fn imported(&self, import: ImportedOrb) {
+        self.imports.borrow_mut().push(import);
+    }
+
+    /// Counts one more orb that the config names by address.
+    pub fn count_url_orb(&self) -> usize {
+        self.url_orbs.set(self.url_orbs.get() + 1);
+        self.url_orbs.get()
     }
 
     /// Does the regular expression match the whole text? If it does not work, why not.
@@ -91,19 +171,20 @@ impl<'a> Context<'a> {
     }
 
     pub fn mark_used(&self, definition: Span) {
-        self.used.borrow_mut().insert(definition.start);
+        self.used.borrow_mut().insert((definition.file, definition.start));
     }
 
     pub fn is_used(&self, definition: Span) -> bool {
-        self.used.borrow().contains(&definition.start)
+        self.used.borrow().contains(&(definition.file, definition.start))
     }
 
     pub fn has_errors(&self) -> bool {
         self.report.borrow().errors() > 0
     }
 
-    pub fn into_report(self) -> Report {
-        self.report.into_inner()
+    pub fn into_told(self) -> Told {
+        let files = self.files.into_inner().into_iter().map(|(file, _)| file).collect();
+        Told { report: self.report.into_inner(), files, imports: self.imports.into_inner() }
     }
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.
@@ -178,23 +259,38 @@ impl<'a> Context<'a> {
         Some(result)
     }
 
+    /// What to call the file of an orb; the config is the one that needs no name.
+    pub fn file_name(&self, file: u32) -> Option<String> {
+        self.files.borrow().get(index(file)?).map(|(file, _)| file.name.clone())
+    }
+
     /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
     pub fn narrow(&self, span: Span, needle: &str) -> Span {
         if self.is_hopeless() || span.end - span.start > LONGEST_SEARCH {
             return span;
         }
+        let files = self.files.borrow();
+        let text = match span.file {
+            0 => Some(self.config),
+            file => index(file).and_then(|index| files.get(index)).map(|(file, _)| &*file.text),
+        };
         let first_line = needle.lines().next().unwrap_or("");
-        let Some(covered) = self.source.get(span.start..span.end) else { return span };
+        let Some(covered) = text.and_then(|text| text.get(span.start..span.end)) else { return span };
         let Some(offset) = covered.find(first_line).filter(|_| !first_line.is_empty()) else { return span };
         let before = &covered[..offset];
         let start = span.start + offset;
         let end = start + first_line.len();
         match before.rfind('\n') {
-            None => Span { start, end, line: span.line, column: span.column + before.chars().count() },
+            None => Span { start, end, column: span.column.saturating_add(column(before.chars().count()) - 1), ..span },
             Some(newline) => {
                 let line = span.line + before.matches('\n').count();
-                Span { start, end, line, column: before[newline + 1..].chars().count() + 1 }
+                Span { start, end, line, column: column(before[newline + 1..].chars().count()), ..span }
             }
         }
     }
+}
+
+/// Where in the list of orbs' files the one is that spans call `file`.
+fn index(file: u32) -> Option<usize> {
+    usize::try_from(file.checked_sub(1)?).ok()
 }

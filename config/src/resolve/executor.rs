@@ -36,7 +36,7 @@ pub(crate) struct ExecutorUse<'a> {
 impl<'a> ExecutorUse<'a> {
     /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
     pub fn exists(&self) -> bool {
-        let found = self.scope.library.find(self.scope.context, Part::Executors, &self.name);
+        let found = self.scope.library.find(Part::Executors, &self.name);
         if matches!(found, Found::Nothing) {
             self.scope.nothing_named(Part::Executors, &self.name, self.span);
             return false;
@@ -46,7 +46,7 @@ impl<'a> ExecutorUse<'a> {
 
     /// As it was written; `None` when there is none of that name or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
-        match self.scope.library.find(self.scope.context, Part::Executors, &self.name) {
+        match self.scope.library.find(Part::Executors, &self.name) {
             Found::Here(_, definition) => Some(definition),
             _ => None,
         }
@@ -55,7 +55,7 @@ impl<'a> ExecutorUse<'a> {
     /// Its keys with all parameters replaced.
     pub fn resolve(&self) -> PlainExecutor {
         let scope = &self.scope;
-        match scope.library.find(scope.context, Part::Executors, &self.name) {
+        match scope.library.find(Part::Executors, &self.name) {
             Found::Missing { .. } => PlainExecutor::Missing { what: format!("executor `{}`", self.name) },
             Found::Nothing => {
                 scope.nothing_named(Part::Executors, &self.name, self.span);

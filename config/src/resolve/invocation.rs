@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bind::value_entry;
+use super::group;
 use super::job::JobUse;
-use super::library::{Definition, Found, Library, Part};
+use super::library::{Definition, Found, Group, Library, Part};
 use super::matrix::{self, Combination};
 use super::plain::{PlainFilters, PlainKind, PlainWorkflowJob};
 use super::scope::Scope;
@@ -32,6 +33,7 @@ pub(crate) const KEYS: [&str; 10] = [
 enum Target<'a> {
     Approval,
     Job(&'a Library, &'a Definition),
+    Group(&'a Group),
     Unavailable(String),
     Nothing,
 }
@@ -60,11 +62,14 @@ pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflow
         let new = ["name", "matrix", "pre-steps", "post-steps"];
         keys::check_version(scope.context, keys, &new, "of a workflow's job");
     }
-    let target = target(scope, &name, span, keys);
-    Invocation { scope, name, span, keys, target }.expand(out);
+    match target(scope, &name, span, keys) {
+        Target::Group(group) => group::expand(scope, group, span, keys, out),
+        target => Invocation { scope, name, span, keys, target }.expand(out),
+    }
 }
 
-fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Option<&'n Node>)> {
+/// Name, place and what follows of an item of a list of jobs.
+pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Option<&'n Node>)> {
     match &item.content {
         Content::Map(map) => match &map.entries[..] {
             [entry] => Some((entry.key.clone(), entry.key_span, Some(&entry.value))),
@@ -87,6 +92,9 @@ fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Optio
 }
 
 fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> Target<'a> {
+    if let Some(group) = scope.library.job_groups.get(name) {
+        return Target::Group(group);
+    }
     if let Some(entry) = keys.and_then(|keys| keys.entry("type")) {
         if entry.value.as_text().is_some_and(|text| &**text == "approval") {
             keys.into_iter().for_each(|map| keys::check(scope.context, map, &KEYS, "an approval"));
@@ -99,12 +107,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
     if let Some(overriding) = overriding(scope, keys) {
         return overriding;
     }
-    if let Some(group) = scope.library.job_groups.get_key_value(name) {
-        let message = format!("job group `{}` cannot be run yet; its jobs are left out", group.0);
-        scope.report(Diagnostic::warning("job-group", *group.1, message));
-        return Target::Unavailable("a job group".to_owned());
-    }
-    match scope.library.find(scope.context, Part::Jobs, name) {
+    match scope.library.find(Part::Jobs, name) {
         Found::Here(library, definition) => Target::Job(library, definition),
         Found::Missing { orb, .. } => Target::Unavailable(format!("orb `{orb}`")),
         Found::Nothing => {
@@ -118,7 +121,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
 fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
     let node = keys?.get("override-with")?;
     let name = scope.substitute(node).as_text()?.clone();
-    match scope.library.find(scope.context, Part::Jobs, &name) {
+    match scope.library.find(Part::Jobs, &name) {
         Found::Here(library, definition) => Some(Target::Job(library, definition)),
         Found::Missing { .. } | Found::Nothing => None,
     }
@@ -156,9 +159,10 @@ impl<'a> Invocation<'_, 'a> {
             kind: self.kind(scope, combination),
             matrix,
             requires: self.key("requires").map(|node| scope.substitute(node)),
-            filters: self.filters(scope),
+            filters: filters(scope, self.keys),
             context: self.key("context").map(|node| scope.substitute(node)),
             serial_group: self.key("serial-group").map(|node| scope.substitute(node)),
+            group: None,
             span: self.span,
             trail: scope.trail.clone(),
         }
@@ -168,7 +172,8 @@ impl<'a> Invocation<'_, 'a> {
         match &self.target {
             Target::Approval => PlainKind::Approval,
             Target::Unavailable(what) => PlainKind::Unavailable { what: what.clone() },
-            Target::Nothing => PlainKind::Broken,
+            // A group has been expanded by itself.
+            Target::Group(_) | Target::Nothing => PlainKind::Broken,
             Target::Job(library, definition) => {
                 let arguments = self.arguments(definition, combination);
                 let before = self.key("pre-steps");
@@ -186,20 +191,21 @@ impl<'a> Invocation<'_, 'a> {
         own.chain(combination.iter().map(|(name, value)| value_entry(name, value))).collect()
     }
 
-    fn filters(&self, scope: &Scope<'_>) -> PlainFilters {
-        let Some(node) = self.key("filters").filter(|node| !node.is_null()) else { return PlainFilters::None };
-        if node.as_map().is_some() {
-            return PlainFilters::Map(scope.substitute(node));
-        }
-        let text = node.as_scalar().map(|scalar| String::from(&*scalar.text)).unwrap_or_default();
-        match scope.condition(node) {
-            Some(holds) => PlainFilters::Decided { text, holds },
-            None => PlainFilters::None,
-        }
-    }
-
     fn key(&self, key: &str) -> Option<&Node> {
         self.keys?.get(key)
+    }
+}
+
+pub(super) fn filters(scope: &Scope<'_>, keys: Option<&Map>) -> PlainFilters {
+    let node = keys.and_then(|keys| keys.get("filters")).filter(|node| !node.is_null());
+    let Some(node) = node else { return PlainFilters::None };
+    if node.as_map().is_some() {
+        return PlainFilters::Map(scope.substitute(node));
+    }
+    let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
+    match scope.condition(node) {
+        Some(holds) => PlainFilters::Decided { text, holds },
+        None => PlainFilters::None,
     }
 }
 

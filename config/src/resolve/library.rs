@@ -1,12 +1,13 @@
-//! Definitions by name: of the config itself, and of every inline orb.
+//! Definitions by name: of the config itself, and of every orb.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::orb::{self, Home};
 use super::parameter::{Parameter, declarations};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
 
@@ -18,8 +19,10 @@ pub(crate) struct Library {
     pub commands: Table,
     pub executors: Table,
     pub jobs: Table,
-    pub job_groups: BTreeMap<Arc<str>, Span>,
+    pub job_groups: BTreeMap<Arc<str>, Group>,
     pub orbs: BTreeMap<Arc<str>, Orb>,
+    /// How many orbs lie inside each other here.
+    pub height: usize,
 }
 
 pub(crate) type Table = BTreeMap<Arc<str>, Definition>;
@@ -43,12 +46,29 @@ impl Definition {
 
 #[derive(Debug)]
 pub(crate) enum Orb {
-    Inline(Box<Library>),
-    /// From the registry or a URL: not here.
-    Missing {
-        reference: Arc<str>,
-        span: Span,
-    },
+    /// Written out where it is imported.
+    Inline(Rc<Library>),
+    /// From a file of its own, which others may import, too.
+    Imported(Rc<Library>),
+    /// Not here, or wrong: that has been reported.
+    Missing,
+}
+
+impl Orb {
+    fn library(&self) -> Option<&Library> {
+        match self {
+            Self::Inline(library) | Self::Imported(library) => Some(library),
+            Self::Missing => None,
+        }
+    }
+}
+
+/// A job group as it was written.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub name: Arc<str>,
+    pub span: Span,
+    pub body: Node,
 }
 
 /// Which table a name is looked up in.
@@ -89,33 +109,34 @@ impl Part {
 }
 
 impl Library {
-    pub fn read(context: &Context<'_>, map: &Map, is_root: bool) -> Self {
+    pub fn read(context: &Context<'_>, map: &Map, home: &Home) -> Self {
         let table = |part| table(context, map, part);
+        let orbs: BTreeMap<_, _> =
+            entries(context, map, "orbs").iter().filter_map(|entry| orb::orb(context, entry, home)).collect();
+        let heights = orbs.values().map(|orb| 1 + orb.library().map_or(0, |library| library.height));
         Self {
-            is_root,
+            height: heights.max().unwrap_or(0),
+            is_root: home.is_root(),
             commands: table(Part::Commands),
             executors: table(Part::Executors),
             jobs: table(Part::Jobs),
-            job_groups: entries(context, map, "job-groups").iter().map(|e| (e.key.clone(), e.key_span)).collect(),
-            orbs: entries(context, map, "orbs").iter().filter_map(|entry| orb(context, entry)).collect(),
+            job_groups: entries(context, map, "job-groups").iter().map(group).collect(),
+            orbs,
         }
     }
 
-    /// Looks up `name` or `orb/name`; says once of every orb that it is not here.
-    pub fn find<'a>(&'a self, context: &Context<'_>, part: Part, name: &str) -> Found<'a> {
+    /// Looks up `name` or `orb/name`.
+    pub fn find(&self, part: Part, name: &str) -> Found<'_> {
         if let Some(definition) = self.table(part).get(name) {
             return Found::Here(self, definition);
         }
         let Some((alias, element)) = name.split_once('/') else { return Found::Nothing };
-        match self.orbs.get_key_value(alias) {
-            Some((_, Orb::Inline(library))) => {
+        let Some((alias, orb)) = self.orbs.get_key_value(alias) else { return Found::Nothing };
+        match orb.library() {
+            Some(library) => {
                 library.table(part).get(element).map_or(Found::Nothing, |definition| Found::Here(library, definition))
             }
-            Some((alias, Orb::Missing { reference, span })) => {
-                context.report(missing_orb(alias, reference, *span, context.inputs.allow_missing_orbs));
-                Found::Missing { orb: alias, element: element.to_owned() }
-            }
-            None => Found::Nothing,
+            None => Found::Missing { orb: alias, element: element.to_owned() },
         }
     }
 
@@ -123,7 +144,7 @@ impl Library {
     pub fn neighbour(&self, part: Part, name: &str) -> Option<String> {
         let mut known: Vec<String> = self.table(part).keys().map(ToString::to_string).collect();
         for (alias, orb) in &self.orbs {
-            if let Orb::Inline(library) = orb {
+            if let Some(library) = orb.library() {
                 known.extend(library.table(part).keys().map(|element| format!("{alias}/{element}")));
             }
         }
@@ -137,6 +158,10 @@ impl Library {
             Part::Jobs => &self.jobs,
         }
     }
+}
+
+fn group(entry: &Entry) -> (Arc<str>, Group) {
+    (entry.key.clone(), Group { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone() })
 }
 
 fn table(context: &Context<'_>, map: &Map, part: Part) -> Table {
@@ -168,29 +193,4 @@ fn definition(context: &Context<'_>, entry: &Entry, part: Part) -> Option<Defini
     let parameters =
         if context.templates { declarations(context, body, &owner, part == Part::Executors) } else { Vec::new() };
     Some(Definition { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone(), parameters })
-}
-
-fn orb(context: &Context<'_>, entry: &Entry) -> Option<(Arc<str>, Orb)> {
-    const KEYS: [&str; 7] = ["orbs", "executors", "commands", "jobs", "description", "display", "examples"];
-    let alias = entry.key.clone();
-    if let Some(map) = entry.value.as_map() {
-        keys::check(context, map, &[&KEYS[..], &["version"]].concat(), "an orb");
-        return Some((alias, Orb::Inline(Box::new(Library::read(context, map, false)))));
-    }
-    if let Some(reference) = entry.value.as_text() {
-        return Some((alias, Orb::Missing { reference: reference.clone(), span: entry.key_span }));
-    }
-    let message = format!("orb `{alias}` must be `namespace/orb@version` or a map");
-    context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
-    None
-}
-
-fn missing_orb(alias: &str, reference: &str, span: Span, allowed: bool) -> Diagnostic {
-    if allowed {
-        let message = format!("orb `{alias}` (`{reference}`) is not available here; what comes from it is left out");
-        return Diagnostic::warning("missing-orb", span, message);
-    }
-    let message = format!("orb `{alias}` (`{reference}`) is not available here");
-    let help = "orbs of a registry cannot be fetched yet; inline orbs work";
-    Diagnostic::error("missing-orb", span, message).help(help)
 }

@@ -9,11 +9,13 @@ mod check;
 mod context;
 mod executor;
 mod expression;
+mod group;
 mod invocation;
 mod job;
 mod library;
 mod logic;
 mod matrix;
+mod orb;
 mod parameter;
 mod pipeline;
 mod plain;
@@ -26,17 +28,19 @@ mod trail;
 mod value;
 mod workflow;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, Told};
+pub(crate) use orb::top as orb_top;
 pub(crate) use parameter::is_variable_name;
 pub(crate) use plain::{
-    Action, BuiltIn, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow,
-    PlainWorkflowJob,
+    Action, BuiltIn, GroupRole, InGroup, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep,
+    PlainWorkflow, PlainWorkflowJob,
 };
 pub(crate) use trail::Trail;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::syntax::Map;
 use library::Library;
+use orb::Home;
 use scope::Scope;
 
 /// The plain tree of a config. What is wrong is reported, and left out or broken.
@@ -44,12 +48,22 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
     let parameters = if context.templates { pipeline::parameters(context, root) } else { Default::default() };
     // Set once, before anything can ask for it.
     let _ = context.parameters.set(parameters);
-    let library = Library::read(context, root, true);
+    let library = Library::read(context, root, &Home::default());
     let scope = Scope::outermost(context, &library);
     let workflows = workflow::workflows(&scope, root, span);
     let mut unused = check::Unused::default();
+    group::check(&scope, &mut unused);
     check::library(&scope, &library, &mut unused);
     PlainPipeline { setup: setup(context, root), workflows, unused }
+}
+
+/// Nothing but what can be said of the orb whose file it is.
+pub(crate) fn resolve_orb(context: &Context<'_>, root: &Map) -> PlainPipeline {
+    let library = orb::read(context, root, &Home::of_orb());
+    let scope = Scope::outermost(context, &library);
+    let mut unused = check::Unused::default();
+    check::library(&scope, &library, &mut unused);
+    PlainPipeline { setup: false, workflows: Vec::new(), unused }
 }
 
 fn setup(context: &Context<'_>, root: &Map) -> bool {

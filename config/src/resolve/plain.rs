@@ -39,8 +39,31 @@ pub(crate) struct PlainWorkflowJob {
     pub filters: PlainFilters,
     pub context: Option<Node>,
     pub serial_group: Option<Node>,
+    /// The use of a job group that it is made for.
+    pub group: Option<InGroup>,
     pub span: Span,
     pub trail: Trail,
+}
+
+/// What a job is to the use of a job group.
+#[derive(Clone)]
+pub(crate) struct InGroup {
+    /// Of the group's use: no two of a workflow have the same.
+    pub id: usize,
+    /// The group's name in the workflow.
+    pub name: Arc<str>,
+    pub role: GroupRole,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupRole {
+    /// Ends at once, and then the members begin.
+    Entry,
+    Member,
+    /// Ends at once when all members at the end have passed; who requires the group requires this.
+    Exit,
+    /// Comes after all, however they ended.
+    Unlock,
 }
 
 pub(crate) enum PlainKind {
@@ -54,6 +77,7 @@ pub(crate) enum PlainKind {
     Broken,
 }
 
+#[derive(Clone)]
 pub(crate) enum PlainFilters {
     None,
     /// `branches` and `tags`.

@@ -66,7 +66,7 @@ impl<'a> Scope<'a> {
             "steps" => return self.expand(body, out),
             _ => {}
         }
-        match self.library.find(self.context, Part::Commands, name) {
+        match self.library.find(Part::Commands, name) {
             Found::Here(library, definition) => self.command(library, definition, span, body, out),
             Found::Missing { orb, element } => {
                 let action = Action::Missing { orb: orb.to_owned(), command: element };

@@ -3,7 +3,7 @@
 //! The parser tells where it got lost. What is wrong often stands before that: a line that belongs to the text above it,
 //! a bracket that nobody closed, the marks of a merge.
 
-use crate::diagnostic::{Diagnostic, Frame, Span};
+use crate::diagnostic::{Diagnostic, Frame, Span, column};
 
 /// Marks that a merge leaves where both sides changed.
 const CONFLICTS: [&str; 4] = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"];
@@ -84,7 +84,7 @@ fn conflict(text: &str, at: Span) -> Option<Span> {
 /// The line of a place, without the blanks around it.
 fn line_at(text: &str, at: Span) -> Span {
     let start = text.get(..at.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
-    trimmed(text, start, at.line)
+    trimmed(text, start, at)
 }
 
 /// The last line before a place that holds anything, without the blanks around it.
@@ -95,16 +95,17 @@ fn line_before(text: &str, at: Span) -> Span {
         line -= usize::from(line > 1);
         let start = text[..newline].rfind('\n').map_or(0, |newline| newline + 1);
         if !text[start..newline].trim().is_empty() {
-            return trimmed(text, start, line);
+            return trimmed(text, start, Span { line, ..at });
         }
         end = start;
     }
     at
 }
 
-fn trimmed(text: &str, start: usize, line: usize) -> Span {
+/// The line that starts there; its number and file are those of `of`.
+fn trimmed(text: &str, start: usize, of: Span) -> Span {
     let whole = text[start..].lines().next().unwrap_or("");
     let indent = whole.len() - whole.trim_start().len();
-    let column = whole[..indent].chars().count() + 1;
-    Span { start: start + indent, end: start + indent + whole.trim().len(), line, column }
+    let column = column(whole[..indent].chars().count());
+    Span { start: start + indent, end: start + indent + whole.trim().len(), column, ..of }
 }

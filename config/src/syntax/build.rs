@@ -17,16 +17,18 @@ const LARGEST: usize = 8 << 20;
 /// Far beyond any config; keeps recursive walks off the end of the stack.
 const DEEPEST: usize = 250;
 
-/// Reads the first document of `text`. `None` means that an error was reported.
-pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
+/// Reads the first document of `text`, whose spans shall say `file`. `None` means that an error was reported.
+pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Option<Node> {
     if text.len() > LARGEST {
-        report.push(Diagnostic::error("config-too-large", Span::default(), "the config is larger than 8 MB"));
+        let what = if file == 0 { "the config" } else { "the orb" };
+        let span = Span { file, ..Span::default() };
+        report.push(Diagnostic::error("config-too-large", span, format!("{what} is larger than 8 MB")));
         return None;
     }
     let mut moved = BTreeSet::new();
     loop {
         let shifted = Shifted::new(text, &moved);
-        let mut builder = Builder::new(text, &shifted, report);
+        let mut builder = Builder::new(text, file, &shifted, report);
         match builder.read() {
             Ok(root) => return root,
             Err(Problem::Told(problem)) => {
@@ -85,8 +87,9 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: &'a str, shifted: &'a Shifted<'a>, report: &'a mut Report) -> Self {
-        Self { positions: Positions::new(text), shifted, report, open: Vec::new(), anchors: HashMap::new(), root: None }
+    fn new(text: &'a str, file: u32, shifted: &'a Shifted<'a>, report: &'a mut Report) -> Self {
+        let positions = Positions::new(text, file);
+        Self { positions, shifted, report, open: Vec::new(), anchors: HashMap::new(), root: None }
     }
 
     fn read(&mut self) -> Step<Option<Node>> {
@@ -257,7 +260,7 @@ mod tests {
 
     fn read(text: &str) -> (Option<Node>, Vec<&'static str>) {
         let mut report = Report::default();
-        let root = parse(text, &mut report);
+        let root = parse(text, 0, &mut report);
         (root, report.into_sorted().into_iter().map(|diagnostic| diagnostic.code).collect())
     }
 

@@ -2,19 +2,21 @@
 
 use saphyr_parser::{Marker, Span as Marked};
 
-use crate::diagnostic::Span;
+use crate::diagnostic::{Span, column};
 
 /// Byte offsets of a text's characters.
 pub(super) struct Positions<'a> {
     pub text: &'a str,
+    file: u32,
     /// Offset of every character; `None` when the text is ASCII and characters are bytes.
     offsets: Option<Vec<usize>>,
 }
 
 impl<'a> Positions<'a> {
-    pub fn new(text: &'a str) -> Self {
+    /// `file` as in a [`Span`].
+    pub fn new(text: &'a str, file: u32) -> Self {
         let offsets = (!text.is_ascii()).then(|| text.char_indices().map(|(offset, _)| offset).collect());
-        Self { text, offsets }
+        Self { text, file, offsets }
     }
 
     pub fn span(&self, marked: Marked) -> Span {
@@ -22,13 +24,13 @@ impl<'a> Positions<'a> {
         let end = self.byte(marked.end.index()).max(start);
         // Block scalars and collections end where the next token starts: give back the white space.
         let covered = self.text.get(start..end).unwrap_or("");
-        Span { start, end: start + covered.trim_end().len(), ..place(marked.start) }
+        Span { start, end: start + covered.trim_end().len(), ..self.place(marked.start) }
     }
 
     pub fn point(&self, marker: &Marker) -> Span {
         let start = self.byte(marker.index());
         let length = self.text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-        Span { start, end: start + length, ..place(*marker) }
+        Span { start, end: start + length, ..self.place(*marker) }
     }
 
     fn byte(&self, character: usize) -> usize {
@@ -37,8 +39,8 @@ impl<'a> Positions<'a> {
             None => character.min(self.text.len()),
         }
     }
-}
 
-fn place(marker: Marker) -> Span {
-    Span { line: marker.line().max(1), column: marker.col() + 1, ..Span::default() }
+    fn place(&self, marker: Marker) -> Span {
+        Span { line: marker.line().max(1), column: column(marker.col()), file: self.file, ..Span::default() }
+    }
 }

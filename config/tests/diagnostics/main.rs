@@ -2,12 +2,16 @@
 
 mod condition_rules;
 mod given;
+mod groups;
 mod job_rules;
 mod jobs;
 mod names;
+mod orbs;
 mod parameters;
 mod rules;
 mod schedules;
+#[path = "../support/shelf.rs"]
+mod shelf;
 mod step_rules;
 mod steps;
 mod syntax;
@@ -18,7 +22,7 @@ mod versions;
 mod workflow_rules;
 mod workflows;
 
-use navvy_config::{Inputs, Source, compile, render};
+use navvy_config::{Inputs, Source, compile};
 
 /// What is said of a config on a push to `main`.
 fn told(text: &str) -> String {
@@ -28,9 +32,5 @@ fn told(text: &str) -> String {
 fn told_of(text: &str, inputs: &Inputs) -> String {
     let source = Source { name: "config.yml", text };
     let outcome = compile(&source, inputs);
-    format!(
-        "{}{}",
-        render(&source, &outcome.diagnostics),
-        if outcome.pipeline.is_some() { "compiled" } else { "refused" }
-    )
+    format!("{}{}", outcome.render(&source), if outcome.pipeline.is_some() { "compiled" } else { "refused" })
 }

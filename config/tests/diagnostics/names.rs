@@ -115,12 +115,12 @@ jobs:
     steps: [node/install, {node/test: {x: 1}}]
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[missing-orb]: orb `node` (`circleci/node@5.1`) is not available here
+    error[missing-orb]: orb `node` (`circleci/node@5.1`) is not here
      --> config.yml:3:3
       |
     3 |   node: circleci/node@5.1
       |   ^^^^
-      = help: orbs of a registry cannot be fetched yet; inline orbs work
+      = help: inline orbs work
     refused
     "##);
 }
@@ -418,31 +418,5 @@ workflows:
        |                   ^^^^^^
        = in workflow `w` (line 8)
     refused
-    "##);
-}
-
-#[test]
-fn job_group() {
-    let text = r##"
-version: 2.1
-jobs:
-  a:
-    docker: [{image: i}]
-    steps: [checkout]
-job-groups:
-  g:
-    jobs: [a]
-workflows:
-  w:
-    jobs: [a, g]
-"##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    warning[job-group]: job group `g` cannot be run yet; its jobs are left out
-     --> config.yml:7:3
-      |
-    7 |   g:
-      |   ^
-      = in workflow `w` (line 10)
-    compiled
     "##);
 }

@@ -3,11 +3,14 @@
 mod commands;
 mod executors;
 mod filters;
+mod groups;
 mod orbs;
+#[path = "../support/shelf.rs"]
+mod shelf;
 mod templates;
 mod workflows;
 
-use navvy_config::{Inputs, Source, compile, render};
+use navvy_config::{Inputs, Source, compile};
 use navvy_job::compiled::{Job, Step, StepKind};
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJobKind};
 
@@ -19,7 +22,8 @@ fn pipeline(text: &str) -> Pipeline {
 fn pipeline_of(text: &str, inputs: &Inputs) -> Pipeline {
     let source = Source { name: "config.yml", text };
     let outcome = compile(&source, inputs);
-    outcome.pipeline.unwrap_or_else(|| panic!("{}", render(&source, &outcome.diagnostics)))
+    let rendered = outcome.render(&source);
+    outcome.pipeline.unwrap_or_else(|| panic!("{rendered}"))
 }
 
 /// The codes of all that is said of a config.

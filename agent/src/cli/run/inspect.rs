@@ -68,6 +68,7 @@ fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
         let name = step.name.lines().next().unwrap_or_default();
         let note = match step.kind {
             StepKind::Run(_) | StepKind::Checkout(_) => "",
+            StepKind::OrbCommand { .. } => "  (skipped: its orb is not here)",
             _ => "  (skipped: not available yet)",
         };
         writeln!(text, "    {:>3}. {}: {name}{note}", index + 1, step.kind.key()).ok();

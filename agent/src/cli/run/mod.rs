@@ -24,7 +24,7 @@ use navvy_job::resource::Size;
 use super::args::{CheckoutMode, RunArgs};
 use super::host;
 use super::size::parse_size;
-use super::source::{ConfigFile, compile, facts, inputs};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
 use crate::bus::{self, Bus};
@@ -51,7 +51,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
-    let inputs = inputs(&arguments.source, &facts, values)?;
+    let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
     let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
     if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {

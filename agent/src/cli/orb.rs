@@ -1,0 +1,285 @@
+//! `navvy orb …`: puts orbs where configs find them, lists them, locks them.
+//!
+//! ```text
+//! add:  source ─▶ checked ─▶ place ─▶ lock          lock:  config, without its lock ─▶ every import ─▶ lock
+//! list: places, lock, the config's imports ─▶ table
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use navvy_config::{ImportedOrb, Inputs, OrbReference, Outcome, Source};
+use navvy_job::exit_code;
+
+use super::CliError;
+use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, SourceArgs};
+use super::host::print;
+use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
+use crate::checkout::variables::pipeline_values;
+use crate::orbs::lock::{Lock, digest};
+use crate::orbs::place::{Found, Place};
+use crate::orbs::{OrbPath, home_of};
+use crate::settings::Settings;
+use crate::ui::sanitize::{first_line, tame};
+
+pub fn run(settings: &Settings, arguments: OrbArgs) -> Result<u8, CliError> {
+    match arguments.command {
+        OrbCommand::Add(arguments) => add(settings, &arguments),
+        OrbCommand::List(arguments) => list(settings, &arguments),
+        OrbCommand::Lock(arguments) => lock(settings, &arguments),
+    }
+}
+
+/// A config and all that has to do with its orbs.
+struct Project {
+    file: ConfigFile,
+    inputs: Inputs,
+    path: OrbPath,
+}
+
+impl Project {
+    fn open(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
+        let project = Self::open_unlocked(settings, file)?;
+        Ok(Self { path: orb_path(settings, &project.file)?, ..project })
+    }
+
+    /// As if there were no lock.
+    fn open_unlocked(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
+        let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
+        let file = ConfigFile::find(file, &here)?;
+        let facts = facts(&file)?;
+        let path = unlocked_path(settings, &file);
+        let inputs = inputs(&SourceArgs::default(), path.clone(), &facts, pipeline_values(&facts))?;
+        Ok(Self { file, inputs, path })
+    }
+
+    /// Compiled with the orbs of `path`.
+    fn compile(&self, path: OrbPath, allow_missing_orbs: bool) -> Outcome {
+        let orbs = Some(Arc::new(path) as _);
+        navvy_config::compile(&self.file.source(), &Inputs { orbs, allow_missing_orbs, ..self.inputs.clone() })
+    }
+
+    /// The orbs that the config and its orbs import, as they are resolved with this lock.
+    fn imports(&self, lock: &Lock) -> Vec<ImportedOrb> {
+        self.compile(OrbPath { lock: lock.clone(), ..self.path.clone() }, true).orbs
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        home_of(&self.file.path).join(LOCK)
+    }
+
+    fn write(&self, lock: &Lock) -> Result<(), CliError> {
+        let shown = &self.path.lock.shown;
+        lock.write(&self.lock_file()).map_err(|error| CliError::config(format!("could not write {shown}: {error}")))
+    }
+}
+
+fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
+    let reference: OrbReference = arguments.reference.parse().map_err(|why| {
+        let hint = "An orb is named NAMESPACE/NAME@VERSION, where VERSION is best all of it: 1.2.3.";
+        CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
+    })?;
+    let name = arguments.file.display().to_string();
+    let text = source(&arguments.file, &name)?;
+    let project = if arguments.user { None } else { Some(Project::open(settings, arguments.config.as_deref())?) };
+    check(&name, &text, project.as_ref())?;
+    let place = match &project {
+        Some(project) => project.path.places.first().cloned(),
+        None => user_orbs(settings),
+    };
+    let place = place.ok_or_else(|| CliError::usage("there is no home directory to keep orbs in"))?;
+    print(&tame(&put(&place, &reference, &text, arguments.force)?, true));
+    if let Some(project) = project {
+        print(&tame(&lock_added(&project, &reference, &digest(&text))?, true));
+    }
+    Ok(exit_code::PASSED)
+}
+
+fn source(file: &Path, name: &str) -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    let read = match name {
+        "-" => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
+        _ => std::fs::read(file).map(|read| bytes = read),
+    };
+    read.map_err(|error| CliError::config(format!("could not read {name}: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| CliError::config(format!("{name}: the file is not UTF-8 text")))
+}
+
+/// Refuses what is no orb, or is wrong. Orbs that it imports may come later.
+fn check(name: &str, text: &str, project: Option<&Project>) -> Result<(), CliError> {
+    let source = Source { name, text };
+    let orbs = project.and_then(|project| project.inputs.orbs.clone());
+    let outcome = navvy_config::compile_orb(&source, &Inputs { orbs, allow_missing_orbs: true, ..Inputs::default() });
+    tell(&outcome.render(&source));
+    match outcome.pipeline {
+        Some(_) => Ok(()),
+        None => Err(CliError::config(format!("{name}: {}; nothing was added", count(&outcome.diagnostics)))),
+    }
+}
+
+/// What was done, in a line.
+fn put(place: &Place, reference: &OrbReference, text: &str, force: bool) -> Result<String, CliError> {
+    let Some(found) = place.file(reference) else {
+        let hint = "Only plain names may stand between the slashes of an address that orbs are kept by.";
+        return Err(CliError::usage(format!("{reference} has no place in the orb path")).hint(hint));
+    };
+    let there = found.path.exists().then(|| found.read());
+    match there {
+        Some(Ok(old)) if old == text => return Ok(format!("{} is there already.\n", found.shown)),
+        Some(old) if !force => {
+            let what = old.map_or_else(|_| "something else".to_owned(), |old| format!("sha256:{}", digest(&old)));
+            let message = format!("{} is there with another content: {what}", found.shown);
+            let hint = "A version of an orb never changes. `--force` replaces it all the same.";
+            return Err(CliError::usage(message).hint(hint));
+        }
+        _ => {}
+    }
+    let put = place.put(reference, text);
+    let found = put.map_err(|error| CliError::config(format!("could not write {}: {error}", found.shown)))?;
+    Ok(format!("Added {} (sha256:{}).\n", found.shown, digest(text)))
+}
+
+/// Locks what was added, and what the config imports and is not locked yet. What was done, in lines.
+fn lock_added(project: &Project, added: &OrbReference, new: &str) -> Result<String, CliError> {
+    let mut lock = project.path.lock.clone();
+    let mut told = String::new();
+    if lock.relock(added, new) {
+        told.push_str(&format!("{} has its new digest.\n", lock.shown));
+    }
+    let imports = project.imports(&lock);
+    for (reference, resolved) in imports.iter().filter_map(|orb| Some((&orb.reference, orb.resolved.as_ref()?))) {
+        if lock.entry(reference).is_none() {
+            told.push_str(&locked(&mut lock, &project.path, reference, resolved));
+        } else if resolved != added && covers(reference, added) {
+            let now = resolved.version().map(ToString::to_string).unwrap_or_default();
+            let line =
+                format!("{reference} stays at {now}, as {} has it; `navvy orb lock` takes the newest.\n", lock.shown);
+            if !told.contains(&line) {
+                told.push_str(&line);
+            }
+        }
+    }
+    if lock.resolved(added).is_none() {
+        lock.set(added, added, new);
+    }
+    project.write(&lock)?;
+    Ok(told)
+}
+
+fn covers(reference: &OrbReference, other: &OrbReference) -> bool {
+    let versions = reference.version().zip(other.version());
+    reference.title() == other.title() && versions.is_some_and(|(rule, version)| rule.covers(version))
+}
+
+/// Puts the file that an import was resolved to into the lock.
+fn locked(lock: &mut Lock, path: &OrbPath, reference: &OrbReference, resolved: &OrbReference) -> String {
+    let found = path.places.iter().filter_map(|place| place.file(resolved)).find(|found| found.path.exists());
+    let Some(Ok(text)) = found.map(|found| found.read()) else { return String::new() };
+    if lock.set(reference, resolved, &digest(&text)) {
+        format!("Locked {reference} to {}.\n", described(resolved, &digest(&text)))
+    } else {
+        String::new()
+    }
+}
+
+fn described(resolved: &OrbReference, digest: &str) -> String {
+    match resolved.version() {
+        Some(version) => format!("{version}, sha256:{digest}"),
+        None => format!("sha256:{digest}"),
+    }
+}
+
+fn lock(settings: &Settings, arguments: &OrbLockArgs) -> Result<u8, CliError> {
+    let project = Project::open_unlocked(settings, arguments.config.as_deref())?;
+    let mut fresh = Lock::empty(&project.path.lock.shown);
+    let outcome = project.compile(project.path.clone(), false);
+    tell(&outcome.render(&project.file.source()));
+    if outcome.pipeline.is_none() {
+        let counted = count(&outcome.diagnostics);
+        return Err(CliError::config(format!("{}: {counted}; nothing was locked", project.file.name)));
+    }
+    let mut told = String::new();
+    for (reference, resolved) in outcome.orbs.iter().filter_map(|orb| Some((&orb.reference, orb.resolved.as_ref()?))) {
+        told.push_str(&locked(&mut fresh, &project.path, reference, resolved));
+    }
+    if fresh.is_empty() && !project.lock_file().exists() {
+        told.push_str("This config names no orbs: there is nothing to lock.\n");
+    } else {
+        project.write(&fresh)?;
+    }
+    print(&tame(&told, true));
+    Ok(exit_code::PASSED)
+}
+
+fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
+    let project = match Project::open(settings, arguments.config.as_deref()) {
+        Ok(project) => Some(project),
+        // Outside of a project there are the user's.
+        Err(_) if arguments.config.is_none() && !in_project() => None,
+        Err(error) => return Err(error),
+    };
+    let (places, imports) = match &project {
+        Some(project) => (project.path.places.clone(), project.imports(&project.path.lock)),
+        None => (user_orbs(settings).into_iter().collect(), Vec::new()),
+    };
+    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true));
+    Ok(exit_code::PASSED)
+}
+
+fn in_project() -> bool {
+    std::env::current_dir().is_ok_and(|here| here.ancestors().any(|above| above.join(DEFAULT_FILE).exists()))
+}
+
+/// What is there, then what is not.
+fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> String {
+    let mut used: BTreeMap<&OrbReference, Vec<String>> = BTreeMap::new();
+    for orb in imports {
+        if let Some(resolved) = &orb.resolved {
+            let names = used.entry(resolved).or_default();
+            let name = use_of(&orb.reference, lock);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for found in places.iter().flat_map(Place::all) {
+        let used = used.remove(&found.reference).unwrap_or_default();
+        rows.push(row(&found, &used));
+    }
+    let mut text = columns(&rows);
+    let mut missing: Vec<String> = imports.iter().filter(|orb| orb.resolved.is_none()).map(absent).collect();
+    missing.dedup();
+    missing.iter().for_each(|line| text.push_str(line));
+    if text.is_empty() { "No orbs are here, and none are named.\n".to_owned() } else { text }
+}
+
+fn use_of(reference: &OrbReference, lock: Option<&Lock>) -> String {
+    let locked = lock.is_some_and(|lock| lock.entry(reference).is_some());
+    format!("{reference}{}", if locked { " (locked)" } else { "" })
+}
+
+fn row(found: &Found, used: &[String]) -> [String; 4] {
+    let digest = match found.read() {
+        Ok(text) => format!("sha256:{}", digest(&text)),
+        Err(_) => "cannot be read".to_owned(),
+    };
+    let used = if used.is_empty() { "not used".to_owned() } else { format!("used as {}", used.join(", ")) };
+    [found.reference.to_string(), found.shown.clone(), digest, used]
+}
+
+fn absent(orb: &ImportedOrb) -> String {
+    format!("{}: used, and not here or not fit for use; `navvy config validate` tells more\n", orb.reference)
+}
+
+fn columns(rows: &[[String; 4]]) -> String {
+    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [widest(0), widest(1), widest(2)];
+    let line = |[reference, place, digest, used]: &[String; 4]| {
+        let [a, b, c] = widths;
+        format!("{reference:a$}  {place:b$}  {digest:c$}  {used}\n")
+    };
+    rows.iter().map(|row| line(&row.each_ref().map(|cell| first_line(cell)))).collect()
+}

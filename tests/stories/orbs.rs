@@ -1,0 +1,204 @@
+//! Orbs that a config names and does not hold: put in place, listed, locked, and done without.
+
+use std::fs;
+
+use navvy_tests::{Bench, Finished, sha256};
+
+const CONFIG: &str = r#"version: 2.1
+orbs:
+  hello: acme/hello@1
+jobs:
+  build:
+    executor: hello/box
+    steps:
+      - hello/greet: {to: navvy}
+workflows:
+  ci: {jobs: [build, hello/wave]}
+"#;
+
+fn hello(word: &str) -> String {
+    format!(
+        r#"version: 2.1
+executors:
+  box: {{docker: [{{image: navvy/busybox:static}}]}}
+commands:
+  greet:
+    parameters: {{to: {{type: string}}}}
+    steps:
+      - run: {{name: greet, command: "echo {word} << parameters.to >>"}}
+jobs:
+  wave: {{executor: box, steps: [{{run: {{name: wave, command: echo {word} all}}}}]}}
+"#
+    )
+}
+
+/// A bench with the config and no engine.
+fn bench() -> Bench {
+    let bench = Bench::new().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    bench.config(CONFIG);
+    bench
+}
+
+/// What was said, with the bench's own place taken out of it.
+fn said(bench: &Bench, text: &str) -> String {
+    let root = bench.project().parent().map(|root| root.display().to_string()).unwrap_or_default();
+    text.replace(&root, "…")
+}
+
+fn add(bench: &Bench, word: &str, words: &[&str]) -> Finished {
+    bench.file("hello.yml", hello(word));
+    bench.navvy(&[&["orb", "add", "hello.yml"], words].concat())
+}
+
+fn read(bench: &Bench, path: &str) -> String {
+    fs::read_to_string(bench.project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn an_orb_that_is_not_there_is_one_error_that_says_what_to_do() {
+    let bench = bench();
+    let done = bench.navvy(&["config", "validate"]);
+    done.exits_with(2);
+    insta::assert_snapshot!(said(&bench, &done.stderr), @r##"
+    error[missing-orb]: orb `hello` (`acme/hello@1`) is not here
+     --> .circleci/config.yml:3:3
+      |
+    3 |   hello: acme/hello@1
+      |   ^^^^^
+      = help: its source belongs in .circleci/orbs/acme/hello@1.yml, or in …/home/.local/share/navvy/orbs/acme/hello@1.yml
+              to put it there: circleci orb source acme/hello@1 > hello.yml, then navvy orb add hello.yml acme/hello@1
+              or go on without what comes from it: --allow-missing-orbs
+    Error: .circleci/config.yml: 1 error; nothing was run
+    "##);
+}
+
+#[test]
+fn what_is_added_is_found_used_locked_and_listed() {
+    let bench = bench();
+    let added = add(&bench, "hi", &["acme/hello@1.2.0"]);
+    added.passes();
+    let digest = sha256(hello("hi").as_bytes());
+    insta::assert_snapshot!(added.stdout().replace(&digest, "DIGEST"), @r##"
+    Added .circleci/orbs/acme/hello@1.2.0.yml (sha256:DIGEST).
+    Locked acme/hello@1 to 1.2.0, sha256:DIGEST.
+    "##);
+    assert_eq!(read(&bench, ".circleci/orbs/acme/hello@1.2.0.yml"), hello("hi"));
+    let lock = read(&bench, ".circleci/orbs.lock");
+    assert!(lock.ends_with(&format!("\nacme/hello@1 1.2.0 sha256:{digest}\n")), "{lock}");
+    let listed = bench.navvy(&["orb", "list"]);
+    listed.passes();
+    insta::assert_snapshot!(listed.stdout().replace(&digest, "DIGEST"), @r##"
+    acme/hello@1.2.0  .circleci/orbs/acme/hello@1.2.0.yml  sha256:DIGEST  used as acme/hello@1 (locked)
+    "##);
+    let dry = bench.navvy(&["run", "--dry-run"]);
+    dry.passes();
+    insta::assert_snapshot!(dry.stdout(), @r##"
+    workflow ci
+      job build
+        in navvy/busybox:static (class medium)
+          1. run: greet
+      job hello/wave
+        in navvy/busybox:static (class medium)
+          1. run: wave
+    "##);
+}
+
+#[test]
+fn a_newer_version_counts_once_it_is_locked() {
+    let bench = bench();
+    add(&bench, "old", &["acme/hello@1.2.0"]).passes();
+    let newer = add(&bench, "new", &["acme/hello@1.10.0"]);
+    newer.passes();
+    assert!(
+        newer.stdout().contains("acme/hello@1 stays at 1.2.0, as .circleci/orbs.lock has it"),
+        "{}",
+        newer.stdout()
+    );
+    let steps = |bench: &Bench| bench.navvy(&["run", "--dry-run"]).stdout();
+    fs::remove_file(bench.project().join(".circleci/orbs/acme/hello@1.2.0.yml")).expect("it was there");
+    let gone = bench.navvy(&["config", "validate"]);
+    gone.exits_with(2).complains(&["acme/hello@1.2.0.yml", "navvy orb lock"]);
+    bench.navvy(&["orb", "lock"]).passes();
+    assert!(steps(&bench).contains("greet"), "{}", steps(&bench));
+    assert!(read(&bench, ".circleci/orbs.lock").contains("acme/hello@1 1.10.0 "));
+}
+
+#[test]
+fn another_content_under_a_locked_version_is_refused() {
+    let bench = bench();
+    add(&bench, "hi", &["acme/hello@1.2.0"]).passes();
+    bench.file(".circleci/orbs/acme/hello@1.2.0.yml", hello("evil"));
+    let refused = bench.navvy(&["run", "--dry-run"]);
+    refused.exits_with(2).complains(&["refused-orb", ".circleci/orbs.lock:4 has locked", "navvy orb lock"]);
+    let again = add(&bench, "hi", &["acme/hello@1.2.0"]);
+    again.exits_with(64).complains(&["another content", "--force"]);
+    add(&bench, "hi", &["acme/hello@1.2.0", "--force"]).passes();
+    bench.navvy(&["config", "validate"]).passes();
+    assert!(add(&bench, "hi", &["acme/hello@1.2.0"]).stdout().contains("is there already"));
+    add(&bench, "other", &["acme/hello@1.2.0", "--force"]).passes();
+    bench.navvy(&["config", "validate"]).passes();
+}
+
+#[test]
+fn the_users_orbs_serve_every_project() {
+    let bench = bench();
+    let added = add(&bench, "hi", &["acme/hello@1.2.0", "--user"]);
+    added.passes();
+    assert!(said(&bench, &added.stdout()).starts_with("Added …/home/.local/share/navvy/orbs/acme/hello@1.2.0.yml"));
+    assert!(!bench.project().join(".circleci/orbs.lock").exists(), "the project was not asked about");
+    bench.navvy(&["config", "validate"]).passes();
+    let listed = bench.navvy(&["orb", "list"]).stdout();
+    assert!(listed.contains("used as acme/hello@1\n"), "{listed}");
+    bench.navvy(&["orb", "lock"]).passes();
+    assert!(read(&bench, ".circleci/orbs.lock").contains("acme/hello@1 1.2.0 "));
+}
+
+#[test]
+fn what_is_no_orb_is_not_added() {
+    let bench = bench();
+    let add = |text: &str, reference: &str| {
+        bench.file("x.yml", text);
+        bench.navvy(&["orb", "add", "x.yml", reference])
+    };
+    add("commands: {c: {steps: [nothing]}}", "a/b@1.0.0").exits_with(2).complains(&["x.yml:1:24", "nothing was added"]);
+    add(CONFIG, "a/b@1.0.0").exits_with(2).complains(&["this is a config, not an orb"]);
+    add(&hello("hi"), "b@1.0.0").exits_with(64).complains(&["NAMESPACE/NAME@VERSION"]);
+    assert!(!bench.project().join(".circleci/orbs").exists(), "nothing may be there");
+    bench.file(".circleci/orbs.lock", "nonsense\n");
+    bench.navvy(&["config", "validate"]).exits_with(2).complains(&[".circleci/orbs.lock:1", "navvy orb lock"]);
+}
+
+#[test]
+fn without_an_orb_the_rest_of_a_config_runs() {
+    let bench = Bench::new();
+    bench.config(
+        r#"version: 2.1
+orbs: {hello: acme/hello@1}
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    steps:
+      - hello/greet: {to: navvy}
+      - run: {name: own, command: echo own}
+  boxed: {executor: hello/box, steps: [{run: echo never}]}
+workflows:
+  ci: {jobs: [build, boxed, hello/wave]}
+"#,
+    );
+    bench.run(&[]).finish().exits_with(2).ran_nothing();
+    let done = bench.run(&["--allow-missing-orbs"]).finish();
+    assert_eq!(done.text("build", "own"), "own\n");
+    assert_eq!(done.skipped("build", "hello/greet"), "not_available");
+    assert!(done.warnings().contains("step `hello/greet` was skipped: orb `hello` is not here"), "{}", done.warnings());
+    assert_eq!((done.end("boxed"), done.end("hello/wave")), ("not_available".into(), "not_available".into()));
+}
+
+#[test]
+fn jobs_commands_and_executors_of_an_orb_run() {
+    let bench = Bench::new();
+    bench.config(CONFIG).file(".circleci/orbs/acme/hello@1.0.3.yml", hello("hi"));
+    let done = bench.run(&[]).finish();
+    done.passes();
+    assert_eq!(done.text("build", "greet"), "hi navvy\n");
+    assert_eq!(done.text("hello/wave", "wave"), "hi all\n");
+}
