@@ -152,3 +152,37 @@ fn parameters_come_from_what_changed() {
     done.passes();
     assert_eq!(done.text("greet", "greet"), "hello rest 7\n");
 }
+
+#[test]
+fn the_orbs_of_dynamic_config_are_built_in() {
+    let bench = Bench::new();
+    bench.file(".circleci/continue_config.yml", NEXT);
+    bench.file("src/a", "1").commit("start");
+    bench.git(&["checkout", "-q", "-b", "topic"]).succeeded();
+    bench.file("src/a", "2").commit("a change");
+    let config = r#"
+version: 2.1
+setup: true
+orbs:
+  path-filtering: circleci/path-filtering@1.1.0
+workflows:
+  setup:
+    jobs:
+      - path-filtering/filter:
+          base-revision: $CIRCLE_BRANCH_OF_BASE
+          before_set_params_script: echo "export CIRCLE_BRANCH_OF_BASE=main" >> $BASH_ENV
+          mapping: |
+            src/.* count 9
+            docs/.* who "docs"
+"#;
+    let done = bench.run_config(config, &["--image", "cimg/*=navvy/base:bookworm"]);
+    done.passes();
+    assert_eq!(done.text("greet", "greet"), "hello world 9\n");
+    let continuation =
+        config.replace("path-filtering: circleci/path-filtering@1.1.0", "continuation: circleci/continuation@0.3");
+    let jobs = continuation.find("jobs:").expect("it has jobs");
+    let job = "jobs:\n      - continuation/continue: {configuration_path: .circleci/continue_config.yml, parameters: '{\"count\": 4}'}\n";
+    let done = bench.run_config(&(continuation[..jobs].to_owned() + job), &["--image", "cimg/*=navvy/base:bookworm"]);
+    done.passes();
+    assert_eq!(done.text("greet", "greet"), "hello world 4\n");
+}

@@ -18,9 +18,9 @@ use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, Sou
 use super::host::print;
 use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
 use crate::checkout::variables::pipeline_values;
+use crate::orbs::OrbPath;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
-use crate::orbs::{OrbPath, home_of};
 use crate::settings::Settings;
 use crate::ui::sanitize::{first_line, tame};
 
@@ -67,7 +67,7 @@ impl Project {
     }
 
     fn lock_file(&self) -> PathBuf {
-        home_of(&self.file.path).join(LOCK)
+        self.file.home().join(LOCK)
     }
 
     fn write(&self, lock: &Lock) -> Result<(), CliError> {

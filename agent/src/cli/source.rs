@@ -61,6 +61,11 @@ impl ConfigFile {
         below.and_then(|below| path.strip_prefix(below).ok()).unwrap_or(path).display().to_string()
     }
 
+    /// The directory of its orbs and their lock.
+    pub fn home(&self) -> PathBuf {
+        self.project.as_ref().map_or_else(|| home_of(&self.path), |project| project.join(".circleci"))
+    }
+
     /// Where the project of this config is: the directory that holds `.circleci`, else that of the file.
     pub fn project(&self) -> PathBuf {
         if let Some(project) = &self.project {
@@ -104,7 +109,7 @@ pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
 /// Where the orbs of a config are looked for, and how they are locked.
 pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliError> {
     let path = unlocked_path(settings, file);
-    let text = match std::fs::read_to_string(home_of(&file.path).join(LOCK)) {
+    let text = match std::fs::read_to_string(file.home().join(LOCK)) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(path),
         Err(error) => return Err(unreadable(&path.lock.shown, &error)),
@@ -117,7 +122,7 @@ pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliEr
 
 /// The same, as if there were no lock.
 pub fn unlocked_path(settings: &Settings, file: &ConfigFile) -> OrbPath {
-    let home = home_of(&file.path);
+    let home = file.home();
     let directory = home.join("orbs");
     let project = Place { shown: file.shown(&directory), directory };
     let lock = Lock::empty(&file.shown(&home.join(LOCK)));

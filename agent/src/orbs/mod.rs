@@ -6,8 +6,9 @@
 //!        └─────────────────────────────────────────▶ └▶ ~/.local/share/navvy/orbs/circleci/node@5.2.0.yml
 //! ```
 //!
-//! Nothing is fetched: a person puts orbs here, with `navvy orb add` or by hand (docs/orbs.md).
+//! The orbs of dynamic config come with Navvy ([`builtin`]). Nothing is fetched: a person puts orbs here, with `navvy orb add` or by hand (docs/orbs.md).
 
+pub mod builtin;
 pub mod lock;
 pub mod place;
 
@@ -99,8 +100,13 @@ impl OrbPath {
 
 impl OrbSource for OrbPath {
     fn find(&self, reference: &OrbReference) -> Result<OrbText, NoOrb> {
+        if let Some(built_in) = builtin::instead_of(reference) {
+            return Ok(built_in);
+        }
         let wanted = self.wanted(reference);
-        let found = self.best(&wanted).ok_or_else(|| self.missing(reference, &wanted))?;
+        let Some(found) = self.best(&wanted) else {
+            return builtin::in_place_of(reference).ok_or_else(|| self.missing(reference, &wanted));
+        };
         let text = found.read()?;
         self.check(reference, &found, &lock::digest(&text))?;
         let Found { reference: resolved, shown: name, .. } = found;

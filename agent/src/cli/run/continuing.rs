@@ -54,7 +54,7 @@ impl Continuing<'_> {
         let source = Source { name: FILE, text: &continuation.configuration };
         let outcome = navvy_config::compile(&source, &inputs);
         if !outcome.diagnostics.is_empty() {
-            self.told.push(navvy_config::render(&source, &outcome.diagnostics));
+            self.told.push(outcome.render(&source));
         }
         let Some(pipeline) = outcome.pipeline else {
             return Err(format!("{} has {}", path.display(), count(&outcome.diagnostics)));
