@@ -78,14 +78,6 @@ pub struct ImportedOrb {
 pub type ReferenceError = &'static str;
 
 impl OrbReference {
-    /// A reference that names one version and no other.
-    pub fn is_exact(&self) -> bool {
-        match self {
-            Self::Registry { version, .. } => version.is_exact(),
-            Self::Url(_) => true,
-        }
-    }
-
     /// `namespace/name`, or the address.
     pub fn title(&self) -> String {
         match self {
@@ -154,14 +146,6 @@ fn is_name(text: &str) -> bool {
 }
 
 impl OrbVersion {
-    pub fn is_exact(&self) -> bool {
-        match self {
-            Self::Volatile => false,
-            Self::Numbers(_, minor, patch) => minor.is_some() && patch.is_some(),
-            Self::Dev(_) => true,
-        }
-    }
-
     /// May `other` stand where this is asked for? `1` covers `1.2`, `1.2.3` and itself.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {

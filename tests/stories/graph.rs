@@ -36,6 +36,44 @@ everywhere! {
 }
 
 #[test]
+fn who_requires_a_job_group_runs_when_all_of_it_has_passed() {
+    let done = Bench::new().run_config(
+        r#"
+version: 2.1
+executors:
+  box: {docker: [{image: navvy/busybox:static}], resource_class: small}
+jobs:
+  good: {executor: box, steps: [{run: {name: go, command: echo good}}]}
+  bad: {executor: box, steps: [{run: {name: go, command: "false"}}]}
+  after: {executor: box, steps: [{run: {name: go, command: echo after}}]}
+job-groups:
+  whole: {jobs: [good]}
+  broken: {jobs: [bad]}
+workflows:
+  ci:
+    jobs:
+      - whole
+      - broken: {serial-group: prod}
+      - after: {name: after whole, requires: [whole]}
+      - after: {name: after broken, requires: [broken]}
+"#,
+        &[],
+    );
+    done.exits_with(1);
+    let end = |job: &str| done.end(job);
+    assert_eq!(
+        (end("whole-entry"), end("whole"), done.verdict("after whole")),
+        ("passed".into(), "passed".into(), "passed".into())
+    );
+    assert_eq!(
+        (done.verdict("bad"), end("broken"), end("after broken")),
+        ("failed".into(), "not_run".into(), "not_run".into())
+    );
+    assert_eq!((end("broken-lock"), end("broken-unlock")), ("passed".into(), "passed".into()));
+    assert!(done.span("good").1 <= done.span("after whole").0);
+}
+
+#[test]
 fn one_at_a_time_when_asked() {
     let bench = Bench::new();
     let done = bench.run_config(DIAMOND, &["--max-parallel", "1"]);

@@ -87,9 +87,7 @@ fn what_is_added_is_found_used_locked_and_listed() {
     assert!(lock.ends_with(&format!("\nacme/hello@1 1.2.0 sha256:{digest}\n")), "{lock}");
     let listed = bench.navvy(&["orb", "list"]);
     listed.passes();
-    insta::assert_snapshot!(listed.stdout().replace(&digest, "DIGEST"), @r##"
-    acme/hello@1.2.0  .circleci/orbs/acme/hello@1.2.0.yml  sha256:DIGEST  used as acme/hello@1 (locked)
-    "##);
+    insta::assert_snapshot!(listed.stdout().replace(&digest, "DIGEST"), @"acme/hello@1.2.0  .circleci/orbs/acme/hello@1.2.0.yml  sha256:DIGEST  used as acme/hello@1 (locked)");
     let dry = bench.navvy(&["run", "--dry-run"]);
     dry.passes();
     insta::assert_snapshot!(dry.stdout(), @r##"

@@ -75,7 +75,8 @@ impl Place {
     fn addresses(&self, directory: &Path, url: &str, found: &mut Vec<Found>) {
         for name in names(directory) {
             let (path, url) = (directory.join(&name), format!("{url}{name}"));
-            if path.is_dir() {
+            // Links to directories are not followed: they may lead in a circle.
+            if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
                 self.addresses(&path, &format!("{url}/"), found);
             } else if let Ok(reference) = url.parse() {
                 found.extend(self.file(&reference));

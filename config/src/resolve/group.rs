@@ -31,23 +31,20 @@ pub(super) fn expand(scope: &Scope<'_>, group: &Group, at: Span, keys: Option<&M
     let name = key("name").and_then(|node| scope.substitute(node).as_text().cloned());
     let name = name.unwrap_or_else(|| group.name.clone());
     let serial_group = key("serial-group").map(|node| scope.substitute(node));
-    let entry = Frame { scope, group, at, id: out.len(), name, filters: filters(scope, keys) };
     let requires = key("requires").map(|node| scope.substitute(node));
-    let opening = if serial_group.is_some() { "lock" } else { "entry" };
-    out.push(PlainWorkflowJob {
-        requires,
-        serial_group: serial_group.clone(),
-        ..entry.no_op(opening, GroupRole::Entry)
-    });
-    entry.members(out);
-    out.push(PlainWorkflowJob { name: entry.name.clone(), ..entry.no_op("exit", GroupRole::Exit) });
-    if serial_group.is_some() {
-        out.push(PlainWorkflowJob { serial_group, ..entry.no_op("unlock", GroupRole::Unlock) });
+    let group = Use { scope, group, at, id: out.len(), name, filters: filters(scope, keys) };
+    let locks = serial_group.is_some();
+    let opening = group.no_op(if locks { "lock" } else { "entry" }, GroupRole::Entry);
+    out.push(PlainWorkflowJob { requires, serial_group, ..opening });
+    group.members(out);
+    out.push(PlainWorkflowJob { name: group.name.clone(), ..group.no_op("exit", GroupRole::Exit) });
+    if locks {
+        out.push(group.no_op("unlock", GroupRole::Unlock));
     }
 }
 
 /// The use of a group.
-struct Frame<'u, 'a> {
+struct Use<'u, 'a> {
     scope: &'u Scope<'a>,
     group: &'u Group,
     at: Span,
@@ -56,7 +53,7 @@ struct Frame<'u, 'a> {
     filters: PlainFilters,
 }
 
-impl Frame<'_, '_> {
+impl Use<'_, '_> {
     fn no_op(&self, suffix: &str, role: GroupRole) -> PlainWorkflowJob {
         PlainWorkflowJob {
             name: format!("{}-{suffix}", self.name).into(),

@@ -291,9 +291,7 @@ const CHAIN: [(&str, &str); 5] = [
 
 #[test]
 fn five_orbs_may_lie_inside_each_other() {
-    assert_snapshot!(told("a: x/a@1", "checkout", &CHAIN), @r##"
-    compiled
-    "##);
+    assert_snapshot!(told("a: x/a@1", "checkout", &CHAIN), @"compiled");
 }
 
 #[test]
