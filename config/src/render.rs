@@ -61,7 +61,8 @@ fn place(out: &mut String, source: &Source<'_>, lines: &[&str], diagnostic: &Dia
 fn excerpt(line: &str, span: Span, text: &str) -> (String, String) {
     const HALF: usize = WIDEST_EXCERPT / 2;
     let line_start = line.as_ptr() as usize - text.as_ptr() as usize;
-    let at = line.floor_char_boundary(span.start.saturating_sub(line_start).min(line.len()));
+    let at = span.start.saturating_sub(line_start).min(line.len());
+    let at = if line.is_char_boundary(at) { at } else { 0 };
     let first = line[..at].char_indices().rev().take(HALF).last().map_or(at, |(offset, _)| offset);
     let shown: String = line[first..].chars().take(WIDEST_EXCERPT).map(visible).collect();
     let covered = text.get(span.start..span.end).and_then(|covered| covered.lines().next()).unwrap_or("");
