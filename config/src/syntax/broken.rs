@@ -84,25 +84,25 @@ fn conflict(text: &str, at: Span) -> Option<Span> {
 /// The line of a place, without the blanks around it.
 fn line_at(text: &str, at: Span) -> Span {
     let start = text.get(..at.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
-    trimmed(text, start, at.line)
+    trimmed(text, start)
 }
 
 /// The last line before a place that holds anything, without the blanks around it.
 fn line_before(text: &str, at: Span) -> Span {
     let mut end = line_at(text, at).start;
-    let mut line = at.line;
     while let Some(newline) = text.get(..end).and_then(|before| before.rfind('\n')) {
-        line -= usize::from(line > 1);
         let start = text[..newline].rfind('\n').map_or(0, |newline| newline + 1);
         if !text[start..newline].trim().is_empty() {
-            return trimmed(text, start, line);
+            return trimmed(text, start);
         }
         end = start;
     }
     at
 }
 
-fn trimmed(text: &str, start: usize, line: usize) -> Span {
+/// At the end of a text the parser may be a line ahead: lines are counted here.
+fn trimmed(text: &str, start: usize) -> Span {
+    let line = 1 + text[..start].matches('\n').count();
     let whole = text[start..].lines().next().unwrap_or("");
     let indent = whole.len() - whole.trim_start().len();
     let column = whole[..indent].chars().count() + 1;
