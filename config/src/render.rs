@@ -85,16 +85,18 @@ fn place(out: &mut String, text: Option<&Text<'_>>, diagnostic: &Diagnostic, gut
     let _ = writeln!(out, "{:gutter$} |\n{line} | {excerpt}\n{:gutter$} | {underline}{label}", "", "");
 }
 
-/// The line, cut to a bearable width, and the carets below it.
+/// The line, cut to a bearable width, and the carets below it. Looks at no more of a line than it shows: some have megabytes.
 fn excerpt(line: &str, span: Span, text: &str) -> (String, String) {
-    let characters: Vec<char> = line.chars().map(visible).collect();
-    let before = usize::try_from(span.column.saturating_sub(1)).unwrap_or(usize::MAX).min(characters.len());
-    let length =
-        text.get(span.start..span.end).map_or(1, |covered| covered.lines().next().unwrap_or("").chars().count());
-    let first = before.saturating_sub(WIDEST_EXCERPT / 2);
-    let shown: String = characters.iter().skip(first).take(WIDEST_EXCERPT).collect();
-    let carets = length.clamp(1, (characters.len() - before).max(1)).min(WIDEST_EXCERPT / 2);
-    (shown.trim_end().to_owned(), format!("{}{}", " ".repeat(before - first), "^".repeat(carets)))
+    const HALF: usize = WIDEST_EXCERPT / 2;
+    let line_start = line.as_ptr() as usize - text.as_ptr() as usize;
+    let at = span.start.saturating_sub(line_start).min(line.len());
+    let at = if line.is_char_boundary(at) { at } else { 0 };
+    let first = line[..at].char_indices().rev().take(HALF).last().map_or(at, |(offset, _)| offset);
+    let shown: String = line[first..].chars().take(WIDEST_EXCERPT).map(visible).collect();
+    let covered = text.get(span.start..span.end).and_then(|covered| covered.lines().next()).unwrap_or("");
+    let rest = line[at..].chars().take(HALF).count().max(1);
+    let carets = covered.chars().take(HALF).count().clamp(1, rest);
+    (shown.trim_end().to_owned(), format!("{}{}", " ".repeat(line[first..at].chars().count()), "^".repeat(carets)))
 }
 
 /// Tabs would shift the underline, and control characters must not reach a terminal.

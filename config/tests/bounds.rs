@@ -82,7 +82,7 @@ fn texts_that_double_are_refused() {
 #[test]
 fn a_script_that_is_used_often_is_bounded() {
     let script = "x".repeat(100_000);
-    let many = "      - c\n".repeat(5_000);
+    let many = "      - c\n".repeat(300);
     too_large(&format!("{HEAD}commands:\n  c: {{steps: [{{run: {script}}}]}}\n{JOB}{many}"));
     let variables = (0..5_000).fold(String::new(), |text, n| text + &format!("V{n}: {n}, "));
     let jobs = (0..2_000).fold(String::new(), |text, n| text + &format!("      - b: {{name: b{n}}}\n"));
@@ -192,16 +192,16 @@ fn long_texts_are_bounded() {
     let script = |length: usize| format!("{HEAD}{JOB}      - run: {}\n", "x".repeat(length));
     assert_eq!(refused(&script(8_000_000)), [""; 0]);
     too_large(&script(9_000_000));
-    let keys: String = (0..100_000).map(|n| format!("key{n}: [{{unknown: 1}}]\n")).collect();
+    let keys: String = (0..20_000).map(|n| format!("key{n}: [{{unknown: 1}}]\n")).collect();
     assert_eq!(refused(&format!("{HEAD}{JOB}      - checkout\n{keys}")), [""; 0]);
     let jobs: String = (0..20_000).map(|n| format!("  j{n}: {{dokcer: 1, stpes: 2, a: 3}}\n")).collect();
     assert!(refused(&format!("{HEAD}jobs:\n{jobs}workflows: {{w: {{jobs: [j1]}}}}\n")).contains(&"missing-key"));
-    let globs = "release/*, ".repeat(100_000);
+    let globs = "release/*, ".repeat(20_000);
     let text = format!(
         "{HEAD}{JOB}      - checkout\nworkflows:\n  w:\n    jobs:\n      - build: {{filters: {{branches: {{only: [{globs}]}}}}}}\n"
     );
     assert_eq!(refused(&text), [""; 0]);
-    let names: String = (0..100_000).map(|n| format!("a.{n}: x, ")).collect();
+    let names: String = (0..20_000).map(|n| format!("a.{n}: x, ")).collect();
     assert_eq!(refused(&format!("{HEAD}{JOB}      - checkout\n    environment: {{{names}}}\n")), [""; 0]);
     let pairs: String = (0..20_000).map(|n| format!("k{n}: x, ")).collect();
     let equal = format!("a: &a {{{pairs}}}\nb: &b {{{pairs}}}\n");

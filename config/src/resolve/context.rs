@@ -16,6 +16,8 @@ use crate::syntax::Node;
 /// Twice what the language's limit of 8 MB for a compiled config could need.
 const BUDGET: usize = 16 << 20;
 const NODE: usize = 8;
+/// So many bytes of a text are looked through in the time of one step.
+const SCANNED: usize = 16;
 /// Calling a command costs far more than looking at a node.
 const CALL: usize = 128;
 /// Building a pattern costs more still, and most where it must be tried step by step.
@@ -200,6 +202,11 @@ impl<'a> Context<'a> {
     /// So much is wrong that more would help nobody.
     pub fn is_hopeless(&self) -> bool {
         self.report.borrow().errors() >= HOPELESS
+    }
+
+    /// Pays for looking through a text.
+    pub fn scan(&self, text: &str, span: Span) -> bool {
+        self.spend(text.len() / SCANNED, span)
     }
 
     /// The config has been found to be too large: nothing more of it needs to be made.

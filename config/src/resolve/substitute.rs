@@ -47,6 +47,7 @@ impl Scope<'_> {
             return Some(Node::broken(node.span));
         }
         match &node.content {
+            Content::Scalar(scalar) if !self.context.scan(&scalar.text, node.span) => Some(Node::broken(node.span)),
             Content::Scalar(scalar) if template::is_literal(&scalar.text) => None,
             Content::Scalar(scalar) => Some(self.scalar(scalar, node.span, environment)),
             Content::List(items) => self.list(items, environment).map(|items| Node::list(node.span, items)),

@@ -90,22 +90,21 @@ fn line_at(text: &str, at: Span) -> Span {
 /// The last line before a place that holds anything, without the blanks around it.
 fn line_before(text: &str, at: Span) -> Span {
     let mut end = line_at(text, at).start;
-    let mut line = at.line;
     while let Some(newline) = text.get(..end).and_then(|before| before.rfind('\n')) {
-        line -= usize::from(line > 1);
         let start = text[..newline].rfind('\n').map_or(0, |newline| newline + 1);
         if !text[start..newline].trim().is_empty() {
-            return trimmed(text, start, Span { line, ..at });
+            return trimmed(text, start, at);
         }
         end = start;
     }
     at
 }
 
-/// The line that starts there; its number and file are those of `of`.
+/// The line that starts there, in the file of `of`. At the end of a text the parser may be a line ahead: lines are counted here.
 fn trimmed(text: &str, start: usize, of: Span) -> Span {
+    let line = 1 + text[..start].matches('\n').count();
     let whole = text[start..].lines().next().unwrap_or("");
     let indent = whole.len() - whole.trim_start().len();
     let column = column(whole[..indent].chars().count());
-    Span { start: start + indent, end: start + indent + whole.trim().len(), column, ..of }
+    Span { start: start + indent, end: start + indent + whole.trim().len(), line, column, ..of }
 }

@@ -185,6 +185,10 @@ impl<'a> Builder<'a> {
 
     fn broken(&self, error: &ScanError) -> Diagnostic {
         let span = self.positions.point(&self.shifted.back(*error.marker()));
+        let text = self.positions.text;
+        let ahead = span.start == text.len();
+        let line = if ahead { 1 + text.matches('\n').count() } else { span.line };
+        let span = Span { line, ..span };
         if error.info().ends_with("unknown anchor") {
             return self.unknown_anchor(span);
         }

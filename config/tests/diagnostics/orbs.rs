@@ -239,12 +239,14 @@ fn no_orb() {
 #[test]
 fn orb_that_does_not_parse() {
     assert_snapshot!(told("a: x/a@1", "a/c, a/d", &[("x/a@1.0.0", "commands: {\n  c: ]\n")]), @r##"
-    error[yaml-syntax]: the file is not valid YAML: while parsing a node, did not find expected node content
-     --> orbs/x/a@1.0.0.yml:2:6
+    error[yaml-syntax]: the file is not valid YAML: this `{` is not closed before something comes that cannot stand in it
+     --> orbs/x/a@1.0.0.yml:1:11
       |
-    2 |   c: ]
-      |      ^
+    1 | commands: {
+      |           ^
+      = nothing can be read from here on (line 2)
       = in orb `a`, `x/a@1.0.0` (config.yml, line 3)
+      = help: add a `}`, or quote the text in which `{` means itself
     refused
     "##);
 }
