@@ -11,23 +11,32 @@
 
 mod compile;
 mod diagnostic;
+mod document;
 mod input;
 mod keys;
 mod neighbour;
+mod process;
 mod render;
 mod resolve;
 mod syntax;
+#[cfg(test)]
+mod testing;
 mod top;
 
-pub use diagnostic::{Diagnostic, Frame, Severity, Span};
+pub use diagnostic::{Diagnostic, Frame, Related, Severity, Span};
+pub use document::{Document, FORMAT};
 pub use input::{Inputs, Source, Value};
-pub use render::render;
+pub use process::{Processed, process};
+pub use render::{render, render_json, render_sarif};
 
 use navvy_job::pipeline::Pipeline;
 
 use diagnostic::Report;
 use resolve::Context;
 use top::Version;
+
+/// Sees the plain tree.
+type Look<'l> = &'l mut dyn FnMut(&Context<'_>, &resolve::PlainPipeline);
 
 /// What became of a config.
 #[derive(Debug, Clone)]
@@ -42,6 +51,11 @@ pub struct Outcome {
 ///
 /// Never fails otherwise than by diagnostics, whatever the text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    compile_with(source, inputs, false, &mut |_, _| {})
+}
+
+/// The same; `look` sees the plain tree of a config in which nothing is wrong. A record is kept only if asked for.
+fn compile_with(source: &Source<'_>, inputs: &Inputs, record: bool, look: Look<'_>) -> Outcome {
     let mut report = Report::default();
     let root = syntax::parse(source.text, &mut report);
     if report.errors() > 0 {
@@ -51,9 +65,13 @@ pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
         return Outcome { pipeline: None, diagnostics: report.into_sorted() };
     };
     let context = Context::new(source.text, inputs, report, version == Version::TwoOne);
+    let context = if record { context.with_record() } else { context };
     let span = root.as_ref().map(|root| root.span).unwrap_or_default();
     let plain = resolve::resolve(&context, map, span);
-    let pipeline = compile::compile(&context, plain);
+    let pipeline = compile::compile(&context, &plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
+    if pipeline.is_some() {
+        look(&context, &plain);
+    }
     Outcome { pipeline, diagnostics: context.into_report().into_sorted() }
 }

@@ -26,10 +26,10 @@ pub(super) enum NoExecutor {
 pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecutor> {
     let base = match &job.executor {
         PlainExecutor::None => &[][..],
-        PlainExecutor::Entries(entries) => entries,
+        PlainExecutor::Entries { entries, .. } => entries,
         PlainExecutor::Broken => return Err(NoExecutor::Broken),
         PlainExecutor::Missing { .. } if has_stanza(&job.entries) => &[],
-        PlainExecutor::Missing { what } => return Err(NoExecutor::Missing(what.clone())),
+        PlainExecutor::Missing { name } => return Err(NoExecutor::Missing(format!("executor `{name}`"))),
     };
     check_single(place, &job.entries);
     check_single(place, base);
@@ -43,11 +43,17 @@ pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecut
     Ok(Merged { map: Map { entries: kept.chain(own).collect() }, environments })
 }
 
+/// A job's keys alone.
+pub(super) fn own(job: &PlainJob) -> Merged {
+    let entries = job.entries.iter().filter(|entry| !entry.value.is_null()).cloned().collect();
+    Merged { map: Map { entries }, environments: environment(&job.entries).into_iter().collect() }
+}
+
 fn is_stanza(entry: &Entry) -> bool {
     STANZAS.contains(&&*entry.key)
 }
 
-fn has_stanza(entries: &[Entry]) -> bool {
+pub(super) fn has_stanza(entries: &[Entry]) -> bool {
     entries.iter().any(is_stanza)
 }
 
@@ -59,7 +65,8 @@ fn check_single(place: Place<'_>, entries: &[Entry]) {
     let mut stanzas = entries.iter().filter(|entry| is_stanza(entry));
     if let (Some(first), Some(second)) = (stanzas.next(), stanzas.next()) {
         let message = format!("`{}` and `{}` exclude each other: a job runs in one executor", first.key, second.key);
-        place.error("several-executors", second.key_span, message);
+        let diagnostic = Diagnostic::error("several-executors", second.key_span, message);
+        place.report(diagnostic.related(first.key_span, "the other one stands here"));
     }
 }
 

@@ -5,6 +5,7 @@ use navvy_job::compiled::{DEFAULT_WORKING_DIRECTORY, Job, Variables};
 use super::executor::{self, Merged, NoExecutor};
 use super::fields::Place;
 use super::{environment, resource, step};
+use crate::process::Parts;
 use crate::resolve::{Context, PlainJob};
 use crate::syntax::Map;
 
@@ -42,6 +43,14 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
         resource_class,
         steps,
     }))
+}
+
+/// The same, before it is compiled. An executor that is not here gives nothing.
+pub(super) fn parts(context: &Context<'_>, plain: &PlainJob) -> Parts {
+    let place = Place { context, trail: &plain.trail };
+    let merged = executor::merge(place, plain).unwrap_or_else(|_| executor::own(plain));
+    let has_stanza = executor::has_stanza(&merged.map.entries);
+    Parts { environment: environment(place, &merged), map: merged.map, has_stanza }
 }
 
 fn environment(place: Place<'_>, merged: &Merged) -> Variables {

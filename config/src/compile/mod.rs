@@ -14,13 +14,18 @@ mod run;
 mod step;
 mod workflow;
 
+use std::collections::BTreeSet;
+
+use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::Pipeline;
 
-use crate::resolve::{Context, PlainPipeline};
+use crate::process::Parts;
+use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflowJob};
+pub(crate) use names::Names;
 
 /// The pipeline. Meaningful only if nothing was reported as an error.
-pub(crate) fn compile(context: &Context<'_>, plain: PlainPipeline) -> Pipeline {
-    let workflows = plain.workflows.into_iter().map(|plain| workflow::workflow(context, plain)).collect();
+pub(crate) fn compile(context: &Context<'_>, plain: &PlainPipeline) -> Pipeline {
+    let workflows = plain.workflows.iter().map(|plain| workflow::workflow(context, plain)).collect();
     for unused in &plain.unused.jobs {
         let _ = job::job(context, unused);
     }
@@ -28,4 +33,23 @@ pub(crate) fn compile(context: &Context<'_>, plain: PlainPipeline) -> Pipeline {
         let _ = step::step(context, unused);
     }
     Pipeline { setup: plain.setup, workflows }
+}
+
+/// The jobs of a workflow by name, of a pipeline in which nothing is wrong.
+pub(crate) fn names(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Names {
+    Names::new(context, jobs)
+}
+
+/// Names of required jobs, those that are left out included, and how each may have ended.
+pub(crate) type Requires = Vec<(String, BTreeSet<JobStatus>)>;
+
+/// What a job of a workflow requires.
+pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
+    let edges = workflow::edges(context, job, names);
+    edges.into_iter().map(|edge| (names.unique()[edge.to].clone(), edge.statuses)).collect()
+}
+
+/// A job's keys over those of its executor, and the environment of both.
+pub(crate) fn plain_job(context: &Context<'_>, job: &PlainJob) -> Parts {
+    job::parts(context, job)
 }

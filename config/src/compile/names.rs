@@ -8,9 +8,9 @@ use crate::neighbour::nearest;
 use crate::resolve::{Context, PlainKind, PlainWorkflowJob};
 
 /// The jobs of one workflow by every name that `requires` may use.
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Unique, in the order of the jobs.
-    pub unique: Vec<String>,
+    pub(super) unique: Vec<String>,
     /// In order, so that advice on a typo is the same in every run.
     jobs: BTreeMap<String, Vec<usize>>,
 }
@@ -29,6 +29,11 @@ impl Names {
             by_name.entry(name.to_owned()).or_insert(indices);
         }
         Self { unique, jobs: by_name }
+    }
+
+    /// Unique, in the order of the jobs.
+    pub fn unique(&self) -> &[String] {
+        &self.unique
     }
 
     /// All jobs that `name` stands for.

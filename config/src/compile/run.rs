@@ -125,6 +125,8 @@ fn check_reruns(fields: &Fields<'_>, background: bool) {
         fields.place.error("missing-key", span, "`auto_rerun_delay` needs `max_auto_reruns` beside it");
     }
     if let (Some(span), true) = (reruns.or(delay), background) {
-        fields.place.error("exclusive-keys", span, "a step in the background cannot be run again");
+        let diagnostic = Diagnostic::error("exclusive-keys", span, "a step in the background cannot be run again");
+        let background = at("background").unwrap_or_default();
+        fields.place.report(diagnostic.related(background, "it is put into the background here"));
     }
 }

@@ -11,7 +11,7 @@ use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail}
 
 const LONGEST_SERIAL_GROUP: usize = 512;
 
-pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow {
+pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
@@ -23,7 +23,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     }
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
-        selected: selection(plain.left, &jobs),
+        selected: selection(plain.left.clone(), &jobs),
         name: plain.name.to_string(),
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
@@ -40,7 +40,7 @@ fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
     }
 }
 
-fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
+pub(super) fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
     let place = Place { context, trail: &plain.trail };
     plain.requires.as_ref().map(|node| requires::edges(place, node, names)).unwrap_or_default()
 }
@@ -66,6 +66,7 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
         PlainKind::Approval => WorkflowJobKind::Approval,
         PlainKind::NoOp => WorkflowJobKind::NoOp,
         PlainKind::Unavailable { what } => unavailable(what),
+        PlainKind::OfType { name, .. } => unavailable(&format!("a job of type `{name}`")),
         PlainKind::Build(plain) => match job(context, plain) {
             Compiled::Job(job) => WorkflowJobKind::Build { job },
             Compiled::Unavailable(what) => unavailable(&what),

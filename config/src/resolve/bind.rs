@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::library::Definition;
 use super::parameter::{Kind, Parameter};
+use super::record::{self, Given, Whence};
 use super::scope::{Bindings, Bound, Scope};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
@@ -34,12 +35,30 @@ impl<'a> Call<'_, 'a> {
             let argument = arguments.iter().find(|entry| entry.key == parameter.name);
             match self.argument(parameter, argument) {
                 Some(bound) => {
+                    self.record(parameter, argument, &bound);
                     bindings.insert(parameter.name.clone(), bound);
                 }
                 None => complete = false,
             }
         }
         complete.then_some(bindings)
+    }
+
+    fn record(&self, parameter: &Parameter, argument: Option<&Entry>, bound: &Bound<'a>) {
+        self.home.context.record(|record| {
+            let whence = match (argument, &parameter.default) {
+                (Some(entry), _) if self.is_of_matrix(entry) => Whence::Matrix(entry.value.span),
+                (Some(entry), _) => Whence::Argument(entry.key_span),
+                (None, default) => Whence::Default(default.as_ref().map_or(parameter.span, |node| node.span)),
+            };
+            let (name, value) = (parameter.name.clone(), record::shown(bound));
+            record.give(&self.home.trail, Given { name, value, whence });
+        });
+    }
+
+    /// Values of a matrix become arguments that stand where the value stands.
+    fn is_of_matrix(&self, entry: &Entry) -> bool {
+        self.caller.matrix.contains_key(&entry.key) && entry.key_span == entry.value.span
     }
 
     fn refuse_undeclared(&self, arguments: &[Entry]) -> bool {
@@ -51,7 +70,9 @@ impl<'a> Call<'_, 'a> {
             let neighbour =
                 nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(self.keys.iter().copied()));
             let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
-            self.caller.report(diagnostic.meant(neighbour));
+            let defined = self.definition.span;
+            self.caller
+                .report(diagnostic.meant(neighbour).related(defined, format!("{} is defined here", self.callee)));
         }
         any
     }
@@ -63,6 +84,7 @@ impl<'a> Call<'_, 'a> {
             (None, None) => {
                 let message = format!("parameter `{}` is required for {}", parameter.name, self.callee);
                 let diagnostic = Diagnostic::error("missing-argument", self.at, message);
+                let diagnostic = diagnostic.related(parameter.span, "the parameter is declared here");
                 self.caller.report(diagnostic.help("it has no default, so every use must give it"));
                 None
             }
@@ -112,6 +134,7 @@ fn steps<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option
 
 fn mismatch(parameter: &Parameter, value: &Node, message: String, scope: &Scope<'_>) {
     let diagnostic = Diagnostic::error("type-mismatch", value.span, message);
+    let diagnostic = diagnostic.related(parameter.span, "the parameter is declared here");
     scope.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
 }
 

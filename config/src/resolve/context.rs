@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::expression::full_match;
+use super::record::Record;
 use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::input::Inputs;
 use crate::syntax::Node;
@@ -32,6 +33,8 @@ pub(crate) struct Context<'a> {
     depth: Cell<usize>,
     /// Definitions by where they start.
     used: RefCell<HashSet<usize>>,
+    /// What explanations are made of; kept only when one is asked for.
+    record: Option<RefCell<Record>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
     matches: RefCell<HashMap<(String, String), Result<bool, String>>>,
 }
@@ -47,8 +50,41 @@ impl<'a> Context<'a> {
             spent: Cell::new(0),
             depth: Cell::new(0),
             used: RefCell::default(),
+            record: None,
             matches: RefCell::default(),
         }
+    }
+
+    /// The same, and keeps a record on the way.
+    pub fn with_record(self) -> Self {
+        Self { record: Some(RefCell::default()), ..self }
+    }
+
+    /// Adds to the record, if one is kept.
+    pub fn record(&self, add: impl FnOnce(&mut Record)) {
+        if let Some(record) = &self.record {
+            add(&mut record.borrow_mut());
+        }
+    }
+
+    pub fn keeps_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// What was recorded; empty if nothing was to be.
+    pub fn recorded(&self) -> Record {
+        self.record.as_ref().map(|record| record.borrow().clone()).unwrap_or_default()
+    }
+
+    pub fn note_missing_orb(&self, alias: &Arc<str>, reference: &Arc<str>) {
+        self.record(|record| {
+            record.missing_orbs.insert(alias.clone(), reference.clone());
+        });
+    }
+
+    /// The text of a place, as written.
+    pub fn written(&self, span: Span) -> &'a str {
+        self.source.get(span.start..span.end).unwrap_or("")
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {

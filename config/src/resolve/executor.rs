@@ -46,15 +46,18 @@ impl<'a> ExecutorUse<'a> {
     pub fn resolve(&self) -> PlainExecutor {
         let scope = &self.scope;
         match scope.library.find(scope.context, Part::Executors, &self.name) {
-            Found::Missing { .. } => PlainExecutor::Missing { what: format!("executor `{}`", self.name) },
+            Found::Missing { .. } => PlainExecutor::Missing { name: self.name.clone() },
             Found::Nothing => {
                 scope.nothing_named(Part::Executors, &self.name, self.span);
                 PlainExecutor::Broken
             }
             Found::Here(library, definition) => {
                 let trail = scope.trail.enter("executor", &definition.name, definition.span, self.span);
-                let home = Scope { trail, ..Scope::outermost(scope.context, library) };
-                self.enter(definition, &home).map_or(PlainExecutor::Broken, PlainExecutor::Entries)
+                let home = Scope { trail: trail.clone(), ..Scope::outermost(scope.context, library) };
+                match self.enter(definition, &home) {
+                    Some(entries) => PlainExecutor::Entries { entries, trail },
+                    None => PlainExecutor::Broken,
+                }
             }
         }
     }

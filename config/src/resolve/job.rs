@@ -64,7 +64,7 @@ impl<'a> JobUse<'_, 'a> {
             Some("build") => PlainKind::Build(self.build(body, &inside)),
             Some("approval") => PlainKind::Approval,
             Some("no-op") => PlainKind::NoOp,
-            Some(other) => PlainKind::Unavailable { what: format!("a job of type `{other}`") },
+            Some(other) => PlainKind::OfType { name: other.into(), entries: plain_entries(body, &inside) },
             None => PlainKind::Broken,
         }
     }

@@ -105,6 +105,7 @@ impl Library {
             }
             Some((alias, Orb::Missing { reference, span })) => {
                 context.report(missing_orb(alias, reference, *span, context.inputs.allow_missing_orbs));
+                context.note_missing_orb(alias, reference);
                 Found::Missing { orb: alias, element: element.to_owned() }
             }
             None => Found::Nothing,

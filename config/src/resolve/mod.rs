@@ -17,6 +17,7 @@ mod matrix;
 mod parameter;
 mod pipeline;
 mod plain;
+mod record;
 mod scope;
 mod steps;
 mod substitute;
@@ -31,6 +32,8 @@ pub(crate) use plain::{
     Action, BuiltIn, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow,
     PlainWorkflowJob,
 };
+pub(crate) use record::{Record, Whence};
+pub(crate) use template::references;
 pub(crate) use trail::Trail;
 
 use crate::diagnostic::Span;

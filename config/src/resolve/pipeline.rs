@@ -129,6 +129,8 @@ fn checked(
     }
     checked.unwrap_or_else(|message| {
         let diagnostic = Diagnostic::error("type-mismatch", at, message);
+        let declared = if at == parameter.span { Span::default() } else { parameter.span };
+        let diagnostic = diagnostic.related(declared, "the parameter is declared here");
         context.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
         Node::broken(at)
     })

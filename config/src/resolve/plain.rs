@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check::Unused;
+use super::record::Condition;
 use super::trail::Trail;
 use crate::diagnostic::Span;
 use crate::syntax::{Entry, Node};
@@ -21,6 +22,9 @@ pub(crate) struct PlainWorkflow {
     /// Why it does not run at all, if so.
     pub left: Option<String>,
     pub max_auto_reruns: Option<Node>,
+    pub triggers: Option<Node>,
+    /// Only when a record is kept.
+    pub condition: Option<Condition>,
     pub jobs: Vec<PlainWorkflowJob>,
 }
 
@@ -45,6 +49,11 @@ pub(crate) enum PlainKind {
     NoOp,
     Unavailable {
         what: String,
+    },
+    /// Of a type that is known and not carried out.
+    OfType {
+        name: Arc<str>,
+        entries: Vec<Entry>,
     },
     /// Wrong, and reported as such.
     Broken,
@@ -73,11 +82,13 @@ pub(crate) struct PlainJob {
 pub(crate) enum PlainExecutor {
     /// The job names none.
     None,
-    Entries(Vec<Entry>),
-    /// Of an orb that is not here.
-    Missing {
-        what: String,
+    Entries {
+        entries: Vec<Entry>,
+        /// Leads into the executor.
+        trail: Trail,
     },
+    /// Of an orb that is not here.
+    Missing { name: Arc<str> },
     /// Wrong, and reported as such.
     Broken,
 }

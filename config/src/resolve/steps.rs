@@ -69,7 +69,7 @@ impl<'a> Scope<'a> {
             Found::Here(library, definition) => self.command(library, definition, span, body, out),
             Found::Missing { orb, element } => {
                 let action = Action::Missing { orb: orb.to_owned(), command: element };
-                out.push(PlainStep { action, span, body: Node::null(span), trail: self.trail.clone() });
+                out.push(PlainStep { action, span, body: self.substitute(body), trail: self.trail.clone() });
             }
             Found::Nothing => self.built_in(name, span, body, out),
         }
@@ -93,7 +93,8 @@ impl<'a> Scope<'a> {
     ) {
         if self.trail.passes("command", definition.span) {
             let message = format!("command `{}` calls itself", definition.name);
-            return self.report(Diagnostic::error("recursive-command", span, message));
+            let diagnostic = Diagnostic::error("recursive-command", span, message);
+            return self.report(diagnostic.related(definition.span, "it is defined here"));
         }
         self.context.mark_used(definition.span);
         if !self.context.call(span) {

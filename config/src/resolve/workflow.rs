@@ -3,6 +3,7 @@
 use super::expression;
 use super::invocation;
 use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
+use super::record;
 use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
@@ -38,6 +39,8 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         name: entry.key.clone(),
         span: entry.key_span,
         left: left(scope, map),
+        triggers: map.get("triggers").filter(|node| !node.is_null()).map(|node| scope.substitute(node)),
+        condition: record::condition(scope, map),
         max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
         jobs: jobs(scope, entry, map),
     })
@@ -60,9 +63,10 @@ fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
 
 /// Why the workflow does not run, in words, if it does not.
 fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
-    if let (Some(_), Some(second)) = (map.entry("when"), map.entry("unless")) {
+    if let (Some(first), Some(second)) = (map.entry("when"), map.entry("unless")) {
         let message = "`when` and `unless` exclude each other";
-        scope.report(Diagnostic::error("exclusive-keys", second.key_span, message));
+        let diagnostic = Diagnostic::error("exclusive-keys", second.key_span, message);
+        scope.report(diagnostic.related(first.key_span, "the other one stands here"));
         return None;
     }
     let condition = |key, wanted: bool| {
@@ -117,5 +121,13 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
     if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
         job.filters = PlainFilters::Map(Node::map(branches.key_span, vec![branches.clone()]));
     }
-    Some(PlainWorkflow { name: "workflow".into(), span: build.span, left: None, max_auto_reruns: None, jobs })
+    Some(PlainWorkflow {
+        name: "workflow".into(),
+        span: build.span,
+        left: None,
+        max_auto_reruns: None,
+        triggers: None,
+        condition: None,
+        jobs,
+    })
 }

@@ -118,18 +118,20 @@ jobs:
     docker: [{image: i}]
     steps: [checkout]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r#"
     error[type-mismatch]: parameter `flag` must be a boolean, but this is a string
      --> config.yml:5:14
       |
     5 |     default: maybe
       |              ^^^^^
+      = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `version` must be a string, but this is a number
      --> config.yml:8:14
       |
     8 |     default: 3.10
       |              ^^^^
+      = the parameter is declared here (line 6)
       = help: quote it: `"3.10"`
 
     error[type-mismatch]: parameter `count` must be an integer, but this is a string
@@ -137,12 +139,14 @@ jobs:
        |
     11 |     default: '5'
        |              ^^^
+       = the parameter is declared here (line 9)
 
     error[type-mismatch]: `medium` is none of the values of enum `kind`: `small`, `large`
       --> config.yml:15:14
        |
     15 |     default: medium
        |              ^^^^^^
+       = the parameter is declared here (line 12)
 
     error[missing-default]: pipeline parameter `name` has no default
       --> config.yml:16:3
@@ -150,7 +154,7 @@ jobs:
     16 |   name:
        |   ^^^^
     refused
-    "##);
+    "#);
 }
 
 #[test]
@@ -173,13 +177,14 @@ jobs:
       - greet: {name: x, to: 1-x}
       - greet: loud
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[missing-argument]: parameter `name` is required for command `greet`
       --> config.yml:12:9
        |
     12 |       - greet
        |         ^^^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 5)
        = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: command `greet` has no parameter `nam`
@@ -188,6 +193,7 @@ jobs:
     13 |       - greet: {nam: x, name: y}
        |                 ^^^
        = in job `build` (line 9)
+       = command `greet` is defined here (line 3)
        = help: did you mean `name`?
 
     error[type-mismatch]: parameter `name` must be a string, but this is a list
@@ -196,6 +202,7 @@ jobs:
     14 |       - greet: {name: [x]}
        |                       ^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 5)
 
     error[type-mismatch]: parameter `to` must be the name of an environment variable, but this is a string
       --> config.yml:15:30
@@ -203,6 +210,7 @@ jobs:
     15 |       - greet: {name: x, to: 1-x}
        |                              ^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 6)
 
     error[wrong-shape]: the arguments of command `greet` must be a map, but this is a string
       --> config.yml:16:16
@@ -211,7 +219,7 @@ jobs:
        |                ^^^^
        = in job `build` (line 9)
     refused
-    "##);
+    ");
 }
 
 #[test]
@@ -234,13 +242,14 @@ workflows:
       - c
       - c: {name: d, tagg: x, tag: y}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[missing-argument]: parameter `tag` is required for job `c`
       --> config.yml:15:9
        |
     15 |       - c
        |         ^
        = in workflow `w` (line 13)
+       = the parameter is declared here (line 9)
        = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: job `c` has no parameter `tagg`
@@ -249,9 +258,10 @@ workflows:
     16 |       - c: {name: d, tagg: x, tag: y}
        |                      ^^^^
        = in workflow `w` (line 13)
+       = job `c` is defined here (line 7)
        = help: did you mean `tag`?
     refused
-    "##);
+    ");
 }
 
 #[test]

@@ -10,10 +10,16 @@
 //!    = help: did you mean `checkout`?
 //! ```
 
+mod json;
+mod places;
+mod sarif;
+
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::input::Source;
+pub use json::render_json;
+pub use sarif::render_sarif;
 
 /// Longer lines are cut around the underline, so that one terminal line holds them.
 const WIDEST_EXCERPT: usize = 160;
@@ -37,6 +43,9 @@ fn render_one(source: &Source<'_>, lines: &[&str], diagnostic: &Diagnostic) -> S
     place(&mut out, source, lines, diagnostic, gutter);
     for frame in &diagnostic.trail {
         let _ = writeln!(out, "{:gutter$} = {} (line {})", "", printable(&frame.text), frame.span.line);
+    }
+    for related in &diagnostic.related {
+        let _ = writeln!(out, "{:gutter$} = {} (line {})", "", printable(&related.text), related.span.line);
     }
     if let Some(help) = &diagnostic.help {
         let _ = writeln!(out, "{:gutter$} = help: {}", "", printable(help));

@@ -1,0 +1,72 @@
+//! Diagnostics for programs: `navvy config validate --format json` (docs/navvy-config.md).
+
+use serde::Serialize;
+
+use super::places::{Place, Places};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::input::Source;
+
+/// Changes when a reader of the document would have to.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize)]
+struct Report<'d> {
+    format: u32,
+    file: &'d str,
+    valid: bool,
+    errors: usize,
+    warnings: usize,
+    diagnostics: Vec<Told<'d>>,
+}
+
+#[derive(Serialize)]
+struct Told<'d> {
+    severity: &'static str,
+    code: &'static str,
+    message: &'d str,
+    label: Option<&'d str>,
+    help: Option<&'d str>,
+    /// Null for what has no place of its own.
+    span: Option<Place>,
+    trail: Vec<Pointed<'d>>,
+    related: Vec<Pointed<'d>>,
+}
+
+#[derive(Serialize)]
+struct Pointed<'d> {
+    text: &'d str,
+    span: Option<Place>,
+}
+
+/// All diagnostics as one JSON document with a line break at the end.
+pub fn render_json(source: &Source<'_>, diagnostics: &[Diagnostic]) -> String {
+    let places = Places::new(source);
+    let of = |severity| diagnostics.iter().filter(|told| told.severity == severity).count();
+    let report = Report {
+        format: FORMAT,
+        file: source.name,
+        valid: of(Severity::Error) == 0,
+        errors: of(Severity::Error),
+        warnings: of(Severity::Warning),
+        diagnostics: diagnostics.iter().map(|diagnostic| told(&places, diagnostic)).collect(),
+    };
+    // No map of these types has keys that are not texts.
+    serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+}
+
+fn told<'d>(places: &Places<'_>, diagnostic: &'d Diagnostic) -> Told<'d> {
+    let pointed = |text: &'d String, span| Pointed { text, span: places.of(span) };
+    Told {
+        severity: match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        code: diagnostic.code,
+        message: &diagnostic.message,
+        label: diagnostic.label.as_deref(),
+        help: diagnostic.help.as_deref(),
+        span: places.of(diagnostic.span),
+        trail: diagnostic.trail.iter().map(|frame| pointed(&frame.text, frame.span)).collect(),
+        related: diagnostic.related.iter().map(|related| pointed(&related.text, related.span)).collect(),
+    }
+}
