@@ -12,12 +12,14 @@
 mod compile;
 mod diagnostic;
 mod document;
+mod explain;
 mod input;
 mod keys;
 mod neighbour;
 mod process;
 mod render;
 mod resolve;
+mod schema;
 mod syntax;
 #[cfg(test)]
 mod testing;
@@ -25,9 +27,11 @@ mod top;
 
 pub use diagnostic::{Diagnostic, Frame, Related, Severity, Span};
 pub use document::{Document, FORMAT};
+pub use explain::{Explained, Explanation, Told, explain};
 pub use input::{Inputs, Source, Value};
 pub use process::{Processed, process};
 pub use render::{render, render_json, render_sarif};
+pub use schema::schema;
 
 use navvy_job::pipeline::Pipeline;
 
@@ -36,7 +40,7 @@ use resolve::Context;
 use top::Version;
 
 /// Sees the plain tree.
-type Look<'l> = &'l mut dyn FnMut(&Context<'_>, &resolve::PlainPipeline);
+type Look<'l> = &'l mut dyn FnMut(&Context<'_>, &resolve::PlainPipeline, &Pipeline);
 
 /// What became of a config.
 #[derive(Debug, Clone)]
@@ -51,7 +55,17 @@ pub struct Outcome {
 ///
 /// Never fails otherwise than by diagnostics, whatever the text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
-    compile_with(source, inputs, false, &mut |_, _| {})
+    compile_with(source, inputs, false, &mut |_, _, _| {})
+}
+
+/// The same, but requirements on jobs that are left out are kept, and so are those of jobs that are left out: a graph
+/// shows them all.
+pub fn compile_whole(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    let mut whole = None;
+    let outcome = compile_with(source, inputs, false, &mut |context, plain, pipeline| {
+        whole = Some(compile::with_all_requirements(context, plain, pipeline.clone()));
+    });
+    Outcome { pipeline: whole, ..outcome }
 }
 
 /// The same; `look` sees the plain tree of a config in which nothing is wrong. A record is kept only if asked for.
@@ -70,8 +84,8 @@ fn compile_with(source: &Source<'_>, inputs: &Inputs, record: bool, look: Look<'
     let plain = resolve::resolve(&context, map, span);
     let pipeline = compile::compile(&context, &plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
-    if pipeline.is_some() {
-        look(&context, &plain);
+    if let Some(pipeline) = &pipeline {
+        look(&context, &plain, pipeline);
     }
     Outcome { pipeline, diagnostics: context.into_report().into_sorted() }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::{Strategy, any, prop};
 use serde_json::Value;
 
 /// The configs of `config/tests/fixtures`, which together use the whole language: name and text.
@@ -31,4 +32,52 @@ pub(crate) fn committed(path: &str, schema: &Value) {
         std::fs::write(&file, now).unwrap();
         panic!("{path} was not up to date. It is now: look at the change and commit it.");
     }
+}
+
+/// Pieces that mean something in one place or another.
+const WORDS: [&str; 30] = [
+    "<<",
+    ">>",
+    "<< parameters.whom >>",
+    "<< pipeline.number >>",
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    "- ",
+    "\n",
+    "  ",
+    "when",
+    "null",
+    "true",
+    "1",
+    "3.10",
+    "'",
+    "\"",
+    "#",
+    "ä",
+    "\u{2028}",
+    "steps",
+    "run",
+    "name",
+    "requires",
+    "build",
+    "~",
+    "|",
+    "",
+];
+
+/// A fixture with a few places changed.
+pub(crate) fn mutated() -> impl Strategy<Value = String> {
+    let texts: Vec<String> = fixtures().into_iter().map(|(_, text)| text).collect();
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0_usize..10, 0..WORDS.len()), 1..4);
+    (prop::sample::select(texts), edits).prop_map(|(mut text, edits)| {
+        for (at, cut, word) in edits {
+            let at = text.floor_char_boundary(at.index(text.len() + 1));
+            let end = text.ceil_char_boundary((at + cut).min(text.len()));
+            text.replace_range(at..end, WORDS[word]);
+        }
+        text
+    })
 }

@@ -5,6 +5,7 @@ use navvy_job::compiled::Executor;
 use super::docker;
 use super::fields::{Fields, Place};
 use crate::diagnostic::Diagnostic;
+use crate::keys::tables;
 use crate::resolve::{PlainExecutor, PlainJob};
 use crate::syntax::{Entry, Map, Node};
 
@@ -95,13 +96,11 @@ pub(super) fn either<'m>(merged: &'m Map, key: &str) -> Option<&'m Node> {
 }
 
 fn machine(place: Place<'_>, node: &Node) -> Option<Executor> {
-    const KEYS: [&str; 7] =
-        ["image", "docker_layer_caching", "resource_class", "shell", "enabled", "reusable", "exclusive"];
     let Some(map) = node.as_map() else {
         return bare_machine(place, node);
     };
     let fields = Fields { place, map, span: node.span, owner: "machine" };
-    fields.only(&KEYS);
+    fields.only(&tables::MACHINE);
     let docker_layer_caching = fields.truth("docker_layer_caching").or_else(|| fields.truth("reusable"));
     Some(Executor::Machine { image: fields.text("image"), docker_layer_caching: docker_layer_caching.unwrap_or(false) })
 }
@@ -117,12 +116,11 @@ fn bare_machine(place: Place<'_>, node: &Node) -> Option<Executor> {
 }
 
 fn macos(place: Place<'_>, entry: &Entry) -> Option<Executor> {
-    const KEYS: [&str; 4] = ["xcode", "resource_class", "shell", "code_signing"];
     let Some(map) = entry.value.as_map() else {
         place.wrong_shape(&entry.value, "macos", "a map with `xcode`");
         return None;
     };
     let fields = Fields { place, map, span: entry.key_span, owner: "macos" };
-    fields.only(&KEYS);
+    fields.only(&tables::MACOS);
     Some(Executor::Macos { xcode: fields.required_text("xcode") })
 }

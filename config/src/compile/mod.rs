@@ -17,10 +17,11 @@ mod workflow;
 use std::collections::BTreeSet;
 
 use navvy_job::outcome::JobStatus;
-use navvy_job::pipeline::Pipeline;
+use navvy_job::pipeline::{Pipeline, Requirement};
 
 use crate::process::Parts;
 use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflowJob};
+pub(crate) use filter::{Verdict, verdict};
 pub(crate) use names::Names;
 
 /// The pipeline. Meaningful only if nothing was reported as an error.
@@ -47,6 +48,18 @@ pub(crate) type Requires = Vec<(String, BTreeSet<JobStatus>)>;
 pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
     let edges = workflow::edges(context, job, names);
     edges.into_iter().map(|edge| (names.unique()[edge.to].clone(), edge.statuses)).collect()
+}
+
+/// The pipeline with requirements on jobs that are left out.
+pub(crate) fn with_all_requirements(context: &Context<'_>, plain: &PlainPipeline, mut pipeline: Pipeline) -> Pipeline {
+    for (workflow, plain) in pipeline.workflows.iter_mut().zip(&plain.workflows) {
+        let names = names(context, &plain.jobs);
+        for (job, plain) in workflow.jobs.iter_mut().zip(&plain.jobs) {
+            let required = requires(context, plain, &names).into_iter();
+            job.requires = required.map(|(job, statuses)| Requirement { job, statuses }).collect();
+        }
+    }
+    pipeline
 }
 
 /// A job's keys over those of its executor, and the environment of both.

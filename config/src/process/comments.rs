@@ -60,7 +60,7 @@ impl Comments<'_> {
     pub fn reference(&self, name: &str, trail: &Trail) -> String {
         let Some(parameter) = name.strip_prefix("parameters.") else {
             return match name.strip_prefix("pipeline.parameters.") {
-                Some(parameter) => format!("pipeline parameter `{parameter}`"),
+                Some(parameter) => format!("pipeline parameter `{parameter}`{}", self.pipeline_whence(parameter)),
                 None => format!("`{name}`"),
             };
         };
@@ -68,6 +68,14 @@ impl Comments<'_> {
         let given = self.record.given(trail).iter().find(|given| &*given.name == parameter);
         let whence = given.map(|given| format!(" ({})", self.whence(given.whence))).unwrap_or_default();
         format!("parameter `{parameter}`{owner}{whence}")
+    }
+
+    fn pipeline_whence(&self, parameter: &str) -> String {
+        match self.record.pipeline.get(parameter) {
+            Some(Some(span)) => format!(" (default, {})", self.place(*span)),
+            Some(None) => " (given from outside)".to_owned(),
+            None => String::new(),
+        }
     }
 
     pub fn whence(&self, whence: Whence) -> String {

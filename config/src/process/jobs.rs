@@ -1,6 +1,6 @@
 //! The `jobs` of the text: one for every job of a workflow, equal ones once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::comments::Comments;
 use super::yaml::{Entry, Item, Yaml};
@@ -81,6 +81,31 @@ impl Jobs {
     }
 }
 
+/// Names of the orbs that are not here and that something written comes from.
+pub(super) fn missing_orbs(plain: &PlainPipeline) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    for job in plain.workflows.iter().filter(|workflow| is_written(workflow)).flat_map(|workflow| &workflow.jobs) {
+        match &job.kind {
+            PlainKind::Unavailable { .. } => found.extend(alias(&job.definition)),
+            PlainKind::Build(job) => {
+                if let PlainExecutor::Missing { name } = &job.executor {
+                    found.extend(alias(name));
+                }
+                found.extend(job.steps.iter().filter_map(|step| match &step.action {
+                    Action::Missing { orb, .. } => Some(orb.as_str()),
+                    Action::BuiltIn(_) => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn alias(name: &str) -> Option<&str> {
+    name.split_once('/').map(|(alias, _)| alias)
+}
+
 /// A workflow whose condition does not hold is not written; one with triggers is, as it waits for them.
 pub(super) fn is_written(workflow: &PlainWorkflow) -> bool {
     workflow.left.is_none() || workflow.triggers.is_some()
@@ -136,7 +161,11 @@ fn entry(comments: &Comments<'_>, job: &PlainJob, entry: &crate::syntax::Entry) 
 }
 
 /// Does a key of a job come from its executor? The way into what wrote it, and what to say.
-fn source_of<'j>(comments: &Comments<'_>, job: &'j PlainJob, entry: &crate::syntax::Entry) -> (&'j Trail, Vec<String>) {
+pub(crate) fn source_of<'j>(
+    comments: &Comments<'_>,
+    job: &'j PlainJob,
+    entry: &crate::syntax::Entry,
+) -> (&'j Trail, Vec<String>) {
     let own = job.entries.iter().any(|other| other.key_span == entry.key_span);
     match &job.executor {
         PlainExecutor::Entries { trail, .. } if !own => {

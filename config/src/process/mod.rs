@@ -18,15 +18,14 @@ mod workflows;
 mod write;
 mod yaml;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Outcome;
 use crate::input::{Inputs, Source};
 use crate::resolve::PlainPipeline;
-use comments::Comments;
+pub(crate) use comments::Comments;
 use jobs::Jobs;
-pub(crate) use jobs::Parts;
+pub(crate) use jobs::{Parts, source_of, written_variable};
 use yaml::{Entry, Yaml};
 
 /// A config written out, and what there is to say of it.
@@ -41,7 +40,7 @@ pub struct Processed {
 /// everything came from.
 pub fn process(source: &Source<'_>, inputs: &Inputs, explain: bool) -> Processed {
     let mut text = None;
-    let outcome = crate::compile_with(source, inputs, true, &mut |context, plain| {
+    let outcome = crate::compile_with(source, inputs, true, &mut |context, plain, _| {
         let comments = Comments { context, source: source.name, wanted: explain, record: context.recorded() };
         text = Some(pipeline(&comments, plain));
     });
@@ -49,9 +48,13 @@ pub fn process(source: &Source<'_>, inputs: &Inputs, explain: bool) -> Processed
 }
 
 fn pipeline(comments: &Comments<'_>, plain: &PlainPipeline) -> String {
-    let orbs = &comments.record.missing_orbs;
+    let used = jobs::missing_orbs(plain);
+    let missing = comments.record.missing_orbs.iter();
+    let orbs = missing.filter(|(alias, _)| used.contains(&***alias)).collect::<Vec<_>>();
     let jobs = Jobs::of(comments, plain);
-    let needs_2_1 = plain.setup || !orbs.is_empty() || jobs.has_renamed();
+    // A workflow of this name would be taken for the version of version 2.
+    let odd_name = plain.workflows.iter().any(|workflow| &*workflow.name == "version");
+    let needs_2_1 = plain.setup || !orbs.is_empty() || jobs.has_renamed() || odd_name;
     let workflows = workflows::workflows(comments, plain, &jobs, needs_2_1);
     let version = if needs_2_1 { "2.1" } else { "2" };
     let mut entries = vec![Entry::new("version", Yaml::Plain(version.to_owned()))];
@@ -59,13 +62,13 @@ fn pipeline(comments: &Comments<'_>, plain: &PlainPipeline) -> String {
         entries.push(Entry::new("setup", Yaml::Plain("true".to_owned())));
     }
     if !orbs.is_empty() {
-        entries.push(Entry::new("orbs", self::orbs(orbs)));
+        entries.push(Entry::new("orbs", self::orbs(&orbs)));
     }
     entries.push(Entry::new("jobs", Yaml::Map(jobs.into_entries())));
     entries.push(Entry::new("workflows", workflows));
     write::document(&entries, needs_2_1)
 }
 
-fn orbs(orbs: &BTreeMap<Arc<str>, Arc<str>>) -> Yaml {
-    Yaml::Map(orbs.iter().map(|(alias, reference)| Entry::new(&**alias, Yaml::text(&**reference))).collect())
+fn orbs(orbs: &[(&Arc<str>, &Arc<str>)]) -> Yaml {
+    Yaml::Map(orbs.iter().map(|(alias, reference)| Entry::new(&***alias, Yaml::text(&***reference))).collect())
 }

@@ -210,7 +210,7 @@ mod tests {
         let entries = [Entry::new(
             "a",
             Yaml::List(vec![Item::new(Yaml::Map(vec![
-                Entry::new("b", Yaml::text(text)),
+                Entry::new("the text itself", Yaml::text(text)),
                 Entry::new(text, Yaml::texts([text])),
             ]))]),
         )];
@@ -228,7 +228,7 @@ mod tests {
             Literal::Text(text) => text.to_owned(),
             other => panic!("{other:?} in {written}"),
         };
-        assert_eq!(scalar(map.get("b").unwrap()), text, "{written}");
+        assert_eq!(scalar(map.get("the text itself").unwrap()), text, "{written}");
         let entry = &map.entries[1];
         assert_eq!(&*entry.key, text, "{written}");
         assert_eq!(scalar(&entry.value.as_list().unwrap()[0]), text, "{written}");

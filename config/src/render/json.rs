@@ -70,3 +70,44 @@ fn told<'d>(places: &Places<'_>, diagnostic: &'d Diagnostic) -> Told<'d> {
         related: diagnostic.related.iter().map(|related| pointed(&related.text, related.span)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Inputs, compile};
+
+    use super::*;
+
+    const WRONG: &str = "version: 2.1
+jobs:
+  build:
+    docker: [{image: ü, command: x}]
+    machine: true
+    steps: [{run: {command: a, nam: 1}}]
+  build: {docker: [{image: x}], steps: [chekout]}
+";
+
+    fn report(text: &str) -> serde_json::Value {
+        let source = Source { name: "a b.yml", text };
+        serde_json::from_str(&render_json(&source, &compile(&source, &Inputs::default()).diagnostics)).unwrap()
+    }
+
+    #[test]
+    fn all_there_is_to_say_is_there() {
+        insta::assert_json_snapshot!(report(WRONG));
+    }
+
+    #[test]
+    fn what_has_no_place_has_none() {
+        let report = report("");
+        assert_eq!(report["diagnostics"][0]["span"], serde_json::Value::Null);
+        assert_eq!((&report["valid"], &report["errors"]), (&false.into(), &1.into()));
+    }
+
+    #[test]
+    fn ends_are_those_of_the_text() {
+        let source = Source { name: "c", text: "a: ä\n  ö\nb" };
+        let span = crate::Span { start: 3, end: 10, line: 1, column: 4 };
+        let place = Places::new(&source).of(span).unwrap();
+        assert_eq!((place.end_line, place.end_column), (2, 4));
+    }
+}

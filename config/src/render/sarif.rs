@@ -95,3 +95,39 @@ fn uri(name: &str) -> String {
     let keeps = |b: &u8| b.is_ascii_alphanumeric() || b"-._~/".contains(b);
     name.bytes().map(|b| if keeps(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Inputs, compile};
+
+    fn log(text: &str) -> Value {
+        let source = Source { name: ".circleci/a b.yml", text };
+        serde_json::from_str(&render_sarif(&source, &compile(&source, &Inputs::default()).diagnostics)).unwrap()
+    }
+
+    #[test]
+    fn results_point_at_their_rules_and_places() {
+        let text = "version: 2.1\njobs:\n  build:\n    docker: [{image: i}]\n    machine: true\n    steps: [chekout, wen: x]\n";
+        insta::assert_json_snapshot!(log(text));
+    }
+
+    /// What the schema of SARIF requires, and that references lead somewhere.
+    #[test]
+    fn what_must_be_there_is_there() {
+        for text in ["", "a: [", "version: 2.1\njobs: {build: {stepz: []}}\n", "version: 2.1\nworkflows: {}\n"] {
+            let log = log(text);
+            assert_eq!(log["version"], "2.1.0");
+            let run = &log["runs"][0];
+            let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+            assert!(run["tool"]["driver"]["name"].is_string());
+            for result in run["results"].as_array().unwrap() {
+                let rule = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+                assert_eq!(rules[rule]["id"], result["ruleId"]);
+                assert!(!result["message"]["text"].as_str().unwrap().is_empty());
+                let region = &result["locations"][0]["physicalLocation"]["region"];
+                assert!(region.is_null() || region["startLine"].as_u64() >= Some(1), "{region}");
+            }
+        }
+    }
+}

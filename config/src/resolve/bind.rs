@@ -8,6 +8,7 @@ use super::parameter::{Kind, Parameter};
 use super::record::{self, Given, Whence};
 use super::scope::{Bindings, Bound, Scope};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::Keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Node};
 
@@ -22,7 +23,7 @@ pub(crate) struct Call<'c, 'a> {
     pub home: &'c Scope<'a>,
     pub at: Span,
     /// Keys that may stand beside the arguments, for typos.
-    pub keys: &'static [&'static str],
+    pub keys: Option<&'static Keys>,
 }
 
 impl<'a> Call<'_, 'a> {
@@ -67,8 +68,8 @@ impl<'a> Call<'_, 'a> {
         for entry in arguments.iter().filter(|entry| !declared.iter().any(|p| p.name == entry.key)) {
             any = true;
             let message = format!("unexpected argument: {} has no parameter `{}`", self.callee, entry.key);
-            let neighbour =
-                nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(self.keys.iter().copied()));
+            let keys: Vec<&str> = self.keys.into_iter().flat_map(Keys::names).collect();
+            let neighbour = nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(keys));
             let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
             let defined = self.definition.span;
             self.caller

@@ -76,6 +76,11 @@ impl<'a> Context<'a> {
         self.record.as_ref().map(|record| record.borrow().clone()).unwrap_or_default()
     }
 
+    /// Names looked up and their values, which are forgotten.
+    pub fn seen(&self) -> Vec<(String, String)> {
+        self.record.as_ref().map(|record| std::mem::take(&mut record.borrow_mut().seen)).unwrap_or_default()
+    }
+
     pub fn note_missing_orb(&self, alias: &Arc<str>, reference: &Arc<str>) {
         self.record(|record| {
             record.missing_orbs.insert(alias.clone(), reference.clone());

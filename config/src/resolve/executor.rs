@@ -10,20 +10,8 @@ use super::scope::{Bound, Scope};
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::syntax::{Content, Entry, Map, Node};
-
-const KEYS: [&str; 9] = [
-    "docker",
-    "machine",
-    "macos",
-    "resource_class",
-    "shell",
-    "working_directory",
-    "environment",
-    "description",
-    "parameters",
-];
 
 /// An executor with its arguments, and the scope that knows what both mean.
 pub(crate) struct ExecutorUse<'a> {
@@ -64,10 +52,10 @@ impl<'a> ExecutorUse<'a> {
 
     fn enter(&self, definition: &'a Definition, home: &Scope<'a>) -> Option<Vec<Entry>> {
         let callee = format!("executor `{}`", self.name);
-        let call = Call { callee, definition, caller: &self.scope, home, at: self.span, keys: &[] };
+        let call = Call { callee, definition, caller: &self.scope, home, at: self.span, keys: None };
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
-        keys::check(home.context, body, &KEYS, "an executor");
+        keys::check(home.context, body, &tables::EXECUTOR, "an executor");
         let wanted = |entry: &&Entry| !matches!(&*entry.key, "parameters" | "description");
         Some(body.entries.iter().filter(wanted).map(|entry| inside.substitute_entry(entry)).collect())
     }

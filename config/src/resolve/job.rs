@@ -9,33 +9,9 @@ use super::scope::Scope;
 use super::trail::Trail;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
+use crate::keys::tables::{self, JOB_TYPES};
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
-
-const KEYS: [&str; 19] = [
-    "type",
-    "description",
-    "docker",
-    "machine",
-    "macos",
-    "executor",
-    "steps",
-    "working_directory",
-    "shell",
-    "environment",
-    "parallelism",
-    "resource_class",
-    "parameters",
-    "branches",
-    "circleci_ip_ranges",
-    "retention",
-    "plan_name",
-    "key",
-    // Known to be wrong here.
-    "max_auto_reruns",
-];
-
-const TYPES: [&str; 6] = ["build", "approval", "no-op", "release", "lock", "unlock"];
 
 /// One use of a job.
 pub(crate) struct JobUse<'u, 'a> {
@@ -53,10 +29,10 @@ impl<'a> JobUse<'_, 'a> {
     pub fn resolve(&self) -> PlainKind {
         let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
         self.caller.context.mark_used(self.definition.span);
-        keys::check(self.caller.context, body, &KEYS, "a job");
+        keys::check(self.caller.context, body, &tables::JOB, "a job");
         let home = self.home();
         let callee = format!("job `{}`", self.definition.name);
-        let keys = &super::invocation::KEYS[..];
+        let keys = Some(&tables::INVOCATION);
         let call = Call { callee, definition: self.definition, caller: self.caller, home: &home, at: self.at, keys };
         let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
         let inside = entered(&home, bindings);
@@ -112,10 +88,10 @@ fn job_type(scope: &Scope<'_>, body: &Map) -> Option<Arc<str>> {
     let Some(node) = body.get("type") else { return Some("build".into()) };
     let value = scope.substitute(node);
     let text = value.as_text()?;
-    if TYPES.contains(&&**text) {
+    if JOB_TYPES.contains(&&**text) {
         return Some(text.clone());
     }
     let message = format!("there is no job type `{text}`");
-    scope.report(Diagnostic::error("unknown-job-type", node.span, message).meant(nearest(text, TYPES)));
+    scope.report(Diagnostic::error("unknown-job-type", node.span, message).meant(nearest(text, JOB_TYPES)));
     None
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::parameter::{Parameter, declarations};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
 
@@ -164,10 +164,9 @@ fn definition(context: &Context<'_>, entry: &Entry, part: Part) -> Option<Defini
 }
 
 fn orb(context: &Context<'_>, entry: &Entry) -> Option<(Arc<str>, Orb)> {
-    const KEYS: [&str; 7] = ["orbs", "executors", "commands", "jobs", "description", "display", "examples"];
     let alias = entry.key.clone();
     if let Some(map) = entry.value.as_map() {
-        keys::check(context, map, &[&KEYS[..], &["version"]].concat(), "an orb");
+        keys::check(context, map, &tables::ORB, "an orb");
         return Some((alias, Orb::Inline(Box::new(Library::read(context, map, false)))));
     }
     if let Some(reference) = entry.value.as_text() {

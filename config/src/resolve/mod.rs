@@ -28,11 +28,13 @@ mod workflow;
 
 pub(crate) use context::Context;
 pub(crate) use parameter::is_variable_name;
+#[cfg(test)]
+pub(crate) use plain::BUILT_INS;
 pub(crate) use plain::{
     Action, BuiltIn, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow,
     PlainWorkflowJob,
 };
-pub(crate) use record::{Record, Whence};
+pub(crate) use record::{Condition, Record, Whence};
 pub(crate) use template::references;
 pub(crate) use trail::Trail;
 

@@ -87,11 +87,14 @@ pub(crate) fn parameters(context: &Context<'_>, root: &Map) -> BTreeMap<Arc<str>
     let mut values = BTreeMap::new();
     for parameter in &declared {
         values.insert(parameter.name.clone(), default(context, parameter));
+        let written = parameter.default.as_ref().map(|node| node.span);
+        context.record(|record| record.give_pipeline(&parameter.name, written));
     }
     for (name, text) in &context.inputs.parameters {
         match declared.iter().find(|parameter| *parameter.name == **name) {
             Some(parameter) => {
                 values.insert(parameter.name.clone(), given(context, parameter, text));
+                context.record(|record| record.give_pipeline(&parameter.name, None));
             }
             None => unexpected(context, name, &declared),
         }

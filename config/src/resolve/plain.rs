@@ -67,6 +67,8 @@ pub(crate) enum PlainFilters {
     Decided {
         text: String,
         holds: bool,
+        /// What it looked at, when a record is kept.
+        values: Vec<(String, String)>,
     },
 }
 

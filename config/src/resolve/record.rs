@@ -16,8 +16,10 @@ pub(crate) struct Record {
     given: HashMap<usize, Vec<Given>>,
     /// Ids stay what they are as long as their ways are known.
     ways: Vec<Trail>,
-    /// Names looked up since the last condition, with their values.
-    seen: Vec<(String, String)>,
+    /// Names looked up since [`Record::forget_seen`], with their values.
+    pub(super) seen: Vec<(String, String)>,
+    /// Pipeline parameters: where the default stands, or `None` if another value was given from outside.
+    pub pipeline: BTreeMap<Arc<str>, Option<Span>>,
     /// Orbs that are not here: alias and reference.
     pub missing_orbs: BTreeMap<Arc<str>, Arc<str>>,
 }
@@ -56,9 +58,17 @@ impl Record {
         self.ways.push(way.clone());
     }
 
+    pub fn give_pipeline(&mut self, name: &Arc<str>, default: Option<Span>) {
+        self.pipeline.insert(name.clone(), default);
+    }
+
     /// The parameters of what the way leads into.
     pub fn given(&self, way: &Trail) -> &[Given] {
         self.given.get(&way.id()).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn forget_seen(&mut self) {
+        self.seen.clear();
     }
 
     pub fn see(&mut self, name: &str, value: &Node) {
@@ -75,11 +85,9 @@ pub(crate) fn condition(scope: &Scope<'_>, map: &Map) -> Option<Condition> {
         return None;
     }
     let (key, entry) = ["when", "unless"].into_iter().find_map(|key| Some((key, map.entry(key)?)))?;
-    scope.context.record(|record| record.seen.clear());
+    scope.context.record(Record::forget_seen);
     let holds = scope.condition(&entry.value)?;
-    let mut values = Vec::new();
-    scope.context.record(|record| values = std::mem::take(&mut record.seen));
-    Some(Condition { key, span: entry.key_span, holds, values })
+    Some(Condition { key, span: entry.key_span, holds, values: scope.context.seen() })
 }
 
 /// A value for a person.

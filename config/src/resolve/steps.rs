@@ -5,6 +5,7 @@ use super::library::{Definition, Found, Library, Part};
 use super::plain::{Action, BUILT_INS, BuiltIn, PlainStep};
 use super::scope::{Bound, Scope};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::{self, tables};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Map, Node};
 
@@ -104,7 +105,7 @@ impl<'a> Scope<'a> {
         let trail = self.trail.enter("command", &definition.name, definition.span, span);
         let home = Scope::outermost(self.context, library).with_trail(trail);
         let callee = format!("command `{}`", definition.name);
-        let call = Call { callee, definition, caller: self, home: &home, at: span, keys: &[] };
+        let call = Call { callee, definition, caller: self, home: &home, at: span, keys: None };
         let Some(bindings) = call.bind(&arguments) else { return };
         match definition.body.as_map().and_then(|map| map.get("steps")) {
             Some(steps) => entered(&home, bindings).expand(steps, out),
@@ -139,7 +140,7 @@ impl<'a> Scope<'a> {
             let missing = if map.get("condition").is_none() { "condition" } else { "steps" };
             return self.report(Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`")));
         };
-        crate::keys::check(self.context, map, &["condition", "steps"], &format!("a `{name}` step"));
+        keys::check(self.context, map, &tables::CONDITIONAL, &format!("a `{name}` step"));
         let wanted = name == "when";
         if self.holds(condition) == Some(wanted) {
             self.expand(steps, out);

@@ -7,10 +7,8 @@ use super::record;
 use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::syntax::{Entry, Literal, Map, Node};
-
-const KEYS: [&str; 5] = ["jobs", "when", "unless", "triggers", "max_auto_reruns"];
 
 /// All workflows of the config.
 pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainWorkflow> {
@@ -34,7 +32,7 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
-    keys::check(scope.context, map, &KEYS, "a workflow");
+    keys::check(scope.context, map, &tables::WORKFLOW, "a workflow");
     Some(PlainWorkflow {
         name: entry.key.clone(),
         span: entry.key_span,

@@ -7,7 +7,7 @@
 
 mod approvals;
 pub(super) mod ending;
-mod inspect;
+pub(super) mod inspect;
 pub(super) mod plan;
 pub(super) mod signals;
 

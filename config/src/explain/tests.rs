@@ -1,0 +1,69 @@
+use super::explain;
+use crate::input::{Inputs, Source};
+use crate::testing::fixtures;
+
+fn on(branch: Option<&str>, tag: Option<&str>) -> Inputs {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    Inputs { branch: owned(branch), tag: owned(tag), allow_missing_orbs: true, ..Inputs::default() }
+}
+
+/// Every line of every explanation.
+fn told(text: &str, inputs: &Inputs, job: &str, workflow: Option<&str>) -> String {
+    let explained = explain(&Source { name: "config.yml", text }, inputs, job, workflow);
+    let mut out = String::new();
+    for found in &explained.found {
+        let runs = if found.runs { "runs" } else { "does not run" };
+        out += &format!("{}/{} {runs}\n", found.workflow, found.job);
+        found.why.iter().for_each(|why| out += &format!("  {why}\n"));
+        found.values.iter().for_each(|told| out += &format!("  {} = {} [{}]\n", told.name, told.value, told.from));
+    }
+    out + &explained.neighbour.map(|name| format!("did you mean {name}?\n")).unwrap_or_default()
+}
+
+fn everything() -> String {
+    fixtures().into_iter().find(|(name, _)| name == "everything.yml").unwrap().1
+}
+
+fn why(text: &str, inputs: &Inputs, job: &str) -> Vec<String> {
+    explain(&Source { name: "config.yml", text }, inputs, job, None).found.remove(0).why
+}
+
+#[test]
+fn every_value_names_its_line() {
+    insta::assert_snapshot!(told(&everything(), &on(Some("main"), None), "build-plain", None));
+}
+
+#[test]
+fn an_executor_with_arguments_and_the_jobs_own_class() {
+    insta::assert_snapshot!(told(&everything(), &on(Some("release/2"), None), "test", Some("main")));
+}
+
+#[test]
+fn a_name_in_several_workflows_is_told_for_each() {
+    let text = everything();
+    let explained = explain(&Source { name: "c", text: &text }, &on(Some("main"), None), "test", None);
+    let names: Vec<_> = explained.found.iter().map(|it| (it.workflow.as_str(), it.job.as_str(), it.runs)).collect();
+    assert_eq!(names, [("main", "test", true), ("nightly", "test", false)]);
+}
+
+#[test]
+fn a_name_that_does_not_exist_has_its_neighbour() {
+    assert_eq!(told(&everything(), &on(Some("main"), None), "deplyo", None), "did you mean deploy?\n");
+    assert_eq!(told(&everything(), &on(Some("main"), None), "build", Some("nightly")), "");
+}
+
+#[test]
+fn reasons() {
+    let text = everything();
+    let (main, tag) = (on(Some("main"), None), on(None, Some("v1")));
+    insta::assert_debug_snapshot!([
+        why(&text, &main, "deploy"),
+        why(&text, &main, "report"),
+        why(&text, &main, "mac"),
+        why(&text, &tag, "test"),
+        why(&text, &tag, "gate"),
+        why(&text, &on(Some("topic"), None), "report"),
+    ]);
+    let only = |job| explain(&Source { name: "config.yml", text: &text }, &main, job, Some("on-demand")).found;
+    insta::assert_debug_snapshot!(only("deploy")[0].why);
+}
