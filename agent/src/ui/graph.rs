@@ -399,7 +399,25 @@ mod tests {
           classDef left stroke-dasharray:3 3,stroke:#999,color:#999
           class w0j1,w1 left
         "#);
-        insta::assert_snapshot!(mermaid(&pipeline(), Drawn::Selected), @"");
+        insta::assert_snapshot!(mermaid(&pipeline(), Drawn::Selected), @r#"
+        flowchart LR
+          subgraph w0["shop"]
+            w0j0["lint"]
+            w0j1["unit-eur"]
+            w0j2["integration"]
+            w0j3["mac"]
+            w0j4["vm"]
+            w0j5{"hold"}
+            w0j6[["release"]]
+            w0j7(["notify #34;all#34;"])
+          end
+          w0j0 --> w0j2
+          w0j1 --> w0j2
+          w0j2 --> w0j4
+          w0j2 --> w0j5
+          w0j5 --> w0j6
+          w0j5 -->|"any end"| w0j7
+        "#);
     }
 
     #[test]

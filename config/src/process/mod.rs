@@ -69,6 +69,9 @@ fn pipeline(comments: &Comments<'_>, plain: &PlainPipeline) -> String {
     write::document(&entries, needs_2_1)
 }
 
+/// References as they were written.
 fn orbs(orbs: &[(&Arc<str>, &Arc<str>)]) -> Yaml {
-    Yaml::Map(orbs.iter().map(|(alias, reference)| Entry::new(&***alias, Yaml::text(&***reference))).collect())
+    Yaml::Map(
+        orbs.iter().map(|(alias, reference)| Entry::new(&***alias, Yaml::Plain(write::scalar(reference)))).collect(),
+    )
 }

@@ -146,7 +146,7 @@ fn block(text: &str, indent: usize) -> Option<String> {
 }
 
 /// Text on one line.
-fn scalar(text: &str) -> String {
+pub(super) fn scalar(text: &str) -> String {
     if is_plain(text) {
         text.to_owned()
     } else if !text.chars().all(is_printable) {

@@ -10,29 +10,42 @@ use crate::input::Source;
 const FORMAT: u32 = 1;
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Report<'d> {
+    /// Of this document: 1.
     format: u32,
+    /// The config's name.
     file: &'d str,
+    /// Has it no error?
     valid: bool,
     errors: usize,
     warnings: usize,
+    /// In the order of the file.
     diagnostics: Vec<Told<'d>>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Told<'d> {
+    /// `error` or `warning`.
     severity: &'static str,
+    /// Stable, in kebab-case.
     code: &'static str,
     message: &'d str,
+    /// Short text beside the place.
     label: Option<&'d str>,
+    /// What the author could do.
     help: Option<&'d str>,
     /// Null for what has no place of its own.
     span: Option<Place>,
+    /// The way to the place, innermost first.
     trail: Vec<Pointed<'d>>,
+    /// Other places that have to do with it.
     related: Vec<Pointed<'d>>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Pointed<'d> {
     text: &'d str,
     span: Option<Place>,
@@ -73,9 +86,9 @@ fn told<'d>(places: &Places<'_>, diagnostic: &'d Diagnostic) -> Told<'d> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Inputs, compile};
-
     use super::*;
+    use crate::testing::{committed, valid};
+    use crate::{Inputs, compile};
 
     const WRONG: &str = "version: 2.1
 jobs:
@@ -94,6 +107,26 @@ jobs:
     #[test]
     fn all_there_is_to_say_is_there() {
         insta::assert_json_snapshot!(report(WRONG));
+    }
+
+    fn schema() -> serde_json::Value {
+        let settings = schemars::generate::SchemaSettings::draft2020_12();
+        let mut schema = settings.into_generator().into_root_schema_for::<Report<'_>>();
+        schema.insert("$id".to_owned(), "urn:navvy:diagnostics:1".into());
+        schema.insert("title".to_owned(), "Output of `navvy config validate --format json`".into());
+        schema.to_value()
+    }
+
+    #[test]
+    fn the_schema_in_docs_is_that_of_the_types() {
+        committed("docs/diagnostics.schema.json", &schema());
+    }
+
+    #[test]
+    fn what_is_written_fits_the_schema() {
+        for text in [WRONG, "", "a: [", "version: 2.1\njobs: {}\nworkflows: {}\n"] {
+            assert_eq!(valid(&schema(), &report(text)), Vec::<String>::new(), "{text}");
+        }
     }
 
     #[test]

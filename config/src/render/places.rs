@@ -7,6 +7,7 @@ use crate::input::Source;
 
 /// A stretch of the text. Lines and columns count from 1, columns in characters; ends are one past the last character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Place {
     pub line: usize,
     pub column: usize,
