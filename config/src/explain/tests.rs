@@ -53,6 +53,17 @@ fn a_name_that_does_not_exist_has_its_neighbour() {
 }
 
 #[test]
+fn without_workflows_and_without_anything_to_run() {
+    let implicit = fixtures().into_iter().find(|(name, _)| name == "implicit.yml").unwrap().1;
+    let told = why(&implicit, &on(Some("docs"), None), "build");
+    assert_eq!(told[0], "the config has no workflows: its job `build` runs on every push (config.yml:3)");
+    assert_eq!(told[1], "its branch filter keeps out branch `docs`: `ignore` names `docs` (config.yml:5)");
+    let people = fixtures().into_iter().find(|(name, _)| name == "approvals.yml").unwrap().1;
+    let explained = explain(&Source { name: "c", text: &people }, &on(Some("main"), None), "first: the boss", None);
+    assert_eq!(explained.found[0].values[0].value, "an approval: a person lets it pass");
+}
+
+#[test]
 fn reasons() {
     let text = everything();
     let (main, tag) = (on(Some("main"), None), on(None, Some("v1")));

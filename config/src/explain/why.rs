@@ -34,6 +34,9 @@ impl Why<'_> {
             let place = self.comments.place(triggers.span);
             return format!("workflow `{name}` has triggers, so no push starts it, only its schedule{cron} ({place})");
         }
+        if self.plain.jobs.first().is_some_and(|job| job.span == self.plain.span) {
+            return format!("the config has no workflows: its job `build` runs on every push ({place})");
+        }
         match &self.plain.condition {
             Some(condition) => format!("workflow `{name}` {}", self.condition(condition)),
             None => format!("workflow `{name}` has no condition: every push starts it ({place})"),
