@@ -50,12 +50,72 @@ fn told(bench: &Bench, args: &[&str]) -> String {
 fn a_config_written_out_is_read_to_the_same() {
     let bench = bench();
     let written = told(&bench, &["process", "--branch", "main"]);
-    insta::assert_snapshot!(written, @"");
+    insta::assert_snapshot!(written, @r"
+    version: 2
+    jobs:
+      build-linux:
+        docker:
+          - image: busybox:1
+        resource_class: small
+        environment:
+          FROM: executor
+        steps:
+          - checkout
+          - run:
+              name: Greet linux
+              command: |
+                cat <<EOF
+                hello linux
+                EOF
+      build-mac:
+        docker:
+          - image: busybox:1
+        resource_class: small
+        environment:
+          FROM: executor
+        steps:
+          - checkout
+          - run:
+              name: Greet mac
+              command: |
+                cat <<EOF
+                hello mac
+                EOF
+      deploy:
+        docker:
+          - image: busybox:1
+        resource_class: large
+        environment:
+          FROM: executor
+        steps:
+          - run:
+              command: ./deploy.sh
+    workflows:
+      version: 2
+      ci:
+        jobs:
+          - build-linux
+          - build-mac
+          - hold:
+              type: approval
+              requires:
+                - build-linux
+                - build-mac
+          - deploy:
+              requires:
+                - hold
+                - build-linux:
+                    - success
+                    - failed
+              filters:
+                branches:
+                  ignore: main
+    ");
     bench.file("out.yml", &written);
     assert_eq!(told(&bench, &["process", "out.yml", "--branch", "main"]), written);
     let explained = told(&bench, &["process", "--explain", "--branch", "main"]);
     assert!(
-        explained.contains("from command `greet`, called from job `build` (.circleci/config.yml:20)"),
+        explained.contains("from command `greet`, called from job `build` (.circleci/config.yml:19)"),
         "{explained}"
     );
     assert!(explained.contains("# pipeline parameter `tag` (default, .circleci/config.yml:3)"), "{explained}");
@@ -83,15 +143,56 @@ fn the_compiled_pipeline_is_a_document() {
 #[test]
 fn a_graph_shows_what_is_left_out_and_why() {
     let bench = bench();
-    insta::assert_snapshot!(told(&bench, &["graph", "--branch", "main"]), @"");
+    insta::assert_snapshot!(told(&bench, &["graph", "--branch", "main"]), @r"
+    ci
+    ├─ build-linux [os=linux]
+    └─ build-mac [os=mac]
+       └─ hold (approval)  after build-linux, build-mac
+          └─ deploy  after hold, build-linux (success or failed)  (left out: its branch filter does not match branch `main`)
+    by-hand  (does not run: its `when` condition does not hold)
+    └─ deploy
+    ");
     assert!(told(&bench, &["graph", "--format", "dot", "--branch", "main"]).starts_with("digraph pipeline {"));
-    insta::assert_snapshot!(told(&bench, &["graph", "--format", "mermaid", "--branch", "topic"]), @"");
+    insta::assert_snapshot!(told(&bench, &["graph", "--format", "mermaid", "--branch", "topic"]), @r#"
+    flowchart LR
+      subgraph w0["ci"]
+        w0j0["build-linux<br/>os=linux"]
+        w0j1["build-mac<br/>os=mac"]
+        w0j2{"hold"}
+        w0j3["deploy"]
+      end
+      w0j0 --> w0j2
+      w0j1 --> w0j2
+      w0j2 --> w0j3
+      w0j0 -->|"success or failed"| w0j3
+      subgraph w1["by-hand<br/>does not run: its #96;when#96; condition does not hold"]
+        w1j0["deploy"]
+      end
+      classDef left stroke-dasharray:3 3,stroke:#999,color:#999
+      class w1 left
+    "#);
 }
 
 #[test]
 fn a_job_is_explained() {
     let bench = bench();
-    insta::assert_snapshot!(told(&bench, &["explain", "deploy", "--workflow", "ci", "--branch", "main"]), @"");
+    insta::assert_snapshot!(told(&bench, &["explain", "deploy", "--workflow", "ci", "--branch", "main"]), @r#"
+    deploy of workflow ci: does not run on branch main
+      - workflow `ci` has no condition: every push starts it (.circleci/config.yml:22)
+      - its branch filter keeps out branch `main`: `ignore` names `main` (.circleci/config.yml:26)
+      - it waits for `hold` to succeed
+      - it waits for `build-linux` (success or failed)
+
+      invoked                             job `deploy`      .circleci/config.yml:26
+      definition                          job `deploy`      .circleci/config.yml:20
+      executor                            box               defined at .circleci/config.yml:5, named at .circleci/config.yml:20
+      parameter `size` of executor `box`  large             given at .circleci/config.yml:20
+      image                               busybox:1         executor `box`, .circleci/config.yml:7, by pipeline parameter `tag` (default, .circleci/config.yml:3)
+      resource_class                      large             executor `box`, .circleci/config.yml:8, by parameter `size` of executor `box` (given at .circleci/config.yml:20)
+      working_directory                   ~/project         default
+      environment FROM                    "executor"        executor `box`, .circleci/config.yml:9
+      step 1                              run: ./deploy.sh  .circleci/config.yml:20, from job `deploy`
+    "#);
     let both = told(&bench, &["explain", "deploy", "--branch", "topic"]);
     assert!(both.contains("deploy of workflow ci: runs on branch topic"), "{both}");
     assert!(both.contains("deploy of workflow by-hand: does not run on branch topic"), "{both}");
@@ -113,7 +214,7 @@ fn diagnostics_are_documents_too() {
     assert_eq!((&document["valid"], &document["errors"]), (&false.into(), &1.into()));
     let diagnostic = &document["diagnostics"][0];
     assert_eq!(diagnostic["code"], "unknown-step");
-    assert_eq!((&diagnostic["span"]["line"], &diagnostic["span"]["end_column"]), (&3.into(), &51.into()));
+    assert_eq!((&diagnostic["span"]["line"], &diagnostic["span"]["end_column"]), (&3.into(), &48.into()));
     let sarif = bench.navvy(&["config", "validate", "--format", "sarif"]);
     let log: serde_json::Value = serde_json::from_str(&sarif.exits_with(2).stdout()).unwrap();
     let result = &log["runs"][0]["results"][0];
