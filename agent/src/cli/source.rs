@@ -34,8 +34,7 @@ impl ConfigFile {
         if path.is_dir() {
             return Err(is_directory(&name, &path));
         }
-        let bytes =
-            std::fs::File::open(&path).and_then(|file| read(file)).map_err(|error| unreadable(&name, &error))?;
+        let bytes = std::fs::File::open(&path).and_then(read).map_err(|error| unreadable(&name, &error))?;
         let text = text(&name, bytes)?;
         Ok(Self { path, name, text })
     }

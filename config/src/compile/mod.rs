@@ -41,13 +41,13 @@ pub(crate) fn names(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Names {
     Names::new(context, jobs)
 }
 
-/// Names of required jobs, those that are left out included, and how each may have ended.
-pub(crate) type Requires = Vec<(String, BTreeSet<JobStatus>)>;
+/// Indices of required jobs, those that are left out included, and how each may have ended.
+pub(crate) type Requires = Vec<(usize, BTreeSet<JobStatus>)>;
 
 /// What a job of a workflow requires.
 pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
     let edges = workflow::edges(context, job, names);
-    edges.into_iter().map(|edge| (names.unique()[edge.to].clone(), edge.statuses)).collect()
+    edges.into_iter().map(|edge| (edge.to, edge.statuses)).collect()
 }
 
 /// The pipeline with requirements on jobs that are left out.
@@ -56,7 +56,8 @@ pub(crate) fn with_all_requirements(context: &Context<'_>, plain: &PlainPipeline
         let names = names(context, &plain.jobs);
         for (job, plain) in workflow.jobs.iter_mut().zip(&plain.jobs) {
             let required = requires(context, plain, &names).into_iter();
-            job.requires = required.map(|(job, statuses)| Requirement { job, statuses }).collect();
+            job.requires =
+                required.map(|(to, statuses)| Requirement { job: names.unique()[to].clone(), statuses }).collect();
         }
     }
     pipeline

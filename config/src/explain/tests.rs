@@ -63,6 +63,25 @@ fn without_workflows_and_without_anything_to_run() {
     assert_eq!(explained.found[0].values[0].value, "an approval: a person lets it pass");
 }
 
+/// Each layer requires all of the one before it, and the first is left out: the reasons are not written out each time.
+#[test]
+fn a_wide_and_deep_graph_is_explained_in_bounded_space() {
+    let mut text = String::from("version: 2.1\njobs: {b: {type: no-op}}\nworkflows:\n  w:\n    jobs:\n");
+    for layer in 0_i32..6 {
+        for job in 0..12 {
+            let before: Vec<String> = (0..12).map(|other| format!("j{}-{other}", layer - 1)).collect();
+            let rest = match layer {
+                0 => "filters: {branches: {only: never}}".to_owned(),
+                _ => format!("requires: [{}]", before.join(", ")),
+            };
+            text += &format!("      - b: {{name: j{layer}-{job}, {rest}}}\n");
+        }
+    }
+    let lines = why(&text, &on(Some("main"), None), "j5-0");
+    assert!(lines.iter().map(String::len).sum::<usize>() < 100_000, "{}", lines[2].len());
+    assert!(lines[2].contains("its branch filter does not match branch `main`"), "{}", lines[2]);
+}
+
 #[test]
 fn reasons() {
     let text = everything();

@@ -1,5 +1,7 @@
 //! Why a job runs or does not: its workflow, its filters, what it requires.
 
+use std::collections::BTreeSet;
+
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Selection, Workflow};
 
@@ -91,31 +93,33 @@ impl Why<'_> {
             return vec!["it requires no other job".to_owned()];
         }
         let all_left = required.iter().all(|(to, _)| !self.compiled.jobs[*to].selected.is_selected());
-        let mut lines: Vec<String> = required.iter().map(|(to, ends)| self.one_required(*to, ends, 0)).collect();
+        let mut told = BTreeSet::new();
+        let mut lines: Vec<String> =
+            required.iter().map(|(to, ends)| self.one_required(*to, ends, 0, &mut told)).collect();
         if all_left {
             lines.push("everything that it requires is left out, and so is it".to_owned());
         }
         lines
     }
 
-    fn one_required(&self, to: usize, ends: &str, depth: usize) -> String {
+    fn one_required(&self, to: usize, ends: &str, depth: usize, told: &mut BTreeSet<usize>) -> String {
         let job = &self.compiled.jobs[to];
         match &job.selected {
             Selection::Selected => format!("it waits for `{}`{ends}", job.name),
             Selection::Left { reason } => {
-                format!("it requires `{}`, which is left out: {}", job.name, self.left(to, reason, depth))
+                format!("it requires `{}`, which is left out: {}", job.name, self.left(to, reason, depth, told))
             }
         }
     }
 
-    /// The reason, and the reasons for the reason.
-    fn left(&self, index: usize, reason: &str, depth: usize) -> String {
+    /// The reason, and the reasons for the reason; those of each job once.
+    fn left(&self, index: usize, reason: &str, depth: usize, told: &mut BTreeSet<usize>) -> String {
         let chain = reason.starts_with("every job that it requires");
-        if !chain || depth >= DEEPEST {
+        if !chain || depth >= DEEPEST || !told.insert(index) {
             return reason.to_owned();
         }
         let inner: Vec<String> =
-            self.edges(index).iter().map(|(to, ends)| self.one_required(*to, ends, depth + 1)).collect();
+            self.edges(index).iter().map(|(to, ends)| self.one_required(*to, ends, depth + 1, told)).collect();
         format!("{reason} ({})", inner.join("; "))
     }
 
@@ -124,13 +128,12 @@ impl Why<'_> {
         let context = self.comments.context;
         let names = names(context, &self.plain.jobs);
         let required = requires(context, &self.plain.jobs[index], &names);
-        let found = required.into_iter().filter_map(|(name, statuses)| {
-            let to = self.compiled.jobs.iter().position(|job| job.name == name)?;
+        let found = required.into_iter().map(|(to, statuses)| {
             let words: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
             let plain = statuses.len() == 1 && statuses.contains(&JobStatus::Success);
             let all = statuses.len() == JobStatus::TERMINAL.len();
             let ends = if all { "any end".to_owned() } else { words.join(" or ") };
-            Some((to, if plain { " to succeed".to_owned() } else { format!(" ({ends})") }))
+            (to, if plain { " to succeed".to_owned() } else { format!(" ({ends})") })
         });
         found.collect()
     }

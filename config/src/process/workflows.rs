@@ -7,7 +7,7 @@ use navvy_job::outcome::JobStatus;
 use super::comments::Comments;
 use super::jobs::{Jobs, is_written};
 use super::yaml::{Entry, Item, Yaml};
-use crate::compile::{Requires, names, requires};
+use crate::compile::{names, requires};
 use crate::resolve::{PlainFilters, PlainKind, PlainPipeline, PlainWorkflow, PlainWorkflowJob};
 use crate::syntax::Node;
 
@@ -33,6 +33,7 @@ fn workflow(comments: &Comments<'_>, at: usize, workflow: &PlainWorkflow, jobs: 
     for (index, (job, name)) in workflow.jobs.iter().zip(names.unique()).enumerate() {
         let requires = requires(comments.context, job, &names);
         let key = jobs.key(at, index).unwrap_or(if is_missing(job) { &job.definition } else { name });
+        let requires = requires.iter().map(|(to, ends)| Item::new(requirement(&names.unique()[*to], ends))).collect();
         items.push(item(comments, job, name, key, requires));
     }
     let mut entries = vec![Entry::new("jobs", Yaml::List(items))];
@@ -49,7 +50,7 @@ fn is_missing(job: &PlainWorkflowJob) -> bool {
     matches!(job.kind, PlainKind::Unavailable { .. })
 }
 
-fn item(comments: &Comments<'_>, job: &PlainWorkflowJob, name: &str, key: &str, requires: Requires) -> Item {
+fn item(comments: &Comments<'_>, job: &PlainWorkflowJob, name: &str, key: &str, requires: Vec<Item>) -> Item {
     let mut keys = Vec::new();
     if key != name {
         keys.push(Entry::new("name", Yaml::text(name)));
@@ -58,8 +59,7 @@ fn item(comments: &Comments<'_>, job: &PlainWorkflowJob, name: &str, key: &str, 
         keys.push(Entry::new("type", Yaml::text("approval")));
     }
     if !requires.is_empty() {
-        let items = requires.iter().map(|(name, statuses)| Item::new(requirement(name, statuses)));
-        keys.push(Entry::new("requires", Yaml::List(items.collect())));
+        keys.push(Entry::new("requires", Yaml::List(requires)));
     }
     keys.extend(filters(&job.filters));
     let given = |key: &str, node: &Option<Node>| {
