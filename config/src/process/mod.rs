@@ -36,7 +36,7 @@ pub struct Processed {
     pub text: Option<String>,
 }
 
-/// Compiles as [`crate::compile`] does, and writes out what the config amounts to. With `explain`, comments tell where
+/// Compiles as [`crate::compile()`] does, and writes out what the config amounts to. With `explain`, comments tell where
 /// everything came from.
 pub fn process(source: &Source<'_>, inputs: &Inputs, explain: bool) -> Processed {
     let mut text = None;
