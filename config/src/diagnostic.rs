@@ -42,6 +42,14 @@ pub struct Frame {
     pub span: Span,
 }
 
+/// Another place that has to do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Related {
+    /// What stands there: "the first one stands here".
+    pub text: String,
+    pub span: Span,
+}
+
 /// Something to tell the author of a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -56,11 +64,22 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Innermost first.
     pub trail: Vec<Frame>,
+    /// Other places that have to do with it.
+    pub related: Vec<Related>,
 }
 
 impl Diagnostic {
     pub(crate) fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), span, label: None, help: None, trail: vec![] }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span,
+            label: None,
+            help: None,
+            trail: vec![],
+            related: vec![],
+        }
     }
 
     pub(crate) fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
@@ -81,6 +100,14 @@ impl Diagnostic {
             Some(name) => self.help(format!("did you mean `{name}`?")),
             None => self,
         }
+    }
+
+    /// Another place that has to do with it; one that has no place is left out.
+    pub(crate) fn related(mut self, span: Span, text: impl Into<String>) -> Self {
+        if span.line > 0 {
+            self.related.push(Related { text: text.into(), span });
+        }
+        self
     }
 
     pub(crate) fn trail(self, trail: Vec<Frame>) -> Self {

@@ -11,25 +11,39 @@
 
 mod compile;
 mod diagnostic;
+mod document;
+mod explain;
 mod input;
 mod keys;
 mod neighbour;
 mod orb;
+mod process;
 mod render;
 mod resolve;
+mod schema;
 mod syntax;
+#[cfg(test)]
+mod testing;
 mod top;
 
-pub use diagnostic::{Diagnostic, Frame, Severity, Span};
+pub use diagnostic::{Diagnostic, Frame, Related, Severity, Span};
+pub use document::{Document, FORMAT};
+pub use explain::{Explained, Explanation, Told, explain};
 pub use input::{File, Inputs, Source, Value};
 pub use orb::{ImportedOrb, NoOrb, OrbReference, OrbSource, OrbText, OrbVersion, ReferenceError};
+pub use process::{Processed, process};
 pub use render::render;
+pub use schema::schema;
 
 use navvy_job::pipeline::Pipeline;
 
 use diagnostic::Report;
-use resolve::{Context, Told};
+use resolve::Context;
+use resolve::Told as Left;
 use top::Version;
+
+/// Sees the plain tree.
+type Look<'l> = &'l mut dyn FnMut(&Context<'_>, &resolve::PlainPipeline, &Pipeline);
 
 /// What became of a config.
 #[derive(Debug, Clone)]
@@ -50,7 +64,17 @@ impl Outcome {
         render::render_in(source, &self.files, &self.diagnostics)
     }
 
-    fn of(pipeline: Option<Pipeline>, told: Told) -> Self {
+    /// All diagnostics as one JSON document with a line break at the end (docs/diagnostics.schema.json).
+    pub fn render_json(&self, source: &Source<'_>) -> String {
+        render::render_json(source, &self.files, &self.diagnostics)
+    }
+
+    /// All diagnostics as SARIF 2.1.0, which code review and editors read.
+    pub fn render_sarif(&self, source: &Source<'_>) -> String {
+        render::render_sarif(source, &self.files, &self.diagnostics)
+    }
+
+    fn of(pipeline: Option<Pipeline>, told: Left) -> Self {
         Self { pipeline, diagnostics: told.report.into_sorted(), files: told.files, orbs: told.imports }
     }
 
@@ -71,6 +95,21 @@ pub fn declared_parameters(text: &str) -> Vec<String> {
 ///
 /// Never fails otherwise than by diagnostics, whatever the text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    compile_with(source, inputs, false, &mut |_, _, _| {})
+}
+
+/// The same, but requirements on jobs that are left out are kept, and so are those of jobs that are left out: a graph
+/// shows them all.
+pub fn compile_whole(source: &Source<'_>, inputs: &Inputs) -> Outcome {
+    let mut whole = None;
+    let outcome = compile_with(source, inputs, false, &mut |context, plain, pipeline| {
+        whole = Some(compile::with_all_requirements(context, plain, pipeline.clone()));
+    });
+    Outcome { pipeline: whole, ..outcome }
+}
+
+/// The same; `look` sees the plain tree of a config in which nothing is wrong. A record is kept only if asked for.
+fn compile_with(source: &Source<'_>, inputs: &Inputs, record: bool, look: Look<'_>) -> Outcome {
     let mut report = Report::default();
     let root = syntax::parse(source.text, 0, &mut report);
     if report.errors() > 0 {
@@ -80,10 +119,14 @@ pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
         return Outcome::refused(report);
     };
     let context = Context::new(source.text, inputs, report, version == Version::TwoOne);
+    let context = if record { context.with_record() } else { context };
     let span = root.as_ref().map(|root| root.span).unwrap_or_default();
     let plain = resolve::resolve(&context, map, span);
-    let pipeline = compile::compile(&context, plain);
+    let pipeline = compile::compile(&context, &plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
+    if let Some(pipeline) = &pipeline {
+        look(&context, &plain, pipeline);
+    }
     Outcome::of(pipeline, context.into_told())
 }
 
@@ -94,7 +137,7 @@ pub fn compile_orb(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let root = if report.errors() == 0 { resolve::orb_top(root, 0, &mut report) } else { None };
     let Some(map) = root.as_ref().and_then(syntax::Node::as_map) else { return Outcome::refused(report) };
     let context = Context::new(source.text, inputs, report, true);
-    let pipeline = compile::compile(&context, resolve::resolve_orb(&context, map));
+    let pipeline = compile::compile(&context, &resolve::resolve_orb(&context, map));
     let pipeline = (!context.has_errors()).then_some(pipeline);
     Outcome::of(pipeline, context.into_told())
 }

@@ -1,21 +1,10 @@
 //! The top of the file: its version, and which keys may stand there.
 
 use crate::diagnostic::{Diagnostic, Report, Span};
-use crate::neighbour::nearest;
+use crate::keys::Known as _;
+use crate::keys::tables::TOP;
 use crate::syntax::{Map, Node};
 
-const KEYS: [&str; 10] = [
-    "version",
-    "setup",
-    "orbs",
-    "commands",
-    "executors",
-    "parameters",
-    "jobs",
-    "job-groups",
-    "workflows",
-    "description",
-];
 /// Far more keys than a person writes at the top of a file.
 const MOST: usize = 1_000;
 const ONLY_IN_2_1: [&str; 6] = ["setup", "orbs", "commands", "executors", "parameters", "job-groups"];
@@ -75,7 +64,7 @@ fn check_keys(map: &Map, version: Version, report: &mut Report) {
             let message = format!("`{key}` needs `version: 2.1`");
             report.push(Diagnostic::error("needs-2.1", entry.key_span, message));
         }
-        if let (false, Some(neighbour)) = (KEYS.contains(&key), nearest(key, KEYS)) {
+        if let (false, Some(neighbour)) = (TOP.knows(key), TOP.neighbour(key)) {
             let message = format!("key `{key}` means nothing at the top of a config");
             let diagnostic = Diagnostic::warning("unknown-key", entry.key_span, message).label("ignored");
             report.push(diagnostic.meant(Some(neighbour)));

@@ -63,6 +63,7 @@ impl Executor {
 
 /// One entry of a `docker:` list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
     pub image: String,
     /// Host name under which the others reach it, beside `localhost`.
@@ -76,6 +77,7 @@ pub struct Container {
 
 /// Credentials of a registry as the config writes them; `$NAME` stands for a context or project variable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum RegistryAuth {
     Password { username: String, password: String },
@@ -95,6 +97,7 @@ pub struct Step {
 
 /// Where in the config text something was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Origin {
     /// From 1; 0 when it has no place of its own.
     pub line: u32,
@@ -109,6 +112,7 @@ pub struct Origin {
 
 /// When a step runs, given how the job stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum When {
     #[default]
@@ -130,6 +134,7 @@ impl When {
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StepKind {
     Run(Run),
@@ -194,17 +199,22 @@ impl StepKind {
 
 /// A `run` step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Run {
     pub command: String,
     pub shell: Option<String>,
     pub environment: Variables,
     pub working_directory: Option<String>,
     pub background: bool,
+    /// In milliseconds.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub no_output_timeout: Duration,
     /// 0 to 5 further attempts.
     pub max_auto_reruns: u32,
+    /// In milliseconds.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub auto_rerun_delay: Duration,
     /// Written as the deprecated `deploy`.
     pub deploy: bool,
@@ -229,6 +239,7 @@ impl Run {
 
 /// A `checkout` step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Checkout {
     /// Relative to the job's working directory; `None` is the directory itself.
     pub path: Option<String>,
@@ -237,6 +248,7 @@ pub struct Checkout {
 
 /// How much of the history `checkout` fetches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CheckoutMethod {
     #[default]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a job of a workflow ended, in the words that `requires` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     Success,

@@ -100,6 +100,7 @@ pub enum WorkflowJobKind {
 
 /// `job` must have ended in one of `statuses`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Requirement {
     pub job: String,
     pub statuses: BTreeSet<JobStatus>,

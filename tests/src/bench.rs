@@ -253,6 +253,17 @@ impl Bench {
         Run::start(self, self.command(args), false).that_leaves_things().finish()
     }
 
+    /// Runs `navvy` with these words and this standard input.
+    #[track_caller]
+    pub fn piped(&self, args: &[&str], input: &str) -> Answer {
+        let command = self.command(args);
+        let mut program = Program::new(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            program = program.env(&name.to_string_lossy(), value.unwrap_or_default());
+        }
+        program.directory(&self.project()).input(input).run()
+    }
+
     /// Runs `navvy` with these words on a terminal of its own, where `typed` is typed. What the terminal showed is its
     /// standard output.
     #[track_caller]

@@ -4,6 +4,7 @@ mod attacks;
 mod bad_config;
 mod cancel;
 mod checkout;
+mod config;
 mod graph;
 mod hold;
 mod host;

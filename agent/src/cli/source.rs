@@ -1,7 +1,7 @@
 //! From the words of the command line to a compiled pipeline.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,9 +40,23 @@ impl ConfigFile {
             None => search(directory)?,
         };
         let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(&name, &error))?;
-        let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
+        if path.is_dir() {
+            return Err(is_directory(&name, &path));
+        }
+        let bytes = std::fs::File::open(&path).and_then(read).map_err(|error| unreadable(&name, &error))?;
+        let text = text(&name, bytes)?;
         Ok(Self { path, name, text, project: None })
+    }
+
+    /// The same, but `-` is standard input; its project is the directory.
+    pub fn find_or_stdin(file: Option<&Path>, directory: &Path) -> Result<Self, CliError> {
+        if file != Some(Path::new("-")) {
+            return Self::find(file, directory);
+        }
+        let name = "<stdin>".to_owned();
+        let bytes = read(std::io::stdin().lock()).map_err(|error| unreadable(&name, &error))?;
+        let text = text(&name, bytes)?;
+        Ok(Self { path: directory.join("-"), name, text, project: None })
     }
 
     pub fn source(&self) -> Source<'_> {
@@ -89,6 +103,41 @@ fn search(directory: &Path) -> Result<PathBuf, CliError> {
 
 fn unreadable(name: &str, error: &std::io::Error) -> CliError {
     CliError::config(format!("could not read {name}: {error}"))
+}
+
+/// What is longer than any config is not read to its end: the config crate refuses it.
+fn read(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    const LONGEST: u64 = (8 << 20) + 1;
+    let mut bytes = Vec::new();
+    source.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Bytes as text. One that is cut off in the middle of a character is too long anyway.
+fn text(name: &str, mut bytes: Vec<u8>) -> Result<String, CliError> {
+    if let Err(error) = std::str::from_utf8(&bytes)
+        && error.error_len().is_none()
+        && bytes.len() > 8 << 20
+    {
+        bytes.resize(error.valid_up_to(), b' ');
+        bytes.resize((8 << 20) + 1, b' ');
+    }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+        return Err(CliError::config(format!("{name}:{line}: the file is binary: it holds a byte 0"))
+            .hint("A config is UTF-8 text; UTF-16 is converted by `iconv -f utf-16 -t utf-8`."));
+    }
+    String::from_utf8(bytes).map_err(|error| not_text(name, &error))
+}
+
+fn is_directory(name: &str, path: &Path) -> CliError {
+    let inside = path.join(DEFAULT_FILE);
+    let error = CliError::config(format!("{name} is a directory, not a config"));
+    if inside.is_file() {
+        error.hint(format!("It has one: {}", Path::new(name).join(DEFAULT_FILE).display()))
+    } else {
+        error.hint("Name the file itself.")
+    }
 }
 
 fn not_text(name: &str, error: &std::string::FromUtf8Error) -> CliError {
@@ -184,6 +233,7 @@ pub fn count(diagnostics: &[Diagnostic]) -> String {
     let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
     match warnings {
         0 => plural(errors, "error"),
+        _ if errors == 0 => plural(warnings, "warning"),
         _ => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
     }
 }
@@ -202,6 +252,26 @@ mod tests {
         let file = ConfigFile::find(None, &deep).unwrap();
         assert_eq!(file.text, "version: 2.1\n");
         assert_eq!(file.project(), top.path());
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_told_apart() {
+        let top = tempfile::tempdir().unwrap();
+        let told = |name: &str| ConfigFile::find(Some(Path::new(name)), top.path()).unwrap_err().render();
+        std::fs::create_dir_all(top.path().join("project/.circleci")).unwrap();
+        assert_eq!(told("project"), "Error: project is a directory, not a config\nHint: Name the file itself.\n");
+        std::fs::write(top.path().join("project").join(DEFAULT_FILE), "version: 2.1\n").unwrap();
+        assert!(told("project").contains("It has one: project/.circleci/config.yml"), "{}", told("project"));
+        std::fs::write(top.path().join("zero"), b"a: 1\n\0").unwrap();
+        assert!(told("zero").starts_with("Error: zero:2: the file is binary"), "{}", told("zero"));
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_as_far_as_a_config_may_go() {
+        let endless = std::io::repeat(b'x');
+        assert_eq!(read(endless).unwrap().len(), (8 << 20) + 1);
+        let cut = [vec![b'x'; 8 << 20], vec!["ä".as_bytes()[0]]].concat();
+        assert_eq!(text("cut", cut).unwrap().len(), (8 << 20) + 1);
     }
 
     #[test]

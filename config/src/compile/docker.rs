@@ -7,12 +7,8 @@ use navvy_job::compiled::{Container, RegistryAuth};
 use super::environment;
 use super::fields::{Fields, Place};
 use crate::diagnostic::Diagnostic;
+use crate::keys::{Keys, tables};
 use crate::syntax::Node;
-
-const KEYS: [&str; 9] =
-    ["image", "name", "entrypoint", "command", "user", "environment", "auth", "aws_auth", "gcp_auth"];
-
-const GCP: [&str; 3] = ["oidc_service_account", "workload_identity_pool", "workload_identity_provider"];
 
 /// The containers of a non-empty list; `None` when something is wrong, which has been reported.
 pub(super) fn containers(place: Place<'_>, node: &Node) -> Option<Vec<Container>> {
@@ -33,7 +29,7 @@ fn container(place: Place<'_>, item: &Node) -> Option<Container> {
         return None;
     };
     let fields = Fields { place, map, span: item.span, owner: "a docker entry" };
-    fields.only(&KEYS);
+    fields.only(&tables::CONTAINER);
     Some(Container {
         image: image(&fields)?,
         name: fields.text("name"),
@@ -97,8 +93,8 @@ fn words(text: &str) -> Vec<String> {
 
 fn auth(fields: &Fields<'_>) -> Option<RegistryAuth> {
     password(fields).or_else(|| aws(fields)).or_else(|| {
-        let settings = settings(fields, "gcp_auth", &GCP)?;
-        for key in GCP.into_iter().filter(|key| !settings.contains_key(*key)) {
+        let settings = settings(fields, "gcp_auth", &tables::GCP_AUTH)?;
+        for key in tables::GCP_AUTH.names().filter(|key| !settings.contains_key(*key)) {
             let span = fields.map.entry("gcp_auth").map_or(fields.span, |entry| entry.key_span);
             fields.place.error("missing-key", span, format!("`gcp_auth` has no `{key}`"));
         }
@@ -113,14 +109,13 @@ fn password(fields: &Fields<'_>) -> Option<RegistryAuth> {
         return None;
     };
     let auth = Fields { place: fields.place, map, span: node.span, owner: "`auth`" };
-    auth.only(&["username", "password"]);
+    auth.only(&tables::AUTH);
     let (username, password) = (auth.required_text("username"), auth.required_text("password"));
     Some(RegistryAuth::Password { username: username?, password: password? })
 }
 
 fn aws(fields: &Fields<'_>) -> Option<RegistryAuth> {
-    let keys = ["aws_access_key_id", "aws_secret_access_key", "oidc_role_arn"];
-    let settings = settings(fields, "aws_auth", &keys)?;
+    let settings = settings(fields, "aws_auth", &tables::AWS_AUTH)?;
     let has = |key| settings.contains_key(key);
     let by_key = has("aws_access_key_id") || has("aws_secret_access_key");
     let complete = has("aws_access_key_id") && has("aws_secret_access_key");
@@ -134,7 +129,7 @@ fn aws(fields: &Fields<'_>) -> Option<RegistryAuth> {
     Some(RegistryAuth::Aws { settings })
 }
 
-fn settings(fields: &Fields<'_>, key: &str, known: &[&str]) -> Option<BTreeMap<String, String>> {
+fn settings(fields: &Fields<'_>, key: &str, known: &Keys) -> Option<BTreeMap<String, String>> {
     let node = fields.get(key)?;
     let Some(map) = node.as_map() else {
         fields.place.wrong_shape(node, key, "a map");
@@ -143,7 +138,7 @@ fn settings(fields: &Fields<'_>, key: &str, known: &[&str]) -> Option<BTreeMap<S
     let owner = format!("`{key}`");
     let inner = Fields { place: fields.place, map, span: node.span, owner: &owner };
     inner.only(known);
-    Some(known.iter().filter_map(|key| Some(((*key).to_owned(), inner.text(key)?))).collect())
+    Some(known.names().filter_map(|key| Some((key.to_owned(), inner.text(key)?))).collect())
 }
 
 #[cfg(test)]

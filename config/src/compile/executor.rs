@@ -5,6 +5,7 @@ use navvy_job::compiled::Executor;
 use super::docker;
 use super::fields::{Fields, Place};
 use crate::diagnostic::Diagnostic;
+use crate::keys::tables;
 use crate::resolve::{PlainExecutor, PlainJob};
 use crate::syntax::{Entry, Map, Node};
 
@@ -26,10 +27,10 @@ pub(super) enum NoExecutor {
 pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecutor> {
     let base = match &job.executor {
         PlainExecutor::None => &[][..],
-        PlainExecutor::Entries(entries) => entries,
+        PlainExecutor::Entries { entries, .. } => entries,
         PlainExecutor::Broken => return Err(NoExecutor::Broken),
         PlainExecutor::Missing { .. } if has_stanza(&job.entries) => &[],
-        PlainExecutor::Missing { what } => return Err(NoExecutor::Missing(what.clone())),
+        PlainExecutor::Missing { name } => return Err(NoExecutor::Missing(format!("executor `{name}`"))),
     };
     check_single(place, &job.entries);
     check_single(place, base);
@@ -43,11 +44,17 @@ pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecut
     Ok(Merged { map: Map { entries: kept.chain(own).collect() }, environments })
 }
 
+/// A job's keys alone.
+pub(super) fn own(job: &PlainJob) -> Merged {
+    let entries = job.entries.iter().filter(|entry| !entry.value.is_null()).cloned().collect();
+    Merged { map: Map { entries }, environments: environment(&job.entries).into_iter().collect() }
+}
+
 fn is_stanza(entry: &Entry) -> bool {
     STANZAS.contains(&&*entry.key)
 }
 
-fn has_stanza(entries: &[Entry]) -> bool {
+pub(super) fn has_stanza(entries: &[Entry]) -> bool {
     entries.iter().any(is_stanza)
 }
 
@@ -59,7 +66,8 @@ fn check_single(place: Place<'_>, entries: &[Entry]) {
     let mut stanzas = entries.iter().filter(|entry| is_stanza(entry));
     if let (Some(first), Some(second)) = (stanzas.next(), stanzas.next()) {
         let message = format!("`{}` and `{}` exclude each other: a job runs in one executor", first.key, second.key);
-        place.error("several-executors", second.key_span, message);
+        let diagnostic = Diagnostic::error("several-executors", second.key_span, message);
+        place.report(diagnostic.related(first.key_span, "the other one stands here"));
     }
 }
 
@@ -88,13 +96,11 @@ pub(super) fn either<'m>(merged: &'m Map, key: &str) -> Option<&'m Node> {
 }
 
 fn machine(place: Place<'_>, node: &Node) -> Option<Executor> {
-    const KEYS: [&str; 7] =
-        ["image", "docker_layer_caching", "resource_class", "shell", "enabled", "reusable", "exclusive"];
     let Some(map) = node.as_map() else {
         return bare_machine(place, node);
     };
     let fields = Fields { place, map, span: node.span, owner: "machine" };
-    fields.only(&KEYS);
+    fields.only(&tables::MACHINE);
     let docker_layer_caching = fields.truth("docker_layer_caching").or_else(|| fields.truth("reusable"));
     Some(Executor::Machine { image: fields.text("image"), docker_layer_caching: docker_layer_caching.unwrap_or(false) })
 }
@@ -110,12 +116,11 @@ fn bare_machine(place: Place<'_>, node: &Node) -> Option<Executor> {
 }
 
 fn macos(place: Place<'_>, entry: &Entry) -> Option<Executor> {
-    const KEYS: [&str; 4] = ["xcode", "resource_class", "shell", "code_signing"];
     let Some(map) = entry.value.as_map() else {
         place.wrong_shape(&entry.value, "macos", "a map with `xcode`");
         return None;
     };
     let fields = Fields { place, map, span: entry.key_span, owner: "macos" };
-    fields.only(&KEYS);
+    fields.only(&tables::MACOS);
     Some(Executor::Macos { xcode: fields.required_text("xcode") })
 }

@@ -3,6 +3,7 @@
 use navvy_job::compiled::Origin;
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::Known;
 use crate::resolve::{Context, Trail};
 use crate::syntax::{Literal, Map, Node, boolean};
 
@@ -140,7 +141,7 @@ impl<'f> Fields<'f> {
     }
 
     /// Warns of keys that mean nothing here.
-    pub fn only(&self, known: &[&str]) {
+    pub fn only(&self, known: &(impl Known + ?Sized)) {
         crate::keys::check(self.place.context, self.map, known, self.owner);
     }
 }

@@ -6,7 +6,8 @@ use navvy_job::pipeline::Selection;
 
 use super::fields::{Fields, Place};
 use crate::diagnostic::Diagnostic;
-use crate::resolve::PlainFilters;
+use crate::keys::tables;
+use crate::resolve::{Context, PlainFilters, Trail};
 use crate::syntax::{Map, Node};
 
 /// The selection of a job by its own filters.
@@ -24,11 +25,11 @@ pub(super) fn selection(place: Place<'_>, filters: &PlainFilters) -> Selection {
 
 fn filter_map(place: Place<'_>, node: &Node, map: &Map) -> Selection {
     let fields = Fields { place, map, span: node.span, owner: "`filters`" };
-    fields.only(&["branches", "tags"]);
+    fields.only(&tables::FILTERS);
     for key in ["branches", "tags"] {
         if let Some(block) = fields.get(key).and_then(Node::as_map) {
             let owner = format!("`{key}` of a filter");
-            Fields { place, map: block, span: node.span, owner: &owner }.only(&["only", "ignore"]);
+            Fields { place, map: block, span: node.span, owner: &owner }.only(&tables::FILTER);
         }
     }
     by_map(place, map)
@@ -65,6 +66,26 @@ fn by_branch(place: Place<'_>, map: &Map, branch: &str) -> Selection {
 
 fn left(reason: String) -> Selection {
     Selection::Left { reason }
+}
+
+/// What lets a branch or tag through, or does not: for an explanation.
+pub(crate) struct Verdict<'n> {
+    /// `only` or `ignore`; `None`: the block names neither.
+    pub list: Option<(&'static str, &'n Node)>,
+    /// The first pattern of the list that matches.
+    pub matching: Option<String>,
+}
+
+/// Which pattern of `branches` or `tags` decides. `None`: there is no such block.
+pub(crate) fn verdict<'n>(context: &Context<'_>, filters: &'n Node, tag: bool, name: &str) -> Option<Verdict<'n>> {
+    let trail = Trail::default();
+    let place = Place { context, trail: &trail };
+    let block = Block::read(filters.as_map()?.get(if tag { "tags" } else { "branches" })?)?;
+    let list = block.only.map(|node| ("only", node)).or(block.ignore.map(|node| ("ignore", node)));
+    let patterns = list.map(|(_, node)| place.texts(node, "filters")).unwrap_or_default();
+    let matching =
+        patterns.into_iter().find(|pattern| list.is_some_and(|(_, node)| matches(place, node, pattern, name)));
+    Some(Verdict { list, matching })
 }
 
 /// `only` and `ignore`.

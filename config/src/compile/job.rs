@@ -7,6 +7,7 @@ use super::executor::{self, Merged, NoExecutor};
 use super::fields::{Fields, Place};
 use super::{environment, resource, step};
 use crate::diagnostic::Diagnostic;
+use crate::process::Parts;
 use crate::resolve::{Context, PlainJob};
 use crate::syntax::{Entry, Map};
 
@@ -61,6 +62,14 @@ fn warn_of_machine(place: Place<'_>, plain: &PlainJob, executor: &Executor, clas
         let message = format!("`{class}` is a class of your own machines, which do not boot image `{image}`");
         place.report(Diagnostic::warning("unused-image", plain.span, message).help("write `machine: true`"));
     }
+}
+
+/// The same, before it is compiled. An executor that is not here gives nothing.
+pub(super) fn parts(context: &Context<'_>, plain: &PlainJob) -> Parts {
+    let place = Place { context, trail: &plain.trail };
+    let merged = executor::merge(place, plain).unwrap_or_else(|_| executor::own(plain));
+    let has_stanza = executor::has_stanza(&merged.map.entries);
+    Parts { environment: environment(place, &merged), map: merged.map, has_stanza }
 }
 
 fn environment(place: Place<'_>, merged: &Merged) -> Variables {

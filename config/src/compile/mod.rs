@@ -17,19 +17,22 @@ mod workflow;
 
 use std::collections::BTreeSet;
 
-use navvy_job::pipeline::{Pipeline, Workflow};
+use navvy_job::outcome::JobStatus;
+use navvy_job::pipeline::{Pipeline, Requirement, Workflow};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::resolve::{Context, PlainPipeline};
+use crate::process::Parts;
+use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflowJob};
+pub(crate) use filter::{Verdict, verdict};
+pub(crate) use names::Names;
 
 /// The language's limit on different contexts.
 const MOST_CONTEXTS: usize = 100;
 
 /// The pipeline. Meaningful only if nothing was reported as an error.
-pub(crate) fn compile(context: &Context<'_>, plain: PlainPipeline) -> Pipeline {
+pub(crate) fn compile(context: &Context<'_>, plain: &PlainPipeline) -> Pipeline {
     let spans: Vec<Span> = plain.workflows.iter().map(|workflow| workflow.span).collect();
-    let workflows: Vec<Workflow> =
-        plain.workflows.into_iter().map(|plain| workflow::workflow(context, plain)).collect();
+    let workflows: Vec<Workflow> = plain.workflows.iter().map(|plain| workflow::workflow(context, plain)).collect();
     if plain.setup {
         check_setup(context, &workflows, &spans);
     }
@@ -68,4 +71,36 @@ fn check_contexts(context: &Context<'_>, workflows: &[Workflow], spans: &[Span])
             context.report(Diagnostic::error("too-many-contexts", *span, message));
         }
     }
+}
+
+/// The jobs of a workflow by name, of a pipeline in which nothing is wrong.
+pub(crate) fn names(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Names {
+    Names::new(context, jobs)
+}
+
+/// Indices of required jobs, those that are left out included, and how each may have ended.
+pub(crate) type Requires = Vec<(usize, BTreeSet<JobStatus>)>;
+
+/// What a job of a workflow requires.
+pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
+    let edges = workflow::edges(context, job, names);
+    edges.into_iter().map(|edge| (edge.to, edge.statuses)).collect()
+}
+
+/// The pipeline with requirements on jobs that are left out.
+pub(crate) fn with_all_requirements(context: &Context<'_>, plain: &PlainPipeline, mut pipeline: Pipeline) -> Pipeline {
+    for (workflow, plain) in pipeline.workflows.iter_mut().zip(&plain.workflows) {
+        let names = names(context, &plain.jobs);
+        for (job, plain) in workflow.jobs.iter_mut().zip(&plain.jobs) {
+            let required = requires(context, plain, &names).into_iter();
+            job.requires =
+                required.map(|(to, statuses)| Requirement { job: names.unique()[to].clone(), statuses }).collect();
+        }
+    }
+    pipeline
+}
+
+/// A job's keys over those of its executor, and the environment of both.
+pub(crate) fn plain_job(context: &Context<'_>, job: &PlainJob) -> Parts {
+    job::parts(context, job)
 }

@@ -8,9 +8,9 @@ use crate::neighbour::nearest;
 use crate::resolve::{Context, GroupRole, InGroup, PlainKind, PlainWorkflowJob};
 
 /// The jobs of one workflow by every name that `requires` may use.
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Unique, in the order of the jobs.
-    pub unique: Vec<String>,
+    pub(super) unique: Vec<String>,
     /// Without what is inside of job groups.
     outer: Table,
     /// The members of each use of a job group, which see each other alone.
@@ -45,8 +45,13 @@ impl Names {
         Self { unique, outer, inner, members }
     }
 
+    /// Unique, in the order of the jobs.
+    pub fn unique(&self) -> &[String] {
+        &self.unique
+    }
+
     /// The names as `job` may use them.
-    pub fn seen_by(&self, job: &PlainWorkflowJob) -> View<'_> {
+    pub(super) fn seen_by(&self, job: &PlainWorkflowJob) -> View<'_> {
         let table = match member(job) {
             Some(group) => self.inner.get(&group.id),
             None => Some(&self.outer),

@@ -133,10 +133,24 @@ fn report_cycle(context: &Context<'_>, edges: &[Vec<Edge>], open: &[usize], name
         if let Some(first) = path.iter().position(|&seen| seen == job) {
             let cycle: Vec<&str> = path[first..].iter().chain([&job]).map(|&job| &*names.unique[job]).collect();
             let message = format!("these jobs require each other: {}", cycle.join(" → "));
-            context.report(Diagnostic::error("cyclic-requires", edge.span, message));
+            let diagnostic = Diagnostic::error("cyclic-requires", edge.span, message);
+            context.report(path[first..].iter().fold(diagnostic, |told, &job| require(told, job, edges, open, names)));
             return;
         }
         path.push(job);
+    }
+}
+
+/// Most jobs of a cycle that are shown with their place.
+const MOST_SHOWN: usize = 20;
+
+/// Where a job of the cycle requires the next one.
+fn require(told: Diagnostic, job: usize, edges: &[Vec<Edge>], open: &[usize], names: &Names) -> Diagnostic {
+    match edges[job].iter().find(|edge| open[edge.to] > 0) {
+        Some(edge) if edge.span != told.span && told.related.len() < MOST_SHOWN => {
+            told.related(edge.span, format!("`{}` requires `{}` here", names.unique[job], names.unique[edge.to]))
+        }
+        _ => told,
     }
 }
 

@@ -8,21 +8,10 @@ use super::duration;
 use super::environment;
 use super::fields::{Fields, Place};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::neighbour::nearest;
+use crate::keys::Known as _;
+use crate::keys::tables::RUN;
 use crate::syntax::Node;
 
-const KEYS: [&str; 10] = [
-    "command",
-    "name",
-    "shell",
-    "environment",
-    "background",
-    "working_directory",
-    "no_output_timeout",
-    "when",
-    "max_auto_reruns",
-    "auto_rerun_delay",
-];
 const MOST_RERUNS: i64 = 5;
 const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
@@ -60,10 +49,10 @@ fn short(place: Place<'_>, body: &Node, span: Span, owner: &str) -> Option<Run> 
 
 /// Any key may stand in a run step, but one that is nearly a known key was meant to be that.
 fn warn_of_typos(fields: &Fields<'_>) {
-    for entry in fields.map.entries.iter().filter(|entry| !KEYS.contains(&&*entry.key)) {
+    for entry in fields.map.entries.iter().filter(|entry| !RUN.knows(&entry.key)) {
         let message = format!("key `{}` means nothing in {}", entry.key, fields.owner);
         let diagnostic = Diagnostic::warning("unknown-key", entry.key_span, message).label("ignored");
-        fields.place.report(diagnostic.meant(nearest(&entry.key, KEYS)));
+        fields.place.report(diagnostic.meant(RUN.neighbour(&entry.key)));
     }
 }
 
@@ -125,6 +114,8 @@ fn check_reruns(fields: &Fields<'_>, background: bool) {
         fields.place.error("missing-key", span, "`auto_rerun_delay` needs `max_auto_reruns` beside it");
     }
     if let (Some(span), true) = (reruns.or(delay), background) {
-        fields.place.error("exclusive-keys", span, "a step in the background cannot be run again");
+        let diagnostic = Diagnostic::error("exclusive-keys", span, "a step in the background cannot be run again");
+        let background = at("background").unwrap_or_default();
+        fields.place.report(diagnostic.related(background, "it is put into the background here"));
     }
 }

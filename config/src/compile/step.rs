@@ -5,11 +5,14 @@ use navvy_job::compiled::{Checkout, CheckoutMethod, Step, StepKind, When};
 use super::fields::{Fields, Place};
 use super::run;
 use crate::diagnostic::Diagnostic;
+use crate::keys::tables::{self, CHECKOUT_METHODS, WHENS};
+use crate::keys::{Keys, Shape};
 use crate::neighbour::nearest;
 use crate::resolve::{Action, BuiltIn, Context, PlainStep};
 use crate::syntax::{Map, Node};
 
-const WHENS: [(&str, When); 3] = [("on_success", When::OnSuccess), ("on_fail", When::OnFail), ("always", When::Always)];
+/// In the order of [`WHENS`].
+const WHEN_VALUES: [When; 3] = [When::OnSuccess, When::OnFail, When::Always];
 
 /// `None` when the step is wrong, which has been reported.
 pub(super) fn step(context: &Context<'_>, plain: &PlainStep) -> Option<Step> {
@@ -45,7 +48,9 @@ fn with_keys(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<S
     let empty = Map::default();
     let map = if plain.body.is_null() { &empty } else { body_map(place, built_in, plain)? };
     let fields = Fields { place, map, span: plain.span, owner: owner(built_in) };
-    fields.only(known_keys(built_in));
+    if let Some(keys) = keys(built_in) {
+        fields.only(keys);
+    }
     match built_in {
         BuiltIn::Checkout => Some(StepKind::Checkout(checkout(&fields))),
         BuiltIn::SetupRemoteDocker => Some(setup_remote_docker(&fields)),
@@ -73,21 +78,12 @@ fn body_map<'p>(place: Place<'_>, built_in: BuiltIn, plain: &'p PlainStep) -> Op
     map
 }
 
-fn known_keys(built_in: BuiltIn) -> &'static [&'static str] {
-    match built_in {
-        BuiltIn::Checkout => &["path", "method", "depth", "name", "when"],
-        BuiltIn::SetupRemoteDocker => {
-            &["docker_layer_caching", "version", "prefer_same_region", "reusable", "exclusive", "name", "when"]
-        }
-        BuiltIn::SaveCache => &["key", "paths", "name", "when"],
-        BuiltIn::RestoreCache => &["key", "keys", "name", "when"],
-        BuiltIn::PersistToWorkspace => &["root", "paths", "name", "when"],
-        BuiltIn::AttachWorkspace => &["at", "name", "when"],
-        BuiltIn::StoreArtifacts => &["path", "destination", "name", "when"],
-        BuiltIn::StoreTestResults => &["path", "name", "when"],
-        BuiltIn::AddSshKeys => &["fingerprints", "name", "when"],
-        BuiltIn::InstallSigningBundle | BuiltIn::Run | BuiltIn::Deploy => &["name", "when"],
-    }
+/// The table of a built-in step, whose body is a map.
+fn keys(built_in: BuiltIn) -> Option<&'static Keys> {
+    tables::STEP.keys.iter().find(|key| key.name == built_in.key()).and_then(|key| match key.shape {
+        Shape::Map(keys) => Some(keys),
+        _ => None,
+    })
 }
 
 /// For messages; nothing is formatted for the steps that are right.
@@ -117,7 +113,7 @@ fn checkout(fields: &Fields<'_>) -> Checkout {
         Some(other) => {
             let span = fields.get("method").map_or(fields.span, |node| node.span);
             let message = format!("there is no checkout method `{other}`");
-            let neighbour = nearest(other, ["blobless", "full", "shallow"]);
+            let neighbour = nearest(other, CHECKOUT_METHODS);
             fields.place.report(Diagnostic::error("unknown-method", span, message).meant(neighbour));
             CheckoutMethod::Blobless
         }
@@ -171,10 +167,10 @@ fn name(place: Place<'_>, body: &Node) -> Option<String> {
 fn when(place: Place<'_>, body: &Node) -> Option<When> {
     let node = body.as_map()?.get("when").filter(|node| !node.is_null())?;
     let text = place.text(node, "when")?;
-    let found = WHENS.iter().find(|(name, _)| *name == text).map(|(_, when)| *when);
+    let found = WHENS.into_iter().zip(WHEN_VALUES).find(|(name, _)| *name == text).map(|(_, when)| when);
     if found.is_none() {
         let message = format!("`when` of a step must be `on_success`, `on_fail` or `always`, not `{text}`");
-        let neighbour = nearest(&text, WHENS.iter().map(|(name, _)| *name));
+        let neighbour = nearest(&text, WHENS);
         place.report(Diagnostic::error("invalid-when", node.span, message).meant(neighbour));
     }
     found

@@ -16,7 +16,7 @@ const SHOWN: usize = 40;
 const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
-pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow {
+pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
@@ -29,9 +29,9 @@ pub(super) fn workflow(context: &Context<'_>, plain: PlainWorkflow) -> Workflow 
     }
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
-        selected: selection(plain.left, &jobs),
+        selected: selection(plain.left.clone(), &jobs),
         name: String::from(&*plain.name),
-        schedules: plain.schedules,
+        schedules: plain.schedules.clone(),
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
         origin: place.origin(plain.span),
@@ -47,7 +47,7 @@ fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
     }
 }
 
-fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
+pub(super) fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
     let place = Place { context, trail: &plain.trail };
     plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(plain))).unwrap_or_default()
 }
@@ -74,6 +74,7 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
         PlainKind::Approval => WorkflowJobKind::Approval,
         PlainKind::NoOp => WorkflowJobKind::NoOp,
         PlainKind::Unavailable { what } => unavailable(what),
+        PlainKind::OfType { name, .. } => unavailable(&format!("a job of type `{name}`")),
         PlainKind::Build(plain) => match job(context, plain) {
             Compiled::Job(job) => WorkflowJobKind::Build { job },
             Compiled::Unavailable(what) => unavailable(&what),

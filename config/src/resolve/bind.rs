@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::library::Definition;
 use super::parameter::{Kind, Parameter};
+use super::record::{self, Given, Whence};
 use super::scope::{Bindings, Bound, Scope};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::Keys;
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Node};
 
@@ -23,7 +25,7 @@ pub(crate) struct Call<'c, 'a> {
     pub home: &'c Scope<'a>,
     pub at: Span,
     /// Keys that may stand beside the arguments, for typos.
-    pub keys: &'static [&'static str],
+    pub keys: Option<&'static Keys>,
 }
 
 impl<'a> Call<'_, 'a> {
@@ -41,6 +43,7 @@ impl<'a> Call<'_, 'a> {
             let argument = arguments.iter().find(|entry| entry.key == parameter.name);
             match self.argument(parameter, argument) {
                 Some(bound) => {
+                    self.record(parameter, argument, &bound);
                     bindings.insert(parameter.name.clone(), bound);
                 }
                 None => complete = false,
@@ -53,16 +56,36 @@ impl<'a> Call<'_, 'a> {
         format!("{} `{}`", self.noun, self.name)
     }
 
+    fn record(&self, parameter: &Parameter, argument: Option<&Entry>, bound: &Bound<'a>) {
+        self.home.context.record(|record| {
+            let whence = match (argument, &parameter.default) {
+                (Some(entry), _) if self.is_of_matrix(entry) => Whence::Matrix(entry.value.span),
+                (Some(entry), _) => Whence::Argument(entry.key_span),
+                (None, default) => Whence::Default(default.as_ref().map_or(parameter.span, |node| node.span)),
+            };
+            let (name, value) = (parameter.name.clone(), record::shown(bound));
+            record.give(&self.home.trail, Given { name, value, whence });
+        });
+    }
+
+    /// Values of a matrix become arguments that stand where the value stands.
+    fn is_of_matrix(&self, entry: &Entry) -> bool {
+        self.caller.matrix.as_ref().is_some_and(|matrix| matrix.contains_key(&entry.key))
+            && entry.key_span == entry.value.span
+    }
+
     fn refuse_undeclared(&self, arguments: &[Entry]) -> bool {
         let declared = &self.definition.parameters;
         let mut any = false;
         for entry in arguments.iter().filter(|entry| !declared.iter().any(|p| p.name == entry.key)) {
             any = true;
             let message = format!("unexpected argument: {} has no parameter `{}`", self.callee(), entry.key);
-            let neighbour =
-                nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(self.keys.iter().copied()));
+            let keys: Vec<&str> = self.keys.into_iter().flat_map(Keys::names).collect();
+            let neighbour = nearest(&entry.key, declared.iter().map(|parameter| &*parameter.name).chain(keys));
             let diagnostic = Diagnostic::error("unexpected-argument", entry.key_span, message);
-            self.caller.report(diagnostic.meant(neighbour));
+            let defined = self.definition.span;
+            self.caller
+                .report(diagnostic.meant(neighbour).related(defined, format!("{} is defined here", self.callee())));
         }
         any
     }
@@ -74,6 +97,7 @@ impl<'a> Call<'_, 'a> {
             (None, None) => {
                 let message = format!("parameter `{}` is required for {}", parameter.name, self.callee());
                 let diagnostic = Diagnostic::error("missing-argument", self.at, message);
+                let diagnostic = diagnostic.related(parameter.span, "the parameter is declared here");
                 self.caller.report(diagnostic.help("it has no default, so every use must give it"));
                 None
             }
@@ -126,6 +150,7 @@ fn steps<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option
 
 fn mismatch(parameter: &Parameter, value: &Node, message: String, scope: &Scope<'_>) {
     let diagnostic = Diagnostic::error("type-mismatch", value.span, message);
+    let diagnostic = diagnostic.related(parameter.span, "the parameter is declared here");
     scope.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
 }
 

@@ -209,7 +209,7 @@ fn unused_command<'a>(scope: &Scope<'a>, definition: &'a Definition, steps: &mut
     let trail = Trail::default().enter("command", &definition.name, definition.span, definition.span);
     let home = scope.with_trail(trail);
     let name = &definition.name;
-    let call = Call { noun: "command", name, definition, caller: scope, home: &home, at: definition.span, keys: &[] };
+    let call = Call { noun: "command", name, definition, caller: scope, home: &home, at: definition.span, keys: None };
     let list = definition.body.as_map().and_then(|body| body.get("steps"));
     if let (Some(bindings), Some(list)) = (call.bind(&[]), list) {
         entered(&home, bindings).expand(list, steps);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::expression::{full_match, steps_back};
 use super::library::Library;
+use super::record::Record;
 use crate::diagnostic::{Diagnostic, Frame, Report, Span, column};
 use crate::input::{File, Inputs};
 use crate::orb::{ImportedOrb, OrbReference};
@@ -79,6 +80,8 @@ pub(crate) struct Context<'a> {
     depth: Cell<usize>,
     /// Definitions by file and where they start.
     used: RefCell<HashSet<(u32, usize)>>,
+    /// What explanations are made of; kept only when one is asked for.
+    record: Option<RefCell<Record>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
     matches: RefCell<HashMap<String, Answers>>,
 }
@@ -100,8 +103,51 @@ impl<'a> Context<'a> {
             full: Cell::new(false),
             depth: Cell::new(0),
             used: RefCell::default(),
+            record: None,
             matches: RefCell::default(),
         }
+    }
+
+    /// The same, and keeps a record on the way.
+    pub fn with_record(self) -> Self {
+        Self { record: Some(RefCell::default()), ..self }
+    }
+
+    /// Adds to the record, if one is kept.
+    pub fn record(&self, add: impl FnOnce(&mut Record)) {
+        if let Some(record) = &self.record {
+            add(&mut record.borrow_mut());
+        }
+    }
+
+    pub fn keeps_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// What was recorded; empty if nothing was to be.
+    pub fn recorded(&self) -> Record {
+        self.record.as_ref().map(|record| record.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Names looked up and their values, which are forgotten.
+    pub fn seen(&self) -> Vec<(String, String)> {
+        self.record.as_ref().map(|record| std::mem::take(&mut record.borrow_mut().seen)).unwrap_or_default()
+    }
+
+    pub fn note_missing_orb(&self, alias: &Arc<str>, reference: &Arc<str>) {
+        self.record(|record| {
+            record.missing_orbs.insert(alias.clone(), reference.clone());
+        });
+    }
+
+    /// The text of a place, as written.
+    pub fn written(&self, span: Span) -> String {
+        let files = self.files.borrow();
+        let text = match span.file {
+            0 => Some(self.config),
+            file => index(file).and_then(|index| files.get(index)).map(|(file, _)| &*file.text),
+        };
+        text.and_then(|text| text.get(span.start..span.end)).unwrap_or("").to_owned()
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {

@@ -10,20 +10,8 @@ use super::scope::{Bound, Scope};
 use super::substitute::is_reference;
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::syntax::{Content, Entry, Map, Node};
-
-const KEYS: [&str; 9] = [
-    "docker",
-    "machine",
-    "macos",
-    "resource_class",
-    "shell",
-    "working_directory",
-    "environment",
-    "description",
-    "parameters",
-];
 
 /// An executor with its arguments, and the scope that knows what both mean.
 pub(crate) struct ExecutorUse<'a> {
@@ -56,27 +44,32 @@ impl<'a> ExecutorUse<'a> {
     pub fn resolve(&self) -> PlainExecutor {
         let scope = &self.scope;
         match scope.library.find(Part::Executors, &self.name) {
-            Found::Missing { .. } => PlainExecutor::Missing { what: format!("executor `{}`", self.name) },
+            Found::Missing { .. } => PlainExecutor::Missing { name: self.name.clone() },
             Found::Nothing => {
                 scope.nothing_named(Part::Executors, &self.name, self.span);
                 PlainExecutor::Broken
             }
             Found::Here(library, definition) => {
                 let trail = scope.trail.enter("executor", &definition.name, definition.span, self.span);
-                let home = Scope { trail, ..Scope::outermost(scope.context, library) };
-                self.enter(definition, &home).map_or(PlainExecutor::Broken, PlainExecutor::Entries)
+                let home = Scope { trail: trail.clone(), ..Scope::outermost(scope.context, library) };
+                match self.enter(definition, &home) {
+                    Some(entries) => PlainExecutor::Entries { entries, trail },
+                    None => PlainExecutor::Broken,
+                }
             }
         }
     }
 
     fn enter(&self, definition: &'a Definition, home: &Scope<'a>) -> Option<Vec<Entry>> {
         let name = &self.name;
-        let call = Call { noun: "executor", name, definition, caller: &self.scope, home, at: self.span, keys: &[] };
+        let call = Call { noun: "executor", name, definition, caller: &self.scope, home, at: self.span, keys: None };
         let inside = entered(home, call.bind(&self.arguments)?);
         let body = definition.body.as_map()?;
-        keys::check(home.context, body, &KEYS, "an executor");
-        let wanted =
-            |entry: &&Entry| KEYS.contains(&&*entry.key) && !matches!(&*entry.key, "parameters" | "description");
+        keys::check(home.context, body, &tables::EXECUTOR, "an executor");
+        let wanted = |entry: &&Entry| {
+            tables::EXECUTOR.names().any(|name| name == &*entry.key)
+                && !matches!(&*entry.key, "parameters" | "description")
+        };
         Some(body.entries.iter().filter(wanted).map(|entry| inside.substitute_entry(entry)).collect())
     }
 }

@@ -16,7 +16,7 @@ use super::library::Group;
 use super::plain::{GroupRole, InGroup, PlainFilters, PlainKind, PlainWorkflowJob};
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, Known as _, tables};
 use crate::syntax::{Map, Node};
 
 /// Keys that the use of a group can have.
@@ -88,7 +88,7 @@ impl Use<'_, '_> {
 
 fn check_use(scope: &Scope<'_>, group: &Group, keys: &Map) {
     for entry in keys.entries.iter().filter(|entry| !KEYS.contains(&&*entry.key)) {
-        let (code, message) = if invocation::KEYS.contains(&&*entry.key) {
+        let (code, message) = if tables::INVOCATION.knows(&entry.key) {
             ("group-key", format!("`{}` cannot stand on the use of job group `{}`", entry.key, group.name))
         } else {
             let message = format!("unexpected argument: job group `{}` has no parameter `{}`", group.name, entry.key);

@@ -10,24 +10,11 @@ use super::job::JobUse;
 use super::library::{Definition, Found, Group, Library, Part};
 use super::matrix::{self, Combination};
 use super::plain::{PlainFilters, PlainKind, PlainWorkflowJob};
+use super::record::Record;
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, Known as _, tables};
 use crate::syntax::{Content, Entry, Map, Node};
-
-/// Keys of an invocation; all others are arguments.
-pub(crate) const KEYS: [&str; 10] = [
-    "requires",
-    "name",
-    "context",
-    "type",
-    "filters",
-    "matrix",
-    "pre-steps",
-    "post-steps",
-    "serial-group",
-    "override-with",
-];
 
 /// What the name of an invocation stands for.
 enum Target<'a> {
@@ -97,7 +84,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
     }
     if let Some(entry) = keys.and_then(|keys| keys.entry("type")) {
         if entry.value.as_text().is_some_and(|text| &**text == "approval") {
-            keys.into_iter().for_each(|map| keys::check(scope.context, map, &KEYS, "an approval"));
+            keys.into_iter().for_each(|map| keys::check(scope.context, map, &tables::INVOCATION, "an approval"));
             return Target::Approval;
         }
         let message = "the only `type` that an invocation can have is `approval`";
@@ -187,7 +174,7 @@ impl<'a> Invocation<'_, 'a> {
     fn arguments(&self, definition: &Definition, combination: &Combination) -> Vec<Entry> {
         let declares = |name: &str| definition.parameters.iter().any(|parameter| &*parameter.name == name);
         let entries = self.keys.map_or(&[][..], |keys| &keys.entries[..]);
-        let own = entries.iter().filter(|entry| declares(&entry.key) || !KEYS.contains(&&*entry.key)).cloned();
+        let own = entries.iter().filter(|entry| declares(&entry.key) || !tables::INVOCATION.knows(&entry.key)).cloned();
         own.chain(combination.iter().map(|(name, value)| value_entry(name, value))).collect()
     }
 
@@ -203,8 +190,9 @@ pub(super) fn filters(scope: &Scope<'_>, keys: Option<&Map>) -> PlainFilters {
         return PlainFilters::Map(scope.substitute(node));
     }
     let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
+    scope.context.record(Record::forget_seen);
     match scope.condition(node) {
-        Some(holds) => PlainFilters::Decided { text, holds },
+        Some(holds) => PlainFilters::Decided { text, holds, values: scope.context.seen() },
         None => PlainFilters::None,
     }
 }

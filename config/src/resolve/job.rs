@@ -8,35 +8,10 @@ use super::plain::{PlainExecutor, PlainJob, PlainKind, PlainStep};
 use super::scope::Scope;
 use super::trail::Trail;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::tables::{self, JOB_TYPES};
+use crate::keys::{self, Known as _};
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
-
-const KEYS: [&str; 20] = [
-    "type",
-    "description",
-    "docker",
-    "machine",
-    "macos",
-    "executor",
-    "steps",
-    "working_directory",
-    "shell",
-    "environment",
-    "parallelism",
-    "resource_class",
-    "parameters",
-    "branches",
-    "circleci_ip_ranges",
-    "retention",
-    "plan_name",
-    "validation",
-    "key",
-    // Known to be wrong here.
-    "max_auto_reruns",
-];
-
-const TYPES: [&str; 6] = ["build", "approval", "no-op", "release", "lock", "unlock"];
 
 /// One use of a job.
 pub(crate) struct JobUse<'u, 'a> {
@@ -54,7 +29,7 @@ impl<'a> JobUse<'_, 'a> {
     pub fn resolve(&self) -> PlainKind {
         let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
         self.caller.context.mark_used(self.definition.span);
-        keys::check(self.caller.context, body, &KEYS, "a job");
+        keys::check(self.caller.context, body, &tables::JOB, "a job");
         keys::check_version(self.caller.context, body, &["parameters", "executor"], "in a job");
         let home = self.home();
         let call = Call {
@@ -64,7 +39,7 @@ impl<'a> JobUse<'_, 'a> {
             caller: self.caller,
             home: &home,
             at: self.at,
-            keys: &super::invocation::KEYS,
+            keys: Some(&tables::INVOCATION),
         };
         let Some(bindings) = call.bind(&self.arguments) else { return PlainKind::Broken };
         let inside = entered(&home, bindings);
@@ -74,7 +49,7 @@ impl<'a> JobUse<'_, 'a> {
             Some("no-op") => PlainKind::NoOp,
             Some(other) => {
                 required_key(&inside, body, self.definition, other);
-                PlainKind::Unavailable { what: format!("a job of type `{other}`") }
+                PlainKind::OfType { name: other.into(), entries: plain_entries(body, &inside) }
             }
             None => PlainKind::Broken,
         }
@@ -126,7 +101,7 @@ fn required_key(scope: &Scope<'_>, body: &Map, definition: &Definition, kind: &s
 fn plain_entries(body: &Map, inside: &Scope<'_>) -> Vec<Entry> {
     let other = |entry: &&Entry| {
         let key = &*entry.key;
-        KEYS.contains(&key) && !matches!(key, "steps" | "executor" | "parameters" | "description" | "type")
+        tables::JOB.knows(key) && !matches!(key, "steps" | "executor" | "parameters" | "description" | "type")
     };
     body.entries.iter().filter(other).map(|entry| inside.substitute_entry(entry)).collect()
 }
@@ -135,10 +110,10 @@ fn job_type(scope: &Scope<'_>, body: &Map) -> Option<Arc<str>> {
     let Some(node) = body.get("type") else { return Some("build".into()) };
     let value = scope.substitute(node);
     let text = value.as_text()?;
-    if TYPES.contains(&&**text) {
+    if JOB_TYPES.contains(&&**text) {
         return Some(text.clone());
     }
     let message = format!("there is no job type `{text}`");
-    scope.report(Diagnostic::error("unknown-job-type", node.span, message).meant(nearest(text, TYPES)));
+    scope.report(Diagnostic::error("unknown-job-type", node.span, message).meant(nearest(text, JOB_TYPES)));
     None
 }

@@ -5,10 +5,11 @@ use super::substitute::is_reference;
 use super::template;
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::Known as _;
+use crate::keys::tables::LOGIC;
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Node};
 
-const OPERATORS: [&str; 5] = ["and", "or", "not", "equal", "matches"];
 /// The language's limit.
 const DEEPEST: usize = 100;
 
@@ -56,7 +57,7 @@ impl Scope<'_> {
             "matches" => self.matches(entry),
             unknown => {
                 let message = format!("there is no logic operator `{unknown}`");
-                let neighbour = nearest(unknown, OPERATORS);
+                let neighbour = nearest(unknown, LOGIC.names());
                 self.report(Diagnostic::error("invalid-condition", entry.key_span, message).meant(neighbour));
                 None
             }
@@ -88,7 +89,7 @@ impl Scope<'_> {
             Content::Scalar(scalar) if template::is_literal(&scalar.text) => Some(Value::of(node)),
             Content::Scalar(scalar) => self.scalar_operand(&scalar.text, node),
             Content::Map(map) => match &map.entries[..] {
-                [entry] if OPERATORS.contains(&&*entry.key) => self.operation(entry).map(Value::Bool),
+                [entry] if LOGIC.knows(&entry.key) => self.operation(entry).map(Value::Bool),
                 _ => Some(Value::Tree(node.clone())),
             },
             Content::List(_) => Some(Value::Tree(node.clone())),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::scope::Scope;
 use crate::diagnostic::Diagnostic;
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::syntax::{Entry, Map, Node};
 
 /// Far more than a person would want to look at; keeps a few lines from standing for millions of jobs.
@@ -27,7 +27,7 @@ pub(crate) fn expand(scope: &Scope<'_>, node: &Node) -> Option<Matrix> {
     let Some(map) = node.as_map() else {
         return wrong(scope, node, "`matrix` must be a map with `parameters`");
     };
-    keys::check(scope.context, map, &["parameters", "exclude", "alias"], "a matrix");
+    keys::check(scope.context, map, &tables::MATRIX, "a matrix");
     let Some(parameters) = map.get("parameters").and_then(Node::as_map).filter(|map| !map.entries.is_empty()) else {
         return wrong(scope, node, "`matrix` needs `parameters` with at least one list of values");
     };

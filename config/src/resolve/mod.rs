@@ -19,6 +19,7 @@ mod orb;
 mod parameter;
 mod pipeline;
 mod plain;
+mod record;
 mod schedule;
 mod scope;
 mod steps;
@@ -31,10 +32,14 @@ mod workflow;
 pub(crate) use context::{Context, Told};
 pub(crate) use orb::top as orb_top;
 pub(crate) use parameter::is_variable_name;
+#[cfg(test)]
+pub(crate) use plain::BUILT_INS;
 pub(crate) use plain::{
     Action, BuiltIn, GroupRole, InGroup, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep,
     PlainWorkflow, PlainWorkflowJob,
 };
+pub(crate) use record::{Condition, Record, Whence};
+pub(crate) use template::references;
 pub(crate) use trail::Trail;
 
 use crate::diagnostic::{Diagnostic, Span};

@@ -14,7 +14,7 @@ use super::context::{Context, Import};
 use super::library::{Library, Orb};
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Report, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::orb::{ImportedOrb, NoOrb, OrbReference, OrbText};
 use crate::syntax::{self, Entry, Map, Node};
 
@@ -22,8 +22,6 @@ use crate::syntax::{self, Entry, Map, Node};
 const DEEPEST: usize = 5;
 /// Orbs by address that one config may name.
 const MOST_URLS: usize = 50;
-const KEYS: [&str; 8] = ["version", "orbs", "executors", "commands", "jobs", "description", "display", "examples"];
-
 /// The way from the config to the library that is being read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Home {
@@ -127,6 +125,9 @@ fn no_orb(context: &Context<'_>, entry: &Entry, reference: &OrbReference, reason
     let alias = &entry.key;
     match reason {
         NoOrb::Missing { .. } if context.inputs.allow_missing_orbs => {
+            if entry.key_span.file == 0 {
+                context.note_missing_orb(alias, &reference.to_string().into());
+            }
             let message = format!("orb `{alias}` (`{reference}`) is not here; what comes from it is left out");
             Diagnostic::warning("missing-orb", entry.key_span, message)
         }
@@ -193,6 +194,6 @@ pub(crate) fn top(root: Option<Node>, file: u32, report: &mut Report) -> Option<
 
 /// The elements of an orb that stands alone in its file.
 pub(crate) fn read(context: &Context<'_>, map: &Map, home: &Home) -> Library {
-    keys::check(context, map, &KEYS, "an orb");
+    keys::check(context, map, &tables::ORB, "an orb");
     Library::read(context, map, home)
 }

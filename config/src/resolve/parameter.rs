@@ -6,6 +6,7 @@ use super::context::Context;
 use super::template;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::keys;
+use crate::keys::tables::{self, PARAMETER_TYPES, PLAIN_TYPES};
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Literal, Map, Node, boolean};
 
@@ -20,20 +21,17 @@ pub(crate) enum Kind {
     EnvVarName,
 }
 
-const KINDS: [(&str, Kind); 7] = [
-    ("string", Kind::String),
-    ("boolean", Kind::Boolean),
-    ("integer", Kind::Integer),
-    ("enum", Kind::Enum),
-    ("executor", Kind::Executor),
-    ("steps", Kind::Steps),
-    ("env_var_name", Kind::EnvVarName),
-];
+/// In the order of [`PARAMETER_TYPES`].
+const KINDS: [Kind; 7] =
+    [Kind::String, Kind::Boolean, Kind::Integer, Kind::Enum, Kind::Executor, Kind::Steps, Kind::EnvVarName];
 
 /// What owns the parameters at the top of a config.
 pub(crate) const PIPELINE: &str = "the pipeline";
 
-const KEYS: [&str; 4] = ["type", "default", "description", "enum"];
+/// Types by their name in a config.
+fn kinds() -> impl Iterator<Item = (&'static str, Kind)> {
+    PARAMETER_TYPES.into_iter().zip(KINDS)
+}
 
 /// What a job, command, executor or the pipeline says of one parameter.
 #[derive(Debug, Clone)]
@@ -48,12 +46,12 @@ pub(crate) struct Parameter {
 
 impl Kind {
     fn name(self) -> &'static str {
-        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+        kinds().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 
     /// Executors and the pipeline take values only.
     fn is_plain(self) -> bool {
-        matches!(self, Self::String | Self::Boolean | Self::Integer | Self::Enum)
+        PLAIN_TYPES.contains(&self.name())
     }
 }
 
@@ -76,7 +74,7 @@ fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -
         context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
-    keys::check(context, map, &KEYS, "a parameter");
+    keys::check(context, map, &tables::PARAMETER, "a parameter");
     let kind = kind(context, entry, map)?;
     if plain && !kind.is_plain() {
         let message = format!("parameter `{name}` of {owner} cannot be of type `{}`", kind.name());
@@ -110,11 +108,11 @@ fn kind(context: &Context<'_>, entry: &Entry, map: &Map) -> Option<Kind> {
         context.report(Diagnostic::error("parameter-type", entry.key_span, message));
         return None;
     };
-    let found = KINDS.iter().find(|(name, _)| *name == &**text).map(|(_, kind)| *kind);
+    let found = kinds().find(|(name, _)| *name == &**text).map(|(_, kind)| kind);
     if found.is_none() {
         let span = map.get("type").map_or(entry.key_span, |node| node.span);
         let message = format!("there is no parameter type `{text}`");
-        let neighbour = nearest(text, KINDS.iter().map(|(name, _)| *name));
+        let neighbour = nearest(text, PARAMETER_TYPES);
         context.report(Diagnostic::error("parameter-type", span, message).meant(neighbour));
     }
     found

@@ -93,12 +93,15 @@ pub(crate) fn parameters(context: &Context<'_>, root: &Map) -> BTreeMap<Arc<str>
     let mut values = BTreeMap::new();
     for parameter in &declared {
         values.insert(parameter.name.clone(), default(context, parameter));
+        let written = parameter.default.as_ref().map(|node| node.span);
+        context.record(|record| record.give_pipeline(&parameter.name, written));
     }
     check_limits(context);
     for (name, text) in &context.inputs.parameters {
         match declared.iter().find(|parameter| *parameter.name == **name) {
             Some(parameter) => {
                 values.insert(parameter.name.clone(), given(context, parameter, text));
+                context.record(|record| record.give_pipeline(&parameter.name, None));
             }
             None => unexpected(context, name, &declared),
         }
@@ -158,6 +161,8 @@ fn checked(
     }
     checked.unwrap_or_else(|message| {
         let diagnostic = Diagnostic::error("type-mismatch", at, message);
+        let declared = if at == parameter.span { Span::default() } else { parameter.span };
+        let diagnostic = diagnostic.related(declared, "the parameter is declared here");
         context.report(Diagnostic { help: parameter.advice(value), ..diagnostic });
         Node::broken(at)
     })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use navvy_job::pipeline::Schedule;
 
 use super::check::Unused;
+use super::record::Condition;
 use super::trail::Trail;
 use crate::diagnostic::Span;
 use crate::syntax::{Entry, Node};
@@ -24,6 +25,9 @@ pub(crate) struct PlainWorkflow {
     pub left: Option<String>,
     pub schedules: Vec<Schedule>,
     pub max_auto_reruns: Option<Node>,
+    pub triggers: Option<Node>,
+    /// Only when a record is kept.
+    pub condition: Option<Condition>,
     pub jobs: Vec<PlainWorkflowJob>,
 }
 
@@ -73,6 +77,11 @@ pub(crate) enum PlainKind {
     Unavailable {
         what: String,
     },
+    /// Of a type that is known and not carried out.
+    OfType {
+        name: Arc<str>,
+        entries: Vec<Entry>,
+    },
     /// Wrong, and reported as such.
     Broken,
 }
@@ -86,6 +95,8 @@ pub(crate) enum PlainFilters {
     Decided {
         text: String,
         holds: bool,
+        /// What it looked at, when a record is kept.
+        values: Vec<(String, String)>,
     },
 }
 
@@ -101,11 +112,13 @@ pub(crate) struct PlainJob {
 pub(crate) enum PlainExecutor {
     /// The job names none.
     None,
-    Entries(Vec<Entry>),
-    /// Of an orb that is not here.
-    Missing {
-        what: String,
+    Entries {
+        entries: Vec<Entry>,
+        /// Leads into the executor.
+        trail: Trail,
     },
+    /// Of an orb that is not here.
+    Missing { name: Arc<str> },
     /// Wrong, and reported as such.
     Broken,
 }

@@ -75,6 +75,14 @@ impl<'a> Scope<'a> {
 
     /// What `name` stands for, as a node. Problems are reported at the site.
     pub fn lookup(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
+        let found = self.look_up(name, at);
+        if let Ok(node) = &found {
+            self.context.record(|record| record.see(name, node));
+        }
+        found
+    }
+
+    fn look_up(&self, name: &str, at: Site<'_>) -> Result<Node, Fault> {
         match self.bound(name) {
             Some(Bound::Plain(node) | Bound::Steps { written: node, .. }) => Ok(node.clone()),
             Some(Bound::Executor(used)) => Ok(Node::text(used.span, used.name.clone())),

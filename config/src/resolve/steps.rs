@@ -6,6 +6,7 @@ use super::plain::{Action, BUILT_INS, BuiltIn, PlainStep};
 use super::scope::{Bound, Scope};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::{self, tables};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Literal, Map, Node, Scalar};
 
@@ -70,7 +71,7 @@ impl<'a> Scope<'a> {
             Found::Here(library, definition) => self.command(library, definition, span, body, out),
             Found::Missing { orb, element } => {
                 let action = Action::Missing { orb: orb.to_owned(), command: element };
-                out.push(PlainStep { action, span, body: Node::null(span), trail: self.trail.clone() });
+                out.push(PlainStep { action, span, body: self.substitute(body), trail: self.trail.clone() });
             }
             Found::Nothing => self.built_in(name, span, body, out),
         }
@@ -97,7 +98,8 @@ impl<'a> Scope<'a> {
     ) {
         if self.trail.passes("command", definition.span) {
             let message = format!("command `{}` calls itself", definition.name);
-            return self.report(Diagnostic::error("recursive-command", span, message));
+            let diagnostic = Diagnostic::error("recursive-command", span, message);
+            return self.report(diagnostic.related(definition.span, "it is defined here"));
         }
         self.context.mark_used(definition.span);
         if !self.context.call(span) {
@@ -113,7 +115,7 @@ impl<'a> Scope<'a> {
             caller: self,
             home: &home,
             at: span,
-            keys: &[],
+            keys: None,
         };
         let Some(bindings) = call.bind(&arguments) else { return };
         match definition.steps() {
@@ -150,12 +152,7 @@ impl<'a> Scope<'a> {
             let missing = if map.get("condition").is_none() { "condition" } else { "steps" };
             return self.report(Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`")));
         };
-        crate::keys::check(
-            self.context,
-            map,
-            &["condition", "steps"],
-            if wanted { "a `when` step" } else { "an `unless` step" },
-        );
+        keys::check(self.context, map, &tables::CONDITIONAL, if wanted { "a `when` step" } else { "an `unless` step" });
         self.warn_of_text(condition);
         if self.holds(condition) == Some(wanted) {
             self.expand(steps, out);

@@ -58,6 +58,26 @@ pub(crate) fn whole(text: &str) -> Option<&str> {
     (end + 2 == rest.len() && !content.starts_with(['#', '^', '/'])).then_some(content)
 }
 
+/// Names and expressions that the tags of a text hold, in order.
+pub(crate) fn references(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    collect(&parse(text).unwrap_or_default(), &mut found);
+    found
+}
+
+fn collect<'t>(segments: &[Segment<'t>], out: &mut Vec<&'t str>) {
+    for segment in segments {
+        match segment {
+            Segment::Literal(_) => {}
+            Segment::Tag { content, .. } => out.push(content),
+            Segment::Section { name, inner, .. } => {
+                out.push(name);
+                collect(inner, out);
+            }
+        }
+    }
+}
+
 pub(crate) fn parse(text: &str) -> Result<Vec<Segment<'_>>, Problem<'_>> {
     let mut open: Vec<Open<'_>> = Vec::new();
     let mut segments = Vec::new();

@@ -45,6 +45,16 @@ impl Trail {
         names
     }
 
+    /// The innermost element: its kind and name, where it is defined, and where it is used.
+    pub fn innermost(&self) -> Option<(&'static str, &str, Span, Span)> {
+        self.0.as_deref().map(|link| (link.kind, &*link.name, link.defined, link.used))
+    }
+
+    /// Tells this way from every other that is still known.
+    pub fn id(&self) -> usize {
+        self.0.as_ref().map_or(0, |link| Arc::as_ptr(link).addr())
+    }
+
     /// Does the way lead through this element already?
     pub fn passes(&self, kind: &str, defined: Span) -> bool {
         self.links().any(|link| link.kind == kind && link.defined == defined)

@@ -3,15 +3,13 @@
 use super::expression;
 use super::invocation;
 use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
+use super::record;
 use super::schedule;
 use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys;
+use crate::keys::{self, tables};
 use crate::syntax::{Entry, Literal, Map, Node};
-
-/// `serial-group` is known to be wrong here.
-const KEYS: [&str; 6] = ["jobs", "when", "unless", "triggers", "max_auto_reruns", "serial-group"];
 
 /// All workflows of the config.
 pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainWorkflow> {
@@ -50,8 +48,8 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
-    keys::check(scope.context, map, &KEYS, "a workflow");
-    keys::check_version(scope.context, map, &["when", "unless", "max_auto_reruns"], "in a workflow");
+    keys::check(scope.context, map, &tables::WORKFLOW, "a workflow");
+    keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
     if let Some(entry) = map.entry("serial-group") {
         let message = "`serial-group` belongs to a job of a workflow, not to the workflow";
         scope.report(Diagnostic::error("misplaced-key", entry.key_span, message));
@@ -61,6 +59,8 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         span: entry.key_span,
         left: left(scope, map),
         schedules: schedule::schedules(scope, map),
+        triggers: map.get("triggers").filter(|node| !node.is_null()).map(|node| scope.substitute(node)),
+        condition: record::condition(scope, map),
         max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
         jobs: jobs(scope, entry, map),
     })
@@ -83,9 +83,10 @@ fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
 
 /// Why the workflow does not run, in words, if it does not.
 fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
-    if let (Some(_), Some(second)) = (map.entry("when"), map.entry("unless")) {
+    if let (Some(first), Some(second)) = (map.entry("when"), map.entry("unless")) {
         let message = "`when` and `unless` exclude each other";
-        scope.report(Diagnostic::error("exclusive-keys", second.key_span, message));
+        let diagnostic = Diagnostic::error("exclusive-keys", second.key_span, message);
+        scope.report(diagnostic.related(first.key_span, "the other one stands here"));
         return None;
     }
     let condition = |key, wanted: bool| {
@@ -146,6 +147,8 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
         left: None,
         schedules: Vec::new(),
         max_auto_reruns: None,
+        triggers: None,
+        condition: None,
         jobs,
     })
 }

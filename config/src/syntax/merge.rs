@@ -82,6 +82,7 @@ impl Collector {
 
 fn duplicate(key: &str, span: Span, earlier: Span) -> Diagnostic {
     Diagnostic::warning("duplicate-key", span, format!("key `{key}` stands twice in this map; this one counts"))
+        .related(earlier, "the first one stands here")
         .help(format!("remove the other one, at line {}, column {}", earlier.line, earlier.column))
 }
 

@@ -14,4 +14,4 @@ mod scalar;
 
 pub(crate) use build::parse;
 pub(crate) use node::{Content, Entry, Map, Node, Scalar};
-pub(crate) use scalar::{Literal, boolean};
+pub(crate) use scalar::{Literal, boolean, literal};

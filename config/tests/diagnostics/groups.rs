@@ -188,6 +188,7 @@ fn members_that_require_each_other() {
       |
     6 |   g: {jobs: [{a: {requires: [b]}}, {b: {requires: [a]}}]}
       |                                                    ^
+      = `a` requires `b` here (line 6)
     refused
     "##);
 }

@@ -276,6 +276,7 @@ jobs:
     5 |     machine: true
       |     ^^^^^^^
       = in job `build` (line 3)
+      = the other one stands here (line 4)
     refused
     "##);
 }

@@ -34,15 +34,16 @@ jobs:
     machine: true
     steps: [checkout]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[several-executors]: `docker` and `machine` exclude each other: a job runs in one executor
      --> config.yml:5:5
       |
     5 |     machine: true
       |     ^^^^^^^
       = in job `build` (line 3)
+      = the other one stands here (line 4)
     refused
-    "##);
+    ");
 }
 
 #[test]

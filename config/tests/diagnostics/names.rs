@@ -69,7 +69,7 @@ jobs:
     docker: [{image: i}]
     steps: [ping]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[recursive-command]: command `ping` calls itself
      --> config.yml:6:13
       |
@@ -78,8 +78,9 @@ jobs:
       = in command `pong` (line 5)
       = called from command `ping` (line 4)
       = called from job `build` (line 10)
+      = it is defined here (line 3)
     refused
-    "##);
+    ");
 }
 
 #[test]
@@ -282,14 +283,16 @@ workflows:
       - b: {requires: [a]}
       - b: {name: c, requires: [b]}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[cyclic-requires]: these jobs require each other: a → c → b → a
       --> config.yml:11:24
        |
     11 |       - b: {requires: [a]}
        |                        ^
+       = `a` requires `c` here (line 10)
+       = `c` requires `b` here (line 12)
     refused
-    "##);
+    ");
 }
 
 #[test]

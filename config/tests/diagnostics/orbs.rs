@@ -158,6 +158,7 @@ fn mistake_in_the_use_of_an_orb() {
     7 |     steps: [{node/install: {vresion: a}}]
       |              ^^^^^^^^^^^^
       = in job `build` (line 5)
+      = the parameter is declared here (orbs/circleci/node@5.1.0.yml, line 1)
       = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: command `install` has no parameter `vresion`
@@ -166,6 +167,7 @@ fn mistake_in_the_use_of_an_orb() {
     7 |     steps: [{node/install: {vresion: a}}]
       |                             ^^^^^^^
       = in job `build` (line 5)
+      = command `install` is defined here (orbs/circleci/node@5.1.0.yml, line 1)
       = help: did you mean `version`?
     refused
     "##);

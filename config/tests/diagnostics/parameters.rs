@@ -118,7 +118,7 @@ jobs:
     docker: [{image: i}]
     steps: [checkout]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r#"
     error[type-mismatch]: parameter `flag` must be a boolean, but this is a string
      --> config.yml:5:14
       |
@@ -150,7 +150,7 @@ jobs:
     16 |   name:
        |   ^^^^
     refused
-    "##);
+    "#);
 }
 
 #[test]
@@ -173,13 +173,14 @@ jobs:
       - greet: {name: x, to: 1-x}
       - greet: loud
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[missing-argument]: parameter `name` is required for command `greet`
       --> config.yml:12:9
        |
     12 |       - greet
        |         ^^^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 5)
        = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: command `greet` has no parameter `nam`
@@ -188,6 +189,7 @@ jobs:
     13 |       - greet: {nam: x, name: y}
        |                 ^^^
        = in job `build` (line 9)
+       = command `greet` is defined here (line 3)
        = help: did you mean `name`?
 
     error[type-mismatch]: parameter `name` must be a string, but this is a list
@@ -196,6 +198,7 @@ jobs:
     14 |       - greet: {name: [x]}
        |                       ^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 5)
 
     error[type-mismatch]: parameter `to` must be the name of an environment variable, which `1-x` is not
       --> config.yml:15:30
@@ -203,6 +206,7 @@ jobs:
     15 |       - greet: {name: x, to: 1-x}
        |                              ^^^
        = in job `build` (line 9)
+       = the parameter is declared here (line 6)
        = help: letters, digits and `_`, and no digit first
 
     error[wrong-shape]: the arguments of command `greet` must be a map, but this is a string
@@ -212,7 +216,7 @@ jobs:
        |                ^^^^
        = in job `build` (line 9)
     refused
-    "##);
+    ");
 }
 
 #[test]
@@ -235,13 +239,14 @@ workflows:
       - c
       - c: {name: d, tagg: x, tag: y}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[missing-argument]: parameter `tag` is required for job `c`
       --> config.yml:15:9
        |
     15 |       - c
        |         ^
        = in workflow `w` (line 13)
+       = the parameter is declared here (line 9)
        = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: job `c` has no parameter `tagg`
@@ -250,9 +255,10 @@ workflows:
     16 |       - c: {name: d, tagg: x, tag: y}
        |                      ^^^^
        = in workflow `w` (line 13)
+       = job `c` is defined here (line 7)
        = help: did you mean `tag`?
     refused
-    "##);
+    ");
 }
 
 #[test]

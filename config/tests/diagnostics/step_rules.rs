@@ -25,6 +25,7 @@ jobs:
       = in command `b` (line 4)
       = called from command `a` (line 3)
       = called from job `build` (line 8)
+      = it is defined here (line 3)
     refused
     "##);
 }
@@ -318,6 +319,7 @@ jobs:
     12 |       - run: {command: x, max_auto_reruns: 1, background: true}
        |                           ^^^^^^^^^^^^^^^
        = in job `build` (line 3)
+       = it is put into the background here (line 12)
     refused
     "##);
 }
@@ -352,6 +354,7 @@ jobs:
     8 |       - c
       |         ^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
       = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: command `c` has no parameter `b`
@@ -360,6 +363,7 @@ jobs:
     9 |       - c: {a: x, b: y}
       |                   ^
       = in job `build` (line 5)
+      = command `c` is defined here (line 3)
       = help: did you mean `a`?
 
     error[unexpected-argument]: unexpected argument: command `c` has no parameter `aa`
@@ -368,6 +372,7 @@ jobs:
     10 |       - c: {a: x, aa: y}
        |                   ^^
        = in job `build` (line 5)
+       = command `c` is defined here (line 3)
        = help: did you mean `a`?
 
     error[wrong-shape]: the arguments of command `c` must be a map, but this is a string

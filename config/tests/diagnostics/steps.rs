@@ -100,7 +100,7 @@ jobs:
       - run: {command: x, auto_rerun_delay: 10s}
       - run: {command: x, background: true, max_auto_reruns: 2}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[out-of-range]: `max_auto_reruns` must be 1 to 5, not 9
      --> config.yml:6:44
       |
@@ -129,8 +129,9 @@ jobs:
     9 |       - run: {command: x, background: true, max_auto_reruns: 2}
       |                                             ^^^^^^^^^^^^^^^
       = in job `build` (line 3)
+      = it is put into the background here (line 9)
     refused
-    "##);
+    ");
 }
 
 #[test]

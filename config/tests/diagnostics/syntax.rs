@@ -76,15 +76,16 @@ jobs:
           command: make
           command: make test
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     warning[duplicate-key]: key `command` stands twice in this map; this one counts
      --> config.yml:8:11
       |
     8 |           command: make test
       |           ^^^^^^^
+      = the first one stands here (line 7)
       = help: remove the other one, at line 7, column 11
     compiled
-    "##);
+    ");
 }
 
 #[test]

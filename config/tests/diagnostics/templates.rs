@@ -261,13 +261,14 @@ workflows:
     unless: false
     jobs: [a]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[exclusive-keys]: `when` and `unless` exclude each other
       --> config.yml:10:5
        |
     10 |     unless: false
        |     ^^^^^^
        = in workflow `w` (line 8)
+       = the other one stands here (line 9)
     refused
-    "##);
+    ");
 }

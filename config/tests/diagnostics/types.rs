@@ -26,6 +26,7 @@ jobs:
     8 |       - greet: {name: true}
       |                       ^^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
       = help: quote it: `"true"`
 
     error[type-mismatch]: parameter `name` must be a string, but this is an integer
@@ -34,6 +35,7 @@ jobs:
     9 |       - greet: {name: 12}
       |                       ^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
       = help: quote it: `"12"`
 
     error[type-mismatch]: parameter `name` must be a string, but this is a number
@@ -42,6 +44,7 @@ jobs:
     10 |       - greet: {name: 1.5}
        |                       ^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
        = help: quote it: `"1.5"`
 
     error[type-mismatch]: parameter `name` must be a string, but this is nothing
@@ -50,6 +53,7 @@ jobs:
     11 |       - greet: {name:}
        |                     ^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
     refused
     "##);
 }
@@ -77,6 +81,7 @@ jobs:
     10 |       - when_on: {on: "true"}
        |                       ^^^^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `on` must be a boolean, but this is an integer
       --> config.yml:11:23
@@ -84,6 +89,7 @@ jobs:
     11 |       - when_on: {on: 1}
        |                       ^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `on` must be a boolean, but this is a string
       --> config.yml:12:23
@@ -91,6 +97,7 @@ jobs:
     12 |       - when_on: {on: maybe}
        |                       ^^^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
     refused
     "##);
 }
@@ -118,6 +125,7 @@ jobs:
     9 |       - n: {n: 3.5}
       |                ^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `n` must be an integer, but this is a string
       --> config.yml:10:16
@@ -125,6 +133,7 @@ jobs:
     10 |       - n: {n: "3"}
        |                ^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `n` must be an integer, but this is a string
       --> config.yml:11:16
@@ -132,6 +141,7 @@ jobs:
     11 |       - n: {n: three}
        |                ^^^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `n` must be an integer, but this is a boolean
       --> config.yml:12:16
@@ -139,6 +149,7 @@ jobs:
     12 |       - n: {n: true}
        |                ^^^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
     refused
     "##);
 }
@@ -181,6 +192,7 @@ jobs:
     13 |       - c: {to: prod}
        |                 ^^^^
        = in job `build` (line 10)
+       = the parameter is declared here (line 5)
 
     error[type-mismatch]: parameter `to` must be a string, but this is a list
       --> config.yml:14:17
@@ -188,6 +200,7 @@ jobs:
     14 |       - c: {to: [test]}
        |                 ^^^^^^
        = in job `build` (line 10)
+       = the parameter is declared here (line 5)
     refused
     "##);
 }
@@ -213,6 +226,7 @@ jobs:
     8 |       - c: {s: checkout}
       |                ^^^^^^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
 
     error[type-mismatch]: parameter `s` must be a list of steps, but this is a map
      --> config.yml:9:16
@@ -220,6 +234,7 @@ jobs:
     9 |       - c: {s: {run: x}}
       |                ^^^^^^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
     refused
     "##);
 }
@@ -297,6 +312,7 @@ jobs:
     8 |       - c: {v: 9LIVES}
       |                ^^^^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
       = help: letters, digits and `_`, and no digit first
 
     error[type-mismatch]: parameter `v` must be the name of an environment variable, which `A-B` is not
@@ -305,6 +321,7 @@ jobs:
     9 |       - c: {v: A-B}
       |                ^^^
       = in job `build` (line 5)
+      = the parameter is declared here (line 3)
       = help: letters, digits and `_`, and no digit first
 
     error[type-mismatch]: parameter `v` must be the name of an environment variable, which `` is not
@@ -313,6 +330,7 @@ jobs:
     11 |       - c: {v: ""}
        |                ^^
        = in job `build` (line 5)
+       = the parameter is declared here (line 3)
        = help: letters, digits and `_`, and no digit first
     refused
     "##);

@@ -67,6 +67,7 @@ workflows:
     10 |       - a: {name: b, pre-steps: [checkout], matrix: {parameters: {x: [1]}}}
        |                                                                       ^
        = in workflow `w` (line 8)
+       = job `a` is defined here (line 3)
     refused
     "##);
 }

@@ -196,6 +196,7 @@ workflows:
     16 |       - b: {matrix: {parameters: {y: [a]}}}
        |         ^
        = in workflow `w` (line 8)
+       = the parameter is declared here (line 6)
        = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: job `b` has no parameter `y`
@@ -204,6 +205,7 @@ workflows:
     16 |       - b: {matrix: {parameters: {y: [a]}}}
        |                                       ^
        = in workflow `w` (line 8)
+       = job `b` is defined here (line 6)
        = help: did you mean `x`?
     refused
     "##);
@@ -265,6 +267,7 @@ workflows:
        |
     10 |       - a: {name: b, requires: [a]}
        |                                 ^
+       = `a` requires `b` here (line 9)
     refused
     "##);
 }
@@ -365,6 +368,7 @@ workflows:
     9 |     unless: false
       |     ^^^^^^
       = in workflow `w` (line 7)
+      = the other one stands here (line 8)
     refused
     "##);
 }

@@ -7,15 +7,23 @@ use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 
 use crate::cli::args::{GraphFormat, RunArgs};
 use crate::pipeline::{Chosen, Replacements, localise};
+use crate::ui::graph::{self, Drawn};
+use crate::ui::list;
 use crate::ui::style::Palette;
-use crate::ui::{graph, list};
+
+/// The graph of a pipeline's jobs.
+pub fn draw(pipeline: &Pipeline, format: GraphFormat, drawn: Drawn) -> String {
+    match format {
+        GraphFormat::Text => graph::text(pipeline, drawn),
+        GraphFormat::Dot => graph::dot(pipeline, drawn),
+        GraphFormat::Mermaid => graph::mermaid(pipeline, drawn),
+    }
+}
 
 /// What needs no choice of workflows.
 pub fn before_choosing(arguments: &RunArgs, pipeline: &Pipeline, replacements: &Replacements) -> Option<String> {
-    match arguments.graph {
-        Some(GraphFormat::Text) => return Some(graph::text(pipeline)),
-        Some(GraphFormat::Dot) => return Some(graph::dot(pipeline)),
-        None => {}
+    if let Some(format) = arguments.graph {
+        return Some(draw(pipeline, format, Drawn::Selected));
     }
     let missing = |job: &WorkflowJob| match &job.kind {
         WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).err(),

@@ -8,7 +8,7 @@
 mod approvals;
 mod continuing;
 pub(super) mod ending;
-mod inspect;
+pub(super) mod inspect;
 pub(super) mod plan;
 pub(super) mod signals;
 

@@ -10,10 +10,16 @@
 //!    = help: did you mean `checkout`?
 //! ```
 
+mod json;
+mod places;
+mod sarif;
+
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::input::{File, Source};
+pub(crate) use json::render_json;
+pub(crate) use sarif::render_sarif;
 
 /// Longer lines are cut around the underline, so that one terminal line holds them.
 const WIDEST_EXCERPT: usize = 160;
@@ -48,6 +54,13 @@ impl<'a> Text<'a> {
     }
 }
 
+/// Another place, and its file where that is another one.
+fn pointer(out: &mut String, texts: &[Text<'_>], diagnostic: &Diagnostic, text: &str, span: Span, gutter: usize) {
+    let other = Text::of(texts, span).filter(|_| span.file != diagnostic.span.file);
+    let file = other.map(|text| format!("{}, ", printable(text.source.name))).unwrap_or_default();
+    let _ = writeln!(out, "{:gutter$} = {} ({file}line {})", "", printable(text), span.line);
+}
+
 fn render_one(texts: &[Text<'_>], diagnostic: &Diagnostic) -> String {
     let mut out = String::new();
     let severity = match diagnostic.severity {
@@ -59,9 +72,10 @@ fn render_one(texts: &[Text<'_>], diagnostic: &Diagnostic) -> String {
     let gutter = diagnostic.span.line.to_string().len();
     place(&mut out, Text::of(texts, diagnostic.span), diagnostic, gutter);
     for frame in &diagnostic.trail {
-        let other = Text::of(texts, frame.span).filter(|_| frame.span.file != diagnostic.span.file);
-        let file = other.map(|text| format!("{}, ", printable(text.source.name))).unwrap_or_default();
-        let _ = writeln!(out, "{:gutter$} = {} ({file}line {})", "", printable(&frame.text), frame.span.line);
+        pointer(&mut out, texts, diagnostic, &frame.text, frame.span, gutter);
+    }
+    for related in &diagnostic.related {
+        pointer(&mut out, texts, diagnostic, &related.text, related.span, gutter);
     }
     for (index, line) in diagnostic.help.iter().flat_map(|help| help.lines()).enumerate() {
         let title = if index == 0 { "= help:" } else { "       " };

@@ -1,0 +1,90 @@
+//! Keys of the language's maps: which there are, the shape of their values, what they mean.
+//!
+//! They stand once, in [`tables`]. The compiler warns of a key that its map does not have, with its neighbour; the JSON
+//! Schema for editors is made of the same tables, so that both always speak of the same language.
+
+mod table;
+pub(crate) mod tables;
+
+pub(crate) use table::{Key, Keys, Shape};
+
+use crate::diagnostic::Diagnostic;
+use crate::neighbour::nearest;
+use crate::resolve::Context;
+use crate::syntax::Map;
+
+/// A map with more unknown keys is something else altogether.
+const MOST: usize = 100;
+
+/// The keys that a map may have.
+pub(crate) trait Known {
+    fn knows(&self, key: &str) -> bool;
+    fn neighbour(&self, key: &str) -> Option<&str>;
+}
+
+impl Known for Keys {
+    fn knows(&self, key: &str) -> bool {
+        self.names().any(|name| name == key)
+    }
+
+    fn neighbour(&self, key: &str) -> Option<&str> {
+        nearest(key, self.names())
+    }
+}
+
+impl Known for [&str] {
+    fn knows(&self, key: &str) -> bool {
+        self.contains(&key)
+    }
+
+    fn neighbour(&self, key: &str) -> Option<&str> {
+        nearest(key, self.iter().copied())
+    }
+}
+
+impl<const N: usize> Known for [&str; N] {
+    fn knows(&self, key: &str) -> bool {
+        self.as_slice().knows(key)
+    }
+
+    fn neighbour(&self, key: &str) -> Option<&str> {
+        self.as_slice().neighbour(key)
+    }
+}
+
+/// Warns of every key of `map` that `known` does not hold. `place` tells which map it is: "a job".
+pub(crate) fn check(context: &Context<'_>, map: &Map, known: &(impl Known + ?Sized), place: &str) {
+    if context.is_weary() {
+        return;
+    }
+    for entry in map.entries.iter().filter(|entry| !known.knows(&entry.key)).take(MOST) {
+        let message = format!("key `{}` means nothing in {place}", entry.key);
+        let neighbour = known.neighbour(&entry.key);
+        context.report(Diagnostic::warning("unknown-key", entry.key_span, message).label("ignored").meant(neighbour));
+    }
+}
+
+/// Refuses the keys of `new` in a version 2 config. `place` tells where they stand: "in a job".
+pub(crate) fn check_version(context: &Context<'_>, map: &Map, new: &[&str], place: &str) {
+    if context.templates {
+        return;
+    }
+    for entry in map.entries.iter().filter(|entry| new.contains(&&*entry.key)) {
+        let message = format!("`{}` {place} needs `version: 2.1`", entry.key);
+        context.report(Diagnostic::error("needs-2.1", entry.key_span, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::BUILT_INS;
+
+    #[test]
+    fn every_built_in_step_has_its_keys() {
+        let table = |name: &str| tables::STEP.keys.iter().find(|key| key.name == name).map(|key| &key.shape);
+        for (name, _) in BUILT_INS {
+            assert!(matches!(table(name), Some(Shape::Map(_) | Shape::Either(_))), "{name}");
+        }
+    }
+}
