@@ -68,7 +68,7 @@ fn an_orb_that_is_not_there_is_one_error_that_says_what_to_do() {
       = help: its source belongs in .circleci/orbs/acme/hello@1.yml, or in …/home/.local/share/navvy/orbs/acme/hello@1.yml
               to put it there: circleci orb source acme/hello@1 > hello.yml, then navvy orb add hello.yml acme/hello@1
               or go on without what comes from it: --allow-missing-orbs
-    Error: .circleci/config.yml: 1 error; nothing was run
+    Error: .circleci/config.yml: 1 error
     "##);
 }
 
