@@ -24,9 +24,13 @@ pub(crate) fn read<'n>(root: Option<&'n Node>, report: &mut Report) -> Option<(&
         report.push(Diagnostic::error("empty-config", START, "the config is empty"));
         return None;
     };
+    if root.is_null() {
+        // The parser puts what is not there behind the end of the text.
+        report.push(Diagnostic::error("empty-config", START, "the config is empty"));
+        return None;
+    }
     let Some(map) = root.as_map() else {
-        let message =
-            if root.is_null() { "the config is empty" } else { "a config is a map with `version` and `jobs`" };
+        let message = "a config is a map with `version` and `jobs`";
         report.push(Diagnostic::error("empty-config", root.span, message));
         return None;
     };

@@ -20,6 +20,18 @@ fn empty_config() {
 }
 
 #[test]
+fn config_of_a_mark_alone() {
+    assert_snapshot!(told("---"), @r##"
+    error[empty-config]: the config is empty
+     --> config.yml:1:1
+      |
+    1 | ---
+      | ^
+    refused
+    "##);
+}
+
+#[test]
 fn missing_version() {
     let text = r##"
 jobs:
