@@ -185,10 +185,7 @@ impl<'a> Builder<'a> {
 
     fn broken(&self, error: &ScanError) -> Diagnostic {
         let span = self.positions.point(&self.shifted.back(*error.marker()));
-        let text = self.positions.text;
-        let ahead = span.start == text.len();
-        let line = if ahead { 1 + text.matches('\n').count() } else { span.line };
-        let span = Span { line, ..span };
+        let span = self.positions.counted(span);
         if error.info().ends_with("unknown anchor") {
             return self.unknown_anchor(span);
         }

@@ -33,6 +33,18 @@ impl<'a> Positions<'a> {
         Span { start, end: start + length, ..self.place(*marker) }
     }
 
+    /// With the line counted anew: where the parser gave up, its own may be one ahead or behind.
+    pub fn counted(&self, span: Span) -> Span {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = 1 + before.matches('\n').count();
+        // A lone carriage return ends a line, too: there the parser knows better.
+        if line == span.line || (self.text.contains('\r') && span.start < self.text.len()) {
+            return span;
+        }
+        let at = before.rsplit('\n').next().unwrap_or("").chars().count();
+        Span { line, column: if span.start == self.text.len() { span.column } else { column(at) }, ..span }
+    }
+
     fn byte(&self, character: usize) -> usize {
         match &self.offsets {
             Some(offsets) => offsets.get(character).copied().unwrap_or(self.text.len()),
