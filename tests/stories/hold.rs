@@ -183,9 +183,17 @@ fn what_is_held_ends_by_itself_and_is_removed_by_whoever_comes_next() {
     let (task, _) = held(&bench, MENDABLE, &["--keep-on-fail=1s"]);
     let running = || bench.docker().lines(&["ps", "--quiet", "--filter", &format!("label=dev.navvy.task={task}")]);
     eventually("the environment ends by itself", Duration::from_secs(20), || running().is_empty().then_some(()));
-    bench.ask(&["shell", &task]).exits_with(64).complains(&["its time is up"]);
+    // Whoever comes next may be a story beside this one.
+    bench.ask(&["shell", &task]).exits_with(64).complains(&["build", "its time is up"]);
     bench.ask(&["prune"]).passes();
     nothing_is_left_of(&bench, &task);
+    bench.ask(&["shell", &task]).exits_with(64).complains(&[
+        "no task",
+        "any more: build",
+        "its time is up",
+        "navvy logs",
+    ]);
+    bench.ask(&["shell", "nobody"]).exits_with(64).complains(&["no task nobody on this host\n", "navvy ps"]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Held {
     pub async fn find(settings: &Settings, word: &str, docker: Option<&str>) -> Result<Self, CliError> {
         let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
         let survey = survey_files(&here, &settings.paths);
-        let seen = find(&survey.tasks, word)?;
+        let seen = find(settings, &survey.tasks, word)?;
         let until = kept_until(seen)?;
         let known = seen.known.clone().ok_or_else(|| {
             CliError::infra_text(format!("the journal of task {} is not here: nothing is known of it", seen.task))

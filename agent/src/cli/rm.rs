@@ -3,6 +3,7 @@
 use super::CliError;
 use super::args::RmArgs;
 use super::host::{self, Host, job, print, state};
+use super::logs;
 use super::prune::{LIMIT, finish, removed};
 use crate::environment::docker::survey::{Seen, now};
 use crate::environment::standing::Condition;
@@ -13,7 +14,7 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
         let host = Host::look(settings, arguments.docker.as_deref()).await?;
         let mut wanted: Vec<Seen> = Vec::new();
         for word in &arguments.tasks {
-            let seen = find(&host.survey.tasks, word)?;
+            let seen = find(settings, &host.survey.tasks, word)?;
             check(seen, arguments.force)?;
             if !wanted.contains(seen) {
                 wanted.push(seen.clone());
@@ -32,7 +33,7 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
 }
 
 /// The task that a word names: its id, a beginning of it, or its job.
-pub fn find<'a>(tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
+pub fn find<'a>(settings: &Settings, tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
     let name = |seen: &Seen| seen.known.as_ref().map(|known| known.opening.job.clone());
     let exact: Vec<_> = tasks.iter().filter(|seen| seen.task.as_str() == word).collect();
     let shown = |seen: &Seen| job(seen).replace(' ', "[") + "]";
@@ -43,11 +44,22 @@ pub fn find<'a>(tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
     let found = [exact, by_job, by_start].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
     match &found[..] {
         [seen] => Ok(seen),
-        [] => Err(CliError::usage(format!("no task {word} on this host")).hint("`navvy ps` lists them.")),
+        [] => Err(nowhere(settings, word)),
         several => {
             let list: Vec<_> = several.iter().map(|seen| format!("{} ({})", seen.task, job(seen))).collect();
             Err(CliError::usage(format!("{word} names several tasks: {}", list.join(", "))).hint("Name one by its id."))
         }
+    }
+}
+
+/// A task whose logs are here has been: whoever held it wants to know where it went.
+fn nowhere(settings: &Settings, word: &str) -> CliError {
+    match logs::label_of(settings, word) {
+        Some(label) => CliError::usage(format!(
+            "no task {word} on this host any more: {label} was removed, or its time is up and a later command tidied it away"
+        ))
+        .hint(format!("`navvy ps` lists what is here; `navvy logs {word}` still prints what it said.")),
+        None => CliError::usage(format!("no task {word} on this host")).hint("`navvy ps` lists them."),
     }
 }
 

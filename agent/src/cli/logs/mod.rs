@@ -58,6 +58,18 @@ pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
     print_logs(settings, arguments, task, &logs, &mut out)
 }
 
+/// The job of the one task that `word` names, if its logs are here and can be read.
+pub fn label_of(settings: &Settings, word: &str) -> Option<String> {
+    let runs = Runs::of(&settings.paths.state);
+    let latest = runs.choose(None).ok()?;
+    if let Some(task) = choose::task(&latest, word).ok()? {
+        return Some(task.label());
+    }
+    let found = if word.is_empty() { Vec::new() } else { runs.with_task(word).ok()? };
+    let [(name, _)] = found.as_slice() else { return None };
+    Some(choose::task(&runs.read(name).ok()?, word).ok()??.label())
+}
+
 /// Prints logs one after another; with several, each one's name goes to stderr before it.
 fn print_logs(
     settings: &Settings,
