@@ -219,3 +219,25 @@ proptest! {
         prop_assert!(checked.pipeline.is_some() || !checked.render(&alone).is_empty());
     }
 }
+
+/// Every text of up to five of these.
+fn short_texts() -> impl Iterator<Item = String> {
+    const PARTS: [&str; 8] = ["\"", "'", "\n", "\u{1}", " ", "a", ": ", "["];
+    (1..=5u32).flat_map(|length| {
+        (0..PARTS.len().pow(length))
+            .map(move |number| (0..length).map(|place| PARTS[number / PARTS.len().pow(place) % PARTS.len()]).collect())
+    })
+}
+
+#[test]
+fn every_fault_names_the_line_on_which_it_stands() {
+    // The one that fuzzing found, as short as it gets.
+    for text in short_texts().chain(["%\u{fffd}\n\u{fffd}\np".to_owned()]) {
+        let outcome = compile(&Source { name: "generated.yml", text: &text }, &Inputs::default());
+        assert!(!outcome.diagnostics.is_empty(), "{text:?}");
+        for span in outcome.diagnostics.iter().map(|told| &told.span).filter(|span| span.line > 0) {
+            let line = 1 + text[..span.start].matches('\n').count();
+            assert_eq!(span.line, line, "{text:?}: {span:?}");
+        }
+    }
+}
