@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use navvy_config::{ImportedOrb, Inputs, OrbReference, Outcome, Source};
+use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
 
 use super::CliError;
@@ -129,8 +129,11 @@ fn put(place: &Place, reference: &OrbReference, text: &str, force: bool) -> Resu
     match there {
         Some(Ok(old)) if old == text => return Ok(format!("{} is there already.\n", found.shown)),
         Some(old) if !force => {
-            let what = old.map_or_else(|_| "something else".to_owned(), |old| format!("sha256:{}", digest(&old)));
-            let message = format!("{} is there with another content: {what}", found.shown);
+            let message = match old {
+                Ok(old) => format!("{} is there with another content: sha256:{}", found.shown, digest(&old)),
+                Err(NoOrb::Refused { message, .. }) => message,
+                Err(NoOrb::Missing { .. }) => format!("{} went away meanwhile", found.shown),
+            };
             let hint = "A version of an orb never changes. `--force` replaces it all the same.";
             return Err(CliError::usage(message).hint(hint));
         }

@@ -25,7 +25,8 @@ pub fn run(settings: &Settings, arguments: &ExplainArgs) -> Result<u8, CliError>
     }
     let on = match (&looked.inputs.tag, &looked.inputs.branch) {
         (Some(tag), _) => format!("tag {tag}"),
-        (None, branch) => format!("branch {}", branch.as_deref().unwrap_or_default()),
+        (None, Some(branch)) => format!("branch {branch}"),
+        (None, None) => "no branch".to_owned(),
     };
     let told: Vec<String> = explained.found.iter().map(|found| render(found, &on)).collect();
     print(&told.join("\n"))

@@ -91,7 +91,7 @@ fn process(settings: &Settings, arguments: &ProcessArgs) -> Result<u8, CliError>
     looked.check(&processed.outcome)?;
     let text = match (arguments.format, &processed.outcome.pipeline) {
         (ProcessFormat::Json, Some(pipeline)) => Document::new(pipeline, &looked.inputs).to_json(),
-        _ => processed.text.unwrap_or_default(),
+        (_, _) => made(processed.text)?,
     };
     document(settings, &text)
 }
@@ -101,7 +101,15 @@ fn graph(settings: &Settings, arguments: &GraphArgs) -> Result<u8, CliError> {
     let outcome = navvy_config::compile_whole(&looked.file.source(), &looked.inputs);
     looked.check(&outcome)?;
     let drawn = outcome.pipeline.map(|pipeline| draw(&pipeline, arguments.format, Drawn::All));
-    document(settings, &drawn.unwrap_or_default())
+    document(settings, &made(drawn)?)
+}
+
+/// What a config without errors is made into.
+fn made(text: Option<String>) -> Result<String, CliError> {
+    text.ok_or_else(|| {
+        CliError::infra_text("the config has no errors, and yet nothing was made of it")
+            .hint("That is a fault of Navvy: please report it with the config.")
+    })
 }
 
 /// Prints words for a person.

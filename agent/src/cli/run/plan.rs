@@ -172,8 +172,8 @@ fn context_users(chosen: &[Chosen]) -> BTreeMap<String, Vec<String>> {
 fn missing_context(session: &Session<'_>, name: &str, users: &BTreeMap<String, Vec<String>>) -> String {
     let jobs = users.get(name).map(|jobs| jobs.join(", ")).unwrap_or_default();
     let directory = session.settings.contexts.as_deref();
-    let place = directory.map(|directory| directory.display().to_string()).unwrap_or_default();
-    format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE or as {place}/{name}.env")
+    let place = directory.map(|directory| format!(" or as {}/{name}.env", directory.display())).unwrap_or_default();
+    format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE{place}")
 }
 
 /// A warning for each context that a continuation asks for and that is not here.
