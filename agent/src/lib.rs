@@ -40,6 +40,7 @@ pub mod orbs;
 pub mod output;
 pub mod pipeline;
 pub mod settings;
+pub mod ssh_key;
 pub mod step;
 pub mod supervisor;
 pub mod task;

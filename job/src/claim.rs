@@ -98,27 +98,68 @@ impl Claim {
     }
 }
 
-/// Variables whose values are secret: from contexts, `-e` and `--env-file`. Later ones win.
+/// What a task may know and nobody else.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secrets(Variables);
+pub struct Secrets {
+    variables: Variables,
+    ssh_keys: Vec<SshKey>,
+}
+
+/// A private key for `add_ssh_keys`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SshKey {
+    /// It is for this host; without one, for all.
+    pub host: Option<String>,
+    /// The key's file as it is.
+    pub text: String,
+    /// Of the public key: `aa:bb:…`, sixteen bytes.
+    pub md5: String,
+    /// Of the public key: `SHA256:…`, base64 without padding.
+    pub sha256: String,
+}
+
+impl SshKey {
+    /// Does a config mean this key? Fingerprints of both kinds are understood, with or without their names.
+    pub fn is_meant_by(&self, fingerprint: &str) -> bool {
+        let fingerprint = fingerprint.trim();
+        let md5 = fingerprint.strip_prefix("MD5:").unwrap_or(fingerprint);
+        self.md5.eq_ignore_ascii_case(md5) || self.sha256.trim_end_matches('=') == fingerprint.trim_end_matches('=')
+    }
+}
+
+impl fmt::Debug for SshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SshKey").field("host", &self.host).field("md5", &self.md5).finish_non_exhaustive()
+    }
+}
 
 impl Secrets {
+    /// Variables whose values are secret: from contexts, `-e` and `--env-file`. Later ones win.
     pub fn new(variables: Variables) -> Self {
-        Self(variables)
+        Self { variables, ssh_keys: Vec::new() }
+    }
+
+    pub fn with_ssh_keys(self, ssh_keys: Vec<SshKey>) -> Self {
+        Self { ssh_keys, ..self }
     }
 
     pub fn variables(&self) -> &Variables {
-        &self.0
+        &self.variables
+    }
+
+    pub fn ssh_keys(&self) -> &[SshKey] {
+        &self.ssh_keys
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        let names = self.variables.iter().map(|(name, _)| name).chain(self.ssh_keys.iter().map(|key| &key.md5));
+        f.debug_list().entries(names).finish()
     }
 }
 
@@ -131,5 +172,20 @@ mod tests {
         let secrets = Secrets::new(vec![("TOKEN".into(), "hunter2".into())]);
         assert_eq!(format!("{secrets:?}"), r#"["TOKEN"]"#);
         assert_eq!(secrets.get("TOKEN"), Some("hunter2"));
+        let key = SshKey { host: None, text: "hunter3".into(), md5: "aa:0b".into(), sha256: "SHA256:x".into() };
+        let secrets = secrets.with_ssh_keys(vec![key]);
+        assert_eq!(format!("{secrets:?}"), r#"["TOKEN", "aa:0b"]"#);
+        assert!(!format!("{:?}", secrets.ssh_keys()).contains("hunter3"));
+    }
+
+    #[test]
+    fn a_key_is_meant_by_its_fingerprints() {
+        let key = SshKey { host: None, text: String::new(), md5: "aa:0b".into(), sha256: "SHA256:AbC".into() };
+        for meant in ["aa:0b", "AA:0B", "MD5:aa:0b", " aa:0b", "SHA256:AbC", "SHA256:AbC="] {
+            assert!(key.is_meant_by(meant), "{meant}");
+        }
+        for other in ["aa:0c", "SHA256:abc", "AbC", ""] {
+            assert!(!key.is_meant_by(other), "{other}");
+        }
     }
 }

@@ -19,5 +19,6 @@ mod people;
 mod secrets;
 mod services;
 mod setup;
+mod ssh_keys;
 mod steps;
 mod walls;

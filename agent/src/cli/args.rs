@@ -81,6 +81,9 @@ pub struct RunArgs {
     /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
+    /// A private key for steps `add_ssh_keys`, for one host or for all. Repeatable.
+    #[arg(long = "ssh-key", value_name = "[HOST=]FILE")]
+    pub ssh_keys: Vec<String>,
     /// A context's variables. Without it: ~/.config/navvy/contexts/NAME.env. Repeatable.
     #[arg(long = "context", value_name = "NAME=FILE")]
     pub contexts: Vec<String>,

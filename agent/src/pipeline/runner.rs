@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_job::claim::{CONTINUATION_KEY, Secrets};
+use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey};
 use navvy_job::compiled::{Executor, Variables};
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
@@ -72,6 +72,8 @@ pub struct Plan {
     pub command_line: Variables,
     pub contexts: Contexts,
     pub builtins: Builtins,
+    /// `--ssh-key`: for every job that asks for keys.
+    pub ssh_keys: Vec<SshKey>,
     /// Of a setup pipeline: the secret with which its jobs continue it.
     pub continuation_key: Option<String>,
 }
@@ -85,7 +87,8 @@ impl Plan {
     /// The values of it.
     pub fn masked(&self) -> Variables {
         let given = self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned();
-        given.chain(self.continuation_secret()).collect()
+        let keys = self.ssh_keys.iter().map(|key| (format!("SSH key {}", key.md5), key.text.clone()));
+        given.chain(self.continuation_secret()).chain(keys).collect()
     }
 
     fn continuation_secret(&self) -> Option<(String, String)> {
@@ -349,7 +352,7 @@ impl Runner {
             image: first_image(&local.job.executor),
             steps: local.job.steps.iter().map(|step| step.name.clone()).collect(),
             claim,
-            secrets: Secrets::new(secrets),
+            secrets: Secrets::new(secrets).with_ssh_keys(self.plan.ssh_keys.clone()),
             class: local.class.clone(),
             notes: notes.to_vec(),
         }

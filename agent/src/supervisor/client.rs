@@ -165,6 +165,14 @@ impl Client {
         done(conversation.reply()?)
     }
 
+    /// A file's bytes, up to `cap` of them: a longer one is an error.
+    pub fn read(&self, path: &str, user: Option<String>, cap: usize) -> Result<Vec<u8>, ClientError> {
+        let mut conversation = self.open(&Request::Read { path: path.to_owned(), user })?;
+        let bytes = conversation.receive_stream(cap)?;
+        done(conversation.reply()?)?;
+        Ok(bytes)
+    }
+
     /// Every exec of the environment.
     pub fn list(&self) -> Result<Vec<ExecStatus>, ClientError> {
         match self.ask(&Request::List)? {

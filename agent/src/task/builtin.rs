@@ -24,7 +24,7 @@ impl Task {
             CheckoutSource::WorkingTree(tree) => self.copy_tree(ready, place, checkout, tree).await,
             CheckoutSource::Git => self.clone_repository(ready, place, checkout).await,
             CheckoutSource::Unavailable(why) => {
-                self.checkout_started(place);
+                self.own_step_started(place);
                 Attempted::not_started(StepLog::path_for(&self.context.directory, place.number, place.attempt), why)
             }
         }
@@ -45,18 +45,27 @@ impl Task {
         checkout: &Checkout,
         tree: Arc<WorkingTree>,
     ) -> Attempted {
-        self.checkout_started(place);
+        let target = target_of(&ready.frame, checkout);
+        let (client, user) = (ready.client.clone(), ready.frame.user.clone());
+        self.own_step(ready, place, move || copy(&client, user, &target, &tree)).await
+    }
+
+    /// Carries out a step of the agent's own. `work` runs on a blocking thread and returns what to tell of it.
+    pub(super) async fn own_step(
+        &mut self,
+        ready: &Ready,
+        place: Place<'_>,
+        work: impl FnOnce() -> Result<Vec<String>, OwnError> + Send + 'static,
+    ) -> Attempted {
+        self.own_step_started(place);
         let path = StepLog::path_for(&self.context.directory, place.number, place.attempt);
         let mut log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
             Ok(log) => log,
             Err(error) => return Attempted::not_started(path, format!("the step's log could not be made: {error}")),
         };
-        let target = target_of(&ready.frame, checkout);
-        let (client, user) = (ready.client.clone(), ready.frame.user.clone());
-        let copying = self.bounded(&ready.environment, move || copy(&client, user, &target, &tree));
-        let (lines, outcome, lost) = match copying.await {
+        let (lines, outcome, lost) = match self.bounded(&ready.environment, work).await {
             Ok(Ok(lines)) => (lines, StepOutcome::Success, None),
-            Ok(Err(CopyError { reason, lost })) => (vec![], StepOutcome::Error { reason }, lost),
+            Ok(Err(OwnError { reason, lost })) => (vec![], StepOutcome::Error { reason }, lost),
             Err(why) => return Attempted::given_up(path, log.digest(), why),
         };
         for line in lines {
@@ -65,7 +74,7 @@ impl Task {
         Attempted::failed(path, log.digest(), outcome, lost)
     }
 
-    fn checkout_started(&self, place: Place<'_>) {
+    fn own_step_started(&self, place: Place<'_>) {
         self.context.bus.send(Event::StepStarted {
             task: self.reference.clone(),
             step: place.number,
@@ -99,34 +108,34 @@ fn target_of(frame: &Frame, checkout: &Checkout) -> String {
     absolute(&frame.directory(checkout.path.as_deref()), &frame.account.home)
 }
 
-/// Why there is no copy.
-struct CopyError {
+/// Why a step of the agent's own failed.
+pub(super) struct OwnError {
     reason: String,
     /// The supervisor, if it was not the job's affair.
     lost: Option<Lost>,
 }
 
-impl From<String> for CopyError {
+impl From<String> for OwnError {
     fn from(reason: String) -> Self {
         Self { reason, lost: None }
     }
 }
 
-impl CopyError {
-    fn of_client(what: &str, error: &ClientError) -> Self {
+impl OwnError {
+    pub(super) fn of_client(what: &str, error: &ClientError) -> Self {
         let lost = error.failure().is_none().then_some(Lost::Supervisor);
         Self { reason: format!("{what}{}", chain(error)), lost }
     }
 }
 
 /// Returns what to tell of it, or why it failed.
-fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, CopyError> {
-    let failed = |error: ClientError| CopyError::of_client("", &error);
+fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, OwnError> {
+    let failed = |error: ClientError| OwnError::of_client("", &error);
     client.make_directory(target, user.clone()).map_err(failed)?;
     let present = client.glob(target, &["*", ".*"], user.clone()).map_err(failed)?;
     let is_repository = present.iter().any(|name| name == b".git");
     if !present.is_empty() && !is_repository {
-        return Err(CopyError::from(format!(
+        return Err(OwnError::from(format!(
             "checkout: {target} is not empty and is not a git repository; give `checkout` another `path:`, or the job \
              another working_directory"
         )));
@@ -141,8 +150,8 @@ fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree)
         Ok(Ok((entries, bytes))) => {
             Ok(told(tree, target, entries, bytes, report.map(|r| r.lines()).unwrap_or_default()))
         }
-        Ok(Err(reason)) => Err(CopyError::from(format!("checkout: {reason}"))),
-        Err(error) => Err(CopyError::of_client(&format!("checkout into {target}: "), &error)),
+        Ok(Err(reason)) => Err(OwnError::from(format!("checkout: {reason}"))),
+        Err(error) => Err(OwnError::of_client(&format!("checkout into {target}: "), &error)),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use navvy_job::claim::{Claim, Secrets};
+use navvy_job::claim::{Claim, Secrets, SshKey};
 use navvy_job::compiled::{Run, Step, StepKind, Variables};
 use navvy_job::outcome::Verdict;
 use navvy_protocol::supervisor::Probe;
@@ -107,6 +107,8 @@ pub struct Note {
     version: u32,
     pub claim: Claim,
     secrets: Variables,
+    #[serde(default)]
+    ssh_keys: Vec<KeyNote>,
     /// Whatever the run masked, other jobs' secrets included.
     pub masked: Variables,
     pub reference: TaskRef,
@@ -125,6 +127,21 @@ pub struct Note {
     /// Seconds for which it is held each time.
     pub time_s: u64,
     pub source: SourceNote,
+}
+
+/// An SSH key as a note holds it.
+#[derive(Clone, Serialize, Deserialize)]
+struct KeyNote {
+    host: Option<String>,
+    text: String,
+    md5: String,
+    sha256: String,
+}
+
+impl KeyNote {
+    fn of(SshKey { host, text, md5, sha256 }: SshKey) -> Self {
+        Self { host, text, md5, sha256 }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +169,9 @@ impl Note {
     }
 
     pub fn secrets(&self) -> Secrets {
-        Secrets::new(self.secrets.clone())
+        let keys =
+            self.ssh_keys.iter().cloned().map(|KeyNote { host, text, md5, sha256 }| SshKey { host, text, md5, sha256 });
+        Secrets::new(self.secrets.clone()).with_ssh_keys(keys.collect())
     }
 
     pub fn time(&self) -> Duration {
@@ -254,6 +273,7 @@ impl Task {
             version: VERSION,
             claim: self.claim.clone(),
             secrets: self.secrets.variables().clone(),
+            ssh_keys: self.secrets.ssh_keys().iter().cloned().map(KeyNote::of).collect(),
             masked: self.context.hold.masked.clone(),
             reference: self.reference.clone(),
             step: at.step,

@@ -22,6 +22,7 @@ mod prepare;
 mod resume;
 mod running;
 mod services;
+mod ssh_keys;
 mod steps;
 
 use std::path::PathBuf;

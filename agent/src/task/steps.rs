@@ -12,6 +12,7 @@ use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
 use crate::event::{Event, HeldAt};
+use crate::output::StepLog;
 use crate::step::texts;
 
 /// How the job stands between two steps.
@@ -93,11 +94,11 @@ impl Task {
                 self.step_skipped(number, step, SkipReason::NotAvailable);
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
-            StepKind::Checkout(checkout) => {
+            StepKind::Checkout(_) | StepKind::AddSshKeys { .. } => {
                 let place = Place { number, attempt: self.attempts_before + 1, step };
                 self.attempts = self.attempts.max(place.attempt);
                 let started = Instant::now();
-                let attempted = self.checkout(ready, place, checkout).await;
+                let attempted = self.own_attempt(ready, place).await;
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
@@ -105,6 +106,18 @@ impl Task {
                 self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
             }
             other => self.skip(number, step, format!("step `{}` is not available yet and was skipped", other.key())),
+        }
+    }
+
+    /// The one attempt at a step that the agent itself carries out.
+    async fn own_attempt(&mut self, ready: &mut Ready, place: Place<'_>) -> Attempted {
+        match &place.step.kind {
+            StepKind::AddSshKeys { fingerprints } => self.add_ssh_keys(ready, place, fingerprints).await,
+            StepKind::Checkout(checkout) => self.checkout(ready, place, checkout).await,
+            other => {
+                let log = StepLog::path_for(&self.context.directory, place.number, place.attempt);
+                Attempted::not_started(log, format!("a step `{}` is not the agent's to carry out", other.key()))
+            }
         }
     }
 

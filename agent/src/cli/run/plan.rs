@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use navvy_job::claim::SshKey;
 use navvy_job::compiled::Variables;
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
@@ -20,6 +21,7 @@ use crate::pipeline::claims::file_url;
 use crate::pipeline::{
     Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
 };
+use crate::ssh_key;
 use crate::task::{BreakPoint, SourceNote};
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {
@@ -127,6 +129,7 @@ pub(super) fn build(
         env_files: env_files(arguments)?,
         command_line: command_line(session)?,
         contexts,
+        ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
     };
     Ok((plan, warnings))
@@ -199,6 +202,15 @@ fn env_files(arguments: &RunArgs) -> Result<Variables, CliError> {
         variables.extend(read_env_file(path).map_err(|error| CliError::config(crate::chain::chain(&error)))?);
     }
     Ok(variables)
+}
+
+fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
+    let home = session.settings.home.as_deref();
+    let read = |word: &String| {
+        ssh_key::read(word, home)
+            .map_err(|error| CliError::config(format!("--ssh-key: {}", crate::chain::chain(&error))))
+    };
+    session.arguments.ssh_keys.iter().map(read).collect()
 }
 
 /// `-e NAME=VALUE`, or `-e NAME` for the caller's own value.
