@@ -80,6 +80,11 @@ impl Bench {
         }
     }
 
+    /// Its commands have a user's rights, not root's.
+    pub fn is_of_a_user(&self) -> bool {
+        self.as_user
+    }
+
     /// By root on the machine's own engine, wherever other stories are told: for those about finding it.
     #[track_caller]
     pub fn on_this_machine() -> Self {

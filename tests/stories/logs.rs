@@ -107,7 +107,7 @@ fn what_is_not_there_is_named_with_what_is() {
 
 #[test]
 fn logs_of_another_user_are_not_readable_and_it_is_said() {
-    let mine = Bench::new();
+    let mine = Bench::on_this_machine();
     mine.run_config(TWO_STEPS, &[]).passes();
     let user = Bench::of(navvy_tests::Setting::User).env("XDG_STATE_HOME", &mine.state().display().to_string());
     user.navvy(&["logs"]).exits_with(3).complains(&["could not be read", "by its owner alone"]);
