@@ -13,6 +13,9 @@ use navvy_job::id::TaskId;
 
 use super::owner::Owner;
 
+/// Seconds for which a task that somebody else held stays beyond its time: they may be in it.
+const STRANGERS_WAIT: u64 = 3600;
+
 /// What a mark says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
@@ -91,6 +94,8 @@ pub struct Evidence {
     pub is_held: bool,
     /// A person is in the environment.
     pub is_visited: bool,
+    /// Its primary container runs.
+    pub is_alive: bool,
 }
 
 /// What becomes of a task.
@@ -140,12 +145,14 @@ impl Evidence {
             .filter_map(|mark| if let Mark::Kept(until, _) = mark { Some(*until) } else { None })
             .chain(names().filter_map(|says| if let NameSays::KeptUntil(until) = says { Some(*until) } else { None }))
             .max();
+        // Whether a person is inside is seen in their own files alone; without one it ends by itself.
+        let wait = if self.is_alive && marks().next().is_none() { STRANGERS_WAIT } else { 0 };
         match (adoptable, kept) {
             // Somebody is at work on it: going on with it, or just taking it over.
             _ if self.is_held => Condition::Running(self.holder(here)),
             (Some(until), _) if until > now => Condition::Adoptable(until),
             // Nobody is thrown out: what is kept stays until the last person has left.
-            (_, Some(until)) if until > now || self.is_visited => Condition::Kept(until),
+            (_, Some(until)) if until.saturating_add(wait) > now || self.is_visited => Condition::Kept(until),
             _ => Condition::Dead,
         }
     }
@@ -217,7 +224,11 @@ mod tests {
         let by_mark =
             Evidence { mark: Some(Some(Mark::Kept(10, dead()))), labels: label.clone(), ..Evidence::default() };
         let by_journal = Evidence { journal: Some(Mark::Kept(10, dead())), labels: label, ..Evidence::default() };
-        for evidence in [by_name, by_mark, by_journal] {
+        let strangers = Evidence { is_alive: true, ..by_name.clone() };
+        assert_eq!(strangers.judge(&here(), 10 + STRANGERS_WAIT - 1), Condition::Kept(10));
+        assert_eq!(strangers.judge(&here(), 10 + STRANGERS_WAIT), Condition::Dead);
+        let ours = Evidence { is_alive: true, ..by_mark.clone() };
+        for evidence in [by_name, by_mark, by_journal, ours] {
             assert_eq!(evidence.judge(&here(), 9), Condition::Kept(10));
             assert_eq!(evidence.judge(&here(), 10), Condition::Dead);
         }

@@ -201,6 +201,7 @@ fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Lis
         let has_ended = role == PRIMARY_ROLE && !container.runs;
         let entry = gathered.entry(task).or_default();
         entry.has_ended |= has_ended;
+        entry.evidence.is_alive |= role == PRIMARY_ROLE && container.runs;
         entry.evidence.labels.push(owner(&container));
         entry.evidence.names.push(says);
         entry.containers.push(container.name);
