@@ -1,0 +1,131 @@
+//! One frame of zstd: made, and taken apart within its bounds.
+
+use zstd_safe::{CCtx, CParameter, DCtx};
+
+use crate::format::BLOCK;
+
+/// The magic number of a data frame.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Plain bytes of a block in a frame: the most that zstd allows.
+const ZSTD_BLOCK: usize = 128 << 10;
+
+pub struct Compressor(CCtx<'static>);
+
+impl Compressor {
+    pub fn new(level: i32) -> Self {
+        let mut context = CCtx::create();
+        let set = context.set_parameter(CParameter::CompressionLevel(level));
+        debug_assert!(set.is_ok(), "zstd clamps levels");
+        Self(context)
+    }
+
+    /// One frame that says how long it is unpacked. `to` is written anew.
+    pub fn compress(&mut self, plain: &[u8], to: &mut Vec<u8>) {
+        to.clear();
+        to.reserve(zstd_safe::compress_bound(plain.len()));
+        if self.0.compress2(to, plain).is_err() {
+            // It has the room that it needs, so this is a lack of memory; stored is a right frame, too.
+            store(plain, to);
+        }
+    }
+}
+
+/// A frame whose blocks are the plain bytes: for what zstd cannot shrink.
+pub fn store(plain: &[u8], to: &mut Vec<u8>) {
+    to.clear();
+    to.extend_from_slice(&MAGIC);
+    // A single segment, and four bytes of length.
+    to.push(0xa0);
+    to.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+    let last = plain.len().div_ceil(ZSTD_BLOCK).max(1) - 1;
+    for number in 0..=last {
+        let block = &plain[number * ZSTD_BLOCK..plain.len().min((number + 1) * ZSTD_BLOCK)];
+        let head = (block.len() as u32) << 3 | u32::from(number == last);
+        to.extend_from_slice(&head.to_le_bytes()[..3]);
+        to.extend_from_slice(block);
+    }
+}
+
+pub struct Decompressor(DCtx<'static>);
+
+impl Decompressor {
+    pub fn new() -> Self {
+        Self(DCtx::create())
+    }
+
+    /// `frame` must be exactly one frame that unpacks to exactly `length` bytes. `to` is written anew.
+    pub fn unpack(&mut self, frame: &[u8], length: usize, to: &mut Vec<u8>) -> Result<(), &'static str> {
+        if length_of(frame)? != length as u64 {
+            return Err("a frame has another length than was announced");
+        }
+        self.unpack_any(frame, length, to)
+    }
+
+    /// The same, up to `cap` bytes.
+    pub fn unpack_any(&mut self, frame: &[u8], cap: usize, to: &mut Vec<u8>) -> Result<(), &'static str> {
+        let length = length_of(frame)?;
+        if length > cap as u64 {
+            return Err("a frame is longer than it may be");
+        }
+        to.clear();
+        to.reserve(length as usize);
+        match self.0.decompress(to, frame) {
+            Ok(unpacked) if unpacked as u64 == length => Ok(()),
+            Ok(_) => Err("a frame has another length than it says"),
+            Err(_) => Err("a frame is no right zstd frame"),
+        }
+    }
+}
+
+impl Default for Decompressor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the one frame in these bytes says of its plain length.
+fn length_of(frame: &[u8]) -> Result<u64, &'static str> {
+    // Behind it nothing, and no skippable frame: other readers would see more or less than we do.
+    if !frame.starts_with(&MAGIC) || zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return Err("a frame is not exactly one zstd frame");
+    }
+    zstd_safe::get_frame_content_size(frame).ok().flatten().ok_or("a frame does not say how long it is")
+}
+
+const _: () = assert!(ZSTD_BLOCK.is_multiple_of(BLOCK));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(plain: &[u8], pack: impl FnOnce(&[u8], &mut Vec<u8>)) {
+        let (mut packed, mut unpacked) = (Vec::new(), Vec::new());
+        pack(plain, &mut packed);
+        Decompressor::new().unpack(&packed, plain.len(), &mut unpacked).unwrap();
+        assert!(unpacked == plain);
+    }
+
+    #[test]
+    fn frames_round_trip_compressed_and_stored() {
+        for length in [0, 1, 512, ZSTD_BLOCK - 1, ZSTD_BLOCK, ZSTD_BLOCK + 1, 3 * ZSTD_BLOCK, 1 << 20] {
+            let plain: Vec<u8> = (0..length).map(|at| (at * at >> 7) as u8).collect();
+            round_trip(&plain, store);
+            round_trip(&plain, |plain, to| Compressor::new(3).compress(plain, to));
+        }
+    }
+
+    #[test]
+    fn only_exactly_one_frame_of_the_announced_length() {
+        let mut frame = Vec::new();
+        store(&[7; 512], &mut frame);
+        let unpack = |frame: &[u8], length| Decompressor::new().unpack(frame, length, &mut Vec::new());
+        assert!(unpack(&frame, 512).is_ok());
+        assert!(unpack(&frame, 1024).is_err());
+        assert!(unpack(&frame[..frame.len() - 1], 512).is_err());
+        assert!(unpack(&[&frame[..], &frame].concat(), 1024).is_err(), "two frames");
+        assert!(unpack(&[&frame[..], b"x"].concat(), 512).is_err(), "and more");
+        let skippable = [&0x184D_2A50_u32.to_le_bytes()[..], &[0; 4]].concat();
+        assert!(unpack(&[&skippable[..], &frame].concat(), 512).is_err(), "a skippable frame before");
+        assert!(unpack(&[&frame[..], &skippable].concat(), 512).is_err(), "a skippable frame behind");
+    }
+}
