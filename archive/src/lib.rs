@@ -19,15 +19,21 @@
 //! | [`manifest`] | frames and entries as records |
 //! | [`codec`] | one zstd frame |
 //! | [`frames`] | an archive read section by section |
+//! | [`pack`] | trees into an archive |
+//! | [`unpack`] | an archive into trees, or only verified |
+//! | [`contents`] | what is in one, and one file's bytes |
 //! | [`beneath`] | directories below a root, without going through links |
 
 pub mod beneath;
 pub mod codec;
+pub mod contents;
 pub mod entry;
 pub mod error;
 pub mod format;
 pub mod frames;
 pub mod manifest;
-pub mod promise;
+pub mod pack;
+mod promise;
 pub mod sparse;
 pub mod tape;
+pub mod unpack;
