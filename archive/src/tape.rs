@@ -21,6 +21,7 @@ pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 const SPARSE_NAME: &[u8] = b"GNUSparseFile";
 const XATTR: &str = "SCHILY.xattr.";
 const NAME_FIELD: usize = 100;
+const CUT: &str = "its tar header does not stand in one frame";
 
 /// An entry's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,8 +236,10 @@ pub fn read(bytes: &[u8]) -> Result<Item, &'static str> {
         b'x' => {
             let length = first.octal(124, 12)? as usize;
             let end = BLOCK + length;
-            let records = (length <= PAX_CAP).then(|| bytes.get(BLOCK..end)).flatten();
-            (records.ok_or("its pax records are too long")?, end + padding(length as u64))
+            if length > PAX_CAP {
+                return Err("its pax records are too long");
+            }
+            (bytes.get(BLOCK..end).ok_or(CUT)?, end + padding(length as u64))
         }
         _ => (&[][..], 0),
     };
@@ -258,7 +261,7 @@ struct Block<'a>(&'a [u8; BLOCK]);
 impl<'a> Block<'a> {
     fn at(bytes: &'a [u8], at: usize) -> Result<Self, &'static str> {
         let block = bytes.get(at..).and_then(|rest| rest.first_chunk());
-        block.map(Self).ok_or("its tar header does not stand in one frame")
+        block.map(Self).ok_or(CUT)
     }
 
     fn flag(&self) -> u8 {
