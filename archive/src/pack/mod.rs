@@ -93,7 +93,7 @@ impl Options {
 
     /// Frames in memory at once.
     pub fn in_flight(&self) -> usize {
-        self.threads * 2 + 1
+        self.threads + 2
     }
 }
 

@@ -102,7 +102,7 @@ pub struct Meta {
 
 impl From<&Stat> for Meta {
     fn from(stat: &Stat) -> Self {
-        let mtime = Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 };
+        let mtime = Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 };
         let (mode, size) = (stat.st_mode & MODE_BITS, u64::try_from(stat.st_size).unwrap_or(0));
         Self { mode, uid: stat.st_uid, gid: stat.st_gid, mtime, size }
     }

@@ -148,7 +148,7 @@ fn finish<R: Read>(
             }
             Ok(())
         });
-        read.map_err(|what| broken(what))?;
+        read.map_err(broken)?;
         if let Some(path) = wrong {
             return Err(ReadError::entry(&path, "the manifest says otherwise than the archive's data"));
         }
