@@ -50,7 +50,7 @@ impl<'a> Filler<'a> {
         }
         compressed.clear();
         if !self.plain.is_empty() {
-            self.compressor.compress(&self.plain, &mut compressed);
+            self.compressor.compress_or_store(&self.plain, &mut compressed);
         }
         Filled {
             job: job.number,
