@@ -103,7 +103,7 @@ impl Bucket {
     }
 
     /// A cloud's bucket, beneath `root`.
-    pub fn cloud(name: String, root: &str, store: Arc<dyn ObjectStore>, cloud: Cloud) -> Result<Self> {
+    pub(super) fn cloud(name: String, root: &str, store: Arc<dyn ObjectStore>, cloud: Cloud) -> Result<Self> {
         Self::rooted(name, root, store, Kind::Cloud(cloud))
     }
 
@@ -132,20 +132,21 @@ impl Bucket {
     }
 
     /// The bytes that a key's text may have in its path.
-    pub fn text_limit(&self) -> usize {
+    pub(super) fn text_limit(&self) -> usize {
         self.text_limit
     }
 
+    /// Signs URLs, where it can: what a grantor needs.
     pub fn signer(&self) -> Option<&dyn Signer> {
         self.as_cloud().map(|cloud| cloud.signer.as_ref())
     }
 
-    pub fn multipart(&self) -> Option<&dyn MultipartStore> {
+    pub(super) fn multipart(&self) -> Option<&dyn MultipartStore> {
         self.as_cloud().map(|cloud| cloud.multipart.as_ref())
     }
 
     /// Where our objects lie, if they are files.
-    pub fn as_directory(&self) -> Option<&FilePath> {
+    pub(super) fn as_directory(&self) -> Option<&FilePath> {
         match &self.kind {
             Kind::Directory(path) => Some(path),
             _ => None,
@@ -160,19 +161,19 @@ impl Bucket {
     }
 
     /// `path` as the store knows it.
-    pub fn full(&self, path: &str) -> Path {
+    pub(super) fn full(&self, path: &str) -> Path {
         // Never fails: every path is of our own making, and a root with an odd segment is refused by its first use.
         Path::parse(format!("{}{path}", self.root)).unwrap_or_else(|_| Path::from(format!("{}{path}", self.root)))
     }
 
     /// Puts this store's name and what was wanted to what went wrong.
-    pub fn failed(&self, verb: &'static str) -> impl FnOnce(Error) -> StorageError + use<> {
+    pub(super) fn failed(&self, verb: &'static str) -> impl FnOnce(Error) -> StorageError + use<> {
         let store = self.name.clone();
         move |source| StorageError::Store { store, verb, source }
     }
 
     /// The whole of a small object, and when the store took it. `None`: there is none.
-    pub async fn read(&self, path: &str) -> Result<Option<(Bytes, Timestamp)>> {
+    pub(super) async fn read(&self, path: &str) -> Result<Option<(Bytes, Timestamp)>> {
         let failed = self.failed("read an object");
         let read = async {
             let got = self.store.get(&self.full(path)).await?;
@@ -183,14 +184,14 @@ impl Bucket {
     }
 
     /// A range of an object. `None`: there is none.
-    pub async fn range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+    pub(super) async fn range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         let options = GetOptions::new().with_range(Some(range));
         let read = async { self.store.get_opts(&self.full(path), options).await?.bytes().await };
         absent_is_none(read.await).map_err(self.failed("read a range"))
     }
 
     /// Writes an object, over another if need be.
-    pub async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
+    pub(super) async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.store.put(&self.full(path), bytes.into()).await.map_err(self.failed("write an object"))?;
         Ok(())
     }
@@ -199,7 +200,7 @@ impl Bucket {
     ///
     /// # Errors
     /// [`StorageError::IgnoresConditions`] if this store cannot do that, which is asked once.
-    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Create> {
+    pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Create> {
         if *self.keeps_conditions.get_or_try_init(|| self.try_conditions()).await? {
             return self.put_new(path, bytes).await;
         }
@@ -228,31 +229,31 @@ impl Bucket {
         }
     }
 
-    pub async fn exists(&self, path: &str) -> Result<bool> {
+    pub(super) async fn exists(&self, path: &str) -> Result<bool> {
         let there = absent_is_none(self.store.head(&self.full(path)).await);
         Ok(there.map_err(self.failed("ask for an object"))?.is_some())
     }
 
     /// Removes an object; one that is not there is removed.
-    pub async fn remove(&self, path: &str) -> Result<()> {
+    pub(super) async fn remove(&self, path: &str) -> Result<()> {
         absent_is_none(self.store.delete(&self.full(path)).await).map_err(self.failed("remove an object"))?;
         Ok(())
     }
 
     /// Begins an upload in parts.
-    pub async fn upload(&self, path: &str) -> Result<Box<dyn MultipartUpload>> {
+    pub(super) async fn upload(&self, path: &str) -> Result<Box<dyn MultipartUpload>> {
         let (store, path) = (self.store.clone(), self.full(path));
         let upload = store.put_multipart(&path).await.map_err(self.failed("begin an upload"))?;
         Ok(Box::new(Upload { upload, store, path }))
     }
 
-    pub async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
+    pub(super) async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
         self.store.put(&self.full(path), payload).await.map_err(self.failed("upload"))?;
         Ok(())
     }
 
     /// Every object whose path begins with `prefix`, which need not end at a segment's end.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         let listed = match &self.kind {
             Kind::Cloud(cloud) => self.list_pages(cloud, prefix).await,
             Kind::Directory(_) | Kind::Plain => self.list_segments(prefix).await,
@@ -305,7 +306,7 @@ impl Bucket {
 
     /// What time it is for the store: its stamp on an object that is written for this. From a listing, as every other time:
     /// a read's is coarser.
-    pub async fn now(&self) -> Result<Timestamp> {
+    pub(super) async fn now(&self) -> Result<Timestamp> {
         self.write(layout::CLOCK, Bytes::from_static(b"clock")).await?;
         let clock = self.list(layout::CLOCK).await?;
         clock.first().map(|object| object.modified).ok_or_else(|| StorageError::Foreign {

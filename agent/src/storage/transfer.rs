@@ -340,7 +340,109 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::BoxFuture;
+
     use super::*;
+
+    const SHAPE: Shape = Shape { part: 100, parallel: 3 };
+
+    /// A store that takes and gives nothing until it is told to, and counts what it holds.
+    #[derive(Debug, Clone, Default)]
+    struct Stuck {
+        held: Arc<AtomicUsize>,
+        opens: Arc<tokio::sync::Notify>,
+    }
+
+    impl Stuck {
+        async fn hold(&self) {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            self.opens.notified().await;
+        }
+    }
+
+    #[async_trait]
+    impl Bodies for Stuck {
+        async fn put(&self, _: BodyId, _: Bytes) -> Result<()> {
+            Ok(())
+        }
+
+        async fn begin(&self, _: BodyId) -> Result<Box<dyn MultipartUpload>> {
+            Ok(Box::new(self.clone()))
+        }
+
+        async fn tidy(&self, _: BodyId) -> Result<()> {
+            Ok(())
+        }
+
+        async fn range(&self, _: BodyId, range: Range<u64>) -> Result<Bytes> {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![0; usize::try_from(range.end - range.start).unwrap()].into())
+        }
+
+        fn name(&self) -> &str {
+            "stuck"
+        }
+    }
+
+    #[async_trait]
+    impl MultipartUpload for Stuck {
+        fn put_part(&mut self, _: PutPayload) -> BoxFuture<'static, object_store::Result<()>> {
+            let stuck = self.clone();
+            Box::pin(async move {
+                stuck.hold().await;
+                Ok(())
+            })
+        }
+
+        async fn complete(&mut self) -> object_store::Result<object_store::PutResult> {
+            unreachable!("no part ever arrives")
+        }
+
+        async fn abort(&mut self) -> object_store::Result<()> {
+            self.opens.notify_one();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_is_given_no_more_than_is_bounded() {
+        let (stuck, aborts) = (Stuck::default(), Aborts::default());
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = read.clone();
+        let endless = futures_util::stream::repeat_with(move || {
+            counted.fetch_add(10, Ordering::Relaxed);
+            Ok(Bytes::from_static(b"0123456789"))
+        });
+        let mut upload = Box::pin(put(&stuck, &aborts, BodyId::random(), SHAPE, endless));
+        for _ in 0..100 {
+            tokio::select! {
+                biased;
+                ended = &mut upload => panic!("{ended:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(stuck.held.load(Ordering::Relaxed), SHAPE.parallel);
+        // Parts on their way, the one being filled, and the piece that did not fit.
+        assert_eq!(read.load(Ordering::Relaxed), SHAPE.part * (SHAPE.parallel + 1) + 10);
+        drop(upload);
+        aborts.settle().await;
+        // It was aborted, or this would wait for ever.
+        stuck.opens.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_reading_is_given_no_more_than_is_bounded() {
+        let stuck = Stuck::default();
+        let body = Body { id: BodyId::random(), size: 10_000, sha256: String::new() };
+        let mut stream = get(Arc::new(stuck.clone()), &body, 0..10_000, SHAPE);
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), SHAPE.part);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(stuck.held.load(Ordering::Relaxed) <= SHAPE.parallel + 1);
+    }
 
     #[test]
     fn a_body_is_cut_into_ranges_that_meet() {

@@ -5,3 +5,4 @@ mod grantor;
 mod proxy;
 mod server;
 mod suite;
+mod tls;

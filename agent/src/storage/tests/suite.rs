@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::{Timestamp, ToSpan as _};
 use object_store::memory::InMemory;
 use sha2::{Digest as _, Sha256};
 
@@ -436,4 +437,44 @@ async fn a_sweep_removes_what_nobody_committed_and_nothing_else(home: Home) {
     assert_eq!(home.objects().await.len(), 2, "{:#?}", home.objects().await);
     assert!(load(&store, kept.body()).await.unwrap() == home.content(1, 1));
     assert_eq!(home.bucket.sweep(std::time::Duration::ZERO).await.unwrap(), Swept::default());
+}
+
+/// The file of an index object, for whoever turns its clock.
+fn index_file(home: &Home, key: &str) -> std::path::PathBuf {
+    let namespace = layout::Namespace::new("project", &TrustScope::Trusted);
+    let index = layout::index(&namespace, &cache(key), home.bucket.text_limit());
+    home.bucket.as_directory().unwrap().join(index)
+}
+
+#[tokio::test]
+async fn only_the_stores_clock_counts() {
+    let home = Home::file();
+    let store = home.store("trusted");
+    let first = won(&store, cache("k-1"), b"saved first").await;
+    won(&store, cache("k-2"), b"saved last").await;
+    // The store thought it was tomorrow, then yesterday.
+    let (tomorrow, yesterday) = (first.created + 24.hours(), first.created - 24.hours());
+    let stamp = |key: &str, time: Timestamp| {
+        std::fs::File::options().write(true).open(index_file(&home, key)).unwrap().set_modified(time.into()).unwrap();
+    };
+    stamp("k-1", tomorrow);
+    stamp("k-2", yesterday);
+    let hit = store.look_up(&keys(&["k"])).await.unwrap().unwrap();
+    assert_eq!((hit.entry.key(), hit.entry.created), (Some("k-1"), tomorrow));
+    let listed: Vec<Timestamp> = store.list("k").await.unwrap().into_iter().map(|listed| listed.created).collect();
+    assert_eq!(listed, [tomorrow, yesterday]);
+}
+
+#[tokio::test]
+async fn an_entry_that_this_version_does_not_understand_is_an_error_that_names_it() {
+    let home = Home::file();
+    let store = home.store("trusted");
+    won(&store, cache("k"), b"content").await;
+    let file = index_file(&home, "k");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (text, why) in [(text.replace("\"version\":1", "\"version\":2"), "version 2"), ("{}".into(), "missing field")] {
+        std::fs::write(&file, text).unwrap();
+        let error = store.look_up(&keys(&["k"])).await.unwrap_err();
+        assert!(matches!(&error, StorageError::Foreign { why: said, .. } if said.contains(why)), "{error:?}");
+    }
 }
