@@ -75,7 +75,7 @@ async fn keys(store: &Store, count: u64) -> anyhow::Result<String> {
 }
 
 async fn find(store: &Store) -> anyhow::Result<String> {
-    let key = long_key(4321);
+    let key = long_key(1234);
     let mut times = Vec::new();
     for end in [1, 100, 890, KEY - 4, KEY - 2, KEY] {
         let begun = Instant::now();

@@ -256,7 +256,8 @@ impl Bucket {
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         let listed = match &self.kind {
             Kind::Cloud(cloud) => self.list_pages(cloud, prefix).await,
-            Kind::Directory(_) | Kind::Plain => self.list_segments(prefix).await,
+            Kind::Directory(root) => list_files(root.clone(), prefix.to_owned()).await,
+            Kind::Plain => self.list_segments(prefix).await,
         };
         listed.map_err(self.failed("list objects"))
     }
@@ -345,6 +346,44 @@ impl MultipartUpload for Upload {
 
     async fn abort(&mut self) -> object_store::Result<()> {
         self.upload.abort().await
+    }
+}
+
+/// As [`Bucket::list`], by names alone where they decide: the library would look at every file beneath the last whole segment.
+async fn list_files(root: PathBuf, prefix: String) -> Result<Vec<Object>, Error> {
+    let walk = tokio::task::spawn_blocking(move || {
+        let (whole, part) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
+        let mut objects = Vec::new();
+        walk(&root.join(whole), whole, part, &mut objects)?;
+        Ok(objects)
+    });
+    walk.await?.map_err(|source: std::io::Error| Error::Generic { store: "directory", source: Box::new(source) })
+}
+
+/// Everything beneath `directory`, whose path from the root is `path`, if its first name begins with `part`.
+fn walk(directory: &FilePath, path: &str, part: &str, objects: &mut Vec<Object>) -> std::io::Result<()> {
+    for entry in unless_gone(std::fs::read_dir(directory))?.into_iter().flatten() {
+        let entry = entry?;
+        let name = entry.file_name();
+        // Ours are all text; a `#` stands in the names of files that are still being written.
+        let Some(name) = name.to_str().filter(|name| name.starts_with(part) && !name.contains('#')) else { continue };
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &path, "", objects)?;
+        } else if let Some(meta) = unless_gone(entry.metadata())? {
+            let modified = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
+            objects.push(Object { path, modified, size: meta.len() });
+        }
+    }
+    Ok(())
+}
+
+/// What somebody removes while we look is not there.
+fn unless_gone<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
