@@ -119,26 +119,33 @@ impl Index {
         layout::index(self.own(), place, self.bucket.text_limit())
     }
 
-    /// The paths of those keys that can begin with `prefix`.
-    async fn candidates(&self, namespace: &Namespace, prefix: &str) -> Result<Vec<(Object, key::Said)>> {
-        let beneath = layout::caches(namespace);
-        let listed = self.bucket.list(&format!("{beneath}/{}", key::prefix(prefix, self.bucket.text_limit()))).await?;
-        let said = |object: Object| {
-            let said = key::read(object.path.strip_prefix(&beneath)?.strip_prefix('/')?)?;
-            (said.begins_with(prefix.as_bytes()) != Some(false)).then_some((object, said))
-        };
-        Ok(listed.into_iter().filter_map(said).collect())
+    /// What may be keys that begin with `prefix`.
+    async fn listed(&self, namespace: &Namespace, prefix: &str) -> Result<Vec<Object>> {
+        let text = key::prefix(prefix, self.bucket.text_limit());
+        self.bucket.list(&format!("{}/{text}", layout::caches(namespace))).await
+    }
+
+    /// What a path says of its key, if that can begin with `prefix`.
+    fn said(namespace: &Namespace, object: &Object, prefix: &str) -> Option<key::Said> {
+        let said = key::read(object.path.strip_prefix(&layout::caches(namespace))?.strip_prefix('/')?)?;
+        (said.begins_with(prefix.as_bytes()) != Some(false)).then_some(said)
     }
 
     /// The newest of one namespace. Of two that the store took at the same moment, the one with the greater key.
     async fn newest(&self, namespace: &Namespace, prefix: &str) -> Result<Option<Entry>> {
-        let mut candidates = self.candidates(namespace, prefix).await?;
-        candidates.sort_by(|(a, a_key), (b, b_key)| (b.modified, b_key.bytes()).cmp(&(a.modified, a_key.bytes())));
-        for (object, _) in candidates {
-            // Gone since it was listed, or longer than its path and another's: the next.
-            let entry = self.entry(&object.path, Some(object.modified)).await?;
-            if let Some(entry) = entry.filter(|entry| entry.key().is_some_and(|key| key.starts_with(prefix))) {
-                return Ok(Some(entry));
+        let mut objects = self.listed(namespace, prefix).await?;
+        objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
+        // Of ten thousand, few paths need be read.
+        for moment in objects.chunk_by(|a, b| a.modified == b.modified) {
+            let said = |object| Some((Self::said(namespace, object, prefix)?, object));
+            let mut candidates: Vec<(key::Said, &Object)> = moment.iter().filter_map(said).collect();
+            candidates.sort_by(|(a, _), (b, _)| b.bytes().cmp(a.bytes()));
+            for (_, object) in candidates {
+                // Gone since it was listed, or longer than its path and another's: the next.
+                let entry = self.entry(&object.path, Some(object.modified)).await?;
+                if let Some(entry) = entry.filter(|entry| entry.key().is_some_and(|key| key.starts_with(prefix))) {
+                    return Ok(Some(entry));
+                }
             }
         }
         Ok(None)
@@ -232,10 +239,12 @@ impl Ledger for Index {
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let mut all = Vec::new();
         for namespace in &self.namespaces {
-            all.extend(self.candidates(namespace, prefix).await?);
+            let objects = self.listed(namespace, prefix).await?;
+            let said = |object: Object| Some((Self::said(namespace, &object, prefix)?, object));
+            all.extend(objects.into_iter().filter_map(said));
         }
-        all.sort_by(|(a, a_key), (b, b_key)| (b.modified, b_key.bytes()).cmp(&(a.modified, a_key.bytes())));
-        let listed = all.into_iter().map(|(object, said)| Listed {
+        all.sort_by(|(a_key, a), (b_key, b)| (b.modified, b_key.bytes()).cmp(&(a.modified, a_key.bytes())));
+        let listed = all.into_iter().map(|(said, object)| Listed {
             key: match said {
                 key::Said::Key(bytes) => String::from_utf8(bytes).ok(),
                 key::Said::Beginning(_) => None,
