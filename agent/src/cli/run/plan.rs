@@ -124,6 +124,7 @@ pub(super) fn build(
         max_parallel: arguments.max_parallel,
         machine,
         job_limit: arguments.job_limit,
+        scope: arguments.scope.clone(),
         env_files: env_files(arguments)?,
         command_line: command_line(session)?,
         contexts,
