@@ -16,6 +16,7 @@
 //! | [`task`] | one task from claim to verdict |
 //! | [`step`] | a step to its process, its end to words (pure) |
 //! | [`environment`] | Docker containers: prepare, report, destroy |
+//! | [`storage`] | caches, workspace layers, artifacts: in a directory or an object store |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`journal`] | a task's state on disk, for whoever comes after its process |
@@ -42,6 +43,7 @@ pub mod pipeline;
 pub mod settings;
 pub mod ssh_key;
 pub mod step;
+pub mod storage;
 pub mod supervisor;
 pub mod task;
 mod terminal;

@@ -16,6 +16,10 @@ pub struct Settings {
     pub contexts: Option<PathBuf>,
     /// The user's orbs: `$XDG_DATA_HOME/navvy/orbs`.
     pub orbs: Option<PathBuf>,
+    /// An operator's settings: `$XDG_CONFIG_HOME/navvy/settings.toml`.
+    pub file: Option<PathBuf>,
+    /// What Navvy keeps for its user: `$XDG_DATA_HOME/navvy`.
+    pub data: Option<PathBuf>,
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     pub stdin_is_terminal: bool,
@@ -39,19 +43,30 @@ impl Settings {
         let set = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = set("HOME");
         let config = set("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
-        let data = set("XDG_DATA_HOME").or_else(|| home.as_ref().map(|home| home.join(".local/share")));
+        let data = set("XDG_DATA_HOME")
+            .or_else(|| home.as_ref().map(|home| home.join(".local/share")))
+            .map(|data| data.join("navvy"));
         let mut paths = HostPaths::new(&variables, home.as_deref());
         paths.supervisor = set("NAVVY_SUPERVISOR");
         Self {
             paths,
-            contexts: config.map(|config| config.join("navvy/contexts")),
-            orbs: data.map(|data| data.join("navvy/orbs")),
+            contexts: config.as_ref().map(|config| config.join("navvy/contexts")),
+            file: config.map(|config| config.join("navvy/settings.toml")),
+            orbs: data.as_ref().map(|data| data.join("orbs")),
+            data,
             home,
             variables,
             stdin_is_terminal: stdin,
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
         }
+    }
+
+    /// Of a process with these variables and no terminal.
+    #[cfg(test)]
+    pub fn for_tests(pairs: &[(&str, &str)]) -> Self {
+        let variables = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self::new(variables, false, false, false)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -68,28 +83,31 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn settings(pairs: &[(&str, &str)]) -> Settings {
-        let variables = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Settings::new(variables, false, false, false)
-    }
-
     #[test]
     fn places_follow_the_xdg_variables() {
-        let plain = settings(&[("HOME", "/home/u")]);
+        let plain = Settings::for_tests(&[("HOME", "/home/u")]);
         assert_eq!(plain.paths.state, PathBuf::from("/home/u/.local/state/navvy"));
         assert_eq!(plain.contexts, Some(PathBuf::from("/home/u/.config/navvy/contexts")));
         assert_eq!(plain.orbs, Some(PathBuf::from("/home/u/.local/share/navvy/orbs")));
-        let data = settings(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "/d")]);
-        assert_eq!(data.orbs, Some(PathBuf::from("/d/navvy/orbs")));
-        let moved = settings(&[("HOME", "/home/u"), ("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")]);
+        assert_eq!(plain.file, Some(PathBuf::from("/home/u/.config/navvy/settings.toml")));
+        assert_eq!(plain.data, Some(PathBuf::from("/home/u/.local/share/navvy")));
+        let moved = Settings::for_tests(&[
+            ("HOME", "/home/u"),
+            ("XDG_STATE_HOME", "/s"),
+            ("XDG_CONFIG_HOME", "/c"),
+            ("XDG_DATA_HOME", "/d"),
+        ]);
         assert_eq!(moved.paths.state, PathBuf::from("/s/navvy"));
+        assert_eq!(moved.file, Some(PathBuf::from("/c/navvy/settings.toml")));
+        assert_eq!(moved.data, Some(PathBuf::from("/d/navvy")));
+        assert_eq!(moved.orbs, Some(PathBuf::from("/d/navvy/orbs")));
         assert_eq!(moved.contexts, Some(PathBuf::from("/c/navvy/contexts")));
     }
 
     #[test]
     fn no_color_is_respected() {
-        assert!(settings(&[("NO_COLOR", "")]).wants_color());
-        assert!(!settings(&[("NO_COLOR", "1")]).wants_color());
-        assert!(!settings(&[("TERM", "dumb")]).wants_color());
+        assert!(Settings::for_tests(&[("NO_COLOR", "")]).wants_color());
+        assert!(!Settings::for_tests(&[("NO_COLOR", "1")]).wants_color());
+        assert!(!Settings::for_tests(&[("TERM", "dumb")]).wants_color());
     }
 }

@@ -4,6 +4,7 @@
 //! `Serialize`, so that they cannot slip in).
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,19 @@ pub struct Claim {
     /// secret [`CONTINUATION_KEY`].
     #[serde(default)]
     pub may_continue: bool,
+    /// The jobs that this one comes after, directly or not: their workspace layers are what it sees. Each stands behind those
+    /// that it comes after itself.
+    #[serde(default)]
+    pub upstream: Vec<Upstream>,
+}
+
+/// A job that another one comes after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Name in the workflow.
+    pub job: String,
+    /// Which of the list, from 0, it comes after itself, directly or not.
+    pub after: Vec<usize>,
 }
 
 /// The variable that holds the key.
@@ -55,14 +69,65 @@ pub struct Limits {
     pub pids: u32,
 }
 
-/// How far the job's author is trusted: decides what caches it may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How far the job's author is trusted: decides what caches it may write, and whose it may read. Whoever made the task
+/// sets it; the job neither sees nor sets it.
+///
+/// ```text
+/// Fork(name) ─▶ Trusted        Local ─▶ Trusted        a scope writes its own, and reads through to its parent's
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustScope {
     /// This machine's own user, by `navvy run`.
     Local,
     Trusted,
-    Fork,
+    /// Somebody else's copy of the project, by its name: one fork reads nothing of another's.
+    Fork(String),
+}
+
+impl TrustScope {
+    /// Whose caches it reads when it has none itself.
+    pub fn parent(&self) -> Option<Self> {
+        match self {
+            Self::Local | Self::Fork(_) => Some(Self::Trusted),
+            Self::Trusted => None,
+        }
+    }
+
+    /// Itself, its parent, and so on.
+    pub fn chain(&self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self.clone()), Self::parent)
+    }
+}
+
+impl fmt::Display for TrustScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Trusted => f.write_str("trusted"),
+            Self::Fork(name) => write!(f, "fork:{name}"),
+        }
+    }
+}
+
+/// A scope that is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no trust scope; use local, trusted or fork:NAME")]
+pub struct InvalidScope(pub String);
+
+impl FromStr for TrustScope {
+    type Err = InvalidScope;
+
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        match text {
+            "local" => Ok(Self::Local),
+            "trusted" => Ok(Self::Trusted),
+            _ => match text.strip_prefix("fork:") {
+                Some(name) if !name.is_empty() => Ok(Self::Fork(name.to_owned())),
+                _ => Err(InvalidScope(text.to_owned())),
+            },
+        }
+    }
 }
 
 /// Where output and verdict go.
@@ -166,6 +231,24 @@ impl fmt::Debug for Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scopes_are_read_as_they_are_written() {
+        for scope in [TrustScope::Local, TrustScope::Trusted, TrustScope::Fork("alice/shop".into())] {
+            assert_eq!(scope.to_string().parse(), Ok(scope));
+        }
+        for text in ["", "fork", "fork:", "Local", "alice"] {
+            assert_eq!(text.parse::<TrustScope>(), Err(InvalidScope(text.into())));
+        }
+    }
+
+    #[test]
+    fn every_scope_reads_the_trusted_ones_caches_and_no_other() {
+        let chain = |scope: TrustScope| scope.chain().map(|scope| scope.to_string()).collect::<Vec<_>>();
+        assert_eq!(chain(TrustScope::Fork("a".into())), ["fork:a", "trusted"]);
+        assert_eq!(chain(TrustScope::Local), ["local", "trusted"]);
+        assert_eq!(chain(TrustScope::Trusted), ["trusted"]);
+    }
 
     #[test]
     fn secrets_show_names_only() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use navvy_job::claim::TrustScope;
 
 use super::size::parse_size;
 use crate::environment::docker::PullPolicy;
@@ -117,6 +118,13 @@ pub struct RunArgs {
     /// End a job after this long.
     #[arg(long, value_name = "DURATION", default_value = "5h", value_parser = parse_duration)]
     pub job_limit: Duration,
+    /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// Where caches and workspaces are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://… [default: $NAVVY_STORE, then
+    /// settings.toml, then ~/.local/share/navvy/store]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
     /// 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

@@ -14,7 +14,7 @@ use navvy_job::pipeline::WorkflowJobKind;
 use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
-use super::run::{ending, floor, plan, signals};
+use super::run::{ending, floor, plan, signals, store};
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
@@ -155,6 +155,7 @@ async fn go_on(
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
+        store: store(settings, held.note.source.store.as_deref())?,
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
             source: held.note.source.clone(),

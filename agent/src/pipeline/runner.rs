@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey};
+use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey, TrustScope};
 use navvy_job::compiled::{Executor, Variables};
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
@@ -21,6 +21,7 @@ use super::continuing::{Continued, Second};
 use super::job_run::{JobOutcome, JobRun};
 use super::room::{Place, Room};
 use super::selection::Chosen;
+use super::upstream::upstream;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
@@ -66,6 +67,8 @@ pub struct Plan {
     pub max_parallel: usize,
     pub machine: Size,
     pub job_limit: Duration,
+    /// How far the jobs are trusted; they never see it.
+    pub scope: TrustScope,
     /// `--env-file`, below the contexts.
     pub env_files: Variables,
     /// `-e`, above the contexts.
@@ -340,6 +343,8 @@ impl Runner {
         let key = self.plan.continuation_secret().filter(|_| second.is_none());
         let mut claim = claims::claim(&job.name, local, size, node, self.plan.job_limit, builtin);
         claim.may_continue = key.is_some();
+        claim.trust = self.plan.scope.clone();
+        claim.upstream = upstream(&self.plan.workflows[workflow].workflow.jobs, &job.name);
         let secrets = [&self.plan.env_files, &self.plan.contexts.variables(&job.contexts), &self.plan.command_line]
             .into_iter()
             .flatten()

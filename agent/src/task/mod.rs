@@ -13,17 +13,21 @@
 mod attempt;
 mod bounded;
 mod builtin;
+mod caches;
 mod continuation;
 mod decide;
 mod hold;
 mod journalling;
 mod lingering;
+mod own;
 mod prepare;
 mod resume;
 mod running;
 mod services;
 mod ssh_keys;
 mod steps;
+mod trees;
+mod workspaces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +51,7 @@ use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed, log_ends};
+use crate::storage::RunStore;
 use prepare::Ready;
 use steps::Ended;
 
@@ -106,6 +111,8 @@ pub struct Context {
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
     pub hold: Arc<HoldPolicy>,
+    /// Where caches and workspaces are; the job never sees it.
+    pub store: RunStore,
 }
 
 /// What came of a task.

@@ -9,7 +9,8 @@ use tar::{Builder, EntryType, Header};
 
 use super::Task;
 use super::attempt::{Attempted, Place};
-use super::builtin::OwnError;
+use super::builtin::of_client;
+use super::own::Trouble;
 use super::prepare::Ready;
 use crate::supervisor::{Client, ClientError};
 
@@ -28,16 +29,16 @@ impl Task {
         for what in &missing {
             self.warn(format!("step {}: {what}; {HOW}", place.number));
         }
+        let mut said = match self.begin_own(place) {
+            Ok(said) => said,
+            Err(attempted) => return *attempted,
+        };
+        missing.iter().for_each(|what| said.line(&format!("{what}: not installed.")));
         let (client, user, home) = (ready.client.clone(), ready.frame.user.clone(), ready.frame.account.home.clone());
-        self.own_step(ready, place, move || {
-            let mut lines: Vec<String> = missing.iter().map(|what| format!("{what}: not installed.")).collect();
-            if !keys.is_empty() {
-                install(&client, user, &home, &keys)?;
-                lines.extend(keys.iter().map(told));
-            }
-            Ok(lines)
-        })
-        .await
+        let installing = self.bounded(&ready.environment, move || install(&client, user, &home, &keys).map(|()| keys));
+        let end =
+            installing.await.map(|installed| installed.map(|keys| keys.iter().for_each(|key| said.line(&told(key)))));
+        self.own_ended(place, &said, end)
     }
 }
 
@@ -62,15 +63,18 @@ fn file_name(key: &SshKey) -> String {
     format!("id_rsa_{}", key.md5.replace(':', ""))
 }
 
-fn install(client: &Client, user: Option<String>, home: &str, keys: &[SshKey]) -> Result<(), OwnError> {
-    let failed = |error: ClientError| OwnError::of_client("add_ssh_keys: ", &error);
+fn install(client: &Client, user: Option<String>, home: &str, keys: &[SshKey]) -> Result<(), Trouble> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let failed = |error: ClientError| of_client("add_ssh_keys: ", &error);
     let old = match client.read(&format!("{}/.ssh/config", home.trim_end_matches('/')), user.clone(), CONFIG_CAP) {
         Err(error) if error.failure().is_some_and(|failure| failure.kind == FailureKind::NoSuchFile) => Vec::new(),
         read => read.map_err(failed)?,
     };
     let config = with_keys(old, home, keys);
     let unpacked = client.unpack(home, user, |sink| archive(sink, &config, keys)).map_err(failed)?;
-    unpacked.map_err(|error| OwnError::from(format!("add_ssh_keys: {error}"))).map(drop)
+    unpacked.map_err(|error| Trouble::from(format!("add_ssh_keys: {error}"))).map(drop)
 }
 
 /// The old text, and behind it a block for each key that has none yet.

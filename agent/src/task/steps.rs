@@ -7,12 +7,11 @@ use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 
 use super::attempt::{Attempted, Place};
-use super::decide::Lost;
+use super::decide::{Lost, StepEnd};
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
 use crate::event::{Event, HeldAt};
-use crate::output::StepLog;
 use crate::step::texts;
 
 /// How the job stands between two steps.
@@ -94,11 +93,43 @@ impl Task {
                 self.step_skipped(number, step, SkipReason::NotAvailable);
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
-            StepKind::Checkout(_) | StepKind::AddSshKeys { .. } => {
-                let place = Place { number, attempt: self.attempts_before + 1, step };
-                self.attempts = self.attempts.max(place.attempt);
+            StepKind::Checkout(checkout) => {
+                let place = self.own_place(number, step);
                 let started = Instant::now();
-                let attempted = self.own_attempt(ready, place).await;
+                let attempted = self.checkout(ready, place, checkout).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            StepKind::SaveCache { key, paths } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.save_cache(ready, place, key, paths).await;
+                self.cache_ended(place, attempted, started, standing);
+            }
+            StepKind::RestoreCache { keys } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.restore_cache(ready, place, keys).await;
+                self.cache_ended(place, attempted, started, standing);
+            }
+            StepKind::PersistToWorkspace { root, paths } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.persist_to_workspace(ready, place, root, paths).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            StepKind::AttachWorkspace { at } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.attach_workspace(ready, place, at).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            StepKind::AddSshKeys { fingerprints } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.add_ssh_keys(ready, place, fingerprints).await;
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
@@ -109,15 +140,21 @@ impl Task {
         }
     }
 
-    /// The one attempt at a step that the agent itself carries out.
-    async fn own_attempt(&mut self, ready: &mut Ready, place: Place<'_>) -> Attempted {
-        match &place.step.kind {
-            StepKind::AddSshKeys { fingerprints } => self.add_ssh_keys(ready, place, fingerprints).await,
-            StepKind::Checkout(checkout) => self.checkout(ready, place, checkout).await,
-            other => {
-                let log = StepLog::path_for(&self.context.directory, place.number, place.attempt);
-                Attempted::not_started(log, format!("a step `{}` is not the agent's to carry out", other.key()))
+    /// Of a step that has one attempt.
+    fn own_place<'a>(&mut self, number: usize, step: &'a Step) -> Place<'a> {
+        let place = Place { number, attempt: self.attempts_before + 1, step };
+        self.attempts = self.attempts.max(place.attempt);
+        place
+    }
+
+    /// A job does without a cache: that the step failed is shown and warned of, and changes nothing else.
+    fn cache_ended(&mut self, place: Place<'_>, attempted: Attempted, started: Instant, standing: &mut Standing) {
+        self.step_ended(place, &attempted, started, false);
+        match &attempted.end {
+            StepEnd { outcome: StepOutcome::Error { reason }, lost: None, .. } => {
+                self.warn(format!("step {} ({}) failed and the job goes on: {reason}", place.number, place.step.name));
             }
+            _ => self.judge(place, attempted, standing),
         }
     }
 

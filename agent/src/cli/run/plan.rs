@@ -66,6 +66,7 @@ pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
         checkout_git: arguments.checkout == CheckoutMode::Git,
         images: arguments.images.clone(),
         machine_as: arguments.machine_as.clone(),
+        store: arguments.store.clone(),
     }
 }
 
@@ -126,6 +127,7 @@ pub(super) fn build(
         max_parallel: arguments.max_parallel,
         machine,
         job_limit: arguments.job_limit,
+        scope: arguments.scope.clone(),
         env_files: env_files(arguments)?,
         command_line: command_line(session)?,
         contexts,

@@ -1,0 +1,401 @@
+//! A store that we have the credentials of, or a directory of our own: objects by path, nothing more.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use jiff::Timestamp;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::signer::{Method, SignedUrlOptions, Signer};
+use object_store::{
+    Error, GetOptions, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    PutResult, UploadPart,
+};
+use tokio::sync::OnceCell;
+
+use super::error::{Result, StorageError};
+use super::granted::Urls;
+use super::layout;
+
+/// What S3, GCS and Azure take for an object's whole path.
+const CLOUD_PATH: usize = 1024;
+/// What Linux takes, less what `LocalFileSystem` appends while it writes, and the NUL.
+const FILE_PATH: usize = 4096 - 32;
+/// A shorter text than this would cut ordinary keys.
+const LEAST_TEXT: usize = 256;
+
+/// A URL of our own, used at once.
+const SIGNED_FOR: Duration = Duration::from_secs(300);
+
+/// One store and the path in it that is ours.
+pub struct Bucket {
+    /// For people: the URL it was opened with, without credentials.
+    name: String,
+    /// Before every path: empty, or ends in `/`.
+    root: String,
+    store: Arc<dyn ObjectStore>,
+    kind: Kind,
+    text_limit: usize,
+    keeps_conditions: OnceCell<bool>,
+}
+
+enum Kind {
+    Directory(PathBuf),
+    Cloud(Cloud),
+    /// Only what every store can do.
+    Plain,
+}
+
+/// What a cloud can do beside.
+pub struct Cloud {
+    pub pages: Arc<dyn PaginatedListStore>,
+    pub multipart: Arc<dyn MultipartStore>,
+    pub signer: Arc<dyn Signer>,
+    /// Where open uploads stay until somebody ends them, and can be listed.
+    pub uploads: Option<Urls>,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// From our root.
+    pub path: String,
+    /// By the store's clock.
+    pub modified: Timestamp,
+    pub size: u64,
+}
+
+/// What became of a write that was to be the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    Created,
+    Existed,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Bucket {
+    /// A directory of this machine; it is made where it is missing.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn directory(directory: &FilePath) -> Result<Self> {
+        let name = format!("file://{}", directory.display());
+        let failed = |source: object_store::Error| StorageError::Store { store: name.clone(), verb: "open it", source };
+        std::fs::create_dir_all(directory)
+            .map_err(|source| failed(Error::Generic { store: "directory", source: Box::new(source) }))?;
+        let store = LocalFileSystem::new_with_prefix(directory).map_err(failed)?.with_automatic_cleanup(true);
+        let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+        let taken = directory.as_os_str().len() + 1;
+        Self::build(name, String::new(), Arc::new(store), Kind::Directory(directory), FILE_PATH.saturating_sub(taken))
+    }
+
+    /// A cloud's bucket, beneath `root`.
+    pub(super) fn cloud(name: String, root: &str, store: Arc<dyn ObjectStore>, cloud: Cloud) -> Result<Self> {
+        Self::rooted(name, root, store, Kind::Cloud(cloud))
+    }
+
+    /// Any other store, beneath `root`.
+    pub fn plain(name: String, root: &str, store: Arc<dyn ObjectStore>) -> Result<Self> {
+        Self::rooted(name, root, store, Kind::Plain)
+    }
+
+    fn rooted(name: String, root: &str, store: Arc<dyn ObjectStore>, kind: Kind) -> Result<Self> {
+        let root = root.trim_matches('/');
+        let root = if root.is_empty() { String::new() } else { format!("{root}/") };
+        let room = CLOUD_PATH.saturating_sub(root.len());
+        Self::build(name, root, store, kind, room)
+    }
+
+    fn build(name: String, root: String, store: Arc<dyn ObjectStore>, kind: Kind, room: usize) -> Result<Self> {
+        let text_limit = room.saturating_sub(layout::AROUND_KEY);
+        if text_limit < LEAST_TEXT {
+            return Err(StorageError::NoRoom(name));
+        }
+        Ok(Self { name, root, store, kind, text_limit, keeps_conditions: OnceCell::new() })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bytes that a key's text may have in its path.
+    pub(super) fn text_limit(&self) -> usize {
+        self.text_limit
+    }
+
+    /// Signs URLs, where it can: what a grantor needs.
+    pub fn signer(&self) -> Option<&dyn Signer> {
+        self.as_cloud().map(|cloud| cloud.signer.as_ref())
+    }
+
+    pub(super) fn multipart(&self) -> Option<&dyn MultipartStore> {
+        self.as_cloud().map(|cloud| cloud.multipart.as_ref())
+    }
+
+    /// Where our objects lie, if they are files.
+    pub(super) fn as_directory(&self) -> Option<&FilePath> {
+        match &self.kind {
+            Kind::Directory(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    fn as_cloud(&self) -> Option<&Cloud> {
+        match &self.kind {
+            Kind::Cloud(cloud) => Some(cloud),
+            _ => None,
+        }
+    }
+
+    /// `path` as the store knows it.
+    pub(super) fn full(&self, path: &str) -> Path {
+        // Never fails: every path is of our own making, and a root with an odd segment is refused by its first use.
+        Path::parse(format!("{}{path}", self.root)).unwrap_or_else(|_| Path::from(format!("{}{path}", self.root)))
+    }
+
+    /// Puts this store's name and what was wanted to what went wrong.
+    pub(super) fn failed(&self, verb: &'static str) -> impl FnOnce(Error) -> StorageError + use<> {
+        let store = self.name.clone();
+        move |source| StorageError::Store { store, verb, source }
+    }
+
+    /// The whole of a small object, and when the store took it. `None`: there is none.
+    pub(super) async fn read(&self, path: &str) -> Result<Option<(Bytes, Timestamp)>> {
+        let failed = self.failed("read an object");
+        let read = async {
+            let got = self.store.get(&self.full(path)).await?;
+            let modified = timestamp(&got.meta);
+            Ok((got.bytes().await?, modified))
+        };
+        absent_is_none(read.await).map_err(failed)
+    }
+
+    /// A range of an object. `None`: there is none.
+    pub(super) async fn range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let options = GetOptions::new().with_range(Some(range));
+        let read = async { self.store.get_opts(&self.full(path), options).await?.bytes().await };
+        absent_is_none(read.await).map_err(self.failed("read a range"))
+    }
+
+    /// Writes an object, over another if need be.
+    pub(super) async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
+        self.store.put(&self.full(path), bytes.into()).await.map_err(self.failed("write an object"))?;
+        Ok(())
+    }
+
+    /// Writes an object if there is none.
+    ///
+    /// # Errors
+    /// [`StorageError::IgnoresConditions`] if this store cannot do that, which is asked once.
+    pub(super) async fn create(&self, path: &str, bytes: Bytes) -> Result<Create> {
+        if *self.keeps_conditions.get_or_try_init(|| self.try_conditions()).await? {
+            return self.put_new(path, bytes).await;
+        }
+        Err(StorageError::IgnoresConditions { store: self.name.clone() })
+    }
+
+    /// Whoever is the first here writes it; it stays. Where a second write succeeds, conditions are ignored.
+    async fn try_conditions(&self) -> Result<bool> {
+        for _ in 0..2 {
+            if self.put_new(layout::IF_ABSENT, Bytes::from_static(b"if-absent")).await? == Create::Existed {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn put_new(&self, path: &str, bytes: Bytes) -> Result<Create> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.store.put_opts(&self.full(path), bytes.into(), options).await {
+            Ok(_) => Ok(Create::Created),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Create::Existed),
+            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
+                Err(StorageError::IgnoresConditions { store: self.name.clone() })
+            }
+            Err(error) => Err(self.failed("write an object that is new")(error)),
+        }
+    }
+
+    pub(super) async fn exists(&self, path: &str) -> Result<bool> {
+        let there = absent_is_none(self.store.head(&self.full(path)).await);
+        Ok(there.map_err(self.failed("ask for an object"))?.is_some())
+    }
+
+    /// Removes an object; one that is not there is removed.
+    pub(super) async fn remove(&self, path: &str) -> Result<()> {
+        absent_is_none(self.store.delete(&self.full(path)).await).map_err(self.failed("remove an object"))?;
+        Ok(())
+    }
+
+    /// Begins an upload in parts.
+    pub(super) async fn upload(&self, path: &str) -> Result<Box<dyn MultipartUpload>> {
+        let (store, path) = (self.store.clone(), self.full(path));
+        let upload = store.put_multipart(&path).await.map_err(self.failed("begin an upload"))?;
+        Ok(Box::new(Upload { upload, store, path }))
+    }
+
+    pub(super) async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
+        self.store.put(&self.full(path), payload).await.map_err(self.failed("upload"))?;
+        Ok(())
+    }
+
+    /// Every object whose path begins with `prefix`, which need not end at a segment's end.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        let listed = match &self.kind {
+            Kind::Cloud(cloud) => self.list_pages(cloud, prefix).await,
+            Kind::Directory(root) => list_files(root.clone(), prefix.to_owned()).await,
+            Kind::Plain => self.list_segments(prefix).await,
+        };
+        listed.map_err(self.failed("list objects"))
+    }
+
+    /// A cloud lists by any prefix.
+    async fn list_pages(&self, cloud: &Cloud, prefix: &str) -> Result<Vec<Object>, Error> {
+        let prefix = format!("{}{prefix}", self.root);
+        let mut objects = Vec::new();
+        let mut token = None;
+        loop {
+            let options = PaginatedListOptions { page_token: token.take(), ..PaginatedListOptions::default() };
+            let page = cloud.pages.list_paginated(Some(&prefix), options).await?;
+            objects.extend(page.result.objects.iter().filter_map(|meta| self.object(meta)));
+            token = page.page_token;
+            if token.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+
+    /// Others list whole segments only.
+    async fn list_segments(&self, prefix: &str) -> Result<Vec<Object>, Error> {
+        let whole = prefix.rsplit_once('/').map_or("", |(whole, _)| whole);
+        let metas: Vec<ObjectMeta> = self.store.list(Some(&self.full(whole))).try_collect().await?;
+        let objects = metas.iter().filter_map(|meta| self.object(meta));
+        Ok(objects.filter(|object| object.path.starts_with(prefix)).collect())
+    }
+
+    /// The store's list of open uploads to `path`, as it answers. `None`: this kind of store has none to list. Some servers
+    /// answer for a whole path only, so no other prefix is asked for.
+    pub(super) async fn ask_for_uploads(&self, path: &str) -> Result<Option<Bytes>> {
+        let Some(Cloud { signer, uploads: Some(urls), .. }) = self.as_cloud() else { return Ok(None) };
+        let key = self.full(path);
+        let options = SignedUrlOptions::new().with_query([("uploads", ""), ("prefix", key.as_ref())]);
+        let url = || async {
+            let signed = signer.signed_url_opts(Method::GET, &Path::ROOT, SIGNED_FOR, &options).await;
+            Ok(signed.map_err(self.failed("sign a request"))?.to_string())
+        };
+        let failed = self.failed("list open uploads");
+        urls.get_whole(url).await.map(Some).map_err(|error| failed(error.into_store()))
+    }
+
+    fn object(&self, meta: &ObjectMeta) -> Option<Object> {
+        let path = meta.location.as_ref().strip_prefix(&self.root)?.to_owned();
+        Some(Object { path, modified: timestamp(meta), size: meta.size })
+    }
+
+    /// What time it is for the store: its stamp on an object that is written for this. From a listing, as every other time:
+    /// a read's is coarser.
+    pub(super) async fn now(&self) -> Result<Timestamp> {
+        self.write(layout::CLOCK, Bytes::from_static(b"clock")).await?;
+        let clock = self.list(layout::CLOCK).await?;
+        clock.first().map(|object| object.modified).ok_or_else(|| StorageError::Foreign {
+            store: self.name.clone(),
+            path: layout::CLOCK.to_owned(),
+            why: "just written, and not there".to_owned(),
+        })
+    }
+}
+
+/// An upload whose end is asked for after it was lost.
+#[derive(Debug)]
+struct Upload {
+    upload: Box<dyn MultipartUpload>,
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.upload.put_part(data)
+    }
+
+    /// A store that ended the upload, but whose answer was lost, knows no such upload when it is asked again. A body's path is
+    /// used once: what is there is what was uploaded.
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        match self.upload.complete().await {
+            Err(error @ Error::NotFound { .. }) => match self.store.head(&self.path).await {
+                Ok(meta) => Ok(PutResult { e_tag: meta.e_tag, version: meta.version, extensions: Default::default() }),
+                Err(_) => Err(error),
+            },
+            ended => ended,
+        }
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        self.upload.abort().await
+    }
+}
+
+/// As [`Bucket::list`], by names alone where they decide: the library would look at every file beneath the last whole segment.
+async fn list_files(root: PathBuf, prefix: String) -> Result<Vec<Object>, Error> {
+    let walk = tokio::task::spawn_blocking(move || {
+        let (whole, part) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
+        let mut objects = Vec::new();
+        walk(&root.join(whole), whole, part, &mut objects)?;
+        Ok(objects)
+    });
+    walk.await?.map_err(|source: std::io::Error| Error::Generic { store: "directory", source: Box::new(source) })
+}
+
+/// Everything beneath `directory`, whose path from the root is `path`, if its first name begins with `part`.
+fn walk(directory: &FilePath, path: &str, part: &str, objects: &mut Vec<Object>) -> std::io::Result<()> {
+    for entry in unless_gone(std::fs::read_dir(directory))?.into_iter().flatten() {
+        let entry = entry?;
+        let name = entry.file_name();
+        // Ours are all text; a `#` stands in the names of files that are still being written.
+        let Some(name) = name.to_str().filter(|name| name.starts_with(part) && !name.contains('#')) else { continue };
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &path, "", objects)?;
+        } else if let Some(meta) = unless_gone(entry.metadata())? {
+            let modified = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
+            objects.push(Object { path, modified, size: meta.len() });
+        }
+    }
+    Ok(())
+}
+
+/// What somebody removes while we look is not there.
+fn unless_gone<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn absent_is_none<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn timestamp(meta: &ObjectMeta) -> Timestamp {
+    let nanos = i32::try_from(meta.last_modified.timestamp_subsec_nanos()).unwrap_or(0);
+    Timestamp::new(meta.last_modified.timestamp(), nanos).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,307 @@
+//! Every request to a store goes through here: whose certificates count, which proxy, and what "stalled" means.
+//!
+//! A connection that carries fewer bytes a second than [`Pace::floor`] over [`Pace::window`] is given up, whichever way the
+//! bytes go; whoever asked tries again on a new one, a read from where it was.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Body, Frame, SizeHint};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
+    HttpService,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
+
+use super::settings::{Proxies, SettingsError, StorageSettings};
+
+/// Bodies are handed on in pieces of this size, so that one that is not taken is seen.
+const PIECE: usize = 64 << 10;
+/// To a store that does not even answer.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// When a transfer counts as stalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    pub window: Duration,
+    /// Bytes a second of one connection.
+    pub floor: u64,
+    /// From the last byte of a request to the first of its answer.
+    pub answer: Duration,
+}
+
+impl Default for Pace {
+    /// Four connections at the floor are half a megabit a second: less is no use to anybody.
+    fn default() -> Self {
+        Self { window: Duration::from_secs(10), floor: 16 << 10, answer: Duration::from_secs(120) }
+    }
+}
+
+impl Pace {
+    fn least(&self) -> u64 {
+        (self.floor as f64 * self.window.as_secs_f64()) as u64
+    }
+}
+
+/// A client that watches its transfers.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    client: reqwest::Client,
+    pace: Pace,
+}
+
+impl Transport {
+    /// # Errors
+    /// A certificate or a proxy that cannot be read.
+    pub fn new(settings: &StorageSettings) -> Result<Self, SettingsError> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(settings)?)
+            .user_agent(concat!("navvy/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        for proxy in proxies(&settings.proxies)? {
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|source| SettingsError::Client(source.without_url().to_string()))?;
+        Ok(Self { client, pace: settings.pace })
+    }
+
+    async fn execute(&self, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
+        let (parts, body) = request.into_parts();
+        let url =
+            parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, Plain(error)))?;
+        let mut request = reqwest::Request::new(parts.method, url);
+        *request.headers_mut() = parts.headers;
+        let progress = Arc::new(Progress::default());
+        *request.body_mut() = Some(outgoing(body, &progress));
+        let answered = self.client.execute(request);
+        tokio::select! {
+            answer = answered => answer.map_err(from_reqwest),
+            stall = self.watch(&progress) => Err(stall),
+        }
+    }
+
+    /// Ends when a request stalls.
+    async fn watch(&self, progress: &Progress) -> HttpError {
+        let mut before = 0;
+        loop {
+            let sending = !progress.all.load(Ordering::Relaxed);
+            tokio::time::sleep(if sending { self.pace.window } else { self.pace.answer }).await;
+            let now = progress.bytes.load(Ordering::Relaxed);
+            if !sending {
+                return stalled(format!("no answer within {:?}", self.pace.answer));
+            }
+            if now - before < self.pace.least() && !progress.all.load(Ordering::Relaxed) {
+                return stalled(format!("took {} bytes in {:?}", now - before, self.pace.window));
+            }
+            before = now;
+        }
+    }
+}
+
+#[async_trait]
+impl HttpService for Transport {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let response: hyper::Response<reqwest::Body> = self.execute(request).await?.into();
+        let (parts, body) = response.into_parts();
+        // Whoever reads it may ask again after its end.
+        let frames = paced(body.into_data_stream(), self.pace).fuse().map(|bytes| bytes.map(Frame::data));
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(frames))))
+    }
+}
+
+impl HttpConnector for Transport {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+/// How far a request is.
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: AtomicU64,
+    all: AtomicBool,
+}
+
+fn outgoing(body: HttpRequestBody, progress: &Arc<Progress>) -> reqwest::Body {
+    let left = body.content_length() as u64;
+    if left <= PIECE as u64 {
+        progress.all.store(true, Ordering::Relaxed);
+        if let Some(bytes) = body.as_bytes() {
+            return bytes.clone().into();
+        }
+    }
+    reqwest::Body::wrap(Outgoing { pieces: pieces(body), left, progress: progress.clone() })
+}
+
+/// A body's buffers, none above [`PIECE`]. Nothing is copied.
+fn pieces(body: HttpRequestBody) -> VecDeque<Bytes> {
+    let mut body = Box::pin(body);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut pieces = VecDeque::new();
+    // It is in memory: it never waits.
+    while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
+        let Ok(mut bytes) = frame.into_data() else { continue };
+        while !bytes.is_empty() {
+            pieces.push_back(bytes.split_to(bytes.len().min(PIECE)));
+        }
+    }
+    pieces
+}
+
+struct Outgoing {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+    progress: Arc<Progress>,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let Some(piece) = self.pieces.pop_front() else { return Poll::Ready(None) };
+        self.left -= piece.len() as u64;
+        self.progress.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        if self.left == 0 {
+            self.progress.all.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Passes an answer's bytes on. Only time spent waiting for the store counts: a slow reader is no stall.
+fn paced<S>(body: S, pace: Pace) -> impl Stream<Item = Result<Bytes, HttpError>>
+where
+    S: Stream<Item = reqwest::Result<Bytes>> + Unpin,
+{
+    let state = (body, Duration::ZERO, 0_u64, false);
+    futures_util::stream::unfold(state, move |(mut body, mut waited, mut moved, ended)| async move {
+        if ended {
+            return None;
+        }
+        loop {
+            let since = Instant::now();
+            let next = tokio::time::timeout(pace.window.saturating_sub(waited), body.next()).await;
+            waited += since.elapsed();
+            if let Ok(next) = &next {
+                moved += next.as_ref().map_or(0, |bytes| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
+            }
+            if waited >= pace.window {
+                if moved < pace.least() && !matches!(next, Ok(None)) {
+                    let error = stalled(format!("gave {moved} bytes in {:?}", pace.window));
+                    return Some((Err(error), (body, waited, moved, true)));
+                }
+                (waited, moved) = (Duration::ZERO, 0);
+            }
+            match next {
+                Err(_) => {}
+                Ok(None) => return None,
+                Ok(Some(Ok(bytes))) => return Some((Ok(bytes), (body, waited, moved, false))),
+                Ok(Some(Err(error))) => return Some((Err(from_reqwest(error)), (body, waited, moved, true))),
+            }
+        }
+    })
+}
+
+fn stalled(what: String) -> HttpError {
+    HttpError::new(HttpErrorKind::Timeout, Plain(format!("stalled: the store {what}")))
+}
+
+/// An error that is only text. Never a URL: those may carry a signature.
+#[derive(Debug)]
+struct Plain<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Plain<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T: fmt::Display + fmt::Debug> Error for Plain<T> {}
+
+/// What kind of failure it is decides whether it is tried again.
+fn from_reqwest(error: reqwest::Error) -> HttpError {
+    let kind = if error.is_timeout() {
+        HttpErrorKind::Timeout
+    } else if error.is_connect() {
+        HttpErrorKind::Connect
+    } else {
+        sources(&error).find_map(kind_of_source).unwrap_or(HttpErrorKind::Interrupted)
+    };
+    HttpError::new(kind, error.without_url())
+}
+
+fn kind_of_source(source: &(dyn Error + 'static)) -> Option<HttpErrorKind> {
+    if let Some(error) = source.downcast_ref::<hyper::Error>() {
+        // The store closed a connection that had been kept for us: it has not seen this request.
+        let unseen = error.is_closed() || error.is_incomplete_message() || error.is_canceled();
+        return unseen.then_some(HttpErrorKind::Request);
+    }
+    source.downcast_ref::<std::io::Error>().map(|_| HttpErrorKind::Interrupted)
+}
+
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+/// The machine's certificates and the one that the settings name.
+fn tls(settings: &StorageSettings) -> Result<ClientConfig, SettingsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = &settings.ca {
+        let failed = |why: String| SettingsError::Ca { path: path.clone(), why };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+        let mut added = 0;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+            added += 1;
+        }
+        if added == 0 {
+            return Err(failed("no certificate in it".into()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| SettingsError::Client(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn proxies(settings: &Proxies) -> Result<Vec<reqwest::Proxy>, SettingsError> {
+    let except = settings.except.as_deref().and_then(reqwest::NoProxy::from_string);
+    let mut proxies = Vec::new();
+    let mut add = |name, proxy: Option<reqwest::Result<reqwest::Proxy>>| {
+        // The text of the error would show the URL, and with it a password.
+        let proxy = proxy.transpose().map_err(|_| SettingsError::Proxy(name))?;
+        proxies.extend(proxy.map(|proxy| proxy.no_proxy(except.clone())));
+        Ok(())
+    };
+    add("HTTP_PROXY", settings.http.as_deref().map(reqwest::Proxy::http))?;
+    add("HTTPS_PROXY", settings.https.as_deref().map(reqwest::Proxy::https))?;
+    Ok(proxies)
+}

@@ -1,0 +1,331 @@
+//! The index: which bodies are visible, as what. Behind one trait, because an agent without credentials asks a grantor.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use navvy_job::claim::TrustScope;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Object};
+use super::error::{Result, StorageError};
+use super::key;
+use super::layout::{self, Namespace};
+use super::record::{Body, BodyId, Entry, Listed, PieceKind, Place, Producer, Record, VERSION};
+
+/// After this a reservation is not committed any more. A sweep spares everything younger than [`super::SWEEP_AFTER`], twice
+/// this long: a body is never removed under a writer that may still commit it.
+pub const RESERVED_FOR: Duration = Duration::from_secs(12 * 3600);
+/// Index objects are small: what bounds this is a store's patience, not memory.
+const PARALLEL_READS: usize = 16;
+/// A store may answer "conflict" while two writers are at it, and neither has won.
+const COMMIT_ATTEMPTS: u32 = 5;
+
+/// The right to upload one body for one place.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    pub id: BodyId,
+    pub place: Place,
+    pub(super) since: Instant,
+}
+
+/// What a writer says of its body.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    pub producer: Producer,
+    pub details: BTreeMap<String, String>,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    Won(Entry),
+    /// Somebody was first: this is theirs. Our body is removed.
+    Lost(Entry),
+}
+
+/// A cache that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// Which of the keys it was found by, from 0.
+    pub nth: usize,
+    pub entry: Entry,
+}
+
+/// The verbs that are about names, not bytes.
+#[async_trait]
+pub trait Ledger: Send + Sync + fmt::Debug {
+    /// The newest cache whose key begins with the first of `keys` that has any. Within one key, the own scope's come before
+    /// its parent's.
+    async fn look_up(&self, keys: &[String]) -> Result<Option<Hit>>;
+    /// The entry at exactly this place of the own scope.
+    async fn find(&self, place: &Place) -> Result<Option<Entry>>;
+    /// All caches whose key begins with `prefix`, those of the scope's parents too, newest first.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+    async fn read(&self, listed: &Listed) -> Result<Option<Entry>>;
+    /// What `producers` (`None`: all) left in `group`: in the order of `producers`, then by node, then by step.
+    async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>>;
+    async fn reserve(&self, place: Place) -> Result<Reservation>;
+    /// Makes an uploaded body visible, if its place is free.
+    async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit>;
+    /// Removes what a reservation has uploaded.
+    async fn abandon(&self, reservation: &Reservation) -> Result<()>;
+    /// Removes an entry and its body.
+    async fn remove(&self, entry: &Entry) -> Result<()>;
+    /// Puts an entry aside, so that nobody finds it; its body stays for a while, for whoever wants to know.
+    async fn quarantine(&self, entry: &Entry, why: &str) -> Result<()>;
+}
+
+/// What stands in `v1/reserved/ID`: where the body would become visible.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reserved {
+    pub index: String,
+}
+
+/// What stands in `v1/quarantine/ID`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Quarantined {
+    pub why: String,
+    pub record: Record,
+}
+
+/// The index of a bucket that we may read and write ourselves.
+#[derive(Debug)]
+pub struct Index {
+    bucket: Arc<Bucket>,
+    project: String,
+    scope: TrustScope,
+    /// The own first, then those it reads through to.
+    namespaces: Vec<Namespace>,
+}
+
+impl Index {
+    pub fn new(bucket: Arc<Bucket>, project: &str, scope: TrustScope) -> Self {
+        let namespaces = scope.chain().map(|scope| Namespace::new(project, &scope)).collect();
+        Self { bucket, project: project.to_owned(), scope, namespaces }
+    }
+
+    fn own(&self) -> &Namespace {
+        &self.namespaces[0]
+    }
+
+    fn path(&self, place: &Place) -> String {
+        layout::index(self.own(), place, self.bucket.text_limit())
+    }
+
+    /// What may be keys that begin with `prefix`.
+    async fn listed(&self, namespace: &Namespace, prefix: &str) -> Result<Vec<Object>> {
+        let text = key::prefix(prefix, self.bucket.text_limit());
+        self.bucket.list(&format!("{}/{text}", layout::caches(namespace))).await
+    }
+
+    /// What a path says of its key, if that can begin with `prefix`.
+    fn said(namespace: &Namespace, object: &Object, prefix: &str) -> Option<key::Said> {
+        let said = key::read(object.path.strip_prefix(&layout::caches(namespace))?.strip_prefix('/')?)?;
+        (said.begins_with(prefix.as_bytes()) != Some(false)).then_some(said)
+    }
+
+    /// The newest of one namespace. Of two that the store took at the same moment, the one with the greater key.
+    async fn newest(&self, namespace: &Namespace, prefix: &str) -> Result<Option<Entry>> {
+        let mut objects = self.listed(namespace, prefix).await?;
+        objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
+        // Of ten thousand, few paths need be read.
+        for moment in objects.chunk_by(|a, b| a.modified == b.modified) {
+            let said = |object| Some((Self::said(namespace, object, prefix)?, object));
+            let mut candidates: Vec<(key::Said, &Object)> = moment.iter().filter_map(said).collect();
+            candidates.sort_by(|(a, _), (b, _)| b.bytes().cmp(a.bytes()));
+            for (_, object) in candidates {
+                // Gone since it was listed, or longer than its path and another's: the next.
+                let entry = self.entry(&object.path, Some(object.modified)).await?;
+                if let Some(entry) = entry.filter(|entry| entry.key().is_some_and(|key| key.starts_with(prefix))) {
+                    return Ok(Some(entry));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads an index object. A listing's time is finer than that of a read, where there is one.
+    async fn entry(&self, path: &str, listed: Option<Timestamp>) -> Result<Option<Entry>> {
+        let Some((bytes, modified)) = self.bucket.read(path).await? else { return Ok(None) };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|error| self.foreign(path, &error.to_string()))?;
+        if record.version > VERSION {
+            return Err(self.foreign(path, &format!("version {}, this one understands {VERSION}", record.version)));
+        }
+        Ok(Some(Entry { record, created: listed.unwrap_or(modified) }))
+    }
+
+    fn foreign(&self, path: &str, why: &str) -> StorageError {
+        StorageError::Foreign { store: self.bucket.name().to_owned(), path: path.to_owned(), why: why.to_owned() }
+    }
+
+    fn record(&self, reservation: &Reservation, body: &Body, about: About) -> Record {
+        Record {
+            version: VERSION,
+            project: self.project.clone(),
+            scope: self.scope.to_string(),
+            place: reservation.place.clone(),
+            body: body.clone(),
+            producer: about.producer,
+            details: about.details,
+        }
+    }
+
+    /// Writes the index object if its place is free. A write whose answer was lost, or that the store tried again by itself,
+    /// may find itself: whose it is stands in it.
+    async fn claim_place(&self, path: &str, record: &Record) -> Result<Entry> {
+        let bytes = Bytes::from(json(record));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let created = self.bucket.create(path, bytes.clone()).await;
+            let created = match created {
+                Err(error) if error.is_final() => return Err(error),
+                other => other,
+            };
+            match (self.entry(path, None).await?, created) {
+                (Some(entry), _) => return Ok(entry),
+                (None, Err(error)) if attempts >= COMMIT_ATTEMPTS => return Err(error),
+                (None, _) if attempts >= COMMIT_ATTEMPTS => return Err(self.foreign(path, "it comes and goes")),
+                (None, _) => tokio::time::sleep(Duration::from_millis(50) * 2_u32.pow(attempts)).await,
+            }
+        }
+    }
+
+    /// Removes an index object if it still is this entry's.
+    async fn hide(&self, entry: &Entry) -> Result<()> {
+        let namespace = entry_namespace(&entry.record)
+            .ok_or_else(|| self.foreign("", &format!("scope {:?}", entry.record.scope)))?;
+        let path = layout::index(&namespace, &entry.record.place, self.bucket.text_limit());
+        if self.entry(&path, None).await?.is_some_and(|there| there.body().id == entry.body().id) {
+            self.bucket.remove(&path).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, id: BodyId, index: String) -> Result<()> {
+        self.bucket.write(&layout::reserved(id), json(&Reserved { index }).into()).await
+    }
+
+    async fn drop_body(&self, id: BodyId) -> Result<()> {
+        self.bucket.remove(&layout::body(id)).await?;
+        self.bucket.remove(&layout::reserved(id)).await
+    }
+}
+
+#[async_trait]
+impl Ledger for Index {
+    async fn look_up(&self, keys: &[String]) -> Result<Option<Hit>> {
+        for (nth, key) in keys.iter().enumerate() {
+            for namespace in &self.namespaces {
+                if let Some(entry) = self.newest(namespace, key).await? {
+                    return Ok(Some(Hit { nth, entry }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find(&self, place: &Place) -> Result<Option<Entry>> {
+        self.entry(&self.path(place), None).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut all = Vec::new();
+        for namespace in &self.namespaces {
+            let objects = self.listed(namespace, prefix).await?;
+            let said = |object: Object| Some((Self::said(namespace, &object, prefix)?, object));
+            all.extend(objects.into_iter().filter_map(said));
+        }
+        all.sort_by(|(a_key, a), (b_key, b)| (b.modified, b_key.bytes()).cmp(&(a.modified, a_key.bytes())));
+        let listed = all.into_iter().map(|(said, object)| Listed {
+            key: match said {
+                key::Said::Key(bytes) => String::from_utf8(bytes).ok(),
+                key::Said::Beginning(_) => None,
+            },
+            created: object.modified,
+            path: object.path,
+        });
+        Ok(listed.collect())
+    }
+
+    async fn read(&self, listed: &Listed) -> Result<Option<Entry>> {
+        self.entry(&listed.path, Some(listed.created)).await
+    }
+
+    async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>> {
+        let directories: Vec<String> = match producers {
+            Some(producers) => {
+                producers.iter().map(|producer| layout::producer_dir(self.own(), kind, group, producer)).collect()
+            }
+            None => vec![layout::group_dir(self.own(), kind, group)],
+        };
+        let mut objects = Vec::new();
+        for directory in directories {
+            let mut listed = self.bucket.list(&format!("{directory}/")).await?;
+            listed.sort_by(|a, b| a.path.cmp(&b.path));
+            objects.append(&mut listed);
+        }
+        let reads: Vec<_> = objects.iter().map(|object| self.entry(&object.path, Some(object.modified))).collect();
+        let read = futures_util::stream::iter(reads).buffered(PARALLEL_READS);
+        let entries: Vec<Option<Entry>> = read.try_collect().await?;
+        Ok(entries.into_iter().flatten().collect())
+    }
+
+    async fn reserve(&self, place: Place) -> Result<Reservation> {
+        if matches!(&place, Place::Cache { key } if key.is_empty()) {
+            return Err(StorageError::EmptyKey);
+        }
+        let id = BodyId::random();
+        self.mark(id, self.path(&place)).await?;
+        Ok(Reservation { id, place, since: Instant::now() })
+    }
+
+    async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit> {
+        let age = reservation.since.elapsed();
+        if age > RESERVED_FOR {
+            return Err(StorageError::Expired { id: reservation.id, hours: age.as_secs() / 3600 });
+        }
+        let record = self.record(reservation, body, about);
+        let there = self.claim_place(&self.path(&reservation.place), &record).await?;
+        if there.body().id == body.id {
+            self.bucket.remove(&layout::reserved(body.id)).await?;
+            return Ok(Commit::Won(there));
+        }
+        self.drop_body(body.id).await?;
+        Ok(Commit::Lost(there))
+    }
+
+    async fn abandon(&self, reservation: &Reservation) -> Result<()> {
+        self.bucket.abort_uploads(&layout::body(reservation.id)).await?;
+        self.drop_body(reservation.id).await
+    }
+
+    async fn remove(&self, entry: &Entry) -> Result<()> {
+        // Whoever dies between the next three lines leaves something that a sweep understands.
+        self.mark(entry.body().id, self.path(&entry.record.place)).await?;
+        self.hide(entry).await?;
+        self.drop_body(entry.body().id).await
+    }
+
+    async fn quarantine(&self, entry: &Entry, why: &str) -> Result<()> {
+        let aside = Quarantined { why: why.to_owned(), record: entry.record.clone() };
+        self.bucket.write(&layout::quarantine(entry.body().id), json(&aside).into()).await?;
+        self.hide(entry).await
+    }
+}
+
+fn entry_namespace(record: &Record) -> Option<Namespace> {
+    Some(Namespace::new(&record.project, &record.scope.parse().ok()?))
+}
+
+/// What we write ourselves always has a spelling.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,0 +1,177 @@
+//! The store: caches, workspace layers and artifacts, by verbs.
+//!
+//! ```text
+//!              look_up ─▶ Hit ─▶ get                                  a body is invisible until its entry is committed,
+//! reserve ─▶ put ─▶ commit ─▶ Won(entry)                              an entry never changes, and points to one body
+//!     │       │        └────▶ Lost(theirs)   our body is removed
+//!     └───────┴─▶ abandon, or a sweep some day
+//!
+//! Store ─┬─ Ledger (names)  ─┬─ Index: a bucket with credentials
+//!        │                   └─ granted: whoever has them is asked
+//!        └─ Bodies (bytes)  ─┬─ Bucket
+//!                            └─ granted: presigned URLs
+//! ```
+//!
+//! Steps see this module alone and never a path. What lies where: `docs/storage.md`.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::BoxStream;
+use navvy_job::claim::TrustScope;
+
+pub mod artifacts;
+mod bucket;
+mod error;
+mod granted;
+mod http;
+mod key;
+mod layout;
+mod ledger;
+mod once;
+mod patience;
+mod record;
+mod settings;
+mod sweep;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+pub use bucket::Bucket;
+pub use error::{Result, StorageError};
+pub use granted::{Granted, Grantor};
+pub use http::{Pace, Transport};
+pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
+pub use once::RunStore;
+pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
+pub use settings::{Location, Origin, Proxies, Retries, Scheme, SettingsError, StorageSettings};
+pub use sweep::Swept;
+pub use transfer::{Aborts, Bodies, Shape};
+
+/// What a sweep spares: see [`RESERVED_FOR`].
+pub const SWEEP_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// One project's store, as one trust scope sees it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    ledger: Arc<dyn Ledger>,
+    bodies: Arc<dyn Bodies>,
+    shape: Shape,
+    aborts: Aborts,
+}
+
+impl Store {
+    /// The local home: a bucket that we have the credentials of.
+    pub fn direct(bucket: Arc<Bucket>, project: &str, scope: TrustScope, shape: Shape) -> Self {
+        let ledger = Arc::new(Index::new(bucket.clone(), project, scope));
+        Self::new(ledger, bucket, shape)
+    }
+
+    /// The second home: a grantor that has them, and its URLs.
+    pub fn granted(grantor: Arc<dyn Grantor>, transport: Transport, retries: Retries, shape: Shape) -> Self {
+        let bodies = Arc::new(Granted::new(grantor.clone(), transport, retries));
+        Self::new(grantor, bodies, shape)
+    }
+
+    pub fn new(ledger: Arc<dyn Ledger>, bodies: Arc<dyn Bodies>, shape: Shape) -> Self {
+        Self { ledger, bodies, shape, aborts: Aborts::default() }
+    }
+
+    /// For people.
+    pub fn name(&self) -> &str {
+        self.bodies.name()
+    }
+
+    /// The newest cache whose key begins with the first of `keys` that has any.
+    ///
+    /// # Errors
+    /// The store's, after all retries; so it is with every verb here.
+    pub async fn look_up(&self, keys: &[String]) -> Result<Option<Hit>> {
+        self.ledger.look_up(keys).await
+    }
+
+    /// The entry at exactly this place of the own scope.
+    pub async fn find(&self, place: &Place) -> Result<Option<Entry>> {
+        self.ledger.find(place).await
+    }
+
+    /// All caches whose key begins with `prefix`, newest first; the parents' too.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.ledger.list(prefix).await
+    }
+
+    /// `None`: it is gone.
+    pub async fn read(&self, listed: &Listed) -> Result<Option<Entry>> {
+        self.ledger.read(listed).await
+    }
+
+    /// The workspace layers of these producers, in their order, then by node, then by step.
+    pub async fn layers(&self, workspace: &str, producers: &[String]) -> Result<Vec<Entry>> {
+        self.ledger.pieces(PieceKind::Layer, workspace, Some(producers)).await
+    }
+
+    /// What `producers` (`None`: all) left in `group`.
+    pub async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>> {
+        self.ledger.pieces(kind, group, producers).await
+    }
+
+    /// An id for a body that will be visible at `place`. It can be committed for [`RESERVED_FOR`].
+    pub async fn reserve(&self, place: Place) -> Result<Reservation> {
+        self.ledger.reserve(place).await
+    }
+
+    /// Uploads a stream of unknown length: [`Shape::parallel`] parts at once, memory as [`Shape`] says. When it fails, or is
+    /// dropped, its parts are removed; [`Store::settle`] waits for that.
+    pub async fn put<S>(&self, reservation: &Reservation, stream: S) -> Result<Body>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send,
+    {
+        transfer::put(&*self.bodies, &self.aborts, reservation.id, self.shape, stream).await
+    }
+
+    /// Makes a body visible, unless somebody was first.
+    pub async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit> {
+        self.ledger.commit(reservation, body, about).await
+    }
+
+    /// Gives a reservation up, and removes what was uploaded.
+    pub async fn abandon(&self, reservation: &Reservation) -> Result<()> {
+        self.ledger.abandon(reservation).await
+    }
+
+    /// The whole of a body, in order, [`Shape::parallel`] ranges fetched at once. Its last item is an error if it was not
+    /// what was stored.
+    pub fn get(&self, body: &Body) -> BoxStream<'static, Result<Bytes>> {
+        transfer::get(self.bodies.clone(), body, 0..body.size, self.shape)
+    }
+
+    /// A part of a body, in order.
+    pub fn get_part(&self, body: &Body, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+        transfer::get(self.bodies.clone(), body, range, self.shape)
+    }
+
+    /// A small part of a body, by one request.
+    pub async fn get_range(&self, body: &Body, range: Range<u64>) -> Result<Bytes> {
+        transfer::exactly(&*self.bodies, body.id, range).await
+    }
+
+    /// Removes an entry and its body.
+    pub async fn remove(&self, entry: &Entry) -> Result<()> {
+        self.ledger.remove(entry).await
+    }
+
+    /// Puts aside an entry whose body is damaged: from now on it is a miss, and its place is free.
+    pub async fn quarantine(&self, entry: &Entry, why: &str) -> Result<()> {
+        self.ledger.quarantine(entry, why).await
+    }
+
+    /// Waits until uploads that were dropped have been aborted.
+    pub async fn settle(&self) {
+        self.aborts.settle().await;
+    }
+}

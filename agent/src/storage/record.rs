@@ -1,0 +1,159 @@
+//! What makes a body visible: one small index object, written once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The version this code writes. A reader skips a higher one.
+pub const VERSION: u32 = 1;
+
+/// Names one upload for ever. Made by this code alone: 32 small hexadecimal characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BodyId(Uuid);
+
+impl BodyId {
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// `None` for anything that [`fmt::Display`] does not write.
+    pub fn read(text: &str) -> Option<Self> {
+        let id = Self(Uuid::try_parse(text).ok()?);
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for BodyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0.as_simple(), f)
+    }
+}
+
+impl Serialize for BodyId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BodyId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::read(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no body's id")))
+    }
+}
+
+/// What was uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Body {
+    pub id: BodyId,
+    /// In bytes.
+    pub size: u64,
+    /// Of all of it, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Where an entry is found again. No two entries have one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Place {
+    /// Found by any prefix of `key`.
+    Cache { key: String },
+    /// Found by group and producer.
+    Piece(Piece),
+}
+
+/// One of many things that tasks leave for others: found by its group and its producers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    pub of: PieceKind,
+    /// The workspace's id, or the run's.
+    pub group: String,
+    /// The job that made it, by an id that is its own in the group.
+    pub producer: String,
+    /// Parallel index, from 0.
+    pub node: u32,
+    /// The step's number in its task.
+    pub step: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PieceKind {
+    /// Of a workspace.
+    Layer,
+    Artifacts,
+    TestResults,
+}
+
+/// Who made an entry, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    pub pipeline: Option<String>,
+    pub job: String,
+    pub task: String,
+    pub build_num: Option<u64>,
+}
+
+/// The index object. Times are the store's: [`Entry::created`] is when the store took this object, not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub version: u32,
+    pub project: String,
+    /// As text: `trusted`, `fork:alice`.
+    pub scope: String,
+    pub place: Place,
+    pub body: Body,
+    pub producer: Producer,
+    /// Whatever the step wants back: paths that were cached, offset of a manifest.
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
+}
+
+/// A record, as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub record: Record,
+    /// By the store's clock.
+    pub created: Timestamp,
+}
+
+impl Entry {
+    pub fn body(&self) -> &Body {
+        &self.record.body
+    }
+
+    /// A cache's key.
+    pub fn key(&self) -> Option<&str> {
+        match &self.record.place {
+            Place::Cache { key } => Some(key),
+            Place::Piece(_) => None,
+        }
+    }
+}
+
+/// What is known of a cache before its index object is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// `None`: longer than its path; the index object has it.
+    pub key: Option<String>,
+    pub created: Timestamp,
+    /// From the store's root.
+    pub(super) path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = BodyId::random();
+        assert_eq!(BodyId::read(&id.to_string()), Some(id));
+        for text in ["", "..", &id.to_string().to_uppercase(), &id.0.to_string(), &format!("{id}#1")] {
+            assert_eq!(BodyId::read(text), None, "{text}");
+        }
+    }
+}

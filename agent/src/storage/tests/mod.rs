@@ -1,0 +1,8 @@
+//! What every store must do, whatever home it has.
+
+mod faults;
+mod grantor;
+mod proxy;
+mod server;
+mod suite;
+mod tls;

@@ -1,0 +1,470 @@
+//! Bytes to and from a store: parts side by side, memory bounded.
+//!
+//! ```text
+//! put   stream ─▶ part being filled ─▶ at most PARALLEL parts on their way ─▶ complete      (any failure, or dropped: abort)
+//! get   at most PARALLEL ranges on their way ─▶ in order ─▶ reader
+//! ```
+//!
+//! Memory: [`Shape::part`] × ([`Shape::parallel`] + 1), 40 MiB as it is made by default, whatever the body's size.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
+use object_store::{MultipartUpload, PutPayload};
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+
+use super::bucket::Bucket;
+use super::error::{Result, StorageError};
+use super::layout;
+use super::record::{Body, BodyId};
+
+/// S3, and whoever copied it, takes no more.
+const MOST_PARTS: u64 = 10_000;
+
+/// How a body is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of a part; all but the last have exactly these many. S3 takes no fewer than 5 MiB.
+    pub part: usize,
+    /// Parts on their way at once.
+    pub parallel: usize,
+}
+
+impl Default for Shape {
+    /// 10,000 parts of 8 MiB are 78 GiB. Four at once fill a gigabit at 200 ms of round trip, and hold 40 MiB.
+    fn default() -> Self {
+        Self { part: 8 << 20, parallel: 4 }
+    }
+}
+
+/// Where bodies go to and come from.
+#[async_trait]
+pub trait Bodies: Send + Sync + fmt::Debug {
+    /// A body in one piece.
+    async fn put(&self, id: BodyId, bytes: Bytes) -> Result<()>;
+    /// A body in parts.
+    async fn begin(&self, id: BodyId) -> Result<Box<dyn MultipartUpload>>;
+    /// Ends other uploads of a body that is complete: to begin one is tried again when its answer is lost, and then there
+    /// are two.
+    async fn tidy(&self, id: BodyId) -> Result<()>;
+    /// # Errors
+    /// [`StorageError::Missing`]
+    async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes>;
+    /// For messages.
+    fn name(&self) -> &str;
+}
+
+#[async_trait]
+impl Bodies for Bucket {
+    async fn put(&self, id: BodyId, bytes: Bytes) -> Result<()> {
+        self.put(&layout::body(id), bytes.into()).await
+    }
+
+    async fn begin(&self, id: BodyId) -> Result<Box<dyn MultipartUpload>> {
+        self.upload(&layout::body(id)).await
+    }
+
+    async fn tidy(&self, id: BodyId) -> Result<()> {
+        self.abort_uploads(&layout::body(id)).await.map(drop)
+    }
+
+    async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes> {
+        let bytes = self.range(&layout::body(id), range).await?;
+        bytes.ok_or_else(|| StorageError::Missing { store: Bucket::name(self).to_owned(), id })
+    }
+
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+}
+
+/// Aborts that were begun by somebody who did not wait for them.
+#[derive(Debug, Clone, Default)]
+pub struct Aborts(Arc<Mutex<JoinSet<()>>>);
+
+impl Aborts {
+    fn begin(&self, mut upload: Box<dyn MultipartUpload>) {
+        // Without a runtime nobody can abort; a sweep will.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let abort = async move {
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "An upload could not be aborted; a sweep will."
+                    );
+                }
+            };
+            self.set().spawn_on(abort, &runtime);
+        }
+    }
+
+    /// Waits until all of them have ended.
+    pub async fn settle(&self) {
+        let mut set = std::mem::take(&mut *self.set());
+        while set.join_next().await.is_some() {}
+    }
+
+    fn set(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Uploads a stream of unknown length.
+///
+/// # Errors
+/// The stream's own, the store's after all retries, and [`StorageError::TooLarge`]. Nothing is left behind but, in the worst
+/// case, what a sweep removes.
+pub async fn put<S>(bodies: &dyn Bodies, aborts: &Aborts, id: BodyId, shape: Shape, stream: S) -> Result<Body>
+where
+    S: Stream<Item = io::Result<Bytes>> + Send,
+{
+    let mut stream = std::pin::pin!(stream);
+    let mut filling = Filling::new(shape.part);
+    let mut parts: Option<Parts> = None;
+    while let Some(bytes) = stream.next().await {
+        let mut bytes = bytes.map_err(StorageError::Source)?;
+        while let Some(part) = filling.take_full(&mut bytes) {
+            let parts = match &mut parts {
+                Some(parts) => parts,
+                none => none.insert(Parts::begin(bodies, aborts, id).await?),
+            };
+            parts.send(part, shape).await?;
+        }
+    }
+    let (last, body) = filling.finish(id);
+    match parts {
+        None => bodies.put(id, last).await?,
+        Some(parts) => {
+            parts.finish(last, shape).await?;
+            bodies.tidy(id).await?;
+        }
+    }
+    Ok(body)
+}
+
+/// The part being filled, and the digest of all that has passed.
+struct Filling {
+    part: BytesMut,
+    full: usize,
+    digest: Sha256,
+    size: u64,
+}
+
+impl Filling {
+    fn new(full: usize) -> Self {
+        Self { part: BytesMut::new(), full, digest: Sha256::new(), size: 0 }
+    }
+
+    /// Takes from `bytes` until it is empty. `Some`: a part is full, and more follows it.
+    fn take_full(&mut self, bytes: &mut Bytes) -> Option<Bytes> {
+        while !bytes.is_empty() {
+            if self.part.len() == self.full {
+                return Some(std::mem::take(&mut self.part).freeze());
+            }
+            self.take(bytes);
+        }
+        None
+    }
+
+    fn take(&mut self, bytes: &mut Bytes) {
+        let taken = bytes.split_to(bytes.len().min(self.full - self.part.len()));
+        if self.part.capacity() == 0 && self.size > 0 {
+            // Growing by doubling would hold this part twice; the first may well stay small.
+            self.part.reserve(self.full);
+        }
+        self.digest.update(&taken);
+        self.size += taken.len() as u64;
+        self.part.extend_from_slice(&taken);
+    }
+
+    fn finish(self, id: BodyId) -> (Bytes, Body) {
+        let body = Body { id, size: self.size, sha256: hex(&self.digest.finalize()) };
+        (self.part.freeze(), body)
+    }
+}
+
+/// An upload in parts; aborted when dropped before its end.
+struct Parts<'a> {
+    upload: Option<Box<dyn MultipartUpload>>,
+    sending: JoinSet<object_store::Result<()>>,
+    sent: u64,
+    store: String,
+    aborts: &'a Aborts,
+}
+
+impl<'a> Parts<'a> {
+    async fn begin(bodies: &dyn Bodies, aborts: &'a Aborts, id: BodyId) -> Result<Self> {
+        let upload = Some(bodies.begin(id).await?);
+        Ok(Self { upload, sending: JoinSet::new(), sent: 0, store: bodies.name().to_owned(), aborts })
+    }
+
+    /// Waits until fewer than all are on their way, then sends one more.
+    async fn send(&mut self, part: Bytes, shape: Shape) -> Result<()> {
+        if self.sent == MOST_PARTS {
+            return Err(StorageError::TooLarge { most: MOST_PARTS * shape.part as u64, parts: MOST_PARTS });
+        }
+        while self.sending.len() >= shape.parallel {
+            self.one_arrives().await?;
+        }
+        if let Some(upload) = &mut self.upload {
+            self.sending.spawn(upload.put_part(PutPayload::from_bytes(part)));
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    async fn one_arrives(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            Some(Ok(Ok(()))) | None => Ok(()),
+            Some(Ok(Err(source))) => Err(self.failed(source)),
+            Some(Err(source)) => Err(self.failed(source.into())),
+        }
+    }
+
+    async fn finish(mut self, last: Bytes, shape: Shape) -> Result<()> {
+        if !last.is_empty() {
+            self.send(last, shape).await?;
+        }
+        while !self.sending.is_empty() {
+            self.one_arrives().await?;
+        }
+        if let Some(upload) = &mut self.upload {
+            let completed = upload.complete().await;
+            completed.map_err(|source| self.failed(source))?;
+        }
+        self.upload = None;
+        Ok(())
+    }
+
+    fn failed(&self, source: object_store::Error) -> StorageError {
+        StorageError::Store { store: self.store.clone(), verb: "upload", source }
+    }
+}
+
+impl Drop for Parts<'_> {
+    fn drop(&mut self) {
+        self.sending.abort_all();
+        if let Some(upload) = self.upload.take() {
+            self.aborts.begin(upload);
+        }
+    }
+}
+
+/// The whole of a body, or a range of it, in order. Ends with an error where the bytes are not those that were stored; a whole
+/// body's digest is known at its end only.
+pub fn get(bodies: Arc<dyn Bodies>, body: &Body, range: Range<u64>, shape: Shape) -> BoxStream<'static, Result<Bytes>> {
+    let id = body.id;
+    let ranges: Vec<Range<u64>> = cut(range.clone(), shape.part as u64);
+    let fetched = futures_util::stream::iter(ranges)
+        .map(move |range| {
+            let bodies = bodies.clone();
+            // A task of its own: a range is fetched while the reader works on the one before.
+            let mut fetch = Owned(tokio::spawn(async move { exactly(&*bodies, id, range).await }));
+            async move { fetch.join().await }
+        })
+        .buffered(shape.parallel);
+    if range == (0..body.size) { verified(fetched, body).boxed() } else { fetched.boxed() }
+}
+
+/// Ends its task when nobody waits for it any more.
+#[derive(Debug)]
+pub struct Owned<T>(pub tokio::task::JoinHandle<Result<T>>);
+
+impl<T> Owned<T> {
+    pub async fn join(&mut self) -> Result<T> {
+        (&mut self.0).await.unwrap_or_else(|error| Err(StorageError::Source(io::Error::other(error))))
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub async fn exactly(bodies: &dyn Bodies, id: BodyId, range: Range<u64>) -> Result<Bytes> {
+    let expected = range.end - range.start;
+    let bytes = bodies.range(id, range).await?;
+    let found = bytes.len() as u64;
+    if found == expected { Ok(bytes) } else { Err(StorageError::WrongSize { id, expected, found }) }
+}
+
+fn cut(range: Range<u64>, part: u64) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    let mut start = range.start;
+    while start < range.end {
+        let end = range.end.min(start + part);
+        ranges.push(start..end);
+        start = end;
+    }
+    ranges
+}
+
+/// Passes everything on, and says at the end if it was not what was stored.
+fn verified(
+    stream: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    body: &Body,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let state = (Box::pin(stream), Some(Sha256::new()), body.clone());
+    futures_util::stream::unfold(state, |(mut stream, digest, body)| async move {
+        let mut digest = digest?;
+        match stream.next().await {
+            Some(Ok(bytes)) => {
+                digest.update(&bytes);
+                Some((Ok(bytes), (stream, Some(digest), body)))
+            }
+            Some(Err(error)) => Some((Err(error), (stream, None, body))),
+            None => {
+                let found = hex(&digest.finalize());
+                if found == body.sha256 {
+                    return None;
+                }
+                let error = StorageError::WrongDigest { id: body.id, expected: body.sha256.clone(), found };
+                Some((Err(error), (stream, None, body)))
+            }
+        }
+    })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+
+    const SHAPE: Shape = Shape { part: 100, parallel: 3 };
+
+    /// A store that takes and gives nothing until it is told to, and counts what it holds.
+    #[derive(Debug, Clone, Default)]
+    struct Stuck {
+        held: Arc<AtomicUsize>,
+        opens: Arc<tokio::sync::Notify>,
+    }
+
+    impl Stuck {
+        async fn hold(&self) {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            self.opens.notified().await;
+        }
+    }
+
+    #[async_trait]
+    impl Bodies for Stuck {
+        async fn put(&self, _: BodyId, _: Bytes) -> Result<()> {
+            Ok(())
+        }
+
+        async fn begin(&self, _: BodyId) -> Result<Box<dyn MultipartUpload>> {
+            Ok(Box::new(self.clone()))
+        }
+
+        async fn tidy(&self, _: BodyId) -> Result<()> {
+            Ok(())
+        }
+
+        async fn range(&self, _: BodyId, range: Range<u64>) -> Result<Bytes> {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![0; usize::try_from(range.end - range.start).unwrap()].into())
+        }
+
+        fn name(&self) -> &str {
+            "stuck"
+        }
+    }
+
+    #[async_trait]
+    impl MultipartUpload for Stuck {
+        fn put_part(&mut self, _: PutPayload) -> BoxFuture<'static, object_store::Result<()>> {
+            let stuck = self.clone();
+            Box::pin(async move {
+                stuck.hold().await;
+                Ok(())
+            })
+        }
+
+        async fn complete(&mut self) -> object_store::Result<object_store::PutResult> {
+            unreachable!("no part ever arrives")
+        }
+
+        async fn abort(&mut self) -> object_store::Result<()> {
+            self.opens.notify_one();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_is_given_no_more_than_is_bounded() {
+        let (stuck, aborts) = (Stuck::default(), Aborts::default());
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = read.clone();
+        let endless = futures_util::stream::repeat_with(move || {
+            counted.fetch_add(10, Ordering::Relaxed);
+            Ok(Bytes::from_static(b"0123456789"))
+        });
+        let mut upload = Box::pin(put(&stuck, &aborts, BodyId::random(), SHAPE, endless));
+        for _ in 0..100 {
+            tokio::select! {
+                biased;
+                ended = &mut upload => panic!("{ended:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(stuck.held.load(Ordering::Relaxed), SHAPE.parallel);
+        // Parts on their way, the one being filled, and the piece that did not fit.
+        assert_eq!(read.load(Ordering::Relaxed), SHAPE.part * (SHAPE.parallel + 1) + 10);
+        drop(upload);
+        aborts.settle().await;
+        // It was aborted, or this would wait for ever.
+        stuck.opens.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_reading_is_given_no_more_than_is_bounded() {
+        let stuck = Stuck::default();
+        let body = Body { id: BodyId::random(), size: 10_000, sha256: String::new() };
+        let mut stream = get(Arc::new(stuck.clone()), &body, 0..10_000, SHAPE);
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), SHAPE.part);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(stuck.held.load(Ordering::Relaxed) <= SHAPE.parallel + 1);
+    }
+
+    #[test]
+    fn a_body_is_cut_into_ranges_that_meet() {
+        assert_eq!(cut(0..0, 10), []);
+        assert_eq!(cut(0..10, 10), vec![0..10; 1]);
+        assert_eq!(cut(3..25, 10), [3..13, 13..23, 23..25]);
+    }
+
+    #[test]
+    fn parts_are_full_but_the_last() {
+        let mut filling = Filling::new(4);
+        let mut full = Vec::new();
+        for piece in ["abc", "", "defghijkl", "m"] {
+            let mut bytes = Bytes::from(piece);
+            while let Some(part) = filling.take_full(&mut bytes) {
+                full.push(part);
+            }
+            assert!(bytes.is_empty());
+        }
+        assert_eq!(full, ["abcd", "efgh", "ijkl"]);
+        let (last, body) = filling.finish(BodyId::random());
+        assert_eq!((last, body.size), (Bytes::from("m"), 13));
+        assert_eq!(body.sha256, hex(&Sha256::digest("abcdefghijklm")));
+    }
+}
