@@ -332,11 +332,23 @@ fn prune_sweeps_what_a_killed_saver_left_in_the_store() {
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 3600);
     let mark = std::fs::File::options().write(true).open(reserved.join(id)).expect("the mark");
     mark.set_modified(long_ago).expect("its time can be set");
+    // And a workspace layer of a run that never ended.
+    let (layer, layers) = ("fedcba9876543210fedcba9876543210", store(&bench).join("piece/layer/none/group/producer"));
+    std::fs::create_dir_all(&layers).expect("a directory can be made");
+    let place = r#"{"kind":"piece","of":"layer","group":"g","producer":"p","node":0,"step":1}"#;
+    let record = format!(
+        r#"{{"version":1,"project":"x","scope":"local","place":{place},"body":{{"id":"{layer}","size":1,"sha256":""}},"producer":{{"job":"p","task":"t"}}}}"#
+    );
+    std::fs::write(layers.join("0000000000-0000000001"), record).expect("an index object can be made");
+    std::fs::write(body.with_file_name(layer), "x").expect("a body can be made");
+    let index = std::fs::File::options().write(true).open(layers.join("0000000000-0000000001")).expect("it is there");
+    let longer_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(16 * 24 * 3600);
+    index.set_modified(longer_ago).expect("its time can be set");
     let pruned = bench.navvy(&["prune"]);
     pruned.passes();
     assert!(pruned.stdout().contains("Swept store file://"), "{}", pruned.stdout());
-    assert!(pruned.stdout().contains("bodies: 1"), "{}", pruned.stdout());
-    assert!(!forsaken.exists() && body.exists());
+    assert!(pruned.stdout().contains("bodies: 1, workspace layers: 1.\n"), "{}", pruned.stdout());
+    assert!(!forsaken.exists() && !body.with_file_name(layer).exists() && body.exists());
     assert_eq!(files(&reserved), [] as [PathBuf; 0]);
 }
 

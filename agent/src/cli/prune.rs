@@ -44,24 +44,33 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
     })
 }
 
-/// Of the store: uploads that nobody committed and entries that were put aside, once they are old enough. One that has never
-/// been used is not made for this.
+/// Of the store: uploads that nobody committed, entries that were put aside, layers of dead runs, once they are old enough.
+/// One that has never been used is not made for this.
 async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<(), CliError> {
     let store = store(settings, flag)?;
     let Some(name) = store.in_use() else { return Ok(()) };
-    let swept = tokio::time::timeout(LIMIT, store.sweep(SWEEP_AFTER)).await;
+    let sweeping = async { Ok((store.sweep(SWEEP_AFTER).await?, store.remove_old_layers().await?)) };
+    let swept = tokio::time::timeout(LIMIT, sweeping).await;
     match swept.unwrap_or_else(|_| Err(format!("it did not answer within {LIMIT:?}"))) {
-        Ok(swept) if swept == Swept::default() => {}
-        Ok(Swept { bodies, uploads, quarantined, staged }) => {
-            let what =
-                [(bodies, "bodies"), (uploads, "open uploads"), (quarantined, "damaged caches"), (staged, "files")];
-            let what: Vec<_> =
-                what.iter().filter(|it| it.0 > 0).map(|(count, what)| format!("{what}: {count}")).collect();
-            print(&format!("Swept store {name}; {}.\n", what.join(", ")));
-        }
+        Ok((swept, layers)) => print(&told(&name, swept, layers)),
         Err(why) => left.push(format!("given-up uploads in store {name} ({why})")),
     }
     Ok(())
+}
+
+/// Nothing if there was nothing.
+fn told(name: &str, swept: Swept, layers: u64) -> String {
+    let Swept { bodies, uploads, quarantined, staged } = swept;
+    let counts = [
+        (bodies, "bodies"),
+        (uploads, "open uploads"),
+        (quarantined, "damaged caches"),
+        (staged, "unfinished files"),
+        (layers, "workspace layers"),
+    ];
+    let what: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")).collect();
+    if what.is_empty() { String::new() } else { format!("Swept store {name}; {}.\n", what.join(", ")) }
 }
 
 fn is_doomed(condition: &Condition, kept_too: bool) -> bool {

@@ -12,6 +12,9 @@ use super::settings::{Location, StorageSettings};
 use super::{PieceKind, SettingsError, Store, Swept};
 use crate::chain::chain;
 
+/// As the real service keeps them. A run removes its own at its end, and is never this long.
+const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
+
 /// Handed to tasks, never to their jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct RunStore(Arc<Inner>);
@@ -49,6 +52,14 @@ impl RunStore {
     /// What went wrong, for a person; what was swept until then stays swept.
     pub async fn sweep(&self, older_than: Duration) -> Result<Swept, String> {
         self.bucket()?.sweep(older_than).await.map_err(|error| chain(&error))
+    }
+
+    /// Removes the workspace layers of runs that did not come to it. How many there were.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    pub async fn remove_old_layers(&self) -> Result<u64, String> {
+        self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await.map_err(|error| chain(&error))
     }
 
     fn bucket(&self) -> Result<&Arc<Bucket>, String> {
