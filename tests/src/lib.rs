@@ -12,6 +12,7 @@
 //! | [`Trap`] | a unix socket in front of an engine's that kills its client at a chosen request |
 //! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
+//! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
@@ -26,6 +27,7 @@ mod finished;
 mod git_server;
 mod leaks;
 mod network;
+mod object_store;
 mod program;
 mod proxy;
 mod registry;
@@ -42,6 +44,7 @@ pub use event::Event;
 pub use finished::{Finished, Step};
 pub use git_server::GitServer;
 pub use network::Network;
+pub use object_store::ObjectStore;
 pub use program::{Answer, Program};
 pub use proxy::Proxy;
 pub use registry::{IllRegistry, Password, Registry};

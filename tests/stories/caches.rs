@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use navvy_tests::{Bench, Finished, Signal, everywhere, sha256};
+use navvy_tests::{Bench, Finished, ObjectStore, Signal, everywhere, sha256};
 
 use crate::forge::{Forgery, directory, symlink};
 
@@ -272,6 +272,84 @@ fn a_fork_reads_what_is_trusted_and_writes_only_its_own() {
     assert!(restored(&run("trusted")).starts_with("No cache"), "a fork's cache is nobody else's");
     assert!(restored(&run("fork:bob")).starts_with("Found a cache"), "what is trusted is read by all");
     assert!(restored(&run("trusted")).starts_with("Found a cache"));
+}
+
+#[test]
+fn a_real_object_store_keeps_them_as_well() {
+    let server = ObjectStore::serve();
+    let bench = server.used_by(Bench::new());
+    bench.config(SAVES).file("go.sum", "first\n").commit("first");
+    let done = bench.run(&[]).finish();
+    done.passes();
+    let first = key("first\n");
+    assert!(
+        done.text("build", "save").contains(&format!("Stored Cache to {first}\n")),
+        "{}",
+        done.text("build", "save")
+    );
+    let done = bench.run(&[]).finish();
+    done.passes();
+    let restored = done.text("build", "restore");
+    assert!(restored.starts_with(&format!("Found a cache from build 1 at {first}\n")), "{restored}");
+    assert!(done.text("build", "found").starts_with("first\nfirst\n"));
+    assert!(done.text("build", "save").starts_with("Skipping cache generation"));
+    assert!(bench.navvy(&["cache", "ls"]).stdout().ends_with(&format!("  local  {first}\n")));
+    bench.navvy(&["cache", "rm", &first]).passes();
+    assert_eq!(bench.navvy(&["cache", "ls"]).stdout(), "There is no such cache.\n");
+    assert!(!bench.home().join(".local/share/navvy/store").exists());
+}
+
+#[test]
+fn caches_are_listed_and_removed_by_key_and_by_prefix() {
+    let (bench, ..) = saved();
+    let table = bench.navvy(&["cache", "ls"]);
+    table.passes();
+    assert!(table.stdout().contains("  local  v1-a\n"), "{}", table.stdout());
+    let line = bench.navvy(&["cache", "ls", "v1", "--json"]).stdout();
+    assert!(line.starts_with("{\"key\":\"v1-a\",\"scope\":\"local\","), "{line}");
+    assert!(line.contains("\"paths\":[\"/home/circleci/kept\"]"), "{line}");
+    assert_eq!(bench.navvy(&["cache", "ls", "v2"]).stdout(), "There is no such cache.\n");
+    bench.navvy(&["cache", "rm", "v1"]).exits_with(64).complains(&["scope local has no cache v1", "navvy cache ls"]);
+    bench.navvy(&["cache", "rm", "v1-a", "--scope", "trusted"]).exits_with(64);
+    let removed = bench.navvy(&["cache", "rm", "--prefix", "v"]);
+    removed.passes();
+    assert!(removed.stdout().starts_with("Removed v1-a, "), "{}", removed.stdout());
+    for left in ["body", "cache", "reserved"] {
+        assert_eq!(files(&store(&bench).join(left)), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn prune_sweeps_what_a_killed_saver_left_in_the_store() {
+    let (bench, body, _) = saved();
+    // As a saver leaves them that was killed two days ago.
+    let id = "0123456789abcdef0123456789abcdef";
+    let reserved = store(&bench).join("reserved");
+    std::fs::create_dir_all(&reserved).expect("a directory can be made");
+    std::fs::write(reserved.join(id), "{\"index\":\"v1/cache/none/,x\"}").expect("a mark can be made");
+    let forsaken = body.with_file_name(id);
+    std::fs::write(&forsaken, "half").expect("a body can be made");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 3600);
+    let mark = std::fs::File::options().write(true).open(reserved.join(id)).expect("the mark");
+    mark.set_modified(long_ago).expect("its time can be set");
+    // And a workspace layer of a run that never ended.
+    let (layer, layers) = ("fedcba9876543210fedcba9876543210", store(&bench).join("piece/layer/none/group/producer"));
+    std::fs::create_dir_all(&layers).expect("a directory can be made");
+    let place = r#"{"kind":"piece","of":"layer","group":"g","producer":"p","node":0,"step":1}"#;
+    let record = format!(
+        r#"{{"version":1,"project":"x","scope":"local","place":{place},"body":{{"id":"{layer}","size":1,"sha256":""}},"producer":{{"job":"p","task":"t"}}}}"#
+    );
+    std::fs::write(layers.join("0000000000-0000000001"), record).expect("an index object can be made");
+    std::fs::write(body.with_file_name(layer), "x").expect("a body can be made");
+    let index = std::fs::File::options().write(true).open(layers.join("0000000000-0000000001")).expect("it is there");
+    let longer_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(16 * 24 * 3600);
+    index.set_modified(longer_ago).expect("its time can be set");
+    let pruned = bench.navvy(&["prune"]);
+    pruned.passes();
+    assert!(pruned.stdout().contains("Swept store file://"), "{}", pruned.stdout());
+    assert!(pruned.stdout().contains("bodies: 1, workspace layers: 1.\n"), "{}", pruned.stdout());
+    assert!(!forsaken.exists() && !body.with_file_name(layer).exists() && body.exists());
+    assert_eq!(files(&reserved), [] as [PathBuf; 0]);
 }
 
 /// An S3 server that has nothing, takes small objects, and never answers the upload of a body.

@@ -166,3 +166,31 @@ fn what_cannot_be_persisted_fails_the_job_and_says_why() {
     assert!(why("bad_pattern").contains("cannot look for \"a[\": it is no pattern"), "{}", why("bad_pattern"));
     assert!(why("leads_out").contains("`..` leads out of the root"), "{}", why("leads_out"));
 }
+
+const AGAIN: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run: {name: make, command: "mkdir out; echo x > out/file"}
+      - persist_to_workspace: {name: persist, root: out, paths: [file]}
+      - run: {name: second time only, command: "echo x >> ~/times; test $(wc -l < ~/times) -eq 2"}
+workflows:
+  ci: {jobs: [build]}
+"#;
+
+#[test]
+fn a_retry_persists_in_place_of_what_it_persisted_before() {
+    let bench = Bench::new();
+    let done = bench.config(AGAIN).run(&["--keep-on-fail"]).that_leaves_things().finish();
+    done.exits_with(1);
+    // Whoever goes on may need it.
+    let bodies = bench.home().join(".local/share/navvy/store/v1/body");
+    assert_eq!(files(&bodies), 1);
+    let again = bench.start(&["retry", "build", "--from", "persist", "--json"]).finish();
+    again.passes();
+    assert!(again.text("build", "persist").starts_with("Replacing the layer of an earlier attempt\n"));
+    assert_eq!(files(&bodies), 1);
+}

@@ -32,7 +32,9 @@ pub enum Command {
     Orb(OrbArgs),
     /// List the tasks on this host: running, kept, or left by a run that died.
     Ps(PsArgs),
-    /// Remove what dead runs left on this host.
+    /// List the project's caches, or remove them.
+    Cache(CacheArgs),
+    /// Remove what dead runs left on this host and in the store.
     Prune(PruneArgs),
     /// Remove kept or dead tasks.
     Rm(RmArgs),
@@ -121,8 +123,8 @@ pub struct RunArgs {
     /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,
-    /// Where caches and workspaces are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://… [default: $NAVVY_STORE, then
-    /// settings.toml, then ~/.local/share/navvy/store]
+    /// Where caches and workspaces are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://…
+    /// [default: $NAVVY_STORE, then settings.toml, then ~/.local/share/navvy/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
@@ -400,7 +402,58 @@ pub struct PsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List caches, newest first.
+    Ls(CacheListArgs),
+    /// Remove caches.
+    Rm(CacheRemoveArgs),
+}
+
+/// Whose caches, and where they are.
+#[derive(Debug, Args)]
+pub struct CacheStoreArgs {
+    /// As for `navvy run`: local, trusted or fork:NAME. What a scope only reads is listed, and never removed.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// As for `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CacheListArgs {
+    /// Only those whose key begins so.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub prefix: String,
+    /// Print one cache a line, as JSON (docs/caches.md).
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: CacheStoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CacheRemoveArgs {
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Remove all whose key begins with one of these.
+    #[arg(long)]
+    pub prefix: bool,
+    #[command(flatten)]
+    pub store: CacheStoreArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct PruneArgs {
+    /// The store whose given-up uploads are swept, as for `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// Remove kept tasks, too, before their time.
     #[arg(long)]
     pub kept: bool,

@@ -1,4 +1,4 @@
-//! `navvy prune`: removes what dead runs left on this host.
+//! `navvy prune`: removes what dead runs left on this host and in the store.
 
 use std::time::Duration;
 
@@ -7,9 +7,11 @@ use navvy_job::exit_code;
 use super::CliError;
 use super::args::PruneArgs;
 use super::host::{self, Host, job, objects, print, state};
+use super::run::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::environment::standing::Condition;
 use crate::settings::Settings;
+use crate::storage::{SWEEP_AFTER, Swept};
 
 /// For all of it together; a second try costs a person less than waiting.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -35,8 +37,40 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
             print(&removed(&reaped.removed));
         }
         print(&kept(&spared));
+        if !arguments.dry_run {
+            sweep(settings, arguments.store.as_deref(), &mut reaped.left).await?;
+        }
         finish(host.engine.err(), &reaped.left)
     })
+}
+
+/// Of the store: uploads that nobody committed, entries that were put aside, layers of dead runs, once they are old enough.
+/// One that has never been used is not made for this.
+async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<(), CliError> {
+    let store = store(settings, flag)?;
+    let Some(name) = store.in_use() else { return Ok(()) };
+    let sweeping = async { Ok((store.sweep(SWEEP_AFTER).await?, store.remove_old_layers().await?)) };
+    let swept = tokio::time::timeout(LIMIT, sweeping).await;
+    match swept.unwrap_or_else(|_| Err(format!("it did not answer within {LIMIT:?}"))) {
+        Ok((swept, layers)) => print(&told(&name, swept, layers)),
+        Err(why) => left.push(format!("given-up uploads in store {name} ({why})")),
+    }
+    Ok(())
+}
+
+/// Nothing if there was nothing.
+fn told(name: &str, swept: Swept, layers: u64) -> String {
+    let Swept { bodies, uploads, quarantined, staged } = swept;
+    let counts = [
+        (bodies, "bodies"),
+        (uploads, "open uploads"),
+        (quarantined, "damaged caches"),
+        (staged, "unfinished files"),
+        (layers, "workspace layers"),
+    ];
+    let what: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")).collect();
+    if what.is_empty() { String::new() } else { format!("Swept store {name}; {}.\n", what.join(", ")) }
 }
 
 fn is_doomed(condition: &Condition, kept_too: bool) -> bool {

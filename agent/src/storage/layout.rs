@@ -18,6 +18,8 @@ pub const BODIES: &str = "v1/body";
 pub const RESERVED: &str = "v1/reserved";
 pub const QUARANTINE: &str = "v1/quarantine";
 pub const IF_ABSENT: &str = "v1/if-absent";
+/// Of workspaces, in every namespace.
+pub const LAYERS: &str = "v1/piece/layer";
 pub const CLOCK: &str = "v1/clock";
 
 /// What stands around a key's text in its path: `v1/cache/`, namespace, two slashes, commas and digest.

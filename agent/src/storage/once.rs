@@ -3,13 +3,17 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use navvy_job::claim::TrustScope;
 
 use super::bucket::Bucket;
-use super::settings::StorageSettings;
-use super::{PieceKind, SettingsError, Store};
+use super::settings::{Location, StorageSettings};
+use super::{PieceKind, SettingsError, Store, Swept};
 use crate::chain::chain;
+
+/// As the real service keeps them. A run removes its own at its end, and is never this long.
+const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// Handed to tasks, never to their jobs. Cheap to clone.
 #[derive(Clone)]
@@ -35,15 +39,43 @@ impl RunStore {
         Self(Arc::new(Inner { settings, bucket: OnceLock::new(), workspaces: Mutex::default() }))
     }
 
+    /// Its name, if somebody may have put something there: a directory that is not made yet is empty.
+    pub fn in_use(&self) -> Option<String> {
+        let settings = self.0.settings.as_ref().ok()?;
+        let in_use = if let Location::Directory(path) = &settings.location { path.is_dir() } else { true };
+        in_use.then(|| settings.location.to_string())
+    }
+
+    /// Removes what nobody committed within this time; with less than [`super::SWEEP_AFTER`], also under writers that still may.
+    ///
+    /// # Errors
+    /// What went wrong, for a person; what was swept until then stays swept.
+    pub async fn sweep(&self, older_than: Duration) -> Result<Swept, String> {
+        self.bucket()?.sweep(older_than).await.map_err(|error| chain(&error))
+    }
+
+    /// Removes the workspace layers of runs that did not come to it. How many there were.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    pub async fn remove_old_layers(&self) -> Result<u64, String> {
+        self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await.map_err(|error| chain(&error))
+    }
+
+    fn bucket(&self) -> Result<&Arc<Bucket>, String> {
+        let settings = self.0.settings.as_ref().map_err(Clone::clone)?;
+        let open = || settings.open().map(Arc::new).map_err(|error| chain(&error));
+        self.0.bucket.get_or_init(open).as_ref().map_err(Clone::clone)
+    }
+
     /// One project's store, as this scope sees it.
     ///
     /// # Errors
     /// Why there is none, for a person.
     pub fn open(&self, project: &str, scope: &TrustScope) -> Result<Store, String> {
-        let settings = self.0.settings.as_ref().map_err(Clone::clone)?;
-        let opened = self.0.bucket.get_or_init(|| settings.open().map(Arc::new).map_err(|error| chain(&error)));
-        let bucket = opened.as_ref().map_err(Clone::clone)?;
-        Ok(Store::direct(Arc::clone(bucket), project, scope.clone(), settings.shape))
+        let bucket = self.bucket()?;
+        let shape = self.0.settings.as_ref().map_err(Clone::clone)?.shape;
+        Ok(Store::direct(Arc::clone(bucket), project, scope.clone(), shape))
     }
 
     /// There will be layers of this workspace.

@@ -9,6 +9,7 @@
 //! ```
 
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
 use super::layout;
-use super::ledger::Reserved;
-use super::record::{BodyId, Record};
+use super::ledger::{Index, Ledger as _, Reserved};
+use super::record::{BodyId, Entry, Record};
 
 const PARALLEL: usize = 8;
 
@@ -59,6 +60,31 @@ impl Bucket {
         let aside = self.sweep_each(layout::QUARANTINE, bound, Self::sweep_quarantined).await?;
         let left = self.sweep_each(layout::RESERVED, bound, Self::sweep_reserved).await?;
         Ok(aside.add(left).add(self.sweep_staged(layout::RESERVED, bound)?))
+    }
+
+    /// Removes the workspace layers that are older than this by the store's clock: those of runs that did not come to it.
+    /// How many there were.
+    ///
+    /// # Errors
+    /// The store's. What was removed until then stays removed.
+    pub async fn remove_old_layers(self: &Arc<Self>, older_than: Duration) -> Result<u64> {
+        let objects = self.list(&format!("{}/", layout::LAYERS)).await?;
+        if objects.is_empty() {
+            return Ok(0);
+        }
+        let older_than = SignedDuration::try_from(older_than).unwrap_or(SignedDuration::MAX);
+        let bound = self.now().await?.checked_sub(older_than).unwrap_or(Timestamp::MIN);
+        let mut removed = 0;
+        for object in objects.into_iter().filter(|object| object.modified <= bound) {
+            let Some((bytes, _)) = self.read(&object.path).await? else { continue };
+            // What a newer version has written is its own affair.
+            let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { continue };
+            let Ok(scope) = record.scope.parse() else { continue };
+            let index = Index::new(Arc::clone(self), &record.project, scope);
+            index.remove(&Entry { record, created: object.modified }).await?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     async fn sweep_each<'a, F>(

@@ -2,8 +2,8 @@
 //! their size.
 //!
 //! ```text
-//! environment ──Pack──▶ blocking thread ──4 pieces──▶ Store::put ─▶ body, invisible until its entry is committed
-//! environment ◀─Extract── blocking thread ◀──4 pieces── Store::get
+//! environment ──Pack──▶ blocking thread ──2 pieces──▶ Store::put ─▶ body, invisible until its entry is committed
+//! environment ◀─Extract── blocking thread ◀──2 slices── Store::get
 //! ```
 //!
 //! Whoever stops waiting drops the channel; the thread notices, hangs up, and the supervisor ends what worked there.
@@ -24,8 +24,10 @@ use crate::environment::docker::DockerEnvironment;
 use crate::storage::{About, Body, Commit, Reservation, StorageError, Store};
 use crate::supervisor::{Client, ClientError, Fed};
 
-/// Pieces of up to 1 MiB on their way between two threads.
-const ON_THE_WAY: usize = 4;
+/// Pieces on their way between two threads: enough that neither waits for the other's turn.
+const ON_THE_WAY: usize = 2;
+/// The store brings parts of several MiB. They are handed on in slices: while one is sent, no more than the next is kept.
+const SLICE: usize = 256 << 10;
 
 /// What an archive may hold at most: far above any build's, far below what only a bomb claims.
 const LIMITS: ArchiveLimits = ArchiveLimits { bytes: 256 << 30, entries: 20_000_000 };
@@ -183,8 +185,12 @@ impl Porter {
 async fn feed(store: &Store, body: &Body, sender: mpsc::Sender<Fed>) -> Result<(), StorageError> {
     let mut pieces = store.get(body);
     while let Some(piece) = pieces.next().await {
-        if sender.send(Fed::Piece(piece?)).await.is_err() {
-            return Ok(());
+        let mut piece = piece?;
+        while !piece.is_empty() {
+            let slice = piece.split_to(piece.len().min(SLICE));
+            if sender.send(Fed::Piece(slice)).await.is_err() {
+                return Ok(());
+            }
         }
     }
     sender.send(Fed::End).await.ok();
