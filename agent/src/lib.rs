@@ -40,6 +40,7 @@ pub mod journal;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;
+pub mod results;
 pub mod settings;
 pub mod step;
 pub mod storage;

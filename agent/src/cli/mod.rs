@@ -18,6 +18,7 @@ mod run;
 mod shell;
 mod size;
 mod source;
+mod store;
 mod view;
 
 use std::ffi::OsString;

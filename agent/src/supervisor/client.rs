@@ -322,7 +322,7 @@ impl Conversation {
     }
 
     /// Receives one frame; its payload is in `buffer`.
-    fn receive(&mut self) -> Result<FrameKind, ClientError> {
+    pub(super) fn receive(&mut self) -> Result<FrameKind, ClientError> {
         self.receive_before(Instant::now() + self.limit)
     }
 

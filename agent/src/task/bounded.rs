@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::{Died, DockerEnvironment};
 
@@ -29,6 +30,22 @@ impl Task {
             biased;
             done = tokio::task::spawn_blocking(work) => done.map_err(|_| GivenUp::Panicked),
             died = environment.primary_died() => Err(GivenUp::Died(died)),
+            Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => Err(GivenUp::Stopped),
+            () = tokio::time::sleep_until(self.deadline().into()) => Err(GivenUp::JobLimit(self.claim.limits.job)),
+        }
+    }
+
+    /// The same for what needs no thread: the store's affairs.
+    pub(super) async fn bounded_future<T>(
+        &mut self,
+        ready: &Ready,
+        work: impl Future<Output = T>,
+    ) -> Result<T, GivenUp> {
+        let mut stop = self.context.stop.clone();
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            died = ready.environment.primary_died() => Err(GivenUp::Died(died)),
             Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => Err(GivenUp::Stopped),
             () = tokio::time::sleep_until(self.deadline().into()) => Err(GivenUp::JobLimit(self.claim.limits.job)),
         }

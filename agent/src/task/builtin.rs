@@ -24,7 +24,7 @@ impl Task {
             CheckoutSource::WorkingTree(tree) => self.copy_tree(ready, place, checkout, tree).await,
             CheckoutSource::Git => self.clone_repository(ready, place, checkout).await,
             CheckoutSource::Unavailable(why) => {
-                self.checkout_started(place);
+                self.own_step_started(place);
                 Attempted::not_started(StepLog::path_for(&self.context.directory, place.number, place.attempt), why)
             }
         }
@@ -45,7 +45,7 @@ impl Task {
         checkout: &Checkout,
         tree: Arc<WorkingTree>,
     ) -> Attempted {
-        self.checkout_started(place);
+        self.own_step_started(place);
         let path = StepLog::path_for(&self.context.directory, place.number, place.attempt);
         let mut log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
             Ok(log) => log,
@@ -65,7 +65,7 @@ impl Task {
         Attempted::failed(path, log.digest(), outcome, lost)
     }
 
-    fn checkout_started(&self, place: Place<'_>) {
+    pub(super) fn own_step_started(&self, place: Place<'_>) {
         self.context.bus.send(Event::StepStarted {
             task: self.reference.clone(),
             step: place.number,
@@ -79,7 +79,7 @@ impl Task {
     }
 
     /// A line that the agent writes into a step's output.
-    fn own_line(&self, number: usize, log: &mut StepLog, line: &str) {
+    pub(super) fn own_line(&self, number: usize, log: &mut StepLog, line: &str) {
         let place = || mask::Place::of_job(&self.reference.job.job, format!("output of step {number}"));
         let bytes = format!("{}\n", self.context.bus.masks().text(place, line)).into_bytes();
         if let Err(error) = log.append_now(&bytes) {

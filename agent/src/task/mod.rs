@@ -23,6 +23,7 @@ mod resume;
 mod running;
 mod services;
 mod steps;
+mod test_results;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed, log_ends};
+use crate::results::Results;
 use prepare::Ready;
 use steps::Ended;
 
@@ -105,6 +107,8 @@ pub struct Context {
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
     pub hold: Arc<HoldPolicy>,
+    /// Where test results go, and where timings of earlier runs come from.
+    pub results: Results,
 }
 
 /// What came of a task.
@@ -250,6 +254,7 @@ impl Task {
         self.enter(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {
+                self.bring_timings(&ready).await;
                 self.take_turn().await;
                 self.go_through(ready, 1).await;
             }

@@ -101,6 +101,14 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
+            StepKind::StoreTestResults { path } => {
+                let place = Place { number, attempt: self.attempts_before + 1, step };
+                self.attempts = self.attempts.max(place.attempt);
+                let started = Instant::now();
+                let attempted = self.store_test_results(ready, place, path).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
             StepKind::OrbCommand { orb, command } => {
                 self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
             }

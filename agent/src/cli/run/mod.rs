@@ -22,13 +22,13 @@ use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
 use super::args::{CheckoutMode, RunArgs};
-use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
+use super::{host, store};
 use crate::bus::{self, Bus};
-use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::checkout::variables::{pipeline_numbers, pipeline_values, project_id};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
@@ -234,6 +234,7 @@ impl Session<'_> {
             config_name: self.file.name.clone(),
             stop: stop.receiver(),
             hold: Arc::default(),
+            results: store::results(self.settings, &project_id(self.facts), self.arguments.scope.clone()),
         }
     }
 
