@@ -179,7 +179,7 @@ impl Parser<'_> {
                 Err(Fault { why, at: Some(open.line) })
             }
             None if self.has_root => Ok(()),
-            None => Err(Fault::from("no JUnit report: it has no element at all".to_owned())),
+            None => Err(Fault { why: "no JUnit report: it has no element at all".to_owned(), at: Some(1) }),
         }
     }
 
