@@ -142,3 +142,44 @@ fn nodes_share_the_tests_and_the_next_run_goes_by_what_they_took() {
     fork.passes();
     assert!(fork.text("test", "share").contains("Error reading historical timing data: file does not exist"));
 }
+
+#[test]
+fn navvy_tests_tells_of_the_last_run_the_slowest_and_the_flaky() {
+    let bench = Bench::new();
+    let config = r#"
+version: 2.1
+jobs:
+  unit:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps: [checkout, {store_test_results: {path: report.xml}}]
+workflows:
+  ci: {jobs: [unit]}
+"#;
+    bench.config(config);
+    let nothing = bench.ask(&["tests"]).passes().stdout();
+    assert!(nothing.starts_with("No test results are kept of this project. "), "{nothing}");
+    for (time, verdict) in [("1", ""), ("2", "<failure message='wobbles'>t/a.py:3</failure>"), ("3", "")] {
+        let report = format!(
+            "<testsuite><testcase name='shaky' file='t/a.py' time='{time}'>{verdict}</testcase>\
+             <testcase name='slow\u{202e}' time='90'/></testsuite>"
+        );
+        bench.file("report.xml", report);
+        bench.commit("a report");
+        bench.run_config(config, &[]).passes();
+    }
+    let text = bench.ask(&["tests"]).passes().stdout();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("unit  (") && lines[0].ends_with(", branch main)"), "{text}");
+    assert_eq!(lines[1], "  2 tests in 1m 33s: 2 passed");
+    assert_eq!(lines[2], "  Slowest:");
+    assert!(lines[3].starts_with("     1m 30s  slow") && !text.contains('\u{202e}'), "{text}");
+    assert_eq!(lines[4], "       3.0s  shaky (t/a.py)");
+    assert_eq!(lines[5..], ["  Not always the same, over 3 runs:", "   1 of  3 bad  shaky (t/a.py)"]);
+    let json = bench.ask(&["tests", "unit", "--json", "--slowest", "1"]).passes().stdout();
+    let line: serde_json::Value = serde_json::from_str(&json).expect("a line of JSON");
+    assert_eq!((&line["passed"], &line["runs"]), (&2.into(), &3.into()));
+    assert_eq!(line["not_always"][0]["test"], "shaky");
+    assert_eq!(line["slowest"].as_array().map(Vec::len), Some(1));
+    bench.ask(&["tests", "lint"]).exits_with(64).complains(&["no test results are kept of a job lint", "unit"]);
+}

@@ -38,6 +38,8 @@ pub enum Command {
     Rm(RmArgs),
     /// List a run's logs, print one exactly as it was written, and say what of it is not whole.
     Logs(LogsArgs),
+    /// Show the last test results of each job, its slowest tests, and those that do not always come to the same.
+    Tests(TestsArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -390,6 +392,25 @@ pub struct PsArgs {
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
     pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TestsArgs {
+    /// This job alone.
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// So many of the slowest tests.
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub slowest: usize,
+    /// Print one job a line, as JSON (docs/tests.md).
+    #[arg(long)]
+    pub json: bool,
+    /// Results of runs in this scope: local, trusted or fork:NAME.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -323,7 +323,10 @@ fn attribute(tag: &BytesStart<'_>, name: &[u8]) -> Option<String> {
 }
 
 fn shorten(case: &mut Case) {
-    let cut = |text: &mut String, cap: usize| text.truncate(text.floor_char_boundary(cap));
+    let cut = |text: &mut String, cap: usize| {
+        let end = (0..=cap.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+    };
     for text in [&mut case.file, &mut case.class, &mut case.place].into_iter().flatten() {
         cut(text, NAME_CAP);
     }

@@ -217,7 +217,7 @@ impl Keeper {
         }
         let mut runs: Vec<KeptRun> = runs.into_values().collect();
         runs.iter_mut().for_each(KeptRun::keep_last_attempts);
-        runs.sort_by(|a, b| (b.at, b.build_num).cmp(&(a.at, a.build_num)));
+        runs.sort_by_key(|run| std::cmp::Reverse((run.at, run.build_num)));
         Ok(runs)
     }
 

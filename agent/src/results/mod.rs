@@ -11,6 +11,7 @@
 mod brief;
 pub mod collect;
 mod encoding;
+pub mod history;
 pub mod junit;
 pub mod keep;
 mod place;

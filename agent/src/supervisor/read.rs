@@ -43,11 +43,10 @@ impl FileReader {
         match self.conversation.receive()? {
             FrameKind::Data => self.ended = self.conversation.buffer.is_empty(),
             FrameKind::Reply => {
-                let failure = match self.conversation.message(FrameKind::Reply)? {
-                    Reply::Failed(failure) => failure,
-                    _ => return Err(ClientError::WrongReply),
+                return match self.conversation.message(FrameKind::Reply)? {
+                    Reply::Failed(failure) => Err(ClientError::Failed(failure)),
+                    _ => Err(ClientError::WrongReply),
                 };
-                return Err(ClientError::Failed(failure));
             }
             _ => return Err(ClientError::WrongReply),
         }

@@ -4,76 +4,100 @@
 //! {"tests": [{"file": "spec/a_spec.rb", "classname": "A", "name": "adds", "run_time": 1.25}]}
 //! ```
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::fmt;
+use std::io;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::flags::TimingsType;
 
 /// Microseconds by what an item may be called.
-#[derive(Debug, Default)]
-pub struct Timings {
-    files: HashMap<String, u64>,
-    classes: HashMap<String, u64>,
-    names: HashMap<String, u64>,
-}
+pub type Table<'a> = HashMap<&'a str, u64>;
 
-#[derive(Deserialize)]
-struct Document {
-    tests: Vec<Case>,
+/// Test cases that have a time.
+#[derive(Debug)]
+pub struct Timings<'a>(Vec<Case<'a>>);
+
+#[derive(serde::Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    tests: Vec<Case<'a>>,
 }
 
 /// Any of them may be missing or null.
-#[derive(Deserialize)]
-struct Case {
-    file: Option<String>,
-    classname: Option<String>,
-    name: Option<String>,
+#[derive(Debug, serde::Deserialize)]
+struct Case<'a> {
+    #[serde(borrow)]
+    file: Option<Text<'a>>,
+    #[serde(borrow)]
+    classname: Option<Text<'a>>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
     /// Seconds.
     run_time: Option<f64>,
 }
 
-impl Timings {
-    pub fn read(path: &str) -> Result<Self, String> {
-        let bytes = std::fs::read(Path::new(path)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => "file does not exist".to_owned(),
-            _ => format!("{path}: {error}"),
-        })?;
-        Self::parse(&bytes).map_err(|error| format!("{path}: {error}"))
-    }
+/// A string of the document itself where nothing in it is escaped: there are many.
+#[derive(Debug)]
+struct Text<'a>(Cow<'a, str>);
 
-    fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
-        let mut timings = Self::default();
-        for case in serde_json::from_slice::<Document>(bytes)?.tests {
-            // A cast takes what is no number, or negative, to 0.
-            let Some(micros) = case.run_time.map(|seconds| (seconds * 1e6) as u64) else { continue };
-            add(&mut timings.files, case.file, micros);
-            add(&mut timings.classes, case.classname, micros);
-            add(&mut timings.names, case.name, micros);
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Strings;
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
         }
-        Ok(timings)
-    }
-
-    /// By kind; [`TimingsType::Auto`] is files here.
-    pub fn table(&self, kind: TimingsType) -> &HashMap<String, u64> {
-        match kind {
-            TimingsType::File | TimingsType::Auto => &self.files,
-            TimingsType::Class => &self.classes,
-            TimingsType::Name => &self.names,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.classes.is_empty() && self.names.is_empty()
+        deserializer.deserialize_str(Strings)
     }
 }
 
-/// What has several test cases takes as long as all of them.
-fn add(table: &mut HashMap<String, u64>, key: Option<String>, micros: u64) {
-    if let Some(key) = key.filter(|key| !key.is_empty()) {
-        let sum = table.entry(key).or_default();
-        *sum = sum.saturating_add(micros);
+/// The file's bytes. The error's words are the original's where there is none.
+pub fn read(path: Option<&str>) -> Result<Vec<u8>, String> {
+    const MISSING: &str = "file does not exist";
+    let path = path.ok_or(MISSING)?;
+    std::fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => MISSING.to_owned(),
+        _ => format!("{path}: {error}"),
+    })
+}
+
+impl<'a> Timings<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        let document: Document<'a> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let mut cases = document.tests;
+        cases.retain(|case| case.run_time.is_some());
+        if cases.is_empty() { Err("it holds no test with a time".to_owned()) } else { Ok(Self(cases)) }
+    }
+
+    /// What has several test cases takes as long as all of them. [`TimingsType::Auto`] is files here.
+    pub fn table(&self, kind: TimingsType) -> Table<'_> {
+        let mut table = Table::with_capacity(self.0.len());
+        for case in &self.0 {
+            let key = match kind {
+                TimingsType::File | TimingsType::Auto => &case.file,
+                TimingsType::Class => &case.classname,
+                TimingsType::Name => &case.name,
+            };
+            if let Some(Text(key)) = key
+                && !key.is_empty()
+            {
+                let sum: &mut u64 = table.entry(key).or_default();
+                // A cast takes what is no number, or negative, to 0.
+                *sum = sum.saturating_add((case.run_time.unwrap_or(0.0) * 1e6) as u64);
+            }
+        }
+        table
     }
 }
 
@@ -83,16 +107,17 @@ mod tests {
 
     #[test]
     fn cases_add_up_to_files_classes_and_names() {
-        let timings = Timings::parse(
-            br#"{"tests": [{"file": "a", "classname": "A", "name": "x", "run_time": 1.5, "result": "success"},
+        let bytes =
+            br#"{"tests": [{"file": "a", "classname": "A\u0042", "name": "x", "run_time": 1.5, "result": "success"},
                            {"file": "a", "classname": "B", "name": "x", "run_time": 0.25},
                            {"file": null, "classname": "", "run_time": -1},
-                           {"file": "b"}], "exceptions": []}"#,
-        )
-        .unwrap();
-        assert_eq!(timings.files, HashMap::from([("a".to_owned(), 1_750_000)]));
-        assert_eq!(timings.classes, HashMap::from([("A".to_owned(), 1_500_000), ("B".to_owned(), 250_000)]));
-        assert_eq!(timings.names, HashMap::from([("x".to_owned(), 1_750_000)]));
-        assert!(Timings::parse(b"[]").is_err());
+                           {"file": "b"}], "exceptions": []}"#;
+        let timings = Timings::parse(bytes).unwrap();
+        assert_eq!(timings.table(TimingsType::File), HashMap::from([("a", 1_750_000)]));
+        assert_eq!(timings.table(TimingsType::Class), HashMap::from([("AB", 1_500_000), ("B", 250_000)]));
+        assert_eq!(timings.table(TimingsType::Name), HashMap::from([("x", 1_750_000)]));
+        for nothing in ["[]", "{\"tests\": []}", "{\"tests\": [{\"file\": \"a\"}]}", "{\"tests\": [{\"file\": 1}]}"] {
+            assert!(Timings::parse(nothing.as_bytes()).is_err(), "{nothing}");
+        }
     }
 }

@@ -1,9 +1,7 @@
 //! What each test weighs, and what is to be said of that.
 
-use std::collections::HashMap;
-
 use super::flags::{Flags, SplitBy, TimingsType};
-use super::timings::Timings;
+use super::timings::{self, Table, Timings};
 
 /// Items without a timing that are named one by one.
 const NAMED: usize = 20;
@@ -27,11 +25,9 @@ pub fn weigh(flags: &Flags<'_>, names: &[&[u8]]) -> Weighed {
         SplitBy::Name => Weighed::equal(vec![]),
         SplitBy::FileSize => by_size(names),
         SplitBy::Timings => {
-            match flags.timings_file.as_deref().map_or(Err("file does not exist".to_owned()), Timings::read) {
-                Ok(timings) if !timings.is_empty() => by_timings(flags, &timings, names),
-                Ok(_) => without_timings("it holds no test with a time"),
-                Err(why) => without_timings(&why),
-            }
+            let read = timings::read(flags.timings_file.as_deref());
+            let parsed = read.as_deref().map_err(String::clone).and_then(Timings::parse);
+            parsed.map_or_else(|why| without_timings(&why), |timings| by_timings(flags, &timings, names))
         }
     }
 }
@@ -61,33 +57,41 @@ fn by_size(names: &[&[u8]]) -> Weighed {
     Weighed { weights: Some(sizes.into_iter().map(|size| size.unwrap_or(mean)).collect()), remarks }
 }
 
-fn by_timings(flags: &Flags<'_>, timings: &Timings, names: &[&[u8]]) -> Weighed {
-    let kind = match flags.timings_type {
+fn by_timings(flags: &Flags<'_>, timings: &Timings<'_>, names: &[&[u8]]) -> Weighed {
+    let (kind, table) = match flags.timings_type {
         TimingsType::Auto => detect(timings, names),
-        kind => kind,
+        kind => (kind, timings.table(kind)),
     };
-    let table = timings.table(kind);
-    let found: Vec<Option<u64>> = names.iter().map(|name| look_up(table, name)).collect();
+    let found: Vec<Option<u64>> = names.iter().map(|name| look_up(&table, name)).collect();
     let known = found.iter().flatten().count();
     if known == 0 && flags.timings_type == TimingsType::Auto {
-        return undetected(names, timings);
+        return undetected(names, &table, &found);
     }
     let mut remarks = missing("timing", names, &found);
     if known * 2 < names.len() {
-        let (of, examples) = (names.len(), examples(table, names, &found));
+        let (of, examples) = (names.len(), examples(&table, names, &found));
         remarks.push(format!("timings known for {known} of {of} items; do {} match?{examples}", plural(kind)));
     }
     let weights = found.into_iter().map(|time| time.unwrap_or(flags.time_default)).collect();
     Weighed { weights: Some(weights), remarks }
 }
 
-/// Files unless more of the names are classes.
-fn detect(timings: &Timings, names: &[&[u8]]) -> TimingsType {
-    let hits = |kind| names.iter().filter(|name| look_up(timings.table(kind), name).is_some()).count();
-    if hits(TimingsType::Class) > hits(TimingsType::File) { TimingsType::Class } else { TimingsType::File }
+/// Files unless more of the names are classes, or there are no files at all.
+fn detect<'a>(timings: &'a Timings<'_>, names: &[&[u8]]) -> (TimingsType, Table<'a>) {
+    let hits = |table: &Table<'_>| names.iter().filter(|name| look_up(table, name).is_some()).count();
+    let files = timings.table(TimingsType::File);
+    let known = hits(&files);
+    if known == names.len() {
+        return (TimingsType::File, files);
+    }
+    let classes = timings.table(TimingsType::Class);
+    if hits(&classes) > known || files.is_empty() {
+        return (TimingsType::Class, classes);
+    }
+    (TimingsType::File, files)
 }
 
-fn undetected(names: &[&[u8]], timings: &Timings) -> Weighed {
+fn undetected(names: &[&[u8]], table: &Table<'_>, found: &[Option<u64>]) -> Weighed {
     if names.is_empty() {
         return Weighed::equal(vec![]);
     }
@@ -95,14 +99,12 @@ fn undetected(names: &[&[u8]], timings: &Timings) -> Weighed {
         "Error autodetecting timing type, falling back to weighting by name. Autodetect no matching filename \
                     or classname."
             .to_owned();
-    let table = timings.table(TimingsType::File);
-    let table = if table.is_empty() { timings.table(TimingsType::Class) } else { table };
-    text.push_str(&examples(table, names, &vec![None; names.len()]));
+    text.push_str(&examples(table, names, found));
     text.push_str(" If file names are used, double check paths for absolute vs relative.");
     Weighed::equal(vec![text])
 }
 
-fn look_up(table: &HashMap<String, u64>, name: &[u8]) -> Option<u64> {
+fn look_up(table: &Table<'_>, name: &[u8]) -> Option<u64> {
     table.get(std::str::from_utf8(name).ok()?).copied()
 }
 
@@ -130,11 +132,11 @@ fn missing(what: &str, names: &[&[u8]], found: &[Option<u64>]) -> Vec<String> {
 }
 
 /// A name that has no timing beside one that has: the one most like it, which ends in the same words.
-fn examples(table: &HashMap<String, u64>, names: &[&[u8]], found: &[Option<u64>]) -> String {
+fn examples(table: &Table<'_>, names: &[&[u8]], found: &[Option<u64>]) -> String {
     let Some(name) = names.iter().zip(found).find(|(_, found)| found.is_none()).map(|(name, _)| *name) else {
         return String::new();
     };
-    let alike = |key: &String| key.bytes().rev().zip(name.iter().rev()).take_while(|(a, b)| a == *b).count();
+    let alike = |key: &str| key.bytes().rev().zip(name.iter().rev()).take_while(|(a, b)| a == *b).count();
     let nearest = table.keys().max_by(|a, b| alike(a).cmp(&alike(b)).then(b.cmp(a)));
     let known = nearest.map_or("has none of this kind".to_owned(), |known| format!("has \"{known}\""));
     format!(" The list has \"{}\", the last run {known}.", String::from_utf8_lossy(name))
