@@ -38,6 +38,19 @@ pub struct Claim {
     /// secret [`CONTINUATION_KEY`].
     #[serde(default)]
     pub may_continue: bool,
+    /// The jobs that this one comes after, directly or not: their workspace layers are what it sees. Each stands behind those
+    /// that it comes after itself.
+    #[serde(default)]
+    pub upstream: Vec<Upstream>,
+}
+
+/// A job that another one comes after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Name in the workflow.
+    pub job: String,
+    /// Which of the list, from 0, it comes after itself, directly or not.
+    pub after: Vec<usize>,
 }
 
 /// The variable that holds the key.

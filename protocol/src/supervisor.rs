@@ -8,6 +8,8 @@
 //! Read     ─▶ Data*, empty Data, Reply::Done
 //! Write    ◀─ Data*, empty Data;   ─▶ Reply::Done
 //! Unpack   ◀─ Data* (a tar), empty Data;   ─▶ Reply::Unpacked
+//! Pack     ─▶ Data* (an archive, or nothing), empty Data, Reply::Packed
+//! Extract  ◀─ Data* (paths to pass over, an archive), empty Data;   ─▶ Reply::Extracted
 //! Keep     ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
 //! Recall   ─▶ Data* (the note), empty Data, Reply::Done
 //! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
@@ -101,6 +103,20 @@ pub enum Request {
         root: String,
         user: Option<String>,
     },
+    /// Pack what is there of these trees into one archive (`navvy-archive`), as the user.
+    Pack {
+        trees: Trees,
+        user: Option<String>,
+    },
+    /// Unpack an archive, as the user, to where these trees are and nowhere else. Nothing of it is written before its
+    /// digest fits.
+    Extract {
+        trees: Trees,
+        user: Option<String>,
+        limits: ArchiveLimits,
+        /// So many bytes come before the archive: paths of entries to pass over, each ended by NUL.
+        passed_over: u64,
+    },
     /// SHA-256 of files.
     Checksum {
         paths: Vec<String>,
@@ -136,6 +152,59 @@ pub enum Request {
     Shutdown {
         grace_ms: u64,
     },
+}
+
+/// Which files an archive holds, and what they are called in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "trees", rename_all = "snake_case")]
+pub enum Trees {
+    /// Each of these absolute paths, without `.` and `..`, named by the path without its first slash.
+    Places { paths: Vec<String> },
+    /// What these patterns (of Go's `filepath.Match`) find below a directory, named from there on. For an archive that is
+    /// unpacked: all of it; the directory is made where it is missing, and patterns say nothing.
+    Below { root: String, patterns: Vec<String> },
+}
+
+/// How much an archive may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveLimits {
+    /// Plain ones, holes included.
+    pub bytes: u64,
+    pub entries: u64,
+}
+
+/// Warnings that [`Packed`] tells one by one.
+pub const WARNINGS_TOLD: usize = 50;
+
+/// Answer to [`Request::Pack`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// 0: there is no archive.
+    pub entries: u64,
+    pub files: u64,
+    /// Of the files.
+    pub bytes: u64,
+    /// Of the archive.
+    pub archive: u64,
+    /// Which of the paths or patterns, from 0, found nothing.
+    pub missing: Vec<u32>,
+    /// What was not packed, or not as it stands there; the first [`WARNINGS_TOLD`].
+    pub warnings: Vec<String>,
+    /// Further ones.
+    pub more_warnings: u64,
+}
+
+/// Answer to [`Request::Extract`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extracted {
+    /// Those that were passed over not counted.
+    pub entries: u64,
+    /// Written to files.
+    pub bytes: u64,
+    /// Entries that were passed over.
+    pub skipped: u64,
+    /// Extended attributes that the file system did not take.
+    pub attributes_lost: u64,
 }
 
 /// A process to start.
@@ -205,6 +274,8 @@ pub enum Reply {
         entries: u64,
         bytes: u64,
     },
+    Packed(Packed),
+    Extracted(Extracted),
     /// In the order of the request; hexadecimal.
     Checksums {
         sha256: Vec<String>,
@@ -332,6 +403,10 @@ pub enum FailureKind {
     Duplicate,
     /// The request makes no sense.
     Invalid,
+    /// An archive is not what was packed.
+    Damaged,
+    /// An archive holds more than it may.
+    Quota,
     Other,
 }
 

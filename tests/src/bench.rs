@@ -139,6 +139,13 @@ impl Bench {
         self
     }
 
+    /// Writes a file of `$XDG_CONFIG_HOME`.
+    #[track_caller]
+    pub fn config_file(&self, path: &str, bytes: impl AsRef<[u8]>) -> &Self {
+        write(&self.root.path().join("config").join(path), bytes.as_ref());
+        self
+    }
+
     /// Commits everything that is not ignored.
     #[track_caller]
     pub fn commit(&self, message: &str) -> &Self {
@@ -163,6 +170,11 @@ impl Bench {
 
     pub fn project(&self) -> PathBuf {
         self.root.path().join("project")
+    }
+
+    /// `$HOME`
+    pub fn home(&self) -> PathBuf {
+        self.root.path().join("home")
     }
 
     /// `$XDG_STATE_HOME`

@@ -1,7 +1,14 @@
 //! Stories, a file a theme.
 
+// Archives that no packer writes; the archive's own tests make them, too.
+#[path = "../../archive/tests/forge/mod.rs"]
+mod forge;
+#[path = "../../archive/tests/trees/mod.rs"]
+mod trees;
+
 mod attacks;
 mod bad_config;
+mod caches;
 mod cancel;
 mod checkout;
 mod config;
@@ -22,3 +29,4 @@ mod services;
 mod setup;
 mod steps;
 mod walls;
+mod workspaces;

@@ -120,6 +120,10 @@ pub struct RunArgs {
     /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,
+    /// Where caches, workspaces and test results are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://… [default: $NAVVY_STORE, then
+    /// settings.toml, then ~/.local/share/navvy/store]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
     /// 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -405,6 +409,9 @@ pub struct TestsArgs {
     /// Print one job a line, as JSON (docs/tests.md).
     #[arg(long)]
     pub json: bool,
+    /// Which store: as in `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// Results of runs in this scope: local, trusted or fork:NAME.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,

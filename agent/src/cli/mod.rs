@@ -18,7 +18,6 @@ mod run;
 mod shell;
 mod size;
 mod source;
-mod store;
 mod tests;
 mod view;
 

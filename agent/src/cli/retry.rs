@@ -13,11 +13,11 @@ use navvy_job::pipeline::WorkflowJobKind;
 
 use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
-use super::run::{ending, floor, plan, signals};
+use super::host;
+use super::run::{ending, floor, plan, signals, store};
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
-use super::{host, store};
 use crate::bus;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
@@ -28,7 +28,7 @@ use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, localise};
-use crate::results::Results;
+use crate::results::Timings;
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
@@ -156,13 +156,14 @@ async fn go_on(
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
+        store: store(settings, held.note.source.store.as_deref())?,
+        timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
             source: held.note.source.clone(),
             masked: held.note.masked.clone(),
             ..HoldPolicy::default()
         }),
-        results: results(settings, &held.note),
     };
     let Held { note, link, .. } = held;
     let reference = note.reference.clone();
@@ -179,13 +180,6 @@ async fn go_on(
     }
     output::retain(&settings.paths.state);
     Ok(code)
-}
-
-/// Of the project that the task belongs to.
-fn results(settings: &Settings, note: &Note) -> Results {
-    let variables = &note.claim.builtin_variables;
-    let project = variables.iter().find(|(name, _)| name == "CIRCLE_PROJECT_ID").map(|(_, value)| value.as_str());
-    store::results(settings, project.unwrap_or_default(), note.claim.trust.clone())
 }
 
 fn name_of(note: &Note, step: usize) -> &str {

@@ -4,8 +4,9 @@ use navvy_job::exit_code;
 use serde::Serialize;
 
 use super::args::TestsArgs;
+use super::run::store;
 use super::source::{ConfigFile, facts};
-use super::{CliError, host, store};
+use super::{CliError, host};
 use crate::checkout::variables::project_id;
 use crate::results::Case;
 use crate::results::history::{Flaky, flaky, slowest};
@@ -22,7 +23,8 @@ pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
     let project = project_id(&facts(&file)?);
-    let store = store::open(settings, &project, arguments.scope.clone()).map_err(CliError::infra_text)?;
+    let store = store(settings, arguments.store.as_deref())?;
+    let store = store.open(&project, &arguments.scope).map_err(CliError::infra_text)?;
     host::block_on(async {
         let keeper = Keeper::new(store);
         let known = keeper.jobs().await.map_err(|error| CliError::infra(&error))?;

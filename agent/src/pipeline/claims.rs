@@ -37,6 +37,7 @@ pub fn claim(
         builtin_variables: builtin,
         report_to: ReportTo::Local,
         may_continue: false,
+        upstream: Vec::new(),
     }
 }
 

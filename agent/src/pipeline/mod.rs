@@ -17,6 +17,7 @@ mod job_run;
 mod room;
 mod runner;
 mod selection;
+mod upstream;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::{Contexts, EnvFileError, is_name, read as read_env_file};

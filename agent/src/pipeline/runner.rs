@@ -21,6 +21,7 @@ use super::continuing::{Continued, Second};
 use super::job_run::{JobOutcome, JobRun};
 use super::room::{Place, Room};
 use super::selection::Chosen;
+use super::upstream::upstream;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
@@ -340,6 +341,7 @@ impl Runner {
         let mut claim = claims::claim(&job.name, local, size, node, self.plan.job_limit, builtin);
         claim.may_continue = key.is_some();
         claim.trust = self.plan.scope.clone();
+        claim.upstream = upstream(&self.plan.workflows[workflow].workflow.jobs, &job.name);
         let secrets = [&self.plan.env_files, &self.plan.contexts.variables(&job.contexts), &self.plan.command_line]
             .into_iter()
             .flatten()

@@ -93,7 +93,7 @@ impl Reports {
         limits: Limits,
         collected: &mut Collected,
     ) -> Result<Option<String>, ClientError> {
-        match client.read(path, self.user.clone(), |source| parse(source, limits, &mut collected.cases)) {
+        match client.read_as_stream(path, self.user.clone(), |source| parse(source, limits, &mut collected.cases)) {
             Ok(Ok(())) => collected.files += 1,
             Ok(Err(broken)) => {
                 collected.files += 1;

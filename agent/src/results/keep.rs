@@ -171,15 +171,14 @@ impl Keeper {
     async fn put_at(&self, place: Place, about: About, document: Vec<u8>) -> Result<Commit> {
         let reservation = self.store.reserve(place).await?;
         let bytes = futures_util::stream::once(async move { io::Result::Ok(Bytes::from(document)) });
-        let committed = match self.store.put(&reservation, bytes).await {
+        match self.store.put(&reservation, bytes).await {
+            // What a commit that failed has left is not known: it is a sweep's.
             Ok(body) => self.store.commit(&reservation, &body, about).await,
-            Err(error) => Err(error),
-        };
-        if committed.is_err() {
-            // What cannot be removed now is removed by a sweep.
-            self.store.abandon(&reservation).await.ok();
+            Err(error) => {
+                self.store.abandon(&reservation).await.ok();
+                Err(error)
+            }
         }
-        committed
     }
 
     /// Removes what is beyond the newest [`KEPT_RUNS`] of a job.

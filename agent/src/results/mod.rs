@@ -18,7 +18,7 @@ mod place;
 pub mod summary;
 pub mod timings;
 
-pub use timings::Results;
+pub use timings::Timings;
 
 /// One run of one test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

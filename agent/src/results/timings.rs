@@ -13,34 +13,27 @@ use crate::chain::chain;
 /// A job starts without timings rather than later than this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Results of this run's jobs, and timings of earlier ones'. Cheap to clone; clones share what they know.
+/// Timings of earlier runs, by job. Cheap to clone; clones share what they know.
 #[derive(Debug, Clone, Default)]
-pub struct Results {
-    keeper: Option<Keeper>,
-    known: Arc<Mutex<HashMap<String, Arc<OnceCell<Told>>>>>,
-}
+pub struct Timings(Arc<Mutex<HashMap<String, Arc<OnceCell<Told>>>>>);
 
 /// Once said, it stays: nodes that were told different things would leave tests out.
 type Told = Result<Option<Bytes>, String>;
 
-impl Results {
-    /// Without a keeper nothing is stored, and nothing known.
-    pub fn new(keeper: Option<Keeper>) -> Self {
-        Self { keeper, known: Arc::default() }
-    }
-
-    pub fn keeper(&self) -> Option<&Keeper> {
-        self.keeper.as_ref()
-    }
-
+impl Timings {
     /// `results.json` for a job of the run `run`. An error is for people: then no node has any.
-    pub async fn timings(&self, job: &str, branch: Option<&str>, run: &str) -> Told {
-        let Some(keeper) = &self.keeper else { return Ok(None) };
+    pub async fn of(
+        &self,
+        keeper: Result<Keeper, String>,
+        job: &str,
+        branch: Option<&str>,
+        run: &str,
+    ) -> Result<Option<Bytes>, String> {
         let cell = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(job.to_owned()).or_default())
         };
-        let ask = async || match tokio::time::timeout(PATIENCE, keeper.timings(job, branch, run)).await {
+        let ask = async || match tokio::time::timeout(PATIENCE, keeper?.timings(job, branch, run)).await {
             Ok(Ok(bytes)) => Ok(bytes.map(Bytes::from)),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("the store did not answer within {PATIENCE:?}")),
@@ -62,13 +55,16 @@ mod tests {
         let bucket = Arc::new(Bucket::directory(room.path()).unwrap());
         let shape = StorageSettings::directory(room.path()).shape;
         let keeper = Keeper::new(Store::direct(bucket, "shop", "local".parse().unwrap(), shape));
-        let results = Results::new(Some(keeper.clone()));
-        assert_eq!(results.clone().timings("test", None, "one").await, Ok(None));
+        let timings = Timings::default();
+        let ask = async |timings: &Timings| timings.of(Ok(keeper.clone()), "test", None, "one").await;
+        assert_eq!(ask(&timings).await, Ok(None));
         let case = Case { name: "a".into(), micros: Some(5), ..Case::default() };
         let whose = Whose { job: "test".into(), run: "another".into(), attempt: 1, ..Whose::default() };
         keeper.put(&whose, document(&[case])).await.unwrap();
-        assert_eq!(results.timings("test", None, "one").await, Ok(None), "a node that starts later");
-        assert!(Results::new(Some(keeper)).timings("test", None, "two").await.unwrap().is_some());
-        assert_eq!(Results::default().timings("test", None, "one").await, Ok(None));
+        assert_eq!(ask(&timings.clone()).await, Ok(None), "a node that starts later");
+        assert!(ask(&Timings::default()).await.unwrap().is_some());
+        let none = Timings::default();
+        assert_eq!(none.of(Err("no home".into()), "test", None, "one").await, Err("no home".into()));
+        assert_eq!(ask(&none).await, Err("no home".into()));
     }
 }

@@ -1,5 +1,8 @@
 //! From a compiled step to the process that carries it out, and from its end to words. Pure: the task does the rest.
 
+pub mod key;
+pub mod layers;
+pub mod paths;
 pub mod shell;
 pub mod texts;
 pub mod variables;

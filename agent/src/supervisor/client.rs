@@ -18,7 +18,7 @@ use navvy_protocol::supervisor::{
 use super::Connect;
 
 /// Cut for what is sent as `Data`.
-const DATA_CHUNK: usize = 256 << 10;
+pub(super) const DATA_CHUNK: usize = 256 << 10;
 /// Names of files below one directory; far above what is looked for.
 const GLOB_CAP: usize = 16 << 20;
 
@@ -295,10 +295,10 @@ impl Client {
 
 /// An open connection after the greeting.
 pub(super) struct Conversation {
-    stream: UnixStream,
+    pub(super) stream: UnixStream,
     pub(super) buffer: Vec<u8>,
     /// For whatever is waited for next.
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
 impl Conversation {
@@ -354,7 +354,7 @@ impl Conversation {
         frame::parse_message(kind, &self.buffer).map_err(|source| ClientError::Protocol { source })
     }
 
-    fn reply(&mut self) -> Result<Reply, ClientError> {
+    pub(super) fn reply(&mut self) -> Result<Reply, ClientError> {
         match self.receive()? {
             FrameKind::Reply => match self.message(FrameKind::Reply)? {
                 Reply::Failed(failure) => Err(ClientError::Failed(failure)),
@@ -365,7 +365,7 @@ impl Conversation {
     }
 
     /// What it says after it hung up in the midst of ours, if anything.
-    fn last_words(&mut self) -> Option<ClientError> {
+    pub(super) fn last_words(&mut self) -> Option<ClientError> {
         self.limit = LAST_WORDS;
         match self.reply() {
             Ok(_) => Some(ClientError::WrongReply),
@@ -375,7 +375,7 @@ impl Conversation {
     }
 
     /// All bytes up to the empty `Data` frame, `cap` at most, within one limit.
-    fn receive_stream(&mut self, cap: usize) -> Result<Vec<u8>, ClientError> {
+    pub(super) fn receive_stream(&mut self, cap: usize) -> Result<Vec<u8>, ClientError> {
         let deadline = Instant::now() + self.limit;
         let mut bytes = Vec::new();
         loop {
@@ -396,7 +396,7 @@ impl Conversation {
         Ok(())
     }
 
-    fn end_stream(&mut self) -> Result<(), ClientError> {
+    pub(super) fn end_stream(&mut self) -> Result<(), ClientError> {
         self.send(FrameKind::Data, &[])
     }
 
@@ -433,10 +433,10 @@ impl Read for Timed<'_> {
 }
 
 /// Sends what is written as `Data` frames.
-struct DataWriter<'a> {
-    stream: &'a UnixStream,
+pub(super) struct DataWriter<'a> {
+    pub(super) stream: &'a UnixStream,
     /// The other side takes nothing any more.
-    stalled: &'a Cell<bool>,
+    pub(super) stalled: &'a Cell<bool>,
 }
 
 impl io::Write for DataWriter<'_> {
@@ -462,7 +462,7 @@ fn done(reply: Reply) -> Result<(), ClientError> {
     }
 }
 
-fn unexpected(reply: Reply) -> ClientError {
+pub(super) fn unexpected(reply: Reply) -> ClientError {
     match reply {
         Reply::Failed(failure) => ClientError::Failed(failure),
         _ => ClientError::WrongReply,

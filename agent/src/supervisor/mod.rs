@@ -4,6 +4,7 @@
 //! socket to its log without an executor in between. However the supervisor is reached, a connection is a
 //! `UnixStream`: behind `dial` it is one end of a socket pair.
 
+mod archives;
 mod client;
 mod follow;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 use std::io;
 use std::os::unix::net::UnixStream;
 
+pub use archives::Fed;
 pub use client::{Client, ClientError};
 pub use follow::{Abandon, FollowEnd, Sink, follow};
 pub use session::{Session, WayIn};

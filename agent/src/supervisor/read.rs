@@ -12,7 +12,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection's, and the supervisor's: then what `consume` came to is not known to be of the whole file.
-    pub fn read<T>(
+    pub fn read_as_stream<T>(
         &self,
         path: &str,
         user: Option<String>,

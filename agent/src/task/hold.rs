@@ -98,6 +98,9 @@ pub struct SourceNote {
     pub checkout_git: bool,
     pub images: Vec<String>,
     pub machine_as: Option<String>,
+    /// As `--store` named it.
+    #[serde(default)]
+    pub store: Option<String>,
 }
 
 /// Everything that is needed to go on. Holds secrets: it lives in the memory of the supervisor and of an agent, and

@@ -13,17 +13,21 @@
 mod attempt;
 mod bounded;
 mod builtin;
+mod caches;
 mod continuation;
 mod decide;
 mod hold;
 mod journalling;
 mod lingering;
+mod own;
 mod prepare;
 mod resume;
 mod running;
 mod services;
 mod steps;
 mod test_results;
+mod trees;
+mod workspaces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +51,8 @@ use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed, log_ends};
-use crate::results::Results;
+use crate::results::Timings;
+use crate::storage::RunStore;
 use prepare::Ready;
 use steps::Ended;
 
@@ -107,8 +112,10 @@ pub struct Context {
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
     pub hold: Arc<HoldPolicy>,
-    /// Where test results go, and where timings of earlier runs come from.
-    pub results: Results,
+    /// Where caches, workspaces and test results are; the job never sees it.
+    pub store: RunStore,
+    /// What earlier runs' tests took, as this run's jobs are told.
+    pub timings: Timings,
 }
 
 /// What came of a task.

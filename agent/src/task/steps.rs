@@ -7,7 +7,7 @@ use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 
 use super::attempt::{Attempted, Place};
-use super::decide::Lost;
+use super::decide::{Lost, StepEnd};
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
@@ -94,18 +94,42 @@ impl Task {
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
             StepKind::Checkout(checkout) => {
-                let place = Place { number, attempt: self.attempts_before + 1, step };
-                self.attempts = self.attempts.max(place.attempt);
+                let place = self.own_place(number, step);
                 let started = Instant::now();
                 let attempted = self.checkout(ready, place, checkout).await;
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
             StepKind::StoreTestResults { path } => {
-                let place = Place { number, attempt: self.attempts_before + 1, step };
-                self.attempts = self.attempts.max(place.attempt);
+                let place = self.own_place(number, step);
                 let started = Instant::now();
                 let attempted = self.store_test_results(ready, place, path).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            StepKind::SaveCache { key, paths } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.save_cache(ready, place, key, paths).await;
+                self.cache_ended(place, attempted, started, standing);
+            }
+            StepKind::RestoreCache { keys } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.restore_cache(ready, place, keys).await;
+                self.cache_ended(place, attempted, started, standing);
+            }
+            StepKind::PersistToWorkspace { root, paths } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.persist_to_workspace(ready, place, root, paths).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
+            StepKind::AttachWorkspace { at } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.attach_workspace(ready, place, at).await;
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
@@ -113,6 +137,24 @@ impl Task {
                 self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
             }
             other => self.skip(number, step, format!("step `{}` is not available yet and was skipped", other.key())),
+        }
+    }
+
+    /// Of a step that has one attempt.
+    fn own_place<'a>(&mut self, number: usize, step: &'a Step) -> Place<'a> {
+        let place = Place { number, attempt: self.attempts_before + 1, step };
+        self.attempts = self.attempts.max(place.attempt);
+        place
+    }
+
+    /// A job does without a cache: that the step failed is shown and warned of, and changes nothing else.
+    fn cache_ended(&mut self, place: Place<'_>, attempted: Attempted, started: Instant, standing: &mut Standing) {
+        self.step_ended(place, &attempted, started, false);
+        match &attempted.end {
+            StepEnd { outcome: StepOutcome::Error { reason }, lost: None, .. } => {
+                self.warn(format!("step {} ({}) failed and the job goes on: {reason}", place.number, place.step.name));
+            }
+            _ => self.judge(place, attempted, standing),
         }
     }
 

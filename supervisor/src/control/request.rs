@@ -22,6 +22,10 @@ pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
         Request::Read { path, user } => files::read(connection, &path, user.as_deref()),
         Request::Write { path, user, mode } => files::write(connection, &path, user.as_deref(), mode),
         Request::Unpack { root, user } => files::unpack(connection, &root, user.as_deref()),
+        Request::Pack { trees, user } => files::pack(connection, &trees, user.as_deref()),
+        Request::Extract { trees, user, limits, passed_over } => {
+            files::extract(connection, &trees, user.as_deref(), limits, passed_over);
+        }
         Request::Glob { root, patterns, user } => files::glob(connection, &root, &patterns, user.as_deref()),
         Request::Checksum { paths, user } => files::checksum(connection, &paths, user.as_deref()),
         Request::MakeDirectory { path, user } => answer(connection, make_directory(&path, user.as_deref())),

@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH};
+use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH, MAX_LENGTH};
 
 use crate::control::Connection;
 
@@ -33,6 +33,13 @@ impl<'a> Sender<'a> {
 
 impl Write for Sender<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() && bytes.len() >= BUFFER {
+            // Large pieces go as they are.
+            let count = bytes.len().min(MAX_LENGTH - 1);
+            self.stream.write_all(&frame::header(FrameKind::Data, count))?;
+            self.stream.write_all(&bytes[..count])?;
+            return Ok(count);
+        }
         let count = bytes.len().min(BUFFER - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..count]);
         if self.buffer.len() == BUFFER {

@@ -11,14 +11,17 @@ mod checksum;
 mod child;
 pub mod data;
 mod directory;
+mod extract;
 mod glob;
+mod go_glob;
+mod pack;
 mod read;
 mod unpack;
 mod write;
 
 use std::time::Duration;
 
-use navvy_protocol::supervisor::{Failure, Reply};
+use navvy_protocol::supervisor::{ArchiveLimits, Failure, Reply, Trees};
 
 use crate::control::Connection;
 use crate::users::{self, User};
@@ -66,6 +69,24 @@ pub fn unpack(connection: Connection, root: &str, user: Option<&str>) {
         make_directory_now(&root, user)?;
         let work = || unpack::receive(&root, data::Receiver::new(&early, connection.stream()));
         Child::streaming(user, connection).run(work)
+    });
+}
+
+pub fn pack(connection: Connection, trees: &Trees, user: Option<&str>) {
+    carry_out(connection, user, |user, connection| {
+        let work = || pack::send(trees, user, &mut data::Sender::new(connection));
+        Child::streaming(user, connection).run(work).inspect(|_| connection.push_bytes(&data::END))
+    });
+}
+
+pub fn extract(connection: Connection, trees: &Trees, user: Option<&str>, limits: ArchiveLimits, passed_over: u64) {
+    carry_out(connection, user, |user, connection| {
+        let early = connection.take_received();
+        if let Trees::Below { root, .. } = trees {
+            make_directory_now(&user.resolve(root), user)?;
+        }
+        let receiver = || data::Receiver::new(&early, connection.stream());
+        Child::streaming(user, connection).run(|| extract::receive(trees, user, limits, passed_over, receiver()))
     });
 }
 

@@ -75,7 +75,13 @@ fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
     for (index, step) in local.job.steps.iter().enumerate() {
         let name = step.name.lines().next().unwrap_or_default();
         let note = match step.kind {
-            StepKind::Run(_) | StepKind::Checkout(_) => "",
+            StepKind::Run(_)
+            | StepKind::Checkout(_)
+            | StepKind::SaveCache { .. }
+            | StepKind::RestoreCache { .. }
+            | StepKind::PersistToWorkspace { .. }
+            | StepKind::AttachWorkspace { .. }
+            | StepKind::StoreTestResults { .. } => "",
             StepKind::OrbCommand { .. } => "  (skipped: its orb is not here)",
             _ => "  (skipped: not available yet)",
         };

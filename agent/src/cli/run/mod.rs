@@ -22,21 +22,23 @@ use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
 use super::args::{CheckoutMode, RunArgs};
+use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
-use super::{host, store};
 use crate::bus::{self, Bus};
-use crate::checkout::variables::{pipeline_numbers, pipeline_values, project_id};
+use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
-use crate::pipeline::{Chosen, Runner, Wanted};
+use crate::pipeline::{Chosen, Finished, Runner, Wanted};
+use crate::results::Timings;
 use crate::settings::Settings;
+use crate::storage::{RunStore, SettingsError, StorageSettings};
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
@@ -66,8 +68,9 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
     let floor = floor(settings, arguments.disk_floor)?;
+    let store = store(settings, arguments.store.as_deref())?;
     let session =
-        Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, later };
+        Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, store, later };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -91,6 +94,7 @@ struct Session<'a> {
     inputs: Inputs,
     identity: plan::Identity,
     floor: DiskFloor,
+    store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
     later: Option<Wanted>,
 }
@@ -150,6 +154,7 @@ impl Session<'_> {
         };
         let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
+        self.remove_workspaces(&finished).await;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
             // It had the whole run's time.
@@ -174,6 +179,20 @@ impl Session<'_> {
         }
         output::retain(&self.settings.paths.state);
         Ok(code)
+    }
+
+    /// Nobody attaches them any more, unless a job is held and goes on.
+    async fn remove_workspaces(&self, finished: &Finished) {
+        if finished.jobs.iter().any(|job| !job.kept.is_empty()) {
+            return;
+        }
+        let trouble = match tokio::time::timeout(WORKSPACES_LIMIT, self.store.remove_workspaces()).await {
+            Ok(removed) => removed.err(),
+            Err(_) => Some("the store did not answer".to_owned()),
+        };
+        if let Some(why) = trouble {
+            tracing::warn!("The run's workspace could not be removed from the store: {why}.");
+        }
     }
 
     /// Removes what dead owners left on this host, beside the run.
@@ -234,7 +253,8 @@ impl Session<'_> {
             config_name: self.file.name.clone(),
             stop: stop.receiver(),
             hold: Arc::default(),
-            results: store::results(self.settings, &project_id(self.facts), self.arguments.scope.clone()),
+            store: self.store.clone(),
+            timings: Timings::default(),
         }
     }
 
@@ -262,6 +282,8 @@ impl Session<'_> {
 
 /// What dead runs left is removed within this, or the next run tries again.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
+/// A run that is over does not wait longer for a store.
+const WORKSPACES_LIMIT: Duration = Duration::from_secs(10);
 /// After a run of this length the reaper asks the engine again.
 const LONG_RUN: Duration = Duration::from_secs(60);
 
@@ -276,6 +298,14 @@ pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor,
     let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(parse_size).transpose();
     let variable = variable.map_err(|why| CliError::usage(format!("{DISK_FLOOR}: {why}")))?;
     Ok(flag.or(variable).map_or_else(DiskFloor::default, DiskFloor))
+}
+
+/// Which store; it is opened when a step needs it. That there is no place for one is told to whoever does.
+pub(super) fn store(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliError> {
+    match StorageSettings::gather(settings, flag) {
+        Err(error) if !matches!(error, SettingsError::NoHome) => Err(CliError::usage(crate::chain::chain(&error))),
+        gathered => Ok(RunStore::new(gathered)),
+    }
 }
 
 const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";

@@ -64,6 +64,7 @@ pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
         checkout_git: arguments.checkout == CheckoutMode::Git,
         images: arguments.images.clone(),
         machine_as: arguments.machine_as.clone(),
+        store: arguments.store.clone(),
     }
 }
 

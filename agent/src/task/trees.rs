@@ -1,0 +1,197 @@
+//! File trees between an environment and the store, as archives: piece by piece, with no file of our own between, whatever
+//! their size.
+//!
+//! ```text
+//! environment ──Pack──▶ blocking thread ──4 pieces──▶ Store::put ─▶ body, invisible until its entry is committed
+//! environment ◀─Extract── blocking thread ◀──4 pieces── Store::get
+//! ```
+//!
+//! Whoever stops waiting drops the channel; the thread notices, hangs up, and the supervisor ends what worked there.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, Trees};
+use tokio::sync::mpsc;
+
+use super::Task;
+use super::bounded::GivenUp;
+use super::decide::Lost;
+use super::own::Trouble;
+use crate::chain::chain;
+use crate::environment::docker::DockerEnvironment;
+use crate::storage::{About, Body, Commit, Reservation, StorageError, Store};
+use crate::supervisor::{Client, ClientError, Fed};
+
+/// Pieces of up to 1 MiB on their way between two threads.
+const ON_THE_WAY: usize = 4;
+
+/// What an archive may hold at most: far above any build's, far below what only a bomb claims.
+const LIMITS: ArchiveLimits = ArchiveLimits { bytes: 256 << 30, entries: 20_000_000 };
+
+/// Who packs and unpacks, as whom.
+#[derive(Clone)]
+pub(super) struct Porter {
+    pub client: Client,
+    pub user: Option<String>,
+}
+
+/// A body on its way into the store. What is not committed must be given up.
+pub(super) struct Upload {
+    pub store: Store,
+    pub reservation: Option<Reservation>,
+}
+
+impl Upload {
+    pub fn new(store: Store) -> Self {
+        Self { store, reservation: None }
+    }
+
+    /// Removes what was not committed; what cannot be removed now is a sweep's.
+    pub async fn give_up(&mut self) {
+        let Some(reservation) = self.reservation.take() else { return };
+        let removal = async {
+            self.store.settle().await;
+            self.store.abandon(&reservation).await
+        };
+        match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "An upload that was given up is left to a sweep."),
+            Err(_) => tracing::warn!("An upload that was given up is left to a sweep: the store did not answer."),
+        }
+    }
+}
+
+impl Task {
+    /// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So
+    /// from here on nothing is given up; what an error leaves is a sweep's.
+    pub(super) async fn commit(
+        &self,
+        environment: &DockerEnvironment,
+        upload: &mut Upload,
+        body: &Body,
+        about: About,
+    ) -> Result<Result<Commit, Trouble>, GivenUp> {
+        let Some(reservation) = upload.reservation.take() else {
+            return Ok(Err(Trouble::from("there is no reservation to commit".to_owned())));
+        };
+        let mut commit = Box::pin(upload.store.commit(&reservation, body, about));
+        let committed = match self.while_sensible(environment, &mut commit).await {
+            Ok(committed) => committed,
+            Err(why) => {
+                tokio::time::timeout(GIVE_UP_LIMIT, commit).await.ok();
+                return Err(why);
+            }
+        };
+        Ok(committed.map_err(|error| Trouble::from(chain(&error))))
+    }
+}
+
+/// A job that was stopped does not wait longer for a store.
+pub(super) const GIVE_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
+
+/// How an unpacking ended, where it did not succeed.
+pub(super) enum Unpacking {
+    /// The body is not what was stored, or no archive that anybody of us has packed.
+    Damaged(String),
+    Failed(Trouble),
+}
+
+impl Porter {
+    /// Packs and uploads. `begin` makes the reservation once there is something to upload; `None`: there was nothing.
+    pub async fn store(
+        &self,
+        trees: Trees,
+        upload: &mut Upload,
+        begin: impl AsyncFnOnce(&Store) -> Result<Reservation, StorageError>,
+    ) -> Result<(Packed, Option<Body>), Trouble> {
+        let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(ON_THE_WAY);
+        let Self { client, user } = self.clone();
+        let packing = tokio::task::spawn_blocking(move || {
+            let packed = client.pack(trees, user, &mut |piece| sender.blocking_send(Ok(piece)).is_ok());
+            if !matches!(packed, Ok(Some(_))) {
+                // So that what was uploaded is not taken for the whole.
+                sender.blocking_send(Err(io::Error::other("packing ended before its end"))).ok();
+            }
+            packed
+        });
+        let body = match receiver.recv().await {
+            None => Ok(None),
+            Some(first) => {
+                let pieces = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+                let pieces = stream::iter([first]).chain(pieces);
+                match begin(&upload.store).await {
+                    Ok(reservation) => {
+                        let reservation = upload.reservation.insert(reservation);
+                        upload.store.put(reservation, Box::pin(pieces)).await.map(Some)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        // Of two troubles the packer's is the cause, unless it only heard that nobody listens.
+        let packed = match packing.await {
+            Ok(Ok(packed)) => packed,
+            Ok(Err(error)) => return Err(of_client(&error)),
+            Err(_) => return Err(Trouble::from("a thread of the agent ended unexpectedly".to_owned())),
+        };
+        match (packed, body) {
+            (Some(packed), Ok(body)) if body.as_ref().map_or(0, |body| body.size) == packed.archive => {
+                Ok((packed, body))
+            }
+            (_, Err(error)) => Err(Trouble::from(chain(&error))),
+            _ => Err(Trouble::from("the archive did not arrive whole".to_owned())),
+        }
+    }
+
+    /// Downloads and unpacks. Nothing of a frame is written before its digest fits.
+    pub async fn fetch(
+        &self,
+        store: &Store,
+        body: &Body,
+        trees: Trees,
+        passed_over: Vec<u8>,
+    ) -> Result<Extracted, Unpacking> {
+        let (sender, mut receiver) = mpsc::channel::<Fed>(ON_THE_WAY);
+        let Self { client, user } = self.clone();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut next = || receiver.blocking_recv().unwrap_or(Fed::Broken);
+            client.extract(trees, user, LIMITS, &passed_over, &mut next)
+        });
+        let read = feed(store, body, sender).await;
+        let unpacked = unpacking.await;
+        if let Err(error) = read {
+            return Err(match error.is_damage() {
+                true => Unpacking::Damaged(chain(&error)),
+                false => Unpacking::Failed(Trouble::from(chain(&error))),
+            });
+        }
+        match unpacked {
+            Ok(Ok(Some(extracted))) => Ok(extracted),
+            Ok(Ok(None)) => Err(Unpacking::Failed("the archive did not arrive whole".to_owned().into())),
+            Ok(Err(error)) => Err(match error.failure().map(|failure| failure.kind) {
+                Some(FailureKind::Damaged | FailureKind::Quota) => Unpacking::Damaged(chain(&error)),
+                _ => Unpacking::Failed(of_client(&error)),
+            }),
+            Err(_) => Err(Unpacking::Failed("a thread of the agent ended unexpectedly".to_owned().into())),
+        }
+    }
+}
+
+/// An error of the store's. Whoever takes no more says itself why.
+async fn feed(store: &Store, body: &Body, sender: mpsc::Sender<Fed>) -> Result<(), StorageError> {
+    let mut pieces = store.get(body);
+    while let Some(piece) = pieces.next().await {
+        if sender.send(Fed::Piece(piece?)).await.is_err() {
+            return Ok(());
+        }
+    }
+    sender.send(Fed::End).await.ok();
+    Ok(())
+}
+
+pub(super) fn of_client(error: &ClientError) -> Trouble {
+    let lost = error.failure().is_none().then_some(Lost::Supervisor);
+    Trouble { reason: chain(error), lost, kind: error.failure().map(|failure| failure.kind) }
+}
