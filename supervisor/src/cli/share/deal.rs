@@ -19,11 +19,11 @@ impl Deal {
     /// The heaviest first, each to the node that has least so far; among equals the earlier item, the node with fewer items,
     /// the lower node.
     pub fn by_weight(weights: &[u64], total: usize) -> Self {
-        let mut order: Vec<usize> = (0..weights.len()).collect();
-        order.sort_by_key(|item| Reverse(weights[*item]));
+        // Sorted by a heap: in a small program the standard library's sorts are large.
+        let order: BinaryHeap<_> = weights.iter().enumerate().map(|(item, weight)| (Reverse(*weight), item)).collect();
         let mut lightest: BinaryHeap<_> = (0..total).map(|node| Reverse((0_u64, 0_usize, node))).collect();
         let mut nodes = vec![0; weights.len()];
-        for item in order {
+        for (_, item) in order.into_sorted_vec() {
             let Some(mut top) = lightest.peek_mut() else { break };
             let Reverse((load, count, node)) = *top;
             nodes[item] = node;

@@ -4,7 +4,6 @@ use crate::cli::neighbour_of;
 
 /// Nodes of one job; beyond this somebody has mistyped.
 const MOST_NODES: usize = 100_000;
-const SECOND: f64 = 1e6;
 /// As in the original's older versions: with 0 all new tests would land on one node.
 const TIME_DEFAULT: u64 = 1_000_000;
 /// Below `$CIRCLE_INTERNAL_TASK_DATA`, where the agent and the original put it.
@@ -181,32 +180,46 @@ fn choice(option: &str, text: &str, known: &[&str]) -> String {
     format!("--{option}={text}: expected {}.{near}", known.join(", "))
 }
 
-/// `1m30s`, `500ms`, as Go writes durations, or seconds. Microseconds.
+/// Units of time, in microseconds: so many, by so many.
+const UNITS: [(&str, u64, u64); 7] = [
+    ("h", 3_600_000_000, 1),
+    ("m", 60_000_000, 1),
+    ("s", 1_000_000, 1),
+    ("ms", 1000, 1),
+    ("us", 1, 1),
+    ("µs", 1, 1),
+    ("ns", 1, 1000),
+];
+
+/// `1m30s`, `500ms`, as Go writes durations, or seconds. Microseconds. In whole numbers: what reads any fraction is large.
 fn time_default(text: &str) -> Result<u64, String> {
     let wrong = || format!("--time-default={text}: expected a time such as 10s, 500ms or 1m30s");
     let mut rest = text.trim();
-    let mut seconds = 0.0;
+    if let Ok(seconds) = rest.parse::<u64>() {
+        return Ok(seconds.saturating_mul(1_000_000));
+    }
+    let mut micros = 0_u64;
     loop {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..end].parse().map_err(|_| wrong())?;
-        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| end + at);
-        seconds += number
-            * match &rest[end..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                "" if end == text.trim().len() => 1.0,
-                _ => return Err(wrong()),
-            };
-        rest = &rest[unit_end..];
+        let (whole, after) = digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit = UNITS.iter().find(|(name, ..)| *name == &after[..unit_end]);
+        let (Some((_, many, by)), false) = (unit, whole.is_empty() && fraction.is_empty()) else { return Err(wrong()) };
+        let number = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<u64>().map_err(|_| wrong()) };
+        // Six digits of it are a millionth.
+        let fraction = &fraction[..fraction.len().min(6)];
+        let part = number(fraction)? * many / 10_u64.pow(fraction.len() as u32);
+        micros = micros.saturating_add((number(whole)?.saturating_mul(*many)).saturating_add(part) / by);
+        rest = &after[unit_end..];
         if rest.is_empty() {
-            // A cast takes what is too large to the greatest number.
-            return Ok((seconds * SECOND) as u64);
+            return Ok(micros);
         }
     }
+}
+
+/// The digits that a text begins with, and what comes behind them.
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 #[cfg(test)]
@@ -286,6 +299,10 @@ mod tests {
             ("0", 0),
             ("2", 2_000_000),
             ("1.5s", 1_500_000),
+            ("1.25m", 75_000_000),
+            (".5s", 500_000),
+            ("1500ns", 1),
+            ("1h0.0000001s", 3_600_000_000),
         ] {
             assert_eq!(time_default(text), Ok(micros), "{text}");
         }

@@ -137,8 +137,8 @@ fn read_list(file: Option<&str>) -> Result<Vec<u8>, String> {
 
 /// Sorts, weighs, deals; what is to be said of it goes to stderr.
 fn share<'a>(flags: &Flags<'_>, list: &'a [u8]) -> Share<'a> {
-    let mut names: Vec<&[u8]> = list.split(u8::is_ascii_whitespace).filter(|name| !name.is_empty()).collect();
-    names.sort_unstable();
+    let names: Vec<&[u8]> = list.split(u8::is_ascii_whitespace).filter(|name| !name.is_empty()).collect();
+    let names = std::collections::BinaryHeap::from(names).into_sorted_vec();
     let Weighed { weights, remarks } = weigh::weigh(flags, &names);
     remarks.iter().for_each(|text| remark(text));
     let deal = match weights {
