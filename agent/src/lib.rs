@@ -17,6 +17,7 @@
 //! | [`step`] | a step to its process, its end to words (pure) |
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`storage`] | caches, workspace layers, artifacts: in a directory or an object store |
+//! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`journal`] | a task's state on disk, for whoever comes after its process |
@@ -40,6 +41,7 @@ pub mod journal;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;
+pub mod results;
 pub mod settings;
 pub mod ssh_key;
 pub mod step;

@@ -5,6 +5,7 @@ import statistics
 UNITS = {
     "ms": lambda value: f"{value:,.0f} ms" if value >= 20 else f"{value:,.2f} ms",
     "MB/s": lambda value: f"{value:,.0f} MB/s",
+    "%": lambda value: f"{value:,.2g} %",
     "MB": lambda value: f"{value:,.1f} MB",
 }
 

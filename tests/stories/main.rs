@@ -23,6 +23,7 @@ mod odd_environments;
 mod orbs;
 mod output;
 mod people;
+mod results;
 mod secrets;
 mod services;
 mod setup;

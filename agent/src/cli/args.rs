@@ -40,6 +40,8 @@ pub enum Command {
     Rm(RmArgs),
     /// List a run's logs, print one exactly as it was written, and say what of it is not whole.
     Logs(LogsArgs),
+    /// Show the last test results of each job, its slowest tests, and those that do not always come to the same.
+    Tests(TestsArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -123,7 +125,7 @@ pub struct RunArgs {
     /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,
-    /// Where caches and workspaces are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://…
+    /// Where caches, workspaces and test results are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://…
     /// [default: $NAVVY_STORE, then settings.toml, then ~/.local/share/navvy/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
@@ -447,6 +449,28 @@ pub struct CacheRemoveArgs {
     pub prefix: bool,
     #[command(flatten)]
     pub store: CacheStoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TestsArgs {
+    /// This job alone.
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// So many of the slowest tests.
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub slowest: usize,
+    /// Print one job a line, as JSON (docs/tests.md).
+    #[arg(long)]
+    pub json: bool,
+    /// Which store: as in `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Results of runs in this scope: local, trusted or fork:NAME.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

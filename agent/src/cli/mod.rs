@@ -19,6 +19,7 @@ mod run;
 mod shell;
 mod size;
 mod source;
+mod tests;
 mod view;
 
 use std::ffi::OsString;
@@ -53,6 +54,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Prune(arguments) => prune::run(&settings, &arguments),
         Command::Rm(arguments) => rm::run(&settings, &arguments),
         Command::Logs(arguments) => logs::run(&settings, &arguments),
+        Command::Tests(arguments) => tests::run(&settings, &arguments),
         Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -28,6 +28,7 @@ use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, localise};
+use crate::results::Timings;
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
@@ -156,6 +157,7 @@ async fn go_on(
         floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
         store: store(settings, held.note.source.store.as_deref())?,
+        timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
             source: held.note.source.clone(),

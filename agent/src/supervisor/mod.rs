@@ -9,6 +9,7 @@ mod client;
 mod follow;
 #[cfg(test)]
 mod hostile;
+mod read;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ mod running;
 mod services;
 mod ssh_keys;
 mod steps;
+mod test_results;
 mod trees;
 mod workspaces;
 
@@ -51,6 +52,7 @@ use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed, log_ends};
+use crate::results::Timings;
 use crate::storage::RunStore;
 use prepare::Ready;
 use steps::Ended;
@@ -111,8 +113,10 @@ pub struct Context {
     pub config_name: String,
     pub stop: watch::Receiver<Stop>,
     pub hold: Arc<HoldPolicy>,
-    /// Where caches and workspaces are; the job never sees it.
+    /// Where caches, workspaces and test results are; the job never sees it.
     pub store: RunStore,
+    /// What earlier runs' tests took, as this run's jobs are told.
+    pub timings: Timings,
 }
 
 /// What came of a task.
@@ -258,6 +262,7 @@ impl Task {
         self.enter(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {
+                self.bring_timings(&ready).await;
                 self.take_turn().await;
                 self.go_through(ready, 1).await;
             }

@@ -100,6 +100,13 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
+            StepKind::StoreTestResults { path } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.store_test_results(ready, place, path).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
             StepKind::SaveCache { key, paths } => {
                 let place = self.own_place(number, step);
                 let started = Instant::now();

@@ -91,7 +91,7 @@ impl Task {
 }
 
 /// A job that was stopped does not wait longer for a store.
-const GIVE_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
+pub(super) const GIVE_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// How an unpacking ended, where it did not succeed.
 pub(super) enum Unpacking {

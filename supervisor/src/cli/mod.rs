@@ -3,6 +3,7 @@
 mod continuation;
 mod options;
 mod path_filtering;
+mod share;
 mod subst;
 
 use std::io::{Read as _, Write as _};
@@ -25,25 +26,35 @@ The circleci command inside a job.
                                 let a setup pipeline go on with this config
   circleci path-filtering set-parameters | generate-config …
                                 pipeline parameters from what changed
+  circleci tests glob PATTERN…  the files that match, one per line
+  circleci tests split [FILE]   this node's share of a list of tests; --help tells more
+  circleci tests run --command COMMAND
+                                the same, as the input of COMMAND
   circleci version [--short]    which version this is
 ";
 
 /// Known from the original, and where they will come from.
-const NOT_YET: [&[&str]; 6] =
-    [&["tests", "glob"], &["tests", "split"], &["tests", "run"], &["run", "oidc"], &["run", "release"], &["testsuite"]];
-const KNOWN: [&[&str]; 7] = [
+const NOT_YET: [&[&str]; 3] = [&["run", "oidc"], &["run", "release"], &["testsuite"]];
+const KNOWN: [&[&str]; 10] = [
     &["env", "subst"],
     &["step", "halt"],
     &["task", "halt"],
     &["continuation", "continue"],
     &["path-filtering", "set-parameters"],
     &["path-filtering", "generate-config"],
+    &["tests", "glob"],
+    &["tests", "split"],
+    &["tests", "run"],
     &["version"],
 ];
 
 pub fn main(arguments: &[String]) -> ExitCode {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--verbose").collect();
+    // To `tests` the word means something.
+    let drops_it = arguments.first().is_none_or(|first| first != "tests");
+    let words: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|word| !drops_it || *word != "--verbose").collect();
     match words.as_slice() {
+        ["tests", .., "--help" | "-h"] | ["help", "tests", ..] | ["tests"] => say(share::HELP),
         [] | ["help" | "--help" | "-h", ..] | [.., "--help" | "-h"] => say(HELP),
         ["version" | "--version"] => say(&format!("{} (navvy)\n", env!("CARGO_PKG_VERSION"))),
         ["version", "--short"] => say(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
@@ -51,6 +62,9 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["env", "subst", text @ ..] => substitute(text),
         ["continuation", "continue", rest @ ..] => continuation::go_on(rest),
         ["path-filtering", rest @ ..] => path_filtering::main(rest),
+        ["tests", "glob", patterns @ ..] => share::glob(patterns),
+        ["tests", "split", rest @ ..] => share::split(rest),
+        ["tests", "run", rest @ ..] => share::run(rest),
         words => unknown(words),
     }
 }
@@ -80,8 +94,12 @@ fn unknown(words: &[&str]) -> ExitCode {
 /// The command that needs the fewest changes, if they are few.
 fn neighbour(words: &[&str]) -> Option<String> {
     let typed = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-    let known = KNOWN.iter().chain(&NOT_YET).map(|known| known.join(" "));
-    let nearest = known.map(|known| (distance(&typed, &known), known)).min()?;
+    neighbour_of(&typed, KNOWN.iter().chain(&NOT_YET).map(|known| known.join(" ")))
+}
+
+/// Of what is known, the one that needs the fewest changes, if they are few.
+fn neighbour_of(typed: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let nearest = known.map(|known| (distance(typed, &known), known)).min()?;
     (nearest.0 <= 3).then_some(nearest.1)
 }
 

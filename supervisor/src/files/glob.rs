@@ -16,14 +16,20 @@ const ALTERNATIVES_CAP: usize = 4096;
 
 /// Sends each matching path, sorted, ended by NUL.
 pub fn send(root: &str, patterns: &[String], sender: &mut Sender<'_>) -> Result<Reply, Failure> {
+    let found = find(Path::new(root), patterns.iter().map(String::as_str))?;
+    write(&found, sender).map_err(|error| failure::of(&error, "send the matching paths"))?;
+    Ok(Reply::Done)
+}
+
+/// Every path that matches one of the patterns: relative to the root, or absolute where its pattern is.
+pub fn find<'a>(root: &Path, patterns: impl Iterator<Item = &'a str>) -> Result<BTreeSet<PathBuf>, Failure> {
     let mut found = BTreeSet::new();
     for pattern in patterns {
         for alternative in alternatives(pattern.as_bytes())? {
-            search(Path::new(root), &alternative, &mut found);
+            search(root, &alternative, &mut found);
         }
     }
-    write(&found, sender).map_err(|error| failure::of(&error, "send the matching paths"))?;
-    Ok(Reply::Done)
+    Ok(found)
 }
 
 fn write(found: &BTreeSet<PathBuf>, sender: &mut Sender<'_>) -> io::Result<()> {

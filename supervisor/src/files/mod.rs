@@ -26,6 +26,7 @@ use navvy_protocol::supervisor::{ArchiveLimits, Failure, Reply, Trees};
 use crate::control::Connection;
 use crate::users::{self, User};
 use child::Child;
+pub use glob::find;
 
 /// A directory is made at once or on a file system that hangs.
 const DIRECTORY_LIMIT: Duration = Duration::from_secs(20);

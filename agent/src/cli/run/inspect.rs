@@ -81,7 +81,8 @@ fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
             | StepKind::SaveCache { .. }
             | StepKind::RestoreCache { .. }
             | StepKind::PersistToWorkspace { .. }
-            | StepKind::AttachWorkspace { .. } => "",
+            | StepKind::AttachWorkspace { .. }
+            | StepKind::StoreTestResults { .. } => "",
             StepKind::OrbCommand { .. } => "  (skipped: its orb is not here)",
             _ => "  (skipped: not available yet)",
         };

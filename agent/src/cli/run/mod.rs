@@ -36,6 +36,7 @@ use crate::environment::standing::Condition;
 use crate::event::Event;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted};
+use crate::results::Timings;
 use crate::settings::Settings;
 use crate::storage::{RunStore, SettingsError, StorageSettings};
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
@@ -253,6 +254,7 @@ impl Session<'_> {
             stop: stop.receiver(),
             hold: Arc::default(),
             store: self.store.clone(),
+            timings: Timings::default(),
         }
     }
 

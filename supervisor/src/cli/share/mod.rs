@@ -1,0 +1,190 @@
+//! `circleci tests …`: which tests there are, and which of them this node runs.
+//!
+//! ```text
+//! list (stdin, FILE) ─┐
+//! weights ────────────┴▶ deal ─▶ this node's share ─▶ stdout, or the input of a command
+//!   name: all the same
+//!   filesize: bytes
+//!   timings: what the last runs took ◀─ [timings]: the agent's file, written before the steps
+//! ```
+//!
+//! Every node does this by itself, so all of it hangs on the list as a set, the weights and the number of nodes alone: not
+//! on the list's order, the clock or chance.
+
+mod deal;
+mod flags;
+mod timings;
+mod weigh;
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use super::{USAGE, complain};
+use crate::files;
+use deal::Deal;
+use flags::Flags;
+use weigh::Weighed;
+
+pub const HELP: &str = "\
+Tests of a job, and this node's share of them.
+
+  circleci tests glob PATTERN…      the files that match, one per line: * ? [a-z] {a,b}, ** across directories
+  circleci tests split [FILE]       this node's share of a list of names, from FILE or stdin
+  circleci tests run --command COMMAND
+                                    the same, as the input of COMMAND, which is often `xargs …`
+
+split and run take:
+  --index N           this node, from 0                   [$CIRCLE_NODE_INDEX]
+  --total N           how many there are                  [$CIRCLE_NODE_TOTAL]
+  --split-by WHAT     name, filesize or timings           [name]
+  --timings-type OF   filename, classname, testname or autodetect
+  --time-default T    for what has no timing: 10s, 500ms  [1s]
+  --timings-file F    JSON                                [$CIRCLE_INTERNAL_TASK_DATA/circle-test-results/results.json]
+  --show-counts       how many each node gets, on stderr
+";
+
+/// A list is read whole; nothing that a person calls a list of tests is longer.
+const LIST_CAP: u64 = 1 << 30;
+
+pub fn glob(patterns: &[&str]) -> ExitCode {
+    if patterns.is_empty() {
+        return complain(
+            USAGE,
+            "circleci tests glob: expected a pattern, in quotes: circleci tests glob \"test/**/*.py\"",
+        );
+    }
+    let found = match files::find(Path::new(""), patterns.iter().copied()) {
+        Ok(found) => found,
+        Err(failure) => return complain(1, &format!("circleci tests glob: {failure}")),
+    };
+    let mut text = Vec::new();
+    for path in found.iter().filter(|path| !path.is_dir()) {
+        text.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        text.push(b'\n');
+    }
+    put_out("circleci tests glob", &text)
+}
+
+pub fn split(words: &[&str]) -> ExitCode {
+    const COMMAND: &str = "circleci tests split";
+    let (flags, list) = match ready(words, false) {
+        Ok(ready) => ready,
+        Err((code, why)) => return complain(code, &format!("{COMMAND}: {why}")),
+    };
+    let share = share(&flags, &list);
+    let mut text = Vec::new();
+    for name in &share.names {
+        text.extend_from_slice(name);
+        text.push(b'\n');
+    }
+    put_out(COMMAND, &text)
+}
+
+pub fn run(words: &[&str]) -> ExitCode {
+    const COMMAND: &str = "circleci tests run";
+    let (flags, list) = match ready(words, true) {
+        Ok(ready) => ready,
+        Err((code, why)) => return complain(code, &format!("{COMMAND}: {why}")),
+    };
+    let share = share(&flags, &list);
+    if share.of == 0 {
+        remark("WARN: no test names were given on stdin; nothing is run");
+        return ExitCode::SUCCESS;
+    }
+    if share.names.is_empty() {
+        let (index, total, of) = (flags.index, flags.total, share.of);
+        remark(&format!("Nothing is left for node {index} of {total} (the list has {of}); the command is not run"));
+        return ExitCode::SUCCESS;
+    }
+    let command = flags.command.unwrap_or_default();
+    if flags.verbose {
+        remark(&format!("{} of {} tests go to: {command}", share.names.len(), share.of));
+    }
+    match feed(command, &share.names) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => complain(1, &format!("{COMMAND}: cannot run the command: {error}")),
+    }
+}
+
+/// What a node is given.
+struct Share<'a> {
+    /// Sorted.
+    names: Vec<&'a [u8]>,
+    /// Names in the whole list.
+    of: usize,
+}
+
+/// Flags and the list, or a code and why not.
+fn ready<'a>(words: &[&'a str], runs: bool) -> Result<(Flags<'a>, Vec<u8>), (u8, String)> {
+    let flags = Flags::parse(words, runs, |name| std::env::var(name).ok()).map_err(|why| (USAGE, why))?;
+    let list = read_list(flags.file).map_err(|why| (1, why))?;
+    Ok((flags, list))
+}
+
+fn read_list(file: Option<&str>) -> Result<Vec<u8>, String> {
+    let mut list = Vec::new();
+    let (read, name) = match file {
+        None => (io::stdin().lock().take(LIST_CAP).read_to_end(&mut list), "stdin"),
+        Some(path) => {
+            let opened = std::fs::File::open(path);
+            (opened.and_then(|file| file.take(LIST_CAP).read_to_end(&mut list)), path)
+        }
+    };
+    read.map_err(|error| format!("cannot read the list of tests from {name}: {error}"))?;
+    Ok(list)
+}
+
+/// Sorts, weighs, deals; what is to be said of it goes to stderr.
+fn share<'a>(flags: &Flags<'_>, list: &'a [u8]) -> Share<'a> {
+    let names: Vec<&[u8]> = list.split(u8::is_ascii_whitespace).filter(|name| !name.is_empty()).collect();
+    let names = std::collections::BinaryHeap::from(names).into_sorted_vec();
+    let Weighed { weights, remarks } = weigh::weigh(flags, &names);
+    remarks.iter().for_each(|text| remark(text));
+    let deal = match weights {
+        Some(weights) => Deal::by_weight(&weights, flags.total),
+        None => Deal::by_turns(names.len(), flags.total),
+    };
+    if flags.show_counts {
+        remark(&counts(&deal, flags.index));
+    }
+    let mine = names.iter().zip(&deal.nodes).filter(|(_, node)| **node == flags.index).map(|(name, _)| *name);
+    Share { names: mine.collect(), of: names.len() }
+}
+
+/// `10 tests over 4 nodes: 3 3 2 2; this is node 0 with 3`.
+fn counts(deal: &Deal, index: usize) -> String {
+    let counts: Vec<String> = deal.counts().iter().map(usize::to_string).collect();
+    let (of, total) = (deal.nodes.len(), counts.len());
+    format!("{of} tests over {total} nodes: {}; this is node {index} with {}", counts.join(" "), counts[index])
+}
+
+/// The command in a shell as a step has one, with the names on its stdin. Its exit code, 128 and the signal's number if it
+/// was killed.
+fn feed(command: &str, names: &[&[u8]]) -> io::Result<u8> {
+    use std::os::unix::process::ExitStatusExt as _;
+    let (shell, options) =
+        if Path::new("/bin/bash").exists() { ("/bin/bash", "-eo pipefail") } else { ("/bin/sh", "-e") };
+    let mut child = Command::new(shell).args(options.split(' ')).args(["-c", command]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        let mut text = names.join(&b' ');
+        text.push(b'\n');
+        // A command need not read what it is given; it is the judge of that.
+        let _ = input.write_all(&text);
+    }
+    let status = child.wait()?;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+fn put_out(command: &str, text: &[u8]) -> ExitCode {
+    match io::stdout().lock().write_all(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(1, &format!("{command}: cannot write: {error}")),
+    }
+}
+
+/// A line on stderr.
+fn remark(text: &str) {
+    complain(0, text);
+}
