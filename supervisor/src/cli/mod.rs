@@ -27,9 +27,7 @@ The circleci command inside a job.
   circleci path-filtering set-parameters | generate-config …
                                 pipeline parameters from what changed
   circleci tests glob PATTERN…  the files that match, one per line
-  circleci tests split [FILE]   this node's share of a list of tests; --help tells more
-  circleci tests run --command COMMAND
-                                the same, as the input of COMMAND
+  circleci tests split, run     this node's share of a list of tests; --help tells more
   circleci version [--short]    which version this is
 ";
 

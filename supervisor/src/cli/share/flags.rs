@@ -115,10 +115,10 @@ impl<'a> Flags<'a> {
         let node = |name: &str, fallback: &str| number(name, given.value(name), fallback, variable(fallback));
         let (index, total) = (node("index", "CIRCLE_NODE_INDEX")?, node("total", "CIRCLE_NODE_TOTAL")?);
         if total == 0 || total > MOST_NODES {
-            return Err(format!("there are {total} nodes (--total, CIRCLE_NODE_TOTAL); expected 1 to {MOST_NODES}"));
+            return Err(format!("there are {total} nodes; expected 1 to {MOST_NODES}"));
         }
         if index >= total {
-            return Err(format!("there is no node {index} among {total}: they are counted from 0 (--index, --total)"));
+            return Err(format!("there is no node {index} among {total}: they are counted from 0"));
         }
         let command = given.value("command").filter(|command| !command.trim().is_empty());
         if runs && command.is_none() {

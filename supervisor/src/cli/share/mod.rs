@@ -26,22 +26,15 @@ use deal::Deal;
 use flags::Flags;
 use weigh::Weighed;
 
-pub const HELP: &str = "\
-Tests of a job, and this node's share of them.
+pub const HELP: &str = "  circleci tests glob PATTERN…            the files that match: * ? [a-z] {a,b} **
+  circleci tests split [FILE]             this node's share of a list, from FILE or stdin
+  circleci tests run --command COMMAND    the same, as the input of COMMAND
 
-  circleci tests glob PATTERN…      the files that match, one per line: * ? [a-z] {a,b}, ** across directories
-  circleci tests split [FILE]       this node's share of a list of names, from FILE or stdin
-  circleci tests run --command COMMAND
-                                    the same, as the input of COMMAND, which is often `xargs …`
-
-split and run take:
-  --index N           this node, from 0                   [$CIRCLE_NODE_INDEX]
-  --total N           how many there are                  [$CIRCLE_NODE_TOTAL]
-  --split-by WHAT     name, filesize or timings           [name]
-  --timings-type OF   filename, classname, testname or autodetect
-  --time-default T    for what has no timing: 10s, 500ms  [1s]
-  --timings-file F    JSON                                [$CIRCLE_INTERNAL_TASK_DATA/circle-test-results/results.json]
-  --show-counts       how many each node gets, on stderr
+  --index N --total N   this node, from 0, and how many there are
+  --split-by WHAT       name, filesize, timings
+  --timings-type OF     filename, classname, testname, autodetect
+  --time-default T      for what has no timing [1s]
+  --timings-file FILE   --show-counts
 ";
 
 /// A list is read whole; nothing that a person calls a list of tests is longer.
