@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`entry`] | what an archive holds |
 //! | [`tape`], [`sparse`] | the tar inside, which has one form only |
-//! | [`format`] | announcements and the footer |
+//! | [`mod@format`] | announcements and the footer |
 //! | [`manifest`] | frames and entries as records |
 //! | [`codec`] | one zstd frame |
 //! | [`frames`] | an archive read section by section |

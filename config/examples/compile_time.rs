@@ -1,7 +1,7 @@
 //! How long a config of 5,000 lines takes to compile, and what memory: prints the median of N runs in milliseconds, and the
-//! peak of the process in MB.
+//! peak of the process in MB. With `text` it prints the config instead, for others to read.
 //!
-//! `cargo run --release -p navvy-config --example compile_time -- [N]`
+//! `cargo run --release -p navvy-config --example compile_time -- [N|text]`
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -34,8 +34,12 @@ jobs:
 "#;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let runs: usize = std::env::args().nth(1).map_or(Ok(21), |text| text.parse())?;
+    let word = std::env::args().nth(1);
     let text = config()?;
+    if word.as_deref() == Some("text") {
+        return Ok(write!(stdout(), "{text}")?);
+    }
+    let runs: usize = word.map_or(Ok(21), |text| text.parse())?;
     let mut times: Vec<f64> = (0..runs.max(1)).map(|_| once(&text)).collect::<Result<_, _>>()?;
     times.sort_by(f64::total_cmp);
     writeln!(stdout(), "{:.2} {:.1}", times[times.len() / 2], peak()?)?;
