@@ -417,15 +417,18 @@ pub enum CacheCommand {
     Rm(CacheRemoveArgs),
 }
 
-/// Whose caches, and where they are.
+/// Whose things, and where they are kept.
 #[derive(Debug, Args)]
-pub struct CacheStoreArgs {
+pub struct StoreArgs {
     /// As for `navvy run`: local, trusted or fork:NAME. What a scope only reads is listed, and never removed.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,
-    /// As for `navvy run`.
+    /// Which store: as for `navvy run`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -437,7 +440,7 @@ pub struct CacheListArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub store: CacheStoreArgs,
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -448,7 +451,7 @@ pub struct CacheRemoveArgs {
     #[arg(long)]
     pub prefix: bool,
     #[command(flatten)]
-    pub store: CacheStoreArgs,
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -462,15 +465,8 @@ pub struct TestsArgs {
     /// Print one job a line, as JSON (docs/tests.md).
     #[arg(long)]
     pub json: bool,
-    /// Which store: as in `navvy run`.
-    #[arg(long, value_name = "URL")]
-    pub store: Option<String>,
-    /// Results of runs in this scope: local, trusted or fork:NAME.
-    #[arg(long, value_name = "SCOPE", default_value = "local")]
-    pub scope: TrustScope,
-    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
-    #[arg(short = 'f', long = "file", value_name = "CONFIG")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]

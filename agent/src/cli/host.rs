@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use serde::Serialize;
+
 use super::CliError;
 use crate::environment::docker::Engine;
 use crate::environment::docker::survey::{Seen, Survey, survey_files};
@@ -51,6 +53,12 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
 pub fn print(text: &str) {
     // A reader that has seen enough (`| head`) is no error.
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
+}
+
+/// One value a line.
+pub fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
+    let line = |value| serde_json::to_string(&value).map(|line| line + "\n");
+    values.into_iter().map(line).collect::<Result<_, _>>().map_err(|error| CliError::infra(&error))
 }
 
 /// `build`, `build 2/4`; a dash where no journal tells.

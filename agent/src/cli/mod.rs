@@ -19,6 +19,7 @@ mod run;
 mod shell;
 mod size;
 mod source;
+mod store;
 mod tests;
 mod view;
 

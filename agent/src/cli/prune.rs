@@ -7,7 +7,7 @@ use navvy_job::exit_code;
 use super::CliError;
 use super::args::PruneArgs;
 use super::host::{self, Host, job, objects, print, state};
-use super::run::store;
+use super::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::environment::standing::Condition;
 use crate::settings::Settings;
@@ -47,7 +47,7 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
 /// Of the store: uploads that nobody committed, entries that were put aside, layers of dead runs, once they are old enough.
 /// One that has never been used is not made for this.
 async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<(), CliError> {
-    let store = store(settings, flag)?;
+    let store = store::chosen(settings, flag)?;
     let Some(name) = store.in_use() else { return Ok(()) };
     let sweeping = async { Ok((store.sweep(SWEEP_AFTER).await?, store.remove_old_layers().await?)) };
     let swept = tokio::time::timeout(LIMIT, sweeping).await;

@@ -14,7 +14,7 @@ pub fn run(settings: &Settings, arguments: &PsArgs) -> Result<u8, CliError> {
     host::block_on(async {
         let host = Host::look(settings, arguments.docker.as_deref()).await?;
         let tasks = &host.survey.tasks;
-        print(&if arguments.json { as_json(tasks) } else { as_table(tasks, now()) });
+        print(&if arguments.json { host::json_lines(tasks.iter().map(line))? } else { as_table(tasks, now()) });
         match host.engine {
             Ok(_) if host.survey.troubles.is_empty() => Ok(exit_code::PASSED),
             Ok(_) => Err(CliError::infra_text(host.survey.troubles.join("; "))),
@@ -46,11 +46,6 @@ struct Line<'a> {
     /// The task's logs.
     directory: Option<String>,
     engine: Option<&'a str>,
-}
-
-fn as_json(tasks: &[Seen]) -> String {
-    let line = |seen: &Seen| serde_json::to_string(&line(seen)).unwrap_or_default() + "\n";
-    tasks.iter().map(line).collect()
 }
 
 fn line(seen: &Seen) -> Line<'_> {

@@ -14,8 +14,9 @@ use navvy_job::pipeline::WorkflowJobKind;
 use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
-use super::run::{ending, floor, plan, signals, store};
+use super::run::{ending, floor, plan, signals};
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::store;
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words};
 use crate::bus;
@@ -156,7 +157,7 @@ async fn go_on(
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
-        store: store(settings, held.note.source.store.as_deref())?,
+        store: store::chosen(settings, held.note.source.store.as_deref())?,
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

@@ -4,10 +4,7 @@ use navvy_job::exit_code;
 use serde::Serialize;
 
 use super::args::TestsArgs;
-use super::run::store;
-use super::source::{ConfigFile, facts};
-use super::{CliError, host};
-use crate::checkout::variables::project_id;
+use super::{CliError, host, store};
 use crate::results::Case;
 use crate::results::history::{Flaky, flaky, slowest};
 use crate::results::keep::{Keeper, KeptRun, Test};
@@ -20,11 +17,7 @@ const NOTHING: &str = "No test results are kept of this project. Jobs with a `st
                        they run in (--scope).\n";
 
 pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
-    let project = project_id(&facts(&file)?);
-    let store = store(settings, arguments.store.as_deref())?;
-    let store = store.open(&project, &arguments.scope).map_err(CliError::infra_text)?;
+    let store = store::of_project(settings, &arguments.store)?;
     host::block_on(async {
         let keeper = Keeper::new(store);
         let known = keeper.jobs().await.map_err(|error| CliError::infra(&error))?;
@@ -34,7 +27,7 @@ pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
         for job in chosen(arguments, &known)? {
             let looked = look(&keeper, &job).await.map_err(|error| CliError::infra(&error))?;
             let Some(looked) = looked else { continue };
-            host::print(&if arguments.json { looked.json(arguments.slowest) } else { looked.text(arguments.slowest) });
+            host::print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) });
         }
         Ok(exit_code::PASSED)
     })
@@ -99,7 +92,7 @@ struct NotAlways<'a> {
 }
 
 impl Looked {
-    fn json(&self, slow: usize) -> String {
+    fn json(&self, slow: usize) -> Result<String, CliError> {
         let counts = summary::Counts::of(&self.cases);
         let line = Line {
             job: &self.job,
@@ -121,7 +114,7 @@ impl Looked {
                 .map(|it| NotAlways { test: &it.title, file: it.file.as_deref(), bad: it.bad, of: it.of })
                 .collect(),
         };
-        serde_json::to_string(&line).unwrap_or_default() + "\n"
+        host::json_lines([line])
     }
 
     fn text(&self, slow: usize) -> String {

@@ -1,5 +1,6 @@
 //! From a compiled step to the process that carries it out, and from its end to words. Pure: the task does the rest.
 
+pub mod cached;
 pub mod key;
 pub mod layers;
 pub mod paths;

@@ -19,8 +19,8 @@ use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use super::trees::{Porter, Unpacking, Upload, of_client};
 use crate::chain::chain;
-use crate::step::Frame;
 use crate::step::key::{self, KeyError, Template, Values};
+use crate::step::{Frame, cached};
 use crate::storage::{About, Body, Commit, Entry, Place as StorePlace, Producer, StorageError, Store};
 use crate::supervisor::ClientError;
 use crate::ui::bytes::human;
@@ -29,8 +29,6 @@ use crate::ui::bytes::human;
 const DAMAGED_CAP: usize = 5;
 /// Far above any machine's.
 const CPUINFO_CAP: usize = 8 << 20;
-/// In an entry's details: the absolute paths it holds, as JSON.
-const PATHS: &str = "paths";
 
 /// Uploaded, and not visible yet.
 struct PackedCache {
@@ -49,13 +47,9 @@ impl Task {
         key: &str,
         paths: &[String],
     ) -> Attempted {
-        let mut told = match self.begin_own(place) {
-            Ok(told) => told,
+        let (mut told, mut upload) = match self.begin_stored(place) {
+            Ok((told, store)) => (told, Upload::new(store)),
             Err(attempted) => return *attempted,
-        };
-        let mut upload = match self.store() {
-            Ok(store) => Upload::new(store),
-            Err(why) => return self.own_ended(place, &told, Ok(Err(Trouble::from(why)))),
         };
         let paths = places(&ready.frame, paths);
         let saving = self.save(ready, key, &paths, &mut told, &mut upload);
@@ -121,13 +115,9 @@ impl Task {
     }
 
     pub(super) async fn restore_cache(&mut self, ready: &Ready, place: Place<'_>, keys: &[String]) -> Attempted {
-        let mut told = match self.begin_own(place) {
-            Ok(told) => told,
+        let (mut told, store) = match self.begin_stored(place) {
+            Ok(begun) => begun,
             Err(attempted) => return *attempted,
-        };
-        let store = match self.store() {
-            Ok(store) => store,
-            Err(why) => return self.own_ended(place, &told, Ok(Err(Trouble::from(why)))),
         };
         let restoring = self.restore(ready, keys, &mut told, &store);
         let end = self.while_sensible(&ready.environment, restoring).await;
@@ -194,17 +184,16 @@ impl Task {
     }
 
     fn details(&self, template: &str, paths: &[String], packed: &Packed, values: &Values) -> BTreeMap<String, String> {
-        let json = |value| serde_json::to_string(&value).unwrap_or_default();
         let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let sums = values.checksums.iter().filter_map(|(file, sum)| Some((file, hex(sum.as_ref().ok()?))));
         BTreeMap::from([
-            (PATHS.to_owned(), serde_json::to_string(paths).unwrap_or_default()),
+            (cached::PATHS.to_owned(), serde_json::json!(paths).to_string()),
             ("entries".to_owned(), packed.entries.to_string()),
             ("files".to_owned(), packed.files.to_string()),
             ("bytes".to_owned(), packed.bytes.to_string()),
             ("template".to_owned(), template.to_owned()),
             ("revision".to_owned(), values.revision.clone()),
-            ("checksums".to_owned(), json(sums.collect::<BTreeMap<_, _>>())),
+            ("checksums".to_owned(), serde_json::json!(sums.collect::<BTreeMap<_, _>>()).to_string()),
         ])
     }
 
@@ -281,8 +270,7 @@ pub(super) fn size_of(packed: &Packed) -> String {
 /// Brings a cache back to the absolute places that it came from.
 async fn unpack(ready: &Ready, told: &mut Told, store: &Store, entry: &Entry) -> Result<(), Unpacking> {
     let key = entry.key().unwrap_or_default();
-    let paths = entry.record.details.get(PATHS).and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
-    let Some(paths) = paths else {
+    let Some(paths) = cached::paths(entry) else {
         return Err(Unpacking::Damaged("its entry does not say which paths it holds".to_owned()));
     };
     let number = entry.record.producer.build_num.map(|number| format!(" from build {number}")).unwrap_or_default();

@@ -13,6 +13,7 @@ use crate::bus::Bus;
 use crate::environment::docker::DockerEnvironment;
 use crate::event::{Event, TaskRef};
 use crate::output::{LogDigest, StepLog, mask};
+use crate::storage::Store;
 
 /// A step's output, line by line, masked: into its log and to the views.
 pub(super) struct Told {
@@ -75,6 +76,15 @@ impl Task {
             Err(error) => {
                 Err(Box::new(Attempted::not_started(path, format!("the step's log could not be made: {error}"))))
             }
+        }
+    }
+
+    /// The same for a step that needs the store.
+    pub(super) fn begin_stored(&self, place: Place<'_>) -> Result<(Told, Store), Box<Attempted>> {
+        let told = self.begin_own(place)?;
+        match self.store() {
+            Ok(store) => Ok((told, store)),
+            Err(why) => Err(Box::new(self.own_ended(place, &told, Ok(Err(Trouble::from(why)))))),
         }
     }
 

@@ -45,13 +45,9 @@ impl Task {
         root: &str,
         paths: &[String],
     ) -> Attempted {
-        let mut told = match self.begin_own(place) {
-            Ok(told) => told,
+        let (mut told, mut upload) = match self.begin_stored(place) {
+            Ok((told, store)) => (told, Upload::new(store)),
             Err(attempted) => return *attempted,
-        };
-        let mut upload = match self.store() {
-            Ok(store) => Upload::new(store),
-            Err(why) => return self.own_ended(place, &told, Ok(Err(Trouble::from(why)))),
         };
         let root = ready.frame.place(root);
         let persisting = self.persist(ready, place, &root, paths, &mut told, &mut upload);
@@ -134,13 +130,9 @@ impl Task {
     }
 
     pub(super) async fn attach_workspace(&mut self, ready: &Ready, place: Place<'_>, at: &str) -> Attempted {
-        let mut told = match self.begin_own(place) {
-            Ok(told) => told,
+        let (mut told, store) = match self.begin_stored(place) {
+            Ok(begun) => begun,
             Err(attempted) => return *attempted,
-        };
-        let store = match self.store() {
-            Ok(store) => store,
-            Err(why) => return self.own_ended(place, &told, Ok(Err(Trouble::from(why)))),
         };
         let at = ready.frame.place(at);
         let attaching = self.attach(ready, &at, &mut told, &store);

@@ -26,7 +26,7 @@ use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::view::{Shown, Viewer};
-use super::{CliError, own_words};
+use super::{CliError, own_words, store};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -38,7 +38,7 @@ use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted};
 use crate::results::Timings;
 use crate::settings::Settings;
-use crate::storage::{RunStore, SettingsError, StorageSettings};
+use crate::storage::RunStore;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
@@ -68,7 +68,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
     let floor = floor(settings, arguments.disk_floor)?;
-    let store = store(settings, arguments.store.as_deref())?;
+    let store = store::chosen(settings, arguments.store.as_deref())?;
     let session =
         Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, store, later };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -298,14 +298,6 @@ pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor,
     let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(parse_size).transpose();
     let variable = variable.map_err(|why| CliError::usage(format!("{DISK_FLOOR}: {why}")))?;
     Ok(flag.or(variable).map_or_else(DiskFloor::default, DiskFloor))
-}
-
-/// Which store; it is opened when a step needs it. That there is no place for one is told to whoever does.
-pub(super) fn store(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliError> {
-    match StorageSettings::gather(settings, flag) {
-        Err(error) if !matches!(error, SettingsError::NoHome) => Err(CliError::usage(crate::chain::chain(&error))),
-        gathered => Ok(RunStore::new(gathered)),
-    }
 }
 
 const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";

@@ -1,0 +1,25 @@
+//! The store that a command is about: which one, and the part of it that belongs to a project.
+
+use super::CliError;
+use super::args::StoreArgs;
+use super::source::{ConfigFile, facts};
+use crate::chain::chain;
+use crate::checkout::variables::project_id;
+use crate::settings::Settings;
+use crate::storage::{RunStore, SettingsError, StorageSettings, Store};
+
+/// Which store; it is opened when it is needed. That there is no place for one is told to whoever opens it.
+pub fn chosen(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliError> {
+    match StorageSettings::gather(settings, flag) {
+        Err(error) if !matches!(error, SettingsError::NoHome) => Err(CliError::usage(chain(&error))),
+        gathered => Ok(RunStore::new(gathered)),
+    }
+}
+
+/// What `navvy run` keeps of the config's project, as one scope sees it.
+pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, CliError> {
+    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
+    let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
+    let store = chosen(settings, arguments.store.as_deref())?;
+    store.open(&project_id(&facts(&file)?), &arguments.scope).map_err(CliError::infra_text)
+}
