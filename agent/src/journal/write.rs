@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::read::{Ending, Reading, line};
 use super::record::{Entry, Record};
-use super::{JournalError, load};
+use super::{JournalError, is_held, load};
 use crate::environment::owner::Owner;
 
 /// An open journal. Locked as long as it lives, so that nobody else goes on with the task.
@@ -55,10 +55,16 @@ impl Writer {
     pub fn resume(path: &Path) -> Result<(Self, Reading), JournalError> {
         let failed = |source| JournalError::Read { path: path.to_owned(), source: Arc::new(source) };
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: path.to_owned() }),
-            Err(TryLockError::Error(e)) => return Err(failed(e)),
-            Ok(()) => {}
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if is_held(path) => {
+                    return Err(JournalError::Busy { path: path.to_owned() });
+                }
+                // Somebody only looks whether it is held: that takes a moment.
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+                Ok(()) => break,
+            }
         }
         let reading = load(path).map_err(failed)?;
         let length = match reading.ending {

@@ -121,9 +121,8 @@ fn over_ssh_with_a_key_only() {
     let mut job = Job::of(&origin).with("CIRCLE_REPOSITORY_URL", ssh_url);
     job.environment = vec![("CHECKOUT_KEY", "private".to_owned()), ("CHECKOUT_KEY_PUBLIC", "public".to_owned())];
     // An ssh that runs the command here, as the far end would.
-    job.home
-        .write("bin/ssh", "#!/bin/sh\necho \"$*\" >>\"$HOME/called\"\nfor last; do :; done\nexec sh -c \"$last\"\n");
-    fs::set_permissions(job.home.join("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "#!/bin/sh\necho \"$*\" >>\"$HOME/called\"\nfor last; do :; done\nexec sh -c \"$last\"\n";
+    job.home.write_program("bin/ssh", script);
     let told = job.run(None, CheckoutMethod::Full).unwrap();
     assert!(!told.contains("private"), "{told}");
     assert_eq!(job.work.read("readme"), "hello\n");

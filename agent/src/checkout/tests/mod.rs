@@ -47,6 +47,14 @@ impl Dir {
         self
     }
 
+    /// Written by a process of its own: what is still open for writing, if only in a process that another test is just
+    /// starting, cannot be run.
+    fn write_program(&self, name: &str, script: &str) {
+        let source = format!("{name}.source");
+        let paths = [self.write(&source, script).join(&source), self.join(name)];
+        assert!(Command::new("install").args(["-m", "755"]).args(paths).status().unwrap().success());
+    }
+
     fn read(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.join(name)).unwrap()).into_owned()
     }

@@ -266,7 +266,6 @@ async fn ask_helper(name: &str, server: &str, search_path: &str) -> Result<Optio
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::*;
@@ -324,9 +323,12 @@ mod tests {
     }
 
     fn helper(directory: &Path, script: &str) -> String {
-        let path = directory.join("docker-credential-test");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (source, path) = (directory.join("source"), directory.join("docker-credential-test"));
+        fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // By a process of its own: what is still open for writing, if only in a process that another test is just
+        // starting, cannot be run.
+        let made = std::process::Command::new("install").args(["-m", "755"]).args([&source, &path]).status().unwrap();
+        assert!(made.success());
         format!("{}:/usr/bin:/bin", directory.display())
     }
 
