@@ -113,7 +113,7 @@ fn search(root: &Path, pattern: &[u8], found: &mut BTreeSet<PathBuf>) {
             Some((part, rest)) => below(
                 root,
                 &place.path,
-                |name, _| matches(part, name),
+                |name, _| matches(part, name, Dialect::Shell),
                 |path| {
                     queue.push(Place { path, rest });
                 },
@@ -145,23 +145,32 @@ fn below(root: &Path, path: &Path, wanted: impl Fn(&[u8], bool) -> bool, mut the
     }
 }
 
-fn is_literal(part: &[u8]) -> bool {
+/// Has no wild card in it.
+pub fn is_literal(part: &[u8]) -> bool {
     !part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
 
-/// One component against one name.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+/// Whose patterns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `[!…]` is `[^…]`, and a `[` that nothing closes is itself.
+    Shell,
+    /// `!` in brackets is itself. Whoever asks has checked that everything is closed.
+    Go,
+}
+
+/// One component against one name. The last star takes a byte more wherever the rest does not fit.
+pub fn matches(pattern: &[u8], name: &[u8], dialect: Dialect) -> bool {
     let (mut p, mut n, mut retry) = (0, 0, None);
     while n < name.len() {
-        match one(&pattern[p..], name[n]) {
-            Some(0) => retry = Some((p, n)),
-            Some(length) => {
-                (p, n) = (p + length, n + 1);
+        match one(&pattern[p..], &name[n..], dialect) {
+            Some((0, _)) => retry = Some((p, n)),
+            Some((length, taken)) => {
+                (p, n) = (p + length, n + taken);
                 continue;
             }
             None => match &mut retry {
                 None => return false,
-                // The last star takes one byte more.
                 Some((star, from)) => {
                     *from += 1;
                     (p, n) = (*star, *from);
@@ -173,36 +182,54 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// How much of the pattern the byte takes: 0 for a star. `None`: no match.
-fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+/// How much of the pattern takes how much of the name, which is not empty: 0 of it for a star. `None`: no match.
+fn one(pattern: &[u8], name: &[u8], dialect: Dialect) -> Option<(usize, usize)> {
+    let is = |wanted: u8, length: usize| (wanted == name[0]).then_some((length, 1));
     match pattern.first()? {
-        b'*' => Some(0),
-        b'?' => Some(1),
-        b'\\' if pattern.len() > 1 => (pattern[1] == byte).then_some(2),
-        b'[' => match set(pattern, byte) {
-            Some((true, length)) => Some(length),
+        b'*' => Some((0, 0)),
+        b'?' => Some((1, character(name))),
+        b'\\' if pattern.len() > 1 => is(pattern[1], 2),
+        b'[' => match set(pattern, name[0], dialect) {
+            Some((true, length)) => Some((length, 1)),
             Some((false, _)) => None,
-            None => (byte == b'[').then_some(1),
+            None => is(b'[', 1),
         },
-        first => (*first == byte).then_some(1),
+        first => is(*first, 1),
     }
 }
 
+/// Bytes of the character at the beginning; 1 for what is not UTF-8.
+fn character(name: &[u8]) -> usize {
+    let whole = |length: &usize| name.get(..*length).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+    (1..=4).find(whole).unwrap_or(1)
+}
+
 /// `[…]`: whether it holds the byte, and its length. `None` when it never closes.
-fn set(pattern: &[u8], byte: u8) -> Option<(bool, usize)> {
-    let negated = matches!(pattern.get(1), Some(b'!' | b'^'));
+fn set(pattern: &[u8], byte: u8, dialect: Dialect) -> Option<(bool, usize)> {
+    let negated = match pattern.get(1) {
+        Some(b'^') => true,
+        Some(b'!') => dialect == Dialect::Shell,
+        _ => false,
+    };
     let start = 1 + usize::from(negated);
     let (mut index, mut holds) = (start, false);
     loop {
-        let low = *pattern.get(index)?;
-        if low == b']' && index > start {
+        if *pattern.get(index)? == b']' && index > start {
             return Some((holds != negated, index + 1));
         }
-        let is_range =
-            pattern.get(index + 1) == Some(&b'-') && pattern.get(index + 2).is_some_and(|high| *high != b']');
-        let high = if is_range { *pattern.get(index + 2)? } else { low };
+        let (low, behind) = member(pattern, index)?;
+        let is_range = pattern.get(behind) == Some(&b'-') && pattern.get(behind + 1).is_some_and(|high| *high != b']');
+        let (high, behind) = if is_range { member(pattern, behind + 1)? } else { (low, behind) };
         holds |= (low..=high).contains(&byte);
-        index += if is_range { 3 } else { 1 };
+        index = behind;
+    }
+}
+
+/// One byte between brackets, maybe behind a backslash, and where the next one stands.
+fn member(pattern: &[u8], index: usize) -> Option<(u8, usize)> {
+    match *pattern.get(index)? {
+        b'\\' => Some((*pattern.get(index + 1)?, index + 2)),
+        byte => Some((byte, index + 1)),
     }
 }
 
@@ -212,7 +239,7 @@ mod tests {
 
     #[test]
     fn components_match_names() {
-        let table: [(&str, &str, bool); 16] = [
+        let table: [(&str, &str, bool); 22] = [
             ("*", "", true),
             ("*", ".hidden", true),
             ("*.rs", "main.rs", true),
@@ -229,9 +256,15 @@ mod tests {
             ("\\*", "x", false),
             ("**", "any", true),
             ("*a", "aaaa", true),
+            ("[^a]", "b", true),
+            ("[\\]x]", "]", true),
+            ("[a\\-c]", "b", false),
+            ("?.txt", "é.txt", true),
+            ("??.txt", "é.txt", false),
+            ("*?", "é", true),
         ];
         for (pattern, name, wanted) in table {
-            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes(), Dialect::Shell), wanted, "{pattern} {name}");
         }
     }
 

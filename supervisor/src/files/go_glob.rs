@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::glob::{Dialect, is_literal, matches};
+
 /// Every path below `root` that fits, sorted, relative to it; the root itself is the empty one.
 ///
 /// # Errors
@@ -27,13 +29,13 @@ fn below(root: &Path, path: &[u8], part: &[u8], is_last: bool) -> Vec<Vec<u8>> {
     let directory = join(root, path);
     let with = |name: &[u8]| if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() };
     // A name that is written out may stand in a directory that cannot be listed.
-    if let Some(name) = literal(part) {
-        let is_there = join(&directory, &name).symlink_metadata().is_ok();
-        return if is_there { vec![with(&name)] } else { Vec::new() };
+    if is_literal(part) {
+        let is_there = join(&directory, part).symlink_metadata().is_ok();
+        return if is_there { vec![with(part)] } else { Vec::new() };
     }
     // What cannot be read has no matches.
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let fitting = entries.filter(|entry| fits(part, entry.file_name().as_bytes()));
+    let fitting = entries.filter(|entry| matches(part, entry.file_name().as_bytes(), Dialect::Go));
     let fitting = fitting.filter(|entry| is_last || entry.file_type().is_ok_and(|kind| !kind.is_file()));
     fitting.map(|entry| with(entry.file_name().as_bytes())).collect()
 }
@@ -42,117 +44,50 @@ fn join(root: &Path, path: &[u8]) -> PathBuf {
     root.join(std::ffi::OsStr::from_bytes(path))
 }
 
-/// The name that a part without wild cards stands for.
-fn literal(part: &[u8]) -> Option<Vec<u8>> {
-    (!part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))).then(|| part.to_vec())
-}
-
 fn check(part: &[u8]) -> Result<(), &'static str> {
     if part == b".." {
         return Err("`..` leads out of the root");
     }
     let mut rest = part;
     while !rest.is_empty() {
-        rest = &rest[element(rest).ok_or("it is no pattern: a `[` or `\\` in it has no end")?.length..];
+        rest = &rest[element(rest).ok_or("it is no pattern: a `[` or `\\` in it has no end")?..];
     }
     Ok(())
 }
 
-/// What stands at the beginning of a pattern.
-struct Element<'a> {
-    kind: Kind<'a>,
-    length: usize,
+/// Length of what stands at the beginning of a pattern. `None`: it has no end.
+fn element(pattern: &[u8]) -> Option<usize> {
+    match *pattern.first()? {
+        b'\\' => pattern.get(1).map(|_| 2),
+        b'[' => set(pattern),
+        _ => Some(1),
+    }
 }
 
-enum Kind<'a> {
-    Star,
-    Any,
-    /// What stands between the brackets, without `^`.
-    Set {
-        ranges: &'a [u8],
-        negated: bool,
-    },
-    Byte(u8),
-}
-
-/// `None`: it has no end.
-fn element(pattern: &[u8]) -> Option<Element<'_>> {
-    let kind = match *pattern.first()? {
-        b'*' => Kind::Star,
-        b'?' => Kind::Any,
-        b'\\' => return Some(Element { kind: Kind::Byte(*pattern.get(1)?), length: 2 }),
-        b'[' => return set(pattern),
-        byte => Kind::Byte(byte),
-    };
-    Some(Element { kind, length: 1 })
-}
-
-fn set(pattern: &[u8]) -> Option<Element<'_>> {
-    let negated = pattern.get(1) == Some(&b'^');
-    let start = 1 + usize::from(negated);
+fn set(pattern: &[u8]) -> Option<usize> {
+    let start = 1 + usize::from(pattern.get(1) == Some(&b'^'));
     let mut end = start;
     // One range at least, as in Go: `[]` is none.
     while end == start || *pattern.get(end)? != b']' {
-        end += range(&pattern[end..])?.2;
+        end += range(&pattern[end..])?;
     }
-    Some(Element { kind: Kind::Set { ranges: &pattern[start..end], negated }, length: end + 1 })
+    Some(end + 1)
 }
 
-/// Lowest and highest byte of the range at the beginning, and its length.
-fn range(text: &[u8]) -> Option<(u8, u8, usize)> {
-    let (low, low_length) = byte(text)?;
-    if text.get(low_length) != Some(&b'-') {
-        return Some((low, low, low_length));
+fn range(text: &[u8]) -> Option<usize> {
+    let low = byte(text)?;
+    match text.get(low) {
+        Some(b'-') => Some(low + 1 + byte(&text[low + 1..])?),
+        _ => Some(low),
     }
-    let (high, high_length) = byte(&text[low_length + 1..])?;
-    Some((low, high, low_length + 1 + high_length))
 }
 
 /// One byte of a range, maybe behind a backslash.
-fn byte(text: &[u8]) -> Option<(u8, usize)> {
+fn byte(text: &[u8]) -> Option<usize> {
     match *text.first()? {
-        b'\\' => Some((*text.get(1)?, 2)),
+        b'\\' => text.get(1).map(|_| 2),
         b'-' | b']' => None,
-        byte => Some((byte, 1)),
-    }
-}
-
-fn holds(mut ranges: &[u8], wanted: u8) -> bool {
-    while let Some((low, high, length)) = range(ranges) {
-        if (low..=high).contains(&wanted) {
-            return true;
-        }
-        ranges = &ranges[length..];
-    }
-    false
-}
-
-/// One part against one name. The last star takes a byte more wherever the rest does not fit.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n, mut star) = (0, 0, None);
-    loop {
-        let found = element(&pattern[p..]);
-        let fitting = match (&found, name.get(n)) {
-            (None, None) => return true,
-            (Some(Element { kind: Kind::Star, .. }), _) => {
-                (p, star) = (p + 1, Some((p + 1, n)));
-                continue;
-            }
-            (Some(Element { kind, .. }), Some(byte)) => match kind {
-                Kind::Set { ranges, negated } => holds(ranges, *byte) != *negated,
-                Kind::Byte(wanted) => wanted == byte,
-                Kind::Any | Kind::Star => true,
-            },
-            _ => false,
-        };
-        match (fitting, found, &mut star) {
-            (true, Some(found), _) => (p, n) = (p + found.length, n + 1),
-            (_, _, Some((behind, from))) if *from < name.len() => {
-                *from += 1;
-                (p, n) = (*behind, *from);
-            }
-            _ => return false,
-        }
+        _ => Some(1),
     }
 }
 
@@ -192,7 +127,7 @@ mod tests {
             ("*", ".hidden", true),
         ];
         for (pattern, name, wanted) in table {
-            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes(), Dialect::Go), wanted, "{pattern} {name}");
         }
         for bad in ["[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "[", "[^", "[^bc", "a[", "a\\", ".."] {
             assert!(check(bad.as_bytes()).is_err(), "{bad}");
