@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use navvy_job::claim::TrustScope;
 
 use super::size::parse_size;
+use crate::artifacts::guard::Secrets;
 use crate::environment::docker::PullPolicy;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
@@ -129,6 +130,9 @@ pub struct RunArgs {
     /// [default: $NAVVY_STORE, then settings.toml, then ~/.local/share/navvy/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// What becomes of artifacts and test results that hold a secret.
+    #[arg(long, value_enum, default_value_t = SecretsIn::Refuse, value_name = "WHAT")]
+    pub secrets_in_artifacts: SecretsIn,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
     /// 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -231,6 +235,26 @@ impl From<Pull> for PullPolicy {
             Pull::Missing => Self::Missing,
             Pull::Always => Self::Always,
             Pull::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SecretsIn {
+    /// They are stored with **** in its place.
+    Mask,
+    /// Nothing of them is stored; a step that stores artifacts fails.
+    Refuse,
+    /// They are stored as they are.
+    Allow,
+}
+
+impl From<SecretsIn> for Secrets {
+    fn from(secrets: SecretsIn) -> Self {
+        match secrets {
+            SecretsIn::Mask => Self::Mask,
+            SecretsIn::Refuse => Self::Refuse,
+            SecretsIn::Allow => Self::Allow,
         }
     }
 }
