@@ -163,3 +163,58 @@ pub fn names_at(masks: &Masks, job: &str, what: &str) -> String {
     names.dedup();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs = Vec<(String, String)>;
+
+    /// What is stored of these files, in pieces of so many bytes, and what was found.
+    fn guarded(secrets: Secrets, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
+        let values = [("TOKEN", "hunter2hunter2"), ("OTHER", "correct horse")];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut guard = Guard::new(Masks::new(&values), secrets, "build", 3);
+        let mut stored = Vec::new();
+        for (name, content) in files {
+            let name = String::from_utf8(guard.begin(name.as_bytes().to_vec())).unwrap();
+            let mut safe = Vec::new();
+            for piece in content.as_bytes().chunks(size) {
+                guard.bytes(piece, &mut |piece| safe.extend_from_slice(piece));
+            }
+            guard.end(&mut |piece| safe.extend_from_slice(piece));
+            stored.push((name, String::from_utf8(safe).unwrap()));
+        }
+        let found = guard.finish().named.into_iter().map(|finding| (finding.file, finding.secrets));
+        (stored, found.collect())
+    }
+
+    const FILES: [(&str, &str); 4] = [
+        ("a", "nothing"),
+        ("b", "it is hunter2hunter2, and correct horse"),
+        ("hunter2hunter2.txt", "harmless"),
+        ("z", "ends with aHVudGVyMmh1bnRlcjI="),
+    ];
+
+    #[test]
+    fn secrets_are_found_wherever_a_file_is_cut() {
+        for size in [1, 2, 7, 64] {
+            let (stored, found) = guarded(Secrets::Mask, size, &FILES);
+            assert_eq!(stored[1], ("b".to_owned(), "it is ****, and ****".to_owned()));
+            assert_eq!(stored[2], ("****.txt".to_owned(), "harmless".to_owned()));
+            assert!(!stored[3].1.contains("aHVudGVyMmh1bnRlcjI"), "{stored:?}");
+            let found: Vec<(&str, &str)> = found.iter().map(|(file, names)| (&**file, &**names)).collect();
+            assert_eq!(found, [("b", "OTHER, TOKEN"), ("****.txt", "TOKEN"), ("z", "TOKEN")]);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_secret_goes_on_when_they_are_refused_and_everything_when_allowed() {
+        let (stored, found) = guarded(Secrets::Refuse, 5, &FILES);
+        assert_eq!(found.len(), 3, "all of them are named");
+        assert!(stored.iter().all(|(_, content)| !content.contains("hunter2") && !content.contains("horse")));
+        let (stored, found) = guarded(Secrets::Allow, 5, &FILES);
+        assert_eq!(found, []);
+        assert_eq!(stored[1].1, FILES[1].1);
+    }
+}

@@ -174,3 +174,89 @@ impl Write for Writer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt as _, symlink};
+
+    use navvy_archive::pack::{self, Options, Source};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept(Vec<(String, Vec<u8>, bool)>);
+
+    impl Sink for Kept {
+        fn begin(&mut self, path: &[u8]) -> io::Result<()> {
+            self.0.push((String::from_utf8(path.to_vec()).unwrap(), Vec::new(), false));
+            Ok(())
+        }
+
+        fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.0.last_mut().unwrap().1.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn end(&mut self) -> io::Result<()> {
+            self.0.last_mut().unwrap().2 = true;
+            Ok(())
+        }
+    }
+
+    const LIMITS: Limits = Limits { bytes: 8 << 20, entries: 10 };
+
+    fn archive() -> Vec<u8> {
+        let tree = tempfile::tempdir().unwrap();
+        let at = |name: &str| tree.path().join(name);
+        std::fs::create_dir(at("d")).unwrap();
+        std::fs::write(at("d/empty"), "").unwrap();
+        std::fs::write(at("long"), large()).unwrap();
+        std::fs::hard_link(at("long"), at("twin")).unwrap();
+        symlink("d/empty", at("z")).unwrap();
+        let sparse = std::fs::File::create(at("sparse")).unwrap();
+        sparse.write_at(b"middle", 1 << 20).unwrap();
+        sparse.set_len(3 << 20).unwrap();
+        let (mut bytes, source) = (Vec::new(), Source::named(tree.path(), "w/out"));
+        let options = Options { frame: 64 << 10, ..Options::new(2) };
+        pack::pack(&[source], &options, &mut bytes, &mut |warning| panic!("{warning}")).unwrap();
+        bytes
+    }
+
+    fn large() -> Vec<u8> {
+        (0..300_001_u32).map(|at| (at.wrapping_mul(at) >> 9) as u8).collect()
+    }
+
+    #[test]
+    fn files_come_whole_with_their_holes_and_links_are_told() {
+        let mut kept = Kept::default();
+        let links = read(&archive()[..], LIMITS, &mut kept).unwrap();
+        let mut sparse = vec![0; 3 << 20];
+        sparse[1 << 20..][..6].copy_from_slice(b"middle");
+        let wanted = [("w/out/d/empty", Vec::new()), ("w/out/long", large()), ("w/out/sparse", sparse)];
+        assert_eq!(kept.0.len(), wanted.len());
+        for ((path, bytes, ended), (wanted, content)) in kept.0.iter().zip(&wanted) {
+            assert_eq!(path, wanted);
+            assert!(*ended && bytes == content, "{path}");
+        }
+        let all: Vec<_> = links.all();
+        assert_eq!(all[0], (&b"w/out/twin"[..], Some(b"w/out/long".to_vec())));
+        assert_eq!(all[1], (&b"w/out/z"[..], Some(b"w/out/d/empty".to_vec())));
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_changed_or_too_large_is_refused() {
+        let archive = archive();
+        for length in (0..archive.len()).step_by(1009) {
+            assert!(read(&archive[..length], LIMITS, &mut Kept::default()).is_err(), "{length}");
+        }
+        for at in (0..archive.len()).step_by(1009) {
+            let mut changed = archive.clone();
+            changed[at] ^= 1;
+            assert!(read(&changed[..], LIMITS, &mut Kept::default()).is_err(), "{at}");
+        }
+        for limits in [Limits { bytes: 3 << 20, ..LIMITS }, Limits { entries: 6, ..LIMITS }] {
+            let refused = read(&archive[..], limits, &mut Kept::default());
+            assert!(matches!(refused, Err(ReadError::Quota { .. })), "{refused:?}");
+        }
+    }
+}

@@ -35,6 +35,8 @@ pub enum Command {
     Ps(PsArgs),
     /// List the project's caches, or remove them.
     Cache(CacheArgs),
+    /// List what the jobs of a run left for people, or fetch it.
+    Artifacts(ArtifactsArgs),
     /// Remove what dead runs left on this host and in the store.
     Prune(PruneArgs),
     /// Remove kept or dead tasks.
@@ -473,6 +475,60 @@ pub struct CacheRemoveArgs {
     pub prefix: bool,
     #[command(flatten)]
     pub store: CacheStoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsArgs {
+    #[command(subcommand)]
+    pub command: ArtifactsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArtifactsCommand {
+    /// List the artifacts of the last run that left any, or of another.
+    Ls(ArtifactsListArgs),
+    /// Fetch one artifact, or all of them below a directory for each job and node.
+    Get(ArtifactsGetArgs),
+}
+
+/// Whose artifacts, and where they are.
+#[derive(Debug, Args)]
+pub struct ArtifactsOfArgs {
+    /// The run: its log directory's name or its pipeline's id, or the beginning of either. Without it: the newest.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Of this job alone.
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Of this parallel node alone, from 0.
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
+    /// Of runs in this scope: local, trusted or fork:NAME.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// As for `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsListArgs {
+    /// Print one artifact a line, as JSON (docs/artifacts.md).
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub of: ArtifactsOfArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsGetArgs {
+    /// The artifact, by its whole name. Without it: all of them.
+    pub name: Option<String>,
+    /// The directory that they are put below.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub of: ArtifactsOfArgs,
 }
 
 #[derive(Debug, Args)]
