@@ -17,6 +17,7 @@
 //! | [`step`] | a step to its process, its end to words (pure) |
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`storage`] | caches, workspace layers, artifacts: in a directory or an object store |
+//! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
@@ -30,6 +31,7 @@
 //!
 //! Every file and socket that is touched stands in `docs/files.md`.
 
+pub mod artifacts;
 pub mod bus;
 pub mod chain;
 pub mod checkout;

@@ -191,7 +191,7 @@ impl Contents {
             if content.sparse && index == 0 {
                 let (map, length) = Map::decode(content.size, bytes).map_err(broken)?;
                 bytes = &bytes[length..];
-                sparse = Some(Spread { map, from: 0, written: 0 });
+                sparse = Some(Spread::new(map));
             }
             match &mut sparse {
                 Some(spread) => spread.write(bytes, sink),
@@ -219,8 +219,8 @@ pub fn open_frame(frame: &Frame, compressed: &[u8]) -> Result<Vec<u8>, ReadError
     Ok(plain)
 }
 
-/// A sparse file as its reader sees it.
-struct Spread {
+/// A sparse file as its reader sees it: the bytes between its holes come in, in any pieces, and go out with the holes.
+pub struct Spread {
     map: Map,
     /// Data bytes so far.
     from: u64,
@@ -228,7 +228,12 @@ struct Spread {
 }
 
 impl Spread {
-    fn write(&mut self, bytes: &[u8], sink: &mut dyn Write) -> io::Result<()> {
+    pub fn new(map: Map) -> Self {
+        Self { map, from: 0, written: 0 }
+    }
+
+    /// The next stored bytes behind the map.
+    pub fn write(&mut self, bytes: &[u8], sink: &mut dyn Write) -> io::Result<()> {
         for (at, piece) in self.map.cut(self.from, bytes.len() as u64) {
             zeros(piece.offset - self.written, sink)?;
             sink.write_all(&bytes[at..at + piece.length as usize])?;
@@ -238,7 +243,8 @@ impl Spread {
         Ok(())
     }
 
-    fn end(self, sink: &mut dyn Write) -> io::Result<()> {
+    /// The hole at its end.
+    pub fn end(self, sink: &mut dyn Write) -> io::Result<()> {
         zeros(self.map.size - self.written, sink)
     }
 }

@@ -87,7 +87,7 @@ fn dry_run_shows_every_step() {
         in navvy/busybox:static (class small)
           1. checkout: Checkout code
           2. run: Build it
-          3. store_artifacts: Uploading artifacts  (skipped: not available yet)
+          3. store_artifacts: Uploading artifacts
       job test after build
         in navvy/base:bookworm with navvy/postgres:15 (class medium)
         4 times side by side

@@ -6,6 +6,7 @@ mod forge;
 #[path = "../../archive/tests/trees/mod.rs"]
 mod trees;
 
+mod artifacts;
 mod attacks;
 mod bad_config;
 mod caches;

@@ -10,7 +10,7 @@ jobs:
     executor: box
     steps:
       - run: {name: speaks, command: "printf 'one\\n\\033[31mred\\033[0m\\033]0;title\\007\\n'"}
-      - store_artifacts: {path: x}
+      - setup_remote_docker
   bad:
     executor: box
     steps: [{run: {name: fails, command: "echo trouble; exit 4"}}]
@@ -67,8 +67,8 @@ fn lines_with_prefixes_a_table_and_what_would_differ() {
     good │ one
     good │ red
     good ├ ✓ 1/2 speaks, TIME
-    good ├ ! step `store_artifacts` is not available yet and was skipped
-    good ├ ○ 2/2 Uploading artifacts, skipped: not available yet
+    good ├ ! step `setup_remote_docker` is not available yet and was skipped
+    good ├ ○ 2/2 Setup a remote Docker engine, skipped: not available yet
     good ├ ✓ passed, TIME
     bad ├ ▸ Spin up: navvy/busybox:static, small (1 CPU, 2 GiB)
     bad ├ ▸ Spin up environment

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use navvy_job::claim::TrustScope;
 
 use super::size::parse_size;
+use crate::artifacts::guard::Secrets;
 use crate::environment::docker::PullPolicy;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
@@ -34,6 +35,8 @@ pub enum Command {
     Ps(PsArgs),
     /// List the project's caches, or remove them.
     Cache(CacheArgs),
+    /// List what the jobs of a run left for people, or fetch it.
+    Artifacts(ArtifactsArgs),
     /// Remove what dead runs left on this host and in the store.
     Prune(PruneArgs),
     /// Remove kept or dead tasks.
@@ -129,6 +132,9 @@ pub struct RunArgs {
     /// [default: $NAVVY_STORE, then settings.toml, then ~/.local/share/navvy/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// What becomes of artifacts and test results that hold a secret.
+    #[arg(long, value_enum, default_value_t = SecretsIn::Refuse, value_name = "WHAT")]
+    pub secrets_in_artifacts: SecretsIn,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
     /// 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -231,6 +237,26 @@ impl From<Pull> for PullPolicy {
             Pull::Missing => Self::Missing,
             Pull::Always => Self::Always,
             Pull::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SecretsIn {
+    /// They are stored with **** in its place.
+    Mask,
+    /// Nothing of them is stored; a step that stores artifacts fails.
+    Refuse,
+    /// They are stored as they are.
+    Allow,
+}
+
+impl From<SecretsIn> for Secrets {
+    fn from(secrets: SecretsIn) -> Self {
+        match secrets {
+            SecretsIn::Mask => Self::Mask,
+            SecretsIn::Refuse => Self::Refuse,
+            SecretsIn::Allow => Self::Allow,
         }
     }
 }
@@ -452,6 +478,56 @@ pub struct CacheRemoveArgs {
     pub prefix: bool,
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsArgs {
+    #[command(subcommand)]
+    pub command: ArtifactsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArtifactsCommand {
+    /// List the artifacts of the last run that left any, or of another.
+    Ls(ArtifactsListArgs),
+    /// Fetch one artifact, or all of them below a directory for each job and node.
+    Get(ArtifactsGetArgs),
+}
+
+/// Whose artifacts, and where they are.
+#[derive(Debug, Args)]
+pub struct ArtifactsOfArgs {
+    /// The run: its log directory's name or its pipeline's id, or the beginning of either. Without it: the newest.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Of this job alone.
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Of this parallel node alone, from 0.
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsListArgs {
+    /// Print one artifact a line, as JSON (docs/artifacts.md).
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub of: ArtifactsOfArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsGetArgs {
+    /// The artifact, by its whole name. Without it: all of them.
+    pub name: Option<String>,
+    /// The directory that they are put below.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub of: ArtifactsOfArgs,
 }
 
 #[derive(Debug, Args)]

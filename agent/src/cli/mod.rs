@@ -1,6 +1,7 @@
 //! The command line: one file a command. Turns words into values, errors into advice and exit codes.
 
 mod args;
+mod artifacts;
 mod cache;
 mod completions;
 mod config;
@@ -51,6 +52,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Config(arguments) => config::run(&settings, arguments),
         Command::Orb(arguments) => orb::run(&settings, arguments),
         Command::Ps(arguments) => ps::run(&settings, &arguments),
+        Command::Artifacts(arguments) => artifacts::run(&settings, &arguments),
         Command::Cache(arguments) => cache::run(&settings, &arguments),
         Command::Prune(arguments) => prune::run(&settings, &arguments),
         Command::Rm(arguments) => rm::run(&settings, &arguments),

@@ -158,6 +158,7 @@ async fn go_on(
         floor: floor(settings, arguments.disk_floor)?,
         stop: stop.receiver(),
         store: store::chosen(settings, held.note.source.store.as_deref())?,
+        secrets_in_artifacts: held.note.source.secrets_in_artifacts,
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

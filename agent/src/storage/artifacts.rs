@@ -37,7 +37,7 @@ pub struct StoredFile {
     /// Its number in its body, from 0.
     pub id: u64,
     pub name: Name,
-    /// Where it begins in the body.
+    /// Where it begins in the body. Several names of one file are in one place.
     pub offset: u64,
     pub size: u64,
     /// In hexadecimal.
@@ -185,13 +185,43 @@ impl Packing {
         Ok(id)
     }
 
+    /// Another name of a file that is there already: it takes no more room. Its id, `None` if there is no such file.
+    pub fn add_name(&mut self, name: Name, content_type: &str, of: u64) -> Option<u64> {
+        let file = self.files.get(usize::try_from(of).ok()?)?;
+        let id = self.files.len() as u64;
+        let named = StoredFile { id, name, content_type: content_type.to_owned(), ..file.clone() };
+        self.files.push(named);
+        Some(id)
+    }
+
     /// The files so far.
     pub fn files(&self) -> &[StoredFile] {
         &self.files
     }
 
     /// Ends the set with its manifest and makes it visible.
+    ///
+    /// # Errors
+    /// The store's. What an upload that failed has left is removed; what a commit that failed has left is a sweep's.
     pub async fn commit(mut self, mut about: About) -> Result<Commit> {
+        if let Err(error) = self.end(&mut about).await {
+            self.abandon().await.ok();
+            return Err(error);
+        }
+        let Self { sender, mut upload, reservation, store, .. } = self;
+        drop(sender);
+        match upload.join().await {
+            Ok(body) => store.commit(&reservation, &body, about).await,
+            Err(error) => {
+                store.settle().await;
+                store.abandon(&reservation).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends the manifest.
+    async fn end(&mut self, about: &mut About) -> Result<()> {
         let begins = self.offset;
         for file in std::mem::take(&mut self.files) {
             about.details.insert(FILES.to_owned(), (file.id + 1).to_string());
@@ -201,19 +231,18 @@ impl Packing {
         }
         about.details.insert(OFFSET.to_owned(), begins.to_string());
         about.details.insert(SIZE.to_owned(), (self.offset - begins).to_string());
-        self.flush().await?;
-        let Self { sender, mut upload, reservation, store, .. } = self;
-        drop(sender);
-        let body = upload.join().await?;
-        store.commit(&reservation, &body, about).await
+        self.flush().await
     }
 
     /// Gives the set up, and removes what was uploaded of it.
     pub async fn abandon(self) -> Result<()> {
         let Self { sender, mut upload, reservation, store, .. } = self;
-        // The upload must not take the end of its input for the end of the set.
-        sender.send(Err(io::Error::other("given up"))).await.unwrap_or_default();
-        drop(upload.join().await);
+        // One that has failed may have been joined already, when it took nothing more.
+        if !upload.0.is_finished() {
+            // It must not take the end of its input for the end of the set.
+            sender.send(Err(io::Error::other("given up"))).await.unwrap_or_default();
+            drop(upload.join().await);
+        }
         store.settle().await;
         store.abandon(&reservation).await
     }

@@ -101,6 +101,8 @@ pub struct SourceNote {
     /// As `--store` named it.
     #[serde(default)]
     pub store: Option<String>,
+    #[serde(default)]
+    pub secrets_in_artifacts: crate::artifacts::guard::Secrets,
 }
 
 /// Everything that is needed to go on. Holds secrets: it lives in the memory of the supervisor and of an agent, and

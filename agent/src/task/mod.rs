@@ -10,6 +10,7 @@
 //! happens and a pure type ([`decide`]) says what to do about it. Release always comes, from any half-made state, and
 //! cannot be cancelled.
 
+mod artifacts;
 mod attempt;
 mod bounded;
 mod builtin;
@@ -44,6 +45,7 @@ use navvy_job::state::{TaskState, Tracked};
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
 
+use crate::artifacts::guard;
 use crate::bus::Bus;
 use crate::checkout::WorkingTree;
 use crate::environment::HostPaths;
@@ -115,6 +117,8 @@ pub struct Context {
     pub hold: Arc<HoldPolicy>,
     /// Where caches, workspaces and test results are; the job never sees it.
     pub store: RunStore,
+    /// What becomes of artifacts and test results that hold a secret.
+    pub secrets_in_artifacts: guard::Secrets,
     /// What earlier runs' tests took, as this run's jobs are told.
     pub timings: Timings,
 }

@@ -107,6 +107,13 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
+            StepKind::StoreArtifacts { path, destination } => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.store_artifacts(ready, place, path, destination.as_deref()).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
             StepKind::SaveCache { key, paths } => {
                 let place = self.own_place(number, step);
                 let started = Instant::now();

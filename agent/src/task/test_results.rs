@@ -10,6 +10,7 @@ use super::bounded::GivenUp;
 use super::own::Told;
 use super::prepare::Ready;
 use super::trees;
+use crate::artifacts::guard::{self, Secrets};
 use crate::chain::chain;
 use crate::output::mask;
 use crate::results::Case;
@@ -84,16 +85,24 @@ impl Task {
     /// What is to be stored, or the names of the secrets that it holds.
     fn without_secrets(&self, place: Place<'_>, cases: &[Case]) -> Result<Vec<u8>, String> {
         let document = keep::document(cases);
+        let rule = self.context.secrets_in_artifacts;
+        if rule == Secrets::Allow {
+            return Ok(document);
+        }
         let what = format!("test results of step {}", place.number);
         let job = self.reference.job.job.as_str();
         let masks = self.context.bus.masks();
-        if let Cow::Borrowed(_) = masks.whole(|| mask::Place::of_job(job, what.clone()), &document) {
-            return Ok(document);
+        let masked = match masks.whole(|| mask::Place::of_job(job, what.clone()), &document) {
+            Cow::Borrowed(_) => return Ok(document),
+            Cow::Owned(masked) => masked,
+        };
+        let names = guard::names_at(masks, job, &what);
+        // A value that is part of the document's own syntax cannot be masked.
+        if rule == Secrets::Mask && serde_json::from_slice::<serde_json::Value>(&masked).is_ok() {
+            self.warn(format!("{what} held the value of {names}: stored masked"));
+            return Ok(masked);
         }
-        let here = masks.report().into_iter().filter(|line| line.place == what && line.job.as_deref() == Some(job));
-        let mut names: Vec<String> = here.map(|line| line.secret).collect();
-        names.dedup();
-        Err(names.join(", "))
+        Err(names)
     }
 
     fn whose(&self, place: Place<'_>) -> Whose {

@@ -82,6 +82,7 @@ fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
             | StepKind::RestoreCache { .. }
             | StepKind::PersistToWorkspace { .. }
             | StepKind::AttachWorkspace { .. }
+            | StepKind::StoreArtifacts { .. }
             | StepKind::StoreTestResults { .. } => "",
             StepKind::OrbCommand { .. } => "  (skipped: its orb is not here)",
             _ => "  (skipped: not available yet)",

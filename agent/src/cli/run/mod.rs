@@ -254,6 +254,7 @@ impl Session<'_> {
             stop: stop.receiver(),
             hold: Arc::default(),
             store: self.store.clone(),
+            secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
             timings: Timings::default(),
         }
     }

@@ -67,6 +67,7 @@ pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
         images: arguments.images.clone(),
         machine_as: arguments.machine_as.clone(),
         store: arguments.store.clone(),
+        secrets_in_artifacts: arguments.secrets_in_artifacts.into(),
     }
 }
 

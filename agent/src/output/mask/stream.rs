@@ -36,6 +36,7 @@ pub struct MaskStream {
     /// Up to here everything belongs to a match that was written.
     covered: usize,
     hits: Vec<Number>,
+    has_found: bool,
 }
 
 impl MaskStream {
@@ -51,6 +52,7 @@ impl MaskStream {
             found: Vec::new(),
             covered: 0,
             hits: Vec::new(),
+            has_found: false,
         }
     }
 
@@ -76,6 +78,11 @@ impl MaskStream {
         self.work(&held, true, write);
     }
 
+    /// Was anything masked so far?
+    pub fn has_found(&self) -> bool {
+        self.has_found
+    }
+
     /// Bytes that wait.
     pub fn held(&self) -> usize {
         self.held.len()
@@ -95,6 +102,7 @@ impl MaskStream {
             (self.next, self.covered) = (0, 0);
         }
         if !self.hits.is_empty() {
+            self.has_found = true;
             self.masks.count(&self.place, &self.hits);
             self.hits.clear();
         }

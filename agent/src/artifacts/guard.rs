@@ -1,0 +1,220 @@
+//! Secrets in what a job leaves for people: what is masked in logs is looked for here, too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::output::mask::{self, MaskStream, Masks};
+
+/// What becomes of artifacts and test results that hold a secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Secrets {
+    /// Nothing of them is stored.
+    #[default]
+    Refuse,
+    /// They are stored with `****` in its place.
+    Mask,
+    /// They are stored as they are, and not looked through.
+    Allow,
+}
+
+/// Files that are named with their secrets, one by one.
+pub const NAMED: usize = 20;
+
+/// A file that holds secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// As it is shown; a secret in it is masked.
+    pub file: String,
+    /// Their names.
+    pub secrets: String,
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The first [`NAMED`].
+    pub named: Vec<Finding>,
+    /// Further files.
+    pub more: usize,
+}
+
+impl Findings {
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+}
+
+/// Looks through the files of one step.
+pub struct Guard {
+    masks: Masks,
+    secrets: Secrets,
+    job: String,
+    step: usize,
+    findings: Findings,
+    file: Option<Watched>,
+}
+
+/// The file that is being looked through.
+struct Watched {
+    stream: MaskStream,
+    shown: String,
+    what: String,
+    in_name: bool,
+}
+
+impl Guard {
+    pub fn new(masks: Masks, secrets: Secrets, job: &str, step: usize) -> Self {
+        Self { masks, secrets, job: job.to_owned(), step, findings: Findings::default(), file: None }
+    }
+
+    /// Nothing more may be stored.
+    pub fn refuses(&self) -> bool {
+        self.secrets == Secrets::Refuse && !self.findings.is_empty()
+    }
+
+    /// A file of this name comes. Its name as it may be stored.
+    pub fn begin(&mut self, name: Vec<u8>) -> Vec<u8> {
+        if self.secrets == Secrets::Allow || self.masks.is_empty() {
+            return name;
+        }
+        let (shown, what) = self.shown(&name);
+        let place = || mask::Place::of_job(&self.job, what.clone());
+        let masked = self.masks.whole(place, &name).into_owned();
+        let in_name = masked != name;
+        self.file = Some(Watched { stream: self.masks.stream(place()), shown, what, in_name });
+        masked
+    }
+
+    /// Other names of a file, which nothing comes for.
+    pub fn name(&mut self, name: Vec<u8>) -> Vec<u8> {
+        let name = self.begin(name);
+        self.end(&mut |_| {});
+        name
+    }
+
+    /// `write` gets what may be stored of it by now.
+    pub fn bytes(&mut self, bytes: &[u8], write: &mut impl FnMut(&[u8])) {
+        let refuses = self.refuses();
+        let mut write = |piece: &[u8]| {
+            if !refuses {
+                write(piece)
+            }
+        };
+        match &mut self.file {
+            Some(file) => file.stream.push(bytes, &mut write),
+            None => write(bytes),
+        }
+        if self.secrets == Secrets::Refuse && self.file.as_ref().is_some_and(Watched::holds_secrets) {
+            // The rest of it is of no interest.
+            self.found();
+        }
+    }
+
+    /// The file is over. `write` gets what is left.
+    pub fn end(&mut self, write: &mut impl FnMut(&[u8])) {
+        let refuses = self.refuses();
+        if let Some(file) = &mut self.file {
+            file.stream.finish(&mut |piece: &[u8]| {
+                if !refuses {
+                    write(piece)
+                }
+            });
+        }
+        if self.file.as_ref().is_some_and(Watched::holds_secrets) {
+            self.found();
+        }
+        self.file = None;
+    }
+
+    pub fn finish(self) -> Findings {
+        self.findings
+    }
+
+    fn shown(&self, name: &[u8]) -> (String, String) {
+        let shown = String::from_utf8_lossy(name);
+        let place = || mask::Place::of_job(&self.job, format!("name of an artifact of step {}", self.step));
+        let shown = self.masks.text(place, &shown).into_owned();
+        let what = format!("artifact {shown} of step {}", self.step);
+        (shown, what)
+    }
+
+    fn found(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if self.findings.named.len() >= NAMED {
+            self.findings.more += 1;
+            return;
+        }
+        let secrets = names_at(&self.masks, &self.job, &file.what);
+        self.findings.named.push(Finding { file: file.shown, secrets });
+    }
+}
+
+impl Watched {
+    fn holds_secrets(&self) -> bool {
+        self.in_name || self.stream.has_found()
+    }
+}
+
+/// The names of the secrets that were masked at a place.
+pub fn names_at(masks: &Masks, job: &str, what: &str) -> String {
+    let here = masks.report().into_iter().filter(|line| line.place == what && line.job.as_deref() == Some(job));
+    let mut names: Vec<String> = here.map(|line| line.secret).collect();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pairs = Vec<(String, String)>;
+
+    /// What is stored of these files, in pieces of so many bytes, and what was found.
+    fn guarded(secrets: Secrets, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
+        let values = [("TOKEN", "hunter2hunter2"), ("OTHER", "correct horse")];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut guard = Guard::new(Masks::new(&values), secrets, "build", 3);
+        let mut stored = Vec::new();
+        for (name, content) in files {
+            let name = String::from_utf8(guard.begin(name.as_bytes().to_vec())).unwrap();
+            let mut safe = Vec::new();
+            for piece in content.as_bytes().chunks(size) {
+                guard.bytes(piece, &mut |piece| safe.extend_from_slice(piece));
+            }
+            guard.end(&mut |piece| safe.extend_from_slice(piece));
+            stored.push((name, String::from_utf8(safe).unwrap()));
+        }
+        let found = guard.finish().named.into_iter().map(|finding| (finding.file, finding.secrets));
+        (stored, found.collect())
+    }
+
+    const FILES: [(&str, &str); 4] = [
+        ("a", "nothing"),
+        ("b", "it is hunter2hunter2, and correct horse"),
+        ("hunter2hunter2.txt", "harmless"),
+        ("z", "ends with aHVudGVyMmh1bnRlcjI="),
+    ];
+
+    #[test]
+    fn secrets_are_found_wherever_a_file_is_cut() {
+        for size in [1, 2, 7, 64] {
+            let (stored, found) = guarded(Secrets::Mask, size, &FILES);
+            assert_eq!(stored[1], ("b".to_owned(), "it is ****, and ****".to_owned()));
+            assert_eq!(stored[2], ("****.txt".to_owned(), "harmless".to_owned()));
+            assert!(!stored[3].1.contains("aHVudGVyMmh1bnRlcjI"), "{stored:?}");
+            let found: Vec<(&str, &str)> = found.iter().map(|(file, names)| (&**file, &**names)).collect();
+            assert_eq!(found, [("b", "OTHER, TOKEN"), ("****.txt", "TOKEN"), ("z", "TOKEN")]);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_secret_goes_on_when_they_are_refused_and_everything_when_allowed() {
+        let (stored, found) = guarded(Secrets::Refuse, 5, &FILES);
+        assert_eq!(found.len(), 3, "all of them are named");
+        assert!(stored.iter().all(|(_, content)| !content.contains("hunter2") && !content.contains("horse")));
+        let (stored, found) = guarded(Secrets::Allow, 5, &FILES);
+        assert_eq!(found, []);
+        assert_eq!(stored[1].1, FILES[1].1);
+    }
+}

@@ -1,0 +1,299 @@
+//! `navvy artifacts ls`, `navvy artifacts get`: what the jobs of a run left for people.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use futures_util::StreamExt as _;
+use navvy_job::exit_code;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::CliError;
+use super::args::{ArtifactsArgs, ArtifactsCommand, ArtifactsGetArgs, ArtifactsListArgs, ArtifactsOfArgs};
+use super::host::{block_on, json_lines, print};
+use super::store::of_project;
+use crate::artifacts::shelf::{Artifact, Run, Shelf};
+use crate::chain::chain;
+use crate::settings::Settings;
+use crate::storage::{StorageError, Store};
+use crate::ui::bytes::human;
+use crate::ui::sanitize::clean;
+use crate::ui::text::{pad, width};
+
+/// Small files that are fetched at once.
+const PARALLEL: usize = 8;
+/// A larger file is fetched in parts, and not held in memory.
+const SMALL: u64 = 8 << 20;
+
+pub fn run(settings: &Settings, arguments: &ArtifactsArgs) -> Result<u8, CliError> {
+    match &arguments.command {
+        ArtifactsCommand::Ls(arguments) => block_on(list(settings, arguments)),
+        ArtifactsCommand::Get(arguments) => block_on(get(settings, arguments)),
+    }
+}
+
+fn infra(error: StorageError) -> CliError {
+    CliError::infra(&error)
+}
+
+/// The chosen run's artifacts. `None`: the project has none at all.
+async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Option<(Run, Vec<Artifact>)>), CliError> {
+    let shelf = Shelf::new(of_project(settings, &of.store)?);
+    let runs = shelf.runs().await.map_err(infra)?;
+    let Some(run) = choose_run(runs, of.run.as_deref())? else { return Ok((shelf.store().clone(), None)) };
+    let all = shelf.artifacts(&run).await.map_err(infra)?;
+    let mut jobs: Vec<String> = all.iter().map(|artifact| artifact.job.clone()).collect();
+    jobs.dedup();
+    if let Some(job) = of.job.as_ref().filter(|job| !jobs.contains(job)) {
+        let error = CliError::usage(format!("run {} has no artifacts of a job {}", clean(&run.logs), clean(job)));
+        return Err(error.hint(format!("There are some of: {}", clean(&jobs.join(", ")))));
+    }
+    let fits = |artifact: &Artifact| {
+        of.job.as_ref().is_none_or(|job| *job == artifact.job) && of.node.is_none_or(|node| node == artifact.node)
+    };
+    let all = all.into_iter().filter(fits).collect();
+    Ok((shelf.store().clone(), Some((run, all))))
+}
+
+/// The newest, or the one that begins so.
+fn choose_run(runs: Vec<Run>, wanted: Option<&str>) -> Result<Option<Run>, CliError> {
+    let Some(wanted) = wanted else { return Ok(runs.into_iter().next()) };
+    let fits = |run: &&Run| run.id.starts_with(wanted) || run.logs.starts_with(wanted);
+    let found: Vec<&Run> = runs.iter().filter(fits).collect();
+    match found[..] {
+        [run] => Ok(Some(run.clone())),
+        [] => {
+            let error = CliError::usage(format!("no run {} has left artifacts", clean(wanted)));
+            let known: Vec<String> = runs.iter().take(5).map(|run| clean(&run.logs)).collect();
+            Err(if known.is_empty() { error } else { error.hint(format!("The newest are: {}", known.join(", "))) })
+        }
+        _ => Err(CliError::usage(format!("{} runs begin with {}", found.len(), clean(wanted)))
+            .hint("More of its name says which.")),
+    }
+}
+
+const NOTHING: &str = "There are no artifacts of this project. Jobs with a `store_artifacts` step leave some, in the scope \
+                       they run in (--scope).\n";
+
+async fn list(settings: &Settings, arguments: &ArtifactsListArgs) -> Result<u8, CliError> {
+    let (_, found) = chosen(settings, &arguments.of).await?;
+    match found {
+        None if arguments.json => {}
+        None => print(NOTHING),
+        Some((run, all)) if arguments.json => print(&json_lines(all.iter().map(|artifact| line(&run, artifact)))?),
+        Some((run, all)) => print(&as_table(&run, &all)),
+    }
+    Ok(exit_code::PASSED)
+}
+
+/// One object a line (docs/artifacts.md).
+#[derive(Serialize)]
+struct Line<'a> {
+    run: &'a str,
+    workflow: &'a str,
+    job: &'a str,
+    node: u32,
+    step: u32,
+    /// With U+FFFD where it is not UTF-8.
+    name: String,
+    size: u64,
+    sha256: &'a str,
+    content_type: &'a str,
+}
+
+fn line<'a>(run: &'a Run, artifact: &'a Artifact) -> Line<'a> {
+    let Artifact { workflow, job, node, step, file, .. } = artifact;
+    Line {
+        run: &run.logs,
+        workflow,
+        job,
+        node: *node,
+        step: *step,
+        name: String::from_utf8_lossy(&file.name.0).into_owned(),
+        size: file.size,
+        sha256: &file.sha256,
+        content_type: &file.content_type,
+    }
+}
+
+fn as_table(run: &Run, all: &[Artifact]) -> String {
+    let mut text = format!("{}  ({})\n", clean(&run.logs), run.at.strftime("%Y-%m-%d %H:%M UTC"));
+    let row = |artifact: &Artifact| [whose(artifact), human(artifact.file.size), shown(artifact)];
+    let rows: Vec<[String; 3]> = all.iter().map(row).collect();
+    let widths: [usize; 2] = std::array::from_fn(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0));
+    for [whose, size, name] in &rows {
+        writeln!(text, "  {}  {}  {name}", pad(whose, widths[0]), pad(size, widths[1])).ok();
+    }
+    text
+}
+
+/// `build`, `build node 2`.
+fn whose(artifact: &Artifact) -> String {
+    let node = if artifact.node > 0 { format!(" node {}", artifact.node) } else { String::new() };
+    clean(&format!("{}{node}", artifact.job))
+}
+
+fn shown(artifact: &Artifact) -> String {
+    clean(&String::from_utf8_lossy(&artifact.file.name.0))
+}
+
+async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, CliError> {
+    let (store, found) = chosen(settings, &arguments.of).await?;
+    let Some((run, all)) = found else {
+        return Err(CliError::usage("there are no artifacts of this project").hint("`navvy artifacts ls` lists them."));
+    };
+    let wanted = match &arguments.name {
+        None => all.iter().map(|artifact| (place(artifact), artifact)).collect(),
+        Some(name) => {
+            vec![(artifact_path(&artifact_named(&run, &all, name)?.file.name.0), artifact_named(&run, &all, name)?)]
+        }
+    };
+    std::fs::create_dir_all(&arguments.to).map_err(|error| cannot(&arguments.to, &error))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, arguments.to.as_path(), flags, Mode::empty());
+    let root = root.map_err(|error| cannot(&arguments.to, &error.into()))?;
+    let fetches: Vec<_> = wanted.iter().map(|(path, artifact)| fetch(&store, &root, path, artifact)).collect();
+    let mut fetched = futures_util::stream::iter(fetches).buffered(PARALLEL);
+    let (mut nth, mut failed, mut bytes) = (0, Vec::new(), 0);
+    while let Some(result) = fetched.next().await {
+        let (_, artifact) = &wanted[nth];
+        nth += 1;
+        match result {
+            Ok(()) => bytes += artifact.file.size,
+            Err(why) => failed.push(format!("{} of {}: {why}", shown(artifact), whose(artifact))),
+        }
+    }
+    let count = wanted.len() - failed.len();
+    let files = if count == 1 { "file" } else { "files" };
+    print(&format!("Fetched {count} {files}, {}, to {}\n", human(bytes), arguments.to.display()));
+    match failed.is_empty() {
+        true => Ok(exit_code::PASSED),
+        false => Err(CliError::infra_text(format!("not fetched:\n  {}", failed.join("\n  ")))),
+    }
+}
+
+fn cannot(directory: &Path, error: &std::io::Error) -> CliError {
+    CliError::usage(format!("cannot write to {}: {error}", directory.display()))
+}
+
+fn artifact_named<'a>(run: &Run, all: &'a [Artifact], name: &str) -> Result<&'a Artifact, CliError> {
+    let found: Vec<&Artifact> = all.iter().filter(|artifact| artifact.file.name.0 == name.as_bytes()).collect();
+    match found[..] {
+        [artifact] => Ok(artifact),
+        [] => {
+            let error = CliError::usage(format!("run {} has no artifact {}", clean(&run.logs), clean(name)));
+            Err(error.hint("`navvy artifacts ls` lists what there is; without a name, `get` fetches all of it."))
+        }
+        _ => {
+            let whose: Vec<String> = found.iter().map(|artifact| whose(artifact)).collect();
+            Err(CliError::usage(format!("{} have an artifact {}", whose.join(", "), clean(name)))
+                .hint("--job and --node say whose."))
+        }
+    }
+}
+
+/// Names on the way to a file, each one a single name: nothing leads up or to the root.
+type Names = Vec<Vec<u8>>;
+
+fn artifact_path(name: &[u8]) -> Names {
+    let names = name.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let names: Names = names.map(single).collect();
+    if names.is_empty() { vec![b"artifact".to_vec()] } else { names }
+}
+
+/// Below the job's and the node's own directory.
+fn place(artifact: &Artifact) -> Names {
+    let above = [artifact.job.clone(), artifact.node.to_string()];
+    let above = above.iter().map(|name| single(name.replace('/', "%2F").as_bytes()));
+    above.chain(artifact_path(&artifact.file.name.0)).collect()
+}
+
+fn single(name: &[u8]) -> Vec<u8> {
+    match name {
+        b"" => b"%2E".to_vec(),
+        b"." | b".." => name.iter().flat_map(|_| *b"%2E").collect(),
+        name => name.iter().map(|byte| if *byte == 0 { b'_' } else { *byte }).collect(),
+    }
+}
+
+/// Fetches a file beside its place and renames it: what was there is replaced at once, or not at all.
+async fn fetch(store: &Store, root: &OwnedFd, path: &[Vec<u8>], artifact: &Artifact) -> Result<(), String> {
+    let Some((name, above)) = path.split_last() else { return Err("it has no name".to_owned()) };
+    let directory = directory(root, above)?;
+    let beside = format!(".navvy-{}-{}", std::process::id(), uuid::Uuid::new_v4().as_simple());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&directory, &*beside, flags, Mode::from_raw_mode(0o644));
+    let file = file.map_err(|error| format!("cannot make a file: {error}"))?;
+    let written = match write(store, artifact, &mut File::from(file)).await {
+        Ok(()) => rustix::fs::renameat(&directory, &*beside, &directory, &name[..]).map_err(|error| match error {
+            Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => "a directory is in its place".to_owned(),
+            error => format!("cannot be put into its place: {error}"),
+        }),
+        Err(why) => Err(why),
+    };
+    if written.is_err() {
+        rustix::fs::unlinkat(&directory, &*beside, AtFlags::empty()).ok();
+    }
+    written
+}
+
+/// Made where it is missing; never reached through a link.
+fn directory(root: &OwnedFd, names: &[Vec<u8>]) -> Result<OwnedFd, String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut directory = root.try_clone().map_err(|error| error.to_string())?;
+    for name in names {
+        match rustix::fs::mkdirat(&directory, &name[..], Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(format!("cannot make directory {}: {error}", String::from_utf8_lossy(name))),
+        }
+        directory = rustix::fs::openat(&directory, &name[..], flags, Mode::empty()).map_err(|error| {
+            let name = clean(&String::from_utf8_lossy(name));
+            match error {
+                Errno::NOTDIR | Errno::LOOP => format!("{name} is in the way: it is no directory"),
+                error => format!("cannot open directory {name}: {error}"),
+            }
+        })?;
+    }
+    Ok(directory)
+}
+
+/// Holds it against its digest before anybody sees it.
+async fn write(store: &Store, artifact: &Artifact, file: &mut File) -> Result<(), String> {
+    let (stored, body) = (&artifact.file, &artifact.body);
+    let disk = |error: std::io::Error| format!("cannot be written: {error}");
+    if stored.size <= SMALL {
+        let bytes = store.file(body, stored).await.map_err(|error| chain(&error))?;
+        return file.write_all(&bytes).map_err(disk);
+    }
+    let (mut pieces, mut digest) = (store.get_part(body, stored.range()), Sha256::new());
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| chain(&error))?;
+        digest.update(&piece);
+        file.write_all(&piece).map_err(disk)?;
+    }
+    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if found == stored.sha256 { Ok(()) } else { Err("it is not what was stored: its digest differs".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(name: &[u8]) -> String {
+        String::from_utf8_lossy(&artifact_path(name).join(&b'/')).into_owned()
+    }
+
+    #[test]
+    fn no_name_leads_out() {
+        assert_eq!(joined(b"a/b#1"), "a/b#1");
+        assert_eq!(joined(b"/etc//passwd"), "etc/passwd");
+        assert_eq!(joined(b"../../etc/./x"), "%2E%2E/%2E%2E/etc/%2E/x");
+        assert_eq!(joined(b""), "artifact");
+        assert_eq!(single(b"a\0b"), b"a_b");
+    }
+}

@@ -1,0 +1,422 @@
+//! `store_artifacts` (spec `steps.md` §6).
+//!
+//! ```text
+//! environment ──Pack──▶ thread ──2 pieces──▶ thread: read, guard ──32 events──▶ Packing ─▶ store, invisible until committed
+//! ```
+//!
+//! One archive comes out, whatever the number of files; one body goes in. Links are other names of files that are in the
+//! archive. Nothing is stored if any file may not be.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use futures_util::stream;
+use navvy_archive::error::ReadError;
+use navvy_protocol::supervisor::{Packed, Trees};
+use tokio::sync::mpsc;
+
+use super::Task;
+use super::attempt::{Attempted, Place};
+use super::bounded::GivenUp;
+use super::caches::{storage, tell_warnings};
+use super::own::{Told, Trouble};
+use super::prepare::Ready;
+use super::trees::{GIVE_UP_LIMIT, of_client};
+use crate::artifacts::guard::{Findings, Guard};
+use crate::artifacts::links::Links;
+use crate::artifacts::names::Names;
+use crate::artifacts::read::{self, Limits, Sink};
+use crate::artifacts::shelf::{Shelf, Whose};
+use crate::chain::chain;
+use crate::storage::artifacts::{Name, Packing, content_type};
+use crate::storage::{Commit, Store};
+use crate::ui::bytes::human;
+
+/// Their names are kept in memory until the set is whole, some hundred bytes each.
+const LIMITS: Limits = Limits { bytes: 256 << 30, entries: 500_000 };
+/// Pieces of the archive on their way.
+const PIECES: usize = 2;
+const EVENTS: usize = 32;
+/// Of a file, with each event.
+const CHUNK: usize = 256 << 10;
+/// Files, and links that lead nowhere, that are told one by one.
+const TOLD: usize = 50;
+/// Links from one to the next that are followed of the path itself.
+const MOST_LINKS: usize = 8;
+
+/// A set of files on its way into the store. What is not committed must be given up.
+struct Set {
+    store: Store,
+    packing: Option<Packing>,
+}
+
+impl Set {
+    async fn give_up(&mut self) {
+        let Some(packing) = self.packing.take() else { return };
+        match tokio::time::timeout(GIVE_UP_LIMIT, packing.abandon()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "Artifacts that were given up are left to a sweep.")
+            }
+            Err(_) => tracing::warn!("Artifacts that were given up are left to a sweep: the store did not answer."),
+        }
+    }
+}
+
+/// What comes of an archive.
+enum Event {
+    Begin(Vec<u8>),
+    Bytes(Bytes),
+    End,
+}
+
+/// What one archive held, beside its files.
+struct Gathered {
+    packed: Packed,
+    links: Links,
+    guard: Guard,
+}
+
+impl Task {
+    pub(super) async fn store_artifacts(
+        &mut self,
+        ready: &Ready,
+        place: Place<'_>,
+        path: &str,
+        destination: Option<&str>,
+    ) -> Attempted {
+        let (mut told, mut set) = match self.begin_stored(place) {
+            Ok((told, store)) => (told, Set { store, packing: None }),
+            Err(attempted) => return *attempted,
+        };
+        let at = ready.frame.place(path);
+        let names = Names::new(&at, path, destination);
+        let whose = self.whose_artifacts(place);
+        let gathering = self.gather(ready, &whose, &at, names, &mut told, &mut set);
+        let end = match self.while_sensible(&ready.environment, gathering).await {
+            Ok(Ok(())) => self.commit_artifacts(ready, &whose, &mut told, &mut set).await,
+            Ok(Err(trouble)) => Ok(Err(trouble)),
+            Err(why) => Err(why),
+        };
+        set.give_up().await;
+        self.own_ended(place, &told, end)
+    }
+
+    fn whose_artifacts(&self, place: Place<'_>) -> Whose {
+        let logs = self.context.directory.parent().and_then(|run| run.file_name());
+        Whose {
+            run: self.builtin("CIRCLE_PIPELINE_ID").unwrap_or_default().to_owned(),
+            logs: logs.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            workflow: self.reference.job.workflow.clone(),
+            producer: self.producer(),
+            node: self.claim.node_index,
+            step: u32::try_from(place.number).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// All but the commit. With no file there is no set.
+    async fn gather(
+        &self,
+        ready: &Ready,
+        whose: &Whose,
+        at: &str,
+        mut names: Names,
+        told: &mut Told,
+        set: &mut Set,
+    ) -> Result<(), Trouble> {
+        told.line(&format!("Uploading {at} to {}", names.prefix()));
+        let guard = Guard::new(
+            self.context.bus.masks().clone(),
+            self.context.secrets_in_artifacts,
+            &self.reference.job.job,
+            whose.step as usize,
+        );
+        let mut gathered = self.archive(ready, whose, &names, at.to_owned(), guard, set).await?;
+        // The path itself may be a link, which is followed as the shell would.
+        for _ in 0..MOST_LINKS {
+            let Some(target) = gathered.links.of(names.root()) else { break };
+            let Ok(path) = String::from_utf8(target) else { break };
+            names = names.of_place(path.as_bytes());
+            gathered = self.archive(ready, whose, &names, format!("/{path}"), gathered.guard, set).await?;
+        }
+        tell_warnings(told, &gathered.packed);
+        let Gathered { links, mut guard, .. } = gathered;
+        if let Some(packing) = &mut set.packing {
+            add_links(&links, &names, &mut guard, packing, told);
+        } else if !guard.refuses() {
+            told.line(&format!("No artifact files found at {at}"));
+        }
+        let refuses = guard.refuses();
+        self.tell_secrets(guard.finish(), refuses, told)
+    }
+
+    /// Adds the files of one tree to the set.
+    async fn archive(
+        &self,
+        ready: &Ready,
+        whose: &Whose,
+        names: &Names,
+        path: String,
+        guard: Guard,
+        set: &mut Set,
+    ) -> Result<Gathered, Trouble> {
+        let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+        let (client, user) = (ready.client.clone(), ready.frame.user.clone());
+        let packing = tokio::task::spawn_blocking(move || {
+            let trees = Trees::Places { paths: vec![path] };
+            let packed = client.pack(trees, user, &mut |piece| sender.blocking_send(Ok(piece)).is_ok());
+            if !matches!(packed, Ok(Some(_))) {
+                // So that what came is not taken for the whole.
+                sender.blocking_send(Err(io::Error::other("packing ended before its end"))).ok();
+            }
+            packed
+        });
+        let (sender, mut events) = mpsc::channel::<Event>(EVENTS);
+        let names = names.clone();
+        let reading = tokio::task::spawn_blocking(move || take_apart(pieces, guard, names, sender));
+        let added = self.add_files(whose, &mut events, set).await;
+        // Whoever sends more hears that nobody listens.
+        drop(events);
+        let ended = || Trouble::from("a thread of the agent ended unexpectedly".to_owned());
+        let (packed, read) = (packing.await.map_err(|_| ended())?, reading.await.map_err(|_| ended())?);
+        // Of several troubles the packer's is the cause, unless it only heard that nobody listens; then the store's.
+        let packed = match packed {
+            Ok(packed) => packed,
+            Err(error) => return Err(of_client(&error)),
+        };
+        let (guard, links) = read;
+        if !guard.refuses() {
+            added?;
+        }
+        let links = links.map_err(|error| Trouble::from(chain(&error)))?;
+        let packed = packed.ok_or_else(|| Trouble::from("the archive did not arrive whole".to_owned()))?;
+        Ok(Gathered { packed, links, guard })
+    }
+
+    async fn add_files(&self, whose: &Whose, events: &mut mpsc::Receiver<Event>, set: &mut Set) -> Result<(), Trouble> {
+        while let Some(event) = events.recv().await {
+            let Event::Begin(name) = event else {
+                return Err(Trouble::from("a file went on before it began".to_owned()));
+            };
+            let packing = match &mut set.packing {
+                Some(packing) => packing,
+                none => none.insert(begin(&set.store, whose).await?),
+            };
+            let content = stream::unfold(&mut *events, |events| async {
+                match events.recv().await {
+                    Some(Event::Bytes(bytes)) => Some((Ok(bytes), events)),
+                    Some(Event::End) => None,
+                    Some(Event::Begin(_)) | None => Some((Err(io::Error::other("a file broke off")), events)),
+                }
+            });
+            let kind = content_type(&name);
+            packing.add(Name(name), kind, content).await.map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    async fn commit_artifacts(
+        &self,
+        ready: &Ready,
+        whose: &Whose,
+        told: &mut Told,
+        set: &mut Set,
+    ) -> Result<Result<(), Trouble>, GivenUp> {
+        let Some(packing) = set.packing.take() else { return Ok(Ok(())) };
+        let lines = summary(&packing);
+        let shelf = Shelf::new(set.store.clone());
+        let mut committing = Box::pin(async move {
+            let commit = packing.commit(whose.about()).await?;
+            shelf.announce(whose).await.map(|()| commit)
+        });
+        match self.while_sensible(&ready.environment, &mut committing).await {
+            Ok(Ok(Commit::Won(_))) => lines.iter().for_each(|line| told.line(line)),
+            Ok(Ok(Commit::Lost(_))) => {
+                return Ok(Err(Trouble::from("another process stored this step's artifacts meanwhile".to_owned())));
+            }
+            Ok(Err(error)) => return Ok(Err(storage(error))),
+            Err(why) => {
+                // What becomes of a commit that is stopped half-way would not be known.
+                tokio::time::timeout(GIVE_UP_LIMIT, committing).await.ok();
+                return Err(why);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn tell_secrets(&self, findings: Findings, refuses: bool, told: &mut Told) -> Result<(), Trouble> {
+        let Some(first) = findings.named.first() else { return Ok(()) };
+        for finding in &findings.named {
+            let line = format!("{} holds the value of {}", finding.file, finding.secrets);
+            told.line(&if refuses { line } else { format!("Warning: {line}; it is stored masked") });
+        }
+        if findings.more > 0 {
+            told.line(&format!("and so do {} more files", findings.more));
+        }
+        let others = match findings.named.len() - 1 + findings.more {
+            0 => String::new(),
+            1 => ", and 1 more file holds a secret".to_owned(),
+            more => format!(", and {more} more files hold secrets"),
+        };
+        if refuses {
+            return Err(Trouble::from(format!(
+                "nothing is stored: {} holds the value of {}{others}. Keep secrets out of artifacts, or run with \
+                 --secrets-in-artifacts=mask",
+                first.file, first.secrets
+            )));
+        }
+        self.warn(format!("artifact {} held the value of {}{others}: stored masked", first.file, first.secrets));
+        Ok(())
+    }
+}
+
+async fn begin(store: &Store, whose: &Whose) -> Result<Packing, Trouble> {
+    let place = whose.place();
+    // A retry of this step: what its earlier attempt left is not what counts.
+    if let Some(entry) = store.find(&place).await.map_err(storage)? {
+        store.remove(&entry).await.map_err(storage)?;
+    }
+    Ok(store.pack(store.reserve(place).await.map_err(storage)?))
+}
+
+/// On a thread of its own.
+fn take_apart(
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    guard: Guard,
+    names: Names,
+    events: mpsc::Sender<Event>,
+) -> (Guard, Result<Links, ReadError>) {
+    let mut source = Source { pieces, piece: Bytes::new() };
+    // Nothing of it is there: no archive comes.
+    match source.fill() {
+        Ok(true) => {}
+        Ok(false) => return (guard, Ok(Links::default())),
+        Err(error) => return (guard, Err(ReadError::Source(error))),
+    }
+    let mut sorter = Sorter { guard, names, events };
+    let links = read::read(source, LIMITS, &mut sorter);
+    (sorter.guard, links)
+}
+
+/// An archive that comes in pieces.
+struct Source {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Source {
+    /// Is there any more of it?
+    fn fill(&mut self) -> io::Result<bool> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv().transpose()? {
+                Some(piece) => self.piece = piece,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.fill()?;
+        let piece = self.piece.split_to(self.piece.len().min(to.len()));
+        to[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
+    }
+}
+
+/// Files by their names, looked through.
+struct Sorter {
+    guard: Guard,
+    names: Names,
+    events: mpsc::Sender<Event>,
+}
+
+impl Sorter {
+    /// From the first secret on nothing is sent: then all is only looked through.
+    fn send(&self, event: Event) -> io::Result<()> {
+        if self.guard.refuses() {
+            return Ok(());
+        }
+        self.events.blocking_send(event).map_err(|_| io::Error::other("the upload ended before its end"))
+    }
+
+    fn send_bytes(&self, bytes: Vec<u8>) -> io::Result<()> {
+        let mut bytes = Bytes::from(bytes);
+        while !bytes.is_empty() {
+            self.send(Event::Bytes(bytes.split_to(bytes.len().min(CHUNK))))?;
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Sorter {
+    fn begin(&mut self, path: &[u8]) -> io::Result<()> {
+        let name = self.names.name(path);
+        let name = name.ok_or_else(|| io::Error::other("a file of the archive lies elsewhere"))?;
+        let name = self.guard.begin(name);
+        self.send(Event::Begin(name))
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK) {
+            let mut safe = Vec::new();
+            self.guard.bytes(chunk, &mut |piece| safe.extend_from_slice(piece));
+            self.send_bytes(safe)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let mut safe = Vec::new();
+        self.guard.end(&mut |piece| safe.extend_from_slice(piece));
+        self.send_bytes(safe)?;
+        self.send(Event::End)
+    }
+}
+
+/// Links to files of the set, as further names of them.
+fn add_links(links: &Links, names: &Names, guard: &mut Guard, packing: &mut Packing, told: &mut Told) {
+    if links.is_empty() {
+        return;
+    }
+    let by_name: HashMap<Vec<u8>, u64> = packing.files().iter().map(|file| (file.name.0.clone(), file.id)).collect();
+    let mut nowhere = 0;
+    for (path, target) in links.all() {
+        let Some(name) = names.name(path) else { continue };
+        let file = target.and_then(|target| by_name.get(&names.name(&target)?).copied());
+        match file {
+            Some(file) => {
+                let name = guard.name(name);
+                let kind = content_type(&name);
+                packing.add_name(Name(name), kind, file);
+            }
+            None => {
+                nowhere += 1;
+                if nowhere <= TOLD {
+                    let name = String::from_utf8_lossy(&name);
+                    told.line(&format!("Warning: {name} is a link to no file of these, and is left out"));
+                }
+            }
+        }
+    }
+    if nowhere > TOLD {
+        told.line(&format!("Warning: {} more links are left out", nowhere - TOLD));
+    }
+}
+
+fn summary(packing: &Packing) -> Vec<String> {
+    let files = packing.files();
+    let shown = |name: &Name| String::from_utf8_lossy(&name.0).into_owned();
+    let mut lines: Vec<String> =
+        files.iter().take(TOLD).map(|file| format!("  * {} ({})", shown(&file.name), human(file.size))).collect();
+    if files.len() > TOLD {
+        lines.push(format!("  * … and {} more", files.len() - TOLD));
+    }
+    let bytes = files.iter().map(|file| file.size).sum();
+    let count = if files.len() == 1 { "1 file".to_owned() } else { format!("{} files", files.len()) };
+    lines.push(format!("Uploaded {count}, {}", human(bytes)));
+    lines
+}
