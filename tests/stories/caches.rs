@@ -225,6 +225,35 @@ fn plant(body: &Path, index: &Path, archive: &[u8]) {
 }
 
 #[test]
+fn a_secret_that_is_stored_is_told_with_file_and_name() {
+    let bench = Bench::new();
+    let config = "version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: 'mkdir -p ~/kept ws; echo token=$TOKEN > ~/kept/npmrc; echo $TOKEN | base64 -w0 > ws/encoded'
+      - save_cache: {name: save, key: v1, paths: [~/kept]}
+      - persist_to_workspace: {name: persist, root: ws, paths: [.]}
+workflows: {main: {jobs: [build]}}
+";
+    let secret = ["-e", "TOKEN=hunter2-hunter2-hunter2"];
+    let done = bench.run_config(config, &secret);
+    done.passes();
+    let line = "Warning: /home/circleci/kept/npmrc holds the value of TOKEN\n";
+    assert!(done.text("build", "save").contains(line), "{}", done.text("build", "save"));
+    assert!(done.text("build", "save").contains("Stored Cache to v1\n"));
+    assert!(done.text("build", "persist").contains("Warning: encoded holds the value of TOKEN\n"));
+    let told = done.warnings();
+    assert!(told.contains("cache v1: /home/circleci/kept/npmrc holds the value of TOKEN"), "{told}");
+    assert!(told.contains("workspace layer of step 3: encoded holds the value of TOKEN"), "{told}");
+    let allowed =
+        bench.run_config(&config.replace("v1", "v2"), &[secret[0], secret[1], "--secrets-in-artifacts=allow"]);
+    allowed.passes();
+    assert!(!allowed.text("build", "save").contains("Warning"), "{}", allowed.text("build", "save"));
+}
+
+#[test]
 fn an_evil_archive_writes_nothing_outside_its_paths() {
     let beneath = |name: &str| format!("home/circleci/kept{name}").into_bytes();
     let through_a_link = Forgery::new()

@@ -1,10 +1,11 @@
-//! Secrets in what a job leaves for people: what is masked in logs is looked for here, too.
+//! Secrets in what a job leaves for people and for other jobs: what is masked in logs is looked for here, too.
 
 use serde::{Deserialize, Serialize};
 
 use crate::output::mask::{self, MaskStream, Masks};
 
-/// What becomes of artifacts and test results that hold a secret.
+/// What becomes of artifacts and test results that hold a secret. Caches and workspaces are stored as they are, with a warning,
+/// unless they are not looked through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Secrets {
@@ -42,12 +43,33 @@ impl Findings {
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
+
+    /// `, and 3 more files hold secrets`: beside the first.
+    pub fn others(&self) -> String {
+        match self.named.len().saturating_sub(1) + self.more {
+            0 => String::new(),
+            1 => ", and 1 more file holds a secret".to_owned(),
+            more => format!(", and {more} more files hold secrets"),
+        }
+    }
+}
+
+/// What a guard does with what it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Refuse,
+    Mask,
+    Allow,
+    /// Tells of it, and changes nothing.
+    Tell,
 }
 
 /// Looks through the files of one step.
 pub struct Guard {
     masks: Masks,
-    secrets: Secrets,
+    rule: Rule,
+    /// What each of the files is: an artifact, say.
+    noun: &'static str,
     job: String,
     step: usize,
     findings: Findings,
@@ -63,18 +85,30 @@ struct Watched {
 }
 
 impl Guard {
+    /// Of artifacts.
     pub fn new(masks: Masks, secrets: Secrets, job: &str, step: usize) -> Self {
-        Self { masks, secrets, job: job.to_owned(), step, findings: Findings::default(), file: None }
+        let rule = match secrets {
+            Secrets::Refuse => Rule::Refuse,
+            Secrets::Mask => Rule::Mask,
+            Secrets::Allow => Rule::Allow,
+        };
+        Self { masks, rule, noun: "artifact", job: job.to_owned(), step, findings: Findings::default(), file: None }
+    }
+
+    /// Of what is stored as it is. `None`: there is nothing to look for.
+    pub fn that_tells(masks: Masks, secrets: Secrets, noun: &'static str, job: &str, step: usize) -> Option<Self> {
+        let looks = secrets != Secrets::Allow && !masks.is_empty();
+        looks.then(|| Self { rule: Rule::Tell, noun, ..Self::new(masks, secrets, job, step) })
     }
 
     /// Nothing more may be stored.
     pub fn refuses(&self) -> bool {
-        self.secrets == Secrets::Refuse && !self.findings.is_empty()
+        self.rule == Rule::Refuse && !self.findings.is_empty()
     }
 
     /// A file of this name comes. Its name as it may be stored.
     pub fn begin(&mut self, name: Vec<u8>) -> Vec<u8> {
-        if self.secrets == Secrets::Allow || self.masks.is_empty() {
+        if self.rule == Rule::Allow || self.masks.is_empty() {
             return name;
         }
         let (shown, what) = self.shown(&name);
@@ -82,7 +116,7 @@ impl Guard {
         let masked = self.masks.whole(place, &name).into_owned();
         let in_name = masked != name;
         self.file = Some(Watched { stream: self.masks.stream(place()), shown, what, in_name });
-        masked
+        if self.rule == Rule::Tell { name } else { masked }
     }
 
     /// Other names of a file, which nothing comes for.
@@ -104,7 +138,7 @@ impl Guard {
             Some(file) => file.stream.push(bytes, &mut write),
             None => write(bytes),
         }
-        if self.secrets == Secrets::Refuse && self.file.as_ref().is_some_and(Watched::holds_secrets) {
+        if matches!(self.rule, Rule::Refuse | Rule::Tell) && self.file.as_ref().is_some_and(Watched::holds_secrets) {
             // The rest of it is of no interest.
             self.found();
         }
@@ -132,9 +166,9 @@ impl Guard {
 
     fn shown(&self, name: &[u8]) -> (String, String) {
         let shown = String::from_utf8_lossy(name);
-        let place = || mask::Place::of_job(&self.job, format!("name of an artifact of step {}", self.step));
+        let place = || mask::Place::of_job(&self.job, format!("name of {} of step {}", self.noun, self.step));
         let shown = self.masks.text(place, &shown).into_owned();
-        let what = format!("artifact {shown} of step {}", self.step);
+        let what = format!("{} {shown} of step {}", self.noun, self.step);
         (shown, what)
     }
 
@@ -206,6 +240,24 @@ mod tests {
             let found: Vec<(&str, &str)> = found.iter().map(|(file, names)| (&**file, &**names)).collect();
             assert_eq!(found, [("b", "OTHER, TOKEN"), ("****.txt", "TOKEN"), ("z", "TOKEN")]);
         }
+    }
+
+    #[test]
+    fn one_that_only_tells_names_the_same_files_and_changes_nothing() {
+        let values = [("TOKEN".to_owned(), "hunter2hunter2".to_owned())];
+        let guard = |secrets, values: &[(String, String)]| {
+            Guard::that_tells(Masks::new(values), secrets, "cached file", "j", 1)
+        };
+        assert!(guard(Secrets::Allow, &values).is_none() && guard(Secrets::Mask, &[]).is_none());
+        let mut guard = guard(Secrets::Refuse, &values).unwrap();
+        for (name, content) in FILES {
+            assert_eq!(guard.begin(name.into()), name.as_bytes());
+            guard.bytes(content.as_bytes(), &mut |_| {});
+            guard.end(&mut |_| {});
+        }
+        let named: Vec<(String, String)> =
+            guard.finish().named.into_iter().map(|finding| (finding.file, finding.secrets)).collect();
+        assert_eq!(named, ["b", "****.txt", "z"].map(|file| (file.to_owned(), "TOKEN".to_owned())));
     }
 
     #[test]

@@ -132,7 +132,8 @@ pub struct RunArgs {
     /// [default: $NAVVY_STORE, then settings.toml, then ~/.local/share/navvy/store]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// What becomes of artifacts and test results that hold a secret.
+    /// What becomes of artifacts and test results that hold a secret. Of caches and workspaces it is only told; with allow,
+    /// nothing is looked through.
     #[arg(long, value_enum, default_value_t = SecretsIn::Refuse, value_name = "WHAT")]
     pub secrets_in_artifacts: SecretsIn,
     /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,

@@ -8,7 +8,7 @@
 //! archive. Nothing is stored if any file may not be.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -21,6 +21,7 @@ use super::attempt::{Attempted, Place};
 use super::bounded::GivenUp;
 use super::caches::{storage, tell_warnings};
 use super::own::{Told, Trouble};
+use super::pieces::Pieces;
 use super::prepare::Ready;
 use super::trees::{GIVE_UP_LIMIT, of_client};
 use crate::artifacts::guard::{Findings, Guard};
@@ -254,11 +255,7 @@ impl Task {
         if findings.more > 0 {
             told.line(&format!("and so do {} more files", findings.more));
         }
-        let others = match findings.named.len() - 1 + findings.more {
-            0 => String::new(),
-            1 => ", and 1 more file holds a secret".to_owned(),
-            more => format!(", and {more} more files hold secrets"),
-        };
+        let others = findings.others();
         if refuses {
             return Err(Trouble::from(format!(
                 "nothing is stored: {} holds the value of {}{others}. Keep secrets out of artifacts, or run with \
@@ -287,7 +284,7 @@ fn take_apart(
     names: Names,
     events: mpsc::Sender<Event>,
 ) -> (Guard, Result<Links, ReadError>) {
-    let mut source = Source { pieces, piece: Bytes::new() };
+    let mut source = Pieces::new(pieces);
     // Nothing of it is there: no archive comes.
     match source.fill() {
         Ok(true) => {}
@@ -297,34 +294,6 @@ fn take_apart(
     let mut sorter = Sorter { guard, names, events };
     let links = read::read(source, LIMITS, &mut sorter);
     (sorter.guard, links)
-}
-
-/// An archive that comes in pieces.
-struct Source {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-}
-
-impl Source {
-    /// Is there any more of it?
-    fn fill(&mut self) -> io::Result<bool> {
-        while self.piece.is_empty() {
-            match self.pieces.blocking_recv().transpose()? {
-                Some(piece) => self.piece = piece,
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.fill()?;
-        let piece = self.piece.split_to(self.piece.len().min(to.len()));
-        to[..piece.len()].copy_from_slice(&piece);
-        Ok(piece.len())
-    }
 }
 
 /// Files by their names, looked through.

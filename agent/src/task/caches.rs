@@ -52,7 +52,7 @@ impl Task {
             Err(attempted) => return *attempted,
         };
         let paths = places(&ready.frame, paths);
-        let saving = self.save(ready, key, &paths, &mut told, &mut upload);
+        let saving = self.save(ready, place, key, &paths, &mut told, &mut upload);
         let end = match self.while_sensible(&ready.environment, saving).await {
             Ok(Ok(Some(packed))) => self.commit_cache(ready, &mut told, &mut upload, packed).await,
             Ok(Ok(None)) => Ok(Ok(())),
@@ -67,6 +67,7 @@ impl Task {
     async fn save(
         &self,
         ready: &Ready,
+        place: Place<'_>,
         template: &str,
         paths: &[String],
         told: &mut Told,
@@ -83,7 +84,9 @@ impl Task {
         told.line("Uploading cache archive...");
         let trees = Trees::Places { paths: paths.to_vec() };
         let reserve = async |store: &Store| store.reserve(there).await;
-        let (packed, body) = porter(ready).store(trees, upload, reserve).await?;
+        let lookout = self.lookout(place, "cached file", "/");
+        let (packed, body) = porter(ready).store(trees, upload, lookout.as_ref(), reserve).await?;
+        self.tell_found(lookout, &format!("cache {key}"), told).await;
         tell_packed(told, &packed, paths);
         let Some(body) = body else {
             told.line("Skipping cache generation, nothing of its paths is there");

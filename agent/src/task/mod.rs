@@ -21,6 +21,7 @@ mod hold;
 mod journalling;
 mod lingering;
 mod own;
+mod pieces;
 mod prepare;
 mod resume;
 mod running;

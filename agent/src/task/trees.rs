@@ -16,9 +16,12 @@ use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, 
 use tokio::sync::mpsc;
 
 use super::Task;
+use super::attempt::Place;
 use super::bounded::GivenUp;
 use super::decide::Lost;
-use super::own::Trouble;
+use super::own::{Told, Trouble};
+use super::pieces::Lookout;
+use crate::artifacts::guard::Guard;
 use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::storage::{About, Body, Commit, Reservation, StorageError, Store};
@@ -66,6 +69,27 @@ impl Upload {
 }
 
 impl Task {
+    /// For what is stored as it is. `None`: there is nothing to look for.
+    pub(super) fn lookout(&self, place: Place<'_>, noun: &'static str, prefix: &'static str) -> Option<Lookout> {
+        let (masks, secrets) = (self.context.bus.masks().clone(), self.context.secrets_in_artifacts);
+        let guard = Guard::that_tells(masks, secrets, noun, &self.reference.job.job, place.number)?;
+        Some(Lookout::new(guard, prefix))
+    }
+
+    /// Tells of the secrets that were stored.
+    pub(super) async fn tell_found(&self, lookout: Option<Lookout>, what: &str, told: &mut Told) {
+        let Some(lookout) = lookout else { return };
+        let findings = lookout.findings().await;
+        let Some(first) = findings.named.first() else { return };
+        for finding in &findings.named {
+            told.line(&format!("Warning: {} holds the value of {}", finding.file, finding.secrets));
+        }
+        if findings.more > 0 {
+            told.line(&format!("Warning: and so do {} more files", findings.more));
+        }
+        self.warn(format!("{what}: {} holds the value of {}{}", first.file, first.secrets, findings.others()));
+    }
+
     /// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So
     /// from here on nothing is given up; what an error leaves is a sweep's.
     pub(super) async fn commit(
@@ -102,16 +126,25 @@ pub(super) enum Unpacking {
 
 impl Porter {
     /// Packs and uploads. `begin` makes the reservation once there is something to upload; `None`: there was nothing.
+    /// `lookout` sees all of it, too.
     pub async fn store(
         &self,
         trees: Trees,
         upload: &mut Upload,
+        lookout: Option<&Lookout>,
         begin: impl AsyncFnOnce(&Store) -> Result<Reservation, StorageError>,
     ) -> Result<(Packed, Option<Body>), Trouble> {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(ON_THE_WAY);
         let Self { client, user } = self.clone();
+        let watched = lookout.map(Lookout::pieces);
         let packing = tokio::task::spawn_blocking(move || {
-            let packed = client.pack(trees, user, &mut |piece| sender.blocking_send(Ok(piece)).is_ok());
+            let packed = client.pack(trees, user, &mut |piece| {
+                if let Some(watched) = &watched {
+                    // Whoever looks no more has told why.
+                    watched.blocking_send(Ok(piece.clone())).ok();
+                }
+                sender.blocking_send(Ok(piece)).is_ok()
+            });
             if !matches!(packed, Ok(Some(_))) {
                 // So that what was uploaded is not taken for the whole.
                 sender.blocking_send(Err(io::Error::other("packing ended before its end"))).ok();

@@ -82,8 +82,10 @@ impl Task {
         told.line("Uploading workspace layer...");
         let trees = Trees::Below { root: root.to_owned(), patterns: patterns.to_vec() };
         let reserve = async |store: &Store| store.reserve(piece).await;
-        let stored = porter(ready).store(trees, upload, reserve).await;
+        let lookout = self.lookout(place, "workspace file", "");
+        let stored = porter(ready).store(trees, upload, lookout.as_ref(), reserve).await;
         let (packed, body) = stored.map_err(|trouble| no_root(root, trouble))?;
+        self.tell_found(lookout, &format!("workspace layer of step {}", place.number), told).await;
         for missing in &packed.missing {
             if let Some(pattern) = patterns.get(*missing as usize) {
                 told.line(&format!("Warning: {pattern} did not match any files in {root}"));
