@@ -7,6 +7,8 @@ UNITS = {
     "MB/s": lambda value: f"{value:,.0f} MB/s",
     "%": lambda value: f"{value:,.2g} %",
     "MB": lambda value: f"{value:,.1f} MB",
+    # A count.
+    "": lambda value: f"{value:,.0f}",
 }
 
 
@@ -44,9 +46,8 @@ class Line:
 
     def met(self, series):
         measured = self.measured(series)
-        if self.at_most is not None:
-            return measured <= self.at_most
-        return self.at_least is None or measured >= self.at_least
+        return ((self.at_most is None or measured <= self.at_most)
+                and (self.at_least is None or measured >= self.at_least))
 
     def cells(self, series):
         measured = self.measured(series)

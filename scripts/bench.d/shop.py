@@ -50,19 +50,26 @@ class Run:
         # Of the agent; 0 unless that was watched.
         self.peak_mb = peak_mb
         self.directory = directory
-        with open(directory / "events.jsonl") as file:
-            self.events = [json.loads(line) for line in file]
+        self.events = Shop.events_of(directory / "events.jsonl")
 
     def steps(self):
         """Ended steps that the config wrote, in order."""
         started = {event["step"] for event in self.of("step_started") if event["kind"] == "run"}
         return [event for event in self.of("step_ended") if event["step"] in started]
 
+    def step(self, name):
+        """The end of the one step of this name."""
+        ended = [event for event in self.of("step_ended") if event["name"] == name]
+        if len(ended) != 1 or ended[0]["outcome"]["outcome"] != "success":
+            raise NotMeasured(f"step {name}: {ended}")
+        return ended[0]
+
     def of(self, kind):
         return [event for event in self.events if event["event"] == kind]
 
     def log(self, step):
-        started = next(event for event in self.of("step_started") if event["step"] == step["step"])
+        started = next(event for event in self.of("step_started")
+                       if (event["task"], event["step"]) == (step["task"], step["step"]))
         return self.directory / started["log"]
 
 
@@ -87,6 +94,9 @@ class Process:
         while self._child.returncode is None:
             self.peak_mb = max(self.peak_mb, memory_mb(self.pid, "VmHWM"))
             time.sleep(0.01)
+
+    def running(self):
+        return self._child.returncode is None
 
     def seconds(self):
         """Waits for its end."""
@@ -207,13 +217,16 @@ class Shop:
         process = self.start(self.navvy_command(config, *words), cwd=self.project, env=self.environment, **more)
         return self.finished(process)
 
-    def finished(self, process):
+    def finished(self, process, patience=0):
+        """`patience`: seconds that the engine may still need to remove what a run has handed to it."""
         seconds = process.seconds()
         run = Run(seconds, self.run_directory(), process.peak_mb)
+        until = time.monotonic() + patience
         for task in {event["task"] for event in run.of("task_started")}:
-            left = self.docker("ps", "--all", "--quiet", "--filter", f"label=dev.navvy.task={task}")
-            if left:
-                raise NotMeasured(f"navvy left containers of task {task} behind: {left}")
+            while left := self.docker("ps", "--all", "--quiet", "--filter", f"label=dev.navvy.task={task}"):
+                if time.monotonic() >= until:
+                    raise NotMeasured(f"navvy left containers of task {task} behind: {left}")
+                time.sleep(1)
         for step in run.steps():
             if run.log(step).stat().st_size != step["bytes"]:
                 raise NotMeasured(f"{run.log(step)} is not {step['bytes']} bytes long")
@@ -227,14 +240,18 @@ class Shop:
             record = self.run_directory() / "events.jsonl"
             if self.run_directory() == before or not record.exists():
                 continue
-            # The last line may be half written.
-            events = [json.loads(line) for line in record.read_text().split("\n")[:-1]]
+            events = self.events_of(record)
             task = next((event for event in events if event["event"] == "task_started"), None)
             started = [event for event in events if event["event"] == "step_started"]
             if task and started and started[-1]["name"] == task["steps"][-1]:
                 labels = ["--filter", f"label=dev.navvy.task={task['task']}"]
                 return int(self.docker("inspect", "-f", "{{.State.Pid}}", self.docker("ps", "--quiet", *labels)))
         raise NotMeasured("navvy: no step was started within 30 s")
+
+    @staticmethod
+    def events_of(record):
+        """Of a run that may go on: its last line may be half written."""
+        return [json.loads(line) for line in record.read_text().split("\n")[:-1]]
 
     def run_directory(self):
         return (self.room / "state/navvy/latest").resolve()
