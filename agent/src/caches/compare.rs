@@ -56,13 +56,31 @@ pub struct Part {
 /// Where a value of the job's environment stands: it may be a secret.
 const HIDDEN: &str = "****";
 
-/// Names whose values are no secrets.
-fn is_public(name: &str) -> bool {
-    name == "CI" || name == "CIRCLECI" || name.starts_with("CIRCLE_")
-}
+/// Variables that a run sets itself, over all others: their values are no secrets. Not so any other name that begins like
+/// them: `CIRCLE_TOKEN` is one, from a context.
+const PUBLIC: [&str; 18] = [
+    "CI",
+    "CIRCLECI",
+    "CIRCLE_BUILD_NUM",
+    "CIRCLE_INTERNAL_TASK_DATA",
+    "CIRCLE_JOB",
+    "CIRCLE_NODE_INDEX",
+    "CIRCLE_NODE_TOTAL",
+    "CIRCLE_ORGANIZATION_ID",
+    "CIRCLE_PIPELINE_ID",
+    "CIRCLE_PROJECT_ID",
+    "CIRCLE_PROJECT_REPONAME",
+    "CIRCLE_PROJECT_USERNAME",
+    "CIRCLE_STAGE",
+    "CIRCLE_WORKFLOW_ID",
+    "CIRCLE_WORKFLOW_JOB_ID",
+    "CIRCLE_WORKFLOW_UPSTREAM_JOB_IDS",
+    "CIRCLE_WORKFLOW_WORKSPACE_ID",
+    "CIRCLE_WORKING_DIRECTORY",
+];
 
 pub fn may_be_secret(what: &What) -> bool {
-    matches!(what, What::Environment(name) if !is_public(name))
+    matches!(what, What::Environment(name) if !PUBLIC.contains(&name.as_str()))
 }
 
 /// A key for people: what may be a secret is hidden, what is unknown stands as it is written.
@@ -272,12 +290,12 @@ mod tests {
 
     #[test]
     fn what_may_be_a_secret_is_compared_and_not_told() {
-        let template = "{{ .Environment.TOKEN }}-{{ .Environment.CIRCLE_JOB }}";
+        let template = "{{ .Environment.CIRCLE_TOKEN }}-{{ .Environment.CIRCLE_JOB }}";
         let (now, saved) = (pieces(template, &["hunter2", "build"]), then(template, &["hunter1", "build"]));
         assert_eq!(
             told(&now, &saved),
             [
-                "Differs {{ .Environment.TOKEN }}: - > -",
+                "Differs {{ .Environment.CIRCLE_TOKEN }}: - > -",
                 "Same -: - > -",
                 "Same {{ .Environment.CIRCLE_JOB }}: build > build"
             ]

@@ -10,5 +10,8 @@
 //! Values of variables that may be secret are compared and never told.
 
 pub mod compare;
+pub mod explain;
+pub mod here;
 pub mod nearest;
+pub mod told;
 pub mod weight;
