@@ -18,6 +18,7 @@
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`storage`] | caches, workspace layers, artifacts: in a directory or an object store |
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
+//! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
@@ -33,6 +34,7 @@
 
 pub mod artifacts;
 pub mod bus;
+pub mod caches;
 pub mod chain;
 pub mod checkout;
 pub mod cli;

@@ -13,6 +13,7 @@ mod caches;
 mod cancel;
 mod checkout;
 mod config;
+mod explain;
 mod graph;
 mod hold;
 mod host;

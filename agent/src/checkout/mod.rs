@@ -13,6 +13,7 @@ mod clone;
 mod config;
 mod facts;
 mod git;
+pub mod history;
 mod objects;
 mod remote;
 mod repository;

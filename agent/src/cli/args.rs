@@ -33,7 +33,7 @@ pub enum Command {
     Orb(OrbArgs),
     /// List the tasks on this host: running, kept, or left by a run that died.
     Ps(PsArgs),
-    /// List the project's caches, or remove them.
+    /// List the project's caches, remove them, or say why a step finds none.
     Cache(CacheArgs),
     /// List what the jobs of a run left for people, or fetch it.
     Artifacts(ArtifactsArgs),
@@ -442,6 +442,34 @@ pub enum CacheCommand {
     Ls(CacheListArgs),
     /// Remove caches.
     Rm(CacheRemoveArgs),
+    /// Say what restore_cache steps would find now: why not, and what makes it slow.
+    Explain(Box<CacheExplainArgs>),
+}
+
+#[derive(Debug, Args)]
+pub struct CacheExplainArgs {
+    /// This job alone, by its name in the workflow or by the job that it is made from.
+    pub job: Option<String>,
+    /// A key, as a log has it, or a template, in place of the steps'.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Print one step a line, as JSON (docs/caches.md).
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// A variable, as for `navvy run`: its value is compared, and not told. Repeatable.
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A file of NAME=VALUE lines, as for `navvy run`. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// As for `navvy run`: local, trusted or fork:NAME.
+    #[arg(long, value_name = "SCOPE", default_value = "local")]
+    pub scope: TrustScope,
+    /// Which store: as for `navvy run`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
 }
 
 /// Whose things, and where they are kept.

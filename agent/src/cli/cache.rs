@@ -1,4 +1,4 @@
-//! `navvy cache ls`, `navvy cache rm`: the project's caches in the store.
+//! `navvy cache ls`, `navvy cache rm`: the project's caches in the store. `explain` has a file of its own.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_job::exit_code;
@@ -22,6 +22,7 @@ pub fn run(settings: &Settings, arguments: &CacheArgs) -> Result<u8, CliError> {
     match &arguments.command {
         CacheCommand::Ls(arguments) => block_on(list(settings, arguments)),
         CacheCommand::Rm(arguments) => block_on(remove(settings, arguments)),
+        CacheCommand::Explain(arguments) => super::cache_explain::run(settings, arguments),
     }
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod artifacts;
 mod cache;
+mod cache_explain;
 mod completions;
 mod config;
 mod doctor;

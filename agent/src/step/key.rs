@@ -8,6 +8,7 @@
 //! `{{-` and `-}}` take the white space beside them away.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 
@@ -28,14 +29,32 @@ struct Part {
     what: What,
 }
 
+/// What a part of a template asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+pub enum What {
     Text(String),
+    /// Of this file, as written.
     Checksum(String),
     Epoch,
     Arch,
+    /// `Branch`, `BuildNum`, `CheckoutKey`, `Revision`.
     Field(&'static str),
+    /// A variable's name.
     Environment(String),
+}
+
+/// As a template writes it.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Checksum(file) => write!(f, "{{{{ checksum {file:?} }}}}"),
+            Self::Epoch => f.write_str("{{ epoch }}"),
+            Self::Arch => f.write_str("{{ arch }}"),
+            Self::Field(name) => write!(f, "{{{{ .{name} }}}}"),
+            Self::Environment(name) => write!(f, "{{{{ .Environment.{name} }}}}"),
+        }
+    }
 }
 
 /// Why there is no key.
@@ -95,9 +114,19 @@ impl Template {
         self.0.iter().any(|part| part.what == What::Arch)
     }
 
+    /// What its parts ask for, in order.
+    pub fn asked(&self) -> impl Iterator<Item = &What> {
+        self.0.iter().map(|part| &part.what)
+    }
+
+    /// What each of its parts becomes.
+    pub fn pieces(&self, values: &Values) -> Result<Vec<String>, KeyError> {
+        self.0.iter().map(|part| part.render(values)).collect()
+    }
+
     /// The key.
     pub fn render(&self, values: &Values) -> Result<String, KeyError> {
-        let key = self.0.iter().map(|part| part.render(values)).collect::<Result<String, _>>()?;
+        let key = self.pieces(values)?.concat();
         match key.chars().count() {
             0 => Err(KeyError::Empty),
             count if count > LONGEST => Err(KeyError::TooLong(count)),
@@ -140,7 +169,7 @@ fn called(why: &str) -> String {
 }
 
 /// A checksum in a key: base64, without a slash.
-fn shown(digest: &[u8; 32]) -> String {
+pub fn shown(digest: &[u8; 32]) -> String {
     base64::engine::general_purpose::STANDARD.encode(digest).replace('/', "_")
 }
 

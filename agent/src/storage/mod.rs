@@ -36,6 +36,7 @@ mod once;
 mod patience;
 mod record;
 mod settings;
+mod survey;
 mod sweep;
 mod transfer;
 
@@ -50,6 +51,7 @@ pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
 pub use once::RunStore;
 pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
 pub use settings::{Location, Origin, Proxies, Retries, Scheme, SettingsError, StorageSettings};
+pub use survey::PutAside;
 pub use sweep::Swept;
 pub use transfer::{Aborts, Bodies, Shape};
 

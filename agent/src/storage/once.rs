@@ -9,7 +9,7 @@ use navvy_job::claim::TrustScope;
 
 use super::bucket::Bucket;
 use super::settings::{Location, StorageSettings};
-use super::{PieceKind, SettingsError, Store, Swept};
+use super::{PieceKind, PutAside, SettingsError, Store, Swept};
 use crate::chain::chain;
 
 /// As the real service keeps them. A run removes its own at its end, and is never this long.
@@ -60,6 +60,19 @@ impl RunStore {
     /// What went wrong, for a person.
     pub async fn remove_old_layers(&self) -> Result<u64, String> {
         self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await.map_err(|error| chain(&error))
+    }
+
+    /// The scopes in which a project has caches.
+    ///
+    /// # Errors
+    /// What went wrong, for a person; so it is with [`Self::put_aside`].
+    pub async fn scopes(&self, project: &str) -> Result<Vec<TrustScope>, String> {
+        self.bucket()?.scopes(project).await.map_err(|error| chain(&error))
+    }
+
+    /// A project's entries that were put aside, and are not swept yet.
+    pub async fn put_aside(&self, project: &str) -> Result<Vec<PutAside>, String> {
+        self.bucket()?.put_aside(project).await.map_err(|error| chain(&error))
     }
 
     fn bucket(&self) -> Result<&Arc<Bucket>, String> {

@@ -85,7 +85,9 @@ impl Task {
         let trees = Trees::Places { paths: paths.to_vec() };
         let reserve = async |store: &Store| store.reserve(there).await;
         let lookout = self.lookout(place, "cached file", "/");
+        let started = std::time::Instant::now();
         let (packed, body) = porter(ready).store(trees, upload, lookout.as_ref(), reserve).await?;
+        let took = started.elapsed();
         self.tell_found(lookout, &format!("cache {key}"), told).await;
         tell_packed(told, &packed, paths);
         let Some(body) = body else {
@@ -93,7 +95,9 @@ impl Task {
             return Ok(None);
         };
         let kept = kept(paths, &packed);
-        let about = About { producer: self.producer(), details: self.details(template, &kept, &packed, &values) };
+        let mut details = details(template, &kept, &packed, &values);
+        details.insert(cached::MILLIS.to_owned(), took.as_millis().to_string());
+        let about = About { producer: self.producer(), details };
         Ok(Some(PackedCache { key, kept, packed, body, about }))
     }
 
@@ -186,20 +190,6 @@ impl Task {
         }
     }
 
-    fn details(&self, template: &str, paths: &[String], packed: &Packed, values: &Values) -> BTreeMap<String, String> {
-        let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let sums = values.checksums.iter().filter_map(|(file, sum)| Some((file, hex(sum.as_ref().ok()?))));
-        BTreeMap::from([
-            (cached::PATHS.to_owned(), serde_json::json!(paths).to_string()),
-            ("entries".to_owned(), packed.entries.to_string()),
-            ("files".to_owned(), packed.files.to_string()),
-            ("bytes".to_owned(), packed.bytes.to_string()),
-            ("template".to_owned(), template.to_owned()),
-            ("revision".to_owned(), values.revision.clone()),
-            ("checksums".to_owned(), serde_json::json!(sums.collect::<BTreeMap<_, _>>()).to_string()),
-        ])
-    }
-
     pub(super) fn builtin(&self, name: &str) -> Option<&str> {
         self.claim.builtin_variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -222,6 +212,25 @@ impl Task {
             build_num: self.builtin("CIRCLE_BUILD_NUM").and_then(|number| number.parse().ok()),
         }
     }
+}
+
+/// What the entry says of the cache. No value of a variable stands here: the key alone has it.
+fn details(template: &str, paths: &[String], packed: &Packed, values: &Values) -> BTreeMap<String, String> {
+    let hex = |digest: &[u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let sums = values.checksums.iter().filter_map(|(file, sum)| Some((file, hex(sum.as_ref().ok()?))));
+    let pieces = Template::parse(template).and_then(|template| template.pieces(values)).unwrap_or_default();
+    let lengths: Vec<usize> = pieces.iter().map(String::len).collect();
+    let texts = [
+        (cached::PATHS, serde_json::json!(paths).to_string()),
+        ("entries", packed.entries.to_string()),
+        (cached::FILES, packed.files.to_string()),
+        (cached::BYTES, packed.bytes.to_string()),
+        (cached::TEMPLATE, template.to_owned()),
+        (cached::PARTS, serde_json::json!(lengths).to_string()),
+        (cached::REVISION, values.revision.clone()),
+        (cached::CHECKSUMS, serde_json::json!(sums.collect::<BTreeMap<_, _>>()).to_string()),
+    ];
+    texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
 }
 
 pub(super) fn porter(ready: &Ready) -> Porter {
@@ -317,7 +326,7 @@ fn look_up(
     for file in files {
         let path = frame.place(&file);
         let sum = match client.checksum(&path, frame.user.clone()) {
-            Ok(hex) => digest(&hex).ok_or_else(|| format!("read {path}: its checksum is none")),
+            Ok(hex) => cached::digest(&hex).ok_or_else(|| format!("read {path}: its checksum is none")),
             Err(ClientError::Failed(failure)) => Err(match failure.kind {
                 FailureKind::NoSuchFile => format!("open {path}: no such file or directory"),
                 FailureKind::NotPermitted => format!("open {path}: permission denied"),
@@ -335,10 +344,4 @@ fn look_up(
         false => String::new(),
     };
     Ok((sums, arch))
-}
-
-fn digest(hex: &str) -> Option<[u8; 32]> {
-    let byte = |nth: usize| u8::from_str_radix(hex.get(2 * nth..2 * nth + 2)?, 16).ok();
-    let bytes: Vec<u8> = (0..32).map_while(byte).collect();
-    bytes.try_into().ok().filter(|_| hex.len() == 64)
 }

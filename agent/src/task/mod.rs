@@ -20,6 +20,7 @@ mod decide;
 mod hold;
 mod journalling;
 mod lingering;
+pub mod manifest;
 mod own;
 mod pieces;
 mod prepare;

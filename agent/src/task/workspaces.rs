@@ -5,13 +5,9 @@
 //! attach   layers of all jobs upstream ─▶ manifests ─▶ conflicts, what each later one has, too ─▶ extract, in order
 //! ```
 
-use std::ops::Range;
-
-use futures_util::StreamExt as _;
 use navvy_archive::contents;
 use navvy_archive::entry::Kind as EntryKind;
 use navvy_archive::error::ReadError;
-use navvy_archive::format::{FOOTER, Footer};
 use navvy_archive::manifest::Record;
 use navvy_job::claim::Upstream;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
@@ -20,6 +16,7 @@ use super::Task;
 use super::attempt::{Attempted, Place};
 use super::bounded::GivenUp;
 use super::caches::{porter, size_of, storage, tell_warnings};
+use super::manifest;
 use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use super::trees::{Unpacking, Upload, of_client};
@@ -243,7 +240,7 @@ async fn make_directory(ready: &Ready, at: &str) -> Result<(), Trouble> {
 
 /// Reads a layer's manifest out of its end, and puts its entries under those that came after it.
 async fn add(stack: &mut Stack<'_>, number: usize, store: &Store, layer: &Entry) -> Result<Vec<u8>, String> {
-    let (footer, manifest) = manifest(store, layer.body()).await?;
+    let (footer, manifest) = manifest::read(store, layer.body(), MANIFEST_CAP).await?;
     let mut left = ENTRIES_CAP.saturating_sub(stack.entries());
     let mut adding = stack.add(number);
     let mut each = |record: Record| {
@@ -261,20 +258,4 @@ async fn add(stack: &mut Stack<'_>, number: usize, store: &Store, layer: &Entry)
     };
     contents::each_record(&footer, &manifest, &mut each).map_err(|error| chain(&error))?;
     Ok(adding.finish())
-}
-
-async fn manifest(store: &Store, body: &Body) -> Result<(Footer, Vec<u8>), String> {
-    let start = body.size.checked_sub(FOOTER as u64).ok_or("it is too short to be an archive")?;
-    let footer = Footer::decode(&part(store, body, start..body.size).await?)?;
-    let end = footer.manifest_offset.checked_add(footer.manifest_length).filter(|end| *end <= start);
-    let end = end.filter(|_| footer.manifest_length <= MANIFEST_CAP).ok_or("its manifest lies outside of it")?;
-    Ok((footer, part(store, body, footer.manifest_offset..end).await?))
-}
-
-async fn part(store: &Store, body: &Body, range: Range<u64>) -> Result<Vec<u8>, String> {
-    let (mut pieces, mut bytes) = (store.get_part(body, range), Vec::new());
-    while let Some(piece) = pieces.next().await {
-        bytes.extend_from_slice(&piece.map_err(|error| chain(&error))?);
-    }
-    Ok(bytes)
 }

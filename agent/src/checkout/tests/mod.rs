@@ -2,6 +2,7 @@
 
 mod cloning;
 mod facts;
+mod history;
 mod repositories;
 mod secrets;
 mod trees;

@@ -21,6 +21,7 @@ use crate::pipeline::claims::file_url;
 use crate::pipeline::{
     Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
 };
+use crate::settings::Settings;
 use crate::ssh_key;
 use crate::task::{BreakPoint, SourceNote};
 
@@ -129,8 +130,8 @@ pub(super) fn build(
         machine,
         job_limit: arguments.job_limit,
         scope: arguments.scope.clone(),
-        env_files: env_files(arguments)?,
-        command_line: command_line(session)?,
+        env_files: env_files(&arguments.env_file)?,
+        command_line: command_line(&arguments.env, session.settings)?,
         contexts,
         ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
@@ -199,9 +200,10 @@ fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
     arguments.assume.iter().map(name).collect()
 }
 
-fn env_files(arguments: &RunArgs) -> Result<Variables, CliError> {
+/// The variables of `--env-file`.
+pub fn env_files(files: &[PathBuf]) -> Result<Variables, CliError> {
     let mut variables = Vec::new();
-    for path in &arguments.env_file {
+    for path in files {
         variables.extend(read_env_file(path).map_err(|error| CliError::config(crate::chain::chain(&error)))?);
     }
     Ok(variables)
@@ -217,11 +219,11 @@ fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
 }
 
 /// `-e NAME=VALUE`, or `-e NAME` for the caller's own value.
-fn command_line(session: &Session<'_>) -> Result<Variables, CliError> {
+pub fn command_line(words: &[String], settings: &Settings) -> Result<Variables, CliError> {
     let variable = |text: &String| {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
-            None => (text.as_str(), session.settings.get(text)),
+            None => (text.as_str(), settings.get(text)),
         };
         if !is_name(name) {
             // It may be a value in the wrong place: it is not repeated.
@@ -231,7 +233,7 @@ fn command_line(session: &Session<'_>) -> Result<Variables, CliError> {
         let value = value.ok_or_else(|| CliError::usage(format!("-e {name}: you have no variable of this name")))?;
         Ok((name.to_owned(), value.to_owned()))
     };
-    session.arguments.env.iter().map(variable).collect()
+    words.iter().map(variable).collect()
 }
 
 /// Ids of this run.
@@ -286,7 +288,7 @@ pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &Run
 }
 
 /// Inside the environment; steps may use it as scratch.
-const INTERNAL_TASK_DATA: &str = "/tmp";
+pub const INTERNAL_TASK_DATA: &str = "/tmp";
 
 /// An id for each workflow, and for each of its jobs.
 struct WorkflowIds {
