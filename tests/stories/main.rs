@@ -14,6 +14,7 @@ mod cancel;
 mod checkout;
 mod config;
 mod graph;
+mod handed;
 mod hold;
 mod host;
 mod images;

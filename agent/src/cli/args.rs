@@ -92,6 +92,10 @@ pub struct RunArgs {
     /// A private key for steps `add_ssh_keys`, for one host or for all. Repeatable.
     #[arg(long = "ssh-key", value_name = "[HOST=]FILE")]
     pub ssh_keys: Vec<String>,
+    /// What `setup_remote_docker` gives a job; without it the step is skipped. `host`: the engine that runs the jobs, and
+    /// with it all that root can do there.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub remote_docker: Option<RemoteDocker>,
     /// A context's variables. Without it: ~/.config/navvy/contexts/NAME.env. Repeatable.
     #[arg(long = "context", value_name = "NAME=FILE")]
     pub contexts: Vec<String>,
@@ -239,6 +243,12 @@ impl From<Pull> for PullPolicy {
             Pull::Never => Self::Never,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RemoteDocker {
+    /// The engine that runs the job.
+    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -159,6 +159,7 @@ async fn go_on(
         stop: stop.receiver(),
         store: store::chosen(settings, held.note.source.store.as_deref())?,
         secrets_in_artifacts: held.note.source.secrets_in_artifacts,
+        handing: held.note.source.handing.clone(),
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

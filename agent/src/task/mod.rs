@@ -17,6 +17,7 @@ mod builtin;
 mod caches;
 mod continuation;
 mod decide;
+mod handed;
 mod hold;
 mod journalling;
 mod lingering;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use handed::{Handing, check_engine, risk_of};
 pub use hold::{BreakPoint, HoldPolicy, Note, PERSON, SourceNote, is_step};
 pub use resume::{Resumed, resume};
 
@@ -119,6 +121,8 @@ pub struct Context {
     pub store: RunStore,
     /// What becomes of artifacts and test results that hold a secret.
     pub secrets_in_artifacts: guard::Secrets,
+    /// What of the caller's machine is handed to jobs that ask.
+    pub handing: Handing,
     /// What earlier runs' tests took, as this run's jobs are told.
     pub timings: Timings,
 }

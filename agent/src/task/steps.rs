@@ -147,6 +147,13 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
+            StepKind::SetupRemoteDocker { .. } if self.context.handing.docker => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.hand_over_docker(ready, place).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
             StepKind::OrbCommand { orb, command } => {
                 self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
             }

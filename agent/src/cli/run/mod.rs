@@ -107,11 +107,13 @@ impl Session<'_> {
         replacements: crate::pipeline::Replacements,
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
+        let risk = plan::risk(self.arguments, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| CliError::infra(&error))?;
-        let (mut plan, warnings) =
+        let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
+        warnings.extend(risk);
         let stop = signals::watch()?;
         let (masks, masked) = (plan.masks(), plan.masked());
         own_words::mask_with(&masks);
@@ -255,6 +257,7 @@ impl Session<'_> {
             hold: Arc::default(),
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
+            handing: plan::handing(self.arguments),
             timings: Timings::default(),
         }
     }

@@ -14,7 +14,7 @@ use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::source::{ConfigFile, key_value};
-use crate::environment::docker::ImageSubstitutions;
+use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
@@ -22,7 +22,7 @@ use crate::pipeline::{
     Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
 };
 use crate::ssh_key;
-use crate::task::{BreakPoint, SourceNote};
+use crate::task::{BreakPoint, Handing, SourceNote, check_engine, risk_of};
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {
     Wanted {
@@ -68,7 +68,20 @@ pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
         machine_as: arguments.machine_as.clone(),
         store: arguments.store.clone(),
         secrets_in_artifacts: arguments.secrets_in_artifacts.into(),
+        handing: handing(arguments),
     }
+}
+
+/// What of this machine jobs may have.
+pub fn handing(arguments: &RunArgs) -> Handing {
+    Handing { docker: arguments.remote_docker.is_some() }
+}
+
+/// What is worth knowing before jobs get it; an error when they cannot.
+pub(super) fn risk(arguments: &RunArgs, engine: Option<&Engine>) -> Result<Option<String>, CliError> {
+    let Some(engine) = engine.filter(|_| arguments.remote_docker.is_some()) else { return Ok(None) };
+    check_engine(engine.endpoint()).map_err(|why| CliError::usage(format!("--remote-docker host: {why}")))?;
+    Ok(Some(risk_of(engine.endpoint())))
 }
 
 /// Does any job of the plan need Docker?
