@@ -20,7 +20,7 @@ const PING: &str = r#"
       - run:
           name: half-closes
           command: |
-            python3 - <<'END'
+            python3 - \<<'END'
             import os, socket
             s = socket.socket(socket.AF_UNIX)
             s.settimeout(60)
@@ -56,7 +56,10 @@ everywhere! {
 fn a_taken_place_is_left_alone() {
     let bench = Bench::new();
     let take = "      - run: 'sudo sh -c \"echo mine > /run/docker.sock\"'\n      - setup_remote_docker";
-    let done = bench.run_config(&yaml(&format!("{take}{PING}      - run: {{name: left, command: 'cat /run/docker.sock'}}\n")), &["--remote-docker", "host"]);
+    let done = bench.run_config(
+        &yaml(&format!("{take}{PING}      - run: {{name: left, command: 'cat /run/docker.sock'}}\n")),
+        &["--remote-docker", "host"],
+    );
     done.passes();
     assert_eq!(done.text("build", "left"), "mine\n");
     assert!(done.text("build", "Setup a remote Docker engine").contains("/opt/navvy/handed/docker.sock"));
@@ -66,8 +69,14 @@ fn a_taken_place_is_left_alone() {
 fn whoever_goes_on_is_handed_the_same_again() {
     let bench = Bench::new();
     let steps = format!("      - setup_remote_docker\n      - run: {{name: waits, command: 'test -e ~/go'}}{PING}");
-    bench.config(&yaml(&steps)).run(&["--remote-docker", "host", "--keep-on-fail"]).that_leaves_things().finish().exits_with(1);
-    let alone = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/var/run/docker.sock\")' || touch ~/go";
+    bench
+        .config(&yaml(&steps))
+        .run(&["--remote-docker", "host", "--keep-on-fail"])
+        .that_leaves_things()
+        .finish()
+        .exits_with(1);
+    let alone =
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/var/run/docker.sock\")' || touch ~/go";
     bench.ask(&["shell", "build", "--", "sh", "-c", alone]).passes();
     let again = bench.start(&["retry", "build", "--json"]).finish();
     again.passes();
@@ -87,5 +96,9 @@ fn a_step_that_finds_no_daemon_is_told_why() {
     let hints = |step: &str| done.step("build", step).trailers.join("\n").contains("--remote-docker host");
     assert_eq!((hints("survives"), hints("other"), hints("fails")), (false, false, true), "{}", done.account());
     let end = done.event("the end", |event| event.is("run_ended"));
-    assert!(end.summary().contains("setup_remote_docker") || end.get("fidelity").to_string().contains("setup_remote_docker"), "{end:?}");
+    assert!(
+        end.summary().contains("setup_remote_docker")
+            || end.get("fidelity").to_string().contains("setup_remote_docker"),
+        "{end:?}"
+    );
 }

@@ -170,6 +170,8 @@ pub(crate) struct Task {
     /// The step from which a person went on.
     resumed_at: Option<usize>,
     services: Vec<services::Followed>,
+    /// `setup_remote_docker` was skipped.
+    lacks_docker: bool,
     /// The journal could not be written once.
     is_journal_broken: bool,
 }
@@ -246,6 +248,7 @@ impl Task {
             voice: Voice::new(context.bus.clone(), reference.clone()),
             journal: None,
             is_journal_broken: false,
+            lacks_docker: false,
             services: Vec::new(),
             attempts: 0,
             attempts_before: 0,
