@@ -1,6 +1,8 @@
 //! What a job is handed of the caller's machine, by name: the engine that runs it, and the user's ssh-agent.
 
-use navvy_tests::{Bench, everywhere};
+use std::path::{Path, PathBuf};
+
+use navvy_tests::{Bench, Program, SshAgent, everywhere};
 
 fn yaml(steps: &str) -> String {
     format!(
@@ -101,4 +103,117 @@ fn a_step_that_finds_no_daemon_is_told_why() {
             || end.get("fidelity").to_string().contains("setup_remote_docker"),
         "{end:?}"
     );
+}
+
+/// A key below the bench's home; its file and its fingerprint.
+fn key(bench: &Bench, name: &str) -> (PathBuf, String) {
+    let file = bench.home().join(name);
+    let path = file.to_str().expect("a plain path");
+    Program::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path]).run().succeeded();
+    let said = Program::new("ssh-keygen").args(["-l", "-f", path]).run().text();
+    (file, said.split(' ').nth(1).expect("the fingerprint comes second").to_owned())
+}
+
+fn public(file: &Path) -> String {
+    std::fs::read_to_string(file.with_extension("pub")).expect("a key can be read").trim().to_owned()
+}
+
+/// Lists, signs with either key, and tries what is not for jobs.
+fn uses(ours: &Path, theirs: &Path) -> String {
+    let tries = [
+        ("list", "ssh-add -l".to_owned()),
+        (
+            "ours",
+            format!(
+                "echo '{}' > /tmp/ours.pub; date > /tmp/d; ssh-keygen -Y sign -n x -f /tmp/ours.pub /tmp/d",
+                public(ours)
+            ),
+        ),
+        (
+            "theirs",
+            format!("echo '{}' > /tmp/theirs.pub; ssh-keygen -Y sign -n x -f /tmp/theirs.pub < /tmp/d", public(theirs)),
+        ),
+        ("adds", "ssh-keygen -q -t ed25519 -N '' -f /tmp/new; ssh-add /tmp/new".to_owned()),
+        ("removes", "ssh-add -D".to_owned()),
+        ("removes one", "ssh-add -d /tmp/ours.pub".to_owned()),
+        ("garbage", "printf '\\377\\377\\377\\377x' | nc -N -U -w 20 \"$SSH_AUTH_SOCK\"; ssh-add -l".to_owned()),
+    ];
+    let step = |(name, command): (&str, String)| {
+        let command = serde_json::Value::from(format!("({command}) 2>&1 && echo it worked || echo it failed"));
+        format!("      - run: {{name: {name}, command: {command}}}\n")
+    };
+    tries.map(step).concat()
+}
+
+everywhere! {
+    fn a_job_may_use_the_keys_that_it_names_and_no_other(bench: Bench) {
+        let agent = SshAgent::of(&bench);
+        let bench = bench.env("SSH_AUTH_SOCK", agent.socket().to_str().expect("a plain path"));
+        let ((ours, fingerprint), (theirs, other)) = (key(&bench, "ours"), key(&bench, "theirs"));
+        agent.add(&ours);
+        agent.add(&theirs);
+        let before = "      - run: {name: before, command: 'echo \"[${SSH_AUTH_SOCK-none}]\"'}\n";
+        let steps = format!("{before}      - add_ssh_keys: {{fingerprints: ['{fingerprint}', 'SHA256:nowhere']}}\n{}", uses(&ours, &theirs));
+        let jobs = yaml(&steps) + "  without:\n    docker: [{image: navvy/base:bookworm}]\n    resource_class: small\n    steps:\n"
+            + before + "workflows: {ci: {jobs: [build, without]}}\n";
+        let done = bench.run_config(&jobs, &["--ssh-key", "agent"]);
+        done.passes();
+        for job in ["build", "without"] {
+            assert_eq!(done.text(job, "before"), "[none]\n");
+        }
+        let list = done.text("build", "list");
+        assert!(list.contains(&fingerprint) && !list.contains(&other) && list.ends_with("it worked\n"), "{list}");
+        assert!(done.text("build", "ours").ends_with("it worked\n"), "{}", done.text("build", "ours"));
+        for step in ["theirs", "adds", "removes", "removes one"] {
+            assert!(done.text("build", step).ends_with("it failed\n"), "{step}: {}", done.text("build", step));
+        }
+        let garbage = done.text("build", "garbage");
+        assert!(garbage.contains(&fingerprint), "{garbage}");
+        let keys = agent.ask(&["-l"]).text();
+        assert!(keys.contains(&fingerprint) && keys.contains(&other) && keys.lines().count() == 2, "{keys}");
+        let told = done.text("build", "Installing additional ssh keys");
+        assert!(told.contains(&fingerprint) && !told.contains(&other), "{told}");
+        let warning = done.event("a warning", |event| event.is("warning"));
+        assert!(warning.text("message").contains("no SSH key with the fingerprint SHA256:nowhere is here"), "{warning:?}");
+    }
+}
+
+#[test]
+fn a_job_that_names_no_key_may_use_all_and_it_is_said() {
+    let bench = Bench::new();
+    let agent = SshAgent::of(&bench);
+    let bench = bench.env("SSH_AUTH_SOCK", agent.socket().to_str().expect("a plain path"));
+    let ((ours, fingerprint), (_, other)) = (key(&bench, "ours"), key(&bench, "theirs"));
+    agent.add(&ours);
+    agent.add(&bench.home().join("theirs"));
+    let steps = "      - add_ssh_keys\n      - run: {name: list, command: ssh-add -l; test -e ~/go}\n";
+    bench
+        .config(&yaml(steps))
+        .run(&["--ssh-key", "agent", "--keep-on-fail"])
+        .that_leaves_things()
+        .finish()
+        .exits_with(1);
+    bench.ask(&["shell", "build", "--", "sh", "-c", "touch ~/go; test -z \"$SSH_AUTH_SOCK\""]).passes();
+    // Whoever goes on hands out their own.
+    let again = bench.start(&["retry", "build", "--json"]).finish();
+    again.passes();
+    let list = again.text("build", "list");
+    assert!(list.contains(&fingerprint) && list.contains(&other), "{list}");
+    let done = bench.run_config(&yaml("      - add_ssh_keys\n"), &["--ssh-key", "agent"]);
+    done.passes();
+    assert!(done.text("build", "Installing additional ssh keys").contains("all its keys"));
+    let end = done.event("the end", |event| event.is("run_ended"));
+    assert!(end.get("fidelity").to_string().contains("all keys of your ssh-agent could be used"), "{end:?}");
+}
+
+#[test]
+fn an_agent_that_is_not_there_is_told_before_anything_runs() {
+    let bench = Bench::new();
+    bench.config(&yaml("      - add_ssh_keys\n"));
+    bench
+        .navvy(&["run", "--ssh-key", "agent"])
+        .exits_with(64)
+        .complains(&["--ssh-key agent", "SSH_AUTH_SOCK is not set"]);
+    let bench = bench.env("SSH_AUTH_SOCK", "/nowhere/agent");
+    bench.navvy(&["run", "--ssh-key", "agent"]).exits_with(64).complains(&["no ssh-agent answers at /nowhere/agent"]);
 }

@@ -89,8 +89,9 @@ pub struct RunArgs {
     /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// A private key for steps `add_ssh_keys`, for one host or for all. Repeatable.
-    #[arg(long = "ssh-key", value_name = "[HOST=]FILE")]
+    /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
+    /// Repeatable.
+    #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
     pub ssh_keys: Vec<String>,
     /// What `setup_remote_docker` gives a job; without it the step is skipped. `host`: the engine that runs the jobs, and
     /// with it all that root can do there.

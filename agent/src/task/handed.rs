@@ -11,6 +11,8 @@
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_job::compiled::StepKind;
@@ -23,6 +25,7 @@ use super::builtin::of_client;
 use super::own::Trouble;
 use super::prepare::Ready;
 use crate::environment::endpoint::{Address, Endpoint};
+use crate::ssh_agent::{self, Filter};
 use crate::step::Frame;
 use crate::supervisor::{Caller, Client, ClientError, Listening};
 
@@ -30,6 +33,8 @@ use crate::supervisor::{Caller, Client, ClientError, Listening};
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/opt/navvy/handed/docker.sock"];
 /// An engine that does not take a connection within this is not there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Connections to the ssh-agent at once.
+const SSH_CALLERS_CAP: usize = 16;
 /// A thread that waits for callers needs little.
 const STACK: usize = 128 << 10;
 
@@ -39,6 +44,9 @@ pub struct Handing {
     /// `--remote-docker host`: the engine that runs the jobs.
     #[serde(default)]
     pub docker: bool,
+    /// `--ssh-key agent`: the socket of the user's ssh-agent.
+    #[serde(default)]
+    pub ssh_agent: Option<PathBuf>,
 }
 
 /// Something that a job has been handed.
@@ -47,6 +55,8 @@ pub struct Handing {
 pub enum Handed {
     /// By `setup_remote_docker`.
     Docker,
+    /// By `add_ssh_keys`: these keys of the agent, or all when none is named.
+    SshAgent { fingerprints: Vec<String> },
 }
 
 /// All that a task has been handed; dropped, nobody answers there any more.
@@ -59,20 +69,34 @@ impl HandedOut {
         self.0.iter().map(|(handed, _)| handed.clone()).collect()
     }
 
+    /// Keys of the agent that a further step asks for, with those of the steps before it: steps see one agent, and what they
+    /// could use they still can.
+    pub(super) fn with_keys_before(&self, fingerprints: &[String]) -> Vec<String> {
+        let mut all = fingerprints.to_vec();
+        for (handed, _) in &self.0 {
+            match handed {
+                Handed::SshAgent { fingerprints: before } if before.is_empty() => return Vec::new(),
+                Handed::SshAgent { fingerprints: before } if !all.is_empty() => all.extend_from_slice(before),
+                _ => {}
+            }
+        }
+        all
+    }
+
     fn has(&self, handed: &Handed) -> bool {
         self.0.iter().any(|(known, _)| known == handed)
     }
 
     /// From here on steps are told of it.
-    fn add(&mut self, frame: &mut Frame, handed: Handed, opened: Opened) {
+    pub(super) fn add(&mut self, frame: &mut Frame, handed: Handed, opened: Opened) {
         frame.layers.builtin.push((opened.variable.to_owned(), opened.value));
         self.0.push((handed, opened.listening));
     }
 }
 
 /// A socket that was just made.
-struct Opened {
-    path: String,
+pub(super) struct Opened {
+    pub path: String,
     listening: Listening,
     /// What steps are told of it.
     variable: &'static str,
@@ -143,16 +167,17 @@ impl Task {
         for handed in handed {
             let (client, user) = (ready.client.clone(), ready.frame.user.clone());
             let endpoint = self.context.engine.endpoint().clone();
-            let (may, what) = match &handed {
-                Handed::Docker => (self.context.handing.docker, "Docker's engine"),
-            };
-            let opening = self.bounded(&ready.environment, move || match &may {
-                true => open_docker(&client, user, &endpoint),
-                false => Err(Trouble::from("it was not asked for by name".to_owned())),
+            let (what, asked, number) = (handed.clone(), self.context.handing.clone(), ready.handed.0.len());
+            let opening = self.bounded(&ready.environment, move || match (what, asked.ssh_agent) {
+                (Handed::Docker, _) if asked.docker => open_docker(&client, user, &endpoint),
+                (Handed::SshAgent { fingerprints }, Some(agent)) => {
+                    open_ssh_agent(&client, user, number, agent, fingerprints)
+                }
+                _ => Err(Trouble::from("it was not asked for by name".to_owned())),
             });
             match opening.await {
                 Ok(Ok(opened)) => ready.handed.add(&mut ready.frame, handed, opened),
-                Ok(Err(trouble)) => self.warn(format!("{what} was not handed out again: {}", trouble.reason)),
+                Ok(Err(trouble)) => self.warn(format!("what the job had was not handed out again: {}", trouble.reason)),
                 // The next step finds out, too, and says why.
                 Err(_) => return,
             }
@@ -183,6 +208,29 @@ fn open_docker(client: &Client, user: Option<String>, endpoint: &Endpoint) -> Re
         }
     })?;
     Ok(Opened { path: path.to_owned(), listening, variable: "DOCKER_HOST", value: format!("unix://{path}") })
+}
+
+/// `number`: of the socket among those of the task.
+pub(super) fn open_ssh_agent(
+    client: &Client,
+    user: Option<String>,
+    number: usize,
+    agent: PathBuf,
+    fingerprints: Vec<String>,
+) -> Result<Opened, Trouble> {
+    let path = format!("/opt/navvy/handed/ssh-agent-{number}.sock");
+    let (relay, listening) = client.relay(&path, user).map_err(|error| of_client("add_ssh_keys: ", &error))?;
+    let (filter, callers) = (Filter::new(fingerprints), Arc::new(()));
+    serve(relay, move |caller: Caller| {
+        // One for the relay, and one for each caller.
+        if Arc::strong_count(&callers) > SSH_CALLERS_CAP + 1 {
+            return;
+        }
+        if let Err(error) = ssh_agent::serve(caller, &agent, &filter) {
+            tracing::debug!(%error, "A job's connection to the ssh-agent ended badly.");
+        }
+    })?;
+    Ok(Opened { listening, variable: "SSH_AUTH_SOCK", value: path.clone(), path })
 }
 
 fn serve(relay: crate::supervisor::Relay, meet: impl Fn(Caller) + Send + Clone + 'static) -> Result<(), Trouble> {

@@ -67,6 +67,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
+    plan::check_agent(&arguments, settings)?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, arguments.store.as_deref())?;
     let session =
@@ -257,7 +258,7 @@ impl Session<'_> {
             hold: Arc::default(),
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
-            handing: plan::handing(self.arguments),
+            handing: plan::handing(self.arguments, self.settings),
             timings: Timings::default(),
         }
     }
@@ -268,7 +269,7 @@ impl Session<'_> {
             on_fail: arguments.keep_on_fail,
             break_before: arguments.break_before.iter().map(|text| BreakPoint::parse(text)).collect(),
             stage,
-            source: plan::source_note(arguments, self.file),
+            source: plan::source_note(arguments, self.settings, self.file),
             ..HoldPolicy::default()
         }
     }
