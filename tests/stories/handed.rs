@@ -1,8 +1,9 @@
 //! What a job is handed of the caller's machine, by name: the engine that runs it, and the user's ssh-agent.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use navvy_tests::{Bench, Program, SshAgent, everywhere};
+use navvy_tests::{Bench, Docker, Program, Proxy, SshAgent, eventually, everywhere};
 
 fn yaml(steps: &str) -> String {
     format!(
@@ -83,6 +84,32 @@ fn whoever_goes_on_is_handed_the_same_again() {
     let again = bench.start(&["retry", "build", "--json"]).finish();
     again.passes();
     assert!(again.text("build", "ping").contains("OK"), "{}", again.account());
+}
+
+#[test]
+fn a_lost_supervisor_listens_again() {
+    let proxy = Proxy::to("/var/run/docker.sock".as_ref());
+    let bench = Bench::new().on(Docker::default(), &proxy.address());
+    let steps = r#"      - setup_remote_docker
+      - run:
+          name: asks
+          command: |
+            echo begun
+            until [ -e /tmp/cut ]; do sleep 0.05; done
+            for try in $(seq 200); do
+              curl -sS --max-time 5 --unix-socket /var/run/docker.sock http://engine/_ping && exit 0
+              sleep 0.1
+            done
+            exit 1
+"#;
+    bench.config(&yaml(steps));
+    let run = bench.run(&["--remote-docker", "host"]);
+    let task = run.wait_for_output("begun").task().expect("output is a task's").to_owned();
+    eventually("a connection to cut", Duration::from_secs(20), || (proxy.cut_supervisors() > 0).then_some(()));
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/cut"]).succeeded();
+    let done = run.finish();
+    done.passes();
+    assert!(done.text("build", "asks").ends_with("OK"), "{}", done.account());
 }
 
 #[test]
