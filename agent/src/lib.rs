@@ -47,6 +47,7 @@ pub mod output;
 pub mod pipeline;
 pub mod results;
 pub mod settings;
+pub mod ssh_agent;
 pub mod ssh_key;
 pub mod step;
 pub mod storage;

@@ -78,9 +78,14 @@ fn key(host: Option<String>, mut text: String, blob: &[u8]) -> SshKey {
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    let md5 = Md5::digest(blob).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
-    let sha256 = format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob)));
+    let (md5, sha256) = fingerprints(blob);
     SshKey { host, text, md5, sha256 }
+}
+
+/// MD5 and SHA-256 of a public key, as [`SshKey`] has them.
+pub(crate) fn fingerprints(blob: &[u8]) -> (String, String) {
+    let md5 = Md5::digest(blob).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+    (md5, format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob))))
 }
 
 /// The public key, as it goes over the wire.
@@ -124,14 +129,14 @@ fn of_openssh(bytes: &[u8]) -> Result<Vec<u8>, NoKey> {
     }
 }
 
-fn number(rest: &mut &[u8]) -> Option<usize> {
+pub(crate) fn number(rest: &mut &[u8]) -> Option<usize> {
     let (length, after) = rest.split_first_chunk::<4>()?;
     *rest = after;
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
 /// A string of the SSH protocol: four bytes of length, and the bytes.
-fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = number(rest)?;
     let (found, after) = rest.split_at_checked(length)?;
     *rest = after;

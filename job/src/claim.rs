@@ -186,10 +186,15 @@ pub struct SshKey {
 impl SshKey {
     /// Does a config mean this key? Fingerprints of both kinds are understood, with or without their names.
     pub fn is_meant_by(&self, fingerprint: &str) -> bool {
-        let fingerprint = fingerprint.trim();
-        let md5 = fingerprint.strip_prefix("MD5:").unwrap_or(fingerprint);
-        self.md5.eq_ignore_ascii_case(md5) || self.sha256.trim_end_matches('=') == fingerprint.trim_end_matches('=')
+        is_fingerprint(fingerprint, &self.md5, &self.sha256)
     }
+}
+
+/// Does a config's text mean the key with these fingerprints, which are written as those of [`SshKey`]?
+pub fn is_fingerprint(text: &str, md5: &str, sha256: &str) -> bool {
+    let text = text.trim();
+    let plain = text.strip_prefix("MD5:").unwrap_or(text);
+    md5.eq_ignore_ascii_case(plain) || sha256.trim_end_matches('=') == text.trim_end_matches('=')
 }
 
 impl fmt::Debug for SshKey {

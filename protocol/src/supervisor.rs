@@ -13,6 +13,8 @@
 //! Keep     ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
 //! Recall   ─▶ Data* (the note), empty Data, Reply::Done
 //! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
+//! Relay    ─▶ Reply::Done, Reply::Called*, until the agent hangs up
+//! Take     ◀─▶ Data*, empty Data, each way by itself
 //! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Done
 //! others   ─▶ one Reply
 //! ```
@@ -148,6 +150,16 @@ pub enum Request {
     },
     /// What that call brought, if it came.
     Continuation,
+    /// Listen on a unix socket that belongs to the user alone, below directories of uid 0's, until this connection ends.
+    /// A file there that nobody listens on any more makes room; any other is an error.
+    Relay {
+        path: String,
+        user: Option<String>,
+    },
+    /// Be joined with somebody who called there. Once for each caller.
+    Take {
+        caller: u64,
+    },
     /// Stop everything that still runs and end the environment's main process.
     Shutdown {
         grace_ms: u64,
@@ -285,6 +297,10 @@ pub enum Reply {
     /// On 127.0.0.1 of the environment.
     Listening {
         port: u16,
+    },
+    /// Somebody connected to the socket of a [`Request::Relay`].
+    Called {
+        caller: u64,
     },
 }
 

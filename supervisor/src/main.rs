@@ -21,6 +21,7 @@ mod files;
 mod hold;
 mod init;
 mod proc;
+mod relay;
 mod sys;
 mod users;
 

@@ -85,6 +85,11 @@ impl Bench {
         self.as_user
     }
 
+    /// Whose rights its commands have, if not root's.
+    pub fn user(&self) -> Option<u32> {
+        self.as_user.then_some(USER)
+    }
+
     /// By root on the machine's own engine, wherever other stories are told: for those about finding it.
     #[track_caller]
     pub fn on_this_machine() -> Self {

@@ -13,6 +13,7 @@
 //! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
+//! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
@@ -33,6 +34,7 @@ mod proxy;
 mod registry;
 mod run;
 mod small_disk;
+mod ssh_agent;
 mod sys;
 mod trap;
 
@@ -50,6 +52,7 @@ pub use proxy::Proxy;
 pub use registry::{IllRegistry, Password, Registry};
 pub use run::Run;
 pub use small_disk::SmallDisk;
+pub use ssh_agent::SshAgent;
 pub use sys::Signal;
 pub use trap::{Last, Trap, When};
 

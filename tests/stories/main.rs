@@ -15,6 +15,7 @@ mod checkout;
 mod config;
 mod explain;
 mod graph;
+mod handed;
 mod hold;
 mod host;
 mod images;

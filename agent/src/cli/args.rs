@@ -89,9 +89,14 @@ pub struct RunArgs {
     /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// A private key for steps `add_ssh_keys`, for one host or for all. Repeatable.
-    #[arg(long = "ssh-key", value_name = "[HOST=]FILE")]
+    /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
+    /// Repeatable.
+    #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
     pub ssh_keys: Vec<String>,
+    /// What `setup_remote_docker` gives a job; without it the step is skipped. `host`: the engine that runs the jobs, and
+    /// with it all that root can do there.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub remote_docker: Option<RemoteDocker>,
     /// A context's variables. Without it: ~/.config/navvy/contexts/NAME.env. Repeatable.
     #[arg(long = "context", value_name = "NAME=FILE")]
     pub contexts: Vec<String>,
@@ -240,6 +245,12 @@ impl From<Pull> for PullPolicy {
             Pull::Never => Self::Never,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RemoteDocker {
+    /// The engine that runs the job.
+    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -31,7 +31,7 @@ use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, localise};
 use crate::results::Timings;
 use crate::settings::Settings;
-use crate::task::{self, CheckoutSource, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
+use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
 pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
     host::block_on(async {
@@ -159,6 +159,7 @@ async fn go_on(
         stop: stop.receiver(),
         store: store::chosen(settings, held.note.source.store.as_deref())?,
         secrets_in_artifacts: held.note.source.secrets_in_artifacts,
+        handing: handing(settings, &held.note),
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
@@ -225,6 +226,13 @@ fn checkout(note: &Note) -> CheckoutSource {
         Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
         Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
     }
+}
+
+/// What the run was told to hand out: the ssh-agent is the one of whoever goes on.
+fn handing(settings: &Settings, note: &Note) -> Handing {
+    let Handing { docker, ssh_agent } = note.source.handing.clone();
+    let ours = settings.get(plan::AGENT_SOCKET).filter(|socket| !socket.is_empty()).map(std::path::PathBuf::from);
+    Handing { docker, ssh_agent: ssh_agent.map(|named| ours.unwrap_or(named)) }
 }
 
 fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {

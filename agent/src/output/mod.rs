@@ -16,6 +16,7 @@
 //! | `log_ends` | what the logs of a task came to |
 //! | `step_sink`, `run_directory` | a running step's output; where a run's logs are |
 
+mod daemon_hint;
 mod disk_floor;
 mod log_ends;
 pub mod mask;
@@ -25,6 +26,7 @@ pub mod segments;
 mod step_log;
 mod step_sink;
 
+pub use daemon_hint::DaemonHint;
 pub use disk_floor::{DiskFloor, DiskFloorReached};
 pub use log_ends::{LogEnd, LogOf, log_ends, logs_in};
 pub use run_directory::{RunDirectory, RunDirectoryError, retain};

@@ -9,6 +9,7 @@ use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::daemon_hint::{DaemonHint, DaemonScan};
 use super::mask::{MaskStream, Place};
 use super::step_log::{LogDigest, StepLog, name};
 use crate::bus::Bus;
@@ -76,6 +77,8 @@ pub struct Watch {
     pub task: TaskRef,
     pub step: usize,
     pub feed: Feed,
+    /// Looked for, if it says anything.
+    pub daemon: Option<DaemonHint>,
 }
 
 /// ```text
@@ -104,6 +107,7 @@ struct Out {
     tail: Vec<u8>,
     tail_stream: &'static str,
     tail_sent: Instant,
+    daemon: Option<DaemonScan>,
 }
 
 impl StepSink {
@@ -112,7 +116,8 @@ impl StepSink {
         let masking = |stream| Masking { stream, masks: watch.bus.masks().stream(place.clone()), nanoseconds: 0 };
         let (stdout, stderr) = (masking(Stream::Stdout), masking(Stream::Stderr));
         let (tail, tail_stream, tail_sent) = (Vec::new(), "stdout", Instant::now());
-        Self { stdout, stderr, out: Out { log, watch, activity, signals, tail, tail_stream, tail_sent } }
+        let daemon = watch.daemon.clone().map(DaemonScan::new);
+        Self { stdout, stderr, out: Out { log, watch, activity, signals, tail, tail_stream, tail_sent, daemon } }
     }
 
     /// Following is over.
@@ -159,6 +164,9 @@ impl Masking {
 impl Out {
     fn put(&mut self, stream: Stream, nanoseconds: u64, masked: &[u8]) -> io::Result<()> {
         self.log.append(stream, nanoseconds, masked)?;
+        if let Some(daemon) = &mut self.daemon {
+            daemon.look_at(stream, masked);
+        }
         self.show(name(stream), masked);
         Ok(())
     }

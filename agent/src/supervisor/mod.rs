@@ -10,6 +10,7 @@ mod follow;
 #[cfg(test)]
 mod hostile;
 mod read;
+mod relay;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::os::unix::net::UnixStream;
 pub use archives::Fed;
 pub use client::{Client, ClientError};
 pub use follow::{Abandon, FollowEnd, Sink, follow};
+pub use relay::{Caller, Listening, Relay};
 pub use session::{Session, WayIn};
 
 /// A way to the supervisor, found by trying.

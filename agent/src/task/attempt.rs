@@ -17,7 +17,7 @@ use super::running::{Running, Seen};
 use crate::chain::chain;
 use crate::environment::docker::Died;
 use crate::event::Event;
-use crate::output::{DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
+use crate::output::{DaemonHint, DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
 use crate::supervisor::FollowEnd;
 
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
@@ -44,6 +44,8 @@ pub struct Attempted {
     pub digest: LogDigest,
     pub log: std::path::PathBuf,
     pub halted: bool,
+    /// It found no Docker daemon, and failed.
+    pub lacks_daemon: bool,
 }
 
 impl Task {
@@ -64,14 +66,20 @@ impl Task {
             task: self.reference.clone(),
             step: place.number,
             feed: self.context.feed,
+            daemon: self.lacks_docker.then(DaemonHint::default),
         };
+        let daemon = watch.daemon.clone();
         let step_log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
             Ok(step_log) => step_log.above(self.context.floor),
             Err(error) => return Attempted::not_started(log, log_trouble(&error)),
         };
         match Running::start(&ready.client, prepared.exec, step_log, watch) {
             Ok(running) if run.background => self.settle_background(ready, place, running).await,
-            Ok(running) => self.stay_with(ready, run, running).await,
+            Ok(running) => {
+                let attempted = self.stay_with(ready, run, running).await;
+                let lacks_daemon = !attempted.end.outcome.is_success() && daemon.is_some_and(|hint| hint.is_found());
+                Attempted { lacks_daemon, ..attempted }
+            }
             Err(error) => Attempted::not_started(log, format!("could not start a thread for the step: {error}")),
         }
     }
@@ -107,7 +115,7 @@ impl Task {
                 };
                 ready.lingering.keep_background(running, step);
                 let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: None };
-                Attempted { end, digest: LogDigest::default(), log, halted: false }
+                Attempted { end, digest: LogDigest::default(), log, halted: false, lacks_daemon: false }
             }
         }
     }
@@ -186,7 +194,7 @@ impl Attempted {
 
     /// Work of the agent's own that came to nothing.
     pub fn failed(log: std::path::PathBuf, digest: LogDigest, outcome: StepOutcome, lost: Option<Lost>) -> Self {
-        Self { end: StepEnd { outcome, exited: None, lost }, digest, log, halted: false }
+        Self { end: StepEnd { outcome, exited: None, lost }, digest, log, halted: false, lacks_daemon: false }
     }
 
     /// The same, because it was not waited for any longer.
@@ -223,7 +231,7 @@ fn finished(ready: &mut Ready, running: Running, end: StepEnd, digest: LogDigest
     let halted = end.exited.as_ref().is_some_and(|exited| exited.halted);
     // Even with nothing left running the last word (`Ended`) is still to come.
     ready.lingering.keep(running);
-    Attempted { end, digest, log, halted }
+    Attempted { end, digest, log, halted, lacks_daemon: false }
 }
 
 /// A step that ends badly while the engine is away may have been ended by it: that is no failure of the job.

@@ -14,6 +14,7 @@ use navvy_job::outcome::Verdict;
 use navvy_protocol::supervisor::Probe;
 use serde::{Deserialize, Serialize};
 
+use super::handed::{Handed, Handing};
 use super::prepare::{Ready, frame};
 use super::{Context, Stop, Task, TaskState};
 use crate::chain::chain;
@@ -103,6 +104,8 @@ pub struct SourceNote {
     pub store: Option<String>,
     #[serde(default)]
     pub secrets_in_artifacts: crate::artifacts::guard::Secrets,
+    #[serde(default)]
+    pub handing: Handing,
 }
 
 /// Everything that is needed to go on. Holds secrets: it lives in the memory of the supervisor and of an agent, and
@@ -129,6 +132,8 @@ pub struct Note {
     pub account: Probe,
     pub inheritance: Inheritance,
     pub no_tty: bool,
+    #[serde(default)]
+    pub handed: Vec<Handed>,
     /// Seconds for which it is held each time.
     pub time_s: u64,
     pub source: SourceNote,
@@ -272,7 +277,7 @@ impl Task {
         // It is written into the journal.
         let place = || Place::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
-        let Ready { environment, client, frame, lingering } = ready;
+        let Ready { environment, client, frame, lingering, handed } = ready;
         let time = self.context.hold.on_fail.unwrap_or(USUAL_TIME);
         let note = Note {
             version: VERSION,
@@ -289,6 +294,7 @@ impl Task {
             account: frame.account,
             inheritance: environment.inheritance(),
             no_tty: frame.no_tty,
+            handed: handed.notes(),
             time_s: time.as_secs(),
             source: self.context.hold.source.clone(),
         };

@@ -17,6 +17,7 @@ mod builtin;
 mod caches;
 mod continuation;
 mod decide;
+mod handed;
 mod hold;
 mod journalling;
 mod lingering;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use handed::{Handing, check_engine, risk_of};
 pub use hold::{BreakPoint, HoldPolicy, Note, PERSON, SourceNote, is_step};
 pub use resume::{Resumed, resume};
 
@@ -121,6 +123,8 @@ pub struct Context {
     pub store: RunStore,
     /// What becomes of artifacts and test results that hold a secret.
     pub secrets_in_artifacts: guard::Secrets,
+    /// What of the caller's machine is handed to jobs that ask.
+    pub handing: Handing,
     /// What earlier runs' tests took, as this run's jobs are told.
     pub timings: Timings,
 }
@@ -168,6 +172,8 @@ pub(crate) struct Task {
     /// The step from which a person went on.
     resumed_at: Option<usize>,
     services: Vec<services::Followed>,
+    /// `setup_remote_docker` was skipped.
+    lacks_docker: bool,
     /// The journal could not be written once.
     is_journal_broken: bool,
 }
@@ -244,6 +250,7 @@ impl Task {
             voice: Voice::new(context.bus.clone(), reference.clone()),
             journal: None,
             is_journal_broken: false,
+            lacks_docker: false,
             services: Vec::new(),
             attempts: 0,
             attempts_before: 0,

@@ -9,6 +9,7 @@ use navvy_protocol::supervisor::{FailureKind, Probe};
 
 use super::attempt::in_words;
 use super::bounded::GivenUp;
+use super::handed::HandedOut;
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
 use crate::chain::chain;
@@ -30,6 +31,7 @@ pub struct Ready {
     pub client: Client,
     pub frame: Frame,
     pub lingering: Lingering,
+    pub handed: HandedOut,
 }
 
 impl Task {
@@ -138,7 +140,7 @@ impl Task {
         self.claim.builtin_variables.extend(offered);
         let frame =
             frame(&self.claim, &self.secrets, environment.inheritance(), account, directory, self.context.no_tty);
-        Ok(Ready { environment, client, frame, lingering: Lingering::default() })
+        Ok(Ready { environment, client, frame, lingering: Lingering::default(), handed: HandedOut::default() })
     }
 
     fn spin_up_ended(&self, started: Instant, outcome: StepOutcome, digest: LogDigest) {

@@ -15,6 +15,7 @@ use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_protocol::supervisor::ExecStatus;
 
+use super::handed::HandedOut;
 use super::hold::{Note, PERSON};
 use super::lingering::Lingering;
 use super::prepare::Ready;
@@ -71,7 +72,9 @@ impl Task {
         let (engine, paths) = (&self.context.engine, &self.context.paths);
         let frame = note.frame();
         let environment = DockerEnvironment::adopt(engine, &self.claim.task, paths, containers, link, note.inheritance);
-        let ready = Ready { environment, client, frame, lingering: Lingering::inherit(note.lingering) };
+        let lingering = Lingering::inherit(note.lingering);
+        let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
+        self.hand_out_again(&mut ready, note.handed).await;
         self.go_through(ready, from).await;
     }
 

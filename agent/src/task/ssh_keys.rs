@@ -1,4 +1,5 @@
-//! `add_ssh_keys`: private keys into the job user's home, for the hosts that they are for.
+//! `add_ssh_keys`: private keys into the job user's home, for the hosts that they are for; and the way to the user's
+//! ssh-agent, where it was named.
 //!
 //! They cross the supervisor's socket and lie in the environment's own files, as on the real service: whatever the job
 //! runs can read them.
@@ -9,14 +10,18 @@ use tar::{Builder, EntryType, Header};
 
 use super::Task;
 use super::attempt::{Attempted, Place};
+use super::bounded::GivenUp;
 use super::builtin::of_client;
-use super::own::Trouble;
+use super::handed::{Handed, open_ssh_agent};
+use super::own::{Told, Trouble};
 use super::prepare::Ready;
+use crate::ssh_agent::{self, Identity};
 use crate::supervisor::{Client, ClientError};
 
 /// Of an `~/.ssh/config`; nobody's is longer.
 const CONFIG_CAP: usize = 1 << 20;
-const HOW: &str = "give it with `navvy run --ssh-key [HOST=]FILE`";
+const HOW: &str =
+    "give it with `navvy run --ssh-key [HOST=]FILE`, or let the job use your ssh-agent with `--ssh-key agent`";
 
 impl Task {
     pub(super) async fn add_ssh_keys(
@@ -25,7 +30,16 @@ impl Task {
         place: Place<'_>,
         fingerprints: &[String],
     ) -> Attempted {
-        let (keys, missing) = choose(self.secrets.ssh_keys(), fingerprints);
+        let listing = self.context.handing.ssh_agent.clone();
+        let listed = self.bounded(&ready.environment, move || listing.map(|agent| ssh_agent::identities(&agent))).await;
+        let (identities, silent) = match listed {
+            Ok(Some(Ok(identities))) => (identities, None),
+            Ok(Some(Err(error))) => (Vec::new(), Some(format!("your ssh-agent does not answer: {error}"))),
+            // The installing below finds out, too, and says why.
+            Ok(None) | Err(_) => (Vec::new(), None),
+        };
+        let (keys, mut missing) = choose(self.secrets.ssh_keys(), &identities, fingerprints);
+        missing.extend(silent);
         for what in &missing {
             self.warn(format!("step {}: {what}; {HOW}", place.number));
         }
@@ -36,19 +50,62 @@ impl Task {
         missing.iter().for_each(|what| said.line(&format!("{what}: not installed.")));
         let (client, user, home) = (ready.client.clone(), ready.frame.user.clone(), ready.frame.account.home.clone());
         let installing = self.bounded(&ready.environment, move || install(&client, user, &home, &keys).map(|()| keys));
-        let end =
+        let mut end =
             installing.await.map(|installed| installed.map(|keys| keys.iter().for_each(|key| said.line(&told(key)))));
+        if matches!(end, Ok(Ok(()))) && identities.iter().any(|key| is_asked_for(key, fingerprints)) {
+            end = self.hand_over_agent(ready, place, &mut said, &identities, fingerprints).await;
+        }
         self.own_ended(place, &said, end)
+    }
+
+    /// From here on the job's steps find the user's ssh-agent, as far as these keys go.
+    async fn hand_over_agent(
+        &mut self,
+        ready: &mut Ready,
+        place: Place<'_>,
+        said: &mut Told,
+        identities: &[Identity],
+        fingerprints: &[String],
+    ) -> Result<Result<(), Trouble>, GivenUp> {
+        let Some(agent) = self.context.handing.ssh_agent.clone() else { return Ok(Ok(())) };
+        let all = ready.handed.with_keys_before(fingerprints);
+        let (client, user, number) = (ready.client.clone(), ready.frame.user.clone(), ready.handed.notes().len());
+        let asked = all.clone();
+        let opening =
+            self.bounded(&ready.environment, move || open_ssh_agent(&client, user, number, agent, asked)).await?;
+        let opened = match opening {
+            Ok(opened) => opened,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        said.line(&format!("Your ssh-agent answers at {} (SSH_AUTH_SOCK), for these keys of it:", opened.path));
+        for key in identities.iter().filter(|key| is_asked_for(key, &all)) {
+            said.line(&format!("  {} {} {}", key.md5, key.sha256, key.comment));
+        }
+        if fingerprints.is_empty() {
+            let job = &self.claim.job_name;
+            said.line("These are all its keys, since the step names no fingerprints.");
+            self.result.fidelity.push(format!(
+                "{job}: step {} names no fingerprints, so all keys of your ssh-agent could be used",
+                place.number
+            ));
+        }
+        ready.handed.add(&mut ready.frame, Handed::SshAgent { fingerprints: all }, opened);
+        Ok(Ok(()))
     }
 }
 
+fn is_asked_for(key: &Identity, fingerprints: &[String]) -> bool {
+    fingerprints.is_empty() || fingerprints.iter().any(|it| key.is_meant_by(it))
+}
+
 /// The keys that a step asks for, and what it asks for and is not here. Without fingerprints it asks for all.
-fn choose(given: &[SshKey], fingerprints: &[String]) -> (Vec<SshKey>, Vec<String>) {
+fn choose(given: &[SshKey], of_agent: &[Identity], fingerprints: &[String]) -> (Vec<SshKey>, Vec<String>) {
     let meant = |key: &&SshKey| fingerprints.is_empty() || fingerprints.iter().any(|it| key.is_meant_by(it));
-    let missing = |it: &&String| !given.iter().any(|key| key.is_meant_by(it));
+    let missing =
+        |it: &&String| !given.iter().any(|key| key.is_meant_by(it)) && !of_agent.iter().any(|key| key.is_meant_by(it));
     let mut lacking: Vec<String> =
         fingerprints.iter().filter(missing).map(|it| format!("no SSH key with the fingerprint {it} is here")).collect();
-    if fingerprints.is_empty() && given.is_empty() {
+    if fingerprints.is_empty() && given.is_empty() && of_agent.is_empty() {
         lacking.push("no SSH key is here".to_owned());
     }
     (given.iter().filter(meant).cloned().collect(), lacking)
@@ -125,14 +182,17 @@ mod tests {
     #[test]
     fn a_step_gets_the_keys_that_it_names_or_all() {
         let given = [key(None, "aa:01"), key(Some("h"), "bb:02")];
-        assert_eq!(choose(&given, &[]), (given.to_vec(), vec![]));
-        assert_eq!(choose(&given, &["bb:02".into()]).0, given[1..]);
-        let (chosen, missing) = choose(&given, &["SHA256:aa:01".into(), "cc:03".into()]);
+        assert_eq!(choose(&given, &[], &[]), (given.to_vec(), vec![]));
+        assert_eq!(choose(&given, &[], &["bb:02".into()]).0, given[1..]);
+        let (chosen, missing) = choose(&given, &[], &["SHA256:aa:01".into(), "cc:03".into()]);
         assert_eq!(
             (chosen.len(), &missing[..]),
             (1, &["no SSH key with the fingerprint cc:03 is here".to_owned()][..])
         );
-        assert_eq!(choose(&[], &[]), (vec![], vec!["no SSH key is here".to_owned()]));
+        assert_eq!(choose(&[], &[], &[]), (vec![], vec!["no SSH key is here".to_owned()]));
+        let of_agent = [Identity { md5: "cc:03".into(), sha256: "SHA256:cc:03".into(), comment: "mine".into() }];
+        assert_eq!(choose(&[], &of_agent, &[]), (vec![], vec![]));
+        assert_eq!(choose(&given, &of_agent, &["MD5:CC:03".into()]), (vec![], vec![]));
     }
 
     #[test]

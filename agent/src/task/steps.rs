@@ -14,6 +14,11 @@ use crate::environment::docker::DockerEnvironment;
 use crate::event::{Event, HeldAt};
 use crate::step::texts;
 
+/// Said where a step fails for want of what was skipped before.
+const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not available here yet and was skipped. \
+                         `navvy run --remote-docker host` hands the job the engine that runs it, and with it all that \
+                         root can do there.";
+
 /// How the job stands between two steps.
 #[derive(Default)]
 struct Standing {
@@ -39,6 +44,9 @@ impl Task {
         self.advance(TaskState::Running).await;
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
+        // Whoever goes on with a held task skipped it before.
+        let asks_for_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
+        self.lacks_docker = !self.context.handing.docker && steps[..first - 1].iter().any(asks_for_docker);
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
             let number = index + 1;
             if self.stop_asked() != Stop::No && !standing.over {
@@ -147,8 +155,19 @@ impl Task {
                 self.step_ended(place, &attempted, started, false);
                 self.judge(place, attempted, standing);
             }
+            StepKind::SetupRemoteDocker { .. } if self.context.handing.docker => {
+                let place = self.own_place(number, step);
+                let started = Instant::now();
+                let attempted = self.hand_over_docker(ready, place).await;
+                self.step_ended(place, &attempted, started, false);
+                self.judge(place, attempted, standing);
+            }
             StepKind::OrbCommand { orb, command } => {
                 self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
+            }
+            StepKind::SetupRemoteDocker { .. } => {
+                self.lacks_docker = true;
+                self.skip(number, step, "step `setup_remote_docker` is not available yet and was skipped".to_owned());
             }
             other => self.skip(number, step, format!("step `{}` is not available yet and was skipped", other.key())),
         }
@@ -240,6 +259,10 @@ impl Task {
             }
         }
         standing.failed = true;
+        if attempted.lacks_daemon {
+            let (job, name) = (&self.claim.job_name, &place.step.name);
+            self.result.fidelity.push(format!("{job}: step {} ({name}) failed. {NO_DAEMON}", place.number));
+        }
         self.result.failed_log.get_or_insert(attempted.log);
         if self.is_kept_on_failure() && end.lost.is_none() {
             standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
@@ -255,6 +278,8 @@ impl Task {
 
     pub(super) fn step_ended(&self, place: Place<'_>, attempted: &Attempted, started: Instant, will_rerun: bool) {
         let end = &attempted.end;
+        let mut trailers = texts::trailers(end.exited.as_ref(), &end.outcome);
+        trailers.extend(attempted.lacks_daemon.then(|| NO_DAEMON.to_owned()));
         self.context.bus.send(Event::StepEnded {
             task: self.reference.clone(),
             step: place.number,
@@ -262,7 +287,7 @@ impl Task {
             name: place.step.name.clone(),
             outcome: end.outcome.clone(),
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            trailers: texts::trailers(end.exited.as_ref(), &end.outcome),
+            trailers,
             bytes: attempted.digest.bytes,
             sha256: attempted.digest.sha256.clone(),
             origin: self.place_in_config(place.step),

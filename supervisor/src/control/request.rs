@@ -8,7 +8,7 @@ use navvy_protocol::supervisor::{Failure, Probe, Reply, Request};
 use super::Connection;
 use crate::exec::{self, launch};
 use crate::init::Init;
-use crate::{continuation, failure, files, hold, sys, users};
+use crate::{continuation, failure, files, hold, relay, sys, users};
 
 pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
     match request {
@@ -18,6 +18,8 @@ pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
         Request::Keep { for_ms } => hold::keep(&init.hold, connection, for_ms),
         Request::OfferContinuation { key } => answer(connection, continuation::offer(&init.continuation, &key)),
         Request::Continuation => continuation::tell(&init.continuation, connection),
+        Request::Relay { path, user } => relay::listen(&init.relays, connection, &path, user.as_deref()),
+        Request::Take { caller } => relay::take(&init.relays, connection, caller),
         Request::Recall => hold::recall(&init.hold, connection),
         Request::Read { path, user } => files::read(connection, &path, user.as_deref()),
         Request::Write { path, user, mode } => files::write(connection, &path, user.as_deref(), mode),

@@ -22,7 +22,7 @@ use crate::control::{self, Presences};
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
 use crate::sys::Event;
-use crate::{cli, failure, lock, sys};
+use crate::{cli, failure, lock, relay, sys};
 
 use settings::Settings;
 
@@ -43,6 +43,7 @@ pub struct Init {
     pub presences: Arc<Presences>,
     pub hold: Hold,
     pub continuation: Desk,
+    pub relays: relay::Desk,
     pub secret: Option<String>,
     /// The kernel tells us which callers are outside.
     pub is_first: bool,
@@ -73,6 +74,7 @@ impl Init {
             presences: Arc::new(Presences::new()),
             hold: Hold::new()?,
             continuation: Desk::default(),
+            relays: relay::Desk::default(),
             secret,
             is_first: sys::pid() == 1,
             oom_score: lower_oom_score(),

@@ -63,7 +63,7 @@ impl Continuing<'_> {
             return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
         }
         let workflows = self.choose(&pipeline, &wanted)?;
-        let note = plan::source_note(self.session.arguments, self.session.file);
+        let note = plan::source_note(self.session.arguments, self.session.settings, self.session.file);
         Ok(Continued {
             builtins: plan::builtins(self.session, &workflows, self.directory),
             warnings: plan::missing_contexts(self.session, &workflows),

@@ -67,6 +67,7 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
     }
+    plan::check_agent(&arguments, settings)?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, arguments.store.as_deref())?;
     let session =
@@ -107,11 +108,13 @@ impl Session<'_> {
         replacements: crate::pipeline::Replacements,
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
+        let risk = plan::risk(self.arguments, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| CliError::infra(&error))?;
-        let (mut plan, warnings) =
+        let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
+        warnings.extend(risk);
         let stop = signals::watch()?;
         let (masks, masked) = (plan.masks(), plan.masked());
         own_words::mask_with(&masks);
@@ -255,6 +258,7 @@ impl Session<'_> {
             hold: Arc::default(),
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
+            handing: plan::handing(self.arguments, self.settings),
             timings: Timings::default(),
         }
     }
@@ -265,7 +269,7 @@ impl Session<'_> {
             on_fail: arguments.keep_on_fail,
             break_before: arguments.break_before.iter().map(|text| BreakPoint::parse(text)).collect(),
             stage,
-            source: plan::source_note(arguments, self.file),
+            source: plan::source_note(arguments, self.settings, self.file),
             ..HoldPolicy::default()
         }
     }

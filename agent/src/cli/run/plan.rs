@@ -14,7 +14,7 @@ use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::source::{ConfigFile, key_value};
-use crate::environment::docker::ImageSubstitutions;
+use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
@@ -22,8 +22,8 @@ use crate::pipeline::{
     Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
 };
 use crate::settings::Settings;
-use crate::ssh_key;
-use crate::task::{BreakPoint, SourceNote};
+use crate::task::{BreakPoint, Handing, SourceNote, check_engine, risk_of};
+use crate::{ssh_agent, ssh_key};
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {
     Wanted {
@@ -55,7 +55,7 @@ pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Opti
 }
 
 /// What a later retry needs to compile the config again.
-pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
+pub fn source_note(arguments: &RunArgs, settings: &Settings, file: &ConfigFile) -> SourceNote {
     let source = &arguments.source;
     SourceNote {
         file: file.path.clone(),
@@ -69,7 +69,43 @@ pub fn source_note(arguments: &RunArgs, file: &ConfigFile) -> SourceNote {
         machine_as: arguments.machine_as.clone(),
         store: arguments.store.clone(),
         secrets_in_artifacts: arguments.secrets_in_artifacts.into(),
+        handing: handing(arguments, settings),
     }
+}
+
+/// What of this machine jobs may have.
+pub fn handing(arguments: &RunArgs, settings: &Settings) -> Handing {
+    let ssh_agent = settings.get(AGENT_SOCKET).filter(|_| names_agent(arguments)).map(PathBuf::from);
+    Handing { docker: arguments.remote_docker.is_some(), ssh_agent }
+}
+
+/// In place of a file. A file that is called so is written `./agent`.
+const AGENT: &str = "agent";
+pub const AGENT_SOCKET: &str = "SSH_AUTH_SOCK";
+
+fn names_agent(arguments: &RunArgs) -> bool {
+    arguments.ssh_keys.iter().any(|word| word == AGENT)
+}
+
+/// An agent that was named has to be there.
+pub fn check_agent(arguments: &RunArgs, settings: &Settings) -> Result<(), CliError> {
+    if !names_agent(arguments) {
+        return Ok(());
+    }
+    let hint = "`eval $(ssh-agent)` starts one, `ssh-add` gives it keys; a key's file is given with `--ssh-key FILE`.";
+    let Some(socket) = settings.get(AGENT_SOCKET).filter(|socket| !socket.is_empty()) else {
+        return Err(CliError::usage("--ssh-key agent: you have no ssh-agent: SSH_AUTH_SOCK is not set").hint(hint));
+    };
+    let silent =
+        |error| CliError::usage(format!("--ssh-key agent: no ssh-agent answers at {socket}: {error}")).hint(hint);
+    ssh_agent::identities(socket.as_ref()).map(drop).map_err(silent)
+}
+
+/// What is worth knowing before jobs get it; an error when they cannot.
+pub(super) fn risk(arguments: &RunArgs, engine: Option<&Engine>) -> Result<Option<String>, CliError> {
+    let Some(engine) = engine.filter(|_| arguments.remote_docker.is_some()) else { return Ok(None) };
+    check_engine(engine.endpoint()).map_err(|why| CliError::usage(format!("--remote-docker host: {why}")))?;
+    Ok(Some(risk_of(engine.endpoint())))
 }
 
 /// Does any job of the plan need Docker?
@@ -215,7 +251,7 @@ fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
         ssh_key::read(word, home)
             .map_err(|error| CliError::config(format!("--ssh-key: {}", crate::chain::chain(&error))))
     };
-    session.arguments.ssh_keys.iter().map(read).collect()
+    session.arguments.ssh_keys.iter().filter(|word| *word != AGENT).map(read).collect()
 }
 
 /// `-e NAME=VALUE`, or `-e NAME` for the caller's own value.
