@@ -53,8 +53,17 @@ struct Set {
 
 impl Set {
     async fn give_up(&mut self) {
-        let Some(packing) = self.packing.take() else { return };
-        match tokio::time::timeout(GIVE_UP_LIMIT, packing.abandon()).await {
+        let packing = self.packing.take();
+        let removal = async {
+            match packing {
+                Some(packing) => packing.abandon().await,
+                None => {
+                    self.store.settle().await;
+                    Ok(())
+                }
+            }
+        };
+        match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), "Artifacts that were given up are left to a sweep.")
