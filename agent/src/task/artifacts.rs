@@ -236,8 +236,12 @@ impl Task {
         let lines = summary(&packing);
         let shelf = Shelf::new(set.store.clone());
         let mut committing = Box::pin(async move {
-            let commit = packing.commit(whose.about()).await?;
-            shelf.announce(whose).await.map(|()| commit)
+            // First the run is known, then there are artifacts of it: of a run that nobody knows they would stay for ever.
+            if let Err(error) = shelf.announce(whose).await {
+                packing.abandon().await.ok();
+                return Err(error);
+            }
+            packing.commit(whose.about()).await
         });
         match self.while_sensible(&ready.environment, &mut committing).await {
             Ok(Ok(Commit::Won(_))) => lines.iter().for_each(|line| told.line(line)),
