@@ -276,14 +276,14 @@ impl<'a> Parts<'a> {
             if completed.is_err() {
                 abort(upload).await;
             }
-            completed.map(drop).map_err(|source| StorageError::Store { store, verb: "upload", source })
+            completed.map(drop).map_err(|source| StorageError::of(store, "upload", source))
         };
         // A body that is whole is taken back with its reservation.
         self.aborts.finish(completing, async |()| {}).await
     }
 
     fn failed(&self, source: object_store::Error) -> StorageError {
-        StorageError::Store { store: self.store.clone(), verb: "upload", source }
+        StorageError::of(self.store.clone(), "upload", source)
     }
 }
 
