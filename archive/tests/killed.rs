@@ -13,10 +13,10 @@ use trees::{options, packed, unpack_with};
 /// How the test tells its child where to go.
 const VICTIM: &str = "NAVVY_TEST_UNPACK_VICTIM";
 const KILLS: usize = 20;
-const SMALL_FILES: usize = 300;
-const SMALL: usize = 50_000;
+const SMALL_FILES: usize = 100;
+const SMALL: usize = 20_000;
 /// Takes several frames, so that several workers write it.
-const LARGE: usize = 20_000_000;
+const LARGE: usize = 5_000_000;
 
 fn name(bytes: &[u8]) -> String {
     digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
