@@ -5,7 +5,7 @@
 //!     ◀──answer────     ◀──                After: the store has done it, the run has not heard of it
 //! ```
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
