@@ -161,14 +161,16 @@ fn a_restore_killed_at_any_request_to_a_real_object_store_leaves_no_half_file_un
         let trap = Trap::before(Path::new(ENGINE), Last::Never);
         let run = bench.run(&["--docker", &trap.address()]);
         let pid = run.pid();
-        (trap.arm(pid), gate.arm(pid));
+        trap.arm(pid);
+        gate.arm(pid);
         run.wait_for_step("wait");
         let root = root_of(&bench, &run);
         fs::write(root.join("go"), "").expect("root may write there");
         run.wait_for_step_or_end("stay");
         run.signal(Signal::Kill);
         let done = run.that_leaves_things().finish();
-        (trap.settle(), gate.settle());
+        trap.settle();
+        gate.settle();
         let line = gate.signalled().map(|asked| asked.purpose());
         gate.rule(|_| Fate::Pass);
         let how = format!("killed {when:?} request {number}, {line:?}");

@@ -175,9 +175,11 @@ fn kill_at_request(bench: &Bench, server: &ObjectStore, gate: &Gate, number: usi
     let trap = Trap::before(Path::new(ENGINE), Last::Never);
     let run = bench.config(&saves(&format!("k-{number}-{when:?}"))).run(&["--docker", &trap.address()]);
     let pid = run.pid();
-    (trap.arm(pid), gate.arm(pid));
+    trap.arm(pid);
+    gate.arm(pid);
     let done = run.that_leaves_things().finish();
-    (trap.settle(), gate.settle());
+    trap.settle();
+    gate.settle();
     let line = gate.signalled()?.purpose();
     let how = format!("killed {when:?} request {number}, {line}");
     let left = store.look();

@@ -45,7 +45,8 @@ fn signal_at(bench: &Bench, gate: &Gate, number: usize, signal: Signal) -> (Opti
     let trap = Trap::before(Path::new(ENGINE), Last::Never);
     let run = bench.config(STORES).run(&["--docker", &trap.address()]);
     let pid = run.pid();
-    (trap.arm(pid), gate.arm(pid));
+    trap.arm(pid);
+    gate.arm(pid);
     run.wait_for_step_or_end("after");
     let line = gate.signalled().map(|asked| format!("{signal:?} {when:?} request {number}, {}", asked.purpose()));
     if line.is_none() {
@@ -53,7 +54,8 @@ fn signal_at(bench: &Bench, gate: &Gate, number: usize, signal: Signal) -> (Opti
     }
     let done = run.that_leaves_things().finish();
     assert!(signal == Signal::Kill || done.exit_code == 130, "{line:?}: {}", done.account());
-    (trap.settle(), gate.settle());
+    trap.settle();
+    gate.settle();
     gate.rule(|_| Fate::Pass);
     (line, pid, done.tasks())
 }
