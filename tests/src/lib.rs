@@ -14,6 +14,7 @@
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
+//! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
@@ -25,6 +26,7 @@ mod docker;
 mod engine;
 mod event;
 mod finished;
+mod gate;
 mod git_server;
 mod leaks;
 mod network;
@@ -44,6 +46,7 @@ pub use docker::Docker;
 pub use engine::PrivateEngine;
 pub use event::Event;
 pub use finished::{Finished, Step};
+pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
 pub use network::Network;
 pub use object_store::ObjectStore;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::bench::Bench;
+use crate::gate::Gate;
+use crate::program::Program;
 
 /// Ends with whoever holds it.
 #[derive(Debug)]
@@ -45,6 +47,57 @@ impl ObjectStore {
             .env("AWS_ACCESS_KEY_ID", &self.access)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret)
     }
+
+    /// A bench whose runs use it through a gate.
+    #[must_use]
+    pub fn used_through(&self, gate: &Gate, bench: Bench) -> Bench {
+        self.used_by(bench).env("AWS_ENDPOINT", gate.endpoint())
+    }
+
+    /// A gate before it.
+    #[track_caller]
+    pub fn gate(&self) -> Gate {
+        Gate::before(&self.endpoint)
+    }
+
+    /// Keys of all its objects, up to a thousand, as it lists them itself.
+    #[track_caller]
+    pub fn objects(&self) -> Vec<String> {
+        let listed = self.get("?list-type=2");
+        texts(&String::from_utf8_lossy(&listed), "Key")
+    }
+
+    /// Keys of uploads in parts that nobody has ended.
+    #[track_caller]
+    pub fn open_uploads(&self) -> Vec<String> {
+        let listed = self.get("?uploads=");
+        texts(&String::from_utf8_lossy(&listed), "Key")
+    }
+
+    /// The whole of an object.
+    #[track_caller]
+    pub fn read(&self, key: &str) -> Vec<u8> {
+        self.get(&format!("/{}", key.replace(',', "%2C")))
+    }
+
+    #[track_caller]
+    fn get(&self, rest: &str) -> Vec<u8> {
+        let url = format!("{}/{}{rest}", self.endpoint, self.bucket);
+        let user = format!("{}:{}", self.access, self.secret);
+        let options = ["--silent", "--show-error", "--fail-with-body", "--path-as-is", "--globoff"];
+        // The digest of nothing.
+        let digest = format!("x-amz-content-sha256: {}", crate::sha256(b""));
+        let signed = ["--header", &digest, "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &user, &url];
+        let answer = Program::new("curl").args(options).args(signed).run();
+        assert_eq!(answer.exit_code, Some(0), "{url}: {}{}", answer.stderr, answer.stdout());
+        answer.stdout
+    }
+}
+
+/// What stands in each `<name>` of a store's answer. Our keys need no escapes.
+fn texts(xml: &str, name: &str) -> Vec<String> {
+    let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
+    xml.split(&begin).skip(1).filter_map(|rest| Some(rest.split_once(&end)?.0.to_owned())).collect()
 }
 
 impl Drop for ObjectStore {

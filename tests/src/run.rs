@@ -95,6 +95,17 @@ impl<'a> Run<'a> {
         self.wait_for(&format!("start of step {name:?}"), LIMIT, |event| event.is_start_of(name))
     }
 
+    /// The same of a run that may end before: it is a matter of who is first.
+    pub fn wait_for_step_or_end(&self, name: &str) {
+        let deadline = Instant::now() + LIMIT;
+        let mut list = self.events.list.lock().expect("no reader panics");
+        while !list.1 && !list.0.iter().any(|event| event.is_start_of(name)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "neither the start of step {name:?} nor the run's end within {LIMIT:?}");
+            list = self.events.news.wait_timeout(list, left).expect("no reader panics").0;
+        }
+    }
+
     /// Waits for output that holds `text`.
     #[track_caller]
     pub fn wait_for_output(&self, text: &str) -> Event {

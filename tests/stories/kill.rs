@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use navvy_tests::{Bench, Docker, Last, Password, PrivateEngine, Registry, Run, Signal, Trap, When};
 
-const ENGINE: &str = "/var/run/docker.sock";
+pub const ENGINE: &str = "/var/run/docker.sock";
 /// Kills that wait for nothing but each other.
 const WORKERS: usize = 3;
 
@@ -89,7 +89,7 @@ impl<'a> Beside<'a> {
 
 /// Starts `navvy` once more and looks for anything that it should have removed.
 #[track_caller]
-fn a_start_leaves_nothing(bench: &Bench, pid: u32, tasks: &[String], how: &str) {
+pub fn a_start_leaves_nothing(bench: &Bench, pid: u32, tasks: &[String], how: &str) {
     let pruned = bench.ask(&["prune"]);
     assert_eq!(pruned.exit_code, 0, "{how}: {}", pruned.account());
     let mut left = bench.left_of(tasks);

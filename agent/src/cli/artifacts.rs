@@ -45,8 +45,17 @@ fn infra(error: StorageError) -> CliError {
 async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Option<(Run, Vec<Artifact>)>), CliError> {
     let shelf = Shelf::new(of_project(settings, &of.store)?);
     let runs = shelf.runs().await.map_err(infra)?;
-    let Some(run) = choose_run(runs, of.run.as_deref())? else { return Ok((shelf.store().clone(), None)) };
-    let all = shelf.artifacts(&run).await.map_err(infra)?;
+    let named = of.run.as_deref();
+    let mut found = None;
+    for run in choose_runs(runs, named)? {
+        let all = shelf.artifacts(&run).await.map_err(infra)?;
+        // One that died before its first artifacts were whole is known, and has none.
+        if !all.is_empty() || named.is_some() {
+            found = Some((run, all));
+            break;
+        }
+    }
+    let Some((run, all)) = found else { return Ok((shelf.store().clone(), None)) };
     let mut jobs: Vec<String> = all.iter().map(|artifact| artifact.job.clone()).collect();
     jobs.dedup();
     if let Some(job) = of.job.as_ref().filter(|job| !jobs.contains(job)) {
@@ -60,13 +69,13 @@ async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Opt
     Ok((shelf.store().clone(), Some((run, all))))
 }
 
-/// The newest, or the one that begins so.
-fn choose_run(runs: Vec<Run>, wanted: Option<&str>) -> Result<Option<Run>, CliError> {
-    let Some(wanted) = wanted else { return Ok(runs.into_iter().next()) };
+/// All of them, newest first, or the one that begins so.
+fn choose_runs(runs: Vec<Run>, wanted: Option<&str>) -> Result<Vec<Run>, CliError> {
+    let Some(wanted) = wanted else { return Ok(runs) };
     let fits = |run: &&Run| run.id.starts_with(wanted) || run.logs.starts_with(wanted);
     let found: Vec<&Run> = runs.iter().filter(fits).collect();
     match found[..] {
-        [run] => Ok(Some(run.clone())),
+        [run] => Ok(vec![run.clone()]),
         [] => {
             let error = CliError::usage(format!("no run {} has left artifacts", clean(wanted)));
             let known: Vec<String> = runs.iter().take(5).map(|run| clean(&run.logs)).collect();

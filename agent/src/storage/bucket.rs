@@ -169,7 +169,7 @@ impl Bucket {
     /// Puts this store's name and what was wanted to what went wrong.
     pub(super) fn failed(&self, verb: &'static str) -> impl FnOnce(Error) -> StorageError + use<> {
         let store = self.name.clone();
-        move |source| StorageError::Store { store, verb, source }
+        move |source| StorageError::of(store, verb, source)
     }
 
     /// The whole of a small object, and when the store took it. `None`: there is none.

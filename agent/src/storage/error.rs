@@ -3,6 +3,7 @@
 use std::io;
 
 use super::record::BodyId;
+use crate::chain::chain;
 
 /// Why a verb failed. None of them names a credential.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,12 @@ pub enum StorageError {
         #[source]
         source: object_store::Error,
     },
+    /// S3 takes no request that is signed more than 15 minutes off.
+    #[error(
+        "store {store} refuses requests because its clock and this machine's differ{by}. Set this machine's clock, or the \
+         store's"
+    )]
+    Clock { store: String, by: String },
     /// What was to be stored could not be read.
     #[error("failed to read what was to be stored")]
     Source(#[source] io::Error),
@@ -47,6 +54,15 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// What a store's own error means.
+    pub(super) fn of(store: String, verb: &'static str, source: object_store::Error) -> Self {
+        let said = chain(&source);
+        match said.contains("<Code>RequestTimeTooSkewed</Code>") {
+            true => Self::Clock { store, by: times(&said) },
+            false => Self::Store { store, verb, source },
+        }
+    }
+
     /// The body is gone or damaged: whoever wanted it has a miss, and [`super::Store::quarantine`] puts it aside.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. })
@@ -59,6 +75,15 @@ impl StorageError {
             Self::Store { source, .. } => matches!(source, PermissionDenied { .. } | Unauthenticated { .. }),
             _ => true,
         }
+    }
+}
+
+/// Both times, where the store tells them: `: it is … there and … here`.
+fn times(said: &str) -> String {
+    let told = |name: &str| Some(said.split_once(&format!("<{name}>"))?.1.split_once('<')?.0.to_owned());
+    match told("ServerTime").zip(told("RequestTime")) {
+        Some((theirs, ours)) => format!(": it is {theirs} there and {ours} here"),
+        None => String::new(),
     }
 }
 

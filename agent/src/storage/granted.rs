@@ -230,7 +230,7 @@ impl Bodies for Granted {
 
 impl Granted {
     fn failed(&self, verb: &'static str, error: UrlError) -> StorageError {
-        StorageError::Store { store: self.grantor.store_name().to_owned(), verb, source: error.into_store() }
+        StorageError::of(self.grantor.store_name().to_owned(), verb, error.into_store())
     }
 }
 

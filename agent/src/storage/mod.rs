@@ -124,7 +124,9 @@ impl Store {
 
     /// An id for a body that will be visible at `place`. It can be committed for [`RESERVED_FOR`].
     pub async fn reserve(&self, place: Place) -> Result<Reservation> {
-        self.ledger.reserve(place).await
+        let (ledger, theirs) = (self.ledger.clone(), self.ledger.clone());
+        let undo = async move |reservation| drop(theirs.abandon(&reservation).await);
+        self.aborts.finish(async move { ledger.reserve(place).await }, undo).await
     }
 
     /// Uploads a stream of unknown length: [`Shape::parallel`] parts at once, memory as [`Shape`] says. When it fails, or is
@@ -133,7 +135,7 @@ impl Store {
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
-        transfer::put(&*self.bodies, &self.aborts, reservation.id, self.shape, stream).await
+        transfer::put(&self.bodies, &self.aborts, reservation.id, self.shape, stream).await
     }
 
     /// Makes a body visible, unless somebody was first.
@@ -172,7 +174,7 @@ impl Store {
         self.ledger.quarantine(entry, why).await
     }
 
-    /// Waits until uploads that were dropped have been aborted.
+    /// Waits until uploads and reservations that were dropped have been taken back.
     pub async fn settle(&self) {
         self.aborts.settle().await;
     }

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use object_store::{MultipartUpload, PutPayload};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::bucket::Bucket;
@@ -86,23 +88,44 @@ impl Bodies for Bucket {
     }
 }
 
-/// Aborts that were begun by somebody who did not wait for them.
+/// A part that arrives behind the abort of its upload may bring it back: those on their way are waited for, but not for ever.
+const PARTS_LIMIT: Duration = Duration::from_secs(3);
+
+/// Writes and aborts that somebody began and did not wait for. A request that is broken off may be carried out all the same,
+/// after whatever was to take it back; so each is carried to its end, and then taken back.
 #[derive(Debug, Clone, Default)]
 pub struct Aborts(Arc<Mutex<JoinSet<()>>>);
 
 impl Aborts {
-    fn begin(&self, mut upload: Box<dyn MultipartUpload>) {
+    /// Does `write` to its end. If the caller is dropped meanwhile, `undo` takes back what it did.
+    pub async fn finish<T, U>(
+        &self,
+        write: impl Future<Output = Result<T>> + Send + 'static,
+        undo: impl FnOnce(T) -> U + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        U: Future<Output = ()> + Send,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.set().spawn(async move {
+            if let Err(Ok(done)) = sender.send(write.await) {
+                undo(done).await;
+            }
+        });
+        receiver.await.unwrap_or_else(|error| Err(StorageError::Source(io::Error::other(error))))
+    }
+
+    fn begin(&self, upload: Box<dyn MultipartUpload>, mut sending: JoinSet<object_store::Result<()>>) {
         // Without a runtime nobody can abort; a sweep will.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let abort = async move {
-                if let Err(error) = upload.abort().await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "An upload could not be aborted; a sweep will."
-                    );
-                }
+            let ending = async move {
+                let ended = async { while sending.join_next().await.is_some() {} };
+                tokio::time::timeout(PARTS_LIMIT, ended).await.ok();
+                sending.shutdown().await;
+                abort(upload).await;
             };
-            self.set().spawn_on(abort, &runtime);
+            self.set().spawn_on(ending, &runtime);
         }
     }
 
@@ -117,12 +140,18 @@ impl Aborts {
     }
 }
 
+async fn abort(mut upload: Box<dyn MultipartUpload>) {
+    if let Err(error) = upload.abort().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "An upload could not be aborted; a sweep will.");
+    }
+}
+
 /// Uploads a stream of unknown length.
 ///
 /// # Errors
 /// The stream's own, the store's after all retries, and [`StorageError::TooLarge`]. Nothing is left behind but, in the worst
 /// case, what a sweep removes.
-pub async fn put<S>(bodies: &dyn Bodies, aborts: &Aborts, id: BodyId, shape: Shape, stream: S) -> Result<Body>
+pub async fn put<S>(bodies: &Arc<dyn Bodies>, aborts: &Aborts, id: BodyId, shape: Shape, stream: S) -> Result<Body>
 where
     S: Stream<Item = io::Result<Bytes>> + Send,
 {
@@ -141,7 +170,10 @@ where
     }
     let (last, body) = filling.finish(id);
     match parts {
-        None => bodies.put(id, last).await?,
+        None => {
+            let bodies = bodies.clone();
+            aborts.finish(async move { bodies.put(id, last).await }, async |()| {}).await?;
+        }
         Some(parts) => {
             parts.finish(last, shape).await?;
             bodies.tidy(id).await?;
@@ -201,9 +233,10 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    async fn begin(bodies: &dyn Bodies, aborts: &'a Aborts, id: BodyId) -> Result<Self> {
-        let upload = Some(bodies.begin(id).await?);
-        Ok(Self { upload, sending: JoinSet::new(), sent: 0, store: bodies.name().to_owned(), aborts })
+    async fn begin(bodies: &Arc<dyn Bodies>, aborts: &'a Aborts, id: BodyId) -> Result<Self> {
+        let beginning = bodies.clone();
+        let upload = aborts.finish(async move { beginning.begin(id).await }, abort).await?;
+        Ok(Self { upload: Some(upload), sending: JoinSet::new(), sent: 0, store: bodies.name().to_owned(), aborts })
     }
 
     /// Waits until fewer than all are on their way, then sends one more.
@@ -236,24 +269,28 @@ impl<'a> Parts<'a> {
         while !self.sending.is_empty() {
             self.one_arrives().await?;
         }
-        if let Some(upload) = &mut self.upload {
+        let Some(mut upload) = self.upload.take() else { return Ok(()) };
+        let store = self.store.clone();
+        let completing = async move {
             let completed = upload.complete().await;
-            completed.map_err(|source| self.failed(source))?;
-        }
-        self.upload = None;
-        Ok(())
+            if completed.is_err() {
+                abort(upload).await;
+            }
+            completed.map(drop).map_err(|source| StorageError::of(store, "upload", source))
+        };
+        // A body that is whole is taken back with its reservation.
+        self.aborts.finish(completing, async |()| {}).await
     }
 
     fn failed(&self, source: object_store::Error) -> StorageError {
-        StorageError::Store { store: self.store.clone(), verb: "upload", source }
+        StorageError::of(self.store.clone(), "upload", source)
     }
 }
 
 impl Drop for Parts<'_> {
     fn drop(&mut self) {
-        self.sending.abort_all();
         if let Some(upload) = self.upload.take() {
-            self.aborts.begin(upload);
+            self.aborts.begin(upload, std::mem::take(&mut self.sending));
         }
     }
 }
@@ -406,7 +443,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_store_that_takes_nothing_is_given_no_more_than_is_bounded() {
         let (stuck, aborts) = (Stuck::default(), Aborts::default());
         let read = Arc::new(AtomicUsize::new(0));
@@ -415,7 +452,8 @@ mod tests {
             counted.fetch_add(10, Ordering::Relaxed);
             Ok(Bytes::from_static(b"0123456789"))
         });
-        let mut upload = Box::pin(put(&stuck, &aborts, BodyId::random(), SHAPE, endless));
+        let bodies: Arc<dyn Bodies> = Arc::new(stuck.clone());
+        let mut upload = Box::pin(put(&bodies, &aborts, BodyId::random(), SHAPE, endless));
         for _ in 0..100 {
             tokio::select! {
                 biased;

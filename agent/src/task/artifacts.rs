@@ -54,8 +54,17 @@ struct Set {
 
 impl Set {
     async fn give_up(&mut self) {
-        let Some(packing) = self.packing.take() else { return };
-        match tokio::time::timeout(GIVE_UP_LIMIT, packing.abandon()).await {
+        let packing = self.packing.take();
+        let removal = async {
+            match packing {
+                Some(packing) => packing.abandon().await,
+                None => {
+                    self.store.settle().await;
+                    Ok(())
+                }
+            }
+        };
+        match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), "Artifacts that were given up are left to a sweep.")
@@ -228,8 +237,12 @@ impl Task {
         let lines = summary(&packing);
         let shelf = Shelf::new(set.store.clone());
         let mut committing = Box::pin(async move {
-            let commit = packing.commit(whose.about()).await?;
-            shelf.announce(whose).await.map(|()| commit)
+            // First the run is known, then there are artifacts of it: of a run that nobody knows they would stay for ever.
+            if let Err(error) = shelf.announce(whose).await {
+                packing.abandon().await.ok();
+                return Err(error);
+            }
+            packing.commit(whose.about()).await
         });
         match self.while_sensible(&ready.environment, &mut committing).await {
             Ok(Ok(Commit::Won(_))) => lines.iter().for_each(|line| told.line(line)),

@@ -55,10 +55,13 @@ impl Upload {
 
     /// Removes what was not committed; what cannot be removed now is a sweep's.
     pub async fn give_up(&mut self) {
-        let Some(reservation) = self.reservation.take() else { return };
+        let reservation = self.reservation.take();
         let removal = async {
             self.store.settle().await;
-            self.store.abandon(&reservation).await
+            match &reservation {
+                Some(reservation) => self.store.abandon(reservation).await,
+                None => Ok(()),
+            }
         };
         match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
             Ok(Ok(())) => {}
