@@ -14,6 +14,7 @@ use navvy_job::claim::TrustScope;
 use super::key;
 use super::record::{BodyId, Piece, PieceKind, Place};
 
+pub const ROOT: &str = "v1";
 pub const BODIES: &str = "v1/body";
 pub const RESERVED: &str = "v1/reserved";
 pub const QUARANTINE: &str = "v1/quarantine";

@@ -174,7 +174,7 @@ impl Store {
         self.ledger.quarantine(entry, why).await
     }
 
-    /// Waits until uploads and reservations that were dropped have been taken back.
+    /// Waits until uploads and reservations that were dropped have been taken back; 5 s at most.
     pub async fn settle(&self) {
         self.aborts.settle().await;
     }

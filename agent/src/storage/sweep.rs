@@ -59,7 +59,9 @@ impl Bucket {
         let bound = bound.checked_sub(older_than).unwrap_or(Timestamp::MIN);
         let aside = self.sweep_each(layout::QUARANTINE, bound, Self::sweep_quarantined).await?;
         let left = self.sweep_each(layout::RESERVED, bound, Self::sweep_reserved).await?;
-        Ok(aside.add(left).add(self.sweep_staged(layout::RESERVED, bound)?))
+        // Of bodies and entries their marks tell.
+        let staged = [layout::ROOT, layout::RESERVED, layout::QUARANTINE].map(|path| self.sweep_staged(path, bound));
+        staged.into_iter().try_fold(aside.add(left), |swept, staged| Ok(swept.add(staged?)))
     }
 
     /// Removes the workspace layers that are older than this by the store's clock: those of runs that did not come to it.

@@ -91,6 +91,9 @@ impl Bodies for Bucket {
 /// A part that arrives behind the abort of its upload may bring it back: those on their way are waited for, but not for ever.
 const PARTS_LIMIT: Duration = Duration::from_secs(3);
 
+/// A store that says nothing for longer is not waited for: whoever gave up still has to take back what there is.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Writes and aborts that somebody began and did not wait for. A request that is broken off may be carried out all the same,
 /// after whatever was to take it back; so each is carried to its end, and then taken back.
 #[derive(Debug, Clone, Default)]
@@ -129,10 +132,14 @@ impl Aborts {
         }
     }
 
-    /// Waits until all of them have ended.
+    /// Waits until all of them have ended, or [`SETTLE_LIMIT`] has passed: then they are broken off.
     pub async fn settle(&self) {
         let mut set = std::mem::take(&mut *self.set());
-        while set.join_next().await.is_some() {}
+        let ended = async { while set.join_next().await.is_some() {} };
+        if tokio::time::timeout(SETTLE_LIMIT, ended).await.is_err() {
+            tracing::warn!("A store did not answer in time; requests to it were broken off.");
+            set.shutdown().await;
+        }
     }
 
     fn set(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {

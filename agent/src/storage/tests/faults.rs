@@ -334,6 +334,22 @@ async fn a_sweep_finds_what_a_killed_writer_left_in_a_directory() {
 }
 
 #[tokio::test]
+async fn a_sweep_finds_small_files_that_a_killed_writer_left_in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let bucket = Bucket::directory(root).unwrap();
+    let staged =
+        [layout::IF_ABSENT, layout::CLOCK, "v1/reserved/00", "v1/quarantine/00"].map(|path| format!("{path}#1"));
+    for path in staged.iter().map(String::as_str).chain(["v1/somebody's"]) {
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), "").unwrap();
+    }
+    assert_eq!(bucket.sweep(SWEEP_AFTER).await.unwrap(), Swept::default());
+    assert_eq!(bucket.sweep(Duration::ZERO).await.unwrap(), Swept { staged: 4, ..Swept::default() });
+    assert!(staged.iter().all(|path| !root.join(path).exists()) && root.join("v1/somebody's").exists());
+}
+
+#[tokio::test]
 async fn a_sweep_finds_what_a_killed_writer_left_on_a_server() {
     if let Ok(place) = std::env::var(VICTIM) {
         let (settings, root): (std::collections::BTreeMap<String, String>, String) =
