@@ -28,11 +28,12 @@ def lines_of(tree):
     faster = 1.3 if tree is SMALL else 1.0
     for temperature in (WARM, COLD):
         about = f"{tree.words}, {temperature}"
-        yield Line(f"save {about}", f"tar, {temperature}", f"save, {temperature}", bound="≥ 1.25 × faster than tar c | zstd -T0 -3",
+        yield Line(f"save {about}", f"tar, {temperature}", f"save, {temperature}", bound="≥ 1.25 × faster than tar and zstd -T0 -3",
                    at_least=1.25)
-        yield Line("… against zstd -b3 -T2 in memory", f"speed, {temperature}", "zstd -b3", bound="≥ 0.85 ×", at_least=0.85)
+        if temperature == WARM:
+            yield Line("… against zstd -b3 -T2 in memory", "speed", "zstd -b3", bound="≥ 0.85 ×", at_least=0.85)
         yield Line(f"restore {about}", f"untar, {temperature}", f"restore, {temperature}",
-                   bound=f"≥ {faster} × faster than zstd -dc | tar x", at_least=faster)
+                   bound=f"≥ {faster} × faster than zstd -dc and tar x", at_least=faster)
     yield Line("size of the archive", "archive", "tar.zst", bound="≤ 1.05 ×", at_most=1.05)
 
 
@@ -43,8 +44,8 @@ class Files:
     name, tree, rounds = "files", SMALL, 5
     warm_up = False
     units = {f"{what}, {temperature}": unit for temperature in (WARM, COLD) for what, unit in
-             [("save", "ms"), ("tar", "ms"), ("restore", "ms"), ("untar", "ms"), ("speed", "MB/s")]
-             } | {"zstd -b3": "MB/s", "archive": "MB", "tar.zst": "MB"}
+             [("save", "ms"), ("tar", "ms"), ("restore", "ms"), ("untar", "ms")]
+             } | {"speed": "MB/s", "zstd -b3": "MB/s", "archive": "MB", "tar.zst": "MB"}
     lines = list(lines_of(SMALL))
 
     def __init__(self, shop):
@@ -105,8 +106,7 @@ class Files:
         self.rounds_done += 1
         figures = {name: float(run.step(name)["duration_ms"]) for name in self.units if name.split(",")[0] in
                    ("save", "tar", "restore", "untar")}
-        for temperature in (WARM, COLD):
-            figures[f"speed, {temperature}"] = self.tree.size / 1e3 / figures[f"save, {temperature}"]
+        figures["speed"] = self.tree.size / 1e3 / figures["save, warm"]
         told = run.log(run.step("zstd -b3")).read_text()
         speed = re.search(r"([\d.]+) MB/s", told)
         sizes = [path.stat().st_size for path in (self.store / "v1/body").iterdir()]
@@ -135,7 +135,7 @@ def with_gates(shop, config, store, watch=None):
     before = shop.run_directory()
     process = shop.start(shop.navvy_command(config, "--quiet", "--store", f"file://{store}"), cwd=shop.project,
                          env=shop.environment, watch_memory=True)
-    keeper = threading.Thread(target=keep_gates, args=(shop, process, before, watch))
+    keeper = threading.Thread(target=keep_gates, args=(shop, process, before, store, watch))
     keeper.start()
     try:
         # Removing a hundred thousand files takes a slow disk longer than a run waits for it.
@@ -144,7 +144,7 @@ def with_gates(shop, config, store, watch=None):
         keeper.join()
 
 
-def keep_gates(shop, process, before, watch):
+def keep_gates(shop, process, before, store, watch):
     seen = 0
     while process.running():
         time.sleep(0.01)
@@ -155,16 +155,20 @@ def keep_gates(shop, process, before, watch):
         for event in events[seen:]:
             if event["event"] == "step_started":
                 if event["name"].startswith("gate, "):
-                    open_gate(shop, event)
+                    open_gate(shop, event, store)
                 if watch:
                     watch(event)
         seen = len(events)
 
 
-def open_gate(shop, event):
+def open_gate(shop, event, store):
     call(["sync"])
     if event["name"].endswith(COLD):
         Path("/proc/sys/vm/drop_caches").write_text("3")
+    else:
+        # The job warms what the peer reads; this is what we read.
+        for path in (store / "v1/body").glob("*"):
+            call(["cksum", path])
     labels = ["--filter", f"label=dev.navvy.task={event['task']}"]
     shop.docker("exec", "--user", USER, shop.docker("ps", "--quiet", *labels), "touch", "/tmp/open")
 
