@@ -56,7 +56,9 @@ def supervisors(init):
         try:
             if os.readlink(f"/proc/{pid}/exe") == program:
                 found.append(pid)
-            todo.extend(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+            # Each thread has children of its own.
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                todo.extend(map(int, children.read_text().split()))
         except OSError:
             continue
     return found
