@@ -107,6 +107,8 @@ async fn savers(run: &RunStore, count: usize, rounds: usize) -> anyhow::Result<(
 async fn puts(count: usize, size: usize, at_once: usize) -> anyhow::Result<()> {
     let bucket = std::env::var("NAVVY_STORE")?;
     let bucket = bucket.strip_prefix("s3://").and_then(|rest| rest.split('/').next()).context("no s3:// store")?;
+    // Whoever speaks TLS by reqwest names who does it; navvy does so with its own connections.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let store = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
     let started = Instant::now();
     let putting = futures_util::stream::iter(0..count).map(|number| {

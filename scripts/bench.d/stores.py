@@ -160,7 +160,7 @@ class LookUp(BothStores):
 
 
 class Savers(BothStores):
-    name = "savers"
+    name, races = "savers", 0
     units = {f"{home}, {what}": "" for home in ("directory", "S3") for what in ("winners", "orphans")}
     lines = [line for home in ("directory", "S3") for line in (
         Line(f"{SAVERS} savers of one key, {SAVER_ROUNDS} rounds, {home}: winners", f"{home}, winners",
@@ -174,5 +174,8 @@ class Savers(BothStores):
         return self.race("S3")
 
     def race(self, home):
+        # Each time in a store of its own: what was saved before would win.
+        self.races += 1
+        self.homes[home]["NAVVY_STORE"] += f"/{self.races}"
         winners, orphans = map(int, self.ask(home, "savers", SAVERS, SAVER_ROUNDS).split())
         return {f"{home}, winners": winners, f"{home}, orphans": orphans}
