@@ -287,6 +287,7 @@ fn changed(answer: &[u8], change: fn(String) -> String) -> Vec<u8> {
     format!("{}\r\nContent-Length: {}\r\n\r\n{body}", head.join("\r\n"), body.len()).into_bytes()
 }
 
+/// The pauses here are the fault itself, a slow store; nobody waits for something by them.
 fn swallow_slowly(client: &mut TcpStream, a_second: usize) -> io::Result<()> {
     let mut buffer = vec![0; (a_second / 10).max(1)];
     while client.read(&mut buffer)? > 0 {

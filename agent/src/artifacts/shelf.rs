@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{Timestamp, ToSpan as _};
 
+use crate::chain::chain;
 use crate::storage::artifacts::{Name, StoredFile};
 use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, Store};
 
@@ -115,7 +116,9 @@ impl Shelf {
         let body = match self.store.put(&reservation, nothing).await {
             Ok(body) => body,
             Err(error) => {
-                self.store.abandon(&reservation).await.ok();
+                if let Err(left) = self.store.abandon(&reservation).await {
+                    tracing::warn!(error = %chain(&left), "A run's announcement that failed is left to a sweep.");
+                }
                 return Err(error);
             }
         };
@@ -142,7 +145,8 @@ impl Shelf {
         let entries = self.store.pieces(PieceKind::Artifacts, RUNS, None).await?;
         let run = |entry: Entry| {
             let Place::Piece(piece) = &entry.record.place else { return None };
-            let logs = entry.record.details.get(LOGS).cloned().unwrap_or_default();
+            // An entry that does not name them can still be asked for by its id.
+            let logs = entry.record.details.get(LOGS).cloned().unwrap_or_else(|| piece.producer.clone());
             Some(Run { id: piece.producer.clone(), logs, at: entry.created, entry })
         };
         let mut runs: Vec<Run> = entries.into_iter().filter_map(run).collect();

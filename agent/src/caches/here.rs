@@ -42,14 +42,15 @@ pub struct Site {
 #[derive(Debug, Clone)]
 pub struct Here {
     pub facts: GitFacts,
-    /// As `{{ arch }}` says it.
-    pub arch: String,
+    /// As `{{ arch }}` says it, or why that cannot be told.
+    pub arch: Result<String, String>,
 }
 
 impl Here {
     pub fn new(facts: GitFacts) -> Self {
-        let cpuinfo = std::fs::read("/proc/cpuinfo").unwrap_or_default();
-        Self { facts, arch: arch(std::env::consts::ARCH, &String::from_utf8_lossy(&cpuinfo)) }
+        let cpuinfo = std::fs::read("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo cannot be read: {error}"));
+        let arch = cpuinfo.map(|cpuinfo| arch(std::env::consts::ARCH, &String::from_utf8_lossy(&cpuinfo)));
+        Self { facts, arch }
     }
 
     /// A template's parts and what they become.
@@ -62,7 +63,10 @@ impl Here {
         match what {
             What::Text(text) => Value::Known(text.clone()),
             What::Epoch => unknown("it is another every second"),
-            What::Arch => Value::Known(self.arch.clone()),
+            What::Arch => match &self.arch {
+                Ok(arch) => Value::Known(arch.clone()),
+                Err(why) => unknown(why),
+            },
             What::Field("Branch") => Value::Known(site.variables.get("CIRCLE_BRANCH").cloned().unwrap_or_default()),
             What::Field("Revision") => Value::Known(self.facts.head.clone().unwrap_or_default()),
             What::Field("BuildNum") => unknown("every run numbers its tasks anew"),
@@ -174,7 +178,7 @@ mod tests {
         std::fs::write(top.path().join("lock"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", top.path().join("out")).unwrap();
         let facts = GitFacts { top: top.path().to_owned(), head: Some("abc".to_owned()), ..GitFacts::default() };
-        let here = Here { facts, arch: "linux-amd64-6_85".to_owned() };
+        let here = Here { facts, arch: Ok("linux-amd64-6_85".to_owned()) };
         let told = |text: &str| {
             let pieces = here.pieces(&Template::parse(text).unwrap(), &site("~/project", &[None]));
             let value = |piece: &Piece| match &piece.value {
