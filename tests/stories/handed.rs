@@ -5,12 +5,7 @@ use std::time::Duration;
 
 use navvy_tests::{Bench, Docker, Program, Proxy, SshAgent, eventually, everywhere};
 
-fn yaml(steps: &str) -> String {
-    format!(
-        "version: 2.1\njobs:\n  build:\n    docker: [{{image: navvy/base:bookworm}}]\n    resource_class: small\n    \
-         steps:\n{steps}"
-    )
-}
+use crate::ssh_keys::yaml;
 
 /// Asks the engine by the socket that `DOCKER_HOST` names, as any client would.
 const PING: &str = r#"

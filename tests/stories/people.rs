@@ -89,7 +89,7 @@ fn lines_with_prefixes_a_table_and_what_would_differ() {
     ○ after not run bad ended failed
 
     On the real service this would differ:
-      - 1 cache, workspace, artifact or similar step was skipped
+      - 1 step was skipped
 
     1 step skipped: not available in this version
     Logs: STATE/navvy/runs/RUN
@@ -109,7 +109,7 @@ fn quiet_is_the_summary_alone() {
     ○ after not run bad ended failed
 
     On the real service this would differ:
-      - 1 cache, workspace, artifact or similar step was skipped
+      - 1 step was skipped
 
     1 step skipped: not available in this version
     Logs: STATE/navvy/runs/RUN

@@ -19,7 +19,7 @@ fn key(bench: &Bench, name: &str) -> (PathBuf, String) {
     (file, md5)
 }
 
-fn yaml(steps: &str) -> String {
+pub fn yaml(steps: &str) -> String {
     format!(
         "version: 2.1\njobs:\n  build:\n    docker: [{{image: navvy/base:bookworm}}]\n    resource_class: small\n    \
          steps:\n{steps}"

@@ -23,7 +23,7 @@ use super::caches::{storage, tell_warnings};
 use super::own::{Told, Trouble};
 use super::pieces::Pieces;
 use super::prepare::Ready;
-use super::trees::{GIVE_UP_LIMIT, of_client};
+use super::trees::{GIVE_UP_LIMIT, of_client, take_back};
 use crate::artifacts::guard::{Findings, Guard};
 use crate::artifacts::links::Links;
 use crate::artifacts::names::Names;
@@ -64,13 +64,7 @@ impl Set {
                 }
             }
         };
-        match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "Artifacts that were given up are left to a sweep.")
-            }
-            Err(_) => tracing::warn!("Artifacts that were given up are left to a sweep: the store did not answer."),
-        }
+        take_back(removal).await;
     }
 }
 

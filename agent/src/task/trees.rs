@@ -63,11 +63,16 @@ impl Upload {
                 None => Ok(()),
             }
         };
-        match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "An upload that was given up is left to a sweep."),
-            Err(_) => tracing::warn!("An upload that was given up is left to a sweep: the store did not answer."),
-        }
+        take_back(removal).await;
+    }
+}
+
+/// Carries out what takes an upload back, for as long as a stopped job waits.
+pub(super) async fn take_back(removal: impl Future<Output = Result<(), StorageError>>) {
+    match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = %chain(&error), "An upload that was given up is left to a sweep."),
+        Err(_) => tracing::warn!("An upload that was given up is left to a sweep: the store did not answer."),
     }
 }
 

@@ -55,7 +55,7 @@ fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
     let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();
     if skipped > 0 {
         let plural = if skipped == 1 { "step was" } else { "steps were" };
-        notes.push(format!("{skipped} cache, workspace, artifact or similar {plural} skipped"));
+        notes.push(format!("{skipped} {plural} skipped"));
     }
     notes
 }
