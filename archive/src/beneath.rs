@@ -55,6 +55,8 @@ impl Root {
             match rustix::fs::openat2(&self.directory, path, access | HOW, Mode::empty(), resolve) {
                 // EPERM is what some sandboxes say to calls that they do not know.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_names.store(true, Relaxed),
+                // Too long for one call, each name of it is short.
+                Err(Errno::NAMETOOLONG) => {}
                 opened => return opened,
             }
         }

@@ -17,6 +17,7 @@ const SMALL_FILES: usize = 100;
 const SMALL: usize = 20_000;
 /// Takes several frames, so that several workers write it.
 const LARGE: usize = 5_000_000;
+const WHOLE: usize = LARGE + SMALL_FILES * SMALL;
 
 fn name(bytes: &[u8]) -> String {
     digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -48,45 +49,89 @@ fn look(root: &Path) -> usize {
     named.len()
 }
 
+/// Of files there and in directories there.
 fn bytes_in(root: &Path) -> usize {
-    let lengths = fs::read_dir(root).unwrap().filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len() as usize));
-    lengths.sum()
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
+        meta => meta.map_or(0, |meta| meta.len() as usize),
+    };
+    fs::read_dir(root).into_iter().flatten().flatten().map(bytes).sum()
+}
+
+/// In the child that is to be killed.
+fn is_victim() -> bool {
+    let Some(place) = std::env::var_os(VICTIM) else { return false };
+    let place = Path::new(&place);
+    unpack_with(&fs::read(place.join("archive")).unwrap(), &place.join("root"), &options()).unwrap();
+    true
+}
+
+/// Kills a child while it unpacks `archive` below `place`, once some bytes lie there.
+fn kill_one(place: &Path, test: &str, bytes: usize) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(VICTIM, place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while bytes_in(&place.join("root")) < bytes && child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "it unpacks nothing");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
 fn whoever_is_killed_while_unpacking_leaves_no_half_file_under_its_name() {
-    if let Some(place) = std::env::var_os(VICTIM) {
-        let place = Path::new(&place);
-        unpack_with(&fs::read(place.join("archive")).unwrap(), &place.join("root"), &options()).unwrap();
+    if is_victim() {
         return;
     }
     let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     build(tree.path());
-    fs::write(place.path().join("archive"), packed(tree.path())).unwrap();
+    let archive = packed(tree.path());
+    fs::write(place.path().join("archive"), &archive).unwrap();
     let root = place.path().join("root");
-    let whole = LARGE + SMALL_FILES * SMALL;
     let mut half = 0;
     for nth in 0..KILLS {
         fs::create_dir(&root).unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "whoever_is_killed_while_unpacking_leaves_no_half_file_under_its_name"])
-            .env(VICTIM, place.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
-        while bytes_in(&root) < nth * whole / KILLS && child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it unpacks nothing");
-            std::thread::yield_now();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let test = "whoever_is_killed_while_unpacking_leaves_no_half_file_under_its_name";
+        kill_one(place.path(), test, nth * WHOLE / KILLS);
         half += usize::from((1..=SMALL_FILES).contains(&look(&root)));
         // Whoever unpacks again is not in the way of what is left.
         if nth == KILLS / 2 {
-            unpack_with(&fs::read(place.path().join("archive")).unwrap(), &root, &options()).unwrap();
+            unpack_with(&archive, &root, &options()).unwrap();
             assert_eq!(look(&root), SMALL_FILES + 1);
+        }
+        fs::remove_dir_all(&root).unwrap();
+    }
+    assert!(half > 0, "nobody was killed half-way");
+}
+
+#[test]
+fn whoever_is_killed_while_unpacking_leaves_a_directory_that_was_not_there_whole_or_not_there() {
+    if is_victim() {
+        return;
+    }
+    let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(tree.path().join("new")).unwrap();
+    build(&tree.path().join("new"));
+    let archive = packed(tree.path());
+    fs::write(place.path().join("archive"), &archive).unwrap();
+    let root = place.path().join("root");
+    let mut half = 0;
+    for nth in 0..KILLS {
+        fs::create_dir(&root).unwrap();
+        let test = "whoever_is_killed_while_unpacking_leaves_a_directory_that_was_not_there_whole_or_not_there";
+        kill_one(place.path(), test, nth * WHOLE / KILLS);
+        if root.join("new").exists() {
+            assert_eq!(look(&root.join("new")), SMALL_FILES + 1);
+        } else {
+            half += usize::from(bytes_in(&root) > 0);
+            unpack_with(&archive, &root, &options()).unwrap();
+            assert_eq!(look(&root.join("new")), SMALL_FILES + 1);
         }
         fs::remove_dir_all(&root).unwrap();
     }

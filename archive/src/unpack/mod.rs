@@ -12,10 +12,11 @@
 //! No byte of a frame is used before its digest fits. No two entries may have one place, none may stand below something
 //! that is no directory: so whatever runs side by side never meets, and no entry can change what another one meant.
 //! Directories are reached beneath their root only, never through a link; a file is written under a name of ours beside
-//! its place, and renamed. What was in the way of a file or link goes, directories stay (and are emptied of nothing).
-//! The data of a large file is written by several workers, its digest goes from one to the next.
+//! its place, and renamed, or so is the whole directory where there was none ([`stage`]). What was in the way of a file or
+//! link goes, directories stay (and are emptied of nothing). The data of a large file is written by several workers, its digest goes from one to the next.
 
 mod read;
+mod stage;
 mod write;
 
 use std::io::Read;
@@ -71,7 +72,8 @@ pub struct Unpacked {
 /// Unpacks beneath `roots`; `place` says where an entry of this path goes, or `None` to pass over it. It is asked again
 /// for the path that a hard link names, which must have been unpacked, too.
 ///
-/// What was written before an error stays, each file whole or not there. Modes of the process's umask are not applied.
+/// What was written to directories that were there stays after an error, each file whole or not there; of directories that
+/// were not there nothing does. Modes of the process's umask are not applied.
 pub fn unpack(
     source: impl Read + Send,
     roots: &[Root],
@@ -157,7 +159,7 @@ fn finish<R: Read>(
     if frames != found.frames.len() || entries != found.entries.len() || footer.entries != entries as u64 {
         return Err(broken("its manifest leaves something out"));
     }
-    found.shared.finish(&found.links, &found.directories)?;
+    found.shared.finish(&found.links, &found.directories, &found.stages)?;
     let Unpacked { entries, skipped, .. } = found.unpacked;
     let (bytes, attributes_lost) = found.shared.counts();
     Ok(Unpacked { entries, skipped, bytes, attributes_lost })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sha2::Sha256;
 
+use super::stage::{Spot, Stages};
 use super::write::{OpenFile, Shared};
 use super::{Limits, Placement, Unpacked};
 use crate::entry::{Content, Digest, Entry, Kind, Place, fault_of_path, split};
@@ -20,16 +21,16 @@ use crate::tape::{self, Body, Head, Item};
 /// Something to do with a frame's plain bytes.
 pub enum Op {
     Directory {
-        at: Placement,
+        at: Spot,
         path: Vec<u8>,
     },
     Symlink {
-        at: Placement,
+        at: Spot,
         head: Head,
     },
     /// A whole file.
     File {
-        at: Placement,
+        at: Spot,
         head: Head,
         bytes: Range<usize>,
         number: usize,
@@ -53,13 +54,13 @@ pub struct Piece {
 /// A hard link, for when everything else is there.
 pub struct Link {
     pub path: Vec<u8>,
-    pub at: Placement,
-    pub target: Placement,
+    pub at: Spot,
+    pub target: Spot,
 }
 
 /// A directory, for when nothing is put into it any more.
 pub struct Directory {
-    pub at: Placement,
+    pub at: Spot,
     pub head: Head,
 }
 
@@ -77,6 +78,7 @@ pub struct AllFound<'a> {
     pub entries: Vec<Found>,
     pub links: Vec<Link>,
     pub directories: Vec<Directory>,
+    pub stages: Stages<'a>,
     pub unpacked: Unpacked,
 }
 
@@ -134,6 +136,7 @@ pub struct Tape<'a> {
     entries: Vec<Found>,
     links: Vec<Link>,
     directories: Vec<Directory>,
+    stages: Stages<'a>,
     unpacked: Unpacked,
 }
 
@@ -160,6 +163,7 @@ impl<'a> Tape<'a> {
             entries: Vec::new(),
             links: Vec::new(),
             directories: Vec::new(),
+            stages: Stages::new(shared),
             unpacked: Unpacked::default(),
         }
     }
@@ -221,7 +225,7 @@ impl<'a> Tape<'a> {
     }
 
     /// Where it goes, and that nothing else is there.
-    fn placement(&mut self, head: &Head) -> Result<Option<Placement>, ReadError> {
+    fn placement(&mut self, head: &Head) -> Result<Option<Spot>, ReadError> {
         let Some(placement) = (self.place)(&head.path) else { return Ok(None) };
         let refuse = |why: &str| Err(ReadError::entry(&head.path, why));
         if placement.root >= self.shared.roots.len() {
@@ -243,7 +247,7 @@ impl<'a> Tape<'a> {
             _ => Seen::Other,
         };
         match self.claim(&placement, kind) {
-            Ok(()) => Ok(Some(placement)),
+            Ok(()) => Ok(Some(self.stages.spot(placement, kind == Seen::Directory))),
             Err(why) => refuse(why),
         }
     }
@@ -277,10 +281,11 @@ impl<'a> Tape<'a> {
     }
 
     /// Only a file of this archive that was unpacked.
-    fn target(&mut self, path: &[u8], target: &[u8]) -> Result<Placement, ReadError> {
+    fn target(&mut self, path: &[u8], target: &[u8]) -> Result<Spot, ReadError> {
         let placement = (self.place)(target);
         let hash = |placement: &Placement| self.hasher.hash_one((placement.root, &placement.path[..]));
-        placement.filter(|placement| self.seen.get(&hash(placement)) == Some(&Seen::File)).ok_or_else(|| {
+        let placement = placement.filter(|placement| self.seen.get(&hash(placement)) == Some(&Seen::File));
+        placement.map(|placement| self.stages.spot_of(placement)).ok_or_else(|| {
             ReadError::entry(path, "it is a hard link to what is no file of this archive, or was not unpacked")
         })
     }
@@ -288,7 +293,7 @@ impl<'a> Tape<'a> {
     fn file(
         &mut self,
         head: Head,
-        placement: Option<Placement>,
+        placement: Option<Spot>,
         plain: &[u8],
         at: usize,
         ops: &mut Vec<Op>,
@@ -358,11 +363,11 @@ impl<'a> Tape<'a> {
         if !self.ended {
             return cut("its tar has no end".to_owned());
         }
-        let Self { shared, frames, mut entries, links, directories, unpacked, .. } = self;
+        let Self { shared, frames, mut entries, links, directories, stages, unpacked, .. } = self;
         for (number, digest) in digests {
             entries[number].digest = Some(digest);
         }
-        Ok(AllFound { shared, frames, entries, links, directories, unpacked })
+        Ok(AllFound { shared, frames, entries, links, directories, stages, unpacked })
     }
 }
 

@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrF
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use super::Placement;
 use super::read::{Directory, Link, Op, Piece};
+use super::stage::{Published, Spot, Stages};
 use crate::beneath::Root;
 use crate::entry::{Digest, Time, split};
 use crate::error::ReadError;
@@ -24,9 +24,10 @@ use crate::tape::{Body, Head};
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
 /// Of directories that stand above entries, but in no archive.
-const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+pub const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 /// Of directories until everything is in them.
-const OWN_MODE: Mode = Mode::RWXU;
+pub const OWN_MODE: Mode = Mode::RWXU;
+const PERMISSIONS: u32 = 0o777;
 
 /// What all workers use.
 pub struct Shared<'a> {
@@ -37,7 +38,7 @@ pub struct Shared<'a> {
     bytes: AtomicU64,
     attributes_lost: AtomicU64,
     /// Directories that we had to make writable, with their modes before.
-    loosened: Mutex<Vec<(Placement, Mode)>>,
+    loosened: Mutex<Vec<(Spot, Mode)>>,
     uid: u32,
     gid: u32,
 }
@@ -72,31 +73,39 @@ impl<'a> Shared<'a> {
         Mode::from_raw_mode(mode)
     }
 
-    fn temporary(&self) -> String {
+    pub fn temporary(&self) -> String {
         format!("{}{}", self.prefix, self.counter.fetch_add(1, Relaxed))
     }
 
-    /// Beside its place, under a name of ours.
-    fn create(&self, directory: &OwnedFd, at: &Placement) -> Result<(File, String), Errno> {
+    /// Under a name of ours beside its place; in its place where nobody sees it and nothing can be in the way.
+    fn create(&self, directory: &OwnedFd, at: &Spot, head: &Head) -> Result<Made, Errno> {
+        let mode = self.mode(head);
+        if at.stage.is_some() {
+            match create_one(directory, split(&at.path).1, mode) {
+                // A file system to which two names are one.
+                Err(Errno::EXIST) => {}
+                created => return created.map(|file| Made { file, temporary: None }),
+            }
+        }
         for _ in 0..100 {
             let name = self.temporary();
-            match self.writable(at, || create_one(directory, &name)) {
+            match self.writable(at, || create_one(directory, name.as_bytes(), mode)) {
                 Err(Errno::EXIST) => {}
-                created => return created.map(|file| (file, name)),
+                created => return created.map(|file| Made { file, temporary: Some(name) }),
             }
         }
         Err(Errno::EXIST)
     }
 
     /// Once more where a directory of the user's own forbids it.
-    fn writable<T>(&self, at: &Placement, act: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    fn writable<T>(&self, at: &Spot, act: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         match act() {
             Err(Errno::ACCESS) if self.loosen(at) => act(),
             other => other,
         }
     }
 
-    fn loosen(&self, at: &Placement) -> bool {
+    fn loosen(&self, at: &Spot) -> bool {
         let (parent, _) = split(&at.path);
         let Ok(directory) = self.roots[at.root].read(parent) else { return false };
         let Ok(stat) = rustix::fs::fstat(&directory) else { return false };
@@ -104,7 +113,7 @@ impl<'a> Shared<'a> {
         if stat.st_uid != self.uid || rustix::fs::fchmod(&directory, before | OWN_MODE).is_err() {
             return false;
         }
-        let place = Placement { root: at.root, path: parent.to_vec() };
+        let place = Spot { path: parent.to_vec(), ..at.clone() };
         let mut loosened = self.loosened.lock().unwrap_or_else(PoisonError::into_inner);
         loosened.push((place, before));
         true
@@ -117,7 +126,11 @@ impl<'a> Shared<'a> {
                 && rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty()).is_ok();
             self.attributes_lost.fetch_add(u64::from(!set), Relaxed);
         }
-        rustix::fs::fchmod(&file, self.mode(head))?;
+        let mode = self.mode(head);
+        // Most have it already: looking costs less than a change that changes nothing.
+        if Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != mode {
+            rustix::fs::fchmod(&file, mode)?;
+        }
         rustix::fs::futimens(&file, &times(head.mtime))
     }
 
@@ -136,7 +149,7 @@ impl<'a> Shared<'a> {
     fn put(
         &self,
         directory: &OwnedFd,
-        at: &Placement,
+        at: &Spot,
         name: &[u8],
         make: impl Fn(&[u8]) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
@@ -152,24 +165,38 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Hard links; then directories, the deepest first, since a parent may become closed.
-    pub fn finish(&self, links: &[Link], directories: &[Directory]) -> Result<(), ReadError> {
+    /// Hard links; then modes and times of directories, the deepest first, since a parent may become closed: of those that
+    /// nobody sees yet before they get to their places, of the others when nothing is put into them any more.
+    pub fn finish(&self, links: &[Link], directories: &[Directory], stages: &Stages<'_>) -> Result<(), ReadError> {
         for link in links {
             self.link(link).map_err(|error| ReadError::place(&link.path, "make the hard link", error))?;
         }
-        let loosened = self.loosened.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, mode) in loosened.iter().rev() {
-            let _ = self.roots[at.root].read(&at.path).and_then(|directory| rustix::fs::fchmod(directory, *mode));
+        let directories = || directories.iter().rev();
+        for Directory { at, head } in directories().filter(|directory| directory.at.stage.is_some()) {
+            self.complete_directory(at.root, &at.path, head)?;
         }
-        for Directory { at, head } in directories.iter().rev() {
-            let directory = self.roots[at.root].read(&at.path);
-            match directory.and_then(|directory| self.complete(directory, head)) {
-                // One that was there before and is somebody else's stays as it is.
-                Ok(()) | Err(Errno::PERM | Errno::ACCESS) => {}
-                Err(error) => return Err(ReadError::place(&head.path, "set mode and time", error)),
-            }
+        let published = stages
+            .publish()
+            .map_err(|(place, error)| ReadError::place(&place, "bring the directory into its place", error))?;
+        let is_to_do = |at: &Spot| at.stage.is_none_or(|stage| published[stage] == Published::Merged);
+        let loosened = self.loosened.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, mode) in loosened.iter().rev().filter(|(at, _)| is_to_do(at)) {
+            let directory = self.roots[at.root].read(&stages.placed(at));
+            let _ = directory.and_then(|directory| rustix::fs::fchmod(directory, *mode));
+        }
+        for Directory { at, head } in directories().filter(|directory| is_to_do(&directory.at)) {
+            self.complete_directory(at.root, &stages.placed(at), head)?;
         }
         Ok(())
+    }
+
+    fn complete_directory(&self, root: usize, path: &[u8], head: &Head) -> Result<(), ReadError> {
+        let directory = self.roots[root].read(path);
+        match directory.and_then(|directory| self.complete(directory, head)) {
+            // One that was there before and is somebody else's stays as it is.
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS) => Ok(()),
+            Err(error) => Err(ReadError::place(&head.path, "set mode and time", error)),
+        }
     }
 
     fn link(&self, link: &Link) -> Result<(), Errno> {
@@ -183,9 +210,17 @@ impl<'a> Shared<'a> {
     }
 }
 
-fn create_one(directory: &OwnedFd, name: &str) -> Result<File, Errno> {
+/// A file that is not yet whole.
+struct Made {
+    file: File,
+    /// `None`: it stands in its place.
+    temporary: Option<String>,
+}
+
+/// Set-id bits come with the file's last byte.
+fn create_one(directory: &OwnedFd, name: &[u8], mode: Mode) -> Result<File, Errno> {
     let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, name, how, Mode::RUSR | Mode::WUSR).map(File::from)
+    rustix::fs::openat(directory, name, how, mode & Mode::from_raw_mode(PERMISSIONS)).map(File::from)
 }
 
 fn times(mtime: Time) -> Timestamps {
@@ -201,7 +236,7 @@ pub struct OpenFile {
     directory: OwnedFd,
     /// `None`: it has its place.
     temporary: Mutex<Option<String>>,
-    at: Placement,
+    at: Spot,
     head: Head,
     /// And how long its text is, which stands before the data.
     map: Option<(Map, u64)>,
@@ -210,20 +245,15 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub fn make(
-        shared: &Shared<'_>,
-        at: Placement,
-        head: Head,
-        map: Option<(Map, usize)>,
-    ) -> Result<Arc<Self>, ReadError> {
+    pub fn make(shared: &Shared<'_>, at: Spot, head: Head, map: Option<(Map, usize)>) -> Result<Arc<Self>, ReadError> {
         let open = || {
             let directory = shared.roots[at.root].make(split(&at.path).0, IMPLIED_MODE)?;
-            let (file, name) = shared.create(&directory, &at)?;
-            Ok((directory, file, name))
+            let made = shared.create(&directory, &at, &head)?;
+            Ok((directory, made))
         };
-        let (directory, file, name) =
+        let (directory, Made { file, temporary }) =
             open().map_err(|error: Errno| ReadError::place(&head.path, "make the file", error))?;
-        let temporary = Mutex::new(Some(name));
+        let temporary = Mutex::new(temporary);
         let map = map.map(|(map, length)| (map, length as u64));
         let opened = Self { file, directory, temporary, at, head, map, pending: AtomicUsize::new(1) };
         if let Some((map, _)) = &opened.map {
@@ -304,27 +334,27 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn file(&mut self, at: &Placement, head: &Head, bytes: &[u8]) -> Result<(), ReadError> {
+    fn file(&mut self, at: &Spot, head: &Head, bytes: &[u8]) -> Result<(), ReadError> {
         let shared = self.shared;
         let fail = |what| move |error: io::Error| ReadError::place(&head.path, what, error);
         let directory = self.parent(at).map_err(|error| fail("make its directory")(error.into()))?;
-        let (mut file, temporary) =
-            shared.create(directory, at).map_err(|error| fail("make the file")(error.into()))?;
+        let Made { mut file, temporary } =
+            shared.create(directory, at, head).map_err(|error| fail("make the file")(error.into()))?;
         let written = file.write_all(bytes).map_err(fail("write the file")).and_then(|()| {
             shared.complete(&file, head).map_err(|error| fail("set mode and time")(error.into()))?;
-            let name = split(&at.path).1;
+            let Some(temporary) = &temporary else { return Ok(()) };
             shared
-                .rename(directory, &temporary, name)
+                .rename(directory, temporary, split(&at.path).1)
                 .map_err(|error| fail("replace what is in its place")(error.into()))
         });
-        if written.is_err() {
+        if let (Err(_), Some(temporary)) = (&written, &temporary) {
             let _ = rustix::fs::unlinkat(directory, temporary.as_str(), AtFlags::empty());
         }
         shared.bytes.fetch_add(bytes.len() as u64, Relaxed);
         written
     }
 
-    fn symlink(&mut self, at: &Placement, head: &Head) -> Result<(), Errno> {
+    fn symlink(&mut self, at: &Spot, head: &Head) -> Result<(), Errno> {
         let Body::Symlink { target } = &head.body else { return Ok(()) };
         let shared = self.shared;
         let (_, name) = split(&at.path);
@@ -356,7 +386,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The open directory of an entry, made where it is missing.
-    fn parent(&mut self, at: &Placement) -> Result<&OwnedFd, Errno> {
+    fn parent(&mut self, at: &Spot) -> Result<&OwnedFd, Errno> {
         let (parent, _) = split(&at.path);
         let known = self.directory.take().filter(|(root, known, _)| *root == at.root && known == parent);
         let directory = match known {

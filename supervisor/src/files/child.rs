@@ -15,8 +15,8 @@ use crate::users::User;
 /// Far above the longest list of checksums that a request can ask for.
 const REPLY_CAP: u64 = 4 << 20;
 
-/// A child whose caller went away ends by itself within this, or is killed.
-const TAKING_BACK: Duration = Duration::from_secs(2);
+/// A child whose caller went away ends by itself within this, or is killed: it may have a large tree to take back.
+const TAKING_BACK: Duration = Duration::from_secs(10);
 
 pub struct Child<'a> {
     /// `None`: stays uid 0.

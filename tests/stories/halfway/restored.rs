@@ -1,7 +1,7 @@
 //! `restore_cache`, killed: each file under its own name is whole at any moment, and what is half written goes with its caller.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,11 +46,19 @@ fn points() -> Vec<Point> {
     points
 }
 
-/// Names in the directory that is restored, and the bytes there.
+/// Names in the directory that is restored, and of what is on its way to it; and the bytes of all.
 fn restored(root: &Path) -> (BTreeSet<String>, u64) {
-    let entries: Vec<_> = fs::read_dir(root.join("kept")).into_iter().flatten().flatten().collect();
-    let names = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    (names, entries.iter().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum())
+    let below = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().collect::<Vec<_>>();
+    let name = |entry: &DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let staged = below(root).into_iter().filter(|entry| is_temporary(&name(entry)));
+    let entries: Vec<DirEntry> = below(&root.join("kept")).into_iter().chain(staged).collect();
+    let bytes = |entry: &DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => {
+            below(&entry.path()).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+        }
+        meta => meta.map_or(0, |meta| meta.len()),
+    };
+    (entries.iter().map(name).collect(), entries.iter().map(bytes).sum())
 }
 
 fn is_temporary(name: &str) -> bool {
@@ -103,22 +111,37 @@ fn looks_well_inside(root: &Path, how: &str) -> Option<usize> {
     named_files_are_whole(root, how)
 }
 
+/// What the restored directory is before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Its files come one by one.
+    There,
+    /// It comes whole or not at all.
+    Missing,
+}
+
 /// How many files it had restored, where that could be seen.
 #[track_caller]
-fn kill_at(bench: &Bench, store: &Store<'_>, before: &Look, point: Point) -> Option<usize> {
-    let how = format!("killed at {point:?}");
+fn kill_at(bench: &Bench, store: &Store<'_>, before: &Look, point: Point, kept: Kept) -> Option<usize> {
+    let how = format!("killed at {point:?}, the directory {kept:?}");
     let trap = Trap::before(Path::new(ENGINE), Last::Never);
     let run = bench.run(&["--docker", &trap.address()]);
     let pid = run.pid();
     trap.arm(pid);
     run.wait_for_step("wait");
     let root = root_of(bench, &run);
+    if kept == Kept::There {
+        fs::create_dir(root.join("kept")).expect("root may write there");
+    }
     fs::write(root.join("go"), "").expect("root may write there");
     wait_for(point, &run, &root);
     run.signal(Signal::Kill);
     let done = run.that_leaves_things().finish();
     trap.settle();
     let files = looks_well_inside(&root, &how);
+    if kept == Kept::Missing {
+        assert!(files.is_none_or(|files| files == 0 || files == SMALL_FILES + 1), "{how}: {files:?} files");
+    }
     a_start_leaves_nothing(bench, pid, &done.tasks(), &how);
     assert_eq!(store.look(), *before, "{how}: a reader has changed the store");
     files
@@ -126,7 +149,8 @@ fn kill_at(bench: &Bench, store: &Store<'_>, before: &Look, point: Point) -> Opt
 
 #[test]
 fn a_restore_killed_at_twenty_points_leaves_no_half_file_under_its_name() {
-    let points = points();
+    let points: Vec<(Point, Kept)> =
+        points().into_iter().zip([Kept::There, Kept::Missing].into_iter().cycle()).collect();
     let restored = side_by_side(|next| {
         let bench = Bench::on_this_machine();
         bench.config(&saves("k")).run(&[]).finish().passes();
@@ -134,8 +158,8 @@ fn a_restore_killed_at_twenty_points_leaves_no_half_file_under_its_name() {
         let before = store.look();
         bench.config(RESTORES);
         let mut restored = Vec::new();
-        while let Some(point) = points.get(take(next)) {
-            restored.push(kill_at(&bench, &store, &before, *point));
+        while let Some((point, kept)) = points.get(take(next)) {
+            restored.push(kill_at(&bench, &store, &before, *point, *kept));
         }
         store.only_whole_entries("at the end");
         restored
