@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import machine
 from figures import Line
 from shop import BASE, NotMeasured, call, config_of, job, memory_mb
 from sizes import supervisors
@@ -39,9 +40,12 @@ def lines_of(tree):
 
 class Files:
     """One job saves and one restores, each beside the peer's commands as steps; before each of the steps that count, disks
-    are synced and, where it says cold, the page cache is dropped."""
+    are synced and, where it says cold, the page cache is dropped.
 
-    name, tree, rounds = "files", SMALL, 5
+    All rounds are one run: ext4 takes minutes until it gives the inodes of removed files to new ones, and until then searches
+    past all of them for each file that is made. So nothing is removed before everything is measured."""
+
+    name, tree, rounds = "files", SMALL, 3
     warm_up = False
     units = {f"{what}, {temperature}": unit for temperature in (WARM, COLD) for what, unit in
              [("save", "ms"), ("tar", "ms"), ("restore", "ms"), ("untar", "ms")]
@@ -54,7 +58,7 @@ class Files:
             raise NotMeasured("only root can drop the page cache")
         self.store = shop.room / f"store-{self.name}"
         self.images = {which: f"{shop.prefix}-{self.name}-{which}" for which in ("full", "empty")}
-        self.rounds_done = 0
+        self.figures = None
         self._make_images()
         self.sides = [self.look]
 
@@ -73,49 +77,79 @@ class Files:
         tree = self.tree.name
         self.shop.docker(*inside, f"mv /peer/tree /trees/{tree}; chown -R {USER} /trees; tar c -C /trees {tree} >/peer/plain")
         self.shop.docker("commit", name, self.images["full"])
-        self.shop.docker(*inside, f"zstd -q -T0 -3 /peer/plain -o /peer/tar.zst; rm -r /peer/plain /trees/{tree}")
+        # In the next image the tree is gone because it never was there, not because it was removed.
+        self.shop.remove(name)
+        self.shop.docker("run", "-d", "--user", "0", "--name", name, BASE, "sleep", "86400")
+        self.shop.docker(*inside, f"mkdir /peer /trees; chown {USER} /trees")
+        plain = self.shop.room / "tar.zst"
+        call(["bash", "-ec", f"tar c -C {place.parent} {tree} | zstd -q -T0 -3 -f -o {plain}"])
+        self.shop.docker("cp", plain, f"{name}:/peer/tar.zst")
         self.shop.docker("commit", name, self.images["empty"])
         self.shop.remove(name)
 
     def _config(self):
         save, restore = [], []
-        for temperature in (WARM, COLD):
-            theirs = f"tar c -C /trees {self.tree.name} | zstd -q -T0 -3 -f -o /tmp/tar.zst"
-            keep = {"save_cache": {"name": f"save, {temperature}", "key": temperature, "paths": [f"/trees/{self.tree.name}"]}}
-            save += self._in_turn([run_step(f"tar, {temperature}", theirs)], [keep], temperature)
-            # What was restored gets out of the way: by its name, for removing it would burden whoever comes next.
-            away = f"mv /trees/{self.tree.name} /trees/$RANDOM$RANDOM"
-            theirs = run_step(f"untar, {temperature}", "zstd -dcq /peer/tar.zst | tar x -C /trees")
-            get = {"restore_cache": {"name": f"restore, {temperature}", "keys": [temperature]}}
-            restore += self._in_turn([theirs, run_step("away", away)], [get, run_step("away", away)], temperature)
-        warm = f"tar c -C /trees {self.tree.name} | cat >/dev/null; cat /peer/plain >/dev/null"
-        speed = run_step("zstd -b3", "zstd -b3 -i1 -T2 /peer/plain 2>&1 | tr '\\r' '\\n' | tail -n 2; stat -c %s /tmp/tar.zst")
-        jobs = {"save": job([run_step("warm", warm), *save[:4], speed, *save[4:]], [self.images["full"]]),
-                "restore": job([run_step("warm", "cat /peer/tar.zst >/dev/null"), *restore], [self.images["empty"]])}
+        for number in range(self.rounds):
+            for temperature in (WARM, COLD):
+                save += self._save(number, temperature)
+                restore += self._restore(number, temperature)
+        jobs = {"save": job(save, [self.images["full"]]), "restore": job(restore, [self.images["empty"]])}
         return self.shop.config(f"caches-{self.name}", sequence_of(jobs))
 
-    def _in_turn(self, theirs, ours, temperature):
-        """Who is first changes with the round."""
-        first, second = (theirs, ours) if self.rounds_done % 2 else (ours, theirs)
-        gate = run_step(f"gate, {temperature}", "until [ -e /tmp/open ]; do sleep 0.02; done; rm /tmp/open")
-        return [gate, *first, gate, *second]
+    def _save(self, number, temperature):
+        key = f"{temperature}, {number}"
+        # A new file each, as ours is: pages of one that is written anew are still at hand.
+        file = f"/tmp/{temperature}-{number}.tar.zst"
+        theirs = f"tar c -C /trees {self.tree.name} | zstd -q -T0 -3 -o {file}"
+        keep = {"save_cache": {"name": f"save, {key}", "key": key, "paths": [f"/trees/{self.tree.name}"]}}
+        speed = f"zstd -b3 -i1 -T2 /peer/plain 2>&1 | tr '\\r' '\\n' | tail -n 2; stat -c %s {file}"
+        compared = [run_step(f"zstd -b3, {number}", speed)] if temperature == WARM else []
+        warm = run_step("warm", f"tar c -C /trees {self.tree.name} | cat >/dev/null; cat /peer/plain >/dev/null")
+        return [warm, *in_turn(number, temperature, [run_step(f"tar, {key}", theirs)], [keep]), *compared]
+
+    def _restore(self, number, temperature):
+        key = f"{temperature}, {number}"
+        # What was restored gets out of the way by its name.
+        away = run_step("away", f"mv /trees/{self.tree.name} /trees/$RANDOM$RANDOM")
+        theirs = run_step(f"untar, {key}", "zstd -dcq /peer/tar.zst | tar x -C /trees")
+        get = {"restore_cache": {"name": f"restore, {key}", "keys": [key]}}
+        warm = run_step("warm", "cat /peer/tar.zst >/dev/null")
+        return [warm, *in_turn(number, temperature, [theirs, away], [get, away])]
 
     def look(self):
-        shutil.rmtree(self.store, ignore_errors=True)
+        if self.figures is None:
+            self.figures = iter(self._measure())
+        return next(self.figures)
+
+    def _measure(self):
+        """Of each round."""
         run = with_gates(self.shop, self._config(), self.store)
-        self.rounds_done += 1
-        figures = {name: float(run.step(name)["duration_ms"]) for name in self.units if name.split(",")[0] in
-                   ("save", "tar", "restore", "untar")}
-        figures["speed"] = self.tree.size / 1e3 / figures["save, warm"]
-        told = run.log(run.step("zstd -b3")).read_text()
-        speed = re.search(r"([\d.]+) MB/s", told)
-        sizes = [path.stat().st_size for path in (self.store / "v1/body").iterdir()]
-        if not speed or len(sizes) != 2 or sizes[0] != sizes[1]:
-            raise NotMeasured(f"{self.name}: archives of {sizes} bytes; zstd said {told!r}")
+        sizes = {path.stat().st_size for path in (self.store / "v1/body").iterdir()}
+        if len(sizes) != 1:
+            raise NotMeasured(f"{self.name}: archives of {sizes} bytes")
+        archive = {"archive": sizes.pop() / 1e6}
+        return [self._round(run, number) | archive for number in range(self.rounds)]
+
+    def _round(self, run, number):
+        timed = [name for name, unit in self.units.items() if unit == "ms"]
+        figures = {name: float(run.step(f"{name}, {number}")["duration_ms"]) for name in timed}
         for name in ("restore, warm", "restore, cold"):
-            if "Cached paths" not in run.log(run.step(name)).read_text():
-                raise NotMeasured(f"{self.name}: nothing was restored: {run.log(run.step(name)).read_text()}")
-        return figures | {"zstd -b3": float(speed[1]), "archive": sizes[0] / 1e6, "tar.zst": int(told.split()[-1]) / 1e6}
+            log = run.log(run.step(f"{name}, {number}")).read_text()
+            if "Cached paths" not in log:
+                raise NotMeasured(f"{self.name}: nothing was restored: {log}")
+        told = run.log(run.step(f"zstd -b3, {number}")).read_text()
+        speed = re.search(r"([\d.]+) MB/s", told)
+        if not speed:
+            raise NotMeasured(f"{self.name}: zstd said {told!r}")
+        figures["speed"] = self.tree.size / 1e3 / figures["save, warm"]
+        return figures | {"zstd -b3": float(speed[1]), "tar.zst": int(told.split()[-1]) / 1e6}
+
+
+def in_turn(number, temperature, theirs, ours):
+    """Who is first changes with the round."""
+    first, second = (theirs, ours) if number % 2 else (ours, theirs)
+    gate = run_step(f"gate, {temperature}", "until [ -e /tmp/open ]; do sleep 0.02; done; rm /tmp/open")
+    return [gate, *first, gate, *second]
 
 
 class BigFiles(Files):
@@ -135,16 +169,28 @@ def with_gates(shop, config, store, watch=None):
     before = shop.run_directory()
     process = shop.start(shop.navvy_command(config, "--quiet", "--store", f"file://{store}"), cwd=shop.project,
                          env=shop.environment, watch_memory=True)
-    keeper = threading.Thread(target=keep_gates, args=(shop, process, before, store, watch))
+    faults = []
+    keeper = threading.Thread(target=keep_gates, args=(shop, process, before, store, watch, faults))
     keeper.start()
     try:
         # Removing a hundred thousand files takes a slow disk longer than a run waits for it.
-        return shop.finished(process, patience=300)
+        return shop.finished(process, patience=900)
+    except NotMeasured as fault:
+        raise NotMeasured("; ".join([*faults, str(fault)])) from None
     finally:
         keeper.join()
 
 
-def keep_gates(shop, process, before, store, watch):
+def keep_gates(shop, process, before, store, watch, faults):
+    """A gate that cannot be opened ends the run."""
+    try:
+        watch_gates(shop, process, before, store, watch)
+    except (NotMeasured, machine.Loaded, OSError) as fault:
+        faults.append(str(fault))
+        process.stop()
+
+
+def watch_gates(shop, process, before, store, watch):
     seen = 0
     while process.running():
         time.sleep(0.01)
@@ -163,6 +209,7 @@ def keep_gates(shop, process, before, store, watch):
 
 def open_gate(shop, event, store):
     call(["sync"])
+    machine.Watch(anyway=False).wait_until_quiet()
     if event["name"].endswith(COLD):
         Path("/proc/sys/vm/drop_caches").write_text("3")
     else:
