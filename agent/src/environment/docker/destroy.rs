@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{RemoveContainerOptionsBuilder, RemoveVolumeOptions};
 use futures_util::future::join_all;
 use navvy_job::id::TaskId;
@@ -16,6 +17,11 @@ use crate::environment::HostPaths;
 
 /// Between two tries at what could not be removed: another removal on its way, a busy device.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// What an engine may take for removing files, beyond the time that it has to begin with it.
+const GOING_LIMIT: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// Removes everything that carries the task's id, within `limit`. Returns what is left, by name.
@@ -92,7 +98,45 @@ impl Engine {
     /// Kills and removes a container with its volumes.
     async fn remove_one(&self, name: &str, deadline: Instant) -> Result<bool, String> {
         let options = || RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        persist(deadline, || self.docker().remove_container(name, Some(options()))).await
+        match persist(deadline, || self.docker().remove_container(name, Some(options()))).await {
+            // A hundred thousand files take a slow disk minutes: who is at it is not given up.
+            Err(last) => see_it_go(|| self.standing(name)).await.unwrap_or(Err(last)),
+            removed => removed,
+        }
+    }
+
+    async fn standing(&self, name: &str) -> Standing {
+        let look = self.docker().inspect_container(name, None);
+        // An engine that says nothing has taken its time already.
+        let Ok(found) = tokio::time::timeout(LOOK_LIMIT, look).await else { return Standing::There };
+        match found.map(|found| found.state.and_then(|state| state.status)) {
+            Ok(Some(ContainerStateStatusEnum::REMOVING)) => Standing::Going,
+            Err(error) if fault::is_missing(&error) => Standing::Gone,
+            _ => Standing::There,
+        }
+    }
+}
+
+/// What an engine says of a container that shall go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    There,
+    Going,
+    Gone,
+}
+
+/// Waits while the engine is removing it. `None`: it is not at it.
+async fn see_it_go<F: Future<Output = Standing>>(look: impl Fn() -> F) -> Option<Result<bool, String>> {
+    let deadline = Instant::now() + GOING_LIMIT;
+    loop {
+        match look().await {
+            Standing::Gone => return Some(Ok(false)),
+            Standing::There => return None,
+            Standing::Going if Instant::now() >= deadline => {
+                return Some(Err("the engine is still removing it".to_owned()));
+            }
+            Standing::Going => tokio::time::sleep(BETWEEN_TRIES).await,
+        }
     }
 }
 
@@ -151,4 +195,33 @@ pub(super) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String>
         [directory, group].into_iter().filter_map(Result::err).collect()
     });
     work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    async fn seen(standings: &[Standing]) -> (Option<Result<bool, String>>, Duration) {
+        let (next, begun) = (Cell::new(0), Instant::now());
+        let look = || {
+            let at = next.replace(next.get() + 1);
+            std::future::ready(standings[at.min(standings.len() - 1)])
+        };
+        (see_it_go(look).await, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_is_going_is_waited_for_and_no_other() {
+        assert_eq!(seen(&[Standing::There]).await, (None, Duration::ZERO));
+        assert_eq!(seen(&[Standing::Gone]).await, (Some(Ok(false)), Duration::ZERO));
+        let (went, took) = seen(&[Standing::Going, Standing::Going, Standing::Gone]).await;
+        assert_eq!((went, took), (Some(Ok(false)), 2 * BETWEEN_TRIES));
+        // A removal that failed.
+        assert_eq!(seen(&[Standing::Going, Standing::There]).await.0, None);
+        let (went, took) = seen(&[Standing::Going]).await;
+        assert_eq!(went, Some(Err("the engine is still removing it".to_owned())));
+        assert!(took >= GOING_LIMIT && took < GOING_LIMIT + Duration::from_secs(1), "{took:?}");
+    }
 }
