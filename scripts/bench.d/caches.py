@@ -148,7 +148,7 @@ class Files:
 def in_turn(number, temperature, theirs, ours):
     """Who is first changes with the round."""
     first, second = (theirs, ours) if number % 2 else (ours, theirs)
-    gate = run_step(f"gate, {temperature}", "until [ -e /tmp/open ]; do sleep 0.02; done; rm /tmp/open")
+    gate = run_step(f"gate, {temperature}", "until [ -e /tmp/open ]; do sleep 0.2; done; rm /tmp/open")
     return [gate, *first, gate, *second]
 
 
@@ -193,7 +193,7 @@ def keep_gates(shop, process, before, store, watch, faults):
 def watch_gates(shop, process, before, store, watch):
     seen = 0
     while process.running():
-        time.sleep(0.01)
+        time.sleep(0.05)
         record = shop.run_directory() / "events.jsonl"
         if shop.run_directory() == before or not record.exists():
             continue
@@ -209,7 +209,8 @@ def watch_gates(shop, process, before, store, watch):
 
 def open_gate(shop, event, store):
     call(["sync"])
-    machine.Watch(anyway=False).wait_until_quiet()
+    # What was written just now goes on for a while.
+    machine.Watch(anyway=False, patience_s=120).wait_until_quiet()
     if event["name"].endswith(COLD):
         Path("/proc/sys/vm/drop_caches").write_text("3")
     else:

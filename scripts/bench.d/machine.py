@@ -40,15 +40,16 @@ def look():
 class Watch:
     """Looks before and between rounds, and keeps what it saw."""
 
-    def __init__(self, anyway):
+    def __init__(self, anyway, patience_s=PATIENCE_S):
         self.anyway = anyway
+        self.patience_s = patience_s
         self.looks = 0
         self.loaded = 0
         self.worst = 0.0
 
     def wait_until_quiet(self):
         self.looks += 1
-        until = time.monotonic() + (0 if self.anyway else PATIENCE_S)
+        until = time.monotonic() + (0 if self.anyway else self.patience_s)
         while True:
             busy, runnable = look()
             if busy <= BUSY_SHARE and runnable <= RUNNABLE:
