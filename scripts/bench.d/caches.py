@@ -81,9 +81,9 @@ class Files:
         self.shop.remove(name)
         self.shop.docker("run", "-d", "--user", "0", "--name", name, BASE, "sleep", "86400")
         self.shop.docker(*inside, f"mkdir /peer /trees; chown {USER} /trees")
-        plain = self.shop.room / "tar.zst"
-        call(["bash", "-ec", f"tar c -C {place.parent} {tree} | zstd -q -T0 -3 -f -o {plain}"])
-        self.shop.docker("cp", plain, f"{name}:/peer/tar.zst")
+        theirs = self.shop.room / "tar.zst"
+        call(["bash", "-ec", f"tar c -C {place.parent} {tree} | zstd -q -T0 -3 -f -o {theirs}"])
+        self.shop.docker("cp", theirs, f"{name}:/peer/tar.zst")
         self.shop.docker("commit", name, self.images["empty"])
         self.shop.remove(name)
 
@@ -210,7 +210,7 @@ def watch_gates(shop, process, before, store, watch):
 def open_gate(shop, event, store):
     call(["sync"])
     # What was written just now goes on for a while.
-    machine.Watch(anyway=False, patience_s=120).wait_until_quiet()
+    machine.Watch(shop.anyway, patience_s=120).wait_until_quiet()
     if event["name"].endswith(COLD):
         Path("/proc/sys/vm/drop_caches").write_text("3")
     else:

@@ -324,7 +324,7 @@ fn a_real_object_store_keeps_them_as_well() {
     assert!(done.text("build", "save").starts_with("Skipping cache generation"));
     assert!(bench.navvy(&["cache", "ls"]).stdout().ends_with(&format!("  local  {first}\n")));
     bench.navvy(&["cache", "rm", &first]).passes();
-    assert_eq!(bench.navvy(&["cache", "ls"]).stdout(), "There is no such cache.\n");
+    assert_eq!(bench.navvy(&["cache", "ls"]).stdout(), "There are no caches of this project.\n");
     assert!(!bench.home().join(".local/share/navvy/store").exists());
 }
 
@@ -337,7 +337,8 @@ fn caches_are_listed_and_removed_by_key_and_by_prefix() {
     let line = bench.navvy(&["cache", "ls", "v1", "--json"]).stdout();
     assert!(line.starts_with("{\"key\":\"v1-a\",\"scope\":\"local\","), "{line}");
     assert!(line.contains("\"paths\":[\"/home/circleci/kept\"]"), "{line}");
-    assert_eq!(bench.navvy(&["cache", "ls", "v2"]).stdout(), "There is no such cache.\n");
+    let none = bench.navvy(&["cache", "ls", "v2"]);
+    assert_eq!(none.stdout(), "No cache of this project has a key that begins with `v2`.\n");
     bench.navvy(&["cache", "rm", "v1"]).exits_with(64).complains(&["scope local has no cache v1", "navvy cache ls"]);
     bench.navvy(&["cache", "rm", "v1-a", "--scope", "trusted"]).exits_with(64);
     let removed = bench.navvy(&["cache", "rm", "--prefix", "v"]);

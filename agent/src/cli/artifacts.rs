@@ -154,7 +154,9 @@ fn shown(artifact: &Artifact) -> String {
 async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, CliError> {
     let (store, found) = chosen(settings, &arguments.of).await?;
     let Some((run, all)) = found else {
-        return Err(CliError::usage("there are no artifacts of this project").hint("`navvy artifacts ls` lists them."));
+        return Err(
+            CliError::usage("there are no artifacts of this project").hint("A step `store_artifacts` keeps some.")
+        );
     };
     let wanted = match &arguments.name {
         None => all.iter().map(|artifact| (place(artifact), artifact)).collect(),

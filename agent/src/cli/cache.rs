@@ -51,7 +51,7 @@ async fn caches(store: &Store, prefix: &str) -> Result<Vec<Cache>, StorageError>
 async fn list(settings: &Settings, arguments: &CacheListArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
     let found = caches(&store, &arguments.prefix).await.map_err(|error| CliError::infra(&error))?;
-    print(&if arguments.json { json_lines(found.iter().map(line))? } else { as_table(&found) });
+    print(&if arguments.json { json_lines(found.iter().map(line))? } else { as_table(&found, &arguments.prefix) });
     Ok(exit_code::PASSED)
 }
 
@@ -83,9 +83,11 @@ fn line(Cache { key, entry }: &Cache) -> Line<'_> {
     }
 }
 
-fn as_table(caches: &[Cache]) -> String {
-    if caches.is_empty() {
-        return "There is no such cache.\n".to_owned();
+fn as_table(caches: &[Cache], prefix: &str) -> String {
+    match (caches.is_empty(), prefix) {
+        (false, _) => {}
+        (true, "") => return "There are no caches of this project.\n".to_owned(),
+        (true, prefix) => return format!("No cache of this project has a key that begins with `{}`.\n", clean(prefix)),
     }
     let rows: Vec<[String; 4]> = caches.iter().map(row).collect();
     let widths: [usize; 3] = std::array::from_fn(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0));
