@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use navvy_archive::format::digest;
+use tempfile::TempDir;
 use trees::{options, packed, unpack_with};
 
 /// How the test tells its child where to go.
@@ -58,6 +59,16 @@ fn bytes_in(root: &Path) -> usize {
     fs::read_dir(root).into_iter().flatten().flatten().map(bytes).sum()
 }
 
+/// Of a tree that has its files in this directory.
+fn place_with_archive(directory: &str) -> (TempDir, Vec<u8>) {
+    let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(tree.path().join(directory)).unwrap();
+    build(&tree.path().join(directory));
+    let archive = packed(tree.path());
+    fs::write(place.path().join("archive"), &archive).unwrap();
+    (place, archive)
+}
+
 /// In the child that is to be killed.
 fn is_victim() -> bool {
     let Some(place) = std::env::var_os(VICTIM) else { return false };
@@ -89,10 +100,7 @@ fn whoever_is_killed_while_unpacking_leaves_no_half_file_under_its_name() {
     if is_victim() {
         return;
     }
-    let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    build(tree.path());
-    let archive = packed(tree.path());
-    fs::write(place.path().join("archive"), &archive).unwrap();
+    let (place, archive) = place_with_archive("");
     let root = place.path().join("root");
     let mut half = 0;
     for nth in 0..KILLS {
@@ -115,11 +123,7 @@ fn whoever_is_killed_while_unpacking_leaves_a_directory_that_was_not_there_whole
     if is_victim() {
         return;
     }
-    let (tree, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    fs::create_dir(tree.path().join("new")).unwrap();
-    build(&tree.path().join("new"));
-    let archive = packed(tree.path());
-    fs::write(place.path().join("archive"), &archive).unwrap();
+    let (place, archive) = place_with_archive("new");
     let root = place.path().join("root");
     let mut half = 0;
     for nth in 0..KILLS {

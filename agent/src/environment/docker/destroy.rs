@@ -100,42 +100,42 @@ impl Engine {
         let options = || RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match persist(deadline, || self.docker().remove_container(name, Some(options()))).await {
             // A hundred thousand files take a slow disk minutes: who is at it is not given up.
-            Err(last) => see_it_go(|| self.standing(name)).await.unwrap_or(Err(last)),
+            Err(last) => see_it_go(|| self.presence(name)).await.unwrap_or(Err(last)),
             removed => removed,
         }
     }
 
-    async fn standing(&self, name: &str) -> Standing {
+    async fn presence(&self, name: &str) -> Presence {
         let look = self.docker().inspect_container(name, None);
         // An engine that says nothing has taken its time already.
-        let Ok(found) = tokio::time::timeout(LOOK_LIMIT, look).await else { return Standing::There };
+        let Ok(found) = tokio::time::timeout(LOOK_LIMIT, look).await else { return Presence::There };
         match found.map(|found| found.state.and_then(|state| state.status)) {
-            Ok(Some(ContainerStateStatusEnum::REMOVING)) => Standing::Going,
-            Err(error) if fault::is_missing(&error) => Standing::Gone,
-            _ => Standing::There,
+            Ok(Some(ContainerStateStatusEnum::REMOVING)) => Presence::Going,
+            Err(error) if fault::is_missing(&error) => Presence::Gone,
+            _ => Presence::There,
         }
     }
 }
 
 /// What an engine says of a container that shall go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Presence {
     There,
     Going,
     Gone,
 }
 
 /// Waits while the engine is removing it. `None`: it is not at it.
-async fn see_it_go<F: Future<Output = Standing>>(look: impl Fn() -> F) -> Option<Result<bool, String>> {
+async fn see_it_go<F: Future<Output = Presence>>(look: impl Fn() -> F) -> Option<Result<bool, String>> {
     let deadline = Instant::now() + GOING_LIMIT;
     loop {
         match look().await {
-            Standing::Gone => return Some(Ok(false)),
-            Standing::There => return None,
-            Standing::Going if Instant::now() >= deadline => {
+            Presence::Gone => return Some(Ok(false)),
+            Presence::There => return None,
+            Presence::Going if Instant::now() >= deadline => {
                 return Some(Err("the engine is still removing it".to_owned()));
             }
-            Standing::Going => tokio::time::sleep(BETWEEN_TRIES).await,
+            Presence::Going => tokio::time::sleep(BETWEEN_TRIES).await,
         }
     }
 }
@@ -203,24 +203,24 @@ mod tests {
 
     use super::*;
 
-    async fn seen(standings: &[Standing]) -> (Option<Result<bool, String>>, Duration) {
+    async fn seen(presences: &[Presence]) -> (Option<Result<bool, String>>, Duration) {
         let (next, begun) = (Cell::new(0), Instant::now());
         let look = || {
             let at = next.replace(next.get() + 1);
-            std::future::ready(standings[at.min(standings.len() - 1)])
+            std::future::ready(presences[at.min(presences.len() - 1)])
         };
         (see_it_go(look).await, begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_container_that_is_going_is_waited_for_and_no_other() {
-        assert_eq!(seen(&[Standing::There]).await, (None, Duration::ZERO));
-        assert_eq!(seen(&[Standing::Gone]).await, (Some(Ok(false)), Duration::ZERO));
-        let (went, took) = seen(&[Standing::Going, Standing::Going, Standing::Gone]).await;
+        assert_eq!(seen(&[Presence::There]).await, (None, Duration::ZERO));
+        assert_eq!(seen(&[Presence::Gone]).await, (Some(Ok(false)), Duration::ZERO));
+        let (went, took) = seen(&[Presence::Going, Presence::Going, Presence::Gone]).await;
         assert_eq!((went, took), (Some(Ok(false)), 2 * BETWEEN_TRIES));
         // A removal that failed.
-        assert_eq!(seen(&[Standing::Going, Standing::There]).await.0, None);
-        let (went, took) = seen(&[Standing::Going]).await;
+        assert_eq!(seen(&[Presence::Going, Presence::There]).await.0, None);
+        let (went, took) = seen(&[Presence::Going]).await;
         assert_eq!(went, Some(Err("the engine is still removing it".to_owned())));
         assert!(took >= GOING_LIMIT && took < GOING_LIMIT + Duration::from_secs(1), "{took:?}");
     }
