@@ -154,6 +154,20 @@ fn a_directory_without_an_entry_is_open_to_others() {
 }
 
 #[test]
+fn everything_belongs_to_the_group_of_a_directory_that_passes_it_on() {
+    let yard = Yard::new();
+    // Only root can give it away; whoever else sees that his own group is passed on.
+    let _ = std::os::unix::fs::chown(yard.root(), None, Some(12_345));
+    fs::set_permissions(yard.root(), fs::Permissions::from_mode(0o2755)).unwrap();
+    let group = fs::metadata(yard.root()).unwrap().gid();
+    let forgery = Forgery::new().file(b"implied/sub/file", b"").entry(&directory(b"told"), b"").file(b"told/file", b"");
+    yard.unpack(&forgery.end().build()).unwrap();
+    for path in ["implied", "implied/sub", "implied/sub/file", "told", "told/file"] {
+        assert_eq!(fs::metadata(yard.root().join(path)).unwrap().gid(), group, "{path}");
+    }
+}
+
+#[test]
 fn a_path_as_long_as_it_may_be_below_a_short_name() {
     let path = format!("a/{}{}", format!("{}/", "d".repeat(250)).repeat(16), "f".repeat(77));
     assert_eq!(path.len(), 4095);

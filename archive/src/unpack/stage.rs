@@ -210,7 +210,8 @@ fn make_beside(shared: &Shared<'_>, root: usize, place: &[u8]) -> Option<(Vec<u8
 fn close(root: &Root, path: &[u8]) -> Result<Mode, Errno> {
     let directory = root.read(path)?;
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&directory)?.st_mode);
-    rustix::fs::fchmod(directory, OWN_MODE).map(|()| mode)
+    // What is made in it belongs to the group that it would belong to in its place.
+    rustix::fs::fchmod(directory, OWN_MODE | (mode & Mode::SGID)).map(|()| mode)
 }
 
 /// Moves what is in one directory into another, whose own things stay where ours has nothing of their name.
