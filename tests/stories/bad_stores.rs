@@ -228,7 +228,10 @@ fn a_job_whose_disk_is_full_says_so_and_no_half_file_has_its_name() {
       - save_cache: {{name: save, key: k, paths: [/dev/shm/kept]}}
       - persist_to_workspace: {{root: /dev/shm/kept, paths: [.]}}
       - run: 'rm -r /dev/shm/kept'
-{FILLS}      - restore_cache: {{name: restore, key: k}}
+{FILLS}      - restore_cache: {{name: restore to nothing, key: k}}
+      - run: {{name: look for anything, command: ls -A /dev/shm}}
+      - run: mkdir /dev/shm/kept
+      - restore_cache: {{name: restore, key: k}}
       - run: {{name: look, command: '{checks}'}}
 "
     );
@@ -240,11 +243,14 @@ fn a_job_whose_disk_is_full_says_so_and_no_half_file_has_its_name() {
     let done = bench.run_config(&config(&[("restores", "", &restores), ("attaches", "restores", &attaches)]), &[]);
     done.exits_with(1);
     assert_eq!((done.verdict("restores"), done.verdict("attaches")), ("passed".into(), "failed".into()));
-    for (job, name) in [("restores", "restore"), ("attaches", "attach")] {
+    assert_eq!(done.text("restores", "look for anything"), "fill\n", "a missing directory comes whole or not at all");
+    for (job, name) in [("restores", "restore to nothing"), ("restores", "restore"), ("attaches", "attach")] {
         let step = done.step(job, name);
         assert_eq!(step.outcome, "error", "{job}");
         let why = step.trailers.join("\n");
         assert!(why.contains("write the file: no space left on device"), "{why}");
+    }
+    for job in ["restores", "attaches"] {
         // What fitted is whole, and nothing else is there.
         let count: usize =
             done.text(job, "look").trim().parse().unwrap_or_else(|_| panic!("{}", done.text(job, "look")));
