@@ -72,8 +72,8 @@ pub struct Unpacked {
 /// Unpacks beneath `roots`; `place` says where an entry of this path goes, or `None` to pass over it. It is asked again
 /// for the path that a hard link names, which must have been unpacked, too.
 ///
-/// What was written to directories that were there stays after an error, each file whole or not there; of directories that
-/// were not there nothing does. Modes of the process's umask are not applied.
+/// What was written to directories that were there stays after an error, each file whole or not there; a directory that was
+/// not there is whole or not there. Modes of the process's umask are not applied.
 pub fn unpack(
     source: impl Read + Send,
     roots: &[Root],

@@ -201,7 +201,14 @@ fn make_beside(shared: &Shared<'_>, root: usize, place: &[u8]) -> Option<(Vec<u8
         match rustix::fs::mkdirat(&directory, split(&path).1, IMPLIED_MODE) {
             Err(Errno::EXIST) => {}
             Err(_) => return None,
-            Ok(()) => return close(&shared.roots[root], &path).ok().map(|mode| (path, mode)),
+            Ok(()) => {
+                let closed = close(&shared.roots[root], &path);
+                if closed.is_err() {
+                    // Empty, and of no use.
+                    let _ = remove_one(&shared.roots[root], &path);
+                }
+                return closed.ok().map(|mode| (path, mode));
+            }
         }
     }
     None
@@ -235,8 +242,9 @@ fn rename(source: &OwnedFd, name: &[u8], target: &OwnedFd) -> Result<(), Errno> 
         Err(Errno::ISDIR) => AtFlags::REMOVEDIR,
         // A directory can be moved only by who may write in it.
         Err(Errno::ACCESS) => {
-            let directory = Root::from(rustix::io::dup(source)?).read(name)?;
-            rustix::fs::fchmod(directory, OWN_MODE)?;
+            let directory = Root::from(rustix::io::dup(source)?).read(name);
+            // A file: what it said first is the reason.
+            directory.and_then(|directory| rustix::fs::fchmod(directory, OWN_MODE)).map_err(|_| Errno::ACCESS)?;
             return rename();
         }
         renamed => return renamed,
@@ -245,7 +253,7 @@ fn rename(source: &OwnedFd, name: &[u8], target: &OwnedFd) -> Result<(), Errno> 
     rename()
 }
 
-/// A tree of ours, as far as it can be removed.
+/// A tree of ours, as far as it can be removed: the failure that led here is the one that is told.
 fn remove(root: &Root, top: &[u8]) {
     let mut directories = vec![top.to_vec()];
     let mut next = 0;
