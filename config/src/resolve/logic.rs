@@ -1,5 +1,6 @@
 //! Logic statements: `and`, `or`, `not`, `equal`, `matches`, and what is truthy.
 
+use super::anchors;
 use super::scope::{Scope, Site};
 use super::substitute::is_reference;
 use super::template;
@@ -124,7 +125,7 @@ impl Scope<'_> {
     }
 
     fn warn_of_anchors(&self, pattern: &str, span: Span) {
-        if !pattern.starts_with('^') || !pattern.ends_with('$') {
+        if !anchors::are_there(pattern) {
             let message = format!("the pattern `{pattern}` must match the whole value");
             let help = "write `^` and `$` to say so, or `.*` around it";
             self.report(Diagnostic::warning("unanchored-pattern", span, message).help(help));

@@ -4,6 +4,7 @@
 //! then for every workflow its jobs, each with its parameters replaced, its executor found, its commands written
 //! out, its conditions decided, its matrix spread. Everything keeps its place and the trail that led there.
 
+mod anchors;
 mod bind;
 mod check;
 mod context;

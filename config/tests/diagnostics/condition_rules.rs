@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::told;
+use crate::{headlines, told};
 
 #[test]
 fn a_statement_has_one_operator_with_arguments() {
@@ -349,4 +349,56 @@ workflows:
       = in workflow `w` (line 7)
     refused
     "##);
+}
+
+#[test]
+fn a_pattern_may_say_itself_where_it_ends() {
+    let said = |pattern: &str| {
+        headlines(&format!(
+            "version: 2.1\njobs: {{a: {{docker: [{{image: i}}], steps: [checkout]}}}}\nworkflows: {{w: {{when: {{matches: {{pattern: '{pattern}', value: x}}}}, jobs: [a]}}}}\n"
+        ))
+    };
+    let whole = [
+        r"^v\d.*",
+        "^a$",
+        ".*a.*",
+        "^a$|^b$",
+        "^(a|b)$",
+        "(^a$|^b.*)",
+        r"\Aa\z",
+        "(?i)^a$",
+        "^(a.*)",
+        ".*",
+        "^a.*?",
+        "^[(|]$",
+        "^(?:a|b).*$",
+        r"^v[\s\S]*",
+        "^(?!a).*$",
+    ];
+    for pattern in whole {
+        assert_eq!(said(pattern), "compiled", "{pattern}");
+    }
+    let parts = [
+        "a",
+        "^a",
+        "a$",
+        "^a|b$",
+        r"^a\$",
+        r"^a\.*",
+        "^a.+b",
+        "a.*",
+        ".*a",
+        "(^a|b$)",
+        "^a$|b",
+        "",
+        "^(a)(.*)b",
+        "^a[.*]",
+        "(a).*(b)",
+        r"^\(|\($",
+    ];
+    for pattern in parts {
+        let message = format!("warning[unanchored-pattern]: the pattern `{pattern}` must match the whole value");
+        let help = "help: write `^` and `$` to say so, or `.*` around it";
+        assert_eq!(said(pattern), format!("{message}\n{help}\ncompiled"));
+    }
 }

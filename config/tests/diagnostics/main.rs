@@ -34,3 +34,11 @@ fn told_of(text: &str, inputs: &Inputs) -> String {
     let outcome = compile(&source, inputs);
     format!("{}{}", outcome.render(&source), if outcome.pipeline.is_some() { "compiled" } else { "refused" })
 }
+
+/// The same in short: each message with its advice, without its place.
+fn headlines(text: &str) -> String {
+    let told = told(text);
+    let of_interest = |line: &str| ["error[", "warning[", "= help: "].iter().any(|start| line.starts_with(start));
+    let lines = told.lines().map(str::trim).filter(|line| of_interest(line) || matches!(*line, "compiled" | "refused"));
+    lines.map(|line| line.trim_start_matches("= ")).collect::<Vec<_>>().join("\n")
+}
