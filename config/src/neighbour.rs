@@ -16,6 +16,12 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
+/// Is `name` written as `other` is, but for one letter?
+pub(crate) fn is_slip(name: &str, other: &str) -> bool {
+    // Most names differ by their length already.
+    name.len().abs_diff(other.len()) <= 1 && strsim::damerau_levenshtein(&fold(name), &fold(other)) <= 1
+}
+
 /// Case and the choice between `-` and `_` are the commonest slips.
 fn fold(name: &str) -> String {
     // Names longer than this are not typos of anything, and the distance is quadratic.
@@ -30,6 +36,12 @@ fn tolerance(length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_is_one_letter() {
+        assert!(is_slip("onyl", "only") && is_slip("exlude", "exclude") && is_slip("Filter", "filters"));
+        assert!(!is_slip("include", "exclude") && !is_slip("fixtures", "filters"));
+    }
 
     #[test]
     fn typos_find_their_neighbour() {

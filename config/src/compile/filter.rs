@@ -1,12 +1,9 @@
 //! Branch and tag filters: does a job run for this push?
 
-use std::borrow::Cow;
-
 use navvy_job::pipeline::Selection;
 
-use super::fields::{Fields, Place};
-use crate::diagnostic::Diagnostic;
-use crate::keys::tables;
+use super::fields::Place;
+use super::{filter_shape, pattern};
 use crate::resolve::{Context, PlainFilters, Trail};
 use crate::syntax::{Map, Node};
 
@@ -15,24 +12,23 @@ pub(super) fn selection(place: Place<'_>, filters: &PlainFilters) -> Selection {
     match filters {
         PlainFilters::None => by_map(place, &Map::default()),
         PlainFilters::Map(node) => match node.as_map() {
-            Some(map) => filter_map(place, node, map),
-            None => Selection::Selected,
+            Some(map) => {
+                let is_right = filter_shape::is_right(place, map);
+                // Looked at in any case, so that every broken pattern is told.
+                let selection = by_map(place, map);
+                if is_right { selection } else { wrong() }
+            }
+            None => wrong(),
         },
         PlainFilters::Decided { holds: true, .. } => Selection::Selected,
         PlainFilters::Decided { text, .. } => left(format!("its filter `{}` does not hold", text.trim())),
+        PlainFilters::Wrong => wrong(),
     }
 }
 
-fn filter_map(place: Place<'_>, node: &Node, map: &Map) -> Selection {
-    let fields = Fields { place, map, span: node.span, owner: "`filters`" };
-    fields.only(&tables::FILTERS);
-    for key in ["branches", "tags"] {
-        if let Some(block) = fields.get(key).and_then(Node::as_map) {
-            let owner = format!("`{key}` of a filter");
-            Fields { place, map: block, span: node.span, owner: &owner }.only(&tables::FILTER);
-        }
-    }
-    by_map(place, map)
+/// Whoever goes on in spite of the error must not run more than was meant.
+fn wrong() -> Selection {
+    left("its filters are wrong".to_owned())
 }
 
 fn by_map(place: Place<'_>, map: &Map) -> Selection {
@@ -84,7 +80,7 @@ pub(crate) fn verdict<'n>(context: &Context<'_>, filters: &'n Node, tag: bool, n
     let list = block.only.map(|node| ("only", node)).or(block.ignore.map(|node| ("ignore", node)));
     let patterns = list.map(|(_, node)| place.texts(node, "filters")).unwrap_or_default();
     let matching =
-        patterns.into_iter().find(|pattern| list.is_some_and(|(_, node)| matches(place, node, pattern, name)));
+        patterns.into_iter().find(|pattern| list.is_some_and(|(_, node)| pattern::matches(place, node, pattern, name)));
     Some(Verdict { list, matching })
 }
 
@@ -119,34 +115,6 @@ fn matches_any(place: Place<'_>, node: &Node, name: &str) -> bool {
     // All are looked at, so that every broken pattern is told.
     match node.as_list() {
         Some(items) => items.iter().filter(|item| matches_any(place, item, name)).count() > 0,
-        None => match node.as_text() {
-            Some(pattern) => matches(place, node, pattern, name),
-            None => {
-                place.wrong_shape(node, "filters", "a name or a pattern");
-                false
-            }
-        },
-    }
-}
-
-/// A pattern between slashes is a regular expression for the whole name, any other the name itself.
-fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
-    let regex = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
-    let Some(regex) = regex else {
-        warn_of_glob(place, node, pattern);
-        return pattern == name;
-    };
-    let regex = if regex.contains("\\/") { Cow::Owned(regex.replace("\\/", "/")) } else { Cow::Borrowed(regex) };
-    place.context.full_match(&regex, name, node.span).unwrap_or_else(|message| {
-        place.error("invalid-regex", node.span, message);
-        false
-    })
-}
-
-fn warn_of_glob(place: Place<'_>, node: &Node, pattern: &str) {
-    if pattern.contains('*') && !place.context.is_weary() {
-        let message = format!("`{pattern}` is plain text and matches nothing but itself");
-        let help = "a regular expression stands between slashes, as in `/release\\/.*/`";
-        place.report(Diagnostic::warning("glob-in-filter", node.span, message).help(help));
+        None => node.as_text().is_some_and(|pattern| pattern::matches(place, node, pattern, name)),
     }
 }

@@ -35,6 +35,10 @@ pub(super) fn edges(place: Place<'_>, node: &Node, names: View<'_>) -> Vec<Edge>
 
 fn item_edges(place: Place<'_>, item: &Node, names: View<'_>) -> Vec<Edge> {
     match &item.content {
+        Content::Map(map) if map.entries.is_empty() => {
+            place.wrong_shape(item, "requires", "names of jobs");
+            Vec::new()
+        }
         Content::Map(map) => map.entries.iter().flat_map(|entry| with_status(place, entry, names)).collect(),
         Content::List(_) => edges(place, item, names),
         _ => {

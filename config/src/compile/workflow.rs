@@ -7,9 +7,10 @@ use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use super::fields::Place;
 use super::job::{Compiled, job};
 use super::names::Names;
-use super::{filter, group, requires, run};
+use super::{filter, filter_shape, group, requires, run};
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
+use crate::syntax::Node;
 
 /// Characters of a name in a message.
 const SHOWN: usize = 40;
@@ -27,6 +28,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
     if let Some(order) = requires::order(context, &edges, &names) {
         requires::settle(&mut jobs, &edges, &order);
     }
+    check_schedules(place, plain);
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
         selected: selection(plain.left.clone(), &jobs),
@@ -35,6 +37,15 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
         origin: place.origin(plain.span),
+    }
+}
+
+/// The shape of what says on which branches a schedule counts.
+fn check_schedules(place: Place<'_>, plain: &PlainWorkflow) {
+    let triggers = plain.triggers.as_ref().and_then(Node::as_list).unwrap_or_default();
+    let filters = |item: &Node| item.as_map()?.get("schedule")?.as_map()?.get("filters").cloned();
+    for filters in triggers.iter().filter_map(filters) {
+        filters.as_map().into_iter().for_each(|map| _ = filter_shape::is_right(place, map));
     }
 }
 

@@ -67,6 +67,7 @@ impl Why<'_> {
                 Some(verdict) => self.verdict(&verdict, tag, name),
                 None => unfiltered(tag, name),
             },
+            PlainFilters::Wrong => "its filters are wrong".to_owned(),
             PlainFilters::None => unfiltered(tag, name),
         }
     }

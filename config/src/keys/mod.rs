@@ -3,15 +3,17 @@
 //! They stand once, in [`tables`]. The compiler warns of a key that its map does not have, with its neighbour; the JSON
 //! Schema for editors is made of the same tables, so that both always speak of the same language.
 
+mod rules;
 mod table;
 pub(crate) mod tables;
 
+pub(crate) use rules::Rules;
 pub(crate) use table::{Key, Keys, Shape};
 
 use crate::diagnostic::Diagnostic;
 use crate::neighbour::nearest;
 use crate::resolve::Context;
-use crate::syntax::Map;
+use crate::syntax::{Entry, Map};
 
 /// A map with more unknown keys is something else altogether.
 const MOST: usize = 100;
@@ -54,14 +56,42 @@ impl<const N: usize> Known for [&str; N] {
 
 /// Warns of every key of `map` that `known` does not hold. `place` tells which map it is: "a job".
 pub(crate) fn check(context: &Context<'_>, map: &Map, known: &(impl Known + ?Sized), place: &str) {
-    if context.is_weary() {
-        return;
+    check_rules(context, map, known, &Rules::NONE, place);
+}
+
+/// The same; a key that was meant to be one of `rules` is an error.
+pub(crate) fn check_rules(context: &Context<'_>, map: &Map, known: &(impl Known + ?Sized), rules: &Rules, place: &str) {
+    for entry in unknown(map, known) {
+        let told = match rules.meant(&entry.key) {
+            Some((code, advice)) => Diagnostic::error(code, entry.key_span, nothing(entry, place)).help(advice),
+            None if context.is_weary() => continue,
+            None => Diagnostic::warning("unknown-key", entry.key_span, nothing(entry, place))
+                .label("ignored")
+                .meant(known.neighbour(&entry.key)),
+        };
+        context.report(told);
     }
-    for entry in map.entries.iter().filter(|entry| !known.knows(&entry.key)).take(MOST) {
-        let message = format!("key `{}` means nothing in {place}", entry.key);
-        let neighbour = known.neighbour(&entry.key);
-        context.report(Diagnostic::warning("unknown-key", entry.key_span, message).label("ignored").meant(neighbour));
-    }
+}
+
+/// Every key of `map` that `known` does not hold, with an error: of a map all of whose keys decide what runs.
+pub(crate) fn refused<'m>(map: &'m Map, known: &'static Keys, place: &str) -> Vec<(&'m Entry, Diagnostic)> {
+    let refused = |entry: &'m Entry| {
+        let told = Diagnostic::error("unknown-key", entry.key_span, nothing(entry, place));
+        let told = match known.neighbour(&entry.key) {
+            None => told.help(format!("it takes {}", known.listed())),
+            neighbour => told.meant(neighbour),
+        };
+        (entry, told)
+    };
+    unknown(map, known).map(refused).collect()
+}
+
+fn unknown<'m>(map: &'m Map, known: &(impl Known + ?Sized)) -> impl Iterator<Item = &'m Entry> {
+    map.entries.iter().filter(|entry| !known.knows(&entry.key)).take(MOST)
+}
+
+fn nothing(entry: &Entry, place: &str) -> String {
+    format!("key `{}` means nothing in {place}", entry.key)
 }
 
 /// Refuses the keys of `new` in a version 2 config. `place` tells where they stand: "in a job".

@@ -78,6 +78,15 @@ impl Keys {
         Self { some_of: keys, ..self }
     }
 
+    /// The names, for a sentence: "`only` and `ignore`".
+    pub fn listed(&self) -> String {
+        let names: Vec<String> = self.names().map(|name| format!("`{name}`")).collect();
+        match &names[..] {
+            [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+            names => names.concat(),
+        }
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.keys.iter().map(|key| key.name)
     }

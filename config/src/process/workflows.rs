@@ -91,7 +91,7 @@ fn filters(filters: &PlainFilters) -> Option<Entry> {
         PlainFilters::None => return None,
         PlainFilters::Map(node) => whole(node),
         PlainFilters::Decided { holds: true, .. } => Yaml::Map(vec![block("branches"), block("tags")]),
-        PlainFilters::Decided { .. } => Yaml::Map(vec![Entry::new("branches", none())]),
+        PlainFilters::Decided { .. } | PlainFilters::Wrong => Yaml::Map(vec![Entry::new("branches", none())]),
     };
     Some(Entry::new("filters", value))
 }

@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check::Unused;
-use super::invocation::{self, filters, named};
+use super::invocation::{self, named};
 use super::library::Group;
 use super::plain::{GroupRole, InGroup, PlainFilters, PlainKind, PlainWorkflowJob};
+use super::rules;
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys::{self, Known as _, tables};
+use crate::keys::{self, Known as _, Rules, tables};
 use crate::syntax::{Map, Node};
 
 /// Keys that the use of a group can have.
@@ -27,12 +28,11 @@ const HELP: &str = "the use of a group takes `name`, `requires`, `filters` and `
 pub(super) fn expand(scope: &Scope<'_>, group: &Group, at: Span, keys: Option<&Map>, out: &mut Vec<PlainWorkflowJob>) {
     scope.context.mark_used(group.span);
     keys.into_iter().for_each(|keys| check_use(scope, group, keys));
-    let key = |name: &str| keys.and_then(|keys| keys.get(name)).filter(|node| !node.is_null());
-    let name = key("name").and_then(|node| scope.substitute(node).as_text().cloned());
+    let name = rules::text(scope, keys, "name");
     let name = name.unwrap_or_else(|| group.name.clone());
-    let serial_group = key("serial-group").map(|node| scope.substitute(node));
-    let requires = key("requires").map(|node| scope.substitute(node));
-    let group = Use { scope, group, at, id: out.len(), name, filters: filters(scope, keys) };
+    let serial_group = rules::serial_group(scope, keys);
+    let requires = rules::requires(scope, keys);
+    let group = Use { scope, group, at, id: out.len(), name, filters: rules::filters(scope, keys) };
     let locks = serial_group.is_some();
     let opening = group.no_op(if locks { "lock" } else { "entry" }, GroupRole::Entry);
     out.push(PlainWorkflowJob { requires, serial_group, ..opening });
@@ -142,8 +142,8 @@ fn check_definition(scope: &Scope<'_>, group: &Group) {
         let help = "parameters of the pipeline can stand in it";
         scope.report(Diagnostic::error("group-parameters", parameters.key_span, message).help(help));
     }
-    body.into_iter()
-        .for_each(|body| keys::check(scope.context, body, &["jobs", "description", "parameters"], "a job group"));
+    let known = &["jobs", "description", "parameters"];
+    body.into_iter().for_each(|body| keys::check_rules(scope.context, body, known, &Rules::OF_GROUP, "a job group"));
     if items(group).is_empty() && !group.body.is_broken() {
         let message = format!("job group `{name}` has no list of `jobs`");
         scope.report(Diagnostic::error("missing-key", group.span, message));

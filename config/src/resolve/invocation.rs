@@ -9,8 +9,8 @@ use super::group;
 use super::job::JobUse;
 use super::library::{Definition, Found, Group, Library, Part};
 use super::matrix::{self, Combination};
-use super::plain::{PlainFilters, PlainKind, PlainWorkflowJob};
-use super::record::Record;
+use super::plain::{PlainKind, PlainWorkflowJob};
+use super::rules;
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::{self, Known as _, tables};
@@ -106,8 +106,7 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
 
 /// The orb's job of `override-with`, if there is one; else the local definition counts.
 fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
-    let node = keys?.get("override-with")?;
-    let name = scope.substitute(node).as_text()?.clone();
+    let name = rules::text(scope, keys, "override-with")?;
     match scope.library.find(Part::Jobs, &name) {
         Found::Here(library, definition) => Some(Target::Job(library, definition)),
         Found::Missing { .. } | Found::Nothing => None,
@@ -138,17 +137,16 @@ impl<'a> Invocation<'_, 'a> {
     fn one(&self, scope: &Scope<'a>, combination: &Combination, alias: Option<&Arc<str>>) -> PlainWorkflowJob {
         let text = |(name, value): (&Arc<str>, &Node)| (String::from(&**name), matrix::text(value));
         let matrix: BTreeMap<String, String> = combination.iter().map(text).collect();
-        let own_name = self.key("name").and_then(|node| scope.substitute(node).as_text().cloned());
         PlainWorkflowJob {
-            name: own_name.unwrap_or_else(|| generated(&self.name, &matrix)),
+            name: rules::text(scope, self.keys, "name").unwrap_or_else(|| generated(&self.name, &matrix)),
             alias: alias.cloned(),
             definition: self.name.clone(),
             kind: self.kind(scope, combination),
             matrix,
-            requires: self.key("requires").map(|node| scope.substitute(node)),
-            filters: filters(scope, self.keys),
+            requires: rules::requires(scope, self.keys),
+            filters: rules::filters(scope, self.keys),
             context: self.key("context").map(|node| scope.substitute(node)),
-            serial_group: self.key("serial-group").map(|node| scope.substitute(node)),
+            serial_group: rules::serial_group(scope, self.keys),
             group: None,
             span: self.span,
             trail: scope.trail.clone(),
@@ -180,20 +178,6 @@ impl<'a> Invocation<'_, 'a> {
 
     fn key(&self, key: &str) -> Option<&Node> {
         self.keys?.get(key)
-    }
-}
-
-pub(super) fn filters(scope: &Scope<'_>, keys: Option<&Map>) -> PlainFilters {
-    let node = keys.and_then(|keys| keys.get("filters")).filter(|node| !node.is_null());
-    let Some(node) = node else { return PlainFilters::None };
-    if node.as_map().is_some() {
-        return PlainFilters::Map(scope.substitute(node));
-    }
-    let text = node.as_scalar().map(|scalar| scalar.text.to_string()).unwrap_or_default();
-    scope.context.record(Record::forget_seen);
-    match scope.condition(node) {
-        Some(holds) => PlainFilters::Decided { text, holds, values: scope.context.seen() },
-        None => PlainFilters::None,
     }
 }
 

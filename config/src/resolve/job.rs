@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::trail::Trail;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::tables::{self, JOB_TYPES};
-use crate::keys::{self, Known as _};
+use crate::keys::{self, Known as _, Rules};
 use crate::neighbour::nearest;
 use crate::syntax::{Entry, Map, Node};
 
@@ -29,7 +29,7 @@ impl<'a> JobUse<'_, 'a> {
     pub fn resolve(&self) -> PlainKind {
         let Some(body) = self.definition.body.as_map() else { return PlainKind::Broken };
         self.caller.context.mark_used(self.definition.span);
-        keys::check(self.caller.context, body, &tables::JOB, "a job");
+        keys::check_rules(self.caller.context, body, &tables::JOB, &Rules::OF_JOB, "a job");
         keys::check_version(self.caller.context, body, &["parameters", "executor"], "in a job");
         let home = self.home();
         let call = Call {
@@ -109,7 +109,13 @@ fn plain_entries(body: &Map, inside: &Scope<'_>) -> Vec<Entry> {
 fn job_type(scope: &Scope<'_>, body: &Map) -> Option<Arc<str>> {
     let Some(node) = body.get("type") else { return Some("build".into()) };
     let value = scope.substitute(node);
-    let text = value.as_text()?;
+    let Some(text) = value.as_text() else {
+        if !value.is_broken() {
+            let message = format!("the `type` of a job must be a word, but this is {}", value.describe());
+            scope.report(Diagnostic::error("wrong-shape", node.span, message));
+        }
+        return None;
+    };
     if JOB_TYPES.contains(&&**text) {
         return Some(text.clone());
     }

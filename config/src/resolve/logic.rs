@@ -7,7 +7,7 @@ use super::template;
 use super::value::Value;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::Known as _;
-use crate::keys::tables::LOGIC;
+use crate::keys::tables::{LOGIC, MATCHES};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Node};
 
@@ -53,7 +53,7 @@ impl Scope<'_> {
         match &*entry.key {
             "and" => self.all(entry).map(|values| values.iter().all(Value::is_truthy)),
             "or" => self.all(entry).map(|values| values.iter().any(Value::is_truthy)),
-            "not" => self.statement(&entry.value).map(|value| !value.is_truthy()),
+            "not" => self.inner(&entry.value).map(|value| !value.is_truthy()),
             "equal" => self.equal(entry),
             "matches" => self.matches(entry),
             unknown => {
@@ -66,13 +66,24 @@ impl Scope<'_> {
     }
 
     fn all(&self, entry: &Entry) -> Option<Vec<Value>> {
-        let values: Vec<_> = self.operands(entry)?.iter().map(|item| self.statement(item)).collect();
+        let values: Vec<_> = self.operands(entry)?.iter().map(|item| self.inner(item)).collect();
         values.into_iter().collect()
+    }
+
+    /// A statement inside of another: no place where an expression is understood.
+    fn inner(&self, node: &Node) -> Option<Value> {
+        self.warn_of_text(node);
+        self.statement(node)
     }
 
     fn equal(&self, entry: &Entry) -> Option<bool> {
         let values: Vec<_> = self.operands(entry)?.iter().map(|item| self.operand(item)).collect();
         let values: Vec<Value> = values.into_iter().collect::<Option<_>>()?;
+        if values.len() == 1 {
+            let help = "it compares two or more, as in `equal: [main, << pipeline.git.branch >>]`";
+            let message = "`equal` of one value always holds";
+            self.report(Diagnostic::warning("constant-condition", entry.key_span, message).help(help));
+        }
         Some(values.windows(2).all(|pair| pair[0].equals(&pair[1])))
     }
 
@@ -113,6 +124,12 @@ impl Scope<'_> {
         let Some(map) = entry.value.as_map() else {
             return self.wrong(entry.value.span, "`matches` takes a map with `pattern` and `value`");
         };
+        if let Some(entry) = map.entries.iter().find(|entry| !MATCHES.knows(&entry.key)) {
+            let message = format!("key `{}` means nothing in `matches`", entry.key);
+            let told = Diagnostic::error("invalid-condition", entry.key_span, message);
+            self.report(told.help("it takes `pattern` and `value`"));
+            return None;
+        }
         let (Some(pattern), Some(value)) = (map.get("pattern"), map.get("value")) else {
             return self.wrong(entry.key_span, "`matches` needs both `pattern` and `value`");
         };

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::rules;
 use super::scope::Scope;
-use crate::diagnostic::Diagnostic;
-use crate::keys::{self, tables};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::keys::{self, Rules, tables};
 use crate::syntax::{Entry, Map, Node};
 
 /// Far more than a person would want to look at; keeps a few lines from standing for millions of jobs.
@@ -27,7 +28,7 @@ pub(crate) fn expand(scope: &Scope<'_>, node: &Node) -> Option<Matrix> {
     let Some(map) = node.as_map() else {
         return wrong(scope, node, "`matrix` must be a map with `parameters`");
     };
-    keys::check(scope.context, map, &tables::MATRIX, "a matrix");
+    keys::check_rules(scope.context, map, &tables::MATRIX, &Rules::OF_MATRIX, "a matrix");
     let Some(parameters) = map.get("parameters").and_then(Node::as_map).filter(|map| !map.entries.is_empty()) else {
         return wrong(scope, node, "`matrix` needs `parameters` with at least one list of values");
     };
@@ -41,11 +42,13 @@ pub(crate) fn expand(scope: &Scope<'_>, node: &Node) -> Option<Matrix> {
     }
     let excluded = excluded(scope, map, parameters);
     let mut combinations = product_of(&axes);
+    warn_of_idle(scope, &excluded, &combinations);
+    let excluded: Vec<Combination> = excluded.into_iter().map(|(_, exclude)| exclude).collect();
     combinations.retain(|combination| !excluded.iter().any(|exclude| same(exclude, combination)));
     if combinations.is_empty() {
         return wrong(scope, node, "this matrix is empty: `exclude` leaves nothing of it");
     }
-    let alias = map.get("alias").and_then(Node::as_text).cloned();
+    let alias = rules::text(scope, Some(map), "alias");
     Some(Matrix { combinations, alias })
 }
 
@@ -85,15 +88,31 @@ fn product_of(axes: &[Axis]) -> Vec<Combination> {
     combinations
 }
 
-fn excluded(scope: &Scope<'_>, map: &Map, parameters: &Map) -> Vec<Combination> {
-    let Some(node) = map.get("exclude").filter(|node| !node.is_null()) else { return Vec::new() };
+/// Tells of what excludes nothing although it names every parameter.
+fn warn_of_idle(scope: &Scope<'_>, excluded: &[(Span, Combination)], combinations: &[Combination]) {
+    let names: Vec<&Arc<str>> = combinations.iter().take(1).flat_map(|combination| combination.keys()).collect();
+    let is_complete = |exclude: &Combination| exclude.keys().eq(names.iter().copied());
+    let idle = |exclude: &Combination| !combinations.iter().any(|combination| same(exclude, combination));
+    for (span, _) in excluded.iter().filter(|(_, exclude)| is_complete(exclude) && idle(exclude)) {
+        let message = "this excludes nothing: no combination of the matrix has these values";
+        scope.report(Diagnostic::warning("incomplete-exclude", *span, message));
+    }
+}
+
+fn excluded(scope: &Scope<'_>, map: &Map, parameters: &Map) -> Vec<(Span, Combination)> {
+    let Some(entry) = map.entry("exclude") else { return Vec::new() };
+    let node = &entry.value;
+    if node.is_null() {
+        rules::warn_of_nothing(scope, entry, "every combination runs");
+        return Vec::new();
+    }
     let Some(items) = node.as_list() else {
         return wrong(scope, node, "`exclude` is a list of maps").unwrap_or_default();
     };
     items.iter().filter_map(|item| exclusion(scope, item, parameters)).collect()
 }
 
-fn exclusion(scope: &Scope<'_>, item: &Node, parameters: &Map) -> Option<Combination> {
+fn exclusion(scope: &Scope<'_>, item: &Node, parameters: &Map) -> Option<(Span, Combination)> {
     let value = scope.substitute(item);
     let Some(map) = value.as_map() else {
         return wrong(scope, item, "`exclude` is a list of maps");
@@ -104,7 +123,8 @@ fn exclusion(scope: &Scope<'_>, item: &Node, parameters: &Map) -> Option<Combina
         let message = "this excludes nothing: it must name every parameter of the matrix";
         scope.report(Diagnostic::warning("incomplete-exclude", item.span, message));
     }
-    Some(map.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect())
+    let values = map.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone()));
+    Some((item.span, values.collect()))
 }
 
 fn same(a: &Combination, b: &Combination) -> bool {

@@ -21,6 +21,7 @@ mod parameter;
 mod pipeline;
 mod plain;
 mod record;
+mod rules;
 mod schedule;
 mod scope;
 mod steps;

@@ -98,6 +98,8 @@ pub(crate) enum PlainFilters {
         /// What it looked at, when a record is kept.
         values: Vec<(String, String)>,
     },
+    /// Reported as such.
+    Wrong,
 }
 
 pub(crate) struct PlainJob {

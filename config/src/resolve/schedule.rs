@@ -9,6 +9,7 @@
 
 use navvy_job::pipeline::Schedule;
 
+use super::rules;
 use super::scope::Scope;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys;
@@ -114,14 +115,14 @@ fn unsupported(field: &str) -> Option<&'static str> {
     }
 }
 
-/// `only` and `ignore` of the branches, which must be there.
+/// `only` and `ignore` of the branches, which must be there. The next stage checks their shape.
 fn branches(scope: &Scope<'_>, map: &Map, span: Span) -> Option<(Vec<String>, Vec<String>)> {
     let filters = map.get("filters").and_then(Node::as_map);
-    let Some(branches) = filters.and_then(|filters| filters.get("branches")).and_then(Node::as_map) else {
+    let Some(branches) = filters.and_then(|filters| filters.get("branches")).filter(|node| !node.is_null()) else {
         return missing(scope, span, "a schedule has no `filters` with `branches`");
     };
-    keys::check(scope.context, branches, &["only", "ignore"], "`branches` of a schedule");
-    let names = |key| branches.get(key).map(names).unwrap_or_default();
+    filters.into_iter().for_each(|filters| rules::refuse_empty(scope, filters));
+    let names = |key| branches.as_map().and_then(|block| block.get(key)).map(names).unwrap_or_default();
     Some((names("only"), names("ignore")))
 }
 

@@ -160,7 +160,7 @@ impl<'a> Scope<'a> {
     }
 
     /// People write expressions here, which stand for themselves and not for what they would mean elsewhere.
-    fn warn_of_text(&self, condition: &Node) {
+    pub fn warn_of_text(&self, condition: &Node) {
         let is_text = |scalar: &Scalar| matches!(scalar.literal(), Literal::Text(text) if !text.is_empty());
         if condition.as_scalar().is_some_and(|scalar| is_text(scalar) && template::is_literal(&scalar.text)) {
             let message = "this condition is a text, which always holds";

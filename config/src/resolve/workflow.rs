@@ -2,13 +2,14 @@
 
 use super::expression;
 use super::invocation;
-use super::plain::{PlainFilters, PlainWorkflow, PlainWorkflowJob};
+use super::plain::{PlainWorkflow, PlainWorkflowJob};
 use super::record;
+use super::rules;
 use super::schedule;
 use super::scope::{Scope, Site};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys::{self, tables};
+use crate::keys::{self, Rules, tables};
 use crate::syntax::{Entry, Literal, Map, Node};
 
 /// All workflows of the config.
@@ -22,8 +23,19 @@ pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainW
         return Vec::new();
     };
     check_version(scope, map, entry.key_span);
+    warn_of_branches(scope);
     let workflows = map.entries.iter().filter(|entry| !(&*entry.key == "version" && entry.value.as_map().is_none()));
     workflows.filter_map(|entry| workflow(scope, entry)).collect()
+}
+
+/// Of times before workflows, beside which nobody looks at them.
+fn warn_of_branches(scope: &Scope<'_>) {
+    let bodies = scope.library.jobs.values().filter_map(|definition| definition.body.as_map());
+    for entry in bodies.filter_map(|body| body.entry("branches")) {
+        let message = "`branches` of a job counts for nothing in a config with workflows";
+        let help = "write `filters` where a workflow uses the job, below the job's name";
+        scope.report(Diagnostic::warning("ignored-branches", entry.key_span, message).help(help));
+    }
 }
 
 /// Old configs say twice that they are of version 2; new ones may write there what they like.
@@ -48,7 +60,10 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
-    keys::check(scope.context, map, &tables::WORKFLOW, "a workflow");
+    keys::check_rules(scope.context, map, &tables::WORKFLOW, &Rules::OF_WORKFLOW, "a workflow");
+    if let Some(entry) = map.entry("triggers").filter(|entry| entry.value.is_null()) {
+        rules::warn_of_nothing(scope, entry, "every push starts the workflow");
+    }
     keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
     if let Some(entry) = map.entry("serial-group") {
         let message = "`serial-group` belongs to a job of a workflow, not to the workflow";
@@ -139,7 +154,7 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
     invocation::expand(scope, &Node::text(build.span, name.clone()), &mut jobs);
     let branches = build.body.as_map().and_then(|body| body.entry("branches"));
     if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
-        job.filters = PlainFilters::Map(Node::map(branches.key_span, vec![branches.clone()]));
+        job.filters = rules::filter_map(scope, &Node::map(branches.key_span, vec![branches.clone()]));
     }
     Some(PlainWorkflow {
         name: "workflow".into(),

@@ -5,6 +5,7 @@ mod given;
 mod groups;
 mod job_rules;
 mod jobs;
+mod loosened;
 mod names;
 mod orbs;
 mod parameters;

@@ -111,11 +111,12 @@ workflows:
        |                                          ^^^^^
        = in workflow `w` (line 8)
 
-    warning[unknown-key]: key `tag` means nothing in `filters`
+    error[unknown-key]: key `tag` means nothing in `filters`
       --> config.yml:13:13
        |
     13 |             tag: {only: x}
-       |             ^^^ ignored
+       |             ^^^
+       = in workflow `w` (line 8)
        = help: did you mean `tags`?
     refused
     "##);

@@ -91,3 +91,19 @@ workflows:
     let nightly = "it runs only on schedule";
     assert_eq!(reasons, ["", "its `when` condition does not hold", "", "", nightly, "all of its jobs are left out"]);
 }
+
+#[test]
+fn a_filter_of_a_value_that_nobody_gave_lets_nothing_through() {
+    let text = r#"
+version: 2.1
+jobs:
+  j: {docker: [{image: i}], steps: [checkout]}
+workflows:
+  w:
+    jobs:
+      - j: {name: all}
+      - j: {name: unknown, filters: {branches: {only: << pipeline.schedule.name >>}}}
+      - j: {name: nothing, filters: {branches: {only: []}}}
+"#;
+    assert_eq!(selected(&pipeline(text).workflows[0]), ["all"]);
+}
