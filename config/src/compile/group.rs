@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use navvy_job::outcome::JobStatus;
 
+use super::fields::Place;
 use super::requires::Edge;
-use crate::resolve::{GroupRole, PlainWorkflowJob};
+use crate::diagnostic::Diagnostic;
+use crate::resolve::{Context, GroupRole, InGroup, PlainWorkflowJob};
 
 /// One use of a group, by the indices of its parts.
 #[derive(Default)]
@@ -55,4 +57,18 @@ fn uses(jobs: &[PlainWorkflowJob]) -> BTreeMap<usize, Parts> {
         }
     }
     uses
+}
+
+/// Where one use of a group has a name, every use of it in the workflow needs one. Equal names are told elsewhere.
+pub(super) fn refuse_nameless(context: &Context<'_>, jobs: &[PlainWorkflowJob]) {
+    let exit = |job: &PlainWorkflowJob| job.group.as_ref().is_some_and(|group| group.role == GroupRole::Exit);
+    let is_named = |job: &PlainWorkflowJob| job.group.as_ref().is_some_and(|group: &InGroup| group.is_named);
+    let (named, nameless): (Vec<_>, Vec<_>) = jobs.iter().filter(|job| exit(job)).partition(|job| is_named(job));
+    let named: BTreeSet<&str> = named.iter().map(|job| &*job.definition).collect();
+    for job in nameless.iter().filter(|job| named.contains(&*job.definition)) {
+        let message =
+            format!("this use of job group `{}` has no name, but another one in the workflow has", job.definition);
+        let told = Diagnostic::error("missing-name", job.span, message).help("give it one with `name:`");
+        Place { context, trail: &job.trail }.report(told);
+    }
 }

@@ -106,7 +106,13 @@ fn owner(built_in: BuiltIn) -> &'static str {
 
 fn checkout(fields: &Fields<'_>) -> Checkout {
     let path = fields.text("path");
-    let method = match fields.text("method").as_deref() {
+    let method = fields.text("method");
+    if let (Some(node), None | Some("blobless" | "full")) = (fields.get("depth"), method.as_deref()) {
+        let method = method.as_deref().unwrap_or("blobless");
+        let message = format!("`depth` needs `method: shallow`, but this checkout is `{method}`");
+        fields.place.error("exclusive-keys", node.span, message);
+    }
+    let method = match method.as_deref() {
         None | Some("blobless") => CheckoutMethod::Blobless,
         Some("full") => CheckoutMethod::Full,
         Some("shallow") => CheckoutMethod::Shallow { depth: depth(fields) },
@@ -122,7 +128,11 @@ fn checkout(fields: &Fields<'_>) -> Checkout {
 }
 
 fn depth(fields: &Fields<'_>) -> u32 {
-    let Some(node) = fields.get("depth") else { return 1 };
+    let Some(node) = fields.get("depth") else {
+        let told = Diagnostic::error("missing-key", fields.span, "a `shallow` checkout needs `depth`");
+        fields.place.report(told.help("`depth: 1` fetches the one commit"));
+        return 1;
+    };
     let depth = fields.place.integer(node, "depth").unwrap_or(1);
     u32::try_from(depth).ok().filter(|depth| *depth >= 1).unwrap_or_else(|| {
         fields.place.error("out-of-range", node.span, "`depth` must be at least 1");

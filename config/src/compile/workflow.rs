@@ -29,6 +29,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
         requires::settle(&mut jobs, &edges, &order);
     }
     check_schedules(place, plain);
+    group::refuse_nameless(context, &plain.jobs);
     let max_auto_reruns = plain.max_auto_reruns.as_ref().and_then(|node| run::reruns(place, node));
     Workflow {
         selected: selection(plain.left.clone(), &jobs),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::expression::{full_match, steps_back};
 use super::library::Library;
 use super::record::Record;
-use crate::diagnostic::{Diagnostic, Frame, Report, Span, column};
+use crate::diagnostic::{Diagnostic, Frame, Report, Severity, Span, column};
 use crate::input::{File, Inputs};
 use crate::orb::{ImportedOrb, OrbReference};
 use crate::syntax::Node;
@@ -78,6 +78,7 @@ pub(crate) struct Context<'a> {
     made: Cell<usize>,
     full: Cell<bool>,
     depth: Cell<usize>,
+    mistakes: Cell<usize>,
     /// Definitions by file and where they start.
     used: RefCell<HashSet<(u32, usize)>>,
     /// What explanations are made of; kept only when one is asked for.
@@ -102,6 +103,7 @@ impl<'a> Context<'a> {
             made: Cell::new(0),
             full: Cell::new(false),
             depth: Cell::new(0),
+            mistakes: Cell::new(0),
             used: RefCell::default(),
             record: None,
             matches: RefCell::default(),
@@ -151,6 +153,7 @@ impl<'a> Context<'a> {
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
+        self.mistakes.set(self.mistakes.get() + usize::from(diagnostic.severity == Severity::Error));
         let diagnostic = if diagnostic.span.file == 0 { diagnostic } else { self.with_orb(diagnostic) };
         self.report.borrow_mut().push(diagnostic);
     }
@@ -228,6 +231,11 @@ impl<'a> Context<'a> {
 
     pub fn has_errors(&self) -> bool {
         self.report.borrow().errors() > 0
+    }
+
+    /// How often something was wrong so far, the same in another use of it included.
+    pub fn mistakes(&self) -> usize {
+        self.mistakes.get()
     }
 
     pub fn into_told(self) -> Told {

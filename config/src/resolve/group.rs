@@ -29,10 +29,11 @@ pub(super) fn expand(scope: &Scope<'_>, group: &Group, at: Span, keys: Option<&M
     scope.context.mark_used(group.span);
     keys.into_iter().for_each(|keys| check_use(scope, group, keys));
     let name = rules::text(scope, keys, "name");
+    let is_named = name.is_some();
     let name = name.unwrap_or_else(|| group.name.clone());
     let serial_group = rules::serial_group(scope, keys);
     let requires = rules::requires(scope, keys);
-    let group = Use { scope, group, at, id: out.len(), name, filters: rules::filters(scope, keys) };
+    let group = Use { scope, group, at, id: out.len(), name, is_named, filters: rules::filters(scope, keys) };
     let locks = serial_group.is_some();
     let opening = group.no_op(if locks { "lock" } else { "entry" }, GroupRole::Entry);
     out.push(PlainWorkflowJob { requires, serial_group, ..opening });
@@ -50,6 +51,7 @@ struct Use<'u, 'a> {
     at: Span,
     id: usize,
     name: Arc<str>,
+    is_named: bool,
     filters: PlainFilters,
 }
 
@@ -72,7 +74,7 @@ impl Use<'_, '_> {
     }
 
     fn part(&self, role: GroupRole) -> InGroup {
-        InGroup { id: self.id, name: self.name.clone(), role }
+        InGroup { id: self.id, name: self.name.clone(), is_named: self.is_named, role }
     }
 
     /// A member without filters of its own has those of the group.

@@ -8,7 +8,7 @@ use super::bind::value_entry;
 use super::group;
 use super::job::JobUse;
 use super::library::{Definition, Found, Group, Library, Part};
-use super::matrix::{self, Combination};
+use super::matrix::{self, Combination, Matrix};
 use super::plain::{PlainKind, PlainWorkflowJob};
 use super::rules;
 use super::scope::Scope;
@@ -123,6 +123,7 @@ impl<'a> Invocation<'_, 'a> {
             return;
         };
         let Some(matrix) = matrix::expand(self.scope, node) else { return };
+        self.warn_of_shadowed(&matrix);
         for combination in matrix.combinations {
             let values: usize = combination.values().map(|value| value.as_text().map_or(0, |text| text.len())).sum();
             if !context.job(self.name.len() + values, self.span) {
@@ -160,20 +161,59 @@ impl<'a> Invocation<'_, 'a> {
             // A group has been expanded by itself.
             Target::Group(_) | Target::Nothing => PlainKind::Broken,
             Target::Job(library, definition) => {
-                let arguments = self.arguments(definition, combination);
+                let arguments = self.arguments(combination);
                 let before = self.key("pre-steps");
                 let after = self.key("post-steps");
-                JobUse { library, definition, caller: scope, at: self.span, arguments, before, after }.resolve()
+                let mistakes = scope.context.mistakes();
+                let job_use = JobUse { library, definition, caller: scope, at: self.span, arguments, before, after };
+                let kind = job_use.resolve();
+                if mistakes == scope.context.mistakes() {
+                    self.check_steps(definition, &kind);
+                }
+                kind
             }
         }
     }
 
-    /// The job's own parameters come first, also when they are called like a key of the invocation.
-    fn arguments(&self, definition: &Definition, combination: &Combination) -> Vec<Entry> {
-        let declares = |name: &str| definition.parameters.iter().any(|parameter| &*parameter.name == name);
+    /// A job must have a step also when all conditions are decided, as CircleCI wants it.
+    fn check_steps(&self, definition: &Definition, kind: &PlainKind) {
+        let context = self.scope.context;
+        let is_written = definition.steps().is_some_and(|steps| !steps.is_broken());
+        let is_left = !matches!(kind, PlainKind::Build(job) if job.steps.is_empty());
+        if is_left || !is_written || context.is_full() || context.is_hopeless() {
+            return;
+        }
+        let name = &definition.name;
+        let message = format!("no step of job `{name}` is left when its conditions are decided");
+        let help = "put a step beside the conditions, or a condition on the workflow";
+        let told = Diagnostic::error("no-steps", self.span, message).help(help);
+        self.scope.report(told.related(definition.span, format!("job `{name}` is defined here")));
+    }
+
+    /// Values of the matrix win over an argument of the same name.
+    fn warn_of_shadowed(&self, matrix: &Matrix) {
+        let Some(combination) = matrix.combinations.first() else { return };
         let entries = self.keys.map_or(&[][..], |keys| &keys.entries[..]);
-        let own = entries.iter().filter(|entry| declares(&entry.key) || !tables::INVOCATION.knows(&entry.key)).cloned();
-        own.chain(combination.iter().map(|(name, value)| value_entry(name, value))).collect()
+        for entry in entries.iter().filter(|entry| self.is_argument(&entry.key) && combination.contains_key(&entry.key))
+        {
+            let message = format!("this argument counts for nothing: the values of `{}` in the matrix win", entry.key);
+            self.scope.report(Diagnostic::warning("shadowed-argument", entry.key_span, message));
+        }
+    }
+
+    /// The job's own parameters come first, also when they are called like a key of the invocation.
+    fn is_argument(&self, key: &str) -> bool {
+        let declares = match &self.target {
+            Target::Job(_, definition) => definition.parameters.iter().any(|parameter| &*parameter.name == key),
+            _ => false,
+        };
+        declares || !tables::INVOCATION.knows(key)
+    }
+
+    fn arguments(&self, combination: &Combination) -> Vec<Entry> {
+        let entries = self.keys.map_or(&[][..], |keys| &keys.entries[..]);
+        let own = entries.iter().filter(|entry| self.is_argument(&entry.key) && !combination.contains_key(&entry.key));
+        own.cloned().chain(combination.iter().map(|(name, value)| value_entry(name, value))).collect()
     }
 
     fn key(&self, key: &str) -> Option<&Node> {

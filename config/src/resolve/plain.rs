@@ -56,6 +56,8 @@ pub(crate) struct InGroup {
     pub id: usize,
     /// The group's name in the workflow.
     pub name: Arc<str>,
+    /// Was it given a name there?
+    pub is_named: bool,
     pub role: GroupRole,
 }
 

@@ -29,6 +29,14 @@ fn nested_groups() {
 fn keys_that_cannot_stand_on_the_use_of_a_group() {
     let uses = "{g: {matrix: {parameters: {x: [1]}}, override-with: o/x, context: c, type: approval}}, {g: {name: g2, pre-steps: [checkout], post-steps: [checkout], x: 1}}";
     assert_snapshot!(refused("g: {jobs: [a]}", uses), @r##"
+    error[missing-name]: this use of job group `g` has no name, but another one in the workflow has
+     --> config.yml:9:13
+      |
+    9 |     jobs: [{g: {matrix: {parameters: {x: [1]}}, override-with: o/x, context: c, type: approval}}, {g: {name: g2, pre-steps: [checkout], post-steps: [checkout],
+      |             ^
+      = in workflow `w` (line 8)
+      = help: give it one with `name:`
+
     error[group-key]: `matrix` cannot stand on the use of job group `g`
      --> config.yml:9:17
       |

@@ -1,6 +1,7 @@
 //! One story per diagnostic: a config that is wrong in one way, and what its author is told.
 
 mod condition_rules;
+mod elsewhere;
 mod given;
 mod groups;
 mod job_rules;

@@ -95,3 +95,11 @@ fn cycles_and_self_requirements_are_refused() {
     let text = format!("{HEAD}workflows: {{w: {{jobs: [{{j: {{requires: [j]}}}}]}}}}\n");
     assert_eq!(codes(&text), ["cyclic-requires"]);
 }
+
+#[test]
+fn the_values_of_a_matrix_win_over_an_argument() {
+    let text = "version: 2.1\njobs:\n  j: {parameters: {p: {type: string}}, docker: [{image: i}], steps: [run: echo << parameters.p >>]}\nworkflows: {w: {jobs: [{j: {p: z, matrix: {parameters: {p: [x, y]}}}}]}}\n";
+    for (name, command) in [("j-x", "echo x"), ("j-y", "echo y")] {
+        assert_eq!(shown(&job(text, name).steps), [command]);
+    }
+}
