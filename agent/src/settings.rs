@@ -1,4 +1,7 @@
-//! What the process was given from outside: read once, here, and touched nowhere else.
+//! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`file`], the
+//! settings files that it names.
+
+pub mod file;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;

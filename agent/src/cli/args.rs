@@ -10,6 +10,7 @@ use navvy_job::claim::TrustScope;
 use super::size::parse_size;
 use crate::artifacts::guard::Secrets;
 use crate::environment::docker::PullPolicy;
+use crate::settings::file::SettingsFiles;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
 #[derive(Debug, Parser)]
@@ -67,8 +68,20 @@ pub struct SourceArgs {
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
     /// Go on without orbs that are not here: their commands are skipped, their jobs are not available.
-    #[arg(long)]
-    pub allow_missing_orbs: bool,
+    /// Without it: as the settings say (docs/settings.md).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_missing_orbs: Option<bool>,
+}
+
+impl SourceArgs {
+    /// What was not said here, the settings say.
+    pub fn fill_in(&mut self, files: &SettingsFiles) {
+        self.allow_missing_orbs = self.allow_missing_orbs.or(files.allow_missing_orbs());
+    }
+
+    pub fn allows_missing_orbs(&self) -> bool {
+        self.allow_missing_orbs.unwrap_or(false)
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -169,6 +182,14 @@ pub struct RunArgs {
     pub break_before: Vec<String>,
     #[command(flatten)]
     pub view: ViewArgs,
+}
+
+impl RunArgs {
+    /// What was not said here, the settings say; of images, the first that fits wins.
+    pub fn fill_in(&mut self, files: &SettingsFiles) {
+        self.source.fill_in(files);
+        self.images.extend(files.images().cloned());
+    }
 }
 
 /// How a run is shown.

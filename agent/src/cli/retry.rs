@@ -103,7 +103,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
-        allow_missing_orbs: source.allow_missing_orbs,
+        allow_missing_orbs: Some(source.allow_missing_orbs),
     };
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);

@@ -24,7 +24,7 @@ use navvy_job::resource::Size;
 use super::args::{CheckoutMode, RunArgs};
 use super::host;
 use super::size::parse_size;
-use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words, store};
 use crate::bus::{self, Bus};
@@ -42,13 +42,14 @@ use crate::storage::RunStore;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
-pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
+pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.shell_on_fail && !(settings.stdin_is_terminal && settings.stdout_is_terminal) {
         let hint = "`--keep-on-fail` keeps the environment for a `navvy shell` later.";
         return Err(CliError::usage("--shell-on-fail needs a terminal").hint(hint));
     }
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
+    arguments.fill_in(&settings_files(settings, &file)?);
     let facts = facts(&file)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);

@@ -63,7 +63,7 @@ pub fn source_note(arguments: &RunArgs, settings: &Settings, file: &ConfigFile) 
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
-        allow_missing_orbs: source.allow_missing_orbs,
+        allow_missing_orbs: source.allows_missing_orbs(),
         checkout_git: arguments.checkout == CheckoutMode::Git,
         images: arguments.images.clone(),
         machine_as: arguments.machine_as.clone(),
