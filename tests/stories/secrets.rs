@@ -209,3 +209,43 @@ workflows:
     assert!(!done.stdout().contains("hunter2secret"), "{}", done.stdout());
     assert!(done.stdout().contains("A ****"), "{}", done.stdout());
 }
+
+const PROXY: &str = "http://me:s3cret%40word@proxy.example:3128";
+
+#[test]
+fn what_cannot_be_a_secret_is_shown_and_told_once() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps:
+      - run: {name: values, command: 'echo $SSL_CERT_FILE $HTTP_PROXY $DEBUG $STAGE $FROM_CALLER $TOKEN'}
+      - run: {name: proxy, command: 'echo $HTTPS_PROXY; echo s3cret%40word s3cret@word; echo proxy.example:3128'}
+workflows:
+  ci: {jobs: [{build: {context: deploy}}, {build: {name: again, context: deploy}}]}
+"#,
+    );
+    bench.file("deploy.env", format!("DEBUG=TRUE\nTOKEN=hunter2hunter2\nHTTPS_PROXY={PROXY}\n"));
+    bench.file("more.env", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt\n");
+    let (context, file) = (bench.project().join("deploy.env"), bench.project().join("more.env"));
+    let (context, file) = (format!("deploy={}", context.display()), file.display().to_string());
+    let bench = bench.env("FROM_CALLER", "my own value");
+    let words = ["--context", &context, "--env-file", &file, "-e", "HTTP_PROXY=http://proxy.example:3128"];
+    let done = bench.run(&[&words[..], &["--var", "STAGE=staging", "--var", "FROM_CALLER"]].concat()).finish();
+    done.passes();
+    assert_eq!(
+        done.text("build", "values"),
+        "/etc/ssl/certs/ca-certificates.crt http://proxy.example:3128 TRUE staging my own value ****\n"
+    );
+    assert_eq!(done.text("build", "proxy"), "****\n**** ****\nproxy.example:3128\n");
+    let told = done.warnings();
+    assert_eq!(told.matches("the values of SSL_CERT_FILE, DEBUG, HTTP_PROXY are not masked").count(), 1, "{told}");
+    let plain = bench.run(&["--context", &context, "--var", &format!("HTTPS_PROXY={PROXY}")]).finish();
+    plain.passes();
+    assert_eq!(plain.text("build", "proxy"), "****\n**** ****\nproxy.example:3128\n", "its password stays secret");
+    bench.run(&["-e", "TOKEN=x", "--var", "TOKEN=y"]).finish().exits_with(64).complains(&["TOKEN is given twice"]);
+}

@@ -84,6 +84,21 @@ impl SourceArgs {
     }
 }
 
+/// Variables that jobs are given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GivenArgs {
+    /// A secret variable for every job, NAME=VALUE, or NAME to take your own: its value is masked wherever it is shown or
+    /// kept. Repeatable.
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A plain variable for every job, NAME=VALUE, or NAME to take your own: everybody may see its value. Repeatable.
+    #[arg(long = "var", value_name = "NAME[=VALUE]")]
+    pub vars: Vec<String>,
+    /// A file of NAME=VALUE lines, as the project's own variables; their values are secret. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The workflow to run. Without it: every workflow that a push of this branch would start.
@@ -96,12 +111,8 @@ pub struct RunArgs {
     /// With --job: run what it requires, too.
     #[arg(long, requires = "jobs")]
     pub with_requires: bool,
-    /// A variable for every job, NAME=VALUE, or NAME to take your own. Repeatable.
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub given: GivenArgs,
     /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
     /// Repeatable.
     #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
@@ -276,7 +287,7 @@ pub enum RemoteDocker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SecretsIn {
-    /// They are stored with **** in its place.
+    /// They are stored with **** in its place, if what holds it is text; else nothing of them is stored.
     Mask,
     /// Nothing of them is stored; a step that stores artifacts fails.
     Refuse,
@@ -490,12 +501,8 @@ pub struct CacheExplainArgs {
     pub json: bool,
     #[command(flatten)]
     pub source: SourceArgs,
-    /// A variable, as for `navvy run`: its value is compared, and not told. Repeatable.
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// A file of NAME=VALUE lines, as for `navvy run`. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub given: GivenArgs,
     /// As for `navvy run`: local, trusted or fork:NAME.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,

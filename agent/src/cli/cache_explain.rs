@@ -8,6 +8,7 @@ use navvy_job::exit_code;
 use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
+use super::given::given;
 use super::host::{block_on, json_lines, print};
 use super::run::plan;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
@@ -214,9 +215,7 @@ impl Looker<'_> {
         let directory = self.settings.contexts.as_deref();
         let loaded = Contexts::load(contexts.iter().cloned(), &BTreeMap::new(), directory);
         let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
-        let files = plan::env_files(&self.arguments.env_file)?;
-        let words = plan::command_line(&self.arguments.env, self.settings)?;
-        Ok([files, loaded.variables(contexts), words].concat())
+        Ok(given(&self.arguments.given, self.settings)?.with_contexts(loaded.variables(contexts)))
     }
 }
 

@@ -34,6 +34,7 @@ use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
+use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted};
 use crate::results::Timings;
@@ -117,7 +118,8 @@ impl Session<'_> {
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
         warnings.extend(risk);
         let stop = signals::watch()?;
-        let (masks, masked) = (plan.masks(), plan.masked());
+        let (masked, not_secret) = plan.masked();
+        let masks = Masks::new(&masked);
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());
         let shown = Shown::new(&self.arguments.view, self.settings);
@@ -141,7 +143,7 @@ impl Session<'_> {
         for message in &warnings {
             bus.send(Event::Warning { task: None, message: message.clone() });
         }
-        if let Some(message) = plan::not_masked(&masks) {
+        for message in plan::not_masked(&masks).into_iter().chain(plan::not_secret(&not_secret)) {
             bus.send(Event::Warning { task: None, message });
         }
         stop.tell(bus.clone());
