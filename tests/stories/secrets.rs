@@ -249,3 +249,37 @@ workflows:
     assert_eq!(plain.text("build", "proxy"), "****\n**** ****\nproxy.example:3128\n", "its password stays secret");
     bench.run(&["-e", "TOKEN=x", "--var", "TOKEN=y"]).finish().exits_with(64).complains(&["TOKEN is given twice"]);
 }
+
+#[test]
+fn a_key_of_several_lines_is_read_from_a_file_in_quotes() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps:
+      - run: {name: count, command: 'echo "$KEY" | wc -l; echo "$KEY" | md5sum; echo "$LITERAL" | md5sum'}
+      - run: {name: show, command: 'echo "$KEY"'}
+workflows:
+  ci: {jobs: [{build: {context: deploy}}]}
+"#,
+    );
+    let key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----";
+    bench.file("deploy.env", format!("# A key\nexport KEY=\"{key}\n\"   # as openssl wrote it\n"));
+    bench.file("more.env", format!("LITERAL='{key}\n'\n"));
+    let (context, file) = (bench.project().join("deploy.env"), bench.project().join("more.env"));
+    let (context, file) = (format!("deploy={}", context.display()), file.display().to_string());
+    let done = bench.run(&["--context", &context, "--env-file", &file]).finish();
+    done.passes();
+    let text = done.text("build", "count");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines[1]), ("5", lines[2]), "{text}");
+    assert!(!done.text("build", "show").contains("MIIE"), "{}", done.text("build", "show"));
+    bench.file("more.env", format!("A=1\nOPEN=\"{key}\nB=2\n"));
+    let done = bench.run(&["--env-file", &file]).finish();
+    done.exits_with(2).complains(&["more.env:2", "is not closed"]);
+    assert!(!done.stderr.contains("MIIE"), "{}", done.stderr);
+}

@@ -13,6 +13,7 @@ mod availability;
 pub mod claims;
 mod contexts;
 mod continuing;
+mod env_file;
 mod given;
 mod job_run;
 mod room;
@@ -21,8 +22,9 @@ mod selection;
 mod upstream;
 
 pub use availability::{Local, Replacements, localise};
-pub use contexts::{Contexts, EnvFileError, is_name, read as read_env_file};
+pub use contexts::Contexts;
 pub use continuing::Continued;
+pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file};
 pub use given::Given;
 pub use job_run::JobRun;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
