@@ -113,6 +113,10 @@ pub struct RunArgs {
     pub with_requires: bool,
     #[command(flatten)]
     pub given: GivenArgs,
+    /// Give jobs this host's way to the outside: its proxies, and its CA bundle with the variables that programs look for.
+    /// Without it: as your settings say (docs/settings.md).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub host_egress: Option<bool>,
     /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
     /// Repeatable.
     #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
@@ -200,6 +204,7 @@ impl RunArgs {
     pub fn fill_in(&mut self, files: &SettingsFiles) {
         self.source.fill_in(files);
         self.images.extend(files.images().cloned());
+        self.host_egress = self.host_egress.or(files.host_egress());
     }
 }
 

@@ -160,6 +160,8 @@ async fn go_on(
         store: store::chosen(settings, held.note.source.store.as_deref())?,
         secrets_in_artifacts: held.note.source.secrets_in_artifacts,
         handing: handing(settings, &held.note),
+        // The environment was given its own when it was made.
+        egress: Arc::default(),
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

@@ -25,7 +25,7 @@ pub use availability::{Local, Replacements, localise};
 pub use contexts::Contexts;
 pub use continuing::Continued;
 pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file};
-pub use given::Given;
+pub use given::{Given, secrets_of_proxies};
 pub use job_run::JobRun;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
 pub use selection::{Chosen, SelectionError, Wanted, choose};

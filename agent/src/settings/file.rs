@@ -23,7 +23,7 @@ use crate::environment::docker::ImageSubstitutions;
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 1] = ["store"];
+const HOST_KEYS: [&str; 2] = ["store", "host-egress"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -53,6 +53,8 @@ pub struct Tables {
     pub image: Vec<String>,
     /// As `--allow-missing-orbs`.
     pub allow_missing_orbs: Option<bool>,
+    /// As `--host-egress`.
+    pub host_egress: Option<bool>,
 }
 
 /// `[store]`.
@@ -147,6 +149,11 @@ impl SettingsFiles {
     /// `None`: neither says anything.
     pub fn allow_missing_orbs(&self) -> Option<bool> {
         self.tables().into_iter().find_map(|tables| tables.allow_missing_orbs)
+    }
+
+    /// The user's own word alone. `None`: they say nothing.
+    pub fn host_egress(&self) -> Option<bool> {
+        self.user.tables.host_egress
     }
 }
 
@@ -250,6 +257,9 @@ mod tests {
 
     #[test]
     fn a_project_says_nothing_of_the_host() {
+        let refused = read("host-egress = true", "").unwrap_err();
+        assert!(refused.contains(PROJECT_FILE) && refused.contains("`host-egress`"), "{refused}");
+        assert_eq!(read("", "host-egress = true").unwrap().host_egress(), Some(true));
         let refused = read("[store]\nurl = 's3://theirs'", "").unwrap_err();
         assert!(refused.contains(PROJECT_FILE) && refused.contains("`store`"), "{refused}");
         assert!(refused.contains("concerns this machine") && refused.contains("settings.toml"), "{refused}");

@@ -36,7 +36,7 @@ use crate::environment::standing::Condition;
 use crate::event::Event;
 use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
-use crate::pipeline::{Chosen, Finished, Runner, Wanted};
+use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
 use crate::results::Timings;
 use crate::settings::Settings;
 use crate::storage::RunStore;
@@ -111,14 +111,16 @@ impl Session<'_> {
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
         let risk = plan::risk(self.arguments, engine.as_ref())?;
+        let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| CliError::infra(&error))?;
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk);
+        warnings.extend(risk.into_iter().chain(blocked));
         let stop = signals::watch()?;
-        let (masked, not_secret) = plan.masked();
+        let (mut masked, not_secret) = plan.masked();
+        masked.extend(secrets_of_proxies(&egress.variables()));
         let masks = Masks::new(&masked);
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());
@@ -131,6 +133,7 @@ impl Session<'_> {
         let hold = Arc::new(HoldPolicy { masked, ..self.hold(stage) });
         let context = engine.as_ref().map(|engine| Context {
             hold: Arc::clone(&hold),
+            egress: Arc::clone(&egress),
             ..self.context(engine, &bus, &directory, shown.feed, &stop, owner.clone())
         });
         let reaper = engine.as_ref().map(|engine| self.reap(engine));
@@ -160,6 +163,7 @@ impl Session<'_> {
         };
         let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
+        finished.fidelity.extend(egress.notes());
         self.remove_workspaces(&finished).await;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
@@ -262,6 +266,7 @@ impl Session<'_> {
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
             handing: plan::handing(self.arguments, self.settings),
+            egress: Arc::default(),
             timings: Timings::default(),
         }
     }

@@ -15,6 +15,7 @@ use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
 use crate::cli::source::{ConfigFile, key_value};
 use crate::environment::docker::{Engine, ImageSubstitutions};
+use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
@@ -104,6 +105,28 @@ pub(super) fn risk(arguments: &RunArgs, engine: Option<&Engine>) -> Result<Optio
     let Some(engine) = engine.filter(|_| arguments.remote_docker.is_some()) else { return Ok(None) };
     check_engine(engine.endpoint()).map_err(|why| CliError::usage(format!("--remote-docker host: {why}")))?;
     Ok(Some(risk_of(engine.endpoint())))
+}
+
+/// How jobs reach the outside, and what of it cannot work.
+pub(super) fn egress(
+    arguments: &RunArgs,
+    settings: &Settings,
+    engine: Option<&Engine>,
+) -> Result<(Arc<Egress>, Vec<String>), CliError> {
+    let Some(engine) = engine else { return Ok(<(Arc<Egress>, Vec<String>)>::default()) };
+    let (mut egress, mut warnings) = (Egress::default(), Vec::new());
+    match Egress::of_docker_config(&settings.paths, &engine.endpoint().to_string()) {
+        Ok(configured) => egress = configured,
+        Err(why) => warnings.push(format!("jobs get no proxies of docker's config file: {why}")),
+    }
+    if arguments.host_egress == Some(true) {
+        egress = egress.with_host(&settings.variables, &settings.paths).map_err(|error| {
+            let message = format!("--host-egress: {}", crate::chain::chain(&error));
+            CliError::usage(message).hint("`navvy doctor` tells what this host has.")
+        })?;
+    }
+    warnings.extend(egress.warnings());
+    Ok((Arc::new(egress), warnings))
 }
 
 /// Does any job of the plan need Docker?
