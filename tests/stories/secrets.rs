@@ -283,3 +283,36 @@ workflows:
     done.exits_with(2).complains(&["more.env:2", "is not closed"]);
     assert!(!done.stderr.contains("MIIE"), "{}", done.stderr);
 }
+
+#[test]
+fn settings_give_variables_and_a_project_s_name_nothing_outside_it() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps: [{run: {name: values, command: 'echo $STAGE $LEVEL $TOKEN $MINE $BOTH'}}]
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    bench.file(".navvy.toml", "env-file = ['.env']\n[env]\nSTAGE = 'staging'\nLEVEL = 3\nBOTH = 'project'\n");
+    bench.file(".env", "TOKEN='hunter2 of the project'\n");
+    bench.config_file("navvy/settings.toml", "env-file = ['my.env']\n[env]\nBOTH = 'user'\n");
+    bench.config_file("navvy/my.env", "MINE=hunter2-of-mine\n");
+    let done = bench.run(&["--var", "LEVEL=4"]).finish();
+    done.passes();
+    assert_eq!(done.text("build", "values"), "staging 4 **** **** project\n");
+    bench.home_file("key.env", "KEY=hunter2\n");
+    let key = bench.home().join("key.env");
+    std::os::unix::fs::symlink(&key, bench.project().join("linked.env")).unwrap();
+    for named in ["../home/key.env", &key.display().to_string(), "linked.env"] {
+        bench.file(".navvy.toml", format!("env-file = ['{named}']\n"));
+        bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: env-file ", "it lies outside"]);
+    }
+    bench.file(".navvy.toml", "[env]\nA = 1.10\n");
+    bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: line ", "write its value in quotes"]);
+}

@@ -21,6 +21,7 @@ use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
 use crate::pipeline::{Contexts, Wanted};
 use crate::settings::Settings;
+use crate::settings::file::SettingsFiles;
 use crate::storage::RunStore;
 
 /// The job of a key that is given by itself.
@@ -33,11 +34,12 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let mut source = arguments.source.clone();
-    source.fill_in(&settings_files(settings, &file)?);
+    let files = settings_files(settings, &file)?;
+    source.fill_in(&files);
     let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
     (facts.branch, facts.tag) = (inputs.branch.clone(), inputs.tag.clone());
-    let looker = Looker { settings, arguments, file: &file, facts: &facts };
+    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
     block_on(explain(arguments, &store, facts, &asks, savers))
@@ -76,6 +78,7 @@ struct Looker<'a> {
     settings: &'a Settings,
     arguments: &'a CacheExplainArgs,
     file: &'a ConfigFile,
+    files: &'a SettingsFiles,
     facts: &'a GitFacts,
 }
 
@@ -215,7 +218,7 @@ impl Looker<'_> {
         let directory = self.settings.contexts.as_deref();
         let loaded = Contexts::load(contexts.iter().cloned(), &BTreeMap::new(), directory);
         let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
-        Ok(given(&self.arguments.given, self.settings)?.with_contexts(loaded.variables(contexts)))
+        Ok(given(&self.arguments.given, self.files, self.settings)?.with_contexts(loaded.variables(contexts)))
     }
 }
 

@@ -1,34 +1,39 @@
-//! `-e`, `--var` and `--env-file`: words to variables.
-
-use std::path::PathBuf;
+//! `-e`, `--var`, `--env-file` and what settings say of the same: words to variables.
 
 use navvy_job::compiled::Variables;
 
 use super::CliError;
 use super::args::GivenArgs;
 use crate::chain::chain;
-use crate::pipeline::{Given, is_name, read_env_file};
+use crate::pipeline::{Entry, Given, is_name, read_env_file, understand_env_file};
 use crate::settings::Settings;
+use crate::settings::file::{SettingsFile, SettingsFiles};
 
-/// What the command line gives jobs.
-pub fn given(arguments: &GivenArgs, settings: &Settings) -> Result<Given, CliError> {
-    let given = Given {
-        files: files(&arguments.env_file)?,
-        command_line: words("-e", &arguments.env, settings)?,
-        plain: words("--var", &arguments.vars, settings)?,
-    };
-    let is_secret = |name: &str| given.command_line.iter().any(|(known, _)| known == name);
-    match given.plain.iter().find(|(name, _)| is_secret(name)) {
-        Some((name, _)) => Err(CliError::usage(format!("{name} is given twice: by -e as a secret, and by --var"))
-            .hint("Keep --var if everybody may see its value, else -e.")),
-        None => Ok(given),
+/// What settings and command line give jobs. Low to high: the user's settings, the project's, `--env-file`, contexts, `-e` and
+/// `--var`; in settings `[env]` stands above `env-file`.
+pub fn given(arguments: &GivenArgs, files: &SettingsFiles, settings: &Settings) -> Result<Given, CliError> {
+    let mut below = Vec::new();
+    for file in [&files.user, &files.project] {
+        below.extend(Entry::all(named_in(file, settings)?, false));
+        below.extend(Entry::all(file.tables.env.0.clone(), true));
     }
+    for path in &arguments.env_file {
+        below.extend(Entry::all(read_env_file(path).map_err(|error| CliError::config(chain(&error)))?, false));
+    }
+    let (secret, plain) = (words("-e", &arguments.env, settings)?, words("--var", &arguments.vars, settings)?);
+    if let Some((name, _)) = plain.iter().find(|(name, _)| secret.iter().any(|(known, _)| known == name)) {
+        return Err(CliError::usage(format!("{name} is given twice: by -e as a secret, and by --var"))
+            .hint("Keep --var if everybody may see its value, else -e."));
+    }
+    Ok(Given { below, above: [Entry::all(secret, false), Entry::all(plain, true)].concat() })
 }
 
-fn files(files: &[PathBuf]) -> Result<Variables, CliError> {
-    let mut variables = Vec::new();
-    for path in files {
-        variables.extend(read_env_file(path).map_err(|error| CliError::config(chain(&error)))?);
+/// The variables of a settings file's `env-file`.
+fn named_in(file: &SettingsFile, settings: &Settings) -> Result<Variables, CliError> {
+    let mut variables = Variables::new();
+    for (path, text) in file.env_files(settings.home.as_deref()).map_err(|error| CliError::usage(chain(&error)))? {
+        let found = understand_env_file(&path, &text).map_err(|error| CliError::config(chain(&error)))?;
+        variables.extend(found);
     }
     Ok(variables)
 }
@@ -54,23 +59,53 @@ fn words(flag: &str, words: &[String], settings: &Settings) -> Result<Variables,
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::settings::file::PROJECT_FILE;
 
     fn of(env: &[&str], vars: &[&str]) -> Result<Given, CliError> {
+        let settings = Settings::for_tests(&[("MINE", "my value")]);
+        let files = SettingsFiles::read(&settings, Path::new("/nonexistent")).unwrap();
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let arguments = GivenArgs { env: owned(env), vars: owned(vars), env_file: Vec::new() };
-        given(&arguments, &Settings::for_tests(&[("MINE", "my value")]))
+        given(&arguments, &files, &settings)
+    }
+
+    fn shown(entries: &[Entry]) -> Vec<String> {
+        let sign = |entry: &Entry| if entry.is_plain { "" } else { "*" };
+        entries.iter().map(|entry| format!("{}{}={}", sign(entry), entry.name, entry.value)).collect()
     }
 
     #[test]
     fn plain_variables_are_given_like_secret_ones() {
         let given = of(&["A=b=c", "MINE"], &["C=d", "MINE_TOO=", "C=e"]).unwrap();
-        assert_eq!(
-            given.command_line,
-            [("A".to_owned(), "b=c".to_owned()), ("MINE".to_owned(), "my value".to_owned())]
-        );
-        assert_eq!(given.plain.last().unwrap().1, "e");
-        assert_eq!(of(&[], &["MINE"]).unwrap().plain[0].1, "my value");
+        assert_eq!(shown(&given.above), ["*A=b=c", "*MINE=my value", "C=d", "MINE_TOO=", "C=e"]);
+        assert_eq!(shown(&of(&[], &["MINE"]).unwrap().above), ["MINE=my value"]);
+    }
+
+    #[test]
+    fn settings_stand_below_the_command_line_and_the_user_s_below_the_project_s() {
+        let scratch = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(scratch.path().join(name), text).unwrap();
+        write("settings.toml", "env-file = ['user.env']\n[env]\nA = 'user'\n");
+        write(PROJECT_FILE, "env-file = ['project.env']\n[env]\nA = 'project'\n");
+        write("user.env", "A=user's file\n");
+        write("project.env", "A=project's file\n");
+        write("flag.env", "A=flag\n");
+        let mut settings = Settings::for_tests(&[]);
+        settings.file = Some(scratch.path().join("settings.toml"));
+        let files = SettingsFiles::read(&settings, scratch.path()).unwrap();
+        let arguments = GivenArgs { env_file: vec![scratch.path().join("flag.env")], ..GivenArgs::default() };
+        let given = |files| given(&arguments, files, &settings);
+        let expected = ["*A=user's file", "A=user", "*A=project's file", "A=project", "*A=flag"];
+        assert_eq!(shown(&given(&files).unwrap().below), expected);
+        write("project.env", "A=1\nhunter2\n");
+        let error = given(&files).err().expect("it is refused").render();
+        assert!(error.contains("project.env:2: expected NAME=VALUE") && !error.contains("hunter2"), "{error}");
+        std::fs::remove_file(scratch.path().join("project.env")).unwrap();
+        let error = given(&files).err().expect("it is refused").render();
+        assert!(error.contains(PROJECT_FILE) && error.contains("env-file project.env"), "{error}");
     }
 
     #[test]

@@ -47,7 +47,12 @@ pub enum Mistake {
 /// Reads a file of variables.
 pub fn read(path: &Path) -> Result<Variables, EnvFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|(line, what)| EnvFileError::Syntax { path: path.to_owned(), line, what })
+    understand(path, &text)
+}
+
+/// The variables in the text of a file.
+pub fn understand(path: &Path, text: &str) -> Result<Variables, EnvFileError> {
+    parse(text).map_err(|(line, what)| EnvFileError::Syntax { path: path.to_owned(), line, what })
 }
 
 /// A mistake, and its line from 1.

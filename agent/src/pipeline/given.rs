@@ -8,36 +8,56 @@ use navvy_job::compiled::Variables;
 use super::contexts::Contexts;
 use crate::output::mask::public::{is_public, proxy_secrets};
 
-/// By flags and files. Contexts stand between `files` and `command_line`.
+/// One variable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub value: String,
+    /// Whoever gave it said that everybody may see its value.
+    pub is_plain: bool,
+}
+
+impl Entry {
+    /// Secret ones, or plain ones.
+    pub fn all(variables: Variables, is_plain: bool) -> Vec<Self> {
+        variables.into_iter().map(|(name, value)| Self { name, value, is_plain }).collect()
+    }
+
+    fn pair(&self) -> (String, String) {
+        (self.name.clone(), self.value.clone())
+    }
+}
+
+/// By settings, files and flags. Later ones win.
 #[derive(Clone, Default)]
 pub struct Given {
-    /// `--env-file`, as the project's own variables.
-    pub files: Variables,
-    /// `-e`
-    pub command_line: Variables,
-    /// `--var`: their values are no secrets. No name is in `command_line`, too.
-    pub plain: Variables,
+    /// Below the contexts: settings and `--env-file`, as the project's own variables.
+    pub below: Vec<Entry>,
+    /// Above them: `-e` and `--var`.
+    pub above: Vec<Entry>,
 }
 
 impl Given {
     /// Everything that a job with these contexts is given, the later winning.
     pub fn with_contexts(&self, contexts: Variables) -> Variables {
-        [&self.files, &contexts, &self.command_line, &self.plain].into_iter().flatten().cloned().collect()
+        let (below, above) = (self.below.iter().map(Entry::pair), self.above.iter().map(Entry::pair));
+        below.chain(contexts).chain(above).collect()
     }
 
     /// The values that are looked for, and the names of those that cannot be secrets.
     pub fn sorted(&self, contexts: &Contexts) -> (Variables, Vec<String>) {
+        let contexts = Entry::all(contexts.all().cloned().collect(), false);
+        let all = || self.below.iter().chain(&contexts).chain(&self.above);
         let (mut secrets, mut public) = (Variables::new(), Vec::new());
-        for (name, value) in self.files.iter().chain(contexts.all()).chain(&self.command_line) {
-            if !is_public(name, value, &may_be_read_by_all) {
-                secrets.push((name.clone(), value.clone()));
-            } else if !public.contains(name) {
-                public.push(name.clone());
+        for entry in all().filter(|entry| !entry.is_plain) {
+            if !is_public(&entry.name, &entry.value, &may_be_read_by_all) {
+                secrets.push(entry.pair());
+            } else if !public.contains(&entry.name) {
+                public.push(entry.name.clone());
             }
         }
         // A program shows user and password of its proxy one by one, too.
-        let all = self.files.iter().chain(contexts.all()).chain(&self.command_line).chain(&self.plain);
-        secrets.extend(secrets_of_proxies(all));
+        secrets.extend(secrets_of_proxies(&all().map(Entry::pair).collect::<Variables>()));
         (secrets, public)
     }
 }
@@ -85,11 +105,11 @@ mod tests {
 
     #[test]
     fn secrets_are_told_from_values_that_cannot_be_ones() {
-        let given = Given {
-            files: variables(&[("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("KEY", "hunter2")]),
-            command_line: variables(&[("https_proxy", "http://me:word@proxy:3128"), ("DEBUG", "true")]),
-            plain: variables(&[("STAGE", "hunter3"), ("HTTP_PROXY", "http://token@proxy")]),
-        };
+        let files = [("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("KEY", "hunter2")];
+        let words = [("https_proxy", "http://me:word@proxy:3128"), ("DEBUG", "true")];
+        let plain = [("STAGE", "hunter3"), ("HTTP_PROXY", "http://token@proxy")];
+        let above = [Entry::all(variables(&words), false), Entry::all(variables(&plain), true)].concat();
+        let given = Given { below: Entry::all(variables(&files), false), above };
         let (secrets, public) = given.sorted(&Contexts::default());
         assert_eq!(public, ["SSL_CERT_FILE", "DEBUG"]);
         let expected = [
@@ -104,11 +124,9 @@ mod tests {
 
     #[test]
     fn contexts_stand_above_files_and_below_the_command_line() {
-        let given = Given {
-            files: variables(&[("A", "file")]),
-            command_line: variables(&[("A", "-e")]),
-            plain: variables(&[("B", "--var")]),
-        };
+        let above =
+            [Entry::all(variables(&[("A", "-e")]), false), Entry::all(variables(&[("B", "--var")]), true)].concat();
+        let given = Given { below: Entry::all(variables(&[("A", "file")]), false), above };
         let all = given.with_contexts(variables(&[("A", "context")]));
         assert_eq!(all, variables(&[("A", "file"), ("A", "context"), ("A", "-e"), ("B", "--var")]));
     }

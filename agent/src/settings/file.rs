@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Settings;
+use super::env::EnvTable;
 use crate::environment::docker::ImageSubstitutions;
 
 /// The project's file, in the directory where the project begins.
@@ -55,6 +56,10 @@ pub struct Tables {
     pub allow_missing_orbs: Option<bool>,
     /// As `--host-egress`.
     pub host_egress: Option<bool>,
+    /// As `--env-file`, from where this file is.
+    pub env_file: Vec<PathBuf>,
+    /// As `--var`, for every job.
+    pub env: EnvTable,
 }
 
 /// `[store]`.
@@ -85,6 +90,13 @@ pub enum FileError {
     },
     #[error("{path}: {why}", path = path.display())]
     Content { path: PathBuf, why: String },
+    #[error("{path}: env-file {named}", path = path.display(), named = named.display())]
+    EnvFile {
+        path: PathBuf,
+        named: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl SettingsFile {
@@ -159,7 +171,7 @@ impl SettingsFiles {
 
 /// A user's file may be a link, into their own collection of settings. A project's may not: it would have us read what the
 /// project cannot.
-fn text_of(whose: Whose, path: &Path) -> io::Result<String> {
+pub(super) fn text_of(whose: Whose, path: &Path) -> io::Result<String> {
     let no_link = if whose == Whose::Project { libc::O_NOFOLLOW } else { 0 };
     // Nobody may ever write into a pipe that is called so.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | no_link).open(path);

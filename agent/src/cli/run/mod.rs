@@ -39,6 +39,7 @@ use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
 use crate::results::Timings;
 use crate::settings::Settings;
+use crate::settings::file::SettingsFiles;
 use crate::storage::RunStore;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
@@ -50,7 +51,8 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     }
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
-    arguments.fill_in(&settings_files(settings, &file)?);
+    let files = settings_files(settings, &file)?;
+    arguments.fill_in(&files);
     let facts = facts(&file)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
@@ -72,8 +74,18 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     plan::check_agent(&arguments, settings)?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, arguments.store.as_deref())?;
-    let session =
-        Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, store, later };
+    let session = Session {
+        settings,
+        arguments: &arguments,
+        file: &file,
+        files: &files,
+        facts: &facts,
+        inputs,
+        identity,
+        floor,
+        store,
+        later,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -93,6 +105,7 @@ struct Session<'a> {
     settings: &'a Settings,
     arguments: &'a RunArgs,
     file: &'a ConfigFile,
+    files: &'a SettingsFiles,
     facts: &'a GitFacts,
     inputs: Inputs,
     identity: plan::Identity,

@@ -187,7 +187,7 @@ pub(super) fn build(
         machine,
         job_limit: arguments.job_limit,
         scope: arguments.scope.clone(),
-        given: given(&arguments.given, session.settings)?,
+        given: given(&arguments.given, session.files, session.settings)?,
         contexts,
         ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
