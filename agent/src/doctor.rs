@@ -1,16 +1,21 @@
 //! `navvy doctor`: what this machine can do for a run, as data. Each check says what it found and how to mend it;
 //! the command line prints.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::chain::chain;
 use crate::environment::HostPaths;
+use crate::environment::authorities;
 use crate::environment::docker::cgroup::{self, Facts};
 use crate::environment::docker::network::{self, Metadata};
 use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
+use crate::environment::egress::{Egress, host_proxies};
 use crate::environment::endpoint::{Endpoint, EndpointError};
+use crate::output::mask::public::without_user_info;
 
 /// Below this, pulls and logs soon fail.
 const SCARCE_SPACE: u64 = 5 << 30;
@@ -55,9 +60,19 @@ impl Check {
     }
 }
 
+/// How this host reaches the outside, and what jobs are given of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Outside<'a> {
+    /// This process's environment.
+    pub variables: &'a BTreeMap<String, String>,
+    /// `host-egress` of the user's settings.
+    pub host_egress: bool,
+}
+
 /// Looks at everything. Makes the network `navvy` if it is not there, as a run would; changes nothing else.
-pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths) -> Vec<Check> {
+pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
+    let address = endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
     match connect(endpoint).await {
         Ok((engine, info)) => {
             checks.push(Check::ok("docker", format!("{} at {}", info.version, engine.endpoint())));
@@ -72,6 +87,8 @@ pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths
     checks.push(space("state directory", &host.state, "remove old logs below it, or set XDG_STATE_HOME"));
     checks.push(supervisor(host));
     checks.extend(credential_helpers(host));
+    checks.extend(proxies(&address, host, outside));
+    checks.extend(certificates(outside));
     checks
 }
 
@@ -218,6 +235,53 @@ fn supervisor(host: &HostPaths) -> Check {
     }
 }
 
+/// How jobs get what this host has.
+const GIVE_EGRESS: &str = "`navvy run --host-egress`, or `host-egress = true` in ~/.config/navvy/settings.toml";
+
+/// Which proxies jobs get, and which this host has that they do not.
+fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
+    const NAME: &str = "proxies";
+    let egress = match Egress::of_docker_config(host, address) {
+        Ok(egress) => egress,
+        Err(why) => return vec![Check::warn(NAME, format!("jobs get none of docker's: {why}"), "mend that file")],
+    };
+    let egress = if outside.host_egress { egress.with_proxies(outside.variables) } else { egress };
+    let lacking: Vec<String> = host_proxies(outside.variables)
+        .into_iter()
+        .filter(|(name, _)| !egress.gives(name))
+        .map(|(name, value)| format!("{name}={}", without_user_info(&value)))
+        .collect();
+    let shown = egress.shown();
+    let jobs = if shown.is_empty() { "jobs get none".to_owned() } else { format!("jobs get {}", shown.join(", ")) };
+    let mut checks = vec![match lacking.is_empty() {
+        true => Check::ok(NAME, jobs),
+        false => Check::warn(
+            NAME,
+            format!("{jobs}; this host has {}, which jobs do not get", lacking.join(", ")),
+            format!("behind that proxy: {GIVE_EGRESS}; or `proxies` in ~/.docker/config.json"),
+        ),
+    }];
+    checks.extend(egress.warnings().into_iter().map(|warning| Check::warn(NAME, warning, "mend the address")));
+    checks
+}
+
+/// Authorities of this host's own, which no image has.
+fn certificates(outside: Outside<'_>) -> Option<Check> {
+    const NAME: &str = "CA certificates";
+    let own = authorities::own_of_host(outside.variables);
+    if outside.host_egress {
+        let mend = "mend what the variable names, or set `host-egress = false`";
+        return Some(match authorities::look(outside.variables) {
+            Ok(count) => Check::ok(NAME, format!("jobs get the {count} of this host")),
+            Err(error) => Check::fail(NAME, format!("jobs cannot get this host's: {}", chain(&error)), mend),
+        });
+    }
+    (!own.is_empty()).then(|| {
+        let found = format!("this host trusts authorities of its own ({}), which jobs do not", own.join(", "));
+        Check::warn(NAME, found, format!("behind a proxy that inspects TLS: {GIVE_EGRESS}"))
+    })
+}
+
 fn credential_helpers(host: &HostPaths) -> Vec<Check> {
     const NAME: &str = "docker logins";
     match crate::environment::docker::missing_credential_helpers(host) {
@@ -268,9 +332,68 @@ mod tests {
         let mut host = HostPaths::new(&std::collections::BTreeMap::new(), Some(scratch.path()));
         host.supervisor = Some(scratch.path().join("none"));
         let error = EndpointError::NoEndpoint { name: "x".into() };
-        let checks = examine(Err(error), &host).await;
+        let checks = examine(Err(error), &host, outside(&BTreeMap::new(), false)).await;
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
-        assert_eq!(names, ["docker", "state directory", "supervisor"]);
+        assert_eq!(names[..4], ["docker", "state directory", "supervisor", "proxies"]);
         assert_eq!(worst(&checks), Status::Fail);
+    }
+
+    fn outside(variables: &BTreeMap<String, String>, host_egress: bool) -> Outside<'_> {
+        Outside { variables, host_egress }
+    }
+
+    /// With this docker config and these variables of the host.
+    fn looked(docker: &str, pairs: &[(&str, &str)], host_egress: bool) -> Vec<Check> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".docker")).unwrap();
+        std::fs::write(home.path().join(".docker/config.json"), docker).unwrap();
+        let variables = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let host = HostPaths::new(&BTreeMap::new(), Some(home.path()));
+        let mut checks = proxies("unix:///x", &host, outside(&variables, host_egress));
+        checks.extend(certificates(outside(&variables, host_egress)).filter(|_| pairs[0].0.contains("CERT")));
+        checks
+    }
+
+    #[test]
+    fn the_proxies_that_jobs_get_are_told_and_those_that_they_do_not() {
+        let host = [("https_proxy", "http://me:hunter2@proxy:3128")];
+        let checks = looked("{}", &host, false);
+        assert_eq!((checks.len(), checks[0].status), (1, Status::Warn));
+        assert_eq!(
+            checks[0].found,
+            "jobs get none; this host has HTTPS_PROXY=http://****@proxy:3128, which jobs do not get"
+        );
+        assert!(checks[0].mend.as_ref().unwrap().contains("--host-egress"), "{checks:?}");
+        let docker = r#"{"proxies": {"default": {"httpsProxy": "http://d:1"}}}"#;
+        for (docker, host_egress, found) in [
+            (docker, false, "jobs get HTTPS_PROXY=http://d:1"),
+            ("{}", true, "jobs get HTTPS_PROXY=http://****@proxy:3128"),
+        ] {
+            let checks = looked(docker, &host, host_egress);
+            assert_eq!((checks[0].status, &*checks[0].found), (Status::Ok, found));
+        }
+        let none = looked("{}", &[("A", "b")], false);
+        assert_eq!((none[0].status, &*none[0].found), (Status::Ok, "jobs get none"));
+        let wrong = looked(r#"{"proxies": {"default": 1}}"#, &host, false);
+        assert!(
+            wrong[0].status == Status::Warn && wrong[0].found.contains("proxies.default is no object"),
+            "{wrong:?}"
+        );
+        let back = looked("{}", &[("http_proxy", "localhost:1")], true);
+        assert!(back[1].found.contains("in a job is the job itself"), "{back:?}");
+    }
+
+    #[test]
+    fn authorities_that_jobs_do_not_get_are_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let ca = scratch.path().join("ca.pem");
+        std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
+        let named = ca.display().to_string();
+        let checks = looked("{}", &[("SSL_CERT_FILE", &named)], false);
+        assert!(checks[1].found.contains("SSL_CERT_FILE") && checks[1].status == Status::Warn, "{checks:?}");
+        let checks = looked("{}", &[("SSL_CERT_FILE", &named)], true);
+        assert_eq!((checks[1].status, &*checks[1].found), (Status::Ok, "jobs get the 1 of this host"));
+        let checks = looked("{}", &[("SSL_CERT_FILE", "/nonexistent")], true);
+        assert!(checks[1].status == Status::Fail && checks[1].found.contains("/nonexistent"), "{checks:?}");
     }
 }

@@ -1,4 +1,8 @@
-//! What the process was given from outside: read once, here, and touched nowhere else.
+//! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`file`], the
+//! settings files that it names, with [`env`], the variables that they give jobs.
+
+pub mod env;
+pub mod file;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;

@@ -204,7 +204,8 @@ impl fmt::Debug for SshKey {
 }
 
 impl Secrets {
-    /// Variables whose values are secret: from contexts, `-e` and `--env-file`. Later ones win.
+    /// Variables that a job is given beside its config: from contexts, flags and files. Later ones win. Most are secret;
+    /// which are is for whoever masks to know.
     pub fn new(variables: Variables) -> Self {
         Self { variables, ssh_keys: Vec::new() }
     }

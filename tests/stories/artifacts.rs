@@ -169,7 +169,9 @@ fn artifacts_that_hold_a_secret_are_refused_with_file_and_name() {
 #[test]
 fn secrets_in_artifacts_are_masked_or_allowed_when_asked() {
     let bench = Bench::new();
-    let config = storing(LEAKS, "      - store_artifacts: {name: store, path: out}");
+    // Masked is what is text.
+    let leaks = LEAKS.replace("/dev/zero", "/dev/zero | tr '\\0' a");
+    let config = storing(&leaks, "      - store_artifacts: {name: store, path: out}");
     for (rule, size, start) in [("mask", 18_000_004, "****"), ("allow", 18_000_014, "hunter2hunter2")] {
         let done = bench.run_config(&config, &[SECRET[0], SECRET[1], "--secrets-in-artifacts", rule]);
         done.passes();
@@ -181,4 +183,28 @@ fn secrets_in_artifacts_are_masked_or_allowed_when_asked() {
         let is_told = done.warnings().contains("artifact out/big held the value of TOKEN");
         assert_eq!(is_told, rule == "mask", "{}", done.warnings());
     }
+}
+
+#[test]
+fn a_program_that_holds_a_secret_is_never_stored_with_stars_in_it() {
+    let bench = Bench::new();
+    let command = "mkdir out; echo \"log of $TOKEN\" >out/a.log; { cat /bin/true; printf '%s' \"$TOKEN\"; } >out/tool
+echo fine >out/z";
+    let config = storing(command, "      - store_artifacts: {name: store, path: out}");
+    let done = bench.run_config(&config, &[SECRET[0], SECRET[1], "--secrets-in-artifacts=mask"]);
+    done.exits_with(1);
+    let reason = done.step("build", "store").event.get("outcome").to_string();
+    for part in
+        ["nothing is stored: out/tool holds the value of TOKEN", "is no text", "--var", "--secrets-in-artifacts=allow"]
+    {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    assert!(bench.ask(&["artifacts", "ls"]).passes().stdout().starts_with("There are no artifacts"));
+    bench.run_config(&config, &["--var", SECRET[1]]).passes();
+    let to = bench.home().join("fetched");
+    bench.ask(&["artifacts", "get", "out/tool", "--to", &to.display().to_string()]).passes();
+    assert!(
+        std::fs::read(to.join("out/tool")).unwrap().ends_with(b"hunter2hunter2"),
+        "a plain variable is not looked for"
+    );
 }

@@ -14,6 +14,7 @@ mod caches;
 mod cancel;
 mod checkout;
 mod config;
+mod egress;
 mod explain;
 mod graph;
 mod halfway;

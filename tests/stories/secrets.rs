@@ -209,3 +209,110 @@ workflows:
     assert!(!done.stdout().contains("hunter2secret"), "{}", done.stdout());
     assert!(done.stdout().contains("A ****"), "{}", done.stdout());
 }
+
+const PROXY: &str = "http://me:s3cret%40word@proxy.example:3128";
+
+#[test]
+fn what_cannot_be_a_secret_is_shown_and_told_once() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps:
+      - run: {name: values, command: 'echo $SSL_CERT_FILE $HTTP_PROXY $DEBUG $STAGE $FROM_CALLER $TOKEN'}
+      - run: {name: proxy, command: 'echo $HTTPS_PROXY; echo s3cret%40word s3cret@word; echo proxy.example:3128'}
+workflows:
+  ci: {jobs: [{build: {context: deploy}}, {build: {name: again, context: deploy}}]}
+"#,
+    );
+    bench.file("deploy.env", format!("DEBUG=TRUE\nTOKEN=hunter2hunter2\nHTTPS_PROXY={PROXY}\n"));
+    bench.file("more.env", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt\n");
+    let (context, file) = (bench.project().join("deploy.env"), bench.project().join("more.env"));
+    let (context, file) = (format!("deploy={}", context.display()), file.display().to_string());
+    let bench = bench.env("FROM_CALLER", "my own value");
+    let words = ["--context", &context, "--env-file", &file, "-e", "HTTP_PROXY=http://proxy.example:3128"];
+    let done = bench.run(&[&words[..], &["--var", "STAGE=staging", "--var", "FROM_CALLER"]].concat()).finish();
+    done.passes();
+    assert_eq!(
+        done.text("build", "values"),
+        "/etc/ssl/certs/ca-certificates.crt http://proxy.example:3128 TRUE staging my own value ****\n"
+    );
+    assert_eq!(done.text("build", "proxy"), "****\n**** ****\nproxy.example:3128\n");
+    let told = done.warnings();
+    assert_eq!(told.matches("the values of SSL_CERT_FILE, DEBUG, HTTP_PROXY are not masked").count(), 1, "{told}");
+    let plain = bench.run(&["--context", &context, "--var", &format!("HTTPS_PROXY={PROXY}")]).finish();
+    plain.passes();
+    assert_eq!(plain.text("build", "proxy"), "****\n**** ****\nproxy.example:3128\n", "its password stays secret");
+    bench.run(&["-e", "TOKEN=x", "--var", "TOKEN=y"]).finish().exits_with(64).complains(&["TOKEN is given twice"]);
+}
+
+#[test]
+fn a_key_of_several_lines_is_read_from_a_file_in_quotes() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps:
+      - run: {name: count, command: 'echo "$KEY" | wc -l; echo "$KEY" | md5sum; echo "$LITERAL" | md5sum'}
+      - run: {name: show, command: 'echo "$KEY"'}
+workflows:
+  ci: {jobs: [{build: {context: deploy}}]}
+"#,
+    );
+    let key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----";
+    bench.file("deploy.env", format!("# A key\nexport KEY=\"{key}\n\"   # as openssl wrote it\n"));
+    bench.file("more.env", format!("LITERAL='{key}\n'\n"));
+    let (context, file) = (bench.project().join("deploy.env"), bench.project().join("more.env"));
+    let (context, file) = (format!("deploy={}", context.display()), file.display().to_string());
+    let done = bench.run(&["--context", &context, "--env-file", &file]).finish();
+    done.passes();
+    let text = done.text("build", "count");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines[1]), ("5", lines[2]), "{text}");
+    assert!(!done.text("build", "show").contains("MIIE"), "{}", done.text("build", "show"));
+    bench.file("more.env", format!("A=1\nOPEN=\"{key}\nB=2\n"));
+    let done = bench.run(&["--env-file", &file]).finish();
+    done.exits_with(2).complains(&["more.env:2", "is not closed"]);
+    assert!(!done.stderr.contains("MIIE"), "{}", done.stderr);
+}
+
+#[test]
+fn settings_give_variables_and_a_project_s_name_nothing_outside_it() {
+    let bench = Bench::new();
+    bench.config(
+        r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/busybox:static}]
+    resource_class: small
+    steps: [{run: {name: values, command: 'echo $STAGE $LEVEL $TOKEN $MINE $BOTH'}}]
+workflows:
+  ci: {jobs: [build]}
+"#,
+    );
+    bench.file(".navvy.toml", "env-file = ['.env']\n[env]\nSTAGE = 'staging'\nLEVEL = 3\nBOTH = 'project'\n");
+    bench.file(".env", "TOKEN='hunter2 of the project'\n");
+    bench.config_file("navvy/settings.toml", "env-file = ['my.env']\n[env]\nBOTH = 'user'\n");
+    bench.config_file("navvy/my.env", "MINE=hunter2-of-mine\n");
+    let done = bench.run(&["--var", "LEVEL=4"]).finish();
+    done.passes();
+    assert_eq!(done.text("build", "values"), "staging 4 **** **** project\n");
+    bench.home_file("key.env", "KEY=hunter2\n");
+    let key = bench.home().join("key.env");
+    std::os::unix::fs::symlink(&key, bench.project().join("linked.env")).unwrap();
+    for named in ["../home/key.env", &key.display().to_string(), "linked.env"] {
+        bench.file(".navvy.toml", format!("env-file = ['{named}']\n"));
+        bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: env-file ", "it lies outside"]);
+    }
+    bench.file(".navvy.toml", "[env]\nA = 1.10\n");
+    bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: line ", "write its value in quotes"]);
+}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::text::TextCheck;
 use crate::output::mask::{self, MaskStream, Masks};
 
 /// What becomes of artifacts and test results that hold a secret. Caches and workspaces are stored as they are, with a warning,
@@ -12,7 +13,8 @@ pub enum Secrets {
     /// Nothing of them is stored.
     #[default]
     Refuse,
-    /// They are stored with `****` in its place.
+    /// They are stored with `****` in its place. Nothing of them is stored if one that holds a secret is no text: a program
+    /// or an archive with other bytes in it is broken.
     Mask,
     /// They are stored as they are, and not looked through.
     Allow,
@@ -28,6 +30,8 @@ pub struct Finding {
     pub file: String,
     /// Their names.
     pub secrets: String,
+    /// Is it text, as far as it was looked at?
+    pub is_text: bool,
 }
 
 /// What was found so far.
@@ -37,6 +41,8 @@ pub struct Findings {
     pub named: Vec<Finding>,
     /// Further files.
     pub more: usize,
+    /// The first file that `****` would break.
+    pub unmaskable: Option<Finding>,
 }
 
 impl Findings {
@@ -79,6 +85,7 @@ pub struct Guard {
 /// The file that is being looked through.
 struct Watched {
     stream: MaskStream,
+    text: TextCheck,
     shown: String,
     what: String,
     in_name: bool,
@@ -103,7 +110,11 @@ impl Guard {
 
     /// Nothing more may be stored.
     pub fn refuses(&self) -> bool {
-        self.rule == Rule::Refuse && !self.findings.is_empty()
+        match self.rule {
+            Rule::Refuse => !self.findings.is_empty(),
+            Rule::Mask => self.findings.unmaskable.is_some(),
+            Rule::Allow | Rule::Tell => false,
+        }
     }
 
     /// A file of this name comes. Its name as it may be stored.
@@ -115,7 +126,8 @@ impl Guard {
         let place = || mask::Place::of_job(&self.job, what.clone());
         let masked = self.masks.whole(place, &name).into_owned();
         let in_name = masked != name;
-        self.file = Some(Watched { stream: self.masks.stream(place()), shown, what, in_name });
+        let text = TextCheck::default();
+        self.file = Some(Watched { stream: self.masks.stream(place()), text, shown, what, in_name });
         if self.rule == Rule::Tell { name } else { masked }
     }
 
@@ -135,12 +147,20 @@ impl Guard {
             }
         };
         match &mut self.file {
-            Some(file) => file.stream.push(bytes, &mut write),
+            Some(file) => {
+                file.text.push(bytes);
+                file.stream.push(bytes, &mut write);
+            }
             None => write(bytes),
         }
-        if matches!(self.rule, Rule::Refuse | Rule::Tell) && self.file.as_ref().is_some_and(Watched::holds_secrets) {
+        let is_decided = match self.rule {
+            Rule::Refuse | Rule::Tell => self.file.as_ref().is_some_and(Watched::holds_secrets),
+            Rule::Mask => self.file.as_ref().is_some_and(|file| file.stream.has_found() && !file.text.may_be_text()),
+            Rule::Allow => false,
+        };
+        if is_decided {
             // The rest of it is of no interest.
-            self.found();
+            self.found(false);
         }
     }
 
@@ -155,7 +175,7 @@ impl Guard {
             });
         }
         if self.file.as_ref().is_some_and(Watched::holds_secrets) {
-            self.found();
+            self.found(true);
         }
         self.file = None;
     }
@@ -172,14 +192,27 @@ impl Guard {
         (shown, what)
     }
 
-    fn found(&mut self) {
+    /// `is_whole`: all of it has been looked at.
+    fn found(&mut self, is_whole: bool) {
         let Some(file) = self.file.take() else { return };
-        if self.findings.named.len() >= NAMED {
+        let is_text = if is_whole { file.text.is_text() } else { file.text.may_be_text() };
+        let is_unmaskable = self.rule == Rule::Mask && file.stream.has_found() && !is_text;
+        let is_first_unmaskable = is_unmaskable && self.findings.unmaskable.is_none();
+        let is_named = self.findings.named.len() < NAMED;
+        if !is_named {
             self.findings.more += 1;
+        }
+        if !is_named && !is_first_unmaskable {
             return;
         }
         let secrets = names_at(&self.masks, &self.job, &file.what);
-        self.findings.named.push(Finding { file: file.shown, secrets });
+        let finding = Finding { file: file.shown, secrets, is_text };
+        if is_first_unmaskable {
+            self.findings.unmaskable = Some(finding.clone());
+        }
+        if is_named {
+            self.findings.named.push(finding);
+        }
     }
 }
 
@@ -204,11 +237,15 @@ mod tests {
 
     type Pairs = Vec<(String, String)>;
 
-    /// What is stored of these files, in pieces of so many bytes, and what was found.
-    fn guarded(secrets: Secrets, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
+    fn guard(secrets: Secrets) -> Guard {
         let values = [("TOKEN", "hunter2hunter2"), ("OTHER", "correct horse")];
         let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut guard = Guard::new(Masks::new(&values), secrets, "build", 3);
+        Guard::new(Masks::new(&values), secrets, "build", 3)
+    }
+
+    /// What is stored of these files, in pieces of so many bytes, and what was found.
+    fn guarded(secrets: Secrets, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
+        let mut guard = guard(secrets);
         let mut stored = Vec::new();
         for (name, content) in files {
             let name = String::from_utf8(guard.begin(name.as_bytes().to_vec())).unwrap();
@@ -268,5 +305,43 @@ mod tests {
         let (stored, found) = guarded(Secrets::Allow, 5, &FILES);
         assert_eq!(found, []);
         assert_eq!(stored[1].1, FILES[1].1);
+    }
+
+    /// The files that are named, the one that cannot be masked, and whether the set is refused.
+    fn masked(size: usize, files: &[(&str, &[u8])]) -> (Vec<String>, Option<String>, bool) {
+        let mut guard = guard(Secrets::Mask);
+        for (name, content) in files {
+            guard.begin(name.as_bytes().to_vec());
+            content.chunks(size).for_each(|piece| guard.bytes(piece, &mut |_| {}));
+            guard.end(&mut |_| {});
+        }
+        let refuses = guard.refuses();
+        let findings = guard.finish();
+        let named = findings.named.into_iter().map(|finding| finding.file).collect();
+        (named, findings.unmaskable.map(|finding| format!("{}: {}", finding.file, finding.secrets)), refuses)
+    }
+
+    #[test]
+    fn what_is_no_text_is_never_masked_but_refused() {
+        let text = ("log", &b"it is hunter2hunter2"[..]);
+        let harmless = ("program", &b"\x7fELF\0nothing"[..]);
+        let programs: [&[u8]; 4] = [
+            b"\x7fELF\0 hunter2hunter2 \0",
+            b"the NUL comes behind hunter2hunter2\0",
+            b"\xff\xfe hunter2hunter2",
+            b"hunter2hunter2 breaks off \xc3",
+        ];
+        for size in [1, 3, 64] {
+            assert_eq!(masked(size, &[text, harmless]), (vec!["log".to_owned()], None, false));
+            for program in programs {
+                let (named, unmaskable, refuses) = masked(size, &[text, ("bin/tool", program), text]);
+                assert_eq!(named, ["log", "bin/tool", "log"], "all are named");
+                assert_eq!((unmaskable.as_deref(), refuses), (Some("bin/tool: TOKEN"), true), "{program:?} by {size}");
+            }
+        }
+        let name = ("hunter2hunter2.bin", &b"\0\0"[..]);
+        assert_eq!(masked(64, &[name]), (vec!["****.bin".to_owned()], None, false), "its bytes hold no secret");
+        let many: Vec<(&str, &[u8])> = std::iter::repeat_n(text, NAMED + 3).chain([("tool", programs[0])]).collect();
+        assert_eq!(masked(64, &many).1.as_deref(), Some("tool: TOKEN"), "however many come before it");
     }
 }

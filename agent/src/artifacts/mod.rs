@@ -12,6 +12,7 @@
 //! | [`names`] | what a file is called among the artifacts |
 //! | [`links`] | where links lead |
 //! | [`guard`] | secrets in what is stored |
+//! | [`text`] | is a file text? |
 //! | [`shelf`] | artifacts in the store: by run, job, node and step |
 
 pub mod guard;
@@ -19,3 +20,4 @@ pub mod links;
 pub mod names;
 pub mod read;
 pub mod shelf;
+pub mod text;

@@ -10,6 +10,7 @@ use navvy_job::claim::TrustScope;
 use super::size::parse_size;
 use crate::artifacts::guard::Secrets;
 use crate::environment::docker::PullPolicy;
+use crate::settings::file::SettingsFiles;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
 #[derive(Debug, Parser)]
@@ -67,8 +68,35 @@ pub struct SourceArgs {
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
     /// Go on without orbs that are not here: their commands are skipped, their jobs are not available.
-    #[arg(long)]
-    pub allow_missing_orbs: bool,
+    /// Without it: as the settings say (docs/settings.md).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_missing_orbs: Option<bool>,
+}
+
+impl SourceArgs {
+    /// What was not said here, the settings say.
+    pub fn fill_in(&mut self, files: &SettingsFiles) {
+        self.allow_missing_orbs = self.allow_missing_orbs.or(files.allow_missing_orbs());
+    }
+
+    pub fn allows_missing_orbs(&self) -> bool {
+        self.allow_missing_orbs.unwrap_or(false)
+    }
+}
+
+/// Variables that jobs are given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GivenArgs {
+    /// A secret variable for every job, NAME=VALUE, or NAME to take your own: its value is masked wherever it is shown or
+    /// kept. Repeatable.
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A plain variable for every job, NAME=VALUE, or NAME to take your own: everybody may see its value. Repeatable.
+    #[arg(long = "var", value_name = "NAME[=VALUE]")]
+    pub vars: Vec<String>,
+    /// A file of NAME=VALUE lines, as the project's own variables; their values are secret. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -83,12 +111,12 @@ pub struct RunArgs {
     /// With --job: run what it requires, too.
     #[arg(long, requires = "jobs")]
     pub with_requires: bool,
-    /// A variable for every job, NAME=VALUE, or NAME to take your own. Repeatable.
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// A file of NAME=VALUE lines, as the project's own variables. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub given: GivenArgs,
+    /// Give jobs this host's way to the outside: its proxies, and its CA bundle with the variables that programs look for.
+    /// Without it: as your settings say (docs/settings.md).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub host_egress: Option<bool>,
     /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
     /// Repeatable.
     #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
@@ -169,6 +197,15 @@ pub struct RunArgs {
     pub break_before: Vec<String>,
     #[command(flatten)]
     pub view: ViewArgs,
+}
+
+impl RunArgs {
+    /// What was not said here, the settings say; of images, the first that fits wins.
+    pub fn fill_in(&mut self, files: &SettingsFiles) {
+        self.source.fill_in(files);
+        self.images.extend(files.images().cloned());
+        self.host_egress = self.host_egress.or(files.host_egress());
+    }
 }
 
 /// How a run is shown.
@@ -255,7 +292,7 @@ pub enum RemoteDocker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SecretsIn {
-    /// They are stored with **** in its place.
+    /// They are stored with **** in its place, if what holds it is text; else nothing of them is stored.
     Mask,
     /// Nothing of them is stored; a step that stores artifacts fails.
     Refuse,
@@ -469,12 +506,8 @@ pub struct CacheExplainArgs {
     pub json: bool,
     #[command(flatten)]
     pub source: SourceArgs,
-    /// A variable, as for `navvy run`: its value is compared, and not told. Repeatable.
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// A file of NAME=VALUE lines, as for `navvy run`. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub given: GivenArgs,
     /// As for `navvy run`: local, trusted or fork:NAME.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,

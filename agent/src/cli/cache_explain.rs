@@ -8,9 +8,10 @@ use navvy_job::exit_code;
 use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
+use super::given::given;
 use super::host::{block_on, json_lines, print};
 use super::run::plan;
-use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::store::chosen;
 use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
@@ -20,6 +21,7 @@ use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
 use crate::pipeline::{Contexts, Wanted};
 use crate::settings::Settings;
+use crate::settings::file::SettingsFiles;
 use crate::storage::RunStore;
 
 /// The job of a key that is given by itself.
@@ -31,10 +33,13 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     let mut facts = facts(&file)?;
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
-    let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
+    let mut source = arguments.source.clone();
+    let files = settings_files(settings, &file)?;
+    source.fill_in(&files);
+    let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
     (facts.branch, facts.tag) = (inputs.branch.clone(), inputs.tag.clone());
-    let looker = Looker { settings, arguments, file: &file, facts: &facts };
+    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
     block_on(explain(arguments, &store, facts, &asks, savers))
@@ -73,6 +78,7 @@ struct Looker<'a> {
     settings: &'a Settings,
     arguments: &'a CacheExplainArgs,
     file: &'a ConfigFile,
+    files: &'a SettingsFiles,
     facts: &'a GitFacts,
 }
 
@@ -212,9 +218,7 @@ impl Looker<'_> {
         let directory = self.settings.contexts.as_deref();
         let loaded = Contexts::load(contexts.iter().cloned(), &BTreeMap::new(), directory);
         let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
-        let files = plan::env_files(&self.arguments.env_file)?;
-        let words = plan::command_line(&self.arguments.env, self.settings)?;
-        Ok([files, loaded.variables(contexts), words].concat())
+        Ok(given(&self.arguments.given, self.files, self.settings)?.with_contexts(loaded.variables(contexts)))
     }
 }
 

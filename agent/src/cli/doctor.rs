@@ -6,9 +6,11 @@ use navvy_job::exit_code;
 
 use super::CliError;
 use super::args::DoctorArgs;
-use crate::doctor::{self, Check, Status};
+use crate::chain::chain;
+use crate::doctor::{self, Check, Outside, Status};
 use crate::environment::endpoint::{self, Inputs, RealFiles};
 use crate::settings::Settings;
+use crate::settings::file::SettingsFile;
 use crate::ui::sanitize::tame;
 
 pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> {
@@ -21,7 +23,10 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     let endpoint = endpoint::find(&inputs);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| CliError::infra(&error))?;
-    let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths));
+    let user = SettingsFile::of_user(settings).map_err(|error| CliError::usage(chain(&error)))?;
+    let host_egress = user.tables.host_egress.unwrap_or(false);
+    let outside = Outside { variables: &settings.variables, host_egress };
+    let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths, outside));
     std::io::stdout()
         .lock()
         .write_all(tame(&render(&checks), true).as_bytes())

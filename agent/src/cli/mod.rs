@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod doctor;
 mod error;
+mod given;
 mod held;
 mod host;
 mod logs;

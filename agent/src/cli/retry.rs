@@ -103,7 +103,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
-        allow_missing_orbs: source.allow_missing_orbs,
+        allow_missing_orbs: Some(source.allow_missing_orbs),
     };
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
@@ -160,6 +160,8 @@ async fn go_on(
         store: store::chosen(settings, held.note.source.store.as_deref())?,
         secrets_in_artifacts: held.note.source.secrets_in_artifacts,
         handing: handing(settings, &held.note),
+        // The environment was given its own when it was made.
+        egress: Arc::default(),
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(held.note.time())),

@@ -10,11 +10,13 @@ use navvy_job::pipeline::Pipeline;
 
 use super::CliError;
 use super::args::SourceArgs;
+use crate::chain::chain;
 use crate::checkout::GitFacts;
 use crate::orbs::lock::Lock;
 use crate::orbs::place::Place;
 use crate::orbs::{OrbPath, home_of};
 use crate::settings::Settings;
+use crate::settings::file::SettingsFiles;
 use crate::ui::sanitize::tame;
 
 pub const DEFAULT_FILE: &str = ".circleci/config.yml";
@@ -155,6 +157,11 @@ pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
     Ok(facts)
 }
 
+/// The settings of the config's project and of its user.
+pub fn settings_files(settings: &Settings, file: &ConfigFile) -> Result<SettingsFiles, CliError> {
+    SettingsFiles::read(settings, &file.project()).map_err(|error| CliError::usage(chain(&error)))
+}
+
 /// Where the orbs of a config are looked for, and how they are locked.
 pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliError> {
     let path = unlocked_path(settings, file);
@@ -199,7 +206,7 @@ pub fn inputs(
         parameters,
         values,
         orbs: Some(Arc::new(orbs)),
-        allow_missing_orbs: arguments.allow_missing_orbs,
+        allow_missing_orbs: arguments.allows_missing_orbs(),
     })
 }
 

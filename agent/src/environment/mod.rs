@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`egress`], [`authorities`] | how jobs reach the outside: proxies and CA certificates that they are given |
 //! | [`endpoint`] | which Docker engine: found as the docker CLI finds it (pure) |
 //! | [`owner`] | who made an object on this host, so that a reaper can tell living from dead |
 //! | [`standing`] | who looks after a task, and what a reaper makes of it (pure) |
@@ -11,8 +12,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub mod authorities;
 mod command;
 pub mod docker;
+pub mod egress;
 pub mod endpoint;
 pub mod owner;
 pub mod standing;

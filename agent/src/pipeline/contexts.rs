@@ -1,80 +1,11 @@
-//! Secrets from files: contexts and `--env-file`.
-//!
-//! One `NAME=VALUE` a line; empty lines and lines that begin with `#` are skipped, `export ` in front is allowed, and
-//! a value in single or double quotes loses them (`\n`, `\"` and `\\` work in double quotes).
+//! Contexts: files of variables for the jobs that ask for them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use navvy_job::compiled::Variables;
 
-#[derive(Debug, thiserror::Error)]
-pub enum EnvFileError {
-    #[error("could not read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{}:{line}: expected NAME=VALUE", path.display())]
-    Syntax { path: PathBuf, line: usize },
-    /// It is not shown: it may be a piece of a value, such as a line of a key.
-    #[error("{}:{line}: what stands before `=` is no variable name; use letters, digits and _", path.display())]
-    Name { path: PathBuf, line: usize },
-}
-
-/// Reads a file of variables.
-pub fn read(path: &Path) -> Result<Variables, EnvFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
-    parse(path, &text)
-}
-
-fn parse(path: &Path, text: &str) -> Result<Variables, EnvFileError> {
-    let mut variables = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line_number = index + 1;
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let Some((name, value)) = line.split_once('=') else {
-            return Err(EnvFileError::Syntax { path: path.to_owned(), line: line_number });
-        };
-        let name = name.trim();
-        if !is_name(name) {
-            return Err(EnvFileError::Name { path: path.to_owned(), line: line_number });
-        }
-        variables.push((name.to_owned(), unquote(value.trim())));
-    }
-    Ok(variables)
-}
-
-/// `[A-Za-z_][A-Za-z0-9_]*`
-pub fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn unquote(value: &str) -> String {
-    let inner = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    if let Some(literal) = inner('\'') {
-        return literal.to_owned();
-    }
-    let Some(escaped) = inner('"') else { return value.to_owned() };
-    let mut text = String::with_capacity(escaped.len());
-    let mut characters = escaped.chars();
-    while let Some(character) = characters.next() {
-        match (character, character == '\\') {
-            (_, true) => match characters.next() {
-                Some('n') => text.push('\n'),
-                Some(other @ ('"' | '\\')) => text.push(other),
-                Some(other) => text.extend(['\\', other]),
-                None => text.push('\\'),
-            },
-            (other, false) => text.push(other),
-        }
-    }
-    text
-}
+use super::env_file::{EnvFileError, read};
 
 /// The contexts a run can offer.
 #[derive(Debug, Clone, Default)]
@@ -133,26 +64,6 @@ fn default_file(directory: Option<&Path>, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parsed(text: &str) -> Result<Variables, String> {
-        parse(Path::new("x.env"), text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn files_of_variables_are_read_as_people_write_them() {
-        let text =
-            "# comment\n\nA=1\nexport B='two words'\n  C=\"line\\nbreak \\\"q\\\"\"\nD=a=b # not a comment\nE=\n";
-        let variables = parsed(text).unwrap();
-        let values: Vec<_> = variables.iter().map(|(_, value)| value.as_str()).collect();
-        assert_eq!(values, ["1", "two words", "line\nbreak \"q\"", "a=b # not a comment", ""]);
-    }
-
-    #[test]
-    fn a_bad_line_is_named_and_its_value_is_not_shown() {
-        assert_eq!(parsed("A=1\nhunter2\n").unwrap_err(), "x.env:2: expected NAME=VALUE");
-        let error = parsed("1A=x").unwrap_err();
-        assert!(error.contains("no variable name") && !error.contains("1A"), "{error}");
-    }
 
     #[test]
     fn a_context_name_never_leads_out_of_the_directory() {

@@ -18,6 +18,7 @@ use super::availability::{Local, Replacements, localise};
 use super::claims;
 use super::contexts::Contexts;
 use super::continuing::{Continued, Second};
+use super::given::Given;
 use super::job_run::{JobOutcome, JobRun};
 use super::room::{Place, Room};
 use super::selection::Chosen;
@@ -25,7 +26,6 @@ use super::upstream::upstream;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
-use crate::output::mask::Masks;
 use crate::task::{self, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.
@@ -69,10 +69,7 @@ pub struct Plan {
     pub job_limit: Duration,
     /// How far the jobs are trusted; they never see it.
     pub scope: TrustScope,
-    /// `--env-file`, below the contexts.
-    pub env_files: Variables,
-    /// `-e`, above the contexts.
-    pub command_line: Variables,
+    pub given: Given,
     pub contexts: Contexts,
     pub builtins: Builtins,
     /// `--ssh-key`: for every job that asks for keys.
@@ -82,16 +79,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whatever must not be seen: of all jobs, for one job's secret may come out of another one's.
-    pub fn masks(&self) -> Masks {
-        Masks::new(&self.masked())
-    }
-
-    /// The values of it.
-    pub fn masked(&self) -> Variables {
-        let given = self.env_files.iter().chain(self.contexts.all()).chain(&self.command_line).cloned();
+    /// Whatever must not be seen, of all jobs: one job's secret may come out of another one's. Then the names of what was
+    /// given and cannot be a secret.
+    pub fn masked(&self) -> (Variables, Vec<String>) {
+        let (given, public) = self.given.sorted(&self.contexts);
         let keys = self.ssh_keys.iter().map(|key| (format!("SSH key {}", key.md5), key.text.clone()));
-        given.chain(self.continuation_secret()).chain(keys).collect()
+        (given.into_iter().chain(self.continuation_secret()).chain(keys).collect(), public)
     }
 
     fn continuation_secret(&self) -> Option<(String, String)> {
@@ -345,12 +338,8 @@ impl Runner {
         claim.may_continue = key.is_some();
         claim.trust = self.plan.scope.clone();
         claim.upstream = upstream(&self.plan.workflows[workflow].workflow.jobs, &job.name);
-        let secrets = [&self.plan.env_files, &self.plan.contexts.variables(&job.contexts), &self.plan.command_line]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .chain(key)
-            .collect();
+        let given = self.plan.given.with_contexts(self.plan.contexts.variables(&job.contexts));
+        let secrets = given.into_iter().chain(key).collect();
         Queued {
             workflow,
             reference: TaskRef { task: claim.task.clone(), job: reference, node_index: node.0, node_total: node.1 },

@@ -1,19 +1,23 @@
 //! The environment of a step, layer over layer (spec `steps.md` §12.1).
 //!
-//! Low to high: image, primary container's `environment`, project and contexts, built-ins, job, step. What a step
+//! Low to high: egress, image, primary container's `environment`, project and contexts, built-ins, job, step. What a step
 //! assigns itself, or `$BASH_ENV` does, comes on top inside the environment.
 
 use navvy_job::compiled::Variables;
 use navvy_protocol::place::BIN_DIR;
+
+use crate::environment::egress::lacking;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything below a step's own variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layers {
+    /// Proxies and authorities that every job is given; each is left out where anything else sets it, in either case.
+    pub egress: Variables,
     pub image: Variables,
     pub container: Variables,
-    /// `--env-file`, contexts in their order, `-e`: the later wins.
+    /// `--env-file`, contexts in their order, `-e` and `--var`: the later wins.
     pub secrets: Variables,
     pub builtin: Variables,
     pub job: Variables,
@@ -30,6 +34,9 @@ impl Layers {
         for (name, value) in layers.into_iter().flatten() {
             set(&mut merged, name, value);
         }
+        let is_set = |name: &str| merged.iter().any(|(known, _)| known == name);
+        let given: Variables = lacking(&self.egress, is_set).cloned().collect();
+        merged.extend(given);
         let path = merged.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, path)| path.as_str());
         // Last, so that the in-job CLI never hides a program of the image.
         let path = format!("{path}:{BIN_DIR}");
@@ -68,6 +75,25 @@ mod tests {
         layers.job = one("A", "job");
         assert_eq!(get(&layers.for_step(&vec![], true), "A"), "job");
         assert_eq!(get(&layers.for_step(&one("A", "step"), true), "A"), "step");
+    }
+
+    #[test]
+    fn what_anything_sets_wins_over_the_egress_in_either_case() {
+        let both = |name: &str, value| [one(name, value), one(&name.to_ascii_lowercase(), value)].concat();
+        let mut layers = Layers { egress: both("HTTP_PROXY", "ours"), ..Layers::default() };
+        let has = |layers: &Layers, name: &str| {
+            let all = layers.for_step(&vec![], false);
+            all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        };
+        assert_eq!(
+            (has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")),
+            (Some("ours".into()), Some("ours".into()))
+        );
+        layers.image = one("http_proxy", "the image's");
+        assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (None, Some("the image's".into())));
+        layers.image = vec![];
+        layers.job = one("HTTP_PROXY", "");
+        assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (Some(String::new()), None));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, RetryConfig};
-use serde::Deserialize;
 
 use super::bucket::{Bucket, Cloud};
 use super::error::{Result as StorageResult, StorageError};
@@ -18,6 +17,7 @@ use super::granted::Urls;
 use super::http::{Pace, Transport};
 use super::transfer::Shape;
 use crate::settings::Settings;
+use crate::settings::file::{FileError, SettingsFile, StoreTable};
 
 /// Why no store could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,14 +26,8 @@ pub enum SettingsError {
     Url { url: String, origin: Origin, why: String },
     #[error("no place for a store: set HOME or XDG_DATA_HOME, or name a store with --store or NAVVY_STORE")]
     NoHome,
-    #[error("failed to read {path}", path = path.display())]
-    File {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("{path}: {why}", path = path.display())]
-    Syntax { path: PathBuf, why: String },
+    #[error(transparent)]
+    File(FileError),
     #[error("{path}: [store.options] has {names}, which {scheme}:// does not know{hint}", path = path.display())]
     Options { path: PathBuf, names: String, scheme: &'static str, hint: String },
     #[error("certificate file {path}: {why}", path = path.display())]
@@ -226,40 +220,16 @@ impl fmt::Debug for StorageSettings {
     }
 }
 
-/// `settings.toml`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    store: StoreTable,
-}
-
-/// Not `Debug` for its options.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoreTable {
-    url: Option<String>,
-    ca: Option<PathBuf>,
-    #[serde(default)]
-    options: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for StoreTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreTable").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
 impl StorageSettings {
     /// From the flag `--store`, `NAVVY_STORE` or the settings file, whichever comes first; else the user's data directory.
     ///
     /// # Errors
     /// Nothing names a store that could be one, or the file is not what it should be.
     pub fn gather(settings: &Settings, flag: Option<&str>) -> Result<Self, SettingsError> {
-        let file = read_file(settings.file.as_deref())?;
+        let table = SettingsFile::of_user(settings).map_err(SettingsError::File)?.tables.store.unwrap_or_default();
         let variable = settings.get("NAVVY_STORE").filter(|url| !url.is_empty());
         let named = flag.map(|url| (url, Origin::Flag)).or_else(|| variable.map(|url| (url, Origin::Environment)));
-        let (location, origin) = match named.or_else(|| file.store.url.as_deref().map(|url| (url, Origin::File))) {
+        let (location, origin) = match named.or_else(|| table.url.as_deref().map(|url| (url, Origin::File))) {
             Some((url, origin)) => (location(url, origin, settings.home.as_deref())?, origin),
             None => {
                 let data = settings.data.as_ref().ok_or(SettingsError::NoHome)?;
@@ -267,8 +237,8 @@ impl StorageSettings {
             }
         };
         Ok(Self {
-            options: options(&location, settings, &file.store)?,
-            ca: settings.get("NAVVY_STORE_CA").filter(|path| !path.is_empty()).map(PathBuf::from).or(file.store.ca),
+            options: options(&location, settings, &table)?,
+            ca: settings.get("NAVVY_STORE_CA").filter(|path| !path.is_empty()).map(PathBuf::from).or(table.ca),
             proxies: Proxies::new(settings),
             location,
             origin,
@@ -330,23 +300,6 @@ impl StorageSettings {
             Scheme::Az => open!(MicrosoftAzureBuilder, with_container_name),
         }
     }
-}
-
-fn read_file(path: Option<&Path>) -> Result<File, SettingsError> {
-    let Some(path) = path else { return Ok(File::default()) };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(source) => return Err(SettingsError::File { path: path.to_owned(), source }),
-    };
-    toml::from_str(&text).map_err(|error| SettingsError::Syntax { path: path.to_owned(), why: syntax(&text, &error) })
-}
-
-/// Where and what, but never the line itself: it may hold a secret.
-fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let at = error.span().map_or(0, |span| span.start);
-    let line = text.get(..at).unwrap_or("").matches('\n').count() + 1;
-    format!("line {line}: {}", error.message())
 }
 
 fn location(url: &str, origin: Origin, home: Option<&Path>) -> Result<Location, SettingsError> {

@@ -24,7 +24,7 @@ use super::own::{Told, Trouble};
 use super::pieces::Pieces;
 use super::prepare::Ready;
 use super::trees::{GIVE_UP_LIMIT, of_client, take_back};
-use crate::artifacts::guard::{Findings, Guard};
+use crate::artifacts::guard::{Finding, Findings, Guard};
 use crate::artifacts::links::Links;
 use crate::artifacts::names::Names;
 use crate::artifacts::read::{self, Limits, Sink};
@@ -262,16 +262,29 @@ impl Task {
         if findings.more > 0 {
             told.line(&format!("and so do {} more files", findings.more));
         }
-        let others = findings.others();
         if refuses {
-            return Err(Trouble::from(format!(
-                "nothing is stored: {} holds the value of {}{others}. Keep secrets out of artifacts, or run with \
-                 --secrets-in-artifacts=mask",
-                first.file, first.secrets
-            )));
+            return Err(Trouble::from(refusal(findings.unmaskable.as_ref().unwrap_or(first), &findings)));
         }
+        let others = findings.others();
         self.warn(format!("artifact {} held the value of {}{others}: stored masked", first.file, first.secrets));
         Ok(())
+    }
+}
+
+/// Why nothing is stored, and the ways out.
+fn refusal(finding: &Finding, findings: &Findings) -> String {
+    let Finding { file, secrets, is_text } = finding;
+    let others = findings.others();
+    let plain = "a value that is no secret is given with --var, and then not looked for";
+    match is_text {
+        true => format!(
+            "nothing is stored: {file} holds the value of {secrets}{others}. Keep secrets out of artifacts ({plain}), or \
+             run with --secrets-in-artifacts=mask"
+        ),
+        false => format!(
+            "nothing is stored: {file} holds the value of {secrets}{others}, and {file} is no text, which **** in it would \
+             break. Keep secrets out of artifacts ({plain}), or store them as they are with --secrets-in-artifacts=allow"
+        ),
     }
 }
 

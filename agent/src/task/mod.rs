@@ -54,6 +54,7 @@ use crate::bus::Bus;
 use crate::checkout::WorkingTree;
 use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
+use crate::environment::egress::Egress;
 use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
@@ -125,6 +126,8 @@ pub struct Context {
     pub secrets_in_artifacts: guard::Secrets,
     /// What of the caller's machine is handed to jobs that ask.
     pub handing: Handing,
+    /// How every job reaches the outside.
+    pub egress: Arc<Egress>,
     /// What earlier runs' tests took, as this run's jobs are told.
     pub timings: Timings,
 }

@@ -109,6 +109,7 @@ impl Task {
             cgroup_parent: None,
             owner: self.context.owner.clone(),
             journal: self.journal.clone(),
+            egress: self.context.egress.clone(),
             notes: self.notes.clone(),
         })
     }
@@ -187,6 +188,7 @@ pub fn frame(
         _ => Vec::new(),
     };
     let layers = Layers {
+        egress: inherited.egress,
         image: inherited.image_env,
         container,
         secrets: secrets.variables().clone(),

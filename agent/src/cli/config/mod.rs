@@ -16,7 +16,7 @@ use super::CliError;
 use super::args::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
 use super::args::{ProcessArgs, ProcessFormat, ValidateArgs};
 use super::run::inspect::draw;
-use super::source::{ConfigFile, count, facts, inputs, orb_path, tell};
+use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
 use crate::checkout::variables::pipeline_values;
 use crate::settings::Settings;
 use crate::ui::graph::Drawn;
@@ -44,7 +44,9 @@ impl Looked {
         let wanted = arguments.path.as_deref().or(arguments.source.file.as_deref());
         let file = ConfigFile::find_or_stdin(wanted, &here)?;
         let facts = facts(&file)?;
-        let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
+        let mut source = arguments.source.clone();
+        source.fill_in(&settings_files(settings, &file)?);
+        let inputs = inputs(&source, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs })
     }
 

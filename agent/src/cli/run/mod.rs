@@ -24,7 +24,7 @@ use navvy_job::resource::Size;
 use super::args::{CheckoutMode, RunArgs};
 use super::host;
 use super::size::parse_size;
-use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::view::{Shown, Viewer};
 use super::{CliError, own_words, store};
 use crate::bus::{self, Bus};
@@ -34,21 +34,25 @@ use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
+use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
-use crate::pipeline::{Chosen, Finished, Runner, Wanted};
+use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
 use crate::results::Timings;
 use crate::settings::Settings;
+use crate::settings::file::SettingsFiles;
 use crate::storage::RunStore;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
-pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
+pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.shell_on_fail && !(settings.stdin_is_terminal && settings.stdout_is_terminal) {
         let hint = "`--keep-on-fail` keeps the environment for a `navvy shell` later.";
         return Err(CliError::usage("--shell-on-fail needs a terminal").hint(hint));
     }
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
+    let files = settings_files(settings, &file)?;
+    arguments.fill_in(&files);
     let facts = facts(&file)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
@@ -70,8 +74,18 @@ pub fn run(settings: &Settings, arguments: RunArgs) -> Result<u8, CliError> {
     plan::check_agent(&arguments, settings)?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, arguments.store.as_deref())?;
-    let session =
-        Session { settings, arguments: &arguments, file: &file, facts: &facts, inputs, identity, floor, store, later };
+    let session = Session {
+        settings,
+        arguments: &arguments,
+        file: &file,
+        files: &files,
+        facts: &facts,
+        inputs,
+        identity,
+        floor,
+        store,
+        later,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -91,6 +105,7 @@ struct Session<'a> {
     settings: &'a Settings,
     arguments: &'a RunArgs,
     file: &'a ConfigFile,
+    files: &'a SettingsFiles,
     facts: &'a GitFacts,
     inputs: Inputs,
     identity: plan::Identity,
@@ -109,14 +124,17 @@ impl Session<'_> {
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
         let risk = plan::risk(self.arguments, engine.as_ref())?;
+        let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| CliError::infra(&error))?;
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk);
+        warnings.extend(risk.into_iter().chain(blocked));
         let stop = signals::watch()?;
-        let (masks, masked) = (plan.masks(), plan.masked());
+        let (mut masked, not_secret) = plan.masked();
+        masked.extend(secrets_of_proxies(&egress.variables()));
+        let masks = Masks::new(&masked);
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());
         let shown = Shown::new(&self.arguments.view, self.settings);
@@ -128,6 +146,7 @@ impl Session<'_> {
         let hold = Arc::new(HoldPolicy { masked, ..self.hold(stage) });
         let context = engine.as_ref().map(|engine| Context {
             hold: Arc::clone(&hold),
+            egress: Arc::clone(&egress),
             ..self.context(engine, &bus, &directory, shown.feed, &stop, owner.clone())
         });
         let reaper = engine.as_ref().map(|engine| self.reap(engine));
@@ -140,7 +159,7 @@ impl Session<'_> {
         for message in &warnings {
             bus.send(Event::Warning { task: None, message: message.clone() });
         }
-        if let Some(message) = plan::not_masked(&masks) {
+        for message in plan::not_masked(&masks).into_iter().chain(plan::not_secret(&not_secret)) {
             bus.send(Event::Warning { task: None, message });
         }
         stop.tell(bus.clone());
@@ -157,6 +176,7 @@ impl Session<'_> {
         };
         let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
+        finished.fidelity.extend(egress.notes());
         self.remove_workspaces(&finished).await;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
@@ -259,6 +279,7 @@ impl Session<'_> {
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
             handing: plan::handing(self.arguments, self.settings),
+            egress: Arc::default(),
             timings: Timings::default(),
         }
     }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_job::claim::SshKey;
-use navvy_job::compiled::Variables;
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
@@ -13,14 +12,14 @@ use super::Session;
 use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
+use crate::cli::given::given;
 use crate::cli::source::{ConfigFile, key_value};
 use crate::environment::docker::{Engine, ImageSubstitutions};
+use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
 use crate::output::mask::Masks;
 use crate::pipeline::claims::file_url;
-use crate::pipeline::{
-    Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, is_name, localise, read_env_file,
-};
+use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, localise};
 use crate::settings::Settings;
 use crate::task::{BreakPoint, Handing, SourceNote, check_engine, risk_of};
 use crate::{ssh_agent, ssh_key};
@@ -63,7 +62,7 @@ pub fn source_note(arguments: &RunArgs, settings: &Settings, file: &ConfigFile) 
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
-        allow_missing_orbs: source.allow_missing_orbs,
+        allow_missing_orbs: source.allows_missing_orbs(),
         checkout_git: arguments.checkout == CheckoutMode::Git,
         images: arguments.images.clone(),
         machine_as: arguments.machine_as.clone(),
@@ -106,6 +105,28 @@ pub(super) fn risk(arguments: &RunArgs, engine: Option<&Engine>) -> Result<Optio
     let Some(engine) = engine.filter(|_| arguments.remote_docker.is_some()) else { return Ok(None) };
     check_engine(engine.endpoint()).map_err(|why| CliError::usage(format!("--remote-docker host: {why}")))?;
     Ok(Some(risk_of(engine.endpoint())))
+}
+
+/// How jobs reach the outside, and what of it cannot work.
+pub(super) fn egress(
+    arguments: &RunArgs,
+    settings: &Settings,
+    engine: Option<&Engine>,
+) -> Result<(Arc<Egress>, Vec<String>), CliError> {
+    let Some(engine) = engine else { return Ok(<(Arc<Egress>, Vec<String>)>::default()) };
+    let (mut egress, mut warnings) = (Egress::default(), Vec::new());
+    match Egress::of_docker_config(&settings.paths, &engine.endpoint().to_string()) {
+        Ok(configured) => egress = configured,
+        Err(why) => warnings.push(format!("jobs get no proxies of docker's config file: {why}")),
+    }
+    if arguments.host_egress == Some(true) {
+        egress = egress.with_host(&settings.variables, &settings.paths).map_err(|error| {
+            let message = format!("--host-egress: {}", crate::chain::chain(&error));
+            CliError::usage(message).hint("`navvy doctor` tells what this host has.")
+        })?;
+    }
+    warnings.extend(egress.warnings());
+    Ok((Arc::new(egress), warnings))
 }
 
 /// Does any job of the plan need Docker?
@@ -166,8 +187,7 @@ pub(super) fn build(
         machine,
         job_limit: arguments.job_limit,
         scope: arguments.scope.clone(),
-        env_files: env_files(&arguments.env_file)?,
-        command_line: command_line(&arguments.env, session.settings)?,
+        given: given(&arguments.given, session.files, session.settings)?,
         contexts,
         ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
@@ -177,9 +197,18 @@ pub(super) fn build(
 
 /// Names secrets whose values stay visible.
 pub fn not_masked(masks: &Masks) -> Option<String> {
-    let names = masks.unmasked();
+    values_are_not_masked(masks.unmasked(), "shorter than 4 characters: it occurs everywhere")
+}
+
+/// Names what was given as a secret, and is taken for none.
+pub fn not_secret(names: &[String]) -> Option<String> {
+    let why =
+        "a boolean, the path of a public file, a CA file's name or a proxy without user and password is no secret";
+    values_are_not_masked(names, why)
+}
+
+fn values_are_not_masked(names: &[String], why: &str) -> Option<String> {
     let (what, are) = if names.len() == 1 { ("the value", "is") } else { ("the values", "are") };
-    let why = "shorter than 4 characters, or just true or false: it occurs everywhere";
     (!names.is_empty()).then(|| format!("{what} of {} {are} not masked: {why}", names.join(", ")))
 }
 
@@ -236,15 +265,6 @@ fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
     arguments.assume.iter().map(name).collect()
 }
 
-/// The variables of `--env-file`.
-pub fn env_files(files: &[PathBuf]) -> Result<Variables, CliError> {
-    let mut variables = Vec::new();
-    for path in files {
-        variables.extend(read_env_file(path).map_err(|error| CliError::config(crate::chain::chain(&error)))?);
-    }
-    Ok(variables)
-}
-
 fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
     let home = session.settings.home.as_deref();
     let read = |word: &String| {
@@ -252,24 +272,6 @@ fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
             .map_err(|error| CliError::config(format!("--ssh-key: {}", crate::chain::chain(&error))))
     };
     session.arguments.ssh_keys.iter().filter(|word| *word != AGENT).map(read).collect()
-}
-
-/// `-e NAME=VALUE`, or `-e NAME` for the caller's own value.
-pub fn command_line(words: &[String], settings: &Settings) -> Result<Variables, CliError> {
-    let variable = |text: &String| {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (text.as_str(), settings.get(text)),
-        };
-        if !is_name(name) {
-            // It may be a value in the wrong place: it is not repeated.
-            let message = "-e: what stands there is no NAME=VALUE; a NAME has letters, digits and _ only";
-            return Err(CliError::usage(message));
-        }
-        let value = value.ok_or_else(|| CliError::usage(format!("-e {name}: you have no variable of this name")))?;
-        Ok((name.to_owned(), value.to_owned()))
-    };
-    words.iter().map(variable).collect()
 }
 
 /// Ids of this run.

@@ -23,12 +23,19 @@ use crate::supervisor::Connect;
 pub struct Inheritance {
     pub image_env: Vec<(String, String)>,
     pub step_user: Option<String>,
+    /// Proxies and authorities that it was given.
+    #[serde(default)]
+    pub egress: Vec<(String, String)>,
 }
 
 impl DockerEnvironment {
     /// For whoever takes it up again.
     pub fn inheritance(&self) -> Inheritance {
-        Inheritance { image_env: self.image_env.clone(), step_user: self.step_user.clone() }
+        Inheritance {
+            image_env: self.image_env.clone(),
+            step_user: self.step_user.clone(),
+            egress: self.egress.clone(),
+        }
     }
 
     /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
@@ -52,6 +59,7 @@ impl DockerEnvironment {
             link,
             image_env: inherited.image_env,
             step_user: inherited.step_user,
+            egress: inherited.egress,
             services: Vec::new(),
             died,
             away,

@@ -27,15 +27,18 @@ const NOT_FOUND: &str = "credentials not found";
 /// A helper's user name for a secret that is a token.
 const TOKEN_USER: &str = "<token>";
 
-/// The docker CLI's own config file, as far as logins go.
+/// The docker CLI's own config file, as far as logins and proxies go.
 #[derive(Debug, Default, Deserialize)]
-struct CliConfig {
+pub(super) struct CliConfig {
     #[serde(default)]
     auths: BTreeMap<String, StoredLogin>,
     #[serde(default, rename = "credsStore")]
     store: Option<String>,
     #[serde(default, rename = "credHelpers")]
     helpers: BTreeMap<String, String>,
+    /// As it stands: a mistake in it is none of the logins'.
+    #[serde(default)]
+    pub(super) proxies: serde_json::Value,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -191,7 +194,7 @@ pub fn missing_helpers(host: &HostPaths) -> Result<Vec<String>, String> {
 }
 
 /// The docker CLI's config file; `None` when there is none to read.
-fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, String> {
+pub(super) fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, String> {
     let Some(directory) = &host.docker_config else { return Ok(None) };
     let path = directory.join("config.json");
     match fs::read(&path) {

@@ -42,6 +42,7 @@ pub struct DockerEnvironment {
     pub(super) link: Arc<dyn Connect>,
     pub(super) image_env: Vec<(String, String)>,
     pub(super) step_user: Option<String>,
+    pub(super) egress: Vec<(String, String)>,
     pub(super) services: Vec<ServiceOutput>,
     pub(super) died: watch::Receiver<Option<Died>>,
     /// The engine does not answer at the moment.

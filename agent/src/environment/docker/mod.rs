@@ -13,6 +13,7 @@
 //! | [`plan`] | the container plan (pure) |
 //! | `create` | plan to API requests; the only place that knows both |
 //! | [`image`], [`mod@reference`], `credentials` | images: here or pulled, by whose name |
+//! | [`proxies`] | what docker's config file gives containers |
 //! | [`network`] | the one bridge that all tasks share |
 //! | [`cgroup`] | the task's parent cgroup, where it can be had |
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
@@ -36,6 +37,7 @@ pub mod link;
 pub mod network;
 pub mod plan;
 pub mod prepare;
+pub mod proxies;
 pub mod reference;
 mod report;
 pub mod run_dir;

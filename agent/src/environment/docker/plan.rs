@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use navvy_job::compiled::Container;
+use navvy_job::compiled::{Container, Variables};
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 use navvy_protocol::place::{BIN_DIR, RUN_DIR, SUPERVISOR};
 use serde::Serialize;
+
+use crate::environment::egress::{CA_DIR, lacking};
 
 /// Labels on every container. Its owner tells a reaper whether anyone still looks after it.
 pub const LABEL_TASK: &str = "dev.navvy.task";
@@ -58,6 +60,10 @@ pub struct Machine {
     pub pids: u32,
     /// A supervisor that nobody has called for this long ends its job.
     pub idle_limit_s: u64,
+    /// What containers are given where nothing else sets it, and everybody may see: proxies, authorities.
+    pub egress: Variables,
+    /// A directory of this machine with the bundle of authorities, which every container gets.
+    pub authorities: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -169,7 +175,7 @@ pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine)
     let hosts = hosts.map(|name| format!("{name}:127.0.0.1")).collect();
     let entrypoint = primary_entrypoint(primary, primary_image);
     let step_user = effective_user(primary, primary_image);
-    let mut planned = vec![machine.primary(primary, step_user.as_deref(), &entrypoint, hosts)];
+    let mut planned = vec![machine.primary(primary, primary_image, step_user.as_deref(), &entrypoint, hosts)];
     for (index, (container, image)) in services.iter().enumerate() {
         planned.push(machine.service(index, container, image)?);
     }
@@ -196,6 +202,7 @@ impl Machine {
     fn primary(
         &self,
         container: &Container,
+        image: &ImageConfig,
         step_user: Option<&str>,
         entrypoint: &[String],
         hosts: Vec<String>,
@@ -213,11 +220,11 @@ impl Machine {
             entrypoint: Some(init),
             // The config's variables are for steps, which get theirs from the agent; only a main process of the
             // user's own has no other way to them.
-            env: if entrypoint.is_empty() { Vec::new() } else { assignments(container) },
+            env: if entrypoint.is_empty() { Vec::new() } else { self.assignments(container, image) },
             user: Some("0:0".to_owned()),
             working_directory: Some("/".to_owned()),
             hosts,
-            mounts: self.mounts(),
+            mounts: [self.mounts(), self.authorities()].concat(),
             tmpfs: BTreeMap::from([("/mnt/ramdisk".to_owned(), self.ramdisk_options())]),
             no_new_privileges: step_user.is_none(),
             ..self.common(self.task.primary_name(), Role::Primary, container, Network::Named(self.network.clone()))
@@ -236,7 +243,8 @@ impl Machine {
         Ok(ContainerPlan {
             entrypoint: container.entrypoint.clone(),
             command: container.command.clone(),
-            env: assignments(container),
+            env: self.assignments(container, image),
+            mounts: self.authorities(),
             user: container.user.clone(),
             no_new_privileges: effective_user(container, image).is_none(),
             ..self.common(self.task.service_name(index), Role::Service, container, network)
@@ -290,6 +298,24 @@ impl Machine {
         }
     }
 
+    /// Where directories can be mounted; else the bundle is uploaded.
+    fn authorities(&self) -> Vec<Mount> {
+        let directory = self.authorities.as_ref().filter(|_| self.entry != Entry::Upload);
+        let mount = |source: &PathBuf| Mount { source: source.clone(), target: CA_DIR.to_owned(), read_only: true };
+        directory.map(mount).into_iter().collect()
+    }
+
+    /// The config's variables, and what neither they nor the image set.
+    fn assignments(&self, container: &Container, image: &ImageConfig) -> Vec<String> {
+        let named = |text: &str, name: &str| text.split('=').next() == Some(name);
+        let is_set = |name: &str| {
+            container.environment.iter().any(|(known, _)| known == name)
+                || image.env.iter().any(|text| named(text, name))
+        };
+        let given = lacking(&self.egress, is_set);
+        container.environment.iter().chain(given).map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
     fn labels(&self, role: Role) -> BTreeMap<String, String> {
         let role = match role {
             Role::Primary => "primary",
@@ -321,10 +347,6 @@ fn clean(path: &str) -> String {
     let root = if path.starts_with('/') { "/" } else { "" };
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     format!("{root}{}", parts.join("/"))
-}
-
-fn assignments(container: &Container) -> Vec<String> {
-    container.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 /// Docker's own rules: a new entrypoint discards the image's command, a new command is what an entrypoint gets.

@@ -35,6 +35,7 @@ use super::supervisor_binary::{self, SupervisorError};
 use super::upload::UploadError;
 use super::{credentials, fault, network, report};
 use crate::environment::HostPaths;
+use crate::environment::egress::{CA_DIR, Egress};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Mark;
 use crate::journal::{Journal, JournalError};
@@ -69,6 +70,8 @@ pub struct Prepare {
     pub owner: Owner,
     /// Begun by the caller: nothing is made before it is on disk.
     pub journal: Option<Journal>,
+    /// How it reaches the outside.
+    pub egress: Arc<Egress>,
     /// Further lines for the report: a class that was clamped, an image that was substituted.
     pub notes: Vec<String>,
 }
@@ -118,6 +121,8 @@ pub enum PrepareErrorKind {
     Journal(#[from] JournalError),
     #[error("failed to {doing} container {container} (image {image}): {message}")]
     Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
+    #[error("the CA bundle in {path} cannot be read", path = path.display())]
+    Authorities { path: PathBuf, source: io::Error },
     #[error("the supervisor in image {image} did not answer: {message}")]
     NoAnswer { image: String, message: String },
 }
@@ -151,6 +156,7 @@ impl PrepareError {
             | PrepareErrorKind::Supervisor(_)
             | PrepareErrorKind::RunDirectory(_)
             | PrepareErrorKind::Journal(_)
+            | PrepareErrorKind::Authorities { .. }
             | PrepareErrorKind::NoAnswer { .. } => Blame::Infra,
         }
     }
@@ -332,6 +338,8 @@ impl Preparation<'_> {
             size: self.request.size,
             pids: self.request.pids,
             idle_limit_s: IDLE_LIMIT_S,
+            egress: self.request.egress.visible_variables(),
+            authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
         };
         let configs: Vec<_> = images.iter().map(|image| image.config.clone()).collect();
         plan::plan(&self.request.containers, &configs, &machine)
@@ -368,6 +376,7 @@ impl Preparation<'_> {
             true => Some(self.upload(plan, bin).await?),
             false => None,
         };
+        self.upload_authorities(plan, 0).await?;
         let mut tasks = JoinSet::new();
         let words = self.primary_words(plan, &mut tasks).await?;
         let begun = Instant::now();
@@ -406,6 +415,7 @@ impl Preparation<'_> {
         let begun = Instant::now();
         self.create(plan, index).await?;
         let took = begun.elapsed();
+        self.upload_authorities(plan, index).await?;
         let container = &plan.containers[index];
         let output = self.engine.attach(&container.name).await;
         Ok((took, output.map_err(|e| container_error("attach to", container, &e))?))
@@ -422,6 +432,17 @@ impl Preparation<'_> {
         self.engine.upload_supervisor(&container.name, bin).await.map_err(|e| match e {
             UploadError::Engine(e) => container_error("upload the supervisor into", container, &e),
             UploadError::Io(e) => self.no_answer(&format!("failed to pack the supervisor: {e}")),
+        })
+    }
+
+    /// Where the bundle of authorities is not mounted.
+    async fn upload_authorities(&self, plan: &Plan, index: usize) -> Result<(), PrepareErrorKind> {
+        let container = &plan.containers[index];
+        let is_mounted = container.mounts.iter().any(|mount| mount.target == CA_DIR);
+        let Some(bundle) = self.request.egress.bundle().filter(|_| !is_mounted) else { return Ok(()) };
+        self.engine.upload_authorities(&container.name, bundle).await.map_err(|e| match e {
+            UploadError::Engine(e) => container_error("upload the CA bundle into", container, &e),
+            UploadError::Io(e) => PrepareErrorKind::Authorities { path: bundle.directory.clone(), source: e },
         })
     }
 
@@ -494,7 +515,8 @@ impl Preparation<'_> {
         };
         self.report(report::limits(self.request.size, self.request.pids, together));
         self.report(report::network(&network.metadata));
-        for note in self.request.notes.iter().chain(&plan.notes) {
+        let egress = self.request.egress.report(plan.containers.len() > 1);
+        for note in egress.iter().chain(&self.request.notes).chain(&plan.notes) {
             self.report(note.clone());
         }
         self.report(format!("Time to start containers: {}", report::duration(started.start_time)));
@@ -511,6 +533,7 @@ impl Preparation<'_> {
             link: started.link,
             image_env: assignments.into_iter().filter_map(pair).collect(),
             step_user: plan.step_user,
+            egress: self.request.egress.variables(),
             services: started.services,
             died: started.died,
             away: started.away,

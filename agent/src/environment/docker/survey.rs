@@ -187,7 +187,9 @@ pub async fn remove_files_only(tasks: &[Seen], host: &HostPaths) -> Vec<String> 
 /// Files that a dead process had begun and never put in their place.
 pub fn sweep(here: &Owner, host: &HostPaths) {
     let runtime = run_dir::parent(host.runtime.as_deref(), run_dir::uid());
-    for directory in [host.state.clone(), host.state.join("bin"), journal::directory(&host.state), runtime] {
+    for directory in
+        [host.state.clone(), host.state.join("bin"), host.state.join("ca"), journal::directory(&host.state), runtime]
+    {
         journal::sweep(&directory, here);
     }
 }

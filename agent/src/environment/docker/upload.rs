@@ -11,6 +11,8 @@ use tar::{Builder, EntryType, Header};
 
 use super::engine::Engine;
 use super::supervisor_binary::NAME;
+use crate::environment::authorities::{self, Bundle};
+use crate::environment::egress::CA_DIR;
 
 pub(super) enum UploadError {
     Io(io::Error),
@@ -21,11 +23,20 @@ impl Engine {
     /// Puts binary, names and secret into a container that was created. Returns the secret.
     pub(super) async fn upload_supervisor(&self, container: &str, bin: &Path) -> Result<String, UploadError> {
         let secret = new_secret().map_err(UploadError::Io)?;
-        let archive = archive(bin, &secret).map_err(UploadError::Io)?;
+        self.upload(container, archive(bin, &secret).map_err(UploadError::Io)?).await?;
+        Ok(secret)
+    }
+
+    /// Puts the bundle of authorities into a container that was created.
+    pub(super) async fn upload_authorities(&self, container: &str, bundle: &Bundle) -> Result<(), UploadError> {
+        let archive = bundle.bytes().and_then(|bytes| authorities(&bytes)).map_err(UploadError::Io)?;
+        self.upload(container, archive).await
+    }
+
+    async fn upload(&self, container: &str, archive: Vec<u8>) -> Result<(), UploadError> {
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
         let upload = self.docker().upload_to_container(container, Some(options), body_full(archive.into()));
-        upload.await.map_err(UploadError::Engine)?;
-        Ok(secret)
+        upload.await.map_err(UploadError::Engine)
     }
 }
 
@@ -47,6 +58,14 @@ fn archive(bin: &Path, secret: &str) -> io::Result<Vec<u8>> {
         tar.append_link(&mut header, relative(&format!("{BIN_DIR}/{name}")), NAME)?;
     }
     file(&mut tar, &format!("{RUN_DIR}/{SECRET_FILE}"), 0o600, secret.as_bytes())?;
+    tar.into_inner()
+}
+
+fn authorities(bundle: &[u8]) -> io::Result<Vec<u8>> {
+    let mut tar = Builder::new(Vec::new());
+    directory(&mut tar, parent(CA_DIR), 0o755)?;
+    directory(&mut tar, CA_DIR, 0o755)?;
+    file(&mut tar, &format!("{CA_DIR}/{}", authorities::FILE), 0o444, bundle)?;
     tar.into_inner()
 }
 

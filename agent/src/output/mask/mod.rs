@@ -13,6 +13,7 @@ mod forms;
 mod index;
 #[doc(hidden)]
 pub mod oracle;
+pub mod public;
 mod stream;
 #[cfg(test)]
 mod tests;

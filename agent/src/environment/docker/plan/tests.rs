@@ -1,5 +1,7 @@
 //! Plans as JSON: what a reviewer of a change here wants to see.
 
+use std::path::Path;
+
 use super::*;
 
 fn machine() -> Machine {
@@ -12,6 +14,8 @@ fn machine() -> Machine {
         size: Size { millicpus: 1500, memory: 1 << 30 },
         pids: 500,
         idle_limit_s: 600,
+        egress: Variables::new(),
+        authorities: None,
     }
 }
 
@@ -193,4 +197,29 @@ fn working_directories_among_open_files_are_known_whatever_they_look_like() {
     for usual in ["", "/", "/app", "/processes", "/home/proc", "/proc/..", "/dev"] {
         assert!(!leads_into_processes(usual), "{usual}");
     }
+}
+
+#[test]
+fn services_are_given_proxies_and_authorities_where_neither_image_nor_config_sets_them() {
+    let given = [("HTTP_PROXY", "ours"), ("http_proxy", "ours"), ("PIP_CERT", "/opt/navvy/ca/bundle.pem")];
+    let egress = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let machine = Machine { egress, authorities: Some("/state/ca/d1".into()), ..machine() };
+    let own = Container { environment: vec![("http_proxy".into(), "theirs".into())], ..container("other") };
+    let quiet = ImageConfig { env: vec!["PIP_CERT=/image".into()], ..postgres() };
+    let made = |machine: &Machine| {
+        let containers = [container("cimg/base"), container("postgres"), own.clone()];
+        plan(&containers, &[cimg(), quiet.clone(), postgres()], machine).unwrap().containers
+    };
+    let containers = made(&machine);
+    let (primary, first, second) = (&containers[0], &containers[1], &containers[2]);
+    assert!(primary.env.is_empty(), "its steps are given theirs by the agent");
+    assert_eq!(first.env, ["HTTP_PROXY=ours", "http_proxy=ours"]);
+    assert_eq!(second.env, ["http_proxy=theirs", "PIP_CERT=/opt/navvy/ca/bundle.pem"]);
+    for container in &containers {
+        let mount = container.mounts.iter().find(|mount| mount.target == CA_DIR).expect("each has the bundle");
+        assert!(mount.read_only && mount.source == Path::new("/state/ca/d1"), "{mount:?}");
+    }
+    let uploaded = made(&Machine { entry: Entry::Upload, ..machine });
+    assert!(uploaded.iter().all(|container| container.mounts.is_empty()));
+    assert_eq!(uploaded[1].env, first.env);
 }
