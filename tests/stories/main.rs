@@ -23,6 +23,7 @@ mod host;
 mod images;
 mod inspect;
 mod kill;
+mod lacking;
 mod logs;
 mod odd_environments;
 mod orbs;
