@@ -186,3 +186,21 @@ workflows:
     done.passes();
     assert_eq!(done.text("greet", "greet"), "hello world 4\n");
 }
+
+#[test]
+fn a_parameter_that_only_the_setup_config_knows_is_told() {
+    let bench = Bench::new();
+    written(&bench, BY_CLI);
+    let next =
+        NEXT.replace("  who: {type: string, default: world}\n", "").replace("<< pipeline.parameters.who >>", "all");
+    bench.file(".circleci/next.yml", next);
+    let done = bench.run(&["-p", "who=you"]).finish();
+    done.passes();
+    assert_eq!(done.text("greet", "greet"), "hello all 3\n");
+    let told = "-p who: only the setup config declares it";
+    assert!(done.warnings().contains(told), "{}", done.warnings());
+    let summary = done.event("the summary", |event| event.is("run_ended"));
+    assert!(summary.texts("fidelity").iter().any(|note| note.contains(told)), "{}", summary.summary());
+    let known = bench.file(".circleci/next.yml", NEXT).run(&["-p", "who=you"]).finish();
+    assert!(!known.warnings().contains(told), "{}", known.warnings());
+}
