@@ -200,3 +200,63 @@ fn jobs_commands_and_executors_of_an_orb_run() {
     assert_eq!(done.text("build", "greet"), "hi navvy\n");
     assert_eq!(done.text("hello/wave", "wave"), "hi all\n");
 }
+
+/// An orb that stands on acme/hello.
+const LOUD: &str = r#"version: 2.1
+orbs: {hello: acme/hello@1}
+commands:
+  greet: {steps: [{hello/greet: {to: all}}]}
+"#;
+
+#[test]
+fn a_users_orb_finds_the_users_orbs_that_it_imports() {
+    let bench = bench();
+    let alone = bench.file("loud.yml", LOUD).navvy(&["orb", "add", "--user", "loud.yml", "acme/loud@1.0.0"]);
+    alone.passes().complains(&["`acme/hello@1`) is not here"]);
+    add(&bench, "hi", &["acme/hello@1.2.0", "--user"]).passes();
+    let found = bench.navvy(&["orb", "add", "--user", "loud.yml", "acme/loud@1.0.1"]);
+    assert_eq!(found.passes().stderr, "");
+    // What it does with them is checked, too.
+    bench.file("loud.yml", LOUD.replace("to: all", "two: all"));
+    let wrong = bench.navvy(&["orb", "add", "--user", "loud.yml", "acme/loud@1.0.2"]);
+    wrong.exits_with(2).complains(&["two", "nothing was added"]);
+    // Orbs that are built in are always there.
+    let setup = LOUD.replace("acme/hello@1", "circleci/continuation@2").replace("to: all", "configuration_path: x");
+    bench.file("loud.yml", setup.replace("hello/greet", "hello/continue"));
+    let found = bench.navvy(&["orb", "add", "--user", "loud.yml", "acme/loud@1.0.3"]);
+    assert_eq!(found.passes().stderr, "");
+}
+
+#[test]
+fn an_orb_that_is_built_in_can_be_replaced_and_that_is_told() {
+    let bench = bench();
+    bench.config(
+        &CONFIG
+            .replace("acme/hello@1", "circleci/continuation@2.0.1")
+            .replace("version: 2.1", "version: 2.1\nsetup: true"),
+    );
+    let dry = |bench: &Bench| bench.navvy(&["run", "--dry-run"]);
+    dry(&bench).exits_with(2);
+    let listed = bench.navvy(&["orb", "list"]).stdout();
+    assert_eq!(listed, "circleci/continuation@2.0.1  built in  -  used as circleci/continuation@2.0.1\n");
+    for (place, directory) in [(&["--user"][..], "home/.local/share/navvy/orbs"), (&[], ".circleci/orbs")] {
+        let added = add(&bench, "hi", &[&["circleci/continuation@2.0.1"], place].concat()).passes().stdout();
+        assert!(added.contains("in place of the circleci/continuation that is built into Navvy"), "{added}");
+        assert!(added.contains("asks https://circleci.com to continue the pipeline"), "{added}");
+        assert!(added.contains(&format!("{directory}/circleci/continuation@2.0.1.yml")), "{added}");
+        dry(&bench).passes();
+        let listed = bench.navvy(&["orb", "list"]).stdout();
+        assert!(listed.contains("used as circleci/continuation@2.0.1") && !listed.contains("built in"), "{listed}");
+    }
+}
+
+#[test]
+fn what_the_config_does_not_name_is_told() {
+    let bench = bench();
+    let other = add(&bench, "hi", &["acme/hello@2.0.0"]).passes().stdout();
+    assert!(other.contains(".circleci/config.yml names acme/hello@1, which acme/hello@2.0.0 is not.\n"), "{other}");
+    let stranger = add(&bench, "hi", &["acme/stranger@1.0.0"]).passes().stdout();
+    assert!(stranger.contains(".circleci/config.yml does not name acme/stranger.\n"), "{stranger}");
+    let used = add(&bench, "hi", &["acme/hello@1.0.0"]).passes().stdout();
+    assert!(!used.contains("name"), "{used}");
+}
