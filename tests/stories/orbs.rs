@@ -260,3 +260,128 @@ fn what_the_config_does_not_name_is_told() {
     let used = add(&bench, "hi", &["acme/hello@1.0.0"]).passes().stdout();
     assert!(!used.contains("name"), "{used}");
 }
+
+/// An orb's source tree, as its repository has it.
+fn tree(bench: &Bench) -> &Bench {
+    bench.file(
+        "hello/src/@orb.yml",
+        "version: 2.1\n# gone\ndescription: &d |\n  Greets.\n\n  Twice.\ndisplay: {home_url: *d}\n",
+    );
+    bench.file("hello/src/executors/box.yml", "docker: [{image: 'navvy/busybox:static'}]\n");
+    bench.file("hello/src/commands/README.md", "words").file("hello/src/commands/.hidden.yml", ": no yaml");
+    bench.file(
+        "hello/src/commands/greet.yml",
+        "parameters: {to: {type: string}}\nsteps:\n  - run: {name: greet, environment: {TO: << parameters.to >>}, command: <<include(scripts/greet.sh)>>}\n",
+    );
+    bench.file("hello/src/scripts/greet.sh", "cat <<END\nhi $TO\nEND\n\n  # indented\n");
+    bench.file("hello/src/jobs/wave.yaml", "executor: box\nsteps: [{greet: {to: 'yes'}}]\n");
+    bench.file("hello/src/examples/e.yml", "usage: {version: 2.1, text: '<<include(nowhere)>>'}\n")
+}
+
+#[test]
+fn an_orbs_source_tree_is_packed_into_one_file_that_can_be_added() {
+    let bench = Bench::new();
+    bench.config(CONFIG);
+    let packed = tree(&bench).navvy(&["orb", "pack", "hello"]);
+    assert_eq!(packed.passes().stderr, "");
+    insta::assert_snapshot!(packed.stdout(), @r##"
+    version: 2.1
+    description: |
+      Greets.
+
+      Twice.
+    display:
+      home_url: |
+        Greets.
+
+        Twice.
+    commands:
+      greet:
+        parameters:
+          to:
+            type: string
+        steps:
+          - run:
+              name: greet
+              environment:
+                TO: "<< parameters.to >>"
+              command: |
+                cat \<<END
+                hi $TO
+                END
+
+                  # indented
+    executors:
+      box:
+        docker:
+          - image: navvy/busybox:static
+    jobs:
+      wave:
+        executor: box
+        steps:
+          - greet:
+              to: "yes"
+    examples:
+      "e":
+        usage:
+          version: 2.1
+          text: "<<include(nowhere)>>"
+    "##);
+    assert_eq!(bench.navvy(&["orb", "pack", "hello/src"]).stdout(), packed.stdout());
+    bench.file("hello.yml", packed.stdout());
+    bench.navvy(&["orb", "add", "hello.yml", "acme/hello@1.0.0"]).passes();
+    let done = bench.run(&[]).finish();
+    done.passes();
+    assert_eq!(done.text("build", "greet"), "hi navvy\n");
+    assert_eq!(done.text("hello/wave", "greet"), "hi yes\n");
+}
+
+#[test]
+fn what_cannot_be_packed_is_told_with_its_place() {
+    let bench = bench();
+    let packed = |bench: &Bench, name: &str, text: &str| {
+        let path = format!("hello/src/{name}");
+        let before = fs::read(bench.project().join(&path)).ok();
+        bench.file(&path, text);
+        let done = bench.navvy(&["orb", "pack", "hello"]);
+        match before {
+            Some(before) => fs::write(bench.project().join(&path), before).expect("the file goes back"),
+            None => fs::remove_file(bench.project().join(&path)).expect("the file goes"),
+        }
+        assert_eq!(done.stdout(), "", "{name}: nothing is printed of what is not whole");
+        done
+    };
+    tree(&bench);
+    let refused = |name: &str, text: &str, words: &[&str]| {
+        packed(&bench, name, text).exits_with(2).complains(words);
+    };
+    refused("commands/x.yml", "steps: [", &["hello/src/commands/x.yml:1"]);
+    refused("commands/x.yml", "", &["hello/src/commands/x.yml", "nothing in it"]);
+    refused("commands/x.yml", "- run: echo", &["hello/src/commands/x.yml:1:1", "a map"]);
+    let command = |value: &str| format!("steps:\n  - run: {value}\n");
+    refused("commands/x.yml", &command("<<include(gone.sh)>>"), &["hello/src/commands/x.yml:2:10", "gone.sh"]);
+    refused("commands/x.yml", &command("'a <<include(scripts/greet.sh)>>'"), &["x.yml:2:10", "the whole value"]);
+    refused("commands/x.yml", &command("<<include(../../hello.yml)>>"), &["x.yml:2:10", "outside of hello/src"]);
+    refused("commands/x.yml", &command("<<include(scripts)>>"), &["x.yml:2:10", "no file"]);
+    refused(
+        "commands/greet.yaml",
+        &command("echo"),
+        &["greet.yml:1:1", "command `greet` is there twice", "greet.yaml"],
+    );
+    refused("@orb.yml", "version: 2.1\ncommands: {greet: {steps: []}}\n", &["command `greet` is there twice"]);
+    refused("@orb.yml", "version: 2.1\ncommands: [greet]\n", &["@orb.yml:2:11", "`commands` is a list"]);
+    std::os::unix::fs::symlink("/etc/hostname", bench.project().join("hello/src/scripts/link")).expect("a link");
+    refused("commands/x.yml", &command("<<include(scripts/link)>>"), &["x.yml:2:10", "outside of hello/src"]);
+    let nowhere = |directory: &str, words: &[&str]| {
+        bench.navvy(&["orb", "pack", directory]).exits_with(2).complains(words);
+    };
+    nowhere("gone", &["there is no directory gone"]);
+    nowhere(".", &["there is no @orb.yml in . or in ./src"]);
+    bench.file("old/orb.yml", hello("hi"));
+    nowhere("old", &["there is no @orb.yml in old", "navvy orb add old/orb.yml"]);
+    nowhere("old/orb.yml", &["is a file", "navvy orb add old/orb.yml"]);
+    let directory = bench.navvy(&["orb", "add", "hello", "acme/hello@1.0.0"]);
+    directory
+        .exits_with(2)
+        .complains(&["hello is a directory", "navvy orb pack hello | navvy orb add - acme/hello@1.0.0"]);
+}

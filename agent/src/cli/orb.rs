@@ -1,8 +1,8 @@
-//! `navvy orb …`: puts orbs where configs find them, lists them, locks them.
+//! `navvy orb …`: puts orbs where configs find them, lists them, locks them, packs them.
 //!
 //! ```text
 //! add:  source ─▶ checked ─▶ place ─▶ lock          lock:  config, without its lock ─▶ every import ─▶ lock
-//! list: places, lock, the config's imports ─▶ table
+//! list: places, lock, the config's imports ─▶ table pack:  source tree ─▶ one source
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,12 +14,13 @@ use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
 
 use super::CliError;
-use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, SourceArgs};
+use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
 use super::host::print;
 use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
 use crate::checkout::variables::pipeline_values;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
+use crate::orbs::tree::{Tree, TreeError};
 use crate::orbs::{OrbPath, builtin};
 use crate::settings::Settings;
 use crate::ui::sanitize::{first_line, tame};
@@ -29,6 +30,7 @@ pub fn run(settings: &Settings, arguments: OrbArgs) -> Result<u8, CliError> {
         OrbCommand::Add(arguments) => add(settings, &arguments),
         OrbCommand::List(arguments) => list(settings, &arguments),
         OrbCommand::Lock(arguments) => lock(settings, &arguments),
+        OrbCommand::Pack(arguments) => pack(&arguments),
     }
 }
 
@@ -82,6 +84,11 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
         CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
     let name = arguments.file.display().to_string();
+    if arguments.file.is_dir() {
+        let [name, orb] = [&name, &arguments.reference].map(|word| shell_words::quote(word));
+        let hint = format!("The source tree of an orb becomes one file: navvy orb pack {name} | navvy orb add - {orb}");
+        return Err(CliError::config(format!("{name} is a directory, not an orb")).hint(hint));
+    }
     let text = source(&arguments.file, &name)?;
     let project = if arguments.user { None } else { Some(Project::open(settings, arguments.config.as_deref())?) };
     let path = match &project {
@@ -260,6 +267,33 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
     };
     print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true));
     Ok(exit_code::PASSED)
+}
+
+/// Prints one source for what lies in a directory.
+fn pack(arguments: &OrbPackArgs) -> Result<u8, CliError> {
+    let tree = Tree::open(&arguments.directory).map_err(not_a_tree)?;
+    let packed = navvy_config::pack_orb(&tree.parts().map_err(not_a_tree)?, &|path| tree.include(path));
+    tell(&packed.render());
+    match packed.text {
+        Some(text) => print(&text),
+        None => {
+            return Err(CliError::config(format!(
+                "{}: {}; nothing was packed",
+                tree.shown(),
+                count(&packed.diagnostics)
+            )));
+        }
+    }
+    Ok(exit_code::PASSED)
+}
+
+fn not_a_tree(error: TreeError) -> CliError {
+    let TreeError { message, hint } = error;
+    let error = CliError::config(message);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 fn in_project() -> bool {

@@ -11,6 +11,7 @@
 pub mod builtin;
 pub mod lock;
 pub mod place;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 
