@@ -38,7 +38,7 @@ pub fn warning(reference: &OrbReference) -> Option<String> {
 mod tests {
     use std::sync::Arc;
 
-    use navvy_config::{Inputs, NoOrb, OrbSource, Source, compile};
+    use navvy_config::{Inputs, NoOrb, OrbSource, Source, compile, compile_orb};
     use navvy_job::pipeline::{Pipeline, WorkflowJobKind};
 
     use super::*;
@@ -135,6 +135,42 @@ workflows:
             let (pipeline, told) = compiled(&format!("{ORBS}{version}"), &jobs);
             assert!(pipeline.is_none() && told[0].contains("argument"), "{version} {argument}: {told:?}");
         }
+    }
+
+    /// What a source of the vendor's path-filtering 2.x asks of the orbs that it imports.
+    #[test]
+    fn an_orb_that_stands_on_the_second_continuation_compiles() {
+        let text = "
+version: 2.1
+orbs: {continuation: circleci/continuation@2.0.2, path: circleci/path-filtering@3.0.0}
+executors:
+  default:
+    parameters: {resource_class: {type: enum, enum: [small, medium], default: small}}
+    docker: [{image: cimg/base:stable}]
+    resource_class: << parameters.resource_class >>
+jobs:
+  filter:
+    parameters:
+      executor: {type: executor, default: default}
+      debug: {type: boolean, default: false}
+      parameter_for_files_changed: {type: string, default: ''}
+    executor: << parameters.executor >>
+    steps:
+      - path/set-parameters: {mapping: a b c.yml, same-base-run: << parameters.debug >>}
+      - when:
+          condition: {equal: [false, << parameters.debug >>]}
+          steps:
+            - continuation/continue:
+                configuration_path: /tmp/generated-config.yml
+                parameters: /tmp/pipeline-parameters.json
+                parameter_for_files_changed: << parameters.parameter_for_files_changed >>
+                files_changed: /tmp/files-changed-list
+                circleci_domain: circleci.com
+";
+        let inputs = Inputs { orbs: Some(Arc::new(BuiltIn)), ..Inputs::default() };
+        let outcome = compile_orb(&Source { name: "orb.yml", text }, &inputs);
+        let told: Vec<&str> = outcome.diagnostics.iter().map(|told| told.message.as_str()).collect();
+        assert!(outcome.pipeline.is_some() && told.is_empty(), "{told:?}");
     }
 
     /// The names of a job's steps.
