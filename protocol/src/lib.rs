@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`frame`] | the envelope: length-capped, typed frames |
 //! | [`supervisor`] | the messages between agent and supervisor |
-//! | [`in_job`] | the two questions that a job may put to its supervisor |
+//! | [`in_job`] | the few questions that a job may put to its supervisor |
 //! | [`mux`] | many activities over one byte stream, for `navvy-supervisor dial` |
 //! | [`place`] | where the supervisor's files are inside an environment |
 

@@ -21,7 +21,11 @@
 //!
 //! Any of them may end in [`Reply::Failed`] instead.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use crate::in_job::Lack;
 
 /// The version this code speaks. Both sides name theirs in [`Hello`]; the lower one counts.
 pub const VERSION: u32 = 1;
@@ -315,6 +319,9 @@ pub struct Exited {
     pub out_of_memory: Option<OutOfMemory>,
     /// The job asked to halt (before or while this ran).
     pub halted: bool,
+    /// What the job asked for (before or while this ran) and only the service has.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacks: BTreeSet<Lack>,
     /// The environment's own main program (an entrypoint that was asked for) has ended with this code: so does the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_ended: Option<u8>,
@@ -451,6 +458,7 @@ mod tests {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            lacks: BTreeSet::new(),
             main_ended: None,
             left_running: 2,
         });

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use harness::{Bench, Conversation, SECRET, binary, failure, wait_for};
 use navvy_protocol::frame::{self, FrameKind};
+use navvy_protocol::in_job::Lack;
 use navvy_protocol::supervisor::{Exit, FailureKind, Hello, Reply, Request};
 use navvy_protocol::{mux, place};
 
@@ -106,6 +107,17 @@ fn the_command_line_answers() {
     assert_eq!(run(&["--help"], "").0, 0);
     let (code, _, text) = run(&["run", "oidc", "get"], "a\n");
     assert_eq!((code, text.lines().count()), (1, 1));
+    assert!(text.contains("only the service signs OIDC tokens") && text.contains("NAVVY_SKIP_MISSING=true"), "{text}");
+    let (code, _, text) = run(&["run", "oidc", "get"], "");
+    assert_eq!((code, text.as_str()), (1, "circleci run oidc get: not available here, as told before\n"));
+    let (code, _, text) = run(&["run", "release", "plan", "d", "--target-version=1"], "");
+    assert_eq!(code, 0);
+    assert!(text.starts_with("circleci run release plan: deploy markers are kept by the service"), "{text}");
+    let (code, _, text) = run(&["run", "release", "plna"], "");
+    assert_eq!(code, 64);
+    assert!(text.contains("Did you mean \"circleci run release plan\"?"), "{text}");
+    let exited = bench.exec("true").run().exited.unwrap();
+    assert_eq!(exited.lacks.into_iter().collect::<Vec<_>>(), [Lack::DeployMarkers, Lack::OidcToken]);
     let (code, _, text) = run(&["step", "hault"], "");
     assert_eq!(code, 64);
     assert!(text.contains("Did you mean \"circleci step halt\"?"), "{text}");

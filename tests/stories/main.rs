@@ -24,6 +24,7 @@ mod host;
 mod images;
 mod inspect;
 mod kill;
+mod lacking;
 mod logs;
 mod odd_environments;
 mod orbs;

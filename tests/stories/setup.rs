@@ -186,3 +186,53 @@ workflows:
     done.passes();
     assert_eq!(done.text("greet", "greet"), "hello world 4\n");
 }
+
+#[test]
+fn the_second_version_of_path_filtering_excludes_and_hands_on_what_changed() {
+    let bench = Bench::new();
+    bench.file(".circleci/continue_config.yml", NEXT);
+    bench.file("src/a", "1").commit("start");
+    bench.git(&["branch", "-M", "main"]).succeeded();
+    bench.git(&["checkout", "-q", "-b", "topic"]).succeeded();
+    bench.file("src/a", "2").file("docs/b", "2").commit("a change");
+    let config = r#"
+version: 2.1
+setup: true
+orbs: {path-filtering: circleci/path-filtering@2.0.2}
+executors: {own: {docker: [{image: navvy/base:bookworm}]}}
+workflows:
+  setup:
+    jobs:
+      - path-filtering/filter:
+          executor: own
+          exclude: docs/.*
+          parameter_for_files_changed: who
+          mapping: |
+            src/.* count 9
+            docs/.* count 10
+"#;
+    let done = bench.run_config(config, &[]);
+    done.passes();
+    assert_eq!(done.text("greet", "greet"), "hello docs/b,src/a,.circleci/config.yml 9\n");
+    let debug = bench.run_config(&config.replace("executor: own", "executor: own\n          debug: true"), &[]);
+    debug.passes();
+    assert!(!debug.started("greet", "greet"));
+}
+
+#[test]
+fn a_parameter_that_only_the_setup_config_knows_is_told() {
+    let bench = Bench::new();
+    written(&bench, BY_CLI);
+    let next =
+        NEXT.replace("  who: {type: string, default: world}\n", "").replace("<< pipeline.parameters.who >>", "all");
+    bench.file(".circleci/next.yml", next);
+    let done = bench.run(&["-p", "who=you"]).finish();
+    done.passes();
+    assert_eq!(done.text("greet", "greet"), "hello all 3\n");
+    let told = "-p who: only the setup config declares it";
+    assert!(done.warnings().contains(told), "{}", done.warnings());
+    let summary = done.event("the summary", |event| event.is("run_ended"));
+    assert!(summary.texts("fidelity").iter().any(|note| note.contains(told)), "{}", summary.summary());
+    let known = bench.file(".circleci/next.yml", NEXT).run(&["-p", "who=you"]).finish();
+    assert!(!known.warnings().contains(told), "{}", known.warnings());
+}

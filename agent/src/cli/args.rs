@@ -30,7 +30,7 @@ pub enum Command {
     Retry(Box<RetryArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
-    /// Put orbs where configs find them, list them, lock them.
+    /// Put orbs where configs find them, list them, lock them, pack them.
     Orb(OrbArgs),
     /// List the tasks on this host: running, kept, or left by a run that died.
     Ps(PsArgs),
@@ -433,6 +433,8 @@ pub enum OrbCommand {
     List(OrbListArgs),
     /// Lock every orb of the config to what it is resolved to now.
     Lock(OrbLockArgs),
+    /// Print one source for an orb whose source is a tree of files.
+    Pack(OrbPackArgs),
 }
 
 #[derive(Debug, Args)]
@@ -466,6 +468,13 @@ pub struct OrbLockArgs {
     /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
     #[arg(short = 'f', long = "file", value_name = "CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct OrbPackArgs {
+    /// The directory that holds @orb.yml, or holds src/@orb.yml.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
-//! `navvy orb …`: puts orbs where configs find them, lists them, locks them.
+//! `navvy orb …`: puts orbs where configs find them, lists them, locks them, packs them.
 //!
 //! ```text
 //! add:  source ─▶ checked ─▶ place ─▶ lock          lock:  config, without its lock ─▶ every import ─▶ lock
-//! list: places, lock, the config's imports ─▶ table
+//! list: places, lock, the config's imports ─▶ table pack:  source tree ─▶ one source
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,13 +14,14 @@ use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
 
 use super::CliError;
-use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, SourceArgs};
+use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
 use super::host::print;
 use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
 use crate::checkout::variables::pipeline_values;
-use crate::orbs::OrbPath;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
+use crate::orbs::tree::{Tree, TreeError};
+use crate::orbs::{OrbPath, builtin};
 use crate::settings::Settings;
 use crate::ui::sanitize::{first_line, tame};
 
@@ -29,6 +30,7 @@ pub fn run(settings: &Settings, arguments: OrbArgs) -> Result<u8, CliError> {
         OrbCommand::Add(arguments) => add(settings, &arguments),
         OrbCommand::List(arguments) => list(settings, &arguments),
         OrbCommand::Lock(arguments) => lock(settings, &arguments),
+        OrbCommand::Pack(arguments) => pack(&arguments),
     }
 }
 
@@ -61,9 +63,9 @@ impl Project {
         navvy_config::compile(&self.file.source(), &Inputs { orbs, allow_missing_orbs, ..self.inputs.clone() })
     }
 
-    /// The orbs that the config and its orbs import, as they are resolved with this lock.
-    fn imports(&self, lock: &Lock) -> Vec<ImportedOrb> {
-        self.compile(OrbPath { lock: lock.clone(), ..self.path.clone() }, true).orbs
+    /// Compiled with this lock; the outcome names the orbs that the config and its orbs import.
+    fn locked_by(&self, lock: &Lock) -> Outcome {
+        self.compile(OrbPath { lock: lock.clone(), ..self.path.clone() }, true)
     }
 
     fn lock_file(&self) -> PathBuf {
@@ -82,19 +84,35 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
         CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
     let name = arguments.file.display().to_string();
+    if arguments.file.is_dir() {
+        let [name, orb] = [&name, &arguments.reference].map(|word| shell_words::quote(word));
+        let hint = format!("The source tree of an orb becomes one file: navvy orb pack {name} | navvy orb add - {orb}");
+        return Err(CliError::config(format!("{name} is a directory, not an orb")).hint(hint));
+    }
     let text = source(&arguments.file, &name)?;
     let project = if arguments.user { None } else { Some(Project::open(settings, arguments.config.as_deref())?) };
-    check(&name, &text, project.as_ref())?;
-    let place = match &project {
-        Some(project) => project.path.places.first().cloned(),
-        None => user_orbs(settings),
+    let path = match &project {
+        Some(project) => project.path.clone(),
+        None => OrbPath { places: user_orbs(settings).into_iter().collect(), lock: Lock::default() },
     };
+    check(&name, &text, path.clone())?;
+    let place = path.places.first();
     let place = place.ok_or_else(|| CliError::usage("there is no home directory to keep orbs in"))?;
-    print(&tame(&put(&place, &reference, &text, arguments.force)?, true));
+    print(&tame(&put(place, &reference, &text, arguments.force)?, true));
+    if let Some(note) = replaces_built_in(place, &reference) {
+        print(&tame(&note, true));
+    }
     if let Some(project) = project {
         print(&tame(&lock_added(&project, &reference, &digest(&text))?, true));
     }
     Ok(exit_code::PASSED)
+}
+
+/// What to know of an orb that now counts in place of the one that is built in.
+fn replaces_built_in(place: &Place, reference: &OrbReference) -> Option<String> {
+    let warning = builtin::warning(reference)?;
+    let file = place.file_name(reference)?;
+    Some(format!("{warning}To go back to the one that is built in, remove {file}, and its line in the lock.\n"))
 }
 
 fn source(file: &Path, name: &str) -> Result<String, CliError> {
@@ -108,9 +126,9 @@ fn source(file: &Path, name: &str) -> Result<String, CliError> {
 }
 
 /// Refuses what is no orb, or is wrong. Orbs that it imports may come later.
-fn check(name: &str, text: &str, project: Option<&Project>) -> Result<(), CliError> {
+fn check(name: &str, text: &str, path: OrbPath) -> Result<(), CliError> {
     let source = Source { name, text };
-    let orbs = project.and_then(|project| project.inputs.orbs.clone());
+    let orbs = Some(Arc::new(path) as _);
     let outcome = navvy_config::compile_orb(&source, &Inputs { orbs, allow_missing_orbs: true, ..Inputs::default() });
     tell(&outcome.render(&source));
     match outcome.pipeline {
@@ -151,7 +169,7 @@ fn lock_added(project: &Project, added: &OrbReference, new: &str) -> Result<Stri
     if lock.relock(added, new) {
         told.push_str(&format!("{} has its new digest.\n", lock.shown));
     }
-    let imports = project.imports(&lock);
+    let Outcome { orbs: imports, pipeline, .. } = project.locked_by(&lock);
     for (reference, resolved) in imports.iter().filter_map(|orb| Some((&orb.reference, orb.resolved.as_ref()?))) {
         if lock.entry(reference).is_none() {
             told.push_str(&locked(&mut lock, &project.path, reference, resolved));
@@ -164,11 +182,31 @@ fn lock_added(project: &Project, added: &OrbReference, new: &str) -> Result<Stri
             }
         }
     }
+    // A config that is wrong may name more than was seen.
+    if pipeline.is_some() && !imports.iter().any(|orb| orb.resolved.as_ref() == Some(added)) {
+        told.push_str(&not_named(&project.file.name, &imports, added));
+    }
     if lock.resolved(added).is_none() {
         lock.set(added, added, new);
     }
     project.write(&lock)?;
     Ok(told)
+}
+
+/// Why the config does not use what was added; nothing where that has been told.
+fn not_named(config: &str, imports: &[ImportedOrb], added: &OrbReference) -> String {
+    let mut others: Vec<String> = imports
+        .iter()
+        .map(|orb| &orb.reference)
+        .filter(|reference| reference.title() == added.title())
+        .map(ToString::to_string)
+        .collect();
+    others.dedup();
+    match others.as_slice() {
+        [] => format!("{config} does not name {}.\n", added.title()),
+        _ if imports.iter().any(|orb| covers(&orb.reference, added)) => String::new(),
+        others => format!("{config} names {}, which {added} is not.\n", others.join(" and ")),
+    }
 }
 
 fn covers(reference: &OrbReference, other: &OrbReference) -> bool {
@@ -224,11 +262,38 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
         Err(error) => return Err(error),
     };
     let (places, imports) = match &project {
-        Some(project) => (project.path.places.clone(), project.imports(&project.path.lock)),
+        Some(project) => (project.path.places.clone(), project.locked_by(&project.path.lock).orbs),
         None => (user_orbs(settings).into_iter().collect(), Vec::new()),
     };
     print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true));
     Ok(exit_code::PASSED)
+}
+
+/// Prints one source for what lies in a directory.
+fn pack(arguments: &OrbPackArgs) -> Result<u8, CliError> {
+    let tree = Tree::open(&arguments.directory).map_err(not_a_tree)?;
+    let packed = navvy_config::pack_orb(&tree.parts().map_err(not_a_tree)?, &|path| tree.include(path));
+    tell(&packed.render());
+    match packed.text {
+        Some(text) => print(&text),
+        None => {
+            return Err(CliError::config(format!(
+                "{}: {}; nothing was packed",
+                tree.shown(),
+                count(&packed.diagnostics)
+            )));
+        }
+    }
+    Ok(exit_code::PASSED)
+}
+
+fn not_a_tree(error: TreeError) -> CliError {
+    let TreeError { message, hint } = error;
+    let error = CliError::config(message);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 fn in_project() -> bool {
@@ -252,6 +317,12 @@ fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> Stri
         let used = used.remove(&found.reference).unwrap_or_default();
         rows.push(row(&found, &used));
     }
+    // What is used and lies nowhere is built in.
+    let built_in = |(reference, used): (&OrbReference, Vec<String>)| {
+        let used = format!("used as {}", used.join(", "));
+        [reference.to_string(), "built in".to_owned(), "-".to_owned(), used]
+    };
+    rows.extend(used.into_iter().filter(|(reference, _)| builtin::in_place_of(reference).is_some()).map(built_in));
     let mut text = columns(&rows);
     let mut missing: Vec<String> = imports.iter().filter(|orb| orb.resolved.is_none()).map(absent).collect();
     missing.dedup();

@@ -6,11 +6,12 @@
 //!        └─────────────────────────────────────────▶ └▶ ~/.local/share/navvy/orbs/circleci/node@5.2.0.yml
 //! ```
 //!
-//! The orbs of dynamic config come with Navvy ([`builtin`]). Nothing is fetched: a person puts orbs here, with `navvy orb add` or by hand (docs/orbs.md).
+//! The orbs of dynamic config come with Navvy ([`builtin`]) and are used where none is here. Nothing is fetched: a person puts orbs here, with `navvy orb add` or by hand (docs/orbs.md).
 
 pub mod builtin;
 pub mod lock;
 pub mod place;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,11 @@ impl OrbPath {
         if wanted != reference && self.best(reference).is_some() {
             lines.push("or lock it to the newest of these: navvy orb lock".to_owned());
         }
+        if let Some(Entry { line, .. }) =
+            self.lock.entry(reference).filter(|_| builtin::in_place_of(reference).is_some())
+        {
+            lines.push(format!("or take the one that is built into Navvy: remove line {line} of {}", self.lock.shown));
+        }
         lines.push("or go on without what comes from it: --allow-missing-orbs".to_owned());
         NoOrb::Missing { help: lines.join("\n") }
     }
@@ -100,12 +106,11 @@ impl OrbPath {
 
 impl OrbSource for OrbPath {
     fn find(&self, reference: &OrbReference) -> Result<OrbText, NoOrb> {
-        if let Some(built_in) = builtin::instead_of(reference) {
-            return Ok(built_in);
-        }
         let wanted = self.wanted(reference);
         let Some(found) = self.best(&wanted) else {
-            return builtin::in_place_of(reference).ok_or_else(|| self.missing(reference, &wanted));
+            // What is locked is that source and no other.
+            let built_in = builtin::in_place_of(reference).filter(|_| self.lock.entry(reference).is_none());
+            return built_in.ok_or_else(|| self.missing(reference, &wanted));
         };
         let text = found.read()?;
         self.check(reference, &found, &lock::digest(&text))?;
@@ -230,6 +235,38 @@ mod tests {
         or lock it to the newest of these: navvy orb lock
         or go on without what comes from it: --allow-missing-orbs
         "##);
+    }
+
+    #[test]
+    fn what_a_person_put_here_is_chosen_over_what_is_built_in() {
+        let bench = Bench::new();
+        for name in ["continuation", "path-filtering"] {
+            let reference = format!("circleci/{name}@2.0.1");
+            assert!(bench.text("", &reference).starts_with(&format!("circleci/{name} (built in) ")));
+            let file = format!("circleci/{name}@2.0.1.yml");
+            bench.put(&format!("user/{file}"), "mine");
+            assert_eq!(bench.text("", &reference), format!("user/{file} mine"));
+            // Of another version nothing is here but what is built in.
+            assert!(bench.text("", &format!("circleci/{name}@1")).contains("(built in)"));
+        }
+    }
+
+    #[test]
+    fn what_is_locked_is_not_replaced_by_what_is_built_in() {
+        let bench = Bench::new();
+        let lock = format!("version 1\ncircleci/continuation@2 2.0.1 sha256:{0}\n", lock::digest("mine"));
+        insta::assert_snapshot!(bench.text(&lock, "circleci/continuation@2"), @r##"
+        missing
+        orbs.lock has locked it to circleci/continuation@2.0.1
+        its source belongs in project/circleci/continuation@2.0.1.yml, or in user/circleci/continuation@2.0.1.yml
+        to put it there: circleci orb source circleci/continuation@2.0.1 > continuation.yml, then navvy orb add continuation.yml circleci/continuation@2.0.1
+        or take the one that is built into Navvy: remove line 2 of orbs.lock
+        or go on without what comes from it: --allow-missing-orbs
+        "##);
+        bench.put("project/circleci/continuation@2.0.1.yml", "mine");
+        assert_eq!(bench.text(&lock, "circleci/continuation@2"), "project/circleci/continuation@2.0.1.yml mine");
+        bench.put("project/circleci/continuation@2.0.1.yml", "other");
+        assert!(bench.text(&lock, "circleci/continuation@2").starts_with("refused"));
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn signal_name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use navvy_protocol::supervisor::{Process, Usage};
 
     use super::*;
@@ -137,6 +139,7 @@ mod tests {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            lacks: BTreeSet::new(),
             main_ended: None,
             left_running: 0,
         }

@@ -1,5 +1,6 @@
 //! A follower against a supervisor that hangs up all the time.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
@@ -93,6 +94,7 @@ impl Fickle {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            lacks: BTreeSet::new(),
             main_ended: None,
             left_running: 0,
         };

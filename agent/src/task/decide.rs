@@ -138,6 +138,8 @@ impl StepWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use navvy_protocol::supervisor::{Exit, Usage};
     use proptest::prelude::*;
 
@@ -152,6 +154,7 @@ mod tests {
             usage: Usage::default(),
             out_of_memory: None,
             halted: false,
+            lacks: BTreeSet::new(),
             main_ended: None,
             left_running: 0,
         }

@@ -1,10 +1,12 @@
 //! A job's steps, one after another.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use navvy_job::compiled::{Run, Step, StepKind, When};
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
+use navvy_protocol::in_job::Lack;
 
 use super::attempt::{Attempted, Place};
 use super::decide::{Lost, StepEnd};
@@ -24,6 +26,8 @@ const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not 
 struct Standing {
     failed: bool,
     halted: bool,
+    /// What the job asked for and only the service has; told already.
+    lacks: BTreeSet<Lack>,
     /// Nothing more is run, whatever its `when` says.
     over: bool,
     /// Nothing more is run now: a person goes on from here.
@@ -232,6 +236,11 @@ impl Task {
     fn judge(&mut self, place: Place<'_>, attempted: Attempted, standing: &mut Standing) {
         standing.halted |= attempted.halted;
         let end = attempted.end;
+        for lack in end.exited.iter().flat_map(|exited| &exited.lacks) {
+            if standing.lacks.insert(*lack) {
+                self.warn(format!("job {}: {}", self.claim.job_name, lack.why()));
+            }
+        }
         match end.outcome {
             StepOutcome::Success => return,
             StepOutcome::Canceled => {

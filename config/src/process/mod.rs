@@ -26,7 +26,9 @@ use crate::resolve::PlainPipeline;
 pub(crate) use comments::Comments;
 use jobs::Jobs;
 pub(crate) use jobs::{Parts, source_of, written_variable};
-use yaml::{Entry, Yaml};
+pub(crate) use write::document;
+use yaml::Entry;
+pub(crate) use yaml::{Entry as YamlEntry, Yaml};
 
 /// A config written out, and what there is to say of it.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ struct Writer {
 }
 
 /// The whole text. With `escaped`, `<<` is written `\<<`.
-pub(super) fn document(entries: &[Entry], escaped: bool) -> String {
+pub(crate) fn document(entries: &[Entry], escaped: bool) -> String {
     let mut writer = Writer { out: String::new(), escaped };
     writer.entries(entries, 0, false);
     writer.out

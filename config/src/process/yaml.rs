@@ -3,7 +3,7 @@
 use crate::syntax::{Content, Literal, Node};
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Yaml {
+pub(crate) enum Yaml {
     /// Written as it is: a number, a boolean, null.
     Plain(String),
     Text(String),
@@ -12,13 +12,13 @@ pub(super) enum Yaml {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Item {
+pub(crate) struct Item {
     pub comments: Vec<String>,
     pub value: Yaml,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub comments: Vec<String>,
     pub key: String,
     pub value: Yaml,

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use serde_json::{Map, Value, json};
 use super::options::Options;
 use super::{complain, say};
 
+const OPTIONS: [&str; 4] = ["configuration", "parameters", "files-changed", "parameter-for-files-changed"];
 const COMMAND: &str = "circleci continuation continue";
 /// The supervisor answers at once; only a machine without any processor to spare takes long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn go_on(words: &[&str]) -> ExitCode {
-    match Options::parse(words, &["configuration", "parameters"]).and_then(|options| call(&options)) {
+    match Options::parse(words, &OPTIONS).and_then(|options| call(&options)) {
         Ok(told) => say(&told),
         Err(why) => complain(1, &format!("{COMMAND}: {why}")),
     }
@@ -24,7 +26,8 @@ pub fn go_on(words: &[&str]) -> ExitCode {
 fn call(options: &Options) -> Result<String, String> {
     let path = options.required("configuration")?;
     let configuration = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    let parameters = parameters(options.get("parameters").unwrap_or("{}"))?;
+    let mut parameters = parameters(options.get("parameters").unwrap_or("{}"))?;
+    parameters.extend(files_changed(options)?);
     let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
     let with = if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") };
     let told = format!("The pipeline goes on with {path} ({with}).\n");
@@ -39,11 +42,24 @@ fn variable(name: &str) -> Result<String, String> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or_else(missing)
 }
 
+/// The parameter that is to hold which files changed, where one is.
+fn files_changed(options: &Options) -> Result<Option<(String, Value)>, String> {
+    let Some(name) = options.get("parameter-for-files-changed").filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let list = options.required("files-changed")?;
+    let files = std::fs::read_to_string(list).map_err(|error| format!("cannot read {list}: {error}"))?;
+    Ok(Some((name.to_owned(), Value::String(files.trim_end().to_owned()))))
+}
+
 /// JSON, or a file that holds it.
 fn parameters(text: &str) -> Result<Map<String, Value>, String> {
-    let (text, place) = match std::fs::read_to_string(text) {
-        Ok(found) => (found, format!("the parameters in {text}")),
-        Err(_) => (text.to_owned(), "the parameters".to_owned()),
+    let (text, place) = match Path::new(text).is_file() {
+        true => {
+            let found = std::fs::read_to_string(text).map_err(|error| format!("cannot read {text}: {error}"))?;
+            (found, format!("the parameters in {text}"))
+        }
+        false => (text.to_owned(), "the parameters".to_owned()),
     };
     if text.trim().is_empty() {
         return Ok(Map::new());

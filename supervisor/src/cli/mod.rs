@@ -1,6 +1,7 @@
 //! `circleci` inside a job.
 
 mod continuation;
+mod lacking;
 mod options;
 mod path_filtering;
 mod share;
@@ -11,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use navvy_protocol::in_job::{Answer, MAX_LINE, Question};
+use navvy_protocol::in_job::{Answer, Lack, MAX_LINE, Question};
 use navvy_protocol::place;
 
 /// The command line makes no sense.
@@ -29,11 +30,16 @@ The circleci command inside a job.
   circleci tests glob PATTERN…  the files that match, one per line
   circleci tests split, run     this node's share of a list of tests; --help tells more
   circleci version [--short]    which version this is
+
+What only the service has:
+
+  circleci run release plan | update | log
+                                deploy markers: nothing is done, and that is told
+  circleci run oidc get, circleci testsuite …
+                                fail, or do nothing where NAVVY_SKIP_MISSING is true
 ";
 
-/// Known from the original, and where they will come from.
-const NOT_YET: [&[&str]; 3] = [&["run", "oidc"], &["run", "release"], &["testsuite"]];
-const KNOWN: [&[&str]; 10] = [
+const KNOWN: [&[&str]; 15] = [
     &["env", "subst"],
     &["step", "halt"],
     &["task", "halt"],
@@ -43,6 +49,11 @@ const KNOWN: [&[&str]; 10] = [
     &["tests", "glob"],
     &["tests", "split"],
     &["tests", "run"],
+    &["run", "release", "plan"],
+    &["run", "release", "update"],
+    &["run", "release", "log"],
+    &["run", "oidc", "get"],
+    &["testsuite"],
     &["version"],
 ];
 
@@ -63,6 +74,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["tests", "glob", patterns @ ..] => share::glob(patterns),
         ["tests", "split", rest @ ..] => share::split(rest),
         ["tests", "run", rest @ ..] => share::run(rest),
+        ["run", "release", "plan" | "update" | "log", ..] => lacking::told(words.as_slice(), 3, Lack::DeployMarkers),
+        ["run", "oidc", "get", ..] => lacking::told(words.as_slice(), 3, Lack::OidcToken),
+        ["run", "testsuite", ..] => lacking::told(words.as_slice(), 2, Lack::TestSuite),
+        ["testsuite", ..] => lacking::told(words.as_slice(), 1, Lack::TestSuite),
         words => unknown(words),
     }
 }
@@ -82,17 +97,15 @@ pub fn complain(code: u8, text: &str) -> ExitCode {
 
 fn unknown(words: &[&str]) -> ExitCode {
     let shown = words.join(" ");
-    if NOT_YET.iter().any(|known| words.starts_with(known)) {
-        return complain(1, &format!("circleci {shown}: not available in Navvy yet"));
-    }
     let neighbour = neighbour(words).map_or_else(String::new, |near| format!(" Did you mean \"circleci {near}\"?"));
     complain(USAGE, &format!("circleci {shown}: unknown command.{neighbour}\n\n{HELP}"))
 }
 
 /// The command that needs the fewest changes, if they are few.
 fn neighbour(words: &[&str]) -> Option<String> {
-    let typed = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-    neighbour_of(&typed, KNOWN.iter().chain(&NOT_YET).map(|known| known.join(" ")))
+    let typed = |length: usize| words.iter().take(length).copied().collect::<Vec<_>>().join(" ");
+    let two = neighbour_of(&typed(2), KNOWN.iter().map(|known| known.join(" ")));
+    two.or_else(|| neighbour_of(&typed(3), KNOWN.iter().map(|known| known.join(" "))))
 }
 
 /// Of what is known, the one that needs the fewest changes, if they are few.
@@ -119,7 +132,9 @@ fn halt() -> ExitCode {
     match ask(Question::Halt) {
         Ok(Answer::Halted) => ExitCode::SUCCESS,
         Ok(Answer::Refused { why }) => complain(1, &format!("circleci step halt: refused: {why}")),
-        Ok(Answer::Pong { .. }) => complain(1, "circleci step halt: the supervisor answered something else"),
+        Ok(Answer::Pong { .. } | Answer::Noted { .. }) => {
+            complain(1, "circleci step halt: the supervisor answered something else")
+        }
         Err(error) => complain(1, &format!("circleci step halt: cannot reach the job's supervisor: {error}")),
     }
 }
@@ -169,6 +184,7 @@ mod tests {
         assert_eq!(neighbour(&["step", "hlat"]).as_deref(), Some("step halt"));
         assert_eq!(neighbour(&["env", "subs", "x"]).as_deref(), Some("env subst"));
         assert_eq!(neighbour(&["versoin"]).as_deref(), Some("version"));
+        assert_eq!(neighbour(&["run", "release", "plann"]).as_deref(), Some("run release plan"));
         assert_eq!(neighbour(&["orb", "publish"]), None);
     }
 }

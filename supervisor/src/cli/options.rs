@@ -32,4 +32,14 @@ impl<'a> Options<'a> {
     pub fn required(&self, name: &str) -> Result<&'a str, String> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("--{name} is missing"))
     }
+
+    /// A switch: true or false, or as the original's scripts write it, 1 or 0. An empty one is not given.
+    pub fn is_on(&self, name: &str, default: bool) -> Result<bool, String> {
+        match self.get(name) {
+            None | Some("") => Ok(default),
+            Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(format!("--{name} is {other}: it is true or false")),
+        }
+    }
 }

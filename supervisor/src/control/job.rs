@@ -10,6 +10,7 @@ use navvy_protocol::in_job::{Answer, MAX_LINE, Question};
 
 use super::Presence;
 use crate::init::{Init, THREAD_STACK};
+use crate::lock;
 
 /// A question is one short write; whoever is slower is no command of ours.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,6 +44,7 @@ fn answer(init: &Init, line: &[u8]) -> Answer {
             init.halted.store(true, Ordering::Release);
             Answer::Halted
         }
+        Ok(Question::Lacks { what }) => Answer::Noted { first: lock(&init.lacks).insert(what) },
         Ok(Question::Ping) => Answer::Pong { version: env!("CARGO_PKG_VERSION").to_owned() },
         Err(error) => Answer::Refused { why: format!("the question is not understood: {error}") },
     }

@@ -556,6 +556,7 @@ impl Pump {
             usage: end.usage,
             out_of_memory: self.kills_before.and_then(|before| self.init.memory.killed_since(before)),
             halted: self.init.halted.load(Ordering::Acquire),
+            lacks: lock(&self.init.lacks).clone(),
             main_ended: *crate::lock(&self.init.main_ended),
             left_running,
         };

@@ -10,11 +10,14 @@ mod entrypoint;
 mod settings;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use navvy_protocol::in_job::Lack;
 
 use crate::cgroup::Memory;
 use crate::continuation::Desk;
@@ -38,6 +41,8 @@ pub struct Init {
     pub execs: Registry,
     pub memory: Memory,
     pub halted: AtomicBool,
+    /// What the job asked for and only the service has.
+    pub lacks: Mutex<BTreeSet<Lack>>,
     /// Exit code of the entrypoint, once it ended.
     pub main_ended: Mutex<Option<u8>>,
     pub presences: Arc<Presences>,
@@ -70,6 +75,7 @@ impl Init {
             execs: Registry::default(),
             memory: Memory::find(),
             halted: AtomicBool::new(false),
+            lacks: Mutex::default(),
             main_ended: Mutex::new(None),
             presences: Arc::new(Presences::new()),
             hold: Hold::new()?,

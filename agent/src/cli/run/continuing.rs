@@ -63,10 +63,12 @@ impl Continuing<'_> {
             return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
         }
         let workflows = self.choose(&pipeline, &wanted)?;
+        let mut warnings = plan::missing_contexts(self.session, &workflows);
+        warnings.extend(self.unheard(continuation));
         let note = plan::source_note(self.session.arguments, self.session.settings, self.session.file);
         Ok(Continued {
             builtins: plan::builtins(self.session, &workflows, self.directory),
-            warnings: plan::missing_contexts(self.session, &workflows),
+            warnings,
             workflows,
             source: SourceNote { file: path.clone(), parameters: texts(&inputs), ..note },
             config: path,
@@ -93,6 +95,20 @@ impl Continuing<'_> {
         let written = written.and_then(|mut file| file.write_all(masked.as_bytes()));
         written.map_err(|error| format!("{} could not be written: {error}", path.display()))?;
         Ok(path)
+    }
+
+    /// What was given on the command line and the config does not declare: so far only the setup config used it.
+    fn unheard(&self, continuation: &Continuation) -> Vec<String> {
+        let declared = navvy_config::declared_parameters(&continuation.configuration);
+        let given = self.session.inputs.parameters.iter().map(|(name, _)| name);
+        given
+            .filter(|name| !declared.contains(name))
+            .map(|name| {
+                format!(
+                    "-p {name}: only the setup config declares it, and the config that it goes on with does not get it"
+                )
+            })
+            .collect()
     }
 
     /// Parameters of the command line that the config declares, and those of the continuation.
