@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::Known as _;
 use crate::keys::tables::{LOGIC, MATCHES};
 use crate::neighbour::nearest;
-use crate::syntax::{Content, Entry, Node};
+use crate::syntax::{Content, Entry, Node, becomes};
 
 /// The language's limit.
 const DEEPEST: usize = 100;
@@ -98,7 +98,10 @@ impl Scope<'_> {
     /// A value to compare: a nested statement counts as its result, an executor parameter as its executor.
     fn operand(&self, node: &Node) -> Option<Value> {
         match &node.content {
-            Content::Scalar(scalar) if template::is_literal(&scalar.text) => Some(Value::of(node)),
+            Content::Scalar(scalar) if template::is_literal(&scalar.text) => {
+                becomes("this value", node).into_iter().for_each(|told| self.report(told));
+                Some(Value::of(node))
+            }
             Content::Scalar(scalar) => self.scalar_operand(&scalar.text, node),
             Content::Map(map) => match &map.entries[..] {
                 [entry] if LOGIC.knows(&entry.key) => self.operation(entry).map(Value::Bool),

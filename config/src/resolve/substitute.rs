@@ -119,7 +119,7 @@ impl Scope<'_> {
         match value.as_scalar() {
             Some(_) if value.is_null() && environment => out.push_str(NULL_IN_ENVIRONMENT),
             Some(_) if value.is_null() => {}
-            Some(scalar) => out.push_str(&scalar.text),
+            Some(scalar) => out.push_str(&scalar.shown()),
             None if value.is_broken() => return Err(Fault::Reported),
             None => {
                 let message = format!("this stands for {}, which cannot be part of a text", value.describe());

@@ -9,6 +9,7 @@ use super::indent::{self, Shifted};
 use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
 use super::position::Positions;
+use super::reading::stays;
 use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::neighbour::nearest;
 
@@ -215,7 +216,7 @@ impl<'a> Builder<'a> {
 
 /// Nodes of a map come in turns: key, value, key, value.
 fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut Report) -> Step<()> {
-    let Some(key) = key.take() else {
+    let Some(key) = &key.take() else {
         *key = Some(node);
         return Ok(());
     };
@@ -230,6 +231,7 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
         let message = "`\\<<` merges nothing: the merge key is no template, and has no escape";
         report.push(Diagnostic::error("escaped-merge-key", key.span, message).help("write `<<:`"));
     } else {
+        stays("this key", key).into_iter().for_each(|told| report.push(told));
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
     Ok(())

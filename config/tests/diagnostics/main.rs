@@ -21,6 +21,7 @@ mod templates;
 mod top;
 mod types;
 mod versions;
+mod words;
 mod workflow_rules;
 mod workflows;
 
