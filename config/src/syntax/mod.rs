@@ -6,6 +6,7 @@
 
 mod broken;
 mod build;
+mod escape;
 mod indent;
 mod merge;
 mod node;

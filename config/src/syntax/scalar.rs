@@ -65,6 +65,10 @@ fn unless_same(text: &str, canonical: String) -> Cow<'_, str> {
 
 /// Is this a date or a time to YAML 1.1?
 pub(crate) fn is_date(text: &str) -> bool {
+    // Most keys and values are words: leave before any cutting.
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return false;
+    }
     let (date, time) = text.split_at(text.find(['T', 't', ' ', '\t']).unwrap_or(text.len()));
     let parts: Vec<&str> = date.split('-').collect();
     let [year, month, day] = parts[..] else { return false };

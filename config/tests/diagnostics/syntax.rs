@@ -165,3 +165,89 @@ version: 2
     compiled
     "##);
 }
+
+#[test]
+fn a_backslash_in_double_quotes() {
+    let text = r##"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    steps:
+      - run: "grep -E 'a\\b' | grep -E '\d+'"
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    error[yaml-syntax]: the file is not valid YAML: `\d` stands for nothing in double quotes
+     --> config.yml:6:41
+      |
+    6 |       - run: "grep -E 'a\\b' | grep -E '\d+'"
+      |                                         ^^
+      = help: use single quotes, in which a backslash is a backslash (and `''` a single quote), or write `\\`
+    refused
+    "##);
+    let text = r##"
+version: 2.1
+jobs:
+  build: {docker: [{image: a}], steps: [{run: "x
+    \[ -f y \]"}]}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    error[yaml-syntax]: the file is not valid YAML: `\[` stands for nothing in double quotes
+     --> config.yml:4:5
+      |
+    4 |     \[ -f y \]"}]}
+      |     ^^
+      = help: use single quotes, in which a backslash is a backslash (and `''` a single quote), or write `\\`
+    refused
+    "##);
+    let text = r##"
+version: 2.1
+jobs:
+  build: {docker: [{image: a}], working_directory: "C:\Users\me"}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    error[yaml-syntax]: the file is not valid YAML: `\U` stands for nothing in double quotes
+     --> config.yml:3:55
+      |
+    3 |   build: {docker: [{image: a}], working_directory: "C:\Users\me"}
+      |                                                       ^^
+      = help: use single quotes, in which a backslash is a backslash (and `''` a single quote), or write `\\`
+    refused
+    "##);
+}
+
+#[test]
+fn something_after_quotes() {
+    let text = r##"
+version: 2.1
+workflows:
+  main:
+    when: "main" == pipeline.git.branch
+    jobs: [build]
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    error[yaml-syntax]: the file is not valid YAML: the quoted text has ended, and something follows it
+     --> config.yml:4:18
+      |
+    4 |     when: "main" == pipeline.git.branch
+      |                  ^
+      = help: put the whole value into quotes of the other kind, these included
+    refused
+    "##);
+    let text = r##"
+version: 2.1
+workflows:
+  main:
+    when: 'main' == pipeline.git.branch
+    jobs: [build]
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    error[yaml-syntax]: the file is not valid YAML: the quoted text has ended, and something follows it
+     --> config.yml:4:18
+      |
+    4 |     when: 'main' == pipeline.git.branch
+      |                  ^
+      = help: put the whole value into quotes of the other kind, these included
+    refused
+    "##);
+}
