@@ -8,6 +8,7 @@ mod broken;
 mod build;
 mod escape;
 mod indent;
+mod invisible;
 mod merge;
 mod node;
 mod position;
@@ -15,6 +16,7 @@ mod reading;
 mod scalar;
 
 pub(crate) use build::parse;
+pub(crate) use invisible::invisible;
 pub(crate) use node::{Content, Entry, Map, Node, Scalar};
 pub(crate) use reading::{becomes, is_read_otherwise, rewritten, stays};
 pub(crate) use scalar::{Literal, boolean, literal};

@@ -2,6 +2,7 @@
 
 mod condition_rules;
 mod elsewhere;
+mod expressions;
 mod given;
 mod groups;
 mod job_rules;

@@ -139,7 +139,7 @@ workflows:
     6 |   letter: {when: n, jobs: [j]}
       |                  ^
       = in workflow `letter` (line 6)
-      = help: names start with `parameters.`, `pipeline.` or `matrix.`; plain text needs `\<<`
+      = help: a boolean is `true` or `false`
     refused
     "##);
 }
