@@ -4,13 +4,14 @@
 //! a bracket that nobody closed, the marks of a merge.
 
 use super::escape;
+use super::invisible;
 use crate::diagnostic::{Diagnostic, Frame, Span, column};
 
 /// Marks that a merge leaves where both sides changed.
 const CONFLICTS: [&str; 4] = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"];
 
 /// A fault by the beginning of the parser's words: what to say instead, and what to do.
-const FAULTS: [(&str, &str, &str); 9] = [
+const FAULTS: [(&str, &str, &str); 11] = [
     ("tab", "a tab stands where only blanks may", "indent with blanks: YAML forbids tabs there"),
     (
         "while scanning a plain scalar, found a tab",
@@ -43,6 +44,8 @@ const FAULTS: [(&str, &str, &str); 9] = [
         "the quoted text has ended, and something follows it",
         "put the whole value into quotes of the other kind, these included",
     ),
+    ("':' must be followed by", "a tab separates the `:` from this, where a blank is needed", "write a blank"),
+    ("'-' must be followed by", "a tab separates the `-` from this, where a blank is needed", "write a blank"),
     ("found unprintable character", "a control character stands here", "remove it: YAML forbids them"),
 ];
 
@@ -54,6 +57,9 @@ pub(super) fn diagnostic(text: &str, told: &str, at: Span, open: Option<Span>) -
     if let Some(span) = conflict(text, at) {
         let message = "the mark of a merge stands here".to_owned();
         return error(span, message).help("decide which side to keep, and remove the marks");
+    }
+    if let Some((span, name)) = instead_of_blank(text, at) {
+        return error(span, format!("{name} stands where only a blank may")).help("write a blank");
     }
     if told.starts_with("while parsing a quoted scalar")
         && let Some(unknown) = escape::unknown(text, at.start)
@@ -93,6 +99,16 @@ fn lost(diagnostic: Diagnostic, at: Span) -> Diagnostic {
 fn conflict(text: &str, at: Span) -> Option<Span> {
     let lines = [line_at(text, at), line_before(text, at)];
     lines.into_iter().find(|span| CONFLICTS.iter().any(|mark| text[span.start..span.end].starts_with(mark)))
+}
+
+/// What is no blank and looks like one, in the line of a fault or in the one before.
+fn instead_of_blank(text: &str, at: Span) -> Option<(Span, String)> {
+    let ends = |span: &Span| text[span.start..].find(['\n', '\r']).map_or(text.len(), |length| span.start + length);
+    [line_at(text, at), line_before(text, at)].into_iter().find_map(|span| {
+        let start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let (part, name) = invisible::instead_of_blank(&text[start..ends(&span)])?;
+        Some((placed(text, start + part.start, part.len(), at), name))
+    })
 }
 
 /// The line of a place, without the blanks around it.

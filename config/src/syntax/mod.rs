@@ -16,7 +16,7 @@ mod reading;
 mod scalar;
 
 pub(crate) use build::parse;
-pub(crate) use invisible::invisible;
+pub(crate) use invisible::{invisible, is_curly_quote};
 pub(crate) use node::{Content, Entry, Map, Node, Scalar};
 pub(crate) use reading::{becomes, is_read_otherwise, rewritten, stays};
 pub(crate) use scalar::{Literal, boolean, literal};

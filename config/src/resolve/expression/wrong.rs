@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::syntax::{invisible, is_curly_quote};
+
 /// Why a text is no expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
@@ -59,13 +61,13 @@ pub(super) fn unexpected(rest: &str, offset: usize) -> Wrong {
     let one = offset..offset + first.len_utf8();
     match first {
         '$' => variable(rest, offset),
-        '“' | '”' | '„' | '‘' | '’' | '«' | '»' => {
+        _ if is_curly_quote(first) => {
             Wrong::new(format!("unexpected `{first}`"), one).help("write straight quotes: `\"`")
         }
         '{' | '}' => {
             Wrong::new(format!("unexpected `{first}`"), one).help("a value stands by its name alone, without braces")
         }
-        _ => match crate::syntax::invisible(first) {
+        _ => match invisible(first) {
             Some(name) => Wrong::new(format!("unexpected {name}"), one).help("remove it, or write a blank"),
             None => Wrong::new(format!("unexpected `{first}`"), one),
         },
