@@ -154,4 +154,9 @@ fn a_word_is_told_unless_a_boolean_is_wanted() {
     ] {
         assert_eq!(codes(&with(job)), [code], "{job}");
     }
+    for (only, told) in [("1.10", true), ("[main, 010]", true), ("'1.10'", false), ("1.1", false)] {
+        let filter = format!("workflows: {{w: {{jobs: [{{build: {{filters: {{branches: {{only: {only}}}}}}}}}]}}}}");
+        let codes = codes(&format!("{}{filter}\n", with("steps: [checkout]")));
+        assert_eq!(codes.contains(&"number-rewritten"), told, "{only}: {codes:?}");
+    }
 }
