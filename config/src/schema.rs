@@ -175,7 +175,7 @@ mod tests {
                 Literal::Null => Value::Null,
                 Literal::Bool(value) => json!(value),
                 Literal::Int(value) => json!(value),
-                Literal::Float(value) => json!(value),
+                Literal::Float(value) | Literal::Large(value) => json!(value),
                 Literal::Text(text) => json!(text),
             },
         }

@@ -35,7 +35,7 @@ pub(crate) fn committed(path: &str, schema: &Value) {
 }
 
 /// Pieces that mean something in one place or another.
-const WORDS: [&str; 30] = [
+const WORDS: [&str; 34] = [
     "<<",
     ">>",
     "<< parameters.whom >>",
@@ -53,6 +53,10 @@ const WORDS: [&str; 30] = [
     "true",
     "1",
     "3.10",
+    "on",
+    "010",
+    "1:30",
+    "!x",
     "'",
     "\"",
     "#",

@@ -7,7 +7,7 @@ use navvy_job::compiled::Variables;
 use super::fields::Place;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::is_variable_name;
-use crate::syntax::{Content, Entry, Literal, Node};
+use crate::syntax::{Content, Entry, Literal, Node, rewritten, stays};
 
 /// So few names are found faster by looking at each.
 const FEW: usize = 16;
@@ -110,33 +110,30 @@ fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
     if !place.context.made(&scalar.text, entry.value.span) {
         return None;
     }
-    Some(match scalar.literal() {
-        Literal::Null => String::new(),
-        Literal::Bool(value) => value.to_string(),
-        Literal::Float(value) => float(place, entry, value, &scalar.text),
-        Literal::Int(_) => {
-            warn_of_exponent(place, entry, &scalar.text);
-            String::from(&*scalar.text)
+    let what = format_args!("`{}`", entry.key);
+    let text = match scalar.literal() {
+        Literal::Null => return Some(String::new()),
+        Literal::Text(text) => {
+            stays(what, &entry.value).into_iter().for_each(|told| place.report(told));
+            return Some(text.to_owned());
         }
-        Literal::Text(text) => text.to_owned(),
-    })
-}
-
-/// A number is a number: `3.10` is 3.1.
-fn float(place: Place<'_>, entry: &Entry, value: f64, written: &str) -> String {
-    let text = if value.is_finite() { value.to_string() } else { written.to_owned() };
-    if text != written {
-        let message = format!("`{}` becomes `{text}`, because YAML reads `{written}` as a number", entry.key);
-        let diagnostic = Diagnostic::warning("number-rewritten", entry.value.span, message);
-        place.report(diagnostic.help(format!("quote it to keep it: `\"{written}\"`")));
+        Literal::Bool(value) => value.to_string(),
+        // A number is a number: `3.10` is 3.1.
+        Literal::Float(value) if value.is_finite() => value.to_string(),
+        Literal::Int(value) => value.to_string(),
+        Literal::Float(_) | Literal::Large(_) => scalar.text.to_string(),
+    };
+    if *text != *scalar.text {
+        place.report(rewritten(what, scalar, &text, entry.value.span));
     }
-    text
+    if let Literal::Int(_) | Literal::Large(_) = scalar.literal() {
+        warn_of_exponent(place, entry, &text);
+    }
+    Some(text)
 }
 
 fn warn_of_exponent(place: Place<'_>, entry: &Entry, written: &str) {
-    if entry.value.as_scalar().is_some_and(|s| s.plain)
-        && written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS
-    {
+    if written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS {
         let message = format!("CircleCI would write `{}` with an exponent; here it stays `{written}`", entry.key);
         let diagnostic = Diagnostic::warning("long-integer", entry.value.span, message);
         place.report(diagnostic.help(format!("quote it to have the same everywhere: `\"{written}\"`")));

@@ -5,7 +5,7 @@ use navvy_job::compiled::Origin;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::Known;
 use crate::resolve::{Context, Trail};
-use crate::syntax::{Literal, Map, Node, boolean};
+use crate::syntax::{Literal, Map, Node, becomes, boolean, stays};
 
 /// Bytes of the way to a step through a handful of commands.
 const COMMON_TRAIL: usize = 256;
@@ -42,6 +42,7 @@ impl Place<'_> {
             self.wrong_shape(node, key, "a text");
             return None;
         };
+        stays(format_args!("`{key}`"), node).into_iter().for_each(|told| self.report(told));
         self.context.made(text, node.span).then(|| String::from(&**text))
     }
 
@@ -60,8 +61,9 @@ impl Place<'_> {
             Some(Literal::Text(text)) => text.trim().parse().ok(),
             _ => None,
         };
-        if integer.is_none() {
-            self.wrong_shape(node, key, "an integer");
+        match integer {
+            Some(_) => becomes(format_args!("`{key}`"), node).into_iter().for_each(|told| self.report(told)),
+            None => self.wrong_shape(node, key, "an integer"),
         }
         integer
     }

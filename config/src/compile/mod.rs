@@ -10,6 +10,7 @@ mod filter_shape;
 mod group;
 mod job;
 mod names;
+mod paths;
 mod pattern;
 mod requires;
 mod resource;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::fields::Place;
 use crate::diagnostic::Diagnostic;
-use crate::syntax::Node;
+use crate::syntax::{Node, stays};
 
 /// What stands between the slashes.
 fn regex(pattern: &str) -> Option<&str> {
@@ -23,6 +23,7 @@ pub(super) fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) 
 
 /// Warns of a pattern that was meant to be a regular expression and is a name that no branch and no tag can have.
 pub(super) fn warn(place: Place<'_>, node: &Node, pattern: &str) {
+    stays("this name", node).into_iter().for_each(|told| place.report(told));
     if regex(pattern).is_some() || place.context.is_weary() {
         return;
     }

@@ -3,6 +3,7 @@
 use navvy_job::compiled::{Checkout, CheckoutMethod, Step, StepKind, When};
 
 use super::fields::{Fields, Place};
+use super::paths;
 use super::run;
 use crate::diagnostic::Diagnostic;
 use crate::keys::tables::{self, CHECKOUT_METHODS, WHENS};
@@ -147,6 +148,7 @@ fn setup_remote_docker(fields: &Fields<'_>) -> StepKind {
 
 fn save_cache(fields: &Fields<'_>) -> Option<StepKind> {
     let (key, paths) = (fields.required_text("key"), fields.required_texts("paths"));
+    paths::check_cache(fields);
     Some(StepKind::SaveCache { key: key?, paths })
 }
 
@@ -165,7 +167,9 @@ fn restore_cache(fields: &Fields<'_>) -> Option<StepKind> {
 
 fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
     let (root, paths) = (fields.required_text("root"), fields.required_texts("paths"));
-    Some(StepKind::PersistToWorkspace { root: root?, paths })
+    let root = root?;
+    paths::check_workspace(fields, &root);
+    Some(StepKind::PersistToWorkspace { root, paths })
 }
 
 fn name(place: Place<'_>, body: &Node) -> Option<String> {

@@ -127,7 +127,10 @@ fn plain<'a>(parameter: &Parameter, written: &Node, scope: &Scope<'a>) -> Option
         return Some(Bound::Plain(value));
     }
     match parameter.check(&value) {
-        Ok(value) => Some(Bound::Plain(value)),
+        Ok(fitting) => {
+            parameter.told_otherwise(&value).into_iter().for_each(|told| scope.report(told));
+            Some(Bound::Plain(fitting))
+        }
         Err(message) => {
             mismatch(parameter, &value, message, scope);
             None

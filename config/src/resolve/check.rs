@@ -128,7 +128,7 @@ impl Scope<'_> {
                 Segment::Literal(_) => {}
                 Segment::Tag { content, raw } => self.tag_names(content, raw, span),
                 Segment::Section { name, raw, inner, .. } => {
-                    let _ = self.lookup(name, Site { span, raw });
+                    let _ = self.lookup(name, Site::new(span, raw));
                     self.segment_names(inner, span);
                 }
             }
@@ -136,17 +136,17 @@ impl Scope<'_> {
     }
 
     fn tag_names(&self, content: &str, raw: &str, span: Span) {
-        let at = Site { span, raw };
+        let at = Site::new(span, raw);
         if is_reference(content) || self.is_pipeline_parameter(content) {
             let _ = self.lookup(content, at);
         } else if let Ok(expression) = self.parse(content, at) {
-            self.expression_names(&expression, at);
+            self.expression_names(&expression, content, at);
         }
     }
 
-    fn expression_names(&self, expression: &Expression, at: Site<'_>) {
-        expression::names(expression, &mut |name| {
-            let _ = self.lookup(name, at);
+    fn expression_names(&self, expression: &Expression, text: &str, at: Site<'_>) {
+        expression::names(expression, &mut |name, part| {
+            let _ = self.lookup(name, at.part(text, part));
         });
     }
 

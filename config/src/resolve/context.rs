@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -327,6 +328,12 @@ impl<'a> Context<'a> {
 
     /// The place of `needle` inside of `span`, or `span` when the text does not stand there literally.
     pub fn narrow(&self, span: Span, needle: &str) -> Span {
+        let first_line = needle.lines().next().unwrap_or("");
+        self.narrow_to(span, first_line, 0..first_line.len())
+    }
+
+    /// The place of a part of `needle` inside of `span`, or `span` when the text does not stand there literally.
+    pub fn narrow_to(&self, span: Span, needle: &str, part: Range<usize>) -> Span {
         if self.is_hopeless() || span.end - span.start > LONGEST_SEARCH {
             return span;
         }
@@ -335,12 +342,11 @@ impl<'a> Context<'a> {
             0 => Some(self.config),
             file => index(file).and_then(|index| files.get(index)).map(|(file, _)| &*file.text),
         };
-        let first_line = needle.lines().next().unwrap_or("");
         let Some(covered) = text.and_then(|text| text.get(span.start..span.end)) else { return span };
-        let Some(offset) = covered.find(first_line).filter(|_| !first_line.is_empty()) else { return span };
+        let Some(offset) = offset(covered, needle, &part) else { return span };
         let before = &covered[..offset];
         let start = span.start + offset;
-        let end = start + first_line.len();
+        let end = start + part.len();
         match before.rfind('\n') {
             None => Span { start, end, column: span.column.saturating_add(column(before.chars().count()) - 1), ..span },
             Some(newline) => {
@@ -349,6 +355,15 @@ impl<'a> Context<'a> {
             }
         }
     }
+}
+
+/// Where a part of `needle` begins in `text`. What was folded together may still hold the part as it was, and once.
+fn offset(text: &str, needle: &str, part: &Range<usize>) -> Option<usize> {
+    if let Some(offset) = text.find(needle).filter(|_| !needle.is_empty()) {
+        return Some(offset + part.start);
+    }
+    let part = needle.get(part.clone()).filter(|part| !part.is_empty() && *part != needle)?;
+    text.find(part).filter(|first| text.rfind(part) == Some(*first))
 }
 
 /// Where in the list of orbs' files the one is that spans call `file`.

@@ -9,10 +9,24 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::Known as _;
 use crate::keys::tables::{LOGIC, MATCHES};
 use crate::neighbour::nearest;
-use crate::syntax::{Content, Entry, Node};
+use crate::syntax::{Content, Entry, Node, becomes};
 
 /// The language's limit.
 const DEEPEST: usize = 100;
+
+const ONE_OPERATOR: &str = "a logic statement is a map with exactly one operator";
+
+/// What to do about a key that belongs somewhere else.
+fn instead_of_operator(key: &str) -> Option<&'static str> {
+    match key {
+        "condition" => Some("what holds stands here itself: only a step's `when` has a `condition`"),
+        "steps" | "jobs" => Some("a condition is one statement: the rest stands beside it, further out"),
+        "branch" | "branches" | "tags" | "only" | "ignore" => {
+            Some("branches and tags are chosen by `filters` of a job, or by an expression on `pipeline.git.branch`")
+        }
+        _ => None,
+    }
+}
 
 /// Operators inside each other.
 fn depth(node: &Node) -> usize {
@@ -42,9 +56,21 @@ impl Scope<'_> {
             Content::Scalar(_) => self.operand(node),
             Content::Map(map) => match &map.entries[..] {
                 [entry] => self.operation(entry).map(Value::Bool),
-                _ => self.wrong(node.span, "a logic statement is a map with exactly one operator"),
+                entries => {
+                    let diagnostic = Diagnostic::error("invalid-condition", node.span, ONE_OPERATOR);
+                    let stray = entries.iter().find_map(|entry| instead_of_operator(&entry.key));
+                    let join = "put them into one list, of `and` or of `or`";
+                    let none = "the operators are `and`, `or`, `not`, `equal` and `matches`";
+                    self.report(diagnostic.help(stray.unwrap_or(if entries.is_empty() { none } else { join })));
+                    None
+                }
             },
-            Content::List(_) => self.wrong(node.span, "a logic statement cannot be a list"),
+            Content::List(_) => {
+                let diagnostic =
+                    Diagnostic::error("invalid-condition", node.span, "a logic statement cannot be a list");
+                self.report(diagnostic.help("put the list below `and`, `or` or `equal`"));
+                None
+            }
             Content::Broken => None,
         }
     }
@@ -58,8 +84,11 @@ impl Scope<'_> {
             "matches" => self.matches(entry),
             unknown => {
                 let message = format!("there is no logic operator `{unknown}`");
-                let neighbour = nearest(unknown, LOGIC.names());
-                self.report(Diagnostic::error("invalid-condition", entry.key_span, message).meant(neighbour));
+                let diagnostic = Diagnostic::error("invalid-condition", entry.key_span, message);
+                self.report(match instead_of_operator(unknown) {
+                    Some(help) => diagnostic.help(help),
+                    None => diagnostic.meant(nearest(unknown, LOGIC.names())),
+                });
                 None
             }
         }
@@ -98,7 +127,10 @@ impl Scope<'_> {
     /// A value to compare: a nested statement counts as its result, an executor parameter as its executor.
     fn operand(&self, node: &Node) -> Option<Value> {
         match &node.content {
-            Content::Scalar(scalar) if template::is_literal(&scalar.text) => Some(Value::of(node)),
+            Content::Scalar(scalar) if template::is_literal(&scalar.text) => {
+                becomes("this value", node).into_iter().for_each(|told| self.report(told));
+                Some(Value::of(node))
+            }
             Content::Scalar(scalar) => self.scalar_operand(&scalar.text, node),
             Content::Map(map) => match &map.entries[..] {
                 [entry] if LOGIC.knows(&entry.key) => self.operation(entry).map(Value::Bool),
@@ -114,7 +146,7 @@ impl Scope<'_> {
             && is_reference(content)
             && self.context.templates
         {
-            return self.value(content, Site { span: node.span, raw: text }).ok();
+            return self.value(content, Site::new(node.span, text)).ok();
         }
         let value = self.substitute(node);
         (!value.is_broken()).then(|| Value::of(&value))

@@ -134,7 +134,7 @@ fn same(a: &Combination, b: &Combination) -> bool {
 /// A value as a part of a name.
 pub(crate) fn text(node: &Node) -> String {
     match node.as_scalar() {
-        Some(scalar) => String::from(&*scalar.text),
+        Some(scalar) => scalar.shown().into_owned(),
         None => node.as_map().and_then(|map| map.get("name")).map(text).unwrap_or_default(),
     }
 }

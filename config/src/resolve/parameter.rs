@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::keys;
 use crate::keys::tables::{self, PARAMETER_TYPES, PLAIN_TYPES};
 use crate::neighbour::nearest;
-use crate::syntax::{Entry, Literal, Map, Node, boolean};
+use crate::syntax::{Entry, Literal, Map, Node, Scalar, becomes, boolean, is_read_otherwise};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -41,7 +41,7 @@ pub(crate) struct Parameter {
     pub kind: Kind,
     pub default: Option<Node>,
     /// The members of an `enum`.
-    pub members: Vec<Arc<str>>,
+    pub members: Vec<Scalar>,
 }
 
 impl Kind {
@@ -118,13 +118,15 @@ fn kind(context: &Context<'_>, entry: &Entry, map: &Map) -> Option<Kind> {
     found
 }
 
-fn members(context: &Context<'_>, entry: &Entry, map: &Map) -> Vec<Arc<str>> {
+fn members(context: &Context<'_>, entry: &Entry, map: &Map) -> Vec<Scalar> {
     let items = map.get("enum").and_then(Node::as_list).unwrap_or_default();
     if items.is_empty() {
         let message = format!("parameter `{}` is an enum without a list of its values in `enum`", entry.key);
         context.report(Diagnostic::error("parameter-type", entry.key_span, message));
     }
-    items.iter().filter_map(Node::as_scalar).map(|scalar| scalar.text.clone()).collect()
+    let what = format!("a value of enum `{}`", entry.key);
+    items.iter().filter_map(|item| becomes(&what, item)).for_each(|told| context.report(told));
+    items.iter().filter_map(Node::as_scalar).cloned().collect()
 }
 
 impl Parameter {
@@ -133,9 +135,9 @@ impl Parameter {
         let fits = match self.kind {
             Kind::String => is_text(value),
             Kind::Boolean => return truth(value).ok_or_else(|| self.mismatch(value)),
-            Kind::Integer => value.as_scalar().is_some_and(|scalar| matches!(scalar.literal(), Literal::Int(_))),
+            Kind::Integer => return integer(value).ok_or_else(|| self.mismatch(value)),
             Kind::Enum => return self.member(value),
-            Kind::EnvVarName => value.as_text().is_some_and(|text| is_variable_name(text)),
+            Kind::EnvVarName => is_text(value) && value.as_text().is_some_and(|text| is_variable_name(text)),
             Kind::Executor => value.as_text().is_some() || value.as_map().is_some(),
             Kind::Steps => value.as_list().is_some(),
         };
@@ -145,45 +147,80 @@ impl Parameter {
     /// A default must fit also where every use gives another value. What holds a template is known only there.
     fn check_default(&self, context: &Context<'_>) {
         let Some(default) = self.default.as_ref().filter(|default| !holds_template(default)) else { return };
-        if let Err(message) = self.check(default) {
-            let diagnostic = Diagnostic::error("type-mismatch", default.span, message);
-            context.report(Diagnostic { help: self.advice(default), ..diagnostic });
+        match self.check(default) {
+            Ok(_) => self.told_otherwise(default).into_iter().for_each(|told| context.report(told)),
+            Err(message) => {
+                let diagnostic = Diagnostic::error("type-mismatch", default.span, message);
+                context.report(Diagnostic { help: self.advice(default), ..diagnostic });
+            }
         }
+    }
+
+    /// What there is to say of a value that fits, if YAML makes something else of it than what stands there. A word for
+    /// a boolean is what its author meant.
+    pub fn told_otherwise(&self, value: &Node) -> Option<Diagnostic> {
+        let counts = matches!(self.kind, Kind::Integer | Kind::Enum);
+        counts.then(|| becomes(format_args!("parameter `{}`", self.name), value)).flatten()
     }
 
     /// Converts what was given on a command line.
     pub fn convert(&self, text: &str, span: Span) -> Result<Node, String> {
         match self.kind {
-            Kind::Boolean | Kind::Integer => self.check(&Node::plain(span, text)),
+            // Nobody means 8 by `-p number=010`.
+            Kind::Integer => match text.parse::<i64>() {
+                Ok(number) => Ok(Node::plain(span, number.to_string())),
+                // `0x1F` and `1_000` are numbers in a config alone.
+                Err(_) => self.check(&Node::plain(span, text)).and(Err(self.mismatch(&Node::text(span, text)))),
+            },
+            Kind::Boolean => self.check(&Node::plain(span, text)),
+            Kind::Enum if self.members.iter().any(|member| member.plain && *member.text == *text) => {
+                self.check(&Node::plain(span, text))
+            }
             _ => self.check(&Node::text(span, text)),
         }
     }
 
     /// What to do about a value that does not fit.
     pub fn advice(&self, value: &Node) -> Option<String> {
-        if self.kind == Kind::EnvVarName {
-            return Some("letters, digits and `_`, and no digit first".to_owned());
+        let scalar = value.as_scalar();
+        let quote =
+            scalar.filter(|scalar| scalar.plain && !matches!(scalar.literal(), Literal::Null | Literal::Text(_)));
+        match (self.kind, quote) {
+            (Kind::String | Kind::EnvVarName | Kind::Enum, Some(scalar)) => {
+                Some(format!("quote it: `\"{}\"`", scalar.text))
+            }
+            (Kind::EnvVarName, None) => Some("letters, digits and `_`, and no digit first".to_owned()),
+            (Kind::Boolean, None) if scalar.is_some_and(|scalar| is_letter(&scalar.text)) => {
+                Some("`y` and `n` are texts: write `true` or `false`".to_owned())
+            }
+            _ => None,
         }
-        let scalar = value.as_scalar().filter(|scalar| scalar.plain && !value.is_null())?;
-        (self.kind == Kind::String).then(|| format!("quote it: `\"{}\"`", scalar.text))
     }
 
     fn member(&self, value: &Node) -> Result<Node, String> {
-        match value.as_scalar() {
-            // Without members the declaration is what is wrong.
-            Some(scalar) if self.members.is_empty() || self.members.contains(&scalar.text) => {
-                Ok(Node::text(value.span, scalar.text.clone()))
-            }
-            Some(scalar) => {
-                let members: Vec<String> = self.members.iter().map(|member| format!("`{member}`")).collect();
-                Err(format!("`{}` is none of the values of enum `{}`: {}", scalar.text, self.name, members.join(", ")))
-            }
-            None => Err(self.mismatch(value)),
+        let Some(scalar) = value.as_scalar() else { return Err(self.mismatch(value)) };
+        let same = |member: &&Scalar| member.shown() == scalar.shown();
+        // Without members the declaration is what is wrong.
+        let Some(member) = self.members.iter().find(same).or(self.members.is_empty().then_some(scalar)) else {
+            let members: Vec<String> = self.members.iter().map(|member| format!("`{}`", member.shown())).collect();
+            let (written, name, members) = (&scalar.text, &self.name, members.join(", "));
+            return Err(match is_read_otherwise(scalar) {
+                true => format!(
+                    "YAML reads `{written}` as {}, which is none of the values of enum `{name}`: {members}",
+                    value.describe()
+                ),
+                false => format!("`{written}` is none of the values of enum `{name}`: {members}"),
+            });
+        };
+        match member.literal() {
+            // A boolean stays one, which conditions compare with booleans; all else is a text.
+            Literal::Bool(_) => Ok(Node::plain(value.span, member.shown())),
+            _ => Ok(Node::text(value.span, member.shown())),
         }
     }
 
     fn mismatch(&self, value: &Node) -> String {
-        if let (Kind::EnvVarName, Some(text)) = (self.kind, value.as_text()) {
+        if let (Kind::EnvVarName, true, Some(text)) = (self.kind, is_text(value), value.as_text()) {
             return format!(
                 "parameter `{}` must be the name of an environment variable, which `{text}` is not",
                 self.name
@@ -197,7 +234,13 @@ impl Parameter {
             Kind::Integer => "an integer",
             Kind::String | Kind::Enum => "a string",
         };
-        format!("parameter `{}` must be {expected}, but this is {}", self.name, value.describe())
+        match value.as_scalar().filter(|scalar| is_read_otherwise(scalar)) {
+            Some(scalar) => {
+                let (written, read) = (&scalar.text, value.describe());
+                format!("parameter `{}` must be {expected}, but YAML reads `{written}` as {read}", self.name)
+            }
+            None => format!("parameter `{}` must be {expected}, but this is {}", self.name, value.describe()),
+        }
     }
 }
 
@@ -207,6 +250,17 @@ fn holds_template(value: &Node) -> bool {
 
 fn is_text(value: &Node) -> bool {
     value.as_scalar().is_some_and(|scalar| matches!(scalar.literal(), Literal::Text(_)))
+}
+
+/// In its decimal form.
+fn integer(value: &Node) -> Option<Node> {
+    let scalar = value.as_scalar().filter(|scalar| matches!(scalar.literal(), Literal::Int(_)))?;
+    Some(if is_read_otherwise(scalar) { Node::plain(value.span, scalar.shown()) } else { value.clone() })
+}
+
+/// What YAML 1.1 lists as a boolean and its readers do not take for one.
+pub(crate) fn is_letter(text: &str) -> bool {
+    matches!(text, "y" | "Y" | "n" | "N")
 }
 
 fn truth(value: &Node) -> Option<Node> {

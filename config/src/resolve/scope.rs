@@ -1,12 +1,13 @@
 //! What names mean at one place of the config.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::Context;
 use super::executor::ExecutorUse;
-use super::expression::Fault;
+use super::expression::{Fault, instead_of_name};
 use super::library::{Library, Part};
 use super::matrix::Combination;
 use super::pipeline;
@@ -23,6 +24,21 @@ pub(crate) struct Site<'s> {
     pub span: Span,
     /// Empty: the whole node.
     pub raw: &'s str,
+    /// Bytes of `raw`, of a name in an expression.
+    pub name: Option<(usize, usize)>,
+}
+
+impl<'s> Site<'s> {
+    /// Of a template, or of a whole node whose text it is.
+    pub fn new(span: Span, raw: &'s str) -> Self {
+        Self { span, raw, name: None }
+    }
+
+    /// Of a part of the expression `text`, which stands in `raw`.
+    pub fn part(self, text: &str, at: &Range<usize>) -> Self {
+        let start = self.raw.find(text).unwrap_or(0);
+        Self { name: Some((start + at.start, start + at.end)), ..self }
+    }
 }
 
 /// Lexical: a command sees its own parameters, never those of its caller. Cloning is cheap.
@@ -70,7 +86,10 @@ impl<'a> Scope<'a> {
     }
 
     pub fn exact(&self, at: Site<'_>) -> Span {
-        self.context.narrow(at.span, at.raw)
+        match at.name {
+            Some((start, end)) => self.context.narrow_to(at.span, at.raw, start..end),
+            None => self.context.narrow(at.span, at.raw),
+        }
     }
 
     /// What `name` stands for, as a node. Problems are reported at the site.
@@ -161,7 +180,9 @@ impl<'a> Scope<'a> {
         at: Site<'_>,
     ) -> Result<Node, Fault> {
         let message = format!("argument referenced without declared parameter: `{name}`");
+        let of_pipeline = format!("pipeline.parameters.{parameter}");
         let neighbour = nearest(parameter, known.map(|name| &**name));
+        let neighbour = neighbour.or(self.is_pipeline_parameter(&of_pipeline).then_some(&*of_pipeline));
         self.report(Diagnostic::error("undeclared-parameter", self.exact(at), message).meant(neighbour));
         Err(Fault::Reported)
     }
@@ -169,10 +190,12 @@ impl<'a> Scope<'a> {
     fn unknown(&self, name: &str, at: Site<'_>) -> Fault {
         let message = format!("`{name}` stands for nothing");
         let full = pipeline::NAMES.iter().map(|name| format!("pipeline.{name}")).collect::<Vec<_>>();
-        let neighbour = nearest(name, full.iter().map(String::as_str));
+        let same_end = |full: &&String| full.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
+        let neighbour = nearest(name, full.iter().map(String::as_str)).or(full.iter().find(same_end).map(|n| &**n));
         let diagnostic = Diagnostic::error("unknown-name", self.exact(at), message);
         self.report(match neighbour {
             Some(_) => diagnostic.meant(neighbour),
+            None if at.name.is_some() => diagnostic.help(instead_of_name(name)),
             None => {
                 diagnostic.help("names start with `parameters.`, `pipeline.` or `matrix.`; plain text needs `\\<<`")
             }

@@ -6,7 +6,8 @@ use super::plain::{Action, BUILT_INS, BuiltIn, PlainStep};
 use super::scope::{Bound, Scope};
 use super::template;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::keys::{self, tables};
+use crate::keys::tables::LOGIC;
+use crate::keys::{self, Known as _, tables};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Literal, Map, Node, Scalar};
 
@@ -150,7 +151,12 @@ impl<'a> Scope<'a> {
         };
         let (Some(condition), Some(steps)) = (map.get("condition"), map.get("steps")) else {
             let missing = if map.get("condition").is_none() { "condition" } else { "steps" };
-            return self.report(Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`")));
+            let diagnostic = Diagnostic::error("missing-key", span, format!("`{name}` has no `{missing}`"));
+            let stray = map.entries.iter().find(|entry| missing == "condition" && LOGIC.knows(&entry.key));
+            return self.report(match stray {
+                Some(entry) => diagnostic.help(format!("put `{}` below a `condition`", entry.key)),
+                None => diagnostic,
+            });
         };
         keys::check(self.context, map, &tables::CONDITIONAL, if wanted { "a `when` step" } else { "an `unless` step" });
         self.warn_of_text(condition);

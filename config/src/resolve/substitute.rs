@@ -2,7 +2,9 @@
 //!
 //! A text that is one tag alone becomes the value itself, with its type; a tag inside of more text becomes text.
 
-use super::expression::{self, Expression, Fault, World};
+use std::ops::Range;
+
+use super::expression::{self, Expression, Fault, World, Wrong};
 use super::scope::{Scope, Site};
 use super::template::{self, Problem, Segment};
 use super::value::Value;
@@ -16,11 +18,13 @@ const NULL_IN_ENVIRONMENT: &str = "<nil>";
 struct Place<'p, 'a> {
     scope: &'p Scope<'a>,
     at: Site<'p>,
+    /// Of the expression.
+    text: &'p str,
 }
 
 impl World for Place<'_, '_> {
-    fn value(&self, name: &str) -> Result<Value, Fault> {
-        self.scope.value(name, self.at)
+    fn value(&self, name: &str, at: &Range<usize>) -> Result<Value, Fault> {
+        self.scope.value(name, self.at.part(self.text, at))
     }
 
     fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
@@ -119,7 +123,7 @@ impl Scope<'_> {
         match value.as_scalar() {
             Some(_) if value.is_null() && environment => out.push_str(NULL_IN_ENVIRONMENT),
             Some(_) if value.is_null() => {}
-            Some(scalar) => out.push_str(&scalar.text),
+            Some(scalar) => out.push_str(&scalar.shown()),
             None if value.is_broken() => return Err(Fault::Reported),
             None => {
                 let message = format!("this stands for {}, which cannot be part of a text", value.describe());
@@ -132,32 +136,39 @@ impl Scope<'_> {
 
     /// The value of what stands between `<<` and `>>`.
     fn tag(&self, content: &str, raw: &str, span: Span) -> Result<Node, Fault> {
-        let at = Site { span, raw };
+        let at = Site::new(span, raw);
         if is_reference(content) || self.is_pipeline_parameter(content) {
             return self.lookup(content, at);
         }
         let expression = self.parse(content, at)?;
-        self.evaluate(&expression, at).map(|value| node(&value, span))
+        self.evaluate(&expression, content, at).map(|value| node(&value, span))
     }
 
     fn reference_value(&self, name: &str, raw: &str, span: Span) -> Result<Value, Fault> {
-        self.value(name, Site { span, raw })
+        self.value(name, Site::new(span, raw))
     }
 
     /// Reads what is not a name alone.
     pub fn parse(&self, content: &str, at: Site<'_>) -> Result<Expression, Fault> {
-        expression::parse(content).map_err(|problem| {
+        expression::parse(content).map_err(|wrong| {
             let shown = at.raw.lines().next().unwrap_or(at.raw);
-            let diagnostic =
-                Diagnostic::error("invalid-expression", self.exact(at), format!("cannot read `{shown}`: {problem}"));
-            self.report(diagnostic.help("text that holds `<<` itself, such as a heredoc, must be written `\\<<`"));
+            let Wrong { message, help, at: part } = wrong;
+            let message = format!("cannot read `{shown}`: {message}");
+            let heredoc = "text that holds `<<` itself, such as a heredoc, must be written `\\<<`";
+            // A heredoc in a script holds anything, but hardly a value of the pipeline.
+            let meant = ["pipeline.", "parameters.", "matrix."].iter().any(|scope| content.contains(scope));
+            let (span, help) = match help.filter(|_| meant) {
+                Some(help) => (self.exact(at.part(content, &part)), help),
+                None => (self.exact(at), heredoc.to_owned()),
+            };
+            self.report(Diagnostic::error("invalid-expression", span, message).help(help));
             Fault::Reported
         })
     }
 
-    /// The value of an expression; what is wrong with it is reported.
-    pub fn evaluate(&self, expression: &Expression, at: Site<'_>) -> Result<Value, Fault> {
-        let value = expression::evaluate(expression, &Place { scope: self, at });
+    /// The value of an expression, whose text is `text`; what is wrong with it is reported.
+    pub fn evaluate(&self, expression: &Expression, text: &str, at: Site<'_>) -> Result<Value, Fault> {
+        let value = expression::evaluate(expression, &Place { scope: self, at, text });
         value.map_err(|fault| {
             if let Fault::Wrong(message) = fault {
                 self.report(Diagnostic::error("invalid-expression", self.exact(at), message));

@@ -28,7 +28,7 @@ impl Value {
             Literal::Null => Self::Null,
             Literal::Bool(value) => Self::Bool(value),
             Literal::Int(value) => Self::Int(value),
-            Literal::Float(value) => Self::Float(value),
+            Literal::Float(value) | Literal::Large(value) => Self::Float(value),
             Literal::Text(_) => Self::Text(scalar.text.clone()),
         }
     }
@@ -86,7 +86,7 @@ impl Value {
 /// Do two trees say the same, wherever they stand and in whatever order their keys are?
 fn same(a: &Node, b: &Node) -> bool {
     match (&a.content, &b.content) {
-        (Content::Scalar(a), Content::Scalar(b)) => a.text == b.text,
+        (Content::Scalar(x), Content::Scalar(y)) => x.text == y.text || Value::of(a).equals(&Value::of(b)),
         (Content::List(a), Content::List(b)) => {
             Arc::ptr_eq(a, b) || (a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| same(a, b)))
         }

@@ -128,11 +128,13 @@ impl Scope<'_> {
     }
 
     fn bare_expression(&self, text: &str, span: Span) -> Option<bool> {
+        let at = Site::new(span, text);
         match expression::parse(text) {
-            Ok(expression) => self.evaluate(&expression, Site { span, raw: "" }).ok().map(|value| value.is_truthy()),
-            Err(problem) => {
-                let message = format!("cannot read the expression: {problem}");
-                self.report(Diagnostic::error("invalid-expression", span, message));
+            Ok(expression) => self.evaluate(&expression, text, at).ok().map(|value| value.is_truthy()),
+            Err(wrong) => {
+                let message = format!("cannot read the expression: {}", wrong.message);
+                let diagnostic = Diagnostic::error("invalid-expression", self.exact(at.part(text, &wrong.at)), message);
+                self.report(Diagnostic { help: wrong.help, ..diagnostic });
                 None
             }
         }

@@ -3,13 +3,15 @@
 //! The parser tells where it got lost. What is wrong often stands before that: a line that belongs to the text above it,
 //! a bracket that nobody closed, the marks of a merge.
 
+use super::escape;
+use super::invisible;
 use crate::diagnostic::{Diagnostic, Frame, Span, column};
 
 /// Marks that a merge leaves where both sides changed.
 const CONFLICTS: [&str; 4] = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"];
 
 /// A fault by the beginning of the parser's words: what to say instead, and what to do.
-const FAULTS: [(&str, &str, &str); 8] = [
+const FAULTS: [(&str, &str, &str); 11] = [
     ("tab", "a tab stands where only blanks may", "indent with blanks: YAML forbids tabs there"),
     (
         "while scanning a plain scalar, found a tab",
@@ -37,6 +39,13 @@ const FAULTS: [(&str, &str, &str); 8] = [
         "this quote is not closed",
         "close it, or double it if it is part of the text",
     ),
+    (
+        "invalid trailing content after double-quoted scalar",
+        "the quoted text has ended, and something follows it",
+        "put the whole value into quotes of the other kind, these included",
+    ),
+    ("':' must be followed by", "a tab separates the `:` from this, where a blank is needed", "write a blank"),
+    ("'-' must be followed by", "a tab separates the `-` from this, where a blank is needed", "write a blank"),
     ("found unprintable character", "a control character stands here", "remove it: YAML forbids them"),
 ];
 
@@ -48,6 +57,17 @@ pub(super) fn diagnostic(text: &str, told: &str, at: Span, open: Option<Span>) -
     if let Some(span) = conflict(text, at) {
         let message = "the mark of a merge stands here".to_owned();
         return error(span, message).help("decide which side to keep, and remove the marks");
+    }
+    if let Some((span, name)) = instead_of_blank(text, at) {
+        return error(span, format!("{name} stands where only a blank may")).help("write a blank");
+    }
+    if told.starts_with("while parsing a quoted scalar")
+        && let Some(unknown) = escape::unknown(text, at.start)
+    {
+        let span = placed(text, unknown.at, unknown.length, at);
+        let message = format!("`{}` stands for nothing in double quotes", &text[span.start..span.end]);
+        let help = "use single quotes, in which a backslash is a backslash (and `''` a single quote), or write `\\\\`";
+        return error(span, message).help(help);
     }
     if let Some(bracket) = open {
         let opened = text.get(bracket.start..bracket.start + 1).unwrap_or("[");
@@ -81,6 +101,16 @@ fn conflict(text: &str, at: Span) -> Option<Span> {
     lines.into_iter().find(|span| CONFLICTS.iter().any(|mark| text[span.start..span.end].starts_with(mark)))
 }
 
+/// What is no blank and looks like one, in the line of a fault or in the one before.
+fn instead_of_blank(text: &str, at: Span) -> Option<(Span, String)> {
+    let ends = |span: &Span| text[span.start..].find(['\n', '\r']).map_or(text.len(), |length| span.start + length);
+    [line_at(text, at), line_before(text, at)].into_iter().find_map(|span| {
+        let start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let (part, name) = invisible::instead_of_blank(&text[start..ends(&span)])?;
+        Some((placed(text, start + part.start, part.len(), at), name))
+    })
+}
+
 /// The line of a place, without the blanks around it.
 fn line_at(text: &str, at: Span) -> Span {
     let start = text.get(..at.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
@@ -100,11 +130,17 @@ fn line_before(text: &str, at: Span) -> Span {
     at
 }
 
+/// So many bytes from there on, in the file of `of`.
+fn placed(text: &str, start: usize, length: usize, of: Span) -> Span {
+    let before = &text[..start];
+    let line = 1 + before.matches('\n').count();
+    let column = column(before.rsplit('\n').next().unwrap_or("").chars().count());
+    Span { start, end: start + length, line, column, ..of }
+}
+
 /// The line that starts there, in the file of `of`. At the end of a text the parser may be a line ahead: lines are counted here.
 fn trimmed(text: &str, start: usize, of: Span) -> Span {
-    let line = 1 + text[..start].matches('\n').count();
     let whole = text[start..].lines().next().unwrap_or("");
     let indent = whole.len() - whole.trim_start().len();
-    let column = column(whole[..indent].chars().count());
-    Span { start: start + indent, end: start + indent + whole.trim().len(), line, column, ..of }
+    placed(text, start + indent, whole.trim().len(), of)
 }

@@ -6,9 +6,11 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marked, Tag};
 
 use super::broken;
 use super::indent::{self, Shifted};
+use super::invisible::{self, is_curly_quote};
 use super::merge::Collector;
 use super::node::{Content, Entry, Map, Node, Scalar};
 use super::position::Positions;
+use super::reading::stays;
 use crate::diagnostic::{Diagnostic, Report, Span};
 use crate::neighbour::nearest;
 
@@ -113,13 +115,20 @@ impl<'a> Builder<'a> {
     fn event(&mut self, event: Event<'_>, at: Marked) -> Step<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
+                self.check_tag(tag.as_deref(), at);
                 let plain = style == ScalarStyle::Plain && !is_string_tag(tag.as_deref());
                 let size = 1 + text.len();
+                let span = self.positions.span(at);
+                self.look_for_strays(span, plain);
                 let content = Content::Scalar(Scalar { text: text.into(), plain });
-                self.close(Built { node: Node { span: self.positions.span(at), content }, size, height: 0 }, anchor)
+                self.close(Built { node: Node { span, content }, size, height: 0 }, anchor)
             }
-            Event::SequenceStart(anchor, _) => self.start(at, anchor, OpenKind::List(Vec::new())),
-            Event::MappingStart(anchor, _) => {
+            Event::SequenceStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), at);
+                self.start(at, anchor, OpenKind::List(Vec::new()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), at);
                 self.start(at, anchor, OpenKind::Map { entries: Collector::default(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(at),
@@ -127,6 +136,35 @@ impl<'a> Builder<'a> {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
                 Ok(())
             }
+        }
+    }
+
+    /// `!something` asks for a type that nobody declared. A `!` alone means a text.
+    fn check_tag(&mut self, tag: Option<&Tag>, at: Marked) {
+        let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() && !tag.suffix.trim_matches('!').is_empty()) else {
+            return;
+        };
+        let message = format!("`{tag}` is a tag, and there is no such type");
+        let help = "quote a text that begins with `!`; in an expression `not` negates";
+        self.report.push(Diagnostic::error("unknown-tag", self.positions.point(&at.start), message).help(help));
+    }
+
+    /// Tells of characters in the config that nobody sees. Orbs are the affair of their authors.
+    fn look_for_strays(&mut self, span: Span, plain: bool) {
+        let Some(text) = self.positions.text.get(span.start..span.end).filter(|text| !text.is_ascii()) else { return };
+        if span.file != 0 {
+            return;
+        }
+        if let Some((part, name)) = invisible::stray(text) {
+            let message = format!("{name} stands here, which is part of the text to YAML and to shells");
+            let place = self.positions.part(span, &part);
+            let diagnostic = Diagnostic::warning("invisible-character", place, message);
+            self.report.push(diagnostic.help("remove it, or write a blank"));
+        }
+        if let Some(quote) = text.chars().next().filter(|first| plain && is_curly_quote(*first)) {
+            let message = format!("this begins with `{quote}`, which is part of the text to YAML");
+            let place = self.positions.part(span, &(0..quote.len_utf8()));
+            self.report.push(Diagnostic::warning("curly-quote", place, message).help("write straight quotes: `\"`"));
         }
     }
 
@@ -215,7 +253,7 @@ impl<'a> Builder<'a> {
 
 /// Nodes of a map come in turns: key, value, key, value.
 fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut Report) -> Step<()> {
-    let Some(key) = key.take() else {
+    let Some(key) = &key.take() else {
         *key = Some(node);
         return Ok(());
     };
@@ -230,6 +268,7 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
         let message = "`\\<<` merges nothing: the merge key is no template, and has no escape";
         report.push(Diagnostic::error("escaped-merge-key", key.span, message).help("write `<<:`"));
     } else {
+        stays("this key", key).into_iter().for_each(|told| report.push(told));
         entries.explicit(Entry { key: name.text.clone(), key_span: key.span, value: node }, report);
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The tree: nodes with spans.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::scalar::{Literal, literal};
+use super::scalar::{Literal, canonical, literal};
 use crate::diagnostic::Span;
 
 /// A YAML node and where it was written. Cloning is cheap.
@@ -44,6 +45,11 @@ pub(crate) struct Entry {
 impl Scalar {
     pub fn literal(&self) -> Literal<'_> {
         if self.plain { literal(&self.text) } else { Literal::Text(&self.text) }
+    }
+
+    /// The value as a text that holds it shows it: `true` for a plain `on`.
+    pub fn shown(&self) -> Cow<'_, str> {
+        if self.plain { canonical(&self.text) } else { Cow::Borrowed(&self.text) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! From the parser's markers, which count characters, to spans, which count bytes.
 
+use std::ops::Range;
+
 use saphyr_parser::{Marker, Span as Marked};
 
 use crate::diagnostic::{Span, column};
@@ -25,6 +27,19 @@ impl<'a> Positions<'a> {
         // Block scalars and collections end where the next token starts: give back the white space.
         let covered = self.text.get(start..end).unwrap_or("");
         Span { start, end: start + covered.trim_end().len(), ..self.place(marked.start) }
+    }
+
+    /// A part of what a span covers.
+    pub fn part(&self, span: Span, part: &Range<usize>) -> Span {
+        let before = self.text.get(span.start..span.start + part.start).unwrap_or("");
+        let (start, end) = (span.start + part.start, span.start + part.end);
+        match before.rsplit_once('\n') {
+            None => Span { start, end, column: column(before.chars().count()) + span.column - 1, ..span },
+            Some((above, line)) => {
+                let further = above.matches('\n').count() + 1;
+                Span { start, end, line: span.line + further, column: column(line.chars().count()), ..span }
+            }
+        }
     }
 
     pub fn point(&self, marker: &Marker) -> Span {

@@ -31,6 +31,7 @@ workflows:
     8 |     when: {and: [true], or: [true]}
       |           ^^^^^^^^^^^^^^^^^^^^^^^^^
       = in workflow `w` (line 7)
+      = help: put them into one list, of `and` or of `or`
 
     error[invalid-condition]: `and` has no arguments
       --> config.yml:10:14
@@ -59,6 +60,7 @@ workflows:
     13 |   e: {when: {}, jobs: [a]}
        |             ^^
        = in workflow `e` (line 13)
+       = help: the operators are `and`, `or`, `not`, `equal` and `matches`
 
     error[invalid-condition]: there is no logic operator `xor`
       --> config.yml:14:14
@@ -74,6 +76,7 @@ workflows:
     15 |   g: {when: [true], jobs: [a]}
        |             ^^^^^^
        = in workflow `g` (line 15)
+       = help: put the list below `and`, `or` or `equal`
 
     error[invalid-condition]: `and` takes a list
       --> config.yml:16:19
@@ -189,7 +192,7 @@ workflows:
        |             ^^^^^^^^^^^^^^^^^^^^^^^
        = in workflow `b` (line 10)
 
-    error[invalid-expression]: `matches` needs a regular expression between slashes
+    error[invalid-expression]: `matches` needs a regular expression between slashes, as in `matches /rel-.*/`
       --> config.yml:11:13
        |
     11 |   c: {when: pipeline.git.branch matches "x", jobs: [a]}
@@ -234,39 +237,40 @@ workflows:
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
     error[invalid-expression]: cannot read the expression: a `)` is missing
-     --> config.yml:8:11
+     --> config.yml:8:31
       |
     8 |     when: (pipeline.git.branch
-      |           ^^^^^^^^^^^^^^^^^^^^
+      |                               ^
       = in workflow `w` (line 7)
 
     error[invalid-expression]: cannot read the expression: a value is missing at the end
-      --> config.yml:10:13
+      --> config.yml:10:35
        |
     10 |   b: {when: pipeline.git.branch ==, jobs: [a]}
-       |             ^^^^^^^^^^^^^^^^^^^^^^
+       |                                   ^
        = in workflow `b` (line 10)
 
     error[unknown-name]: `pipeline.git.brunch` stands for nothing
       --> config.yml:11:13
        |
     11 |   c: {when: pipeline.git.brunch == "x", jobs: [a]}
-       |             ^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |             ^^^^^^^^^^^^^^^^^^^
        = in workflow `c` (line 11)
        = help: did you mean `pipeline.git.branch`?
 
-    error[invalid-expression]: cannot read the expression: unexpected `=`
-      --> config.yml:12:13
+    error[invalid-expression]: cannot read the expression: there is no operator `=`
+      --> config.yml:12:33
        |
     12 |   d: {when: pipeline.git.branch = "x", jobs: [a]}
-       |             ^^^^^^^^^^^^^^^^^^^^^^^^^
+       |                                 ^
        = in workflow `d` (line 12)
+       = help: write `==`
 
     error[invalid-expression]: cannot read the expression: a value is missing at the end
-      --> config.yml:15:22
+      --> config.yml:15:50
        |
     15 |       - a: {filters: pipeline.git.tag starts-with}
-       |                      ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |                                                  ^
        = in workflow `e` (line 13)
     refused
     "##);

@@ -7,7 +7,7 @@ use crate::told_of;
 
 const CONFIG: &str = "version: 2.1
 parameters:
-  on: {type: boolean, default: false}
+  up: {type: boolean, default: false}
   many: {type: integer, default: 1}
   to: {type: enum, enum: [test, live], default: test}
   name: {type: string, default: a}
@@ -22,21 +22,21 @@ fn given(parameters: &[(&str, &str)]) -> String {
 
 #[test]
 fn what_is_given_is_declared() {
-    assert_snapshot!(given(&[("onn", "true"), ("name", "b")]), @r##"
-    error[unexpected-argument]: unexpected argument: the config declares no pipeline parameter `onn`
+    assert_snapshot!(given(&[("upp", "true"), ("name", "b")]), @r##"
+    error[unexpected-argument]: unexpected argument: the config declares no pipeline parameter `upp`
      --> config.yml
-      = help: did you mean `on`?
+      = help: did you mean `up`?
     refused
     "##);
 }
 
 #[test]
 fn what_is_given_fits_its_type() {
-    assert_snapshot!(given(&[("on", "maybe"), ("many", "1.5"), ("to", "prod"), ("name", "12")]), @r##"
-    error[type-mismatch]: parameter `on` must be a boolean, but this is a string
+    assert_snapshot!(given(&[("up", "maybe"), ("many", "1.5"), ("to", "prod"), ("name", "12")]), @r##"
+    error[type-mismatch]: parameter `up` must be a boolean, but this is a string
      --> config.yml:3:3
       |
-    3 |   on: {type: boolean, default: false}
+    3 |   up: {type: boolean, default: false}
       |   ^^
 
     error[type-mismatch]: parameter `many` must be an integer, but this is a number

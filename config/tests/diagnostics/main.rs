@@ -2,6 +2,7 @@
 
 mod condition_rules;
 mod elsewhere;
+mod expressions;
 mod given;
 mod groups;
 mod job_rules;
@@ -21,6 +22,7 @@ mod templates;
 mod top;
 mod types;
 mod versions;
+mod words;
 mod workflow_rules;
 mod workflows;
 

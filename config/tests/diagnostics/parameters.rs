@@ -118,14 +118,14 @@ jobs:
     docker: [{image: i}]
     steps: [checkout]
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r#"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
     error[type-mismatch]: parameter `flag` must be a boolean, but this is a string
      --> config.yml:5:14
       |
     5 |     default: maybe
       |              ^^^^^
 
-    error[type-mismatch]: parameter `version` must be a string, but this is a number
+    error[type-mismatch]: parameter `version` must be a string, but YAML reads `3.10` as a number
      --> config.yml:8:14
       |
     8 |     default: 3.10
@@ -150,7 +150,7 @@ jobs:
     16 |   name:
        |   ^^^^
     refused
-    "#);
+    "##);
 }
 
 #[test]

@@ -261,3 +261,83 @@ jobs:
     refused
     "##);
 }
+
+#[test]
+fn paths_that_name_something_else() {
+    let text = r##"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    steps:
+      - persist_to_workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      - persist_to_workspace: {root: $CIRCLE_WORKING_DIRECTORY, paths: [x]}
+      - save_cache: {key: a, paths: [~/.m2, node_modules/*, $HOME/.npm, /usr/local]}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    warning[workspace-path]: `/tmp/ws/bin` does not begin below `root`, as paths of a workspace do
+     --> config.yml:6:56
+      |
+    6 |       - persist_to_workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      |                                                        ^^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: write `bin`
+
+    warning[workspace-path]: `/etc/hosts` does not begin below `root`, as paths of a workspace do
+     --> config.yml:6:69
+      |
+    6 |       - persist_to_workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      |                                                                     ^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: a path begins below the root, `/tmp/ws/`: `/etc/hosts` is looked for in there
+
+    warning[workspace-path]: `~/x` does not begin below `root`, as paths of a workspace do
+     --> config.yml:6:81
+      |
+    6 |       - persist_to_workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      |                                                                                 ^^^
+      = in job `build` (line 3)
+      = help: a path begins below the root, `/tmp/ws/`: `~/x` is looked for in there
+
+    warning[workspace-path]: `**` in `dist/**/*.js` matches what `*` does: it crosses no `/`
+     --> config.yml:6:86
+      |
+    6 |  - persist_to_workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      |                                                                                 ^^^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: `*` names all of one directory, and a directory is kept with all below it
+
+    warning[workspace-path]: `$HOME/y` is taken as it is: no variable is put in for `$`
+     --> config.yml:6:100
+      |
+    6 | workspace: {root: /tmp/ws/, paths: [/tmp/ws/bin, /etc/hosts, ~/x, dist/**/*.js, $HOME/y, "a*", .]}
+      |                                                                                 ^^^^^^^
+      = in job `build` (line 3)
+      = help: write the path out, from `root` on
+
+    warning[workspace-path]: `$CIRCLE_WORKING_DIRECTORY` is taken as it is: no variable is put in for `$`
+     --> config.yml:7:38
+      |
+    7 |       - persist_to_workspace: {root: $CIRCLE_WORKING_DIRECTORY, paths: [x]}
+      |                                      ^^^^^^^^^^^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: write the path out; `~` is the home, and a relative path begins in the working directory
+
+    warning[cache-path]: `node_modules/*` is no pattern: a cache keeps what has this very name
+     --> config.yml:8:45
+      |
+    8 |       - save_cache: {key: a, paths: [~/.m2, node_modules/*, $HOME/.npm, /usr/local]}
+      |                                             ^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: name the directory: it is kept with all below it
+
+    warning[cache-path]: `$HOME/.npm` is taken as it is: no variable is put in for `$`
+     --> config.yml:8:61
+      |
+    8 |       - save_cache: {key: a, paths: [~/.m2, node_modules/*, $HOME/.npm, /usr/local]}
+      |                                                             ^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: write the path out; `~` is the home, and a relative path begins in the working directory
+    compiled
+    "##);
+}

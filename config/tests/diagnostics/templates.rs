@@ -131,18 +131,19 @@ workflows:
           filters: pipeline.git.branch > 3
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[invalid-expression]: cannot read the expression: unexpected `=`
-     --> config.yml:9:11
+    error[invalid-expression]: cannot read the expression: there is no operator `=`
+     --> config.yml:9:31
       |
     9 |     when: pipeline.git.branch = "main"
-      |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |                               ^
       = in workflow `w` (line 8)
+      = help: write `==`
 
     error[invalid-expression]: cannot read the expression: a `)` is missing
-      --> config.yml:12:20
+      --> config.yml:12:66
        |
     12 |           filters: pipeline.git.branch and (pipeline.number > "x"
-       |                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |                                                                  ^
        = in workflow `w` (line 8)
 
     error[invalid-expression]: `<` and `>` compare numbers, but this is a string
@@ -216,6 +217,7 @@ workflows:
     19 |     when: {or: [true], and: [true]}
        |           ^^^^^^^^^^^^^^^^^^^^^^^^^
        = in workflow `z` (line 18)
+       = help: put them into one list, of `and` or of `or`
     refused
     "##);
 }

@@ -63,38 +63,38 @@ fn a_boolean_parameter_takes_the_words_of_yaml() {
     let text = r##"
 version: 2.1
 commands:
-  when_on: {parameters: {on: {type: boolean}}, steps: [{run: "echo << parameters.on >>"}]}
+  when_on: {parameters: {up: {type: boolean}}, steps: [{run: "echo << parameters.up >>"}]}
 jobs:
   build:
     docker: [{image: cimg/base:current}]
     steps:
-      - when_on: {on: yes}
-      - when_on: {on: Off}
-      - when_on: {on: "true"}
-      - when_on: {on: 1}
-      - when_on: {on: maybe}
+      - when_on: {up: yes}
+      - when_on: {up: Off}
+      - when_on: {up: "true"}
+      - when_on: {up: 1}
+      - when_on: {up: maybe}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[type-mismatch]: parameter `on` must be a boolean, but this is a string
+    error[type-mismatch]: parameter `up` must be a boolean, but this is a string
       --> config.yml:10:23
        |
-    10 |       - when_on: {on: "true"}
+    10 |       - when_on: {up: "true"}
        |                       ^^^^^^
        = in job `build` (line 5)
        = the parameter is declared here (line 3)
 
-    error[type-mismatch]: parameter `on` must be a boolean, but this is an integer
+    error[type-mismatch]: parameter `up` must be a boolean, but this is an integer
       --> config.yml:11:23
        |
-    11 |       - when_on: {on: 1}
+    11 |       - when_on: {up: 1}
        |                       ^
        = in job `build` (line 5)
        = the parameter is declared here (line 3)
 
-    error[type-mismatch]: parameter `on` must be a boolean, but this is a string
+    error[type-mismatch]: parameter `up` must be a boolean, but this is a string
       --> config.yml:12:23
        |
-    12 |       - when_on: {on: maybe}
+    12 |       - when_on: {up: maybe}
        |                       ^^^^^
        = in job `build` (line 5)
        = the parameter is declared here (line 3)
@@ -519,18 +519,18 @@ fn a_condition_of_a_step_is_a_word() {
     let text = r##"
 version: 2.1
 commands:
-  c: {parameters: {on: {type: boolean}}, steps: [{run: {command: x, when: << parameters.on >>}}]}
+  c: {parameters: {up: {type: boolean}}, steps: [{run: {command: x, when: << parameters.up >>}}]}
 jobs:
   build:
     docker: [{image: cimg/base:current}]
     steps:
-      - c: {on: true}
+      - c: {up: true}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
     error[invalid-when]: `when` of a step must be `on_success`, `on_fail` or `always`, not `true`
      --> config.yml:3:75
       |
-    3 |   c: {parameters: {on: {type: boolean}}, steps: [{run: {command: x, when: << parameters.on >>}}]}
+    3 |   c: {parameters: {up: {type: boolean}}, steps: [{run: {command: x, when: << parameters.up >>}}]}
       |                                                                           ^^^^^^^^^^^^^^^^^^^
       = in command `c` (line 3)
       = called from job `build` (line 8)

@@ -8,6 +8,7 @@ mod orbs;
 #[path = "../support/shelf.rs"]
 mod shelf;
 mod templates;
+mod words;
 mod workflows;
 
 use navvy_config::{Inputs, Source, compile};

@@ -1,5 +1,7 @@
 //! The value of an expression, given what its names mean.
 
+use std::ops::Range;
+
 use super::lexer::Operator;
 use super::parser::Expression;
 use crate::resolve::value::Value;
@@ -15,8 +17,8 @@ pub(crate) enum Fault {
 
 /// What an expression asks of the place where it stands.
 pub(crate) trait World {
-    /// What `name` stands for.
-    fn value(&self, name: &str) -> Result<Value, Fault>;
+    /// What `name` stands for, whose place in the text of the expression is `at`.
+    fn value(&self, name: &str, at: &Range<usize>) -> Result<Value, Fault>;
     /// Does the pattern match the whole text? If it does not work, why not.
     fn full_match(&self, pattern: &str, text: &str) -> Result<bool, String>;
 }
@@ -24,7 +26,7 @@ pub(crate) trait World {
 pub(crate) fn evaluate(expression: &Expression, world: &dyn World) -> Result<Value, Fault> {
     match expression {
         Expression::Literal(value) => Ok(value.clone()),
-        Expression::Name(name) => world.value(name),
+        Expression::Name(name, at) => world.value(name, at),
         Expression::Regex(pattern) => Ok(Value::Text(format!("/{pattern}/").into())),
         Expression::Not(inner) => Ok(Value::Bool(!evaluate(inner, world)?.is_truthy())),
         Expression::And(operands) => first(operands, false, world),
@@ -33,11 +35,11 @@ pub(crate) fn evaluate(expression: &Expression, world: &dyn World) -> Result<Val
     }
 }
 
-/// Calls `visit` with every name of the expression, also of parts that need no evaluation.
-pub(crate) fn names(expression: &Expression, visit: &mut dyn FnMut(&str)) {
+/// Calls `visit` with every name of the expression and its place, also of parts that need no evaluation.
+pub(crate) fn names(expression: &Expression, visit: &mut dyn FnMut(&str, &Range<usize>)) {
     match expression {
         Expression::Literal(_) | Expression::Regex(_) => {}
-        Expression::Name(name) => visit(name),
+        Expression::Name(name, at) => visit(name, at),
         Expression::Not(inner) => names(inner, visit),
         Expression::And(operands) | Expression::Or(operands) => operands.iter().for_each(|each| names(each, visit)),
         Expression::Compare(_, sides) => {
@@ -80,7 +82,9 @@ fn compare(operator: Operator, left: &Expression, right: &Expression, world: &dy
 
 fn matches(value: &Value, pattern: &Expression, world: &dyn World) -> Result<bool, Fault> {
     let Expression::Regex(pattern) = pattern else {
-        return Err(Fault::Wrong("`matches` needs a regular expression between slashes".to_owned()));
+        return Err(Fault::Wrong(
+            "`matches` needs a regular expression between slashes, as in `matches /rel-.*/`".to_owned(),
+        ));
     };
     world.full_match(pattern, text(value, "matches")?).map_err(Fault::Wrong)
 }
@@ -135,7 +139,7 @@ mod tests {
     struct Here;
 
     impl World for Here {
-        fn value(&self, name: &str) -> Result<Value, Fault> {
+        fn value(&self, name: &str, _at: &Range<usize>) -> Result<Value, Fault> {
             Ok(match name {
                 "branch" => Value::Text("rel-1".into()),
                 "number" => Value::Int(7),

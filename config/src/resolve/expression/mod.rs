@@ -10,6 +10,8 @@
 mod evaluate;
 mod lexer;
 mod parser;
+mod wrong;
 
 pub(crate) use evaluate::{Fault, World, evaluate, full_match, names, steps_back};
 pub(crate) use parser::{Expression, parse};
+pub(crate) use wrong::{Wrong, instead_of_name};
