@@ -84,7 +84,8 @@ pub enum Request {
         exec: String,
         signal: i32,
     },
-    /// End a step with everything it started: TERM, grace, KILL, repeated until nothing new appears.
+    /// End a step with everything it started: TERM once, grace, KILL, repeated until nothing new appears. What it starts
+    /// after TERM is its clean-up, and runs until grace is over.
     Stop {
         exec: String,
         grace_ms: u64,
