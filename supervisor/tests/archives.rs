@@ -149,6 +149,31 @@ fn what_the_user_may_not_read_is_told_and_left_out() {
 }
 
 #[test]
+fn what_could_not_be_looked_at_is_no_missing_file() {
+    let bench = Bench::new();
+    let home = owned(&bench, "home");
+    std::fs::create_dir_all(home.join("closed/deep")).unwrap();
+    std::fs::write(home.join("closed/deep/file"), "x").unwrap();
+    std::fs::write(home.join("open"), "x").unwrap();
+    std::fs::set_permissions(home.join("closed"), PermissionsExt::from_mode(0o700)).unwrap();
+    let denied = |packed: &Packed, path: &str| {
+        assert_eq!((packed.unreadable, packed.warnings.len()), (1, 1), "{packed:?}");
+        assert_eq!(packed.first_unreadable.as_ref(), packed.warnings.first());
+        let warning = &packed.warnings[0];
+        assert!(warning.contains(path) && warning.contains("cannot be read: Permission denied"), "{warning}");
+    };
+    let (archive, packed) = pack(&bench, places(&[&home.join("closed/deep"), &home.join("none")]));
+    assert_eq!((archive.len(), &packed.missing[..], &packed.blocked[..]), (0, &[1][..], &[0][..]));
+    denied(&packed, "closed/deep");
+    for (pattern, place) in [("closed/*", "closed"), ("closed/deep", "closed/deep"), ("*/deep/file", "closed/deep")] {
+        let (archive, packed) = pack(&bench, below(&home, &[pattern, "open"]));
+        assert!(!archive.is_empty());
+        assert_eq!((packed.files, &packed.missing[..]), (1, &[0][..]), "{pattern}");
+        denied(&packed, place);
+    }
+}
+
+#[test]
 fn patterns_choose_below_a_root_and_paths_are_passed_over() {
     let bench = Bench::new();
     let home = owned(&bench, "home");

@@ -38,3 +38,4 @@ mod ssh_keys;
 mod steps;
 mod walls;
 mod workspaces;
+mod unreadable;
