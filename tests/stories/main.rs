@@ -8,6 +8,7 @@ mod trees;
 
 mod artifacts;
 mod attacks;
+mod background;
 mod bad_config;
 mod bad_stores;
 mod caches;

@@ -113,7 +113,7 @@ impl Task {
                     origin: self.place_in_config(place.step),
                     started: Instant::now(),
                 };
-                ready.lingering.keep_background(running, step);
+                ready.lingering.keep_background(running, step, self.voice.clone());
                 let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: None };
                 Attempted { end, digest: LogDigest::default(), log, halted: false, lacks_daemon: false }
             }
