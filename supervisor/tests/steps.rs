@@ -339,6 +339,13 @@ fn users_homes_and_directories() {
         exec.cwd = "~".into();
     });
     assert_eq!(story.run().text(), "12345\n54321\n54321\n/\n/\n");
+    // A home that the environment says is the one.
+    let home = bench.path().join("home");
+    let story = bench.exec("pwd; cd ~; pwd").with(|exec| {
+        exec.cwd = "~/work".into();
+        exec.env.push(("HOME".into(), home.to_str().unwrap().into()));
+    });
+    assert_eq!(story.run().text(), format!("{0}/work\n{0}\n", home.display()));
     // A directory that only uid 0 can make belongs to the user.
     let directory = bench.path().join("work/deep");
     let story = bench.exec("pwd; touch mine; stat -c %u . ..").with(|exec| {

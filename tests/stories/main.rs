@@ -21,6 +21,7 @@ mod graph;
 mod halfway;
 mod handed;
 mod hold;
+mod homes;
 mod host;
 mod images;
 mod inspect;

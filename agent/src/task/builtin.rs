@@ -55,7 +55,7 @@ impl Task {
 
 /// Where the files go: absolute.
 fn target_of(frame: &Frame, checkout: &Checkout) -> String {
-    absolute(&frame.directory(checkout.path.as_deref()), &frame.account.home)
+    absolute(&frame.directory(checkout.path.as_deref()), &frame.home)
 }
 
 /// Why the supervisor did not do what a step needed.
