@@ -38,6 +38,6 @@ mod services;
 mod setup;
 mod ssh_keys;
 mod steps;
+mod unreadable;
 mod walls;
 mod workspaces;
-mod unreadable;
