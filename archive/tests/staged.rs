@@ -145,11 +145,24 @@ fn missing_directories_below_one_that_is_there_come_each_for_itself() {
 #[test]
 fn a_directory_without_an_entry_is_open_to_others() {
     let yard = Yard::new();
-    yard.unpack(&Forgery::new().file(b"a/b/file", b"").end().build()).unwrap();
-    for path in ["a", "a/b"] {
+    let forgery = Forgery::new().file(b"a/b/file", b"").entry(&directory(b"c/d/told"), b"").end();
+    yard.unpack(&forgery.build()).unwrap();
+    for path in ["a", "a/b", "c", "c/d"] {
         let mode = fs::metadata(yard.root().join(path)).unwrap().mode();
         assert_eq!(mode & 0o500, 0o500, "{path}");
         assert_eq!(mode & 0o055, 0o055, "{path}: a usual umask takes nothing of this");
+        assert_eq!(mode & 0o022, 0, "{path}: nobody else may write");
+    }
+}
+
+#[test]
+fn a_directory_without_an_entry_is_open_to_others_where_a_file_was_in_its_way() {
+    let yard = Yard::new();
+    let new = yard.root().join("new");
+    let archive = Forgery::new().file(b"new/sub/file", b"").next_frame().file(b"new/last", b"ours").end().build();
+    unpack_meanwhile(&archive, &yard.root(), b"new/last", || fs::write(&new, "theirs").unwrap()).unwrap();
+    for path in [new.clone(), new.join("sub")] {
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o755, "{path:?}");
     }
 }
 

@@ -15,7 +15,7 @@
 //! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
 //! Relay    ─▶ Reply::Done, Reply::Called*, until the agent hangs up
 //! Take     ◀─▶ Data*, empty Data, each way by itself
-//! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Done
+//! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Found
 //! others   ─▶ one Reply
 //! ```
 //!
@@ -84,7 +84,8 @@ pub enum Request {
         exec: String,
         signal: i32,
     },
-    /// End a step with everything it started: TERM, grace, KILL, repeated until nothing new appears.
+    /// End a step with everything it started: TERM once, grace, KILL, repeated until nothing new appears. What it starts
+    /// after TERM is its clean-up, and runs until grace is over.
     Stop {
         exec: String,
         grace_ms: u64,
@@ -204,10 +205,19 @@ pub struct Packed {
     pub archive: u64,
     /// Which of the paths or patterns, from 0, found nothing.
     pub missing: Vec<u32>,
+    /// Which of the paths, from 0, could not be looked at.
+    #[serde(default)]
+    pub blocked: Vec<u32>,
     /// What was not packed, or not as it stands there; the first [`WARNINGS_TOLD`].
     pub warnings: Vec<String>,
     /// Further ones.
     pub more_warnings: u64,
+    /// How many of all these are of what could not be read.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub first_unreadable: Option<String>,
 }
 
 /// Answer to [`Request::Extract`].
@@ -232,7 +242,7 @@ pub struct Exec {
     pub argv: Vec<String>,
     /// The whole environment. `HOME` and `USER` are added from the user's entry if they are missing.
     pub env: Vec<(String, String)>,
-    /// `~` is the user's home; a relative path is below it. Made, owned by the user, if it is missing.
+    /// `~` is the `HOME` of `env`, else the user's; a relative path is below it. Made, owned by the user, if it is missing.
     pub cwd: String,
     /// As in an image's `USER`: name or number, optionally `:group`. `None` is uid 0.
     pub user: Option<String>,
@@ -285,6 +295,11 @@ pub enum Reply {
     },
     Execs {
         execs: Vec<ExecStatus>,
+    },
+    /// The end of a [`Request::Glob`]. What stands below these could not be looked at: `PATH: why`.
+    Found {
+        unread: Vec<String>,
+        more_unread: u64,
     },
     Unpacked {
         entries: u64,

@@ -13,6 +13,8 @@ use crate::sys::Pid;
 pub struct Entry {
     pub pid: Pid,
     pub parent: Pid,
+    /// The process group; 0 where it is one of a pid namespace above.
+    pub group: Pid,
     pub session: Pid,
     pub state: u8,
     pub name: String,
@@ -47,9 +49,10 @@ fn parse(pid: Pid, stat: &[u8]) -> Option<Entry> {
     let mut fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let pages: u64 = fields.nth(17)?.parse().ok()?;
-    Some(Entry { pid, parent, session, state, name, rss: pages * 4096 })
+    Some(Entry { pid, parent, group, session, state, name, rss: pages * 4096 })
 }
 
 /// Those that run below `root`, or in the session that it leads, or below one of these: never `root` itself.
@@ -98,14 +101,14 @@ mod tests {
     use super::*;
 
     fn entry(pid: Pid, parent: Pid, session: Pid, state: u8) -> Entry {
-        Entry { pid, parent, session, state, name: String::new(), rss: 0 }
+        Entry { pid, parent, group: pid, session, state, name: String::new(), rss: 0 }
     }
 
     #[test]
     fn names_may_hold_anything() {
         let stat = b"7 (a) R 1 (b)\n) S 3 7 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99 1000 250 18446744073709551615\n";
         let entry = parse(7, stat).unwrap();
-        assert_eq!((entry.parent, entry.session, entry.state, entry.rss), (3, 5, b'S', 250 * 4096));
+        assert_eq!((entry.parent, entry.group, entry.session, entry.state, entry.rss), (3, 7, 5, b'S', 250 * 4096));
         assert_eq!(entry.name, "a) R 1 (b)\n");
         assert!(parse(7, b"7 (cut").is_none());
         assert!(parse(7, b") 7 (").is_none());

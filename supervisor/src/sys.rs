@@ -348,6 +348,16 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// To every member of a process group at once.
+pub fn kill_group(group: Pid, signal: i32) -> io::Result<()> {
+    // 1 would be everybody.
+    if group <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: integers.
+    check(unsafe { libc::kill(-group, signal) }).map(drop)
+}
+
 /// Orphans below us become our children even when we are not PID 1.
 pub fn become_subreaper() {
     // SAFETY: integer arguments.

@@ -92,6 +92,36 @@ fn what_is_packed_comes_back_to_its_places_as_the_users() {
 }
 
 #[test]
+fn directories_that_were_missing_are_nobody_elses_to_write_to() {
+    let bench = Bench::new();
+    let home = owned(&bench, "home");
+    let deep = home.join("x/y/z/w");
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("one"), "one").unwrap();
+    let (own, open) = (PermissionsExt::from_mode(0o700), PermissionsExt::from_mode(0o1777));
+    std::fs::set_permissions(deep.parent().unwrap(), own).unwrap();
+    std::fs::set_permissions(&deep, open).unwrap();
+    for path in ["x", "x/y", "x/y/z", "x/y/z/w", "x/y/z/w/one"] {
+        chown(home.join(path), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+    // Those above a tree are in no archive; a tree's own have the modes that they had.
+    let trees = places(&[&home.join("x/y/z")]);
+    let (archive, _) = pack(&bench, trees.clone());
+    std::fs::remove_dir_all(home.join("x")).unwrap();
+    extracted(extract(&bench, trees, &archive, b""));
+    let modes = ["x", "x/y", "x/y/z", "x/y/z/w"].map(|path| mode(&home.join(path)));
+    assert_eq!(modes, [0o755, 0o755, 0o700, 0o1777], "{modes:?}");
+    // Neither are those between a root and what a pattern found.
+    let (archive, _) = pack(&bench, below(&home, &["x/y/z/w"]));
+    let there = home.join("made/there");
+    extracted(extract(&bench, below(&there, &[]), &archive, b""));
+    let modes = ["", "x", "x/y", "x/y/z", "x/y/z/w"].map(|path| mode(&there.join(path)));
+    assert_eq!(modes, [0o755, 0o755, 0o755, 0o755, 0o1777], "{modes:?}");
+    assert_eq!(mode(&home.join("made")), 0o755);
+}
+
+#[test]
 fn where_nothing_is_there_is_no_archive() {
     let bench = Bench::new();
     let home = owned(&bench, "home");
@@ -116,6 +146,31 @@ fn what_the_user_may_not_read_is_told_and_left_out() {
     let there = bench.path().join("made/there");
     extracted(extract(&bench, below(&there, &[]), &archive, b""));
     assert!(there.join("a/one").exists() && !there.join("b.txt").exists());
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_no_missing_file() {
+    let bench = Bench::new();
+    let home = owned(&bench, "home");
+    std::fs::create_dir_all(home.join("closed/deep")).unwrap();
+    std::fs::write(home.join("closed/deep/file"), "x").unwrap();
+    std::fs::write(home.join("open"), "x").unwrap();
+    std::fs::set_permissions(home.join("closed"), PermissionsExt::from_mode(0o700)).unwrap();
+    let denied = |packed: &Packed, path: &str| {
+        assert_eq!((packed.unreadable, packed.warnings.len()), (1, 1), "{packed:?}");
+        assert_eq!(packed.first_unreadable.as_ref(), packed.warnings.first());
+        let warning = &packed.warnings[0];
+        assert!(warning.contains(path) && warning.contains("cannot be read: Permission denied"), "{warning}");
+    };
+    let (archive, packed) = pack(&bench, places(&[&home.join("closed/deep"), &home.join("none")]));
+    assert_eq!((archive.len(), &packed.missing[..], &packed.blocked[..]), (0, &[1][..], &[0][..]));
+    denied(&packed, "closed/deep");
+    for (pattern, place) in [("closed/*", "closed"), ("closed/deep", "closed/deep"), ("*/deep/file", "closed/deep")] {
+        let (archive, packed) = pack(&bench, below(&home, &[pattern, "open"]));
+        assert!(!archive.is_empty());
+        assert_eq!((packed.files, &packed.missing[..]), (1, &[0][..]), "{pattern}");
+        denied(&packed, place);
+    }
 }
 
 #[test]

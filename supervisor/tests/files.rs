@@ -134,8 +134,27 @@ fn globs_find_paths() {
     let request =
         Request::Glob { root: text(&root), patterns: vec!["**/*.log".into(), "none*".into()], user: nobody() };
     let (bytes, reply) = bench.open(&request).receive();
-    assert_eq!(reply, Reply::Done);
+    assert_eq!(reply, Reply::Found { unread: vec![], more_unread: 0 });
     assert_eq!(bytes, b"a/b/new\nline\xff.log\0a/x.log\0top.log\0");
+}
+
+#[test]
+fn globs_tell_what_they_could_not_look_at() {
+    let bench = Bench::new();
+    let root = bench.path().join("tree");
+    std::fs::create_dir_all(root.join("closed")).unwrap();
+    std::fs::write(root.join("top.log"), "").unwrap();
+    std::fs::set_permissions(root.join("closed"), PermissionsExt::from_mode(0o700)).unwrap();
+    let glob = |root: &Path| {
+        let request = Request::Glob { root: text(root), patterns: vec!["**/*.log".into()], user: nobody() };
+        bench.open(&request).receive()
+    };
+    let unread = vec!["closed: permission denied".to_owned()];
+    assert_eq!(glob(&root), (b"top.log\0".to_vec(), Reply::Found { unread, more_unread: 0 }));
+    // Of the root itself it is an error.
+    assert_eq!(failure(glob(&root.join("closed")).1).kind, FailureKind::NotPermitted);
+    assert_eq!(failure(glob(&root.join("none")).1).kind, FailureKind::NoSuchFile);
+    assert_eq!(failure(glob(&root.join("top.log")).1).kind, FailureKind::NoSuchFile);
 }
 
 // ---- unpack ----

@@ -45,7 +45,25 @@ impl Job {
     }
 
     fn tests(&self, node: usize, arguments: &[&str], input: &str) -> Said {
-        let mut child = Command::new(binary())
+        self.said(Command::new(binary()), node, arguments, input)
+    }
+
+    /// As a user for whom modes count.
+    fn as_nobody(&self, arguments: &[&str]) -> Said {
+        use std::os::unix::process::CommandExt as _;
+        // Where that user may go, and written by a process of its own: what is open for writing cannot be run.
+        let program = self.path().join(".program");
+        if !program.exists() {
+            let copied = Command::new("install").args(["-m", "755", &binary()]).arg(&program).status();
+            assert!(copied.unwrap().success());
+        }
+        let mut command = Command::new(program);
+        command.uid(65534).gid(65534);
+        self.said(command, 0, arguments, "")
+    }
+
+    fn said(&self, mut command: Command, node: usize, arguments: &[&str], input: &str) -> Said {
+        let mut child = command
             .args(["cli", "tests"])
             .args(arguments)
             .current_dir(self.path())
@@ -86,6 +104,66 @@ fn globs_find_files_across_directories() {
     assert_eq!(found(&["test/*"]), "test/a_test.py test/c.rb", "directories are no tests");
     assert_eq!(found(&["nothing/**"]), "");
     assert_eq!(job.tests(0, &["glob"], "").code, 64);
+}
+
+#[test]
+fn globs_may_begin_with_a_wild_card() {
+    let job = Job::of(1).with("a_test.py", "").with("deep/er/b_test.py", "").with("x/c.go", "").with("d.go", "");
+    let found = |patterns: &[&str]| {
+        let said = job.tests(0, &[&["glob"], patterns].concat(), "");
+        assert_eq!(said.err, "", "{patterns:?}");
+        said.names().join(" ")
+    };
+    assert_eq!(found(&["**/*_test.py"]), "a_test.py deep/er/b_test.py");
+    assert_eq!(found(&["./**/*.py"]), "a_test.py deep/er/b_test.py");
+    assert_eq!(found(&["*.go"]), "d.go");
+    assert_eq!(found(&["*/c.go"]), "x/c.go");
+    assert_eq!(found(&["?.go", "[a-c]*.py"]), "a_test.py d.go");
+    assert_eq!(found(&["{x,nowhere}/*.go"]), "x/c.go");
+    assert_eq!(found(&["**"]), "a_test.py d.go deep/er/b_test.py x/c.go");
+    let absolute = format!("{}/*.go", job.path().display());
+    assert_eq!(found(&[&absolute]), format!("{}/d.go", job.path().display()));
+}
+
+#[test]
+fn a_glob_that_matches_nothing_warns() {
+    let job = Job::of(1).with("a.py", "").with("spec/b.rb", "");
+    let said = job.tests(0, &["glob", "*.py", "**/*.tset.py", "nowhere/*", "spe*"], "");
+    assert_eq!(said.names(), ["a.py"]);
+    let warnings: Vec<&str> = said.err.lines().collect();
+    let [tset, nowhere, spec] = warnings[..] else { panic!("{warnings:?}") };
+    assert!(tset.starts_with("WARN: circleci tests glob: nothing matches \"**/*.tset.py\" below /"), "{tset}");
+    assert!(nowhere.contains("nothing matches \"nowhere/*\""), "{nowhere}");
+    assert!(spec.contains("\"spe*\" matches directories alone"), "{spec}");
+}
+
+#[test]
+fn a_glob_tells_where_it_could_not_look() {
+    let job = Job::of(1).with("a.py", "").with("closed/b.py", "").with("closed/deep/c.py", "");
+    let closed = job.path().join("closed");
+    for path in [job.path().to_owned(), closed.join("deep"), closed.clone()] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let mode = |mode| std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    // Not to be listed, and not even to be entered.
+    for closed in [0o311, 0o000] {
+        mode(closed);
+        let said = job.as_nobody(&["glob", "**/*.py"]);
+        assert_eq!(said.names(), ["a.py"]);
+        assert!(
+            said.err.contains("WARN: circleci tests glob: cannot look into closed: permission denied"),
+            "{}",
+            said.err
+        );
+        let said = job.as_nobody(&["glob", "closed/*.py"]);
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
+        assert!(said.err.contains("closed: permission denied"), "{}", said.err);
+    }
+    let said = job.as_nobody(&["glob", "closed/b.py"]);
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
+    assert!(said.err.contains("closed/b.py: permission denied"), "{}", said.err);
+    mode(0o311);
+    assert_eq!(job.as_nobody(&["glob", "closed/b.py"]).names(), ["closed/b.py"], "a name may be known");
 }
 
 #[test]

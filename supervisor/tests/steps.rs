@@ -181,6 +181,67 @@ fn a_polite_step_ends_within_grace() {
 }
 
 #[test]
+fn a_steps_own_clean_up_may_start_programs() {
+    let bench = Bench::new();
+    let gate = bench.path().join("gate");
+    let script = format!(
+        "mkfifo {0}; trap 'echo cleaning; cat {0}; /bin/echo done; exit 3' TERM; echo up; while :; do sleep 0.01; done",
+        gate.display()
+    );
+    let step = bench.exec(&script);
+    let id = step.exec.id.clone();
+    let mut conversation = step.start();
+    let mut story = harness::Story::default();
+    conversation.until(&mut story, "up");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| bench.stop(&id, harness::LIMIT));
+        conversation.until(&mut story, "cleaning");
+        // Asked once more, it is left to its clean-up all the same.
+        let second = scope.spawn(|| bench.stop(&id, harness::LIMIT));
+        // It opens once `cat` reads, and that has time to be found among the processes.
+        let mut gate = std::fs::OpenOptions::new().write(true).open(&gate).unwrap();
+        wait_for_lists(&bench);
+        // Where `cat` was ended nobody reads.
+        let _ = std::io::Write::write_all(&mut gate, b"unlocked\n");
+        drop(gate);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+    conversation.follow_into(&mut story);
+    assert_eq!(String::from_utf8_lossy(&story.stdout), "up\ncleaning\nunlocked\ndone\n");
+    assert_eq!(story.exit(), Exit::Code(3));
+}
+
+/// Until the supervisor has looked for processes a few times: another step that ignores TERM is stopped meanwhile.
+fn wait_for_lists(bench: &Bench) {
+    let step = bench.exec("trap '' TERM; echo up; while :; do sleep 0.01; done");
+    let id = step.exec.id.clone();
+    let mut conversation = step.start();
+    let mut story = harness::Story::default();
+    conversation.until(&mut story, "up");
+    bench.stop(&id, Duration::from_millis(200));
+    conversation.follow_into(&mut story);
+}
+
+#[test]
+fn what_was_there_is_asked_to_end_whatever_group_it_is_in() {
+    let bench = Bench::new();
+    let polite = |name: &str| format!("trap 'echo {name} ends; exit' TERM; echo {name}; while :; do sleep 0.01; done");
+    let script = format!("(setsid sh -c \"{}\") & {}", polite("other"), polite("own"));
+    let step = bench.exec(&script);
+    let id = step.exec.id.clone();
+    let mut conversation = step.start();
+    let mut story = harness::Story::default();
+    conversation.until(&mut story, "own\n");
+    while !story.text().contains("other\n") {
+        conversation.step(&mut story);
+    }
+    bench.stop(&id, harness::LIMIT);
+    conversation.follow_into(&mut story);
+    assert!(story.text().contains("own ends") && story.text().contains("other ends"), "{}", story.text());
+}
+
+#[test]
 fn a_growing_crowd_of_processes_is_stopped() {
     let _alone = alone();
     let bench = Bench::new();
@@ -278,6 +339,13 @@ fn users_homes_and_directories() {
         exec.cwd = "~".into();
     });
     assert_eq!(story.run().text(), "12345\n54321\n54321\n/\n/\n");
+    // A home that the environment says is the one.
+    let home = bench.path().join("home");
+    let story = bench.exec("pwd; cd ~; pwd").with(|exec| {
+        exec.cwd = "~/work".into();
+        exec.env.push(("HOME".into(), home.to_str().unwrap().into()));
+    });
+    assert_eq!(story.run().text(), format!("{0}/work\n{0}\n", home.display()));
     // A directory that only uid 0 can make belongs to the user.
     let directory = bench.path().join("work/deep");
     let story = bench.exec("pwd; touch mine; stat -c %u . ..").with(|exec| {

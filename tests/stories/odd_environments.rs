@@ -110,6 +110,50 @@ workflows:
     assert_eq!(done.verdict("service"), "failed");
 }
 
+#[test]
+fn an_image_without_a_shell_says_the_way_out() {
+    let bench = Bench::of(navvy_tests::Setting::Plain);
+    let image = "navvy/shell-less:story";
+    bench.docker().image_of_noise(image, 1);
+    let done = bench.run_config(
+        r#"
+version: 2.1
+jobs:
+  default:
+    docker: [{image: 'navvy/shell-less:story'}]
+    resource_class: small
+    steps:
+      - run: {name: says, command: echo never}
+  named:
+    docker: [{image: 'navvy/shell-less:story'}]
+    resource_class: small
+    shell: /bin/bash -eo pipefail
+    steps:
+      - checkout
+      - run: {name: says, command: echo never}
+  background:
+    docker: [{image: 'navvy/shell-less:story'}]
+    resource_class: small
+    steps:
+      - run: {name: says, background: true, command: echo never}
+workflows:
+  ci: {jobs: [default, named, background]}
+"#,
+        &["--pull", "never"],
+    );
+    bench.docker().ask(&["rmi", image]).succeeded();
+    done.exits_with(1);
+    for job in ["default", "named", "background"] {
+        assert_eq!(done.verdict(job), "failed", "{}", done.account());
+        let said = done.step(job, "says").trailers.join("\n");
+        assert!(
+            said.starts_with("navvy/shell-less:story has no shell (neither /bin/bash nor /bin/sh is there)"),
+            "{job}: {said}"
+        );
+        assert!(said.contains("an image that has a shell") && said.contains("as a service"), "{job}: {said}");
+    }
+}
+
 /// Title, clipboard, cursor, a question for the terminal, a link, and the same without ESC.
 const ESCAPES: &str = "\u{1b}]0;PWNED\u{7}\u{1b}]52;c;UFdORUQ=\u{7}\u{1b}[77;77H\u{1b}[6n\u{1b}]8;;http://pwned/\u{1b}\\\u{9d}2;PWNED\u{9c}\u{9b}77;77H";
 

@@ -114,3 +114,19 @@ fn what_is_no_key_is_refused_before_anything_runs() {
     bench.navvy(&["run", "--ssh-key", &public]).exits_with(2).complains(&["--ssh-key", "this is a public key"]);
     bench.navvy(&["run", "--ssh-key", "/nowhere"]).exits_with(2).complains(&["could not read /nowhere"]);
 }
+
+#[test]
+fn keys_lie_where_the_steps_home_is_and_where_ssh_looks() {
+    let bench = Bench::new();
+    let (ours, md5) = key(&bench, "ours");
+    let steps = r#"      - add_ssh_keys
+      - run: {name: look, command: 'ls -1 ~/.ssh "$(getent passwd "$(id -u)" | cut -d: -f6)/.ssh"; cat ~/.ssh/config'}
+"#;
+    let config = yaml(steps).replace("    resource_class", "    environment: {HOME: /tmp/own}\n    resource_class");
+    let done = bench.run_config(&config, &["--ssh-key", ours.to_str().expect("a plain path")]);
+    done.passes();
+    let (said, file) = (done.text("build", "look"), format!("id_rsa_{}", md5.replace(':', "")));
+    let listed = |home: &str| format!("{home}/.ssh:\nconfig\n{file}\n");
+    let both = said.contains(&listed("/tmp/own")) && said.contains(&listed("/home/circleci"));
+    assert!(both && said.contains(&format!("IdentityFile /tmp/own/.ssh/{file}")), "{said}");
+}

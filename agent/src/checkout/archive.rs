@@ -48,10 +48,11 @@ impl<W: Write> Archive<W> {
         self.written
     }
 
-    pub(super) fn directory(&mut self, name: &[u8], mode: u32, mtime: i64) -> io::Result<()> {
+    /// As a clone makes it: git knows no modes of directories, and this machine's umask is nothing to the job.
+    pub(super) fn directory(&mut self, name: &[u8], mtime: i64) -> io::Result<()> {
         let mut name = name.to_vec();
         name.push(b'/');
-        self.entry(EntryType::Directory, &name, b"", mode, mtime, 0)
+        self.entry(EntryType::Directory, &name, b"", 0o755, mtime, 0)
     }
 
     pub(super) fn symlink(&mut self, name: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {

@@ -38,7 +38,7 @@ impl Objects {
     ) -> Result<bool, CheckoutError> {
         // git wants both to exist.
         for directory in ["info", "pack"] {
-            archive.directory(&name(prefix, directory), 0o755, 0).map_err(CheckoutError::Write)?;
+            archive.directory(&name(prefix, directory), 0).map_err(CheckoutError::Write)?;
         }
         for _ in 0..PASSES {
             if self.pass(archive, prefix)? {

@@ -461,9 +461,7 @@ impl<W: Write> Copy<W> {
     }
 
     fn directory(&mut self, name: &[u8], meta: &Metadata) -> Result<(), CheckoutError> {
-        // The unpacker must be able to put files into it.
-        let mode = meta.mode() & 0o777 | 0o700;
-        self.archive.directory(name, mode, meta.mtime()).map_err(CheckoutError::Write)
+        self.archive.directory(name, meta.mtime()).map_err(CheckoutError::Write)
     }
 
     /// git never lists sockets and the like, so they are looked for where files are.
@@ -513,7 +511,7 @@ impl<W: Write> Copy<W> {
     }
 
     fn made_directory(&mut self, name: &[u8]) -> Result<(), CheckoutError> {
-        self.archive.directory(name, 0o755, 0).map_err(CheckoutError::Write)
+        self.archive.directory(name, 0).map_err(CheckoutError::Write)
     }
 
     fn unreadable(&mut self, name: &[u8]) -> Result<(), CheckoutError> {

@@ -27,6 +27,8 @@ pub struct JobOutcome {
     pub other_logs: Vec<PathBuf>,
     pub skipped_steps: usize,
     pub warnings: usize,
+    /// Warnings that the report repeats.
+    pub repeated: Vec<String>,
     pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
     /// Tasks whose environments stay.
@@ -95,6 +97,7 @@ impl JobRun {
             // Nodes have the same steps: what one skipped, all did.
             skipped_steps: self.results.iter().map(|result| result.skipped_steps).max().unwrap_or(0),
             warnings: self.results.iter().map(|result| result.warnings).sum(),
+            repeated: self.results.iter().flat_map(|result| result.repeated.clone()).collect(),
             leftovers: self.results.iter().flat_map(|result| result.leftovers.clone()).collect(),
             fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
             paused: (verdict == Verdict::Passed).then(|| self.paused()).flatten(),
@@ -144,6 +147,7 @@ mod tests {
             warnings: 1,
             failed_log: None,
             fidelity: vec![],
+            repeated: vec![],
             kept: None,
             continuation: None,
         }

@@ -125,6 +125,8 @@ pub struct Finished {
     pub went_on: bool,
     pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
+    /// Of jobs, for whoever reads the report alone.
+    pub warnings: Vec<String>,
 }
 
 impl Finished {
@@ -433,6 +435,7 @@ impl Runner {
         for note in outcome.fidelity.clone() {
             self.note(note);
         }
+        self.finished.warnings.extend(outcome.repeated.iter().cloned());
         let summary = outcome.summary(self.reference(workflow, job));
         let (status, paused) = (outcome.status, outcome.paused.is_some());
         let end = summary.end.clone();

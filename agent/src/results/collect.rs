@@ -3,12 +3,14 @@
 use super::junit::{Limits, parse};
 use super::{Case, summary};
 use crate::chain::chain;
-use crate::supervisor::{Client, ClientError};
+use crate::supervisor::{Client, ClientError, Found};
 
 /// Reports of one step. Those of the largest Java projects are a tenth of it.
 const MOST_FILES: usize = 50_000;
 /// Reports that are named one by one, above what they hold.
 const NAMED: usize = 50;
+/// The original's words.
+const NOTHING: &str = "Found no path with test results, skipping";
 
 /// What the files of a step hold.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub struct Collected {
     pub lines: Vec<String>,
     /// What the run's summary should not be silent about.
     pub warnings: Vec<String>,
+    /// Reports that are passed over, as the original does.
+    pub ignored: Option<String>,
     pub files: usize,
 }
 
@@ -36,13 +40,38 @@ impl Reports {
     /// The connection's: then nothing is known.
     pub fn collect(&self, client: &Client, limits: Limits) -> Result<Collected, ClientError> {
         let mut collected = Collected::default();
-        let names = client.glob(&self.path, &["**/*.[xX][mM][lL]"], self.user.clone()).or_else(of_the_job)?;
-        if names.is_empty() {
-            self.alone(client, limits, &mut collected)?;
+        let found = match client.glob(&self.path, &["**/*.[xX][mM][lL]"], self.user.clone()) {
+            Ok(found) => found,
+            // No directory, or none that can be read: what is wrong with it is told by reading it.
+            Err(error) if error.failure().is_some() => {
+                self.alone(client, limits, &mut collected)?;
+                return Ok(collected);
+            }
+            Err(error) => return Err(error),
+        };
+        collected.could_not_look(&self.path, &found);
+        let (hidden, names): (Vec<_>, Vec<_>) = found.paths.into_iter().partition(|name| is_hidden(&self.path, name));
+        collected.pass_over(&self.path, &hidden);
+        let paths = self.paths(&names, &mut collected);
+        if paths.is_empty() {
+            collected.lines.push(format!("No test results were found in {}", self.path));
+            collected.lines.push(NOTHING.to_owned());
             return Ok(collected);
         }
+        collected.announce(&paths);
+        for path in &paths {
+            if let Some(failure) = self.read(client, path, limits, &mut collected)? {
+                collected.trouble(path, &failure);
+            }
+        }
+        collected.sum_up();
+        Ok(collected)
+    }
+
+    /// Those that are read.
+    fn paths(&self, names: &[Vec<u8>], collected: &mut Collected) -> Vec<String> {
         let mut paths: Vec<String> = Vec::new();
-        for name in &names {
+        for name in names {
             match std::str::from_utf8(name) {
                 Ok(name) => paths.push(format!("{}/{name}", self.path.trim_end_matches('/'))),
                 Err(_) => collected.trouble(&String::from_utf8_lossy(name), "its name is not UTF-8, which it must be"),
@@ -56,14 +85,7 @@ impl Reports {
             ));
             paths.truncate(MOST_FILES);
         }
-        collected.announce(&paths);
-        for path in &paths {
-            if let Some(failure) = self.read(client, path, limits, &mut collected)? {
-                collected.trouble(path, &failure);
-            }
-        }
-        collected.sum_up();
-        Ok(collected)
+        paths
     }
 
     /// The path may be a report itself.
@@ -76,7 +98,7 @@ impl Reports {
                     lines: vec![
                         format!("Unable to save test results from {}", self.path),
                         format!("Error: {failure}"),
-                        "Found no path with test results, skipping".to_owned(),
+                        NOTHING.to_owned(),
                     ],
                     ..Collected::default()
                 };
@@ -106,9 +128,13 @@ impl Reports {
     }
 }
 
-/// What the supervisor says of a path is the job's affair.
-fn of_the_job(error: ClientError) -> Result<Vec<Vec<u8>>, ClientError> {
-    if error.failure().is_some() { Ok(vec![]) } else { Err(error) }
+/// In a directory whose name begins with a dot: the reports' own directory, or one in it.
+fn is_hidden(root: &str, name: &[u8]) -> bool {
+    let root = root.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let mut names = name.split(|byte| *byte == b'/');
+    // The report's own name.
+    names.next_back();
+    root.starts_with('.') || names.any(|name| name.starts_with(b"."))
 }
 
 impl Collected {
@@ -120,6 +146,33 @@ impl Collected {
         }
     }
 
+    fn could_not_look(&mut self, root: &str, found: &Found) {
+        for unread in &found.unread {
+            self.trouble(&format!("{}/{unread}", root.trim_end_matches('/')), "reports in it are not read");
+        }
+        if found.more_unread > 0 {
+            self.trouble(root, &format!("{} more places in it could not be looked at", found.more_unread));
+        }
+    }
+
+    /// The original reads nothing in hidden directories.
+    fn pass_over(&mut self, root: &str, hidden: &[Vec<u8>]) {
+        let Some(first) = hidden.first() else { return };
+        let first = format!("{}/{}", root.trim_end_matches('/'), String::from_utf8_lossy(first));
+        let others = match hidden.len() - 1 {
+            0 => String::new(),
+            1 => " and 1 other are".to_owned(),
+            more => format!(" and {more} others are"),
+        };
+        let are = if others.is_empty() { " is" } else { &others };
+        let why = format!(
+            "{first}{are} ignored, as on the real service: no test results are read in a directory whose name begins with a \
+             dot; write them to another"
+        );
+        self.lines.push(format!("Warning: {why}"));
+        self.ignored = Some(format!("test results: {why}"));
+    }
+
     fn trouble(&mut self, place: &str, why: &str) {
         let line = format!("{place}: {why}");
         self.lines.push(format!("Warning: {line}"));
@@ -128,5 +181,27 @@ impl Collected {
 
     fn sum_up(&mut self) {
         self.lines.extend(summary::lines(&self.cases));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_hidden_by_their_directories_alone() {
+        let table = [
+            ("/home/u/out", "a.xml", false),
+            ("/home/u/out", "deep/.a.xml", false),
+            ("/home/u/out", ".a/b.xml", true),
+            ("/home/u/out", "deep/.a/er/b.xml", true),
+            ("/home/u/.out", "b.xml", true),
+            ("/home/u/.out/", "b.xml", true),
+            ("/home/.u/out", "b.xml", false),
+            ("/", "b.xml", false),
+        ];
+        for (root, name, wanted) in table {
+            assert_eq!(is_hidden(root, name.as_bytes()), wanted, "{root} {name}");
+        }
     }
 }

@@ -25,11 +25,15 @@ pub struct Frame {
     /// The job's `shell`.
     pub shell: Option<String>,
     pub has_bash: bool,
+    /// The primary container's image, where it has no shell at all.
+    pub shell_less: Option<String>,
     /// Absolute, or starting with `~`.
     pub working_directory: String,
     /// Of the steps; `None` is uid 0.
     pub user: Option<String>,
     pub account: Probe,
+    /// What `~` is in paths of the config: what it is to the job's steps.
+    pub home: String,
     /// Pipes instead of a terminal.
     pub no_tty: bool,
 }
@@ -125,6 +129,7 @@ mod tests {
             layers: Layers::default(),
             shell: None,
             has_bash: true,
+            shell_less: None,
             working_directory: "/home/circleci/project".into(),
             user: Some("circleci".into()),
             account: Probe {
@@ -136,6 +141,7 @@ mod tests {
                 programs: vec![],
                 architecture: "x86_64".into(),
             },
+            home: "/home/circleci".into(),
             no_tty: false,
         }
     }

@@ -6,7 +6,7 @@ impl Frame {
     /// Where a path of the config is: `~` is the home, a relative one is below the working directory; without `.` and
     /// `..`, as Go's `filepath.Join` cleans them.
     pub fn place(&self, path: &str) -> String {
-        clean(&absolute(&self.directory(Some(path)), &self.account.home))
+        clean(&absolute(&self.directory(Some(path)), &self.home))
     }
 }
 

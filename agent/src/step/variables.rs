@@ -24,7 +24,14 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// The whole environment of a step. `HOME` is left to the supervisor, which knows the user's entry.
+    /// The home of the job's steps, where anything says one: what they call `~`. Else it is the user's own.
+    pub fn home(&self) -> Option<String> {
+        let variables = self.for_step(&Variables::new(), false);
+        let home = variables.into_iter().find(|(name, _)| name == "HOME").map(|(_, home)| home);
+        home.filter(|home| home.starts_with('/'))
+    }
+
+    /// The whole environment of a step. Without a `HOME` the supervisor adds it, which knows the user's entry.
     pub fn for_step(&self, step: &Variables, terminal: bool) -> Vec<(String, String)> {
         let mut merged: Vec<(String, String)> = Vec::with_capacity(64);
         if terminal {
@@ -94,6 +101,21 @@ mod tests {
         layers.image = vec![];
         layers.job = one("HTTP_PROXY", "");
         assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (Some(String::new()), None));
+    }
+
+    #[test]
+    fn a_home_is_the_one_that_steps_see() {
+        let mut layers = Layers::default();
+        assert_eq!(layers.home(), None);
+        layers.image = one("HOME", "/image");
+        assert_eq!(layers.home().as_deref(), Some("/image"));
+        layers.job = one("HOME", "/job");
+        assert_eq!(layers.home().as_deref(), Some("/job"));
+        // No place: a shell would find nothing there, either.
+        for odd in ["", "relative"] {
+            layers.job = one("HOME", odd);
+            assert_eq!(layers.home(), None, "{odd:?}");
+        }
     }
 
     #[test]

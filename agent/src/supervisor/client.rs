@@ -210,13 +210,17 @@ impl Client {
         Ok(note)
     }
 
-    /// Matching paths below `root`, relative to it, as bytes.
-    pub fn glob(&self, root: &str, patterns: &[&str], user: Option<String>) -> Result<Vec<Vec<u8>>, ClientError> {
+    /// Matching paths below `root`. A root that cannot be read is an error.
+    pub fn glob(&self, root: &str, patterns: &[&str], user: Option<String>) -> Result<Found, ClientError> {
         let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         let mut conversation = self.open(&Request::Glob { root: root.to_owned(), patterns, user })?;
         let bytes = conversation.receive_stream(GLOB_CAP)?;
-        done(conversation.reply()?)?;
-        Ok(bytes.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
+        let (unread, more_unread) = match conversation.reply()? {
+            Reply::Found { unread, more_unread } => (unread, more_unread),
+            other => return Err(unexpected(other)),
+        };
+        let paths = bytes.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect();
+        Ok(Found { paths, unread, more_unread })
     }
 
     /// Unpacks the tar that `produce` writes. Returns entries and bytes.
@@ -291,6 +295,17 @@ impl Client {
         conversation.expect_hello()?;
         Ok(conversation)
     }
+}
+
+/// What a search in an environment has found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Relative to the root, as bytes.
+    pub paths: Vec<Vec<u8>>,
+    /// What could not be looked at, relative to the root: `PATH: why`.
+    pub unread: Vec<String>,
+    /// Further ones.
+    pub more_unread: u64,
 }
 
 /// An open connection after the greeting.

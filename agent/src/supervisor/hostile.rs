@@ -297,7 +297,7 @@ fn a_list_that_never_ends_is_cut_at_its_cap() {
     };
     let limits = Limits { reply: SOON, ..LIMITS };
     let listed = Client::with_limits(Arc::new(Door(endless)), limits).glob("/", &["*"], None);
-    assert!(matches!(listed, Err(ClientError::WrongReply)), "{:?}", listed.map(|paths| paths.len()));
+    assert!(matches!(listed, Err(ClientError::WrongReply)), "{:?}", listed.map(|found| found.paths.len()));
     assert!(begun.elapsed() < SOON, "more than {LARGEST_ANSWER} bytes were taken");
 }
 

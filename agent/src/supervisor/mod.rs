@@ -19,7 +19,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 pub use archives::Fed;
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Found};
 pub use follow::{Abandon, FollowEnd, Sink, follow};
 pub use relay::{Caller, Listening, Relay};
 pub use session::{Session, WayIn};

@@ -145,6 +145,7 @@ impl Task {
             gathered = self.archive(ready, whose, &names, format!("/{path}"), gathered.guard, set).await?;
         }
         tell_warnings(told, &gathered.packed);
+        self.tell_unreadable(whose.step as usize, "the artifacts", &gathered.packed);
         let Gathered { links, mut guard, .. } = gathered;
         if let Some(packing) = &mut set.packing {
             add_links(&links, &names, &mut guard, packing, told);

@@ -18,6 +18,7 @@ use crate::chain::chain;
 use crate::environment::docker::Died;
 use crate::event::Event;
 use crate::output::{DaemonHint, DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
+use crate::step::Frame;
 use crate::supervisor::FollowEnd;
 
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
@@ -102,7 +103,7 @@ impl Task {
         let log = running.log.clone();
         match running.signals.recv().await {
             Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
-                Attempted::not_started(log, refusal(&failure, &ready.frame.user))
+                Attempted::not_started(log, refusal(&failure, &ready.frame))
             }
             Some(StepSignal::Over { end, .. }) => Attempted::lost(log, &end),
             _ => {
@@ -113,7 +114,7 @@ impl Task {
                     origin: self.place_in_config(place.step),
                     started: Instant::now(),
                 };
-                ready.lingering.keep_background(running, step);
+                ready.lingering.keep_background(running, step, self.voice.clone());
                 let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: None };
                 Attempted { end, digest: LogDigest::default(), log, halted: false, lacks_daemon: false }
             }
@@ -171,7 +172,7 @@ impl Task {
         let ending = watch.is_ending();
         tokio::select! {
             biased;
-            signal = running.signals.recv() => hear(signal, digest, &ready.frame.user),
+            signal = running.signals.recv() => hear(signal, digest, &ready.frame),
             died = ready.environment.primary_died() => Some(container_ended(&died)),
             stop = next_stop(&mut self.context.stop) => Some(Happening::Stop(stop)),
             () = sleep_until(deadline.into()), if !ending => Some(Happening::JobLimit(self.claim.limits.job)),
@@ -255,7 +256,7 @@ async fn next_stop(stop: &mut tokio::sync::watch::Receiver<super::Stop>) -> supe
     }
 }
 
-fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, user: &Option<String>) -> Option<Happening> {
+fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, frame: &Frame) -> Option<Happening> {
     match signal {
         Some(StepSignal::Started) => None,
         Some(StepSignal::Exited { exited, digest: so_far }) => {
@@ -266,7 +267,7 @@ fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, user: &Option<String
             })
         }
         Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
-            Some(Happening::Broken { reason: refusal(&failure, user), lost: None })
+            Some(Happening::Broken { reason: refusal(&failure, frame), lost: None })
         }
         Some(StepSignal::Over { end: FollowEnd::Sink(error), digest: so_far }) => {
             *digest = so_far;
@@ -339,11 +340,21 @@ pub(super) fn log_trouble(error: &io::Error) -> String {
 }
 
 /// Why the supervisor did not start the step, with advice.
-fn refusal(failure: &Failure, user: &Option<String>) -> String {
+fn refusal(failure: &Failure, frame: &Frame) -> String {
+    if let (FailureKind::NoSuchProgram, Some(image)) = (failure.kind, &frame.shell_less) {
+        return format!(
+            "{image} has no shell (neither /bin/bash nor /bin/sh is there), and a step's command runs in one. Let the job \
+             run in an image that has a shell: another variant of this one (often tagged -debug or -alpine), or any \
+             other, with {image} as a service behind it in the job's `docker:` list. A program of the image that takes \
+             commands as a shell does can be named with `shell:`"
+        );
+    }
     let advice = match failure.kind {
         FailureKind::NoSuchProgram => "Name a shell that the image has with `shell:`, for instance `/bin/sh`.",
         FailureKind::NoSuchUser => "Name a user that the image has with `user:`, or its number.",
-        FailureKind::NotPermitted if user.is_some() => "The job's user may not do that; see `user:` of the image.",
+        FailureKind::NotPermitted if frame.user.is_some() => {
+            "The job's user may not do that; see `user:` of the image."
+        }
         _ => "",
     };
     format!("{}. {advice}", failure.message.trim_end_matches('.')).trim_end().to_owned()

@@ -55,7 +55,7 @@ impl Task {
 
 /// Where the files go: absolute.
 fn target_of(frame: &Frame, checkout: &Checkout) -> String {
-    absolute(&frame.directory(checkout.path.as_deref()), &frame.account.home)
+    absolute(&frame.directory(checkout.path.as_deref()), &frame.home)
 }
 
 /// Why the supervisor did not do what a step needed.
@@ -68,7 +68,7 @@ pub(super) fn of_client(what: &str, error: &ClientError) -> Trouble {
 fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, Trouble> {
     let failed = |error: ClientError| of_client("", &error);
     client.make_directory(target, user.clone()).map_err(failed)?;
-    let present = client.glob(target, &["*", ".*"], user.clone()).map_err(failed)?;
+    let present = client.glob(target, &["*", ".*"], user.clone()).map_err(failed)?.paths;
     let is_repository = present.iter().any(|name| name == b".git");
     if !present.is_empty() && !is_repository {
         return Err(Trouble::from(format!(

@@ -90,6 +90,7 @@ impl Task {
         let took = started.elapsed();
         self.tell_found(lookout, &format!("cache {key}"), told).await;
         tell_packed(told, &packed, paths);
+        self.tell_unreadable(place.number, "the cache", &packed);
         let Some(body) = body else {
             told.line("Skipping cache generation, nothing of its paths is there");
             return Ok(None);
@@ -190,6 +191,18 @@ impl Task {
         }
     }
 
+    /// Whoever counts on an archive must hear what is not in it, though the step passes.
+    pub(super) fn tell_unreadable(&self, step: usize, archive: &str, packed: &Packed) {
+        let Some(first) = &packed.first_unreadable else { return };
+        let more = match packed.unreadable.saturating_sub(1) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        self.voice.warn_in_report(format!(
+            "step {step}: what the job's user cannot read is missing in {archive}: {first}{more}"
+        ));
+    }
+
     pub(super) fn builtin(&self, name: &str) -> Option<&str> {
         self.claim.builtin_variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -249,7 +262,8 @@ fn places(frame: &Frame, paths: &[String]) -> Vec<String> {
 
 /// Those of which something is in the archive.
 fn kept(paths: &[String], packed: &Packed) -> Vec<String> {
-    let is_there = |nth: usize| !packed.missing.iter().any(|missing| *missing as usize == nth);
+    let without = || packed.missing.iter().chain(&packed.blocked);
+    let is_there = |nth: usize| !without().any(|without| *without as usize == nth);
     paths.iter().enumerate().filter(|(nth, _)| is_there(*nth)).map(|(_, path)| path.clone()).collect()
 }
 

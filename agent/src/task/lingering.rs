@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use navvy_job::outcome::StepOutcome;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Stop;
 use super::running::{Running, Seen};
+use super::{Stop, Voice};
 use crate::bus::Bus;
 use crate::event::{Event, TaskRef};
 use crate::step::texts;
+use crate::ui::{describe, duration};
 
 /// Between SIGTERM and SIGKILL at the end of a job: whoever is left has nothing more to do.
 const GRACE: Duration = Duration::from_secs(1);
@@ -25,10 +28,19 @@ pub struct BackgroundStep {
     pub started: Instant,
 }
 
+/// A background step that is listened to until the job's end: should it end before, that is told at once.
+struct Background {
+    exec: String,
+    /// Takes the time between SIGTERM and SIGKILL once it has to end. Dropped, it is left to itself.
+    end: oneshot::Sender<Duration>,
+    listening: JoinHandle<()>,
+}
+
 /// Execs that outlive their step.
 #[derive(Default)]
 pub struct Lingering {
-    execs: Vec<(Running, Option<BackgroundStep>)>,
+    left: Vec<Running>,
+    background: Vec<Background>,
     /// Execs that an earlier agent has left in a held environment: they end with it.
     inherited: Vec<String>,
 }
@@ -36,12 +48,15 @@ pub struct Lingering {
 impl Lingering {
     /// A foreground step ended and left processes behind.
     pub fn keep(&mut self, running: Running) {
-        self.execs.push((running, None));
+        self.left.push(running);
     }
 
     /// A background step was started.
-    pub fn keep_background(&mut self, running: Running, step: BackgroundStep) {
-        self.execs.push((running, Some(step)));
+    pub fn keep_background(&mut self, running: Running, step: BackgroundStep, voice: Voice) {
+        let (end, ending) = oneshot::channel();
+        let exec = running.id.clone();
+        let listening = tokio::spawn(listen(running, step, ending, voice));
+        self.background.push(Background { exec, end, listening });
     }
 
     /// With what an earlier agent has left.
@@ -51,63 +66,110 @@ impl Lingering {
 
     /// Their execs.
     pub fn ids(&self) -> Vec<String> {
-        let own = self.execs.iter().map(|(running, _)| running.id.clone());
-        self.inherited.iter().cloned().chain(own).collect()
+        let left = self.left.iter().map(|running| running.id.clone());
+        let background = self.background.iter().map(|background| background.exec.clone());
+        self.inherited.iter().cloned().chain(left).chain(background).collect()
     }
 
     /// Ends all of them and waits, bounded, for their last output.
     pub async fn finish(self, bus: &Bus, task: &TaskRef, stop: Stop) {
         let grace = if stop == Stop::AtOnce { Duration::ZERO } else { GRACE };
-        let endings: Vec<_> = self
-            .execs
-            .into_iter()
-            .map(|(running, background)| {
-                let (bus, task) = (bus.clone(), task.clone());
-                tokio::spawn(async move { finish_one(running, background, grace, &bus, &task).await })
-            })
-            .collect();
+        let left = self.left.into_iter().map(|running| {
+            let (bus, task) = (bus.clone(), task.clone());
+            tokio::spawn(async move { finish_left(running, grace, &bus, &task).await })
+        });
+        let background = self.background.into_iter().map(|Background { end, listening, .. }| {
+            // It may have ended before.
+            end.send(grace).ok();
+            listening
+        });
+        let endings: Vec<_> = left.chain(background).collect();
         for ending in endings {
             ending.await.ok();
         }
     }
 }
 
-async fn finish_one(
-    mut running: Running,
-    background: Option<BackgroundStep>,
-    grace: Duration,
-    bus: &Bus,
-    task: &TaskRef,
-) {
+async fn finish_left(mut running: Running, grace: Duration, bus: &Bus, task: &TaskRef) {
     let mut seen = Seen::default();
     while let Ok(signal) = running.signals.try_recv() {
         seen.note(signal);
     }
-    let early = seen.exited.as_ref().map(texts::outcome);
+    finish(&mut running, &mut seen, grace).await;
+    if let Some(trouble) = &seen.trouble {
+        let message = format!("the output of what step {} left running is not kept to its end: {trouble}", running.id);
+        bus.send(Event::Warning { task: Some(task.clone()), message });
+    }
+}
+
+/// Ends what still runs of it, and waits for its last output.
+async fn finish(running: &mut Running, seen: &mut Seen, grace: Duration) {
     let waited = timeout(LIMIT, async {
         if !seen.is_over() {
             running.stop(grace).await.ok();
-            running.over(&mut seen).await;
+            running.over(seen).await;
         }
     })
     .await;
     if waited.is_err() {
         running.abandon();
     }
-    match (background, &seen.trouble) {
-        (Some(step), _) => bus.send(background_ended(step, early, &seen, task)),
-        (None, Some(trouble)) => {
-            let message =
-                format!("the output of what step {} left running is not kept to its end: {trouble}", running.id);
-            bus.send(Event::Warning { task: Some(task.clone()), message });
-        }
-        (None, None) => {}
-    }
 }
 
-fn background_ended(step: BackgroundStep, early: Option<StepOutcome>, seen: &Seen, task: &TaskRef) -> Event {
-    let early = early.or(seen.trouble.clone().map(|reason| StepOutcome::Error { reason }));
-    let trailers = match &early {
+/// A background step's life from its start on.
+async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot::Receiver<Duration>, voice: Voice) {
+    let (mut seen, mut early, mut is_listened_to) = (Seen::default(), None, true);
+    let grace = loop {
+        if early.is_none() {
+            early = seen.exited.as_ref().map(|exited| (texts::outcome(exited), step.started.elapsed()));
+            early.iter().for_each(|(outcome, after)| tell_early(&step, outcome, *after, &voice));
+        }
+        if early.is_some() && seen.is_over() {
+            return voice.bus.send(ended(step, early, &seen, &voice.task));
+        }
+        tokio::select! {
+            biased;
+            signal = running.signals.recv(), if is_listened_to => match signal {
+                Some(signal) => {
+                    seen.note(signal);
+                    if let Some(trouble) = &seen.trouble {
+                        let BackgroundStep { step, name, .. } = &step;
+                        voice.warn(format!("the output of background step {step} ({name}) is not kept any more: {trouble}"));
+                    }
+                }
+                None => is_listened_to = false,
+            },
+            grace = &mut ending => match grace {
+                Ok(grace) => break grace,
+                Err(_) => return,
+            },
+        }
+    };
+    finish(&mut running, &mut seen, grace).await;
+    voice.bus.send(ended(step, early, &seen, &voice.task));
+}
+
+/// As with a service that ends: steps that need it fail only later, and say nothing of it. One that was done is no trouble.
+fn tell_early(step: &BackgroundStep, outcome: &StepOutcome, after: Duration, voice: &Voice) {
+    if outcome.is_success() {
+        return;
+    }
+    let (after, how) = (duration::human(millis(after)), describe::outcome(outcome));
+    voice.warn(format!("background step {} ({}) ended by itself after {after}: {how}", step.step, step.name));
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `early`: how it ended before it had to, and after how long.
+fn ended(step: BackgroundStep, early: Option<(StepOutcome, Duration)>, seen: &Seen, task: &TaskRef) -> Event {
+    let lost = || seen.trouble.clone().map(|reason| StepOutcome::Error { reason });
+    let (outcome, after) = match early {
+        Some((outcome, after)) => (Some(outcome), after),
+        None => (lost(), step.started.elapsed()),
+    };
+    let trailers = match &outcome {
         Some(outcome) => texts::trailers(seen.exited.as_ref(), outcome),
         // Ended with the job, as background steps do: nothing to tell.
         None => vec![],
@@ -119,8 +181,8 @@ fn background_ended(step: BackgroundStep, early: Option<StepOutcome>, seen: &See
         attempt: step.attempt,
         name: step.name,
         trailers,
-        outcome: early.unwrap_or(StepOutcome::Canceled),
-        duration_ms: u64::try_from(step.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        outcome: outcome.unwrap_or(StepOutcome::Canceled),
+        duration_ms: millis(after),
         bytes: digest.bytes,
         sha256: digest.sha256,
         origin: step.origin,

@@ -35,8 +35,8 @@ mod trees;
 mod workspaces;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use handed::{Handing, check_engine, risk_of};
@@ -142,6 +142,8 @@ pub struct TaskResult {
     /// Steps recognised and not carried out.
     pub skipped_steps: usize,
     pub warnings: usize,
+    /// Those that the run's report repeats.
+    pub repeated: Vec<String>,
     /// The first failed step's log.
     pub failed_log: Option<PathBuf>,
     /// What would differ on the real service.
@@ -187,18 +189,26 @@ pub(crate) struct Voice {
     bus: Bus,
     task: TaskRef,
     warnings: Arc<AtomicUsize>,
+    repeated: Arc<Mutex<Vec<String>>>,
     /// The environment is being destroyed: what ends now ends by our hand.
     releasing: Arc<AtomicBool>,
 }
 
 impl Voice {
     fn new(bus: Bus, task: TaskRef) -> Self {
-        Self { bus, task, warnings: Arc::default(), releasing: Arc::default() }
+        Self { bus, task, warnings: Arc::default(), repeated: Arc::default(), releasing: Arc::default() }
     }
 
     fn warn(&self, message: String) {
         self.warnings.fetch_add(1, Ordering::Relaxed);
         self.bus.send(Event::Warning { task: Some(self.task.clone()), message });
+    }
+
+    /// One that whoever reads nothing but the run's report must not miss.
+    fn warn_in_report(&self, message: String) {
+        let line = format!("{}: {message}", self.task.job.job);
+        self.repeated.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        self.warn(message);
     }
 
     fn is_releasing(&self) -> bool {
@@ -229,6 +239,7 @@ impl TaskResult {
             leftovers: Vec::new(),
             skipped_steps: 0,
             warnings: 0,
+            repeated: Vec::new(),
             failed_log: None,
             fidelity: Vec::new(),
             kept: None,
@@ -338,6 +349,7 @@ impl Task {
         self.advance(TaskState::Reporting).await;
         self.result.duration = self.started.elapsed();
         self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
+        self.result.repeated = std::mem::take(&mut self.voice.repeated.lock().unwrap_or_else(PoisonError::into_inner));
         let logs = log_ends(&self.context.directory);
         self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
         self.context.bus.send(Event::TaskEnded {

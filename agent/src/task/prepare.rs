@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use navvy_job::claim::{Claim, Secrets};
-use navvy_job::compiled::Executor;
+use navvy_job::compiled::{Container, Executor};
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
@@ -23,7 +23,8 @@ use crate::supervisor::{Client, ClientError};
 
 /// Name of the first pseudo-step, as the original shows it.
 const SPIN_UP: &str = "Spin up environment";
-const BASH: &str = "/bin/bash";
+/// Steps run in the first, else in the second.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// An environment with everything that steps need.
 pub struct Ready {
@@ -120,10 +121,11 @@ impl Task {
         let user = environment.step_user().map(str::to_owned);
         let bash_env = bash_env(&self.claim);
         let (asker, asked_user, file) = (client.clone(), user.clone(), bash_env.clone());
-        let wanted = self.claim.job.working_directory.clone();
+        let (wanted, inheritance) = (self.claim.job.working_directory.clone(), environment.inheritance());
+        let layers = layers(&self.claim, &self.secrets, &inheritance);
         let key = self.continuation_key();
         let furnishing = self.bounded(&environment, move || {
-            let (account, directory) = furnish(&asker, asked_user, &wanted, &file)?;
+            let (account, directory) = furnish(&asker, asked_user, &wanted, &layers, &file)?;
             let offered = key.map(|key| continuation::offer(&asker, &key)).transpose()?;
             Ok((account, directory, offered))
         });
@@ -139,8 +141,7 @@ impl Task {
             }
         };
         self.claim.builtin_variables.extend(offered);
-        let frame =
-            frame(&self.claim, &self.secrets, environment.inheritance(), account, directory, self.context.no_tty);
+        let frame = frame(&self.claim, &self.secrets, inheritance, account, directory, self.context.no_tty);
         Ok(Ready { environment, client, frame, lingering: Lingering::default(), handed: HandedOut::default() })
     }
 
@@ -179,25 +180,43 @@ pub fn frame(
     working_directory: String,
     no_tty: bool,
 ) -> Frame {
+    let layers = layers(claim, secrets, &inherited);
+    let home = home(&layers, &account);
+    let has_bash = account.programs.first().is_some_and(Option::is_some);
+    // A note of an older agent knows of bash alone.
+    let has_none = account.programs.len() == SHELLS.len() && account.programs.iter().all(Option::is_none);
+    let shell_less = containers(claim).first().filter(|_| has_none).map(|primary| primary.image.clone());
+    let (shell, user) = (claim.job.shell.clone(), inherited.step_user);
+    Frame { layers, shell, has_bash, shell_less, working_directory, user, account, home, no_tty }
+}
+
+/// What variables all steps of a task have.
+fn layers(claim: &Claim, secrets: &Secrets, inherited: &Inheritance) -> Layers {
     let mut builtin = claim.builtin_variables.clone();
     for name in ["BASH_ENV", "CIRCLE_SHELL_ENV"] {
         builtin.push((name.to_owned(), bash_env(claim)));
     }
-    let container = match &claim.job.executor {
-        Executor::Docker { containers } => containers.first().map(|c| c.environment.clone()).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let layers = Layers {
-        egress: inherited.egress,
-        image: inherited.image_env,
+    let container = containers(claim).first().map(|primary| primary.environment.clone()).unwrap_or_default();
+    Layers {
+        egress: inherited.egress.clone(),
+        image: inherited.image_env.clone(),
         container,
         secrets: secrets.variables().clone(),
         builtin,
         job: claim.job.environment.clone(),
-    };
-    let has_bash = account.programs.first().is_some_and(Option::is_some);
-    let (shell, user) = (claim.job.shell.clone(), inherited.step_user);
-    Frame { layers, shell, has_bash, working_directory, user, account, no_tty }
+    }
+}
+
+fn containers(claim: &Claim) -> &[Container] {
+    match &claim.job.executor {
+        Executor::Docker { containers } => containers,
+        _ => &[],
+    }
+}
+
+/// One home for all: an image may say another one than its file of users.
+fn home(layers: &Layers, account: &Probe) -> String {
+    layers.home().unwrap_or_else(|| account.home.clone())
 }
 
 /// Why there is no environment.
@@ -248,10 +267,11 @@ fn furnish(
     client: &Client,
     user: Option<String>,
     working_directory: &str,
+    layers: &Layers,
     bash_env: &str,
 ) -> Result<(Probe, String), ClientError> {
-    let account = client.probe(user.clone(), &[BASH])?;
-    let directory = absolute(working_directory, &account.home);
+    let account = client.probe(user.clone(), &SHELLS)?;
+    let directory = absolute(working_directory, &home(layers, &account));
     client.make_directory(&directory, user.clone())?;
     if let Err(error) = client.write(bash_env, user.clone(), 0o600, b"") {
         // An image without /tmp is no reason to give up.

@@ -16,6 +16,7 @@ use super::handed::{Handed, open_ssh_agent};
 use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use crate::ssh_agent::{self, Identity};
+use crate::step::Frame;
 use crate::supervisor::{Client, ClientError};
 
 /// Of an `~/.ssh/config`; nobody's is longer.
@@ -48,10 +49,26 @@ impl Task {
             Err(attempted) => return *attempted,
         };
         missing.iter().for_each(|what| said.line(&format!("{what}: not installed.")));
-        let (client, user, home) = (ready.client.clone(), ready.frame.user.clone(), ready.frame.account.home.clone());
-        let installing = self.bounded(&ready.environment, move || install(&client, user, &home, &keys).map(|()| keys));
-        let mut end =
-            installing.await.map(|installed| installed.map(|keys| keys.iter().for_each(|key| said.line(&told(key)))));
+        let (client, user) = (ready.client.clone(), ready.frame.user.clone());
+        let (home, of_ssh) = (ready.frame.home.clone(), home_of_ssh(&ready.frame));
+        let installing = self.bounded(&ready.environment, move || {
+            install(&client, user.clone(), &home, &keys)?;
+            let missing = of_ssh.and_then(|of_ssh| match install(&client, user, &of_ssh, &keys) {
+                Err(trouble) if trouble.lost.is_none() => Some(format!(
+                    "Warning: ssh looks for keys in {of_ssh}/.ssh alone, where they could not be put: {}",
+                    trouble.reason
+                )),
+                // A supervisor that is lost is told by the next step.
+                Ok(()) | Err(_) => None,
+            });
+            Ok((keys, missing))
+        });
+        let mut end = installing.await.map(|installed: Result<_, Trouble>| {
+            installed.map(|(keys, missing)| {
+                keys.iter().for_each(|key| said.line(&told(key)));
+                missing.iter().for_each(|line| said.line(line));
+            })
+        });
         if matches!(end, Ok(Ok(()))) && identities.iter().any(|key| is_asked_for(key, fingerprints)) {
             end = self.hand_over_agent(ready, place, &mut said, &identities, fingerprints).await;
         }
@@ -118,6 +135,13 @@ fn told(key: &SshKey) -> String {
 
 fn file_name(key: &SshKey) -> String {
     format!("id_rsa_{}", key.md5.replace(':', ""))
+}
+
+/// Where ssh looks, which asks the file of users and never `$HOME`, if that is not the home of the steps.
+fn home_of_ssh(frame: &Frame) -> Option<String> {
+    let home = frame.account.home.trim_end_matches('/');
+    // Without a name ssh does not work at all.
+    (frame.account.name.is_some() && home != frame.home.trim_end_matches('/')).then(|| home.to_owned())
 }
 
 fn install(client: &Client, user: Option<String>, home: &str, keys: &[SshKey]) -> Result<(), Trouble> {

@@ -35,6 +35,7 @@ impl Task {
             Ok(Ok(collected)) => {
                 collected.lines.iter().for_each(|line| told.line(line));
                 collected.warnings.into_iter().for_each(|warning| self.warn(warning));
+                collected.ignored.into_iter().for_each(|warning| self.voice.warn_in_report(warning));
                 match collected.files {
                     0 => Ok(Ok(())),
                     _ => self.keep_results(ready, place, &mut told, &collected.cases).await.map(Ok),

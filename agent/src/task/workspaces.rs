@@ -89,9 +89,13 @@ impl Task {
             }
         }
         tell_warnings(told, &packed);
+        self.tell_unreadable(place.number, "the workspace", &packed);
         match body {
             Some(body) => Ok(PackedLayer { packed, body }),
-            None => Err(Trouble::from(format!("The specified paths did not match any files in {root}"))),
+            None => {
+                let why = packed.first_unreadable.map(|first| format!("; {first}")).unwrap_or_default();
+                Err(Trouble::from(format!("The specified paths did not match any files in {root}{why}")))
+            }
         }
     }
 

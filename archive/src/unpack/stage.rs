@@ -223,7 +223,10 @@ fn close(root: &Root, path: &[u8]) -> Result<Mode, Errno> {
 
 /// Moves what is in one directory into another, whose own things stay where ours has nothing of their name.
 fn merge(root: &Root, from: &[u8], to: &[u8]) -> Result<(), Errno> {
-    let (source, target) = (root.read(from)?, root.make(to, OWN_MODE)?);
+    let source = root.read(from)?;
+    // Where something else has taken its place: no entry need describe it.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&source)?.st_mode);
+    let target = root.make(to, mode | OWN_MODE)?;
     rustix::fs::fchmod(&source, OWN_MODE)?;
     for name in names(&source)? {
         match rename(&source, &name, &target) {

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::read::{Directory, Link, Op, Piece};
 use super::stage::{Published, Spot, Stages};
-use crate::beneath::Root;
+use crate::beneath::{Root, make_one};
 use crate::entry::{Digest, Time, split};
 use crate::error::ReadError;
 use crate::format;
@@ -329,7 +329,9 @@ impl<'a> Writer<'a> {
     pub fn carry_out(&mut self, op: Op, plain: &[u8], digests: &mut Vec<(usize, Digest)>) -> Result<(), ReadError> {
         match op {
             Op::Directory { at, path } => {
-                let made = self.shared.roots[at.root].make(&at.path, OWN_MODE);
+                let name = split(&at.path).1;
+                // Those above it that no entry describes would keep a mode that is ours alone.
+                let made = self.parent(&at).and_then(|parent| make_one(parent.as_fd(), name, OWN_MODE));
                 drop(made.map_err(|error| ReadError::place(&path, "make the directory", error))?);
             }
             Op::Symlink { at, head } => {

@@ -14,7 +14,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 /// Starts the step. A working directory that is missing is made first.
 pub fn start(exec: &Exec, user: &User, ends: &Ends, oom_score: Option<i32>) -> Result<Kept, Failure> {
-    let directory = user.resolve(&exec.cwd);
+    let directory = home(exec, user).resolve(&exec.cwd);
     let launch = prepare(exec, user, &directory, oom_score)?;
     match keeper::start(&launch, ends) {
         Err(Fault { stage: Stage::Directory, error }) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -24,6 +24,12 @@ pub fn start(exec: &Exec, user: &User, ends: &Ends, oom_score: Option<i32>) -> R
         other => other,
     }
     .map_err(|fault| explain(&fault, exec, user, &directory))
+}
+
+/// The user, at home where its program will be.
+fn home(exec: &Exec, user: &User) -> User {
+    let said = exec.env.iter().rfind(|(name, value)| name == "HOME" && value.starts_with('/'));
+    User { home: said.map_or_else(|| user.home.clone(), |(_, home)| home.clone()), ..user.clone() }
 }
 
 fn prepare(exec: &Exec, user: &User, directory: &str, oom_score: Option<i32>) -> Result<Launch, Failure> {

@@ -56,6 +56,8 @@ struct State {
     /// Raised when mail or an orphan's status has come. Gone with the owner: then nothing is unacknowledged.
     owner: Option<Arc<Event>>,
     attaches: Vec<Attach>,
+    /// It was asked to end, with TERM: that is done once.
+    asked_to_end: bool,
     /// The step's status, if its keeper was killed and we had to take it.
     orphan: Option<i32>,
 }
@@ -89,6 +91,12 @@ impl Record {
 
     fn is_gone(&self) -> bool {
         lock(&self.state).gone
+    }
+
+    /// Is this the first time? Before it is started nobody can be asked.
+    fn ask_to_end(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.keeper != 0 && !std::mem::replace(&mut state.asked_to_end, true)
     }
 
     /// Waits until nothing of it runs, or for a while.

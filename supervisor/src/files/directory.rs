@@ -14,14 +14,23 @@ use crate::failure;
 use crate::sys::{self, at};
 use crate::users::User;
 
-const MODE: u32 = 0o755;
+/// Of every directory that we make for a job and that no archive describes, whatever the umask.
+pub const MODE: u32 = 0o755;
+
+/// Makes a directory with its parents.
+pub fn builder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(MODE);
+    builder
+}
 
 /// In a child of uid 0.
 pub fn make(path: &str, user: &User) -> Result<(), Failure> {
+    sys::set_umask(0);
     let explain =
         |error: io::Error| failure::of(&error, format_args!("make directory {path:?} for user {}", user.shown()));
     sys::act_as_user(user.uid, user.gid, &user.groups).map_err(explain)?;
-    let made = DirBuilder::new().recursive(true).mode(MODE).create(path);
+    let made = builder().create(path);
     sys::become_root_again();
     match made {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {

@@ -13,6 +13,7 @@ use navvy_archive::unpack::{self, Limits, Options, Placement, Unpacked};
 use navvy_protocol::supervisor::{ArchiveLimits, Extracted, Failure, FailureKind, Reply, Trees};
 
 use super::data::Receiver;
+use super::directory;
 use super::pack::threads;
 use crate::users::User;
 use crate::{failure, sys};
@@ -27,7 +28,7 @@ pub fn receive(
     passed_over: u64,
     mut receiver: Receiver<'_>,
 ) -> Result<Reply, Failure> {
-    // Modes are the archive's.
+    // Modes are the archive's. Whatever is made beside that says its own.
     sys::set_umask(0);
     let result = unpack(trees, user, limits, passed_over, &mut receiver);
     // So that the agent can finish writing and see our answer. If it went away, there is nobody to answer.
@@ -70,7 +71,7 @@ impl Target {
     fn open(&self) -> Result<Root, Failure> {
         let explain = |error: io::Error| failure::of(&error, format_args!("open {:?}", self.directory));
         if self.is_made {
-            std::fs::create_dir_all(&self.directory).map_err(explain)?;
+            directory::builder().create(&self.directory).map_err(explain)?;
         }
         Root::open(Path::new(&self.directory)).map_err(explain)
     }

@@ -9,25 +9,52 @@ use std::path::{Path, PathBuf};
 use navvy_protocol::supervisor::{Failure, Reply};
 
 use super::data::Sender;
+use super::unread::Unread;
 use crate::failure;
 
 /// More alternatives than this are no pattern that a person wrote.
 const ALTERNATIVES_CAP: usize = 4096;
 
-/// Sends each matching path, sorted, ended by NUL.
-pub fn send(root: &str, patterns: &[String], sender: &mut Sender<'_>) -> Result<Reply, Failure> {
-    let found = find(Path::new(root), patterns.iter().map(String::as_str))?;
-    write(&found, sender).map_err(|error| failure::of(&error, "send the matching paths"))?;
-    Ok(Reply::Done)
+/// Unread places that are told one by one.
+const TOLD: usize = 50;
+
+/// What a search has come to.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Relative to the root, or absolute where the pattern is.
+    pub paths: BTreeSet<PathBuf>,
+    /// What is there may match, too.
+    pub unread: Unread,
 }
 
-/// Every path that matches one of the patterns: relative to the root, or absolute where its pattern is.
-pub fn find<'a>(root: &Path, patterns: impl Iterator<Item = &'a str>) -> Result<BTreeSet<PathBuf>, Failure> {
-    let mut found = BTreeSet::new();
+/// Sends each matching path, sorted, ended by NUL.
+pub fn send(root: &str, patterns: &[String], sender: &mut Sender<'_>) -> Result<Reply, Failure> {
+    let mut all = Found::default();
     for pattern in patterns {
-        for alternative in alternatives(pattern.as_bytes())? {
-            search(root, &alternative, &mut found);
-        }
+        let Found { mut paths, unread } = find(Path::new(root), pattern)?;
+        all.paths.append(&mut paths);
+        all.unread.append(unread);
+    }
+    write(&all.paths, sender).map_err(|error| failure::of(&error, "send the matching paths"))?;
+    let mut unread = all.unread.into_all().map(|(path, error)| shown(&path, &error));
+    let told = unread.by_ref().take(TOLD).collect();
+    Ok(Reply::Found { unread: told, more_unread: unread.count() as u64 })
+}
+
+/// `tests/closed: permission denied`.
+pub fn shown(path: &[u8], error: &io::Error) -> String {
+    format!("{}: {}", String::from_utf8_lossy(path), failure::text(error))
+}
+
+/// Every path that matches the pattern.
+///
+/// # Errors
+/// That the root itself cannot be read. What cannot be read below it is [`Found::unread`].
+pub fn find(root: &Path, pattern: &str) -> Result<Found, Failure> {
+    let mut found = Found::default();
+    for alternative in alternatives(pattern.as_bytes())? {
+        let searched = Search { root, found: &mut found }.run(&alternative);
+        searched.map_err(|error| failure::of(&error, format_args!("look into {}", root.display())))?;
     }
     Ok(found)
 }
@@ -94,54 +121,81 @@ struct Place<'a> {
     rest: &'a [&'a [u8]],
 }
 
-/// A queue instead of recursion: the job decides how deep its directories are.
-fn search(root: &Path, pattern: &[u8], found: &mut BTreeSet<PathBuf>) {
-    let parts: Vec<&[u8]> =
-        pattern.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
-    let start = if pattern.starts_with(b"/") { PathBuf::from("/") } else { PathBuf::new() };
-    let mut queue = vec![Place { path: start, rest: &parts }];
-    while let Some(place) = queue.pop() {
-        match place.rest.split_first() {
-            None => drop(found.insert(place.path)),
-            Some((&b"**", rest)) => anywhere(root, place, rest, &mut queue),
-            Some((part, rest)) if is_literal(part) => {
-                let path = place.path.join(OsStr::from_bytes(part));
-                if root.join(&path).symlink_metadata().is_ok() {
-                    queue.push(Place { path, rest });
+struct Search<'a> {
+    root: &'a Path,
+    found: &'a mut Found,
+}
+
+impl Search<'_> {
+    /// A queue instead of recursion: the job decides how deep its directories are. An error is the root's.
+    fn run(&mut self, pattern: &[u8]) -> io::Result<()> {
+        let parts: Vec<&[u8]> =
+            pattern.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+        let start = match pattern.starts_with(b"/") {
+            true => PathBuf::from("/"),
+            false => {
+                self.root.metadata()?;
+                PathBuf::new()
+            }
+        };
+        let mut queue = vec![Place { path: start, rest: &parts }];
+        while let Some(place) = queue.pop() {
+            match place.rest.split_first() {
+                None => drop(self.found.paths.insert(place.path)),
+                Some((&b"**", rest)) => self.anywhere(place, rest, &mut queue)?,
+                Some((part, rest)) if is_literal(part) => {
+                    let path = place.path.join(OsStr::from_bytes(part));
+                    match self.root.join(&path).symlink_metadata() {
+                        Ok(_) => queue.push(Place { path, rest }),
+                        Err(error) => self.found.unread.note(path.as_os_str().as_bytes(), error),
+                    }
+                }
+                Some((part, rest)) => {
+                    let wanted = |name: &[u8], _| matches(part, name, Dialect::Shell);
+                    self.below(&place.path, wanted, |path| queue.push(Place { path, rest }))?;
                 }
             }
-            Some((part, rest)) => below(
-                root,
-                &place.path,
-                |name, _| matches(part, name, Dialect::Shell),
-                |path| {
-                    queue.push(Place { path, rest });
-                },
-            ),
         }
+        Ok(())
     }
-}
 
-/// `**`: here, and in every directory below; at the end of a pattern, everything below.
-fn anywhere<'a>(root: &Path, place: Place<'a>, rest: &'a [&'a [u8]], queue: &mut Vec<Place<'a>>) {
-    let whole = place.rest;
-    if rest.is_empty() {
-        below(root, &place.path, |_, _| true, |path| queue.push(Place { path, rest }));
-    }
-    below(root, &place.path, |_, is_directory| is_directory, |path| queue.push(Place { path, rest: whole }));
-    if !rest.is_empty() {
-        queue.push(Place { path: place.path, rest });
-    }
-}
-
-fn below(root: &Path, path: &Path, wanted: impl Fn(&[u8], bool) -> bool, mut then: impl FnMut(PathBuf)) {
-    // What cannot be read has no matches, as in a shell.
-    let Ok(directory) = std::fs::read_dir(root.join(path)) else { return };
-    for entry in directory.flatten() {
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if wanted(entry.file_name().as_bytes(), is_directory) {
-            then(path.join(entry.file_name()));
+    /// `**`: here, and in every directory below; at the end of a pattern, everything below.
+    fn anywhere<'a>(&mut self, place: Place<'a>, rest: &'a [&'a [u8]], queue: &mut Vec<Place<'a>>) -> io::Result<()> {
+        let whole = place.rest;
+        if rest.is_empty() {
+            self.below(&place.path, |_, _| true, |path| queue.push(Place { path, rest }))?;
         }
+        self.below(&place.path, |_, is_directory| is_directory, |path| queue.push(Place { path, rest: whole }))?;
+        if !rest.is_empty() {
+            queue.push(Place { path: place.path, rest });
+        }
+        Ok(())
+    }
+
+    fn below(
+        &mut self,
+        path: &Path,
+        wanted: impl Fn(&[u8], bool) -> bool,
+        mut then: impl FnMut(PathBuf),
+    ) -> io::Result<()> {
+        let entries = match std::fs::read_dir(self.root.join(path)) {
+            Ok(entries) => entries,
+            // Whatever is wrong with the root itself, nothing can be known.
+            Err(error) if path.as_os_str().is_empty() => return Err(error),
+            Err(error) => {
+                self.found.unread.note(path.as_os_str().as_bytes(), error);
+                return Ok(());
+            }
+        };
+        for entry in entries {
+            let looked = entry.and_then(|entry| Ok((entry.file_type()?.is_dir(), entry.file_name())));
+            match looked {
+                Ok((is_directory, name)) if wanted(name.as_bytes(), is_directory) => then(path.join(name)),
+                Ok(_) => {}
+                Err(error) => self.found.unread.note(path.as_os_str().as_bytes(), error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -292,9 +346,9 @@ mod tests {
         }
         std::os::unix::fs::symlink(root.path(), root.path().join("c/loop")).unwrap();
         let find = |pattern: &str| {
-            let mut found = BTreeSet::new();
-            search(root.path(), pattern.as_bytes(), &mut found);
-            found.into_iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            let Found { paths, unread } = find(root.path(), pattern).unwrap();
+            assert_eq!(unread.into_all().len(), 0);
+            paths.into_iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(find("**/*.rs"), ["a/b/.z.rs", "a/b/y.rs", "a/x.rs"]);
         assert_eq!(find("a/*.rs"), ["a/x.rs"]);
@@ -302,5 +356,28 @@ mod tests {
         assert_eq!(find("c/x.txt"), ["c/x.txt"]);
         assert_eq!(find("c/none"), [] as [&str; 0]);
         assert_eq!(find("*/x.*"), ["a/x.rs", "c/x.txt"]);
+        assert_eq!(find("*/x.rs/*"), [] as [&str; 0], "a file has nothing below it");
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_is_no_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        for pattern in ["*", "**/x", "x"] {
+            for missing in [root.path().join("none"), PathBuf::new()] {
+                assert!(find(&missing, pattern).is_err(), "{pattern} in {missing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("itself", root.path().join("itself")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        for (pattern, place) in [("*/x", "itself/x"), ("itself/x", "itself/x"), ("itself/**", "itself")] {
+            let found = find(root.path(), pattern).unwrap();
+            let unread: Vec<Vec<u8>> = found.unread.into_all().map(|(path, _)| path).collect();
+            assert_eq!((found.paths.len(), unread), (0, vec![place.as_bytes().to_vec()]), "{pattern}");
+        }
     }
 }

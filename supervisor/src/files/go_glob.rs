@@ -1,16 +1,18 @@
 //! Patterns as Go's `filepath.Glob` takes them: `*`, `?`, `[…]`, `\c`, within one name; nothing crosses a `/`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::glob::{Dialect, is_literal, matches};
+use super::unread::Unread;
 
 /// Every path below `root` that fits, sorted, relative to it; the root itself is the empty one.
 ///
 /// # Errors
 /// Why it is no pattern.
-pub fn find(root: &Path, pattern: &[u8]) -> Result<BTreeSet<Vec<u8>>, &'static str> {
+pub fn find(root: &Path, pattern: &[u8], unread: &mut Unread) -> Result<BTreeSet<Vec<u8>>, &'static str> {
     let parts: Vec<&[u8]> =
         pattern.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     for part in &parts {
@@ -19,25 +21,40 @@ pub fn find(root: &Path, pattern: &[u8]) -> Result<BTreeSet<Vec<u8>>, &'static s
     let mut found = BTreeSet::from([Vec::new()]);
     for (depth, part) in parts.iter().enumerate() {
         let is_last = depth + 1 == parts.len();
-        found = found.iter().flat_map(|path| below(root, path, part, is_last)).collect();
+        found = found.iter().flat_map(|path| below(root, path, part, is_last, unread)).collect();
     }
     Ok(found)
 }
 
 /// The names in a directory that fit one part.
-fn below(root: &Path, path: &[u8], part: &[u8], is_last: bool) -> Vec<Vec<u8>> {
+fn below(root: &Path, path: &[u8], part: &[u8], is_last: bool, unread: &mut Unread) -> Vec<Vec<u8>> {
     let directory = join(root, path);
     let with = |name: &[u8]| if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() };
     // A name that is written out may stand in a directory that cannot be listed.
     if is_literal(part) {
-        let is_there = join(&directory, part).symlink_metadata().is_ok();
-        return if is_there { vec![with(part)] } else { Vec::new() };
+        return match join(&directory, part).symlink_metadata() {
+            Ok(_) => vec![with(part)],
+            Err(error) => {
+                unread.note(&with(part), error);
+                Vec::new()
+            }
+        };
     }
-    // What cannot be read has no matches.
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let fitting = entries.filter(|entry| matches(part, entry.file_name().as_bytes(), Dialect::Go));
-    let fitting = fitting.filter(|entry| is_last || entry.file_type().is_ok_and(|kind| !kind.is_file()));
-    fitting.map(|entry| with(entry.file_name().as_bytes())).collect()
+    let mut fitting = Vec::new();
+    let mut look = || -> io::Result<()> {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches(part, name.as_bytes(), Dialect::Go) && (is_last || !entry.file_type()?.is_file()) {
+                fitting.push(with(name.as_bytes()));
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = look() {
+        unread.note(path, error);
+    }
+    fitting
 }
 
 fn join(root: &Path, path: &[u8]) -> PathBuf {
@@ -143,7 +160,7 @@ mod tests {
             std::fs::write(path, "").unwrap();
         }
         let find = |pattern: &str| {
-            let found = find(root.path(), pattern.as_bytes()).unwrap();
+            let found = find(root.path(), pattern.as_bytes(), &mut Unread::default()).unwrap();
             found.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(find("*"), ["a", "c", "file"]);

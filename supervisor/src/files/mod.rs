@@ -17,6 +17,7 @@ mod go_glob;
 mod pack;
 mod read;
 mod unpack;
+mod unread;
 mod write;
 
 use std::time::Duration;
@@ -26,7 +27,7 @@ use navvy_protocol::supervisor::{ArchiveLimits, Failure, Reply, Trees};
 use crate::control::Connection;
 use crate::users::{self, User};
 use child::Child;
-pub use glob::find;
+pub use glob::{Found, find, shown};
 
 /// A directory is made at once or on a file system that hangs.
 const DIRECTORY_LIMIT: Duration = Duration::from_secs(20);

@@ -1,14 +1,16 @@
 //! File trees to the agent, as one archive: walked, compressed and sent at once, without a file of its own.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use navvy_archive::error::PackError;
-use navvy_archive::pack::{self, Options, Source, Warning};
+use navvy_archive::pack::{self, Options, Source, Trouble, Warning};
 use navvy_protocol::supervisor::{Failure, FailureKind, Packed, Reply, Trees, WARNINGS_TOLD};
 
 use super::data::Sender;
 use super::go_glob;
+use super::unread::{Unread, is_absence};
 use crate::failure;
 use crate::users::User;
 
@@ -24,8 +26,8 @@ pub fn threads() -> usize {
 
 /// Sends nothing at all if nothing of it is there.
 pub fn send(trees: &Trees, user: &User, sender: &mut Sender<'_>) -> Result<Reply, Failure> {
-    let (sources, missing) = sources(trees, user)?;
-    let mut packed = Packed { missing, ..Packed::default() };
+    let mut packed = Packed::default();
+    let sources = sources(trees, user, &mut packed)?;
     if sources.is_empty() {
         return Ok(Reply::Packed(packed));
     }
@@ -36,8 +38,13 @@ pub fn send(trees: &Trees, user: &User, sender: &mut Sender<'_>) -> Result<Reply
 }
 
 fn tell(packed: &mut Packed, warning: &Warning) {
+    let text: String = warning.to_string().chars().take(WARNING_CAP).collect();
+    if matches!(warning.trouble, Trouble::Unreadable(_)) {
+        packed.unreadable += 1;
+        packed.first_unreadable.get_or_insert_with(|| text.clone());
+    }
     if packed.warnings.len() < WARNINGS_TOLD {
-        packed.warnings.push(warning.to_string().chars().take(WARNING_CAP).collect());
+        packed.warnings.push(text);
     } else {
         packed.more_warnings += 1;
     }
@@ -52,37 +59,47 @@ fn explain(error: PackError) -> Failure {
     }
 }
 
-/// What is there, and which of the paths or patterns found nothing.
-fn sources(trees: &Trees, user: &User) -> Result<(Vec<Source>, Vec<u32>), Failure> {
+/// What is there. Which of the paths or patterns found nothing, and where it was not possible to look, is told.
+fn sources(trees: &Trees, user: &User, packed: &mut Packed) -> Result<Vec<Source>, Failure> {
     match trees {
-        Trees::Places { paths } => Ok(places(paths, user)),
-        Trees::Below { root, patterns } => matching(&user.resolve(root), patterns),
+        Trees::Places { paths } => Ok(places(paths, user, packed)),
+        Trees::Below { root, patterns } => matching(&user.resolve(root), patterns, packed),
     }
 }
 
-fn places(paths: &[String], user: &User) -> (Vec<Source>, Vec<u32>) {
-    let (mut sources, mut missing) = (Vec::new(), Vec::new());
+fn places(paths: &[String], user: &User, packed: &mut Packed) -> Vec<Source> {
+    let mut sources = Vec::new();
     for (nth, path) in (0..).zip(paths) {
         let path = user.resolve(path);
+        let name = path.trim_matches('/');
         // What is there and cannot be read is told by whoever reads it.
         match Path::new(&path).symlink_metadata() {
-            Ok(_) => sources.push(Source::named(Path::new(&path), path.trim_matches('/'))),
-            Err(_) => missing.push(nth),
+            Ok(_) => sources.push(Source::named(Path::new(&path), name)),
+            Err(error) if is_absence(&error) => packed.missing.push(nth),
+            Err(error) => {
+                packed.blocked.push(nth);
+                tell(packed, &unreadable(name.as_bytes(), error));
+            }
         }
     }
-    (sources, missing)
+    sources
 }
 
-fn matching(root: &str, patterns: &[String]) -> Result<(Vec<Source>, Vec<u32>), Failure> {
+fn matching(root: &str, patterns: &[String], packed: &mut Packed) -> Result<Vec<Source>, Failure> {
     std::fs::read_dir(root).map_err(|error| failure::of(&error, format_args!("open {root:?}")))?;
-    let (mut found, mut missing) = (BTreeSet::new(), Vec::new());
+    let (mut found, mut unread) = (BTreeSet::new(), Unread::default());
     for (nth, pattern) in (0..).zip(patterns) {
-        let paths = go_glob::find(Path::new(root), pattern.as_bytes())
+        let paths = go_glob::find(Path::new(root), pattern.as_bytes(), &mut unread)
             .map_err(|why| failure::invalid(format!("cannot look for {pattern:?}: {why}")))?;
         if paths.is_empty() {
-            missing.push(nth);
+            packed.missing.push(nth);
         }
         found.extend(paths);
     }
-    Ok((found.into_iter().map(|path| Source::beneath(root, path)).collect(), missing))
+    unread.into_all().for_each(|(path, error)| tell(packed, &unreadable(&path, error)));
+    Ok(found.into_iter().map(|path| Source::beneath(root, path)).collect())
+}
+
+fn unreadable(path: &[u8], error: io::Error) -> Warning {
+    Warning { path: path.to_vec(), trouble: Trouble::Unreadable(error) }
 }

@@ -16,6 +16,7 @@ use navvy_protocol::supervisor::{Failure, FailureKind, Reply};
 use tar::{Archive, Entry, EntryType};
 
 use super::data::Receiver;
+use super::directory;
 use crate::failure;
 use crate::sys::{self, at};
 
@@ -214,7 +215,7 @@ fn walk(mut directory: OwnedFd, path: &[Name], missing: Missing) -> io::Result<O
         let name = c_name(name)?;
         directory = match enter(&directory, &name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && missing == Missing::IsMade => {
-                at::make_directory(&directory, &name, 0o755)?;
+                at::make_directory(&directory, &name, directory::MODE)?;
                 enter(&directory, &name)?
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {

@@ -10,6 +10,25 @@ use super::*;
 use crate::checkout::CheckoutError;
 
 #[test]
+fn directories_have_the_mode_that_git_would_give_them() {
+    let host = Dir::repository();
+    host.write("private/file", "x").commit("more").write("open/new", "x");
+    for (name, mode) in [("src", 0o777), ("private", 0o700), ("open", 0o2775)] {
+        fs::set_permissions(host.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (copy, _) = host.stream();
+    for name in ["src", "private", "open", ".git", ".git/refs"] {
+        assert_eq!(copy.mode(name), 0o755, "{name}");
+    }
+    // Without a repository, too.
+    fs::remove_dir_all(host.join(".git")).unwrap();
+    let (copy, _) = host.stream();
+    for name in ["src", "private", "open"] {
+        assert_eq!(copy.mode(name), 0o755, "{name}");
+    }
+}
+
+#[test]
 fn everything_that_changed_is_as_on_the_host() {
     let host = Dir::repository();
     for name in ["kept", "edited", "staged", "both", "gone", "removed", "old name", "mode"] {

@@ -37,7 +37,7 @@ pub fn summary(
         jobs: finished.jobs,
         logs: directory.path().to_owned(),
         fidelity,
-        warnings: vec![],
+        warnings: finished.warnings,
         leftovers: finished.leftovers,
         secrets: None,
     }

@@ -16,12 +16,13 @@ mod flags;
 mod timings;
 mod weigh;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use super::{USAGE, complain};
-use crate::files;
+use crate::files::{self, Found};
 use deal::Deal;
 use flags::Flags;
 use weigh::Weighed;
@@ -41,22 +42,48 @@ pub const HELP: &str = "  circleci tests glob PATTERN…            the files th
 const LIST_CAP: u64 = 1 << 30;
 
 pub fn glob(patterns: &[&str]) -> ExitCode {
+    const COMMAND: &str = "circleci tests glob";
     if patterns.is_empty() {
         return complain(
             USAGE,
             "circleci tests glob: expected a pattern, in quotes: circleci tests glob \"test/**/*.py\"",
         );
     }
-    let found = match files::find(Path::new(""), patterns.iter().copied()) {
-        Ok(found) => found,
-        Err(failure) => return complain(1, &format!("circleci tests glob: {failure}")),
-    };
+    let (mut all, mut is_all_read) = (BTreeSet::new(), true);
+    for pattern in patterns {
+        let Found { paths, unread } = match files::find(Path::new("."), pattern) {
+            Ok(found) => found,
+            Err(failure) => return complain(1, &format!("{COMMAND}: {failure}")),
+        };
+        for (path, error) in unread.into_all() {
+            is_all_read = false;
+            remark(&format!("WARN: {COMMAND}: cannot look into {}", files::shown(&path, &error)));
+        }
+        let (directories, files): (BTreeSet<_>, BTreeSet<_>) = paths.into_iter().partition(|path| path.is_dir());
+        if files.is_empty() {
+            remark(&format!("WARN: {COMMAND}: {}", unmatched(pattern, &directories)));
+        }
+        all.extend(files);
+    }
+    if all.is_empty() && !is_all_read {
+        return complain(1, &format!("{COMMAND}: nothing was found, and not everywhere could be looked"));
+    }
     let mut text = Vec::new();
-    for path in found.iter().filter(|path| !path.is_dir()) {
+    for path in &all {
         text.extend_from_slice(path.as_os_str().as_encoded_bytes());
         text.push(b'\n');
     }
-    put_out("circleci tests glob", &text)
+    put_out(COMMAND, &text)
+}
+
+/// A pattern that matches no file is most often a slip, and then no test would run.
+fn unmatched(pattern: &str, directories: &BTreeSet<PathBuf>) -> String {
+    if !directories.is_empty() {
+        return format!("{pattern:?} matches directories alone, which are no tests; {pattern}/** is what is in them");
+    }
+    let here = std::env::current_dir().map_or_else(|_| "this directory".to_owned(), |path| path.display().to_string());
+    let below = if pattern.starts_with('/') { String::new() } else { format!(" below {here}") };
+    format!("nothing matches {pattern:?}{below}")
 }
 
 pub fn split(words: &[&str]) -> ExitCode {
