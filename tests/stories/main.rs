@@ -16,6 +16,7 @@ mod checkout;
 mod config;
 mod egress;
 mod explain;
+mod full_output;
 mod graph;
 mod halfway;
 mod handed;

@@ -9,7 +9,8 @@ use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
 use super::given::given;
-use super::host::{block_on, json_lines, print};
+use super::host::{block_on, json_lines};
+use super::out::print;
 use super::run::plan;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::store::chosen;
@@ -68,7 +69,7 @@ async fn explain(
         let told = explainer.explain(ask).await.map_err(|error| CliError::infra(&error))?;
         let gap = if nth == 0 { "" } else { "\n" };
         let text = if arguments.json { json_lines([&told])? } else { format!("{gap}{}", told.text()) };
-        print(&own_words::masked(&text));
+        print(&own_words::masked(&text))?;
     }
     Ok(exit_code::PASSED)
 }

@@ -1,7 +1,5 @@
 //! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
 
-use std::io::Write as _;
-
 use serde::Serialize;
 
 use super::CliError;
@@ -48,11 +46,6 @@ pub async fn connect(settings: &Settings, docker: Option<&str>) -> Result<Engine
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| CliError::infra(&error))?.block_on(work)
-}
-
-pub fn print(text: &str) {
-    // A reader that has seen enough (`| head`) is no error.
-    std::io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
 /// One value a line.

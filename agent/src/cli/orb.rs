@@ -15,7 +15,7 @@ use navvy_job::exit_code;
 
 use super::CliError;
 use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
-use super::host::print;
+use super::out::print;
 use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
 use crate::checkout::variables::pipeline_values;
 use crate::orbs::lock::{Lock, digest};
@@ -98,13 +98,12 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
     check(&name, &text, path.clone())?;
     let place = path.places.first();
     let place = place.ok_or_else(|| CliError::usage("there is no home directory to keep orbs in"))?;
-    print(&tame(&put(place, &reference, &text, arguments.force)?, true));
-    if let Some(note) = replaces_built_in(place, &reference) {
-        print(&tame(&note, true));
-    }
+    let mut told = put(place, &reference, &text, arguments.force)?;
+    told.extend(replaces_built_in(place, &reference));
     if let Some(project) = project {
-        print(&tame(&lock_added(&project, &reference, &digest(&text))?, true));
+        told.push_str(&lock_added(&project, &reference, &digest(&text))?);
     }
+    print(&tame(&told, true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -250,7 +249,7 @@ fn lock(settings: &Settings, arguments: &OrbLockArgs) -> Result<u8, CliError> {
     } else {
         project.write(&fresh)?;
     }
-    print(&tame(&told, true));
+    print(&tame(&told, true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -265,7 +264,7 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
         Some(project) => (project.path.places.clone(), project.locked_by(&project.path.lock).orbs),
         None => (user_orbs(settings).into_iter().collect(), Vec::new()),
     };
-    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true));
+    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -275,7 +274,7 @@ fn pack(arguments: &OrbPackArgs) -> Result<u8, CliError> {
     let packed = navvy_config::pack_orb(&tree.parts().map_err(not_a_tree)?, &|path| tree.include(path));
     tell(&packed.render());
     match packed.text {
-        Some(text) => print(&text),
+        Some(text) => print(&text)?,
         None => {
             return Err(CliError::config(format!(
                 "{}: {}; nothing was packed",

@@ -18,7 +18,7 @@ use super::run::{ending, floor, plan, signals};
 use super::source::{ConfigFile, compile, facts, inputs, orb_path};
 use super::store;
 use super::view::{Shown, Viewer};
-use super::{CliError, own_words};
+use super::{CliError, out, own_words};
 use crate::bus;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
@@ -180,11 +180,9 @@ async fn go_on(
     bus.send(Event::RunEnded(Box::new(summary)));
     drop(bus);
     stop.finish();
-    if let Some(trouble) = viewer.join() {
-        tracing::warn!("{trouble}.");
-    }
+    let shown = viewer.join();
     output::retain(&settings.paths.state);
-    Ok(code)
+    out::settle(code, shown)
 }
 
 fn name_of(note: &Note, step: usize) -> &str {

@@ -7,16 +7,14 @@
 
 mod explain;
 
-use std::io::Write as _;
-
 use navvy_config::{Document, Inputs, Outcome};
 use navvy_job::exit_code;
 
-use super::CliError;
 use super::args::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
 use super::args::{ProcessArgs, ProcessFormat, ValidateArgs};
 use super::run::inspect::draw;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
+use super::{CliError, out};
 use crate::checkout::variables::pipeline_values;
 use crate::settings::Settings;
 use crate::ui::graph::Drawn;
@@ -125,10 +123,6 @@ fn document(settings: &Settings, text: &str) -> Result<u8, CliError> {
 }
 
 fn write(bytes: &[u8]) -> Result<u8, CliError> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        // A reader that has seen enough (`| head`) is no error.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::infra(&error)),
-        _ => Ok(exit_code::PASSED),
-    }
+    out::write(bytes)?;
+    Ok(exit_code::PASSED)
 }

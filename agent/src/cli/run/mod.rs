@@ -26,7 +26,7 @@ use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::view::{Shown, Viewer};
-use super::{CliError, own_words, store};
+use super::{CliError, out, own_words, store};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -95,8 +95,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
-    // A reader that has seen enough (`| head`) is no error.
-    std::io::stdout().lock().write_all(crate::ui::sanitize::tame(text, true).as_bytes()).ok();
+    out::print(&crate::ui::sanitize::tame(text, true))?;
     Ok(navvy_job::exit_code::PASSED)
 }
 
@@ -192,16 +191,13 @@ impl Session<'_> {
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);
         stop.finish();
-        let trouble = viewer.join();
-        if let Some(trouble) = trouble {
-            tracing::warn!("{trouble}.");
-        }
+        let shown = viewer.join();
         for diagnostics in told {
             let masked = own_words::masked(&diagnostics).into_owned();
             std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
         output::retain(&self.settings.paths.state);
-        Ok(code)
+        out::settle(code, shown)
     }
 
     /// Nobody attaches them any more, unless a job is held and goes on.
