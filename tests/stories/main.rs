@@ -34,6 +34,7 @@ mod people;
 mod results;
 mod secrets;
 mod services;
+mod settings;
 mod setup;
 mod ssh_keys;
 mod steps;

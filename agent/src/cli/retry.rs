@@ -125,6 +125,8 @@ async fn go_on(
     notes: Vec<String>,
 ) -> Result<u8, CliError> {
     let started = Instant::now();
+    // A task that is ours and cannot be gone on with would be removed with us.
+    RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
     let engine = held.engine(settings, arguments.docker.as_deref()).await?;
     let (task, here) = (held.note.claim.task.clone(), held.here.clone());
     // Nothing is made before the task is ours.
@@ -133,8 +135,9 @@ async fn go_on(
     let adopted = engine.adopt_task(&task, survey::now() + time.as_secs(), step, &here, &settings.paths).await;
     let adopted = adopted.map_err(|error| not_ours(&held.note, &error))?;
     let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
-        .map_err(|error| CliError::infra(&error))?;
-    let task_directory = directory.task(&held.note.claim.task).map_err(|error| CliError::infra(&error))?;
+        .map_err(|error| host::no_log_directory(settings, &error))?;
+    let task_directory = directory.task(&held.note.claim.task);
+    let task_directory = task_directory.map_err(|error| host::no_log_directory(settings, &error))?;
     let stop = signals::watch()?;
     let masks = Masks::new(&held.note.masked);
     let (bus, events) = bus::channel(masks.clone());

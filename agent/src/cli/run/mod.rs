@@ -126,7 +126,7 @@ impl Session<'_> {
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
-            .map_err(|error| CliError::infra(&error))?;
+            .map_err(|error| host::no_log_directory(self.settings, &error))?;
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
         warnings.extend(risk.into_iter().chain(blocked));
