@@ -31,7 +31,7 @@ const NO_JOB: &str = "-";
 pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliError> {
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
-    let mut facts = facts(&file)?;
+    let facts = facts(&file, &arguments.source)?;
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let mut source = arguments.source.clone();
@@ -39,7 +39,6 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     source.fill_in(&files);
     let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    (facts.branch, facts.tag) = (inputs.branch.clone(), inputs.tag.clone());
     let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;

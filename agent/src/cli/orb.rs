@@ -16,7 +16,9 @@ use navvy_job::exit_code;
 use super::CliError;
 use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
 use super::out::print;
-use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
+use super::source::{
+    ConfigFile, LOCK, STDIN, count, inputs, nearest_config, orb_path, project_facts, tell, unlocked_path, user_orbs,
+};
 use crate::checkout::variables::pipeline_values;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
@@ -51,7 +53,7 @@ impl Project {
     fn open_unlocked(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let file = ConfigFile::find(file, &here)?;
-        let facts = facts(&file)?;
+        let facts = project_facts(&file)?;
         let path = unlocked_path(settings, &file);
         let inputs = inputs(&SourceArgs::default(), path.clone(), &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs, path })
@@ -83,6 +85,10 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
         let hint = "An orb is named NAMESPACE/NAME@VERSION, where VERSION is best all of it: 1.2.3.";
         CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
+    let is_stdin = |file: &Path| file == Path::new(STDIN);
+    if is_stdin(&arguments.file) && arguments.config.as_deref().is_some_and(is_stdin) {
+        return Err(CliError::usage("standard input cannot be both the orb and the config"));
+    }
     let name = arguments.file.display().to_string();
     if arguments.file.is_dir() {
         let [name, orb] = [&name, &arguments.reference].map(|word| shell_words::quote(word));
@@ -296,7 +302,7 @@ fn not_a_tree(error: TreeError) -> CliError {
 }
 
 fn in_project() -> bool {
-    std::env::current_dir().is_ok_and(|here| here.ancestors().any(|above| above.join(DEFAULT_FILE).exists()))
+    std::env::current_dir().is_ok_and(|here| !matches!(nearest_config(&here), Ok(None)))
 }
 
 /// What is there, then what is not.

@@ -15,7 +15,7 @@ use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
 use super::run::{ending, floor, plan, signals};
-use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
 use super::view::{Shown, Viewer};
 use super::{CliError, out, own_words};
@@ -93,11 +93,13 @@ fn held_step(note: &Note, job: &Job, notes: &mut Vec<String>) -> Result<usize, C
 
 fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
     let source = &note.source;
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(Some(&source.file), &here)?.of_project(&source.project);
-    let facts = facts(&file)?;
-    let mut values: BTreeMap<_, _> = pipeline_values(&facts);
-    values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
+    if source.file.as_os_str() == STDIN {
+        return Err(CliError::usage(
+            "--with-edits: the run's config came from standard input, and cannot be read again",
+        )
+        .hint("Without --with-edits the job goes on with its steps as they were."));
+    }
+    let file = ConfigFile::of_project(&source.file, &source.project)?;
     let words = SourceArgs {
         file: Some(source.file.clone()),
         parameters: source.parameters.clone(),
@@ -105,6 +107,9 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         tag: source.tag.clone(),
         allow_missing_orbs: Some(source.allow_missing_orbs),
     };
+    let facts = facts(&file, &words)?;
+    let mut values: BTreeMap<_, _> = pipeline_values(&facts);
+    values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
     let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow);

@@ -40,9 +40,9 @@ impl Looked {
     fn at(settings: &Settings, arguments: &LookArgs) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let wanted = arguments.path.as_deref().or(arguments.source.file.as_deref());
-        let file = ConfigFile::find_or_stdin(wanted, &here)?;
-        let facts = facts(&file)?;
+        let file = ConfigFile::find(wanted, &here)?;
         let mut source = arguments.source.clone();
+        let facts = facts(&file, &source)?;
         source.fill_in(&settings_files(settings, &file)?);
         let inputs = inputs(&source, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs })

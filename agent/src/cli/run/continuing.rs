@@ -62,8 +62,9 @@ impl Continuing<'_> {
         if pipeline.setup {
             return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
         }
+        let mut warnings: Vec<String> = plan::no_branch(self.session.facts, &pipeline, &wanted).into_iter().collect();
         let workflows = self.choose(&pipeline, &wanted)?;
-        let mut warnings = plan::missing_contexts(self.session, &workflows);
+        warnings.extend(plan::missing_contexts(self.session, &workflows));
         warnings.extend(self.unheard(continuation));
         let note = plan::source_note(self.session.arguments, self.session.settings, self.session.file);
         Ok(Continued {

@@ -53,7 +53,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
     let files = settings_files(settings, &file)?;
     arguments.fill_in(&files);
-    let facts = facts(&file)?;
+    let facts = facts(&file, &arguments.source)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
@@ -63,7 +63,9 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {
         return print(&text);
     }
-    let (chosen, later) = plan::choose(&pipeline, &plan::wanted(&arguments))?;
+    let wanted = plan::wanted(&arguments);
+    let no_branch = plan::no_branch(&facts, &pipeline, &wanted);
+    let (chosen, later) = plan::choose(&pipeline, &wanted, no_branch.as_deref())?;
     // The steps of a setup pipeline's continuation are not known yet.
     if !pipeline.setup {
         plan::check_break_points(&arguments, &chosen)?;
@@ -85,6 +87,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         floor,
         store,
         later,
+        no_branch,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -112,6 +115,8 @@ struct Session<'a> {
     store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
     later: Option<Wanted>,
+    /// What is not run for want of a branch.
+    no_branch: Option<String>,
 }
 
 impl Session<'_> {
@@ -129,7 +134,7 @@ impl Session<'_> {
             .map_err(|error| host::no_log_directory(self.settings, &error))?;
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk.into_iter().chain(blocked));
+        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()));
         let stop = signals::watch()?;
         let (mut masked, not_secret) = plan.masked();
         masked.extend(secrets_of_proxies(&egress.variables()));

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use navvy_config::NO_BRANCH;
 use navvy_job::claim::SshKey;
-use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
+use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Session;
+use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
-use crate::cli::source::{ConfigFile, key_value};
+use crate::cli::source::{ConfigFile, key_value, why_no_branch};
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
@@ -41,9 +43,18 @@ pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Re
 /// What runs, and what is looked for in the config that a setup pipeline goes on with.
 ///
 /// A name that is not in the setup config itself may be in that one: then the setup runs as a push would run it.
-pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Option<Wanted>), CliError> {
-    let refused = |error: SelectionError| CliError::config(error.to_string());
-    let is_named = wanted.workflow.is_some() || !wanted.jobs.is_empty();
+///
+/// `no_branch` says what is not run for want of a branch.
+pub fn choose(
+    pipeline: &Pipeline,
+    wanted: &Wanted,
+    no_branch: Option<&str>,
+) -> Result<(Vec<Chosen>, Option<Wanted>), CliError> {
+    let refused = |error: SelectionError| match (&error, no_branch) {
+        (SelectionError::Nothing { .. }, Some(no_branch)) => CliError::config(error.to_string()).hint(no_branch),
+        _ => CliError::config(error.to_string()),
+    };
+    let is_named = is_named(wanted);
     match crate::pipeline::choose(pipeline, wanted) {
         Err(SelectionError::NoJob { .. } | SelectionError::NoWorkflow { .. }) if pipeline.setup => {
             let chosen = crate::pipeline::choose(pipeline, &Wanted::default()).map_err(refused)?;
@@ -53,12 +64,42 @@ pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Opti
     }
 }
 
+fn is_named(wanted: &Wanted) -> bool {
+    wanted.workflow.is_some() || !wanted.jobs.is_empty()
+}
+
+/// What is not run because there is no branch, why there is none, and what to do.
+pub fn no_branch(facts: &GitFacts, pipeline: &Pipeline, wanted: &Wanted) -> Option<String> {
+    let is_meant = |workflow: &&Workflow| wanted.workflow.as_ref().is_none_or(|name| *name == workflow.name);
+    // A workflow none of whose jobs runs is left out for that.
+    let would_start = |workflow: &&Workflow| {
+        workflow.selected.is_selected() || workflow.jobs.iter().all(|job| !job.selected.is_selected())
+    };
+    let wants_one = |job: &&WorkflowJob| match &job.selected {
+        Selection::Left { reason } => reason.ends_with(NO_BRANCH),
+        Selection::Selected => false,
+    };
+    let workflows = pipeline.workflows.iter().filter(is_meant).filter(would_start);
+    let jobs = workflows.flat_map(|workflow| workflow.jobs.iter().filter(wants_one));
+    // In several workflows they are still one name.
+    let left: BTreeSet<&str> = jobs.map(|job| job.name.as_str()).collect();
+    if left.is_empty() || !wanted.jobs.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{NO_BRANCH} ({}): not run are {}, whose branch filters let only some branches through, and what requires them; \
+         --branch NAME acts as if that branch was pushed",
+        why_no_branch(facts),
+        left.into_iter().collect::<Vec<_>>().join(", ")
+    ))
+}
+
 /// What a later retry needs to compile the config again.
 pub fn source_note(arguments: &RunArgs, settings: &Settings, file: &ConfigFile) -> SourceNote {
     let source = &arguments.source;
     SourceNote {
         file: file.path.clone(),
-        project: file.project(),
+        project: file.project().to_owned(),
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
@@ -295,10 +336,7 @@ impl Identity {
 pub const PIPELINE_NUMBER: u64 = 1;
 
 pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &RunDirectory) -> Builtins {
-    let mut facts = session.facts.clone();
-    // The config was compiled for this branch or tag: its jobs see the same.
-    facts.branch = session.inputs.branch.clone();
-    facts.tag = session.inputs.tag.clone();
+    let facts = session.facts.clone();
     let pipeline_id = session.identity.pipeline.clone();
     let build_url = file_url(directory.path());
     let user = session.settings.get("USER").map(str::to_owned);
