@@ -28,6 +28,7 @@ mod inspect;
 mod kill;
 mod lacking;
 mod logs;
+mod names;
 mod no_branch;
 mod odd_environments;
 mod orbs;

@@ -63,10 +63,16 @@ async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Opt
         let error = CliError::usage(format!("run {} has no artifacts of a job {}", clean(&run.logs), clean(job)));
         return Err(error.hint(format!("There are some of: {}", clean(&jobs.join(", ")))));
     }
-    let fits = |artifact: &Artifact| {
-        of.job.as_ref().is_none_or(|job| *job == artifact.job) && of.node.is_none_or(|node| node == artifact.node)
-    };
-    let all = all.into_iter().filter(fits).collect();
+    let all: Vec<Artifact> = all.into_iter().filter(|it| of.job.as_ref().is_none_or(|job| *job == it.job)).collect();
+    let mut nodes: Vec<u32> = all.iter().map(|artifact| artifact.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if let Some(node) = of.node.filter(|node| !nodes.contains(node)) {
+        let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+        let error = CliError::usage(format!("run {} has no artifacts of node {node}", clean(&run.logs)));
+        return Err(error.hint(format!("There are some of: {}", nodes.join(", "))));
+    }
+    let all = all.into_iter().filter(|artifact| of.node.is_none_or(|node| node == artifact.node)).collect();
     Ok((shelf.store().clone(), Some((run, all))))
 }
 

@@ -9,6 +9,7 @@ mod approvals;
 mod continuing;
 pub(super) mod ending;
 pub(super) mod inspect;
+mod names;
 pub(super) mod plan;
 pub(super) mod signals;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuing::Continuing;
+use names::Unknown;
 use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
@@ -52,6 +54,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
     let files = settings_files(settings, &file)?;
+    let images = arguments.images.clone();
     arguments.fill_in(&files);
     let facts = facts(&file, &arguments.source)?;
     let identity = plan::Identity::new();
@@ -60,15 +63,23 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
     let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
-    if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {
-        return print(&text);
+    let unknown = names::unknown(&arguments, &images, &pipeline)?;
+    // What a setup pipeline goes on with is not known yet: names and steps may be in there.
+    if !pipeline.setup {
+        names::refuse(&unknown)?;
     }
     let wanted = plan::wanted(&arguments);
+    if arguments.list || arguments.graph.is_some() {
+        let shown = plan::shown(&pipeline, &wanted)?;
+        if !pipeline.setup {
+            plan::check_break_points(&arguments, shown.workflows.iter().flat_map(|workflow| &workflow.jobs))?;
+        }
+        return print(&inspect::shown(&arguments, &shown, &replacements));
+    }
     let no_branch = plan::no_branch(&facts, &pipeline, &wanted);
     let (chosen, later) = plan::choose(&pipeline, &wanted, no_branch.as_deref())?;
-    // The steps of a setup pipeline's continuation are not known yet.
     if !pipeline.setup {
-        plan::check_break_points(&arguments, &chosen)?;
+        plan::check_break_points(&arguments, chosen.iter().flat_map(plan::takes_part))?;
     }
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
@@ -79,6 +90,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let session = Session {
         settings,
         arguments: &arguments,
+        images: &images,
         file: &file,
         files: &files,
         facts: &facts,
@@ -87,6 +99,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         floor,
         store,
         later,
+        unknown,
         no_branch,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,6 +119,8 @@ fn print(text: &str) -> Result<u8, CliError> {
 struct Session<'a> {
     settings: &'a Settings,
     arguments: &'a RunArgs,
+    /// `FROM=TO` of the command line alone.
+    images: &'a [String],
     file: &'a ConfigFile,
     files: &'a SettingsFiles,
     facts: &'a GitFacts,
@@ -115,6 +130,8 @@ struct Session<'a> {
     store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
     later: Option<Wanted>,
+    /// Names of the command line that a setup config has not.
+    unknown: Vec<Unknown>,
     /// What is not run for want of a branch.
     no_branch: Option<String>,
 }
@@ -181,6 +198,9 @@ impl Session<'_> {
         let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
         finished.fidelity.extend(egress.notes());
+        if !finished.went_on {
+            warnings.extend(names::warnings(&self.unknown));
+        }
         self.remove_workspaces(&finished).await;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
@@ -299,7 +319,7 @@ impl Session<'_> {
     fn checkout(&self) -> CheckoutSource {
         match self.arguments.checkout {
             CheckoutMode::Git => CheckoutSource::Git,
-            CheckoutMode::Copy => match WorkingTree::open(&self.file.project()) {
+            CheckoutMode::Copy => match WorkingTree::open(self.file.project()) {
                 Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
                 Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
             },

@@ -68,6 +68,27 @@ fn is_named(wanted: &Wanted) -> bool {
     wanted.workflow.is_some() || !wanted.jobs.is_empty()
 }
 
+/// What `--list` and `--graph` show: the whole pipeline, or what was named of it.
+pub fn shown(pipeline: &Pipeline, wanted: &Wanted) -> Result<Pipeline, CliError> {
+    if !is_named(wanted) {
+        return Ok(pipeline.clone());
+    }
+    let (chosen, _) = choose(pipeline, wanted, None)?;
+    Ok(Pipeline { workflows: chosen.into_iter().map(narrowed).collect(), ..pipeline.clone() })
+}
+
+/// The workflow with those jobs alone that take part.
+fn narrowed(chosen: Chosen) -> Workflow {
+    let Chosen { mut workflow, only, .. } = chosen;
+    if let Some(only) = only {
+        workflow.jobs.retain(|job| only.contains(&job.name));
+        for job in &mut workflow.jobs {
+            job.requires.retain(|requirement| only.contains(&requirement.job));
+        }
+    }
+    workflow
+}
+
 /// What is not run because there is no branch, why there is none, and what to do.
 pub fn no_branch(facts: &GitFacts, pipeline: &Pipeline, wanted: &Wanted) -> Option<String> {
     let is_meant = |workflow: &&Workflow| wanted.workflow.as_ref().is_none_or(|name| *name == workflow.name);
@@ -172,24 +193,23 @@ pub(super) fn egress(
 
 /// Does any job of the plan need Docker?
 pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
-    let takes_part = |chosen: &Chosen, name: &String| chosen.only.as_ref().is_none_or(|only| only.contains(name));
-    chosen.iter().any(|chosen| {
-        chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected() && takes_part(chosen, &job.name)).any(
-            |job| match &job.kind {
-                WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
-                _ => false,
-            },
-        )
+    chosen.iter().flat_map(takes_part).any(|job| match &job.kind {
+        WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
+        _ => false,
     })
 }
 
-/// A break point that names no step of any job that would run is a slip of the pen: what it was to stop would run.
-pub fn check_break_points(arguments: &RunArgs, chosen: &[Chosen]) -> Result<(), CliError> {
-    let jobs = chosen.iter().flat_map(|chosen| {
-        chosen.workflow.jobs.iter().filter(|job| {
-            job.selected.is_selected() && chosen.only.as_ref().is_none_or(|only| only.contains(&job.name))
-        })
-    });
+/// The jobs of a chosen workflow that would run.
+pub fn takes_part(chosen: &Chosen) -> impl Iterator<Item = &WorkflowJob> {
+    let is_asked = |job: &&WorkflowJob| chosen.only.as_ref().is_none_or(|only| only.contains(&job.name));
+    chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected()).filter(is_asked)
+}
+
+/// A break point that names no step of these jobs is a slip of the pen: what it was to stop would run.
+pub fn check_break_points<'a>(
+    arguments: &RunArgs,
+    jobs: impl Iterator<Item = &'a WorkflowJob>,
+) -> Result<(), CliError> {
     let jobs: Vec<&WorkflowJob> = jobs.collect();
     let names = |point: &BreakPoint, job: &WorkflowJob| match &job.kind {
         WorkflowJobKind::Build { job: build } => {
@@ -298,7 +318,7 @@ pub(super) fn missing_contexts(session: &Session<'_>, chosen: &[Chosen]) -> Vec<
     users.keys().filter(|name| !here.contains(*name)).map(|name| missing_context(session, name, &users)).collect()
 }
 
-fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
+pub(super) fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
     let name = |text: &String| {
         let name = text.strip_prefix("passed:").filter(|name| !name.is_empty());
         name.map(str::to_owned).ok_or_else(|| CliError::usage(format!("--assume {text}: expected passed:NAME")))
