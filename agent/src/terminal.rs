@@ -35,9 +35,10 @@ fn size() -> (u16, u16) {
     terminal_size::terminal_size_of(io::stdout()).map_or(USUAL, |(columns, rows)| (columns.0, rows.0))
 }
 
-/// Connects the caller's terminal (or pipes) to `exec` until that ends; returns its exit code as a shell tells it.
+/// Connects the caller's terminal (or pipes) to `exec` until that ends; returns its exit code as a shell tells it,
+/// and what came of writing its standard output.
 /// Within a Tokio runtime only.
-pub async fn connect(client: Client, exec: Exec) -> Result<u8, ClientError> {
+pub async fn connect(client: Client, exec: Exec) -> Result<(u8, io::Result<()>), ClientError> {
     let is_terminal = matches!(exec.terminal, Terminal::Controlling { .. });
     let opening = client.clone();
     let id = exec.id.clone();
@@ -47,7 +48,14 @@ pub async fn connect(client: Client, exec: Exec) -> Result<u8, ClientError> {
     let raw = is_terminal.then(Raw::enter).transpose().map_err(|source| ClientError::Source { source })?;
     let feeding = feed(session.way_in()).map_err(|source| ClientError::Source { source })?;
     let resizing = is_terminal.then(|| tokio::spawn(resize(session.way_in())));
-    let running = blocking(move || session.run(show));
+    let running = blocking(move || {
+        let mut shown = Ok(());
+        let exited = session.run(|stream, bytes| {
+            show(stream, bytes, &mut shown);
+            Ok(())
+        })?;
+        Ok((exited, shown))
+    });
     let exited = tokio::select! {
         exited = running => Some(exited),
         _ = terminate.recv() => None,
@@ -60,12 +68,14 @@ pub async fn connect(client: Client, exec: Exec) -> Result<u8, ClientError> {
     let Some(exited) = exited else {
         // Whoever asked us to go has no use for its last words.
         blocking(move || client.stop(&id, Duration::ZERO)).await?.ok();
-        return Ok(128 + 15);
+        return Ok((128 + 15, Ok(())));
     };
-    Ok(match exited??.exit {
+    let (exited, shown) = exited??;
+    let code = match exited.exit {
         Exit::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
         Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
-    })
+    };
+    Ok((code, shown))
 }
 
 /// Tells a person why their terminal is no longer the run's.
@@ -80,10 +90,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     done.map_err(|error| ClientError::Source { source: io::Error::other(error) })
 }
 
-fn show(stream: Stream, bytes: &[u8]) -> io::Result<()> {
+/// After bytes of standard output that were lost, the next ones would be read as if they followed those before.
+fn show(stream: Stream, bytes: &[u8], shown: &mut io::Result<()>) {
+    let mut stdout = io::stdout().lock();
     match stream {
-        Stream::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
-        Stream::Stderr => io::stderr().lock().write_all(bytes),
+        Stream::Stdout if shown.is_ok() => *shown = stdout.write_all(bytes).and_then(|()| stdout.flush()),
+        Stream::Stdout => {}
+        // Nobody is left to tell when this fails.
+        Stream::Stderr => drop(io::stderr().lock().write_all(bytes)),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct File {
 /// What triggered the pipeline and with which values.
 #[derive(Debug, Clone)]
 pub struct Inputs {
-    /// The pushed branch; `None` for a tag.
+    /// The pushed branch; `None` for a tag, and where there is neither: then branch filters let no name through.
     pub branch: Option<String>,
     /// The pushed tag.
     pub tag: Option<String>,

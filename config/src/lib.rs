@@ -27,6 +27,7 @@ mod syntax;
 mod testing;
 mod top;
 
+pub use compile::NO_BRANCH;
 pub use diagnostic::{Diagnostic, Frame, Related, Severity, Span};
 pub use document::{Document, FORMAT};
 pub use explain::{Explained, Explanation, Told, explain};

@@ -278,12 +278,18 @@ impl Bench {
     /// Runs `navvy` with these words and this standard input.
     #[track_caller]
     pub fn piped(&self, args: &[&str], input: &str) -> Answer {
+        self.program(args).input(input).run()
+    }
+
+    /// `navvy` with these words, in the project, for whoever wants to start it in another way.
+    #[track_caller]
+    pub fn program(&self, args: &[&str]) -> Program {
         let command = self.command(args);
         let mut program = Program::new(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             program = program.env(&name.to_string_lossy(), value.unwrap_or_default());
         }
-        program.directory(&self.project()).input(input).run()
+        program.directory(&self.project())
     }
 
     /// Runs `navvy` with these words on a terminal of its own, where `typed` is typed. What the terminal showed is its

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 pub struct Program {
     command: Command,
     input: Vec<u8>,
+    output: Option<Stdio>,
 }
 
 /// What came of it.
@@ -24,7 +25,7 @@ pub struct Answer {
 
 impl Program {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(program), input: Vec::new() }
+        Self { command: Command::new(program), input: Vec::new(), output: None }
     }
 
     #[must_use]
@@ -51,10 +52,18 @@ impl Program {
         self
     }
 
+    /// Sends its standard output there.
+    #[must_use]
+    pub fn output(mut self, to: impl Into<Stdio>) -> Self {
+        self.output = Some(to.into());
+        self
+    }
+
     #[track_caller]
     pub fn run(mut self) -> Answer {
         let line = format!("{:?}", self.command);
-        let spawned = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let output = self.output.unwrap_or_else(Stdio::piped);
+        let spawned = self.command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{line}: {error}"));
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         let input = self.input;
@@ -82,6 +91,16 @@ impl Answer {
     #[track_caller]
     pub fn succeeded(&self) {
         self.text();
+    }
+
+    /// It ended so, and standard error holds all of these.
+    #[track_caller]
+    pub fn ends(&self, code: i32, parts: &[&str]) -> &Self {
+        assert_eq!(self.exit_code, Some(code), "{}: {}{}", self.line, self.stderr, self.stdout());
+        for part in parts {
+            assert!(self.stderr.contains(part), "{}: no {part:?} in: {}", self.line, self.stderr);
+        }
+        self
     }
 
     pub fn stdout(&self) -> String {

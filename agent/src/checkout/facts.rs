@@ -43,6 +43,15 @@ pub struct Commit {
     pub author_email: String,
 }
 
+/// Where the repository begins that a directory is in; no git process is asked.
+///
+/// # Errors
+/// The directory cannot be read, or its repository has no working tree.
+pub fn top_of_repository(directory: &Path) -> Result<Option<PathBuf>, CheckoutError> {
+    let directory = fs::canonicalize(directory).map_err(CheckoutError::read(directory))?;
+    Ok(Repository::discover(&directory)?.map(|repository| repository.top))
+}
+
 impl GitFacts {
     /// About the repository that `start` is in; without one, about the directory.
     pub fn of(start: &Path) -> Result<Self, CheckoutError> {

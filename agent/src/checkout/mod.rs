@@ -24,7 +24,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use clone::clone_script;
-pub use facts::{Commit, GitFacts};
+pub use facts::{Commit, GitFacts, top_of_repository};
 pub use git::GitError;
 pub use remote::Remote;
 pub use worktree::{LeftOut, Reason, TreeReport, WorkingTree};

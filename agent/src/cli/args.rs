@@ -55,13 +55,14 @@ pub enum Command {
 /// Which config, and what it is compiled with.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SourceArgs {
-    /// The config file. Without it: .circleci/config.yml here or in a directory above.
+    /// The config file, - for standard input; the project is the one that you stand in. Without it: .circleci/config.yml
+    /// here or in a directory above.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A pipeline parameter. Repeatable.
     #[arg(short = 'p', long = "param", value_name = "KEY=VALUE")]
     pub parameters: Vec<String>,
-    /// Act as if this branch was pushed. Without it: the branch that is checked out.
+    /// Act as if this branch was pushed. Without it: the branch that is checked out; none if HEAD is detached.
     #[arg(long, value_name = "NAME", conflicts_with = "tag")]
     pub branch: Option<String>,
     /// Act as if this tag was pushed.
@@ -451,21 +452,24 @@ pub struct OrbAddArgs {
     /// Replace another source of the same version.
     #[arg(long)]
     pub force: bool,
-    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    /// Another config of the project that you stand in, - for standard input. Without it: .circleci/config.yml here or in a
+    /// directory above.
     #[arg(short = 'f', long = "file", value_name = "CONFIG", conflicts_with = "user")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct OrbListArgs {
-    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    /// Another config of the project that you stand in, - for standard input. Without it: .circleci/config.yml here or in a
+    /// directory above.
     #[arg(short = 'f', long = "file", value_name = "CONFIG")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct OrbLockArgs {
-    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    /// Another config of the project that you stand in, - for standard input. Without it: .circleci/config.yml here or in a
+    /// directory above.
     #[arg(short = 'f', long = "file", value_name = "CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -534,7 +538,8 @@ pub struct StoreArgs {
     /// Which store: as for `navvy run`.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// The config of the project. Without it: .circleci/config.yml here or in a directory above.
+    /// Another config of the project that you stand in, - for standard input. Without it: .circleci/config.yml here or in a
+    /// directory above.
     #[arg(short = 'f', long = "file", value_name = "CONFIG")]
     pub config: Option<PathBuf>,
 }

@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::CliError;
 use super::args::{ArtifactsArgs, ArtifactsCommand, ArtifactsGetArgs, ArtifactsListArgs, ArtifactsOfArgs};
-use super::host::{block_on, json_lines, print};
+use super::host::{block_on, json_lines};
+use super::out::print;
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
 use crate::chain::chain;
@@ -62,10 +63,16 @@ async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Opt
         let error = CliError::usage(format!("run {} has no artifacts of a job {}", clean(&run.logs), clean(job)));
         return Err(error.hint(format!("There are some of: {}", clean(&jobs.join(", ")))));
     }
-    let fits = |artifact: &Artifact| {
-        of.job.as_ref().is_none_or(|job| *job == artifact.job) && of.node.is_none_or(|node| node == artifact.node)
-    };
-    let all = all.into_iter().filter(fits).collect();
+    let all: Vec<Artifact> = all.into_iter().filter(|it| of.job.as_ref().is_none_or(|job| *job == it.job)).collect();
+    let mut nodes: Vec<u32> = all.iter().map(|artifact| artifact.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if let Some(node) = of.node.filter(|node| !nodes.contains(node)) {
+        let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+        let error = CliError::usage(format!("run {} has no artifacts of node {node}", clean(&run.logs)));
+        return Err(error.hint(format!("There are some of: {}", nodes.join(", "))));
+    }
+    let all = all.into_iter().filter(|artifact| of.node.is_none_or(|node| node == artifact.node)).collect();
     Ok((shelf.store().clone(), Some((run, all))))
 }
 
@@ -92,11 +99,11 @@ const NOTHING: &str = "There are no artifacts of this project. Jobs with a `stor
 async fn list(settings: &Settings, arguments: &ArtifactsListArgs) -> Result<u8, CliError> {
     let (_, found) = chosen(settings, &arguments.of).await?;
     match found {
-        None if arguments.json => {}
+        None if arguments.json => Ok(()),
         None => print(NOTHING),
         Some((run, all)) if arguments.json => print(&json_lines(all.iter().map(|artifact| line(&run, artifact)))?),
         Some((run, all)) => print(&as_table(&run, &all)),
-    }
+    }?;
     Ok(exit_code::PASSED)
 }
 
@@ -181,9 +188,9 @@ async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, Cl
     }
     let count = wanted.len() - failed.len();
     let files = if count == 1 { "file" } else { "files" };
-    print(&format!("Fetched {count} {files}, {}, to {}\n", human(bytes), arguments.to.display()));
+    let printed = print(&format!("Fetched {count} {files}, {}, to {}\n", human(bytes), arguments.to.display()));
     match failed.is_empty() {
-        true => Ok(exit_code::PASSED),
+        true => printed.map(|()| exit_code::PASSED),
         false => Err(CliError::infra_text(format!("not fetched:\n  {}", failed.join("\n  ")))),
     }
 }

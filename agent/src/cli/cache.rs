@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::CliError;
 use super::args::{CacheArgs, CacheCommand, CacheListArgs, CacheRemoveArgs};
-use super::host::{block_on, json_lines, print};
+use super::host::{block_on, json_lines};
+use super::out::print;
 use super::store::of_project;
 use crate::settings::Settings;
 use crate::step::cached;
@@ -51,7 +52,7 @@ async fn caches(store: &Store, prefix: &str) -> Result<Vec<Cache>, StorageError>
 async fn list(settings: &Settings, arguments: &CacheListArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
     let found = caches(&store, &arguments.prefix).await.map_err(|error| CliError::infra(&error))?;
-    print(&if arguments.json { json_lines(found.iter().map(line))? } else { as_table(&found, &arguments.prefix) });
+    print(&if arguments.json { json_lines(found.iter().map(line))? } else { as_table(&found, &arguments.prefix) })?;
     Ok(exit_code::PASSED)
 }
 
@@ -105,6 +106,8 @@ fn row(Cache { key, entry }: &Cache) -> [String; 4] {
 async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
     let mut missing = Vec::new();
+    // All are removed, whether or not that can be told.
+    let mut printed = Ok(());
     for key in &arguments.keys {
         let found = find(&store, key, arguments).await.map_err(|error| CliError::infra(&error))?;
         if found.is_empty() {
@@ -112,11 +115,11 @@ async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, 
         }
         for Cache { key, entry } in found {
             store.remove(&entry).await.map_err(|error| CliError::infra(&error))?;
-            print(&format!("Removed {}, {}.\n", clean(&key), human(entry.body().size)));
+            printed = printed.and(print(&format!("Removed {}, {}.\n", clean(&key), human(entry.body().size))));
         }
     }
     match missing[..] {
-        [] => Ok(exit_code::PASSED),
+        [] => printed.map(|()| exit_code::PASSED),
         _ => Err(CliError::usage(format!("scope {} has no cache {}", arguments.store.scope, missing.join(", ")))
             .hint("`navvy cache ls` lists what there is; `--prefix` takes all that begin so.")),
     }

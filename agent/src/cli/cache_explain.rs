@@ -9,7 +9,8 @@ use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
 use super::given::given;
-use super::host::{block_on, json_lines, print};
+use super::host::{block_on, json_lines};
+use super::out::print;
 use super::run::plan;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::store::chosen;
@@ -30,7 +31,7 @@ const NO_JOB: &str = "-";
 pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliError> {
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
-    let mut facts = facts(&file)?;
+    let facts = facts(&file, &arguments.source)?;
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let mut source = arguments.source.clone();
@@ -38,7 +39,6 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     source.fill_in(&files);
     let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    (facts.branch, facts.tag) = (inputs.branch.clone(), inputs.tag.clone());
     let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
@@ -68,7 +68,7 @@ async fn explain(
         let told = explainer.explain(ask).await.map_err(|error| CliError::infra(&error))?;
         let gap = if nth == 0 { "" } else { "\n" };
         let text = if arguments.json { json_lines([&told])? } else { format!("{gap}{}", told.text()) };
-        print(&own_words::masked(&text));
+        print(&own_words::masked(&text))?;
     }
     Ok(exit_code::PASSED)
 }

@@ -1,11 +1,9 @@
 //! `navvy doctor`.
 
-use std::io::Write as _;
-
 use navvy_job::exit_code;
 
-use super::CliError;
 use super::args::DoctorArgs;
+use super::{CliError, out};
 use crate::chain::chain;
 use crate::doctor::{self, Check, Outside, Status};
 use crate::environment::endpoint::{self, Inputs, RealFiles};
@@ -27,14 +25,12 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     let host_egress = user.tables.host_egress.unwrap_or(false);
     let outside = Outside { variables: &settings.variables, host_egress };
     let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths, outside));
-    std::io::stdout()
-        .lock()
-        .write_all(tame(&render(&checks), true).as_bytes())
-        .map_err(|error| CliError::infra(&error))?;
-    Ok(match doctor::worst(&checks) {
+    let printed = out::print(&tame(&render(&checks), true));
+    let code = match doctor::worst(&checks) {
         Status::Ok | Status::Warn => exit_code::PASSED,
         Status::Fail => exit_code::NO_DOCKER,
-    })
+    };
+    out::settle(code, printed)
 }
 
 fn render(checks: &[Check]) -> String {

@@ -1,7 +1,5 @@
 //! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
 
-use std::io::Write as _;
-
 use serde::Serialize;
 
 use super::CliError;
@@ -10,6 +8,7 @@ use crate::environment::docker::survey::{Seen, Survey, survey_files};
 use crate::environment::endpoint;
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
+use crate::output::RunDirectoryError;
 use crate::settings::Settings;
 
 /// This process and what it can see.
@@ -44,15 +43,25 @@ pub async fn connect(settings: &Settings, docker: Option<&str>) -> Result<Engine
     Engine::connect(found).await.map_err(|error| CliError::docker(&error))
 }
 
+/// That logs have no place: why, and which variable names another.
+pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliError {
+    let there = error.path().ancestors().find(|above| above.exists());
+    let why = there.map_or_else(String::new, |there| match there.is_dir() {
+        true => format!("A directory has to be made in {}, and cannot be. ", there.display()),
+        false => format!("{} is no directory. ", there.display()),
+    });
+    let place = match settings.get("XDG_STATE_HOME").filter(|value| !value.is_empty()) {
+        Some(set) => format!("XDG_STATE_HOME={set} says where logs are kept"),
+        None => "Logs are kept in .local/state of your home directory".to_owned(),
+    };
+    let hint = format!("{why}{place}: set XDG_STATE_HOME to a directory that you may write in and that has room.");
+    CliError::infra(error).hint(hint)
+}
+
 /// Carries out a short command.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| CliError::infra(&error))?.block_on(work)
-}
-
-pub fn print(text: &str) {
-    // A reader that has seen enough (`| head`) is no error.
-    std::io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
 /// One value a line.

@@ -13,6 +13,7 @@ mod held;
 mod host;
 mod logs;
 mod orb;
+mod out;
 mod own_words;
 mod prune;
 mod ps;
@@ -63,21 +64,25 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Doctor(arguments) => doctor::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            report(&error);
-            error.exit_code()
-        }
-    }
+    ended(done)
+}
+
+/// The exit code; an error is told.
+fn ended(done: Result<u8, CliError>) -> u8 {
+    done.unwrap_or_else(|error| {
+        report(&error);
+        error.exit_code()
+    })
 }
 
 /// `--help` and `--version` are no errors; anything else is.
 fn usage(error: &clap::Error) -> u8 {
-    let wanted = !error.use_stderr();
-    // Nobody is left to tell when this fails.
-    error.print().ok();
-    if wanted { exit_code::PASSED } else { exit_code::USAGE }
+    if error.use_stderr() {
+        // Nobody is left to tell when this fails.
+        error.print().ok();
+        return exit_code::USAGE;
+    }
+    ended(out::written(error.print().and_then(|()| std::io::stdout().flush())).map(|()| exit_code::PASSED))
 }
 
 fn report(error: &CliError) {

@@ -15,8 +15,10 @@ use navvy_job::exit_code;
 
 use super::CliError;
 use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
-use super::host::print;
-use super::source::{ConfigFile, DEFAULT_FILE, LOCK, count, facts, inputs, orb_path, tell, unlocked_path, user_orbs};
+use super::out::print;
+use super::source::{
+    ConfigFile, LOCK, STDIN, count, inputs, nearest_config, orb_path, project_facts, tell, unlocked_path, user_orbs,
+};
 use crate::checkout::variables::pipeline_values;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
@@ -51,7 +53,7 @@ impl Project {
     fn open_unlocked(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let file = ConfigFile::find(file, &here)?;
-        let facts = facts(&file)?;
+        let facts = project_facts(&file)?;
         let path = unlocked_path(settings, &file);
         let inputs = inputs(&SourceArgs::default(), path.clone(), &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs, path })
@@ -83,6 +85,10 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
         let hint = "An orb is named NAMESPACE/NAME@VERSION, where VERSION is best all of it: 1.2.3.";
         CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
+    let is_stdin = |file: &Path| file == Path::new(STDIN);
+    if is_stdin(&arguments.file) && arguments.config.as_deref().is_some_and(is_stdin) {
+        return Err(CliError::usage("standard input cannot be both the orb and the config"));
+    }
     let name = arguments.file.display().to_string();
     if arguments.file.is_dir() {
         let [name, orb] = [&name, &arguments.reference].map(|word| shell_words::quote(word));
@@ -98,13 +104,12 @@ fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
     check(&name, &text, path.clone())?;
     let place = path.places.first();
     let place = place.ok_or_else(|| CliError::usage("there is no home directory to keep orbs in"))?;
-    print(&tame(&put(place, &reference, &text, arguments.force)?, true));
-    if let Some(note) = replaces_built_in(place, &reference) {
-        print(&tame(&note, true));
-    }
+    let mut told = put(place, &reference, &text, arguments.force)?;
+    told.extend(replaces_built_in(place, &reference));
     if let Some(project) = project {
-        print(&tame(&lock_added(&project, &reference, &digest(&text))?, true));
+        told.push_str(&lock_added(&project, &reference, &digest(&text))?);
     }
+    print(&tame(&told, true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -250,7 +255,7 @@ fn lock(settings: &Settings, arguments: &OrbLockArgs) -> Result<u8, CliError> {
     } else {
         project.write(&fresh)?;
     }
-    print(&tame(&told, true));
+    print(&tame(&told, true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -265,7 +270,7 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
         Some(project) => (project.path.places.clone(), project.locked_by(&project.path.lock).orbs),
         None => (user_orbs(settings).into_iter().collect(), Vec::new()),
     };
-    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true));
+    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -275,7 +280,7 @@ fn pack(arguments: &OrbPackArgs) -> Result<u8, CliError> {
     let packed = navvy_config::pack_orb(&tree.parts().map_err(not_a_tree)?, &|path| tree.include(path));
     tell(&packed.render());
     match packed.text {
-        Some(text) => print(&text),
+        Some(text) => print(&text)?,
         None => {
             return Err(CliError::config(format!(
                 "{}: {}; nothing was packed",
@@ -297,7 +302,7 @@ fn not_a_tree(error: TreeError) -> CliError {
 }
 
 fn in_project() -> bool {
-    std::env::current_dir().is_ok_and(|here| here.ancestors().any(|above| above.join(DEFAULT_FILE).exists()))
+    std::env::current_dir().is_ok_and(|here| !matches!(nearest_config(&here), Ok(None)))
 }
 
 /// What is there, then what is not.

@@ -6,7 +6,8 @@ use navvy_job::exit_code;
 
 use super::CliError;
 use super::args::PruneArgs;
-use super::host::{self, Host, job, objects, print, state};
+use super::host::{self, Host, job, objects, state};
+use super::out::print;
 use super::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::environment::standing::Condition;
@@ -24,9 +25,11 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
         if !arguments.dry_run {
             survey::sweep(&host.here, &settings.paths);
         }
+        // All is done, whether or not it can be told.
+        let mut told = String::new();
         let mut reaped = match &host.engine {
             _ if arguments.dry_run => {
-                print(&would_remove(&doomed));
+                told.push_str(&would_remove(&doomed));
                 Reaped::default()
             }
             Ok(engine) => engine.remove_seen(doomed, &settings.paths, LIMIT).await,
@@ -34,28 +37,33 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
         };
         reaped.left.splice(0..0, host.survey.troubles);
         if !arguments.dry_run {
-            print(&removed(&reaped.removed));
+            told.push_str(&removed(&reaped.removed));
         }
-        print(&kept(&spared));
+        told.push_str(&kept(&spared));
+        // Before the store is asked, which may take a while.
+        let mut printed = print(&told);
         if !arguments.dry_run {
-            sweep(settings, arguments.store.as_deref(), &mut reaped.left).await?;
+            let swept = sweep(settings, arguments.store.as_deref(), &mut reaped.left).await?;
+            printed = printed.and(print(&swept));
         }
-        finish(host.engine.err(), &reaped.left)
+        finish(host.engine.err(), &reaped.left, printed)
     })
 }
 
 /// Of the store: uploads that nobody committed, entries that were put aside, layers of dead runs, once they are old enough.
 /// One that has never been used is not made for this.
-async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<(), CliError> {
+async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<String, CliError> {
     let store = store::chosen(settings, flag)?;
-    let Some(name) = store.in_use() else { return Ok(()) };
+    let Some(name) = store.in_use() else { return Ok(String::new()) };
     let sweeping = async { Ok((store.sweep(SWEEP_AFTER).await?, store.remove_old_layers().await?)) };
     let swept = tokio::time::timeout(LIMIT, sweeping).await;
     match swept.unwrap_or_else(|_| Err(format!("it did not answer within {LIMIT:?}"))) {
-        Ok((swept, layers)) => print(&told(&name, swept, layers)),
-        Err(why) => left.push(format!("given-up uploads in store {name} ({why})")),
+        Ok((swept, layers)) => Ok(told(&name, swept, layers)),
+        Err(why) => {
+            left.push(format!("given-up uploads in store {name} ({why})"));
+            Ok(String::new())
+        }
     }
-    Ok(())
 }
 
 /// Nothing if there was nothing.
@@ -105,13 +113,13 @@ fn kept(tasks: &[Seen]) -> String {
     held.map(|seen| format!("Spared {}, {}.\n", named(seen), state(&seen.condition, now()))).collect()
 }
 
-/// The exit code, or the error that tells what is left.
-pub fn finish(engine: Option<CliError>, left: &[String]) -> Result<u8, CliError> {
+/// The exit code, or the error that tells what is left or was not told.
+pub fn finish(engine: Option<CliError>, left: &[String], printed: Result<(), CliError>) -> Result<u8, CliError> {
     match (engine, left) {
         (Some(error), _) => {
             Err(error.hint("Containers could not be looked at; sockets and cgroups of dead tasks were."))
         }
-        (None, []) => Ok(exit_code::PASSED),
+        (None, []) => printed.map(|()| exit_code::PASSED),
         (None, left) => Err(CliError::infra_text(format!("could not remove {}", left.join(", ")))
             .hint("`navvy prune` tries again; a container that stays needs a look at the Docker engine itself.")),
     }

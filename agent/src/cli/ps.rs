@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::CliError;
 use super::args::PsArgs;
-use super::host::{self, Host, job, print, state};
+use super::host::{self, Host, job, state};
+use super::out::print;
 use crate::environment::docker::survey::{Seen, now};
 use crate::environment::standing::Condition;
 use crate::settings::Settings;
@@ -14,7 +15,7 @@ pub fn run(settings: &Settings, arguments: &PsArgs) -> Result<u8, CliError> {
     host::block_on(async {
         let host = Host::look(settings, arguments.docker.as_deref()).await?;
         let tasks = &host.survey.tasks;
-        print(&if arguments.json { host::json_lines(tasks.iter().map(line))? } else { as_table(tasks, now()) });
+        print(&if arguments.json { host::json_lines(tasks.iter().map(line))? } else { as_table(tasks, now()) })?;
         match host.engine {
             Ok(_) if host.survey.troubles.is_empty() => Ok(exit_code::PASSED),
             Ok(_) => Err(CliError::infra_text(host.survey.troubles.join("; "))),

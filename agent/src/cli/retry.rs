@@ -15,10 +15,10 @@ use super::args::{RetryArgs, SourceArgs};
 use super::held::Held;
 use super::host;
 use super::run::{ending, floor, plan, signals};
-use super::source::{ConfigFile, compile, facts, inputs, orb_path};
+use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
 use super::view::{Shown, Viewer};
-use super::{CliError, own_words};
+use super::{CliError, out, own_words};
 use crate::bus;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
@@ -93,11 +93,13 @@ fn held_step(note: &Note, job: &Job, notes: &mut Vec<String>) -> Result<usize, C
 
 fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
     let source = &note.source;
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(Some(&source.file), &here)?.of_project(&source.project);
-    let facts = facts(&file)?;
-    let mut values: BTreeMap<_, _> = pipeline_values(&facts);
-    values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
+    if source.file.as_os_str() == STDIN {
+        return Err(CliError::usage(
+            "--with-edits: the run's config came from standard input, and cannot be read again",
+        )
+        .hint("Without --with-edits the job goes on with its steps as they were."));
+    }
+    let file = ConfigFile::of_project(&source.file, &source.project)?;
     let words = SourceArgs {
         file: Some(source.file.clone()),
         parameters: source.parameters.clone(),
@@ -105,6 +107,9 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         tag: source.tag.clone(),
         allow_missing_orbs: Some(source.allow_missing_orbs),
     };
+    let facts = facts(&file, &words)?;
+    let mut values: BTreeMap<_, _> = pipeline_values(&facts);
+    values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
     let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow);
@@ -125,6 +130,8 @@ async fn go_on(
     notes: Vec<String>,
 ) -> Result<u8, CliError> {
     let started = Instant::now();
+    // A task that is ours and cannot be gone on with would be removed with us.
+    RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
     let engine = held.engine(settings, arguments.docker.as_deref()).await?;
     let (task, here) = (held.note.claim.task.clone(), held.here.clone());
     // Nothing is made before the task is ours.
@@ -133,8 +140,9 @@ async fn go_on(
     let adopted = engine.adopt_task(&task, survey::now() + time.as_secs(), step, &here, &settings.paths).await;
     let adopted = adopted.map_err(|error| not_ours(&held.note, &error))?;
     let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
-        .map_err(|error| CliError::infra(&error))?;
-    let task_directory = directory.task(&held.note.claim.task).map_err(|error| CliError::infra(&error))?;
+        .map_err(|error| host::no_log_directory(settings, &error))?;
+    let task_directory = directory.task(&held.note.claim.task);
+    let task_directory = task_directory.map_err(|error| host::no_log_directory(settings, &error))?;
     let stop = signals::watch()?;
     let masks = Masks::new(&held.note.masked);
     let (bus, events) = bus::channel(masks.clone());
@@ -180,11 +188,9 @@ async fn go_on(
     bus.send(Event::RunEnded(Box::new(summary)));
     drop(bus);
     stop.finish();
-    if let Some(trouble) = viewer.join() {
-        tracing::warn!("{trouble}.");
-    }
+    let shown = viewer.join();
     output::retain(&settings.paths.state);
-    Ok(code)
+    out::settle(code, shown)
 }
 
 fn name_of(note: &Note, step: usize) -> &str {

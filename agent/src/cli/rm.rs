@@ -2,8 +2,9 @@
 
 use super::CliError;
 use super::args::RmArgs;
-use super::host::{self, Host, job, print, state};
+use super::host::{self, Host, job, state};
 use super::logs;
+use super::out::print;
 use super::prune::{LIMIT, finish, removed};
 use crate::environment::docker::survey::{Seen, now};
 use crate::environment::standing::Condition;
@@ -26,9 +27,9 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
             check_engine(seen, &engine.endpoint().to_string())?;
         }
         let mut reaped = engine.remove_seen(wanted, &settings.paths, LIMIT).await;
-        print(&removed(&reaped.removed));
+        let printed = print(&removed(&reaped.removed));
         reaped.left.splice(0..0, host.survey.troubles);
-        finish(None, &reaped.left)
+        finish(None, &reaped.left, printed)
     })
 }
 

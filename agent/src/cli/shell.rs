@@ -5,7 +5,7 @@
 use super::args::ShellArgs;
 use super::held::Held;
 use super::host;
-use super::{CliError, own_words};
+use super::{CliError, out, own_words};
 use crate::environment::docker::run_dir;
 use crate::settings::Settings;
 use crate::supervisor::Client;
@@ -26,7 +26,8 @@ pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
         let visit = visit.map_err(|error| CliError::infra(&error))?;
         let ended = terminal::connect(Client::new(held.link), exec).await;
         drop(visit);
-        ended.map_err(|error| CliError::infra(&error))
+        let (code, shown) = ended.map_err(|error| CliError::infra(&error))?;
+        out::settle(code, out::written(shown))
     })
 }
 

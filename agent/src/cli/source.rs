@@ -11,10 +11,10 @@ use navvy_job::pipeline::Pipeline;
 use super::CliError;
 use super::args::SourceArgs;
 use crate::chain::chain;
-use crate::checkout::GitFacts;
+use crate::checkout::{GitFacts, top_of_repository};
+use crate::orbs::OrbPath;
 use crate::orbs::lock::Lock;
 use crate::orbs::place::Place;
-use crate::orbs::{OrbPath, home_of};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::ui::sanitize::tame;
@@ -23,84 +23,111 @@ pub const DEFAULT_FILE: &str = ".circleci/config.yml";
 /// In the directory of the config's orbs.
 pub const LOCK: &str = "orbs.lock";
 
-/// A config's text and where it is.
+/// A config's text, where it is, and whose it is.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
+    /// `-` for standard input.
     pub path: PathBuf,
     /// As shown in diagnostics.
     pub name: String,
     pub text: String,
-    /// Where its project is, when not where the file lies.
-    project: Option<PathBuf>,
+    /// Where its project begins.
+    project: PathBuf,
+    /// Where the user stands.
+    directory: PathBuf,
 }
 
 impl ConfigFile {
-    /// The named file, or the one of this directory or the nearest above.
+    /// The named file, `-` for standard input, or the one of this directory or the nearest above.
+    ///
+    /// A named file is a text and nothing else: wherever it lies, the project is the one that the user stands in.
     pub fn find(file: Option<&Path>, directory: &Path) -> Result<Self, CliError> {
-        let path = match file {
-            Some(file) => directory.join(file),
-            None => search(directory)?,
+        let Some(file) = file else {
+            let project = search(directory)?;
+            return Self::read(&project.join(DEFAULT_FILE), directory, &project);
         };
-        let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-        if path.is_dir() {
-            return Err(is_directory(&name, &path));
-        }
-        let bytes = std::fs::File::open(&path).and_then(read).map_err(|error| unreadable(&name, &error))?;
-        let text = text(&name, bytes)?;
-        Ok(Self { path, name, text, project: None })
-    }
-
-    /// The same, but `-` is standard input; its project is the directory.
-    pub fn find_or_stdin(file: Option<&Path>, directory: &Path) -> Result<Self, CliError> {
-        if file != Some(Path::new("-")) {
-            return Self::find(file, directory);
+        let project = project_around(directory)?;
+        if file != Path::new(STDIN) {
+            return Self::read(&directory.join(file), directory, &project);
         }
         let name = "<stdin>".to_owned();
         let bytes = read(std::io::stdin().lock()).map_err(|error| unreadable(&name, &error))?;
         let text = text(&name, bytes)?;
-        Ok(Self { path: directory.join("-"), name, text, project: None })
+        Ok(Self { path: file.to_owned(), name, text, project, directory: directory.to_owned() })
+    }
+
+    /// A file that belongs to this project.
+    pub fn of_project(path: &Path, project: &Path) -> Result<Self, CliError> {
+        let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
+        Self::read(path, &here, project)
+    }
+
+    fn read(path: &Path, directory: &Path, project: &Path) -> Result<Self, CliError> {
+        let name = path.strip_prefix(directory).unwrap_or(path).display().to_string();
+        if path.is_dir() {
+            return Err(is_directory(&name, path));
+        }
+        let bytes = std::fs::File::open(path).and_then(read).map_err(|error| unreadable(&name, &error))?;
+        let (text, path) = (text(&name, bytes)?, path.to_owned());
+        Ok(Self { path, name, text, project: project.to_owned(), directory: directory.to_owned() })
     }
 
     pub fn source(&self) -> Source<'_> {
         Source { name: &self.name, text: &self.text }
     }
 
-    /// A file that lies elsewhere, but belongs to this project.
-    #[must_use]
-    pub fn of_project(self, project: &Path) -> Self {
-        Self { project: Some(project.to_owned()), ..self }
-    }
-
-    /// What messages call a file: relative to where the user is, if it lies there, as the config's own name is.
+    /// What messages call a file: relative to where the user is, if it lies there.
     fn shown(&self, path: &Path) -> String {
-        let below = self.path.to_str().and_then(|path| path.strip_suffix(&*self.name));
-        below.and_then(|below| path.strip_prefix(below).ok()).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.directory).unwrap_or(path).display().to_string()
     }
 
     /// The directory of its orbs and their lock.
     pub fn home(&self) -> PathBuf {
-        self.project.as_ref().map_or_else(|| home_of(&self.path), |project| project.join(".circleci"))
+        self.project.join(CONFIGS)
     }
 
-    /// Where the project of this config is: the directory that holds `.circleci`, else that of the file.
-    pub fn project(&self) -> PathBuf {
-        if let Some(project) = &self.project {
-            return project.clone();
-        }
-        let parent = self.path.parent().unwrap_or(Path::new("."));
-        match parent.file_name() {
-            Some(name) if name == ".circleci" => parent.parent().unwrap_or(Path::new(".")).to_owned(),
-            _ => parent.to_owned(),
-        }
+    /// Where the project of this config begins.
+    pub fn project(&self) -> &Path {
+        &self.project
     }
 }
 
+/// In place of a file: standard input.
+pub const STDIN: &str = "-";
+/// Where a project keeps its config and its orbs.
+const CONFIGS: &str = ".circleci";
+
+/// The nearest directory with a config, from this one up. A repository ends at its top: what lies above is not its own, and
+/// whoever may write there is not to be followed.
+pub fn nearest_config(directory: &Path) -> Result<Option<PathBuf>, CliError> {
+    let top = repository(directory)?;
+    let mut inside = directory.ancestors().take_while(|above| top.as_ref().is_none_or(|top| above.starts_with(top)));
+    Ok(inside.find(|above| above.join(DEFAULT_FILE).exists()).map(Path::to_owned))
+}
+
 fn search(directory: &Path) -> Result<PathBuf, CliError> {
-    let mut candidates = directory.ancestors().map(|above| above.join(DEFAULT_FILE));
-    candidates.find(|path| path.exists()).ok_or_else(|| {
-        CliError::config(format!("there is no {DEFAULT_FILE} in {} or above it", directory.display()))
-            .hint("Name a config with `-f FILE`, or start in a project that has one.")
-    })
+    if let Some(found) = nearest_config(directory)? {
+        return Ok(found);
+    }
+    let around = match repository(directory)? {
+        Some(top) if top != directory => format!(" or above it, up to {}, where its repository begins", top.display()),
+        Some(_) => ", where its repository begins".to_owned(),
+        None => " or above it".to_owned(),
+    };
+    Err(CliError::config(format!("there is no {DEFAULT_FILE} in {}{around}", directory.display()))
+        .hint("Name a config with `-f FILE`, or start in a project that has one."))
+}
+
+/// Where the project begins that the user stands in: the part of the repository that has a `.circleci` of its own, else all
+/// of it; without a repository the directory itself.
+fn project_around(directory: &Path) -> Result<PathBuf, CliError> {
+    let Some(top) = repository(directory)? else { return Ok(directory.to_owned()) };
+    let mut inside = directory.ancestors().take_while(|above| above.starts_with(&top));
+    Ok(inside.find(|above| above.join(CONFIGS).is_dir()).map_or_else(|| top.clone(), Path::to_owned))
+}
+
+fn repository(directory: &Path) -> Result<Option<PathBuf>, CliError> {
+    top_of_repository(directory).map_err(|error| CliError::infra(&error))
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> CliError {
@@ -149,9 +176,30 @@ fn not_text(name: &str, error: &std::string::FromUtf8Error) -> CliError {
         .hint("Save it as UTF-8; `iconv -f latin1 -t utf-8` converts the commonest other encoding.")
 }
 
+/// What is pushed, as far as can be told: the branch or tag of the command line, else the branch that is checked out. What
+/// git does not know is not made up: without a branch there is none.
+pub fn facts(file: &ConfigFile, arguments: &SourceArgs) -> Result<GitFacts, CliError> {
+    let mut facts = project_facts(file)?;
+    if let Some(tag) = &arguments.tag {
+        (facts.branch, facts.tag) = (None, Some(tag.clone()));
+    } else if let Some(branch) = &arguments.branch {
+        facts.branch = Some(branch.clone());
+    }
+    Ok(facts)
+}
+
+/// Why there is no branch.
+pub fn why_no_branch(facts: &GitFacts) -> String {
+    match (&facts.head, facts.is_repo) {
+        (_, false) => format!("{} is in no git repository", facts.top.display()),
+        (Some(head), true) => format!("HEAD is detached, at {}", head.get(..8).unwrap_or(head)),
+        (None, true) => "HEAD names none".to_owned(),
+    }
+}
+
 /// What git knows of the config's project; more of it only where the config asks.
-pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
-    let found = GitFacts::of(&file.project()).map_err(|error| CliError::infra(&error));
+pub fn project_facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
+    let found = GitFacts::of(file.project()).map_err(|error| CliError::infra(&error));
     let mut facts = found?;
     facts.load_mentioned(&file.text).map_err(|error| CliError::infra(&error))?;
     Ok(facts)
@@ -159,7 +207,7 @@ pub fn facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
 
 /// The settings of the config's project and of its user.
 pub fn settings_files(settings: &Settings, file: &ConfigFile) -> Result<SettingsFiles, CliError> {
-    SettingsFiles::read(settings, &file.project()).map_err(|error| CliError::usage(chain(&error)))
+    SettingsFiles::read(settings, file.project()).map_err(|error| CliError::usage(chain(&error)))
 }
 
 /// Where the orbs of a config are looked for, and how they are locked.
@@ -199,10 +247,9 @@ pub fn inputs(
     values: BTreeMap<String, Value>,
 ) -> Result<Inputs, CliError> {
     let parameters = arguments.parameters.iter().map(|text| key_value("-p", text)).collect::<Result<_, _>>()?;
-    let branch = arguments.branch.clone().or_else(|| facts.branch.clone()).unwrap_or_else(|| "main".to_owned());
     Ok(Inputs {
-        branch: arguments.tag.is_none().then_some(branch),
-        tag: arguments.tag.clone(),
+        branch: facts.branch.clone(),
+        tag: facts.tag.clone(),
         parameters,
         values,
         orbs: Some(Arc::new(orbs)),
@@ -259,6 +306,65 @@ mod tests {
         let file = ConfigFile::find(None, &deep).unwrap();
         assert_eq!(file.text, "version: 2.1\n");
         assert_eq!(file.project(), top.path());
+    }
+
+    /// A directory that git takes for a repository's top.
+    fn make_repository(top: &Path) {
+        for directory in [".git/objects", ".git/refs"] {
+            std::fs::create_dir_all(top.join(directory)).unwrap();
+        }
+        std::fs::write(top.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    }
+
+    #[test]
+    fn a_named_file_belongs_to_the_project_that_one_stands_in() {
+        let top = tempfile::tempdir().unwrap();
+        let top = std::fs::canonicalize(top.path()).unwrap();
+        std::fs::create_dir_all(top.join("elsewhere/.circleci")).unwrap();
+        std::fs::write(top.join("elsewhere/ci.yml"), "version: 2.1\n").unwrap();
+        let repository = top.join("repository");
+        std::fs::create_dir_all(repository.join("part/.circleci/deep")).unwrap();
+        std::fs::create_dir_all(repository.join("plain")).unwrap();
+        make_repository(&repository);
+        let project = |from: &str| {
+            let file = ConfigFile::find(Some(&top.join("elsewhere/ci.yml")), &top.join(from)).unwrap();
+            assert_eq!(file.home(), file.project().join(".circleci"));
+            file.project().strip_prefix(&top).unwrap().display().to_string()
+        };
+        assert_eq!(project("repository/plain"), "repository");
+        assert_eq!(project("repository/part/.circleci/deep"), "repository/part");
+        assert_eq!(project("elsewhere/.circleci"), "elsewhere/.circleci", "without a repository: here alone");
+    }
+
+    #[test]
+    fn a_config_above_the_repository_is_not_its_own() {
+        let top = tempfile::tempdir().unwrap();
+        let top = std::fs::canonicalize(top.path()).unwrap();
+        std::fs::create_dir_all(top.join(".circleci")).unwrap();
+        std::fs::write(top.join(DEFAULT_FILE), "version: 2.1\n").unwrap();
+        std::fs::create_dir_all(top.join("mine/deep")).unwrap();
+        assert_eq!(ConfigFile::find(None, &top.join("mine/deep")).unwrap().project(), top);
+        make_repository(&top.join("mine"));
+        let told = ConfigFile::find(None, &top.join("mine/deep")).unwrap_err().render();
+        assert!(told.contains("mine, where its repository begins") && told.contains("-f FILE"), "{told}");
+    }
+
+    #[test]
+    fn what_git_does_not_know_of_the_branch_is_told() {
+        let facts = |head: Option<&str>, is_repo| GitFacts {
+            top: "/p".into(),
+            head: head.map(str::to_owned),
+            is_repo,
+            ..GitFacts::default()
+        };
+        assert_eq!(why_no_branch(&facts(None, false)), "/p is in no git repository");
+        assert_eq!(why_no_branch(&facts(Some("0123456789ab"), true)), "HEAD is detached, at 01234567");
+        let inputs = inputs(&SourceArgs::default(), no_orbs(), &facts(Some("0123"), true), BTreeMap::new()).unwrap();
+        assert_eq!((inputs.branch, inputs.tag), (None, None));
+    }
+
+    fn no_orbs() -> OrbPath {
+        OrbPath { places: Vec::new(), lock: Lock::empty("orbs.lock") }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::args::StoreArgs;
-use super::source::{ConfigFile, facts};
+use super::source::{ConfigFile, project_facts};
 use crate::chain::chain;
 use crate::checkout::variables::project_id;
 use crate::settings::Settings;
@@ -21,5 +21,5 @@ pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, C
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
     let store = chosen(settings, arguments.store.as_deref())?;
-    store.open(&project_id(&facts(&file)?), &arguments.scope).map_err(CliError::infra_text)
+    store.open(&project_id(&project_facts(&file)?), &arguments.scope).map_err(CliError::infra_text)
 }

@@ -4,6 +4,7 @@ use navvy_job::exit_code;
 use serde::Serialize;
 
 use super::args::TestsArgs;
+use super::out::print;
 use super::{CliError, host, store};
 use crate::results::Case;
 use crate::results::history::{Flaky, flaky, slowest};
@@ -22,12 +23,12 @@ pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
         let keeper = Keeper::new(store);
         let known = keeper.jobs().await.map_err(|error| CliError::infra(&error))?;
         if known.is_empty() && arguments.job.is_none() && !arguments.json {
-            host::print(NOTHING);
+            print(NOTHING)?;
         }
         for job in chosen(arguments, &known)? {
             let looked = look(&keeper, &job).await.map_err(|error| CliError::infra(&error))?;
             let Some(looked) = looked else { continue };
-            host::print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) });
+            print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) })?;
         }
         Ok(exit_code::PASSED)
     })

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::args::{Color, ViewArgs};
+use super::{CliError, out};
 use crate::bus::Events;
 use crate::event::{Event, Stamped};
 use crate::output::Feed;
@@ -67,7 +68,7 @@ fn no_size() -> Option<ui::Size> {
 
 /// The consumer of a run's events.
 pub struct Viewer {
-    thread: JoinHandle<Option<String>>,
+    thread: JoinHandle<Trouble>,
 }
 
 impl Viewer {
@@ -89,15 +90,29 @@ impl Viewer {
             // Control characters are gone by now: what stood around them may have become a secret.
             let writer: Box<dyn Write + Send> = Box::new(Masked { writer, masks });
             let view = View::new(kind, &options, writer);
-            Consumer { view, view_broken: false, record: Record::open(record), stage }.run(&events)
+            Consumer { view, view_broken: false, lost: None, record: Record::open(record), stage }.run(&events)
         })?;
         Ok(Self { thread })
     }
 
-    /// Waits until all was shown. Returns what could not be recorded, if anything.
-    pub fn join(self) -> Option<String> {
-        self.thread.join().unwrap_or_else(|_| Some("the view's thread ended unexpectedly".to_owned()))
+    /// Waits until all was shown, and tells what could not be recorded.
+    ///
+    /// # Errors
+    /// What was to be shown could not be written.
+    pub fn join(self) -> Result<(), CliError> {
+        let unexpected = || "the view's thread ended unexpectedly".to_owned();
+        let trouble = self.thread.join().unwrap_or_else(|_| Trouble { record: Some(unexpected()), view: None });
+        if let Some(record) = trouble.record {
+            tracing::warn!("{record}.");
+        }
+        out::written(trouble.view.map_or(Ok(()), Err))
     }
+}
+
+/// What could not be kept, and what could not be shown though somebody was there to see it.
+struct Trouble {
+    record: Option<String>,
+    view: Option<std::io::Error>,
 }
 
 /// Masks what a view draws, a piece at a time: views write whole lines.
@@ -119,13 +134,16 @@ impl Write for Masked {
 
 struct Consumer {
     view: View<Box<dyn Write + Send>>,
+    /// Nobody sees the view any more.
     view_broken: bool,
+    /// Why it could not be written, where its reader has not simply gone.
+    lost: Option<std::io::Error>,
     record: Record,
     stage: Option<Stage>,
 }
 
 impl Consumer {
-    fn run(mut self, events: &Events) -> Option<String> {
+    fn run(mut self, events: &Events) -> Trouble {
         let mut last_tick = events.now_ms();
         loop {
             match events.next(TICK) {
@@ -148,7 +166,7 @@ impl Consumer {
         }
         let finished = self.view.finish();
         self.note(finished);
-        self.record.close()
+        Trouble { record: self.record.close(), view: self.lost }
     }
 
     /// Steps back as long as somebody else wants the terminal.
@@ -176,6 +194,9 @@ impl Consumer {
         {
             self.view_broken = true;
             tracing::debug!(%error, "The view cannot be shown any more.");
+            if let ViewError::Write(source) = error {
+                self.lost = Some(source);
+            }
         }
     }
 }

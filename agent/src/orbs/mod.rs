@@ -13,8 +13,6 @@ pub mod lock;
 pub mod place;
 pub mod tree;
 
-use std::path::{Path, PathBuf};
-
 use navvy_config::{File, NoOrb, OrbReference, OrbSource, OrbText};
 
 use lock::{Entry, Lock};
@@ -117,13 +115,6 @@ impl OrbSource for OrbPath {
         let Found { reference: resolved, shown: name, .. } = found;
         Ok(OrbText { resolved, file: File { name, text: text.into() } })
     }
-}
-
-/// The directory whose orbs and lock a config uses: the `.circleci` that it lies in, else one beside it.
-pub fn home_of(config: &Path) -> PathBuf {
-    let directory = config.parent().unwrap_or(Path::new("."));
-    let inside = directory.ancestors().find(|above| above.file_name().is_some_and(|name| name == ".circleci"));
-    inside.map_or_else(|| directory.join(".circleci"), Path::to_owned)
 }
 
 #[cfg(test)]
@@ -277,13 +268,5 @@ mod tests {
         bench.put("user/a/c@1.0.0.yml", "");
         std::fs::write(bench.top.path().join("user/a/c@1.0.0.yml"), b"\xff").unwrap();
         assert!(bench.text("", "a/c@1").contains("is not UTF-8 text"));
-    }
-
-    #[test]
-    fn orbs_lie_in_the_directory_of_the_config() {
-        let home = |path: &str| home_of(Path::new(path)).display().to_string();
-        assert_eq!(home("/p/.circleci/config.yml"), "/p/.circleci");
-        assert_eq!(home("/p/.circleci/continue/config.yml"), "/p/.circleci");
-        assert_eq!(home("/p/ci.yml"), "/p/.circleci");
     }
 }

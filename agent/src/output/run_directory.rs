@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Zoned;
 use navvy_job::id::TaskId;
+use rustix::fs::Access;
 
 use crate::environment::owner::Owner;
 
@@ -27,11 +28,18 @@ const KEEP_RUNS: usize = 50;
 /// Runs younger than this are always kept, however many.
 const KEEP_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// A directory that logs need cannot be made, or not be written into.
 #[derive(Debug, thiserror::Error)]
 #[error("could not make the log directory {}", path.display())]
 pub struct RunDirectoryError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl RunDirectoryError {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// The directory of one run. Exists.
@@ -48,6 +56,17 @@ impl RunDirectory {
         make(&path)?;
         point_latest(state, &path);
         Ok(Self { path })
+    }
+
+    /// Could one be made below `state`? For whoever would otherwise find out too late.
+    ///
+    /// # Errors
+    /// The place for runs cannot be made, or not be written into.
+    pub fn check(state: &Path) -> Result<(), RunDirectoryError> {
+        let path = state.join("runs");
+        make(&path)?;
+        let allowed = rustix::fs::access(&path, Access::WRITE_OK | Access::EXEC_OK);
+        allowed.map_err(|source| RunDirectoryError { path, source: source.into() })
     }
 
     pub fn path(&self) -> &Path {

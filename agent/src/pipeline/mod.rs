@@ -28,4 +28,4 @@ pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file, unders
 pub use given::{Entry, Given, secrets_of_proxies};
 pub use job_run::JobRun;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
-pub use selection::{Chosen, SelectionError, Wanted, choose};
+pub use selection::{Chosen, SelectionError, Wanted, choose, nearest};

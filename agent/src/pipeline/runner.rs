@@ -24,6 +24,7 @@ use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
 use crate::bus::Bus;
+use crate::chain::chain;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
 use crate::task::{self, Stop, TaskResult, Turn};
@@ -400,11 +401,12 @@ impl Runner {
         let Queued { workflow, reference, claim, secrets, class, image, steps, notes } = queued;
         let size = claim.limits.size;
         let job = reference.job.job.clone();
-        let directory = self.directory.task(&claim.task);
+        let directory = self.directory.task(&claim.task).map_err(|error| chain(&error));
+        let why = directory.as_ref().err().cloned().unwrap_or_default();
         let (Some(mut context), Ok(directory)) = (self.context.clone(), directory) else {
             self.room.ended();
             self.finished.infra = true;
-            let message = format!("{job}: the task's log directory could not be made");
+            let message = format!("{job}: the task's log directory could not be made: {why}");
             self.bus.send(Event::Warning { task: None, message });
             return self.end(workflow, &job, JobStatus::Failed, JobEnd::NotRun { why: "no log directory".into() });
         };

@@ -121,11 +121,14 @@ fn no_job(workflows: &[Chosen], name: &str) -> SelectionError {
 
 /// ` (did you mean `x`?)` when a known name is near.
 fn hint(name: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
-    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((similarity, candidate)) if similarity > 0.8 => format!(" (did you mean `{candidate}`?)"),
-        _ => String::new(),
-    }
+    nearest(name, known).map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default()
+}
+
+/// The known name that comes nearest, if one is near enough to have been meant.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let near = known.iter().map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate));
+    let (similarity, candidate) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (similarity > 0.8).then_some(candidate)
 }
 
 #[cfg(test)]

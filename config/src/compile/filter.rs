@@ -4,8 +4,12 @@ use navvy_job::pipeline::Selection;
 
 use super::fields::Place;
 use super::{filter_shape, pattern};
+use crate::input::Inputs;
 use crate::resolve::{Context, PlainFilters, Trail};
 use crate::syntax::{Map, Node};
+
+/// In the reason of a job that is left out since no branch is there for its filter to let through.
+pub const NO_BRANCH: &str = "there is no branch";
 
 /// The selection of a job by its own filters.
 pub(super) fn selection(place: Place<'_>, filters: &PlainFilters) -> Selection {
@@ -32,10 +36,10 @@ fn wrong() -> Selection {
 }
 
 fn by_map(place: Place<'_>, map: &Map) -> Selection {
-    let inputs = place.context.inputs;
-    match (&inputs.tag, &inputs.branch) {
-        (Some(tag), _) => by_tag(place, map, tag),
-        (None, branch) => by_branch(place, map, branch.as_deref().unwrap_or("")),
+    match Pushed::of(place.context.inputs) {
+        Pushed::Tag(tag) => by_tag(place, map, tag),
+        Pushed::Branch(branch) => by_branch(place, map, branch),
+        Pushed::Nothing => by_no_branch(place, map),
     }
 }
 
@@ -45,7 +49,7 @@ fn by_tag(place: Place<'_>, map: &Map, tag: &str) -> Selection {
     match block {
         None => left("it has no tag filter, and without one a job does not run on tags".to_owned()),
         Some(block) if block.is_empty() => left("its tag filter names no tags".to_owned()),
-        Some(block) if block.lets_through(place, tag) => Selection::Selected,
+        Some(block) if block.lets_through(place, Pushed::Tag(tag)) => Selection::Selected,
         Some(_) => left(format!("its tag filter does not match tag `{tag}`")),
     }
 }
@@ -53,12 +57,27 @@ fn by_tag(place: Place<'_>, map: &Map, tag: &str) -> Selection {
 /// Without a branch filter a job runs on every branch.
 fn by_branch(place: Place<'_>, map: &Map, branch: &str) -> Selection {
     match map.get("branches").and_then(Block::read) {
-        Some(block) if !block.lets_through(place, branch) => {
+        Some(block) if !block.lets_through(place, Pushed::Branch(branch)) => {
             left(format!("its branch filter does not match branch `{branch}`"))
         }
         _ => Selection::Selected,
     }
 }
+
+/// No branch is none of those that `only` names, nor of those that `ignore` names.
+fn by_no_branch(place: Place<'_>, map: &Map) -> Selection {
+    match map.get("branches").and_then(Block::read) {
+        Some(block) if !block.lets_through(place, Pushed::Nothing) => left(match block.only {
+            Some(_) => format!("its branch filter lets only some branches through, and {NO_BRANCH}"),
+            None => "its branch filter lets no branch through".to_owned(),
+        }),
+        _ => Selection::Selected,
+    }
+}
+
+/// What patterns are held against where there is no branch. A regular expression for all branches fits both; one in `only`
+/// that fits the empty name, as `/.*/` does, is for whatever there is.
+const NO_NAMES: [&str; 2] = ["", "HEAD"];
 
 fn left(reason: String) -> Selection {
     Selection::Left { reason }
@@ -73,15 +92,57 @@ pub(crate) struct Verdict<'n> {
 }
 
 /// Which pattern of `branches` or `tags` decides. `None`: there is no such block.
-pub(crate) fn verdict<'n>(context: &Context<'_>, filters: &'n Node, tag: bool, name: &str) -> Option<Verdict<'n>> {
+pub(crate) fn verdict<'n>(context: &Context<'_>, filters: &'n Node, pushed: Pushed<'_>) -> Option<Verdict<'n>> {
     let trail = Trail::default();
     let place = Place { context, trail: &trail };
-    let block = Block::read(filters.as_map()?.get(if tag { "tags" } else { "branches" })?)?;
+    let block = Block::read(filters.as_map()?.get(if pushed.is_tag() { "tags" } else { "branches" })?)?;
     let list = block.only.map(|node| ("only", node)).or(block.ignore.map(|node| ("ignore", node)));
     let patterns = list.map(|(_, node)| place.texts(node, "filters")).unwrap_or_default();
-    let matching =
-        patterns.into_iter().find(|pattern| list.is_some_and(|(_, node)| pattern::matches(place, node, pattern, name)));
+    let fits =
+        |pattern: &String| list.is_some_and(|(key, node)| pattern::matches(place, node, pattern, &pushed.names(key)));
+    let matching = patterns.into_iter().find(fits);
     Some(Verdict { list, matching })
+}
+
+/// What a pipeline is for: filters are held against it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pushed<'i> {
+    Tag(&'i str),
+    Branch(&'i str),
+    /// Neither is known.
+    Nothing,
+}
+
+impl<'i> Pushed<'i> {
+    pub fn of(inputs: &'i Inputs) -> Self {
+        match (&inputs.tag, &inputs.branch) {
+            (Some(tag), _) => Self::Tag(tag),
+            (None, Some(branch)) => Self::Branch(branch),
+            (None, None) => Self::Nothing,
+        }
+    }
+
+    pub fn is_tag(self) -> bool {
+        matches!(self, Self::Tag(_))
+    }
+
+    fn names(self, list: &str) -> Vec<&'i str> {
+        match self {
+            Self::Tag(name) | Self::Branch(name) => vec![name],
+            Self::Nothing if list == "only" => vec![NO_NAMES[0]],
+            Self::Nothing => NO_NAMES.to_vec(),
+        }
+    }
+}
+
+impl std::fmt::Display for Pushed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(name) => write!(f, "tag `{name}`"),
+            Self::Branch(name) => write!(f, "branch `{name}`"),
+            Self::Nothing => f.write_str("what has no branch"),
+        }
+    }
 }
 
 /// `only` and `ignore`.
@@ -102,19 +163,19 @@ impl<'n> Block<'n> {
     }
 
     /// `only` wins over `ignore`.
-    fn lets_through(&self, place: Place<'_>, name: &str) -> bool {
+    fn lets_through(&self, place: Place<'_>, pushed: Pushed<'_>) -> bool {
         match (self.only, self.ignore) {
-            (Some(only), _) => matches_any(place, only, name),
-            (None, Some(ignore)) => !matches_any(place, ignore, name),
+            (Some(only), _) => matches_any(place, only, &pushed.names("only")),
+            (None, Some(ignore)) => !matches_any(place, ignore, &pushed.names("ignore")),
             (None, None) => true,
         }
     }
 }
 
-fn matches_any(place: Place<'_>, node: &Node, name: &str) -> bool {
+fn matches_any(place: Place<'_>, node: &Node, names: &[&str]) -> bool {
     // All are looked at, so that every broken pattern is told.
     match node.as_list() {
-        Some(items) => items.iter().filter(|item| matches_any(place, item, name)).count() > 0,
-        None => node.as_text().is_some_and(|pattern| pattern::matches(place, node, pattern, name)),
+        Some(items) => items.iter().filter(|item| matches_any(place, item, names)).count() > 0,
+        None => node.as_text().is_some_and(|pattern| pattern::matches(place, node, pattern, names)),
     }
 }

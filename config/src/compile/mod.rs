@@ -26,7 +26,8 @@ use navvy_job::pipeline::{Pipeline, Requirement, Workflow};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::process::Parts;
 use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflowJob};
-pub(crate) use filter::{Verdict, verdict};
+pub use filter::NO_BRANCH;
+pub(crate) use filter::{Pushed, Verdict, verdict};
 pub(crate) use names::Names;
 
 /// The language's limit on different contexts.

@@ -11,14 +11,21 @@ fn regex(pattern: &str) -> Option<&str> {
     pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'))
 }
 
-/// A regular expression must match the whole name, any other pattern is the name itself.
-pub(super) fn matches(place: Place<'_>, node: &Node, pattern: &str, name: &str) -> bool {
-    let Some(regex) = regex(pattern) else { return pattern == name };
+/// A regular expression must match the whole of one of the names, any other pattern is the first name itself.
+pub(super) fn matches(place: Place<'_>, node: &Node, pattern: &str, names: &[&str]) -> bool {
+    let Some(regex) = regex(pattern) else { return names.first() == Some(&pattern) };
     let regex = if regex.contains("\\/") { Cow::Owned(regex.replace("\\/", "/")) } else { Cow::Borrowed(regex) };
-    place.context.full_match(&regex, name, node.span).unwrap_or_else(|message| {
-        place.error("invalid-regex", node.span, message);
-        false
-    })
+    for name in names {
+        match place.context.full_match(&regex, name, node.span) {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(message) => {
+                place.error("invalid-regex", node.span, message);
+                return false;
+            }
+        }
+    }
+    false
 }
 
 /// Warns of a pattern that was meant to be a regular expression and is a name that no branch and no tag can have.

@@ -53,6 +53,18 @@ fn a_name_that_does_not_exist_has_its_neighbour() {
 }
 
 #[test]
+fn where_there_is_no_branch_the_filter_is_told() {
+    let text = "version: 2.1\njobs:\n  j: {docker: [{image: i}], steps: [checkout]}\nworkflows:\n  w:\n    jobs:\n      - j: \
+                {filters: {branches: {only: main}}}\n      - j: {name: k}\n";
+    let told = why(text, &on(None, None), "j");
+    assert!(
+        told[1].starts_with("its branch filter keeps out what has no branch: nothing in `only` matches"),
+        "{told:?}"
+    );
+    assert_eq!(why(text, &on(None, None), "k")[1], "it has no branch filter: it needs no branch");
+}
+
+#[test]
 fn without_workflows_and_without_anything_to_run() {
     let implicit = fixtures().into_iter().find(|(name, _)| name == "implicit.yml").unwrap().1;
     let told = why(&implicit, &on(Some("docs"), None), "build");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Selection, Workflow};
 
-use crate::compile::{Verdict, names, requires, verdict};
+use crate::compile::{Pushed, Verdict, names, requires, verdict};
 use crate::process::Comments;
 use crate::resolve::{Condition, PlainFilters, PlainWorkflow};
 use crate::syntax::Node;
@@ -53,37 +53,33 @@ impl Why<'_> {
     }
 
     fn filters(&self, index: usize) -> String {
-        let inputs = self.comments.context.inputs;
-        let (tag, name) = match (&inputs.tag, &inputs.branch) {
-            (Some(tag), _) => (true, tag.as_str()),
-            (None, branch) => (false, branch.as_deref().unwrap_or("")),
-        };
+        let pushed = Pushed::of(self.comments.context.inputs);
         match &self.plain.jobs[index].filters {
             PlainFilters::Decided { text, holds, values } => {
                 let does = if *holds { "holds" } else { "does not hold" };
                 format!("its filter `{}` {does}{}", text.trim(), shown(values))
             }
-            PlainFilters::Map(node) => match verdict(self.comments.context, node, tag, name) {
-                Some(verdict) => self.verdict(&verdict, tag, name),
-                None => unfiltered(tag, name),
+            PlainFilters::Map(node) => match verdict(self.comments.context, node, pushed) {
+                Some(verdict) => self.verdict(&verdict, pushed),
+                None => unfiltered(pushed),
             },
             PlainFilters::Wrong => "its filters are wrong".to_owned(),
-            PlainFilters::None => unfiltered(tag, name),
+            PlainFilters::None => unfiltered(pushed),
         }
     }
 
-    fn verdict(&self, verdict: &Verdict<'_>, tag: bool, name: &str) -> String {
-        let noun = if tag { "tag" } else { "branch" };
+    fn verdict(&self, verdict: &Verdict<'_>, pushed: Pushed<'_>) -> String {
+        let noun = if pushed.is_tag() { "tag" } else { "branch" };
         let Some((list, node)) = verdict.list else {
-            let all = if tag { "no tags" } else { "every branch" };
+            let all = if pushed.is_tag() { "no tags" } else { "every branch" };
             return format!("its {noun} filter names neither `only` nor `ignore`: {all}");
         };
         let place = self.comments.place(node.span);
         let passes = (list == "only") == verdict.matching.is_some();
         let verb = if passes { "lets through" } else { "keeps out" };
         match &verdict.matching {
-            Some(pattern) => format!("its {noun} filter {verb} {noun} `{name}`: `{list}` names `{pattern}` ({place})"),
-            None => format!("its {noun} filter {verb} {noun} `{name}`: nothing in `{list}` matches it ({place})"),
+            Some(pattern) => format!("its {noun} filter {verb} {pushed}: `{list}` names `{pattern}` ({place})"),
+            None => format!("its {noun} filter {verb} {pushed}: nothing in `{list}` matches it ({place})"),
         }
     }
 
@@ -140,11 +136,13 @@ impl Why<'_> {
     }
 }
 
-fn unfiltered(tag: bool, name: &str) -> String {
-    if tag {
-        format!("it has no tag filter, and without one a job does not run on tags, as `{name}` is")
-    } else {
-        format!("it has no branch filter: every branch, so also `{name}`")
+fn unfiltered(pushed: Pushed<'_>) -> String {
+    match pushed {
+        Pushed::Tag(name) => {
+            format!("it has no tag filter, and without one a job does not run on tags, as `{name}` is")
+        }
+        Pushed::Branch(name) => format!("it has no branch filter: every branch, so also `{name}`"),
+        Pushed::Nothing => "it has no branch filter: it needs no branch".to_owned(),
     }
 }
 

@@ -33,6 +33,45 @@ fn the_table_of_pushes_holds() {
     assert_eq!(jobs(&on(None, Some("v2x"))), "both expression");
 }
 
+/// No branch is none of those that a filter names; a filter that is for all or for no branches is so without one, too.
+#[test]
+fn where_there_is_no_branch_only_lets_nothing_through() {
+    let text = r#"
+version: 2.1
+jobs:
+  j: {docker: [{image: i}], steps: [checkout]}
+workflows:
+  w:
+    jobs:
+      - j: {name: none}
+      - j: {name: only-main, filters: {branches: {only: main}}}
+      - j: {name: only-some, filters: {branches: {only: [main, /release.*/]}}}
+      - j: {name: only-all, filters: {branches: {only: /.*/}}}
+      - j: {name: but-main, filters: {branches: {ignore: main}}}
+      - j: {name: but-some, filters: {branches: {ignore: [/release.*/, wip]}}}
+      - j: {name: tags-alone, filters: {tags: {only: /v.*/}, branches: {ignore: /.*/}}}
+      - j: {name: no-named, filters: {tags: {only: /v.*/}, branches: {ignore: /.+/}}}
+      - j: {name: tags-too, filters: {tags: {only: /v.*/}}}
+      - j: {name: on-main, filters: pipeline.git.branch == "main"}
+      - j: {name: empty, filters: pipeline.git.branch == ""}
+      - j: {name: after, requires: [only-main]}
+  on-main: {when: {equal: [main, << pipeline.git.branch >>]}, jobs: [j]}
+"#;
+    let pipeline = pipeline_of(text, &on(None, None));
+    assert_eq!(selected(&pipeline.workflows[0]), ["none", "only-all", "but-main", "but-some", "tags-too", "empty"]);
+    assert!(!pipeline.workflows[1].selected.is_selected());
+    let reasons = ["only-main", "only-some", "tags-alone", "no-named"].map(|name| {
+        let job = pipeline.workflows[0].jobs.iter().find(|job| job.name == name).unwrap();
+        reason(&job.selected)
+    });
+    let (some, none) = (
+        "its branch filter lets only some branches through, and there is no branch",
+        "its branch filter lets no branch through",
+    );
+    assert_eq!(reasons, [some, some, none, none]);
+    assert!(some.ends_with(navvy_config::NO_BRANCH));
+}
+
 #[test]
 fn reasons_are_in_plain_words() {
     let workflow = pipeline_of(FILTERS, &on(None, Some("x"))).workflows.remove(0);

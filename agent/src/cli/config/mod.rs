@@ -7,16 +7,14 @@
 
 mod explain;
 
-use std::io::Write as _;
-
 use navvy_config::{Document, Inputs, Outcome};
 use navvy_job::exit_code;
 
-use super::CliError;
 use super::args::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
 use super::args::{ProcessArgs, ProcessFormat, ValidateArgs};
 use super::run::inspect::draw;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
+use super::{CliError, out};
 use crate::checkout::variables::pipeline_values;
 use crate::settings::Settings;
 use crate::ui::graph::Drawn;
@@ -42,9 +40,9 @@ impl Looked {
     fn at(settings: &Settings, arguments: &LookArgs) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let wanted = arguments.path.as_deref().or(arguments.source.file.as_deref());
-        let file = ConfigFile::find_or_stdin(wanted, &here)?;
-        let facts = facts(&file)?;
+        let file = ConfigFile::find(wanted, &here)?;
         let mut source = arguments.source.clone();
+        let facts = facts(&file, &source)?;
         source.fill_in(&settings_files(settings, &file)?);
         let inputs = inputs(&source, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs })
@@ -125,10 +123,6 @@ fn document(settings: &Settings, text: &str) -> Result<u8, CliError> {
 }
 
 fn write(bytes: &[u8]) -> Result<u8, CliError> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        // A reader that has seen enough (`| head`) is no error.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::infra(&error)),
-        _ => Ok(exit_code::PASSED),
-    }
+    out::write(bytes)?;
+    Ok(exit_code::PASSED)
 }

@@ -18,8 +18,8 @@ use navvy_job::exit_code;
 use self::choose::Runs;
 use self::print::{Colors, Printer, Style};
 use self::record::{LogRecord, RunRecord, TaskRecord};
-use super::CliError;
 use super::args::LogsArgs;
+use super::{CliError, out};
 use crate::chain::chain;
 use crate::output::LogOf;
 use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
@@ -34,10 +34,10 @@ const STATE_COLUMNS: usize = 60;
 pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
     let runs = Runs::of(&settings.paths.state);
     let mut run = runs.choose(arguments.run.as_deref())?;
-    let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut stdout = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let Some(word) = arguments.task.as_deref() else {
         let tasks: Vec<&TaskRecord> = run.tasks.iter().collect();
-        return list(&run, &tasks, None, arguments.verify, &mut out);
+        return list(&run, &tasks, None, arguments.verify, &mut stdout);
     };
     let here = choose::task(&run, word)?.map(|task| task.id.clone());
     let id = match here {
@@ -53,9 +53,9 @@ pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
     let Some(task) = run.tasks.iter().find(|task| task.id == id) else { return Err(choose::no_task(&run, word)) };
     let logs = choose::logs(task, arguments.step.as_deref())?;
     if arguments.verify {
-        return list(&run, &[task], Some(&logs), true, &mut out);
+        return list(&run, &[task], Some(&logs), true, &mut stdout);
     }
-    print_logs(settings, arguments, task, &logs, &mut out)
+    print_logs(settings, arguments, task, &logs, &mut stdout)
 }
 
 /// The job of the one task that `word` names, if its logs are here and can be read.
@@ -76,28 +76,27 @@ fn print_logs(
     arguments: &LogsArgs,
     task: &TaskRecord,
     logs: &[&LogRecord],
-    out: &mut impl Write,
+    stdout: &mut impl Write,
 ) -> Result<u8, CliError> {
     let sanitize = settings.stdout_is_terminal && !arguments.raw;
     let style = Style { sanitize: sanitize.then(|| Colors(settings.wants_color())), times: arguments.times };
     let mut worst = Health::Whole;
     for log in logs {
         if logs.len() > 1 {
-            out.flush().ok();
+            stdout.flush().ok();
             say(&format!("==> {}, {}", task.label(), log.label()));
         }
         let service = matches!(log.of, LogOf::Service { .. }).then(|| log.word());
-        let mut printer = Printer::new(&mut *out, &style, service);
+        let mut printer = Printer::new(&mut *stdout, &style, service);
         let read = examine(log, |piece| printer.piece(&piece));
         let printed = printer.finish();
         let health = match read {
             Ok(health) => health,
-            // Whoever reads has seen enough (`| head`).
-            Err(ReadError::Passed(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(worst.exit_code()),
+            Err(ReadError::Passed(error)) => return out::settle(worst.exit_code(), out::written(Err(error))),
             Err(error) => return Err(failed(log, &error)),
         };
-        if printed.and_then(|()| out.flush()).is_err() {
-            return Ok(worst.exit_code());
+        if let Err(error) = printed.and_then(|()| stdout.flush()) {
+            return out::settle(worst.exit_code(), out::written(Err(error)));
         }
         if health != Health::Whole {
             say(&health.account(task, log));
@@ -113,7 +112,7 @@ fn list(
     tasks: &[&TaskRecord],
     only: Option<&[&LogRecord]>,
     verify: bool,
-    out: &mut impl Write,
+    stdout: &mut impl Write,
 ) -> Result<u8, CliError> {
     let mut worst = Health::Whole;
     let mut troubles = Vec::new();
@@ -133,10 +132,9 @@ fn list(
         }
         shown.push_str(&aligned(&rows));
     }
-    // A reader that has seen enough is no error.
-    out.write_all(shown.as_bytes()).and_then(|()| out.flush()).ok();
+    let printed = out::written(stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()));
     troubles.iter().for_each(|trouble| say(trouble));
-    Ok(worst.exit_code())
+    out::settle(worst.exit_code(), printed)
 }
 
 fn ended(run: &RunRecord) -> String {

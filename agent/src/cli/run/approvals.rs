@@ -4,12 +4,13 @@ use std::io::BufRead as _;
 
 use tokio::sync::mpsc;
 
+use super::names::ALL;
 use crate::cli::args::RunArgs;
 use crate::pipeline::Approvals;
 
 pub fn approvals(arguments: &RunArgs, interactive: bool) -> Approvals {
-    let all = arguments.approve.iter().any(|name| name == "all");
-    let given = arguments.approve.iter().filter(|name| *name != "all").cloned().collect();
+    let all = arguments.approve.iter().any(|name| name == ALL);
+    let given = arguments.approve.iter().filter(|name| *name != ALL).cloned().collect();
     let ask = interactive && !all && !arguments.view.json && !arguments.shell_on_fail;
     Approvals { all, given, answers: ask.then(listen) }
 }

@@ -13,7 +13,7 @@ use navvy_job::pipeline::Pipeline;
 use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
-use super::{Session, plan};
+use super::{Session, names, plan};
 use crate::chain::chain;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::source::count;
@@ -62,8 +62,9 @@ impl Continuing<'_> {
         if pipeline.setup {
             return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
         }
+        let mut warnings = self.warnings(&pipeline, &wanted)?;
         let workflows = self.choose(&pipeline, &wanted)?;
-        let mut warnings = plan::missing_contexts(self.session, &workflows);
+        warnings.extend(plan::missing_contexts(self.session, &workflows));
         warnings.extend(self.unheard(continuation));
         let note = plan::source_note(self.session.arguments, self.session.settings, self.session.file);
         Ok(Continued {
@@ -73,6 +74,14 @@ impl Continuing<'_> {
             source: SourceNote { file: path.clone(), parameters: texts(&inputs), ..note },
             config: path,
         })
+    }
+
+    /// Names that the setup config did not have either, and what is not run for want of a branch.
+    fn warnings(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<String>, String> {
+        let Session { arguments, images, facts, .. } = self.session;
+        let mut still = names::unknown(arguments, images, pipeline).map_err(|error| error.render())?;
+        still.retain(|it| self.session.unknown.iter().any(|known| known.flag == it.flag));
+        Ok(names::warnings(&still).into_iter().chain(plan::no_branch(facts, pipeline, wanted)).collect())
     }
 
     fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, String> {

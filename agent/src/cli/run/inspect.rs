@@ -20,17 +20,17 @@ pub fn draw(pipeline: &Pipeline, format: GraphFormat, drawn: Drawn) -> String {
     }
 }
 
-/// What needs no choice of workflows.
-pub fn before_choosing(arguments: &RunArgs, pipeline: &Pipeline, replacements: &Replacements) -> Option<String> {
+/// `--graph`, else `--list`.
+pub fn shown(arguments: &RunArgs, pipeline: &Pipeline, replacements: &Replacements) -> String {
     if let Some(format) = arguments.graph {
-        return Some(draw(pipeline, format, Drawn::Selected));
+        return draw(pipeline, format, Drawn::Selected);
     }
     let missing = |job: &WorkflowJob| match &job.kind {
         WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).err(),
         WorkflowJobKind::Unavailable { what } => Some(what.clone()),
         WorkflowJobKind::Approval | WorkflowJobKind::NoOp => None,
     };
-    arguments.list.then(|| list::list(pipeline, &missing, Palette::default()))
+    list::list(pipeline, &missing, Palette::default())
 }
 
 /// Every job that would run, with its steps.

@@ -9,6 +9,7 @@ mod approvals;
 mod continuing;
 pub(super) mod ending;
 pub(super) mod inspect;
+mod names;
 pub(super) mod plan;
 pub(super) mod signals;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuing::Continuing;
+use names::Unknown;
 use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
@@ -26,7 +28,7 @@ use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::view::{Shown, Viewer};
-use super::{CliError, own_words, store};
+use super::{CliError, out, own_words, store};
 use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
@@ -52,21 +54,32 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
     let files = settings_files(settings, &file)?;
+    let images = arguments.images.clone();
     arguments.fill_in(&files);
-    let facts = facts(&file)?;
+    let facts = facts(&file, &arguments.source)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
     let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
     let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
-    if let Some(text) = inspect::before_choosing(&arguments, &pipeline, &replacements) {
-        return print(&text);
-    }
-    let (chosen, later) = plan::choose(&pipeline, &plan::wanted(&arguments))?;
-    // The steps of a setup pipeline's continuation are not known yet.
+    let unknown = names::unknown(&arguments, &images, &pipeline)?;
+    // What a setup pipeline goes on with is not known yet: names and steps may be in there.
     if !pipeline.setup {
-        plan::check_break_points(&arguments, &chosen)?;
+        names::refuse(&unknown)?;
+    }
+    let wanted = plan::wanted(&arguments);
+    if arguments.list || arguments.graph.is_some() {
+        let shown = plan::shown(&pipeline, &wanted)?;
+        if !pipeline.setup {
+            plan::check_break_points(&arguments, shown.workflows.iter().flat_map(|workflow| &workflow.jobs))?;
+        }
+        return print(&inspect::shown(&arguments, &shown, &replacements));
+    }
+    let no_branch = plan::no_branch(&facts, &pipeline, &wanted);
+    let (chosen, later) = plan::choose(&pipeline, &wanted, no_branch.as_deref())?;
+    if !pipeline.setup {
+        plan::check_break_points(&arguments, chosen.iter().flat_map(plan::takes_part))?;
     }
     if arguments.dry_run {
         return print(&inspect::dry_run(&chosen, &replacements));
@@ -77,6 +90,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let session = Session {
         settings,
         arguments: &arguments,
+        images: &images,
         file: &file,
         files: &files,
         facts: &facts,
@@ -85,6 +99,8 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         floor,
         store,
         later,
+        unknown,
+        no_branch,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,8 +111,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
-    // A reader that has seen enough (`| head`) is no error.
-    std::io::stdout().lock().write_all(crate::ui::sanitize::tame(text, true).as_bytes()).ok();
+    out::print(&crate::ui::sanitize::tame(text, true))?;
     Ok(navvy_job::exit_code::PASSED)
 }
 
@@ -104,6 +119,8 @@ fn print(text: &str) -> Result<u8, CliError> {
 struct Session<'a> {
     settings: &'a Settings,
     arguments: &'a RunArgs,
+    /// `FROM=TO` of the command line alone.
+    images: &'a [String],
     file: &'a ConfigFile,
     files: &'a SettingsFiles,
     facts: &'a GitFacts,
@@ -113,6 +130,10 @@ struct Session<'a> {
     store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
     later: Option<Wanted>,
+    /// Names of the command line that a setup config has not.
+    unknown: Vec<Unknown>,
+    /// What is not run for want of a branch.
+    no_branch: Option<String>,
 }
 
 impl Session<'_> {
@@ -127,10 +148,10 @@ impl Session<'_> {
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
-            .map_err(|error| CliError::infra(&error))?;
+            .map_err(|error| host::no_log_directory(self.settings, &error))?;
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk.into_iter().chain(blocked));
+        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()));
         let stop = signals::watch()?;
         let (mut masked, not_secret) = plan.masked();
         masked.extend(secrets_of_proxies(&egress.variables()));
@@ -177,6 +198,9 @@ impl Session<'_> {
         let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
         finished.fidelity.extend(egress.notes());
+        if !finished.went_on {
+            warnings.extend(names::warnings(&self.unknown));
+        }
         self.remove_workspaces(&finished).await;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
@@ -192,16 +216,13 @@ impl Session<'_> {
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);
         stop.finish();
-        let trouble = viewer.join();
-        if let Some(trouble) = trouble {
-            tracing::warn!("{trouble}.");
-        }
+        let shown = viewer.join();
         for diagnostics in told {
             let masked = own_words::masked(&diagnostics).into_owned();
             std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
         output::retain(&self.settings.paths.state);
-        Ok(code)
+        out::settle(code, shown)
     }
 
     /// Nobody attaches them any more, unless a job is held and goes on.
@@ -298,7 +319,7 @@ impl Session<'_> {
     fn checkout(&self) -> CheckoutSource {
         match self.arguments.checkout {
             CheckoutMode::Git => CheckoutSource::Git,
-            CheckoutMode::Copy => match WorkingTree::open(&self.file.project()) {
+            CheckoutMode::Copy => match WorkingTree::open(self.file.project()) {
                 Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
                 Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
             },

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use navvy_config::NO_BRANCH;
 use navvy_job::claim::SshKey;
-use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
+use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Session;
+use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
-use crate::cli::source::{ConfigFile, key_value};
+use crate::cli::source::{ConfigFile, key_value, why_no_branch};
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
@@ -41,9 +43,18 @@ pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Re
 /// What runs, and what is looked for in the config that a setup pipeline goes on with.
 ///
 /// A name that is not in the setup config itself may be in that one: then the setup runs as a push would run it.
-pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Option<Wanted>), CliError> {
-    let refused = |error: SelectionError| CliError::config(error.to_string());
-    let is_named = wanted.workflow.is_some() || !wanted.jobs.is_empty();
+///
+/// `no_branch` says what is not run for want of a branch.
+pub fn choose(
+    pipeline: &Pipeline,
+    wanted: &Wanted,
+    no_branch: Option<&str>,
+) -> Result<(Vec<Chosen>, Option<Wanted>), CliError> {
+    let refused = |error: SelectionError| match (&error, no_branch) {
+        (SelectionError::Nothing { .. }, Some(no_branch)) => CliError::config(error.to_string()).hint(no_branch),
+        _ => CliError::config(error.to_string()),
+    };
+    let is_named = is_named(wanted);
     match crate::pipeline::choose(pipeline, wanted) {
         Err(SelectionError::NoJob { .. } | SelectionError::NoWorkflow { .. }) if pipeline.setup => {
             let chosen = crate::pipeline::choose(pipeline, &Wanted::default()).map_err(refused)?;
@@ -53,12 +64,63 @@ pub fn choose(pipeline: &Pipeline, wanted: &Wanted) -> Result<(Vec<Chosen>, Opti
     }
 }
 
+fn is_named(wanted: &Wanted) -> bool {
+    wanted.workflow.is_some() || !wanted.jobs.is_empty()
+}
+
+/// What `--list` and `--graph` show: the whole pipeline, or what was named of it.
+pub fn shown(pipeline: &Pipeline, wanted: &Wanted) -> Result<Pipeline, CliError> {
+    if !is_named(wanted) {
+        return Ok(pipeline.clone());
+    }
+    let (chosen, _) = choose(pipeline, wanted, None)?;
+    Ok(Pipeline { workflows: chosen.into_iter().map(narrowed).collect(), ..pipeline.clone() })
+}
+
+/// The workflow with those jobs alone that take part.
+fn narrowed(chosen: Chosen) -> Workflow {
+    let Chosen { mut workflow, only, .. } = chosen;
+    if let Some(only) = only {
+        workflow.jobs.retain(|job| only.contains(&job.name));
+        for job in &mut workflow.jobs {
+            job.requires.retain(|requirement| only.contains(&requirement.job));
+        }
+    }
+    workflow
+}
+
+/// What is not run because there is no branch, why there is none, and what to do.
+pub fn no_branch(facts: &GitFacts, pipeline: &Pipeline, wanted: &Wanted) -> Option<String> {
+    let is_meant = |workflow: &&Workflow| wanted.workflow.as_ref().is_none_or(|name| *name == workflow.name);
+    // A workflow none of whose jobs runs is left out for that.
+    let would_start = |workflow: &&Workflow| {
+        workflow.selected.is_selected() || workflow.jobs.iter().all(|job| !job.selected.is_selected())
+    };
+    let wants_one = |job: &&WorkflowJob| match &job.selected {
+        Selection::Left { reason } => reason.ends_with(NO_BRANCH),
+        Selection::Selected => false,
+    };
+    let workflows = pipeline.workflows.iter().filter(is_meant).filter(would_start);
+    let jobs = workflows.flat_map(|workflow| workflow.jobs.iter().filter(wants_one));
+    // In several workflows they are still one name.
+    let left: BTreeSet<&str> = jobs.map(|job| job.name.as_str()).collect();
+    if left.is_empty() || !wanted.jobs.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{NO_BRANCH} ({}): not run are {}, whose branch filters let only some branches through, and what requires them; \
+         --branch NAME acts as if that branch was pushed",
+        why_no_branch(facts),
+        left.into_iter().collect::<Vec<_>>().join(", ")
+    ))
+}
+
 /// What a later retry needs to compile the config again.
 pub fn source_note(arguments: &RunArgs, settings: &Settings, file: &ConfigFile) -> SourceNote {
     let source = &arguments.source;
     SourceNote {
         file: file.path.clone(),
-        project: file.project(),
+        project: file.project().to_owned(),
         parameters: source.parameters.clone(),
         branch: source.branch.clone(),
         tag: source.tag.clone(),
@@ -131,24 +193,23 @@ pub(super) fn egress(
 
 /// Does any job of the plan need Docker?
 pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
-    let takes_part = |chosen: &Chosen, name: &String| chosen.only.as_ref().is_none_or(|only| only.contains(name));
-    chosen.iter().any(|chosen| {
-        chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected() && takes_part(chosen, &job.name)).any(
-            |job| match &job.kind {
-                WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
-                _ => false,
-            },
-        )
+    chosen.iter().flat_map(takes_part).any(|job| match &job.kind {
+        WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
+        _ => false,
     })
 }
 
-/// A break point that names no step of any job that would run is a slip of the pen: what it was to stop would run.
-pub fn check_break_points(arguments: &RunArgs, chosen: &[Chosen]) -> Result<(), CliError> {
-    let jobs = chosen.iter().flat_map(|chosen| {
-        chosen.workflow.jobs.iter().filter(|job| {
-            job.selected.is_selected() && chosen.only.as_ref().is_none_or(|only| only.contains(&job.name))
-        })
-    });
+/// The jobs of a chosen workflow that would run.
+pub fn takes_part(chosen: &Chosen) -> impl Iterator<Item = &WorkflowJob> {
+    let is_asked = |job: &&WorkflowJob| chosen.only.as_ref().is_none_or(|only| only.contains(&job.name));
+    chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected()).filter(is_asked)
+}
+
+/// A break point that names no step of these jobs is a slip of the pen: what it was to stop would run.
+pub fn check_break_points<'a>(
+    arguments: &RunArgs,
+    jobs: impl Iterator<Item = &'a WorkflowJob>,
+) -> Result<(), CliError> {
     let jobs: Vec<&WorkflowJob> = jobs.collect();
     let names = |point: &BreakPoint, job: &WorkflowJob| match &job.kind {
         WorkflowJobKind::Build { job: build } => {
@@ -257,7 +318,7 @@ pub(super) fn missing_contexts(session: &Session<'_>, chosen: &[Chosen]) -> Vec<
     users.keys().filter(|name| !here.contains(*name)).map(|name| missing_context(session, name, &users)).collect()
 }
 
-fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
+pub(super) fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
     let name = |text: &String| {
         let name = text.strip_prefix("passed:").filter(|name| !name.is_empty());
         name.map(str::to_owned).ok_or_else(|| CliError::usage(format!("--assume {text}: expected passed:NAME")))
@@ -295,10 +356,7 @@ impl Identity {
 pub const PIPELINE_NUMBER: u64 = 1;
 
 pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &RunDirectory) -> Builtins {
-    let mut facts = session.facts.clone();
-    // The config was compiled for this branch or tag: its jobs see the same.
-    facts.branch = session.inputs.branch.clone();
-    facts.tag = session.inputs.tag.clone();
+    let facts = session.facts.clone();
     let pipeline_id = session.identity.pipeline.clone();
     let build_url = file_url(directory.path());
     let user = session.settings.get("USER").map(str::to_owned);
