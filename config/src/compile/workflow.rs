@@ -12,12 +12,26 @@ use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 use crate::syntax::Node;
 
+/// What a wrong job would take. Seen only in a workflow that its own condition leaves out; all others have an error.
+const FLAWED: &str = "its mistakes mended";
 /// Characters of a name in a message.
 const SHOWN: usize = 40;
 const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
 pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
+    let (workflow, flawed) = context.flawed(plain.standing.clone(), || compiled(context, plain));
+    let flawed = flawed || plain.flawed;
+    let selected = match workflow.selected {
+        Selection::Left { reason } if flawed => {
+            Selection::Left { reason: format!("{reason}; there are mistakes in it") }
+        }
+        selected => selected,
+    };
+    Workflow { selected, flawed, ..workflow }
+}
+
+fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
@@ -37,6 +51,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
         schedules: plain.schedules.clone(),
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
+        flawed: false,
         origin: place.origin(plain.span),
     }
 }
@@ -90,10 +105,9 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
         PlainKind::Build(plain) => match job(context, plain) {
             Compiled::Job(job) => WorkflowJobKind::Build { job },
             Compiled::Unavailable(what) => unavailable(&what),
-            Compiled::Broken => unavailable("broken"),
+            Compiled::Broken => unavailable(FLAWED),
         },
-        // Has an error, so that nobody gets to see it.
-        PlainKind::Broken => unavailable("broken"),
+        PlainKind::Broken => unavailable(FLAWED),
     }
 }
 

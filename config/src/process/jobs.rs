@@ -6,7 +6,9 @@ use super::comments::Comments;
 use super::yaml::{Entry, Item, Yaml};
 use crate::compile::plain_job;
 use crate::diagnostic::Span;
-use crate::resolve::{Action, PlainExecutor, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow, Trail};
+use crate::resolve::{
+    Action, PlainExecutor, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow, Reach, Trail,
+};
 use crate::syntax::{Content, Map, Node};
 
 /// What comes first in a job, in this order; all else follows as written, `steps` last.
@@ -106,9 +108,9 @@ fn alias(name: &str) -> Option<&str> {
     name.split_once('/').map(|(alias, _)| alias)
 }
 
-/// A workflow whose condition does not hold is not written; one with triggers is, as it waits for them.
+/// A workflow whose condition does not hold is not written; another one with triggers is, as it waits for them.
 pub(super) fn is_written(workflow: &PlainWorkflow) -> bool {
-    workflow.left.is_none() || workflow.triggers.is_some()
+    workflow.standing.reach == Reach::Full
 }
 
 fn matrix(values: &BTreeMap<String, String>) -> String {

@@ -11,6 +11,7 @@ use super::expression::{self, Expression};
 use super::job::JobUse;
 use super::library::{Definition, Found, Library, Orb, Part, Table};
 use super::plain::{BuiltIn, PlainJob, PlainKind, PlainStep};
+use super::reach::Standing;
 use super::scope::{Bindings, Bound, Scope, Site};
 use super::substitute::is_reference;
 use super::template::{self, Segment};
@@ -21,8 +22,8 @@ use crate::syntax::{Content, Map, Node};
 /// What no workflow uses, written out, so that the next stage can check it, too.
 #[derive(Default)]
 pub(crate) struct Unused {
-    pub jobs: Vec<PlainJob>,
-    pub steps: Vec<PlainStep>,
+    pub jobs: Vec<(Standing, PlainJob)>,
+    pub steps: Vec<(Standing, Vec<PlainStep>)>,
 }
 
 /// Checks all definitions of a library and of the orbs that are written out in it.
@@ -31,10 +32,13 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
     let tables: [(Part, &'a Table); 3] =
         [(Part::Commands, &library.commands), (Part::Executors, &library.executors), (Part::Jobs, &library.jobs)];
     for (part, table) in tables {
-        table.values().for_each(|definition| check(&scope, part, definition));
+        for definition in table.values() {
+            scope.context.within_definition(&definition.owner(part), definition.span, || {
+                check(&scope, part, definition);
+            });
+        }
     }
     check_job_names(&scope, &library.jobs);
-    library.executors.values().for_each(|definition| check_stanzas(&scope, definition));
     try_unused(&scope, unused);
     for orb in library.orbs.values() {
         if let Orb::Inline(inner) = orb {
@@ -87,6 +91,9 @@ fn check(scope: &Scope<'_>, part: Part, definition: &Definition) {
     let inside = Scope { parameters: Some(Rc::new(parameters)), ..scope.with_trail(trail) };
     if scope.context.templates {
         body.entries.iter().filter(|entry| &*entry.key != "parameters").for_each(|entry| inside.names(&entry.value));
+    }
+    if part == Part::Executors {
+        check_stanzas(scope, definition);
     }
     if part != Part::Executors
         && let Some(steps) = body.get("steps")
@@ -191,12 +198,16 @@ fn try_unused<'a>(scope: &Scope<'a>, unused: &mut Unused) {
         !scope.context.is_used(definition.span) && definition.parameters.iter().all(|p| p.default.is_some())
     };
     for definition in scope.library.jobs.values().filter(tried) {
-        if let PlainKind::Build(job) = unused_job(scope, definition) {
-            unused.jobs.push(job);
+        let standing = scope.context.standing_of(&definition.owner(Part::Jobs), definition.span);
+        if let PlainKind::Build(job) = scope.context.within(standing.clone(), || unused_job(scope, definition)) {
+            unused.jobs.push((standing, job));
         }
     }
     for definition in scope.library.commands.values().filter(tried) {
-        unused_command(scope, definition, &mut unused.steps);
+        let standing = scope.context.standing_of(&definition.owner(Part::Commands), definition.span);
+        let mut steps = Vec::new();
+        scope.context.within(standing.clone(), || unused_command(scope, definition, &mut steps));
+        unused.steps.push((standing, steps));
     }
 }
 

@@ -24,10 +24,13 @@ pub(crate) struct ExecutorUse<'a> {
 impl<'a> ExecutorUse<'a> {
     /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
     pub fn exists(&self) -> bool {
-        let found = self.scope.library.find(Part::Executors, &self.name);
-        if matches!(found, Found::Nothing) {
-            self.scope.nothing_named(Part::Executors, &self.name, self.span);
-            return false;
+        match self.scope.library.find(Part::Executors, &self.name) {
+            Found::Here(_, definition) => self.scope.context.mark_used(definition.span),
+            Found::Missing { .. } => {}
+            Found::Nothing => {
+                self.scope.nothing_named(Part::Executors, &self.name, self.span);
+                return false;
+            }
         }
         true
     }
@@ -50,6 +53,7 @@ impl<'a> ExecutorUse<'a> {
                 PlainExecutor::Broken
             }
             Found::Here(library, definition) => {
+                scope.context.mark_used(definition.span);
                 let trail = scope.trail.enter("executor", &definition.name, definition.span, self.span);
                 let home = Scope { trail: trail.clone(), ..Scope::outermost(scope.context, library) };
                 match self.enter(definition, &home) {

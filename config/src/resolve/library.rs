@@ -37,6 +37,11 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
+    /// What messages call it: "command `x`".
+    pub fn owner(&self, part: Part) -> String {
+        format!("{} `{}`", part.noun(), self.name)
+    }
+
     /// Its list of steps, unless that is empty.
     pub fn steps(&self) -> Option<&Node> {
         let steps = self.body.as_map()?.get("steps")?;
@@ -167,7 +172,10 @@ fn group(entry: &Entry) -> (Arc<str>, Group) {
 fn table(context: &Context<'_>, map: &Map, part: Part) -> Table {
     entries(context, map, part.key())
         .iter()
-        .filter_map(|entry| definition(context, entry, part))
+        .filter_map(|entry| {
+            let owner = format!("{} `{}`", part.noun(), entry.key);
+            context.reading(entry.key_span, &owner, || definition(context, entry, part, &owner))
+        })
         .map(|definition| (definition.name.clone(), definition))
         .collect()
 }
@@ -183,14 +191,13 @@ fn entries<'m>(context: &Context<'_>, map: &'m Map, key: &str) -> &'m [Entry] {
     &[]
 }
 
-fn definition(context: &Context<'_>, entry: &Entry, part: Part) -> Option<Definition> {
-    let owner = format!("{} `{}`", part.noun(), entry.key);
+fn definition(context: &Context<'_>, entry: &Entry, part: Part, owner: &str) -> Option<Definition> {
     let Some(body) = entry.value.as_map() else {
         let message = format!("{owner} must be a map, but this is {}", entry.value.describe());
         context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
     let parameters =
-        if context.templates { declarations(context, body, &owner, part == Part::Executors) } else { Vec::new() };
+        if context.templates { declarations(context, body, owner, part == Part::Executors) } else { Vec::new() };
     Some(Definition { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone(), parameters })
 }

@@ -160,8 +160,9 @@ impl<'a> Scope<'a> {
         };
         keys::check(self.context, map, &tables::CONDITIONAL, if wanted { "a `when` step" } else { "an `unless` step" });
         self.warn_of_text(condition);
-        if self.holds(condition) == Some(wanted) {
-            self.expand(steps, out);
+        match self.holds(condition) {
+            Some(holds) if holds == wanted => self.expand(steps, out),
+            _ => self.mention(steps),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::expression;
 use super::invocation;
 use super::plain::{PlainWorkflow, PlainWorkflowJob};
+use super::reach::Standing;
 use super::record;
 use super::rules;
 use super::schedule;
@@ -60,25 +61,40 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
+    keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
+    let condition = left_by_condition(scope, map);
+    let standing = match condition {
+        Some(_) => Standing::left(&entry.key, entry.key_span),
+        None => Standing::FULL,
+    };
+    let (workflow, flawed) = scope.context.flawed(standing.clone(), || inside(scope, entry, map));
+    let scheduled = map.get("triggers").filter(|node| !node.is_null());
+    let left = scheduled.map(|_| "it runs only on schedule".to_owned()).or(condition);
+    Some(PlainWorkflow { left, standing, flawed, ..workflow })
+}
+
+/// All of a workflow but whether it runs.
+fn inside(scope: &Scope<'_>, entry: &Entry, map: &Map) -> PlainWorkflow {
     keys::check_rules(scope.context, map, &tables::WORKFLOW, &Rules::OF_WORKFLOW, "a workflow");
     if let Some(entry) = map.entry("triggers").filter(|entry| entry.value.is_null()) {
         rules::warn_of_nothing(scope, entry, "every push starts the workflow");
     }
-    keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
     if let Some(entry) = map.entry("serial-group") {
         let message = "`serial-group` belongs to a job of a workflow, not to the workflow";
         scope.report(Diagnostic::error("misplaced-key", entry.key_span, message));
     }
-    Some(PlainWorkflow {
+    PlainWorkflow {
         name: entry.key.clone(),
         span: entry.key_span,
-        left: left(scope, map),
+        left: None,
+        standing: Standing::FULL,
+        flawed: false,
         schedules: schedule::schedules(scope, map),
         triggers: map.get("triggers").filter(|node| !node.is_null()).map(|node| scope.substitute(node)),
         condition: record::condition(scope, map),
         max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
         jobs: jobs(scope, entry, map),
-    })
+    }
 }
 
 fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
@@ -96,8 +112,8 @@ fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
     jobs
 }
 
-/// Why the workflow does not run, in words, if it does not.
-fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
+/// Why the workflow's own condition leaves it out, in words, if it does.
+fn left_by_condition(scope: &Scope<'_>, map: &Map) -> Option<String> {
     if let (Some(first), Some(second)) = (map.entry("when"), map.entry("unless")) {
         let message = "`when` and `unless` exclude each other";
         let diagnostic = Diagnostic::error("exclusive-keys", second.key_span, message);
@@ -108,11 +124,7 @@ fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
         let holds = scope.condition(map.get(key)?)?;
         (holds != wanted).then(|| format!("its `{key}` condition {}", if wanted { "does not hold" } else { "holds" }))
     };
-    let scheduled = map.get("triggers").filter(|node| !node.is_null());
-    scheduled
-        .map(|_| "it runs only on schedule".to_owned())
-        .or_else(|| condition("when", true))
-        .or_else(|| condition("unless", false))
+    condition("when", true).or_else(|| condition("unless", false))
 }
 
 impl Scope<'_> {
@@ -162,6 +174,8 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
         name: "workflow".into(),
         span: build.span,
         left: None,
+        standing: Standing::FULL,
+        flawed: false,
         schedules: Vec::new(),
         max_auto_reruns: None,
         triggers: None,

@@ -5,6 +5,7 @@ mod executors;
 mod filters;
 mod groups;
 mod orbs;
+mod reach;
 #[path = "../support/shelf.rs"]
 mod shelf;
 mod templates;

@@ -61,7 +61,9 @@ impl Looked {
 fn validate(settings: &Settings, arguments: &ValidateArgs) -> Result<u8, CliError> {
     let looked = Looked::at(settings, &arguments.look)?;
     let source = looked.file.source();
-    let outcome = navvy_config::compile(&source, &looked.inputs);
+    // Who asks whether a file is right wants to know of all that it defines.
+    let inputs = Inputs { tolerate_unreached: false, ..looked.inputs.clone() };
+    let outcome = navvy_config::compile(&source, &inputs);
     let text = match arguments.format {
         DiagnosticFormat::Human => return validate_for_a_person(&looked, &outcome),
         DiagnosticFormat::Json => outcome.render_json(&source),
