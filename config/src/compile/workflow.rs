@@ -100,7 +100,7 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
     match &plain.kind {
         PlainKind::Approval => WorkflowJobKind::Approval,
         PlainKind::NoOp => WorkflowJobKind::NoOp,
-        PlainKind::Unavailable { what } => unavailable(what),
+        PlainKind::Missing { orb, .. } => unavailable(&format!("orb `{orb}`")),
         PlainKind::OfType { name, .. } => unavailable(&format!("a job of type `{name}`")),
         PlainKind::Build(plain) => match job(context, plain) {
             Compiled::Job(job) => WorkflowJobKind::Build { job },

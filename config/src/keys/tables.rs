@@ -24,28 +24,39 @@ pub(crate) static TOP: Keys = Keys::new(
             Named(&Either(&[Text, Map(&ORB)])),
             "Orbs by the name that they have here: `namespace/orb@version`, or written out.",
         ),
-        key("commands", Named(&Map(&COMMAND)), "Lists of steps with a name and parameters."),
-        key("executors", Named(&Map(&EXECUTOR)), "What jobs run in, with a name and parameters."),
+        key(
+            "commands",
+            Named(&Either(&[Map(&COMMAND), Common(&ELEMENT)])),
+            "Lists of steps with a name and parameters.",
+        ),
+        key(
+            "executors",
+            Named(&Either(&[Map(&EXECUTOR), Common(&ELEMENT)])),
+            "What jobs run in, with a name and parameters.",
+        ),
         key(
             "parameters",
             Named(&Map(&PIPELINE_PARAMETER)),
             "Parameters of the pipeline, given by whoever triggers it.",
         ),
-        key("jobs", Named(&Map(&JOB)), "Steps and what they run in, by name."),
+        key("jobs", Named(&Either(&[Map(&JOB), Common(&ELEMENT)])), "Steps and what they run in, by name."),
         key("job-groups", Named(&Map(&JOB_GROUP)), "Jobs that a workflow uses together, by name."),
         key("workflows", Map(&WORKFLOWS), "Graphs of jobs, by name."),
         key("description", Text, "For people."),
     ],
 );
 
+static ELEMENT: Shared =
+    Shared { id: "element", about: "The name of an element of an orb, `orb/name`: this one is the same.", shape: Text };
+
 pub(crate) static ORB: Keys = Keys::new(
     "orb",
     "An orb that is written out.",
     &[
         key("orbs", Named(&Either(&[Text, Map(&ORB)])), "Orbs that this one uses."),
-        key("executors", Named(&Map(&EXECUTOR)), "Its executors."),
-        key("commands", Named(&Map(&COMMAND)), "Its commands."),
-        key("jobs", Named(&Map(&JOB)), "Its jobs."),
+        key("executors", Named(&Either(&[Map(&EXECUTOR), Common(&ELEMENT)])), "Its executors."),
+        key("commands", Named(&Either(&[Map(&COMMAND), Common(&ELEMENT)])), "Its commands."),
+        key("jobs", Named(&Either(&[Map(&JOB), Common(&ELEMENT)])), "Its jobs."),
         key("description", Text, "For people."),
         key("display", Any, "For the registry."),
         key("examples", Any, "For people."),

@@ -88,7 +88,7 @@ pub(super) fn missing_orbs(plain: &PlainPipeline) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for job in plain.workflows.iter().filter(|workflow| is_written(workflow)).flat_map(|workflow| &workflow.jobs) {
         match &job.kind {
-            PlainKind::Unavailable { .. } => found.extend(alias(&job.definition)),
+            PlainKind::Missing { orb, .. } => drop(found.insert(&**orb)),
             PlainKind::Build(job) => {
                 if let PlainExecutor::Missing { name } = &job.executor {
                     found.extend(alias(name));
@@ -127,7 +127,7 @@ fn body(comments: &Comments<'_>, kind: &PlainKind) -> Option<Yaml> {
             let own = entries.iter().map(|entry| Entry::new(&*entry.key, Yaml::of(&entry.value, &|_| Vec::new())));
             Some(Yaml::Map(std::iter::once(Entry::new("type", Yaml::text(&**name))).chain(own).collect()))
         }
-        PlainKind::Approval | PlainKind::Unavailable { .. } | PlainKind::Broken => None,
+        PlainKind::Approval | PlainKind::Missing { .. } | PlainKind::Broken => None,
     }
 }
 

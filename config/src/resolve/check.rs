@@ -38,7 +38,13 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
             });
         }
     }
-    check_job_names(&scope, &library.jobs);
+    for part in Part::ALL {
+        for (name, alias) in library.aliases(part) {
+            let owner = format!("{} `{name}`", part.noun());
+            scope.context.within_definition(&owner, alias.span, || drop(scope.find(part, name)));
+        }
+    }
+    check_job_names(&scope, library);
     try_unused(&scope, unused);
     for orb in library.orbs.values() {
         if let Orb::Inline(inner) = orb {
@@ -48,14 +54,16 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
 }
 
 /// Names of jobs differ by more than their case.
-fn check_job_names(scope: &Scope<'_>, jobs: &Table) {
-    let mut known: HashMap<String, &Definition> = HashMap::new();
-    for definition in jobs.values() {
-        if let Some(other) = known.insert(definition.name.to_lowercase(), definition) {
-            let (first, second) =
-                if other.span.start < definition.span.start { (other, definition) } else { (definition, other) };
-            let message = format!("jobs `{}` and `{}` differ by their case alone", first.name, second.name);
-            scope.report(Diagnostic::error("duplicate-name", second.span, message));
+fn check_job_names(scope: &Scope<'_>, library: &Library) {
+    let defined = library.jobs.iter().map(|(name, definition)| (name, definition.span));
+    let aliases = library.aliases(Part::Jobs).iter().map(|(name, alias)| (name, alias.span));
+    let mut known: HashMap<String, (&str, Span)> = HashMap::new();
+    for (name, span) in defined.chain(aliases) {
+        if let Some(other) = known.insert(name.to_lowercase(), (name, span)) {
+            let this = (&**name, span);
+            let (first, second) = if other.1.start < span.start { (other, this) } else { (this, other) };
+            let message = format!("jobs `{}` and `{}` differ by their case alone", first.0, second.0);
+            scope.report(Diagnostic::error("duplicate-name", second.1, message));
         }
     }
 }
@@ -187,7 +195,7 @@ impl Scope<'_> {
     fn step_name(&self, name: &str, span: Span) {
         // These are told of where they are expanded.
         let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
-        if !known && matches!(self.library.find(Part::Commands, name), Found::Nothing) {
+        if matches!(self.find(Part::Commands, name), Found::Nothing) && !known {
             self.unknown_step(name, span);
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::check::Unused;
 use super::invocation::{self, named};
-use super::library::Group;
+use super::library::{Group, Part};
 use super::plain::{GroupRole, InGroup, PlainFilters, PlainKind, PlainWorkflowJob};
 use super::rules;
 use super::scope::Scope;
@@ -138,7 +138,7 @@ pub(super) fn check(scope: &Scope<'_>, unused: &mut Unused) {
 
 fn check_definition(scope: &Scope<'_>, group: &Group) {
     let name = &group.name;
-    if scope.library.jobs.contains_key(name) {
+    if scope.library.jobs.contains_key(name) || scope.library.aliases(Part::Jobs).contains_key(name) {
         let message = format!("`{name}` is a job and a job group: one of them needs another name");
         scope.report(Diagnostic::error("duplicate-name", group.span, message));
     }

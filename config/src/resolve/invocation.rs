@@ -21,7 +21,11 @@ enum Target<'a> {
     Approval,
     Job(&'a Library, &'a Definition),
     Group(&'a Group),
-    Unavailable(String),
+    /// Of an orb that is not here.
+    Missing {
+        orb: Arc<str>,
+        element: String,
+    },
     Nothing,
 }
 
@@ -94,9 +98,10 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
     if let Some(overriding) = overriding(scope, keys) {
         return overriding;
     }
-    match scope.library.find(Part::Jobs, name) {
+    match scope.find(Part::Jobs, name) {
         Found::Here(library, definition) => Target::Job(library, definition),
-        Found::Missing { orb, .. } => Target::Unavailable(format!("orb `{orb}`")),
+        Found::Missing { orb, element } => Target::Missing { orb: orb.into(), element },
+        Found::Broken(..) => Target::Nothing,
         Found::Nothing => {
             scope.nothing_named(Part::Jobs, name, span);
             Target::Nothing
@@ -107,9 +112,9 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
 /// The orb's job of `override-with`, if there is one; else the local definition counts.
 fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
     let name = rules::text(scope, keys, "override-with")?;
-    match scope.library.find(Part::Jobs, &name) {
+    match scope.find(Part::Jobs, &name) {
         Found::Here(library, definition) => Some(Target::Job(library, definition)),
-        Found::Missing { .. } | Found::Nothing => None,
+        Found::Missing { .. } | Found::Broken(..) | Found::Nothing => None,
     }
 }
 
@@ -157,7 +162,7 @@ impl<'a> Invocation<'_, 'a> {
     fn kind(&self, scope: &Scope<'a>, combination: &Combination) -> PlainKind {
         match &self.target {
             Target::Approval => PlainKind::Approval,
-            Target::Unavailable(what) => PlainKind::Unavailable { what: what.clone() },
+            Target::Missing { orb, element } => PlainKind::Missing { orb: orb.clone(), element: element.clone() },
             // A group has been expanded by itself.
             Target::Group(_) | Target::Nothing => PlainKind::Broken,
             Target::Job(library, definition) => {

@@ -81,8 +81,10 @@ pub(crate) enum PlainKind {
     Build(PlainJob),
     Approval,
     NoOp,
-    Unavailable {
-        what: String,
+    /// Of an orb that is not here.
+    Missing {
+        orb: Arc<str>,
+        element: String,
     },
     /// Of a type that is known and not carried out.
     OfType {

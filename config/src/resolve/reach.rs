@@ -195,7 +195,7 @@ impl Context<'_> {
     }
 
     /// What is being looked at names a definition.
-    fn mark_named(&self, definition: Span) {
+    pub fn mark_named(&self, definition: Span) {
         let reach = self.reached.standing.borrow().reach;
         let mut known = self.reached.definitions.borrow_mut();
         let best = known.entry(id(definition)).or_insert(reach);
@@ -262,7 +262,7 @@ impl<'a> Scope<'a> {
     }
 
     fn mentioned_name(&self, name: &str, open: &mut Vec<(&'a Library, &'a Definition)>) {
-        if let Found::Here(library, definition) = self.library.find(Part::Commands, name) {
+        if let Found::Here(library, definition) = self.find(Part::Commands, name) {
             self.context.mark_named(definition.span);
             open.push((library, definition));
         }

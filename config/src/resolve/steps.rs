@@ -68,12 +68,13 @@ impl<'a> Scope<'a> {
             "steps" => return self.expand(body, out),
             _ => {}
         }
-        match self.library.find(Part::Commands, name) {
+        match self.find(Part::Commands, name) {
             Found::Here(library, definition) => self.command(library, definition, span, body, out),
             Found::Missing { orb, element } => {
                 let action = Action::Missing { orb: orb.to_owned(), command: element };
                 out.push(PlainStep { action, span, body: self.substitute(body), trail: self.trail.clone() });
             }
+            Found::Broken(..) => {}
             Found::Nothing => self.built_in(name, span, body, out),
         }
     }
@@ -183,7 +184,7 @@ impl<'a> Scope<'a> {
         self.report(diagnostic.help("what belongs to the step must be indented further than its name"));
     }
 
-    pub fn unknown_step(&self, name: &str, span: Span) {
+    pub(super) fn unknown_step(&self, name: &str, span: Span) {
         if let Some((orb, _)) = name.split_once('/')
             && !self.library.orbs.contains_key(orb)
         {

@@ -2,6 +2,7 @@
 
 use super::expression;
 use super::invocation;
+use super::library::Part;
 use super::plain::{PlainWorkflow, PlainWorkflowJob};
 use super::reach::Standing;
 use super::record;
@@ -155,7 +156,10 @@ impl Scope<'_> {
 
 /// Without workflows the job `build` runs.
 fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> {
-    let Some((name, build)) = scope.library.jobs.get_key_value("build") else {
+    const BUILD: &str = "build";
+    let definition = scope.library.jobs.get(BUILD);
+    let alias = scope.library.aliases(Part::Jobs).get(BUILD).map(|alias| alias.span);
+    let Some(span) = definition.map(|build| build.span).or(alias) else {
         let message = "there are no `workflows`, and no job is named `build`: nothing would run";
         scope.report(Diagnostic::error(
             "no-workflow",
@@ -165,14 +169,14 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
         return None;
     };
     let mut jobs = Vec::new();
-    invocation::expand(scope, &Node::text(build.span, name.clone()), &mut jobs);
-    let branches = build.body.as_map().and_then(|body| body.entry("branches"));
+    invocation::expand(scope, &Node::text(span, BUILD), &mut jobs);
+    let branches = definition.and_then(|build| build.body.as_map()).and_then(|body| body.entry("branches"));
     if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
         job.filters = rules::filter_map(scope, &Node::map(branches.key_span, vec![branches.clone()]));
     }
     Some(PlainWorkflow {
         name: "workflow".into(),
-        span: build.span,
+        span,
         left: None,
         standing: Standing::FULL,
         flawed: false,
