@@ -91,9 +91,9 @@ pub(crate) fn names(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Names {
 /// Indices of required jobs, those that are left out included, and how each may have ended.
 pub(crate) type Requires = Vec<(usize, BTreeSet<JobStatus>)>;
 
-/// What a job of a workflow requires.
-pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
-    let edges = workflow::edges(context, job, names);
+/// What the job at `index` of a workflow requires.
+pub(crate) fn requires(context: &Context<'_>, jobs: &[PlainWorkflowJob], index: usize, names: &Names) -> Requires {
+    let edges = workflow::edges(context, jobs, index, names);
     edges.into_iter().map(|edge| (edge.to, edge.statuses)).collect()
 }
 
@@ -103,8 +103,8 @@ pub(crate) fn with_all_requirements(context: &Context<'_>, plain: &PlainPipeline
     let whole = pipeline.workflows.iter_mut().zip(&plain.workflows).filter(|(workflow, _)| !workflow.flawed);
     for (workflow, plain) in whole {
         let names = names(context, &plain.jobs);
-        for (job, plain) in workflow.jobs.iter_mut().zip(&plain.jobs) {
-            let required = requires(context, plain, &names).into_iter();
+        for (index, job) in workflow.jobs.iter_mut().enumerate() {
+            let required = requires(context, &plain.jobs, index, &names).into_iter();
             job.requires =
                 required.map(|(to, statuses)| Requirement { job: names.unique()[to].clone(), statuses }).collect();
         }

@@ -1,9 +1,10 @@
 //! Names of a workflow's jobs: made unique, and found again by `requires`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fields::Place;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::resolve::{Context, GroupRole, InGroup, PlainKind, PlainWorkflowJob};
 
@@ -15,6 +16,8 @@ pub(crate) struct Names {
     outer: Table,
     /// The members of each use of a job group, which see each other alone.
     inner: BTreeMap<usize, Table>,
+    /// For every job which use it comes from: all that one matrix became has the same.
+    uses: Vec<Option<Span>>,
     /// Members by the name that they were written with, and the group that they are in.
     members: BTreeMap<String, String>,
 }
@@ -27,6 +30,8 @@ type Table = BTreeMap<String, Vec<usize>>;
 pub(super) struct View<'n> {
     names: &'n Names,
     table: Option<&'n Table>,
+    /// The job itself.
+    own: usize,
 }
 
 impl Names {
@@ -42,7 +47,8 @@ impl Names {
         let inner =
             ids.into_iter().map(|id| (id, of(&|job| member(job).is_some_and(|group| group.id == id)))).collect();
         let members = groups.iter().map(|(job, group)| (job.name.to_string(), group.name.to_string())).collect();
-        Self { unique, outer, inner, members }
+        let uses = jobs.iter().map(|job| (!job.matrix.is_empty()).then_some(job.span)).collect();
+        Self { unique, outer, inner, uses, members }
     }
 
     /// Unique, in the order of the jobs.
@@ -50,20 +56,30 @@ impl Names {
         &self.unique
     }
 
-    /// The names as `job` may use them.
-    pub(super) fn seen_by(&self, job: &PlainWorkflowJob) -> View<'_> {
+    /// The names as `job`, which is the one at `own`, may use them.
+    pub(super) fn seen_by(&self, own: usize, job: &PlainWorkflowJob) -> View<'_> {
         let table = match member(job) {
             Some(group) => self.inner.get(&group.id),
             None => Some(&self.outer),
         };
-        View { names: self, table }
+        View { names: self, table, own }
     }
 }
 
 impl<'n> View<'n> {
-    /// All jobs that `name` stands for.
-    pub fn find(&self, name: &str) -> Option<&'n [usize]> {
-        self.table?.get(name).map(Vec::as_slice)
+    /// All jobs that `name` stands for. Where the job's own use is among several, it means the others.
+    pub fn find(&self, name: &str) -> Option<Cow<'n, [usize]>> {
+        let found = self.table?.get(name)?;
+        if !found.contains(&self.own) {
+            return Some(Cow::Borrowed(found));
+        }
+        let others: Vec<usize> = found.iter().copied().filter(|&job| !self.is_same_use(job)).collect();
+        Some(if others.is_empty() { Cow::Borrowed(found) } else { Cow::Owned(others) })
+    }
+
+    fn is_same_use(&self, job: usize) -> bool {
+        let uses = &self.names.uses;
+        job == self.own || (uses[job].is_some() && uses[job] == uses[self.own])
     }
 
     pub fn neighbour(&self, name: &str) -> Option<&'n str> {

@@ -35,7 +35,7 @@ fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
-    let mut edges: Vec<_> = plain.jobs.iter().map(|job| edges(context, job, &names)).collect();
+    let mut edges: Vec<_> = (0..plain.jobs.len()).map(|index| edges(context, &plain.jobs, index, &names)).collect();
     group::connect(&plain.jobs, &mut edges);
     let mut jobs: Vec<_> =
         plain.jobs.iter().zip(&names.unique).map(|(plain, name)| workflow_job(context, plain, name)).collect();
@@ -74,9 +74,16 @@ fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
     }
 }
 
-pub(super) fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
+/// What the job at `index` requires.
+pub(super) fn edges(
+    context: &Context<'_>,
+    jobs: &[PlainWorkflowJob],
+    index: usize,
+    names: &Names,
+) -> Vec<requires::Edge> {
+    let plain = &jobs[index];
     let place = Place { context, trail: &plain.trail };
-    plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(plain))).unwrap_or_default()
+    plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(index, plain))).unwrap_or_default()
 }
 
 fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {

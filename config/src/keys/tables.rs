@@ -271,12 +271,13 @@ pub(crate) static SCHEDULE: Keys = Keys::new(
 
 pub(crate) static INVOCATION_ITEM: Shared = Shared {
     id: "workflow-job",
-    about: "A job by its name, or a map with its name as the only key.",
+    about: "A job by its name, or a map with its name as the first key.",
     shape: Either(&[Text, Map(&NAMED_INVOCATION)]),
 };
 
 static NAMED_INVOCATION: Keys =
-    Keys::single("named-invocation", "The job's name is the only key.", &[]).rest(&Either(&[Map(&INVOCATION), Null]));
+    Keys::first("named-invocation", "The job's name is the first key; further ones are ignored.", &[])
+        .rest(&Either(&[Map(&INVOCATION), Null]));
 
 pub(crate) static INVOCATION: Keys = Keys::new(
     "invocation",
@@ -334,9 +335,9 @@ pub(crate) static STEPS: Shared = Shared {
 };
 
 /// Other keys are commands, with a map of arguments or nothing.
-pub(crate) static STEP: Keys = Keys::single(
+pub(crate) static STEP: Keys = Keys::first(
     "step",
-    "A step: its kind is the only key. Other keys are commands with their arguments.",
+    "A step: its first key is its kind; further ones are ignored. Other keys are commands with their arguments.",
     &[
         key("run", Either(&[Text, Map(&RUN)]), "Runs a command in a shell."),
         key("deploy", Either(&[Text, Map(&RUN)]), "Old name of `run`."),
@@ -361,7 +362,8 @@ pub(crate) static CONDITIONAL: Keys = Keys::new(
     "Steps on a condition, which is decided before anything runs.",
     &[
         key("condition", Common(&CONDITION), "A logic statement.").required(),
-        key("steps", Common(&STEPS), "The steps.").required(),
+        key("steps", Either(&[Common(&STEPS), Map(&STEP), Null]), "The steps; one alone may stand without a list.")
+            .required(),
     ],
 );
 

@@ -31,7 +31,7 @@ fn workflow(comments: &Comments<'_>, at: usize, workflow: &PlainWorkflow, jobs: 
     let names = names(comments.context, &workflow.jobs);
     let mut items = Vec::new();
     for (index, (job, name)) in workflow.jobs.iter().zip(names.unique()).enumerate() {
-        let requires = requires(comments.context, job, &names);
+        let requires = requires(comments.context, &workflow.jobs, index, &names);
         let missing = missing(job);
         let key = jobs.key(at, index).or(missing.as_deref()).unwrap_or(name);
         let requires = requires.iter().map(|(to, ends)| Item::new(requirement(&names.unique()[*to], ends))).collect();

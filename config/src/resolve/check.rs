@@ -13,6 +13,7 @@ use super::library::{Definition, Found, Library, Orb, Part, Table};
 use super::plain::{BuiltIn, PlainJob, PlainKind, PlainStep};
 use super::reach::Standing;
 use super::scope::{Bindings, Bound, Scope, Site};
+use super::steps::is_unindented_run;
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use super::trail::Trail;
@@ -169,7 +170,7 @@ impl Scope<'_> {
     fn step_names(&self, list: &Node) {
         for item in list.as_list().unwrap_or_default() {
             match &item.content {
-                Content::Map(map) => self.step_entry(map),
+                Content::Map(map) => self.step_map(map),
                 Content::Scalar(scalar) if template::is_literal(&scalar.text) && !item.is_null() => {
                     self.step_name(&scalar.text, item.span);
                 }
@@ -179,12 +180,18 @@ impl Scope<'_> {
         }
     }
 
-    fn step_entry(&self, map: &Map) {
-        let [entry] = &map.entries[..] else { return };
+    fn step_map(&self, map: &Map) {
+        let Some(entry) = map.entries.first() else { return };
+        if let Some(further) = map.entries.get(1).filter(|_| !is_unindented_run(map, entry)) {
+            self.warn_of_further_keys(map, further);
+        }
         match &*entry.key {
             "when" | "unless" => {
-                if let Some(steps) = entry.value.as_map().and_then(|map| map.get("steps")) {
-                    self.step_names(steps);
+                let steps = entry.value.as_map().and_then(|map| map.get("steps"));
+                match steps.map(|steps| (steps, steps.as_map())) {
+                    Some((_, Some(step))) => self.step_map(step),
+                    Some((steps, None)) => self.step_names(steps),
+                    None => {}
                 }
             }
             "steps" => self.step_names(&entry.value),

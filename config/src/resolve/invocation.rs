@@ -16,6 +16,8 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::{self, Known as _, tables};
 use crate::syntax::{Content, Entry, Map, Node};
 
+const INDENT: &str = "what belongs to the job must be indented further than its name";
+
 /// What the name of an invocation stands for.
 enum Target<'a> {
     Approval,
@@ -62,15 +64,17 @@ pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflow
 /// Name, place and what follows of an item of a list of jobs.
 pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Option<&'n Node>)> {
     match &item.content {
-        Content::Map(map) => match &map.entries[..] {
-            [entry] => Some((entry.key.clone(), entry.key_span, Some(&entry.value))),
-            _ => {
+        Content::Map(map) => {
+            let Some(entry) = map.entries.first() else {
                 let message = "a job of a workflow is a name or a map with one key, the job's name";
-                let help = "what belongs to the job must be indented further than its name";
-                scope.report(Diagnostic::error("wrong-shape", item.span, message).help(help));
-                None
+                scope.report(Diagnostic::error("wrong-shape", item.span, message).help(INDENT));
+                return None;
+            };
+            if let Some(further) = map.entries.get(1) {
+                warn_of_further_keys(scope, map, further);
             }
-        },
+            Some((entry.key.clone(), entry.key_span, Some(&entry.value)))
+        }
         _ => match scope.substitute(item).as_text() {
             Some(name) => Some((name.clone(), item.span, None)),
             None => {
@@ -80,6 +84,14 @@ pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, 
             }
         },
     }
+}
+
+/// The first key counts, whatever the others were meant to say: also a filter that would keep the job from running.
+fn warn_of_further_keys(scope: &Scope<'_>, map: &Map, further: &Entry) {
+    let ignored: Vec<String> = map.entries.iter().skip(1).map(|entry| format!("`{}`", entry.key)).collect();
+    let message = format!("a job of a workflow has one key, its name: beside it {} means nothing", ignored.join(", "));
+    let diagnostic = Diagnostic::warning("job-not-single-key", further.key_span, message).label("ignored");
+    scope.report(diagnostic.help(INDENT));
 }
 
 fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> Target<'a> {
@@ -222,7 +234,7 @@ impl<'a> Invocation<'_, 'a> {
     }
 
     fn key(&self, key: &str) -> Option<&Node> {
-        self.keys?.get(key)
+        keys::given(self.scope.context, self.keys?, key)
     }
 }
 

@@ -115,14 +115,15 @@ fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
 
 /// Why the workflow's own condition leaves it out, in words, if it does.
 fn left_by_condition(scope: &Scope<'_>, map: &Map) -> Option<String> {
-    if let (Some(first), Some(second)) = (map.entry("when"), map.entry("unless")) {
+    let given = |key| keys::given(scope.context, map, key).and_then(|_| map.entry(key));
+    if let (Some(first), Some(second)) = (given("when"), given("unless")) {
         let message = "`when` and `unless` exclude each other";
         let diagnostic = Diagnostic::error("exclusive-keys", second.key_span, message);
         scope.report(diagnostic.related(first.key_span, "the other one stands here"));
         return None;
     }
     let condition = |key, wanted: bool| {
-        let holds = scope.condition(map.get(key)?)?;
+        let holds = scope.condition(&given(key)?.value)?;
         (holds != wanted).then(|| format!("its `{key}` condition {}", if wanted { "does not hold" } else { "holds" }))
     };
     condition("when", true).or_else(|| condition("unless", false))

@@ -1,5 +1,6 @@
 //! The language, rule by rule: a small config, and what it compiles to.
 
+mod accepted;
 mod aliases;
 mod commands;
 mod executors;
