@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::fields::Place;
 use crate::diagnostic::{Diagnostic, Span};
@@ -16,10 +17,17 @@ pub(crate) struct Names {
     outer: Table,
     /// The members of each use of a job group, which see each other alone.
     inner: BTreeMap<usize, Table>,
-    /// For every job which use it comes from: all that one matrix became has the same.
-    uses: Vec<Option<Span>>,
+    /// Where every job comes from.
+    uses: Vec<Use>,
     /// Members by the name that they were written with, and the group that they are in.
     members: BTreeMap<String, String>,
+}
+
+/// One use of a job in a workflow.
+struct Use {
+    definition: Arc<str>,
+    /// All that one matrix became is one use.
+    matrix: Option<Span>,
 }
 
 /// In order, so that advice on a typo is the same in every run.
@@ -47,7 +55,8 @@ impl Names {
         let inner =
             ids.into_iter().map(|id| (id, of(&|job| member(job).is_some_and(|group| group.id == id)))).collect();
         let members = groups.iter().map(|(job, group)| (job.name.to_string(), group.name.to_string())).collect();
-        let uses = jobs.iter().map(|job| (!job.matrix.is_empty()).then_some(job.span)).collect();
+        let matrix = |job: &PlainWorkflowJob| (!job.matrix.is_empty()).then_some(job.span);
+        let uses = jobs.iter().map(|job| Use { definition: job.definition.clone(), matrix: matrix(job) }).collect();
         Self { unique, outer, inner, uses, members }
     }
 
@@ -67,19 +76,37 @@ impl Names {
 }
 
 impl<'n> View<'n> {
-    /// All jobs that `name` stands for. Where the job's own use is among several, it means the others.
+    /// All jobs that `name` stands for. Under a name of its own a job means the other uses of it, if there are any.
     pub fn find(&self, name: &str) -> Option<Cow<'n, [usize]>> {
-        let found = self.table?.get(name)?;
-        if !found.contains(&self.own) {
-            return Some(Cow::Borrowed(found));
+        let found = self.table?.get(name);
+        let is_own = match found {
+            Some(found) => found.contains(&self.own),
+            None => *self.names.uses[self.own].definition == *name,
+        };
+        if !is_own {
+            return found.map(|found| Cow::Borrowed(&**found));
         }
-        let others: Vec<usize> = found.iter().copied().filter(|&job| !self.is_same_use(job)).collect();
-        Some(if others.is_empty() { Cow::Borrowed(found) } else { Cow::Owned(others) })
+        let others = |found: &[usize]| found.iter().copied().filter(|&job| !self.is_same_use(job)).collect::<Vec<_>>();
+        let named = found.map(|found| others(found)).unwrap_or_default();
+        match if named.is_empty() { others(&self.of_definition(name)) } else { named } {
+            none if none.is_empty() => found.map(|found| Cow::Borrowed(&**found)),
+            others => Some(Cow::Owned(others)),
+        }
     }
 
     fn is_same_use(&self, job: usize) -> bool {
         let uses = &self.names.uses;
-        job == self.own || (uses[job].is_some() && uses[job] == uses[self.own])
+        job == self.own || (uses[job].matrix.is_some() && uses[job].matrix == uses[self.own].matrix)
+    }
+
+    /// What the job sees of the jobs that were made from the one of this name.
+    fn of_definition(&self, name: &str) -> Vec<usize> {
+        let sees = |job: usize| {
+            let known = self.table.and_then(|table| table.get(&self.names.unique[job]));
+            known.is_some_and(|known| known.contains(&job))
+        };
+        let uses = self.names.uses.iter().enumerate().filter(|(_, used)| *used.definition == *name);
+        uses.map(|(job, _)| job).filter(|&job| sees(job)).collect()
     }
 
     pub fn neighbour(&self, name: &str) -> Option<&'n str> {

@@ -171,6 +171,10 @@ fn a_job_may_require_the_other_use_of_itself() {
     assert_eq!(required("t, {t: {requires: [t]}}"), "t-1 after , t-2 after t-1");
     assert_eq!(required("{t: {requires: [t: failed]}}, t"), "t-1 after t-2, t-2 after ");
     assert_eq!(required("t, t, {t: {requires: [t]}}"), "t-1 after , t-2 after , t-3 after t-1+t-2");
+    assert_eq!(required("{t: {name: a}}, {t: {requires: [t]}}"), "a after , t after a");
+    assert_eq!(required("{t: {name: a}}, {t: {name: b, requires: [t]}}"), "a after , b after a");
+    let mixed = "{t: {name: a}}, {t: {requires: [t], matrix: {parameters: {x: [y, z]}}}}";
+    assert_eq!(required(mixed), "a after , t-y after a, t-z after a");
     let matrix = "{t: {matrix: {parameters: {x: [a, b]}}}}, {t: {name: 'z-<< matrix.x >>', requires: [t], matrix: {parameters: {x: [a, b]}}}}";
     assert_eq!(required(matrix), "t-a after , t-b after , z-a after t-a+t-b, z-b after t-a+t-b");
     let alone = "version: 2.1\njobs: {t: {docker: [{image: i}], steps: [checkout]}}\nworkflows: {w: {jobs: [{t: {requires: [t]}}]}}\n";
