@@ -3,7 +3,8 @@
 //! A diagnostic points at bytes of the source and carries the trail that led there. The report keeps every
 //! diagnostic once, however often the place it points at is compiled: a job that ten workflows use is wrong once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// A stretch of a source text: of the config, or of an orb's file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -124,21 +125,34 @@ pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
-    seen: HashSet<(&'static str, u32, usize, usize, String)>,
+    /// What was said of which place: where it is in the list.
+    seen: HashMap<(&'static str, u32, usize, usize, String), usize>,
 }
 
 impl Report {
-    /// Keeps `diagnostic` unless the same was said of the same place before.
+    /// Keeps `diagnostic` unless the same was said of the same place before. What was a warning where it did no harm
+    /// becomes an error where it does.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         let is_warning = diagnostic.severity == Severity::Warning;
         if is_warning && self.is_weary() {
             return;
         }
         let Span { file, start, end, .. } = diagnostic.span;
-        if self.seen.insert((diagnostic.code, file, start, end, diagnostic.message.clone())) {
-            self.errors += usize::from(!is_warning);
-            self.warnings += usize::from(is_warning);
-            self.diagnostics.push(diagnostic);
+        match self.seen.entry((diagnostic.code, file, start, end, diagnostic.message.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(self.diagnostics.len());
+                self.errors += usize::from(!is_warning);
+                self.warnings += usize::from(is_warning);
+                self.diagnostics.push(diagnostic);
+            }
+            Entry::Occupied(place) => {
+                let known = &mut self.diagnostics[*place.get()];
+                if !is_warning && known.severity == Severity::Warning {
+                    self.errors += 1;
+                    self.warnings -= 1;
+                    *known = diagnostic;
+                }
+            }
         }
     }
 

@@ -37,6 +37,9 @@ pub struct Inputs {
     pub orbs: Option<Arc<dyn OrbSource>>,
     /// Go on without what comes from orbs that are not here, with a warning each, instead of an error.
     pub allow_missing_orbs: bool,
+    /// Mistakes of definitions that no workflow leads to are warnings: they concern no job of this pipeline. Without
+    /// it all that the file defines must be right.
+    pub tolerate_unreached: bool,
 }
 
 impl Default for Inputs {
@@ -49,6 +52,7 @@ impl Default for Inputs {
             values: BTreeMap::new(),
             orbs: None,
             allow_missing_orbs: false,
+            tolerate_unreached: false,
         }
     }
 }

@@ -128,6 +128,7 @@ fn compile_with(source: &Source<'_>, inputs: &Inputs, record: bool, look: Look<'
     let pipeline = compile::compile(&context, &plain);
     let pipeline = (!context.has_errors()).then_some(pipeline);
     if let Some(pipeline) = &pipeline {
+        context.fall_silent();
         look(&context, &plain, pipeline);
     }
     Outcome::of(pipeline, context.into_told())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::keys::{Key, Keys, Shape, tables};
+use crate::keys::{Further, Key, Keys, Shape, tables};
 
 /// The schema as text, with a line break at the end.
 pub fn schema() -> String {
@@ -79,14 +79,18 @@ impl Definitions {
         if !keys.some_of.is_empty() {
             map["anyOf"] = keys.some_of.iter().map(|key| json!({"required": [key]})).collect();
         }
-        if keys.single {
+        if keys.single.is_some() {
             map["minProperties"] = json!(1);
             map["maxProperties"] = json!(1);
         }
         if let Some(rest) = keys.rest {
             map["additionalProperties"] = self.shape(rest);
         }
-        map
+        match keys.single {
+            // A schema does not see which key is the first.
+            Some(Further::Ignored) => json!({"anyOf": [map, {"type": "object", "minProperties": 2}]}),
+            _ => map,
+        }
     }
 
     /// A key that is not required may be left empty.
@@ -205,13 +209,27 @@ mod tests {
     #[test]
     fn other_shapes_are_refused() {
         let job = |body: &str| format!("{{version: 2.1, jobs: {{a: {{docker: [{{image: i}}], {body}}}}}}}");
-        for fine in ["steps: [checkout]", "steps: [checkout], nonsense: 1", "steps: [run: {command: x, timeout: 1}]"] {
+        for fine in [
+            "steps: [checkout]",
+            "steps: [checkout], nonsense: 1",
+            "steps: [run: {command: x, timeout: 1}]",
+            "steps: [{run: x, name: y, when: always}]",
+            "steps: [when: {condition: true, steps: {run: x}}, unless: {condition: true, steps: null}]",
+        ] {
             assert!(valid(&value(), &read(&job(fine))).is_empty(), "{fine}");
+        }
+        for fine in [
+            "{version: 2.1, workflows: {w: {jobs: [{a: {}, b: {}}, {a: null, filters: [main]}]}}}",
+            "{version: 2.1, commands: {c: o/x}, executors: {e: o/x}, jobs: {j: o/x}}",
+            "{version: 2, orbs: null, commands: null, jobs: {}}",
+        ] {
+            assert!(valid(&value(), &read(fine)).is_empty(), "{fine}");
         }
         for wrong in [
             "stepz: [checkout]",
             "steps: checkout",
-            "steps: [{run: x, name: y}]",
+            "steps: [{runn: x}, {run: [x]}]",
+            "steps: [{}]",
             "steps: [run: {name: y}]",
             "steps: [run: [x]]",
             "steps: [save_cache: {key: k}]",
@@ -239,7 +257,7 @@ mod tests {
             "{version: 2.1, workflows: [a]}",
             "{version: 2.1, workflows: {w: {jobs: a}}}",
             "{version: 2.1, workflows: {w: {jobs: []}}}",
-            "{version: 2.1, workflows: {w: {jobs: [{a: {}, b: {}}]}}}",
+            "{version: 2.1, workflows: {w: {jobs: [{}]}}}",
             "{version: 2.1, workflows: {w: {jobs: [a: {type: approve}]}}}",
             "{version: 2.1, workflows: {w: {jobs: [a: {filters: [main]}]}}}",
             "{version: 2.1, workflows: {w: {jobs: [a], max_auto_reruns: 6}}}",

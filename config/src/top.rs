@@ -64,7 +64,7 @@ fn version(map: &Map, span: Span, report: &mut Report) -> Option<Version> {
 fn check_keys(map: &Map, version: Version, report: &mut Report) {
     for entry in map.entries.iter().take(MOST) {
         let key = &*entry.key;
-        if version == Version::Two && ONLY_IN_2_1.contains(&key) {
+        if version == Version::Two && ONLY_IN_2_1.contains(&key) && !entry.value.is_null() {
             let message = format!("`{key}` needs `version: 2.1`");
             report.push(Diagnostic::error("needs-2.1", entry.key_span, message));
         }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use navvy_config::{
-    Diagnostic, File, Inputs, NoOrb, OrbReference, OrbSource, OrbText, Source, compile, compile_orb, render,
+    Diagnostic, File, Inputs, NoOrb, OrbReference, OrbSource, OrbText, Outcome, Severity, Source, compile, compile_orb,
+    compile_whole, process, render,
 };
 use proptest::prelude::*;
 
@@ -86,7 +87,19 @@ fn survives(text: &str) -> bool {
     let rendered = render(&source, &outcome.diagnostics);
     // Nothing is refused without a word, and every place lies in the text.
     let placed = outcome.diagnostics.iter().all(|told| text.get(told.span.start..told.span.end).is_some());
-    placed && (outcome.pipeline.is_some() || !rendered.is_empty())
+    placed && (outcome.pipeline.is_some() || !rendered.is_empty()) && tolerance_hides_nothing(&source, &outcome)
+}
+
+/// Where mistakes of what nothing uses are warnings, no pipeline is another one, and none comes with an error.
+fn tolerance_hides_nothing(source: &Source<'_>, strict: &Outcome) -> bool {
+    let inputs = Inputs { tolerate_unreached: true, ..Inputs::default() };
+    let tolerant = compile(source, &inputs);
+    let is_refused = tolerant.diagnostics.iter().any(|told| told.severity == Severity::Error);
+    let whole = compile_whole(source, &inputs);
+    let written = process(source, &inputs, true);
+    let agree = [whole.pipeline.is_none(), written.text.is_none(), tolerant.pipeline.is_none()];
+    let same = [&whole, &written.outcome].iter().all(|other| other.diagnostics == tolerant.diagnostics);
+    agree == [is_refused; 3] && same && (strict.pipeline.is_none() || strict.pipeline == tolerant.pipeline)
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn inputs(feed: &mut Feed<'_>) -> Inputs {
         values.insert("git.base_revision".to_owned(), Value::Null);
     }
     let (branch, tag) = if shape & 8 == 0 { (Some(name(feed)), None) } else { (None, Some(name(feed))) };
-    Inputs { branch, tag, parameters, values, allow_missing_orbs: shape & 16 != 0, ..Inputs::default() }
+    let (allow_missing_orbs, tolerate_unreached) = (shape & 16 != 0, shape & 32 != 0);
+    Inputs { branch, tag, parameters, values, allow_missing_orbs, tolerate_unreached, ..Inputs::default() }
 }
 
 fn lies_in_it(told: &Diagnostic, text: &str) {

@@ -29,6 +29,10 @@ pub struct Workflow {
     pub schedules: Vec<Schedule>,
     /// 0 to 5.
     pub max_auto_reruns: u32,
+    /// There are mistakes in it, told as warnings because its own condition leaves it out: its jobs and what they
+    /// require are not whole, and nothing of it can run.
+    #[serde(default)]
+    pub flawed: bool,
     pub origin: Origin,
 }
 

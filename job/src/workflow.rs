@@ -174,6 +174,7 @@ mod tests {
             jobs,
             schedules: Vec::new(),
             max_auto_reruns: 0,
+            flawed: false,
             origin: Origin::default(),
         };
         Graph::new(&workflow, None)

@@ -235,6 +235,46 @@ fn a_config_may_come_from_standard_input_and_what_is_none_is_told() {
     bench.navvy(&["config", "process", "--format", "xml"]).exits_with(64).complains(&["xml"]);
 }
 
+/// `run` and all that looks at a config know the same values.
+#[test]
+fn a_config_that_is_looked_at_has_the_numbers_of_a_run() {
+    let bench = bench();
+    bench.config(
+        "version: 2.1\nparameters: {n: {type: integer, default: << pipeline.number >>}}\njobs:\n  one:\n    docker: [{image: busybox}]\n    \
+         steps: [run: 'echo << pipeline.parameters.n >> << pipeline.id >> << pipeline.trigger.name >>.']\nworkflows:\n  w:\n    \
+         when: {and: [{equal: [1, << pipeline.number >>]}, << pipeline.id >>]}\n    jobs: [one]\n",
+    );
+    assert_eq!(told(&bench, &["validate"]), ".circleci/config.yml: valid\n");
+    let written = told(&bench, &["process"]);
+    assert!(written.contains("echo 1 00000000-0000-0000-0000-000000000000 ."), "{written}");
+    assert_eq!(written, told(&bench, &["process"]));
+    assert!(told(&bench, &["explain", "one"]).contains("runs on branch"), "{}", told(&bench, &["explain", "one"]));
+    assert_eq!(told(&bench, &["graph"]), "w\n└─ one\n");
+    bench.navvy(&["run", "--list"]).passes();
+}
+
+/// What does not run cannot stop what does; who asks whether the file is right is told of all of it.
+#[test]
+fn mistakes_in_what_does_not_run_are_warnings() {
+    let bench = bench();
+    let head = "version: 2.1\njobs: {a: {docker: [{image: busybox}], steps: [run: x]}}\n";
+    let left = "  later: {when: false, jobs: [{a: {requires: [gone]}}, {a: {name: b, pre-steps: [gone]}}]}\n";
+    bench.config(&format!("{head}workflows:\n  now: {{jobs: [a]}}\n{left}"));
+    let valid = bench.navvy(&["config", "validate"]);
+    valid.passes().complains(&["warning[unknown-requirement]", "its own condition leaves out workflow `later`"]);
+    let list = bench.navvy(&["run", "--list"]);
+    list.passes();
+    assert!(list.stdout().contains("later  left out: its `when` condition does not hold; there are mistakes in it"));
+    for wanted in [&["run", "later"][..], &["run", "--job", "b"], &["run", "later", "--dry-run"]] {
+        bench.navvy(wanted).exits_with(2).complains(&["workflow `later` cannot run: there are mistakes in it"]);
+    }
+    bench.config(&format!("{head}workflows: {{now: {{jobs: [a]}}}}\ncommands: {{unused: {{steps: [gone]}}}}\n"));
+    for known in [&["run", "--list"][..], &["run", "--dry-run"], &["config", "graph"], &["config", "process"]] {
+        bench.navvy(known).passes().complains(&["warning[unknown-step]", "no workflow uses command `unused`"]);
+    }
+    bench.navvy(&["config", "validate"]).exits_with(2).complains(&["error[unknown-step]"]);
+}
+
 #[test]
 fn the_schema_for_editors_is_printed() {
     let schema: serde_json::Value = serde_json::from_str(&told(&bench(), &["schema"])).unwrap();

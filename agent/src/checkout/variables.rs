@@ -91,7 +91,7 @@ pub fn pipeline_values(facts: &GitFacts) -> BTreeMap<String, Value> {
     };
     let commit = facts.commit.as_ref();
     let (name, owner) = (facts.repo_name(), facts.repo_owner());
-    let texts: [(&str, Option<String>); 25] = [
+    let texts: [(&str, Option<String>); 27] = [
         ("project.git_url", Some(url.clone())),
         ("project.type", Some(provider.to_owned())),
         ("project.slug", Some(format!("{slug}/{owner}/{name}"))),
@@ -106,6 +106,8 @@ pub fn pipeline_values(facts: &GitFacts) -> BTreeMap<String, Value> {
         ("git.commit.subject", commit.map(|commit| commit.subject.clone())),
         ("git.commit.body", commit.map(|commit| commit.body.clone())),
         ("git.commit.author_login", commit.map(|commit| login(&commit.author_email))),
+        ("git.commit.author_name", commit.map(|commit| commit.author_name.clone())),
+        ("git.commit.author_email", commit.map(|commit| commit.author_email.clone())),
         ("config.repository.name", Some(name.clone())),
         ("config.repository.url", Some(url.clone())),
         ("config.ref", reference.clone()),
@@ -284,7 +286,9 @@ mod tests {
         event.name: Text("push")
         git.base_revision: Null
         git.branch.is_default: Bool(true)
+        git.commit.author_email: Text("17+ada@users.noreply.github.com")
         git.commit.author_login: Text("ada")
+        git.commit.author_name: Text("Ada")
         git.commit.body: Text("")
         git.commit.subject: Text("Mend it")
         git.commit.url: Text("https://github.com/acme/shop/commit/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")

@@ -112,7 +112,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
     let (workflow, job) = (&note.reference.job.workflow, &note.reference.job.job);
-    let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow);
+    let workflows = pipeline.workflows.iter().filter(|known| known.name == *workflow && !known.flawed);
     let found = workflows.flat_map(|workflow| &workflow.jobs).find(|known| known.name == *job);
     let Some(WorkflowJobKind::Build { job: build }) = found.map(|found| &found.kind) else {
         return Err(CliError::config(format!("{}: workflow {workflow} has no job {job} any more", file.name)));

@@ -239,7 +239,7 @@ pub fn user_orbs(settings: &Settings) -> Option<Place> {
     Some(Place { shown: directory.display().to_string(), directory })
 }
 
-/// What the config is compiled with.
+/// What the config is compiled with: as a pipeline has it, in which only what a workflow leads to counts.
 pub fn inputs(
     arguments: &SourceArgs,
     orbs: OrbPath,
@@ -254,6 +254,7 @@ pub fn inputs(
         values,
         orbs: Some(Arc::new(orbs)),
         allow_missing_orbs: arguments.allows_missing_orbs(),
+        tolerate_unreached: true,
     })
 }
 

@@ -31,6 +31,10 @@ pub enum SelectionError {
     NoJob { name: String, hint: String },
     #[error("this config has no workflow that a push of this branch or tag would start:\n{reasons}")]
     Nothing { reasons: String },
+    #[error(
+        "workflow `{name}` cannot run: there are mistakes in it, warnings alone only as long as its condition leaves it out"
+    )]
+    Flawed { name: String },
 }
 
 /// Picks what runs.
@@ -52,6 +56,9 @@ fn pick_workflows(pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, S
         let Some(workflow) = pipeline.workflows.iter().find(|workflow| workflow.name == *name) else {
             return Err(no_workflow(pipeline, name));
         };
+        if workflow.flawed {
+            return Err(SelectionError::Flawed { name: name.clone() });
+        }
         let notes = match &workflow.selected {
             Selection::Selected => vec![],
             Selection::Left { reason } => vec![format!("workflow `{name}` would not start: {reason}")],
@@ -71,8 +78,11 @@ fn pick_jobs(workflows: Vec<Chosen>, wanted: &Wanted) -> Result<Vec<Chosen>, Sel
     for name in &wanted.jobs {
         let mut places: Vec<&Chosen> =
             workflows.iter().filter(|c| c.workflow.jobs.iter().any(|j| j.name == *name)).collect();
-        places.sort_by_key(|c| !c.workflow.selected.is_selected());
+        places.sort_by_key(|c| (!c.workflow.selected.is_selected(), c.workflow.flawed));
         let Some(place) = places.first() else { return Err(no_job(&workflows, name)) };
+        if place.workflow.flawed {
+            return Err(SelectionError::Flawed { name: place.workflow.name.clone() });
+        }
         let position = chosen.iter().position(|c| c.workflow.name == place.workflow.name);
         let index = position.unwrap_or_else(|| {
             chosen.push(Chosen { only: Some(BTreeSet::new()), ..(*place).clone() });
@@ -168,6 +178,7 @@ mod tests {
             jobs,
             schedules: Vec::new(),
             max_auto_reruns: 0,
+            flawed: false,
             origin: Origin::default(),
         };
         let ci = vec![
@@ -202,6 +213,27 @@ mod tests {
         assert_eq!(only, BTreeSet::from(["deploy".to_owned()]));
         let with = Wanted { with_requires: true, ..alone };
         assert_eq!(choose(&pipeline(), &with).unwrap()[0].only.as_ref().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn nothing_of_a_flawed_workflow_runs() {
+        let mut pipeline = pipeline();
+        pipeline.workflows[1].flawed = true;
+        let asked = |wanted: &Wanted| choose(&pipeline, wanted).map(|chosen| chosen[0].workflow.name.clone());
+        let flawed = Err(SelectionError::Flawed { name: "nightly".into() });
+        assert_eq!(asked(&Wanted { workflow: Some("nightly".into()), ..Wanted::default() }), flawed);
+        assert_eq!(asked(&Wanted { jobs: vec!["soak".into()], ..Wanted::default() }), flawed);
+        assert_eq!(asked(&Wanted::default()), Ok("ci".to_owned()));
+        let mut twice = pipeline.clone();
+        let left = Selection::Left { reason: "its condition".into() };
+        twice.workflows.push(Workflow {
+            name: "weekly".into(),
+            flawed: false,
+            selected: left,
+            ..twice.workflows[1].clone()
+        });
+        let wanted = Wanted { jobs: vec!["soak".into()], ..Wanted::default() };
+        assert_eq!(choose(&twice, &wanted).unwrap()[0].workflow.name, "weekly");
     }
 
     #[test]

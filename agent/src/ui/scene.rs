@@ -214,6 +214,7 @@ fn workflow(name: &str, selected: Selection, jobs: Vec<WorkflowJob>) -> Workflow
         jobs,
         schedules: Vec::new(),
         max_auto_reruns: 0,
+        flawed: false,
         origin: Origin::default(),
     }
 }

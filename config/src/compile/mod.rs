@@ -23,9 +23,9 @@ use std::collections::BTreeSet;
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Pipeline, Requirement, Workflow};
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::Diagnostic;
 use crate::process::Parts;
-use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflowJob};
+use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflow, PlainWorkflowJob, Reach};
 pub use filter::NO_BRANCH;
 pub(crate) use filter::{Pushed, Verdict, verdict};
 pub(crate) use names::Names;
@@ -35,44 +35,50 @@ const MOST_CONTEXTS: usize = 100;
 
 /// The pipeline. Meaningful only if nothing was reported as an error.
 pub(crate) fn compile(context: &Context<'_>, plain: &PlainPipeline) -> Pipeline {
-    let spans: Vec<Span> = plain.workflows.iter().map(|workflow| workflow.span).collect();
     let workflows: Vec<Workflow> = plain.workflows.iter().map(|plain| workflow::workflow(context, plain)).collect();
     if plain.setup {
-        check_setup(context, &workflows, &spans);
+        check_setup(context, &workflows, &plain.workflows);
     }
-    check_contexts(context, &workflows, &spans);
-    for unused in &plain.unused.jobs {
-        let _ = job::job(context, unused);
+    check_contexts(context, &workflows, &plain.workflows);
+    for (standing, unused) in &plain.unused.jobs {
+        let _ = context.within(standing.clone(), || job::job(context, unused));
     }
-    for unused in &plain.unused.steps {
-        let _ = step::step(context, unused);
+    for (standing, unused) in &plain.unused.steps {
+        context.within(standing.clone(), || {
+            for unused in unused {
+                let _ = step::step(context, unused);
+            }
+        });
     }
     Pipeline { setup: plain.setup, workflows }
 }
 
 /// A setup config makes one config: one workflow at most runs, and none by the clock.
-fn check_setup(context: &Context<'_>, workflows: &[Workflow], spans: &[Span]) {
-    let mut running = workflows.iter().zip(spans).filter(|(workflow, _)| workflow.selected.is_selected());
-    if let (Some((first, _)), Some((second, span))) = (running.next(), running.next()) {
+fn check_setup(context: &Context<'_>, workflows: &[Workflow], plain: &[PlainWorkflow]) {
+    let mut running = workflows.iter().zip(plain).filter(|(workflow, _)| workflow.selected.is_selected());
+    if let (Some((first, _)), Some((second, plain))) = (running.next(), running.next()) {
         let message = format!("of a setup config one workflow may run, but `{}` and `{}` do", first.name, second.name);
         let help = "choose with `when` which one runs";
-        context.report(Diagnostic::error("several-workflows", *span, message).help(help));
+        context.report(Diagnostic::error("several-workflows", plain.span, message).help(help));
     }
-    for (workflow, span) in workflows.iter().zip(spans).filter(|(workflow, _)| !workflow.schedules.is_empty()) {
+    for (workflow, plain) in workflows.iter().zip(plain).filter(|(workflow, _)| !workflow.schedules.is_empty()) {
         let message = format!("workflow `{}` of a setup config cannot run on schedule", workflow.name);
-        context.report(Diagnostic::error("scheduled-setup", *span, message));
+        let diagnostic = Diagnostic::error("scheduled-setup", plain.span, message);
+        context.within(plain.standing.clone(), || context.report(diagnostic));
     }
 }
 
-fn check_contexts(context: &Context<'_>, workflows: &[Workflow], spans: &[Span]) {
+/// Of the workflows that their conditions let through: no others are written out.
+fn check_contexts(context: &Context<'_>, workflows: &[Workflow], plain: &[PlainWorkflow]) {
     let mut names = BTreeSet::new();
-    for (workflow, span) in workflows.iter().zip(spans) {
+    let counted = workflows.iter().zip(plain).filter(|(_, plain)| plain.standing.reach == Reach::Full);
+    for (workflow, plain) in counted {
         let before = names.len();
         names.extend(workflow.jobs.iter().flat_map(|job| &job.contexts));
         if before <= MOST_CONTEXTS && names.len() > MOST_CONTEXTS {
             let message =
                 format!("with workflow `{}` the config names more than {MOST_CONTEXTS} contexts", workflow.name);
-            context.report(Diagnostic::error("too-many-contexts", *span, message));
+            context.report(Diagnostic::error("too-many-contexts", plain.span, message));
         }
     }
 }
@@ -85,18 +91,20 @@ pub(crate) fn names(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Names {
 /// Indices of required jobs, those that are left out included, and how each may have ended.
 pub(crate) type Requires = Vec<(usize, BTreeSet<JobStatus>)>;
 
-/// What a job of a workflow requires.
-pub(crate) fn requires(context: &Context<'_>, job: &PlainWorkflowJob, names: &Names) -> Requires {
-    let edges = workflow::edges(context, job, names);
+/// What the job at `index` of a workflow requires.
+pub(crate) fn requires(context: &Context<'_>, jobs: &[PlainWorkflowJob], index: usize, names: &Names) -> Requires {
+    let edges = workflow::edges(context, jobs, index, names);
     edges.into_iter().map(|edge| (edge.to, edge.statuses)).collect()
 }
 
 /// The pipeline with requirements on jobs that are left out.
 pub(crate) fn with_all_requirements(context: &Context<'_>, plain: &PlainPipeline, mut pipeline: Pipeline) -> Pipeline {
-    for (workflow, plain) in pipeline.workflows.iter_mut().zip(&plain.workflows) {
+    // What is flawed may go in circles.
+    let whole = pipeline.workflows.iter_mut().zip(&plain.workflows).filter(|(workflow, _)| !workflow.flawed);
+    for (workflow, plain) in whole {
         let names = names(context, &plain.jobs);
-        for (job, plain) in workflow.jobs.iter_mut().zip(&plain.jobs) {
-            let required = requires(context, plain, &names).into_iter();
+        for (index, job) in workflow.jobs.iter_mut().enumerate() {
+            let required = requires(context, &plain.jobs, index, &names).into_iter();
             job.requires =
                 required.map(|(to, statuses)| Requirement { job: names.unique()[to].clone(), statuses }).collect();
         }

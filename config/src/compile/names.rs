@@ -1,9 +1,11 @@
 //! Names of a workflow's jobs: made unique, and found again by `requires`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::fields::Place;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::resolve::{Context, GroupRole, InGroup, PlainKind, PlainWorkflowJob};
 
@@ -15,8 +17,17 @@ pub(crate) struct Names {
     outer: Table,
     /// The members of each use of a job group, which see each other alone.
     inner: BTreeMap<usize, Table>,
+    /// Where every job comes from.
+    uses: Vec<Use>,
     /// Members by the name that they were written with, and the group that they are in.
     members: BTreeMap<String, String>,
+}
+
+/// One use of a job in a workflow.
+struct Use {
+    definition: Arc<str>,
+    /// All that one matrix became is one use.
+    matrix: Option<Span>,
 }
 
 /// In order, so that advice on a typo is the same in every run.
@@ -27,6 +38,8 @@ type Table = BTreeMap<String, Vec<usize>>;
 pub(super) struct View<'n> {
     names: &'n Names,
     table: Option<&'n Table>,
+    /// The job itself.
+    own: usize,
 }
 
 impl Names {
@@ -42,7 +55,9 @@ impl Names {
         let inner =
             ids.into_iter().map(|id| (id, of(&|job| member(job).is_some_and(|group| group.id == id)))).collect();
         let members = groups.iter().map(|(job, group)| (job.name.to_string(), group.name.to_string())).collect();
-        Self { unique, outer, inner, members }
+        let matrix = |job: &PlainWorkflowJob| (!job.matrix.is_empty()).then_some(job.span);
+        let uses = jobs.iter().map(|job| Use { definition: job.definition.clone(), matrix: matrix(job) }).collect();
+        Self { unique, outer, inner, uses, members }
     }
 
     /// Unique, in the order of the jobs.
@@ -50,20 +65,48 @@ impl Names {
         &self.unique
     }
 
-    /// The names as `job` may use them.
-    pub(super) fn seen_by(&self, job: &PlainWorkflowJob) -> View<'_> {
+    /// The names as `job`, which is the one at `own`, may use them.
+    pub(super) fn seen_by(&self, own: usize, job: &PlainWorkflowJob) -> View<'_> {
         let table = match member(job) {
             Some(group) => self.inner.get(&group.id),
             None => Some(&self.outer),
         };
-        View { names: self, table }
+        View { names: self, table, own }
     }
 }
 
 impl<'n> View<'n> {
-    /// All jobs that `name` stands for.
-    pub fn find(&self, name: &str) -> Option<&'n [usize]> {
-        self.table?.get(name).map(Vec::as_slice)
+    /// All jobs that `name` stands for. Under a name of its own a job means the other uses of it, if there are any.
+    pub fn find(&self, name: &str) -> Option<Cow<'n, [usize]>> {
+        let found = self.table?.get(name);
+        let is_own = match found {
+            Some(found) => found.contains(&self.own),
+            None => *self.names.uses[self.own].definition == *name,
+        };
+        if !is_own {
+            return found.map(|found| Cow::Borrowed(&**found));
+        }
+        let others = |found: &[usize]| found.iter().copied().filter(|&job| !self.is_same_use(job)).collect::<Vec<_>>();
+        let named = found.map(|found| others(found)).unwrap_or_default();
+        match if named.is_empty() { others(&self.of_definition(name)) } else { named } {
+            none if none.is_empty() => found.map(|found| Cow::Borrowed(&**found)),
+            others => Some(Cow::Owned(others)),
+        }
+    }
+
+    fn is_same_use(&self, job: usize) -> bool {
+        let uses = &self.names.uses;
+        job == self.own || (uses[job].matrix.is_some() && uses[job].matrix == uses[self.own].matrix)
+    }
+
+    /// What the job sees of the jobs that were made from the one of this name.
+    fn of_definition(&self, name: &str) -> Vec<usize> {
+        let sees = |job: usize| {
+            let known = self.table.and_then(|table| table.get(&self.names.unique[job]));
+            known.is_some_and(|known| known.contains(&job))
+        };
+        let uses = self.names.uses.iter().enumerate().filter(|(_, used)| *used.definition == *name);
+        uses.map(|(job, _)| job).filter(|&job| sees(job)).collect()
     }
 
     pub fn neighbour(&self, name: &str) -> Option<&'n str> {

@@ -9,11 +9,15 @@ use crate::neighbour::nearest;
 use crate::syntax::Node;
 
 /// Machines that Navvy knows by name only.
-const OTHER_MACHINES: [&str; 15] = [
+const OTHER_MACHINES: [&str; 19] = [
     "windows.medium",
     "windows.large",
     "windows.xlarge",
     "windows.2xlarge",
+    "windows.arm.medium",
+    "windows.arm.large",
+    "windows.arm.xlarge",
+    "windows.arm.2xlarge",
     "gpu.nvidia.small",
     "gpu.nvidia.small.gen2",
     "gpu.nvidia.small.multi",
@@ -43,7 +47,7 @@ const RETIRED_MACOS: [&str; 11] = [
     "macos.m2.medium.gen1",
     "macos.m2.large.gen1",
 ];
-const RETIRED_MACHINES: [&str; 2] = ["small", "medium+"];
+const RETIRED_MACHINES: [&str; 5] = ["small", "medium+", "gpu.small", "gpu.medium", "gpu.large"];
 
 /// As many names as fit a line.
 const SHOWN: usize = 8;

@@ -12,16 +12,30 @@ use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, PlainKind, PlainWorkflow, PlainWorkflowJob, Trail};
 use crate::syntax::Node;
 
+/// What a wrong job would take. Seen only in a workflow that its own condition leaves out; all others have an error.
+const FLAWED: &str = "its mistakes mended";
 /// Characters of a name in a message.
 const SHOWN: usize = 40;
 const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
 pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
+    let (workflow, flawed) = context.flawed(plain.standing.clone(), || compiled(context, plain));
+    let flawed = flawed || plain.flawed;
+    let selected = match workflow.selected {
+        Selection::Left { reason } if flawed => {
+            Selection::Left { reason: format!("{reason}; there are mistakes in it") }
+        }
+        selected => selected,
+    };
+    Workflow { selected, flawed, ..workflow }
+}
+
+fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
     let names = Names::new(context, &plain.jobs);
-    let mut edges: Vec<_> = plain.jobs.iter().map(|job| edges(context, job, &names)).collect();
+    let mut edges: Vec<_> = (0..plain.jobs.len()).map(|index| edges(context, &plain.jobs, index, &names)).collect();
     group::connect(&plain.jobs, &mut edges);
     let mut jobs: Vec<_> =
         plain.jobs.iter().zip(&names.unique).map(|(plain, name)| workflow_job(context, plain, name)).collect();
@@ -37,6 +51,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
         schedules: plain.schedules.clone(),
         jobs,
         max_auto_reruns: max_auto_reruns.unwrap_or(0),
+        flawed: false,
         origin: place.origin(plain.span),
     }
 }
@@ -59,9 +74,16 @@ fn selection(left: Option<String>, jobs: &[WorkflowJob]) -> Selection {
     }
 }
 
-pub(super) fn edges(context: &Context<'_>, plain: &PlainWorkflowJob, names: &Names) -> Vec<requires::Edge> {
+/// What the job at `index` requires.
+pub(super) fn edges(
+    context: &Context<'_>,
+    jobs: &[PlainWorkflowJob],
+    index: usize,
+    names: &Names,
+) -> Vec<requires::Edge> {
+    let plain = &jobs[index];
     let place = Place { context, trail: &plain.trail };
-    plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(plain))).unwrap_or_default()
+    plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(index, plain))).unwrap_or_default()
 }
 
 fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {
@@ -85,15 +107,14 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
     match &plain.kind {
         PlainKind::Approval => WorkflowJobKind::Approval,
         PlainKind::NoOp => WorkflowJobKind::NoOp,
-        PlainKind::Unavailable { what } => unavailable(what),
+        PlainKind::Missing { orb, .. } => unavailable(&format!("orb `{orb}`")),
         PlainKind::OfType { name, .. } => unavailable(&format!("a job of type `{name}`")),
         PlainKind::Build(plain) => match job(context, plain) {
             Compiled::Job(job) => WorkflowJobKind::Build { job },
             Compiled::Unavailable(what) => unavailable(&what),
-            Compiled::Broken => unavailable("broken"),
+            Compiled::Broken => unavailable(FLAWED),
         },
-        // Has an error, so that nobody gets to see it.
-        PlainKind::Broken => unavailable("broken"),
+        PlainKind::Broken => unavailable(FLAWED),
     }
 }
 

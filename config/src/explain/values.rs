@@ -31,7 +31,7 @@ fn what(plain: &PlainWorkflowJob) -> String {
         PlainKind::Approval => "an approval: a person lets it pass".to_owned(),
         PlainKind::NoOp => format!("{job}, which does nothing"),
         PlainKind::OfType { name, .. } => format!("{job} of type `{name}`, which is not carried out"),
-        PlainKind::Unavailable { what } => format!("{job}, not available here: {what}"),
+        PlainKind::Missing { orb, .. } => format!("{job}, not available here: orb `{orb}`"),
         PlainKind::Build(_) | PlainKind::Broken => job,
     }
 }

@@ -124,7 +124,7 @@ impl Why<'_> {
     fn edges(&self, index: usize) -> Vec<(usize, String)> {
         let context = self.comments.context;
         let names = names(context, &self.plain.jobs);
-        let required = requires(context, &self.plain.jobs[index], &names);
+        let required = requires(context, &self.plain.jobs, index, &names);
         let found = required.into_iter().map(|(to, statuses)| {
             let words: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
             let plain = statuses.len() == 1 && statuses.contains(&JobStatus::Success);

@@ -8,12 +8,12 @@ mod table;
 pub(crate) mod tables;
 
 pub(crate) use rules::Rules;
-pub(crate) use table::{Key, Keys, Shape};
+pub(crate) use table::{Further, Key, Keys, Shape};
 
 use crate::diagnostic::Diagnostic;
 use crate::neighbour::nearest;
 use crate::resolve::Context;
-use crate::syntax::{Entry, Map};
+use crate::syntax::{Entry, Map, Node};
 
 /// A map with more unknown keys is something else altogether.
 const MOST: usize = 100;
@@ -94,12 +94,17 @@ fn nothing(entry: &Entry, place: &str) -> String {
     format!("key `{}` means nothing in {place}", entry.key)
 }
 
+/// The value of a key that version 2 does not know: with nothing in it, it is not there in a version 2 config.
+pub(crate) fn given<'m>(context: &Context<'_>, map: &'m Map, key: &str) -> Option<&'m Node> {
+    map.get(key).filter(|node| context.templates || !node.is_null())
+}
+
 /// Refuses the keys of `new` in a version 2 config. `place` tells where they stand: "in a job".
 pub(crate) fn check_version(context: &Context<'_>, map: &Map, new: &[&str], place: &str) {
     if context.templates {
         return;
     }
-    for entry in map.entries.iter().filter(|entry| new.contains(&&*entry.key)) {
+    for entry in map.entries.iter().filter(|entry| new.contains(&&*entry.key) && !entry.value.is_null()) {
         let message = format!("`{}` {place} needs `version: 2.1`", entry.key);
         context.report(Diagnostic::error("needs-2.1", entry.key_span, message));
     }

@@ -8,12 +8,20 @@ pub(crate) struct Keys {
     /// What the map is.
     pub about: &'static str,
     pub keys: &'static [Key],
-    /// May it have one key only?
-    pub single: bool,
+    /// Does it say by one key what it is?
+    pub single: Option<Further>,
     /// What other keys may hold; `None`: they mean nothing.
     pub rest: Option<&'static Shape>,
     /// One of these must be there.
     pub some_of: &'static [&'static str],
+}
+
+/// What further keys are beside the one that says what a map is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Further {
+    Refused,
+    /// And warned of.
+    Ignored,
 }
 
 #[derive(Debug)]
@@ -62,12 +70,17 @@ pub(crate) struct Shared {
 
 impl Keys {
     pub const fn new(id: &'static str, about: &'static str, keys: &'static [Key]) -> Self {
-        Self { id, about, keys, single: false, rest: None, some_of: &[] }
+        Self { id, about, keys, single: None, rest: None, some_of: &[] }
     }
 
     /// A map with one key, which says what it is.
     pub const fn single(id: &'static str, about: &'static str, keys: &'static [Key]) -> Self {
-        Self { single: true, ..Self::new(id, about, keys) }
+        Self { single: Some(Further::Refused), ..Self::new(id, about, keys) }
+    }
+
+    /// A map whose first key says what it is; further ones are ignored.
+    pub const fn first(id: &'static str, about: &'static str, keys: &'static [Key]) -> Self {
+        Self { single: Some(Further::Ignored), ..Self::new(id, about, keys) }
     }
 
     pub const fn rest(self, rest: &'static Shape) -> Self {

@@ -24,28 +24,39 @@ pub(crate) static TOP: Keys = Keys::new(
             Named(&Either(&[Text, Map(&ORB)])),
             "Orbs by the name that they have here: `namespace/orb@version`, or written out.",
         ),
-        key("commands", Named(&Map(&COMMAND)), "Lists of steps with a name and parameters."),
-        key("executors", Named(&Map(&EXECUTOR)), "What jobs run in, with a name and parameters."),
+        key(
+            "commands",
+            Named(&Either(&[Map(&COMMAND), Common(&ELEMENT)])),
+            "Lists of steps with a name and parameters.",
+        ),
+        key(
+            "executors",
+            Named(&Either(&[Map(&EXECUTOR), Common(&ELEMENT)])),
+            "What jobs run in, with a name and parameters.",
+        ),
         key(
             "parameters",
             Named(&Map(&PIPELINE_PARAMETER)),
             "Parameters of the pipeline, given by whoever triggers it.",
         ),
-        key("jobs", Named(&Map(&JOB)), "Steps and what they run in, by name."),
+        key("jobs", Named(&Either(&[Map(&JOB), Common(&ELEMENT)])), "Steps and what they run in, by name."),
         key("job-groups", Named(&Map(&JOB_GROUP)), "Jobs that a workflow uses together, by name."),
         key("workflows", Map(&WORKFLOWS), "Graphs of jobs, by name."),
         key("description", Text, "For people."),
     ],
 );
 
+static ELEMENT: Shared =
+    Shared { id: "element", about: "The name of an element of an orb, `orb/name`: this one is the same.", shape: Text };
+
 pub(crate) static ORB: Keys = Keys::new(
     "orb",
     "An orb that is written out.",
     &[
         key("orbs", Named(&Either(&[Text, Map(&ORB)])), "Orbs that this one uses."),
-        key("executors", Named(&Map(&EXECUTOR)), "Its executors."),
-        key("commands", Named(&Map(&COMMAND)), "Its commands."),
-        key("jobs", Named(&Map(&JOB)), "Its jobs."),
+        key("executors", Named(&Either(&[Map(&EXECUTOR), Common(&ELEMENT)])), "Its executors."),
+        key("commands", Named(&Either(&[Map(&COMMAND), Common(&ELEMENT)])), "Its commands."),
+        key("jobs", Named(&Either(&[Map(&JOB), Common(&ELEMENT)])), "Its jobs."),
         key("description", Text, "For people."),
         key("display", Any, "For the registry."),
         key("examples", Any, "For people."),
@@ -260,12 +271,13 @@ pub(crate) static SCHEDULE: Keys = Keys::new(
 
 pub(crate) static INVOCATION_ITEM: Shared = Shared {
     id: "workflow-job",
-    about: "A job by its name, or a map with its name as the only key.",
+    about: "A job by its name, or a map with its name as the first key.",
     shape: Either(&[Text, Map(&NAMED_INVOCATION)]),
 };
 
 static NAMED_INVOCATION: Keys =
-    Keys::single("named-invocation", "The job's name is the only key.", &[]).rest(&Either(&[Map(&INVOCATION), Null]));
+    Keys::first("named-invocation", "The job's name is the first key; further ones are ignored.", &[])
+        .rest(&Either(&[Map(&INVOCATION), Null]));
 
 pub(crate) static INVOCATION: Keys = Keys::new(
     "invocation",
@@ -323,9 +335,9 @@ pub(crate) static STEPS: Shared = Shared {
 };
 
 /// Other keys are commands, with a map of arguments or nothing.
-pub(crate) static STEP: Keys = Keys::single(
+pub(crate) static STEP: Keys = Keys::first(
     "step",
-    "A step: its kind is the only key. Other keys are commands with their arguments.",
+    "A step: its first key is its kind; further ones are ignored. Other keys are commands with their arguments.",
     &[
         key("run", Either(&[Text, Map(&RUN)]), "Runs a command in a shell."),
         key("deploy", Either(&[Text, Map(&RUN)]), "Old name of `run`."),
@@ -350,7 +362,8 @@ pub(crate) static CONDITIONAL: Keys = Keys::new(
     "Steps on a condition, which is decided before anything runs.",
     &[
         key("condition", Common(&CONDITION), "A logic statement.").required(),
-        key("steps", Common(&STEPS), "The steps.").required(),
+        key("steps", Either(&[Common(&STEPS), Map(&STEP), Null]), "The steps; one alone may stand without a list.")
+            .required(),
     ],
 );
 

@@ -6,7 +6,9 @@ use super::comments::Comments;
 use super::yaml::{Entry, Item, Yaml};
 use crate::compile::plain_job;
 use crate::diagnostic::Span;
-use crate::resolve::{Action, PlainExecutor, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow, Trail};
+use crate::resolve::{
+    Action, PlainExecutor, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow, Reach, Trail,
+};
 use crate::syntax::{Content, Map, Node};
 
 /// What comes first in a job, in this order; all else follows as written, `steps` last.
@@ -86,7 +88,7 @@ pub(super) fn missing_orbs(plain: &PlainPipeline) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for job in plain.workflows.iter().filter(|workflow| is_written(workflow)).flat_map(|workflow| &workflow.jobs) {
         match &job.kind {
-            PlainKind::Unavailable { .. } => found.extend(alias(&job.definition)),
+            PlainKind::Missing { orb, .. } => drop(found.insert(&**orb)),
             PlainKind::Build(job) => {
                 if let PlainExecutor::Missing { name } = &job.executor {
                     found.extend(alias(name));
@@ -106,9 +108,9 @@ fn alias(name: &str) -> Option<&str> {
     name.split_once('/').map(|(alias, _)| alias)
 }
 
-/// A workflow whose condition does not hold is not written; one with triggers is, as it waits for them.
+/// A workflow whose condition does not hold is not written; another one with triggers is, as it waits for them.
 pub(super) fn is_written(workflow: &PlainWorkflow) -> bool {
-    workflow.left.is_none() || workflow.triggers.is_some()
+    workflow.standing.reach == Reach::Full
 }
 
 fn matrix(values: &BTreeMap<String, String>) -> String {
@@ -125,7 +127,7 @@ fn body(comments: &Comments<'_>, kind: &PlainKind) -> Option<Yaml> {
             let own = entries.iter().map(|entry| Entry::new(&*entry.key, Yaml::of(&entry.value, &|_| Vec::new())));
             Some(Yaml::Map(std::iter::once(Entry::new("type", Yaml::text(&**name))).chain(own).collect()))
         }
-        PlainKind::Approval | PlainKind::Unavailable { .. } | PlainKind::Broken => None,
+        PlainKind::Approval | PlainKind::Missing { .. } | PlainKind::Broken => None,
     }
 }
 

@@ -31,8 +31,9 @@ fn workflow(comments: &Comments<'_>, at: usize, workflow: &PlainWorkflow, jobs: 
     let names = names(comments.context, &workflow.jobs);
     let mut items = Vec::new();
     for (index, (job, name)) in workflow.jobs.iter().zip(names.unique()).enumerate() {
-        let requires = requires(comments.context, job, &names);
-        let key = jobs.key(at, index).unwrap_or(if is_missing(job) { &job.definition } else { name });
+        let requires = requires(comments.context, &workflow.jobs, index, &names);
+        let missing = missing(job);
+        let key = jobs.key(at, index).or(missing.as_deref()).unwrap_or(name);
         let requires = requires.iter().map(|(to, ends)| Item::new(requirement(&names.unique()[*to], ends))).collect();
         items.push(item(comments, job, name, key, requires));
     }
@@ -46,8 +47,12 @@ fn workflow(comments: &Comments<'_>, at: usize, workflow: &PlainWorkflow, jobs: 
     Entry::new(&*workflow.name, Yaml::Map(entries)).with(comments.say(|| comments.place(workflow.span)))
 }
 
-fn is_missing(job: &PlainWorkflowJob) -> bool {
-    matches!(job.kind, PlainKind::Unavailable { .. })
+/// A job of an orb that is not here, by its name there.
+fn missing(job: &PlainWorkflowJob) -> Option<String> {
+    match &job.kind {
+        PlainKind::Missing { orb, element } => Some(format!("{orb}/{element}")),
+        _ => None,
+    }
 }
 
 fn item(comments: &Comments<'_>, job: &PlainWorkflowJob, name: &str, key: &str, requires: Vec<Item>) -> Item {

@@ -11,7 +11,9 @@ use super::expression::{self, Expression};
 use super::job::JobUse;
 use super::library::{Definition, Found, Library, Orb, Part, Table};
 use super::plain::{BuiltIn, PlainJob, PlainKind, PlainStep};
+use super::reach::Standing;
 use super::scope::{Bindings, Bound, Scope, Site};
+use super::steps::is_unindented_run;
 use super::substitute::is_reference;
 use super::template::{self, Segment};
 use super::trail::Trail;
@@ -21,8 +23,8 @@ use crate::syntax::{Content, Map, Node};
 /// What no workflow uses, written out, so that the next stage can check it, too.
 #[derive(Default)]
 pub(crate) struct Unused {
-    pub jobs: Vec<PlainJob>,
-    pub steps: Vec<PlainStep>,
+    pub jobs: Vec<(Standing, PlainJob)>,
+    pub steps: Vec<(Standing, Vec<PlainStep>)>,
 }
 
 /// Checks all definitions of a library and of the orbs that are written out in it.
@@ -31,10 +33,19 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
     let tables: [(Part, &'a Table); 3] =
         [(Part::Commands, &library.commands), (Part::Executors, &library.executors), (Part::Jobs, &library.jobs)];
     for (part, table) in tables {
-        table.values().for_each(|definition| check(&scope, part, definition));
+        for definition in table.values() {
+            scope.context.within_definition(&definition.owner(part), definition.span, || {
+                check(&scope, part, definition);
+            });
+        }
     }
-    check_job_names(&scope, &library.jobs);
-    library.executors.values().for_each(|definition| check_stanzas(&scope, definition));
+    for part in Part::ALL {
+        for (name, alias) in library.aliases(part) {
+            let owner = format!("{} `{name}`", part.noun());
+            scope.context.within_definition(&owner, alias.span, || drop(scope.find(part, name)));
+        }
+    }
+    check_job_names(&scope, library);
     try_unused(&scope, unused);
     for orb in library.orbs.values() {
         if let Orb::Inline(inner) = orb {
@@ -44,14 +55,16 @@ pub(crate) fn library<'a>(outermost: &Scope<'a>, library: &'a Library, unused: &
 }
 
 /// Names of jobs differ by more than their case.
-fn check_job_names(scope: &Scope<'_>, jobs: &Table) {
-    let mut known: HashMap<String, &Definition> = HashMap::new();
-    for definition in jobs.values() {
-        if let Some(other) = known.insert(definition.name.to_lowercase(), definition) {
-            let (first, second) =
-                if other.span.start < definition.span.start { (other, definition) } else { (definition, other) };
-            let message = format!("jobs `{}` and `{}` differ by their case alone", first.name, second.name);
-            scope.report(Diagnostic::error("duplicate-name", second.span, message));
+fn check_job_names(scope: &Scope<'_>, library: &Library) {
+    let defined = library.jobs.iter().map(|(name, definition)| (name, definition.span));
+    let aliases = library.aliases(Part::Jobs).iter().map(|(name, alias)| (name, alias.span));
+    let mut known: HashMap<String, (&str, Span)> = HashMap::new();
+    for (name, span) in defined.chain(aliases) {
+        if let Some(other) = known.insert(name.to_lowercase(), (name, span)) {
+            let this = (&**name, span);
+            let (first, second) = if other.1.start < span.start { (other, this) } else { (this, other) };
+            let message = format!("jobs `{}` and `{}` differ by their case alone", first.0, second.0);
+            scope.report(Diagnostic::error("duplicate-name", second.1, message));
         }
     }
 }
@@ -87,6 +100,9 @@ fn check(scope: &Scope<'_>, part: Part, definition: &Definition) {
     let inside = Scope { parameters: Some(Rc::new(parameters)), ..scope.with_trail(trail) };
     if scope.context.templates {
         body.entries.iter().filter(|entry| &*entry.key != "parameters").for_each(|entry| inside.names(&entry.value));
+    }
+    if part == Part::Executors {
+        check_stanzas(scope, definition);
     }
     if part != Part::Executors
         && let Some(steps) = body.get("steps")
@@ -154,7 +170,7 @@ impl Scope<'_> {
     fn step_names(&self, list: &Node) {
         for item in list.as_list().unwrap_or_default() {
             match &item.content {
-                Content::Map(map) => self.step_entry(map),
+                Content::Map(map) => self.step_map(map),
                 Content::Scalar(scalar) if template::is_literal(&scalar.text) && !item.is_null() => {
                     self.step_name(&scalar.text, item.span);
                 }
@@ -164,12 +180,18 @@ impl Scope<'_> {
         }
     }
 
-    fn step_entry(&self, map: &Map) {
-        let [entry] = &map.entries[..] else { return };
+    fn step_map(&self, map: &Map) {
+        let Some(entry) = map.entries.first() else { return };
+        if let Some(further) = map.entries.get(1).filter(|_| !is_unindented_run(map, entry)) {
+            self.warn_of_further_keys(map, further);
+        }
         match &*entry.key {
             "when" | "unless" => {
-                if let Some(steps) = entry.value.as_map().and_then(|map| map.get("steps")) {
-                    self.step_names(steps);
+                let steps = entry.value.as_map().and_then(|map| map.get("steps"));
+                match steps.map(|steps| (steps, steps.as_map())) {
+                    Some((_, Some(step))) => self.step_map(step),
+                    Some((steps, None)) => self.step_names(steps),
+                    None => {}
                 }
             }
             "steps" => self.step_names(&entry.value),
@@ -180,7 +202,7 @@ impl Scope<'_> {
     fn step_name(&self, name: &str, span: Span) {
         // These are told of where they are expanded.
         let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
-        if !known && matches!(self.library.find(Part::Commands, name), Found::Nothing) {
+        if matches!(self.find(Part::Commands, name), Found::Nothing) && !known {
             self.unknown_step(name, span);
         }
     }
@@ -191,12 +213,16 @@ fn try_unused<'a>(scope: &Scope<'a>, unused: &mut Unused) {
         !scope.context.is_used(definition.span) && definition.parameters.iter().all(|p| p.default.is_some())
     };
     for definition in scope.library.jobs.values().filter(tried) {
-        if let PlainKind::Build(job) = unused_job(scope, definition) {
-            unused.jobs.push(job);
+        let standing = scope.context.standing_of(&definition.owner(Part::Jobs), definition.span);
+        if let PlainKind::Build(job) = scope.context.within(standing.clone(), || unused_job(scope, definition)) {
+            unused.jobs.push((standing, job));
         }
     }
     for definition in scope.library.commands.values().filter(tried) {
-        unused_command(scope, definition, &mut unused.steps);
+        let standing = scope.context.standing_of(&definition.owner(Part::Commands), definition.span);
+        let mut steps = Vec::new();
+        scope.context.within(standing.clone(), || unused_command(scope, definition, &mut steps));
+        unused.steps.push((standing, steps));
     }
 }
 

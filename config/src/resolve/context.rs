@@ -1,13 +1,14 @@
 //! What every part of the stage shares: the report, the budget, the pipeline's own values.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::expression::{full_match, steps_back};
 use super::library::Library;
+use super::reach::Reached;
 use super::record::Record;
 use crate::diagnostic::{Diagnostic, Frame, Report, Severity, Span, column};
 use crate::input::{File, Inputs};
@@ -80,8 +81,10 @@ pub(crate) struct Context<'a> {
     full: Cell<bool>,
     depth: Cell<usize>,
     mistakes: Cell<usize>,
-    /// Definitions by file and where they start.
-    used: RefCell<HashSet<(u32, usize)>>,
+    /// Which definitions are used, and how much a mistake matters where we are.
+    pub(super) reached: Reached,
+    /// Everything has been told: what is looked at again is told of no more.
+    silent: Cell<bool>,
     /// What explanations are made of; kept only when one is asked for.
     record: Option<RefCell<Record>>,
     /// The same few patterns stand in every job of a workflow, and building one costs more than all else of a job.
@@ -105,7 +108,8 @@ impl<'a> Context<'a> {
             full: Cell::new(false),
             depth: Cell::new(0),
             mistakes: Cell::new(0),
-            used: RefCell::default(),
+            reached: Reached::default(),
+            silent: Cell::new(false),
             record: None,
             matches: RefCell::default(),
         }
@@ -155,6 +159,20 @@ impl<'a> Context<'a> {
 
     pub fn report(&self, diagnostic: Diagnostic) {
         self.mistakes.set(self.mistakes.get() + usize::from(diagnostic.severity == Severity::Error));
+        if let Some(diagnostic) = self.reached.weigh(diagnostic, self.inputs.tolerate_unreached) {
+            self.tell(diagnostic);
+        }
+    }
+
+    /// From now on everything has been told.
+    pub fn fall_silent(&self) {
+        self.silent.set(true);
+    }
+
+    fn tell(&self, diagnostic: Diagnostic) {
+        if self.silent.get() {
+            return;
+        }
         let diagnostic = if diagnostic.span.file == 0 { diagnostic } else { self.with_orb(diagnostic) };
         self.report.borrow_mut().push(diagnostic);
     }
@@ -222,14 +240,6 @@ impl<'a> Context<'a> {
         matches
     }
 
-    pub fn mark_used(&self, definition: Span) {
-        self.used.borrow_mut().insert((definition.file, definition.start));
-    }
-
-    pub fn is_used(&self, definition: Span) -> bool {
-        self.used.borrow().contains(&(definition.file, definition.start))
-    }
-
     pub fn has_errors(&self) -> bool {
         self.report.borrow().errors() > 0
     }
@@ -256,7 +266,7 @@ impl<'a> Context<'a> {
 
     /// So much is wrong that more would help nobody.
     pub fn is_hopeless(&self) -> bool {
-        self.report.borrow().errors() >= HOPELESS
+        self.report.borrow().errors().max(self.reached.lighter()) >= HOPELESS
     }
 
     /// Pays for looking through a text.
@@ -303,7 +313,8 @@ impl<'a> Context<'a> {
         account.set(after);
         if after > most && !self.full.replace(true) {
             let message = "with its commands and parameters written out the config is larger than 8 MB";
-            self.report(Diagnostic::error("config-too-large", span, message));
+            // Whatever it was spent on, the rest is not looked at any more.
+            self.tell(Diagnostic::error("config-too-large", span, message));
         }
         after <= most
     }

@@ -24,17 +24,21 @@ pub(crate) struct ExecutorUse<'a> {
 impl<'a> ExecutorUse<'a> {
     /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
     pub fn exists(&self) -> bool {
-        let found = self.scope.library.find(Part::Executors, &self.name);
-        if matches!(found, Found::Nothing) {
-            self.scope.nothing_named(Part::Executors, &self.name, self.span);
-            return false;
+        match self.scope.find(Part::Executors, &self.name) {
+            Found::Here(_, definition) => self.scope.context.mark_used(definition.span),
+            Found::Missing { .. } => {}
+            Found::Broken(..) => return false,
+            Found::Nothing => {
+                self.scope.nothing_named(Part::Executors, &self.name, self.span);
+                return false;
+            }
         }
         true
     }
 
     /// As it was written; `None` when there is none of that name or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
-        match self.scope.library.find(Part::Executors, &self.name) {
+        match self.scope.find(Part::Executors, &self.name) {
             Found::Here(_, definition) => Some(definition),
             _ => None,
         }
@@ -43,13 +47,15 @@ impl<'a> ExecutorUse<'a> {
     /// Its keys with all parameters replaced.
     pub fn resolve(&self) -> PlainExecutor {
         let scope = &self.scope;
-        match scope.library.find(Part::Executors, &self.name) {
-            Found::Missing { .. } => PlainExecutor::Missing { name: self.name.clone() },
+        match scope.find(Part::Executors, &self.name) {
+            Found::Missing { orb, element } => PlainExecutor::Missing { name: format!("{orb}/{element}").into() },
+            Found::Broken(..) => PlainExecutor::Broken,
             Found::Nothing => {
                 scope.nothing_named(Part::Executors, &self.name, self.span);
                 PlainExecutor::Broken
             }
             Found::Here(library, definition) => {
+                scope.context.mark_used(definition.span);
                 let trail = scope.trail.enter("executor", &definition.name, definition.span, self.span);
                 let home = Scope { trail: trail.clone(), ..Scope::outermost(scope.context, library) };
                 match self.enter(definition, &home) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::check::Unused;
 use super::invocation::{self, named};
-use super::library::Group;
+use super::library::{Group, Part};
 use super::plain::{GroupRole, InGroup, PlainFilters, PlainKind, PlainWorkflowJob};
 use super::rules;
 use super::scope::Scope;
@@ -122,19 +122,23 @@ fn items(group: &Group) -> &[Node] {
 pub(super) fn check(scope: &Scope<'_>, unused: &mut Unused) {
     for group in scope.library.job_groups.values() {
         let trail = scope.trail.enter("job group", &group.name, group.span, group.span);
-        check_definition(&scope.with_trail(trail), group);
+        let owner = format!("job group `{}`", group.name);
+        scope.context.within_definition(&owner, group.span, || check_definition(&scope.with_trail(trail), group));
         if !scope.context.is_used(group.span) {
-            let jobs = members(scope, group, group.span).into_iter();
-            unused
-                .jobs
-                .extend(jobs.filter_map(|job| if let PlainKind::Build(job) = job.kind { Some(job) } else { None }));
+            let standing = scope.context.standing_of(&owner, group.span);
+            let jobs = scope.context.within(standing.clone(), || members(scope, group, group.span));
+            let built = jobs.into_iter().filter_map(|job| match job.kind {
+                PlainKind::Build(job) => Some((standing.clone(), job)),
+                _ => None,
+            });
+            unused.jobs.extend(built);
         }
     }
 }
 
 fn check_definition(scope: &Scope<'_>, group: &Group) {
     let name = &group.name;
-    if scope.library.jobs.contains_key(name) {
+    if scope.library.jobs.contains_key(name) || scope.library.aliases(Part::Jobs).contains_key(name) {
         let message = format!("`{name}` is a job and a job group: one of them needs another name");
         scope.report(Diagnostic::error("duplicate-name", group.span, message));
     }

@@ -16,12 +16,18 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::{self, Known as _, tables};
 use crate::syntax::{Content, Entry, Map, Node};
 
+const INDENT: &str = "what belongs to the job must be indented further than its name";
+
 /// What the name of an invocation stands for.
 enum Target<'a> {
     Approval,
     Job(&'a Library, &'a Definition),
     Group(&'a Group),
-    Unavailable(String),
+    /// Of an orb that is not here.
+    Missing {
+        orb: Arc<str>,
+        element: String,
+    },
     Nothing,
 }
 
@@ -58,15 +64,17 @@ pub(crate) fn expand(scope: &Scope<'_>, item: &Node, out: &mut Vec<PlainWorkflow
 /// Name, place and what follows of an item of a list of jobs.
 pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, Span, Option<&'n Node>)> {
     match &item.content {
-        Content::Map(map) => match &map.entries[..] {
-            [entry] => Some((entry.key.clone(), entry.key_span, Some(&entry.value))),
-            _ => {
+        Content::Map(map) => {
+            let Some(entry) = map.entries.first() else {
                 let message = "a job of a workflow is a name or a map with one key, the job's name";
-                let help = "what belongs to the job must be indented further than its name";
-                scope.report(Diagnostic::error("wrong-shape", item.span, message).help(help));
-                None
+                scope.report(Diagnostic::error("wrong-shape", item.span, message).help(INDENT));
+                return None;
+            };
+            if let Some(further) = map.entries.get(1) {
+                warn_of_further_keys(scope, map, further);
             }
-        },
+            Some((entry.key.clone(), entry.key_span, Some(&entry.value)))
+        }
         _ => match scope.substitute(item).as_text() {
             Some(name) => Some((name.clone(), item.span, None)),
             None => {
@@ -76,6 +84,14 @@ pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, 
             }
         },
     }
+}
+
+/// The first key counts, whatever the others were meant to say: also a filter that would keep the job from running.
+fn warn_of_further_keys(scope: &Scope<'_>, map: &Map, further: &Entry) {
+    let ignored: Vec<String> = map.entries.iter().skip(1).map(|entry| format!("`{}`", entry.key)).collect();
+    let message = format!("a job of a workflow has one key, its name: beside it {} means nothing", ignored.join(", "));
+    let diagnostic = Diagnostic::warning("job-not-single-key", further.key_span, message).label("ignored");
+    scope.report(diagnostic.help(INDENT));
 }
 
 fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> Target<'a> {
@@ -94,9 +110,10 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
     if let Some(overriding) = overriding(scope, keys) {
         return overriding;
     }
-    match scope.library.find(Part::Jobs, name) {
+    match scope.find(Part::Jobs, name) {
         Found::Here(library, definition) => Target::Job(library, definition),
-        Found::Missing { orb, .. } => Target::Unavailable(format!("orb `{orb}`")),
+        Found::Missing { orb, element } => Target::Missing { orb: orb.into(), element },
+        Found::Broken(..) => Target::Nothing,
         Found::Nothing => {
             scope.nothing_named(Part::Jobs, name, span);
             Target::Nothing
@@ -107,9 +124,9 @@ fn target<'a>(scope: &Scope<'a>, name: &str, span: Span, keys: Option<&Map>) -> 
 /// The orb's job of `override-with`, if there is one; else the local definition counts.
 fn overriding<'a>(scope: &Scope<'a>, keys: Option<&Map>) -> Option<Target<'a>> {
     let name = rules::text(scope, keys, "override-with")?;
-    match scope.library.find(Part::Jobs, &name) {
+    match scope.find(Part::Jobs, &name) {
         Found::Here(library, definition) => Some(Target::Job(library, definition)),
-        Found::Missing { .. } | Found::Nothing => None,
+        Found::Missing { .. } | Found::Broken(..) | Found::Nothing => None,
     }
 }
 
@@ -157,7 +174,7 @@ impl<'a> Invocation<'_, 'a> {
     fn kind(&self, scope: &Scope<'a>, combination: &Combination) -> PlainKind {
         match &self.target {
             Target::Approval => PlainKind::Approval,
-            Target::Unavailable(what) => PlainKind::Unavailable { what: what.clone() },
+            Target::Missing { orb, element } => PlainKind::Missing { orb: orb.clone(), element: element.clone() },
             // A group has been expanded by itself.
             Target::Group(_) | Target::Nothing => PlainKind::Broken,
             Target::Job(library, definition) => {
@@ -217,7 +234,7 @@ impl<'a> Invocation<'_, 'a> {
     }
 
     fn key(&self, key: &str) -> Option<&Node> {
-        self.keys?.get(key)
+        keys::given(self.scope.context, self.keys?, key)
     }
 }
 

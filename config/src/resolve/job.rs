@@ -72,7 +72,7 @@ impl<'a> JobUse<'_, 'a> {
             }
         }
         self.wrapped(self.after, &mut steps);
-        let executor = match body.get("executor") {
+        let executor = match keys::given(inside.context, body, "executor") {
             Some(node) => inside.executor_use(node).map_or(PlainExecutor::Broken, |used| used.resolve()),
             None => PlainExecutor::None,
         };

@@ -19,6 +19,7 @@ pub(crate) struct Library {
     pub commands: Table,
     pub executors: Table,
     pub jobs: Table,
+    pub(super) aliases: [Aliases; Part::ALL.len()],
     pub job_groups: BTreeMap<Arc<str>, Group>,
     pub orbs: BTreeMap<Arc<str>, Orb>,
     /// How many orbs lie inside each other here.
@@ -26,6 +27,17 @@ pub(crate) struct Library {
 }
 
 pub(crate) type Table = BTreeMap<Arc<str>, Definition>;
+
+/// An entry that defines nothing by itself, by its name in the config.
+pub(super) type Aliases = BTreeMap<Arc<str>, Alias>;
+
+/// `mine: orb/theirs`: a name for an orb's element.
+#[derive(Debug)]
+pub(crate) struct Alias {
+    pub span: Span,
+    /// As written; `None` for an entry of the wrong shape, which has been reported.
+    pub target: Option<(Arc<str>, Span)>,
+}
 
 /// A command, an executor or a job as it was written.
 #[derive(Debug)]
@@ -37,6 +49,11 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
+    /// What messages call it: "command `x`".
+    pub fn owner(&self, part: Part) -> String {
+        format!("{} `{}`", part.noun(), self.name)
+    }
+
     /// Its list of steps, unless that is empty.
     pub fn steps(&self) -> Option<&Node> {
         let steps = self.body.as_map()?.get("steps")?;
@@ -87,15 +104,28 @@ pub(crate) enum Found<'a> {
         orb: &'a str,
         element: String,
     },
+    /// The entry is wrong, or the name of something that is not there.
+    Broken(&'a Library, &'a Alias),
     Nothing,
 }
 
 impl Part {
+    pub const ALL: [Self; 3] = [Self::Commands, Self::Executors, Self::Jobs];
+
     fn key(self) -> &'static str {
         match self {
             Self::Commands => "commands",
             Self::Executors => "executors",
             Self::Jobs => "jobs",
+        }
+    }
+
+    /// With its article.
+    fn one(self) -> &'static str {
+        match self {
+            Self::Commands => "a command",
+            Self::Executors => "an executor",
+            Self::Jobs => "a job",
         }
     }
 
@@ -110,16 +140,17 @@ impl Part {
 
 impl Library {
     pub fn read(context: &Context<'_>, map: &Map, home: &Home) -> Self {
-        let table = |part| table(context, map, part);
+        let [commands, executors, jobs] = Part::ALL.map(|part| table(context, map, part));
         let orbs: BTreeMap<_, _> =
             entries(context, map, "orbs").iter().filter_map(|entry| orb::orb(context, entry, home)).collect();
         let heights = orbs.values().map(|orb| 1 + orb.library().map_or(0, |library| library.height));
         Self {
             height: heights.max().unwrap_or(0),
             is_root: home.is_root(),
-            commands: table(Part::Commands),
-            executors: table(Part::Executors),
-            jobs: table(Part::Jobs),
+            commands: commands.0,
+            executors: executors.0,
+            jobs: jobs.0,
+            aliases: [commands.1, executors.1, jobs.1],
             job_groups: entries(context, map, "job-groups").iter().map(group).collect(),
             orbs,
         }
@@ -127,28 +158,52 @@ impl Library {
 
     /// Looks up `name` or `orb/name`.
     pub fn find(&self, part: Part, name: &str) -> Found<'_> {
+        match self.find_own(part, name) {
+            Found::Nothing => self.find_in_orb(part, name),
+            found => found,
+        }
+    }
+
+    /// Orbs lie inside each other and never in a circle, so aliases of aliases come to an end.
+    fn find_own(&self, part: Part, name: &str) -> Found<'_> {
         if let Some(definition) = self.table(part).get(name) {
             return Found::Here(self, definition);
         }
+        let Some(alias) = self.aliases(part).get(name) else { return Found::Nothing };
+        match alias.target.as_ref().map(|(target, _)| self.find_in_orb(part, target)) {
+            Some(Found::Nothing) | None => Found::Broken(self, alias),
+            Some(found) => found,
+        }
+    }
+
+    fn find_in_orb(&self, part: Part, name: &str) -> Found<'_> {
         let Some((alias, element)) = name.split_once('/') else { return Found::Nothing };
         let Some((alias, orb)) = self.orbs.get_key_value(alias) else { return Found::Nothing };
         match orb.library() {
-            Some(library) => {
-                library.table(part).get(element).map_or(Found::Nothing, |definition| Found::Here(library, definition))
-            }
+            Some(library) => library.find_own(part, element),
             None => Found::Missing { orb: alias, element: element.to_owned() },
         }
     }
 
     /// The known name nearest to one that stands for nothing.
     pub fn neighbour(&self, part: Part, name: &str) -> Option<String> {
-        let mut known: Vec<String> = self.table(part).keys().map(ToString::to_string).collect();
+        let mut known: Vec<String> = self.names(part).map(ToString::to_string).collect();
         for (alias, orb) in &self.orbs {
             if let Some(library) = orb.library() {
-                known.extend(library.table(part).keys().map(|element| format!("{alias}/{element}")));
+                known.extend(library.names(part).map(|element| format!("{alias}/{element}")));
             }
         }
         nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
+    }
+
+    /// Of definitions and aliases.
+    fn names(&self, part: Part) -> impl Iterator<Item = &Arc<str>> {
+        self.table(part).keys().chain(self.aliases(part).keys())
+    }
+
+    /// Entries that are no definitions of their own.
+    pub fn aliases(&self, part: Part) -> &Aliases {
+        &self.aliases[part as usize]
     }
 
     fn table(&self, part: Part) -> &Table {
@@ -164,12 +219,17 @@ fn group(entry: &Entry) -> (Arc<str>, Group) {
     (entry.key.clone(), Group { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone() })
 }
 
-fn table(context: &Context<'_>, map: &Map, part: Part) -> Table {
-    entries(context, map, part.key())
-        .iter()
-        .filter_map(|entry| definition(context, entry, part))
-        .map(|definition| (definition.name.clone(), definition))
-        .collect()
+fn table(context: &Context<'_>, map: &Map, part: Part) -> (Table, Aliases) {
+    let (mut table, mut aliases) = (Table::new(), Aliases::new());
+    for entry in entries(context, map, part.key()) {
+        let owner = format!("{} `{}`", part.noun(), entry.key);
+        let read = context.reading(entry.key_span, &owner, || definition(context, entry, part, &owner));
+        match read {
+            Ok(definition) => drop(table.insert(entry.key.clone(), definition)),
+            Err(alias) => drop(aliases.insert(entry.key.clone(), alias)),
+        }
+    }
+    (table, aliases)
 }
 
 /// The entries of a top-level map, which may be left empty.
@@ -183,14 +243,22 @@ fn entries<'m>(context: &Context<'_>, map: &'m Map, key: &str) -> &'m [Entry] {
     &[]
 }
 
-fn definition(context: &Context<'_>, entry: &Entry, part: Part) -> Option<Definition> {
-    let owner = format!("{} `{}`", part.noun(), entry.key);
-    let Some(body) = entry.value.as_map() else {
-        let message = format!("{owner} must be a map, but this is {}", entry.value.describe());
-        context.report(Diagnostic::error("wrong-shape", entry.key_span, message));
-        return None;
-    };
+/// A definition, or a name for one of an orb.
+fn definition(context: &Context<'_>, entry: &Entry, part: Part, owner: &str) -> Result<Definition, Alias> {
+    let Some(body) = entry.value.as_map() else { return Err(alias(context, entry, part, owner)) };
     let parameters =
-        if context.templates { declarations(context, body, &owner, part == Part::Executors) } else { Vec::new() };
-    Some(Definition { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone(), parameters })
+        if context.templates { declarations(context, body, owner, part == Part::Executors) } else { Vec::new() };
+    Ok(Definition { name: entry.key.clone(), span: entry.key_span, body: entry.value.clone(), parameters })
+}
+
+fn alias(context: &Context<'_>, entry: &Entry, part: Part, owner: &str) -> Alias {
+    let target = entry.value.as_text().filter(|text| context.templates && text.contains('/'));
+    if target.is_none() && !entry.value.is_broken() {
+        let message = format!("{owner} must be a map, but this is {}", entry.value.describe());
+        let diagnostic = Diagnostic::error("wrong-shape", entry.key_span, message);
+        let is_text = context.templates && entry.value.as_text().is_some();
+        let help = format!("the name of {} of an orb can stand here: `orb/{}`", part.one(), part.noun());
+        context.report(if is_text { diagnostic.help(help) } else { diagnostic });
+    }
+    Alias { span: entry.key_span, target: target.map(|text| (text.clone(), entry.value.span)) }
 }

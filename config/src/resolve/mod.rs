@@ -20,6 +20,7 @@ mod orb;
 mod parameter;
 mod pipeline;
 mod plain;
+mod reach;
 mod record;
 mod rules;
 mod schedule;
@@ -40,6 +41,7 @@ pub(crate) use plain::{
     Action, BuiltIn, GroupRole, InGroup, PlainExecutor, PlainFilters, PlainJob, PlainKind, PlainPipeline, PlainStep,
     PlainWorkflow, PlainWorkflowJob,
 };
+pub(crate) use reach::Reach;
 pub(crate) use record::{Condition, Record, Whence};
 pub(crate) use template::references;
 pub(crate) use trail::Trail;
@@ -58,6 +60,7 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
     let library = Library::read(context, root, &Home::default());
     let scope = Scope::outermost(context, &library);
     let workflows = workflow::workflows(&scope, root, span);
+    context.tell_held();
     let mut unused = check::Unused::default();
     group::check(&scope, &mut unused);
     check::library(&scope, &library, &mut unused);
@@ -67,6 +70,7 @@ pub(crate) fn resolve(context: &Context<'_>, root: &Map, span: Span) -> PlainPip
 /// Nothing but what can be said of the orb whose file it is.
 pub(crate) fn resolve_orb(context: &Context<'_>, root: &Map) -> PlainPipeline {
     let library = orb::read(context, root, &Home::of_orb());
+    context.tell_held();
     let scope = Scope::outermost(context, &library);
     let mut unused = check::Unused::default();
     check::library(&scope, &library, &mut unused);

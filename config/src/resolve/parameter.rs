@@ -83,7 +83,8 @@ fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -
         return None;
     }
     let members = if kind == Kind::Enum { members(context, entry, map) } else { Vec::new() };
-    let default = map.get("default").cloned();
+    // One with nothing in it is none.
+    let default = map.get("default").filter(|node| !node.is_null()).cloned();
     let parameter = Parameter { name: name.clone(), span: entry.key_span, kind, default, members };
     parameter.check_default(context);
     Some(parameter)

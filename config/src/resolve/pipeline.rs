@@ -19,7 +19,7 @@ const LONGEST_VALUE: usize = 512;
 const SHOWN: usize = 32;
 
 /// Names of pipeline values; those that nobody gave are null.
-pub(crate) const NAMES: [&str; 38] = [
+pub(crate) const NAMES: [&str; 42] = [
     "id",
     "number",
     "name",
@@ -41,6 +41,9 @@ pub(crate) const NAMES: [&str; 38] = [
     "git.commit.subject",
     "git.commit.body",
     "git.commit.author_login",
+    "git.commit.author_name",
+    "git.commit.author_email",
+    "git.commit.author_avatar_url",
     "config.repository.name",
     "config.repository.url",
     "config.file_path",
@@ -48,6 +51,7 @@ pub(crate) const NAMES: [&str; 38] = [
     "config.sha",
     "trigger.received_at",
     "trigger.id",
+    "trigger.name",
     "trigger.type",
     "trigger_source",
     "schedule.name",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use navvy_job::pipeline::Schedule;
 
 use super::check::Unused;
+use super::reach::Standing;
 use super::record::Condition;
 use super::trail::Trail;
 use crate::diagnostic::Span;
@@ -23,6 +24,10 @@ pub(crate) struct PlainWorkflow {
     pub span: Span,
     /// Why it does not run at all, if so.
     pub left: Option<String>,
+    /// How much a mistake in it matters: little where its own condition leaves it out.
+    pub standing: Standing,
+    /// There are mistakes in it that are warnings alone: its jobs are not whole.
+    pub flawed: bool,
     pub schedules: Vec<Schedule>,
     pub max_auto_reruns: Option<Node>,
     pub triggers: Option<Node>,
@@ -76,8 +81,10 @@ pub(crate) enum PlainKind {
     Build(PlainJob),
     Approval,
     NoOp,
-    Unavailable {
-        what: String,
+    /// Of an orb that is not here.
+    Missing {
+        orb: Arc<str>,
+        element: String,
     },
     /// Of a type that is known and not carried out.
     OfType {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::scope::{Bound, Scope};
 use super::trail::Trail;
 use crate::diagnostic::Span;
+use crate::keys;
 use crate::syntax::{Map, Node};
 
 #[derive(Debug, Clone, Default)]
@@ -84,7 +85,10 @@ pub(crate) fn condition(scope: &Scope<'_>, map: &Map) -> Option<Condition> {
     if !scope.context.keeps_record() {
         return None;
     }
-    let (key, entry) = ["when", "unless"].into_iter().find_map(|key| Some((key, map.entry(key)?)))?;
+    let (key, entry) = ["when", "unless"].into_iter().find_map(|key| {
+        keys::given(scope.context, map, key)?;
+        Some((key, map.entry(key)?))
+    })?;
     scope.context.record(Record::forget_seen);
     let holds = scope.condition(&entry.value)?;
     Some(Condition { key, span: entry.key_span, holds, values: scope.context.seen() })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::executor::ExecutorUse;
 use super::expression::{Fault, instead_of_name};
-use super::library::{Library, Part};
+use super::library::{Found, Library, Part};
 use super::matrix::Combination;
 use super::pipeline;
 use super::plain::PlainStep;
@@ -203,8 +203,23 @@ impl<'a> Scope<'a> {
         Fault::Reported
     }
 
+    /// What `name` stands for here. An entry of that name that stands for nothing itself is reported.
+    pub fn find(&self, part: Part, name: &str) -> Found<'a> {
+        let found = self.library.find(part, name);
+        if let Found::Broken(library, alias) = &found {
+            self.context.mark_named(alias.span);
+            if let Some((target, span)) = &alias.target {
+                Self::outermost(self.context, library).nothing_named(part, target, *span);
+            }
+        }
+        found
+    }
+
     /// Reports that nothing in scope is called `name`.
     pub fn nothing_named(&self, part: Part, name: &str, span: Span) {
+        if part == Part::Commands {
+            return self.unknown_step(name, span);
+        }
         let noun = part.noun();
         let neighbour = self.library.neighbour(part, name);
         let message = match name.split_once('/') {

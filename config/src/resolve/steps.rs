@@ -11,6 +11,19 @@ use crate::keys::{self, Known as _, tables};
 use crate::neighbour::nearest;
 use crate::syntax::{Content, Entry, Literal, Map, Node, Scalar};
 
+const INDENT: &str = "what belongs to the step must be indented further than its name";
+
+/// `run:` with nothing, and what it should hold beside it.
+pub(super) fn is_unindented_run(map: &Map, first: &Entry) -> bool {
+    first.value.is_null()
+        && matches!(BuiltIn::named(&first.key), Some(BuiltIn::Run | BuiltIn::Deploy))
+        && map.get("command").is_some()
+}
+
+fn keys_of(map: &Map) -> Vec<String> {
+    map.entries.iter().map(|entry| format!("`{}`", entry.key)).collect()
+}
+
 impl<'a> Scope<'a> {
     /// Adds what `list` amounts to.
     pub fn expand(&self, list: &Node, out: &mut Vec<PlainStep>) {
@@ -33,8 +46,13 @@ impl<'a> Scope<'a> {
         }
         match &item.content {
             Content::Map(map) => match &map.entries[..] {
+                [] => self.report(Diagnostic::error("empty-step", item.span, "this step is empty")),
                 [entry] => self.step(&entry.key, entry.key_span, &entry.value, out),
-                _ => self.not_one_key(map, item.span),
+                [entry, ..] if is_unindented_run(map, entry) => self.not_one_key(map, item.span),
+                [entry, further, ..] => {
+                    self.warn_of_further_keys(map, further);
+                    self.step(&entry.key, entry.key_span, &entry.value, out);
+                }
             },
             Content::Scalar(_) if !item.is_null() => self.bare(item, out),
             // A list inside of the list: an alias to several steps.
@@ -68,12 +86,13 @@ impl<'a> Scope<'a> {
             "steps" => return self.expand(body, out),
             _ => {}
         }
-        match self.library.find(Part::Commands, name) {
+        match self.find(Part::Commands, name) {
             Found::Here(library, definition) => self.command(library, definition, span, body, out),
             Found::Missing { orb, element } => {
                 let action = Action::Missing { orb: orb.to_owned(), command: element };
                 out.push(PlainStep { action, span, body: self.substitute(body), trail: self.trail.clone() });
             }
+            Found::Broken(..) => {}
             Found::Nothing => self.built_in(name, span, body, out),
         }
     }
@@ -160,8 +179,18 @@ impl<'a> Scope<'a> {
         };
         keys::check(self.context, map, &tables::CONDITIONAL, if wanted { "a `when` step" } else { "an `unless` step" });
         self.warn_of_text(condition);
-        if self.holds(condition) == Some(wanted) {
-            self.expand(steps, out);
+        match self.holds(condition) {
+            Some(holds) if holds == wanted => self.conditional_steps(steps, out),
+            _ => self.mention(steps),
+        }
+    }
+
+    /// The steps of a condition may be none, or one alone.
+    fn conditional_steps(&self, steps: &Node, out: &mut Vec<PlainStep>) {
+        match &steps.content {
+            Content::Map(_) => drop(self.context.deeper(steps.span, || self.item(steps, out))),
+            _ if steps.is_null() => {}
+            _ => self.expand(steps, out),
         }
     }
 
@@ -176,13 +205,21 @@ impl<'a> Scope<'a> {
     }
 
     fn not_one_key(&self, map: &Map, span: Span) {
-        let keys: Vec<String> = map.entries.iter().map(|entry| format!("`{}`", entry.key)).collect();
+        let keys = keys_of(map);
         let message = format!("a step is a map with one key, but this one has {}: {}", keys.len(), keys.join(", "));
-        let diagnostic = Diagnostic::error("step-not-single-key", span, message);
-        self.report(diagnostic.help("what belongs to the step must be indented further than its name"));
+        self.report(Diagnostic::error("step-not-single-key", span, message).help(INDENT));
     }
 
-    pub fn unknown_step(&self, name: &str, span: Span) {
+    /// The first key counts, whatever the others were meant to say.
+    pub(super) fn warn_of_further_keys(&self, map: &Map, further: &Entry) {
+        let keys = keys_of(map);
+        let message =
+            format!("a step has one key, but this one has {}: {}; only the first counts", keys.len(), keys.join(", "));
+        let diagnostic = Diagnostic::warning("step-not-single-key", further.key_span, message).label("ignored");
+        self.report(diagnostic.help(INDENT));
+    }
+
+    pub(super) fn unknown_step(&self, name: &str, span: Span) {
         if let Some((orb, _)) = name.split_once('/')
             && !self.library.orbs.contains_key(orb)
         {

@@ -2,7 +2,9 @@
 
 use super::expression;
 use super::invocation;
+use super::library::Part;
 use super::plain::{PlainWorkflow, PlainWorkflowJob};
+use super::reach::Standing;
 use super::record;
 use super::rules;
 use super::schedule;
@@ -60,25 +62,40 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
         scope.report(Diagnostic::error("wrong-shape", entry.key_span, message));
         return None;
     };
+    keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
+    let condition = left_by_condition(scope, map);
+    let standing = match condition {
+        Some(_) => Standing::left(&entry.key, entry.key_span),
+        None => Standing::FULL,
+    };
+    let (workflow, flawed) = scope.context.flawed(standing.clone(), || inside(scope, entry, map));
+    let scheduled = map.get("triggers").filter(|node| !node.is_null());
+    let left = scheduled.map(|_| "it runs only on schedule".to_owned()).or(condition);
+    Some(PlainWorkflow { left, standing, flawed, ..workflow })
+}
+
+/// All of a workflow but whether it runs.
+fn inside(scope: &Scope<'_>, entry: &Entry, map: &Map) -> PlainWorkflow {
     keys::check_rules(scope.context, map, &tables::WORKFLOW, &Rules::OF_WORKFLOW, "a workflow");
     if let Some(entry) = map.entry("triggers").filter(|entry| entry.value.is_null()) {
         rules::warn_of_nothing(scope, entry, "every push starts the workflow");
     }
-    keys::check_version(scope.context, map, &["when", "unless"], "in a workflow");
     if let Some(entry) = map.entry("serial-group") {
         let message = "`serial-group` belongs to a job of a workflow, not to the workflow";
         scope.report(Diagnostic::error("misplaced-key", entry.key_span, message));
     }
-    Some(PlainWorkflow {
+    PlainWorkflow {
         name: entry.key.clone(),
         span: entry.key_span,
-        left: left(scope, map),
+        left: None,
+        standing: Standing::FULL,
+        flawed: false,
         schedules: schedule::schedules(scope, map),
         triggers: map.get("triggers").filter(|node| !node.is_null()).map(|node| scope.substitute(node)),
         condition: record::condition(scope, map),
         max_auto_reruns: map.get("max_auto_reruns").map(|node| scope.substitute(node)),
         jobs: jobs(scope, entry, map),
-    })
+    }
 }
 
 fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
@@ -96,23 +113,20 @@ fn jobs(scope: &Scope<'_>, entry: &Entry, map: &Map) -> Vec<PlainWorkflowJob> {
     jobs
 }
 
-/// Why the workflow does not run, in words, if it does not.
-fn left(scope: &Scope<'_>, map: &Map) -> Option<String> {
-    if let (Some(first), Some(second)) = (map.entry("when"), map.entry("unless")) {
+/// Why the workflow's own condition leaves it out, in words, if it does.
+fn left_by_condition(scope: &Scope<'_>, map: &Map) -> Option<String> {
+    let given = |key| keys::given(scope.context, map, key).and_then(|_| map.entry(key));
+    if let (Some(first), Some(second)) = (given("when"), given("unless")) {
         let message = "`when` and `unless` exclude each other";
         let diagnostic = Diagnostic::error("exclusive-keys", second.key_span, message);
         scope.report(diagnostic.related(first.key_span, "the other one stands here"));
         return None;
     }
     let condition = |key, wanted: bool| {
-        let holds = scope.condition(map.get(key)?)?;
+        let holds = scope.condition(&given(key)?.value)?;
         (holds != wanted).then(|| format!("its `{key}` condition {}", if wanted { "does not hold" } else { "holds" }))
     };
-    let scheduled = map.get("triggers").filter(|node| !node.is_null());
-    scheduled
-        .map(|_| "it runs only on schedule".to_owned())
-        .or_else(|| condition("when", true))
-        .or_else(|| condition("unless", false))
+    condition("when", true).or_else(|| condition("unless", false))
 }
 
 impl Scope<'_> {
@@ -143,7 +157,10 @@ impl Scope<'_> {
 
 /// Without workflows the job `build` runs.
 fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> {
-    let Some((name, build)) = scope.library.jobs.get_key_value("build") else {
+    const BUILD: &str = "build";
+    let definition = scope.library.jobs.get(BUILD);
+    let alias = scope.library.aliases(Part::Jobs).get(BUILD).map(|alias| alias.span);
+    let Some(span) = definition.map(|build| build.span).or(alias) else {
         let message = "there are no `workflows`, and no job is named `build`: nothing would run";
         scope.report(Diagnostic::error(
             "no-workflow",
@@ -153,15 +170,17 @@ fn implicit(scope: &Scope<'_>, root: &Map, span: Span) -> Option<PlainWorkflow> 
         return None;
     };
     let mut jobs = Vec::new();
-    invocation::expand(scope, &Node::text(build.span, name.clone()), &mut jobs);
-    let branches = build.body.as_map().and_then(|body| body.entry("branches"));
+    invocation::expand(scope, &Node::text(span, BUILD), &mut jobs);
+    let branches = definition.and_then(|build| build.body.as_map()).and_then(|body| body.entry("branches"));
     if let (Some(job), Some(branches)) = (jobs.first_mut(), branches) {
         job.filters = rules::filter_map(scope, &Node::map(branches.key_span, vec![branches.clone()]));
     }
     Some(PlainWorkflow {
         name: "workflow".into(),
-        span: build.span,
+        span,
         left: None,
+        standing: Standing::FULL,
+        flawed: false,
         schedules: Vec::new(),
         max_auto_reruns: None,
         triggers: None,

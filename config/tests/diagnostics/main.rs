@@ -1,5 +1,6 @@
 //! One story per diagnostic: a config that is wrong in one way, and what its author is told.
 
+mod aliases;
 mod condition_rules;
 mod elsewhere;
 mod expressions;

@@ -165,14 +165,14 @@ workflows:
       - b
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[wrong-shape]: a job of a workflow is a name or a map with one key, the job's name
-      --> config.yml:10:9
+    warning[job-not-single-key]: a job of a workflow has one key, its name: beside it `requires` means nothing
+      --> config.yml:11:9
        |
-    10 |       - a:
-       |         ^^
+    11 |         requires: [b]
+       |         ^^^^^^^^ ignored
        = in workflow `w` (line 8)
        = help: what belongs to the job must be indented further than its name
-    refused
+    compiled
     "##);
 }
 

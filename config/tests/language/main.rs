@@ -1,10 +1,13 @@
 //! The language, rule by rule: a small config, and what it compiles to.
 
+mod accepted;
+mod aliases;
 mod commands;
 mod executors;
 mod filters;
 mod groups;
 mod orbs;
+mod reach;
 #[path = "../support/shelf.rs"]
 mod shelf;
 mod templates;

@@ -13,12 +13,16 @@ use navvy_job::exit_code;
 use super::args::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
 use super::args::{ProcessArgs, ProcessFormat, ValidateArgs};
 use super::run::inspect::draw;
+use super::run::plan::PIPELINE_NUMBER;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
 use super::{CliError, out};
-use crate::checkout::variables::pipeline_values;
+use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::settings::Settings;
 use crate::ui::graph::Drawn;
 use crate::ui::sanitize::tame;
+
+/// Stands for the id that every run makes anew, so that what is printed is the same each time.
+const NO_ID: &str = "00000000-0000-0000-0000-000000000000";
 
 pub fn run(settings: &Settings, arguments: ConfigArgs) -> Result<u8, CliError> {
     match arguments.command {
@@ -44,7 +48,9 @@ impl Looked {
         let mut source = arguments.source.clone();
         let facts = facts(&file, &source)?;
         source.fill_in(&settings_files(settings, &file)?);
-        let inputs = inputs(&source, orb_path(settings, &file)?, &facts, pipeline_values(&facts))?;
+        let mut values = pipeline_values(&facts);
+        values.extend(pipeline_numbers(NO_ID, PIPELINE_NUMBER));
+        let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
         Ok(Self { file, inputs })
     }
 
@@ -61,7 +67,9 @@ impl Looked {
 fn validate(settings: &Settings, arguments: &ValidateArgs) -> Result<u8, CliError> {
     let looked = Looked::at(settings, &arguments.look)?;
     let source = looked.file.source();
-    let outcome = navvy_config::compile(&source, &looked.inputs);
+    // Who asks whether a file is right wants to know of all that it defines.
+    let inputs = Inputs { tolerate_unreached: false, ..looked.inputs.clone() };
+    let outcome = navvy_config::compile(&source, &inputs);
     let text = match arguments.format {
         DiagnosticFormat::Human => return validate_for_a_person(&looked, &outcome),
         DiagnosticFormat::Json => outcome.render_json(&source),
