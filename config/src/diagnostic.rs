@@ -156,6 +156,17 @@ impl Report {
         }
     }
 
+    /// The same, but what is said here takes the place of what was said of the same place on a longer way.
+    pub(crate) fn push_at_its_place(&mut self, diagnostic: Diagnostic) {
+        let Span { file, start, end, .. } = diagnostic.span;
+        match self.seen.get(&(diagnostic.code, file, start, end, diagnostic.message.clone())) {
+            Some(&known) if self.diagnostics[known].severity == diagnostic.severity => {
+                self.diagnostics[known] = diagnostic;
+            }
+            _ => self.push(diagnostic),
+        }
+    }
+
     /// So much has been warned of that nobody reads further.
     pub(crate) fn is_weary(&self) -> bool {
         self.warnings >= MOST_WARNINGS

@@ -29,7 +29,7 @@ workflows:
       - hold: {type: approval, requires: [build]}
       - deploy: {requires: [hold, build-linux: [success, failed]], filters: {branches: {ignore: main}}}
   by-hand:
-    when: {equal: [yes, << pipeline.parameters.tag >>]}
+    when: {equal: ["yes", << pipeline.parameters.tag >>]}
     jobs: [deploy]
 "#;
 

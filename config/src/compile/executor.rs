@@ -38,7 +38,9 @@ pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecut
     let replaced = |entry: &Entry| {
         (own_stanza && is_stanza(entry)) || job.entries.iter().any(|own| own.key == entry.key && !own.value.is_null())
     };
-    let kept = base.iter().filter(|entry| !replaced(entry)).cloned();
+    // A key with nothing in it is none; a stanza is told of where it is read.
+    let says_nothing = |entry: &Entry| entry.value.is_null() && !is_stanza(entry);
+    let kept = base.iter().filter(|entry| !replaced(entry) && !says_nothing(entry)).cloned();
     let own = job.entries.iter().filter(|entry| !entry.value.is_null()).cloned();
     let environments = [base, &job.entries].iter().filter_map(|entries| environment(entries)).collect();
     Ok(Merged { map: Map { entries: kept.chain(own).collect() }, environments })

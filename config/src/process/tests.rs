@@ -72,6 +72,14 @@ fn what_is_written_out_compiles_to_the_same() {
     }
 }
 
+/// Read again, the text is of a job's own keys, of which one with nothing in it is none.
+#[test]
+fn a_key_of_an_executor_with_nothing_in_it_is_not_written() {
+    let text = "version: 2.1\nexecutors: {e: {machine: true, resource_class: , shell: , working_directory: , environment: }}\n\
+                jobs: {build: {executor: e, steps: [checkout]}}\n";
+    assert!(comes_back(text, &Inputs::default(), false));
+}
+
 fn written(name: &str, explain: bool) -> String {
     let (_, text) = fixtures().into_iter().find(|(fixture, _)| fixture == name).unwrap();
     process(&Source { name: "config.yml", text: &text }, &inputs()[0], explain).text.unwrap()

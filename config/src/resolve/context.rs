@@ -160,7 +160,14 @@ impl<'a> Context<'a> {
     pub fn report(&self, diagnostic: Diagnostic) {
         self.mistakes.set(self.mistakes.get() + usize::from(diagnostic.severity == Severity::Error));
         if let Some(diagnostic) = self.reached.weigh(diagnostic, self.inputs.tolerate_unreached) {
-            self.tell(diagnostic);
+            self.tell(diagnostic, Report::push);
+        }
+    }
+
+    /// The same of a place in a definition, whatever has been said of it on the way from a use.
+    pub(super) fn report_at_its_place(&self, diagnostic: Diagnostic) {
+        if let Some(diagnostic) = self.reached.weigh(diagnostic, self.inputs.tolerate_unreached) {
+            self.tell(diagnostic, Report::push_at_its_place);
         }
     }
 
@@ -169,12 +176,12 @@ impl<'a> Context<'a> {
         self.silent.set(true);
     }
 
-    fn tell(&self, diagnostic: Diagnostic) {
+    fn tell(&self, diagnostic: Diagnostic, push: impl FnOnce(&mut Report, Diagnostic)) {
         if self.silent.get() {
             return;
         }
         let diagnostic = if diagnostic.span.file == 0 { diagnostic } else { self.with_orb(diagnostic) };
-        self.report.borrow_mut().push(diagnostic);
+        push(&mut self.report.borrow_mut(), diagnostic);
     }
 
     /// Tells by which orb it is that a diagnostic lies in another file than the config.
@@ -314,7 +321,7 @@ impl<'a> Context<'a> {
         if after > most && !self.full.replace(true) {
             let message = "with its commands and parameters written out the config is larger than 8 MB";
             // Whatever it was spent on, the rest is not looked at any more.
-            self.tell(Diagnostic::error("config-too-large", span, message));
+            self.tell(Diagnostic::error("config-too-large", span, message), Report::push);
         }
         after <= most
     }

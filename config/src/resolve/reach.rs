@@ -184,7 +184,7 @@ impl Context<'_> {
     /// Tells the mistakes of definitions that were kept, now that all uses are known.
     pub fn tell_held(&self) {
         for Held { definition, owner, diagnostic } in self.reached.held.take() {
-            self.within_definition(&owner, definition, || self.report(diagnostic));
+            self.within_definition(&owner, definition, || self.report_at_its_place(diagnostic));
         }
     }
 
