@@ -171,6 +171,8 @@ pub enum Event {
     StopAsked {
         /// Not the first one: what still runs is killed.
         at_once: bool,
+        /// Every job has its verdict already: nothing is left to be stopped.
+        jobs_over: bool,
     },
     /// Its environment stays for a person: `navvy shell`, `navvy retry`, `navvy rm`.
     TaskKept {
@@ -190,14 +192,28 @@ pub enum Event {
         task: TaskRef,
         logs: Vec<LogEnd>,
     },
+    /// Its verdict, logs and workspace layers are final, and nothing of it runs any more. Its environment may still be there.
     TaskEnded {
         #[serde(flatten)]
         task: TaskRef,
         #[serde(flatten)]
         verdict: Verdict,
         duration_ms: u64,
+        /// What was known by then of objects that cannot be removed: since the removal comes later, nothing.
+        leftovers: Vec<String>,
+    },
+    /// Its environment is gone, or as good as it could be removed.
+    TaskRemoved {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// Time that the removal took.
+        duration_ms: u64,
         /// Objects that could not be removed.
         leftovers: Vec<String>,
+    },
+    /// Every job has its verdict: the run waits for nothing but these removals. Comes again while it does.
+    RemovalAwaited {
+        tasks: Vec<TaskRef>,
     },
     JobEnded {
         #[serde(flatten)]

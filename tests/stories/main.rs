@@ -30,6 +30,7 @@ mod odd_environments;
 mod orbs;
 mod output;
 mod people;
+mod removals;
 mod results;
 mod secrets;
 mod services;

@@ -28,7 +28,7 @@ use crate::event::Event;
 use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
-use crate::pipeline::{Finished, JobRun, localise};
+use crate::pipeline::{Finished, JobRun, Removals, localise};
 use crate::results::Timings;
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
@@ -172,8 +172,12 @@ async fn go_on(
     };
     let Held { note, link, .. } = held;
     let reference = note.reference.clone();
-    let result = task::resume(Resumed { note, adopted, link, from }, context).await;
-    let finished = finished(reference, result, &bus);
+    let (result, removal) = task::resume(Resumed { note, adopted, link, from }, context).await;
+    stop.jobs_are_over();
+    let mut finished = finished(reference, result, &bus);
+    let mut removals = Removals::new(bus.clone());
+    removal.into_iter().for_each(|removal| removals.begin(removal));
+    finished.leftovers = removals.finish(stop.receiver()).await;
     let mut summary = ending::summary(finished, false, &directory, notes, started.elapsed());
     summary.secrets = arguments.view.secrets_report.then(|| masks.report());
     let code = summary.exit_code;
@@ -239,8 +243,10 @@ fn handing(settings: &Settings, note: &Note) -> Handing {
 
 fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
     let mut run = JobRun::new(1);
+    let canceled = result.was_canceled();
     let mut finished = Finished::default();
     let Some(outcome) = run.add(result) else { return finished };
+    finished.canceled = canceled;
     finished.count(&outcome);
     let summary = outcome.summary(reference.job.clone());
     bus.send(Event::JobEnded { job: reference.job.clone(), end: summary.end.clone() });

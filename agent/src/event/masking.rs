@@ -21,7 +21,8 @@ impl Event {
             Self::RunStarted { logs: _, config: _, jobs: _ }
             | Self::PipelineContinued { config: _, jobs: _ }
             | Self::TaskState { task: _, state: _ }
-            | Self::StopAsked { at_once: _ }
+            | Self::StopAsked { at_once: _, jobs_over: _ }
+            | Self::RemovalAwaited { tasks: _ }
             // A service's name identifies, as a job's does.
             | Self::ServiceStarted { task: _, service: _, name: _, log: _ }
             | Self::TaskLogs { task: _, logs: _ } => {}
@@ -62,6 +63,10 @@ impl Event {
             Self::TaskEnded { task, verdict, duration_ms: _, leftovers } => {
                 let texts = Texts::of(masks, &task.job);
                 texts.verdict(verdict);
+                leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
+            }
+            Self::TaskRemoved { task, duration_ms: _, leftovers } => {
+                let texts = Texts::of(masks, &task.job);
                 leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
             }
             Self::JobEnded { job, end } => Texts::of(masks, job).job_end(end),
@@ -193,6 +198,9 @@ mod tests {
                 duration_ms,
                 leftovers: vec![text()],
             },
+            Event::TaskRemoved { task, duration_ms, .. } => {
+                Event::TaskRemoved { task, duration_ms, leftovers: vec![text()] }
+            }
             Event::JobEnded { job, .. } => Event::JobEnded { job, end: JobEnd::NotRun { why: text() } },
             Event::StepEnded { task, step, attempt, duration_ms, bytes, sha256, origin, will_rerun, .. } => {
                 let (name, trailers, outcome) = (text(), vec![text()], StepOutcome::Error { reason: text() });
@@ -223,6 +231,7 @@ mod tests {
             | Event::PipelineContinued { .. }
             | Event::ApprovalAsked { .. }
             | Event::StopAsked { .. }
+            | Event::RemovalAwaited { .. }
             | Event::ServiceStarted { .. }
             | Event::TaskLogs { .. }
             | Event::TaskState { .. }

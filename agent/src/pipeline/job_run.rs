@@ -27,7 +27,6 @@ pub struct JobOutcome {
     pub other_logs: Vec<PathBuf>,
     pub skipped_steps: usize,
     pub warnings: usize,
-    pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
     /// Tasks whose environments stay.
     pub kept: Vec<Kept>,
@@ -95,7 +94,6 @@ impl JobRun {
             // Nodes have the same steps: what one skipped, all did.
             skipped_steps: self.results.iter().map(|result| result.skipped_steps).max().unwrap_or(0),
             warnings: self.results.iter().map(|result| result.warnings).sum(),
-            leftovers: self.results.iter().flat_map(|result| result.leftovers.clone()).collect(),
             fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
             paused: (verdict == Verdict::Passed).then(|| self.paused()).flatten(),
             kept: self.results.iter().filter_map(|result| result.kept.clone()).collect(),
@@ -139,13 +137,13 @@ mod tests {
         TaskResult {
             verdict,
             duration: Duration::from_secs(1),
-            leftovers: vec![],
             skipped_steps: 1,
             warnings: 1,
             failed_log: None,
             fidelity: vec![],
             kept: None,
             continuation: None,
+            cut_short: false,
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Room {
     used: Size,
     /// Tasks whose steps are not over.
     inside: usize,
-    /// Tasks that are not over.
+    /// Tasks that have no verdict.
     tasks: usize,
     max_tasks: usize,
 }
@@ -66,14 +66,14 @@ impl Room {
         self.inside = self.inside.saturating_sub(1);
     }
 
-    /// A task that has left is over altogether.
+    /// A task that has left has its verdict, too. What is left to do for it, its removal, takes no room.
     pub fn ended(&mut self) {
         self.tasks = self.tasks.saturating_sub(1);
     }
 }
 
-/// A task's place in the room. Dropped when its steps are over: what is left to do then, its removal, takes no room,
-/// so the next task may be made meanwhile.
+/// A task's place in the room. Dropped when its steps are over: what is left to do then takes no room, so the next task may
+/// be made meanwhile.
 #[derive(Debug)]
 pub struct Place {
     size: Size,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_being_removed_takes_no_room_and_still_counts() {
+    fn a_task_whose_steps_are_over_takes_no_room_and_counts_until_its_verdict() {
         let size = Size::new(2, 4);
         let (mut free, mut capped) = (Room::new(size, 0), Room::new(size, 1));
         assert!(free.enter(size) && capped.enter(size));

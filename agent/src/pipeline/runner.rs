@@ -20,13 +20,14 @@ use super::contexts::Contexts;
 use super::continuing::{Continued, Second};
 use super::given::Given;
 use super::job_run::{JobOutcome, JobRun};
+use super::removals::Removals;
 use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
 use crate::bus::Bus;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
-use crate::task::{self, Stop, TaskResult, Turn};
+use crate::task::{self, Removal, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.
 #[derive(Debug, Default)]
@@ -111,6 +112,14 @@ impl Queued {
     }
 }
 
+/// A task whose verdict is there.
+struct Judged {
+    workflow: usize,
+    job: String,
+    result: TaskResult,
+    removal: Option<Removal>,
+}
+
 /// What came of every job.
 #[derive(Default)]
 pub struct Finished {
@@ -136,7 +145,6 @@ impl Finished {
             JobStatus::Failed => self.failed = true,
             _ => self.incomplete |= outcome.paused.is_some(),
         }
-        self.leftovers.extend(outcome.leftovers.clone());
     }
 }
 
@@ -154,7 +162,8 @@ pub struct Runner {
     queue: VecDeque<Queued>,
     /// Tasks made ahead, whose steps wait for room.
     ahead: VecDeque<(Size, oneshot::Sender<task::Place>)>,
-    running: JoinSet<(usize, String, TaskResult)>,
+    running: JoinSet<Judged>,
+    removals: Removals,
     /// Sizes of tasks whose steps are over.
     vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
     jobs: BTreeMap<(usize, String), JobRun>,
@@ -178,6 +187,7 @@ impl Runner {
         let fidelity = plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect();
         let finished = Finished { fidelity, ..Finished::default() };
         Self {
+            removals: Removals::new(bus.clone()),
             plan,
             context,
             bus,
@@ -206,16 +216,20 @@ impl Runner {
         self.graphs.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Runs everything to its end. `carry_out` tells what a setup pipeline goes on with.
-    pub async fn run(mut self, carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>) -> Finished {
+    /// Runs everything to its last verdict. What is still to be removed then comes with it. `carry_out` tells what a setup
+    /// pipeline goes on with.
+    pub async fn run(
+        mut self,
+        carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>,
+    ) -> (Finished, Removals) {
         loop {
-            if *self.stop.borrow() == Stop::No {
+            if self.is_stopped() {
+                self.give_up_queued();
+            } else {
                 self.start_ready();
                 self.start_queued();
-            } else {
-                self.give_up_queued();
             }
-            if self.running.is_empty() && (self.asked.is_empty() || self.finished.canceled) {
+            if self.running.is_empty() && (self.asked.is_empty() || self.is_stopped()) {
                 break;
             }
             if let Some((job, continuations)) = self.wait().await {
@@ -225,14 +239,21 @@ impl Runner {
         self.finish()
     }
 
-    /// Waits for a task's end, a person's answer, or the wish to stop. What an ended job continues the pipeline with.
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() != Stop::No
+    }
+
+    /// Waits for a task's verdict, a person's answer, or the wish to stop. What an ended job continues the pipeline with.
     async fn wait(&mut self) -> Option<(String, Vec<Continuation>)> {
         let answers = self.plan.approvals.answers.as_mut();
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
-                Ok((workflow, job, result)) => {
-                    let continuations = self.task_ended(workflow, &job, result);
-                    return (*self.stop.borrow() == Stop::No).then_some((job, continuations));
+                Ok(judged) => {
+                    let job = judged.job.clone();
+                    let continuations = self.task_ended(judged);
+                    // A pipeline that is stopped does not go on: whatever its jobs came to, it was not carried out.
+                    self.finished.canceled |= self.is_stopped() && !continuations.is_empty();
+                    return (!self.is_stopped()).then_some((job, continuations));
                 }
                 Err(error) => {
                     tracing::error!(%error, "A task ended without a result.");
@@ -241,11 +262,8 @@ impl Runner {
             },
             Some(size) = self.vacated.1.recv() => self.room.leave(size),
             answer = next_answer(answers), if !self.asked.is_empty() => self.answered(answer),
-            changed = self.stop.changed() => {
-                if changed.is_ok() {
-                    self.finished.canceled = true;
-                }
-            }
+            // What thereby is canceled is seen where it is not run.
+            Ok(()) = self.stop.changed() => {}
         }
         None
     }
@@ -413,18 +431,21 @@ impl Runner {
         let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
-            let result = task::run(claim, secrets, reference, context, notes, turn).await;
-            (workflow, job, result)
+            let (result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
+            Judged { workflow, job, result, removal }
         });
     }
 
-    fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) -> Vec<Continuation> {
+    fn task_ended(&mut self, judged: Judged) -> Vec<Continuation> {
+        let Judged { workflow, job, result, removal } = judged;
+        removal.into_iter().for_each(|removal| self.removals.begin(removal));
         self.room.ended();
-        let key = (workflow, job.to_owned());
+        self.finished.canceled |= result.was_canceled();
+        let key = (workflow, job.clone());
         let Some(mut outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return Vec::new() };
         let continuations = std::mem::take(&mut outcome.continuations);
         self.jobs.remove(&key);
-        self.job_ended(workflow, job, outcome);
+        self.job_ended(workflow, &job, outcome);
         continuations
     }
 
@@ -515,7 +536,7 @@ impl Runner {
 
     /// The run is being stopped: what has not started never will.
     fn give_up_queued(&mut self) {
-        self.finished.canceled = true;
+        self.finished.canceled |= !self.queue.is_empty();
         for queued in std::mem::take(&mut self.queue) {
             let name = queued.reference.job.job;
             let key = (queued.workflow, name.clone());
@@ -528,12 +549,10 @@ impl Runner {
         }
     }
 
-    fn finish(mut self) -> Finished {
+    fn finish(mut self) -> (Finished, Removals) {
         for index in 0..self.graphs.len() {
             for name in self.graphs[index].names().to_vec() {
-                if let Some(why) = self.why_never_started(index, &name) {
-                    self.told(index, &name, JobEnd::NotRun { why });
-                }
+                self.tell_if_never_started(index, &name);
             }
         }
         let order: Vec<(usize, String)> = self
@@ -543,22 +562,32 @@ impl Runner {
             .flat_map(|(index, graph)| graph.names().iter().map(move |name| (index, name.clone())))
             .collect();
         self.finished.jobs = order.iter().filter_map(|key| self.ends.remove(key)).collect();
-        self.finished
+        (self.finished, self.removals)
     }
 
     /// For jobs that nothing was told of yet.
-    fn why_never_started(&self, workflow: usize, name: &str) -> Option<String> {
+    fn tell_if_never_started(&mut self, workflow: usize, name: &str) {
         if self.ends.contains_key(&(workflow, name.to_owned())) {
-            return None;
+            return;
         }
-        if self.finished.canceled {
-            return Some("the run was canceled".to_owned());
-        }
+        let why = match self.waits_for(workflow, name) {
+            Some(other) => format!("waits for {other}"),
+            None if self.is_stopped() => {
+                self.finished.canceled = true;
+                "the run was canceled".to_owned()
+            }
+            None => "it never became ready".to_owned(),
+        };
+        self.told(workflow, name, JobEnd::NotRun { why });
+    }
+
+    /// What is withheld, and this job with it.
+    fn waits_for(&self, workflow: usize, name: &str) -> Option<String> {
         let withheld = self.graphs[workflow].names().iter().find(|other| {
             self.graphs[workflow].progress(other) == Some(Progress::Withheld)
                 && self.graphs[workflow].behind(other).iter().any(|behind| behind == name)
         });
-        Some(withheld.map_or("it never became ready".to_owned(), |other| format!("waits for {other}")))
+        withheld.cloned()
     }
 
     fn note(&mut self, note: String) {

@@ -280,6 +280,7 @@ impl Task {
 
     /// The first verdict other than `Passed` stays.
     fn fix(&mut self, verdict: Verdict) {
+        self.result.cut_short |= matches!(verdict, Verdict::Canceled { .. });
         if self.result.verdict == Verdict::Passed {
             self.result.verdict = verdict;
         }

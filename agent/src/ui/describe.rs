@@ -34,7 +34,6 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
 }
 
-/// Why a step did not run.
 /// A task whose environment stays.
 pub fn kept(task: &TaskId, step: usize, until: &str) -> String {
     format!("the environment stays as it is at step {step}, until {}: navvy shell {task}", clean(until))
@@ -45,15 +44,22 @@ pub fn continued(config: &Path, jobs: usize) -> String {
     format!("the pipeline goes on with {}: {}", config.display(), text::count(jobs, "job"))
 }
 
+/// What the end of a run waits for.
+pub fn removing(tasks: &[String]) -> String {
+    let whose = if tasks.len() == 1 { "the environment" } else { "the environments" };
+    format!("removing {whose} of {}", text::list(tasks, 8))
+}
+
 /// What a signal to stop brings about.
-pub fn stop(at_once: bool) -> &'static str {
-    if at_once {
-        "! stopping at once: what still runs is killed"
-    } else {
-        "! stopping: running steps may finish their own clean-up first; again to kill them"
+pub fn stop(at_once: bool, jobs_over: bool) -> &'static str {
+    match (at_once, jobs_over) {
+        (_, true) => "! every job has its verdict already: Navvy ends as soon as their environments are removed",
+        (true, false) => "! stopping at once: what still runs is killed",
+        (false, false) => "! stopping: running steps may finish their own clean-up first; again to kill them",
     }
 }
 
+/// Why a step did not run.
 pub fn skip_reason(reason: &SkipReason) -> &'static str {
     match reason {
         SkipReason::JobFailed => "an earlier step failed",

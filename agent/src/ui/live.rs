@@ -285,6 +285,26 @@ mod tests {
     }
 
     #[test]
+    fn environments_are_seen_being_removed_after_their_jobs_have_ended() {
+        let mut scene = Scene::new(&["lint", "unit"]);
+        let (lint, unit) = (task("lint"), task("unit"));
+        scene.start(&lint, &["Lint"]).start(&unit, &["Unit tests"]).after(500);
+        for (task, name) in [(&lint, "lint"), (&unit, "unit")] {
+            scene.task_ends(task, Verdict::Passed).job_ends(name, passed());
+            scene.add(Event::TaskState { task: task.clone(), state: navvy_job::state::TaskState::Releasing });
+        }
+        scene.add(Event::TaskRemoved { task: lint.clone(), duration_ms: 24, leftovers: vec!["volume x".to_owned()] });
+        scene.add(Event::RemovalAwaited { tasks: vec![unit] }).after(12_000);
+        insta::assert_snapshot!(screen(&TERMINAL, &scene), @r"
+        ✓ lint     2.5s  passed
+        ✓ unit     2.5s  passed
+        ! lint: left behind: volume x
+        ⠦ unit       12s  removing its environment
+          2 of 2 jobs done · 12s
+        ");
+    }
+
+    #[test]
     fn at_the_end_only_words_are_left() {
         let mut scene = Scene::new(&["lint"]);
         let lint = task("lint");
