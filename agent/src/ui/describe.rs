@@ -77,11 +77,12 @@ pub fn size(size: Size) -> String {
     format!("{cpus} CPU{}, {}", if cpus == "1" { "" } else { "s" }, bytes::human(size.memory))
 }
 
-/// `12.3 MiB of 80 MiB`.
-pub fn progress(done: u64, total: Option<u64>) -> String {
-    match total {
-        Some(total) => format!("{} of {}", bytes::human(done), bytes::human(total)),
-        None => bytes::human(done),
+/// `12.3 MiB of 80 MiB`. `None` for what has no size, such as waiting, or has not begun.
+pub fn progress(done: u64, total: Option<u64>) -> Option<String> {
+    match (done, total) {
+        (0, _) => None,
+        (done, Some(total)) => Some(format!("{} of {}", bytes::human(done), bytes::human(total))),
+        (done, None) => Some(bytes::human(done)),
     }
 }
 

@@ -55,11 +55,9 @@ impl Page<'_> {
 
     fn doing(&self, task: &Task) -> String {
         if let Some(progress) = &task.progress {
-            return format!(
-                "{} {}",
-                progress.what,
-                self.palette.faint(&describe::progress(progress.done, progress.total))
-            );
+            let far = describe::progress(progress.done, progress.total);
+            let far = far.map_or_else(String::new, |far| format!(" {}", self.palette.faint(&far)));
+            return format!("{}{far}", progress.what);
         }
         match task.state {
             TaskState::Claimed | TaskState::Preparing if task.steps.is_empty() => "spinning up".to_owned(),
@@ -174,6 +172,21 @@ mod tests {
         · deploy                     waits: requires hold
         ⠸ last                  12s  removing its environment
           1 of 7 jobs done · 1m 13s
+        ");
+    }
+
+    #[test]
+    fn what_has_no_size_has_no_figure() {
+        let mut scene = Scene::new(&["wait", "pull"]);
+        let (wait, pull) = (task("wait"), task("pull"));
+        scene.start(&wait, &["x"]).start(&pull, &["x"]);
+        let what = "ready, waits for room on this machine".to_owned();
+        scene.add(Event::Progress { task: wait, what, done: 0, total: None });
+        scene.add(Event::Progress { task: pull, what: "pulling cimg/node:20".to_owned(), done: 0, total: Some(9) });
+        insta::assert_snapshot!(shown(&scene), @r"
+        ⠋ wait        0s  ready, waits for room on this machine
+        ⠋ pull        0s  pulling cimg/node:20
+          0 of 2 jobs done · 0s
         ");
     }
 

@@ -188,7 +188,7 @@ impl Pages {
             Some(progress) => progress.told_ms = now_ms,
             None => self.progress.push(Progress { task: task.clone(), what: what.to_owned(), told_ms: now_ms }),
         }
-        let far = if done == 0 { String::new() } else { format!(": {}", describe::progress(done, total)) };
+        let far = describe::progress(done, total).map_or_else(String::new, |far| format!(": {far}"));
         self.task_says(task, &self.palette.faint(&clean(&format!("  {what}{far}"))));
     }
 
