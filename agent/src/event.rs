@@ -2,6 +2,7 @@
 //!
 //! Documented for users in `docs/events.md`; fields are only ever added.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use navvy_job::id::TaskId;
@@ -160,6 +161,7 @@ pub enum Event {
         task: TaskRef,
         step: usize,
         name: String,
+        #[serde(serialize_with = "broadly")]
         why: SkipReason,
     },
     Warning {
@@ -279,6 +281,8 @@ pub struct JobSummary {
     pub end: JobEnd,
     /// Steps recognised and not carried out.
     pub skipped_steps: usize,
+    /// The same, by why.
+    pub skipped: BTreeMap<SkipReason, usize>,
     pub warnings: usize,
     /// The failed step's log.
     pub log: Option<PathBuf>,
@@ -308,6 +312,14 @@ pub struct Kept {
     pub at: HeldAt,
     /// RFC 3339, UTC.
     pub until: String,
+}
+
+/// Readers have known these as `not_available` from the first. Which they are is counted in the run's summary.
+fn broadly<S: serde::Serializer>(why: &SkipReason, serializer: S) -> Result<S::Ok, S::Error> {
+    match why {
+        SkipReason::OrbMissing | SkipReason::FirstNodeOnly => SkipReason::NotAvailable.serialize(serializer),
+        why => why.serialize(serializer),
+    }
 }
 
 /// JSON is text: bytes that are none are replaced. The log file has them as they were.

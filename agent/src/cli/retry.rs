@@ -113,7 +113,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         return Err(CliError::config(format!("{}: workflow {workflow} has no job {job} any more", file.name)));
     };
     let replacements = plan::replacements(&source.images, source.machine_as.as_ref())?;
-    let local = localise(job, build, &replacements);
+    let local = localise(build, &replacements);
     local.map(|local| local.job).map_err(|needs| CliError::config(format!("job {job} needs {needs} now")))
 }
 
@@ -250,7 +250,10 @@ fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus
     finished.count(&outcome);
     let summary = outcome.summary(reference.job.clone());
     bus.send(Event::JobEnded { job: reference.job.clone(), end: summary.end.clone() });
-    finished.fidelity.push(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
+    for note in &outcome.fidelity {
+        finished.fidelity.add_of(&reference.job.job, note.clone());
+    }
+    finished.fidelity.add(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
     finished.jobs.push(summary);
     finished
 }

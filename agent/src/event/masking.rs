@@ -77,7 +77,7 @@ impl Event {
 
 fn mask_summary(masks: &Masks, summary: &mut Summary) {
     let Summary { exit_code: _, duration_ms: _, jobs, logs: _, fidelity, warnings, leftovers, secrets } = summary;
-    for JobSummary { job, end, skipped_steps: _, warnings: _, log: _, other_logs: _, kept } in jobs {
+    for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, kept } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
         kept.iter_mut().for_each(|Kept { task: _, node_index: _, node_total: _, at, until: _ }| {

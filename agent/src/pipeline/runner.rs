@@ -20,6 +20,7 @@ use super::contexts::Contexts;
 use super::continuing::{Continued, Second};
 use super::given::Given;
 use super::job_run::{JobOutcome, JobRun};
+use super::notes::Notes;
 use super::removals::Removals;
 use super::room::{Place, Room};
 use super::selection::Chosen;
@@ -130,10 +131,10 @@ pub struct Finished {
     pub canceled: bool,
     /// What a setup pipeline goes on with cannot be carried out.
     pub broken_config: bool,
-    /// A setup pipeline went on.
-    pub went_on: bool,
+    /// A job of a setup pipeline continued it, whatever came of that.
+    pub was_continued: bool,
     pub leftovers: Vec<String>,
-    pub fidelity: Vec<String>,
+    pub fidelity: Notes,
 }
 
 impl Finished {
@@ -184,8 +185,8 @@ impl Runner {
     ) -> Self {
         let graphs = plan.workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())).collect();
         let room = Room::new(plan.machine, plan.max_parallel);
-        let fidelity = plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect();
-        let finished = Finished { fidelity, ..Finished::default() };
+        let mut finished = Finished::default();
+        finished.fidelity.extend(plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()));
         Self {
             removals: Removals::new(bus.clone()),
             plan,
@@ -297,7 +298,7 @@ impl Runner {
             WorkflowJobKind::NoOp => self.pass(workflow, name, "a no-op"),
             WorkflowJobKind::Approval => self.approval(workflow, name),
             WorkflowJobKind::Unavailable { what } => self.not_available(workflow, name, what.clone()),
-            WorkflowJobKind::Build { job: build } => match localise(name, build, &self.plan.replacements) {
+            WorkflowJobKind::Build { job: build } => match localise(build, &self.plan.replacements) {
                 Ok(local) => self.queue_tasks(workflow, &job, &local),
                 Err(needs) => self.not_available(workflow, name, needs),
             },
@@ -309,18 +310,15 @@ impl Runner {
         let mut notes = local.fidelity.clone();
         if size != local.size {
             let (class, given) = (&local.class, describe(size));
-            notes.push(format!(
-                "{}: class {class} ({}) was clamped to this machine: {given}",
-                job.name,
-                describe(local.size)
-            ));
+            notes.push(format!("class {class} ({}) was clamped to this machine: {given}", describe(local.size)));
         }
         for note in &notes {
-            self.note(note.clone());
+            self.finished.fidelity.add_of(&job.name, note.clone());
         }
         let total = self.plan.node_cap.map_or(local.job.parallelism, |cap| local.job.parallelism.min(cap.max(1)));
         if total != local.job.parallelism {
-            self.note(format!("{}: parallelism {} was capped to {total}", job.name, local.job.parallelism));
+            let note = format!("parallelism {} was capped to {total}", local.job.parallelism);
+            self.finished.fidelity.add_of(&job.name, note);
         }
         for node_index in 0..total {
             let queued = self.queued(workflow, job, local, size, (node_index, total), &notes);
@@ -452,7 +450,7 @@ impl Runner {
     fn job_ended(&mut self, workflow: usize, job: &str, outcome: JobOutcome) {
         self.finished.count(&outcome);
         for note in outcome.fidelity.clone() {
-            self.note(note);
+            self.finished.fidelity.add_of(job, note);
         }
         let summary = outcome.summary(self.reference(workflow, job));
         let (status, paused) = (outcome.status, outcome.paused.is_some());
@@ -527,6 +525,7 @@ impl Runner {
             job,
             end,
             skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             log: None,
             other_logs: vec![],
@@ -590,10 +589,8 @@ impl Runner {
         withheld.cloned()
     }
 
-    fn note(&mut self, note: String) {
-        if !self.finished.fidelity.contains(&note) {
-            self.finished.fidelity.push(note);
-        }
+    pub(super) fn note(&mut self, note: String) {
+        self.finished.fidelity.add(note);
     }
 
     fn reference(&self, workflow: usize, job: &str) -> JobRef {

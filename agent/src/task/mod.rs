@@ -36,6 +36,7 @@ mod test_results;
 mod trees;
 mod workspaces;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,7 +48,7 @@ pub use removal::Removal;
 pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};
-use navvy_job::outcome::{CancelReason, Verdict};
+use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
@@ -138,8 +139,8 @@ pub struct TaskResult {
     pub verdict: Verdict,
     /// Until nothing of the job was left to run. Neither waiting nor removal counts.
     pub duration: Duration,
-    /// Steps recognised and not carried out.
-    pub skipped_steps: usize,
+    /// Steps recognised and not carried out, by why.
+    pub skipped: BTreeMap<SkipReason, usize>,
     pub warnings: usize,
     /// The first failed step's log.
     pub failed_log: Option<PathBuf>,
@@ -228,7 +229,7 @@ impl TaskResult {
         Self {
             verdict,
             duration: Duration::ZERO,
-            skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             failed_log: None,
             fidelity: Vec::new(),

@@ -67,7 +67,18 @@ pub fn skip_reason(reason: &SkipReason) -> &'static str {
         SkipReason::Halted => "the job was halted",
         SkipReason::Stopped => "the job was stopped",
         SkipReason::NotAvailable => "not available yet",
+        SkipReason::OrbMissing => "its orb is not here",
+        SkipReason::FirstNodeOnly => "it runs on the job's first node only",
         SkipReason::Held => "the job is held before it",
+    }
+}
+
+/// Why steps that count as skipped did not run, below a summary.
+pub fn why_skipped(reason: SkipReason) -> &'static str {
+    match reason {
+        SkipReason::NotAvailable => "not available in this version",
+        SkipReason::OrbMissing => "their orbs are not here (--allow-missing-orbs)",
+        other => skip_reason(&other),
     }
 }
 

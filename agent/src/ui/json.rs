@@ -235,6 +235,7 @@ pub(crate) mod tests {
             job: job("unit"),
             end: ran.clone(),
             skipped_steps: 0,
+            skipped: std::collections::BTreeMap::new(),
             warnings: 1,
             log: None,
             other_logs: vec![],

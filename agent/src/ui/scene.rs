@@ -129,6 +129,7 @@ impl Scene {
             job: job(name),
             end: end.clone(),
             skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             log,
             kept: vec![],

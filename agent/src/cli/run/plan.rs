@@ -135,7 +135,7 @@ pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
     chosen.iter().any(|chosen| {
         chosen.workflow.jobs.iter().filter(|job| job.selected.is_selected() && takes_part(chosen, &job.name)).any(
             |job| match &job.kind {
-                WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
+                WorkflowJobKind::Build { job: build } => localise(build, replacements).is_ok(),
                 _ => false,
             },
         )
