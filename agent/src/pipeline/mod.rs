@@ -18,6 +18,7 @@ mod env_file;
 mod given;
 mod job_run;
 mod notes;
+mod overcommit;
 mod removals;
 mod room;
 mod runner;
@@ -31,6 +32,7 @@ pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file, unders
 pub use given::{Entry, Given, secrets_of_proxies};
 pub use job_run::JobRun;
 pub use notes::Notes;
+pub use overcommit::{NoOvercommit, Overcommit};
 pub use removals::Removals;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
 pub use selection::{Chosen, SelectionError, Wanted, choose};

@@ -21,6 +21,7 @@ use super::continuing::{Continued, Second};
 use super::given::Given;
 use super::job_run::{JobOutcome, JobRun};
 use super::notes::Notes;
+use super::overcommit::Overcommit;
 use super::removals::Removals;
 use super::room::{Place, Room};
 use super::selection::Chosen;
@@ -68,6 +69,7 @@ pub struct Plan {
     /// 0 is no cap but the machine.
     pub max_parallel: usize,
     pub machine: Size,
+    pub overcommit: Overcommit,
     pub job_limit: Duration,
     /// How far the jobs are trusted; they never see it.
     pub scope: TrustScope,
@@ -184,9 +186,13 @@ impl Runner {
         stop: watch::Receiver<Stop>,
     ) -> Self {
         let graphs = plan.workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())).collect();
-        let room = Room::new(plan.machine, plan.max_parallel);
+        let room = Room::new(plan.machine, plan.overcommit, plan.max_parallel);
         let mut finished = Finished::default();
         finished.fidelity.extend(plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()));
+        if plan.overcommit.is_any() {
+            let times = plan.overcommit;
+            finished.fidelity.add(format!("processors were given out up to {times} times (--overcommit {times})"));
+        }
         Self {
             removals: Removals::new(bus.clone()),
             plan,

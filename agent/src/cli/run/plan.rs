@@ -185,6 +185,7 @@ pub(super) fn build(
         node_cap: arguments.parallelism,
         max_parallel: arguments.max_parallel,
         machine,
+        overcommit: arguments.overcommit.unwrap_or_default(),
         job_limit: arguments.job_limit,
         scope: arguments.scope.clone(),
         given: given(&arguments.given, session.files, session.settings)?,
