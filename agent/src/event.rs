@@ -2,6 +2,7 @@
 //!
 //! Documented for users in `docs/events.md`; fields are only ever added.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use navvy_job::id::TaskId;
@@ -160,6 +161,7 @@ pub enum Event {
         task: TaskRef,
         step: usize,
         name: String,
+        #[serde(serialize_with = "broadly")]
         why: SkipReason,
     },
     Warning {
@@ -171,6 +173,8 @@ pub enum Event {
     StopAsked {
         /// Not the first one: what still runs is killed.
         at_once: bool,
+        /// Every job has its verdict already: nothing is left to be stopped.
+        jobs_over: bool,
     },
     /// Its environment stays for a person: `navvy shell`, `navvy retry`, `navvy rm`.
     TaskKept {
@@ -190,14 +194,28 @@ pub enum Event {
         task: TaskRef,
         logs: Vec<LogEnd>,
     },
+    /// Its verdict, logs and workspace layers are final, and nothing of it runs any more. Its environment may still be there.
     TaskEnded {
         #[serde(flatten)]
         task: TaskRef,
         #[serde(flatten)]
         verdict: Verdict,
         duration_ms: u64,
+        /// What was known by then of objects that cannot be removed: since the removal comes later, nothing.
+        leftovers: Vec<String>,
+    },
+    /// Its environment is gone, or as good as it could be removed.
+    TaskRemoved {
+        #[serde(flatten)]
+        task: TaskRef,
+        /// Time that the removal took.
+        duration_ms: u64,
         /// Objects that could not be removed.
         leftovers: Vec<String>,
+    },
+    /// Every job has its verdict: the run waits for nothing but these removals. Comes again while it does.
+    RemovalAwaited {
+        tasks: Vec<TaskRef>,
     },
     JobEnded {
         #[serde(flatten)]
@@ -263,6 +281,8 @@ pub struct JobSummary {
     pub end: JobEnd,
     /// Steps recognised and not carried out.
     pub skipped_steps: usize,
+    /// The same, by why.
+    pub skipped: BTreeMap<SkipReason, usize>,
     pub warnings: usize,
     /// The failed step's log.
     pub log: Option<PathBuf>,
@@ -292,6 +312,14 @@ pub struct Kept {
     pub at: HeldAt,
     /// RFC 3339, UTC.
     pub until: String,
+}
+
+/// Readers have known these as `not_available` from the first. Which they are is counted in the run's summary.
+fn broadly<S: serde::Serializer>(why: &SkipReason, serializer: S) -> Result<S::Ok, S::Error> {
+    match why {
+        SkipReason::OrbMissing | SkipReason::FirstNodeOnly => SkipReason::NotAvailable.serialize(serializer),
+        why => why.serialize(serializer),
+    }
 }
 
 /// JSON is text: bytes that are none are replaced. The log file has them as they were.

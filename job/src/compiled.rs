@@ -73,6 +73,10 @@ pub struct Container {
     pub user: Option<String>,
     pub environment: Variables,
     pub auth: Option<RegistryAuth>,
+    /// The config's own image, where a run takes another one for it. A compiled config has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub in_place_of: Option<String>,
 }
 
 /// Credentials of a registry as the config writes them; `$NAME` stands for a context or project variable.

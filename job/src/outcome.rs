@@ -124,7 +124,7 @@ impl StepOutcome {
 }
 
 /// Why a step was not run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// `when: on_success` after a failure.
@@ -135,6 +135,10 @@ pub enum SkipReason {
     Stopped,
     /// Recognised, and not carried out by this version.
     NotAvailable,
+    /// Its orb is not here, and the run was told to go on without it.
+    OrbMissing,
+    /// The deprecated `deploy`: it runs on a job's first node alone.
+    FirstNodeOnly,
     /// The environment is held as it was at an earlier step; this one runs when the task goes on.
     Held,
 }

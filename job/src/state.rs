@@ -1,9 +1,10 @@
 //! States of tasks and steps, with their tables of legal moves.
 //!
 //! ```text
-//! Task: Claimed → Preparing → Running → Finishing → Releasing → Reporting → Done
-//!          └──────────┴─────────┴───────────┴──────────▲  (any fault or cancel goes to Releasing)
-//!                                           └→ Kept ─────────────▲  (its environment is held for a person)
+//! Task: Claimed → Preparing → Running → Finishing → Reporting → Releasing → Done
+//!          └──────────┴─────────┴───────────┴──────────▲  (any fault or cancel goes to Reporting)
+//!                                           └→ Kept ───┘ └────────────────────▲
+//!                                              its environment is held for a person: there is nothing to release
 //! Step: Pending → Running → Draining → Exited
 //!          │         └→ Terminating ─▲
 //!          └→ Skipped
@@ -23,14 +24,14 @@ pub enum TaskState {
     Preparing,
     /// Steps running.
     Running,
-    /// Steps ended; late output and results being gathered.
+    /// Steps ended; what they left running is being ended, late output and results gathered.
     Finishing,
     /// Environment held for a person, in place of being destroyed.
     Kept,
-    /// Environment being destroyed.
-    Releasing,
-    /// Output flushed, result being told.
+    /// Nothing of the job runs any more and its output is flushed; the verdict is being told.
     Reporting,
+    /// The verdict is told; the environment is being destroyed.
+    Releasing,
     Done,
 }
 
@@ -60,16 +61,18 @@ pub trait State: Copy + PartialEq + std::fmt::Debug + 'static {
 impl State for TaskState {
     const MOVES: &'static [(Self, Self)] = &[
         (Self::Claimed, Self::Preparing),
-        (Self::Claimed, Self::Releasing),
+        (Self::Claimed, Self::Reporting),
         (Self::Preparing, Self::Running),
-        (Self::Preparing, Self::Releasing),
+        (Self::Preparing, Self::Reporting),
         (Self::Running, Self::Finishing),
-        (Self::Running, Self::Releasing),
-        (Self::Finishing, Self::Releasing),
+        (Self::Running, Self::Reporting),
+        (Self::Finishing, Self::Reporting),
         (Self::Finishing, Self::Kept),
         (Self::Kept, Self::Reporting),
-        (Self::Releasing, Self::Reporting),
+        (Self::Reporting, Self::Releasing),
+        // Of a task that is held.
         (Self::Reporting, Self::Done),
+        (Self::Releasing, Self::Done),
     ];
 }
 
@@ -129,8 +132,8 @@ mod tests {
         TaskState::Running,
         TaskState::Finishing,
         TaskState::Kept,
-        TaskState::Releasing,
         TaskState::Reporting,
+        TaskState::Releasing,
         TaskState::Done,
     ];
     const STEP: [StepState; 6] = [
@@ -170,12 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn every_task_reaches_done_through_release() {
-        // What is kept is released by whoever takes it up again.
-        for state in TASK[..6].iter().filter(|state| **state != TaskState::Kept) {
-            let releases = *state == TaskState::Releasing || state.may_become(TaskState::Releasing);
-            assert!(releases, "{state:?} has no way to release what it holds");
+    fn every_task_tells_its_verdict_and_then_releases_what_it_holds() {
+        for state in &TASK[..5] {
+            assert!(state.may_become(TaskState::Reporting), "{state:?} has no way to tell a verdict");
+            assert!(!state.may_become(TaskState::Releasing), "{state:?} would be released before its verdict is told");
         }
+        assert!(TaskState::Reporting.may_become(TaskState::Releasing));
+        assert!(TaskState::Releasing.may_become(TaskState::Done));
     }
 
     #[test]

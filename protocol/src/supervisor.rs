@@ -34,6 +34,8 @@ pub const OLDEST_VERSION: u32 = 1;
 /// What this code can do beside the version's basics.
 pub const CAPABILITIES: [&str; 0] = [];
 
+/// Exit code of a supervisor that nobody has called for its idle limit. Nothing in the job ends it like this.
+pub const ABANDONED: u8 = 75;
 /// Bytes of the longest note of [`Request::Keep`].
 pub const NOTE_CAP: usize = 16 << 20;
 

@@ -9,7 +9,7 @@
 //! | [`PrivateEngine`] | a `dockerd` of the story's own, in its own namespaces, that may be killed |
 //! | [`Network`] | where a bench's engine is reached from and reaches others |
 //! | [`Proxy`] | a TCP port in front of an engine's socket whose connections can be cut |
-//! | [`Trap`] | a unix socket in front of an engine's that kills its client at a chosen request |
+//! | [`Trap`] | a unix socket in front of an engine's that kills its client at a chosen request, or holds requests back |
 //! | [`GitServer`] | `git daemon` where jobs reach it |
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |

@@ -1,4 +1,4 @@
-//! A unix socket in front of an engine's, which kills its client at a chosen request.
+//! A unix socket in front of an engine's, which kills its client at a chosen request, or holds requests back.
 //!
 //! ```text
 //! navvy ─▶ Trap ─▶ engine      Before: the engine never hears of it    During: it does, the client never sees an answer
@@ -36,6 +36,8 @@ pub enum Last {
     Number(usize, When),
     /// The first whose line holds this text.
     Holding(&'static str, When),
+    /// None: those whose lines begin with this text do not reach the engine before [`Trap::let_go`].
+    HeldBack(&'static str),
 }
 
 /// Ends with its directory when dropped.
@@ -61,6 +63,7 @@ struct State {
     unanswered: usize,
     /// The request at which the client was killed.
     sprung: Option<String>,
+    let_go: bool,
     over: bool,
 }
 
@@ -72,6 +75,8 @@ impl Trap {
         let (state, news) = (Mutex::default(), Condvar::new());
         let shared = Arc::new(Shared { engine: engine.to_owned(), last, state, news });
         let there = Arc::clone(&shared);
+        // Nobody is to be killed: nothing waits for the victim's name.
+        there.lock().victim = matches!(there.last, Last::HeldBack(_)).then_some(0);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 if there.lock().over {
@@ -95,6 +100,12 @@ impl Trap {
     /// Whom to kill. Requests wait until this is known.
     pub fn arm(&self, pid: u32) {
         self.shared.lock().victim = Some(pid);
+        self.shared.news.notify_all();
+    }
+
+    /// From now on no request is held back, and those that are go on.
+    pub fn let_go(&self) {
+        self.shared.lock().let_go = true;
         self.shared.news.notify_all();
     }
 
@@ -124,6 +135,7 @@ impl Trap {
 impl Drop for Trap {
     fn drop(&mut self) {
         self.shared.lock().over = true;
+        self.let_go();
         // Wakes the thread that accepts.
         UnixStream::connect(self.socket()).ok();
     }
@@ -141,6 +153,13 @@ impl Shared {
             state = self.news.wait(state).expect("nobody panics here");
         }
         state.requests.push(line.clone());
+        if let Last::HeldBack(start) = self.last
+            && line.starts_with(start)
+        {
+            while !state.let_go {
+                state = self.news.wait(state).expect("nobody panics here");
+            }
+        }
         match &self.last {
             _ if state.sprung.is_some() => None,
             Last::Number(number, when) if *number == state.requests.len() => Some(*when),

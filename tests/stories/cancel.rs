@@ -123,6 +123,8 @@ fn an_engine_that_dies_under_a_job_is_no_fault_of_the_job() {
     let done = run.that_leaves_things().finish();
     done.exits_with(3);
     assert_eq!(done.verdict("build"), "infra");
-    let ended = done.event("the task's end", |event| event.is("task_ended"));
-    assert!(!ended.texts("leftovers").is_empty(), "what could not be removed is not named: {}", ended.summary());
+    for what in ["task_removed", "run_ended"] {
+        let event = done.event(what, |event| event.is(what));
+        assert!(!event.texts("leftovers").is_empty(), "what could not be removed is not named: {}", event.summary());
+    }
 }

@@ -221,6 +221,26 @@ fn what_only_the_job_knows_is_said_and_secrets_are_not() {
 }
 
 #[test]
+fn a_workflow_that_would_not_run_repeats_nothing() {
+    let bench = Bench::new();
+    let twice = r#"
+version: 2.1
+jobs:
+  build: {docker: [{image: x}], steps: [{restore_cache: {keys: [v1-x]}}]}
+workflows:
+  nightly: {when: false, jobs: [build]}
+  ci: {jobs: [build]}
+  weekly: {when: false, jobs: [build]}
+"#;
+    bench.config(twice).commit("first");
+    let told = |words: &[&str]| explained(&bench, words).matches("v1-x\n").count();
+    assert_eq!((told(&["build"]), told(&[])), (1, 1));
+    // One that runs nowhere is told once.
+    bench.config(&twice.replace("ci: {jobs", "ci: {when: false, jobs"));
+    assert_eq!(told(&["build"]), 1);
+}
+
+#[test]
 fn errors_say_what_to_do() {
     let bench = Bench::new();
     let asked = |words: &[&str]| -> Finished { bench.navvy(&[&["cache", "explain"], words].concat()) };

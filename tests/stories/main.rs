@@ -36,6 +36,7 @@ mod odd_environments;
 mod orbs;
 mod output;
 mod people;
+mod removals;
 mod results;
 mod secrets;
 mod services;

@@ -188,6 +188,8 @@ workflows:
     assert_eq!(done.text("build", "own"), "own\n");
     assert_eq!(done.skipped("build", "hello/greet"), "not_available");
     assert!(done.warnings().contains("step `hello/greet` was skipped: orb `hello` is not here"), "{}", done.warnings());
+    let ended = done.event("the run's end", |event| event.is("run_ended")).get("jobs")[0].clone();
+    assert_eq!(ended["skipped"], serde_json::json!({"orb_missing": 1}), "{ended}");
     assert_eq!((done.end("boxed"), done.end("hello/wave")), ("not_available".into(), "not_available".into()));
 }
 

@@ -181,5 +181,9 @@ workflows:
     assert_eq!((&line["passed"], &line["runs"]), (&2.into(), &3.into()));
     assert_eq!(line["not_always"][0]["test"], "shaky");
     assert_eq!(line["slowest"].as_array().map(Vec::len), Some(1));
+    assert!(!text.contains("All "), "one job's own line is the total: {text}");
+    bench.run_config(&config.replace("unit", "other"), &[]).passes();
+    let both = bench.ask(&["tests"]).passes().stdout();
+    assert_eq!(both.lines().last(), Some("All 2 jobs: 4 tests in 3m 06s: 4 passed"), "{both}");
     bench.ask(&["tests", "lint"]).exits_with(64).complains(&["no test results are kept of a job lint", "unit"]);
 }

@@ -105,6 +105,9 @@ fn what_cannot_be_gone_on_with_is_told_with_its_place() {
     let done = bench.run(&[]).finish();
     done.exits_with(2).complains(&["continuation.yml", "otter", "did you mean `other`?"]);
     assert!(done.warnings().contains("continuation.yml has 1 error"), "{}", done.warnings());
+    let report = done.event("the run's end", |event| event.is("run_ended")).texts("fidelity").join("\n");
+    assert!(report.contains("the pipeline did not go on after decide: "), "{report}");
+    assert!(!report.contains("no job of it continued the pipeline"), "{report}");
     bench.file(".circleci/next.yml", NEXT.replace("parameters:", "setup: true\nparameters:"));
     let again = bench.run(&[]).finish();
     again.exits_with(2);

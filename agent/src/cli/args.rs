@@ -10,6 +10,7 @@ use navvy_job::claim::TrustScope;
 use super::size::parse_size;
 use crate::artifacts::guard::Secrets;
 use crate::environment::docker::PullPolicy;
+use crate::pipeline::Overcommit;
 use crate::settings::file::SettingsFiles;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
@@ -144,6 +145,10 @@ pub struct RunArgs {
     /// Run this many tasks side by side at most. Without it: as many as the machine has room for.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_parallel: usize,
+    /// Give the machine's processors out this many times, for jobs that wait for the network more than they compute: 1.5, 2.
+    /// Memory is given out once. Without it: as the settings say (docs/settings.md), else once.
+    #[arg(long, value_name = "N")]
+    pub overcommit: Option<Overcommit>,
     /// Cap every job's `parallelism`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub parallelism: Option<u32>,
@@ -206,6 +211,7 @@ impl RunArgs {
         self.source.fill_in(files);
         self.images.extend(files.images().cloned());
         self.host_egress = self.host_egress.or(files.host_egress());
+        self.overcommit = self.overcommit.or(files.overcommit());
     }
 }
 

@@ -135,7 +135,7 @@ impl Looker<'_> {
         })
     }
 
-    /// Those that run; a named one in any case.
+    /// Those that run; a named one in any case, but told once if it runs nowhere.
     fn jobs<'p>(&self, pipeline: &'p Pipeline) -> Result<Vec<(&'p str, &'p WorkflowJob, &'p Job)>, CliError> {
         let wanted = self.arguments.job.as_deref();
         let is_wanted = |job: &WorkflowJob, runs: bool| match wanted {
@@ -150,7 +150,7 @@ impl Looker<'_> {
                 Ok(_) => CliError::config(format!("job {name} has no steps")),
             });
         }
-        Ok(found.into_iter().map(|(workflow, job, build, _)| (workflow, job, build)).collect())
+        Ok(worth_explaining(found))
     }
 
     fn savers(&self, pipeline: &Pipeline) -> Result<Vec<Saver>, CliError> {
@@ -220,6 +220,23 @@ impl Looker<'_> {
         let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
         Ok(given(&self.arguments.given, self.files, self.settings)?.with_contexts(loaded.variables(contexts)))
     }
+}
+
+/// Workflows that would not run only repeat what is said of those that would. If none would, one stands for all.
+fn worth_explaining<'p>(
+    found: Vec<(&'p str, &'p WorkflowJob, &'p Job, Option<String>)>,
+) -> Vec<(&'p str, &'p WorkflowJob, &'p Job)> {
+    let runs = found.iter().any(|(.., left)| left.is_none());
+    let first = found.first().map(|(workflow, ..)| *workflow);
+    let is_worth = |workflow: &str, left: &Option<String>| match runs {
+        true => left.is_none(),
+        false => Some(workflow) == first,
+    };
+    found
+        .into_iter()
+        .filter(|(workflow, _, _, left)| is_worth(workflow, left))
+        .map(|(workflow, job, build, _)| (workflow, job, build))
+        .collect()
 }
 
 /// Every job with steps, and why it does not run.

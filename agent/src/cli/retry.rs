@@ -28,7 +28,7 @@ use crate::event::Event;
 use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
-use crate::pipeline::{Finished, JobRun, localise};
+use crate::pipeline::{Finished, JobRun, Removals, localise};
 use crate::results::Timings;
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
@@ -118,7 +118,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         return Err(CliError::config(format!("{}: workflow {workflow} has no job {job} any more", file.name)));
     };
     let replacements = plan::replacements(&source.images, source.machine_as.as_ref())?;
-    let local = localise(job, build, &replacements);
+    let local = localise(build, &replacements);
     local.map(|local| local.job).map_err(|needs| CliError::config(format!("job {job} needs {needs} now")))
 }
 
@@ -180,8 +180,12 @@ async fn go_on(
     };
     let Held { note, link, .. } = held;
     let reference = note.reference.clone();
-    let result = task::resume(Resumed { note, adopted, link, from }, context).await;
-    let finished = finished(reference, result, &bus);
+    let (result, removal) = task::resume(Resumed { note, adopted, link, from }, context).await;
+    stop.jobs_are_over();
+    let mut finished = finished(reference, result, &bus);
+    let mut removals = Removals::new(bus.clone());
+    removal.into_iter().for_each(|removal| removals.begin(removal));
+    finished.leftovers = removals.finish(stop.receiver()).await;
     let mut summary = ending::summary(finished, false, &directory, notes, started.elapsed());
     summary.secrets = arguments.view.secrets_report.then(|| masks.report());
     let code = summary.exit_code;
@@ -245,12 +249,17 @@ fn handing(settings: &Settings, note: &Note) -> Handing {
 
 fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
     let mut run = JobRun::new(1);
+    let canceled = result.was_canceled();
     let mut finished = Finished::default();
     let Some(outcome) = run.add(result) else { return finished };
+    finished.canceled = canceled;
     finished.count(&outcome);
     let summary = outcome.summary(reference.job.clone());
     bus.send(Event::JobEnded { job: reference.job.clone(), end: summary.end.clone() });
-    finished.fidelity.push(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
+    for note in &outcome.fidelity {
+        finished.fidelity.add_of(&reference.job.job, note.clone());
+    }
+    finished.fidelity.add(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
     finished.jobs.push(summary);
     finished
 }

@@ -25,10 +25,16 @@ pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
         if known.is_empty() && arguments.job.is_none() && !arguments.json {
             print(NOTHING)?;
         }
+        let mut total = Total::default();
         for job in chosen(arguments, &known)? {
             let looked = look(&keeper, &job).await.map_err(|error| CliError::infra(&error))?;
             let Some(looked) = looked else { continue };
+            total.add(&looked);
             print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) })?;
+        }
+        // One job's own line is the total.
+        if total.jobs > 1 && !arguments.json {
+            print(&total.text())?;
         }
         Ok(exit_code::PASSED)
     })
@@ -50,6 +56,24 @@ struct Looked {
     cases: Vec<Case>,
     flaky: Vec<Flaky>,
     runs: usize,
+}
+
+/// The last results of all jobs together.
+#[derive(Default)]
+struct Total {
+    jobs: usize,
+    counts: summary::Counts,
+}
+
+impl Total {
+    fn add(&mut self, looked: &Looked) {
+        self.jobs += 1;
+        self.counts.add(summary::Counts::of(&looked.cases));
+    }
+
+    fn text(&self) -> String {
+        format!("All {} jobs: {}\n", self.jobs, self.counts.line())
+    }
 }
 
 async fn look(keeper: &Keeper, job: &str) -> Result<Option<Looked>, StorageError> {

@@ -21,7 +21,8 @@ impl Event {
             Self::RunStarted { logs: _, config: _, jobs: _ }
             | Self::PipelineContinued { config: _, jobs: _ }
             | Self::TaskState { task: _, state: _ }
-            | Self::StopAsked { at_once: _ }
+            | Self::StopAsked { at_once: _, jobs_over: _ }
+            | Self::RemovalAwaited { tasks: _ }
             // A service's name identifies, as a job's does.
             | Self::ServiceStarted { task: _, service: _, name: _, log: _ }
             | Self::TaskLogs { task: _, logs: _ } => {}
@@ -64,6 +65,10 @@ impl Event {
                 texts.verdict(verdict);
                 leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
             }
+            Self::TaskRemoved { task, duration_ms: _, leftovers } => {
+                let texts = Texts::of(masks, &task.job);
+                leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
+            }
             Self::JobEnded { job, end } => Texts::of(masks, job).job_end(end),
             Self::RunEnded(summary) => mask_summary(masks, summary),
         }
@@ -72,7 +77,7 @@ impl Event {
 
 fn mask_summary(masks: &Masks, summary: &mut Summary) {
     let Summary { exit_code: _, duration_ms: _, jobs, logs: _, fidelity, warnings, leftovers, secrets } = summary;
-    for JobSummary { job, end, skipped_steps: _, warnings: _, log: _, other_logs: _, kept } in jobs {
+    for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, kept } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
         kept.iter_mut().for_each(|Kept { task: _, node_index: _, node_total: _, at, until: _ }| {
@@ -193,6 +198,9 @@ mod tests {
                 duration_ms,
                 leftovers: vec![text()],
             },
+            Event::TaskRemoved { task, duration_ms, .. } => {
+                Event::TaskRemoved { task, duration_ms, leftovers: vec![text()] }
+            }
             Event::JobEnded { job, .. } => Event::JobEnded { job, end: JobEnd::NotRun { why: text() } },
             Event::StepEnded { task, step, attempt, duration_ms, bytes, sha256, origin, will_rerun, .. } => {
                 let (name, trailers, outcome) = (text(), vec![text()], StepOutcome::Error { reason: text() });
@@ -223,6 +231,7 @@ mod tests {
             | Event::PipelineContinued { .. }
             | Event::ApprovalAsked { .. }
             | Event::StopAsked { .. }
+            | Event::RemovalAwaited { .. }
             | Event::ServiceStarted { .. }
             | Event::TaskLogs { .. }
             | Event::TaskState { .. }

@@ -12,7 +12,7 @@ pub struct Local {
     pub class: String,
     /// Of the class, before clamping.
     pub size: Size,
-    /// What thereby differs from the real service.
+    /// What thereby differs from the real service: sentences about the job.
     pub fidelity: Vec<String>,
 }
 
@@ -25,14 +25,14 @@ pub struct Replacements {
 }
 
 /// The job as it runs here, or what it would need.
-pub fn localise(name: &str, job: &Job, replacements: &Replacements) -> Result<Local, String> {
+pub fn localise(job: &Job, replacements: &Replacements) -> Result<Local, String> {
     let class = job.resource_class.clone();
     if let Some(class) = class.as_deref().filter(|class| resource::is_self_hosted(class)) {
         return Err(format!("a self-hosted runner of class {class}"));
     }
     match &job.executor {
-        Executor::Docker { containers } => Ok(docker(name, job, containers, replacements)),
-        Executor::Machine { image, .. } => machine(name, job, image.as_deref(), replacements),
+        Executor::Docker { containers } => Ok(docker(job, containers, replacements)),
+        Executor::Machine { image, .. } => machine(job, image.as_deref(), replacements),
         Executor::Macos { xcode } => Err(match xcode {
             Some(xcode) => format!("macOS with Xcode {xcode}"),
             None => "macOS".to_owned(),
@@ -40,7 +40,7 @@ pub fn localise(name: &str, job: &Job, replacements: &Replacements) -> Result<Lo
     }
 }
 
-fn docker(name: &str, job: &Job, containers: &[Container], replacements: &Replacements) -> Local {
+fn docker(job: &Job, containers: &[Container], replacements: &Replacements) -> Local {
     let class = job.resource_class.clone().unwrap_or_else(|| resource::DEFAULT_DOCKER_CLASS.to_owned());
     let mut local = Local {
         job: job.clone(),
@@ -49,21 +49,21 @@ fn docker(name: &str, job: &Job, containers: &[Container], replacements: &Replac
         class,
         fidelity: Vec::new(),
     };
-    let containers = containers.iter().map(|container| substitute(name, container, replacements, &mut local.fidelity));
+    let containers = containers.iter().map(|container| substitute(container, replacements, &mut local.fidelity));
     local.job.executor = Executor::Docker { containers: containers.collect() };
     local
 }
 
-fn substitute(name: &str, container: &Container, replacements: &Replacements, fidelity: &mut Vec<String>) -> Container {
+fn substitute(container: &Container, replacements: &Replacements, fidelity: &mut Vec<String>) -> Container {
     let mut container = container.clone();
     if let Some(image) = replacements.images.apply(&container.image) {
-        fidelity.push(format!("{name}: image {} was replaced by {image}", container.image));
-        container.image = image;
+        fidelity.push(format!("image {} was replaced by {image}", container.image));
+        container.in_place_of = Some(std::mem::replace(&mut container.image, image));
     }
     container
 }
 
-fn machine(name: &str, job: &Job, image: Option<&str>, replacements: &Replacements) -> Result<Local, String> {
+fn machine(job: &Job, image: Option<&str>, replacements: &Replacements) -> Result<Local, String> {
     let class = job.resource_class.clone().unwrap_or_else(|| resource::DEFAULT_MACHINE_CLASS.to_owned());
     let foreign = is_windows(&class, image) || class.starts_with("gpu.");
     let needs = match image {
@@ -77,7 +77,7 @@ fn machine(name: &str, job: &Job, image: Option<&str>, replacements: &Replacemen
     let container = Container { image: replacement.clone(), ..Container::default() };
     let mut job = job.clone();
     job.executor = Executor::Docker { containers: vec![container] };
-    let fidelity = vec![format!("{name}: needs {needs}; ran in a container of {replacement}")];
+    let fidelity = vec![format!("needs {needs}; ran in a container of {replacement}")];
     Ok(Local { job, class, size, fidelity })
 }
 
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn needs(job: &Job, replacements: &Replacements) -> String {
-        localise("j", job, replacements).unwrap_err()
+        localise(job, replacements).unwrap_err()
     }
 
     #[test]
@@ -119,9 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn a_replaced_image_is_remembered_as_the_config_has_it() {
+        let image = |image: &str| Container { image: image.to_owned(), ..Container::default() };
+        let docker = Executor::Docker { containers: vec![image("cimg/go:1.22"), image("cimg/postgres:15.3")] };
+        let images = ImageSubstitutions::parse(&["cimg/postgres:*=postgres:15".to_owned()]).unwrap();
+        let local = localise(&job(docker, None), &Replacements { images, machine_as: None }).unwrap();
+        let Executor::Docker { containers } = local.job.executor else { panic!("it is a Docker job") };
+        assert_eq!(containers[0], image("cimg/go:1.22"));
+        assert_eq!(containers[1].image, "postgres:15");
+        assert_eq!(containers[1].in_place_of.as_deref(), Some("cimg/postgres:15.3"));
+        assert_eq!(local.fidelity, ["image cimg/postgres:15.3 was replaced by postgres:15"]);
+    }
+
+    #[test]
     fn linux_machines_may_run_in_a_container_and_windows_may_not() {
         let replacements = Replacements { machine_as: Some("navvy/base:bookworm".into()), ..Replacements::default() };
-        let local = localise("j", &machine_job("ubuntu-2404:current", Some("large")), &replacements).unwrap();
+        let local = localise(&machine_job("ubuntu-2404:current", Some("large")), &replacements).unwrap();
         assert_eq!(local.size, Size::new(4, 15));
         assert_eq!(local.fidelity.len(), 1);
         assert!(needs(&machine_job("windows-server-2022", None), &replacements).contains("windows-server-2022"));

@@ -55,18 +55,21 @@ impl Runner {
         continuation: &Continuation,
         carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>,
     ) {
+        self.finished.was_continued = true;
         if self.second.is_some() {
             return self.warn(format!("{job} continues the pipeline, which was continued before: nothing comes of it"));
         }
         match carry_out(continuation) {
             Ok(continued) => self.join(continued),
-            Err(why) => self.warn(format!("the pipeline cannot go on after {job}: {why}")),
+            Err(why) => {
+                self.warn(format!("the pipeline cannot go on after {job}: {why}"));
+                self.note(format!("the pipeline did not go on after {job}: {why}"));
+            }
         }
     }
 
     fn join(&mut self, continued: Continued) {
         let Continued { workflows, builtins, config, source, warnings } = continued;
-        self.finished.went_on = true;
         let first = self.graphs.len();
         self.graphs.extend(workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())));
         self.finished.fidelity.extend(workflows.iter().flat_map(|chosen| chosen.notes.clone()).chain(warnings.clone()));

@@ -1,9 +1,10 @@
 //! One job of a workflow while its tasks run. Pure.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use navvy_job::outcome::{JobStatus, Verdict};
+use navvy_job::outcome::{JobStatus, SkipReason, Verdict};
 use navvy_protocol::supervisor::Continuation;
 
 use crate::event::{JobEnd, JobRef, JobSummary, Kept};
@@ -25,11 +26,10 @@ pub struct JobOutcome {
     pub log: Option<PathBuf>,
     /// Of the other nodes that failed.
     pub other_logs: Vec<PathBuf>,
-    pub skipped_steps: usize,
+    pub skipped: BTreeMap<SkipReason, usize>,
     pub warnings: usize,
     /// Warnings that the report repeats.
     pub repeated: Vec<String>,
-    pub leftovers: Vec<String>,
     pub fidelity: Vec<String>,
     /// Tasks whose environments stay.
     pub kept: Vec<Kept>,
@@ -49,7 +49,8 @@ impl JobOutcome {
         JobSummary {
             job,
             end,
-            skipped_steps: self.skipped_steps,
+            skipped_steps: self.skipped.values().sum(),
+            skipped: self.skipped.clone(),
             warnings: self.warnings,
             log: self.log.clone(),
             other_logs: self.other_logs.clone(),
@@ -95,10 +96,9 @@ impl JobRun {
                 .collect(),
             log,
             // Nodes have the same steps: what one skipped, all did.
-            skipped_steps: self.results.iter().map(|result| result.skipped_steps).max().unwrap_or(0),
+            skipped: self.skipped(),
             warnings: self.results.iter().map(|result| result.warnings).sum(),
             repeated: self.results.iter().flat_map(|result| result.repeated.clone()).collect(),
-            leftovers: self.results.iter().flat_map(|result| result.leftovers.clone()).collect(),
             fidelity: self.results.iter().flat_map(|result| result.fidelity.clone()).collect(),
             paused: (verdict == Verdict::Passed).then(|| self.paused()).flatten(),
             kept: self.results.iter().filter_map(|result| result.kept.clone()).collect(),
@@ -108,6 +108,15 @@ impl JobRun {
 }
 
 impl JobRun {
+    fn skipped(&self) -> BTreeMap<SkipReason, usize> {
+        let mut most = BTreeMap::new();
+        for (why, count) in self.results.iter().flat_map(|result| &result.skipped) {
+            let known: &mut usize = most.entry(*why).or_default();
+            *known = (*known).max(*count);
+        }
+        most
+    }
+
     /// The step before which a node is held.
     fn paused(&self) -> Option<String> {
         let mut held = self.results.iter().filter_map(|result| result.kept.as_ref());
@@ -142,14 +151,14 @@ mod tests {
         TaskResult {
             verdict,
             duration: Duration::from_secs(1),
-            leftovers: vec![],
-            skipped_steps: 1,
+            skipped: BTreeMap::from([(SkipReason::OrbMissing, 1)]),
             warnings: 1,
             failed_log: None,
             fidelity: vec![],
             repeated: vec![],
             kept: None,
             continuation: None,
+            cut_short: false,
         }
     }
 
@@ -161,6 +170,6 @@ mod tests {
         let outcome = job.add(result(Verdict::Infra { fault: "x".into() })).unwrap();
         assert_eq!(outcome.status, JobStatus::Failed);
         assert!(!outcome.infra);
-        assert_eq!((outcome.skipped_steps, outcome.warnings), (1, 3));
+        assert_eq!((outcome.skipped, outcome.warnings), (BTreeMap::from([(SkipReason::OrbMissing, 1)]), 3));
     }
 }

@@ -4,7 +4,8 @@
 //! Graph (navvy_job::workflow) says what is ready
 //!    │ approval ─▶ asked, given, or held      no-op ─▶ passed      not here ─▶ withheld
 //!    ▼ build
-//! queue of tasks (job × node) ──Room──▶ task::run ──result──▶ job's end ──▶ Graph
+//! queue of tasks (job × node) ──Room──▶ task::run ──verdict──▶ job's end ──▶ Graph
+//!                                           └── environment ──▶ Removals, beside all of this
 //! ```
 //!
 //! One loop owns all of it. Tasks send events themselves; what they return decides the graph.
@@ -16,6 +17,9 @@ mod continuing;
 mod env_file;
 mod given;
 mod job_run;
+mod notes;
+mod overcommit;
+mod removals;
 mod room;
 mod runner;
 mod selection;
@@ -27,5 +31,8 @@ pub use continuing::Continued;
 pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file, understand as understand_env_file};
 pub use given::{Entry, Given, secrets_of_proxies};
 pub use job_run::JobRun;
+pub use notes::Notes;
+pub use overcommit::{NoOvercommit, Overcommit};
+pub use removals::Removals;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
 pub use selection::{Chosen, SelectionError, Wanted, choose, nearest};

@@ -7,22 +7,27 @@
 use navvy_job::resource::Size;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::overcommit::Overcommit;
+
 /// The machine and what runs on it.
 #[derive(Debug, Clone)]
 pub struct Room {
     machine: Size,
+    /// Of the machine, what may be given out.
+    budget: Size,
     used: Size,
     /// Tasks whose steps are not over.
     inside: usize,
-    /// Tasks that are not over.
+    /// Tasks that have no verdict.
     tasks: usize,
     max_tasks: usize,
 }
 
 impl Room {
     /// `max_tasks` of 0 means no other limit than the machine.
-    pub fn new(machine: Size, max_tasks: usize) -> Self {
-        Self { machine, used: Size { millicpus: 0, memory: 0 }, inside: 0, tasks: 0, max_tasks }
+    pub fn new(machine: Size, overcommit: Overcommit, max_tasks: usize) -> Self {
+        let budget = overcommit.of(machine);
+        Self { machine, budget, used: Size { millicpus: 0, memory: 0 }, inside: 0, tasks: 0, max_tasks }
     }
 
     /// What a task of this class gets.
@@ -43,7 +48,7 @@ impl Room {
     /// May a task be made whose steps wait for room? `waiting` of them do already. It counts from now on.
     pub fn enter_ahead(&mut self, waiting: usize) -> bool {
         let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
-        let as_many_as_could_run = (waiting as u64) < self.machine.millicpus.div_ceil(1000);
+        let as_many_as_could_run = (waiting as u64) < self.budget.millicpus.div_ceil(1000);
         if allowed && as_many_as_could_run {
             self.tasks += 1;
         }
@@ -52,7 +57,7 @@ impl Room {
 
     /// Takes room for a task that was made ahead, if there is some.
     pub fn admit(&mut self, size: Size) -> bool {
-        let fits = self.inside == 0 || self.used.plus(size).fits(self.machine);
+        let fits = self.inside == 0 || self.used.plus(size).fits(self.budget);
         if fits {
             self.used = self.used.plus(size);
             self.inside += 1;
@@ -66,14 +71,14 @@ impl Room {
         self.inside = self.inside.saturating_sub(1);
     }
 
-    /// A task that has left is over altogether.
+    /// A task that has left has its verdict, too. What is left to do for it, its removal, takes no room.
     pub fn ended(&mut self) {
         self.tasks = self.tasks.saturating_sub(1);
     }
 }
 
-/// A task's place in the room. Dropped when its steps are over: what is left to do then, its removal, takes no room,
-/// so the next task may be made meanwhile.
+/// A task's place in the room. Dropped when its steps are over: what is left to do then takes no room, so the next task may
+/// be made meanwhile.
 #[derive(Debug)]
 pub struct Place {
     size: Size,
@@ -102,7 +107,7 @@ mod tests {
 
     #[test]
     fn tasks_enter_while_they_fit() {
-        let mut room = Room::new(Size::new(4, 8), 0);
+        let mut room = Room::new(Size::new(4, 8), Overcommit::default(), 0);
         let medium = Size::new(2, 4);
         assert!(room.enter(medium));
         assert!(room.enter(medium));
@@ -112,9 +117,24 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_being_removed_takes_no_room_and_still_counts() {
+    fn overbooked_processors_let_more_tasks_in_as_far_as_there_is_memory() {
         let size = Size::new(2, 4);
-        let (mut free, mut capped) = (Room::new(size, 0), Room::new(size, 1));
+        let entered = |machine, overcommit: &str| {
+            let mut room = Room::new(machine, overcommit.parse().unwrap(), 0);
+            // A task is never given more than the machine has.
+            assert_eq!(room.clamp(Size::new(8, 64)), machine);
+            (0..10).filter(|_| room.enter(size)).count()
+        };
+        assert_eq!((entered(Size::new(2, 24), "1"), entered(Size::new(2, 24), "2")), (1, 2));
+        assert_eq!((entered(Size::new(2, 24), "3.5"), entered(Size::new(2, 24), "16")), (3, 6));
+        assert_eq!(entered(Size::new(2, 4), "16"), 1);
+    }
+
+    #[test]
+    fn a_task_whose_steps_are_over_takes_no_room_and_counts_until_its_verdict() {
+        let size = Size::new(2, 4);
+        let (mut free, mut capped) =
+            (Room::new(size, Overcommit::default(), 0), Room::new(size, Overcommit::default(), 1));
         assert!(free.enter(size) && capped.enter(size));
         free.leave(size);
         capped.leave(size);
@@ -126,19 +146,19 @@ mod tests {
     #[test]
     fn a_few_tasks_are_made_ahead_and_admitted_as_others_leave() {
         let size = Size::new(2, 4);
-        let mut room = Room::new(size, 0);
+        let mut room = Room::new(size, Overcommit::default(), 0);
         assert!(room.enter(size));
         assert!(room.enter_ahead(0) && room.enter_ahead(1) && !room.enter_ahead(2));
         assert!(!room.admit(size));
         room.leave(size);
         assert!(room.admit(size) && !room.admit(size));
-        let mut capped = Room::new(size, 1);
+        let mut capped = Room::new(size, Overcommit::default(), 1);
         assert!(capped.enter(size) && !capped.enter_ahead(0));
     }
 
     #[test]
     fn one_task_may_always_run() {
-        let mut room = Room::new(Size::new(1, 1), 0);
+        let mut room = Room::new(Size::new(1, 1), Overcommit::default(), 0);
         let size = room.clamp(Size::new(8, 16));
         assert_eq!(size, Size::new(1, 1));
         assert!(room.enter(size));
@@ -151,7 +171,7 @@ mod tests {
             wishes in prop::collection::vec((1u64..9, 1u64..17, any::<bool>()), 1..60),
         ) {
             let machine = Size::new(4, 8);
-            let mut room = Room::new(machine, 3);
+            let mut room = Room::new(machine, Overcommit::default(), 3);
             let mut inside = Vec::new();
             for (cpus, gib, leave) in wishes {
                 if leave && let Some(size) = inside.pop() {

@@ -20,6 +20,9 @@ use super::contexts::Contexts;
 use super::continuing::{Continued, Second};
 use super::given::Given;
 use super::job_run::{JobOutcome, JobRun};
+use super::notes::Notes;
+use super::overcommit::Overcommit;
+use super::removals::Removals;
 use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
@@ -27,7 +30,7 @@ use crate::bus::Bus;
 use crate::chain::chain;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
-use crate::task::{self, Stop, TaskResult, Turn};
+use crate::task::{self, Removal, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.
 #[derive(Debug, Default)]
@@ -67,6 +70,7 @@ pub struct Plan {
     /// 0 is no cap but the machine.
     pub max_parallel: usize,
     pub machine: Size,
+    pub overcommit: Overcommit,
     pub job_limit: Duration,
     /// How far the jobs are trusted; they never see it.
     pub scope: TrustScope,
@@ -112,6 +116,14 @@ impl Queued {
     }
 }
 
+/// A task whose verdict is there.
+struct Judged {
+    workflow: usize,
+    job: String,
+    result: TaskResult,
+    removal: Option<Removal>,
+}
+
 /// What came of every job.
 #[derive(Default)]
 pub struct Finished {
@@ -122,10 +134,10 @@ pub struct Finished {
     pub canceled: bool,
     /// What a setup pipeline goes on with cannot be carried out.
     pub broken_config: bool,
-    /// A setup pipeline went on.
-    pub went_on: bool,
+    /// A job of a setup pipeline continued it, whatever came of that.
+    pub was_continued: bool,
     pub leftovers: Vec<String>,
-    pub fidelity: Vec<String>,
+    pub fidelity: Notes,
     /// Of jobs, for whoever reads the report alone.
     pub warnings: Vec<String>,
 }
@@ -139,7 +151,6 @@ impl Finished {
             JobStatus::Failed => self.failed = true,
             _ => self.incomplete |= outcome.paused.is_some(),
         }
-        self.leftovers.extend(outcome.leftovers.clone());
     }
 }
 
@@ -157,7 +168,8 @@ pub struct Runner {
     queue: VecDeque<Queued>,
     /// Tasks made ahead, whose steps wait for room.
     ahead: VecDeque<(Size, oneshot::Sender<task::Place>)>,
-    running: JoinSet<(usize, String, TaskResult)>,
+    running: JoinSet<Judged>,
+    removals: Removals,
     /// Sizes of tasks whose steps are over.
     vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
     jobs: BTreeMap<(usize, String), JobRun>,
@@ -177,10 +189,15 @@ impl Runner {
         stop: watch::Receiver<Stop>,
     ) -> Self {
         let graphs = plan.workflows.iter().map(|chosen| Graph::new(&chosen.workflow, chosen.only.as_ref())).collect();
-        let room = Room::new(plan.machine, plan.max_parallel);
-        let fidelity = plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()).collect();
-        let finished = Finished { fidelity, ..Finished::default() };
+        let room = Room::new(plan.machine, plan.overcommit, plan.max_parallel);
+        let mut finished = Finished::default();
+        finished.fidelity.extend(plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()));
+        if plan.overcommit.is_any() {
+            let times = plan.overcommit;
+            finished.fidelity.add(format!("processors were given out up to {times} times (--overcommit {times})"));
+        }
         Self {
+            removals: Removals::new(bus.clone()),
             plan,
             context,
             bus,
@@ -209,16 +226,20 @@ impl Runner {
         self.graphs.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Runs everything to its end. `carry_out` tells what a setup pipeline goes on with.
-    pub async fn run(mut self, carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>) -> Finished {
+    /// Runs everything to its last verdict. What is still to be removed then comes with it. `carry_out` tells what a setup
+    /// pipeline goes on with.
+    pub async fn run(
+        mut self,
+        carry_out: &mut dyn FnMut(&Continuation) -> Result<Continued, String>,
+    ) -> (Finished, Removals) {
         loop {
-            if *self.stop.borrow() == Stop::No {
+            if self.is_stopped() {
+                self.give_up_queued();
+            } else {
                 self.start_ready();
                 self.start_queued();
-            } else {
-                self.give_up_queued();
             }
-            if self.running.is_empty() && (self.asked.is_empty() || self.finished.canceled) {
+            if self.running.is_empty() && (self.asked.is_empty() || self.is_stopped()) {
                 break;
             }
             if let Some((job, continuations)) = self.wait().await {
@@ -228,14 +249,21 @@ impl Runner {
         self.finish()
     }
 
-    /// Waits for a task's end, a person's answer, or the wish to stop. What an ended job continues the pipeline with.
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() != Stop::No
+    }
+
+    /// Waits for a task's verdict, a person's answer, or the wish to stop. What an ended job continues the pipeline with.
     async fn wait(&mut self) -> Option<(String, Vec<Continuation>)> {
         let answers = self.plan.approvals.answers.as_mut();
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
-                Ok((workflow, job, result)) => {
-                    let continuations = self.task_ended(workflow, &job, result);
-                    return (*self.stop.borrow() == Stop::No).then_some((job, continuations));
+                Ok(judged) => {
+                    let job = judged.job.clone();
+                    let continuations = self.task_ended(judged);
+                    // A pipeline that is stopped does not go on: whatever its jobs came to, it was not carried out.
+                    self.finished.canceled |= self.is_stopped() && !continuations.is_empty();
+                    return (!self.is_stopped()).then_some((job, continuations));
                 }
                 Err(error) => {
                     tracing::error!(%error, "A task ended without a result.");
@@ -244,11 +272,8 @@ impl Runner {
             },
             Some(size) = self.vacated.1.recv() => self.room.leave(size),
             answer = next_answer(answers), if !self.asked.is_empty() => self.answered(answer),
-            changed = self.stop.changed() => {
-                if changed.is_ok() {
-                    self.finished.canceled = true;
-                }
-            }
+            // What thereby is canceled is seen where it is not run.
+            Ok(()) = self.stop.changed() => {}
         }
         None
     }
@@ -282,7 +307,7 @@ impl Runner {
             WorkflowJobKind::NoOp => self.pass(workflow, name, "a no-op"),
             WorkflowJobKind::Approval => self.approval(workflow, name),
             WorkflowJobKind::Unavailable { what } => self.not_available(workflow, name, what.clone()),
-            WorkflowJobKind::Build { job: build } => match localise(name, build, &self.plan.replacements) {
+            WorkflowJobKind::Build { job: build } => match localise(build, &self.plan.replacements) {
                 Ok(local) => self.queue_tasks(workflow, &job, &local),
                 Err(needs) => self.not_available(workflow, name, needs),
             },
@@ -294,18 +319,15 @@ impl Runner {
         let mut notes = local.fidelity.clone();
         if size != local.size {
             let (class, given) = (&local.class, describe(size));
-            notes.push(format!(
-                "{}: class {class} ({}) was clamped to this machine: {given}",
-                job.name,
-                describe(local.size)
-            ));
+            notes.push(format!("class {class} ({}) was clamped to this machine: {given}", describe(local.size)));
         }
         for note in &notes {
-            self.note(note.clone());
+            self.finished.fidelity.add_of(&job.name, note.clone());
         }
         let total = self.plan.node_cap.map_or(local.job.parallelism, |cap| local.job.parallelism.min(cap.max(1)));
         if total != local.job.parallelism {
-            self.note(format!("{}: parallelism {} was capped to {total}", job.name, local.job.parallelism));
+            let note = format!("parallelism {} was capped to {total}", local.job.parallelism);
+            self.finished.fidelity.add_of(&job.name, note);
         }
         for node_index in 0..total {
             let queued = self.queued(workflow, job, local, size, (node_index, total), &notes);
@@ -417,25 +439,28 @@ impl Runner {
         let started = Event::TaskStarted { task: reference.clone(), image, resource_class: class, size, steps };
         self.bus.send(started);
         self.running.spawn(async move {
-            let result = task::run(claim, secrets, reference, context, notes, turn).await;
-            (workflow, job, result)
+            let (result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
+            Judged { workflow, job, result, removal }
         });
     }
 
-    fn task_ended(&mut self, workflow: usize, job: &str, result: TaskResult) -> Vec<Continuation> {
+    fn task_ended(&mut self, judged: Judged) -> Vec<Continuation> {
+        let Judged { workflow, job, result, removal } = judged;
+        removal.into_iter().for_each(|removal| self.removals.begin(removal));
         self.room.ended();
-        let key = (workflow, job.to_owned());
+        self.finished.canceled |= result.was_canceled();
+        let key = (workflow, job.clone());
         let Some(mut outcome) = self.jobs.get_mut(&key).and_then(|run| run.add(result)) else { return Vec::new() };
         let continuations = std::mem::take(&mut outcome.continuations);
         self.jobs.remove(&key);
-        self.job_ended(workflow, job, outcome);
+        self.job_ended(workflow, &job, outcome);
         continuations
     }
 
     fn job_ended(&mut self, workflow: usize, job: &str, outcome: JobOutcome) {
         self.finished.count(&outcome);
         for note in outcome.fidelity.clone() {
-            self.note(note);
+            self.finished.fidelity.add_of(job, note);
         }
         self.finished.warnings.extend(outcome.repeated.iter().cloned());
         let summary = outcome.summary(self.reference(workflow, job));
@@ -511,6 +536,7 @@ impl Runner {
             job,
             end,
             skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             log: None,
             other_logs: vec![],
@@ -520,7 +546,7 @@ impl Runner {
 
     /// The run is being stopped: what has not started never will.
     fn give_up_queued(&mut self) {
-        self.finished.canceled = true;
+        self.finished.canceled |= !self.queue.is_empty();
         for queued in std::mem::take(&mut self.queue) {
             let name = queued.reference.job.job;
             let key = (queued.workflow, name.clone());
@@ -533,12 +559,10 @@ impl Runner {
         }
     }
 
-    fn finish(mut self) -> Finished {
+    fn finish(mut self) -> (Finished, Removals) {
         for index in 0..self.graphs.len() {
             for name in self.graphs[index].names().to_vec() {
-                if let Some(why) = self.why_never_started(index, &name) {
-                    self.told(index, &name, JobEnd::NotRun { why });
-                }
+                self.tell_if_never_started(index, &name);
             }
         }
         let order: Vec<(usize, String)> = self
@@ -548,28 +572,36 @@ impl Runner {
             .flat_map(|(index, graph)| graph.names().iter().map(move |name| (index, name.clone())))
             .collect();
         self.finished.jobs = order.iter().filter_map(|key| self.ends.remove(key)).collect();
-        self.finished
+        (self.finished, self.removals)
     }
 
     /// For jobs that nothing was told of yet.
-    fn why_never_started(&self, workflow: usize, name: &str) -> Option<String> {
+    fn tell_if_never_started(&mut self, workflow: usize, name: &str) {
         if self.ends.contains_key(&(workflow, name.to_owned())) {
-            return None;
+            return;
         }
-        if self.finished.canceled {
-            return Some("the run was canceled".to_owned());
-        }
+        let why = match self.waits_for(workflow, name) {
+            Some(other) => format!("waits for {other}"),
+            None if self.is_stopped() => {
+                self.finished.canceled = true;
+                "the run was canceled".to_owned()
+            }
+            None => "it never became ready".to_owned(),
+        };
+        self.told(workflow, name, JobEnd::NotRun { why });
+    }
+
+    /// What is withheld, and this job with it.
+    fn waits_for(&self, workflow: usize, name: &str) -> Option<String> {
         let withheld = self.graphs[workflow].names().iter().find(|other| {
             self.graphs[workflow].progress(other) == Some(Progress::Withheld)
                 && self.graphs[workflow].behind(other).iter().any(|behind| behind == name)
         });
-        Some(withheld.map_or("it never became ready".to_owned(), |other| format!("waits for {other}")))
+        withheld.cloned()
     }
 
-    fn note(&mut self, note: String) {
-        if !self.finished.fidelity.contains(&note) {
-            self.finished.fidelity.push(note);
-        }
+    pub(super) fn note(&mut self, note: String) {
+        self.finished.fidelity.add(note);
     }
 
     fn reference(&self, workflow: usize, job: &str) -> JobRef {

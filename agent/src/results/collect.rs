@@ -1,6 +1,9 @@
 //! A step's reports, out of the job's environment.
 
-use super::junit::{Limits, parse};
+use std::io::Read;
+use std::time::Duration;
+
+use super::junit::{Broken, Limits, parse};
 use super::{Case, summary};
 use crate::chain::chain;
 use crate::supervisor::{Client, ClientError, Found};
@@ -11,6 +14,11 @@ const MOST_FILES: usize = 50_000;
 const NAMED: usize = 50;
 /// The original's words.
 const NOTHING: &str = "Found no path with test results, skipping";
+
+/// A report that is cut off is looked at again after this: `bats`, for one, writes it in the background.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// One that grows is looked at again and again, but no more often than this.
+const LOOKS: usize = 30;
 
 /// What the files of a step hold.
 #[derive(Debug, Default)]
@@ -59,10 +67,9 @@ impl Reports {
             return Ok(collected);
         }
         collected.announce(&paths);
-        for path in &paths {
-            if let Some(failure) = self.read(client, path, limits, &mut collected)? {
-                collected.trouble(path, &failure);
-            }
+        let look = |path: &String, cases: &mut Vec<Case>| self.look(client, path, limits, cases);
+        for (path, failure) in read_all(paths, &mut collected, look, || std::thread::sleep(SECOND_LOOK))? {
+            collected.trouble(&path, &failure);
         }
         collected.sum_up();
         Ok(collected)
@@ -91,9 +98,11 @@ impl Reports {
     /// The path may be a report itself.
     fn alone(&self, client: &Client, limits: Limits, collected: &mut Collected) -> Result<(), ClientError> {
         collected.announce(std::slice::from_ref(&self.path));
-        match self.read(client, &self.path, limits, collected)? {
+        let look = |path: &String, cases: &mut Vec<Case>| self.look(client, path, limits, cases);
+        let paths = vec![self.path.clone()];
+        match read_all(paths, collected, look, || std::thread::sleep(SECOND_LOOK))?.pop() {
             None => collected.sum_up(),
-            Some(failure) => {
+            Some((_, failure)) => {
                 *collected = Collected {
                     lines: vec![
                         format!("Unable to save test results from {}", self.path),
@@ -107,24 +116,100 @@ impl Reports {
         Ok(())
     }
 
-    /// Adds a file's cases. What the supervisor said, if it could not be read.
-    fn read(
-        &self,
-        client: &Client,
-        path: &str,
-        limits: Limits,
-        collected: &mut Collected,
-    ) -> Result<Option<String>, ClientError> {
-        match client.read_as_stream(path, self.user.clone(), |source| parse(source, limits, &mut collected.cases)) {
-            Ok(Ok(())) => collected.files += 1,
-            Ok(Err(broken)) => {
-                collected.files += 1;
-                collected.trouble(&format!("{path}:{}", broken.line), &broken.why);
-            }
-            Err(error) if error.failure().is_some() => return Ok(Some(chain(&error))),
-            Err(error) => return Err(error),
+    fn look(&self, client: &Client, path: &str, limits: Limits, cases: &mut Vec<Case>) -> Result<Look, ClientError> {
+        let mut size = 0;
+        let read = client.read_as_stream(path, self.user.clone(), |source| {
+            parse(Counted { source, size: &mut size }, limits, cases)
+        });
+        match read {
+            Ok(Ok(())) => Ok(Look::Whole),
+            Ok(Err(broken)) => Ok(Look::Broken { broken, size }),
+            Err(error) if error.failure().is_some() => Ok(Look::Unreadable(chain(&error))),
+            Err(error) => Err(error),
         }
-        Ok(None)
+    }
+}
+
+/// What came of reading a file.
+enum Look {
+    Whole,
+    /// After so many bytes.
+    Broken {
+        broken: Broken,
+        size: u64,
+    },
+    /// What the supervisor said.
+    Unreadable(String),
+}
+
+/// A report that was cut off when it was last looked at.
+struct Growing {
+    path: String,
+    broken: Broken,
+    size: u64,
+    /// What it held.
+    cases: Vec<Case>,
+}
+
+/// Adds what the files hold. One that is cut off has another look, after a pause that all of them share, and further ones for
+/// as long as it grows. Returns what could not be read, and why.
+fn read_all<E>(
+    paths: Vec<String>,
+    collected: &mut Collected,
+    mut look: impl FnMut(&String, &mut Vec<Case>) -> Result<Look, E>,
+    mut pause: impl FnMut(),
+) -> Result<Vec<(String, String)>, E> {
+    let (mut unreadable, mut growing) = (Vec::new(), Vec::new());
+    for path in paths {
+        let known = collected.cases.len();
+        match look(&path, &mut collected.cases)? {
+            Look::Whole => collected.files += 1,
+            Look::Broken { broken, size } if broken.is_cut_off => {
+                let cases = collected.cases.split_off(known);
+                growing.push(Growing { path, broken, size, cases });
+            }
+            Look::Broken { broken, .. } => collected.broken(&path, &broken),
+            Look::Unreadable(why) => unreadable.push((path, why)),
+        }
+    }
+    for nth in 1..=LOOKS {
+        if growing.is_empty() {
+            break;
+        }
+        pause();
+        for was in std::mem::take(&mut growing) {
+            let mut cases = Vec::new();
+            match look(&was.path, &mut cases)? {
+                Look::Whole => collected.take(cases),
+                Look::Broken { broken, size } if broken.is_cut_off && size != was.size && nth < LOOKS => {
+                    growing.push(Growing { path: was.path, broken, size, cases });
+                }
+                Look::Broken { broken, .. } => {
+                    collected.cases.append(&mut cases);
+                    collected.broken(&was.path, &broken);
+                }
+                // It is gone: what was seen of it counts.
+                Look::Unreadable(_) => {
+                    collected.cases.extend(was.cases);
+                    collected.broken(&was.path, &was.broken);
+                }
+            }
+        }
+    }
+    Ok(unreadable)
+}
+
+/// Counts what is read.
+struct Counted<'a> {
+    source: &'a mut dyn Read,
+    size: &'a mut u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        *self.size += count as u64;
+        Ok(count)
     }
 }
 
@@ -173,6 +258,18 @@ impl Collected {
         self.ignored = Some(format!("test results: {why}"));
     }
 
+    /// A file whose cases are these.
+    fn take(&mut self, mut cases: Vec<Case>) {
+        self.files += 1;
+        self.cases.append(&mut cases);
+    }
+
+    /// A file whose cases are known as far as they go.
+    fn broken(&mut self, path: &str, broken: &Broken) {
+        self.files += 1;
+        self.trouble(&format!("{path}:{}", broken.line), &broken.why);
+    }
+
     fn trouble(&mut self, place: &str, why: &str) {
         let line = format!("{place}: {why}");
         self.lines.push(format!("Warning: {line}"));
@@ -186,6 +283,9 @@ impl Collected {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
     use super::*;
 
     #[test]
@@ -203,5 +303,50 @@ mod tests {
         for (root, name, wanted) in table {
             assert_eq!(is_hidden(root, name.as_bytes()), wanted, "{root} {name}");
         }
+    }
+
+    /// Files with what they hold at each look; the last stays.
+    fn collect(files: &[(&str, &[&str])]) -> (Collected, usize) {
+        let files: BTreeMap<&str, &[&str]> = files.iter().copied().collect();
+        let mut looks: BTreeMap<String, usize> = BTreeMap::new();
+        let mut collected = Collected::default();
+        let mut pauses = 0;
+        let look = |path: &String, cases: &mut Vec<Case>| {
+            let nth = looks.entry(path.clone()).or_default();
+            let contents = files[path.as_str()];
+            let text = contents[(*nth).min(contents.len() - 1)];
+            *nth += 1;
+            Ok::<_, Infallible>(match parse(text.as_bytes(), Limits::default(), cases) {
+                Ok(()) => Look::Whole,
+                Err(broken) => Look::Broken { broken, size: text.len() as u64 },
+            })
+        };
+        let paths = files.keys().map(|path| (*path).to_owned()).collect();
+        let Ok(unreadable) = read_all(paths, &mut collected, look, || pauses += 1);
+        assert!(unreadable.is_empty());
+        (collected, pauses)
+    }
+
+    const WHOLE: &str = "<testsuite><testcase name='a'/><testcase name='b'/></testsuite>";
+    const HALF: &str = "<testsuite><testcase name='a'/><testc";
+
+    #[test]
+    fn a_report_that_is_still_being_written_is_looked_at_again() {
+        let (collected, pauses) = collect(&[("bats.xml", &["", HALF, WHOLE]), ("other.xml", &[WHOLE])]);
+        assert_eq!((collected.cases.len(), collected.files, pauses), (4, 2, 2));
+        assert!(collected.warnings.is_empty(), "{:?}", collected.warnings);
+    }
+
+    #[test]
+    fn one_that_grows_no_more_is_told_once_and_what_it_holds_counts() {
+        let (collected, pauses) = collect(&[("cut.xml", &[HALF]), ("empty.xml", &[""])]);
+        assert_eq!((collected.cases.len(), collected.files, pauses), (1, 2, 1));
+        assert_eq!(collected.warnings.len(), 2, "{:?}", collected.warnings);
+    }
+
+    #[test]
+    fn one_that_is_wrong_is_waited_for_by_nobody() {
+        let (collected, pauses) = collect(&[("wrong.xml", &["<testsuite></testcase>", WHOLE])]);
+        assert_eq!((collected.files, collected.warnings.len(), pauses), (1, 1, 0));
     }
 }

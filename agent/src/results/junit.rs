@@ -46,6 +46,8 @@ pub struct Broken {
     /// From 1.
     pub line: u64,
     pub why: String,
+    /// What is there is right as far as it goes: whoever writes it may not be done.
+    pub is_cut_off: bool,
 }
 
 /// What is open around the place that is read.
@@ -71,7 +73,7 @@ enum What {
 /// # Errors
 /// [`Broken`] if it is no JUnit report, or ends too early, or is too much.
 pub fn parse(source: impl Read, limits: Limits, cases: &mut Vec<Case>) -> Result<(), Broken> {
-    let source = utf8(source).map_err(|error| Broken { line: 1, why: error.to_string() })?;
+    let source = utf8(source).map_err(|error| Broken { line: 1, why: error.to_string(), is_cut_off: false })?;
     let mut reader = Reader::from_reader(Brief::new(source, limits.file));
     reader.config_mut().allow_dangling_amp = true;
     let left = limits.kept.saturating_sub(cases.iter().map(cost).sum());
@@ -95,8 +97,9 @@ pub fn parse(source: impl Read, limits: Limits, cases: &mut Vec<Case>) -> Result
         match done {
             Ok(false) => reader.get_mut().understood(),
             Ok(true) => return Ok(()),
-            Err(Fault { why, at }) => {
-                return Err(Broken { line: at.unwrap_or_else(|| reader.get_ref().line()), why });
+            Err(Fault { why, at, is_cut_off }) => {
+                let line = at.unwrap_or_else(|| reader.get_ref().line());
+                return Err(Broken { line, why, is_cut_off });
             }
         }
     }
@@ -106,11 +109,12 @@ struct Fault {
     why: String,
     /// Its line, if it is not the one that is being read.
     at: Option<u64>,
+    is_cut_off: bool,
 }
 
 impl From<String> for Fault {
     fn from(why: String) -> Self {
-        Self { why, at: None }
+        Self { why, at: None, is_cut_off: false }
     }
 }
 
@@ -120,7 +124,10 @@ fn why(error: &quick_xml::Error) -> Fault {
         quick_xml::Error::Io(error) => error.to_string(),
         error => crate::chain::chain(error),
     };
-    Fault { why, at: None }
+    use quick_xml::errors::SyntaxError;
+    // All others are of what begins and does not end before the file does.
+    let is_cut_off = matches!(error, quick_xml::Error::Syntax(what) if *what != SyntaxError::InvalidBangMarkup);
+    Fault { why, at: None, is_cut_off }
 }
 
 /// Bytes that a case is counted as.
@@ -176,10 +183,13 @@ impl Parser<'_> {
         match self.stack.last() {
             Some(open) => {
                 let why = format!("<{}> begins here and does not end: the file is cut off", open.name);
-                Err(Fault { why, at: Some(open.line) })
+                Err(Fault { why, at: Some(open.line), is_cut_off: true })
             }
             None if self.has_root => Ok(()),
-            None => Err(Fault { why: "no JUnit report: it has no element at all".to_owned(), at: Some(1) }),
+            None => {
+                let why = "no JUnit report: it has no element at all".to_owned();
+                Err(Fault { why, at: Some(1), is_cut_off: true })
+            }
         }
     }
 

@@ -35,6 +35,16 @@ impl Counts {
         counts
     }
 
+    /// Those of others, too.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.flaky += other.flaky;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.errored += other.errored;
+        self.micros = self.micros.saturating_add(other.micros);
+    }
+
     pub fn all(&self) -> usize {
         self.passed + self.flaky + self.skipped + self.failed + self.errored
     }
@@ -117,6 +127,14 @@ mod tests {
                 "  c",
             ]
         );
+    }
+
+    #[test]
+    fn counts_of_several_jobs_add_up() {
+        let mut all = Counts::of(&[case("a", Outcome::Passed), case("b", Outcome::Failed)]);
+        all.add(Counts::of(&[case("c", Outcome::Passed), case("d", Outcome::Skipped), case("e", Outcome::Flaky)]));
+        let line = "5 tests in 7.5s: 2 passed, 1 passed at a later attempt, 1 failed, 1 skipped";
+        assert_eq!(all.line(), line);
     }
 
     #[test]

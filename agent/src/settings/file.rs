@@ -20,11 +20,12 @@ use serde::Deserialize;
 use super::Settings;
 use super::env::EnvTable;
 use crate::environment::docker::ImageSubstitutions;
+use crate::pipeline::Overcommit;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 2] = ["store", "host-egress"];
+const HOST_KEYS: [&str; 3] = ["store", "host-egress", "overcommit"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -56,6 +57,8 @@ pub struct Tables {
     pub allow_missing_orbs: Option<bool>,
     /// As `--host-egress`.
     pub host_egress: Option<bool>,
+    /// As `--overcommit`.
+    pub overcommit: Option<Overcommit>,
     /// As `--env-file`, from where this file is.
     pub env_file: Vec<PathBuf>,
     /// As `--var`, for every job.
@@ -167,6 +170,11 @@ impl SettingsFiles {
     pub fn host_egress(&self) -> Option<bool> {
         self.user.tables.host_egress
     }
+
+    /// The same.
+    pub fn overcommit(&self) -> Option<Overcommit> {
+        self.user.tables.overcommit
+    }
 }
 
 /// A user's file may be a link, into their own collection of settings. A project's may not: it would have us read what the
@@ -276,6 +284,19 @@ mod tests {
         assert!(refused.contains(PROJECT_FILE) && refused.contains("`store`"), "{refused}");
         assert!(refused.contains("concerns this machine") && refused.contains("settings.toml"), "{refused}");
         read("", "[store]\nurl = 's3://ours'").unwrap();
+    }
+
+    #[test]
+    fn processors_are_overbooked_by_the_user_alone() {
+        assert_eq!(read("", "overcommit = 2").unwrap().overcommit(), Some("2".parse().unwrap()));
+        assert_eq!(read("", "overcommit = 1.5").unwrap().overcommit(), Some("1.5".parse().unwrap()));
+        assert_eq!(read("", "").unwrap().overcommit(), None);
+        let refused = read("overcommit = 2", "").unwrap_err();
+        assert!(refused.contains("`overcommit`") && refused.contains("concerns this machine"), "{refused}");
+        for text in ["overcommit = 0.5", "overcommit = 'two'", "overcommit = 17"] {
+            let refused = read("", text).unwrap_err();
+            assert!(refused.contains("settings.toml: line 1: "), "{refused}");
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Greets and nothing more: proof that somebody is there and alive.
-    pub(super) fn ask_for_life(&self) -> Result<(), ClientError> {
+    pub fn ask_for_life(&self) -> Result<(), ClientError> {
         self.greet(&[], self.limits.proof).map(drop)
     }
 

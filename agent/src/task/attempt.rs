@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use navvy_job::compiled::{Run, Step};
 use navvy_job::outcome::StepOutcome;
-use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
+use navvy_protocol::supervisor::{ABANDONED, Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
 
 use super::Task;
@@ -26,6 +26,9 @@ const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the engine says of a main process that SIGKILL ended.
 const KILLED: i64 = 137;
+
+/// What it says of a supervisor that this process has not called for too long.
+const LEFT_ALONE: i64 = ABANDONED as i64;
 
 /// From the loss of an environment to the end of what it had sent.
 const LAST_BYTES_LIMIT: Duration = Duration::from_secs(5);
@@ -297,8 +300,8 @@ fn container_ended(died: &Died) -> Happening {
 
 fn lost_with(died: &Died) -> Lost {
     match died {
-        // No process of the job can kill the main process of its pid namespace.
-        Died::Exited { code: KILLED, out_of_memory: false, .. } => Lost::Supervisor,
+        // No process of the job can kill the main process of its pid namespace, nor keep us from calling it.
+        Died::Exited { code: KILLED | LEFT_ALONE, out_of_memory: false, .. } => Lost::Supervisor,
         Died::Exited { .. } => Lost::Container,
         Died::EngineLost { .. } => Lost::Supervisor,
     }
@@ -307,6 +310,11 @@ fn lost_with(died: &Died) -> Lost {
 /// The end of the primary container, for a person.
 pub(super) fn in_words(died: &Died, when: &str) -> String {
     match died {
+        Died::Exited { code: LEFT_ALONE, .. } => {
+            format!(
+                "the environment ended by itself {when}: Navvy had not called it for minutes, as if it were stopped"
+            )
+        }
         Died::Exited { code, out_of_memory, last_words } => {
             let why = if *out_of_memory { " (the kernel killed it for want of memory)" } else { "" };
             let words = last_words.trim();
@@ -358,4 +366,21 @@ fn refusal(failure: &Failure, frame: &Frame) -> String {
         _ => "",
     };
     format!("{}. {advice}", failure.message.trim_end_matches('.')).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited(code: i64) -> Died {
+        Died::Exited { code, out_of_memory: false, last_words: String::new() }
+    }
+
+    #[test]
+    fn an_environment_that_was_left_alone_is_no_fault_of_the_job() {
+        assert_eq!(lost_with(&exited(i64::from(ABANDONED))), Lost::Supervisor);
+        assert_eq!(lost_with(&exited(0)), Lost::Container);
+        let words = in_words(&exited(i64::from(ABANDONED)), "while the step ran");
+        assert!(words.contains("by itself while the step ran: Navvy had not called it"), "{words}");
+    }
 }

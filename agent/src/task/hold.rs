@@ -272,8 +272,8 @@ impl Task {
         looked_into && self.context.hold.on_fail.is_some()
     }
 
-    /// Leaves the environment to a person. `false` when that cannot be: then it is to be removed, in whatever state.
-    pub(super) async fn keep(&mut self, ready: Ready, mut at: HeldAt) -> bool {
+    /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in whatever state.
+    pub(super) async fn keep(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<DockerEnvironment>> {
         // It is written into the journal.
         let place = || Place::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
@@ -302,7 +302,7 @@ impl Task {
         if let Err(reason) = self.leave(&client, &note, &environment, &at, until).await {
             self.warn(format!("the environment could not be held: {reason}"));
             lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
-            return false;
+            return Some(Box::new(environment));
         }
         self.advance(TaskState::Kept).await;
         let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
@@ -320,7 +320,7 @@ impl Task {
         drop(lingering);
         drop(environment);
         self.services_are_over().await;
-        true
+        None
     }
 
     /// The environment itself first: should this agent die in between, a reaper finds a dead owner and no more.

@@ -34,7 +34,7 @@ impl Task {
     /// The record of a move. A task that has passed so far has no verdict before its steps are over.
     pub(super) fn moved(&self, state: TaskState) -> Entry {
         let known = match &self.result.verdict {
-            Verdict::Passed => matches!(state, TaskState::Releasing | TaskState::Reporting | TaskState::Done),
+            Verdict::Passed => matches!(state, TaskState::Reporting | TaskState::Releasing | TaskState::Done),
             _ => true,
         };
         Entry::State { state, verdict: known.then(|| VerdictKind::from(&self.result.verdict)) }
@@ -50,13 +50,9 @@ impl Task {
     }
 
     /// A task of which nothing is left needs no journal. What is left is the reaper's, once this process has ended.
-    pub(super) async fn end_journal(&mut self) {
-        // What is held goes on with its journal; the lock goes with us.
-        if self.result.kept.is_some() {
-            return;
-        }
+    pub(super) async fn end_journal(&mut self, is_all_gone: bool) {
         let Some(journal) = &self.journal else { return };
-        let ended = match self.result.leftovers.is_empty() {
+        let ended = match is_all_gone {
             true => journal.remove().await,
             false => journal.record(self.moved(TaskState::Done)).await,
         };

@@ -1,14 +1,15 @@
 //! One task from claim to verdict.
 //!
 //! ```text
-//! Claimed ─▶ Preparing ─▶ Running ─▶ Finishing ─▶ Releasing ─▶ Reporting ─▶ Done
-//!            environment  steps      what was     environment  result
-//!            made         in turn    left running destroyed    told
+//! Claimed ─▶ Preparing ─▶ Running ─▶ Finishing ─▶ Reporting ─▶ Releasing ─▶ Done
+//!            environment  steps      what was     verdict      environment
+//!            made         in turn    left running told         destroyed
+//!                                    is ended                  beside what comes next
 //! ```
 //!
 //! This module owns the state. Steps run on threads of their own ([`running`]); one select loop per step gathers what
-//! happens and a pure type ([`decide`]) says what to do about it. Release always comes, from any half-made state, and
-//! cannot be cancelled.
+//! happens and a pure type ([`decide`]) says what to do about it. Release ([`removal`]) always comes, from any half-made
+//! state, and cannot be cancelled.
 
 mod artifacts;
 mod attempt;
@@ -25,6 +26,7 @@ pub mod manifest;
 mod own;
 mod pieces;
 mod prepare;
+mod removal;
 mod resume;
 mod running;
 mod services;
@@ -34,6 +36,7 @@ mod test_results;
 mod trees;
 mod workspaces;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,10 +44,11 @@ use std::time::{Duration, Instant};
 
 pub use handed::{Handing, check_engine, risk_of};
 pub use hold::{BreakPoint, HoldPolicy, Note, PERSON, SourceNote, is_step};
+pub use removal::Removal;
 pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};
-use navvy_job::outcome::{CancelReason, Verdict};
+use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
@@ -58,14 +62,11 @@ use crate::environment::egress::Egress;
 use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
 use crate::journal::Journal;
-use crate::output::{DiskFloor, Feed, log_ends};
+use crate::output::{DiskFloor, Feed};
 use crate::results::Timings;
 use crate::storage::RunStore;
-use prepare::Ready;
+use prepare::{Ready, Unready};
 use steps::Ended;
-
-/// The environment is destroyed within this, or what is left is named.
-const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How far a task has been asked to stop. Later values are stronger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,11 +137,10 @@ pub struct Context {
 #[derive(Debug, Clone)]
 pub struct TaskResult {
     pub verdict: Verdict,
+    /// Until nothing of the job was left to run. Neither waiting nor removal counts.
     pub duration: Duration,
-    /// Objects that could not be removed.
-    pub leftovers: Vec<String>,
-    /// Steps recognised and not carried out.
-    pub skipped_steps: usize,
+    /// Steps recognised and not carried out, by why.
+    pub skipped: BTreeMap<SkipReason, usize>,
     pub warnings: usize,
     /// Those that the run's report repeats.
     pub repeated: Vec<String>,
@@ -152,6 +152,8 @@ pub struct TaskResult {
     pub kept: Option<Kept>,
     /// What its job continued the pipeline with.
     pub continuation: Option<Continuation>,
+    /// It was asked to stop before its steps were over, whatever its verdict was by then.
+    pub cut_short: bool,
 }
 
 /// A task on its way.
@@ -216,7 +218,8 @@ impl Voice {
     }
 }
 
-/// Carries out a claim. Never fails: whatever goes wrong is a verdict.
+/// Carries out a claim, up to its verdict. Never fails: whatever goes wrong is a verdict. The caller carries out the
+/// removal, beside whatever it does next.
 pub async fn run(
     claim: Claim,
     secrets: Secrets,
@@ -224,10 +227,10 @@ pub async fn run(
     context: Context,
     notes: Vec<String>,
     turn: Turn,
-) -> TaskResult {
+) -> (TaskResult, Option<Removal>) {
     let mut task = Task::new(claim, secrets, reference, context, notes, turn);
-    task.carry_out().await;
-    task.report().await
+    let environment = task.carry_out().await;
+    task.report(environment).await
 }
 
 impl TaskResult {
@@ -236,15 +239,20 @@ impl TaskResult {
         Self {
             verdict,
             duration: Duration::ZERO,
-            leftovers: Vec::new(),
-            skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             repeated: Vec::new(),
             failed_log: None,
             fidelity: Vec::new(),
             kept: None,
             continuation: None,
+            cut_short: false,
         }
+    }
+
+    /// Was it kept from its end by whoever stopped the run?
+    pub fn was_canceled(&self) -> bool {
+        self.cut_short || matches!(self.verdict, Verdict::Canceled { .. })
     }
 }
 
@@ -278,10 +286,11 @@ impl Task {
         }
     }
 
-    async fn carry_out(&mut self) {
+    /// Up to the end of its steps. Returns the environment that is to be removed; without one, whatever there is.
+    async fn carry_out(&mut self) -> Option<Box<DockerEnvironment>> {
         if let Err(error) = self.claim.validate() {
             self.result.verdict = Verdict::Infra { fault: error.to_string() };
-            return self.release(None).await;
+            return None;
         }
         // On its way to the disk while the engine is asked; nothing is made before it is there.
         self.journal =
@@ -291,24 +300,20 @@ impl Task {
             Ok(ready) => {
                 self.bring_timings(&ready).await;
                 self.take_turn().await;
-                self.go_through(ready, 1).await;
+                self.go_through(ready, 1).await
             }
-            Err(verdict) => {
+            Err(Unready { verdict, environment }) => {
                 self.result.verdict = verdict;
-                self.release(None).await;
+                environment
             }
         }
     }
 
-    /// From the first step that is to run to the end of the environment, or to its being held.
-    async fn go_through(&mut self, ready: Ready, first: usize) {
+    /// From the first step that is to run to the last, and to the environment's being held if it is to be.
+    async fn go_through(&mut self, ready: Ready, first: usize) -> Option<Box<DockerEnvironment>> {
         match self.run_steps(ready, first).await {
-            Ended::Over(environment) => self.release(Some(*environment)).await,
-            Ended::Held(ready, at) => {
-                if !self.keep(*ready, at).await {
-                    self.release(None).await;
-                }
-            }
+            Ended::Over(environment) => Some(environment),
+            Ended::Held(ready, at) => self.keep(*ready, at).await,
         }
     }
 
@@ -331,36 +336,6 @@ impl Task {
         };
         self.turn = taken;
         self.started += waits_from.elapsed();
-    }
-
-    /// Destroys the environment. From here on nothing stops the task.
-    async fn release(&mut self, environment: Option<DockerEnvironment>) {
-        self.advance(TaskState::Releasing).await;
-        self.voice.releasing.store(true, Ordering::Relaxed);
-        self.turn = Turn::Over;
-        self.result.leftovers = match environment {
-            Some(environment) => environment.destroy(RELEASE_LIMIT).await,
-            None => self.context.engine.remove_task(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await,
-        };
-        self.services_are_over().await;
-    }
-
-    async fn report(mut self) -> TaskResult {
-        self.advance(TaskState::Reporting).await;
-        self.result.duration = self.started.elapsed();
-        self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
-        self.result.repeated = std::mem::take(&mut self.voice.repeated.lock().unwrap_or_else(PoisonError::into_inner));
-        let logs = log_ends(&self.context.directory);
-        self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
-        self.context.bus.send(Event::TaskEnded {
-            task: self.reference.clone(),
-            verdict: self.result.verdict.clone(),
-            duration_ms: u64::try_from(self.result.duration.as_millis()).unwrap_or(u64::MAX),
-            leftovers: self.result.leftovers.clone(),
-        });
-        self.end_journal().await;
-        self.enter(TaskState::Done);
-        self.result
     }
 
     /// Writes the move down, then makes it: what a state does comes after its record is on disk.

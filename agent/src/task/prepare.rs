@@ -35,19 +35,25 @@ pub struct Ready {
     pub handed: HandedOut,
 }
 
+/// Why no step can run, and what there is of the environment if that is known.
+pub struct Unready {
+    pub verdict: Verdict,
+    pub environment: Option<Box<DockerEnvironment>>,
+}
+
 impl Task {
-    /// Makes the environment; an error is the verdict of the task.
-    pub(super) async fn prepare(&mut self) -> Result<Ready, Verdict> {
+    /// Makes the environment; an error has the verdict of the task.
+    pub(super) async fn prepare(&mut self) -> Result<Ready, Unready> {
         let started = Instant::now();
         let report = SpinUpLog::open(self);
         let made = self.make(&report).await;
         let (outcome, result) = match made {
             Ok(ready) => (StepOutcome::Success, Ok(ready)),
-            Err(Trouble { verdict, reason }) => {
+            Err(Trouble { verdict, reason, environment }) => {
                 let canceled = matches!(verdict, Verdict::Canceled { .. });
                 report.keep(&reason);
                 let outcome = if canceled { StepOutcome::Canceled } else { StepOutcome::Error { reason } };
-                (outcome, Err(verdict))
+                (outcome, Err(Unready { verdict, environment }))
             }
         };
         self.spin_up_ended(started, outcome, report.digest());
@@ -80,7 +86,7 @@ impl Task {
                     Blame::Job => Verdict::Failed { step: 0, name: SPIN_UP.to_owned() },
                     Blame::Infra | Blame::NoEngine => Verdict::Infra { fault: reason.clone() },
                 };
-                Trouble { verdict, reason }
+                Trouble { verdict, reason, environment: None }
             }),
             _ = stop.wait_for(|stop| *stop != Stop::No) => Err(Trouble::canceled()),
             () = tokio::time::sleep(limit) => Err(Trouble::job_limit(limit)),
@@ -135,10 +141,7 @@ impl Task {
         };
         let (account, directory, offered) = match furnished {
             Ok(found) => found,
-            Err(trouble) => {
-                environment.destroy(super::RELEASE_LIMIT).await;
-                return Err(trouble);
-            }
+            Err(trouble) => return Err(Trouble { environment: Some(Box::new(environment)), ..trouble }),
         };
         self.claim.builtin_variables.extend(offered);
         let frame = frame(&self.claim, &self.secrets, inheritance, account, directory, self.context.no_tty);
@@ -223,15 +226,17 @@ fn home(layers: &Layers, account: &Probe) -> String {
 struct Trouble {
     verdict: Verdict,
     reason: String,
+    /// If it was made.
+    environment: Option<Box<DockerEnvironment>>,
 }
 
 impl Trouble {
     fn canceled() -> Self {
-        Self { verdict: Task::canceled(), reason: "canceled".to_owned() }
+        Self { verdict: Task::canceled(), reason: "canceled".to_owned(), environment: None }
     }
 
     fn infra(fault: String) -> Self {
-        Self { reason: fault.clone(), verdict: Verdict::Infra { fault } }
+        Self { reason: fault.clone(), verdict: Verdict::Infra { fault }, environment: None }
     }
 
     fn of_giving_up(why: GivenUp) -> Self {
@@ -244,7 +249,8 @@ impl Trouble {
     }
 
     fn job_limit(limit: Duration) -> Self {
-        Self { verdict: Verdict::TimedOut { limit }, reason: "the job's time limit was reached".into() }
+        let reason = "the job's time limit was reached".to_owned();
+        Self { verdict: Verdict::TimedOut { limit }, reason, environment: None }
     }
 
     fn of_client(error: &ClientError) -> Self {
@@ -255,7 +261,7 @@ impl Trouble {
                     _ => "",
                 };
                 let verdict = Verdict::Failed { step: 0, name: SPIN_UP.to_owned() };
-                Self { verdict, reason: format!("{failure}{advice}") }
+                Self { verdict, reason: format!("{failure}{advice}"), environment: None }
             }
             None => Self::infra(chain(error)),
         }

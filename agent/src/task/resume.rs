@@ -19,7 +19,7 @@ use super::handed::HandedOut;
 use super::hold::{Note, PERSON};
 use super::lingering::Lingering;
 use super::prepare::Ready;
-use super::{Context, Place, Task, TaskResult, Turn};
+use super::{Context, Place, Removal, Task, TaskResult, Turn};
 use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::environment::docker::hold::Adopted;
@@ -38,7 +38,7 @@ pub struct Resumed {
 }
 
 /// Goes on. Never fails: whatever goes wrong is a verdict.
-pub async fn resume(resumed: Resumed, context: Context) -> TaskResult {
+pub async fn resume(resumed: Resumed, context: Context) -> (TaskResult, Option<Removal>) {
     let Resumed { note, adopted, link, from } = resumed;
     let secrets = note.secrets();
     let place: Place = Box::new(());
@@ -48,12 +48,18 @@ pub async fn resume(resumed: Resumed, context: Context) -> TaskResult {
     (task.attempts, task.attempts_before) = (note.attempts, note.attempts);
     task.resumed_at = Some(from);
     task.journal = Some(adopted.journal);
-    task.take_up(note, adopted.containers, link, from).await;
-    task.report().await
+    let environment = task.take_up(note, adopted.containers, link, from).await;
+    task.report(environment).await
 }
 
 impl Task {
-    async fn take_up(&mut self, note: Note, containers: Vec<String>, link: Arc<dyn Connect>, from: usize) {
+    async fn take_up(
+        &mut self,
+        note: Note,
+        containers: Vec<String>,
+        link: Arc<dyn Connect>,
+        from: usize,
+    ) -> Option<Box<DockerEnvironment>> {
         self.advance(TaskState::Preparing).await;
         let client = Client::new(Arc::clone(&link));
         let (holder, time, bytes) = (client.clone(), self.claim.limits.job + note.time(), self.further_note(&note));
@@ -67,7 +73,7 @@ impl Task {
         if let Some(trouble) = trouble {
             let fault = format!("the held environment does not answer: {trouble}");
             self.result.verdict = Verdict::Infra { fault };
-            return self.release(None).await;
+            return None;
         }
         let (engine, paths) = (&self.context.engine, &self.context.paths);
         let frame = note.frame();
@@ -75,7 +81,7 @@ impl Task {
         let lingering = Lingering::inherit(note.lingering);
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         self.hand_out_again(&mut ready, note.handed).await;
-        self.go_through(ready, from).await;
+        self.go_through(ready, from).await
     }
 
     /// For whoever goes on after this process, should it die: no exec's name is used twice.

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::output::mask::Place;
 use crate::output::{DiskFloorReached, Feed, StepLog};
 
-/// The last output of a container that was removed comes within this.
+/// The last output of a container that was ended comes within this.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// A service whose output is being kept; ends with the service.

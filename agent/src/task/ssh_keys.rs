@@ -99,10 +99,9 @@ impl Task {
             said.line(&format!("  {} {} {}", key.md5, key.sha256, key.comment));
         }
         if fingerprints.is_empty() {
-            let job = &self.claim.job_name;
             said.line("These are all its keys, since the step names no fingerprints.");
             self.result.fidelity.push(format!(
-                "{job}: step {} names no fingerprints, so all keys of your ssh-agent could be used",
+                "step {} names no fingerprints, so all keys of your ssh-agent could be used",
                 place.number
             ));
         }

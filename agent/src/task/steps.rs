@@ -102,7 +102,7 @@ impl Task {
         match &step.kind {
             StepKind::Run(run) if run.deploy && self.claim.node_index > 0 => {
                 // The deprecated `deploy` runs on the first node alone.
-                self.step_skipped(number, step, SkipReason::NotAvailable);
+                self.step_skipped(number, step, SkipReason::FirstNodeOnly);
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
             StepKind::Checkout(checkout) => {
@@ -167,13 +167,14 @@ impl Task {
                 self.judge(place, attempted, standing);
             }
             StepKind::OrbCommand { orb, command } => {
-                self.skip(number, step, format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here"));
+                let warning = format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here");
+                self.skip(number, step, SkipReason::OrbMissing, warning);
             }
             StepKind::SetupRemoteDocker { .. } => {
                 self.lacks_docker = true;
-                self.skip(number, step, "step `setup_remote_docker` is not available yet and was skipped".to_owned());
+                self.not_available(number, step);
             }
-            other => self.skip(number, step, format!("step `{}` is not available yet and was skipped", other.key())),
+            _ => self.not_available(number, step),
         }
     }
 
@@ -269,8 +270,8 @@ impl Task {
         }
         standing.failed = true;
         if attempted.lacks_daemon {
-            let (job, name) = (&self.claim.job_name, &place.step.name);
-            self.result.fidelity.push(format!("{job}: step {} ({name}) failed. {NO_DAEMON}", place.number));
+            let name = &place.step.name;
+            self.result.fidelity.push(format!("step {} ({name}) failed. {NO_DAEMON}", place.number));
         }
         self.result.failed_log.get_or_insert(attempted.log);
         if self.is_kept_on_failure() && end.lost.is_none() {
@@ -280,6 +281,7 @@ impl Task {
 
     /// The first verdict other than `Passed` stays.
     fn fix(&mut self, verdict: Verdict) {
+        self.result.cut_short |= matches!(verdict, Verdict::Canceled { .. });
         if self.result.verdict == Verdict::Passed {
             self.result.verdict = verdict;
         }
@@ -313,10 +315,15 @@ impl Task {
         });
     }
 
-    fn skip(&mut self, number: usize, step: &Step, warning: String) {
-        self.result.skipped_steps += 1;
+    fn not_available(&mut self, number: usize, step: &Step) {
+        let warning = format!("step `{}` is not available yet and was skipped", step.kind.key());
+        self.skip(number, step, SkipReason::NotAvailable, warning);
+    }
+
+    fn skip(&mut self, number: usize, step: &Step, why: SkipReason, warning: String) {
+        *self.result.skipped.entry(why).or_default() += 1;
         self.warn(warning);
-        self.step_skipped(number, step, SkipReason::NotAvailable);
+        self.step_skipped(number, step, why);
     }
 
     /// `config.yml:12`, or the place in an orb's file.

@@ -26,6 +26,7 @@ pub struct Board {
     pub tasks: Vec<Task>,
     pub approvals: Vec<Approval>,
     pub waiting: Vec<Waiting>,
+    pub removals: Vec<Removal>,
     pub jobs: usize,
     pub ended: usize,
 }
@@ -78,6 +79,13 @@ pub struct Waiting {
     pub why: String,
 }
 
+/// An environment that is being removed.
+#[derive(Debug)]
+pub struct Removal {
+    pub task: TaskRef,
+    pub since_ms: u64,
+}
+
 impl Task {
     /// The step that a person waits for: the latest, but a background step only if there is no other.
     pub fn current(&self) -> Option<&Step> {
@@ -93,6 +101,7 @@ impl Board {
             tasks: Vec::new(),
             approvals: Vec::new(),
             waiting: Vec::new(),
+            removals: Vec::new(),
             jobs: 0,
             ended: 0,
         }
@@ -107,7 +116,9 @@ impl Board {
             Event::JobEnded { job, end } => return self.job_ended(job, end),
             Event::Warning { task, message } => return vec![self.warning(task.as_ref(), message)],
             Event::TaskKept { task, step, until, .. } => return vec![self.kept(task, *step, until)],
-            Event::StopAsked { at_once } => return vec![self.palette.caution(describe::stop(*at_once))],
+            Event::StopAsked { at_once, jobs_over } => {
+                return vec![self.palette.caution(describe::stop(*at_once, *jobs_over))];
+            }
             Event::RunStarted { jobs, .. } => self.jobs = jobs.len(),
             Event::PipelineContinued { config, jobs } => {
                 self.jobs += jobs.len();
@@ -116,10 +127,13 @@ impl Board {
             Event::JobWaiting { job, why } => self.job_waiting(job, why),
             Event::ApprovalAsked { job, holds } => self.approval_asked(job, holds),
             Event::TaskStarted { task, steps, .. } => self.task_started(stamped.at_ms, task, steps.len()),
-            Event::TaskState { task, state } => self.task_state(task, *state),
+            Event::TaskState { task, state } => self.task_state(stamped.at_ms, task, *state),
             Event::Progress { task, what, done, total } => self.progressed(task, what, *done, *total),
             Event::StepStarted { .. } => self.step_started(stamped.at_ms, &stamped.event),
             Event::TaskEnded { task, .. } => self.tasks.retain(|t| t.task.task != task.task),
+            Event::TaskRemoved { task, leftovers, .. } => return self.removed(task, leftovers),
+            // They are drawn.
+            Event::RemovalAwaited { .. } => {}
             Event::ServiceStarted { .. } | Event::TaskLogs { .. } => {}
             Event::Report { .. } | Event::StepSkipped { .. } | Event::RunEnded(_) => {}
         }
@@ -148,11 +162,23 @@ impl Board {
         });
     }
 
-    fn task_state(&mut self, task: &TaskRef, state: TaskState) {
+    fn task_state(&mut self, now_ms: u64, task: &TaskRef, state: TaskState) {
+        if state == TaskState::Releasing {
+            self.tasks.retain(|known| known.task.task != task.task);
+            self.removals.push(Removal { task: task.clone(), since_ms: now_ms });
+        }
         if let Some(task) = self.task_mut(task) {
             task.state = state;
             task.progress = None;
         }
+    }
+
+    /// What could not be removed stays.
+    fn removed(&mut self, task: &TaskRef, leftovers: &[String]) -> Vec<String> {
+        self.removals.retain(|removal| removal.task.task != task.task);
+        let who = self.labels.task(task);
+        let line = |left: &String| self.palette.caution(&format!("! {who}: left behind: {}", clean(left)));
+        leftovers.iter().map(line).collect()
     }
 
     fn progressed(&mut self, task: &TaskRef, what: &str, done: u64, total: Option<u64>) {

@@ -34,7 +34,6 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
 }
 
-/// Why a step did not run.
 /// A task whose environment stays.
 pub fn kept(task: &TaskId, step: usize, until: &str) -> String {
     format!("the environment stays as it is at step {step}, until {}: navvy shell {task}", clean(until))
@@ -45,15 +44,22 @@ pub fn continued(config: &Path, jobs: usize) -> String {
     format!("the pipeline goes on with {}: {}", config.display(), text::count(jobs, "job"))
 }
 
+/// What the end of a run waits for.
+pub fn removing(tasks: &[String]) -> String {
+    let whose = if tasks.len() == 1 { "the environment" } else { "the environments" };
+    format!("removing {whose} of {}", text::list(tasks, 8))
+}
+
 /// What a signal to stop brings about.
-pub fn stop(at_once: bool) -> &'static str {
-    if at_once {
-        "! stopping at once: what still runs is killed"
-    } else {
-        "! stopping: running steps may finish their own clean-up first; again to kill them"
+pub fn stop(at_once: bool, jobs_over: bool) -> &'static str {
+    match (at_once, jobs_over) {
+        (_, true) => "! every job has its verdict already: Navvy ends as soon as their environments are removed",
+        (true, false) => "! stopping at once: what still runs is killed",
+        (false, false) => "! stopping: running steps may finish their own clean-up first; again to kill them",
     }
 }
 
+/// Why a step did not run.
 pub fn skip_reason(reason: &SkipReason) -> &'static str {
     match reason {
         SkipReason::JobFailed => "an earlier step failed",
@@ -61,7 +67,18 @@ pub fn skip_reason(reason: &SkipReason) -> &'static str {
         SkipReason::Halted => "the job was halted",
         SkipReason::Stopped => "the job was stopped",
         SkipReason::NotAvailable => "not available yet",
+        SkipReason::OrbMissing => "its orb is not here",
+        SkipReason::FirstNodeOnly => "it runs on the job's first node only",
         SkipReason::Held => "the job is held before it",
+    }
+}
+
+/// Why steps that count as skipped did not run, below a summary.
+pub fn why_skipped(reason: SkipReason) -> &'static str {
+    match reason {
+        SkipReason::NotAvailable => "not available in this version",
+        SkipReason::OrbMissing => "their orbs are not here (--allow-missing-orbs)",
+        other => skip_reason(&other),
     }
 }
 
@@ -71,11 +88,12 @@ pub fn size(size: Size) -> String {
     format!("{cpus} CPU{}, {}", if cpus == "1" { "" } else { "s" }, bytes::human(size.memory))
 }
 
-/// `12.3 MiB of 80 MiB`.
-pub fn progress(done: u64, total: Option<u64>) -> String {
-    match total {
-        Some(total) => format!("{} of {}", bytes::human(done), bytes::human(total)),
-        None => bytes::human(done),
+/// `12.3 MiB of 80 MiB`. `None` for what has no size, such as waiting, or has not begun.
+pub fn progress(done: u64, total: Option<u64>) -> Option<String> {
+    match (done, total) {
+        (0, _) => None,
+        (done, Some(total)) => Some(format!("{} of {}", bytes::human(done), bytes::human(total))),
+        (done, None) => Some(bytes::human(done)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use navvy_job::state::TaskState;
 
-use super::board::{Approval, Board, Step, Task, Waiting};
+use super::board::{Approval, Board, Removal, Step, Task, Waiting};
 use super::style::Palette;
 use super::{Size, describe, duration, text};
 
@@ -18,7 +18,8 @@ pub fn frame(board: &Board, now_ms: u64, size: Size, palette: Palette) -> Vec<St
     let tasks = board.tasks.iter().map(|task| page.task(task));
     let approvals = board.approvals.iter().map(|approval| page.approval(approval));
     let waiting = board.waiting.iter().map(|waiting| page.waiting(waiting));
-    let mut lines: Vec<String> = tasks.chain(approvals).chain(waiting).collect();
+    let removals = board.removals.iter().map(|removal| page.removal(removal));
+    let mut lines: Vec<String> = tasks.chain(approvals).chain(waiting).chain(removals).collect();
     // One row for the footer, one for the cursor.
     let room = size.rows.saturating_sub(2);
     let hidden = lines.len().saturating_sub(room);
@@ -36,24 +37,31 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn task(&self, task: &Task) -> String {
+        let label = self.palette.strong(&self.label(&self.board.labels.task(&task.task)));
+        self.goes_on(&label, task.started_ms, &self.doing(task))
+    }
+
+    fn removal(&self, removal: &Removal) -> String {
+        let label = self.palette.faint(&self.label(&self.board.labels.task(&removal.task)));
+        self.goes_on(&label, removal.since_ms, &self.palette.faint("removing its environment"))
+    }
+
+    fn goes_on(&self, label: &str, since_ms: u64, what: &str) -> String {
         let turn = usize::try_from(self.now_ms / FRAME_MS).unwrap_or(0);
         let spinner = SPINNER.get(turn % SPINNER.len()).copied().unwrap_or("·");
-        let time = duration::running(self.now_ms.saturating_sub(task.started_ms));
-        let label = self.palette.strong(&self.label(&self.board.labels.task(&task.task)));
-        format!("{} {label}  {}  {}", self.palette.live(spinner), text::pad_left(&time, 7), self.doing(task))
+        let time = duration::running(self.now_ms.saturating_sub(since_ms));
+        format!("{} {label}  {}  {what}", self.palette.live(spinner), text::pad_left(&time, 7))
     }
 
     fn doing(&self, task: &Task) -> String {
         if let Some(progress) = &task.progress {
-            return format!(
-                "{} {}",
-                progress.what,
-                self.palette.faint(&describe::progress(progress.done, progress.total))
-            );
+            let far = describe::progress(progress.done, progress.total);
+            let far = far.map_or_else(String::new, |far| format!(" {}", self.palette.faint(&far)));
+            return format!("{}{far}", progress.what);
         }
         match task.state {
             TaskState::Claimed | TaskState::Preparing if task.steps.is_empty() => "spinning up".to_owned(),
-            TaskState::Releasing | TaskState::Reporting | TaskState::Done => "cleaning up".to_owned(),
+            TaskState::Reporting | TaskState::Releasing | TaskState::Done => "ending".to_owned(),
             _ => task.current().map_or_else(|| "…".to_owned(), |step| self.step(task, step)),
         }
     }
@@ -160,10 +168,25 @@ mod tests {
         ⠸ integration[1/2]      12s  2/2 Wait
         ⠸ integration[2/2]      12s  spinning up
         ⠸ pull                  12s  pulling cimg/node:20 12.3 MiB of 80 MiB
-        ⠸ last                  12s  cleaning up
         ? hold                       waits for approval (y); behind it: deploy, notify
         · deploy                     waits: requires hold
+        ⠸ last                  12s  removing its environment
           1 of 7 jobs done · 1m 13s
+        ");
+    }
+
+    #[test]
+    fn what_has_no_size_has_no_figure() {
+        let mut scene = Scene::new(&["wait", "pull"]);
+        let (wait, pull) = (task("wait"), task("pull"));
+        scene.start(&wait, &["x"]).start(&pull, &["x"]);
+        let what = "ready, waits for room on this machine".to_owned();
+        scene.add(Event::Progress { task: wait, what, done: 0, total: None });
+        scene.add(Event::Progress { task: pull, what: "pulling cimg/node:20".to_owned(), done: 0, total: Some(9) });
+        insta::assert_snapshot!(shown(&scene), @r"
+        ⠋ wait        0s  ready, waits for room on this machine
+        ⠋ pull        0s  pulling cimg/node:20
+          0 of 2 jobs done · 0s
         ");
     }
 

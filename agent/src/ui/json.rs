@@ -235,6 +235,7 @@ pub(crate) mod tests {
             job: job("unit"),
             end: ran.clone(),
             skipped_steps: 0,
+            skipped: std::collections::BTreeMap::new(),
             warnings: 1,
             log: None,
             other_logs: vec![],
@@ -252,7 +253,7 @@ pub(crate) mod tests {
         };
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },
-            Event::StopAsked { at_once: false },
+            Event::StopAsked { at_once: false, jobs_over: false },
             Event::TaskKept {
                 task: task.clone(),
                 step: 2,
@@ -284,6 +285,12 @@ pub(crate) mod tests {
                 leftovers: Vec::new(),
             },
             Event::JobEnded { job: job("unit"), end: ran },
+            Event::TaskRemoved {
+                task: task.clone(),
+                duration_ms: 24_000,
+                leftovers: vec!["container navvy-000000000036d984-primary (device or resource busy)".to_owned()],
+            },
+            Event::RemovalAwaited { tasks: vec![task.clone()] },
             Event::RunEnded(Box::new(summary)),
         ]
     }

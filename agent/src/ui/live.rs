@@ -170,7 +170,6 @@ impl<W: Write> Live<W> {
             bytes.extend_from_slice(line.as_bytes());
             bytes.extend_from_slice(b"\x1b[K\n");
         }
-        bytes.extend_from_slice(b"\x1b[J");
         self.drawn = lines;
         self.sink.write(&mut bytes)
     }
@@ -186,11 +185,14 @@ impl<W: Write> Drop for Live<W> {
 
 /// From below the area to its first row, and all from there on cleared. A terminal made narrower since has broken the
 /// lines of the area into several rows.
+///
+/// The first row is cleared by itself: to clear everything from the screen's own first position on is to clear the screen, and
+/// tmux and others then move what stood there, this area, into the scrollback.
 fn back_to_top(drawn: &[String], size: Size) -> String {
     let rows: usize = drawn.iter().map(|line| text::width(line).div_ceil(size.columns.max(1)).max(1)).sum();
     match rows {
         0 => String::new(),
-        rows => format!("\r\x1b[{rows}A\x1b[J"),
+        rows => format!("\r\x1b[{rows}A\x1b[K\x1b[1B\x1b[J\x1b[1A"),
     }
 }
 
@@ -285,6 +287,26 @@ mod tests {
     }
 
     #[test]
+    fn environments_are_seen_being_removed_after_their_jobs_have_ended() {
+        let mut scene = Scene::new(&["lint", "unit"]);
+        let (lint, unit) = (task("lint"), task("unit"));
+        scene.start(&lint, &["Lint"]).start(&unit, &["Unit tests"]).after(500);
+        for (task, name) in [(&lint, "lint"), (&unit, "unit")] {
+            scene.task_ends(task, Verdict::Passed).job_ends(name, passed());
+            scene.add(Event::TaskState { task: task.clone(), state: navvy_job::state::TaskState::Releasing });
+        }
+        scene.add(Event::TaskRemoved { task: lint.clone(), duration_ms: 24, leftovers: vec!["volume x".to_owned()] });
+        scene.add(Event::RemovalAwaited { tasks: vec![unit] }).after(12_000);
+        insta::assert_snapshot!(screen(&TERMINAL, &scene), @r"
+        ✓ lint     2.5s  passed
+        ✓ unit     2.5s  passed
+        ! lint: left behind: volume x
+        ⠦ unit       12s  removing its environment
+          2 of 2 jobs done · 12s
+        ");
+    }
+
+    #[test]
     fn at_the_end_only_words_are_left() {
         let mut scene = Scene::new(&["lint"]);
         let lint = task("lint");
@@ -361,6 +383,21 @@ mod tests {
         assert!(!String::from_utf8(out).unwrap().contains("\u{1b}[?"));
     }
 
+    /// The test's screen begins at its first row: clearing from there is clearing the screen.
+    #[test]
+    fn no_frame_is_moved_into_the_scrollback() {
+        let mut scene = Scene::new(&["lint"]);
+        let lint = task("lint");
+        scene.start(&lint, &["Lint"]).step(&lint, 1, "Lint");
+        let mut live = Live::new(&TERMINAL, Vec::new());
+        draw(&mut live, &scene);
+        for beat in 1..20 {
+            live.tick(scene.now_ms + beat * 2 * FRAME_MS).unwrap();
+        }
+        live.finish().unwrap();
+        assert_eq!(Screen::new(70).write(live.sink.written()).cleared_whole(), 0);
+    }
+
     #[test]
     fn a_flood_is_drawn_ten_times_a_second() {
         let mut scene = Scene::new(&["flood"]);
@@ -379,7 +416,8 @@ mod tests {
     #[test]
     fn a_terminal_made_narrower_is_cleared_whole() {
         let drawn = ["x".repeat(69), "y".repeat(20)];
-        assert_eq!(back_to_top(&drawn, Size { columns: 30, rows: 24 }), "\r\u{1b}[4A\u{1b}[J");
+        let back = "\r\u{1b}[4A\u{1b}[K\u{1b}[1B\u{1b}[J\u{1b}[1A";
+        assert_eq!(back_to_top(&drawn, Size { columns: 30, rows: 24 }), back);
         assert_eq!(back_to_top(&[], USUAL), "");
     }
 }

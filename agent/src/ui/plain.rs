@@ -136,12 +136,15 @@ impl Pages {
                 let text = self.palette.caution(&format!("? {}", describe::kept(&task.task, *step, until)));
                 self.task_says(task, &text);
             }
-            Event::StopAsked { at_once } => {
-                let text = self.palette.caution(describe::stop(*at_once));
+            Event::StopAsked { at_once, jobs_over } => {
+                let text = self.palette.caution(describe::stop(*at_once, *jobs_over));
                 self.say(&text);
             }
-            Event::TaskEnded { task, verdict, duration_ms, leftovers } => {
-                self.task_ended(task, verdict, *duration_ms, leftovers);
+            Event::TaskEnded { task, verdict, duration_ms, .. } => self.task_ended(task, verdict, *duration_ms),
+            Event::TaskRemoved { task, leftovers, .. } => self.task_removed(task, leftovers),
+            Event::RemovalAwaited { tasks } => {
+                let tasks: Vec<String> = tasks.iter().map(|task| self.labels.task(task)).collect();
+                self.say(&self.palette.faint(&format!("  {}", describe::removing(&tasks))));
             }
             Event::JobEnded { job, end } => self.job_ended(job, end),
             Event::RunEnded(summary) => self.run_ended(summary),
@@ -185,7 +188,7 @@ impl Pages {
             Some(progress) => progress.told_ms = now_ms,
             None => self.progress.push(Progress { task: task.clone(), what: what.to_owned(), told_ms: now_ms }),
         }
-        let far = if done == 0 { String::new() } else { format!(": {}", describe::progress(done, total)) };
+        let far = describe::progress(done, total).map_or_else(String::new, |far| format!(": {far}"));
         self.task_says(task, &self.palette.faint(&clean(&format!("  {what}{far}"))));
     }
 
@@ -274,16 +277,19 @@ impl Pages {
     }
 
     /// The job's own line says the rest, but one of several nodes, and what only the task knows.
-    fn task_ended(&mut self, task: &TaskRef, verdict: &Verdict, duration_ms: u64, leftovers: &[String]) {
+    fn task_ended(&mut self, task: &TaskRef, verdict: &Verdict, duration_ms: u64) {
         self.end_streams(|stream| stream.task == *task);
         self.steps.retain(|step| step.task != *task);
         self.progress.retain(|progress| progress.task != *task);
-        for leftover in leftovers {
-            self.task_says(task, &self.palette.caution(&format!("! left behind: {}", clean(leftover))));
-        }
         if task.node_total > 1 || matches!(verdict, Verdict::TimedOut { .. }) {
             let text = format!("{}, {}", describe::verdict(verdict), duration::human(duration_ms));
             self.task_says(task, &text);
+        }
+    }
+
+    fn task_removed(&mut self, task: &TaskRef, leftovers: &[String]) {
+        for leftover in leftovers {
+            self.task_says(task, &self.palette.caution(&format!("! left behind: {}", clean(leftover))));
         }
     }
 
@@ -578,6 +584,28 @@ mod tests {
 
         Logs: /logs/1
         ○ Canceled · 3.6s
+        ");
+    }
+
+    #[test]
+    fn removals_come_after_the_verdict_and_the_end_says_what_it_waits_for() {
+        let mut scene = Scene::new(&["build", "test"]);
+        let (build, one, two) = (task("build"), node("test", 0, 2), node("test", 1, 2));
+        scene.start(&build, &["Make"]).task_ends(&build, Verdict::Passed).job_ends("build", passed());
+        scene.add(Event::TaskState { task: build.clone(), state: navvy_job::state::TaskState::Releasing });
+        scene.add(Event::RemovalAwaited { tasks: vec![build.clone(), one, two] });
+        scene.add(Event::StopAsked { at_once: false, jobs_over: true });
+        let leftovers = vec!["container navvy-1-primary (device or resource busy)".to_owned()];
+        scene.add(Event::TaskRemoved { task: build.clone(), duration_ms: 24_000, leftovers });
+        scene.add(Event::RemovalAwaited { tasks: vec![build] });
+        insta::assert_snapshot!(shown(&scene), @r"
+        navvy ├ .circleci/config.yml: 2 jobs, logs in /logs/1
+        build ├ ▸ Spin up: navvy/base:bookworm, medium (2 CPUs, 4 GiB)
+        build ├ ✓ passed, 2.5s
+        navvy ├   removing the environments of build, test[1/2], test[2/2]
+        navvy ├ ! every job has its verdict already: Navvy ends as soon as their environments are removed
+        build ├ ! left behind: container navvy-1-primary (device or resource busy)
+        navvy ├   removing the environment of build
         ");
     }
 

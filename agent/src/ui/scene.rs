@@ -129,6 +129,7 @@ impl Scene {
             job: job(name),
             end: end.clone(),
             skipped_steps: 0,
+            skipped: BTreeMap::new(),
             warnings: 0,
             log,
             kept: vec![],
@@ -251,9 +252,11 @@ fn workflow_job(name: &str, requires: &[&str], kind: WorkflowJobKind) -> Workflo
     }
 }
 
-/// A terminal that knows what the live view uses: CR, LF, cursor up, clear.
+/// A terminal that knows what the live view uses: CR, LF, cursor up and down, clear.
 pub struct Screen {
     columns: usize,
+    /// How often it was cleared from its first position on.
+    cleared_whole: usize,
     rows: Vec<Vec<char>>,
     row: usize,
     column: usize,
@@ -261,7 +264,7 @@ pub struct Screen {
 
 impl Screen {
     pub fn new(columns: usize) -> Self {
-        Self { columns, rows: vec![Vec::new()], row: 0, column: 0 }
+        Self { columns, cleared_whole: 0, rows: vec![Vec::new()], row: 0, column: 0 }
     }
 
     pub fn write(mut self, bytes: &[u8]) -> Self {
@@ -278,6 +281,10 @@ impl Screen {
         self
     }
 
+    pub fn cleared_whole(&self) -> usize {
+        self.cleared_whole
+    }
+
     pub fn text(&self) -> String {
         let lines: Vec<String> = self.rows.iter().map(|row| row.iter().collect::<String>()).collect();
         lines.iter().map(|line| line.trim_end()).collect::<Vec<&str>>().join("\n").trim_end().to_owned()
@@ -290,8 +297,10 @@ impl Screen {
         let number = rest[..end].parse().unwrap_or(0);
         match characters.nth(end) {
             Some('A') => self.row = self.row.checked_sub(number).unwrap(),
+            Some('B') => self.row = (self.row + number).min(self.rows.len() - 1),
             Some('K') => self.rows[self.row].truncate(self.column),
             Some('J') => {
+                self.cleared_whole += usize::from((self.row, self.column) == (0, 0));
                 self.rows[self.row].truncate(self.column);
                 self.rows.truncate(self.row + 1);
             }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use navvy_job::exit_code;
-use navvy_job::outcome::JobStatus;
+use navvy_job::outcome::{JobStatus, SkipReason};
 
 use super::labels::Labels;
 use super::sanitize::{clean, first_line};
 use super::secrets;
 use super::style::Palette;
-use super::{duration, text};
+use super::{describe, duration, text};
 use crate::event::{JobEnd, JobRef, JobSummary, Summary};
+
+/// As many jobs of one reason share a row.
+const SHARED_FROM: usize = 4;
 
 /// Lines of the summary. No line is wider than `width`, but for words (paths) that are so by themselves.
 pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Option<usize>) -> String {
@@ -79,14 +82,36 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn table(&self) -> Vec<String> {
-        let rows: Vec<[String; 4]> = self.summary.jobs.iter().map(|job| self.row(job)).collect();
+        let groups = self.groups();
+        let rows: Vec<[String; 4]> = groups.iter().map(|group| self.row(group)).collect();
         let columns: Vec<usize> =
             (0..3).map(|at| rows.iter().map(|row| text::width(&row[at])).max().unwrap_or(0)).collect();
-        let jobs = self.summary.jobs.iter().zip(&rows);
-        jobs.flat_map(|(job, row)| self.table_lines(job, row, &columns)).collect()
+        let rows = groups.iter().zip(&rows);
+        rows.flat_map(|(group, row)| self.table_lines(group[0], row, &columns)).collect()
     }
 
-    fn row(&self, job: &JobSummary) -> [String; 4] {
+    /// Jobs that share a row, in the order of their first ones. Of a matrix whose jobs did not run for one reason, one row
+    /// tells it all.
+    fn groups(&self) -> Vec<Vec<&JobSummary>> {
+        let mut groups: Vec<Vec<&JobSummary>> = Vec::new();
+        for job in &self.summary.jobs {
+            let alike = groups.iter_mut().find(|group| is_told_alike(group[0], job));
+            match alike {
+                Some(group) => group.push(job),
+                None => groups.push(vec![job]),
+            }
+        }
+        let (shared, few): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.len() >= SHARED_FROM);
+        let mut rows: Vec<Vec<&JobSummary>> = few.into_iter().flatten().map(|job| vec![job]).collect();
+        rows.extend(shared);
+        rows.sort_by_key(|row| self.summary.jobs.iter().position(|job| std::ptr::eq(job, row[0])));
+        rows
+    }
+
+    /// Of jobs that share it.
+    fn row(&self, jobs: &[&JobSummary]) -> [String; 4] {
+        let job = jobs[0];
+        let labels: Vec<String> = jobs.iter().map(|job| self.labels.job(&job.job)).collect();
         let time = match &job.end {
             JobEnd::Ran { duration_ms, .. } => duration::human(*duration_ms),
             _ => String::new(),
@@ -99,7 +124,7 @@ impl Page<'_> {
             notes.push(text::count(job.warnings, "warning"));
         }
         notes.retain(|note| !note.is_empty());
-        [self.labels.job(&job.job), verdict(&job.end).to_owned(), time, notes.join(", ")]
+        [text::list(&labels, 1), verdict(&job.end).to_owned(), time, notes.join(", ")]
     }
 
     /// A row, and below it the failed step's log. What does not fit beside the first columns goes below them.
@@ -169,11 +194,15 @@ impl Page<'_> {
     }
 
     fn ending(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let skipped: usize = self.summary.jobs.iter().map(|job| job.skipped_steps).sum();
-        if skipped > 0 {
-            lines.push(format!("{} skipped: not available in this version", text::count(skipped, "step")));
+        let mut skipped: BTreeMap<SkipReason, usize> = BTreeMap::new();
+        for (why, count) in self.summary.jobs.iter().flat_map(|job| &job.skipped) {
+            *skipped.entry(*why).or_default() += count;
         }
+        let line = |(why, count): (SkipReason, usize)| {
+            let line = format!("{} skipped: {}", text::count(count, "step"), describe::why_skipped(why));
+            text::wrap(&line, "", self.width)
+        };
+        let mut lines: Vec<String> = skipped.into_iter().flat_map(line).collect();
         lines.push(format!("Logs: {}", clean(&self.summary.logs.display().to_string())));
         let (paint, words): (fn(Palette, &str) -> String, String) = self.last_words();
         lines.extend(text::wrap(&words, "", self.width).iter().map(|line| paint(self.palette, line)));
@@ -189,6 +218,9 @@ impl Page<'_> {
             exit_code::CANCELED => (Palette::caution, format!("○ Canceled · {time}")),
             exit_code::INFRA => {
                 (Palette::bad, format!("✗ Navvy or this machine failed, not the jobs' own steps · {time}"))
+            }
+            exit_code::BAD_CONFIG => {
+                (Palette::bad, format!("✗ The pipeline could not go on: what it continues with cannot be run · {time}"))
             }
             code => (Palette::bad, format!("✗ Ended with exit code {code} · {time}")),
         }
@@ -226,6 +258,14 @@ impl Page<'_> {
     }
 }
 
+/// Did both not run, for the same reason and with nothing more to say of either?
+fn is_told_alike(one: &JobSummary, other: &JobSummary) -> bool {
+    let is_bare = |job: &JobSummary| {
+        was_left_out(&job.end) && job.log.is_none() && job.kept.is_empty() && job.warnings + job.skipped_steps == 0
+    };
+    one.job.workflow == other.job.workflow && one.end == other.end && is_bare(one) && is_bare(other)
+}
+
 fn was_left_out(end: &JobEnd) -> bool {
     matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. } | JobEnd::NotRun { .. })
 }
@@ -261,7 +301,8 @@ mod tests {
         let end = JobEnd::Ran { status: JobStatus::Failed, duration_ms: 90, failed_step: None, infra };
         scene.job_ends("broken", end);
         let mut summary = scene.summary(exit_code::JOB_FAILED);
-        summary.jobs[0].skipped_steps = 2;
+        summary.jobs[0].skipped_steps = 4;
+        summary.jobs[0].skipped = BTreeMap::from([(SkipReason::NotAvailable, 1), (SkipReason::OrbMissing, 3)]);
         summary.jobs[2].warnings = 1;
         summary.warnings = ["context aws is not here", "no tests", "no tests"].map(str::to_owned).to_vec();
         summary.leftovers = vec!["container navvy-0123456789abcdef-primary".to_owned()];
@@ -279,7 +320,7 @@ mod tests {
     #[test]
     fn everything_there_is_to_say() {
         insta::assert_snapshot!(render_at(None), @r"
-        ✓ lint        passed              2.5s  2 steps skipped
+        ✓ lint        passed              2.5s  4 steps skipped
         ✗ unit-eur    failed              2.5s  Unit tests in eur
             /logs/1/unit-eur/2.log
         ✓ naïve-日本  passed              2.5s  1 warning
@@ -304,7 +345,8 @@ mod tests {
           - Class large of job unit-eur has 4 CPUs and 8 GiB there; here it got 2 CPUs and 4 GiB.
           - 2 steps were skipped.
 
-        2 steps skipped: not available in this version
+        1 step skipped: not available in this version
+        3 steps skipped: their orbs are not here (--allow-missing-orbs)
         Logs: /logs/1
         ✗ 2 of 9 jobs failed: unit-eur, broken; 4 did not run · 3.6s
         ");
@@ -314,7 +356,7 @@ mod tests {
     fn on_a_narrow_terminal() {
         insta::assert_snapshot!(render_at(Some(46)), @r"
         ✓ lint        passed              2.5s
-            2 steps skipped
+            4 steps skipped
         ✗ unit-eur    failed              2.5s
             Unit tests in eur
             /logs/1/unit-eur/2.log
@@ -350,7 +392,9 @@ mod tests {
             8 GiB there; here it got 2 CPUs and 4 GiB.
           - 2 steps were skipped.
 
-        2 steps skipped: not available in this version
+        1 step skipped: not available in this version
+        3 steps skipped: their orbs are not here
+        (--allow-missing-orbs)
         Logs: /logs/1
         ✗ 2 of 9 jobs failed: unit-eur, broken; 4 did
         not run · 3.6s
@@ -364,6 +408,35 @@ mod tests {
                 assert!(text::width(line) <= width, "{width}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn many_jobs_that_did_not_run_for_one_reason_share_a_row() {
+        let not_run = |why: &str| JobEnd::NotRun { why: why.to_owned() };
+        let mut scene = Scene::new(&[]);
+        scene.job_ends("build", failed("Make"));
+        for version in 1..=12 {
+            scene.job_ends(&format!("test-{version}"), not_run("build ended failed"));
+            scene.job_ends(&format!("mac-{version}"), JobEnd::NotAvailable { needs: "macOS".to_owned() });
+        }
+        for number in 1..=3 {
+            scene.job_ends(&format!("few-{number}"), not_run("test-1 ended not_run"));
+        }
+        scene.job_ends("last", passed());
+        let text = render(&scene.summary(exit_code::JOB_FAILED), &Labels::default(), Palette::default(), None);
+        insta::assert_snapshot!(text, @r"
+        ✗ build               failed              2.5s  Make
+            /logs/1/build/2.log
+        ○ test-1 and 11 more  not run                   build ended failed
+        ○ mac-1 and 11 more   not available here        needs macOS
+        ○ few-1               not run                   test-1 ended not_run
+        ○ few-2               not run                   test-1 ended not_run
+        ○ few-3               not run                   test-1 ended not_run
+        ✓ last                passed              2.5s
+
+        Logs: /logs/1
+        ✗ 1 of 29 jobs failed: build; 27 did not run · 3.6s
+        ");
     }
 
     #[test]
@@ -384,6 +457,7 @@ mod tests {
             last(exit_code::INCOMPLETE, &[passed(), held.clone(), held]),
             last(exit_code::CANCELED, &[ran(JobStatus::Canceled, None)]),
             last(exit_code::INFRA, &[ran(JobStatus::Failed, None)]),
+            last(exit_code::BAD_CONFIG, &[passed()]),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r"
         ✓ All 3 jobs passed · 3.6s
@@ -392,6 +466,7 @@ mod tests {
         ○ Nothing failed, but 2 of 3 jobs did not run: b, c · 3.6s
         ○ Canceled · 3.6s
         ✗ Navvy or this machine failed, not the jobs' own steps · 3.6s
+        ✗ The pipeline could not go on: what it continues with cannot be run · 3.6s
         ");
     }
 }

@@ -41,6 +41,7 @@ fn container(place: Place<'_>, item: &Node) -> Option<Container> {
             .map(|node| environment::container_variables(place, node))
             .unwrap_or_default(),
         auth: auth(&fields),
+        in_place_of: None,
     })
 }
 

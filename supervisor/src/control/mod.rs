@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::place;
-use navvy_protocol::supervisor::{Failure, FailureKind, Hello, OLDEST_VERSION, Reply, Request};
+use navvy_protocol::supervisor::{ABANDONED, Failure, FailureKind, Hello, OLDEST_VERSION, Reply, Request};
 
 use crate::init::{Init, THREAD_STACK};
 use crate::{failure, lock, sys};
@@ -179,8 +179,8 @@ fn serve_jobs(init: &Arc<Init>, job: &UnixListener, idle_limit: Option<Duration>
         while let Some(stream) = next(job) {
             job::start(init, stream, questions.enter(QUESTIONS_CAP));
         }
-        if is_abandoned(init, idle_limit) {
-            return crate::init::shut_down(init, Duration::from_secs(10));
+        if let Some(code) = why_over(init, idle_limit) {
+            return crate::init::shut_down(init, Duration::from_secs(10), code);
         }
     }
 }
@@ -195,12 +195,12 @@ fn patience(init: &Init, idle_limit: Option<Duration>) -> Option<Duration> {
     Some(left.max(Duration::from_millis(1)))
 }
 
-/// Has nobody called for too long, or is the time of holding it up?
-fn is_abandoned(init: &Init, idle_limit: Option<Duration>) -> bool {
-    let idle = init.presences.idle();
+/// The exit code, once nobody has called for too long, or the time of holding it is up.
+fn why_over(init: &Init, idle_limit: Option<Duration>) -> Option<u8> {
+    let idle = init.presences.idle()?;
     match init.hold.until() {
-        Some(until) => idle.is_some() && Instant::now() >= until,
-        None => idle_limit.is_some_and(|limit| idle.is_some_and(|idle| idle >= limit)),
+        Some(until) => (Instant::now() >= until).then_some(0),
+        None => idle_limit.is_some_and(|limit| idle >= limit).then_some(ABANDONED),
     }
 }
 

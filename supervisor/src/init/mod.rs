@@ -128,8 +128,8 @@ fn lower_oom_score() -> Option<i32> {
     std::fs::write(PATH, OOM_SCORE.to_string()).ok().map(|()| before)
 }
 
-/// Ends everything and then the main thread.
-pub fn shut_down(init: &Init, grace: Duration) {
+/// Ends everything and then the main thread, with this exit code.
+pub fn shut_down(init: &Init, grace: Duration, code: u8) {
     exec::stop_all(init, grace);
-    init.quit(0);
+    init.quit(code);
 }

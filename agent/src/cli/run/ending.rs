@@ -30,7 +30,7 @@ pub fn summary(
 ) -> Summary {
     let mut fidelity = general_notes(setup, &finished);
     fidelity.extend(missing);
-    fidelity.extend(finished.fidelity.iter().cloned());
+    fidelity.extend(finished.fidelity.lines());
     Summary {
         exit_code: code(&finished),
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -49,7 +49,7 @@ fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
     if std::env::consts::ARCH != "x86_64" {
         notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
     }
-    if setup && !finished.went_on {
+    if setup && !finished.was_continued {
         notes.push("this is a setup config, and no job of it continued the pipeline".to_owned());
     }
     let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();
@@ -58,4 +58,17 @@ fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
         notes.push(format!("{skipped} {plural} skipped"));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_that_was_continued_is_not_said_to_have_ended_there() {
+        let notes = |setup, was_continued| general_notes(setup, &Finished { was_continued, ..Finished::default() });
+        let ended = |notes: Vec<String>| notes.iter().any(|note| note.contains("no job of it continued"));
+        assert!(ended(notes(true, false)));
+        assert!(!ended(notes(true, true)) && !ended(notes(false, false)));
+    }
 }

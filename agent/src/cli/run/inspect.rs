@@ -26,7 +26,7 @@ pub fn shown(arguments: &RunArgs, pipeline: &Pipeline, replacements: &Replacemen
         return draw(pipeline, format, Drawn::Selected);
     }
     let missing = |job: &WorkflowJob| match &job.kind {
-        WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).err(),
+        WorkflowJobKind::Build { job: build } => localise(build, replacements).err(),
         WorkflowJobKind::Unavailable { what } => Some(what.clone()),
         WorkflowJobKind::Approval | WorkflowJobKind::NoOp => None,
     };
@@ -56,7 +56,7 @@ fn dry_job(text: &mut String, job: &WorkflowJob, replacements: &Replacements) {
         WorkflowJobKind::Approval => "waits for approval".to_owned(),
         WorkflowJobKind::NoOp => "passes at once".to_owned(),
         WorkflowJobKind::Unavailable { what } => format!("not available here: {what}"),
-        WorkflowJobKind::Build { job: build } => match localise(&job.name, build, replacements) {
+        WorkflowJobKind::Build { job: build } => match localise(build, replacements) {
             Ok(local) => return dry_build(text, &local),
             Err(needs) => format!("not available here: needs {needs}"),
         },

@@ -1,7 +1,7 @@
 //! `navvy run`: from words to a plan, from the plan's end to an exit code.
 //!
 //! ```text
-//! config ─▶ pipeline ─▶ choose ─▶ plan ─▶ Runner ─▶ Finished ─▶ summary, exit code
+//! config ─▶ pipeline ─▶ choose ─▶ plan ─▶ Runner ─▶ Finished ─▶ removals ─▶ summary, exit code
 //!              └─ --list, --graph, --dry-run end here
 //! ```
 
@@ -195,13 +195,16 @@ impl Session<'_> {
             told: Vec::new(),
             failed: false,
         };
-        let mut finished = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
+        let (mut finished, removals) = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
         finished.broken_config = continuing.failed;
         finished.fidelity.extend(egress.notes());
-        if !finished.went_on {
+        if !finished.was_continued {
             warnings.extend(names::warnings(&self.unknown));
         }
-        self.remove_workspaces(&finished).await;
+        stop.jobs_are_over();
+        let workspaces = self.remove_workspaces(&finished);
+        let (leftovers, ()) = tokio::join!(removals.finish(stop.receiver()), workspaces);
+        finished.leftovers = leftovers;
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
             // It had the whole run's time.

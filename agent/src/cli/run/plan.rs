@@ -194,7 +194,7 @@ pub(super) fn egress(
 /// Does any job of the plan need Docker?
 pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
     chosen.iter().flat_map(takes_part).any(|job| match &job.kind {
-        WorkflowJobKind::Build { job: build } => localise(&job.name, build, replacements).is_ok(),
+        WorkflowJobKind::Build { job: build } => localise(build, replacements).is_ok(),
         _ => false,
     })
 }
@@ -246,6 +246,7 @@ pub(super) fn build(
         node_cap: arguments.parallelism,
         max_parallel: arguments.max_parallel,
         machine,
+        overcommit: arguments.overcommit.unwrap_or_default(),
         job_limit: arguments.job_limit,
         scope: arguments.scope.clone(),
         given: given(&arguments.given, session.files, session.settings)?,

@@ -1,5 +1,8 @@
 //! Ctrl-C once: end what runs, with grace. Twice: at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -12,6 +15,8 @@ use crate::task::Stop;
 pub struct StopWatch {
     sender: watch::Sender<Stop>,
     listener: tokio::task::JoinHandle<()>,
+    /// Every job has its verdict.
+    jobs_over: Arc<AtomicBool>,
 }
 
 /// Starts listening. Needs a runtime.
@@ -20,7 +25,7 @@ pub fn watch() -> Result<StopWatch, CliError> {
     let signals = [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
     let (sender, _) = watch::channel(Stop::No);
     let listener = tokio::spawn(listen(signals, sender.clone()));
-    Ok(StopWatch { sender, listener })
+    Ok(StopWatch { sender, listener, jobs_over: Arc::default() })
 }
 
 impl StopWatch {
@@ -30,14 +35,19 @@ impl StopWatch {
 
     /// Tells of every signal that was heard. Once the run is being stopped, a stuck terminal must not hold it up.
     pub fn tell(&self, bus: Bus) {
-        let mut stop = self.receiver();
+        let (mut stop, jobs_over) = (self.receiver(), Arc::clone(&self.jobs_over));
         tokio::spawn(async move {
             while stop.changed().await.is_ok() {
                 let at_once = *stop.borrow_and_update() == Stop::AtOnce;
                 bus.close_output();
-                bus.send(Event::StopAsked { at_once });
+                bus.send(Event::StopAsked { at_once, jobs_over: jobs_over.load(Ordering::Relaxed) });
             }
         });
+    }
+
+    /// Every job has its verdict: no signal changes one any more.
+    pub fn jobs_are_over(&self) {
+        self.jobs_over.store(true, Ordering::Relaxed);
     }
 
     /// The run is over.

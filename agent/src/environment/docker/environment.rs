@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! prepare ─▶ DockerEnvironment ── primary_died() ─▶ Died::{Exited, EngineLost}
-//!               │ destroy: the supervisor is asked to end first; whatever is left is removed by force
+//!               │ end: the supervisor is asked to end, services are killed; nothing runs any more
+//!               │ destroy: whatever is there is removed by force
 //!               ▼
 //!            nothing
 //! ```
@@ -11,6 +12,8 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bollard::query_parameters::KillContainerOptions;
+use futures_util::future::join_all;
 use navvy_job::id::TaskId;
 use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::supervisor::{Hello, Request};
@@ -117,6 +120,13 @@ impl DockerEnvironment {
         std::mem::take(&mut self.services)
     }
 
+    /// Ends all that runs in it, within `limit`, and removes nothing: that may take much longer. Whatever cannot be ended like
+    /// this is ended by its removal.
+    pub async fn end(&self, limit: Duration) {
+        let services = self.names.get(1..).unwrap_or_default();
+        tokio::join!(self.end_by_itself(limit), self.engine.kill_all(services, limit));
+    }
+
     /// Removes everything within `limit`. Returns what is left, by name.
     pub async fn destroy(self, limit: Duration) -> Vec<String> {
         let begun = Instant::now();
@@ -132,7 +142,7 @@ impl DockerEnvironment {
     /// rest; a supervisor that does not is killed that way.
     async fn end_by_itself(&self, limit: Duration) {
         // Where it is reached through the engine, asking costs as much as killing.
-        if self.link.secret().is_some() {
+        if self.link.secret().is_some() || self.died.borrow().is_some() {
             return;
         }
         let link = Arc::clone(&self.link);
@@ -235,6 +245,14 @@ impl Engine {
     async fn is_running(&self, name: &str) -> Result<bool, bollard::errors::Error> {
         let found = self.docker().inspect_container(name, None).await?;
         Ok(found.state.and_then(|state| state.running).unwrap_or(false))
+    }
+
+    /// Kills containers, as far as they run.
+    async fn kill_all(&self, names: &[String], limit: Duration) {
+        let kill = |name| self.docker().kill_container(name, None::<KillContainerOptions>);
+        // One that has ended by itself, or is gone, is an error to the engine: whoever removes it sees.
+        let killed = join_all(names.iter().map(|name| kill(name)));
+        let _whoever_lives_is_removed_by_force = tokio::time::timeout(limit, killed).await;
     }
 
     /// Removes containers and nothing else.

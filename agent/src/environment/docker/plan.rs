@@ -433,9 +433,10 @@ fn port_notes(services: &[Pair<'_>]) -> Vec<String> {
         .collect()
 }
 
-/// What people call a service: its name, else its image.
+/// What people call a service: its name, else its image, as the config has them.
 pub fn service_title(container: &Container) -> String {
-    container.name.clone().unwrap_or_else(|| container.image.clone())
+    let image = container.in_place_of.as_ref().unwrap_or(&container.image);
+    container.name.as_ref().unwrap_or(image).clone()
 }
 
 #[cfg(test)]

@@ -39,15 +39,17 @@ use crate::environment::egress::{CA_DIR, Egress};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Mark;
 use crate::journal::{Journal, JournalError};
-use crate::supervisor::Connect;
+use crate::supervisor::{Client, Connect};
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
 /// What a failed preparation has made is removed within this.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-/// A supervisor that nobody has called for this long ends its job. Longer than any pause between two calls of an
-/// agent that lives: it samples every few seconds.
+/// A supervisor that nobody has called for this long ends its job: whoever made it is dead. An agent that lives calls it far
+/// more often ([`stay_present`]), however long its task waits.
 const IDLE_LIMIT_S: u64 = 600;
+/// As often; with a call or two that fail there is still time for another.
+const CALL_EVERY: Duration = Duration::from_secs(IDLE_LIMIT_S / 5);
 /// First and longest pause between two looks at a socket that is about to be there.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(5);
@@ -525,6 +527,8 @@ impl Preparation<'_> {
     fn environment(&self, plan: Plan, images: Vec<LocalImage>, started: Started) -> DockerEnvironment {
         let assignments = images.into_iter().next().map(|image| image.config.env).unwrap_or_default();
         let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut tasks = started.tasks;
+        tasks.spawn(stay_present(Arc::clone(&started.link), CALL_EVERY));
         DockerEnvironment {
             engine: self.engine.clone(),
             task: self.request.task.clone(),
@@ -537,8 +541,20 @@ impl Preparation<'_> {
             services: started.services,
             died: started.died,
             away: started.away,
-            _tasks: started.tasks,
+            _tasks: tasks,
         }
+    }
+}
+
+/// Calls the supervisor again and again, so that it knows that somebody is there: a task that waits for room, or between two
+/// attempts, has no other conversation with it.
+async fn stay_present(link: Arc<dyn Connect>, every: Duration) {
+    let client = Client::new(link);
+    loop {
+        tokio::time::sleep(every).await;
+        let client = client.clone();
+        // One that does not answer is found out by whoever has a question for it.
+        let _not_there = tokio::task::spawn_blocking(move || client.ask_for_life()).await;
     }
 }
 
@@ -619,5 +635,41 @@ fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
         }
         Some(Died::EngineLost { message }) => format!("{text} ({message})"),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts how often it is called.
+    #[derive(Default)]
+    struct Called(AtomicUsize);
+
+    impl Connect for Called {
+        fn connect(&self) -> io::Result<UnixStream> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn secret(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_waits_calls_before_it_counts_as_dead() {
+        let called = Arc::new(Called::default());
+        let present = tokio::spawn(stay_present(Arc::clone(&called) as Arc<dyn Connect>, CALL_EVERY));
+        for hour in 1..=3 {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            let calls = called.0.load(Ordering::Relaxed) as u64;
+            // At most every second call may go astray.
+            assert!(calls >= 2 * hour * 3600 / IDLE_LIMIT_S, "{calls} calls in {hour} hours");
+        }
+        present.abort();
     }
 }

@@ -223,3 +223,15 @@ fn services_are_given_proxies_and_authorities_where_neither_image_nor_config_set
     assert!(uploaded.iter().all(|container| container.mounts.is_empty()));
     assert_eq!(uploaded[1].env, first.env);
 }
+
+#[test]
+fn a_service_is_called_as_the_config_calls_it_whatever_image_stands_in() {
+    let replaced = Container {
+        image: "postgres:15".to_owned(),
+        in_place_of: Some("cimg/postgres:15.3".to_owned()),
+        ..Container::default()
+    };
+    assert_eq!(super::service_title(&replaced), "cimg/postgres:15.3");
+    let named = Container { name: Some("db".to_owned()), ..replaced };
+    assert_eq!(super::service_title(&named), "db");
+}

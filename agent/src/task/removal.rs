@@ -1,0 +1,93 @@
+//! The end of a task: what still runs is ended, its verdict is told, and its environment is removed beside whatever comes
+//! next.
+//!
+//! ```text
+//! steps are over ─▶ environment ended, logs sealed ─▶ Reporting: verdict told ─▶ TaskResult, dependents start
+//!                                                                            └▶ Removal ─▶ Releasing ─▶ Done
+//! ```
+//!
+//! A container with a hundred thousand files takes an engine a minute to remove. Nobody needs to wait for that but the end of
+//! the run. Should this process die in between, the task's owner is dead, and the next start removes what it left.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use navvy_job::state::TaskState;
+
+use super::{Task, TaskResult, Turn};
+use crate::environment::docker::DockerEnvironment;
+use crate::event::{Event, TaskRef};
+use crate::output::log_ends;
+
+/// What still runs is ended within this. Whatever is not, by an engine that hangs, say, is ended by its removal.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// The environment is destroyed within this, or what is left is named.
+const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is left to do for a task whose verdict is told.
+pub struct Removal {
+    task: Task,
+    /// `None`: it is not known how far it was made.
+    environment: Option<Box<DockerEnvironment>>,
+}
+
+impl Task {
+    /// Ends what still runs, and tells the verdict. A held task alone needs no removal.
+    pub(super) async fn report(mut self, environment: Option<Box<DockerEnvironment>>) -> (TaskResult, Option<Removal>) {
+        self.result.duration = self.started.elapsed();
+        self.voice.releasing.store(true, Ordering::Relaxed);
+        self.turn = Turn::Over;
+        if let Some(environment) = &environment {
+            environment.end(END_LIMIT).await;
+        }
+        self.services_are_over().await;
+        self.advance(TaskState::Reporting).await;
+        self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
+        self.result.repeated = std::mem::take(&mut self.voice.repeated.lock().unwrap_or_else(PoisonError::into_inner));
+        let logs = log_ends(&self.context.directory);
+        self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
+        self.context.bus.send(Event::TaskEnded {
+            task: self.reference.clone(),
+            verdict: self.result.verdict.clone(),
+            duration_ms: millis(self.result.duration),
+            leftovers: Vec::new(),
+        });
+        let result = self.result.clone();
+        if result.kept.is_some() {
+            // It goes on with its journal; the journal's lock goes with us.
+            self.enter(TaskState::Done);
+            return (result, None);
+        }
+        (result, Some(Removal { task: self, environment }))
+    }
+}
+
+impl Removal {
+    pub fn reference(&self) -> &TaskRef {
+        &self.task.reference
+    }
+
+    /// Destroys the environment, and tells what is left of it. Nothing stops this.
+    pub async fn carry_out(self) -> Vec<String> {
+        let Self { mut task, environment } = self;
+        let begun = Instant::now();
+        task.advance(TaskState::Releasing).await;
+        let leftovers = match environment {
+            Some(environment) => environment.destroy(RELEASE_LIMIT).await,
+            None => task.context.engine.remove_task(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
+        };
+        task.context.bus.send(Event::TaskRemoved {
+            task: task.reference.clone(),
+            duration_ms: millis(begun.elapsed()),
+            leftovers: leftovers.clone(),
+        });
+        task.end_journal(leftovers.is_empty()).await;
+        task.enter(TaskState::Done);
+        leftovers
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
