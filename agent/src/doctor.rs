@@ -21,8 +21,20 @@ use crate::output::mask::public::without_user_info;
 const SCARCE_SPACE: u64 = 5 << 30;
 /// Below this, nothing works.
 const NO_SPACE: u64 = 200 << 20;
-/// The first runc without CVE-2024-21626, by which an image or a working directory leads out of its container.
-const SAFE_RUNC: [u32; 3] = [1, 1, 12];
+/// Ways out of a container that runc had.
+const ESCAPES: [Escape; 2] = [
+    Escape {
+        mended: &[[1, 1, 12]],
+        names: "CVE-2024-21626",
+        risk: "an image's or a step's working directory can lead out of the container",
+    },
+    Escape {
+        mended: &[[1, 2, 8], [1, 3, 3], [1, 4, 0]],
+        names: "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
+        risk: "an image or a job that races with the start of a container can write to this machine's /proc, and so become \
+               root on it",
+    },
+];
 /// The newest API whose every answer has been tried; newer engines speak it, too.
 const OLDEST_COMFORTABLE_API: &str = "1.41";
 
@@ -135,14 +147,41 @@ fn runc(version: Option<&str>) -> Check {
     let Some(numbers) = runc_numbers(version) else {
         return Check::ok(NAME, format!("{version} (a commit, or a distribution's own name)"));
     };
-    if numbers >= SAFE_RUNC {
+    let open: Vec<&Escape> =
+        ESCAPES.iter().filter(|escape| !escape.is_mended(numbers, version.contains("-rc"))).collect();
+    let told = |escape: &&Escape| format!("{}: {} (mended in {})", escape.names, escape.risk, escape.versions());
+    if open.is_empty() {
         return Check::ok(NAME, version);
     }
+    let told: Vec<String> = open.iter().map(told).collect();
     Check::warn(
         NAME,
-        format!("{version}: before 1.1.12 an image can leave its container (CVE-2024-21626)"),
-        "update runc; distributions often mend an old version: see its changelog for that CVE",
+        format!("{version}: {}", told.join("; ")),
+        "update runc, and run nothing of strangers before; distributions often mend an old version: see its changelog for \
+         these names",
     )
+}
+
+/// A fault of runc by which a container's processes leave it.
+struct Escape {
+    /// The first version without it, of each line that was mended; later lines never had it.
+    mended: &'static [[u32; 3]],
+    names: &'static str,
+    risk: &'static str,
+}
+
+impl Escape {
+    /// A candidate comes before the version that it is to become.
+    fn is_mended(&self, version: [u32; 3], is_candidate: bool) -> bool {
+        let of_line = self.mended.iter().find(|first| first[..2] == version[..2]);
+        let of_line = of_line.or_else(|| self.mended.last().filter(|first| version > **first));
+        of_line.is_some_and(|first| version > *first || (version == *first && !is_candidate))
+    }
+
+    fn versions(&self) -> String {
+        let shown: Vec<String> = self.mended.iter().map(|[a, b, c]| format!("{a}.{b}.{c}")).collect();
+        shown.join(", ")
+    }
 }
 
 /// `1.1.5`, `v1.1.5-0-gabc`, `1.1.5+ds1-1+deb12u1`.
@@ -306,8 +345,24 @@ mod tests {
     #[test]
     fn old_runcs_are_told_apart() {
         assert_eq!(runc(Some("1.1.5+ds1-1+deb12u1")).status, Status::Warn);
-        assert_eq!(runc(Some("v1.1.12-0-g51d5e94")).status, Status::Ok);
-        assert_eq!(runc(Some("1.2.0")).status, Status::Ok);
+        let (of_2024, of_2025) = ("CVE-2024-21626", "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881");
+        for (version, has) in [
+            ("1.1.5+ds1-1+deb12u1", [true, true]),
+            ("v1.1.12-0-g51d5e94", [false, true]),
+            ("1.2.7", [false, true]),
+            ("1.2.8", [false, false]),
+            ("1.3.0", [false, true]),
+            ("v1.3.3", [false, false]),
+            ("1.4.0-rc.2", [false, true]),
+            ("1.4.0", [false, false]),
+            ("1.5.0", [false, false]),
+            ("2.0.0", [false, false]),
+        ] {
+            let check = runc(Some(version));
+            assert_eq!([of_2024, of_2025].map(|names| check.found.contains(names)), has, "{version}: {check:?}");
+            assert_eq!(check.status == Status::Warn, has.contains(&true), "{version}");
+        }
+        assert!(runc(Some("1.3.2")).found.contains("mended in 1.2.8, 1.3.3, 1.4.0"));
         assert_eq!(runc(Some("51d5e946")).status, Status::Ok);
         assert_eq!(runc(None).status, Status::Ok);
     }
