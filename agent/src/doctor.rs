@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::chain::chain;
 use crate::environment::HostPaths;
 use crate::environment::authorities;
+use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::cgroup::{self, Facts};
-use crate::environment::docker::network::{self, Metadata};
+use crate::environment::docker::network;
+use crate::environment::docker::walls::{METADATA_V4, METADATA_V6, Walls};
 use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
 use crate::environment::egress::{Egress, host_proxies};
 use crate::environment::endpoint::{Endpoint, EndpointError};
@@ -79,12 +81,16 @@ pub struct Outside<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// `host-egress` of the user's settings.
     pub host_egress: bool,
+    /// `allow-host` of the same.
+    pub allowed: &'a Allowed,
 }
 
-/// Looks at everything. Makes the network `navvy` if it is not there, as a run would; changes nothing else.
+/// Looks at everything. Makes the network `navvy` if it is not there, and the rules around it, as a run would; changes
+/// nothing else.
 pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
     let address = endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
+    let mut is_closed = false;
     match connect(endpoint).await {
         Ok((engine, info)) => {
             checks.push(Check::ok("docker", format!("{} at {}", info.version, engine.endpoint())));
@@ -93,13 +99,14 @@ pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths
             checks.push(cgroups(&engine, &info));
             checks.push(closed_network(&engine, host).await);
             checks.extend(images_space(&engine, &info));
+            is_closed = engine.why_rules_are_not_ours().is_none();
         }
         Err(check) => checks.push(check),
     }
     checks.push(space("state directory", &host.state, "remove old logs below it, or set XDG_STATE_HOME"));
     checks.push(supervisor(host));
     checks.extend(credential_helpers(host));
-    checks.extend(proxies(&address, host, outside));
+    checks.extend(proxies(&address, host, outside, is_closed));
     checks.extend(certificates(outside));
     checks
 }
@@ -214,15 +221,29 @@ fn cgroups(engine: &Engine, info: &EngineInfo) -> Check {
 async fn closed_network(engine: &Engine, host: &HostPaths) -> Check {
     const NAME: &str = "network";
     match engine.network(&host.search_path).await {
-        Ok(state) => match &state.metadata {
-            Metadata::Blocked => Check::ok(NAME, format!("{} is there, metadata addresses blocked", network::NAME)),
-            Metadata::Open { why } => Check::warn(
-                NAME,
-                format!("{} is there, metadata addresses open: {why}", network::NAME),
-                "on a cloud machine: as root, iptables -I DOCKER-USER -i navvy0 -d 169.254.169.254 -j REJECT",
-            ),
-        },
+        Ok(walls) => judge_walls(walls),
         Err(error) => Check::fail(NAME, error.to_string(), "docker network rm navvy, then try again"),
+    }
+}
+
+/// What jobs reach of this host and its cloud.
+fn judge_walls(walls: &Walls) -> Check {
+    const NAME: &str = "network";
+    let addresses = [&METADATA_V4[..], &METADATA_V6].concat().join(", ");
+    let servers: Vec<String> = walls.name_servers.iter().map(ToString::to_string).collect();
+    let dns = match &servers[..] {
+        [] => String::new(),
+        servers => format!("; name servers open at port 53: {}", servers.join(", ")),
+    };
+    let found = format!("{} is there; {} (metadata addresses: {addresses}){dns}", network::NAME, walls.told());
+    match walls.are_whole() {
+        true => Check::ok(NAME, found),
+        false => Check::warn(
+            NAME,
+            found,
+            "where jobs of strangers run: run navvy as root on the engine's machine, with iptables and ip6tables; \
+             else close them by hand (docs/docker.md)",
+        ),
     }
 }
 
@@ -278,7 +299,7 @@ fn supervisor(host: &HostPaths) -> Check {
 const GIVE_EGRESS: &str = "`navvy run --host-egress`, or `host-egress = true` in ~/.config/navvy/settings.toml";
 
 /// Which proxies jobs get, and which this host has that they do not.
-fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
+fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>, is_closed: bool) -> Vec<Check> {
     const NAME: &str = "proxies";
     let egress = match Egress::of_docker_config(host, address) {
         Ok(egress) => egress,
@@ -301,6 +322,10 @@ fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> 
         ),
     }];
     checks.extend(egress.warnings().into_iter().map(|warning| Check::warn(NAME, warning, "mend the address")));
+    if is_closed {
+        let closed = egress.with_allowed(outside.allowed.clone()).closed_proxies();
+        checks.extend(closed.into_iter().map(|warning| Check::warn(NAME, warning, "open it, or name another proxy")));
+    }
     checks
 }
 
@@ -393,8 +418,10 @@ mod tests {
         assert_eq!(worst(&checks), Status::Fail);
     }
 
+    static NOTHING: std::sync::LazyLock<Allowed> = std::sync::LazyLock::new(Allowed::default);
+
     fn outside(variables: &BTreeMap<String, String>, host_egress: bool) -> Outside<'_> {
-        Outside { variables, host_egress }
+        Outside { variables, host_egress, allowed: &NOTHING }
     }
 
     /// With this docker config and these variables of the host.
@@ -404,7 +431,7 @@ mod tests {
         std::fs::write(home.path().join(".docker/config.json"), docker).unwrap();
         let variables = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let host = HostPaths::new(&BTreeMap::new(), Some(home.path()));
-        let mut checks = proxies("unix:///x", &host, outside(&variables, host_egress));
+        let mut checks = proxies("unix:///x", &host, outside(&variables, host_egress), true);
         checks.extend(certificates(outside(&variables, host_egress)).filter(|_| pairs[0].0.contains("CERT")));
         checks
     }

@@ -190,9 +190,8 @@ fn too_many() -> Failure {
 /// 0; whoever loses a parent inside gets us.
 fn is_from_outside(init: &Init, stream: &UnixStream) -> bool {
     init.is_first
-        && sys::peer_pid(stream).is_ok_and(|pid| {
-            pid == 0 || (pid != 1 && proc::read(pid).is_some_and(|process| process.parent == 0))
-        })
+        && sys::peer_pid(stream)
+            .is_ok_and(|pid| pid == 0 || (pid != 1 && proc::read(pid).is_some_and(|process| process.parent == 0)))
 }
 
 /// The in-job socket, and the limit on being left alone.
