@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::chain::chain;
 use crate::environment::HostPaths;
 use crate::environment::authorities;
+use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::cgroup::{self, Facts};
-use crate::environment::docker::network::{self, Metadata};
+use crate::environment::docker::network;
+use crate::environment::docker::walls::{METADATA_V4, METADATA_V6, Walls};
 use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
 use crate::environment::egress::{Egress, host_proxies};
 use crate::environment::endpoint::{Endpoint, EndpointError};
@@ -21,8 +23,20 @@ use crate::output::mask::public::without_user_info;
 const SCARCE_SPACE: u64 = 5 << 30;
 /// Below this, nothing works.
 const NO_SPACE: u64 = 200 << 20;
-/// The first runc without CVE-2024-21626, by which an image or a working directory leads out of its container.
-const SAFE_RUNC: [u32; 3] = [1, 1, 12];
+/// Ways out of a container that runc had.
+const ESCAPES: [Escape; 2] = [
+    Escape {
+        mended: &[[1, 1, 12]],
+        names: "CVE-2024-21626",
+        risk: "an image's or a step's working directory can lead out of the container",
+    },
+    Escape {
+        mended: &[[1, 2, 8], [1, 3, 3], [1, 4, 0]],
+        names: "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
+        risk: "an image or a job that races with the start of a container can write to this machine's /proc, and so become \
+               root on it",
+    },
+];
 /// The newest API whose every answer has been tried; newer engines speak it, too.
 const OLDEST_COMFORTABLE_API: &str = "1.41";
 
@@ -67,12 +81,16 @@ pub struct Outside<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// `host-egress` of the user's settings.
     pub host_egress: bool,
+    /// `allow-host` of the same.
+    pub allowed: &'a Allowed,
 }
 
-/// Looks at everything. Makes the network `navvy` if it is not there, as a run would; changes nothing else.
+/// Looks at everything. Makes the network `navvy` if it is not there, and the rules around it, as a run would; changes
+/// nothing else.
 pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
     let address = endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
+    let mut is_closed = false;
     match connect(endpoint).await {
         Ok((engine, info)) => {
             checks.push(Check::ok("docker", format!("{} at {}", info.version, engine.endpoint())));
@@ -81,13 +99,14 @@ pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths
             checks.push(cgroups(&engine, &info));
             checks.push(closed_network(&engine, host).await);
             checks.extend(images_space(&engine, &info));
+            is_closed = engine.why_rules_are_not_ours().is_none();
         }
         Err(check) => checks.push(check),
     }
     checks.push(space("state directory", &host.state, "remove old logs below it, or set XDG_STATE_HOME"));
     checks.push(supervisor(host));
     checks.extend(credential_helpers(host));
-    checks.extend(proxies(&address, host, outside));
+    checks.extend(proxies(&address, host, outside, is_closed));
     checks.extend(certificates(outside));
     checks
 }
@@ -135,14 +154,41 @@ fn runc(version: Option<&str>) -> Check {
     let Some(numbers) = runc_numbers(version) else {
         return Check::ok(NAME, format!("{version} (a commit, or a distribution's own name)"));
     };
-    if numbers >= SAFE_RUNC {
+    let open: Vec<&Escape> =
+        ESCAPES.iter().filter(|escape| !escape.is_mended(numbers, version.contains("-rc"))).collect();
+    let told = |escape: &&Escape| format!("{}: {} (mended in {})", escape.names, escape.risk, escape.versions());
+    if open.is_empty() {
         return Check::ok(NAME, version);
     }
+    let told: Vec<String> = open.iter().map(told).collect();
     Check::warn(
         NAME,
-        format!("{version}: before 1.1.12 an image can leave its container (CVE-2024-21626)"),
-        "update runc; distributions often mend an old version: see its changelog for that CVE",
+        format!("{version}: {}", told.join("; ")),
+        "update runc, and run nothing of strangers before; distributions often mend an old version: see its changelog for \
+         these names",
     )
+}
+
+/// A fault of runc by which a container's processes leave it.
+struct Escape {
+    /// The first version without it, of each line that was mended; later lines never had it.
+    mended: &'static [[u32; 3]],
+    names: &'static str,
+    risk: &'static str,
+}
+
+impl Escape {
+    /// A candidate comes before the version that it is to become.
+    fn is_mended(&self, version: [u32; 3], is_candidate: bool) -> bool {
+        let of_line = self.mended.iter().find(|first| first[..2] == version[..2]);
+        let of_line = of_line.or_else(|| self.mended.last().filter(|first| version > **first));
+        of_line.is_some_and(|first| version > *first || (version == *first && !is_candidate))
+    }
+
+    fn versions(&self) -> String {
+        let shown: Vec<String> = self.mended.iter().map(|[a, b, c]| format!("{a}.{b}.{c}")).collect();
+        shown.join(", ")
+    }
 }
 
 /// `1.1.5`, `v1.1.5-0-gabc`, `1.1.5+ds1-1+deb12u1`.
@@ -175,15 +221,29 @@ fn cgroups(engine: &Engine, info: &EngineInfo) -> Check {
 async fn closed_network(engine: &Engine, host: &HostPaths) -> Check {
     const NAME: &str = "network";
     match engine.network(&host.search_path).await {
-        Ok(state) => match &state.metadata {
-            Metadata::Blocked => Check::ok(NAME, format!("{} is there, metadata addresses blocked", network::NAME)),
-            Metadata::Open { why } => Check::warn(
-                NAME,
-                format!("{} is there, metadata addresses open: {why}", network::NAME),
-                "on a cloud machine: as root, iptables -I DOCKER-USER -i navvy0 -d 169.254.169.254 -j REJECT",
-            ),
-        },
+        Ok(walls) => judge_walls(walls),
         Err(error) => Check::fail(NAME, error.to_string(), "docker network rm navvy, then try again"),
+    }
+}
+
+/// What jobs reach of this host and its cloud.
+fn judge_walls(walls: &Walls) -> Check {
+    const NAME: &str = "network";
+    let addresses = [&METADATA_V4[..], &METADATA_V6].concat().join(", ");
+    let servers: Vec<String> = walls.name_servers.iter().map(ToString::to_string).collect();
+    let dns = match &servers[..] {
+        [] => String::new(),
+        servers => format!("; name servers open at port 53: {}", servers.join(", ")),
+    };
+    let found = format!("{} is there; {} (metadata addresses: {addresses}){dns}", network::NAME, walls.told());
+    match walls.are_whole() {
+        true => Check::ok(NAME, found),
+        false => Check::warn(
+            NAME,
+            found,
+            "where jobs of strangers run: run navvy as root on the engine's machine, with iptables and ip6tables; \
+             else close them by hand (docs/docker.md)",
+        ),
     }
 }
 
@@ -239,7 +299,7 @@ fn supervisor(host: &HostPaths) -> Check {
 const GIVE_EGRESS: &str = "`navvy run --host-egress`, or `host-egress = true` in ~/.config/navvy/settings.toml";
 
 /// Which proxies jobs get, and which this host has that they do not.
-fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
+fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>, is_closed: bool) -> Vec<Check> {
     const NAME: &str = "proxies";
     let egress = match Egress::of_docker_config(host, address) {
         Ok(egress) => egress,
@@ -262,6 +322,10 @@ fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> 
         ),
     }];
     checks.extend(egress.warnings().into_iter().map(|warning| Check::warn(NAME, warning, "mend the address")));
+    if is_closed {
+        let closed = egress.with_allowed(outside.allowed.clone()).closed_proxies();
+        checks.extend(closed.into_iter().map(|warning| Check::warn(NAME, warning, "open it, or name another proxy")));
+    }
     checks
 }
 
@@ -306,8 +370,24 @@ mod tests {
     #[test]
     fn old_runcs_are_told_apart() {
         assert_eq!(runc(Some("1.1.5+ds1-1+deb12u1")).status, Status::Warn);
-        assert_eq!(runc(Some("v1.1.12-0-g51d5e94")).status, Status::Ok);
-        assert_eq!(runc(Some("1.2.0")).status, Status::Ok);
+        let (of_2024, of_2025) = ("CVE-2024-21626", "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881");
+        for (version, has) in [
+            ("1.1.5+ds1-1+deb12u1", [true, true]),
+            ("v1.1.12-0-g51d5e94", [false, true]),
+            ("1.2.7", [false, true]),
+            ("1.2.8", [false, false]),
+            ("1.3.0", [false, true]),
+            ("v1.3.3", [false, false]),
+            ("1.4.0-rc.2", [false, true]),
+            ("1.4.0", [false, false]),
+            ("1.5.0", [false, false]),
+            ("2.0.0", [false, false]),
+        ] {
+            let check = runc(Some(version));
+            assert_eq!([of_2024, of_2025].map(|names| check.found.contains(names)), has, "{version}: {check:?}");
+            assert_eq!(check.status == Status::Warn, has.contains(&true), "{version}");
+        }
+        assert!(runc(Some("1.3.2")).found.contains("mended in 1.2.8, 1.3.3, 1.4.0"));
         assert_eq!(runc(Some("51d5e946")).status, Status::Ok);
         assert_eq!(runc(None).status, Status::Ok);
     }
@@ -338,8 +418,10 @@ mod tests {
         assert_eq!(worst(&checks), Status::Fail);
     }
 
+    static NOTHING: std::sync::LazyLock<Allowed> = std::sync::LazyLock::new(Allowed::default);
+
     fn outside(variables: &BTreeMap<String, String>, host_egress: bool) -> Outside<'_> {
-        Outside { variables, host_egress }
+        Outside { variables, host_egress, allowed: &NOTHING }
     }
 
     /// With this docker config and these variables of the host.
@@ -349,7 +431,7 @@ mod tests {
         std::fs::write(home.path().join(".docker/config.json"), docker).unwrap();
         let variables = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let host = HostPaths::new(&BTreeMap::new(), Some(home.path()));
-        let mut checks = proxies("unix:///x", &host, outside(&variables, host_egress));
+        let mut checks = proxies("unix:///x", &host, outside(&variables, host_egress), true);
         checks.extend(certificates(outside(&variables, host_egress)).filter(|_| pairs[0].0.contains("CERT")));
         checks
     }

@@ -10,6 +10,7 @@
 //! once, removed). It reads `/etc/passwd`, `/etc/group`, `/proc` and its cgroup's counters, and writes only what
 //! the agent asks for, as the user the agent names.
 
+mod capable;
 mod cgroup;
 mod cli;
 mod continuation;

@@ -204,6 +204,65 @@ pub fn peer_pid(stream: &UnixStream) -> io::Result<Pid> {
     Ok(peer.pid)
 }
 
+// ---- attributes of files ----
+
+/// An extended attribute of an open file; its length.
+pub fn attribute(file: &impl AsFd, name: &CStr, bytes: &mut [u8]) -> io::Result<usize> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: a live descriptor, a name that ends in NUL, and a live slice with its length.
+    let length = unsafe { libc::fgetxattr(fd, name.as_ptr(), bytes.as_mut_ptr().cast(), bytes.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+pub fn set_attribute(file: &impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: a live descriptor, a name that ends in NUL, and a live slice with its length.
+    check(unsafe { libc::fsetxattr(fd, name.as_ptr(), bytes.as_ptr().cast(), bytes.len(), 0) }).map(drop)
+}
+
+pub fn remove_attribute(file: &impl AsFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: a live descriptor and a name that ends in NUL.
+    check(unsafe { libc::fremovexattr(file.as_fd().as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// Watches files of these directories whose attributes change, or that are put there under a name. At least one directory
+/// must be there.
+pub fn watch_attributes(directories: &[std::path::PathBuf]) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes flags alone.
+    let watch = own(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
+    let mut last = Err(io::ErrorKind::NotFound.into());
+    for directory in directories {
+        let path = c_string(directory)?;
+        let events = libc::IN_ATTRIB | libc::IN_MOVED_TO | libc::IN_ONLYDIR;
+        // SAFETY: a live descriptor and a path that ends in NUL.
+        let added = check(unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), events) }).map(drop);
+        if last.is_err() {
+            last = added;
+        }
+    }
+    last.map(|()| watch)
+}
+
+/// Waits for changes; the names of the files.
+pub fn changed_names(watch: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    const HEADER: usize = size_of::<libc::inotify_event>();
+    let mut buffer = [0u8; 4096];
+    // SAFETY: a live descriptor, and a live array with its length.
+    let count = unsafe { libc::read(watch.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    let mut rest = &buffer[..count];
+    let mut names = Vec::new();
+    // The header's last four bytes are the length of the name, which is padded with NULs.
+    while let Some(length) = rest.get(HEADER - 4..HEADER).and_then(|four| <[u8; 4]>::try_from(four).ok()) {
+        let end = HEADER.saturating_add(u32::from_ne_bytes(length) as usize);
+        let Some(name) = rest.get(HEADER..end) else { break };
+        names.push(name.iter().copied().take_while(|byte| *byte != 0).collect());
+        rest = &rest[end..];
+    }
+    names.retain(|name: &Vec<u8>| !name.is_empty());
+    Ok(names)
+}
+
 // ---- memory and time ----
 
 /// Keeps the heap small: one arena for all threads, large blocks returned at once.

@@ -317,6 +317,31 @@ fn as_first_process_it_knows_who_is_outside_and_reaps_orphans() {
     assert!(child.wait().unwrap().success());
 }
 
+/// More connections than any limit, which say nothing; told once they have been tried.
+const CROWD: &str = "import socket,sys,time\nheld=[]\nfor _ in range(700):\n  s=socket.socket(socket.AF_UNIX)\n  \
+    s.connect(sys.argv[1])\n  held.append(s)\nprint('crowded',flush=True)\ntime.sleep(1000)";
+
+#[test]
+fn a_crowd_of_the_job_s_own_connections_keeps_nobody_out() {
+    let run_dir = harness::run_dir();
+    std::fs::remove_file(run_dir.path().join("secret")).unwrap();
+    let mut child = first(run_dir.path(), &[]);
+    let socket = run_dir.path().join(place::CONTROL_SOCKET);
+    wait_for("the control socket", || UnixStream::connect(&socket).is_ok());
+    let ask = |request: &Request| Conversation::open(UnixStream::connect(&socket).unwrap(), None, request);
+    let mut exec = harness::exec("");
+    exec.argv = ["/usr/bin/python3", "-c", CROWD, socket.to_str().unwrap()].map(str::to_owned).to_vec();
+    let mut crowd = ask(&Request::Exec(exec));
+    crowd.until(&mut harness::Story::default(), "crowded");
+    for _ in 0..20 {
+        let answer = ask(&Request::List).reply();
+        assert!(matches!(answer, Reply::Execs { .. }), "{answer:?}");
+    }
+    let answer = ask(&Request::Shutdown { grace_ms: 0 }).reply();
+    assert_eq!(answer, Reply::Done);
+    child.wait().unwrap();
+}
+
 #[test]
 fn an_entrypoint_is_our_child_and_its_end_is_ours() {
     let run_dir = harness::run_dir();

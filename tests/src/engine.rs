@@ -96,14 +96,18 @@ impl PrivateEngine {
     /// Its network, where its loopback and its bridges are.
     #[track_caller]
     pub(crate) fn network(&self) -> File {
-        let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));
-        File::open(format!("/proc/{pid}/ns/net")).expect("a process has a network")
+        File::open(format!("/proc/{}/ns/net", self.pid())).expect("a process has a network")
     }
 
     /// Kills `dockerd` alone, as a crash would.
     pub fn crash(&self) {
-        let pid = eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()));
-        sys::signal(pid, Signal::Kill);
+        sys::signal(self.pid(), Signal::Kill);
+    }
+
+    /// Of `dockerd`.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        eventually("the pid of dockerd", START_LIMIT, || dockerd_below(self.outer.id()))
     }
 
     /// Starts it again after a crash, on what that has left.

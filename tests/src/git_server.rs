@@ -43,6 +43,11 @@ impl GitServer {
         Self { process, address }
     }
 
+    /// Its address and port, which jobs have to be allowed.
+    pub fn place(&self) -> String {
+        self.address.to_string()
+    }
+
     /// `git://ADDRESS/.git`
     pub fn url(&self) -> String {
         format!("git://{}/.git", self.address)

@@ -162,7 +162,7 @@ workflows:
     bench.git(&["remote", "add", "origin", &server.url()]).succeeded();
     bench.file("file.txt", "not committed\n");
     let head = bench.git(&["rev-parse", "HEAD"]).text();
-    let done = bench.run(&["--checkout", "git"]).finish();
+    let done = bench.run(&["--checkout", "git", "--allow-host", &server.place()]).finish();
     done.passes();
     assert_eq!(done.text("build", "content"), format!("committed\n{head}main\n"));
 }

@@ -76,6 +76,58 @@ fn ps_tells_the_living_from_the_dead_and_rm_refuses_the_living() {
 }
 
 #[test]
+fn prune_leaves_what_another_state_directory_of_the_same_user_keeps() {
+    let (mine, other) = (Bench::on_this_machine(), Bench::on_this_machine());
+    mine.config(&WAITS.replace("echo hello", "exit 1"));
+    let failed = mine.run(&["--job", "short", "--keep-on-fail"]).that_leaves_things().finish();
+    let task = failed.event("it is kept", |event| event.is("task_kept")).task().expect("it is a task's").to_owned();
+    other.ask(&["prune", "--kept"]).passes();
+    assert_eq!(state_of(&mine, &task).as_deref(), Some("kept"));
+    other.ask(&["rm", &task[..8]]).exits_with(64).complains(&["another user", &task]);
+    mine.ask(&["prune", "--kept"]).passes();
+    assert_eq!((mine.left_of(&[task]), mine.left_of_runs()), (vec![], vec![]));
+}
+
+#[test]
+fn what_sits_in_a_dead_task_s_cgroup_is_killed_and_nothing_beside_it() {
+    let engine = PrivateEngine::near();
+    let bench = Bench::on_this_machine().on(engine.docker(), &engine.address());
+    let task = killed(&bench);
+    let group = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten().map(|entry| entry.path());
+    let groups: Vec<_> = group.chain(["/sys/fs/cgroup".into()]).map(|root| root.join("navvy")).collect();
+    let of_task: Vec<_> = groups.iter().map(|it| it.join(format!("task-{task}"))).filter(|it| it.is_dir()).collect();
+    assert!(!of_task.is_empty(), "root on a near engine makes cgroups");
+    let mut sleepers = Vec::new();
+    // As `runc init` does that an engine left behind: in a cgroup of its own below the task's, and in the task's itself.
+    for (group, place) in of_task.iter().flat_map(|group| [(group, group.join("half-made")), (group, group.clone())]) {
+        fs::create_dir_all(&place).expect("root makes cgroups");
+        let sleeper = std::process::Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let joined = fs::write(place.join("cgroup.procs"), sleeper.id().to_string());
+        // A parent of version 2 holds no process itself; a cpuset that was never filled takes none.
+        match joined {
+            Ok(()) => sleepers.push(sleeper),
+            Err(_) => end(sleeper),
+        }
+        assert!(group.is_dir());
+    }
+    assert!(!sleepers.is_empty(), "no cgroup takes a process");
+    let beside = std::process::Command::new("sleep").arg("1000").spawn().expect("it starts");
+    bench.ask(&["prune"]).passes();
+    for mut sleeper in sleepers {
+        let status = sleeper.wait().expect("it is ours");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    }
+    assert!(fs::read_to_string(format!("/proc/{}/comm", beside.id())).is_ok_and(|name| name.trim() == "sleep"));
+    end(beside);
+    assert_eq!((bench.left_of(&[task]), bench.left_of_runs()), (vec![], vec![]));
+}
+
+fn end(mut process: std::process::Child) {
+    process.kill().expect("it is ours");
+    process.wait().expect("it is ours");
+}
+
+#[test]
 fn rm_with_force_takes_a_task_from_under_its_owner() {
     let bench = Bench::new();
     let (run, task) = waiting(&bench);
@@ -187,7 +239,13 @@ fn nobodys_tasks_go_and_what_may_be_somebodys_stays() {
     assert_eq!(state_of(&bench, &task).as_deref(), Some("running"));
     bench.ask(&["rm", "--force", "othermachine0001"]).exits_with(64).complains(&["another machine"]);
 
-    bench.ask(&["prune", "--kept"]).passes();
+    // Nobody knows whose it is: it goes when it is named, in full, and not otherwise.
+    let pruned = bench.ask(&["prune", "--kept"]);
+    assert!(pruned.passes().stdout().contains("another user, or from another state directory"), "{pruned:?}");
+    assert_eq!(docker.containers_of("keptforlong000001").len(), 2);
+    bench.ask(&["rm", "keptforlong"]).exits_with(64).complains(&["another user", "navvy rm keptforlong000001"]);
+    assert_eq!(docker.containers_of("keptforlong000001").len(), 2);
+    bench.ask(&["rm", "keptforlong000001"]).passes();
     assert_eq!(docker.containers_of("keptforlong000001").len(), 0);
     run.signal(Signal::Interrupt);
     run.finish_within(Duration::from_secs(30)).exits_with(130);

@@ -247,3 +247,27 @@ fn an_engine_that_dies_and_comes_back_leaves_a_whole_log_and_nothing_else() {
         a_start_leaves_nothing(&bench, pid, &done.tasks(), &format!("round {round}, {verdict}"));
     }
 }
+
+/// What an engine is asked for while it dies.
+const AT_WORK: [&str; 4] = ["/containers/create", "/start", "/attach", "DELETE /"];
+
+#[test]
+fn an_engine_that_dies_while_it_makes_or_removes_a_container_leaves_nothing_for_ever() {
+    let engine = PrivateEngine::near();
+    // A service with a volume, so that each of these is asked for.
+    engine.docker().image_with_volume();
+    for (at, when) in AT_WORK.iter().flat_map(|at| [(at, When::During), (at, When::After)]) {
+        let how = format!("{when:?} {at}");
+        let bench = Bench::on_this_machine();
+        let trap = Trap::before(engine.socket(), Last::Holding(at, when));
+        let bench = bench.on(engine.docker(), &trap.address());
+        bench.config(JOB);
+        trap.arm(engine.pid());
+        let run = bench.run(&[]);
+        let pid = run.pid();
+        navvy_tests::eventually("the engine was asked for it", Duration::from_secs(60), || trap.line_of_death());
+        engine.restart();
+        let done = run.that_leaves_things().finish_within(Duration::from_secs(120));
+        a_start_leaves_nothing(&bench, pid, &done.tasks(), &how);
+    }
+}

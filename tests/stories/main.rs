@@ -31,6 +31,7 @@ mod kill;
 mod lacking;
 mod logs;
 mod names;
+mod neighbours;
 mod no_branch;
 mod odd_environments;
 mod orbs;

@@ -300,6 +300,13 @@ workflows:
             assert!(!(is_ours && *state == listening), "the agent listens: {table} {line}");
         }
     }
+    // Of these, whoever has one hears everything: they listen in any state.
+    for (table, inode) in [("packet", 8), ("raw", 9), ("raw6", 9)] {
+        let text = fs::read_to_string(format!("/proc/{}/net/{table}", run.pid())).unwrap_or_default();
+        let inodes = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(inode));
+        let heard: Vec<&str> = inodes.filter(|number| sockets.iter().any(|socket| socket == number)).collect();
+        assert!(heard.is_empty(), "the agent hears {table}: {text}");
+    }
     run.signal(navvy_tests::Signal::Interrupt);
     run.finish().exits_with(130);
 }

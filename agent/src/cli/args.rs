@@ -119,6 +119,10 @@ pub struct RunArgs {
     /// Without it: as your settings say (docs/settings.md).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub host_egress: Option<bool>,
+    /// Let jobs reach a port of this host, or an address, that is closed to them: PORT, ADDRESS or ADDRESS:PORT, with /udp
+    /// for UDP (docs/docker.md). Beside those of your settings. Repeatable.
+    #[arg(long = "allow-host", value_name = "[ADDRESS:]PORT")]
+    pub allow_host: Vec<String>,
     /// A private key for steps `add_ssh_keys`, for one host or for all; or `agent`: they may use keys of your ssh-agent.
     /// Repeatable.
     #[arg(long = "ssh-key", value_name = "[HOST=]FILE|agent")]
@@ -212,6 +216,7 @@ impl RunArgs {
         self.images.extend(files.images().cloned());
         self.host_egress = self.host_egress.or(files.host_egress());
         self.overcommit = self.overcommit.or(files.overcommit());
+        self.allow_host.extend(files.allow_host().iter().cloned());
     }
 }
 

@@ -6,6 +6,7 @@ use super::args::DoctorArgs;
 use super::{CliError, out};
 use crate::chain::chain;
 use crate::doctor::{self, Check, Outside, Status};
+use crate::environment::docker::allow::Allowed;
 use crate::environment::endpoint::{self, Inputs, RealFiles};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFile;
@@ -23,7 +24,9 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| CliError::infra(&error))?;
     let user = SettingsFile::of_user(settings).map_err(|error| CliError::usage(chain(&error)))?;
     let host_egress = user.tables.host_egress.unwrap_or(false);
-    let outside = Outside { variables: &settings.variables, host_egress };
+    // It was read without error.
+    let allowed = Allowed::parse(&user.tables.allow_host).unwrap_or_default();
+    let outside = Outside { variables: &settings.variables, host_egress, allowed: &allowed };
     let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths, outside));
     let printed = out::print(&tame(&render(&checks), true));
     let code = match doctor::worst(&checks) {

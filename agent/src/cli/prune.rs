@@ -21,7 +21,7 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
     host::block_on(async {
         let host = Host::look(settings, arguments.docker.as_deref()).await?;
         let (doomed, spared): (Vec<_>, Vec<_>) =
-            host.survey.tasks.into_iter().partition(|seen| is_doomed(&seen.condition, arguments.kept));
+            host.survey.tasks.into_iter().partition(|seen| is_doomed(seen, arguments.kept));
         if !arguments.dry_run {
             survey::sweep(&host.here, &settings.paths);
         }
@@ -81,10 +81,11 @@ fn told(name: &str, swept: Swept, layers: u64) -> String {
     if what.is_empty() { String::new() } else { format!("Swept store {name}; {}.\n", what.join(", ")) }
 }
 
-fn is_doomed(condition: &Condition, kept_too: bool) -> bool {
-    match condition {
+/// What somebody keeps goes only where it is this user's own: another's has to be named to `navvy rm`.
+fn is_doomed(seen: &Seen, kept_too: bool) -> bool {
+    match seen.condition {
         Condition::Dead => true,
-        Condition::Kept(_) | Condition::Adoptable(_) => kept_too,
+        Condition::Kept(_) | Condition::Adoptable(_) => kept_too && seen.is_own(),
         Condition::Running(_) | Condition::Foreign => false,
     }
 }
@@ -110,7 +111,11 @@ pub fn removed(tasks: &[Seen]) -> String {
 /// What a person may wonder why it is still here.
 fn kept(tasks: &[Seen]) -> String {
     let held = tasks.iter().filter(|seen| matches!(seen.condition, Condition::Kept(_) | Condition::Adoptable(_)));
-    held.map(|seen| format!("Spared {}, {}.\n", named(seen), state(&seen.condition, now()))).collect()
+    let other = |seen: &Seen| match seen.is_own() {
+        true => String::new(),
+        false => format!("; it was kept by another user, or from another state directory: `navvy rm {}`", seen.task),
+    };
+    held.map(|seen| format!("Spared {}, {}{}.\n", named(seen), state(&seen.condition, now()), other(seen))).collect()
 }
 
 /// The exit code, or the error that tells what is left or was not told.

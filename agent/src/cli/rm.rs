@@ -17,6 +17,7 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
         for word in &arguments.tasks {
             let seen = find(settings, &host.survey.tasks, word)?;
             check(seen, arguments.force)?;
+            check_named(seen, word)?;
             if !wanted.contains(seen) {
                 wanted.push(seen.clone());
             }
@@ -79,6 +80,19 @@ fn check(seen: &Seen, force: bool) -> Result<(), CliError> {
         .hint("End that process, or remove the task under it with --force.")),
         _ => Ok(()),
     }
+}
+
+/// What another user keeps, or runs, goes by its whole name alone: a slip of the pen is not to hit it.
+fn check_named(seen: &Seen, word: &str) -> Result<(), CliError> {
+    if seen.is_own() || seen.condition == Condition::Dead || seen.task.as_str() == word {
+        return Ok(());
+    }
+    let message = format!(
+        "task {} is {}, and of another user or another state directory",
+        seen.task,
+        state(&seen.condition, now())
+    );
+    Err(CliError::usage(message).hint(format!("Name it in full if you mean it: navvy rm {}", seen.task)))
 }
 
 /// What is left of a task on another engine would be forgotten with its journal.

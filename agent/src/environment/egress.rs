@@ -1,9 +1,14 @@
 //! How jobs reach the outside: the proxies and certificates of authorities that they are given.
 //!
 //! ```text
-//! proxies of ~/.docker/config.json ─────────┐
-//! this host's own, with --host-egress ──────┼─▶ Egress ─▶ below all that image, config and user set
-//! its CA bundle, with --host-egress ────────┘
+//! proxies of ~/.docker/config.json ─────────┐           ┌▶ in place of the image's, as `docker run` gives them
+//! this host's own, with --host-egress ──────┼─▶ Egress ─┤
+//! its CA bundle, with --host-egress ────────┘           └▶ where the image, too, sets nothing
+//! ```
+//!
+//! What config and user set wins over both.
+//! ```text
+//! --allow-host ─▶ Egress ─▶ what is closed on the way, and open to this run's jobs
 //! ```
 
 use std::collections::BTreeMap;
@@ -11,9 +16,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use navvy_job::compiled::Variables;
+use serde::{Deserialize, Serialize};
 
 use super::HostPaths;
 use super::authorities::{self, AuthoritiesError, Bundle};
+use super::docker::allow::{Allowed, is_closed};
 use super::docker::proxies::{Configured, configured};
 use crate::output::mask::public::{proxy_secrets, without_user_info};
 
@@ -25,6 +32,31 @@ const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"
 const CA_VARIABLES: [&str; 6] =
     ["NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
 
+/// Variables that every container is given where config and user set none, in either case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Docker's config file names them for containers: they go before the image's own.
+    #[serde(default)]
+    pub over_image: Variables,
+    /// Of this host: an image that has its own keeps it.
+    #[serde(default)]
+    pub below_image: Variables,
+}
+
+impl Given {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &(String, String)> {
+        self.over_image.iter().chain(&self.below_image)
+    }
+
+    /// Those that a container is given: `is_set` by config or user, `is_in_image` by its image.
+    pub fn lacking(&self, is_set: impl Fn(&str) -> bool, is_in_image: impl Fn(&str) -> bool) -> Variables {
+        let over = lacking(&self.over_image, &is_set);
+        let below = lacking(&self.below_image, |name| is_set(name) || is_in_image(name));
+        over.chain(below).cloned().collect()
+    }
+}
+
 /// What every job is given. A default one is nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Egress {
@@ -32,6 +64,7 @@ pub struct Egress {
     /// The entry of docker's config file that some of them stand in.
     entry: String,
     bundle: Option<Bundle>,
+    allowed: Allowed,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -64,7 +97,7 @@ impl Egress {
     pub fn of_docker_config(host: &HostPaths, address: &str) -> Result<Self, String> {
         let Configured { entry, variables } = configured(host, address)?;
         let proxy = |(name, value)| Proxy { name, value, origin: Origin::DockerConfig };
-        Ok(Self { proxies: variables.into_iter().map(proxy).collect(), entry, bundle: None })
+        Ok(Self { proxies: variables.into_iter().map(proxy).collect(), entry, ..Self::default() })
     }
 
     /// With what this host itself has. What docker's config file says is for containers, and goes before.
@@ -87,6 +120,16 @@ impl Egress {
         self
     }
 
+    /// With what of this host, and of what else is closed, jobs may reach.
+    #[must_use]
+    pub fn with_allowed(self, allowed: Allowed) -> Self {
+        Self { allowed, ..self }
+    }
+
+    pub fn allowed(&self) -> &Allowed {
+        &self.allowed
+    }
+
     /// Is there a proxy by this name, in capitals?
     pub fn gives(&self, name: &str) -> bool {
         self.proxies.iter().any(|proxy| proxy.name == name)
@@ -97,13 +140,19 @@ impl Egress {
     }
 
     /// Variables of proxies, in both cases, and of authorities.
-    pub fn variables(&self) -> Variables {
-        self.proxy_variables(|_| true).chain(self.ca_variables()).collect()
+    pub fn variables(&self) -> Given {
+        self.given(|_| true)
     }
 
     /// What may stand where `docker inspect` shows it: no proxy with user and password.
-    pub fn visible_variables(&self) -> Variables {
-        self.proxy_variables(|proxy| !proxy.has_secret()).chain(self.ca_variables()).collect()
+    pub fn visible_variables(&self) -> Given {
+        self.given(|proxy| !proxy.has_secret())
+    }
+
+    fn given(&self, fits: impl Fn(&Proxy) -> bool) -> Given {
+        let of = |origin| self.proxy_variables(|proxy| proxy.origin == origin && fits(proxy)).collect::<Variables>();
+        let below_image = of(Origin::Host).into_iter().chain(self.ca_variables()).collect();
+        Given { over_image: of(Origin::DockerConfig), below_image }
     }
 
     fn proxy_variables(&self, fits: impl Fn(&Proxy) -> bool) -> impl Iterator<Item = (String, String)> {
@@ -120,6 +169,9 @@ impl Egress {
     /// Lines for the report of an environment with or without services.
     pub fn report(&self, has_services: bool) -> Vec<String> {
         let mut lines: Vec<String> = self.gifts().map(|gift| format!("Jobs get {gift}")).collect();
+        if !self.allowed.is_empty() {
+            lines.push(format!("Jobs may reach {} (--allow-host)", self.allowed));
+        }
         let secret: Vec<&str> = self.proxies.iter().filter(|proxy| proxy.has_secret()).map(|it| it.name).collect();
         if has_services && !secret.is_empty() {
             lines.push(format!(
@@ -132,7 +184,8 @@ impl Egress {
 
     /// What jobs have here, and not on the real service.
     pub fn notes(&self) -> Vec<String> {
-        self.gifts().map(|gift| format!("jobs got {gift}")).collect()
+        let allowed = (!self.allowed.is_empty()).then(|| format!("jobs might reach {} (--allow-host)", self.allowed));
+        self.gifts().map(|gift| format!("jobs got {gift}")).chain(allowed).collect()
     }
 
     fn gifts(&self) -> impl Iterator<Item = String> {
@@ -171,6 +224,25 @@ impl Egress {
         };
         self.proxies.iter().filter(leads_back).map(warning).collect()
     }
+
+    /// Proxies at addresses that are closed to jobs where the rules of the network are this process's to make, with the
+    /// word that opens each.
+    pub fn closed_proxies(&self) -> Vec<String> {
+        let proxies = self.proxies.iter().filter(|proxy| proxy.name != "NO_PROXY");
+        let closed = proxies.filter_map(|proxy| {
+            let (host, port) = place(&proxy.value);
+            let address: IpAddr = host.parse().ok().filter(|address: &IpAddr| !address.is_loopback())?;
+            (is_closed(address) && !self.allowed.permits(address, port)).then(|| {
+                let word = if address.is_ipv6() { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+                format!(
+                    "{} leads to {word}, which is closed to jobs: `--allow-host {word}`, or `allow-host = [\"{word}\"]` in \
+                     ~/.config/navvy/settings.toml, opens it",
+                    proxy.name
+                )
+            })
+        });
+        closed.collect()
+    }
 }
 
 impl Proxy {
@@ -190,7 +262,7 @@ pub fn host_proxies(variables: &BTreeMap<String, String>) -> Vec<(&'static str, 
 
 /// Those of `variables` that nothing else sets, in either case: a program that reads the other case must not get ours
 /// in place of the user's.
-pub fn lacking<'a>(
+fn lacking<'a>(
     variables: &'a Variables,
     is_set: impl Fn(&str) -> bool + 'a,
 ) -> impl Iterator<Item = &'a (String, String)> {
@@ -199,13 +271,21 @@ pub fn lacking<'a>(
     })
 }
 
-fn leads_to_itself(value: &str) -> bool {
-    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let host = match host.strip_prefix('[') {
-        Some(inner) => inner.split(']').next().unwrap_or_default(),
-        None => host.split([':', '/']).next().unwrap_or_default(),
+/// Host and port of a proxy's address. Without a port it is that of its scheme, as curl reads it.
+fn place(value: &str) -> (&str, u16) {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
+    let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(inner) => inner.split_once(']').unwrap_or((inner, "")),
+        None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
     };
+    let usual = if scheme.eq_ignore_ascii_case("https") { 443 } else { 1080 };
+    (host, port.strip_prefix(':').and_then(|port| port.parse().ok()).unwrap_or(usual))
+}
+
+fn leads_to_itself(value: &str) -> bool {
+    let (host, _) = place(value);
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
@@ -226,8 +306,8 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn get<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
-        variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    fn get<'a>(given: &'a Given, name: &str) -> Option<&'a str> {
+        given.all().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     const DOCKER: &str = r#"{"proxies": {"default": {"httpsProxy": "http://me:hunter2@docker:1", "noProxy": "a"}}}"#;
@@ -237,7 +317,7 @@ mod tests {
         let (_home, host) = host(DOCKER);
         let egress = Egress::of_docker_config(&host, "unix:///x").unwrap();
         let given = egress.variables();
-        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = given.all().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"]);
         assert_eq!(get(&given, "https_proxy"), Some("http://me:hunter2@docker:1"));
         let visible = egress.visible_variables();
@@ -247,7 +327,7 @@ mod tests {
         assert!(told.contains("HTTPS_PROXY, NO_PROXY") && !told.contains("hunter2"), "{told}");
         assert!(told.contains("Service containers do not get HTTPS_PROXY"), "{told}");
         assert!(told.contains("HTTPS_PROXY=http://****@docker:1"), "{told}");
-        assert!(Egress::default().report(true).is_empty() && Egress::default().variables().is_empty());
+        assert!(Egress::default().report(true).is_empty() && Egress::default().variables() == Given::default());
     }
 
     #[test]
@@ -266,6 +346,8 @@ mod tests {
             (Some("http://host:3"), Some("http://host:3"))
         );
         assert_eq!(get(&given, "ALL_PROXY"), None);
+        let over: Vec<&str> = given.over_image.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(over, ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"]);
         assert!(egress.notes().iter().any(|note| note.contains("of this host (--host-egress): HTTP_PROXY")));
     }
 
@@ -296,6 +378,43 @@ mod tests {
         assert_eq!(left("http_proxy"), ["PIP_CERT"]);
         assert_eq!(left("HTTP_PROXY"), ["PIP_CERT"]);
         assert_eq!(left("PIP_CERT"), ["HTTP_PROXY", "http_proxy"]);
+    }
+
+    #[test]
+    fn docker_s_config_goes_before_the_image_and_this_host_behind_it() {
+        let one = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        let given = Given { over_image: one("HTTP_PROXY", "docker's"), below_image: one("HTTPS_PROXY", "host's") };
+        let left = |set: &'static str, image: &'static str| {
+            let left = given.lacking(|name| name == set, |name| name == image);
+            left.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(left("", ""), ["HTTP_PROXY", "HTTPS_PROXY"]);
+        assert_eq!(left("", "HTTP_PROXY"), ["HTTP_PROXY", "HTTPS_PROXY"]);
+        assert_eq!(left("", "https_proxy"), ["HTTP_PROXY"]);
+        assert_eq!(left("http_proxy", ""), ["HTTPS_PROXY"]);
+    }
+
+    #[test]
+    fn a_proxy_at_an_address_that_is_closed_is_told_with_the_word_that_opens_it() {
+        let docker = |value: &str| {
+            let config =
+                format!(r#"{{"proxies": {{"default": {{"httpProxy": "{value}", "noProxy": "169.254.1.1"}}}}}}"#);
+            let (_home, host) = host(&config);
+            Egress::of_docker_config(&host, "unix:///x").unwrap()
+        };
+        let closed = docker("http://me:hunter2@169.254.1.1:3128/").closed_proxies();
+        assert_eq!(closed.len(), 1);
+        assert!(closed[0].starts_with("HTTP_PROXY leads to 169.254.1.1:3128, which is closed to jobs"), "{closed:?}");
+        assert!(closed[0].contains("`--allow-host 169.254.1.1:3128`") && !closed[0].contains("hunter2"), "{closed:?}");
+        assert!(docker("169.254.1.1").closed_proxies()[0].contains("--allow-host 169.254.1.1:1080"));
+        assert!(docker("https://[fd00:ec2::1]").closed_proxies()[0].contains("--allow-host [fd00:ec2::1]:443"));
+        for open in ["http://proxy:3128", "http://203.0.113.7:3128", "http://127.0.0.1:3128"] {
+            assert_eq!(docker(open).closed_proxies(), Vec::<String>::new(), "{open}");
+        }
+        let allowed = Allowed::parse(&["169.254.1.1:3128".to_owned()]).unwrap();
+        let opened = docker("http://169.254.1.1:3128").with_allowed(allowed);
+        assert_eq!(opened.closed_proxies(), Vec::<String>::new());
+        assert!(opened.report(false).contains(&"Jobs may reach 169.254.1.1:3128 (--allow-host)".to_owned()));
     }
 
     #[test]

@@ -20,12 +20,13 @@ use serde::Deserialize;
 use super::Settings;
 use super::env::EnvTable;
 use crate::environment::docker::ImageSubstitutions;
+use crate::environment::docker::allow::Allowed;
 use crate::pipeline::Overcommit;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 3] = ["store", "host-egress", "overcommit"];
+const HOST_KEYS: [&str; 4] = ["store", "host-egress", "overcommit", "allow-host"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -59,6 +60,8 @@ pub struct Tables {
     pub host_egress: Option<bool>,
     /// As `--overcommit`.
     pub overcommit: Option<Overcommit>,
+    /// As `--allow-host`.
+    pub allow_host: Vec<String>,
     /// As `--env-file`, from where this file is.
     pub env_file: Vec<PathBuf>,
     /// As `--var`, for every job.
@@ -175,6 +178,11 @@ impl SettingsFiles {
     pub fn overcommit(&self) -> Option<Overcommit> {
         self.user.tables.overcommit
     }
+
+    /// The same.
+    pub fn allow_host(&self) -> &[String] {
+        &self.user.tables.allow_host
+    }
 }
 
 /// A user's file may be a link, into their own collection of settings. A project's may not: it would have us read what the
@@ -211,6 +219,7 @@ fn parse(whose: Whose, text: &str) -> Result<Tables, String> {
         let parsed = ImageSubstitutions::parse(std::slice::from_ref(image));
         parsed.map_err(|error| format!("image: {}", crate::chain::chain(&error)))?;
     }
+    Allowed::parse(&tables.allow_host).map_err(|error| format!("allow-host: {error}"))?;
     Ok(tables)
 }
 
@@ -280,6 +289,11 @@ mod tests {
         let refused = read("host-egress = true", "").unwrap_err();
         assert!(refused.contains(PROJECT_FILE) && refused.contains("`host-egress`"), "{refused}");
         assert_eq!(read("", "host-egress = true").unwrap().host_egress(), Some(true));
+        let refused = read("allow-host = ['3128']", "").unwrap_err();
+        assert!(refused.contains(PROJECT_FILE) && refused.contains("`allow-host`"), "{refused}");
+        assert_eq!(read("", "allow-host = ['3128']").unwrap().allow_host(), ["3128"]);
+        let refused = read("", "allow-host = ['proxy:3128']").unwrap_err();
+        assert!(refused.contains("allow-host: \"proxy:3128\""), "{refused}");
         let refused = read("[store]\nurl = 's3://theirs'", "").unwrap_err();
         assert!(refused.contains(PROJECT_FILE) && refused.contains("`store`"), "{refused}");
         assert!(refused.contains("concerns this machine") && refused.contains("settings.toml"), "{refused}");

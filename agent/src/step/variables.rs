@@ -1,20 +1,21 @@
 //! The environment of a step, layer over layer (spec `steps.md` §12.1).
 //!
-//! Low to high: egress, image, primary container's `environment`, project and contexts, built-ins, job, step. What a step
+//! Low to high: this host's egress, image, docker's proxies, primary container's `environment`, project and contexts, built-ins, job, step. What a step
 //! assigns itself, or `$BASH_ENV` does, comes on top inside the environment.
 
 use navvy_job::compiled::Variables;
 use navvy_protocol::place::BIN_DIR;
 
-use crate::environment::egress::lacking;
+use crate::environment::egress::Given;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything below a step's own variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layers {
-    /// Proxies and authorities that every job is given; each is left out where anything else sets it, in either case.
-    pub egress: Variables,
+    /// Proxies and authorities that every job is given; each is left out where a layer above the image's sets it, in either
+    /// case.
+    pub egress: Given,
     pub image: Variables,
     pub container: Variables,
     /// `--env-file`, contexts in their order, `-e` and `--var`: the later wins.
@@ -37,13 +38,13 @@ impl Layers {
         if terminal {
             set(&mut merged, "TERM", "xterm");
         }
-        let layers = [&self.image, &self.container, &self.secrets, &self.builtin, &self.job, step];
-        for (name, value) in layers.into_iter().flatten() {
+        let above = [&self.container, &self.secrets, &self.builtin, &self.job, step];
+        let has = |variables: &Variables, name: &str| variables.iter().any(|(known, _)| known == name);
+        let is_set = |name: &str| above.iter().any(|layer| has(layer, name));
+        let given = self.egress.lacking(is_set, |name| has(&self.image, name));
+        for (name, value) in [&self.image, &given].into_iter().chain(above).flatten() {
             set(&mut merged, name, value);
         }
-        let is_set = |name: &str| merged.iter().any(|(known, _)| known == name);
-        let given: Variables = lacking(&self.egress, is_set).cloned().collect();
-        merged.extend(given);
         let path = merged.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, path)| path.as_str());
         // Last, so that the in-job CLI never hides a program of the image.
         let path = format!("{path}:{BIN_DIR}");
@@ -87,7 +88,8 @@ mod tests {
     #[test]
     fn what_anything_sets_wins_over_the_egress_in_either_case() {
         let both = |name: &str, value| [one(name, value), one(&name.to_ascii_lowercase(), value)].concat();
-        let mut layers = Layers { egress: both("HTTP_PROXY", "ours"), ..Layers::default() };
+        let egress = Given { below_image: both("HTTP_PROXY", "ours"), ..Given::default() };
+        let mut layers = Layers { egress, ..Layers::default() };
         let has = |layers: &Layers, name: &str| {
             let all = layers.for_step(&vec![], false);
             all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
@@ -98,8 +100,14 @@ mod tests {
         );
         layers.image = one("http_proxy", "the image's");
         assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (None, Some("the image's".into())));
-        layers.image = vec![];
+        // Docker's config names its proxies for containers, whatever their image says.
+        layers.egress = Given { over_image: both("HTTP_PROXY", "docker's"), ..Given::default() };
+        let docker_s = Some("docker's".to_owned());
+        assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (docker_s.clone(), docker_s));
         layers.job = one("HTTP_PROXY", "");
+        let of_image = Some("the image's".to_owned());
+        assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (Some(String::new()), of_image));
+        layers.image = vec![];
         assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (Some(String::new()), None));
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::OnceCell;
 
 use super::error::{Result, StorageError};
 use super::granted::Urls;
-use super::layout;
+use super::{layout, private};
 
 /// What S3, GCS and Azure take for an object's whole path.
 const CLOUD_PATH: usize = 1024;
@@ -94,7 +94,7 @@ impl Bucket {
     pub fn directory(directory: &FilePath) -> Result<Self> {
         let name = format!("file://{}", directory.display());
         let failed = |source: object_store::Error| StorageError::Store { store: name.clone(), verb: "open it", source };
-        std::fs::create_dir_all(directory)
+        private::make(directory)
             .map_err(|source| failed(Error::Generic { store: "directory", source: Box::new(source) }))?;
         let store = LocalFileSystem::new_with_prefix(directory).map_err(failed)?.with_automatic_cleanup(true);
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
@@ -193,6 +193,7 @@ impl Bucket {
     /// Writes an object, over another if need be.
     pub(super) async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.store.put(&self.full(path), bytes.into()).await.map_err(self.failed("write an object"))?;
+        self.keep_from_others(path);
         Ok(())
     }
 
@@ -220,7 +221,10 @@ impl Bucket {
     async fn put_new(&self, path: &str, bytes: Bytes) -> Result<Create> {
         let options = PutOptions::from(PutMode::Create);
         match self.store.put_opts(&self.full(path), bytes.into(), options).await {
-            Ok(_) => Ok(Create::Created),
+            Ok(_) => {
+                self.keep_from_others(path);
+                Ok(Create::Created)
+            }
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Create::Existed),
             Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
                 Err(StorageError::IgnoresConditions { store: self.name.clone() })
@@ -242,14 +246,23 @@ impl Bucket {
 
     /// Begins an upload in parts.
     pub(super) async fn upload(&self, path: &str) -> Result<Box<dyn MultipartUpload>> {
+        let file = self.as_directory().map(|root| (root.to_owned(), path.to_owned()));
         let (store, path) = (self.store.clone(), self.full(path));
         let upload = store.put_multipart(&path).await.map_err(self.failed("begin an upload"))?;
-        Ok(Box::new(Upload { upload, store, path }))
+        Ok(Box::new(Upload { upload, store, path, file }))
     }
 
     pub(super) async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
         self.store.put(&self.full(path), payload).await.map_err(self.failed("upload"))?;
+        self.keep_from_others(path);
         Ok(())
+    }
+
+    /// Of a directory: the file that was just written is its owner's alone.
+    fn keep_from_others(&self, path: &str) {
+        if let Some(root) = self.as_directory() {
+            private::close(root, path);
+        }
     }
 
     /// Every object whose path begins with `prefix`, which need not end at a segment's end.
@@ -324,6 +337,8 @@ struct Upload {
     upload: Box<dyn MultipartUpload>,
     store: Arc<dyn ObjectStore>,
     path: Path,
+    /// The directory that is the store, and the path in it.
+    file: Option<(PathBuf, String)>,
 }
 
 #[async_trait]
@@ -335,7 +350,11 @@ impl MultipartUpload for Upload {
     /// A store that ended the upload, but whose answer was lost, knows no such upload when it is asked again. A body's path is
     /// used once: what is there is what was uploaded.
     async fn complete(&mut self) -> object_store::Result<PutResult> {
-        match self.upload.complete().await {
+        let completed = self.upload.complete().await;
+        if let Some((root, path)) = &self.file {
+            private::close(root, path);
+        }
+        match completed {
             Err(error @ Error::NotFound { .. }) => match self.store.head(&self.path).await {
                 Ok(meta) => Ok(PutResult { e_tag: meta.e_tag, version: meta.version, extensions: Default::default() }),
                 Err(_) => Err(error),

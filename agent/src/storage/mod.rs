@@ -34,6 +34,7 @@ mod layout;
 mod ledger;
 mod once;
 mod patience;
+mod private;
 mod record;
 mod settings;
 mod survey;

@@ -26,7 +26,7 @@ pub struct Connection {
     taken: usize,
     /// Small frames that wait to be sent.
     outbox: Vec<u8>,
-    _presence: Presence,
+    presence: Presence,
 }
 
 /// What a look at the socket brought.
@@ -39,7 +39,12 @@ pub enum Arrival {
 
 impl Connection {
     pub fn new(stream: UnixStream, presence: Presence) -> Self {
-        Self { stream, received: Vec::new(), taken: 0, outbox: Vec::new(), _presence: presence }
+        Self { stream, received: Vec::new(), taken: 0, outbox: Vec::new(), presence }
+    }
+
+    /// It is one of the agent's, and counts as one from here on.
+    pub fn admit(&mut self, presence: Presence) {
+        self.presence = presence;
     }
 
     pub fn stream(&self) -> &UnixStream {

@@ -28,7 +28,7 @@ use navvy_protocol::place;
 use navvy_protocol::supervisor::{ABANDONED, Failure, FailureKind, Hello, OLDEST_VERSION, Reply, Request};
 
 use crate::init::{Init, THREAD_STACK};
-use crate::{failure, lock, sys};
+use crate::{failure, lock, proc, sys};
 
 pub use connection::{Arrival, Connection};
 
@@ -36,12 +36,15 @@ pub use connection::{Arrival, Connection};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Open control connections: a few for every step that may run at once.
 const CONNECTIONS_CAP: usize = 512;
+/// Connections of processes of the job that have not said yet who they are. The agent's own come from outside, and with
+/// the task's secret only one process of it, `dial`, calls from inside: what a job opens takes nothing of theirs.
+const STRANGERS_CAP: usize = 32;
 /// Open in-job connections; each lives for moments.
 const QUESTIONS_CAP: usize = 32;
 /// Threads that wait for a control connection when all is quiet.
 const WAITING: usize = 3;
 
-/// How many control connections are open, and since when none.
+/// How many connections are open, and since when none.
 pub struct Presences(Mutex<(usize, Instant)>);
 
 /// One open connection.
@@ -89,7 +92,13 @@ pub fn listen(init: &Arc<Init>, run_dir: &Path, idle_limit: Option<Duration>) ->
     let job = bind(&run_dir.join(place::JOB_SOCKET), 0o666)?;
     job.set_nonblocking(true)?;
     let listener = bind(&run_dir.join(place::CONTROL_SOCKET), 0o600)?;
-    let desk = Arc::new(Desk { init: Arc::clone(init), listener, waiting: AtomicUsize::new(0) });
+    let desk = Arc::new(Desk {
+        init: Arc::clone(init),
+        listener,
+        waiting: AtomicUsize::new(0),
+        callers: Arc::new(Presences::new()),
+        strangers: Arc::new(Presences::new()),
+    });
     for _ in 0..WAITING {
         desk.add_waiter()?;
     }
@@ -126,6 +135,10 @@ struct Desk {
     init: Arc<Init>,
     listener: UnixListener,
     waiting: AtomicUsize,
+    /// Connections from outside of the job that have not been greeted yet.
+    callers: Arc<Presences>,
+    /// The same of the job's own processes.
+    strangers: Arc<Presences>,
 }
 
 impl Desk {
@@ -156,14 +169,29 @@ impl Desk {
     }
 
     fn serve(&self, stream: UnixStream, is_last: bool) {
-        match self.init.presences.enter(CONNECTIONS_CAP) {
+        let door = match is_from_outside(&self.init, &stream) {
+            true => self.callers.enter(CONNECTIONS_CAP),
+            false => self.strangers.enter(STRANGERS_CAP),
+        };
+        match door {
             Some(presence) => converse(&self.init, Connection::new(stream, presence), is_last),
-            None => Connection::new(stream, Presence::uncounted()).answer(&Reply::Failed(Failure::new(
-                FailureKind::Other,
-                "the supervisor has too many open connections",
-            ))),
+            None => Connection::new(stream, Presence::uncounted()).answer(&Reply::Failed(too_many())),
         }
     }
+}
+
+fn too_many() -> Failure {
+    Failure::new(FailureKind::Other, "the supervisor has too many open connections")
+}
+
+/// Has no process of the job opened this connection? Not who may speak: only whose limit it counts against.
+///
+/// A process that the engine starts in here, as it does `dial`, has a parent outside of our pid namespace, which shows as
+/// 0; whoever loses a parent inside gets us.
+fn is_from_outside(init: &Init, stream: &UnixStream) -> bool {
+    init.is_first
+        && sys::peer_pid(stream)
+            .is_ok_and(|pid| pid == 0 || (pid != 1 && proc::read(pid).is_some_and(|process| process.parent == 0)))
 }
 
 /// The in-job socket, and the limit on being left alone.
@@ -244,6 +272,7 @@ fn greet(init: &Init, connection: &mut Connection) -> Result<Option<Request>, Fa
     if !is_allowed(init, connection.stream(), hello.secret.as_deref()) {
         return Err(refused("this socket is for the agent: the caller is inside the job and brings no secret"));
     }
+    connection.admit(init.presences.enter(CONNECTIONS_CAP).ok_or_else(too_many)?);
     connection.push(FrameKind::Hello, &Hello::new(None));
     expect(connection, FrameKind::Request)
 }

@@ -25,7 +25,7 @@ use crate::control::{self, Presences};
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
 use crate::sys::Event;
-use crate::{cli, failure, lock, relay, sys};
+use crate::{capable, cli, failure, lock, relay, sys};
 
 use settings::Settings;
 
@@ -111,6 +111,9 @@ fn serve(settings: Settings) -> io::Result<u8> {
     let signals = watch::block_signals()?;
     sys::become_subreaper();
     let init = Arc::new(Init::new(settings.take_secret()?)?);
+    if init.is_first {
+        capable::keep_startable();
+    }
     control::listen(&init, &settings.run_dir, settings.idle_limit)?;
     let entrypoint = entrypoint::start(&settings, started_in.ok().as_deref(), init.oom_score)?;
     let code = watch::until_the_end(&init, &signals, entrypoint.as_ref());

@@ -154,7 +154,7 @@ impl Session<'_> {
         warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()));
         let stop = signals::watch()?;
         let (mut masked, not_secret) = plan.masked();
-        masked.extend(secrets_of_proxies(&egress.variables()));
+        masked.extend(secrets_of_proxies(egress.variables().all()));
         let masks = Masks::new(&masked);
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());

@@ -16,6 +16,7 @@ use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
 use crate::cli::source::{ConfigFile, key_value, why_no_branch};
+use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
@@ -175,6 +176,8 @@ pub(super) fn egress(
     settings: &Settings,
     engine: Option<&Engine>,
 ) -> Result<(Arc<Egress>, Vec<String>), CliError> {
+    let allowed = Allowed::parse(&arguments.allow_host);
+    let allowed = allowed.map_err(|error| CliError::usage(format!("--allow-host: {error}")))?;
     let Some(engine) = engine else { return Ok(<(Arc<Egress>, Vec<String>)>::default()) };
     let (mut egress, mut warnings) = (Egress::default(), Vec::new());
     match Egress::of_docker_config(&settings.paths, &engine.endpoint().to_string()) {
@@ -187,7 +190,11 @@ pub(super) fn egress(
             CliError::usage(message).hint("`navvy doctor` tells what this host has.")
         })?;
     }
+    let egress = egress.with_allowed(allowed);
     warnings.extend(egress.warnings());
+    if engine.why_rules_are_not_ours().is_none() {
+        warnings.extend(egress.closed_proxies());
+    }
     Ok((Arc::new(egress), warnings))
 }
 

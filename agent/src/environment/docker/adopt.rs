@@ -16,6 +16,7 @@ use super::environment::DockerEnvironment;
 use super::link::{DialLink, SocketPlace};
 use super::run_dir;
 use crate::environment::HostPaths;
+use crate::environment::egress::Given;
 use crate::supervisor::Connect;
 
 /// What whoever takes an environment up must know of it, beside the task's id and the containers' names.
@@ -25,7 +26,7 @@ pub struct Inheritance {
     pub step_user: Option<String>,
     /// Proxies and authorities that it was given.
     #[serde(default)]
-    pub egress: Vec<(String, String)>,
+    pub egress: Given,
 }
 
 impl DockerEnvironment {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const ROOT: &str = "navvy";
 /// The scheduler's usual period; quotas are counted in it.
@@ -165,7 +166,9 @@ pub fn is_used(task: &TaskId) -> bool {
     directories(task, &mounted()).iter().any(|directory| children(directory).next().is_some())
 }
 
-/// Removes the task's cgroup from every hierarchy. Blocks for three seconds at most; missing is fine.
+/// Kills what sits in the task's cgroup, and removes it from every hierarchy. Its containers are gone, or shall go: what an
+/// engine leaves there that died while it started one is nobody's any more. Blocks for three seconds at most; missing is
+/// fine.
 pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
     let deadline = Instant::now() + REMOVE_LIMIT;
     let mut first = Ok(());
@@ -197,18 +200,41 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
-    for child in children(directory) {
-        remove_tree(&child, deadline)?;
-    }
     loop {
-        match fs::remove_dir(directory) {
+        // What is killed may have started something just before, also in a new directory.
+        let below = children(directory).try_for_each(|child| remove_tree(&child, deadline));
+        match below.and_then(|()| fs::remove_dir(directory)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                kill_members(directory);
                 std::thread::sleep(BETWEEN_ATTEMPTS);
             }
             other => return other,
         }
     }
+}
+
+/// Kills every process of this one cgroup. A process that has left it meanwhile is not meant.
+fn kill_members(directory: &Path) {
+    for pid in members(directory) {
+        // A descriptor names this process alone; a number may be another's a moment later.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if members(directory).contains(&pid) {
+            // One that has just ended needs no killing.
+            let _gone = pidfd_send_signal(&process, Signal::KILL);
+        }
+    }
+    // Of version 1: what a paused container holds hears of its end only when it goes on.
+    let freezer = directory.join("freezer.state");
+    if freezer.exists() {
+        let _not_frozen = fs::write(freezer, "THAWED");
+    }
+}
+
+/// Processes in this cgroup, but for those of other pid namespaces, which show as 0.
+fn members(directory: &Path) -> Vec<Pid> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
 }
 
 fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {

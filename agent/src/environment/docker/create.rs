@@ -96,6 +96,8 @@ fn host_config(plan: &ContainerPlan) -> HostConfig {
         cgroup_parent: plan.cgroup_parent.clone(),
         shm_size: Some(i64::try_from(plan.shm_size).unwrap_or(i64::MAX)),
         security_opt: plan.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        cap_drop: Some(plan.dropped_capabilities.clone()),
+        sysctls: (!plan.sysctls.is_empty()).then(|| plan.sysctls.clone().into_iter().collect()),
         privileged: Some(false),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),

@@ -184,9 +184,10 @@ async fn remove_and_unmark(task: &TaskId, host: &HostPaths, is_all_else_gone: bo
     left
 }
 
-/// The task's run directory and cgroup on this machine.
+/// The task's run directory, cgroup and firewall rules on this machine.
 pub(super) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String> {
     let run = run_dir::place(host.runtime.as_deref(), run_dir::uid(), task);
+    let rules = super::allow::take_back(task, host).await.err();
     let task = task.clone();
     // A cgroup may take a moment of waiting: not on the runtime's own thread.
     let work = tokio::task::spawn_blocking(move || {
@@ -194,7 +195,8 @@ pub(super) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String>
         let group = cgroup::remove(&task).map_err(|(path, e)| format!("cgroup {} ({e})", path.display()));
         [directory, group].into_iter().filter_map(Result::err).collect()
     });
-    work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")])
+    let left: Vec<String> = work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")]);
+    rules.into_iter().chain(left).collect()
 }
 
 #[cfg(test)]

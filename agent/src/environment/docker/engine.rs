@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::create::Creating;
 use super::image::Pulls;
-use super::network::NetworkState;
+use super::walls::Walls;
 use crate::environment::endpoint::{Address, Endpoint};
 
 /// An engine that does not answer its ping within this is not there.
@@ -109,7 +109,7 @@ pub(super) struct Shared {
     pub pulls: Pulls,
     /// Creates on their way, so that a cancelled prepare cannot leave a container behind.
     pub creating: Creating,
-    pub network: OnceCell<NetworkState>,
+    pub network: OnceCell<Walls>,
     /// The engine has shown that it sees none of our files: do not try again.
     needs_upload: AtomicBool,
 }

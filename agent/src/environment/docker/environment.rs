@@ -24,6 +24,7 @@ use super::engine::Engine;
 use super::fault;
 use super::services::{Output, ServiceOutput};
 use crate::environment::HostPaths;
+use crate::environment::egress::Given;
 use crate::supervisor::Connect;
 
 /// An engine that does not answer for this long is gone; between two looks.
@@ -45,7 +46,7 @@ pub struct DockerEnvironment {
     pub(super) link: Arc<dyn Connect>,
     pub(super) image_env: Vec<(String, String)>,
     pub(super) step_user: Option<String>,
-    pub(super) egress: Vec<(String, String)>,
+    pub(super) egress: Given,
     pub(super) services: Vec<ServiceOutput>,
     pub(super) died: watch::Receiver<Option<Died>>,
     /// The engine does not answer at the moment.

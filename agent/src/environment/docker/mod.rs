@@ -14,7 +14,8 @@
 //! | `create` | plan to API requests; the only place that knows both |
 //! | [`image`], [`mod@reference`], `credentials` | images: here or pulled, by whose name |
 //! | [`proxies`] | what docker's config file gives containers |
-//! | [`network`] | the one bridge that all tasks share |
+//! | [`network`], [`walls`] | the one bridge that all tasks share, and what it keeps from them |
+//! | [`allow`] | what of this host, or of what is closed, a run's jobs may reach all the same |
 //! | [`cgroup`] | the task's parent cgroup, where it can be had |
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
 //! | [`link`], `dial` | the ways to the supervisor |
@@ -23,6 +24,7 @@
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
 
 mod adopt;
+pub mod allow;
 pub mod cgroup;
 mod create;
 mod credentials;
@@ -45,6 +47,7 @@ pub mod services;
 pub mod supervisor_binary;
 pub mod survey;
 mod upload;
+pub mod walls;
 
 pub use adopt::{Inheritance, shared_link};
 pub use credentials::missing_helpers as missing_credential_helpers;

@@ -1,15 +1,18 @@
 //! The one bridge network that all tasks share. A network for each job would cost a quarter of a second; instead,
-//! containers on this one cannot reach each other.
+//! containers on this one cannot reach each other, nor what [`walls`](super::walls) keeps from them.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
 
 use super::engine::Engine;
-use super::fault;
-use crate::environment::command::{self, CommandError};
-use crate::environment::docker::run_dir;
+use super::walls::{self, Walls};
+use super::{fault, run_dir};
+use crate::environment::endpoint::Address;
 
 pub const NAME: &str = "navvy";
 /// Fixed, so that two processes cannot make two networks at once, and a firewall rule can name it.
@@ -18,12 +21,6 @@ pub const BRIDGE: &str = "navvy0";
 const BRIDGE_ELSEWHERE: &str = "navvy1";
 const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
 const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
-/// Where clouds answer who a machine is and with which rights: nothing for a job.
-const METADATA: &str = "169.254.169.254/32";
-const METADATA_V6: &str = "fd00:ec2::254/128";
-/// Docker passes what containers send through this chain before its own rules.
-const CHAIN: &str = "DOCKER-USER";
-const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// Another process that makes the network needs about a quarter of a second.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
@@ -41,34 +38,44 @@ pub enum NetworkError {
     Foreign,
 }
 
-/// The network as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkState {
-    pub metadata: Metadata,
-}
-
-/// Whether jobs reach the cloud's metadata service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Metadata {
-    Blocked,
-    Open { why: String },
-}
-
 impl Engine {
     /// Makes the network unless it is there, and closes it. Asked once for this engine's life.
-    pub async fn network(&self, search_path: &str) -> Result<&NetworkState, NetworkError> {
+    pub async fn network(&self, search_path: &str) -> Result<&Walls, NetworkError> {
         self.shared.network.get_or_try_init(|| self.ensure_network(search_path)).await
     }
 
-    async fn ensure_network(&self, search_path: &str) -> Result<NetworkState, NetworkError> {
-        let (network, rule) = tokio::join!(self.find_or_make(), self.block_metadata(search_path, "iptables", METADATA));
-        let network = network?;
-        // The chain's rule names the bridge, which need not be there for it.
-        let mut metadata = rule;
-        if metadata == Metadata::Blocked && network.enable_ipv6 == Some(true) {
-            metadata = self.block_metadata(search_path, "ip6tables", METADATA_V6).await;
+    async fn ensure_network(&self, search_path: &str) -> Result<Walls, NetworkError> {
+        // Rules name the bridge, which need not be there for them.
+        let walls = async {
+            match self.why_rules_are_not_ours() {
+                Some(why) => Walls::open(why),
+                None => Walls::make(search_path).await,
+            }
+        };
+        let (network, walls) = tokio::join!(self.find_or_make(), walls);
+        network.map(|_| walls)
+    }
+
+    /// Closes the way of frames from the containers that run now to each other, and says what is closed around them.
+    pub(super) fn walls_around(&self, made: &Walls) -> Walls {
+        match self.why_rules_are_not_ours() {
+            Some(_) => made.clone(),
+            None => Walls { frames: walls::isolate_ports(), ..made.clone() },
         }
-        Ok(NetworkState { metadata })
+    }
+
+    /// Why this process cannot make rules for what the engine's containers send.
+    pub fn why_rules_are_not_ours(&self) -> Option<&'static str> {
+        if !self.endpoint().looks_local() {
+            return Some("the engine is on another machine");
+        }
+        if run_dir::uid() != 0 {
+            return Some("closing takes root");
+        }
+        match &self.endpoint().address {
+            Address::Unix(socket) if !shares_network(socket) => Some("the engine has a network of its own"),
+            _ => None,
+        }
     }
 
     async fn find_or_make(&self) -> Result<NetworkInspect, NetworkError> {
@@ -92,33 +99,17 @@ impl Engine {
         }
         Err(NetworkError::Create { message: last })
     }
-
-    /// Adds the rule unless it is there. Where that takes rights that we lack, says so.
-    async fn block_metadata(&self, search_path: &str, program: &str, address: &str) -> Metadata {
-        let open = |why: &str| Metadata::Open { why: why.to_owned() };
-        if !self.endpoint().looks_local() {
-            return open("the engine is on another machine");
-        }
-        if run_dir::uid() != 0 {
-            return open("closing it takes root");
-        }
-        match add_rule(search_path, program, address).await {
-            Ok(()) => Metadata::Blocked,
-            Err(CommandError::NotFound { .. }) => open(&format!("{program} is not installed")),
-            Err(error) => open(&error.to_string()),
-        }
-    }
 }
 
-async fn add_rule(search_path: &str, program: &str, address: &str) -> Result<(), CommandError> {
-    let rule = ["-i", BRIDGE, "-d", address, "-j", "REJECT"];
-    let with = |verb: &[&'static str]| [&["-w", "5"], verb, &[CHAIN], &rule].concat();
-    let check = with(&["-C"]);
-    match command::run(program, &check, b"", search_path, COMMAND_LIMIT).await {
-        Err(CommandError::Failed { .. }) => {}
-        other => return other.map(drop),
+/// Is whoever listens there in this process's network? What does not tell is taken to be: only root asks.
+fn shares_network(socket: &Path) -> bool {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let Ok(stream) = UnixStream::connect(socket) else { return true };
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { return true };
+    match (network(&peer.pid.as_raw_nonzero().to_string()), network("self")) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => true,
     }
-    command::run(program, &with(&["-I"]), b"", search_path, COMMAND_LIMIT).await.map(drop)
 }
 
 fn wanted(local: bool) -> NetworkCreateRequest {

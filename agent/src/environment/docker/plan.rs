@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use navvy_job::compiled::{Container, Variables};
+use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 use navvy_protocol::place::{BIN_DIR, RUN_DIR, SUPERVISOR};
 use serde::Serialize;
 
-use crate::environment::egress::{CA_DIR, lacking};
+use crate::environment::egress::{CA_DIR, Given};
 
 /// Labels on every container. Its owner tells a reaper whether anyone still looks after it.
 pub const LABEL_TASK: &str = "dev.navvy.task";
@@ -20,6 +20,13 @@ pub const LABEL_ROLE: &str = "dev.navvy.role";
 const LABEL_PRESERVE_ENTRYPOINT: &str = "com.circleci.preserve-entrypoint";
 /// Docker's own default for `/dev/shm`; nothing gets less.
 const SHM_FLOOR: u64 = 64 << 20;
+/// Raw frames are for taking another job's address on the bridge. All else of docker's default is what builds need:
+/// packages own, chmod and mark files (`CHOWN`, `FOWNER`, `FSETID`, `DAC_OVERRIDE`, `SETFCAP`), sudo and su change users
+/// (`SETUID`, `SETGID`, `SETPCAP`, `AUDIT_WRITE`, `KILL`), chroot builds make devices and enter them (`MKNOD`,
+/// `SYS_CHROOT`), servers listen (`NET_BIND_SERVICE`).
+const DROPPED: [&str; 1] = ["NET_RAW"];
+/// Everybody may ping without a raw socket, as engines from 20.10 on say themselves.
+const PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
 
 /// What an image brings, as its config says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,8 +67,10 @@ pub struct Machine {
     pub pids: u32,
     /// A supervisor that nobody has called for this long ends its job.
     pub idle_limit_s: u64,
+    /// The engine's containers have all user ids of its machine, which the range of those who may ping needs.
+    pub has_all_ids: bool,
     /// What containers are given where nothing else sets it, and everybody may see: proxies, authorities.
-    pub egress: Variables,
+    pub egress: Given,
     /// A directory of this machine with the bundle of authorities, which every container gets.
     pub authorities: Option<PathBuf>,
 }
@@ -104,6 +113,10 @@ pub struct ContainerPlan {
     /// Path to mount options.
     pub tmpfs: BTreeMap<String, String>,
     pub no_new_privileges: bool,
+    /// Of those that docker gives by default.
+    pub dropped_capabilities: Vec<String>,
+    /// Kernel settings of the network namespace: whose it is says them.
+    pub sysctls: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -227,6 +240,7 @@ impl Machine {
             mounts: [self.mounts(), self.authorities()].concat(),
             tmpfs: BTreeMap::from([("/mnt/ramdisk".to_owned(), self.ramdisk_options())]),
             no_new_privileges: step_user.is_none(),
+            sysctls: self.sysctls(),
             ..self.common(self.task.primary_name(), Role::Primary, container, Network::Named(self.network.clone()))
         }
     }
@@ -271,8 +285,16 @@ impl Machine {
             shm_size: (self.size.memory / 2).max(SHM_FLOOR),
             tmpfs: BTreeMap::new(),
             no_new_privileges: false,
+            dropped_capabilities: DROPPED.map(str::to_owned).to_vec(),
+            sysctls: BTreeMap::new(),
             labels: self.labels(role),
         }
+    }
+
+    /// Of the primary's network, which the services share.
+    fn sysctls(&self) -> BTreeMap<String, String> {
+        let ping = self.has_all_ids.then(|| (PING.0.to_owned(), PING.1.to_owned()));
+        ping.into_iter().collect()
     }
 
     fn limits(&self) -> ContainerLimits {
@@ -305,15 +327,12 @@ impl Machine {
         directory.map(mount).into_iter().collect()
     }
 
-    /// The config's variables, and what neither they nor the image set.
+    /// The config's variables, and what is given beside them.
     fn assignments(&self, container: &Container, image: &ImageConfig) -> Vec<String> {
-        let named = |text: &str, name: &str| text.split('=').next() == Some(name);
-        let is_set = |name: &str| {
-            container.environment.iter().any(|(known, _)| known == name)
-                || image.env.iter().any(|text| named(text, name))
-        };
-        let given = lacking(&self.egress, is_set);
-        container.environment.iter().chain(given).map(|(name, value)| format!("{name}={value}")).collect()
+        let is_set = |name: &str| container.environment.iter().any(|(known, _)| known == name);
+        let is_in_image = |name: &str| image.env.iter().any(|text| text.split('=').next() == Some(name));
+        let given = self.egress.lacking(is_set, is_in_image);
+        container.environment.iter().chain(&given).map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     fn labels(&self, role: Role) -> BTreeMap<String, String> {

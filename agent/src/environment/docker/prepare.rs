@@ -33,6 +33,7 @@ use super::run_dir::{self, Kept, RunDirError};
 use super::services::{Output, ServiceOutput};
 use super::supervisor_binary::{self, SupervisorError};
 use super::upload::UploadError;
+use super::walls::Walls;
 use super::{credentials, fault, network, report};
 use crate::environment::HostPaths;
 use crate::environment::egress::{CA_DIR, Egress};
@@ -125,6 +126,8 @@ pub enum PrepareErrorKind {
     Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
     #[error("the CA bundle in {path} cannot be read", path = path.display())]
     Authorities { path: PathBuf, source: io::Error },
+    #[error("failed to let the job reach what --allow-host names: {message}")]
+    Allow { message: String },
     #[error("the supervisor in image {image} did not answer: {message}")]
     NoAnswer { image: String, message: String },
 }
@@ -159,6 +162,7 @@ impl PrepareError {
             | PrepareErrorKind::RunDirectory(_)
             | PrepareErrorKind::Journal(_)
             | PrepareErrorKind::Authorities { .. }
+            | PrepareErrorKind::Allow { .. }
             | PrepareErrorKind::NoAnswer { .. } => Blame::Infra,
         }
     }
@@ -254,7 +258,7 @@ impl Preparation<'_> {
                 true => Entry::Upload,
                 false => Entry::Mounts { bin: bin.clone(), run: run_dir::shared(&self.run_directory()) },
             };
-            let made = self.plan(&images, entry, parent.as_ref().ok())?;
+            let made = self.plan(&images, entry, parent.as_ref().ok(), info)?;
             match self.start_all(&made, &bin).await {
                 Ok(running) => {
                     (plan, started) = (Some(made), Some(running));
@@ -267,12 +271,13 @@ impl Preparation<'_> {
         let (Some(plan), Some(started)) = (plan, started) else {
             return Err(self.no_answer("the engine shares no files with this machine"));
         };
-        self.report_all(&plan, &images, &started, network, parent.as_ref());
+        let walls = self.engine.walls_around(network);
+        self.report_all(&plan, &images, &started, &walls, parent.as_ref());
         Ok(self.environment(plan, images, started))
     }
 
     /// Everything that must be known before anything is made, at once.
-    async fn look_around(&self) -> Result<(&EngineInfo, &network::NetworkState, Vec<LocalImage>), PrepareErrorKind> {
+    async fn look_around(&self) -> Result<(&EngineInfo, &Walls, Vec<LocalImage>), PrepareErrorKind> {
         let info = async { self.engine.info().await.map_err(PrepareErrorKind::from) };
         let network = async { self.engine.network(&self.host.search_path).await.map_err(PrepareErrorKind::from) };
         let images = try_join_all(self.request.containers.iter().map(|container| self.image(container)));
@@ -330,7 +335,13 @@ impl Preparation<'_> {
         run_dir::place(self.host.runtime.as_deref(), run_dir::uid(), &self.request.task)
     }
 
-    fn plan(&self, images: &[LocalImage], entry: Entry, parent: Option<&String>) -> Result<Plan, PlanError> {
+    fn plan(
+        &self,
+        images: &[LocalImage],
+        entry: Entry,
+        parent: Option<&String>,
+        info: &EngineInfo,
+    ) -> Result<Plan, PlanError> {
         let machine = Machine {
             task: self.request.task.clone(),
             owner: self.request.owner.to_label(),
@@ -340,6 +351,7 @@ impl Preparation<'_> {
             size: self.request.size,
             pids: self.request.pids,
             idle_limit_s: IDLE_LIMIT_S,
+            has_all_ids: !info.rootless && !info.security_options.iter().any(|option| option.contains("name=userns")),
             egress: self.request.egress.visible_variables(),
             authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
         };
@@ -394,6 +406,8 @@ impl Preparation<'_> {
         let (answering, services_started) = tokio::join!(self.reach(plan, place, secret, died.clone()), services);
         let link = answering?;
         services_started?;
+        let allowed = self.engine.allow(&self.request.task, self.request.egress.allowed(), self.host).await;
+        allowed.map_err(|message| PrepareErrorKind::Allow { message })?;
         let (create_times, outputs): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
         let services = self.follow(plan, outputs, &mut tasks);
         Ok(Started {
@@ -497,7 +511,7 @@ impl Preparation<'_> {
         plan: &Plan,
         images: &[LocalImage],
         started: &Started,
-        network: &network::NetworkState,
+        network: &Walls,
         parent: Result<&String, &String>,
     ) {
         let now = jiff::Timestamp::now();
@@ -516,7 +530,7 @@ impl Preparation<'_> {
             Err(why) => Err(why.as_str()),
         };
         self.report(report::limits(self.request.size, self.request.pids, together));
-        self.report(report::network(&network.metadata));
+        self.report(report::network(network));
         let egress = self.request.egress.report(plan.containers.len() > 1);
         for note in egress.iter().chain(&self.request.notes).chain(&plan.notes) {
             self.report(note.clone());

@@ -6,9 +6,9 @@ use navvy_job::resource::Size;
 
 use super::engine::EngineInfo;
 use super::image::LocalImage;
-use super::network::Metadata;
 use super::reference::Reference;
 use super::run_dir::Kept;
+use super::walls::Walls;
 
 const MIB: f64 = 1_048_576.0;
 
@@ -95,11 +95,8 @@ pub(super) fn supervisor(kept: Option<&Kept>) -> String {
     }
 }
 
-pub(super) fn network(metadata: &Metadata) -> String {
-    match metadata {
-        Metadata::Blocked => "Network: metadata addresses blocked, other jobs unreachable".to_owned(),
-        Metadata::Open { why } => format!("Network: metadata addresses open ({why}), other jobs unreachable"),
-    }
+pub(super) fn network(walls: &Walls) -> String {
+    format!("Network: other jobs unreachable, {}", walls.told())
 }
 
 pub(super) fn created(name: &str, took: Duration) -> String {

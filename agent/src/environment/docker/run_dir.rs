@@ -166,6 +166,28 @@ pub fn kept_secret(runtime: Option<&Path>, task: &TaskId) -> Option<String> {
     secret.into_os_string().into_string().ok()
 }
 
+/// Notes that the firewall has rules for the task. A link, as a mark is: it takes no byte of disk.
+pub fn note_allowed(path: &Path) -> io::Result<()> {
+    match symlink("rules", allowed_path(path)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Has the firewall rules for the task?
+pub fn was_allowed(path: &Path) -> bool {
+    allowed_path(path).symlink_metadata().is_ok()
+}
+
+/// The rules are gone.
+pub fn forget_allowed(path: &Path) -> io::Result<()> {
+    remove_file(&allowed_path(path))
+}
+
+fn allowed_path(path: &Path) -> PathBuf {
+    path.with_extension("allowed")
+}
+
 fn secret_path(path: &Path) -> PathBuf {
     path.with_extension("secret")
 }

@@ -53,8 +53,17 @@ pub struct Seen {
     pub has_ended: bool,
     /// What its journal says, if it has one that can be read.
     pub known: Option<Known>,
+    /// Its journal is in this state directory, readable or not: this user has made it.
+    pub has_journal: bool,
     /// Of the supervisor's sockets, where one is there.
     pub run_directory: Option<PathBuf>,
+}
+
+impl Seen {
+    /// It is of this user and this state directory.
+    pub fn is_own(&self) -> bool {
+        self.has_journal
+    }
 }
 
 /// Everything that is to be seen.
@@ -83,6 +92,7 @@ struct Gathered {
     volumes: Vec<String>,
     has_ended: bool,
     known: Option<Known>,
+    has_journal: bool,
 }
 
 /// Seconds since 1970.
@@ -226,6 +236,7 @@ fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
         let path = journal::path(&host.state, &task);
         let Ok(reading) = journal::load(&path) else { continue };
         let entry = gathered.entry(task).or_default();
+        entry.has_journal = true;
         entry.known = reading.known();
         entry.evidence.journal = entry.known.as_ref().map(said);
         entry.evidence.is_held = journal::is_held(&path);
@@ -258,6 +269,7 @@ fn finish(gathered: BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths, 
             volumes: distinct(gathered.volumes),
             has_ended: is_held && gathered.has_ended,
             known: gathered.known,
+            has_journal: gathered.has_journal,
             run_directory: is_there(&run_directory).then_some(run_directory),
         }
     });

@@ -14,7 +14,8 @@ fn machine() -> Machine {
         size: Size { millicpus: 1500, memory: 1 << 30 },
         pids: 500,
         idle_limit_s: 600,
-        egress: Variables::new(),
+        has_all_ids: true,
+        egress: Given::default(),
         authorities: None,
     }
 }
@@ -202,10 +203,12 @@ fn working_directories_among_open_files_are_known_whatever_they_look_like() {
 #[test]
 fn services_are_given_proxies_and_authorities_where_neither_image_nor_config_sets_them() {
     let given = [("HTTP_PROXY", "ours"), ("http_proxy", "ours"), ("PIP_CERT", "/opt/navvy/ca/bundle.pem")];
-    let egress = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let below_image = given.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let over_image = vec![("NO_PROXY".to_owned(), "docker's".to_owned())];
+    let egress = Given { over_image, below_image };
     let machine = Machine { egress, authorities: Some("/state/ca/d1".into()), ..machine() };
     let own = Container { environment: vec![("http_proxy".into(), "theirs".into())], ..container("other") };
-    let quiet = ImageConfig { env: vec!["PIP_CERT=/image".into()], ..postgres() };
+    let quiet = ImageConfig { env: vec!["PIP_CERT=/image".into(), "NO_PROXY=image".into()], ..postgres() };
     let made = |machine: &Machine| {
         let containers = [container("cimg/base"), container("postgres"), own.clone()];
         plan(&containers, &[cimg(), quiet.clone(), postgres()], machine).unwrap().containers
@@ -213,8 +216,8 @@ fn services_are_given_proxies_and_authorities_where_neither_image_nor_config_set
     let containers = made(&machine);
     let (primary, first, second) = (&containers[0], &containers[1], &containers[2]);
     assert!(primary.env.is_empty(), "its steps are given theirs by the agent");
-    assert_eq!(first.env, ["HTTP_PROXY=ours", "http_proxy=ours"]);
-    assert_eq!(second.env, ["http_proxy=theirs", "PIP_CERT=/opt/navvy/ca/bundle.pem"]);
+    assert_eq!(first.env, ["NO_PROXY=docker's", "HTTP_PROXY=ours", "http_proxy=ours"]);
+    assert_eq!(second.env, ["http_proxy=theirs", "NO_PROXY=docker's", "PIP_CERT=/opt/navvy/ca/bundle.pem"]);
     for container in &containers {
         let mount = container.mounts.iter().find(|mount| mount.target == CA_DIR).expect("each has the bundle");
         assert!(mount.read_only && mount.source == Path::new("/state/ca/d1"), "{mount:?}");
