@@ -24,7 +24,7 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     let user = SettingsFile::of_user(settings).map_err(|error| CliError::usage(chain(&error)))?;
     let host_egress = user.tables.host_egress.unwrap_or(false);
     let outside = Outside { variables: &settings.variables, host_egress };
-    let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths, outside));
+    let checks = super::host::finish(runtime, doctor::examine(endpoint, &settings.paths, outside));
     let printed = out::print(&tame(&render(&checks), true));
     let code = match doctor::worst(&checks) {
         Status::Ok | Status::Warn => exit_code::PASSED,
