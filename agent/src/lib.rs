@@ -45,6 +45,7 @@ pub mod journal;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;
+pub mod plain_file;
 pub mod results;
 pub mod settings;
 pub mod ssh_agent;

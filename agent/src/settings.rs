@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use crate::checkout::Elsewhere;
 use crate::environment::HostPaths;
 
 /// Environment variables and what follows from them. Touches nothing.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     pub stdin_is_terminal: bool,
+    /// May a repository lead out of itself? Said on the command line.
+    pub elsewhere: Elsewhere,
 }
 
 impl Settings {
@@ -63,6 +66,7 @@ impl Settings {
             stdin_is_terminal: stdin,
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
+            elsewhere: Elsewhere::default(),
         }
     }
 

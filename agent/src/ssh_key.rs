@@ -7,7 +7,6 @@
 //!
 //! The fingerprint is that of the public key, as `ssh-keygen -l` prints it; the private part is never looked at.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -66,11 +65,7 @@ pub fn read(word: &str, home: Option<&Path>) -> Result<SshKey, SshKeyError> {
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
-    let length = fs::metadata(path)?.len();
-    if length > LONGEST {
-        return Err(io::Error::other("it is too long for a key"));
-    }
-    fs::read_to_string(path)
+    crate::plain_file::given_text(path, LONGEST)
 }
 
 fn key(host: Option<String>, mut text: String, blob: &[u8]) -> SshKey {
@@ -179,6 +174,8 @@ fn der<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use std::fs;
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Directories below a root, reached without going through any link.
+//! Directories and files below a root, reached without going through any link.
 //!
 //! The kernel resolves a whole path at once where it has `openat2` and a sandbox lets it through; elsewhere we go name
 //! by name.
@@ -46,13 +46,27 @@ impl Root {
         self.open_directory(path, OFlags::RDONLY)
     }
 
+    /// Something that is no directory, for reading. What it is, a file or a pipe, the caller asks of it: opening waits
+    /// for nobody.
+    pub fn open_file(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        if path.is_empty() || path.ends_with(b"/") {
+            return Err(Errno::ISDIR);
+        }
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        self.resolve(path, how)
+    }
+
     fn open_directory(&self, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
         if path.is_empty() {
             return rustix::fs::openat(&self.directory, c".", access | HOW, Mode::empty());
         }
+        self.resolve(path, access | HOW)
+    }
+
+    fn resolve(&self, path: &[u8], how: OFlags) -> Result<OwnedFd, Errno> {
         if !self.by_names.load(Relaxed) {
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            match rustix::fs::openat2(&self.directory, path, access | HOW, Mode::empty(), resolve) {
+            match rustix::fs::openat2(&self.directory, path, how, Mode::empty(), resolve) {
                 // EPERM is what some sandboxes say to calls that they do not know.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_names.store(true, Relaxed),
                 // Too long for one call, each name of it is short.
@@ -60,19 +74,19 @@ impl Root {
                 opened => return opened,
             }
         }
-        self.go(path, access)
+        self.go(path, how)
     }
 
-    fn go(&self, path: &[u8], access: OFlags) -> Result<OwnedFd, Errno> {
+    fn go(&self, path: &[u8], how: OFlags) -> Result<OwnedFd, Errno> {
         let mut names = path.split(|byte| *byte == b'/').peekable();
         let mut directory = None;
         while let Some(name) = names.next() {
             if name == b".." {
                 return Err(Errno::XDEV);
             }
-            let access = if names.peek().is_some() { OFlags::PATH } else { access };
+            let how = if names.peek().is_some() { OFlags::PATH | HOW } else { how };
             let from = directory.as_ref().map_or(self.directory.as_fd(), OwnedFd::as_fd);
-            directory = Some(rustix::fs::openat(from, name, access | HOW, Mode::empty())?);
+            directory = Some(rustix::fs::openat(from, name, how, Mode::empty())?);
         }
         directory.ok_or(Errno::NOENT)
     }
@@ -154,6 +168,29 @@ mod tests {
             assert!(root.enter(b"").is_ok());
             for path in [&b"out"[..], b"out/d", b"in", b"in/d", b"../", b"real/../..", b"/etc", b"missing"] {
                 assert!(root.enter(path).is_err(), "{}", String::from_utf8_lossy(path));
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_reached_the_same_way_and_no_pipe_is_waited_for() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        for number in 0..2 {
+            let inside = tempfile::tempdir().unwrap();
+            std::fs::create_dir(inside.path().join("real")).unwrap();
+            std::fs::write(inside.path().join("real/file"), "x").unwrap();
+            symlink(outside.path().join("secret"), inside.path().join("real/out")).unwrap();
+            symlink("file", inside.path().join("real/in")).unwrap();
+            symlink(outside.path(), inside.path().join("dir")).unwrap();
+            rustix::fs::mkfifoat(CWD, inside.path().join("pipe"), Mode::RWXU).unwrap();
+            let root = &both(inside.path())[number];
+            assert!(root.open_file(b"real/file").is_ok());
+            assert!(root.open_file(b"pipe").is_ok());
+            let name = outside.path().file_name().unwrap().to_str().unwrap();
+            let up = format!("../{name}/secret");
+            for path in [&b"real/out"[..], b"real/in", b"dir/secret", up.as_bytes(), b"/etc/passwd", b"real/", b""] {
+                assert!(root.open_file(path).is_err(), "{}", String::from_utf8_lossy(path));
             }
         }
     }

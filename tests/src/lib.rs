@@ -28,6 +28,7 @@ mod event;
 mod finished;
 mod gate;
 mod git_server;
+pub mod hostile;
 mod leaks;
 mod network;
 mod object_store;

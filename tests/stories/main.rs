@@ -25,6 +25,7 @@ mod handed;
 mod hold;
 mod homes;
 mod host;
+mod hostile_repositories;
 mod images;
 mod inspect;
 mod kill;

@@ -200,7 +200,14 @@ impl Explainer {
 
     fn history(&self, file: &str, path: &str, digest: &[u8; 32], entry: &Entry) -> File {
         let revision = entry.record.details.get(cached::REVISION).map_or("", String::as_str);
-        let found = match history::since(&self.here.facts.top, path, digest, entry.created, revision) {
+        let found = match history::since(
+            &self.here.facts.top,
+            self.here.facts.elsewhere,
+            path,
+            digest,
+            entry.created,
+            revision,
+        ) {
             Ok(found) => found,
             Err(error) => return File::without(file, chain(&error)),
         };

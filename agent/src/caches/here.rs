@@ -96,7 +96,7 @@ impl Here {
             return Err(absent(&path));
         }
         // Where git cannot tell, it would not leave it out either.
-        if self.facts.is_repo && history::is_ignored(top, &path).unwrap_or(false) {
+        if self.facts.is_repo && history::is_ignored(top, self.facts.elsewhere, &path).unwrap_or(false) {
             return Err(format!("git ignores {path}: a job gets no copy of it"));
         }
         sha256(&real).map_err(|error| format!("{path} cannot be read: {error}"))
@@ -108,7 +108,7 @@ fn absent(path: &str) -> String {
 }
 
 fn sha256(path: &Path) -> std::io::Result<[u8; 32]> {
-    let (mut file, mut hasher, mut piece) = (std::fs::File::open(path)?, Sha256::new(), vec![0; 64 << 10]);
+    let (mut file, mut hasher, mut piece) = (crate::plain_file::open(path)?, Sha256::new(), vec![0; 64 << 10]);
     loop {
         match file.read(&mut piece)? {
             0 => return Ok(hasher.finalize().into()),

@@ -5,15 +5,16 @@
 //! `core.trustctime=false`: files get new inodes and change times in the job, but keep size and modification time, and
 //! those two make the copied index valid as it is, where git would otherwise read and hash every file again.
 
-use std::path::Path;
-
-use super::{GitError, git, remote};
+use super::git::{GitError, Place};
+use super::git_dir::TEXT;
+use super::repository::Repository;
+use super::{CheckoutError, remote};
 
 /// Settings in git's order: later ones win.
 #[derive(Debug, Default)]
 pub(super) struct Settings(Vec<Setting>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Setting {
     /// Of this repository (or this worktree of it), includes resolved; not the user's or the system's.
     local: bool,
@@ -26,9 +27,32 @@ struct Setting {
 }
 
 impl Settings {
-    pub(super) fn read(directory: &Path) -> Result<Self, GitError> {
-        let bytes = git::output(directory, &["config", "--list", "-z", "--show-scope"])?;
-        Ok(Self::parse(&bytes))
+    /// What the repository's own files say. Other files that they include are not read: they may be anywhere.
+    pub(super) fn local(repository: &Repository) -> Result<Self, CheckoutError> {
+        let bytes = repository.common_dir.read("config", TEXT)?.unwrap_or_default();
+        let settings = Self::of_file(repository, bytes.clone())?;
+        if !settings.0.iter().any(|setting| setting.is("extensions", "worktreeconfig") && setting.is_true()) {
+            return Ok(settings);
+        }
+        let own = repository.git_dir.read("config.worktree", TEXT)?.unwrap_or_default();
+        Self::of_file(repository, [bytes, b"\n".to_vec(), own].concat())
+    }
+
+    /// git reads its own language, and nothing but that text.
+    fn of_file(repository: &Repository, text: Vec<u8>) -> Result<Self, CheckoutError> {
+        if text.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let place = Place { top: &repository.top, git_dir: None, settings: &[], index: 0 };
+        let arguments = ["config", "--file", "-", "--no-includes", "--list", "-z"];
+        let bytes = place.output(&arguments, Some(text))?;
+        let entries = bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+        Ok(Self(entries.filter_map(|entry| Setting::of_entry(true, entry)).collect()))
+    }
+
+    /// All that git goes by in this place: the user's and the machine's with it.
+    pub(super) fn effective(place: Place<'_>) -> Result<Self, GitError> {
+        Ok(Self::parse(&place.output(&["config", "--list", "-z", "--show-scope"], None)?))
     }
 
     /// `scope NUL key LF value NUL …`; a key without a value means true.
@@ -36,11 +60,36 @@ impl Settings {
         let mut fields = bytes.split(|byte| *byte == 0);
         let mut settings = Vec::new();
         while let (Some(scope), Some(entry)) = (fields.next(), fields.next()) {
-            let split = entry.iter().position(|byte| *byte == b'\n');
-            let (key, value) = split.map_or((entry, &b"true"[..]), |at| (&entry[..at], &entry[at + 1..]));
-            settings.extend(Setting::new(scope == b"local" || scope == b"worktree", key, value));
+            settings.extend(Setting::of_entry(scope == b"local" || scope == b"worktree", entry));
         }
         Self(settings)
+    }
+
+    /// Those of the user that count in a copy, then the repository's.
+    pub(super) fn after(self, user: &Self) -> Self {
+        let of_user = user.0.iter().filter(|setting| !setting.local).cloned();
+        Self(of_user.chain(self.0).collect())
+    }
+
+    /// What switches off the programs that these settings would have run on contents of files.
+    pub(super) fn programs_off(&self) -> Vec<(String, String)> {
+        let mut off = Vec::new();
+        for setting in self.0.iter().filter(|setting| setting.section == b"filter") {
+            let name = setting.subsection.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+            let Some(name) = name else { continue };
+            for (key, value) in [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")] {
+                off.push((format!("filter.{name}.{key}"), value.to_owned()));
+            }
+        }
+        off.sort();
+        off.dedup();
+        off
+    }
+
+    /// The last value of a setting without subsection.
+    pub(super) fn value(&self, section: &str, name: &str) -> Option<&[u8]> {
+        let found = self.0.iter().rfind(|setting| setting.is(section, name) && setting.subsection.is_none());
+        found.map(|setting| &setting.value[..])
     }
 
     /// The URL of `origin`, or of the only remote there is.
@@ -72,9 +121,64 @@ impl Settings {
         }
         text
     }
+
+    /// The config file that git gets on this machine: how files are compared, and nothing that could make it do something.
+    pub(super) fn for_git(&self, reftable: bool, excludes: Option<&[u8]>) -> Vec<u8> {
+        let kept: Vec<_> = self.0.iter().filter(|setting| setting.is_for_git()).collect();
+        let extended = reftable || kept.iter().any(|setting| setting.section == b"extensions");
+        let version = u8::from(extended);
+        let mut text = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n").into_bytes();
+        for setting in kept {
+            setting.write(&setting.value, &mut text);
+        }
+        if reftable {
+            text.extend(b"[extensions]\n\trefstorage = reftable\n");
+        }
+        if let Some(excludes) = excludes {
+            text.extend(b"[core]\n\texcludesfile = \"");
+            text.extend(excludes.iter().flat_map(|byte| escape(*byte, true)));
+            text.extend(b"\"\n");
+        }
+        text
+    }
 }
 
 impl Setting {
+    /// `key LF value`; a key without a value means true.
+    fn of_entry(local: bool, entry: &[u8]) -> Option<Self> {
+        let split = entry.iter().position(|byte| *byte == b'\n');
+        let (key, value) = split.map_or((entry, &b"true"[..]), |at| (&entry[..at], &entry[at + 1..]));
+        Self::new(local, key, value)
+    }
+
+    fn is_true(&self) -> bool {
+        [&b"true"[..], b"yes", b"on", b"1"].iter().any(|word| self.value.eq_ignore_ascii_case(word))
+    }
+
+    /// May git know it on this machine?
+    fn is_for_git(&self) -> bool {
+        let name = std::str::from_utf8(&self.name).unwrap_or_default();
+        let section = std::str::from_utf8(&self.section).unwrap_or_default();
+        self.subsection.is_none()
+            && matches!(
+                (section, name),
+                (
+                    "core",
+                    "filemode"
+                        | "symlinks"
+                        | "ignorecase"
+                        | "precomposeunicode"
+                        | "autocrlf"
+                        | "eol"
+                        | "checkstat"
+                        | "trustctime"
+                        | "abbrev"
+                        | "sparsecheckout"
+                        | "sparsecheckoutcone"
+                ) | ("extensions", "objectformat")
+            )
+    }
+
     fn new(local: bool, key: &[u8], value: &[u8]) -> Option<Self> {
         let first = key.iter().position(|byte| *byte == b'.')?;
         let last = key.iter().rposition(|byte| *byte == b'.')?;

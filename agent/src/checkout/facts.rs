@@ -1,14 +1,15 @@
 //! What is checked out in a directory, at the price of one git process.
 //!
-//! HEAD and refs are read as files; only settings, which may include others, are asked of git. What costs more is asked
-//! for by itself: the commit's text, the tag, whether anything changed.
+//! HEAD and refs are read as files; only the language of settings is left to git. What costs more is asked for by
+//! itself: the commit's text, the tag, whether anything changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::config::Settings;
+use super::mirror::Mirror;
 use super::repository::{Head, Repository};
-use super::{CheckoutError, GitError, Remote, git};
+use super::{CheckoutError, Elsewhere, GitError, Remote};
 
 /// Names of a default branch, where nothing says which it is.
 const USUAL_DEFAULTS: [&str; 2] = ["main", "master"];
@@ -32,6 +33,8 @@ pub struct GitFacts {
     pub base_revision: Option<String>,
     /// `None` until [`Self::load_commit`].
     pub commit: Option<Commit>,
+    /// May the repository lead out of itself?
+    pub elsewhere: Elsewhere,
 }
 
 /// HEAD's commit.
@@ -43,29 +46,30 @@ pub struct Commit {
     pub author_email: String,
 }
 
-/// Where the repository begins that a directory is in; no git process is asked.
+/// Where the repository begins that a directory is in; no git process is asked, and nothing of it but that is told: where
+/// its .git leads does not matter yet.
 ///
 /// # Errors
 /// The directory cannot be read, or its repository has no working tree.
 pub fn top_of_repository(directory: &Path) -> Result<Option<PathBuf>, CheckoutError> {
     let directory = fs::canonicalize(directory).map_err(CheckoutError::read(directory))?;
-    Ok(Repository::discover(&directory)?.map(|repository| repository.top))
+    Ok(Repository::discover(&directory, Elsewhere::Followed)?.map(|repository| repository.top))
 }
 
 impl GitFacts {
     /// About the repository that `start` is in; without one, about the directory.
-    pub fn of(start: &Path) -> Result<Self, CheckoutError> {
+    pub fn of(start: &Path, elsewhere: Elsewhere) -> Result<Self, CheckoutError> {
         let start = fs::canonicalize(start).map_err(CheckoutError::read(start))?;
-        match Repository::discover(&start)? {
-            Some(repository) => Self::of_repository(&repository),
+        match Repository::discover(&start, elsewhere)? {
+            Some(repository) => Ok(Self { elsewhere, ..Self::of_repository(&repository)? }),
             None => Ok(Self { top: start, ..Self::default() }),
         }
     }
 
     fn of_repository(repository: &Repository) -> Result<Self, CheckoutError> {
-        let settings = match Settings::read(&repository.top) {
+        let settings = match Settings::local(repository) {
             // Files alone still tell the commit and the branch.
-            Err(error) if error.is_missing() => Settings::default(),
+            Err(CheckoutError::Git(error)) if error.is_missing() => Settings::default(),
             other => other?,
         };
         let (branch, head) = match repository.head()? {
@@ -86,7 +90,13 @@ impl GitFacts {
             branch,
             tag: None,
             commit: None,
+            elsewhere: Elsewhere::default(),
         })
+    }
+
+    /// What git is asked in the repository's place.
+    fn ask(&self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+        Mirror::at(&self.top, self.elsewhere)?.output(arguments)
     }
 
     /// Name of the repository, or else of the directory.
@@ -109,7 +119,7 @@ impl GitFacts {
             let sorted = "--sort=-version:refname";
             let arguments =
                 ["for-each-ref", "--count=1", sorted, "--format=%(refname:strip=2)", &points_at, "refs/tags"];
-            let name = String::from_utf8_lossy(git::output(&self.top, &arguments)?.trim_ascii()).into_owned();
+            let name = String::from_utf8_lossy(self.ask(&arguments)?.trim_ascii()).into_owned();
             self.tag = (!name.is_empty()).then_some(name);
         }
         Ok(())
@@ -118,17 +128,8 @@ impl GitFacts {
     /// Fills in the commit's text and author.
     pub fn load_commit(&mut self) -> Result<(), GitError> {
         if let Some(head) = &self.head {
-            let arguments = [
-                "-c",
-                "log.showSignature=false",
-                "log",
-                "-1",
-                "--no-color",
-                "--format=%s%x00%b%x00%an%x00%ae",
-                head,
-                "--",
-            ];
-            let output = git::output(&self.top, &arguments)?;
+            let arguments = ["log", "-1", "--no-color", "--format=%s%x00%b%x00%an%x00%ae", head, "--"];
+            let output = self.ask(&arguments)?;
             let text = String::from_utf8_lossy(&output).into_owned();
             let mut fields = text.split('\0').map(|field| field.trim_end().to_owned());
             let mut next = || fields.next().unwrap_or_default();
@@ -144,7 +145,7 @@ impl GitFacts {
 
     /// Does the tree differ from HEAD, untracked files included? Costs what `git status` costs.
     pub fn is_dirty(&self) -> Result<bool, GitError> {
-        Ok(self.is_repo && !git::output(&self.top, &["status", "--porcelain", "-z"])?.is_empty())
+        Ok(self.is_repo && !self.ask(&["status", "--porcelain", "-z"])?.is_empty())
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::{GitError, git};
+use super::mirror::Mirror;
+use super::{Elsewhere, GitError};
 
 /// Commits that are looked through.
 const DEPTH: &str = "200";
@@ -53,6 +54,7 @@ pub struct Change {
 /// git's.
 pub fn since(
     top: &Path,
+    elsewhere: Elsewhere,
     file: &str,
     digest: &[u8; 32],
     moment: Timestamp,
@@ -62,19 +64,19 @@ pub fn since(
     if file.contains('\n') {
         return Ok(FileHistory::default());
     }
-    let is_uncommitted =
-        !git::output(top, &["--literal-pathspecs", "status", "--porcelain", "-z", "--", file])?.is_empty();
-    let changes = log(top, "HEAD", file)?;
-    let found = find(top, file, digest, &changes)?;
+    let git = &Mirror::at(top, elsewhere)?;
+    let is_uncommitted = !git.output(&["--literal-pathspecs", "status", "--porcelain", "-z", "--", file])?.is_empty();
+    let changes = log(git, "HEAD", file)?;
+    let found = find(git, file, digest, &changes)?;
     let (then, is_elsewhere, since) = match found {
         Some(nth) => (Some(changes[nth].clone()), false, changes[..nth].to_vec()),
         None => {
-            let then = elsewhere(top, file, digest, revision)?;
+            let then = elsewhere_at(git, file, digest, revision)?;
             let is_later = |change: &Change| change.seconds >= moment.as_second();
             (then, true, changes.into_iter().filter(is_later).collect())
         }
     };
-    let lines = then.as_ref().map(|then| lines(top, &then.id, file)).transpose()?.flatten();
+    let lines = then.as_ref().map(|then| lines(git, &then.id, file)).transpose()?.flatten();
     Ok(FileHistory { is_elsewhere: is_elsewhere && then.is_some(), then, since, is_uncommitted, lines })
 }
 
@@ -82,19 +84,22 @@ pub fn since(
 ///
 /// # Errors
 /// git's.
-pub fn is_ignored(top: &Path, file: &str) -> Result<bool, GitError> {
+pub fn is_ignored(top: &Path, elsewhere: Elsewhere, file: &str) -> Result<bool, GitError> {
     // So that no name has a meaning of its own: this command knows no `--literal-pathspecs`.
-    Ok(git::query(top, &["check-ignore", "--quiet", "--", &format!("./{file}")], None)?.is_some())
+    Ok(Mirror::at(top, elsewhere)?
+        .place()
+        .query(&["check-ignore", "--quiet", "--", &format!("./{file}")], None)?
+        .is_some())
 }
 
 /// Nothing before the first commit.
-fn log(top: &Path, from: &str, file: &str) -> Result<Vec<Change>, GitError> {
-    if git::query(top, &["rev-parse", "--quiet", "--verify", &format!("{from}^{{commit}}")], None)?.is_none() {
+fn log(git: &Mirror, from: &str, file: &str) -> Result<Vec<Change>, GitError> {
+    if git.place().query(&["rev-parse", "--quiet", "--verify", &format!("{from}^{{commit}}")], None)?.is_none() {
         return Ok(Vec::new());
     }
-    let words = ["--literal-pathspecs", "-c", "log.showSignature=false", "log", "--no-color", "-n", DEPTH];
+    let words = ["--literal-pathspecs", "log", "--no-color", "-n", DEPTH];
     let format = ["--format=%H%x00%h%x00%ct%x00%cs%x00%an%x00%s", from, "--", file];
-    let output = git::output(top, &[&words[..], &format[..]].concat())?;
+    let output = git.output(&[&words[..], &format[..]].concat())?;
     Ok(String::from_utf8_lossy(&output).lines().filter_map(change).collect())
 }
 
@@ -106,12 +111,12 @@ fn change(line: &str) -> Option<Change> {
 }
 
 /// The newest of these commits in which the file has this content.
-fn find(top: &Path, file: &str, digest: &[u8; 32], changes: &[Change]) -> Result<Option<usize>, GitError> {
+fn find(git: &Mirror, file: &str, digest: &[u8; 32], changes: &[Change]) -> Result<Option<usize>, GitError> {
     for (nth, chunk) in changes.chunks(AT_ONCE).enumerate() {
-        let sizes = sizes(top, file, chunk)?;
+        let sizes = sizes(git, file, chunk)?;
         let small: Vec<usize> = (0..chunk.len()).filter(|at| sizes.get(*at).is_some_and(|s| *s <= LARGEST)).collect();
         let asked: String = small.iter().map(|at| format!("{}:{file}\n", chunk[*at].id)).collect();
-        let contents = contents(&batch(top, "--batch", asked)?);
+        let contents = contents(&batch(git, "--batch", asked)?);
         let same = |content: &Vec<u8>| Sha256::digest(content).as_slice() == digest;
         if let Some(at) = contents.iter().position(same).and_then(|at| small.get(at)) {
             return Ok(Some(nth * AT_ONCE + at));
@@ -121,18 +126,18 @@ fn find(top: &Path, file: &str, digest: &[u8; 32], changes: &[Change]) -> Result
 }
 
 /// Of the file in each commit; [`u64::MAX`] where it is none.
-fn sizes(top: &Path, file: &str, changes: &[Change]) -> Result<Vec<u64>, GitError> {
+fn sizes(git: &Mirror, file: &str, changes: &[Change]) -> Result<Vec<u64>, GitError> {
     let asked = changes.iter().map(|change| format!("{}:{file}\n", change.id)).collect();
-    let told = batch(top, "--batch-check=%(objecttype) %(objectsize)", asked)?;
+    let told = batch(git, "--batch-check=%(objecttype) %(objectsize)", asked)?;
     let size = |line: &str| line.strip_prefix("blob ").and_then(|size| size.parse().ok()).unwrap_or(u64::MAX);
     Ok(String::from_utf8_lossy(&told).lines().map(size).collect())
 }
 
-fn batch(top: &Path, how: &str, asked: String) -> Result<Vec<u8>, GitError> {
+fn batch(git: &Mirror, how: &str, asked: String) -> Result<Vec<u8>, GitError> {
     if asked.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(git::query(top, &["cat-file", how], Some(asked.into_bytes()))?.unwrap_or_default())
+    Ok(git.place().query(&["cat-file", how], Some(asked.into_bytes()))?.unwrap_or_default())
 }
 
 /// What `cat-file --batch` prints: `ID blob SIZE`, the bytes, a newline, and so on.
@@ -149,18 +154,18 @@ fn contents(mut printed: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The commit that the cache was saved at, if it is here and has the file so.
-fn elsewhere(top: &Path, file: &str, digest: &[u8; 32], revision: &str) -> Result<Option<Change>, GitError> {
+fn elsewhere_at(git: &Mirror, file: &str, digest: &[u8; 32], revision: &str) -> Result<Option<Change>, GitError> {
     if revision.is_empty() || !revision.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let Some(change) = log(top, revision, file)?.into_iter().next() else { return Ok(None) };
-    let found = find(top, file, digest, std::slice::from_ref(&change))?;
+    let Some(change) = log(git, revision, file)?.into_iter().next() else { return Ok(None) };
+    let found = find(git, file, digest, std::slice::from_ref(&change))?;
     Ok(found.map(|_| change))
 }
 
-fn lines(top: &Path, commit: &str, file: &str) -> Result<Option<(u64, u64)>, GitError> {
+fn lines(git: &Mirror, commit: &str, file: &str) -> Result<Option<(u64, u64)>, GitError> {
     let words = ["--literal-pathspecs", "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "-z"];
-    let output = git::output(top, &[&words[..], &[commit, "--", file]].concat())?;
+    let output = git.output(&[&words[..], &[commit, "--", file]].concat())?;
     let text = String::from_utf8_lossy(&output).into_owned();
     let mut fields = text.split('\t').map(|field| field.parse().ok());
     Ok(fields.next().flatten().zip(fields.next().flatten()))

@@ -13,10 +13,15 @@ mod clone;
 mod config;
 mod facts;
 mod git;
+mod git_dir;
 pub mod history;
+mod mirror;
 mod objects;
+mod owner;
+mod refs;
 mod remote;
 mod repository;
+mod tree;
 pub mod variables;
 mod worktree;
 
@@ -42,11 +47,41 @@ pub enum CheckoutError {
     NoWorkingTree { path: PathBuf },
     #[error("{} says that its git directory is {}, but there is none", link.display(), target.display())]
     BrokenLink { link: PathBuf, target: PathBuf },
+    /// A repository that was not made by git, or by a git that somebody told to: nothing out there is read.
+    #[error(
+        "{} {says} {}, outside of this repository. What came with a repository may not have that read; if you have set \
+         it up so yourself, say so: {FLAG}", path.display(), place.display()
+    )]
+    Elsewhere { path: PathBuf, says: &'static str, place: PathBuf },
+    #[error("{} is {what}, where git has a file or directory of its own. If you have set it up so yourself: {FLAG}", path.display())]
+    NotPlain { path: PathBuf, what: String },
+    #[error(
+        "{} belongs to another user ({owner}), who could have prepared it. If you trust it: \
+         git config --global --add safe.directory {}", path.display(), shell_words::quote(&top.display().to_string())
+    )]
+    NotYours { path: PathBuf, top: PathBuf, owner: u32 },
+    #[error("failed to write {}, from which git is to work", path.display())]
+    Mirror { path: PathBuf, source: io::Error },
     #[error("failed to write the tree's stream")]
     Write(#[source] io::Error),
 }
 
+/// What lets a repository lead elsewhere.
+pub const FLAG: &str = "--follow-git-links";
+
+/// May what a `.git` says lead out of its repository: to borrowed objects, another git directory, other files?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Elsewhere {
+    #[default]
+    Refused,
+    Followed,
+}
+
 impl CheckoutError {
+    fn elsewhere(path: PathBuf, says: &'static str, place: &std::path::Path) -> Self {
+        Self::Elsewhere { path, says, place: place.to_owned() }
+    }
+
     fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Read { path, source }

@@ -6,12 +6,12 @@
 //! is then complete, with some objects perhaps twice.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
-use std::path::{Path, PathBuf};
 
 use super::CheckoutError;
 use super::archive::{Archive, ArchiveError};
+use super::git_dir::GitDir;
 
 /// Listings that may find files gone before it is given up: one collection needs two.
 const PASSES: usize = 10;
@@ -20,13 +20,13 @@ const PASSES: usize = 10;
 const COMPANIONS: [&str; 4] = ["idx", "rev", "promisor", "mtimes"];
 
 pub(super) struct Objects {
-    directories: Vec<PathBuf>,
+    directories: Vec<GitDir>,
     /// Names below `objects/`, which are the same in every directory.
     sent: HashSet<String>,
 }
 
 impl Objects {
-    pub(super) fn new(directories: Vec<PathBuf>) -> Self {
+    pub(super) fn new(directories: Vec<GitDir>) -> Self {
         Self { directories, sent: HashSet::new() }
     }
 
@@ -64,20 +64,19 @@ impl Objects {
         &mut self,
         archive: &mut Archive<W>,
         prefix: &[u8],
-        directory: &Path,
+        directory: &GitDir,
     ) -> Result<bool, CheckoutError> {
         let mut complete = true;
-        for fan in list(directory)?.into_iter().filter(|fan| fan.len() == 2 && is_hex(fan)) {
-            let below = directory.join(&fan);
+        for fan in list(directory, "")?.into_iter().filter(|fan| fan.len() == 2 && is_hex(fan)) {
             // Temporary files have other names.
-            for file in list(&below)?.into_iter().filter(|file| file.len() >= 38 && is_hex(file)) {
+            for file in list(directory, &fan)?.into_iter().filter(|file| file.len() >= 38 && is_hex(file)) {
                 let key = format!("{fan}/{file}");
                 if self.sent.contains(&key) {
                     continue;
                 }
-                match open(&below.join(&file))? {
+                match directory.file(key.as_bytes())? {
                     Some(opened) => {
-                        send(archive, &name(prefix, &key), opened, &below)?;
+                        send(archive, &name(prefix, &key), opened, directory)?;
                         self.sent.insert(key);
                     }
                     None => complete = false,
@@ -91,20 +90,19 @@ impl Objects {
         &mut self,
         archive: &mut Archive<W>,
         prefix: &[u8],
-        directory: &Path,
+        directory: &GitDir,
     ) -> Result<bool, CheckoutError> {
         let mut complete = true;
-        let directory = directory.join("pack");
-        for (stem, extensions) in listed_packs(&directory)? {
+        for (stem, extensions) in listed_packs(directory)? {
             let key = format!("pack/{stem}");
             if self.sent.contains(&key) {
                 continue;
             }
             // All are open before the first goes out: from then on they cannot vanish.
-            match open_pack(&directory, &stem, &extensions)? {
+            match open_pack(directory, &stem, &extensions)? {
                 Some(files) => {
                     for (file, opened) in files {
-                        send(archive, &name(prefix, &format!("pack/{file}")), opened, &directory)?;
+                        send(archive, &name(prefix, &format!("pack/{file}")), opened, directory)?;
                     }
                     self.sent.insert(key);
                 }
@@ -118,9 +116,9 @@ impl Objects {
 type Opened = (File, Metadata);
 
 /// Packs that are finished: the index is what git puts into place last.
-fn listed_packs(directory: &Path) -> Result<BTreeMap<String, Vec<&'static str>>, CheckoutError> {
+fn listed_packs(directory: &GitDir) -> Result<BTreeMap<String, Vec<&'static str>>, CheckoutError> {
     let mut packs: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-    for file in list(directory)?.into_iter().filter(|file| file.starts_with("pack-")) {
+    for file in list(directory, "pack")?.into_iter().filter(|file| file.starts_with("pack-")) {
         let Some((stem, extension)) = file.rsplit_once('.') else { continue };
         if let Some(known) = COMPANIONS.iter().find(|known| **known == extension) {
             packs.entry(stem.to_owned()).or_default().push(known);
@@ -131,14 +129,14 @@ fn listed_packs(directory: &Path) -> Result<BTreeMap<String, Vec<&'static str>>,
 }
 
 fn open_pack(
-    directory: &Path,
+    directory: &GitDir,
     stem: &str,
     extensions: &[&str],
 ) -> Result<Option<Vec<(String, Opened)>>, CheckoutError> {
     let mut files = Vec::new();
     for extension in ["pack"].iter().chain(extensions) {
         let file = format!("{stem}.{extension}");
-        let Some(opened) = open(&directory.join(&file))? else { return Ok(None) };
+        let Some(opened) = directory.file(format!("pack/{file}").as_bytes())? else { return Ok(None) };
         files.push((file, opened));
     }
     Ok(Some(files))
@@ -148,36 +146,19 @@ fn send<W: io::Write>(
     archive: &mut Archive<W>,
     name: &[u8],
     (file, meta): Opened,
-    directory: &Path,
+    directory: &GitDir,
 ) -> Result<(), CheckoutError> {
     match archive.file(name, file, &meta) {
         Ok(_) => Ok(()),
         Err(ArchiveError::Write(error)) => Err(CheckoutError::Write(error)),
-        Err(ArchiveError::Read(source)) => Err(CheckoutError::Read { path: directory.to_owned(), source }),
-    }
-}
-
-/// `None` if it is gone.
-fn open(path: &Path) -> Result<Option<Opened>, CheckoutError> {
-    let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
-    match opened {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CheckoutError::Read { path: path.to_owned(), source }),
+        Err(ArchiveError::Read(source)) => Err(CheckoutError::Read { path: directory.path().to_owned(), source }),
     }
 }
 
 /// Names in a directory, sorted; none if it is gone. git's own names are all text.
-fn list(directory: &Path) -> Result<Vec<String>, CheckoutError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(CheckoutError::Read { path: directory.to_owned(), source }),
-    };
-    let mut names: Vec<String> =
-        entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort_unstable();
-    Ok(names)
+fn list(directory: &GitDir, name: &str) -> Result<Vec<String>, CheckoutError> {
+    let names = directory.list(name)?.into_iter();
+    Ok(names.filter_map(|(name, _)| name.into_string().ok()).collect())
 }
 
 fn is_hex(text: &str) -> bool {

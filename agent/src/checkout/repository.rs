@@ -6,7 +6,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{CheckoutError, GitError, git};
+use super::config::Settings;
+use super::git_dir::{GitDir, LARGE, LINE, TEXT};
+use super::mirror::{Index, Mirror};
+use super::refs::packed_line;
+use super::{CheckoutError, Elsewhere, GitError, owner};
+use crate::plain_file;
 
 /// A symbolic ref that points to a symbolic ref that … is followed this often, as in git.
 const SYMREF_DEPTH: usize = 5;
@@ -17,9 +22,10 @@ pub(super) struct Repository {
     /// Where the working tree begins.
     pub(super) top: PathBuf,
     /// Holds HEAD and the index; of a linked worktree its own.
-    pub(super) git_dir: PathBuf,
+    pub(super) git_dir: GitDir,
     /// Holds refs, objects and config; shared by linked worktrees.
-    pub(super) common_dir: PathBuf,
+    pub(super) common_dir: GitDir,
+    elsewhere: Elsewhere,
 }
 
 /// What HEAD says.
@@ -32,14 +38,15 @@ pub(super) enum Head {
 
 impl Repository {
     /// Looks in `start` and above it, as git does: not across file systems. `start` is absolute.
-    pub(super) fn discover(start: &Path) -> Result<Option<Self>, CheckoutError> {
+    pub(super) fn discover(start: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
         let home = device(start);
         for directory in start.ancestors() {
             if device(directory) != home {
                 break;
             }
-            if let Some(found) = Self::at(directory)? {
+            if let Some(found) = Self::at(directory, elsewhere)? {
+                owner::check(&found)?;
                 return Ok(Some(found));
             }
             if is_git_dir(directory) {
@@ -50,53 +57,167 @@ impl Repository {
     }
 
     /// The repository whose working tree begins exactly here.
-    pub(super) fn at(top: &Path) -> Result<Option<Self>, CheckoutError> {
+    pub(super) fn at(top: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
         let link = top.join(".git");
-        let Ok(meta) = fs::metadata(&link) else { return Ok(None) };
-        if meta.is_dir() {
-            let found = is_git_dir(&link).then(|| Self::with_dir(top, link));
-            return Ok(found);
+        let Ok(meta) = fs::symlink_metadata(&link) else { return Ok(None) };
+        let kind = match elsewhere {
+            Elsewhere::Followed => fs::metadata(&link).map_err(CheckoutError::read(&link))?.file_type(),
+            Elsewhere::Refused => meta.file_type(),
+        };
+        if kind.is_dir() {
+            return Self::with_own(top, &link, elsewhere);
         }
-        let bytes = fs::read(&link).map_err(CheckoutError::read(&link))?;
+        if !kind.is_file() {
+            return Err(CheckoutError::NotPlain { path: link, what: plain_file::name_of(kind).to_owned() });
+        }
+        let bytes = plain_file::read(&link, LINE).map_err(CheckoutError::read(&link))?;
         let Some(target) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
         let target = top.join(path_from(target));
         if !is_git_dir(&target) {
             return Err(CheckoutError::BrokenLink { link, target });
         }
-        Ok(Some(Self::with_dir(top, target)))
+        Self::linked(top, &link, &target, elsewhere).map(Some)
     }
 
-    fn with_dir(top: &Path, git_dir: PathBuf) -> Self {
-        let common_dir = common_dir(&git_dir);
-        Self { top: top.to_owned(), git_dir, common_dir }
+    fn with_own(top: &Path, path: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
+        if !is_git_dir(path) {
+            return Ok(None);
+        }
+        let git_dir = GitDir::open(path, elsewhere)?;
+        // git writes this file where there are several working trees, and never here.
+        let common = git_dir.read("commondir", LINE)?.map(|bytes| path.join(path_from(&bytes)));
+        let common_dir = match common {
+            None => git_dir.clone(),
+            Some(common) if elsewhere == Elsewhere::Refused && !is_same(&common, path) => {
+                return Err(CheckoutError::elsewhere(path.join("commondir"), "names", &common));
+            }
+            Some(common) => GitDir::open(&common, elsewhere)?,
+        };
+        Ok(Some(Self { top: top.to_owned(), git_dir, common_dir, elsewhere }))
+    }
+
+    /// A working tree whose `.git` is a file. git makes such a one in two cases, and in both the other side names this
+    /// one, too: so nobody's repository is read who did not say so himself.
+    fn linked(top: &Path, link: &Path, target: &Path, elsewhere: Elsewhere) -> Result<Self, CheckoutError> {
+        let target = fs::canonicalize(target).map_err(CheckoutError::read(target))?;
+        let git_dir = GitDir::open(&target, elsewhere)?;
+        let common = git_dir.read("commondir", LINE)?.map(|bytes| target.join(path_from(&bytes)));
+        let common_dir = match &common {
+            None => git_dir.clone(),
+            Some(common) => GitDir::open(common, elsewhere)?,
+        };
+        let found = Self { top: top.to_owned(), git_dir, common_dir, elsewhere };
+        let knows = match (&common, elsewhere) {
+            (_, Elsewhere::Followed) => true,
+            (Some(common), _) => found.is_worktree_of(common, link)?,
+            (None, _) => found.is_its_working_tree()?,
+        };
+        if knows { Ok(found) } else { Err(CheckoutError::elsewhere(link.to_owned(), "names", &target)) }
+    }
+
+    /// `REPOSITORY/.git/worktrees/NAME` is this git directory, and names the file that led to it.
+    fn is_worktree_of(&self, common: &Path, link: &Path) -> Result<bool, CheckoutError> {
+        let path = self.git_dir.path();
+        let above = path.parent().filter(|above| above.file_name().is_some_and(|name| name == "worktrees"));
+        let Some(repository) = above.and_then(Path::parent) else { return Ok(false) };
+        let Some(back) = self.git_dir.read("gitdir", LINE)? else { return Ok(false) };
+        Ok(is_same(common, repository) && is_same(&path.join(path_from(&back)), link))
+    }
+
+    /// A submodule's git directory says where its working tree is.
+    fn is_its_working_tree(&self) -> Result<bool, CheckoutError> {
+        let settings = Settings::local(self)?;
+        let back = settings.value("core", "worktree").map(path_from);
+        Ok(back.is_some_and(|back| is_same(&self.git_dir.path().join(back), &self.top)))
     }
 
     /// Every directory with objects: its own first, then its alternates and theirs.
-    pub(super) fn object_dirs(&self) -> Vec<PathBuf> {
-        let mut found = vec![self.common_dir.join("objects")];
+    pub(super) fn object_dirs(&self) -> Result<Vec<GitDir>, CheckoutError> {
+        let mut found = vec![self.common_dir.directory("objects")?];
         let mut next = 0;
         while next < found.len() {
-            for line in lines(&found[next].join("info/alternates")) {
-                let directory = found[next].join(path_from(&unquote(&line)));
+            for line in found[next].read("info/alternates", TEXT)?.unwrap_or_default().split(|byte| *byte == b'\n') {
+                let line = line.trim_ascii();
+                if line.is_empty() || line.starts_with(b"#") {
+                    continue;
+                }
+                let directory = found[next].path().join(path_from(&unquote(line)));
+                if self.elsewhere == Elsewhere::Refused {
+                    let file = found[next].path().join("info/alternates");
+                    return Err(CheckoutError::elsewhere(file, "borrows objects from", &directory));
+                }
                 // Two that name each other end here.
                 let directory = fs::canonicalize(&directory).unwrap_or(directory);
-                if !line.starts_with(b"#") && !found.contains(&directory) {
-                    found.push(directory);
+                if !found.iter().any(|known| known.path() == directory) {
+                    found.push(GitDir::open(&directory, self.elsewhere)?);
                 }
             }
             next += 1;
         }
-        found
+        Ok(found)
+    }
+
+    /// Files of patterns that this repository's settings name, as their content: git takes them in place of the user's.
+    pub(super) fn excludes(&self, settings: &Settings) -> Result<Option<Vec<u8>>, CheckoutError> {
+        let Some(value) = settings.value("core", "excludesfile").filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let named = path_from(value);
+        let home = |rest: &Path| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(rest));
+        let path = match named.strip_prefix("~").ok().map(home) {
+            Some(below) => below.unwrap_or_else(|| named.clone()),
+            None => self.top.join(&named),
+        };
+        let path = match (fs::canonicalize(&path), self.elsewhere) {
+            // git goes on without it, too.
+            (Err(_), _) => return Ok(None),
+            (Ok(path), Elsewhere::Followed) => path,
+            (Ok(path), Elsewhere::Refused) if fs::canonicalize(&self.top).is_ok_and(|top| path.starts_with(top)) => {
+                path
+            }
+            (Ok(path), Elsewhere::Refused) => {
+                let config = self.common_dir.path().join("config");
+                return Err(CheckoutError::elsewhere(config, "has as core.excludesFile", &path));
+            }
+        };
+        plain_file::read(&path, TEXT).map(Some).map_err(CheckoutError::read(path))
+    }
+
+    /// The index and its time.
+    pub(super) fn index(&self) -> Result<Index, CheckoutError> {
+        let Some((file, meta)) = self.git_dir.file(b"index")? else { return Ok(None) };
+        let bytes = plain_file::rest(file, LARGE).map_err(CheckoutError::read(self.git_dir.join(b"index")))?;
+        Ok(Some((bytes, meta.mtime())))
+    }
+
+    /// Names of the files in which a split index keeps most of itself.
+    pub(super) fn shared_indexes(&self) -> Result<Vec<Vec<u8>>, CheckoutError> {
+        let mut names = self.git_dir.files("")?;
+        names.retain(|name| name.starts_with(b"sharedindex.") && !name.ends_with(b".lock"));
+        Ok(names)
     }
 
     pub(super) fn head(&self) -> Result<Head, CheckoutError> {
         if self.has_reftable() {
             return self.head_from_git();
         }
-        let path = self.git_dir.join("HEAD");
-        let text = fs::read(&path).map_err(CheckoutError::read(path))?;
+        let text = self.head_line()?;
         let text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
         Ok(text.strip_prefix("ref:").map(|name| Head::Ref(name.trim().to_owned())).unwrap_or(Head::Detached(text)))
+    }
+
+    /// HEAD as it is written: a ref's name or an object's, and nothing else.
+    pub(super) fn head_line(&self) -> Result<Vec<u8>, CheckoutError> {
+        let path = self.git_dir.join(b"HEAD");
+        let missing = || CheckoutError::Read { path: path.clone(), source: io::ErrorKind::NotFound.into() };
+        let text = self.git_dir.read("HEAD", LINE)?.ok_or_else(missing)?;
+        let line = text.trim_ascii();
+        let is_ref = line.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii_start().starts_with(b"refs/"));
+        let is_line = !line.contains(&b'\n');
+        if is_line && (is_ref || super::refs::is_id(line)) {
+            return Ok([line, b"\n"].concat());
+        }
+        Err(CheckoutError::NotPlain { path, what: "neither a ref's name nor an object's".to_owned() })
     }
 
     /// The object a ref names at last; `None` if there is no such ref.
@@ -106,12 +227,12 @@ impl Repository {
         }
         let mut name = name.to_owned();
         for _ in 0..SYMREF_DEPTH {
-            match self.loose_ref(&name) {
+            match self.loose_ref(&name)? {
                 Some(text) => match text.strip_prefix("ref:") {
                     Some(next) => name = next.trim().to_owned(),
-                    None => return Ok(Some(text)),
+                    None => return Ok(super::refs::is_id(text.as_bytes()).then_some(text)),
                 },
-                None => return Ok(self.packed_ref(&name)),
+                None => return self.packed_ref(&name),
             }
         }
         Ok(None)
@@ -122,25 +243,34 @@ impl Repository {
         if self.has_reftable() {
             return Ok(self.ask(&["symbolic-ref", "--quiet", name])?);
         }
-        Ok(self.loose_ref(name).and_then(|text| text.strip_prefix("ref:").map(|next| next.trim().to_owned())))
+        let text = self.loose_ref(name)?;
+        Ok(text.and_then(|text| text.strip_prefix("ref:").map(|next| next.trim().to_owned())))
     }
 
-    fn loose_ref(&self, name: &str) -> Option<String> {
-        let bytes = fs::read(self.common_dir.join(name)).ok()?;
-        let text = String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
-        (!text.is_empty()).then_some(text)
+    fn loose_ref(&self, name: &str) -> Result<Option<String>, CheckoutError> {
+        // A name may be a file's content; only such names are refs'.
+        if !name.starts_with("refs/") || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Ok(None);
+        }
+        let bytes = match self.common_dir.read(name, LINE) {
+            // `refs/heads/a` while there is `refs/heads/a/b`.
+            Err(CheckoutError::NotPlain { .. }) if self.common_dir.has_directory(name) => None,
+            other => other?,
+        };
+        let text = bytes.map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned());
+        Ok(text.filter(|text| !text.is_empty()))
     }
 
-    fn packed_ref(&self, name: &str) -> Option<String> {
-        lines(&self.common_dir.join("packed-refs")).find_map(|line| {
-            let (id, rest) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
-            (&rest[1..] == name.as_bytes()).then(|| String::from_utf8_lossy(id).into_owned())
-        })
+    fn packed_ref(&self, name: &str) -> Result<Option<String>, CheckoutError> {
+        let packed = self.common_dir.read("packed-refs", LARGE)?.unwrap_or_default();
+        let mut lines = packed.split(|byte| *byte == b'\n').filter_map(packed_line);
+        let found = lines.find(|(_, known)| *known == name.as_bytes());
+        Ok(found.map(|(id, _)| String::from_utf8_lossy(id).into_owned()))
     }
 
     /// Refs in git's newer binary format, which only git reads.
-    fn has_reftable(&self) -> bool {
-        self.common_dir.join("reftable").is_dir()
+    pub(super) fn has_reftable(&self) -> bool {
+        self.common_dir.has_directory("reftable")
     }
 
     fn head_from_git(&self) -> Result<Head, CheckoutError> {
@@ -152,22 +282,21 @@ impl Repository {
     }
 
     fn ask(&self, arguments: &[&str]) -> Result<Option<String>, GitError> {
-        let answer = git::query(&self.top, arguments, None)?;
+        let mirror = Mirror::of(self)?;
+        let answer = mirror.place().query(arguments, None)?;
         Ok(answer.map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned()))
     }
 }
 
-/// What git itself asks before it believes a directory to be a repository.
+/// What git itself asks before it believes a directory to be a repository. Nothing of it is read.
 fn is_git_dir(path: &Path) -> bool {
-    let common = common_dir(path);
-    fs::symlink_metadata(path.join("HEAD")).is_ok() && common.join("objects").is_dir() && common.join("refs").is_dir()
+    let has = |name: &str| fs::symlink_metadata(path.join(name)).is_ok();
+    has("HEAD") && (has("commondir") || path.join("objects").is_dir() && path.join("refs").is_dir())
 }
 
-fn common_dir(git_dir: &Path) -> PathBuf {
-    match fs::read(git_dir.join("commondir")) {
-        Ok(bytes) => git_dir.join(path_from(&bytes)),
-        Err(_) => git_dir.to_owned(),
-    }
+/// Do both lead to the same thing?
+fn is_same(a: &Path, b: &Path) -> bool {
+    fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
 }
 
 /// A path as git writes one into a file: up to the end of the line.
@@ -208,10 +337,4 @@ fn unquote(line: &[u8]) -> Vec<u8> {
         }
     }
     plain
-}
-
-/// The lines of a file, none if it is not there.
-fn lines(path: &Path) -> impl Iterator<Item = Vec<u8>> {
-    let file = fs::File::open(path).ok().map(io::BufReader::new);
-    file.into_iter().flat_map(|reader| io::BufRead::split(reader, b'\n')).map_while(Result::ok)
 }

@@ -9,21 +9,25 @@
 //!
 //! Three kinds of tree recurse into each other: a repository (what git lists), a submodule or nested repository (the
 //! same again, with its own `.git` directory), and a plain directory (everything in it).
+//!
+//! Every file is reached beneath the top of the whole, through no link: an index may list what it likes.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, Metadata};
+use std::io::{BufRead as _, BufReader, Seek as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::CheckoutError;
 use super::archive::{Archive, ArchiveError, Content};
 use super::config::Settings;
-use super::git::{self, Running};
+use super::git::Running;
+use super::git_dir::{GitDir, LARGE, TEXT, is_absent};
+use super::mirror::{Index, Mirror};
 use super::objects::Objects;
 use super::repository::{Head, Repository};
+use super::tree::{Seen, Tree};
+use super::{CheckoutError, Elsewhere};
 
 /// Refs that go along. Stash, notes of other tools and hosting's own (`refs/pull`) stay here.
 const REFS: [&str; 5] = ["refs/heads", "refs/tags", "refs/remotes", "refs/notes", "refs/replace"];
@@ -54,6 +58,7 @@ const SHARED: [&str; 3] = ["shallow", "info/exclude", "info/attributes"];
 pub struct WorkingTree {
     top: PathBuf,
     repository: Option<Repository>,
+    elsewhere: Elsewhere,
 }
 
 /// What went into a stream, and what did not.
@@ -94,6 +99,10 @@ pub enum Reason {
     Unreadable,
     /// A `.git` that is no repository, or whose repository is gone; its directory is there without files.
     BrokenRepository,
+    /// A repository that leads out of itself, or has something else in place of git's files; likewise.
+    ForeignRepository,
+    /// A name that git lists and that no file of a tree can have.
+    NoName,
     /// It is there, but it became shorter while it was read: zeros follow.
     Shrunk,
     /// It is there, but it became longer while it was read: the rest is missing.
@@ -108,6 +117,8 @@ impl std::fmt::Display for Reason {
             Self::Device => "a device",
             Self::Unreadable => "not readable",
             Self::BrokenRepository => "a .git that git would not accept",
+            Self::ForeignRepository => "a .git that leads elsewhere, or is none that git has made",
+            Self::NoName => "no name of a file in this tree",
             Self::Shrunk => "became shorter while it was read",
             Self::Grown => "became longer while it was read",
         })
@@ -116,14 +127,14 @@ impl std::fmt::Display for Reason {
 
 impl WorkingTree {
     /// The repository that `start` is in, as a whole; without one, the directory itself.
-    pub fn open(start: &Path) -> Result<Self, CheckoutError> {
+    pub fn open(start: &Path, elsewhere: Elsewhere) -> Result<Self, CheckoutError> {
         let start = fs::canonicalize(start).map_err(CheckoutError::read(start))?;
         if !start.is_dir() {
             return Err(CheckoutError::NotADirectory { path: start });
         }
-        let repository = Repository::discover(&start)?;
+        let repository = Repository::discover(&start, elsewhere)?;
         let top = repository.as_ref().map_or(start, |repository| repository.top.clone());
-        Ok(Self { top, repository })
+        Ok(Self { top, repository, elsewhere })
     }
 
     /// Where the tree begins on the host.
@@ -139,10 +150,11 @@ impl WorkingTree {
     /// Writes the tree as it is now. Blocks; names in the stream are relative to the top.
     pub fn stream(&self, sink: impl Write) -> Result<TreeReport, CheckoutError> {
         let report = TreeReport { is_repository: self.is_repository(), ..TreeReport::default() };
-        let mut copy = Copy { archive: Archive::new(sink), report };
+        let tree = Tree::open(&self.top).map_err(CheckoutError::read(&self.top))?;
+        let mut copy = Copy { archive: Archive::new(sink), report, tree, elsewhere: self.elsewhere };
         match &self.repository {
-            Some(repository) => copy.repository(repository, b"")?,
-            None => copy.plain(&self.top, b"")?,
+            Some(repository) => copy.repository(Snapshot::take(repository)?, b"")?,
+            None => copy.plain(b"")?,
         }
         copy.report.bytes = copy.archive.written();
         copy.archive.finish().map_err(CheckoutError::Write)?;
@@ -191,29 +203,34 @@ impl LeftOut {
 struct Copy<W: Write> {
     archive: Archive<W>,
     report: TreeReport,
+    tree: Tree,
+    elsewhere: Elsewhere,
 }
 
-/// What git had to say about a repository when its copy began.
-struct Snapshot {
+/// What there was to say about a repository when its copy began.
+struct Snapshot<'a> {
+    repository: &'a Repository,
+    mirror: Mirror,
+    /// git on its way to list the files, and where it lists them.
+    listing: (Running, File),
     settings: Settings,
     refs: Vec<u8>,
     head: Vec<u8>,
-    is_detached: bool,
-    index: Option<(Vec<u8>, i64)>,
+    /// Of a detached HEAD: how it came about.
+    switch: Option<Vec<u8>>,
+    index: Index,
+    /// Names and contents of its other files.
+    state: Vec<(Vec<u8>, Vec<u8>)>,
+    objects: Vec<GitDir>,
 }
 
 impl<W: Write> Copy<W> {
-    fn repository(&mut self, repository: &Repository, prefix: &[u8]) -> Result<(), CheckoutError> {
-        let listing = Running::start(
-            &repository.top,
-            &["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--full-name"],
-        )?;
-        let snapshot = Snapshot::take(repository)?;
-        self.git_dir(repository, &snapshot, &join(prefix, b".git/"))?;
-        self.files(repository, listing, prefix)
+    fn repository(&mut self, snapshot: Snapshot<'_>, prefix: &[u8]) -> Result<(), CheckoutError> {
+        self.git_dir(&snapshot, &join(prefix, b".git/"))?;
+        self.files(snapshot, prefix)
     }
 
-    fn git_dir(&mut self, repository: &Repository, snapshot: &Snapshot, prefix: &[u8]) -> Result<(), CheckoutError> {
+    fn git_dir(&mut self, snapshot: &Snapshot<'_>, prefix: &[u8]) -> Result<(), CheckoutError> {
         self.report.partial_clone |= snapshot.settings.is_partial_clone();
         for directory in ["", "info", "objects", "refs", "refs/heads", "refs/tags"] {
             let name = join(prefix, directory.as_bytes());
@@ -226,11 +243,14 @@ impl<W: Write> Copy<W> {
             // Its time tells git which of its entries may have changed within the same second.
             self.archive.bytes(&join(prefix, b"index"), 0o644, *mtime, index).map_err(CheckoutError::Write)?;
         }
-        self.state(repository, prefix)?;
-        if snapshot.is_detached {
-            self.detached(repository, prefix)?;
+        for (name, content) in &snapshot.state {
+            self.made_file(&join(prefix, name), content)?;
         }
-        let objects = Objects::new(repository.object_dirs());
+        if let Some(line) = &snapshot.switch {
+            self.made_directory(&join(prefix, b"logs"))?;
+            self.made_file(&join(prefix, b"logs/HEAD"), line)?;
+        }
+        let objects = Objects::new(snapshot.objects.clone());
         if !objects.stream(&mut self.archive, &join(prefix, b"objects/"))? {
             self.report.objects_incomplete = true;
         }
@@ -252,89 +272,37 @@ impl<W: Write> Copy<W> {
         self.made_file(&join(prefix, b"packed-refs"), &packed)
     }
 
-    fn state(&mut self, repository: &Repository, prefix: &[u8]) -> Result<(), CheckoutError> {
-        for name in STATE {
-            self.state_file(&repository.git_dir.join(name), &join(prefix, name.as_bytes()))?;
-        }
-        for name in SHARED {
-            self.state_file(&repository.common_dir.join(name), &join(prefix, name.as_bytes()))?;
-        }
-        for directory in STATE_DIRS {
-            self.state_dir(&repository.git_dir.join(directory), &join(prefix, directory.as_bytes()), |_| true)?;
-        }
-        // A split index keeps most of itself in such files.
-        self.state_dir(&repository.git_dir, prefix, |name| name.starts_with(b"sharedindex."))
-    }
-
-    /// "HEAD detached at v1" is what git makes of the last switch in HEAD's log; that line goes along, without its person.
-    fn detached(&mut self, repository: &Repository, prefix: &[u8]) -> Result<(), CheckoutError> {
-        let Ok(log) = fs::read(repository.git_dir.join("logs/HEAD")) else { return Ok(()) };
-        let switch = |line: &&[u8]| line.splitn(2, |byte| *byte == b'\t').nth(1).is_some_and(|m| m.starts_with(SWITCH));
-        let Some(line) = log.split(|byte| *byte == b'\n').rfind(switch) else { return Ok(()) };
-        let mut fields = line.split(|byte| b" \t".contains(byte));
-        let (Some(_), Some(id)) = (fields.next(), fields.next()) else { return Ok(()) };
-        let message = line.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
-        // git takes a line of time 0 for a broken one.
-        let line = [id, b" ", id, b" navvy <navvy@localhost> 1 +0000\t", message, b"\n"].concat();
-        self.made_directory(&join(prefix, b"logs"))?;
-        self.made_file(&join(prefix, b"logs/HEAD"), &line)
-    }
-
-    fn state_file(&mut self, path: &Path, name: &[u8]) -> Result<(), CheckoutError> {
-        match fs::read(path) {
-            Ok(content) => self.made_file(name, &content),
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(source) => Err(CheckoutError::Read { path: path.to_owned(), source }),
-        }
-    }
-
-    fn state_dir(
-        &mut self,
-        directory: &Path,
-        name: &[u8],
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> Result<(), CheckoutError> {
-        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-        for entry in entries.filter_map(Result::ok) {
-            let file = entry.file_name().into_vec();
-            if wanted(&file) && !file.ends_with(b".lock") && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                let slash: &[u8] = if name.ends_with(b"/") { b"" } else { b"/" };
-                self.state_file(&entry.path(), &[name, slash, &file].concat())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Everything git lists: tracked, and untracked but not ignored.
-    fn files(&mut self, repository: &Repository, mut listing: Running, prefix: &[u8]) -> Result<(), CheckoutError> {
-        let mut directories = Directories::new(repository.top.clone());
-        self.specials(&repository.top, b"", &mut directories)?;
+    fn files(&mut self, snapshot: Snapshot<'_>, prefix: &[u8]) -> Result<(), CheckoutError> {
+        let Snapshot { repository, mirror, listing: (running, mut list), .. } = snapshot;
+        running.finish()?;
+        list.rewind().map_err(CheckoutError::read(&repository.top))?;
+        let mut directories = Directories::default();
+        self.specials(b"", prefix, &mut directories);
         let mut last = Vec::new();
-        for name in listing.stdout().map(|pipe| BufReader::new(pipe).split(0)).into_iter().flatten() {
-            let name = name.map_err(CheckoutError::read(&repository.top))?;
+        let mut names = BufReader::new(list).split(0);
+        while let Some(name) = names.next().transpose().map_err(CheckoutError::read(&repository.top))? {
             // A conflict lists a name once a side.
             if name != last {
                 self.listed(&name, &mut directories, prefix)?;
                 last = name;
             }
         }
-        listing.finish()?;
-        self.name_specials(repository, directories.specials, prefix)
+        self.name_specials(&mirror, directories.specials, prefix)
     }
 
     fn listed(&mut self, name: &[u8], directories: &mut Directories, prefix: &[u8]) -> Result<(), CheckoutError> {
         let name = name.strip_suffix(b"/").unwrap_or(name);
-        let parent = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &name[..at]);
-        if !self.enter(parent, directories, prefix)? {
+        if !is_name(name) {
+            self.leave_out(&join(prefix, name), Reason::NoName);
             return Ok(());
         }
-        let path = directories.path(name);
-        let Some(meta) = self.metadata(&path, &join(prefix, name))? else { return Ok(()) };
-        if meta.is_dir() {
-            self.nested(&path, &join(prefix, name))
-        } else {
-            self.item(&path, &meta, &join(prefix, name))
+        if !self.enter(parent_of(name), directories, prefix)? {
+            return Ok(());
         }
+        let name = join(prefix, name);
+        let Some(seen) = self.look(&name) else { return Ok(()) };
+        if seen.is_directory() { self.nested(&seen, &name) } else { self.item(&seen, &name) }
     }
 
     /// Makes sure that a directory of the tree is in the stream. False if it is none: what git lists below it is then
@@ -346,90 +314,98 @@ impl<W: Write> Copy<W> {
         if let Some(known) = directories.known(name) {
             return Ok(known);
         }
-        let parent = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &name[..at]);
-        let path = directories.path(name);
-        let mut is_directory = self.enter(parent, directories, prefix)?;
+        let mut is_directory = self.enter(parent_of(name), directories, prefix)?;
         if is_directory {
-            is_directory = self.enter_last(&path, &join(prefix, name))?;
+            is_directory = self.enter_last(&join(prefix, name))?;
         }
         if is_directory {
-            self.specials(&path, &join(name, b"/"), directories)?;
+            self.specials(name, prefix, directories);
         }
         directories.remember(name, is_directory);
         Ok(is_directory)
     }
 
-    fn enter_last(&mut self, path: &Path, name: &[u8]) -> Result<bool, CheckoutError> {
-        match self.metadata(path, name)? {
-            Some(meta) if meta.is_dir() => self.directory(name, &meta).map(|()| true),
+    fn enter_last(&mut self, name: &[u8]) -> Result<bool, CheckoutError> {
+        match self.look(name) {
+            Some(seen) if seen.is_directory() => self.directory(name, &seen).map(|()| true),
             _ => Ok(false),
         }
     }
 
     /// A directory that git lists as one entry: a submodule, a repository git does not know, or what replaced a file.
-    fn nested(&mut self, path: &Path, name: &[u8]) -> Result<(), CheckoutError> {
-        let meta = fs::symlink_metadata(path).map_err(CheckoutError::read(path))?;
-        self.directory(name, &meta)?;
-        match Repository::at(path) {
-            Ok(Some(repository)) => {
-                self.report.nested.push(path_of(name));
-                self.repository(&repository, &join(name, b"/"))
-            }
+    fn nested(&mut self, seen: &Seen, name: &[u8]) -> Result<(), CheckoutError> {
+        self.directory(name, seen)?;
+        let repository = match self.repository_at(name) {
+            Ok(Some(repository)) => repository,
             // Not checked out.
-            Ok(None) => Ok(()),
-            Err(CheckoutError::BrokenLink { .. }) => {
-                self.leave_out(name, Reason::BrokenRepository);
+            Ok(None) => return Ok(()),
+            Err(reason) => {
+                self.leave_out(name, reason);
+                return Ok(());
+            }
+        };
+        match Snapshot::take(&repository) {
+            Ok(snapshot) => {
+                self.report.nested.push(path_of(name));
+                self.repository(snapshot, &join(name, b"/"))
+            }
+            Err(error) => {
+                let reason = foreign(&error).ok_or(error)?;
+                self.leave_out(name, reason);
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 
+    /// The repository in a directory of the tree.
+    fn repository_at(&self, name: &[u8]) -> Result<Option<Repository>, Reason> {
+        Repository::at(&self.tree.path(name), self.elsewhere).map_err(|error| match error {
+            CheckoutError::BrokenLink { .. } => Reason::BrokenRepository,
+            other => foreign(&other).unwrap_or(Reason::Unreadable),
+        })
+    }
+
     /// A directory of no repository, with everything in it; `name` is empty or ends with a slash.
-    fn plain(&mut self, directory: &Path, name: &[u8]) -> Result<(), CheckoutError> {
-        let mut entries: Vec<_> = match fs::read_dir(directory) {
-            Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect(),
+    fn plain(&mut self, name: &[u8]) -> Result<(), CheckoutError> {
+        let entries = match self.tree.list(name.strip_suffix(b"/").unwrap_or(name)) {
+            Ok(entries) => entries,
             Err(error) if is_absent(&error) => return Ok(()),
             Err(_) => return self.unreadable(name),
         };
-        entries.sort_unstable();
-        for entry in entries {
-            self.plain_entry(&directory.join(&entry), &join(name, entry.as_bytes()))?;
+        for (entry, _) in entries {
+            self.plain_entry(&join(name, &entry))?;
         }
         Ok(())
     }
 
-    fn plain_entry(&mut self, path: &Path, name: &[u8]) -> Result<(), CheckoutError> {
-        if path.file_name() == Some(OsStr::new(".git")) {
+    fn plain_entry(&mut self, name: &[u8]) -> Result<(), CheckoutError> {
+        if name == b".git" || name.ends_with(b"/.git") {
             // Of a repository it has been made already; anything else of that name may hold credentials.
             self.leave_out(name, Reason::BrokenRepository);
             return Ok(());
         }
-        let Some(meta) = self.metadata(path, name)? else { return Ok(()) };
-        if !meta.is_dir() {
-            return self.item(path, &meta, name);
+        let Some(seen) = self.look(name) else { return Ok(()) };
+        if !seen.is_directory() {
+            return self.item(&seen, name);
         }
-        if matches!(Repository::at(path), Ok(Some(_))) {
-            return self.nested(path, name);
+        if matches!(self.repository_at(name), Ok(Some(_))) {
+            return self.nested(&seen, name);
         }
-        self.directory(name, &meta)?;
-        self.plain(path, &join(name, b"/"))
+        self.directory(name, &seen)?;
+        self.plain(&join(name, b"/"))
     }
 
     /// Anything but a directory.
-    fn item(&mut self, path: &Path, meta: &Metadata, name: &[u8]) -> Result<(), CheckoutError> {
-        let kind = meta.file_type();
-        if kind.is_symlink() {
-            return self.symlink(path, meta, name);
+    fn item(&mut self, seen: &Seen, name: &[u8]) -> Result<(), CheckoutError> {
+        if seen.is_link() {
+            return self.symlink(seen, name);
         }
-        if let Some(reason) = special(kind) {
+        if let Some(reason) = seen.special() {
             self.leave_out(name, reason);
             return Ok(());
         }
         // Should a pipe or a link have taken its place by now, it is neither waited for nor followed.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        match opened.and_then(|file| file.metadata().map(|meta| (file, meta))) {
+        match self.tree.file(name).and_then(|file| file.metadata().map(|meta| (file, meta))) {
             Ok((file, meta)) if meta.is_file() => self.file(file, &meta, name),
             Err(error) if is_absent(&error) => Ok(()),
             Ok(_) | Err(_) => self.unreadable(name),
@@ -448,37 +424,38 @@ impl<W: Write> Copy<W> {
         Ok(())
     }
 
-    fn symlink(&mut self, path: &Path, meta: &Metadata, name: &[u8]) -> Result<(), CheckoutError> {
-        match fs::read_link(path) {
+    fn symlink(&mut self, seen: &Seen, name: &[u8]) -> Result<(), CheckoutError> {
+        match self.tree.link(name) {
             Ok(target) => {
                 self.report.symlinks += 1;
-                let target = target.into_os_string().into_vec();
-                self.archive.symlink(name, &target, meta.mtime()).map_err(CheckoutError::Write)
+                self.archive.symlink(name, &target, seen.mtime).map_err(CheckoutError::Write)
             }
             Err(error) if is_absent(&error) => Ok(()),
             Err(_) => self.unreadable(name),
         }
     }
 
-    fn directory(&mut self, name: &[u8], meta: &Metadata) -> Result<(), CheckoutError> {
-        self.archive.directory(name, meta.mtime()).map_err(CheckoutError::Write)
+    fn directory(&mut self, name: &[u8], seen: &Seen) -> Result<(), CheckoutError> {
+        self.archive.directory(name, seen.mtime).map_err(CheckoutError::Write)
     }
 
-    /// git never lists sockets and the like, so they are looked for where files are.
-    fn specials(&mut self, path: &Path, name: &[u8], directories: &mut Directories) -> Result<(), CheckoutError> {
+    /// git never lists sockets and the like, so they are looked for where files are. `name` is a directory of the
+    /// repository.
+    fn specials(&mut self, name: &[u8], prefix: &[u8], directories: &mut Directories) {
+        let whole = join(prefix, name);
+        let below = if name.is_empty() { Vec::new() } else { join(name, b"/") };
         // Unreadable ones have no listed files but tracked ones, and those are named themselves.
-        for entry in fs::read_dir(path).into_iter().flatten().filter_map(Result::ok) {
-            if let Some(reason) = entry.file_type().ok().and_then(special) {
-                directories.specials.push((join(name, entry.file_name().as_bytes()), reason));
+        for (entry, reason) in self.tree.list(whole.strip_suffix(b"/").unwrap_or(&whole)).unwrap_or_default() {
+            if let Some(reason) = reason {
+                directories.specials.push((join(&below, &entry), reason));
             }
         }
-        Ok(())
     }
 
     /// Reports special files, but not those that an ignore rule matches.
     fn name_specials(
         &mut self,
-        repository: &Repository,
+        mirror: &Mirror,
         specials: Vec<(Vec<u8>, Reason)>,
         prefix: &[u8],
     ) -> Result<(), CheckoutError> {
@@ -486,7 +463,7 @@ impl<W: Write> Copy<W> {
             return Ok(());
         }
         let input = specials.iter().flat_map(|(name, _)| [name, &b"\0"[..]].concat()).collect();
-        let ignored = git::query(&repository.top, &["check-ignore", "-z", "--stdin"], Some(input))?.unwrap_or_default();
+        let ignored = mirror.place().query(&["check-ignore", "-z", "--stdin"], Some(input))?.unwrap_or_default();
         for (name, reason) in specials {
             let name_ignored = ignored.split(|byte| *byte == 0).any(|ignored| ignored == name);
             let name = join(prefix, &name);
@@ -498,11 +475,15 @@ impl<W: Write> Copy<W> {
     }
 
     /// `None` if it is gone: deleted. What cannot even be looked at is named.
-    fn metadata(&mut self, path: &Path, name: &[u8]) -> Result<Option<Metadata>, CheckoutError> {
-        match fs::symlink_metadata(path) {
-            Ok(meta) => Ok(Some(meta)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(_) => self.unreadable(name).map(|()| None),
+    fn look(&mut self, name: &[u8]) -> Option<Seen> {
+        match self.tree.look(name) {
+            Ok(seen) => Some(seen),
+            Err(error) => {
+                if !is_absent(&error) {
+                    self.leave_out(name, Reason::Unreadable);
+                }
+                None
+            }
         }
     }
 
@@ -524,59 +505,88 @@ impl<W: Write> Copy<W> {
     }
 }
 
-impl Snapshot {
+impl<'a> Snapshot<'a> {
     /// Refs and index are read before any object, so everything they name is in the objects listed afterwards.
-    fn take(repository: &Repository) -> Result<Self, CheckoutError> {
+    fn take(repository: &'a Repository) -> Result<Self, CheckoutError> {
+        let index = repository.index()?;
+        let local = Settings::local(repository)?;
+        let mut mirror = Mirror::with(repository, local, &index)?;
+        let listing = mirror.start(&["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--full-name"])?;
         let format = "--format=%(objectname) %(refname) %(symref)";
         let mut arguments = vec!["for-each-ref", format];
         arguments.extend(REFS);
-        let refs = git::output(&repository.top, &arguments)?;
-        let settings = Settings::read(&repository.top)?;
+        let refs = mirror.output(&arguments)?;
         let (head, is_detached) = match repository.head()? {
             Head::Ref(name) => (format!("ref: {name}\n"), false),
             Head::Detached(id) => (format!("{id}\n"), true),
         };
-        let index = read_index(&repository.git_dir.join("index"))?;
-        Ok(Self { settings, refs, head: head.into_bytes(), is_detached, index })
+        let switch = if is_detached { last_switch(repository)? } else { None };
+        let state = state(repository)?;
+        let settings = std::mem::take(&mut mirror.local).after(&mirror.user);
+        let objects = repository.object_dirs()?;
+        let head = head.into_bytes();
+        Ok(Self { repository, mirror, listing, settings, refs, head, switch, index, state, objects })
     }
 }
 
-fn read_index(path: &Path) -> Result<Option<(Vec<u8>, i64)>, CheckoutError> {
-    let read = File::open(path).and_then(|mut file| {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut file, &mut bytes)?;
-        Ok((bytes, file.metadata()?.mtime()))
-    });
-    match read {
-        Ok(index) => Ok(Some(index)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CheckoutError::Read { path: path.to_owned(), source }),
+/// Files of the git directory that say what is going on, with their contents. All are read before anything is sent: then
+/// what should not be there is known while a repository can still be left out.
+fn state(repository: &Repository) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CheckoutError> {
+    let own = &repository.git_dir;
+    let mut names: Vec<(&GitDir, Vec<u8>)> = STATE.iter().map(|name| (own, name.as_bytes().to_vec())).collect();
+    names.extend(SHARED.iter().map(|name| (&repository.common_dir, name.as_bytes().to_vec())));
+    for directory in STATE_DIRS {
+        let files = own.files(directory)?.into_iter().filter(|file| !file.ends_with(b".lock"));
+        names.extend(files.map(|file| (own, [directory.as_bytes(), b"/", &file].concat())));
+    }
+    names.extend(repository.shared_indexes()?.into_iter().map(|name| (own, name)));
+    let (mut state, mut left) = (Vec::new(), LARGE);
+    for (from, name) in names {
+        let most = if name.starts_with(b"sharedindex.") { LARGE } else { TEXT };
+        if let Some(content) = from.read(&name, most.min(left))? {
+            left -= content.len() as u64;
+            state.push((name, content));
+        }
+    }
+    Ok(state)
+}
+
+/// "HEAD detached at v1" is what git makes of the last switch in HEAD's log; that line goes along, without its person.
+fn last_switch(repository: &Repository) -> Result<Option<Vec<u8>>, CheckoutError> {
+    let Some(log) = repository.git_dir.tail("logs/HEAD", TEXT)? else { return Ok(None) };
+    let switch = |line: &&[u8]| line.splitn(2, |byte| *byte == b'\t').nth(1).is_some_and(|m| m.starts_with(SWITCH));
+    let Some(line) = log.split(|byte| *byte == b'\n').rfind(switch) else { return Ok(None) };
+    let mut fields = line.split(|byte| b" \t".contains(byte));
+    let (Some(_), Some(id)) = (fields.next(), fields.next()) else { return Ok(None) };
+    let message = line.splitn(2, |byte| *byte == b'\t').nth(1).unwrap_or_default();
+    // git takes a line of time 0 for a broken one.
+    Ok(Some([id, b" ", id, b" navvy <navvy@localhost> 1 +0000\t", message, b"\n"].concat()))
+}
+
+/// Why a nested repository is left out, if that is its own doing.
+fn foreign(error: &CheckoutError) -> Option<Reason> {
+    match error {
+        CheckoutError::Elsewhere { .. } | CheckoutError::NotPlain { .. } => Some(Reason::ForeignRepository),
+        CheckoutError::Git(super::GitError::Failed { .. }) => Some(Reason::BrokenRepository),
+        _ => None,
     }
 }
 
 /// The directories of one repository that are in the stream, and those that turned out to be none.
+#[derive(Default)]
 struct Directories {
-    top: PathBuf,
     known: HashMap<Vec<u8>, bool>,
     /// The list is sorted, so it is nearly always this one.
-    last: (Vec<u8>, bool),
+    last: Option<(Vec<u8>, bool)>,
     specials: Vec<(Vec<u8>, Reason)>,
 }
 
 impl Directories {
-    fn new(top: PathBuf) -> Self {
-        Self { top, known: HashMap::new(), last: (Vec::new(), true), specials: Vec::new() }
-    }
-
-    fn path(&self, name: &[u8]) -> PathBuf {
-        self.top.join(OsStr::from_bytes(name))
-    }
-
     fn known(&mut self, name: &[u8]) -> Option<bool> {
-        if self.last.0 != name {
-            self.last = (name.to_vec(), *self.known.get(name)?);
+        if self.last.as_ref().is_none_or(|last| last.0 != name) {
+            self.last = Some((name.to_vec(), *self.known.get(name)?));
         }
-        Some(self.last.1)
+        self.last.as_ref().map(|last| last.1)
     }
 
     fn remember(&mut self, name: &[u8], is_directory: bool) {
@@ -584,21 +594,14 @@ impl Directories {
     }
 }
 
-fn special(kind: fs::FileType) -> Option<Reason> {
-    if kind.is_socket() {
-        Some(Reason::Socket)
-    } else if kind.is_fifo() {
-        Some(Reason::Fifo)
-    } else if kind.is_block_device() || kind.is_char_device() {
-        Some(Reason::Device)
-    } else {
-        None
-    }
+/// Could it be the name of a file in a tree? An index may hold any.
+fn is_name(name: &[u8]) -> bool {
+    name.split(|byte| *byte == b'/')
+        .all(|part| !matches!(part, b"" | b"." | b"..") && !part.eq_ignore_ascii_case(b".git"))
 }
 
-/// Gone, or something else is in its place.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+fn parent_of(name: &[u8]) -> &[u8] {
+    name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &name[..at])
 }
 
 fn path_of(name: &[u8]) -> PathBuf {

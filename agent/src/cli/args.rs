@@ -9,6 +9,7 @@ use navvy_job::claim::TrustScope;
 
 use super::size::parse_size;
 use crate::artifacts::guard::Secrets;
+use crate::checkout::Elsewhere;
 use crate::environment::docker::PullPolicy;
 use crate::pipeline::Overcommit;
 use crate::settings::file::SettingsFiles;
@@ -19,6 +20,16 @@ use crate::settings::file::SettingsFiles;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Let the repository's .git lead out of it: to borrowed objects (alternates), to a git directory or files elsewhere.
+    /// For repositories that you have set up so yourself.
+    #[arg(long, global = true)]
+    pub follow_git_links: bool,
+}
+
+impl Cli {
+    pub fn elsewhere(&self) -> Elsewhere {
+        if self.follow_git_links { Elsewhere::Followed } else { Elsewhere::Refused }
+    }
 }
 
 #[derive(Debug, Subcommand)]

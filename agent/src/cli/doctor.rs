@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     // It was read without error.
     let allowed = Allowed::parse(&user.tables.allow_host).unwrap_or_default();
     let outside = Outside { variables: &settings.variables, host_egress, allowed: &allowed };
-    let checks = runtime.block_on(doctor::examine(endpoint, &settings.paths, outside));
+    let checks = super::host::finish(runtime, doctor::examine(endpoint, &settings.paths, outside));
     let printed = out::print(&tame(&render(&checks), true));
     let code = match doctor::worst(&checks) {
         Status::Ok | Status::Warn => exit_code::PASSED,

@@ -61,7 +61,16 @@ pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliEr
 /// Carries out a short command.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| CliError::infra(&error))?.block_on(work)
+    Ok(finish(runtime.map_err(|error| CliError::infra(&error))?, work))?
+}
+
+/// Carries out the work of a command, and then ends: a call of the system that never returns (a file server that is gone)
+/// is left to the end of the process, which waits for none.
+pub fn finish<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    // What was awaited is done. Threads beside it get a moment to put down what they have in hand.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    done
 }
 
 /// One value a line.
@@ -140,5 +149,21 @@ mod tests {
     fn states_are_words() {
         assert_eq!(state(&Condition::Dead, 0), "dead");
         assert!(state(&Condition::Kept(7800), 0).ends_with("(in 2 h 10 min)"));
+    }
+
+    #[test]
+    fn a_call_that_never_returns_holds_up_no_end() {
+        let (done, ended) = std::sync::mpsc::channel();
+        let (never, stuck) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let answer = finish(runtime, async {
+                tokio::task::spawn_blocking(move || stuck.recv().ok());
+                7
+            });
+            done.send(answer)
+        });
+        assert_eq!(ended.recv_timeout(std::time::Duration::from_secs(60)), Ok(7));
+        drop(never);
     }
 }

@@ -47,7 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     log_to_stderr();
     own_words::keep_panics_readable();
-    let settings = Settings::from_process();
+    let settings = Settings { elsewhere: cli.elsewhere(), ..Settings::from_process() };
     let done = match cli.command {
         Command::Run(arguments) => run::run(&settings, *arguments),
         Command::Shell(arguments) => shell::run(&settings, &arguments),

@@ -24,6 +24,7 @@ use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
 use crate::orbs::tree::{Tree, TreeError};
 use crate::orbs::{OrbPath, builtin};
+use crate::plain_file;
 use crate::settings::Settings;
 use crate::ui::sanitize::{first_line, tame};
 
@@ -53,7 +54,7 @@ impl Project {
     fn open_unlocked(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let file = ConfigFile::find(file, &here)?;
-        let facts = project_facts(&file)?;
+        let facts = project_facts(settings, &file)?;
         let path = unlocked_path(settings, &file);
         let inputs = inputs(&SourceArgs::default(), path.clone(), &facts, pipeline_values(&facts))?;
         Ok(Self { file, inputs, path })
@@ -120,11 +121,14 @@ fn replaces_built_in(place: &Place, reference: &OrbReference) -> Option<String> 
     Some(format!("{warning}To go back to the one that is built in, remove {file}, and its line in the lock.\n"))
 }
 
+/// The compiler refuses longer ones.
+const LONGEST: u64 = (8 << 20) + 1;
+
 fn source(file: &Path, name: &str) -> Result<String, CliError> {
     let mut bytes = Vec::new();
     let read = match name {
-        "-" => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
-        _ => std::fs::read(file).map(|read| bytes = read),
+        "-" => std::io::stdin().lock().take(LONGEST).read_to_end(&mut bytes).map(drop),
+        _ => plain_file::given(file).and_then(|file| plain_file::rest(file, LONGEST)).map(|read| bytes = read),
     };
     read.map_err(|error| CliError::config(format!("could not read {name}: {error}")))?;
     String::from_utf8(bytes).map_err(|_| CliError::config(format!("{name}: the file is not UTF-8 text")))

@@ -107,7 +107,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         tag: source.tag.clone(),
         allow_missing_orbs: Some(source.allow_missing_orbs),
     };
-    let facts = facts(&file, &words)?;
+    let facts = facts(settings, &file, &words)?;
     let mut values: BTreeMap<_, _> = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));
     let pipeline = compile(&file, &inputs(&words, orb_path(settings, &file)?, &facts, values)?)?;
@@ -159,7 +159,7 @@ async fn go_on(
         directory: task_directory,
         paths: Arc::new(settings.paths.clone()),
         owner: held.here.clone(),
-        checkout: checkout(&held.note),
+        checkout: checkout(settings, &held.note),
         pull: PullPolicy::Never,
         no_tty: held.note.no_tty,
         config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -230,11 +230,11 @@ fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[Stri
     }
 }
 
-fn checkout(note: &Note) -> CheckoutSource {
+fn checkout(settings: &Settings, note: &Note) -> CheckoutSource {
     if note.source.checkout_git {
         return CheckoutSource::Git;
     }
-    match WorkingTree::open(&note.source.project) {
+    match WorkingTree::open(&note.source.project, settings.elsewhere) {
         Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
         Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
@@ -15,6 +15,7 @@ use crate::checkout::{GitFacts, top_of_repository};
 use crate::orbs::OrbPath;
 use crate::orbs::lock::Lock;
 use crate::orbs::place::Place;
+use crate::plain_file;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::ui::sanitize::tame;
@@ -22,6 +23,9 @@ use crate::ui::sanitize::tame;
 pub const DEFAULT_FILE: &str = ".circleci/config.yml";
 /// In the directory of the config's orbs.
 pub const LOCK: &str = "orbs.lock";
+
+/// Longer ones are refused by the config crate.
+const LONGEST: u64 = (8 << 20) + 1;
 
 /// A config's text, where it is, and whose it is.
 #[derive(Debug, Clone)]
@@ -67,7 +71,7 @@ impl ConfigFile {
         if path.is_dir() {
             return Err(is_directory(&name, path));
         }
-        let bytes = std::fs::File::open(path).and_then(read).map_err(|error| unreadable(&name, &error))?;
+        let bytes = open(path).and_then(read).map_err(|error| unreadable(&name, &error))?;
         let (text, path) = (text(&name, bytes)?, path.to_owned());
         Ok(Self { path, name, text, project: project.to_owned(), directory: directory.to_owned() })
     }
@@ -79,6 +83,11 @@ impl ConfigFile {
     /// What messages call a file: relative to where the user is, if it lies there.
     fn shown(&self, path: &Path) -> String {
         path.strip_prefix(&self.directory).unwrap_or(path).display().to_string()
+    }
+
+    /// Where the repository or project begins that it came with.
+    fn top(&self) -> PathBuf {
+        tree_of(&self.project.join(DEFAULT_FILE)).unwrap_or_else(|| self.project.clone())
     }
 
     /// The directory of its orbs and their lock.
@@ -130,13 +139,41 @@ fn repository(directory: &Path) -> Result<Option<PathBuf>, CliError> {
     top_of_repository(directory).map_err(|error| CliError::infra(&error))
 }
 
+/// A config, wherever it was named: if it lies in a repository or project, no link leads out of that.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    match tree_of(path) {
+        Some(top) => plain_file::open(&plain_file::within(&top, path)?),
+        None => plain_file::given(path),
+    }
+}
+
+/// The text of a file that came with a project. None is longer.
+fn of_project(top: &Path, path: &Path) -> std::io::Result<String> {
+    plain_file::text(&plain_file::within(top, path)?, LONGEST)
+}
+
+/// Where the repository or project begins that a file came with, by its name alone: links are what this is asked for.
+/// `None`: it lies in none.
+fn tree_of(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = plain.pop(),
+            other => plain.push(other),
+        }
+    }
+    let directory = plain.parent()?;
+    let repository = directory.ancestors().find(|above| above.join(".git").symlink_metadata().is_ok());
+    let project = || directory.ancestors().find(|above| above.file_name().is_some_and(|name| name == ".circleci"));
+    repository.or_else(|| project()?.parent()).map(Path::to_owned)
+}
+
 fn unreadable(name: &str, error: &std::io::Error) -> CliError {
     CliError::config(format!("could not read {name}: {error}"))
 }
 
 /// What is longer than any config is not read to its end: the config crate refuses it.
 fn read(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
-    const LONGEST: u64 = (8 << 20) + 1;
     let mut bytes = Vec::new();
     source.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -178,8 +215,8 @@ fn not_text(name: &str, error: &std::string::FromUtf8Error) -> CliError {
 
 /// What is pushed, as far as can be told: the branch or tag of the command line, else the branch that is checked out. What
 /// git does not know is not made up: without a branch there is none.
-pub fn facts(file: &ConfigFile, arguments: &SourceArgs) -> Result<GitFacts, CliError> {
-    let mut facts = project_facts(file)?;
+pub fn facts(settings: &Settings, file: &ConfigFile, arguments: &SourceArgs) -> Result<GitFacts, CliError> {
+    let mut facts = project_facts(settings, file)?;
     if let Some(tag) = &arguments.tag {
         (facts.branch, facts.tag) = (None, Some(tag.clone()));
     } else if let Some(branch) = &arguments.branch {
@@ -198,8 +235,8 @@ pub fn why_no_branch(facts: &GitFacts) -> String {
 }
 
 /// What git knows of the config's project; more of it only where the config asks.
-pub fn project_facts(file: &ConfigFile) -> Result<GitFacts, CliError> {
-    let found = GitFacts::of(file.project()).map_err(|error| CliError::infra(&error));
+pub fn project_facts(settings: &Settings, file: &ConfigFile) -> Result<GitFacts, CliError> {
+    let found = GitFacts::of(file.project(), settings.elsewhere).map_err(|error| CliError::infra(&error));
     let mut facts = found?;
     facts.load_mentioned(&file.text).map_err(|error| CliError::infra(&error))?;
     Ok(facts)
@@ -213,7 +250,7 @@ pub fn settings_files(settings: &Settings, file: &ConfigFile) -> Result<Settings
 /// Where the orbs of a config are looked for, and how they are locked.
 pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliError> {
     let path = unlocked_path(settings, file);
-    let text = match std::fs::read_to_string(file.home().join(LOCK)) {
+    let text = match of_project(&file.top(), &file.home().join(LOCK)) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(path),
         Err(error) => return Err(unreadable(&path.lock.shown, &error)),
@@ -228,7 +265,7 @@ pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliEr
 pub fn unlocked_path(settings: &Settings, file: &ConfigFile) -> OrbPath {
     let home = file.home();
     let directory = home.join("orbs");
-    let project = Place { shown: file.shown(&directory), directory };
+    let project = Place { shown: file.shown(&directory), directory, within: Some(file.top()) };
     let lock = Lock::empty(&file.shown(&home.join(LOCK)));
     OrbPath { places: std::iter::once(project).chain(user_orbs(settings)).collect(), lock }
 }
@@ -236,7 +273,7 @@ pub fn unlocked_path(settings: &Settings, file: &ConfigFile) -> OrbPath {
 /// The user's own orbs, for all projects.
 pub fn user_orbs(settings: &Settings) -> Option<Place> {
     let directory = settings.orbs.clone()?;
-    Some(Place { shown: directory.display().to_string(), directory })
+    Some(Place { shown: directory.display().to_string(), directory, within: None })
 }
 
 /// What the config is compiled with: as a pipeline has it, in which only what a workflow leads to counts.

@@ -21,5 +21,5 @@ pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, C
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
     let store = chosen(settings, arguments.store.as_deref())?;
-    store.open(&project_id(&project_facts(&file)?), &arguments.scope).map_err(CliError::infra_text)
+    store.open(&project_id(&project_facts(settings, &file)?), &arguments.scope).map_err(CliError::infra_text)
 }

@@ -9,8 +9,8 @@
 //! host disturbs no running job.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _};
+use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -160,16 +160,8 @@ fn certificates_in(origin: &str, path: &Path) -> Result<Vec<String>, Authorities
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LONGEST {
-        true => Err(io::Error::other("it is longer than 16 MiB")),
-        // Names of authorities stand between the certificates in whatever encoding.
-        false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-    }
+    // Names of authorities stand between the certificates in whatever encoding.
+    Ok(String::from_utf8_lossy(&crate::plain_file::read(path, LONGEST)?).into_owned())
 }
 
 /// Each with its line ends, and nothing of what stands between them.

@@ -32,7 +32,7 @@ pub(crate) async fn run(
     let found = find(program, search_path).ok_or_else(|| CommandError::NotFound { program: program.to_owned() })?;
     let start = |source| CommandError::Start { program: program.to_owned(), source };
     let mut command = Command::new(found);
-    command.args(arguments).env("PATH", search_path).kill_on_drop(true);
+    command.args(arguments).env("PATH", absolute_directories(search_path)).kill_on_drop(true);
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().map_err(start)?;
     let stdin = child.stdin.take();
@@ -56,8 +56,34 @@ pub(crate) async fn run(
     Err(CommandError::Failed { program: program.to_owned(), status: output.status, stderr })
 }
 
-/// Where a program is; system directories are looked at, too, since users' paths often lack them.
+/// Where a program is; system directories are looked at, too, since users' paths often lack them. Directories of the path
+/// that depend on where somebody stands are not: a stranger's repository may have a program of that name.
 pub(crate) fn find(program: &str, search_path: &str) -> Option<PathBuf> {
+    let search_path = absolute_directories(search_path);
     let directories = search_path.split(':').chain(["/usr/sbin", "/sbin"]).filter(|directory| !directory.is_empty());
     directories.map(|directory| Path::new(directory).join(program)).find(|path| path.is_file())
+}
+
+/// A search path without those of its directories that depend on where somebody stands.
+pub(crate) fn absolute_directories(search_path: &str) -> String {
+    let absolute = search_path.split(':').filter(|directory| directory.starts_with('/'));
+    absolute.collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_program_is_taken_from_where_somebody_stands() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("tool"), "").unwrap();
+        let here = std::env::current_dir().unwrap();
+        let up: String = here.components().skip(1).map(|_| "../").collect();
+        let relative = format!("{up}{}", place.path().display().to_string().trim_start_matches('/'));
+        assert!(Path::new(&relative).join("tool").is_file());
+        assert_eq!(find("tool", &format!("{relative}:.:")), None);
+        assert_eq!(find("tool", &place.path().display().to_string()), Some(place.path().join("tool")));
+        assert_eq!(absolute_directories(".::bin:/usr/bin:./x:/bin"), "/usr/bin:/bin");
+    }
 }

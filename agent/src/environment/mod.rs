@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub mod authorities;
-mod command;
+pub(crate) mod command;
 pub mod docker;
 pub mod egress;
 pub mod endpoint;

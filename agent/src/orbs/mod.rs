@@ -138,7 +138,8 @@ mod tests {
         }
 
         fn path(&self, lock: &str) -> OrbPath {
-            let place = |name: &str| Place { directory: self.top.path().join(name), shown: name.to_owned() };
+            let place =
+                |name: &str| Place { directory: self.top.path().join(name), shown: name.to_owned(), within: None };
             let lock = Lock::parse("orbs.lock", lock).unwrap();
             OrbPath { places: vec![place("project"), place("user")], lock }
         }
@@ -264,7 +265,9 @@ mod tests {
     fn what_cannot_be_read_is_told() {
         let bench = Bench::new();
         std::fs::create_dir_all(bench.top.path().join("project/a/b@1.0.0.yml")).unwrap();
-        assert!(bench.text("", "a/b@1").starts_with("refused: project/a/b@1.0.0.yml is no file"));
+        assert!(
+            bench.text("", "a/b@1").starts_with("refused: project/a/b@1.0.0.yml cannot be read: it is a directory")
+        );
         bench.put("user/a/c@1.0.0.yml", "");
         std::fs::write(bench.top.path().join("user/a/c@1.0.0.yml"), b"\xff").unwrap();
         assert!(bench.text("", "a/c@1").contains("is not UTF-8 text"));

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use navvy_config::{NoOrb, OrbReference};
 
+use crate::plain_file;
+
 /// The compiler refuses larger ones; this keeps them out of memory.
 const LARGEST: u64 = 8 << 20;
 
@@ -15,6 +17,8 @@ pub struct Place {
     pub directory: PathBuf,
     /// How messages call it: relative to where the user is, if it lies there.
     pub shown: String,
+    /// The project that it came with: no link leads out of it. `None`: the user's own.
+    pub within: Option<PathBuf>,
 }
 
 /// An orb's file, not read yet.
@@ -24,6 +28,8 @@ pub struct Found {
     pub reference: OrbReference,
     pub path: PathBuf,
     pub shown: String,
+    /// As its place has it.
+    within: Option<PathBuf>,
 }
 
 impl Place {
@@ -35,7 +41,7 @@ impl Place {
     pub fn file(&self, reference: &OrbReference) -> Option<Found> {
         let relative = relative(reference)?;
         let (path, shown) = (self.directory.join(&relative), format!("{}/{relative}", self.shown));
-        Some(Found { reference: reference.clone(), path, shown })
+        Some(Found { reference: reference.clone(), path, shown, within: self.within.clone() })
     }
 
     /// Every version of this orb.
@@ -105,14 +111,10 @@ impl Found {
             message: format!("{} {what}", self.shown),
             help: "put the orb's source there, or remove it".to_owned(),
         };
-        let meta = fs::metadata(&self.path).map_err(|error| refused(format!("cannot be read: {error}")))?;
-        if !meta.is_file() {
-            return Err(refused("is no file".to_owned()));
-        }
-        if meta.len() > LARGEST {
-            return Err(refused("is larger than 8 MB".to_owned()));
-        }
-        let bytes = fs::read(&self.path).map_err(|error| refused(format!("cannot be read: {error}")))?;
+        let path =
+            self.within.as_ref().map_or_else(|| Ok(self.path.clone()), |top| plain_file::within(top, &self.path));
+        let bytes = path.and_then(|path| plain_file::read(&path, LARGEST));
+        let bytes = bytes.map_err(|error| refused(format!("cannot be read: {error}")))?;
         String::from_utf8(bytes).map_err(|_| refused("is not UTF-8 text".to_owned()))
     }
 }

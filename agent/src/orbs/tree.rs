@@ -9,10 +9,11 @@
 //! Nothing outside of the directory of `@orb.yml` is read, wherever names and links lead.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 use navvy_config::{File, OrbPart, OrbPlace, OrbSection};
+
+use crate::plain_file;
 
 /// The compiler refuses larger sources.
 const LARGEST: u64 = 8 << 20;
@@ -135,16 +136,7 @@ impl Tree {
         if !path.starts_with(&self.root) {
             return Err(outside());
         }
-        // Before it is opened: a pipe would never open.
-        if !fs::metadata(&path).map_err(|error| failed(&error))?.is_file() {
-            return Err(format!("{}/{relative} is no file", self.shown));
-        }
-        let mut bytes = Vec::new();
-        let file = fs::File::open(&path).map_err(|error| failed(&error))?;
-        file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(format!("{}/{relative} is larger than 8 MB", self.shown));
-        }
+        let bytes = plain_file::read(&path, LARGEST).map_err(|error| failed(&error))?;
         String::from_utf8(bytes).map_err(|_| format!("{}/{relative} is not UTF-8 text", self.shown))
     }
 }

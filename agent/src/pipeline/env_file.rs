@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 
 use navvy_job::compiled::Variables;
 
+use crate::plain_file;
+
+/// No file of variables is longer.
+const LONGEST: u64 = 4 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
     #[error("could not read {}", path.display())]
@@ -46,7 +51,8 @@ pub enum Mistake {
 
 /// Reads a file of variables.
 pub fn read(path: &Path) -> Result<Variables, EnvFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
+    let text =
+        plain_file::given_text(path, LONGEST).map_err(|source| EnvFileError::Read { path: path.to_owned(), source })?;
     understand(path, &text)
 }
 

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(of_project("other").unwrap(), "project/.env");
         rustix::fs::mknodat(rustix::fs::CWD, here.path("project/pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
             .unwrap();
-        assert!(of_project("pipe").unwrap_err().contains("it is no file"));
+        assert!(of_project("pipe").unwrap_err().contains("it is a named pipe, not a file"));
     }
 
     #[test]

@@ -10,9 +10,7 @@
 //! [`HOST_KEYS`] are refused in it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -22,6 +20,7 @@ use super::env::EnvTable;
 use crate::environment::docker::ImageSubstitutions;
 use crate::environment::docker::allow::Allowed;
 use crate::pipeline::Overcommit;
+use crate::plain_file;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
@@ -188,25 +187,10 @@ impl SettingsFiles {
 /// A user's file may be a link, into their own collection of settings. A project's may not: it would have us read what the
 /// project cannot.
 pub(super) fn text_of(whose: Whose, path: &Path) -> io::Result<String> {
-    let no_link = if whose == Whose::Project { libc::O_NOFOLLOW } else { 0 };
-    // Nobody may ever write into a pipe that is called so.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | no_link).open(path);
-    let file = file.map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) if whose == Whose::Project => {
-            io::Error::other("it is a symbolic link, which is not followed")
-        }
-        _ => error,
-    })?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::other("it is no file"));
+    match whose {
+        Whose::User => plain_file::text(path, LONGEST),
+        Whose::Project => plain_file::text_without_link(path, LONGEST),
     }
-    if meta.len() > LONGEST {
-        return Err(io::Error::other("it is longer than 1 MiB"));
-    }
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// The text as settings, or what is wrong with it.
@@ -323,7 +307,7 @@ mod tests {
         assert!(refused().contains("symbolic link"), "{}", refused());
         std::fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(refused().contains("no file"), "{}", refused());
+        assert!(refused().contains("a named pipe, not a file"), "{}", refused());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, [b'#'; (1 << 20) + 1]).unwrap();
         assert!(refused().contains("longer than 1 MiB"), "{}", refused());

@@ -4,7 +4,7 @@ use super::*;
 use crate::checkout::GitFacts;
 
 fn of(dir: &Dir) -> GitFacts {
-    GitFacts::of(dir.path()).unwrap()
+    GitFacts::of(dir.path(), Elsewhere::Refused).unwrap()
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn of_a_branch_with_an_origin() {
         if pack {
             host.git(&["pack-refs", "--all"]);
         }
-        let mut facts = GitFacts::of(&host.join("src")).unwrap();
+        let mut facts = GitFacts::of(&host.join("src"), Elsewhere::Refused).unwrap();
         assert_eq!(facts.top, host.path().canonicalize().unwrap());
         assert_eq!(facts.head.as_deref(), Some(host.git(&["rev-parse", "HEAD"]).trim()));
         assert_eq!(facts.branch.as_deref(), Some("feature/x"));
@@ -75,7 +75,7 @@ fn of_a_linked_worktree() {
     let host = Dir::repository();
     let place = Dir::empty();
     host.git(&["worktree", "add", "-q", "-b", "side", place.join("linked").to_str().unwrap()]);
-    let facts = GitFacts::of(&place.join("linked")).unwrap();
+    let facts = GitFacts::of(&place.join("linked"), Elsewhere::Refused).unwrap();
     assert_eq!(facts.branch.as_deref(), Some("side"));
     assert_eq!(facts.head, of(&host).head);
 }

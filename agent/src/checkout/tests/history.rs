@@ -9,7 +9,8 @@ use crate::checkout::history::{Change, FileHistory, is_ignored, since};
 const LOCK: &str = "a dir/lock file";
 
 fn history(dir: &Dir, content: &str, revision: &str) -> FileHistory {
-    since(dir.path(), LOCK, &Sha256::digest(content).into(), Timestamp::UNIX_EPOCH, revision).unwrap()
+    since(dir.path(), Elsewhere::Refused, LOCK, &Sha256::digest(content).into(), Timestamp::UNIX_EPOCH, revision)
+        .unwrap()
 }
 
 fn subjects(changes: &[Change]) -> Vec<&str> {
@@ -65,7 +66,7 @@ fn content_of_another_branch_is_found_by_the_commit_it_was_saved_at() {
         assert_eq!((found.then, found.is_elsewhere, found.lines), (None, false, None));
         assert_eq!(subjects(&found.since), ["main"], "by time");
     }
-    let later = since(dir.path(), LOCK, &[0; 32], Timestamp::MAX, "").unwrap();
+    let later = since(dir.path(), Elsewhere::Refused, LOCK, &[0; 32], Timestamp::MAX, "").unwrap();
     assert_eq!(subjects(&later.since), [""; 0]);
 }
 
@@ -76,5 +77,8 @@ fn files_that_git_does_not_know_and_repositories_without_a_commit() {
     dir.write(LOCK, "x\n").write(".gitignore", "ignored\n").write("ignored", "").write("-n", "");
     let found = history(&dir, "x\n", "");
     assert_eq!(found, FileHistory { is_uncommitted: true, ..FileHistory::default() });
-    assert_eq!(["ignored", LOCK, "-n"].map(|file| is_ignored(dir.path(), file).unwrap()), [true, false, false]);
+    assert_eq!(
+        ["ignored", LOCK, "-n"].map(|file| is_ignored(dir.path(), Elsewhere::Refused, file).unwrap()),
+        [true, false, false]
+    );
 }

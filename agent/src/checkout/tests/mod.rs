@@ -3,6 +3,7 @@
 mod cloning;
 mod facts;
 mod history;
+mod hostile;
 mod repositories;
 mod secrets;
 mod trees;
@@ -15,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Reason, TreeReport, WorkingTree};
+use super::{Elsewhere, Reason, TreeReport, WorkingTree};
 
 /// A directory that only this test knows.
 struct Dir(TempDir);
@@ -84,7 +85,7 @@ impl Dir {
     }
 
     fn stream(&self) -> (Dir, TreeReport) {
-        unpack(&WorkingTree::open(self.path()).unwrap())
+        unpack(&WorkingTree::open(self.path(), Elsewhere::Refused).unwrap())
     }
 }
 

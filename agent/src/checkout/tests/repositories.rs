@@ -80,7 +80,7 @@ fn a_linked_worktree_becomes_a_repository_of_its_own() {
     git(&linked, &["add", "new"]);
     host.write("readme", "changed there\n");
 
-    let (copy, _) = unpack(&WorkingTree::open(&linked).unwrap());
+    let (copy, _) = unpack(&WorkingTree::open(&linked, Elsewhere::Refused).unwrap());
     assert_same(&linked, copy.path());
     assert!(copy.join(".git").is_dir());
     assert_eq!(copy.git(&["branch", "--show-current"]), "side\n");
@@ -127,14 +127,16 @@ fn repositories_git_does_not_know_are_copied_too() {
 }
 
 #[test]
-fn objects_of_alternates_are_copied_in() {
+fn objects_of_alternates_are_copied_in_if_somebody_says_so() {
     let origin = Dir::repository();
     let reference = cloned(&origin, &[]);
     reference.git(&["gc", "-q"]);
     let host = Dir::empty();
     host.git(&["clone", "-q", "--shared", reference.path().to_str().unwrap(), "."]);
     host.write("more", "more\n").commit("own objects");
-    let (copy, _) = host.stream();
+    let error = WorkingTree::open(host.path(), Elsewhere::Refused).unwrap().stream(std::io::sink()).unwrap_err();
+    assert!(error.to_string().contains("--follow-git-links"), "{error}");
+    let (copy, _) = unpack(&WorkingTree::open(host.path(), Elsewhere::Followed).unwrap());
     drop(reference);
     assert!(!copy.has(".git/objects/info/alternates"));
     copy.git(&["fsck", "--strict"]);
@@ -175,7 +177,7 @@ fn a_repack_while_the_copy_is_made_loses_nothing() {
         host.write(&format!("f{round}"), &noise).commit("more");
     }
     let mut sink = Repacking(Vec::new(), &host, false);
-    let report = WorkingTree::open(host.path()).unwrap().stream(&mut sink).unwrap();
+    let report = WorkingTree::open(host.path(), Elsewhere::Refused).unwrap().stream(&mut sink).unwrap();
     assert!(sink.2 && !report.objects_incomplete);
     let copy = untar(&sink.0);
     assert_same(host.path(), copy.path());

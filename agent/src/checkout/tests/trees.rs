@@ -200,7 +200,7 @@ fn an_empty_repository() {
 #[test]
 fn a_start_below_the_top_means_the_whole_repository() {
     let host = Dir::repository();
-    let tree = WorkingTree::open(&host.join("src")).unwrap();
+    let tree = WorkingTree::open(&host.join("src"), Elsewhere::Refused).unwrap();
     assert_eq!(tree.root(), host.path().canonicalize().unwrap());
     let (copy, _) = unpack(&tree);
     assert_same(host.path(), copy.path());
@@ -209,7 +209,7 @@ fn a_start_below_the_top_means_the_whole_repository() {
 #[test]
 fn starts_that_are_no_working_tree() {
     let host = Dir::repository();
-    let open = |path: PathBuf| WorkingTree::open(&path).unwrap_err();
+    let open = |path: PathBuf| WorkingTree::open(&path, Elsewhere::Refused).unwrap_err();
     assert!(matches!(open(host.join("missing")), CheckoutError::Read { .. }));
     assert!(matches!(open(host.join("readme")), CheckoutError::NotADirectory { .. }));
     assert!(matches!(open(host.join(".git/refs")), CheckoutError::NoWorkingTree { .. }));
@@ -238,7 +238,7 @@ fn a_file_that_changes_while_it_is_read_does_not_break_the_stream() {
         host.write("big", vec![7; 3_000_000]).write("next", "next\n");
         let path = host.join("big");
         let mut sink = Changing(Vec::new(), &path, length);
-        let report = WorkingTree::open(host.path()).unwrap().stream(&mut sink).unwrap();
+        let report = WorkingTree::open(host.path(), Elsewhere::Refused).unwrap().stream(&mut sink).unwrap();
         let copy = untar(&sink.0);
         assert_eq!(reasons(&report), [("big".to_owned(), reason)]);
         assert_eq!(fs::metadata(copy.join("big")).unwrap().len(), expected);
@@ -259,7 +259,7 @@ fn a_sink_that_fails_ends_the_stream() {
     }
     let host = Dir::repository();
     host.write("big", vec![1; 2_000_000]);
-    let error = WorkingTree::open(host.path()).unwrap().stream(Full).unwrap_err();
+    let error = WorkingTree::open(host.path(), Elsewhere::Refused).unwrap().stream(Full).unwrap_err();
     assert!(matches!(error, CheckoutError::Write(_)), "{error}");
 }
 
@@ -267,7 +267,7 @@ fn a_sink_that_fails_ends_the_stream() {
 fn only_files_dirs_and_links_are_in_the_stream() {
     let host = Dir::repository();
     let mut stream = Vec::new();
-    let _report = WorkingTree::open(host.path()).unwrap().stream(&mut stream).unwrap();
+    let _report = WorkingTree::open(host.path(), Elsewhere::Refused).unwrap().stream(&mut stream).unwrap();
     for entry in tar::Archive::new(&stream[..]).entries().unwrap() {
         let entry = entry.unwrap();
         let header = entry.header();

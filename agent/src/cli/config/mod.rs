@@ -46,7 +46,7 @@ impl Looked {
         let wanted = arguments.path.as_deref().or(arguments.source.file.as_deref());
         let file = ConfigFile::find(wanted, &here)?;
         let mut source = arguments.source.clone();
-        let facts = facts(&file, &source)?;
+        let facts = facts(settings, &file, &source)?;
         source.fill_in(&settings_files(settings, &file)?);
         let mut values = pipeline_values(&facts);
         values.extend(pipeline_numbers(NO_ID, PIPELINE_NUMBER));

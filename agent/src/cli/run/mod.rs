@@ -56,7 +56,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let files = settings_files(settings, &file)?;
     let images = arguments.images.clone();
     arguments.fill_in(&files);
-    let facts = facts(&file, &arguments.source)?;
+    let facts = facts(settings, &file, &arguments.source)?;
     let identity = plan::Identity::new();
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
@@ -107,7 +107,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         .max_blocking_threads(64)
         .build()
         .map_err(|error| CliError::infra(&error))?;
-    runtime.block_on(session.carry_out(&pipeline, chosen, replacements))
+    host::finish(runtime, session.carry_out(&pipeline, chosen, replacements))
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
@@ -322,7 +322,7 @@ impl Session<'_> {
     fn checkout(&self) -> CheckoutSource {
         match self.arguments.checkout {
             CheckoutMode::Git => CheckoutSource::Git,
-            CheckoutMode::Copy => match WorkingTree::open(self.file.project()) {
+            CheckoutMode::Copy => match WorkingTree::open(self.file.project(), self.settings.elsewhere) {
                 Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
                 Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
             },

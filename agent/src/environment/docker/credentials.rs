@@ -3,7 +3,6 @@
 //! Nothing here fails a pull: what cannot be used is said as a warning, and the pull goes on without it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::time::Duration;
 
@@ -17,6 +16,9 @@ use serde::Deserialize;
 use super::reference::Reference;
 use crate::environment::HostPaths;
 use crate::environment::command;
+
+/// The docker CLI's config is never longer.
+const LONGEST: u64 = 4 << 20;
 
 /// Docker Hub's name in a docker config file.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -197,7 +199,7 @@ pub fn missing_helpers(host: &HostPaths) -> Result<Vec<String>, String> {
 pub(super) fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, String> {
     let Some(directory) = &host.docker_config else { return Ok(None) };
     let path = directory.join("config.json");
-    match fs::read(&path) {
+    match crate::plain_file::read(&path, LONGEST) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{} is not valid: {e}", path.display()))
         }
@@ -270,6 +272,8 @@ async fn ask_helper(name: &str, server: &str, search_path: &str) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use std::fs;
 
     use super::*;
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
@@ -62,11 +62,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// A longer file is none that an agent has written.
+const LONGEST: u64 = 64 << 20;
+
 /// The file's bytes. The error's words are the original's where there is none.
 pub fn read(path: Option<&str>) -> Result<Vec<u8>, String> {
     const MISSING: &str = "file does not exist";
     let path = path.ok_or(MISSING)?;
-    std::fs::read(path).map_err(|error| match error.kind() {
+    let read = std::fs::File::open(path).and_then(|file| {
+        let mut bytes = Vec::new();
+        file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LONGEST { Err(io::Error::other("it is longer than 64 MiB")) } else { Ok(bytes) }
+    });
+    read.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => MISSING.to_owned(),
         _ => format!("{path}: {error}"),
     })

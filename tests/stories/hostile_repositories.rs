@@ -1,0 +1,125 @@
+//! What opening a stranger's directory does on the host: nothing. Every attack of the generator meets every command.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use navvy_tests::Bench;
+use navvy_tests::hostile::{ATTACKS, Attack, Hostile, SECRET};
+
+/// The job looks for the host's secret in all that it was given, and prints what it finds.
+const CONFIG: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    environment: {SUBJECT: << pipeline.git.commit.subject >>}
+    steps:
+      - checkout
+      - restore_cache: {keys: ['v1-{{ checksum "package.json" }}']}
+      - run:
+          name: look
+          command: |
+            # step
+            set +e
+            env | grep -a 'HOST-SECRE[T]'
+            grep -ra 'HOST-SECRE[T]' .
+            find . -name .git -type d | while read -r repository; do
+              git --git-dir "$repository" cat-file --batch-all-objects --batch --unordered | grep -a 'HOST-SECRE[T]'
+            done
+            mkdir -p /tmp/kept
+            echo looked
+      - save_cache: {key: 'v1-{{ checksum "package.json" }}', paths: [/tmp/kept]}
+workflows: {ci: {jobs: [build]}}
+"#;
+
+/// Every command that looks at a project, as words. The run first: it saves a cache, which others then explain.
+const COMMANDS: &[&[&str]] = &[
+    &["run", "--json"],
+    &["config", "validate"],
+    &["config", "process"],
+    &["run", "--list"],
+    &["run", "--dry-run"],
+    &["run", "--graph"],
+    &["orb", "list"],
+    &["orb", "lock"],
+    &["cache", "ls"],
+    &["cache", "explain"],
+    &["cache", "rm", "none"],
+    &["artifacts", "ls"],
+    &["tests"],
+    &["logs"],
+    &["ps"],
+    &["prune"],
+];
+
+/// None may take longer, a job's start included. What hangs would never end.
+const LIMIT: Duration = Duration::from_secs(40);
+const MOST_KIB: u64 = 300 << 10;
+
+#[test]
+fn a_strangers_directory_reads_nothing_runs_nothing_and_holds_nobody_up() {
+    let wanted = std::env::var("NAVVY_ATTACK").unwrap_or_default();
+    let attacks: Vec<&Attack> = ATTACKS.iter().filter(|attack| attack.name.contains(&wanted)).collect();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(attack) = attacks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    failed.lock().unwrap().extend(attacked(attack));
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} attacks:\n{}", failed.len(), attacks.len(), failed.join("\n"));
+}
+
+/// What came of it that must not be.
+fn attacked(attack: &Attack) -> Option<String> {
+    // Entries of the path that depend on where somebody stands are a way in as well.
+    let path = format!(".:bin:{}", std::env::var("PATH").unwrap_or_default());
+    let bench = Bench::new().env("PATH", &path);
+    let outside = bench.home().join("outside");
+    let hostile = Hostile::make(attack, &bench.project(), &outside, CONFIG);
+    let (mut wrong, mut not_looked) = (Vec::new(), None);
+    for words in COMMANDS {
+        let done = catch_unwind(AssertUnwindSafe(|| bench.start(words).that_leaves_things().finish_within(LIMIT)));
+        let Ok(done) = done else {
+            wrong.push(format!("{words:?} hangs"));
+            break;
+        };
+        let events: Vec<String> = done.events.iter().map(|event| format!("{event:?}\n")).collect();
+        let told = format!("{}{}{}", done.stdout(), done.stderr, events.concat());
+        if told.contains(SECRET) {
+            let line = told.lines().find(|line| line.contains(SECRET)).unwrap_or_default();
+            wrong.push(format!("{words:?} tells what the host has: {}", &line[..line.floor_char_boundary(300)]));
+        }
+        if words.contains(&"--json") {
+            not_looked = (!done.events.iter().any(|event| event.is_output_with("looked"))).then(|| done.stderr.clone());
+            // What a cache's key was made of is another file now, and its history is asked for.
+            let key = bench.project().join("package.json");
+            if key.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+                bench.file("package.json", "{\"other\": 1}\n");
+            }
+        }
+        if done.peak_kib > MOST_KIB {
+            wrong.push(format!("{words:?} took {} MiB", done.peak_kib >> 10));
+        }
+        // A panic, or the end by a signal.
+        if done.exit_code >= 100 {
+            wrong.push(format!("{words:?} ended with {}: {}", done.exit_code, done.stderr));
+        }
+    }
+    if let Some(why) = not_looked {
+        // A refusal before the job; it is shown for whoever asks.
+        println!("{}: {why}", attack.name);
+    }
+    let ran = hostile.ran();
+    if !ran.is_empty() || bench.project().join("ran").exists() {
+        wrong.push(format!("programs were run: {ran}"));
+    }
+    (!wrong.is_empty()).then(|| format!("- {}: {}", attack.name, wrong.join("; ")))
+}
