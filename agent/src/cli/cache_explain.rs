@@ -9,6 +9,7 @@ use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
 use super::given::given;
+use super::handed::{Desk, Handed, Users, add_user};
 use super::host::{block_on, json_lines};
 use super::out::print;
 use super::run::plan;
@@ -39,7 +40,11 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     source.fill_in(&files);
     let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
+    let users = context_users(&pipeline);
+    let desk = Desk::new(settings, &files, &file, &facts, &arguments.scope)?;
+    let handed = desk.hand_out(BTreeMap::new(), &users, false);
+    handed.tell(&users, settings.contexts.as_deref());
+    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts, handed };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
     block_on(explain(arguments, &store, facts, &asks, savers))
@@ -80,6 +85,8 @@ struct Looker<'a> {
     file: &'a ConfigFile,
     files: &'a SettingsFiles,
     facts: &'a GitFacts,
+    /// What a run here would get of the user's own.
+    handed: Handed,
 }
 
 impl Looker<'_> {
@@ -215,10 +222,10 @@ impl Looker<'_> {
     }
 
     fn secrets(&self, contexts: &[String]) -> Result<Variables, CliError> {
-        let directory = self.settings.contexts.as_deref();
-        let loaded = Contexts::load(contexts.iter().cloned(), &BTreeMap::new(), directory);
-        let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
-        Ok(given(&self.arguments.given, self.files, self.settings)?.with_contexts(loaded.variables(contexts)))
+        let asked = self.handed.contexts.iter().filter(|(name, _)| contexts.contains(name));
+        let loaded = Contexts::load(asked).map_err(|error| CliError::config(chain(&error)))?;
+        let given = given(&self.arguments.given, self.files, self.settings, &self.handed.env_files)?;
+        Ok(given.with_contexts(loaded.variables(contexts)))
     }
 }
 
@@ -237,6 +244,15 @@ fn worth_explaining<'p>(
         .filter(|(workflow, _, _, left)| is_worth(workflow, left))
         .map(|(workflow, job, build, _)| (workflow, job, build))
         .collect()
+}
+
+/// Jobs with steps, by the contexts that they ask for.
+fn context_users(pipeline: &Pipeline) -> Users {
+    let mut users = Users::new();
+    for (_, job, ..) in builds(pipeline) {
+        add_user(&mut users, &job.name, &job.contexts);
+    }
+    users
 }
 
 /// Every job with steps, and why it does not run.
