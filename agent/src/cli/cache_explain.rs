@@ -14,7 +14,7 @@ use super::host::{block_on, json_lines};
 use super::out::print;
 use super::run::plan;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
-use super::store::chosen;
+use super::store::{chosen, scope_here};
 use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
@@ -47,11 +47,13 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts, handed };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
-    block_on(explain(arguments, &store, facts, &asks, savers))
+    let scope = scope_here(&arguments.scope, &file)?;
+    block_on(explain(arguments, scope, &store, facts, &asks, savers))
 }
 
 async fn explain(
     arguments: &CacheExplainArgs,
+    scope: TrustScope,
     run_store: &RunStore,
     facts: GitFacts,
     asks: &[Ask],
@@ -59,13 +61,12 @@ async fn explain(
 ) -> Result<u8, CliError> {
     let project = project_id(&facts);
     let open = |scope: &TrustScope| run_store.open(&project, scope).map_err(CliError::infra_text);
-    let store = open(&arguments.scope)?;
-    let scope = arguments.scope.clone();
-    let explainer = Explainer::new(Here::new(facts), scope, store, savers).await;
+    let store = open(&scope)?;
+    let explainer = Explainer::new(Here::new(facts), scope.clone(), store, savers).await;
     let mut explainer = explainer.map_err(|error| CliError::infra(&error))?;
-    for scope in run_store.scopes(&project).await.map_err(CliError::infra_text)? {
-        if arguments.scope.chain().all(|read| read != scope) {
-            explainer.others.push((scope.clone(), open(&scope)?));
+    for other in run_store.scopes(&project).await.map_err(CliError::infra_text)? {
+        if scope.chain().all(|read| read != other) {
+            explainer.others.push((other.clone(), open(&other)?));
         }
     }
     explainer.aside = run_store.put_aside(&project).await.map_err(CliError::infra_text)?;

@@ -68,6 +68,7 @@ impl Continuing<'_> {
         let mut warnings = self.warnings(&pipeline, &wanted)?;
         let workflows = self.choose(&pipeline, &wanted)?;
         warnings.extend(plan::not_given(self.session, &workflows));
+        warnings.extend(plan::not_accepted(self.session.facts, &self.session.arguments.scope, &workflows));
         for (context, jobs) in plan::context_users(&workflows) {
             jobs.iter().for_each(|job| add_user(&mut self.users, job, std::slice::from_ref(&context)));
         }

@@ -156,9 +156,10 @@ impl Session<'_> {
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| host::no_log_directory(self.settings, &error))?;
         let users = plan::context_users(&chosen);
+        let not_accepted = plan::not_accepted(self.facts, &self.arguments.scope, &chosen);
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()));
+        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()).chain(not_accepted));
         let stop = signals::watch()?;
         let (mut masked, not_secret) = plan.masked();
         masked.extend(secrets_of_proxies(&egress.variables()));

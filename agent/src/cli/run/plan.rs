@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_config::NO_BRANCH;
-use navvy_job::claim::SshKey;
+use navvy_job::claim::{SshKey, TrustScope};
+use navvy_job::compiled::StepKind;
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
@@ -17,6 +18,7 @@ use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
 use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
 use crate::cli::source::{ConfigFile, why_no_branch};
+use crate::cli::store::scope_here;
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
 use crate::output::RunDirectory;
@@ -251,13 +253,30 @@ pub(super) fn build(
         machine,
         overcommit: arguments.overcommit.unwrap_or_default(),
         job_limit: arguments.job_limit,
-        scope: arguments.scope.clone(),
+        scope: scope_here(&arguments.scope, session.file)?,
         given: given(&arguments.given, session.files, session.settings, &session.handed.env_files)?,
         contexts,
         ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
     };
     Ok((plan, warnings))
+}
+
+/// What of these jobs later runs take over, if nobody has accepted the commit that they are of yet.
+pub fn not_accepted(facts: &GitFacts, scope: &TrustScope, chosen: &[Chosen]) -> Option<String> {
+    let saves = |job: &WorkflowJob| match &job.kind {
+        WorkflowJobKind::Build { job } => job.steps.iter().any(|step| matches!(step.kind, StepKind::SaveCache { .. })),
+        _ => false,
+    };
+    let is_kept = !matches!(scope, TrustScope::Fork(_)) && chosen.iter().flat_map(takes_part).any(saves);
+    // What git cannot tell, it cannot tell for better or worse.
+    (is_kept && facts.is_pushed().ok()? == Some(false)).then(|| {
+        let readers = if *scope == TrustScope::Trusted { "every scope" } else { "this directory" };
+        format!(
+            "no branch of origin that was fetched holds HEAD, and later runs of {readers} restore the caches that this one saves, \
+             those with secrets too; if the commit is not your own (a pull request), --scope fork:NAME keeps them apart"
+        )
+    })
 }
 
 /// Names secrets whose values stay visible.
