@@ -268,9 +268,20 @@ pub struct Summary {
     pub fidelity: Vec<String>,
     pub warnings: Vec<String>,
     pub leftovers: Vec<String>,
+    /// Contexts, and the jobs that got them.
+    pub contexts_given: Vec<ContextGiven>,
+    /// Files of the user's own settings whose variables every job got.
+    pub env_files_given: Vec<PathBuf>,
     /// What was masked where; only with `--secrets-report`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<Masked>>,
+}
+
+/// A context that jobs were given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContextGiven {
+    pub context: String,
+    pub jobs: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

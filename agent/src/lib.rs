@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`cli`] | words to values, errors to advice and exit codes |
 //! | [`settings`] | the process's environment, read once |
+//! | [`consent`] | what of the user's own a project may be given, as they answered |
 //! | [`pipeline`] | `navvy run`: walks workflows, starts tasks side by side within the machine's room |
 //! | [`task`] | one task from claim to verdict |
 //! | [`step`] | a step to its process, its end to words (pure) |
@@ -38,6 +39,7 @@ pub mod caches;
 pub mod chain;
 pub mod checkout;
 pub mod cli;
+pub mod consent;
 pub mod doctor;
 pub mod environment;
 pub mod event;

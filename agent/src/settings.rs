@@ -1,8 +1,9 @@
 //! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`file`], the
-//! settings files that it names, with [`env`], the variables that they give jobs.
+//! settings files that it names, with [`env`], the variables that they give jobs, and [`projects`], which projects get what.
 
 pub mod env;
 pub mod file;
+pub mod projects;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;

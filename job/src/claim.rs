@@ -73,13 +73,15 @@ pub struct Limits {
 /// sets it; the job neither sees nor sets it.
 ///
 /// ```text
-/// Fork(name) ─▶ Trusted        Local ─▶ Trusted        a scope writes its own, and reads through to its parent's
+/// Fork(name) ─▶ Trusted     Local, Directory(name) ─▶ Trusted     a scope writes its own, and reads through to its parent's
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustScope {
-    /// This machine's own user, by `navvy run`.
+    /// This machine's own user, by `navvy run`; before it is known where.
     Local,
+    /// The same in one directory, by its name: what lies in another one may be a stranger's, whatever project it says it is.
+    Directory(String),
     Trusted,
     /// Somebody else's copy of the project, by its name: one fork reads nothing of another's.
     Fork(String),
@@ -89,8 +91,25 @@ impl TrustScope {
     /// Whose caches it reads when it has none itself.
     pub fn parent(&self) -> Option<Self> {
         match self {
-            Self::Local | Self::Fork(_) => Some(Self::Trusted),
+            Self::Local | Self::Directory(_) | Self::Fork(_) => Some(Self::Trusted),
             Self::Trusted => None,
+        }
+    }
+
+    /// What is local is so in this directory.
+    #[must_use]
+    pub fn in_directory(self, name: &str) -> Self {
+        match self {
+            Self::Local => Self::Directory(name.to_owned()),
+            other => other,
+        }
+    }
+
+    /// As people write it: which directory is left out.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Directory(_) => Self::Local.to_string(),
+            other => other.to_string(),
         }
     }
 
@@ -104,6 +123,7 @@ impl fmt::Display for TrustScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str("local"),
+            Self::Directory(name) => write!(f, "local:{name}"),
             Self::Trusted => f.write_str("trusted"),
             Self::Fork(name) => write!(f, "fork:{name}"),
         }
@@ -122,8 +142,9 @@ impl FromStr for TrustScope {
         match text {
             "local" => Ok(Self::Local),
             "trusted" => Ok(Self::Trusted),
-            _ => match text.strip_prefix("fork:") {
-                Some(name) if !name.is_empty() => Ok(Self::Fork(name.to_owned())),
+            _ => match text.split_once(':') {
+                Some(("fork", name)) if !name.is_empty() => Ok(Self::Fork(name.to_owned())),
+                Some(("local", name)) if !name.is_empty() => Ok(Self::Directory(name.to_owned())),
                 _ => Err(InvalidScope(text.to_owned())),
             },
         }
@@ -240,10 +261,12 @@ mod tests {
 
     #[test]
     fn scopes_are_read_as_they_are_written() {
-        for scope in [TrustScope::Local, TrustScope::Trusted, TrustScope::Fork("alice/shop".into())] {
+        let directory = TrustScope::Local.in_directory("0a1b");
+        assert_eq!(directory.word(), "local");
+        for scope in [TrustScope::Local, directory, TrustScope::Trusted, TrustScope::Fork("alice:shop".into())] {
             assert_eq!(scope.to_string().parse(), Ok(scope));
         }
-        for text in ["", "fork", "fork:", "Local", "alice"] {
+        for text in ["", "fork", "fork:", "local:", "Local", "alice", "trusted:a"] {
             assert_eq!(text.parse::<TrustScope>(), Err(InvalidScope(text.into())));
         }
     }
@@ -252,7 +275,8 @@ mod tests {
     fn every_scope_reads_the_trusted_ones_caches_and_no_other() {
         let chain = |scope: TrustScope| scope.chain().map(|scope| scope.to_string()).collect::<Vec<_>>();
         assert_eq!(chain(TrustScope::Fork("a".into())), ["fork:a", "trusted"]);
-        assert_eq!(chain(TrustScope::Local), ["local", "trusted"]);
+        assert_eq!(chain(TrustScope::Local.in_directory("a")), ["local:a", "trusted"]);
+        assert_eq!(TrustScope::Trusted.in_directory("a"), TrustScope::Trusted);
         assert_eq!(chain(TrustScope::Trusted), ["trusted"]);
     }
 

@@ -304,6 +304,57 @@ fn a_fork_reads_what_is_trusted_and_writes_only_its_own() {
 }
 
 #[test]
+fn a_copy_in_another_directory_writes_nothing_that_this_one_restores() {
+    let bench = Bench::new();
+    let origin = "https://example.invalid/acme/shop.git";
+    bench.config(RESTORES).git(&["remote", "add", "origin", origin]).succeeded();
+    let copy = bench.home().join("copy");
+    let there = copy.display().to_string();
+    bench.git(&["init", "--quiet", "--initial-branch=main", &there]).succeeded();
+    bench.git(&["-C", &there, "remote", "add", "origin", origin]).succeeded();
+    bench.home_file("copy/.circleci/config.yml", RESTORES);
+    let in_copy = |words: &[&str]| bench.program(words).directory(&copy).run();
+    in_copy(&["run", "--plain"]).ends(0, &[]);
+    assert!(in_copy(&["cache", "ls"]).text().ends_with("  local  v1-a\n"));
+    let here = |words: &[&str]| {
+        let done = bench.run(words).finish();
+        done.passes();
+        done.text("build", "restore")
+    };
+    assert_eq!(bench.navvy(&["cache", "ls"]).stdout(), "There are no caches of this project.\n");
+    let told = bench.navvy(&["cache", "explain"]).stdout();
+    assert!(told.contains("  Scope local:") && told.contains("scope local does not read what local:"), "{told}");
+    assert!(here(&[]).starts_with("No cache"), "another directory's cache is not this one's, whatever its origin says");
+    assert!(here(&[]).starts_with("Found a cache"));
+    // The other one's are its own to remove.
+    bench.navvy(&["cache", "rm", "--prefix", "v1"]).passes();
+    assert!(in_copy(&["cache", "ls"]).text().ends_with("  local  v1-a\n"));
+    // What is trusted both read.
+    in_copy(&["cache", "rm", "v1-a"]).ends(0, &[]);
+    assert!(here(&["--scope", "trusted"]).starts_with("No cache"));
+    assert!(here(&[]).starts_with("Found a cache"));
+    let done = in_copy(&["run", "--plain"]).ends(0, &[]).stdout();
+    assert!(done.contains("Found a cache"), "{done}");
+}
+
+#[test]
+fn caches_of_a_commit_that_nobody_accepted_are_told() {
+    let bench = Bench::new();
+    bench.config(RESTORES).commit("first");
+    let told = |words: &[&str]| {
+        let done = bench.run(words).finish();
+        done.passes();
+        done.warnings().contains("no branch of origin that was fetched holds HEAD")
+    };
+    assert!(!told(&[]), "nothing was ever fetched");
+    bench.git(&["update-ref", "refs/remotes/origin/main", "HEAD"]).succeeded();
+    assert!(!told(&[]));
+    bench.commit("a pull request");
+    assert!(told(&[]) && told(&["--scope", "trusted"]));
+    assert!(!told(&["--scope", "fork:alice"]));
+}
+
+#[test]
 fn a_real_object_store_keeps_them_as_well() {
     let server = ObjectStore::serve();
     let bench = server.used_by(Bench::new());

@@ -15,6 +15,7 @@ mod caches;
 mod cancel;
 mod checkout;
 mod config;
+mod consent;
 mod egress;
 mod elsewhere;
 mod explain;

@@ -301,7 +301,8 @@ workflows:
     );
     bench.file(".navvy.toml", "env-file = ['.env']\n[env]\nSTAGE = 'staging'\nLEVEL = 3\nBOTH = 'project'\n");
     bench.file(".env", "TOKEN='hunter2 of the project'\n");
-    bench.config_file("navvy/settings.toml", "env-file = ['my.env']\n[env]\nBOTH = 'user'\n");
+    bench
+        .config_file("navvy/settings.toml", "env-file = ['my.env']\nenv-file-projects = ['*']\n[env]\nBOTH = 'user'\n");
     bench.config_file("navvy/my.env", "MINE=hunter2-of-mine\n");
     let done = bench.run(&["--var", "LEVEL=4"]).finish();
     done.passes();

@@ -76,7 +76,7 @@ impl Explainer {
     }
 
     pub async fn explain(&mut self, ask: &Ask) -> Result<Step, StorageError> {
-        let mut step = Step::new(ask, self.scope.to_string());
+        let mut step = Step::new(ask, self.scope.word());
         let mut missed = Vec::new();
         for template in &ask.keys {
             let (key, pieces, hit) = self.key(template, &ask.site).await?;
@@ -239,7 +239,7 @@ impl Explainer {
                     "Scope {scope} has {}, saved {}; scope {} does not read what {scope} writes.",
                     shown_key(&hit.entry),
                     moment(hit.entry.created),
-                    self.scope
+                    self.scope.word()
                 ));
             }
             for aside in &self.aside {

@@ -203,7 +203,7 @@ impl Saved {
     pub fn of(entry: &Entry, pieces: Option<&[(What, String)]>, parts: Vec<Part>) -> Self {
         Self {
             key: shown_key(entry),
-            scope: entry.record.scope.clone(),
+            scope: entry.record.scope_word(),
             created: moment(entry.created),
             job: entry.record.producer.job.clone(),
             build_num: entry.record.producer.build_num,

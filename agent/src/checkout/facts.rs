@@ -143,6 +143,20 @@ impl GitFacts {
         if config.contains("git.commit.") { self.load_commit() } else { Ok(()) }
     }
 
+    /// Does a branch of `origin` hold HEAD, as it was last fetched? `None`: nothing was fetched, or there is no commit.
+    pub fn is_pushed(&self) -> Result<Option<bool>, GitError> {
+        let Some(head) = &self.head else { return Ok(None) };
+        let there_are = |which: &[&str]| {
+            let arguments =
+                [&["for-each-ref", "--count=1", "--format=%(refname)"], which, &["refs/remotes/origin"]].concat();
+            git::output(&self.top, &arguments).map(|names| !names.is_empty())
+        };
+        if !there_are(&[])? {
+            return Ok(None);
+        }
+        there_are(&[&format!("--contains={head}")]).map(Some)
+    }
+
     /// Does the tree differ from HEAD, untracked files included? Costs what `git status` costs.
     pub fn is_dirty(&self) -> Result<bool, GitError> {
         Ok(self.is_repo && !self.ask(&["status", "--porcelain", "-z"])?.is_empty())

@@ -4,6 +4,8 @@
 //! project and its organization are always the same for one origin, so caches keyed by them keep working.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use navvy_config::Value;
 use navvy_job::compiled::Variables;
@@ -146,6 +148,13 @@ pub fn project_id(facts: &GitFacts) -> String {
         }
         None => id("project", &facts.top.to_string_lossy()),
     }
+}
+
+/// A name for a directory, by its real path. An origin is a stranger's word; where something lies is not.
+pub fn directory_id(real: &Path) -> String {
+    let mut digest = Sha256::new_with_prefix(b"navvy directory ");
+    digest.update(real.as_os_str().as_bytes());
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same for all repositories of one owner.

@@ -142,8 +142,9 @@ pub struct RunArgs {
     /// with it all that root can do there.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub remote_docker: Option<RemoteDocker>,
-    /// A context's variables. Without it: ~/.config/navvy/contexts/NAME.env. Repeatable.
-    #[arg(long = "context", value_name = "NAME=FILE")]
+    /// Give jobs a context: that of this name in ~/.config/navvy/contexts, or the variables of FILE. Without it a project gets
+    /// those of yours that you have given it (docs/secrets.md). Repeatable.
+    #[arg(long = "context", value_name = "NAME[=FILE]")]
     pub contexts: Vec<String>,
     /// Run another image in place of FROM, which may hold * and ?. Repeatable, the first that fits wins.
     #[arg(long = "image", value_name = "FROM=TO")]
@@ -179,7 +180,8 @@ pub struct RunArgs {
     /// End a job after this long.
     #[arg(long, value_name = "DURATION", default_value = "5h", value_parser = parse_duration)]
     pub job_limit: Duration,
-    /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read.
+    /// How far the jobs' author is trusted: local, trusted or fork:NAME. It decides whose caches they write and read,
+    /// and that a fork gets of your contexts only what --context names.
     #[arg(long, value_name = "SCOPE", default_value = "local")]
     pub scope: TrustScope,
     /// Where caches, workspaces and test results are kept: file:///PATH, s3://BUCKET/PREFIX, gs://… or az://…

@@ -60,7 +60,7 @@ async fn list(settings: &Settings, arguments: &CacheListArgs) -> Result<u8, CliE
 #[derive(Serialize)]
 struct Line<'a> {
     key: &'a str,
-    scope: &'a str,
+    scope: String,
     created: String,
     /// Of its archive, in bytes.
     size: u64,
@@ -74,7 +74,7 @@ struct Line<'a> {
 fn line(Cache { key, entry }: &Cache) -> Line<'_> {
     Line {
         key,
-        scope: &entry.record.scope,
+        scope: entry.record.scope_word(),
         created: entry.created.to_string(),
         size: entry.body().size,
         sha256: &entry.body().sha256,
@@ -100,7 +100,7 @@ fn as_table(caches: &[Cache], prefix: &str) -> String {
 
 fn row(Cache { key, entry }: &Cache) -> [String; 4] {
     let created = entry.created.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-    [created, human(entry.body().size), clean(&entry.record.scope), clean(key)]
+    [created, human(entry.body().size), clean(&entry.record.scope_word()), clean(key)]
 }
 
 async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, CliError> {
@@ -130,6 +130,7 @@ async fn find(store: &Store, key: &str, arguments: &CacheRemoveArgs) -> Result<V
     if !arguments.prefix {
         return Ok(store.find(&Place::Cache { key: key.to_owned() }).await?.and_then(Cache::of).into_iter().collect());
     }
-    let scope = arguments.store.scope.to_string();
-    Ok(caches(store, key).await?.into_iter().filter(|cache| cache.entry.record.scope == scope).collect())
+    // Of local ones only this directory's are listed.
+    let scope = arguments.store.scope.word();
+    Ok(caches(store, key).await?.into_iter().filter(|cache| cache.entry.record.scope_word() == scope).collect())
 }

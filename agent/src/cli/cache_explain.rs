@@ -9,11 +9,12 @@ use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
 use super::args::CacheExplainArgs;
 use super::given::given;
+use super::handed::{Desk, Handed, Users, add_user};
 use super::host::{block_on, json_lines};
 use super::out::print;
 use super::run::plan;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
-use super::store::chosen;
+use super::store::{chosen, scope_here};
 use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
@@ -39,14 +40,20 @@ pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliE
     source.fill_in(&files);
     let inputs = inputs(&source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts };
+    let users = context_users(&pipeline);
+    let desk = Desk::new(settings, &files, &file, &facts, &arguments.scope)?;
+    let handed = desk.hand_out(BTreeMap::new(), &users, false);
+    handed.tell(&users, settings.contexts.as_deref());
+    let looker = Looker { settings, arguments, file: &file, files: &files, facts: &facts, handed };
     let (asks, savers) = (looker.asks(&pipeline)?, looker.savers(&pipeline)?);
     let store = chosen(settings, arguments.store.as_deref())?;
-    block_on(explain(arguments, &store, facts, &asks, savers))
+    let scope = scope_here(&arguments.scope, &file)?;
+    block_on(explain(arguments, scope, &store, facts, &asks, savers))
 }
 
 async fn explain(
     arguments: &CacheExplainArgs,
+    scope: TrustScope,
     run_store: &RunStore,
     facts: GitFacts,
     asks: &[Ask],
@@ -54,13 +61,12 @@ async fn explain(
 ) -> Result<u8, CliError> {
     let project = project_id(&facts);
     let open = |scope: &TrustScope| run_store.open(&project, scope).map_err(CliError::infra_text);
-    let store = open(&arguments.scope)?;
-    let scope = arguments.scope.clone();
-    let explainer = Explainer::new(Here::new(facts), scope, store, savers).await;
+    let store = open(&scope)?;
+    let explainer = Explainer::new(Here::new(facts), scope.clone(), store, savers).await;
     let mut explainer = explainer.map_err(|error| CliError::infra(&error))?;
-    for scope in run_store.scopes(&project).await.map_err(CliError::infra_text)? {
-        if arguments.scope.chain().all(|read| read != scope) {
-            explainer.others.push((scope.clone(), open(&scope)?));
+    for other in run_store.scopes(&project).await.map_err(CliError::infra_text)? {
+        if scope.chain().all(|read| read != other) {
+            explainer.others.push((other.clone(), open(&other)?));
         }
     }
     explainer.aside = run_store.put_aside(&project).await.map_err(CliError::infra_text)?;
@@ -80,6 +86,8 @@ struct Looker<'a> {
     file: &'a ConfigFile,
     files: &'a SettingsFiles,
     facts: &'a GitFacts,
+    /// What a run here would get of the user's own.
+    handed: Handed,
 }
 
 impl Looker<'_> {
@@ -215,10 +223,10 @@ impl Looker<'_> {
     }
 
     fn secrets(&self, contexts: &[String]) -> Result<Variables, CliError> {
-        let directory = self.settings.contexts.as_deref();
-        let loaded = Contexts::load(contexts.iter().cloned(), &BTreeMap::new(), directory);
-        let (loaded, _) = loaded.map_err(|error| CliError::config(chain(&error)))?;
-        Ok(given(&self.arguments.given, self.files, self.settings)?.with_contexts(loaded.variables(contexts)))
+        let asked = self.handed.contexts.iter().filter(|(name, _)| contexts.contains(name));
+        let loaded = Contexts::load(asked).map_err(|error| CliError::config(chain(&error)))?;
+        let given = given(&self.arguments.given, self.files, self.settings, &self.handed.env_files)?;
+        Ok(given.with_contexts(loaded.variables(contexts)))
     }
 }
 
@@ -237,6 +245,15 @@ fn worth_explaining<'p>(
         .filter(|(workflow, _, _, left)| is_worth(workflow, left))
         .map(|(workflow, job, build, _)| (workflow, job, build))
         .collect()
+}
+
+/// Jobs with steps, by the contexts that they ask for.
+fn context_users(pipeline: &Pipeline) -> Users {
+    let mut users = Users::new();
+    for (_, job, ..) in builds(pipeline) {
+        add_user(&mut users, &job.name, &job.contexts);
+    }
+    users
 }
 
 /// Every job with steps, and why it does not run.

@@ -1,5 +1,8 @@
 //! `-e`, `--var`, `--env-file` and what settings say of the same: words to variables.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use navvy_job::compiled::Variables;
 
 use super::CliError;
@@ -7,14 +10,19 @@ use super::args::GivenArgs;
 use crate::chain::chain;
 use crate::pipeline::{Entry, Given, is_name, read_env_file, understand_env_file};
 use crate::settings::Settings;
-use crate::settings::file::{SettingsFile, SettingsFiles};
+use crate::settings::file::{SettingsFile, SettingsFiles, Whose};
 
 /// What settings and command line give jobs. Low to high: the user's settings, the project's, `--env-file`, contexts, `-e` and
-/// `--var`; in settings `[env]` stands above `env-file`.
-pub fn given(arguments: &GivenArgs, files: &SettingsFiles, settings: &Settings) -> Result<Given, CliError> {
+/// `--var`; in settings `[env]` stands above `env-file`. Of the user's own files only those that are `handed` out.
+pub fn given(
+    arguments: &GivenArgs,
+    files: &SettingsFiles,
+    settings: &Settings,
+    handed: &BTreeSet<PathBuf>,
+) -> Result<Given, CliError> {
     let mut below = Vec::new();
     for file in [&files.user, &files.project] {
-        below.extend(Entry::all(named_in(file, settings)?, false));
+        below.extend(Entry::all(named_in(file, settings, handed)?, false));
         below.extend(Entry::all(file.tables.env.0.clone(), true));
     }
     for path in &arguments.env_file {
@@ -29,9 +37,11 @@ pub fn given(arguments: &GivenArgs, files: &SettingsFiles, settings: &Settings) 
 }
 
 /// The variables of a settings file's `env-file`.
-fn named_in(file: &SettingsFile, settings: &Settings) -> Result<Variables, CliError> {
+fn named_in(file: &SettingsFile, settings: &Settings, handed: &BTreeSet<PathBuf>) -> Result<Variables, CliError> {
     let mut variables = Variables::new();
-    for (path, text) in file.env_files(settings.home.as_deref()).map_err(|error| CliError::usage(chain(&error)))? {
+    let wanted = |path: &Path| file.whose == Whose::Project || handed.contains(path);
+    let read = file.env_files(settings.home.as_deref(), wanted);
+    for (path, text) in read.map_err(|error| CliError::usage(chain(&error)))? {
         let found = understand_env_file(&path, &text).map_err(|error| CliError::config(chain(&error)))?;
         variables.extend(found);
     }
@@ -59,8 +69,6 @@ fn words(flag: &str, words: &[String], settings: &Settings) -> Result<Variables,
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::settings::file::PROJECT_FILE;
 
@@ -69,7 +77,7 @@ mod tests {
         let files = SettingsFiles::read(&settings, Path::new("/nonexistent")).unwrap();
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let arguments = GivenArgs { env: owned(env), vars: owned(vars), env_file: Vec::new() };
-        given(&arguments, &files, &settings)
+        given(&arguments, &files, &settings, &BTreeSet::new())
     }
 
     fn shown(entries: &[Entry]) -> Vec<String> {
@@ -97,9 +105,12 @@ mod tests {
         settings.file = Some(scratch.path().join("settings.toml"));
         let files = SettingsFiles::read(&settings, scratch.path()).unwrap();
         let arguments = GivenArgs { env_file: vec![scratch.path().join("flag.env")], ..GivenArgs::default() };
-        let given = |files| given(&arguments, files, &settings);
+        let mine = BTreeSet::from([scratch.path().join("user.env")]);
+        let given = |files| given(&arguments, files, &settings, &mine);
         let expected = ["*A=user's file", "A=user", "*A=project's file", "A=project", "*A=flag"];
         assert_eq!(shown(&given(&files).unwrap().below), expected);
+        let without = super::given(&arguments, &files, &settings, &BTreeSet::new()).unwrap();
+        assert_eq!(shown(&without.below), ["A=user", "*A=project's file", "A=project", "*A=flag"]);
         write("project.env", "A=1\nhunter2\n");
         let error = given(&files).err().expect("it is refused").render();
         assert!(error.contains("project.env:2: expected NAME=VALUE") && !error.contains("hunter2"), "{error}");

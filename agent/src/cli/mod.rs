@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod error;
 mod given;
+mod handed;
 mod held;
 mod host;
 mod logs;

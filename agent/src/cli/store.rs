@@ -1,10 +1,12 @@
 //! The store that a command is about: which one, and the part of it that belongs to a project.
 
+use navvy_job::claim::TrustScope;
+
 use super::CliError;
 use super::args::StoreArgs;
 use super::source::{ConfigFile, project_facts};
 use crate::chain::chain;
-use crate::checkout::variables::project_id;
+use crate::checkout::variables::{directory_id, project_id};
 use crate::settings::Settings;
 use crate::storage::{RunStore, SettingsError, StorageSettings, Store};
 
@@ -21,5 +23,12 @@ pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, C
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
     let store = chosen(settings, arguments.store.as_deref())?;
-    store.open(&project_id(&project_facts(settings, &file)?), &arguments.scope).map_err(CliError::infra_text)
+    let scope = scope_here(&arguments.scope, &file)?;
+    store.open(&project_id(&project_facts(settings, &file)?), &scope).map_err(CliError::infra_text)
+}
+
+/// The scope of runs of this config: what is local belongs to the directory where its project begins.
+pub fn scope_here(scope: &TrustScope, file: &ConfigFile) -> Result<TrustScope, CliError> {
+    let directory = std::fs::canonicalize(file.project()).map_err(|error| CliError::infra(&error))?;
+    Ok(scope.clone().in_directory(&directory_id(&directory)))
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use navvy_job::outcome::{StepOutcome, Verdict};
 
-use super::{Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
+use super::{ContextGiven, Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
 use crate::output::mask::{Masks, Place};
 
 impl Event {
@@ -76,7 +76,18 @@ impl Event {
 }
 
 fn mask_summary(masks: &Masks, summary: &mut Summary) {
-    let Summary { exit_code: _, duration_ms: _, jobs, logs: _, fidelity, warnings, leftovers, secrets } = summary;
+    let Summary {
+        exit_code: _,
+        duration_ms: _,
+        jobs,
+        logs: _,
+        fidelity,
+        warnings,
+        leftovers,
+        contexts_given,
+        env_files_given: _,
+        secrets,
+    } = summary;
     for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, kept } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
@@ -88,6 +99,7 @@ fn mask_summary(masks: &Masks, summary: &mut Summary) {
     for text in fidelity.iter_mut().chain(warnings).chain(leftovers) {
         texts.mask("summary", text);
     }
+    contexts_given.iter_mut().for_each(|ContextGiven { context, jobs: _ }| texts.mask("summary", context));
     // A service's name may be part of a place; the names of secrets are the report's point.
     secrets.iter_mut().flatten().for_each(|line| texts.mask("summary", &mut line.place));
 }

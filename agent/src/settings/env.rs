@@ -48,17 +48,30 @@ fn variable((name, value): (String, toml::Value)) -> Result<(String, String), St
 }
 
 impl SettingsFile {
-    /// The files that `env-file` names, and what is in them.
+    /// Those of the files that `env-file` names which are `wanted`, and what is in them. No other is opened.
     ///
     /// # Errors
     /// One cannot be read, or a project's leads out of the project.
-    pub fn env_files(&self, home: Option<&Path>) -> Result<Vec<(PathBuf, String)>, FileError> {
-        let read = |named: &PathBuf| {
-            let path = self.place(named, home);
-            let text = path.and_then(|path| Ok((path.clone(), text_of(self.whose, &path)?)));
-            text.map_err(|source| FileError::EnvFile { path: self.path.clone(), named: named.clone(), source })
-        };
-        self.tables.env_file.iter().map(read).collect()
+    pub fn env_files(
+        &self,
+        home: Option<&Path>,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, String)>, FileError> {
+        let mut read = Vec::new();
+        for named in &self.tables.env_file {
+            let failed = |source| FileError::EnvFile { path: self.path.clone(), named: named.clone(), source };
+            let path = self.place(named, home).map_err(failed)?;
+            if wanted(&path) {
+                let text = text_of(self.whose, &path).map_err(failed)?;
+                read.push((path, text));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Where the files are that `env-file` names; those that cannot be told are told when they are read.
+    pub fn env_file_places(&self, home: Option<&Path>) -> Vec<PathBuf> {
+        self.tables.env_file.iter().filter_map(|named| self.place(named, home).ok()).collect()
     }
 
     fn place(&self, named: &Path, home: Option<&Path>) -> io::Result<PathBuf> {
@@ -142,7 +155,7 @@ mod tests {
             };
             let tables = Tables { env_file: vec![named.into()], ..Tables::default() };
             let file = SettingsFile { whose, path, tables };
-            let mut read = file.env_files(Some(&self.path("home"))).map_err(|error| chain(&error))?;
+            let mut read = file.env_files(Some(&self.path("home")), |_| true).map_err(|error| chain(&error))?;
             Ok(read.remove(0).1)
         }
     }

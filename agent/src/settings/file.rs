@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::Settings;
 use super::env::EnvTable;
+use super::projects::Projects;
 use crate::environment::docker::ImageSubstitutions;
 use crate::environment::docker::allow::Allowed;
 use crate::pipeline::Overcommit;
@@ -25,7 +26,7 @@ use crate::plain_file;
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 4] = ["store", "host-egress", "overcommit", "allow-host"];
+const HOST_KEYS: [&str; 6] = ["store", "host-egress", "overcommit", "allow-host", "contexts", "env-file-projects"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -63,8 +64,20 @@ pub struct Tables {
     pub allow_host: Vec<String>,
     /// As `--env-file`, from where this file is.
     pub env_file: Vec<PathBuf>,
+    /// Which projects the user gives the files of `env-file`. `None`: the user is asked.
+    pub env_file_projects: Option<Projects>,
+    /// The user's contexts; `*` stands for those that are not named.
+    pub contexts: BTreeMap<String, ContextTable>,
     /// As `--var`, for every job.
     pub env: EnvTable,
+}
+
+/// `[contexts.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextTable {
+    /// Which projects get it. Nobody is asked for another.
+    pub projects: Projects,
 }
 
 /// `[store]`.
@@ -166,6 +179,17 @@ impl SettingsFiles {
     /// `None`: neither says anything.
     pub fn allow_missing_orbs(&self) -> Option<bool> {
         self.tables().into_iter().find_map(|tables| tables.allow_missing_orbs)
+    }
+
+    /// Which projects get a context, by the user's own word alone. `None`: they say nothing.
+    pub fn context_projects(&self, name: &str) -> Option<&Projects> {
+        let tables = &self.user.tables.contexts;
+        tables.get(name).or_else(|| tables.get("*")).map(|table| &table.projects)
+    }
+
+    /// Which projects get the files of the user's `env-file`, likewise.
+    pub fn env_file_projects(&self) -> Option<&Projects> {
+        self.user.tables.env_file_projects.as_ref()
     }
 
     /// The user's own word alone. `None`: they say nothing.
@@ -282,6 +306,26 @@ mod tests {
         assert!(refused.contains(PROJECT_FILE) && refused.contains("`store`"), "{refused}");
         assert!(refused.contains("concerns this machine") && refused.contains("settings.toml"), "{refused}");
         read("", "[store]\nurl = 's3://ours'").unwrap();
+        for (text, key) in
+            [("[contexts.prod]\nprojects = ['*']", "contexts"), ("env-file-projects = ['*']", "env-file-projects")]
+        {
+            let refused = read(text, "").unwrap_err();
+            assert!(refused.contains(PROJECT_FILE) && refused.contains(&format!("`{key}`")), "{refused}");
+            read("", text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_context_without_a_table_of_its_own_is_as_the_star_says() {
+        let text = "[contexts.prod]\nprojects = ['/a']\n[contexts.'*']\nprojects = ['/b']";
+        let files = read("", text).unwrap();
+        let every = files.context_projects("other").unwrap().clone();
+        assert_eq!(files.context_projects("staging"), Some(&every));
+        assert_ne!(files.context_projects("prod"), Some(&every));
+        assert_eq!((read("", "").unwrap().context_projects("prod"), files.env_file_projects()), (None, None));
+        let refused = read("", "[contexts.prod]\nprojects = ['shop']").unwrap_err();
+        assert!(refused.contains("line 2: \"shop\" names no projects"), "{refused}");
+        assert!(read("", "[contexts.prod]\nproject = '*'").unwrap_err().contains("unknown field `project`"));
     }
 
     #[test]

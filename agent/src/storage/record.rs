@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use navvy_job::claim::TrustScope;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -102,7 +103,7 @@ pub struct Producer {
 pub struct Record {
     pub version: u32,
     pub project: String,
-    /// As text: `trusted`, `fork:alice`.
+    /// As text: `trusted`, `fork:alice`, `local:DIRECTORY`.
     pub scope: String,
     pub place: Place,
     pub body: Body,
@@ -110,6 +111,13 @@ pub struct Record {
     /// Whatever the step wants back: paths that were cached, offset of a manifest.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// The scope as people write it.
+    pub fn scope_word(&self) -> String {
+        self.scope.parse().map_or_else(|_| self.scope.clone(), |scope: TrustScope| scope.word())
+    }
 }
 
 /// A record, as the store has it.

@@ -145,7 +145,7 @@ pub(crate) mod tests {
 
     use super::super::scene::{Scene, job, node};
     use super::*;
-    use crate::event::{Event, JobEnd, JobSummary, Summary, TaskRef};
+    use crate::event::{ContextGiven, Event, JobEnd, JobSummary, Summary, TaskRef};
     use crate::output::{LogEnd, LogOf};
 
     const DOCUMENT: &str = include_str!("../../../docs/events.md");
@@ -249,6 +249,8 @@ pub(crate) mod tests {
             fidelity: vec!["unit: class large has 4 CPUs and 8 GiB there, here 2 CPUs and 4 GiB".to_owned()],
             warnings: vec!["context aws is not here".to_owned()],
             leftovers: Vec::new(),
+            contexts_given: vec![ContextGiven { context: "aws".to_owned(), jobs: vec!["unit".to_owned()] }],
+            env_files_given: vec!["/home/ann/my.env".into()],
             secrets: None,
         };
         vec![

@@ -147,6 +147,8 @@ impl Scene {
             fidelity: Vec::new(),
             warnings: Vec::new(),
             leftovers: Vec::new(),
+            contexts_given: Vec::new(),
+            env_files_given: Vec::new(),
             secrets: None,
         }
     }

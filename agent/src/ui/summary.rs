@@ -10,7 +10,7 @@ use super::sanitize::{clean, first_line};
 use super::secrets;
 use super::style::Palette;
 use super::{describe, duration, text};
-use crate::event::{JobEnd, JobRef, JobSummary, Summary};
+use crate::event::{ContextGiven, JobEnd, JobRef, JobSummary, Summary};
 
 /// As many jobs of one reason share a row.
 const SHARED_FROM: usize = 4;
@@ -20,6 +20,7 @@ pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Optio
     let page = Page { summary, labels, palette, width };
     let mut sections = vec![page.table(), page.held(), page.kept()];
     sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
+    sections.push(page.bullets("Of yours the jobs got", &given(summary)));
     sections.extend(summary.secrets.as_deref().map(|masked| secrets::lines(masked, palette)));
     sections.push(page.bullets("Left behind, could not be removed", &summary.leftovers));
     sections.push(page.bullets("On the real service this would differ", &summary.fidelity));
@@ -27,6 +28,22 @@ pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Optio
     sections.retain(|lines| !lines.is_empty());
     let sections: Vec<String> = sections.iter().map(|lines| lines.join("\n") + "\n").collect();
     sections.join("\n")
+}
+
+/// What of the user's own went to which jobs.
+fn given(summary: &Summary) -> Vec<String> {
+    let contexts =
+        summary.contexts_given.iter().map(|ContextGiven { context, jobs }| format!("{context} → {}", jobs.join(", ")));
+    let contexts: Vec<String> = contexts.collect();
+    let files: Vec<String> = summary.env_files_given.iter().map(|file| file.display().to_string()).collect();
+    let mut lines = Vec::new();
+    if !contexts.is_empty() {
+        lines.push(format!("contexts given: {}", contexts.join("; ")));
+    }
+    if !files.is_empty() {
+        lines.push(format!("env-files given: {} → every job", files.join(", ")));
+    }
+    lines
 }
 
 /// `✓`, `✗`, `○`, `?`.
@@ -306,6 +323,12 @@ mod tests {
         summary.jobs[2].warnings = 1;
         summary.warnings = ["context aws is not here", "no tests", "no tests"].map(str::to_owned).to_vec();
         summary.leftovers = vec!["container navvy-0123456789abcdef-primary".to_owned()];
+        let jobs = vec!["lint".to_owned(), "unit-eur".to_owned()];
+        summary.contexts_given = vec![
+            ContextGiven { context: "npm".to_owned(), jobs },
+            ContextGiven { context: "prod".to_owned(), jobs: vec!["deploy".to_owned()] },
+        ];
+        summary.env_files_given = vec!["/home/ann/my.env".into()];
         summary.fidelity = vec![
             "Class large of job unit-eur has 4 CPUs and 8 GiB there; here it got 2 CPUs and 4 GiB.".to_owned(),
             "2 steps were skipped.".to_owned(),
@@ -337,6 +360,10 @@ mod tests {
         Warnings:
           - context aws is not here
           - no tests (2 times)
+
+        Of yours the jobs got:
+          - contexts given: npm → lint, unit-eur; prod → deploy
+          - env-files given: /home/ann/my.env → every job
 
         Left behind, could not be removed:
           - container navvy-0123456789abcdef-primary
@@ -383,6 +410,12 @@ mod tests {
         Warnings:
           - context aws is not here
           - no tests (2 times)
+
+        Of yours the jobs got:
+          - contexts given: npm → lint, unit-eur; prod
+            → deploy
+          - env-files given: /home/ann/my.env → every
+            job
 
         Left behind, could not be removed:
           - container navvy-0123456789abcdef-primary

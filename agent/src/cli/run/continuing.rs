@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{Session, names, plan};
 use crate::chain::chain;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;
 use crate::output::RunDirectory;
 use crate::output::mask::{Masks, Place};
@@ -34,6 +35,8 @@ pub(super) struct Continuing<'a> {
     pub wanted: Option<Wanted>,
     pub replacements: Replacements,
     pub has_engine: bool,
+    /// Jobs by the contexts that they ask for.
+    pub users: Users,
     /// Diagnostics, rendered.
     pub told: Vec<String>,
     pub failed: bool,
@@ -64,7 +67,11 @@ impl Continuing<'_> {
         }
         let mut warnings = self.warnings(&pipeline, &wanted)?;
         let workflows = self.choose(&pipeline, &wanted)?;
-        warnings.extend(plan::missing_contexts(self.session, &workflows));
+        warnings.extend(plan::not_given(self.session, &workflows));
+        warnings.extend(plan::not_accepted(self.session.facts, &self.session.arguments.scope, &workflows));
+        for (context, jobs) in plan::context_users(&workflows) {
+            jobs.iter().for_each(|job| add_user(&mut self.users, job, std::slice::from_ref(&context)));
+        }
         warnings.extend(self.unheard(continuation));
         let note = plan::source_note(self.session.arguments, self.session.settings, self.session.file);
         Ok(Continued {

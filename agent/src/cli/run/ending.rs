@@ -39,6 +39,8 @@ pub fn summary(
         fidelity,
         warnings: finished.warnings,
         leftovers: finished.leftovers,
+        contexts_given: Vec::new(),
+        env_files_given: Vec::new(),
         secrets: None,
     }
 }

@@ -24,6 +24,7 @@ use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
 use super::args::{CheckoutMode, RunArgs};
+use super::handed::{Desk, Handed, Users};
 use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
@@ -35,7 +36,7 @@ use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
-use crate::event::Event;
+use crate::event::{Event, Summary};
 use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
@@ -85,6 +86,8 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         return print(&inspect::dry_run(&chosen, &replacements));
     }
     plan::check_agent(&arguments, settings)?;
+    let desk = Desk::new(settings, &files, &file, &facts, &arguments.scope)?.asking(!arguments.view.json);
+    let handed = plan::hand_out(&desk, settings, &arguments, &chosen, pipeline.setup)?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, arguments.store.as_deref())?;
     let session = Session {
@@ -96,6 +99,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         facts: &facts,
         inputs,
         identity,
+        handed,
         floor,
         store,
         later,
@@ -126,6 +130,8 @@ struct Session<'a> {
     facts: &'a GitFacts,
     inputs: Inputs,
     identity: plan::Identity,
+    /// What jobs get of the user's own.
+    handed: Handed,
     floor: DiskFloor,
     store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
@@ -149,9 +155,11 @@ impl Session<'_> {
         let machine = self.machine(engine.as_ref()).await?;
         let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
             .map_err(|error| host::no_log_directory(self.settings, &error))?;
+        let users = plan::context_users(&chosen);
+        let not_accepted = plan::not_accepted(self.facts, &self.arguments.scope, &chosen);
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()));
+        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()).chain(not_accepted));
         let stop = signals::watch()?;
         let (mut masked, not_secret) = plan.masked();
         masked.extend(secrets_of_proxies(egress.variables().all()));
@@ -192,6 +200,7 @@ impl Session<'_> {
             wanted: self.later.clone(),
             replacements,
             has_engine: engine.is_some(),
+            users,
             told: Vec::new(),
             failed: false,
         };
@@ -205,7 +214,7 @@ impl Session<'_> {
         let workspaces = self.remove_workspaces(&finished);
         let (leftovers, ()) = tokio::join!(removals.finish(stop.receiver()), workspaces);
         finished.leftovers = leftovers;
-        let told = std::mem::take(&mut continuing.told);
+        let (told, users) = (std::mem::take(&mut continuing.told), std::mem::take(&mut continuing.users));
         if let Some(reaper) = reaper {
             // It had the whole run's time.
             tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
@@ -214,6 +223,7 @@ impl Session<'_> {
             self.reap_again(engine, &owner, started.elapsed()).await;
         }
         let mut summary = ending::summary(finished, pipeline.setup, &directory, warnings, started.elapsed());
+        self.tell_given(&mut summary, &users);
         summary.secrets = self.arguments.view.secrets_report.then(|| masks.report());
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
@@ -226,6 +236,12 @@ impl Session<'_> {
         }
         output::retain(&self.settings.paths.state);
         out::settle(code, shown)
+    }
+
+    /// Which jobs got what of the user's own.
+    fn tell_given(&self, summary: &mut Summary, users: &Users) {
+        summary.contexts_given = self.handed.given(users);
+        summary.env_files_given = self.handed.env_files.iter().cloned().collect();
     }
 
     /// Nobody attaches them any more, unless a job is held and goes on.

@@ -9,7 +9,7 @@ use super::plan;
 use crate::chain::chain;
 use crate::cli::CliError;
 use crate::cli::args::RunArgs;
-use crate::cli::source::key_value;
+use crate::cli::handed::context_name;
 use crate::environment::docker::ImageSubstitutions;
 use crate::pipeline::nearest;
 
@@ -76,10 +76,10 @@ fn contexts(arguments: &RunArgs, jobs: &[&WorkflowJob]) -> Result<Vec<Unknown>, 
     let names: BTreeSet<&str> = jobs.iter().flat_map(|job| &job.contexts).map(String::as_str).collect();
     let mut told = Vec::new();
     for text in &arguments.contexts {
-        let (name, _) = key_value("--context", text)?;
-        if !names.contains(name.as_str()) {
+        let (name, _) = context_name(text)?;
+        if !names.contains(name) {
             let flag = format!("--context {name}");
-            told.push(Unknown { flag, why: missing("job's context", &name, &names) });
+            told.push(Unknown { flag, why: missing("job's context", name, &names) });
         }
     }
     Ok(told)

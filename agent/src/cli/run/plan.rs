@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_config::NO_BRANCH;
-use navvy_job::claim::SshKey;
+use navvy_job::claim::{SshKey, TrustScope};
+use navvy_job::compiled::StepKind;
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
@@ -15,7 +16,9 @@ use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
+use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
 use crate::cli::source::{ConfigFile, key_value, why_no_branch};
+use crate::cli::store::scope_here;
 use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
@@ -243,7 +246,9 @@ pub(super) fn build(
     is_setup: bool,
 ) -> Result<(Plan, Vec<String>), CliError> {
     let arguments = session.arguments;
-    let (contexts, warnings) = contexts(session, &chosen, is_setup)?;
+    let contexts = Contexts::load(&session.handed.contexts);
+    let contexts = contexts.map_err(|error| CliError::config(crate::chain::chain(&error)))?;
+    let warnings = session.handed.warnings.iter().cloned().chain(not_given(session, &chosen)).collect();
     let plan = Plan {
         builtins: builtins(session, &chosen, directory),
         workflows: chosen,
@@ -255,13 +260,30 @@ pub(super) fn build(
         machine,
         overcommit: arguments.overcommit.unwrap_or_default(),
         job_limit: arguments.job_limit,
-        scope: arguments.scope.clone(),
-        given: given(&arguments.given, session.files, session.settings)?,
+        scope: scope_here(&arguments.scope, session.file)?,
+        given: given(&arguments.given, session.files, session.settings, &session.handed.env_files)?,
         contexts,
         ssh_keys: ssh_keys(session)?,
         continuation_key: is_setup.then(|| uuid::Uuid::new_v4().simple().to_string()),
     };
     Ok((plan, warnings))
+}
+
+/// What of these jobs later runs take over, if nobody has accepted the commit that they are of yet.
+pub fn not_accepted(facts: &GitFacts, scope: &TrustScope, chosen: &[Chosen]) -> Option<String> {
+    let saves = |job: &WorkflowJob| match &job.kind {
+        WorkflowJobKind::Build { job } => job.steps.iter().any(|step| matches!(step.kind, StepKind::SaveCache { .. })),
+        _ => false,
+    };
+    let is_kept = !matches!(scope, TrustScope::Fork(_)) && chosen.iter().flat_map(takes_part).any(saves);
+    // What git cannot tell, it cannot tell for better or worse.
+    (is_kept && facts.is_pushed().ok()? == Some(false)).then(|| {
+        let readers = if *scope == TrustScope::Trusted { "every scope" } else { "this directory" };
+        format!(
+            "no branch of origin that was fetched holds HEAD, and later runs of {readers} restore the caches that this one saves, \
+             those with secrets too; if the commit is not your own (a pull request), --scope fork:NAME keeps them apart"
+        )
+    })
 }
 
 /// Names secrets whose values stay visible.
@@ -281,49 +303,32 @@ fn values_are_not_masked(names: &[String], why: &str) -> Option<String> {
     (!names.is_empty()).then(|| format!("{what} of {} {are} not masked: {why}", names.join(", ")))
 }
 
-/// Contexts that the jobs ask for; a missing one is a warning that names the jobs. A setup pipeline takes every one
-/// that is here: what it goes on with may ask for it, and a secret must be known before the first byte is shown.
-fn contexts(session: &Session<'_>, chosen: &[Chosen], is_setup: bool) -> Result<(Contexts, Vec<String>), CliError> {
-    let given = given_contexts(session)?;
-    let users = context_users(chosen);
-    let directory = session.settings.contexts.as_deref();
-    let here = if is_setup { Contexts::names(&given, directory) } else { BTreeSet::new() };
-    let asked = users.keys().cloned().chain(here);
-    let (contexts, missing) =
-        Contexts::load(asked, &given, directory).map_err(|error| CliError::config(crate::chain::chain(&error)))?;
-    Ok((contexts, missing.iter().map(|name| missing_context(session, name, &users)).collect()))
-}
-
-fn given_contexts(session: &Session<'_>) -> Result<BTreeMap<String, PathBuf>, CliError> {
-    let given = |text: &String| key_value("--context", text).map(|(name, file)| (name, PathBuf::from(file)));
-    session.arguments.contexts.iter().map(given).collect()
-}
-
-/// Jobs by the context that they ask for.
-fn context_users(chosen: &[Chosen]) -> BTreeMap<String, Vec<String>> {
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for job in chosen.iter().flat_map(|chosen| &chosen.workflow.jobs).filter(|job| job.selected.is_selected()) {
-        for context in &job.contexts {
-            users.entry(context.clone()).or_default().push(job.name.clone());
-        }
+/// The jobs that run, by the contexts that they ask for.
+pub(super) fn context_users(chosen: &[Chosen]) -> Users {
+    let mut users = Users::new();
+    for job in chosen.iter().flat_map(takes_part) {
+        add_user(&mut users, &job.name, &job.contexts);
     }
     users
 }
 
-fn missing_context(session: &Session<'_>, name: &str, users: &BTreeMap<String, Vec<String>>) -> String {
-    let jobs = users.get(name).map(|jobs| jobs.join(", ")).unwrap_or_default();
-    let directory = session.settings.contexts.as_deref();
-    let place = directory.map(|directory| format!(" or as {}/{name}.env", directory.display())).unwrap_or_default();
-    format!("context {name} is not here; used by {jobs}. Give it with --context {name}=FILE{place}")
+/// What jobs get of the user's own; asks the user where that is possible.
+///
+/// What a setup pipeline goes on with may ask for more: a secret has to be known before the first byte is shown.
+pub(super) fn hand_out(
+    desk: &Desk<'_>,
+    settings: &Settings,
+    arguments: &RunArgs,
+    chosen: &[Chosen],
+    is_setup: bool,
+) -> Result<Handed, CliError> {
+    let named = named_contexts(&arguments.contexts, settings.contexts.as_deref())?;
+    Ok(desk.hand_out(named, &context_users(chosen), is_setup))
 }
 
-/// A warning for each context that a continuation asks for and that is not here.
-pub(super) fn missing_contexts(session: &Session<'_>, chosen: &[Chosen]) -> Vec<String> {
-    // A flag that cannot be read ended the command long ago.
-    let given = given_contexts(session).unwrap_or_default();
-    let here = Contexts::names(&given, session.settings.contexts.as_deref());
-    let users = context_users(chosen);
-    users.keys().filter(|name| !here.contains(*name)).map(|name| missing_context(session, name, &users)).collect()
+/// A warning for each context that jobs ask for and do not get.
+pub(super) fn not_given(session: &Session<'_>, chosen: &[Chosen]) -> Vec<String> {
+    session.handed.not_given(&context_users(chosen), session.settings.contexts.as_deref())
 }
 
 pub(super) fn assumed(arguments: &RunArgs) -> Result<BTreeSet<String>, CliError> {
