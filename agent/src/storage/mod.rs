@@ -35,6 +35,7 @@ mod ledger;
 mod once;
 mod patience;
 mod record;
+mod seen;
 mod settings;
 mod survey;
 mod sweep;
