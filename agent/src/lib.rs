@@ -33,6 +33,7 @@
 //! Every file and socket that is touched stands in `docs/files.md`.
 
 pub mod artifacts;
+mod bug;
 pub mod bus;
 pub mod caches;
 pub mod chain;

@@ -1,6 +1,9 @@
 //! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::CliError;
 use crate::environment::docker::Engine;
@@ -61,7 +64,18 @@ pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliEr
 /// Carries out a short command.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| CliError::infra(&error))?.block_on(work)
+    drive(runtime.map_err(|error| CliError::infra(&error))?, work)
+}
+
+/// Carries out `work`. A panic goes on at once: what blocks a thread may end only with the containers that are removed then.
+pub fn drive<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    match catch_unwind(AssertUnwindSafe(|| runtime.block_on(work))) {
+        Ok(done) => done,
+        Err(panic) => {
+            runtime.shutdown_background();
+            resume_unwind(panic)
+        }
+    }
 }
 
 /// One value a line.

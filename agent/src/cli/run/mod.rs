@@ -107,7 +107,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         .max_blocking_threads(64)
         .build()
         .map_err(|error| CliError::infra(&error))?;
-    runtime.block_on(session.carry_out(&pipeline, chosen, replacements))
+    host::drive(runtime, session.carry_out(&pipeline, chosen, replacements))
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
@@ -205,6 +205,10 @@ impl Session<'_> {
         let workspaces = self.remove_workspaces(&finished);
         let (leftovers, ()) = tokio::join!(removals.finish(stop.receiver()), workspaces);
         finished.leftovers = leftovers;
+        if let Some(engine) = engine.as_ref().filter(|_| finished.lost) {
+            let removed = engine.remove_own(&owner, &self.settings.paths, REAP_LIMIT).await;
+            finished.leftovers.extend(removed.left);
+        }
         let told = std::mem::take(&mut continuing.told);
         if let Some(reaper) = reaper {
             // It had the whole run's time.

@@ -130,6 +130,15 @@ impl Engine {
         reaped
     }
 
+    /// Removes what this very process made and does not look after any more: it had a bug. What it left for a person stays.
+    pub async fn remove_own(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if owner == here);
+        let mut removed = self.remove_seen(survey.tasks.into_iter().filter(own).collect(), host, limit).await;
+        removed.left.splice(0..0, survey.troubles);
+        removed
+    }
+
     /// Removes these tasks with everything that carries their id, journals last.
     pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
         let removals = tasks.into_iter().map(async |seen| {
