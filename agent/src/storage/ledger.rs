@@ -166,7 +166,7 @@ impl Index {
     /// passed over. Both are told.
     async fn entry(&self, path: &str, listed: Option<Timestamp>) -> Result<Option<Entry>> {
         match self.settled(path, listed).await? {
-            Seen::Entry(entry) => Ok(Some(entry)),
+            Seen::Entry(entry) => Ok(Some(*entry)),
             Seen::Newer(_) | Seen::Nothing | Seen::Unreadable(_) => Ok(None),
         }
     }
@@ -185,7 +185,7 @@ impl Index {
     /// An entry that must not be missed: without one layer a workspace would be another one.
     async fn needed(&self, path: &str, listed: Timestamp) -> Result<Option<Entry>> {
         match self.bucket.see(path, Some(listed)).await? {
-            Seen::Entry(entry) => Ok(Some(entry)),
+            Seen::Entry(entry) => Ok(Some(*entry)),
             Seen::Nothing => Ok(None),
             Seen::Newer(version) => Err(self.foreign(path, &seen::newer(version))),
             Seen::Unreadable(why) => Err(self.foreign(path, &why)),
@@ -335,9 +335,9 @@ impl Ledger for Index {
         let ended = match self.claim_place(&self.path(&reservation.place), &record).await? {
             Seen::Entry(there) if there.body().id == body.id => {
                 self.bucket.remove(&layout::reserved(body.id)).await?;
-                return Ok(Commit::Won(there));
+                return Ok(Commit::Won(*there));
             }
-            Seen::Entry(there) => Commit::Lost(there),
+            Seen::Entry(there) => Commit::Lost(*there),
             Seen::Newer(version) => Commit::Newer { version },
             Seen::Nothing | Seen::Unreadable(_) => return Err(self.foreign("", "a place that was claimed is empty")),
         };

@@ -26,7 +26,7 @@ const DIGEST: usize = 64;
 #[derive(Debug)]
 pub(super) enum Seen {
     Nothing,
-    Entry(Entry),
+    Entry(Box<Entry>),
     /// Written by a newer version: this one.
     Newer(u32),
     /// Why it cannot be what was written there.
@@ -35,7 +35,7 @@ pub(super) enum Seen {
 
 /// An index object's content.
 pub(super) enum Content {
-    Record(Record),
+    Record(Box<Record>),
     Newer(u32),
     Unreadable(String),
 }
@@ -63,7 +63,7 @@ pub(super) fn content(bytes: &[u8]) -> Content {
     };
     match unbelievable(&record) {
         Some(why) => Content::Unreadable(why),
-        None => Content::Record(record),
+        None => Content::Record(Box::new(record)),
     }
 }
 
@@ -107,7 +107,9 @@ impl Bucket {
             Content::Record(record) if !belongs(&record, path) => {
                 Seen::Unreadable("it was written for another place".to_owned())
             }
-            Content::Record(record) => Seen::Entry(Entry { record, created: listed.unwrap_or(modified) }),
+            Content::Record(record) => {
+                Seen::Entry(Box::new(Entry { record: *record, created: listed.unwrap_or(modified) }))
+            }
             Content::Newer(version) => Seen::Newer(version),
             Content::Unreadable(why) => Seen::Unreadable(why),
         })
