@@ -43,6 +43,7 @@ pub mod doctor;
 pub mod environment;
 pub mod event;
 pub mod journal;
+mod oom;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;

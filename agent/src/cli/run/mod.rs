@@ -36,6 +36,7 @@ use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::Event;
+use crate::oom;
 use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
@@ -144,6 +145,11 @@ impl Session<'_> {
         replacements: crate::pipeline::Replacements,
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
+        if let Some(engine) = &engine {
+            oom::spare_this_process();
+            // A job that cannot have it says why.
+            engine.supervisor(&self.settings.paths).ok();
+        }
         let risk = plan::risk(self.arguments, engine.as_ref())?;
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;

@@ -24,7 +24,7 @@ use super::{cgroup, destroy, fault, run_dir};
 use crate::environment::HostPaths;
 use crate::environment::owner::Owner;
 use crate::environment::standing::{Condition, Evidence, Mark, NameSays};
-use crate::journal::{self, Known, Standing};
+use crate::journal::{self, Ending, Known, Standing};
 
 /// In a primary container's name.
 const PRIMARY_ROLE: &str = "primary";
@@ -237,6 +237,10 @@ fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
         let entry = gathered.entry(task).or_default();
         entry.known = reading.known();
         entry.evidence.journal = entry.known.as_ref().map(said);
+        if matches!(reading.ending, Ending::Newer { .. }) {
+            // Only a newer version knows what it says: with no mark that we can read, the task is not ours to judge.
+            entry.evidence.mark.get_or_insert(None);
+        }
         entry.evidence.is_held = journal::is_held(&path);
     }
 }
