@@ -13,6 +13,7 @@ use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::output::RunDirectoryError;
 use crate::settings::Settings;
+use crate::ui::json::add_line;
 
 /// This process and what it can see.
 pub struct Host {
@@ -80,8 +81,11 @@ pub fn drive<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
 
 /// One value a line.
 pub fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
-    let line = |value| serde_json::to_string(&value).map(|line| line + "\n");
-    values.into_iter().map(line).collect::<Result<_, _>>().map_err(|error| CliError::infra(&error))
+    let mut lines = Vec::new();
+    for value in values {
+        add_line(&mut lines, &value).map_err(|error| CliError::infra(&error))?;
+    }
+    String::from_utf8(lines).map_err(|error| CliError::infra(&error))
 }
 
 /// `build`, `build 2/4`; a dash where no journal tells.
@@ -142,6 +146,16 @@ pub fn objects(seen: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name from a stranger's repository or image, in `ps`, `cache ls`, `cache explain`, `artifacts ls`, `tests`.
+    #[test]
+    fn no_json_brings_a_control_character_to_a_terminal() {
+        let hostile = "a\u{9b}31m\u{9d}0;title\u{9c}\u{7f}\u{85}\u{1b}[2J©";
+        let lines = json_lines([serde_json::json!({ "key": hostile, hostile: 1 })]).unwrap();
+        assert!(!lines.trim_end().contains(char::is_control), "{lines:?}");
+        let read: serde_json::Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!((&read["key"], &read[hostile]), (&serde_json::json!(hostile), &serde_json::json!(1)));
+    }
 
     #[test]
     fn spans_are_as_exact_as_a_person_wants_them() {
