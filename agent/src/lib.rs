@@ -34,6 +34,7 @@
 //! Every file and socket that is touched stands in `docs/files.md`.
 
 pub mod artifacts;
+mod bug;
 pub mod bus;
 pub mod caches;
 pub mod chain;
@@ -44,6 +45,7 @@ pub mod doctor;
 pub mod environment;
 pub mod event;
 pub mod journal;
+mod oom;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;

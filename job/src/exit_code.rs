@@ -6,7 +6,7 @@ pub const PASSED: u8 = 0;
 pub const JOB_FAILED: u8 = 1;
 /// The config (or what was asked of it) is wrong; nothing was run.
 pub const BAD_CONFIG: u8 = 2;
-/// Navvy's fault, or the machine's: an infra fault, never the job's.
+/// Navvy's fault, or the machine's: an infra fault, never the job's. A panic, too: what the process made is removed then.
 pub const INFRA: u8 = 3;
 /// Nothing failed, but something was not run (held for approval, executor not available here).
 pub const INCOMPLETE: u8 = 4;

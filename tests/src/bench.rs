@@ -263,6 +263,17 @@ impl Bench {
         Run::start(self, command, false).finish()
     }
 
+    /// Runs `navvy run --json` with these words to its end; its standard error takes nothing, as on a full disk.
+    #[track_caller]
+    pub fn run_with_full_stderr(&self, args: &[&str]) -> Finished {
+        let inner = self.command(&[&["run", "--json"], args].concat());
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full"]).arg(inner.get_program()).args(inner.get_args());
+        command.current_dir(self.project()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::start(self, command, true).finish()
+    }
+
     /// Runs `navvy` with these words to its end.
     #[track_caller]
     pub fn navvy(&self, args: &[&str]) -> Finished {

@@ -253,3 +253,30 @@ fn nobodys_tasks_go_and_what_may_be_somebodys_stays() {
     let args: Vec<&str> = ["rm"].into_iter().chain(stays.iter().map(String::as_str)).collect();
     docker.ask(&args).succeeded();
 }
+
+/// A panic is a bug of ours: nothing stays behind, whether it ended the run or one task of it. `scripts/test` builds navvy with
+/// these bugs; a release has none.
+#[test]
+fn a_bug_of_navvy_ends_a_run_with_code_3_and_leaves_nothing() {
+    for (bug, jobs, says) in [("run", &[][..], "bug of its own"), ("task", &["--job", "short"][..], "without a result")]
+    {
+        let bench = Bench::new().env("NAVVY_TEST_BUG", bug);
+        let run = bench.config(WAITS).run(jobs);
+        let pid = run.pid();
+        let done = run.finish();
+        done.exits_with(3).complains(&["a bug that NAVVY_TEST_BUG asked for", says]);
+        assert_eq!(bench.docker().owned_by(pid), [""; 0], "{}", done.account());
+        assert_eq!(bench.left_of_runs(), [""; 0], "{bug}");
+    }
+}
+
+/// A log on a full disk: nobody can be told, and that is all.
+#[test]
+fn a_run_whose_standard_error_is_full_goes_on() {
+    for level in ["debug", "a=wrong=filter"] {
+        let bench = Bench::new().env("NAVVY_LOG", level);
+        let done = bench.config(WAITS).run_with_full_stderr(&["--job", "short"]);
+        done.passes();
+        assert_eq!(bench.left_of_runs(), [""; 0]);
+    }
+}

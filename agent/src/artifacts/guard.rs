@@ -85,6 +85,7 @@ pub struct Guard {
 /// The file that is being looked through.
 struct Watched {
     stream: MaskStream,
+    wide: Wide,
     text: TextCheck,
     shown: String,
     what: String,
@@ -127,7 +128,8 @@ impl Guard {
         let masked = self.masks.whole(place, &name).into_owned();
         let in_name = masked != name;
         let text = TextCheck::default();
-        self.file = Some(Watched { stream: self.masks.stream(place()), text, shown, what, in_name });
+        let (stream, wide) = (self.masks.stream(place()), Wide::new(self.masks.stream(place())));
+        self.file = Some(Watched { stream, wide, text, shown, what, in_name });
         if self.rule == Rule::Tell { name } else { masked }
     }
 
@@ -149,13 +151,14 @@ impl Guard {
         match &mut self.file {
             Some(file) => {
                 file.text.push(bytes);
+                file.wide.push(bytes);
                 file.stream.push(bytes, &mut write);
             }
             None => write(bytes),
         }
         let is_decided = match self.rule {
             Rule::Refuse | Rule::Tell => self.file.as_ref().is_some_and(Watched::holds_secrets),
-            Rule::Mask => self.file.as_ref().is_some_and(|file| file.stream.has_found() && !file.text.may_be_text()),
+            Rule::Mask => self.file.as_ref().is_some_and(|file| file.content_holds() && !file.text.may_be_text()),
             Rule::Allow => false,
         };
         if is_decided {
@@ -196,7 +199,7 @@ impl Guard {
     fn found(&mut self, is_whole: bool) {
         let Some(file) = self.file.take() else { return };
         let is_text = if is_whole { file.text.is_text() } else { file.text.may_be_text() };
-        let is_unmaskable = self.rule == Rule::Mask && file.stream.has_found() && !is_text;
+        let is_unmaskable = self.rule == Rule::Mask && file.content_holds() && !is_text;
         let is_first_unmaskable = is_unmaskable && self.findings.unmaskable.is_none();
         let is_named = self.findings.named.len() < NAMED;
         if !is_named {
@@ -218,7 +221,43 @@ impl Guard {
 
 impl Watched {
     fn holds_secrets(&self) -> bool {
-        self.in_name || self.stream.has_found()
+        self.in_name || self.content_holds()
+    }
+
+    fn content_holds(&self) -> bool {
+        self.stream.has_found() || self.wide.has_found()
+    }
+}
+
+/// Looks at a file without its NUL bytes: what UTF-16 has beside each character of ASCII, in either order.
+struct Wide {
+    stream: MaskStream,
+    /// The first NUL has come.
+    begun: bool,
+    /// What may stand right before it.
+    before: Option<u8>,
+}
+
+impl Wide {
+    fn new(stream: MaskStream) -> Self {
+        Self { stream, begun: false, before: None }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.has_found() || (!self.begun && !bytes.contains(&0)) {
+            self.before = bytes.last().copied().or(self.before);
+            return;
+        }
+        let mut narrow = Vec::with_capacity(bytes.len() / 2 + 1);
+        if !std::mem::replace(&mut self.begun, true) {
+            narrow.extend(self.before);
+        }
+        narrow.extend(bytes.iter().copied().filter(|byte| *byte != 0));
+        self.stream.push(&narrow, &mut |_| {});
+    }
+
+    fn has_found(&self) -> bool {
+        self.stream.has_found()
     }
 }
 
@@ -319,6 +358,22 @@ mod tests {
         let findings = guard.finish();
         let named = findings.named.into_iter().map(|finding| finding.file).collect();
         (named, findings.unmaskable.map(|finding| format!("{}: {}", finding.file, finding.secrets)), refuses)
+    }
+
+    #[test]
+    fn a_secret_in_utf_16_is_found_wherever_a_file_is_cut() {
+        let text = "\u{feff}it is hunter2hunter2!";
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for size in [1, 2, 3, 7, 64] {
+            for bytes in [&little, &big, &little[14..].to_vec()] {
+                let (named, unmaskable, refuses) = masked(size, &[("wide", bytes)]);
+                assert_eq!((named, refuses), (vec!["wide".to_owned()], true), "{size}: **** would break it");
+                assert_eq!(unmaskable.as_deref(), Some("wide: TOKEN"), "{size}");
+            }
+            let harmless: Vec<u8> = "hunter2 hunter2".encode_utf16().flat_map(u16::to_le_bytes).collect();
+            assert_eq!(masked(size, &[("wide", &harmless)]), (vec![], None, false));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use jiff::{Timestamp, ToSpan as _};
 
 use crate::chain::chain;
 use crate::storage::artifacts::{Name, StoredFile};
-use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, Store};
+use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, StorageError, Store};
 
 const RUNS: &str = "runs with artifacts";
 /// In an entry's details.
@@ -124,7 +124,7 @@ impl Shelf {
         };
         match self.store.commit(&reservation, &body, whose.about()).await? {
             Commit::Won(entry) => self.forget_before(entry.created).await,
-            Commit::Lost(_) => Ok(()),
+            Commit::Lost(_) | Commit::Newer { .. } => Ok(()),
         }
     }
 
@@ -158,10 +158,22 @@ impl Shelf {
         self.store.pieces(PieceKind::Artifacts, run, None).await
     }
 
+    /// What one set holds. A set whose list is damaged hides no other one: it is told of, and passed over.
+    async fn files(&self, entry: &Entry) -> Result<Vec<StoredFile>> {
+        match self.store.files(entry).await {
+            Err(error) if error.is_damage() || matches!(error, StorageError::Foreign { .. }) => {
+                let job = &*entry.record.producer.job;
+                tracing::warn!(job, error = %chain(&error), "Artifacts of a job are damaged, and are not listed.");
+                Ok(Vec::new())
+            }
+            read => read,
+        }
+    }
+
     /// All files of a run, by workflow, job, node and name. Of two with one name, the later step's.
     pub async fn artifacts(&self, run: &Run) -> Result<Vec<Artifact>> {
         let entries = self.entries(&run.id).await?;
-        let reads: Vec<_> = entries.iter().map(|entry| self.store.files(entry)).collect();
+        let reads: Vec<_> = entries.iter().map(|entry| self.files(entry)).collect();
         let read: Vec<Vec<StoredFile>> =
             futures_util::stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
         let mut all: BTreeMap<(String, String, u32, Name), Artifact> = BTreeMap::new();

@@ -58,6 +58,11 @@ impl CliError {
         self
     }
 
+    /// What went wrong, without advice.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self.blame {
             Blame::Usage => exit_code::USAGE,

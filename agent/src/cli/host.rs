@@ -1,6 +1,9 @@
 //! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::CliError;
 use crate::environment::docker::Engine;
@@ -10,6 +13,7 @@ use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::output::RunDirectoryError;
 use crate::settings::Settings;
+use crate::ui::json::add_line;
 
 /// This process and what it can see.
 pub struct Host {
@@ -61,22 +65,33 @@ pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliEr
 /// Carries out a short command.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(finish(runtime.map_err(|error| CliError::infra(&error))?, work))?
+    finish(runtime.map_err(|error| CliError::infra(&error))?, work)
 }
 
 /// Carries out the work of a command, and then ends: a call of the system that never returns (a file server that is gone)
-/// is left to the end of the process, which waits for none.
-pub fn finish<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
-    let done = runtime.block_on(work);
-    // What was awaited is done. Threads beside it get a moment to put down what they have in hand.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
-    done
+/// is left to the end of the process, which waits for none. A panic goes on at once: what blocks a thread may end only
+/// with the containers that are removed then.
+pub fn finish<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    match catch_unwind(AssertUnwindSafe(|| runtime.block_on(work))) {
+        Ok(done) => {
+            // What was awaited is done. Threads beside it get a moment to put down what they have in hand.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+            done
+        }
+        Err(panic) => {
+            runtime.shutdown_background();
+            resume_unwind(panic)
+        }
+    }
 }
 
 /// One value a line.
 pub fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
-    let line = |value| serde_json::to_string(&value).map(|line| line + "\n");
-    values.into_iter().map(line).collect::<Result<_, _>>().map_err(|error| CliError::infra(&error))
+    let mut lines = Vec::new();
+    for value in values {
+        add_line(&mut lines, &value).map_err(|error| CliError::infra(&error))?;
+    }
+    String::from_utf8(lines).map_err(|error| CliError::infra(&error))
 }
 
 /// `build`, `build 2/4`; a dash where no journal tells.
@@ -137,6 +152,16 @@ pub fn objects(seen: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name from a stranger's repository or image, in `ps`, `cache ls`, `cache explain`, `artifacts ls`, `tests`.
+    #[test]
+    fn no_json_brings_a_control_character_to_a_terminal() {
+        let hostile = "a\u{9b}31m\u{9d}0;title\u{9c}\u{7f}\u{85}\u{1b}[2J©";
+        let lines = json_lines([serde_json::json!({ "key": hostile, hostile: 1 })]).unwrap();
+        assert!(!lines.trim_end().contains(char::is_control), "{lines:?}");
+        let read: serde_json::Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!((&read["key"], &read[hostile]), (&serde_json::json!(hostile), &serde_json::json!(1)));
+    }
 
     #[test]
     fn spans_are_as_exact_as_a_person_wants_them() {

@@ -16,6 +16,7 @@ mod logs;
 mod orb;
 mod out;
 mod own_words;
+mod panicked;
 mod prune;
 mod ps;
 mod retry;
@@ -49,23 +50,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     log_to_stderr();
     own_words::keep_panics_readable();
     let settings = Settings { elsewhere: cli.elsewhere(), ..Settings::from_process() };
-    let done = match cli.command {
-        Command::Run(arguments) => run::run(&settings, *arguments),
-        Command::Shell(arguments) => shell::run(&settings, &arguments),
-        Command::Retry(arguments) => retry::run(&settings, &arguments),
-        Command::Config(arguments) => config::run(&settings, arguments),
-        Command::Orb(arguments) => orb::run(&settings, arguments),
-        Command::Ps(arguments) => ps::run(&settings, &arguments),
-        Command::Artifacts(arguments) => artifacts::run(&settings, &arguments),
-        Command::Cache(arguments) => cache::run(&settings, &arguments),
-        Command::Prune(arguments) => prune::run(&settings, &arguments),
-        Command::Rm(arguments) => rm::run(&settings, &arguments),
-        Command::Logs(arguments) => logs::run(&settings, &arguments),
-        Command::Tests(arguments) => tests::run(&settings, &arguments),
-        Command::Doctor(arguments) => doctor::run(&settings, &arguments),
-        Command::Completions(arguments) => completions::run(&arguments),
-    };
-    ended(done)
+    let docker = makes_tasks(&cli.command);
+    ended(panicked::caught(&settings, docker, || carry_out(&settings, cli.command)))
 }
 
 /// The exit code; an error is told.
@@ -74,6 +60,34 @@ fn ended(done: Result<u8, CliError>) -> u8 {
         report(&error);
         error.exit_code()
     })
+}
+
+/// How the engine is reached, of a command that makes something there.
+fn makes_tasks(command: &Command) -> Option<Option<String>> {
+    match command {
+        Command::Run(arguments) => Some(arguments.docker.clone()),
+        Command::Retry(arguments) => Some(arguments.docker.clone()),
+        _ => None,
+    }
+}
+
+fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Run(arguments) => run::run(settings, *arguments),
+        Command::Shell(arguments) => shell::run(settings, &arguments),
+        Command::Retry(arguments) => retry::run(settings, &arguments),
+        Command::Config(arguments) => config::run(settings, arguments),
+        Command::Orb(arguments) => orb::run(settings, arguments),
+        Command::Ps(arguments) => ps::run(settings, &arguments),
+        Command::Artifacts(arguments) => artifacts::run(settings, &arguments),
+        Command::Cache(arguments) => cache::run(settings, &arguments),
+        Command::Prune(arguments) => prune::run(settings, &arguments),
+        Command::Rm(arguments) => rm::run(settings, &arguments),
+        Command::Logs(arguments) => logs::run(settings, &arguments),
+        Command::Tests(arguments) => tests::run(settings, &arguments),
+        Command::Doctor(arguments) => doctor::run(settings, &arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
 }
 
 /// `--help` and `--version` are no errors; anything else is.
@@ -94,9 +108,19 @@ fn report(error: &CliError) {
 
 /// `NAVVY_LOG=debug` shows what the program itself does.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .with_env_var("NAVVY_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(own_words::stderr).with_target(false).init();
+    let builder = || {
+        let warn = tracing::level_filters::LevelFilter::WARN;
+        tracing_subscriber::EnvFilter::builder().with_default_directive(warn.into()).with_env_var("NAVVY_LOG")
+    };
+    // The library's own words about a wrong filter, or about a line that could not be written, panic where standard error
+    // takes nothing (a full disk).
+    let (filter, wrong) = match builder().try_from_env() {
+        Ok(filter) => (filter, None),
+        Err(error) => (builder().parse_lossy(""), std::env::var_os("NAVVY_LOG").map(|_| error)),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(own_words::stderr);
+    subscriber.log_internal_errors(false).with_target(false).init();
+    if let Some(error) = wrong {
+        tracing::warn!("NAVVY_LOG is not understood, and counts as not set: {error}.");
+    }
 }

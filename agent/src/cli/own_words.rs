@@ -35,7 +35,8 @@ pub fn keep_panics_readable() {
     }));
 }
 
-/// Standard error for the program's log, which writes a line at a time.
+/// Standard error for the program's log, which writes a line at a time. It never fails: nobody is left to tell where it is on a
+/// full disk, and whoever logs is about something else.
 pub fn stderr() -> impl Write {
     Masked(io::stderr())
 }
@@ -45,11 +46,12 @@ struct Masked<W>(W);
 impl<W: Write> Write for Masked<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        self.0.write_all(masked(&text).as_bytes())?;
+        self.0.write_all(masked(&text).as_bytes()).ok();
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.0.flush().ok();
+        Ok(())
     }
 }

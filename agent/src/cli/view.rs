@@ -18,6 +18,7 @@ use crate::output::Feed;
 use crate::output::mask::{Masks, Place};
 use crate::settings::Settings;
 use crate::terminal::Stage;
+use crate::ui::json::add_line;
 use crate::ui::{self, Kind, Options, View, ViewError};
 
 /// Ten redraws a second.
@@ -227,10 +228,8 @@ impl Record {
         }
         let Some(file) = &mut self.file else { return };
         self.line.clear();
-        let written = serde_json::to_writer(&mut self.line, stamped).map_err(std::io::Error::from).and_then(|()| {
-            self.line.push(b'\n');
-            file.write_all(&self.line)
-        });
+        let written = add_line(&mut self.line, stamped).map_err(std::io::Error::from);
+        let written = written.and_then(|()| file.write_all(&self.line));
         match written {
             Ok(()) => self.length += self.line.len() as u64,
             Err(error) => {

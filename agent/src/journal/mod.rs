@@ -45,6 +45,13 @@ pub enum JournalError {
     Read { path: PathBuf, source: Arc<io::Error> },
     #[error("the task's journal {path} is damaged from byte {at} on", path = path.display())]
     Damaged { path: PathBuf, at: u64 },
+    #[error(
+        "the task's journal {path} was written by a newer version of Navvy (version {version}, this one reads up to {known}): \
+         use that one",
+        path = path.display(),
+        known = Opening::VERSION
+    )]
+    Newer { path: PathBuf, version: u32 },
     #[error("another process is at work on the task of {path}", path = path.display())]
     Busy { path: PathBuf },
 }

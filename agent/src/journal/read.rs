@@ -22,6 +22,8 @@ pub enum Ending {
     Torn { at: u64 },
     /// Not as it was written: from this byte on, something is changed or missing.
     Damaged { at: u64 },
+    /// It is another program's to read: a newer version of Navvy wrote it. Nothing of it is believed.
+    Newer { version: u32 },
 }
 
 /// A journal's good records, and how it ends behind them.
@@ -43,6 +45,9 @@ pub struct Known {
 
 /// Reads a journal.
 pub fn read(bytes: &[u8]) -> Reading {
+    if let Some(version) = version(bytes).filter(|version| *version > Opening::VERSION) {
+        return Reading { records: Vec::new(), ending: Ending::Newer { version } };
+    }
     let mut records = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -58,6 +63,16 @@ pub fn read(bytes: &[u8]) -> Reading {
         rest = behind;
     }
     Reading { records, ending: Ending::Whole }
+}
+
+/// What its first record says, whatever else stands there: all of it may mean something else in another version.
+fn version(bytes: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let first = payload(split(bytes).0?)?;
+    serde_json::from_slice(first).ok().map(|Versioned { version }| version)
 }
 
 /// A record as it stands in the file, line feed included.

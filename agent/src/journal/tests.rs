@@ -60,6 +60,24 @@ fn records_add_up_to_what_is_known() {
 }
 
 #[test]
+fn a_newer_journal_is_not_believed_and_not_cut() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("a.journal");
+    let mut newer = opening();
+    newer.version = 2;
+    let same_shape = serde_json::to_vec(&Record { seq: 0, at_ms: 5, entry: Entry::Opened(Box::new(newer)) }).unwrap();
+    for first in [same_shape, br#"{"version":2,"record":"opened","owners":[]}"#.to_vec()] {
+        let mut bytes = format!("{:08x} ", crc32fast::hash(&first)).into_bytes();
+        bytes.extend([&first[..], b"\n"].concat());
+        let reading = read(&bytes);
+        assert_eq!((reading.known(), reading.ending), (None, Ending::Newer { version: 2 }));
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(Journal::resume(&path), Err(JournalError::Newer { version: 2, .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn every_cut_is_a_torn_tail_and_loses_only_the_last_record() {
     let (bytes, starts) = sample();
     for cut in 0..bytes.len() {

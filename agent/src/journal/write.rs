@@ -69,6 +69,7 @@ impl Writer {
         let reading = load(path).map_err(failed)?;
         let length = match reading.ending {
             Ending::Damaged { at } => return Err(JournalError::Damaged { path: path.to_owned(), at }),
+            Ending::Newer { version } => return Err(JournalError::Newer { path: path.to_owned(), version }),
             Ending::Torn { at } => at,
             Ending::Whole => file.metadata().map_err(failed)?.len(),
         };

@@ -130,6 +130,8 @@ pub struct Finished {
     pub jobs: Vec<JobSummary>,
     pub failed: bool,
     pub infra: bool,
+    /// A task ended by a bug of ours: it has removed nothing.
+    pub lost: bool,
     pub incomplete: bool,
     pub canceled: bool,
     /// What a setup pipeline goes on with cannot be carried out.
@@ -259,6 +261,7 @@ impl Runner {
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
                 Ok(judged) => {
+                    crate::bug::here("run");
                     let job = judged.job.clone();
                     let continuations = self.task_ended(judged);
                     // A pipeline that is stopped does not go on: whatever its jobs came to, it was not carried out.
@@ -266,8 +269,10 @@ impl Runner {
                     return (!self.is_stopped()).then_some((job, continuations));
                 }
                 Err(error) => {
+                    // A bug of ours, told where it happened. Whoever started the run removes what the task has left.
                     tracing::error!(%error, "A task ended without a result.");
                     self.finished.infra = true;
+                    self.finished.lost = true;
                 }
             },
             Some(size) = self.vacated.1.recv() => self.room.leave(size),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,9 @@ const FILE_PATH: usize = 4096 - 32;
 /// A shorter text than this would cut ordinary keys.
 const LEAST_TEXT: usize = 256;
 
+/// Of an index object, a mark, a story of quarantine. The paths of a cache are all that makes one large.
+const MOST_SMALL: u64 = 16 << 20;
+
 /// A URL of our own, used at once.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
@@ -45,6 +49,8 @@ pub struct Bucket {
     kind: Kind,
     text_limit: usize,
     keeps_conditions: OnceCell<bool>,
+    /// Whether an entry of a newer version was told of.
+    told_newer: AtomicBool,
 }
 
 enum Kind {
@@ -97,6 +103,8 @@ impl Bucket {
         private::make(directory)
             .map_err(|source| failed(Error::Generic { store: "directory", source: Box::new(source) }))?;
         let store = LocalFileSystem::new_with_prefix(directory).map_err(failed)?.with_automatic_cleanup(true);
+        // After a power cut an entry is whole, or not there, and so is the body that it points to.
+        let store = store.with_fsync(true);
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let taken = directory.as_os_str().len() + 1;
         Self::build(name, String::new(), Arc::new(store), Kind::Directory(directory), FILE_PATH.saturating_sub(taken))
@@ -124,7 +132,15 @@ impl Bucket {
         if text_limit < LEAST_TEXT {
             return Err(StorageError::NoRoom(name));
         }
-        Ok(Self { name, root, store, kind, text_limit, keeps_conditions: OnceCell::new() })
+        Ok(Self {
+            name,
+            root,
+            store,
+            kind,
+            text_limit,
+            keeps_conditions: OnceCell::new(),
+            told_newer: AtomicBool::new(false),
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -172,12 +188,17 @@ impl Bucket {
         move |source| StorageError::of(store, verb, source)
     }
 
-    /// The whole of a small object, and when the store took it. `None`: there is none.
+    /// The whole of a small object, and when the store took it. `None`: there is none. Of one that is larger than any of ours, the
+    /// beginning alone: nothing that this version writes ends there.
     pub(super) async fn read(&self, path: &str) -> Result<Option<(Bytes, Timestamp)>> {
         let failed = self.failed("read an object");
         let read = async {
             let got = self.store.get(&self.full(path)).await?;
             let modified = timestamp(&got.meta);
+            if got.meta.size > MOST_SMALL {
+                let beginning = GetOptions::new().with_range(Some(0..MOST_SMALL));
+                return Ok((self.store.get_opts(&self.full(path), beginning).await?.bytes().await?, modified));
+            }
             Ok((got.bytes().await?, modified))
         };
         absent_is_none(read.await).map_err(failed)
@@ -234,14 +255,30 @@ impl Bucket {
     }
 
     pub(super) async fn exists(&self, path: &str) -> Result<bool> {
-        let there = absent_is_none(self.store.head(&self.full(path)).await);
-        Ok(there.map_err(self.failed("ask for an object"))?.is_some())
+        Ok(self.size(path).await?.is_some())
     }
 
     /// Removes an object; one that is not there is removed.
     pub(super) async fn remove(&self, path: &str) -> Result<()> {
         absent_is_none(self.store.delete(&self.full(path)).await).map_err(self.failed("remove an object"))?;
         Ok(())
+    }
+
+    /// Moves an object. `false`: there is none.
+    pub(super) async fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        let renamed = self.store.rename(&self.full(from), &self.full(to)).await;
+        Ok(absent_is_none(renamed).map_err(self.failed("move an object"))?.is_some())
+    }
+
+    /// The size of an object. `None`: there is none.
+    pub(super) async fn size(&self, path: &str) -> Result<Option<u64>> {
+        let there = absent_is_none(self.store.head(&self.full(path)).await);
+        Ok(there.map_err(self.failed("ask for an object"))?.map(|meta| meta.size))
+    }
+
+    /// Whether this is the first time that somebody asks.
+    pub(super) fn is_first_newer(&self) -> bool {
+        !self.told_newer.swap(true, Ordering::Relaxed)
     }
 
     /// Begins an upload in parts.

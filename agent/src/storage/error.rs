@@ -31,6 +31,8 @@ pub enum StorageError {
     WrongDigest { id: BodyId, expected: String, found: String },
     #[error("body {id} has {found} bytes in place of {expected}")]
     WrongSize { id: BodyId, expected: u64, found: u64 },
+    #[error("body {id} has fewer than {expected} bytes")]
+    TooShort { id: BodyId, expected: u64 },
     #[error("body is larger than {most} bytes, the most that {parts} parts hold")]
     TooLarge { most: u64, parts: u64 },
     #[error(
@@ -65,7 +67,7 @@ impl StorageError {
 
     /// The body is gone or damaged: whoever wanted it has a miss, and [`super::Store::quarantine`] puts it aside.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. })
+        matches!(self, Self::Missing { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooShort { .. })
     }
 
     /// Trying again changes nothing.

@@ -218,8 +218,12 @@ impl Bodies for Granted {
     }
 
     async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes> {
-        let got = self.http.get(range, || self.grantor.get_url(id)).await;
-        let got = got.map_err(|error| self.failed("read a range", error))?;
+        let got = self.http.get(range.clone(), || self.grantor.get_url(id)).await;
+        let got = got.map_err(|error| match error {
+            // The range begins behind the end.
+            UrlError::Status { status: 416, .. } => StorageError::TooShort { id, expected: range.end },
+            error => self.failed("read a range", error),
+        })?;
         got.ok_or_else(|| StorageError::Missing { store: self.grantor.store_name().to_owned(), id })
     }
 

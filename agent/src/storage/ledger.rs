@@ -18,6 +18,7 @@ use super::error::{Result, StorageError};
 use super::key;
 use super::layout::{self, Namespace};
 use super::record::{Body, BodyId, Entry, Listed, PieceKind, Place, Producer, Record, VERSION};
+use super::seen::{self, Seen};
 
 /// After this a reservation is not committed any more. A sweep spares everything younger than [`super::SWEEP_AFTER`], twice
 /// this long: a body is never removed under a writer that may still commit it.
@@ -48,6 +49,11 @@ pub enum Commit {
     Won(Entry),
     /// Somebody was first: this is theirs. Our body is removed.
     Lost(Entry),
+    /// A newer version was first, and its entry cannot be read here. Our body is removed.
+    Newer {
+        /// Of its index object.
+        version: u32,
+    },
 }
 
 /// A cache that was looked for.
@@ -69,7 +75,8 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// All caches whose key begins with `prefix`, those of the scope's parents too, newest first.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
     async fn read(&self, listed: &Listed) -> Result<Option<Entry>>;
-    /// What `producers` (`None`: all) left in `group`: in the order of `producers`, then by node, then by step.
+    /// What `producers` (`None`: all) left in `group`: in the order of `producers`, then by node, then by step. A layer of a
+    /// workspace that `producers` left and that cannot be read is an error; every other such entry is passed over.
     async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>>;
     async fn reserve(&self, place: Place) -> Result<Reservation>;
     /// Makes an uploaded body visible, if its place is free.
@@ -92,7 +99,11 @@ pub(super) struct Reserved {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Quarantined {
     pub why: String,
-    pub record: Record,
+    /// `None`: the index object could not be read. Then it lies in `v1/body/ID`, as it was.
+    pub record: Option<Record>,
+    /// Where an index object that could not be read was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
 }
 
 /// The index of a bucket that we may read and write ourselves.
@@ -151,14 +162,34 @@ impl Index {
         Ok(None)
     }
 
-    /// Reads an index object. A listing's time is finer than that of a read, where there is one.
+    /// Reads an index object. One that cannot be read is damage: it is put aside, and nothing is there. A newer version's is
+    /// passed over. Both are told.
     async fn entry(&self, path: &str, listed: Option<Timestamp>) -> Result<Option<Entry>> {
-        let Some((bytes, modified)) = self.bucket.read(path).await? else { return Ok(None) };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|error| self.foreign(path, &error.to_string()))?;
-        if record.version > VERSION {
-            return Err(self.foreign(path, &format!("version {}, this one understands {VERSION}", record.version)));
+        match self.settled(path, listed).await? {
+            Seen::Entry(entry) => Ok(Some(*entry)),
+            Seen::Newer(_) | Seen::Nothing | Seen::Unreadable(_) => Ok(None),
         }
-        Ok(Some(Entry { record, created: listed.unwrap_or(modified) }))
+    }
+
+    /// What is at `path`, once what cannot be read has been put aside.
+    async fn settled(&self, path: &str, listed: Option<Timestamp>) -> Result<Seen> {
+        let seen = self.bucket.see(path, listed).await?;
+        match &seen {
+            Seen::Unreadable(why) => self.bucket.put_object_aside(path, why).await,
+            Seen::Newer(version) => self.bucket.tell_newer(path, *version),
+            Seen::Entry(_) | Seen::Nothing => {}
+        }
+        Ok(seen)
+    }
+
+    /// An entry that must not be missed: without one layer a workspace would be another one.
+    async fn needed(&self, path: &str, listed: Timestamp) -> Result<Option<Entry>> {
+        match self.bucket.see(path, Some(listed)).await? {
+            Seen::Entry(entry) => Ok(Some(*entry)),
+            Seen::Nothing => Ok(None),
+            Seen::Newer(version) => Err(self.foreign(path, &seen::newer(version))),
+            Seen::Unreadable(why) => Err(self.foreign(path, &why)),
+        }
     }
 
     fn foreign(&self, path: &str, why: &str) -> StorageError {
@@ -178,8 +209,8 @@ impl Index {
     }
 
     /// Writes the index object if its place is free. A write whose answer was lost, or that the store tried again by itself,
-    /// may find itself: whose it is stands in it.
-    async fn claim_place(&self, path: &str, record: &Record) -> Result<Entry> {
+    /// may find itself: whose it is stands in it. What is there and cannot be read is put aside, and the place is free.
+    async fn claim_place(&self, path: &str, record: &Record) -> Result<Seen> {
         let bytes = Bytes::from(json(record));
         let mut attempts = 0;
         loop {
@@ -189,11 +220,14 @@ impl Index {
                 Err(error) if error.is_final() => return Err(error),
                 other => other,
             };
-            match (self.entry(path, None).await?, created) {
-                (Some(entry), _) => return Ok(entry),
-                (None, Err(error)) if attempts >= COMMIT_ATTEMPTS => return Err(error),
-                (None, _) if attempts >= COMMIT_ATTEMPTS => return Err(self.foreign(path, "it comes and goes")),
-                (None, _) => tokio::time::sleep(Duration::from_millis(50) * 2_u32.pow(attempts)).await,
+            match (self.settled(path, None).await?, created) {
+                (seen @ (Seen::Entry(_) | Seen::Newer(_)), _) => return Ok(seen),
+                (_, Err(error)) if attempts >= COMMIT_ATTEMPTS => return Err(error),
+                (Seen::Unreadable(why), _) if attempts >= COMMIT_ATTEMPTS => return Err(self.foreign(path, &why)),
+                (Seen::Nothing, _) if attempts >= COMMIT_ATTEMPTS => {
+                    return Err(self.foreign(path, "it comes and goes"));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(50) * 2_u32.pow(attempts)).await,
             }
         }
     }
@@ -272,7 +306,12 @@ impl Ledger for Index {
             listed.sort_by(|a, b| a.path.cmp(&b.path));
             objects.append(&mut listed);
         }
-        let reads: Vec<_> = objects.iter().map(|object| self.entry(&object.path, Some(object.modified))).collect();
+        let all_needed = kind == PieceKind::Layer && producers.is_some();
+        let read = async |object: &Object| match all_needed {
+            true => self.needed(&object.path, object.modified).await,
+            false => self.entry(&object.path, Some(object.modified)).await,
+        };
+        let reads: Vec<_> = objects.iter().map(read).collect();
         let read = futures_util::stream::iter(reads).buffered(PARALLEL_READS);
         let entries: Vec<Option<Entry>> = read.try_collect().await?;
         Ok(entries.into_iter().flatten().collect())
@@ -293,13 +332,17 @@ impl Ledger for Index {
             return Err(StorageError::Expired { id: reservation.id, hours: age.as_secs() / 3600 });
         }
         let record = self.record(reservation, body, about);
-        let there = self.claim_place(&self.path(&reservation.place), &record).await?;
-        if there.body().id == body.id {
-            self.bucket.remove(&layout::reserved(body.id)).await?;
-            return Ok(Commit::Won(there));
-        }
+        let ended = match self.claim_place(&self.path(&reservation.place), &record).await? {
+            Seen::Entry(there) if there.body().id == body.id => {
+                self.bucket.remove(&layout::reserved(body.id)).await?;
+                return Ok(Commit::Won(*there));
+            }
+            Seen::Entry(there) => Commit::Lost(*there),
+            Seen::Newer(version) => Commit::Newer { version },
+            Seen::Nothing | Seen::Unreadable(_) => return Err(self.foreign("", "a place that was claimed is empty")),
+        };
         self.drop_body(body.id).await?;
-        Ok(Commit::Lost(there))
+        Ok(ended)
     }
 
     async fn abandon(&self, reservation: &Reservation) -> Result<()> {
@@ -315,7 +358,7 @@ impl Ledger for Index {
     }
 
     async fn quarantine(&self, entry: &Entry, why: &str) -> Result<()> {
-        let aside = Quarantined { why: why.to_owned(), record: entry.record.clone() };
+        let aside = Quarantined { why: why.to_owned(), record: Some(entry.record.clone()), index: None };
         self.bucket.write(&layout::quarantine(entry.body().id), json(&aside).into()).await?;
         self.hide(entry).await
     }
@@ -326,6 +369,6 @@ fn entry_namespace(record: &Record) -> Option<Namespace> {
 }
 
 /// What we write ourselves always has a spelling.
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -36,6 +36,7 @@ mod once;
 mod patience;
 mod private;
 mod record;
+mod seen;
 mod settings;
 mod survey;
 mod sweep;

@@ -11,6 +11,7 @@ use super::error::Result;
 use super::layout;
 use super::ledger::Quarantined;
 use super::record::Record;
+use super::seen::Seen;
 
 const PARALLEL: usize = 16;
 
@@ -29,14 +30,28 @@ impl Bucket {
     /// # Errors
     /// The store's.
     pub async fn scopes(&self, project: &str) -> Result<Vec<TrustScope>> {
-        let mut first: BTreeMap<String, Object> = BTreeMap::new();
+        let mut beneath: BTreeMap<String, Vec<Object>> = BTreeMap::new();
         for object in self.list("v1/cache/").await? {
             let namespace = object.path.split('/').nth(2).unwrap_or_default().to_owned();
-            first.entry(namespace).or_insert(object);
+            beneath.entry(namespace).or_default().push(object);
         }
-        let records = self.read_all::<Record>(first.into_values().collect()).await?;
-        let of_project = records.into_iter().filter(|(record, _)| record.project == project);
-        Ok(of_project.filter_map(|(record, _)| record.scope.parse().ok()).collect())
+        let records: Vec<Option<Record>> = futures_util::stream::iter(beneath.into_values())
+            .map(|objects| self.first_record(objects))
+            .buffered(PARALLEL)
+            .try_collect()
+            .await?;
+        let of_project = records.into_iter().flatten().filter(|record| record.project == project);
+        Ok(of_project.filter_map(|record| record.scope.parse().ok()).collect())
+    }
+
+    /// The first that can be read: one that is damaged must not hide all others.
+    async fn first_record(&self, objects: Vec<Object>) -> Result<Option<Record>> {
+        for object in objects {
+            if let Seen::Entry(entry) = self.see(&object.path, Some(object.modified)).await? {
+                return Ok(Some(entry.record));
+            }
+        }
+        Ok(None)
     }
 
     /// This project's entries that were put aside.
@@ -46,7 +61,9 @@ impl Bucket {
     pub async fn put_aside(&self, project: &str) -> Result<Vec<PutAside>> {
         let objects = self.list(&format!("{}/", layout::QUARANTINE)).await?;
         let found = self.read_all::<Quarantined>(objects).await?.into_iter();
-        let aside = found.map(|(Quarantined { why, record }, at)| PutAside { record, why, at });
+        // One whose index object could not be read is nobody's: it does not say whose it was.
+        let aside =
+            found.filter_map(|(Quarantined { why, record, .. }, at)| Some(PutAside { record: record?, why, at }));
         Ok(aside.filter(|aside| aside.record.project == project).collect())
     }
 

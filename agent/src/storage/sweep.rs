@@ -19,7 +19,8 @@ use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
 use super::layout;
 use super::ledger::{Index, Ledger as _, Reserved};
-use super::record::{BodyId, Entry, Record};
+use super::record::BodyId;
+use super::seen::{Content, Seen, content};
 
 const PARALLEL: usize = 8;
 
@@ -78,12 +79,18 @@ impl Bucket {
         let bound = self.now().await?.checked_sub(older_than).unwrap_or(Timestamp::MIN);
         let mut removed = 0;
         for object in objects.into_iter().filter(|object| object.modified <= bound) {
-            let Some((bytes, _)) = self.read(&object.path).await? else { continue };
-            // What a newer version has written is its own affair.
-            let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { continue };
-            let Ok(scope) = record.scope.parse() else { continue };
-            let index = Index::new(Arc::clone(self), &record.project, scope);
-            index.remove(&Entry { record, created: object.modified }).await?;
+            let entry = match self.see(&object.path, Some(object.modified)).await? {
+                Seen::Entry(entry) => entry,
+                // What a newer version has written is its own affair.
+                Seen::Newer(_) | Seen::Nothing => continue,
+                Seen::Unreadable(why) => {
+                    self.put_object_aside(&object.path, &why).await;
+                    continue;
+                }
+            };
+            let Ok(scope) = entry.record.scope.parse() else { continue };
+            let index = Index::new(Arc::clone(self), &entry.record.project, scope);
+            index.remove(&entry).await?;
             removed += 1;
         }
         Ok(removed)
@@ -135,10 +142,15 @@ impl Bucket {
         Ok(Swept { bodies, uploads, ..Swept::default() }.add(staged))
     }
 
-    /// Whether the index object there points to this body. One that cannot be read might.
+    /// Whether the index object there points to this body. A newer version's might; one that is damaged shows nothing to
+    /// anybody, and this mark is the last that knows of the body.
     async fn shows(&self, index: &str, id: BodyId) -> Result<bool> {
         let Some((bytes, _)) = self.read(index).await? else { return Ok(false) };
-        Ok(serde_json::from_slice::<Record>(&bytes).map_or(true, |record| record.body.id == id))
+        Ok(match content(&bytes) {
+            Content::Record(record) => record.body.id == id,
+            Content::Newer(_) => true,
+            Content::Unreadable(_) => false,
+        })
     }
 
     /// Files named `PATH#N` (or `PATH/…#N`): what a directory's writer writes to before it renames. No listing shows them.

@@ -30,6 +30,8 @@ use super::record::{Body, BodyId};
 
 /// S3, and whoever copied it, takes no more.
 const MOST_PARTS: u64 = 10_000;
+/// Of one body: no store takes parts of more than 5 GiB.
+pub(super) const MOST_BYTES: u64 = MOST_PARTS * (5 << 30);
 
 /// How a body is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +81,16 @@ impl Bodies for Bucket {
     }
 
     async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes> {
-        let bytes = self.range(&layout::body(id), range).await?;
-        bytes.ok_or_else(|| StorageError::Missing { store: Bucket::name(self).to_owned(), id })
+        let missing = || StorageError::Missing { store: Bucket::name(self).to_owned(), id };
+        match self.range(&layout::body(id), range.clone()).await {
+            Ok(bytes) => bytes.ok_or_else(missing),
+            // A store refuses a range that begins behind the end, each in its own words.
+            Err(refused) => match self.size(&layout::body(id)).await {
+                Ok(Some(size)) if size <= range.start => Err(StorageError::TooShort { id, expected: range.end }),
+                Ok(None) => Err(missing()),
+                _ => Err(refused),
+            },
+        }
     }
 
     fn name(&self) -> &str {
@@ -315,7 +325,7 @@ impl Drop for Parts<'_> {
 /// body's digest is known at its end only.
 pub fn get(bodies: Arc<dyn Bodies>, body: &Body, range: Range<u64>, shape: Shape) -> BoxStream<'static, Result<Bytes>> {
     let id = body.id;
-    let ranges: Vec<Range<u64>> = cut(range.clone(), shape.part as u64);
+    let ranges = cut(range.clone(), shape.part as u64);
     let fetched = futures_util::stream::iter(ranges)
         .map(move |range| {
             let bodies = bodies.clone();
@@ -350,15 +360,15 @@ pub async fn exactly(bodies: &dyn Bodies, id: BodyId, range: Range<u64>) -> Resu
     if found == expected { Ok(bytes) } else { Err(StorageError::WrongSize { id, expected, found }) }
 }
 
-fn cut(range: Range<u64>, part: u64) -> Vec<Range<u64>> {
-    let mut ranges = Vec::new();
+/// One after the other: a size that is wrong must not cost memory before the first byte is there.
+fn cut(range: Range<u64>, part: u64) -> impl Iterator<Item = Range<u64>> + Send {
     let mut start = range.start;
-    while start < range.end {
-        let end = range.end.min(start + part);
-        ranges.push(start..end);
+    std::iter::from_fn(move || {
+        let end = range.end.min(start.saturating_add(part));
+        let next = start..end;
         start = end;
-    }
-    ranges
+        (!next.is_empty()).then_some(next)
+    })
 }
 
 /// Passes everything on, and says at the end if it was not what was stored.
@@ -500,6 +510,7 @@ mod tests {
 
     #[test]
     fn a_body_is_cut_into_ranges_that_meet() {
+        let cut = |range, part| cut(range, part).collect::<Vec<_>>();
         assert_eq!(cut(0..0, 10), []);
         assert_eq!(cut(0..10, 10), vec![0..10; 1]);
         assert_eq!(cut(3..25, 10), [3..13, 13..23, 23..25]);

@@ -19,7 +19,9 @@ impl Client {
         consume: impl FnOnce(&mut dyn Read) -> T,
     ) -> Result<T, ClientError> {
         let conversation = self.open(&Request::Read { path: path.to_owned(), user })?;
-        let mut file = FileReader { conversation, taken: 0, ended: false, trouble: None };
+        // In the buffer is still the supervisor's greeting, which is none of the file's bytes.
+        let taken = conversation.buffer.len();
+        let mut file = FileReader { conversation, taken, ended: false, trouble: None };
         let consumed = consume(&mut file);
         match file.trouble {
             Some(error) => Err(error),
@@ -79,4 +81,57 @@ impl Read for FileReader {
 
 fn gone() -> io::Error {
     io::Error::other("the file could not be read on")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use navvy_protocol::frame;
+    use navvy_protocol::supervisor::Hello;
+
+    use super::super::Connect;
+    use super::*;
+
+    /// A supervisor with one file.
+    struct OneFile(Vec<u8>);
+
+    impl Connect for OneFile {
+        fn connect(&self) -> io::Result<UnixStream> {
+            let (ours, mut theirs) = UnixStream::pair()?;
+            let file = self.0.clone();
+            std::thread::spawn(move || -> io::Result<()> {
+                let mut buffer = Vec::new();
+                for _ in ["hello", "request"] {
+                    frame::read(&mut theirs, &mut buffer).map_err(io::Error::other)?;
+                }
+                frame::write_message(&mut theirs, FrameKind::Hello, &Hello::new(None))?;
+                for piece in file.chunks(3).chain([&[][..]]) {
+                    frame::write(&mut theirs, FrameKind::Data, piece)?;
+                }
+                Ok(())
+            });
+            Ok(ours)
+        }
+
+        fn secret(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    fn read(file: &[u8]) -> Vec<u8> {
+        let client = Client::new(std::sync::Arc::new(OneFile(file.to_vec())));
+        let mut read = Vec::new();
+        let done = client.read_as_stream("/a", None, |source| source.read_to_end(&mut read));
+        done.unwrap().unwrap();
+        read
+    }
+
+    #[test]
+    fn a_files_first_byte_is_the_first() {
+        let wide: Vec<u8> = "\u{feff}<testsuite/>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for file in [&b""[..], b"a", b"abcdefgh", &wide] {
+            assert_eq!(read(file), file);
+        }
+    }
 }

@@ -241,7 +241,7 @@ impl Task {
         });
         match self.while_sensible(&ready.environment, &mut committing).await {
             Ok(Ok(Commit::Won(_))) => lines.iter().for_each(|line| told.line(line)),
-            Ok(Ok(Commit::Lost(_))) => {
+            Ok(Ok(Commit::Lost(_) | Commit::Newer { .. })) => {
                 return Ok(Err(Trouble::from("another process stored this step's artifacts meanwhile".to_owned())));
             }
             Ok(Err(error)) => return Ok(Err(storage(error))),

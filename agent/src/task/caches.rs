@@ -117,6 +117,10 @@ impl Task {
                 told.line(&size_of(&packed));
             }
             Ok(Commit::Lost(entry)) => tell_exists(told, &key, &entry),
+            Ok(Commit::Newer { .. }) => {
+                told.line(&format!("Skipping cache generation, cache already exists for key: {key}"));
+                told.line("A newer version of Navvy saved it; this one cannot read it.");
+            }
             Err(trouble) => return Ok(Err(trouble)),
         }
         Ok(Ok(()))

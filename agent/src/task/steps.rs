@@ -88,6 +88,7 @@ impl Task {
 
     /// A person may be asked in before a step that was named, and after one that failed.
     async fn run_attended(&mut self, ready: &mut Ready, number: usize, step: &Step, standing: &mut Standing) {
+        crate::bug::here("task");
         if self.is_break(number, step) {
             self.ask_in(ready, step, &format!("held before step {number}, {}", step.name)).await;
         }

@@ -109,7 +109,7 @@ impl Task {
         let about = About { producer: self.producer(), ..About::default() };
         match self.commit(&ready.environment, upload, &layer.body, about).await? {
             Ok(Commit::Won(_)) => told.line(&format!("Persisted to the workspace: {}", size_of(&layer.packed))),
-            Ok(Commit::Lost(_)) => {
+            Ok(Commit::Lost(_) | Commit::Newer { .. }) => {
                 return Ok(Err(Trouble::from("another process persisted this step's layer meanwhile".to_owned())));
             }
             Err(trouble) => return Ok(Err(trouble)),

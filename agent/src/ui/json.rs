@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use navvy_job::id::TaskId;
-use serde::Serialize as _;
+use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::sink::{Sink, ViewError};
@@ -90,11 +90,15 @@ impl<W: Write> Json<W> {
     }
 
     fn add(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
-        let mut serializer = serde_json::Serializer::with_formatter(&mut self.buffer, Tame);
-        stamped.serialize(&mut serializer).map_err(|error| ViewError::Write(error.into()))?;
-        self.buffer.push(b'\n');
-        Ok(())
+        add_line(&mut self.buffer, stamped).map_err(|error| ViewError::Write(error.into()))
     }
+}
+
+/// Appends a value as a line of JSON that a terminal may be shown: every `--json` goes through here.
+pub fn add_line(buffer: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut *buffer, Tame))?;
+    buffer.push(b'\n');
+    Ok(())
 }
 
 /// Compact, and without the control characters that JSON itself lets pass: a terminal may obey U+0080 to U+009F as it

@@ -37,6 +37,7 @@ use crate::environment::docker::{Engine, survey};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Condition;
 use crate::event::{Event, Summary};
+use crate::oom;
 use crate::output::mask::Masks;
 use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
@@ -150,6 +151,11 @@ impl Session<'_> {
         replacements: crate::pipeline::Replacements,
     ) -> Result<u8, CliError> {
         let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
+        if let Some(engine) = &engine {
+            oom::spare_this_process();
+            // A job that cannot have it says why.
+            engine.supervisor(&self.settings.paths).ok();
+        }
         let risk = plan::risk(self.arguments, engine.as_ref())?;
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
@@ -214,6 +220,10 @@ impl Session<'_> {
         let workspaces = self.remove_workspaces(&finished);
         let (leftovers, ()) = tokio::join!(removals.finish(stop.receiver()), workspaces);
         finished.leftovers = leftovers;
+        if let Some(engine) = engine.as_ref().filter(|_| finished.lost) {
+            let removed = engine.remove_own(&owner, &self.settings.paths, REAP_LIMIT).await;
+            finished.leftovers.extend(removed.left);
+        }
         let (told, users) = (std::mem::take(&mut continuing.told), std::mem::take(&mut continuing.users));
         if let Some(reaper) = reaper {
             // It had the whole run's time.

@@ -14,7 +14,9 @@ use tokio::sync::OnceCell;
 
 use super::create::Creating;
 use super::image::Pulls;
+use super::supervisor_binary::{Chosen, SupervisorError};
 use super::walls::Walls;
+use crate::environment::HostPaths;
 use crate::environment::endpoint::{Address, Endpoint};
 
 /// An engine that does not answer its ping within this is not there.
@@ -112,6 +114,7 @@ pub(super) struct Shared {
     pub network: OnceCell<Walls>,
     /// The engine has shown that it sees none of our files: do not try again.
     needs_upload: AtomicBool,
+    supervisor: Chosen,
 }
 
 impl Engine {
@@ -129,6 +132,7 @@ impl Engine {
             creating: Creating::default(),
             network: OnceCell::new(),
             needs_upload,
+            supervisor: Chosen::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -152,6 +156,12 @@ impl Engine {
         let info = answer
             .map_err(|e| EngineError::Info { endpoint: self.shared.endpoint.clone(), source: BollardError::from(e) })?;
         Ok(summarise(info, &self.shared.api))
+    }
+
+    /// Where the supervisor is that every job of this process gets. A run asks when it begins, so that its first job gets the
+    /// version that belongs to this program.
+    pub fn supervisor(&self, host: &HostPaths) -> Result<PathBuf, SupervisorError> {
+        self.shared.supervisor.directory(host.supervisor.as_deref(), &host.state)
     }
 
     pub(super) fn docker(&self) -> &Docker {

@@ -31,7 +31,7 @@ use super::network::NetworkError;
 use super::plan::{self, Entry, Machine, Plan, PlanError, service_title};
 use super::run_dir::{self, Kept, RunDirError};
 use super::services::{Output, ServiceOutput};
-use super::supervisor_binary::{self, SupervisorError};
+use super::supervisor_binary::SupervisorError;
 use super::upload::UploadError;
 use super::walls::Walls;
 use super::{credentials, fault, network, report};
@@ -244,7 +244,7 @@ impl Preparation<'_> {
         self.report(report::agent());
         let (info, network, images) = self.look_around().await?;
         self.check_architectures(info, &images)?;
-        let bin = supervisor_binary::install(self.host.supervisor.as_deref(), &self.host.state)?;
+        let bin = self.engine.supervisor(self.host)?;
         run_dir::mark(&self.run_directory(), &Mark::Running(self.request.owner.clone()))?;
         if let Some(journal) = &self.request.journal {
             // Written while the engine was asked.

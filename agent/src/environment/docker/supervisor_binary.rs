@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use navvy_protocol::place::CLI_NAMES;
 use sha2::{Digest as _, Sha256};
@@ -46,6 +47,22 @@ fn beside_this_program() -> Result<PathBuf, SupervisorError> {
     let own =
         std::env::current_exe().map_err(|source| SupervisorError::Read { path: "/proc/self/exe".into(), source })?;
     Ok(own.with_file_name(NAME))
+}
+
+/// The supervisor of all of a run's jobs: an upgrade in the midst of it gives none of them another version, which an older
+/// agent may not understand.
+#[derive(Debug, Default)]
+pub struct Chosen(Mutex<Option<PathBuf>>);
+
+impl Chosen {
+    /// [`install`], the first time.
+    pub fn directory(&self, given: Option<&Path>, state: &Path) -> Result<PathBuf, SupervisorError> {
+        let mut chosen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*chosen {
+            Some(directory) => Ok(directory.clone()),
+            None => Ok(chosen.insert(install(given, state)?).clone()),
+        }
+    }
 }
 
 /// A copy of the supervisor with its other names, below `state`/bin. Costs a few `stat` calls once it is there.
@@ -189,6 +206,21 @@ mod tests {
         other.push(0);
         fs::write(&source, other).unwrap();
         assert_ne!(install(Some(&source), scratch.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn an_upgrade_in_the_midst_of_a_run_changes_nothing_for_its_later_jobs() {
+        let scratch = tempfile::tempdir().unwrap();
+        let source = scratch.path().join("built");
+        let (run, later) = (Chosen::default(), Chosen::default());
+        assert!(run.directory(Some(&source), scratch.path()).is_err(), "one that is missing is looked for again");
+        fs::write(&source, elf(1)).unwrap();
+        let first = run.directory(Some(&source), scratch.path()).unwrap();
+        fs::write(&source, [elf(1), vec![0]].concat()).unwrap();
+        assert_eq!(run.directory(Some(&source), scratch.path()).unwrap(), first);
+        assert_ne!(later.directory(Some(&source), scratch.path()).unwrap(), first);
+        fs::remove_file(&source).unwrap();
+        assert_eq!(run.directory(Some(&source), scratch.path()).unwrap(), first);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{cgroup, destroy, fault, run_dir};
 use crate::environment::HostPaths;
 use crate::environment::owner::Owner;
 use crate::environment::standing::{Condition, Evidence, Mark, NameSays};
-use crate::journal::{self, Known, Standing};
+use crate::journal::{self, Ending, Known, Standing};
 
 /// In a primary container's name.
 const PRIMARY_ROLE: &str = "primary";
@@ -140,6 +140,15 @@ impl Engine {
         reaped
     }
 
+    /// Removes what this very process made and does not look after any more: it had a bug. What it left for a person stays.
+    pub async fn remove_own(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if owner == here);
+        let mut removed = self.remove_seen(survey.tasks.into_iter().filter(own).collect(), host, limit).await;
+        removed.left.splice(0..0, survey.troubles);
+        removed
+    }
+
     /// Removes these tasks with everything that carries their id, journals last.
     pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
         let removals = tasks.into_iter().map(async |seen| {
@@ -239,6 +248,10 @@ fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
         entry.has_journal = true;
         entry.known = reading.known();
         entry.evidence.journal = entry.known.as_ref().map(said);
+        if matches!(reading.ending, Ending::Newer { .. }) {
+            // Only a newer version knows what it says: with no mark that we can read, the task is not ours to judge.
+            entry.evidence.mark.get_or_insert(None);
+        }
         entry.evidence.is_held = journal::is_held(&path);
     }
 }

@@ -25,6 +25,10 @@ pub enum Form {
     Url,
     Json,
     Shell,
+    /// With entities, as XML and HTML have them.
+    Xml,
+    /// In a quoted text where a quote, or a backtick, stands for the escape.
+    Quoted,
 }
 
 impl Form {
@@ -38,6 +42,8 @@ impl Form {
             Self::Url => "URL-encoded",
             Self::Json => "JSON-escaped",
             Self::Shell => "shell-quoted",
+            Self::Xml => "as XML or HTML",
+            Self::Quoted => "with its quotes doubled",
         }
     }
 }
@@ -54,14 +60,20 @@ pub fn is_maskable(value: &str) -> bool {
 pub fn forms(value: &str) -> Vec<(Form, Vec<u8>)> {
     // A line break at the end is no secret, and masking it would join two lines.
     let whole = value.trim_end_matches(['\n', '\r']);
-    let mut all = vec![(Form::Plain, whole.as_bytes().to_vec())];
-    escaped(whole, &mut all);
+    let mut all = Vec::new();
+    let trimmed = whole.trim();
+    let bare = (trimmed != whole && is_maskable(trimmed)).then_some(trimmed);
+    // Programs drop the blanks around a value, as `echo $VALUE` does.
+    for text in [Some(whole), bare].into_iter().flatten() {
+        all.push((Form::Plain, text.as_bytes().to_vec()));
+        escaped(text, &mut all);
+        if text.len() >= SHORTEST_ENCODED {
+            base64(text.as_bytes(), &mut all);
+            hex(text.as_bytes(), &mut all);
+        }
+    }
     if whole.contains('\n') {
         lines(whole, &mut all);
-    }
-    if whole.len() >= SHORTEST_ENCODED {
-        base64(whole.as_bytes(), &mut all);
-        hex(whole.as_bytes(), &mut all);
     }
     all.retain(|(_, bytes)| bytes.len() >= SHORTEST);
     all
@@ -91,6 +103,8 @@ fn escaped(text: &str, all: &mut Vec<(Form, Vec<u8>)>) {
     url(text, &mut |escaped| add(Form::Url, escaped));
     json(text, &mut |escaped| add(Form::Json, escaped));
     shell(text, &mut |escaped| add(Form::Shell, escaped));
+    xml(text, &mut |escaped| add(Form::Xml, escaped));
+    quoted(text, &mut |escaped| add(Form::Quoted, escaped));
 }
 
 /// The characters of the encoding that do not depend on what stands before and after the value.
@@ -121,8 +135,22 @@ fn hex(value: &[u8], all: &mut Vec<(Form, Vec<u8>)>) {
     all.push((Form::Hex, lower.into_bytes()));
 }
 
-/// Encoders differ in what they leave as it is: RFC 3986, Python's `quote`, JavaScript's `encodeURIComponent`.
+/// Once, and what was encoded once more: an address in an address.
 fn url(text: &str, add: &mut dyn FnMut(String)) {
+    url_once(text, &mut |once| {
+        if once != text {
+            let twice = once.replace('%', "%25");
+            for plus in ["%2B", "%2b"].into_iter().filter(|_| once.contains('+')) {
+                add(twice.replace('+', plus));
+            }
+            add(twice);
+        }
+        add(once);
+    });
+}
+
+/// Encoders differ in what they leave as it is: RFC 3986, Python's `quote`, JavaScript's `encodeURIComponent`.
+fn url_once(text: &str, add: &mut dyn FnMut(String)) {
     for kept in ["", "/", "!*'()"] {
         for upper in [true, false] {
             let encoded = percent(text, kept, upper);
@@ -149,8 +177,22 @@ fn percent(text: &str, kept: &str, upper: bool) -> String {
     })
 }
 
-/// Encoders differ in what they escape beyond need: anything but ASCII (Python), `<>&` (Go), `/` (PHP).
+/// Once, and what was escaped once more: JSON in a string of JSON.
 fn json(text: &str, add: &mut dyn FnMut(String)) {
+    let mut once = Vec::new();
+    json_once(text, &mut |escaped| once.push(escaped));
+    once.sort_unstable();
+    once.dedup();
+    for escaped in once {
+        if escaped != text {
+            json_once(&escaped, add);
+        }
+        add(escaped);
+    }
+}
+
+/// Encoders differ in what they escape beyond need: anything but ASCII (Python), `<>&` (Go), `/` (PHP).
+fn json_once(text: &str, add: &mut dyn FnMut(String)) {
     let plain = serde_json::to_string(text).unwrap_or_default();
     let plain = plain.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&plain);
     let go = plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
@@ -185,6 +227,54 @@ fn shell(text: &str, add: &mut dyn FnMut(String)) {
     // `$'…'`, which bash takes for values with control characters.
     add(ansi(text, true));
     add(ansi(text, false));
+}
+
+/// How quotes are written, `"` and `'`: not at all (in a text between tags), in an attribute by XML, libxml, HTML, Python, Go, PHP.
+const ENTITIES: [[&str; 2]; 7] = [
+    ["\"", "'"],
+    ["&quot;", "'"],
+    ["&quot;", "&apos;"],
+    ["&quot;", "&#39;"],
+    ["&quot;", "&#x27;"],
+    ["&#34;", "&#39;"],
+    ["&quot;", "&#039;"],
+];
+
+/// Encoders differ in quotes, in `>`, which need not be escaped, and in what is not ASCII.
+fn xml(text: &str, add: &mut dyn FnMut(String)) {
+    if !text.contains(['&', '<', '>', '"', '\'']) && text.is_ascii() {
+        return;
+    }
+    let both = text.replace('&', "&amp;").replace('<', "&lt;");
+    for greater in [">", "&gt;"] {
+        for [double, single] in ENTITIES {
+            let escaped = both.replace('>', greater).replace('"', double).replace('\'', single);
+            for hex in [false, true].into_iter().filter(|_| !escaped.is_ascii()) {
+                add(numbered(&escaped, hex));
+            }
+            add(escaped);
+        }
+    }
+}
+
+/// What is not ASCII as `&#233;` or `&#xE9;`.
+fn numbered(text: &str, hex: bool) -> String {
+    let number = |character: char| match (character.is_ascii(), hex) {
+        (true, _) => character.to_string(),
+        (false, true) => format!("&#x{:X};", u32::from(character)),
+        (false, false) => format!("&#{};", u32::from(character)),
+    };
+    text.chars().map(number).collect()
+}
+
+/// A quote in a text that such quotes stand around.
+fn quoted(text: &str, add: &mut dyn FnMut(String)) {
+    // SQL, YAML, PowerShell, CSV.
+    add(text.replace('\'', "''"));
+    add(text.replace('"', "\"\""));
+    // PowerShell's `"…"`; MySQL and the languages that are like C.
+    add(text.replace('`', "``").replace('"', "`\"").replace('$', "`$"));
+    add(escape(text, |c, _| matches!(c, '"' | '\'' | '\\')));
 }
 
 fn escape(text: &str, special: impl Fn(char, bool) -> bool) -> String {
@@ -283,6 +373,60 @@ mod tests {
         has(value, Form::Plain, "first line\nab\n  third line");
         has(value, Form::Plain, "first line\r\nab\r\n  third line");
         assert!(!forms(value).iter().any(|(_, bytes)| bytes == b"ab"));
+    }
+
+    #[test]
+    fn blanks_around_a_value_may_be_gone() {
+        for value in ["  hunter2 horse ", "\thunter2 horse", "hunter2 horse \n"] {
+            has(value, Form::Plain, value.trim_end_matches('\n'));
+            has(value, Form::Plain, "hunter2 horse");
+            has(value, Form::Url, "hunter2%20horse");
+            has(value, Form::Hex, "68756e7465723220686f727365");
+            has(value, Form::Base64, &STANDARD_NO_PAD.encode("hunter2 horse")[..17]);
+        }
+        assert!(!forms("  abc ").iter().any(|(_, bytes)| bytes == b"abc"), "too short to be masked");
+        has(" -----BEGIN\nabcdefgh\nEND----- ", Form::Plain, "-----BEGIN\nabcdefgh\nEND-----");
+    }
+
+    #[test]
+    fn escaped_for_a_text_in_a_text() {
+        let value = r#"a'b"c<d>&e/é"#;
+        for text in [
+            "a'b\"c&lt;d&gt;&amp;e/é",
+            "a'b\"c&lt;d>&amp;e/é",
+            "a&apos;b&quot;c&lt;d&gt;&amp;e/é",
+            "a&#39;b&#34;c&lt;d&gt;&amp;e/é",
+            "a&#39;b&quot;c&lt;d&gt;&amp;e/é",
+            "a&#x27;b&quot;c&lt;d&gt;&amp;e/é",
+            "a&#039;b&quot;c&lt;d&gt;&amp;e/é",
+            "a'b&quot;c&lt;d&gt;&amp;e/&#233;",
+            "a'b\"c&lt;d&gt;&amp;e/&#xE9;",
+        ] {
+            has(value, Form::Xml, text);
+        }
+        has(value, Form::Quoted, "a''b\"c<d>&e/é");
+        has(value, Form::Quoted, "a'b\"\"c<d>&e/é");
+        has(value, Form::Quoted, r#"a\'b\"c<d>&e/é"#);
+        has("pa$$`\"", Form::Quoted, "pa`$`$```\"");
+        let inner = serde_json::json!({ "k": value }).to_string();
+        let outer = serde_json::json!({ "body": inner }).to_string();
+        let twice = forms(value).into_iter().any(|(form, bytes)| {
+            form == Form::Json
+                && bytes.windows(3).any(|it| it == br#"\\\"#)
+                && outer.contains(std::str::from_utf8(&bytes).unwrap())
+        });
+        assert!(twice, "{outer}");
+        has(value, Form::Json, r#"a'b\\\"c\\u003cd\\u003e\\u0026e/\\u00e9"#);
+        has("a b/c+é", Form::Url, "a%2520b%252Fc%252B%25C3%25A9");
+        has("a b/c+é", Form::Url, "a%2Bb%252fc%252b%25c3%25a9");
+    }
+
+    #[test]
+    fn a_value_without_anything_to_escape_has_no_more_forms_than_it_needs() {
+        let mut all: Vec<Vec<u8>> = forms("hunter2hunter2").into_iter().map(|(_, bytes)| bytes).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 1 + 3 + 2, "as it is, base64 at three offsets, two ways of hexadecimal");
     }
 
     #[test]

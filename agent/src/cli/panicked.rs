@@ -1,0 +1,70 @@
+//! A panic is a bug of ours, and no reason to leave anything behind: it ends the command, not the care for what it made.
+//!
+//! ```text
+//! command ─ panic ─▶ hook: told, masked ─▶ caught here ─▶ this process's tasks removed ─▶ exit 3
+//! ```
+//!
+//! What aborts (a panic during a panic, no memory) is as a SIGKILL: the next start removes what was left.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::CliError;
+use super::host::{block_on, connect};
+use crate::environment::owner::Owner;
+use crate::settings::Settings;
+
+/// The engine gets this long to remove what there is.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Carries out a command. `docker`: how it reaches the engine, if it makes anything there.
+pub fn caught(
+    settings: &Settings,
+    docker: Option<Option<String>>,
+    command: impl FnOnce() -> Result<u8, CliError>,
+) -> Result<u8, CliError> {
+    match catch_unwind(AssertUnwindSafe(command)) {
+        Ok(done) => done,
+        Err(_) => Err(bug(docker.map_or_else(Vec::new, |docker| clean_up(settings, docker.as_deref())))),
+    }
+}
+
+/// What is still there, if anything is.
+fn clean_up(settings: &Settings, docker: Option<&str>) -> Vec<String> {
+    let removal = || {
+        block_on(async {
+            let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
+            let engine = connect(settings, docker).await?;
+            Ok(engine.remove_own(&here, &settings.paths, REMOVAL_LIMIT).await)
+        })
+    };
+    match catch_unwind(AssertUnwindSafe(removal)) {
+        Ok(Ok(removed)) => removed.left,
+        Ok(Err(error)) => vec![format!("what this run made ({})", error.message())],
+        Err(_) => vec!["what this run made".to_owned()],
+    }
+}
+
+fn bug(left: Vec<String>) -> CliError {
+    let error = CliError::infra_text("Navvy stopped because of a bug of its own; the lines above say where")
+        .hint("Please report it with these lines. `NAVVY_LOG=debug` and `RUST_BACKTRACE=1` tell more.");
+    match left.is_empty() {
+        true => error,
+        false => error.hint(format!("Still there: {}. `navvy prune` removes it.", left.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_exit_code_3_and_says_that_it_is_a_bug() {
+        let settings = Settings::from_process();
+        let ended = caught(&settings, None, || panic!("a bug of this test"));
+        let error = ended.unwrap_err();
+        assert_eq!(error.exit_code(), navvy_job::exit_code::INFRA);
+        assert!(error.render().contains("bug of its own"), "{}", error.render());
+        assert_eq!(caught(&settings, None, || Ok(7)).unwrap(), 7);
+    }
+}
