@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
 
 use super::create::Creating;
+use super::disk::Culprit;
 use super::image::Pulls;
 use super::network::NetworkState;
 use crate::environment::endpoint::{Address, Endpoint};
@@ -110,6 +111,8 @@ pub(super) struct Shared {
     /// Creates on their way, so that a cancelled prepare cannot leave a container behind.
     pub creating: Creating,
     pub network: OnceCell<NetworkState>,
+    /// Who has written most, when the engine's disk was found to be nearly full.
+    pub culprit: Culprit,
     /// The engine has shown that it sees none of our files: do not try again.
     needs_upload: AtomicBool,
 }
@@ -128,6 +131,7 @@ impl Engine {
             pulls: Pulls::default(),
             creating: Creating::default(),
             network: OnceCell::new(),
+            culprit: Culprit::default(),
             needs_upload,
         };
         Ok(Self { shared: Arc::new(shared) })
