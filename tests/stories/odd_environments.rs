@@ -162,7 +162,7 @@ const ODD_IMAGES: [(&str, &str, &str); 6] = [
     ("processes", r#"{"Volumes": {"/proc/self": {}}}"#, "where the engine puts the processes"),
     ("whole", r#"{"Volumes": {"/": {}}}"#, "where the image itself lies"),
     // Nothing that the agent knows of: the engine's word for it.
-    ("hosts", r#"{"Volumes": {"/etc/hosts": {}}}"#, "over existing file"),
+    ("hosts", r#"{"Volumes": {"/etc/hosts": {}}}"#, "/merged/etc/hosts"),
 ];
 
 #[test]

@@ -57,9 +57,11 @@ pub(super) fn lacks_our_files(message: &str) -> bool {
 }
 
 /// What engines say when a container cannot be had the way its image wants it; all else of a primary is ours.
-const IMAGES: [&str; 8] = [
+const IMAGES: [&str; 10] = [
     "cannot mount volume over existing file",
     "invalid volume specification",
+    "is not directory",
+    "not a directory",
     "file name too long",
     "environment variable",
     "argument list too long",
