@@ -225,3 +225,137 @@ fn strange_bytes_are_read_or_refused() {
     assert_eq!(refused(&(config.clone() + "jobs:\n  build: {docker: [{image: j}], steps: [checkout]}\n")), [""; 0]);
     assert_eq!(refused("\0"), ["yaml-syntax"]);
 }
+
+/// A config at a limit compiles, and one beyond it is refused by name.
+fn limited(config: impl Fn(usize) -> String, most: usize) {
+    assert_eq!(refused(&config(most)), [""; 0]);
+    assert_eq!(refused(&config(most + 1)), ["over-limit"]);
+}
+
+fn job_with(keys: &str) -> String {
+    format!("{HEAD}jobs:\n  build:\n    docker: [{{image: i}}]\n    {keys}\n    steps: [checkout]\n")
+}
+
+#[test]
+fn a_job_has_a_thousand_nodes_at_most() {
+    limited(|nodes| job_with(&format!("parallelism: {nodes}")), 1_000);
+    for wrong in ["1000000000", "4294967296", "9223372036854775807"] {
+        assert_eq!(refused(&job_with(&format!("parallelism: {wrong}"))), ["over-limit"]);
+    }
+    for wrong in ["0", "-1", "-9223372036854775807"] {
+        assert_eq!(refused(&job_with(&format!("parallelism: {wrong}"))), ["out-of-range"]);
+    }
+    let given = format!(
+        "{HEAD}parameters: {{n: {{type: integer, default: 1000000000}}}}\n{}",
+        &job_with("parallelism: << pipeline.parameters.n >>")[HEAD.len()..]
+    );
+    assert_eq!(refused(&given), ["over-limit"]);
+}
+
+/// Jobs of `nodes` nodes each, by a matrix.
+fn matrix(nodes: usize, workflows: &[(usize, &str)]) -> String {
+    let mut text = format!(
+        "{HEAD}jobs:\n  b: {{parameters: {{x: {{type: integer}}}}, parallelism: {nodes}, docker: [{{image: i}}], steps: [checkout]}}\nworkflows:\n"
+    );
+    for (index, (jobs, more)) in workflows.iter().enumerate() {
+        let values: Vec<String> = (0..*jobs).map(|n| n.to_string()).collect();
+        let values = values.join(", ");
+        let _ = writeln!(text, "  w{index}: {{{more}jobs: [{{b: {{matrix: {{parameters: {{x: [{values}]}}}}}}}}]}}");
+    }
+    text
+}
+
+#[test]
+fn a_workflow_and_a_pipeline_have_some_thousand_tasks_at_most() {
+    limited(|nodes| matrix(nodes, &[(50, "")]), 100);
+    limited(|jobs| matrix(100, &[(50, ""), (jobs - 1, ""), (1, "")]), 50);
+    // What does not run is no task.
+    assert_eq!(refused(&matrix(100, &[(50, ""), (50, ""), (50, "when: false, ")])), [""; 0]);
+    assert_eq!(refused(&matrix(1_000, &[(2_000, "")])), ["over-limit"]);
+}
+
+#[test]
+fn a_job_has_fifty_services_and_two_thousand_steps_at_most() {
+    let services = |number: usize| {
+        let images = ", {image: s}".repeat(number);
+        format!("{HEAD}jobs:\n  build:\n    docker: [{{image: i}}{images}]\n    steps: [checkout]\n")
+    };
+    limited(services, 50);
+    let of_executor = |number: usize| {
+        let images = ", {image: s}".repeat(number);
+        format!(
+            "{HEAD}executors: {{e: {{docker: [{{image: i}}{images}]}}}}\njobs: {{build: {{executor: e, steps: [checkout]}}}}\n"
+        )
+    };
+    limited(of_executor, 50);
+    limited(|number| format!("{HEAD}{JOB}{}", "      - checkout\n".repeat(number)), 2_000);
+    let by_command = |number: usize| {
+        let calls = "      - ten\n".repeat(number.div_ceil(10));
+        format!("{HEAD}commands: {{ten: {{steps: [{}]}}}}\n{JOB}{calls}", ["checkout"; 10].join(", "))
+    };
+    limited(by_command, 2_000);
+}
+
+#[test]
+fn names_have_a_thousand_characters_at_most() {
+    let step = |length: usize| format!("{HEAD}{JOB}      - run: {{name: {}, command: x}}\n", "é".repeat(length));
+    limited(step, 1_000);
+    let built_in = |length: usize| format!("{HEAD}{JOB}      - checkout: {{name: {}}}\n", "n".repeat(length));
+    limited(built_in, 1_000);
+    let job = |length: usize| {
+        format!(
+            "{HEAD}{JOB}      - checkout\nworkflows: {{w: {{jobs: [{{build: {{name: {}}}}}]}}}}\n",
+            "n".repeat(length)
+        )
+    };
+    limited(job, 1_000);
+    let workflow = |length: usize| {
+        format!("{HEAD}{JOB}      - checkout\nworkflows:\n  ? {}\n  : {{jobs: [build]}}\n", "n".repeat(length))
+    };
+    limited(workflow, 1_000);
+    let by_matrix = |length: usize| {
+        let value = "v".repeat(length - "b-".len());
+        format!(
+            "{HEAD}jobs:\n  b: {{parameters: {{x: {{type: string}}}}, docker: [{{image: i}}], steps: [checkout]}}\nworkflows: {{w: {{jobs: [{{b: {{matrix: {{parameters: {{x: [{value}]}}}}}}}}]}}}}\n"
+        )
+    };
+    limited(by_matrix, 1_000);
+}
+
+#[test]
+fn a_long_script_names_its_step_by_its_start() {
+    let text = format!("{HEAD}{JOB}      - run: {}\n", "é".repeat(100_000));
+    let pipeline = compile(&Source { name: "config.yml", text: &text }, &Inputs::default()).pipeline.unwrap();
+    let navvy_job::pipeline::WorkflowJobKind::Build { job } = &pipeline.workflows[0].jobs[0].kind else { panic!() };
+    assert_eq!(job.steps[0].name, "é".repeat(999) + "…");
+}
+
+#[test]
+fn an_environment_is_no_larger_than_linux_hands_on() {
+    let places = [
+        ("job", format!("{HEAD}{JOB}      - checkout\n    environment: ENV\n")),
+        ("step", format!("{HEAD}{JOB}      - run: {{command: x, environment: ENV}}\n")),
+        (
+            "container",
+            format!("{HEAD}jobs: {{build: {{docker: [{{image: i, environment: ENV}}], steps: [checkout]}}}}\n"),
+        ),
+        (
+            "executor",
+            format!(
+                "{HEAD}executors: {{e: {{docker: [{{image: i}}], environment: ENV}}}}\njobs: {{build: {{executor: e, steps: [checkout]}}}}\n"
+            ),
+        ),
+    ];
+    for (place, config) in places {
+        let one = |size: usize| config.replace("ENV", &format!("{{A: {}}}", "x".repeat(size - "A=\0".len())));
+        limited(one, 128 << 10);
+        // 1,024 variables of 1 KiB each.
+        let all = |over: usize| {
+            let variables: Vec<String> =
+                (0..1_024).map(|n| format!("V{n:04}: {}", "x".repeat(1_017 + usize::from(n < over)))).collect();
+            config.replace("ENV", &format!("{{{}}}", variables.join(", ")))
+        };
+        limited(all, 0);
+        assert_eq!(refused(&all(1_024)), ["over-limit"], "{place}");
+    }
+}

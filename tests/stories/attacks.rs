@@ -276,3 +276,50 @@ fn a_job_that_stops_what_unpacks_its_checkout_holds_up_nobody_who_interrupts() {
         run.finish_within(Duration::from_secs(40)).exits_with(130);
     }
 }
+
+const FILLS_THE_DISK: &str = r#"
+version: 2.1
+jobs:
+  fills:
+    docker: [{image: navvy/base:bookworm, user: root}]
+    resource_class: small
+    steps:
+      - run: {name: fills, command: 'echo fills soon; until [ -e /tmp/go ]; do sleep 0.1; done; fallocate -l "$MUCH" /full; sleep 1000'}
+      - run: {name: never, command: echo never}
+  neighbour:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run: {name: goes on, command: 'echo waits; until [ -e /tmp/go ]; do sleep 0.1; done; echo goes on'}
+workflows:
+  ci: {jobs: [fills, neighbour]}
+"#;
+
+#[test]
+fn a_job_that_fills_the_engines_disk_is_ended_by_name_and_its_neighbour_goes_on() {
+    let bench = Bench::of(navvy_tests::Setting::Plain);
+    let root = bench.docker().ask(&["info", "--format", "{{.DockerRootDir}}"]).stdout().trim().to_owned();
+    let disk = rustix::fs::statvfs(&root).expect("the engine's directory is one of this machine");
+    let free = disk.f_bavail * disk.f_frsize;
+    bench.config(FILLS_THE_DISK);
+    // Half of what is free is taken, and a quarter is too much: nobody else is in danger.
+    let floor = format!("{}M", (free >> 20) * 3 / 4);
+    let run = bench.run(&["--disk-floor", &floor, "-e", &format!("MUCH={}", free / 2)]);
+    let (neighbour, fills) = (task_of(&run, "waits"), task_of(&run, "fills soon"));
+    let_go(&bench, &fills);
+    run.wait_for("the job is ended", Duration::from_secs(60), |event| {
+        event.job() == "fills" && event.is_end_of("fills")
+    });
+    let_go(&bench, &neighbour);
+    let done = run.finish();
+    done.exits_with(1);
+    assert_eq!(done.verdict("fills"), "failed", "{}", done.account());
+    let step = done.step("fills", "fills");
+    let said = format!("{} {}", step.event.get("outcome"), step.trailers.join("\n"));
+    for part in ["disk floor:", &root, "this job has written", "--disk-floor"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert_eq!(done.text("neighbour", "goes on"), "waits\ngoes on\n");
+    let report = done.text("neighbour", "Spin up environment");
+    assert!(report.contains(&format!("Disk: {root}")), "{report}");
+}

@@ -154,6 +154,59 @@ workflows:
     }
 }
 
+/// What is changed in an image's config so that no container can be made of it, and what the job is told.
+const ODD_IMAGES: [(&str, &str, &str); 6] = [
+    ("nameless", r#"{"Env": ["=x", "PATH=/bin"]}"#, "a variable without a name"),
+    ("long", "", "Linux hands at most 131072"),
+    ("below", r#"{"Volumes": {"/opt/navvy/run/control.sock": {}}}"#, "where the supervisor lies"),
+    ("processes", r#"{"Volumes": {"/proc/self": {}}}"#, "where the engine puts the processes"),
+    ("whole", r#"{"Volumes": {"/": {}}}"#, "where the image itself lies"),
+    // Nothing that the agent knows of: the engine's word for it.
+    ("hosts", r#"{"Volumes": {"/etc/hosts": {}}}"#, "/merged/etc/hosts"),
+];
+
+#[test]
+fn an_odd_image_fails_its_job_and_teaches_later_ones_nothing() {
+    let bench = Bench::of(navvy_tests::Setting::Plain);
+    let mut config = "version: 2.1\njobs:\n  good:\n    docker: [{image: navvy/busybox:static}]\n    \
+                      resource_class: small\n    steps: [{run: {name: works, command: echo works}}]\n"
+        .to_owned();
+    let mut after = Vec::new();
+    for (name, settings, _) in ODD_IMAGES {
+        bench.docker().load_changed("navvy/busybox:static", &format!("navvy/odd-{name}:story"), |config| {
+            let long = serde_json::json!({"Env": [format!("LONG={}", "x".repeat(200_000))]});
+            let settings = if settings.is_empty() { long } else { serde_json::from_str(settings).expect("it is JSON") };
+            for (key, value) in settings.as_object().expect("it is an object") {
+                config["config"][key] = value.clone();
+            }
+        });
+        config.push_str(&format!(
+            "  {name}:\n    docker: [{{image: navvy/odd-{name}:story}}]\n    resource_class: small\n    steps: [{{run: echo never}}]\n"
+        ));
+        after.push(format!("{name}: [failed, not_run]"));
+    }
+    let jobs: Vec<_> = ODD_IMAGES.iter().map(|(name, ..)| *name).collect();
+    config.push_str(&format!(
+        "workflows:\n  ci: {{jobs: [{}, {{good: {{requires: [{{{}}}]}}}}]}}\n",
+        jobs.join(", "),
+        after.join("}, {")
+    ));
+    let done = bench.run_config(&config, &["--pull", "never"]);
+    for (name, ..) in ODD_IMAGES {
+        bench.docker().ask(&["rmi", &format!("navvy/odd-{name}:story")]).succeeded();
+    }
+    done.exits_with(1);
+    for (name, _, words) in ODD_IMAGES {
+        let said = done.step(name, "Spin up environment").trailers.join("\n");
+        assert!(said.contains(words) && said.contains(&format!("navvy/odd-{name}:story")), "{name}: {said}");
+        assert_eq!(done.verdict(name), "failed", "{name}: {}", done.account());
+    }
+    let report = done.text("good", "Spin up environment");
+    assert!(report.contains("shared socket"), "a later job is reached another way: {report}");
+    assert!(report.contains("for all containers together"), "a later job has no joint limits: {report}");
+    assert_eq!(done.text("good", "works"), "works\n");
+}
+
 /// Title, clipboard, cursor, a question for the terminal, a link, and the same without ESC.
 const ESCAPES: &str = "\u{1b}]0;PWNED\u{7}\u{1b}]52;c;UFdORUQ=\u{7}\u{1b}[77;77H\u{1b}[6n\u{1b}]8;;http://pwned/\u{1b}\\\u{9d}2;PWNED\u{9c}\u{9b}77;77H";
 
@@ -229,7 +282,7 @@ fn no_escape_of_a_jobs_reaches_the_terminal() {
 #[test]
 fn names_are_never_paths() {
     let bench = Bench::new();
-    let long = "n".repeat(10_000);
+    let long = "n".repeat(1_000);
     bench.config(&format!(
         r#"
 version: 2.1

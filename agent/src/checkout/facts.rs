@@ -149,7 +149,7 @@ impl GitFacts {
         let there_are = |which: &[&str]| {
             let arguments =
                 [&["for-each-ref", "--count=1", "--format=%(refname)"], which, &["refs/remotes/origin"]].concat();
-            git::output(&self.top, &arguments).map(|names| !names.is_empty())
+            self.ask(&arguments).map(|names| !names.is_empty())
         };
         if !there_are(&[])? {
             return Ok(None);

@@ -192,8 +192,8 @@ pub struct RunArgs {
     /// nothing is looked through.
     #[arg(long, value_enum, default_value_t = SecretsIn::Refuse, value_name = "WHAT")]
     pub secrets_in_artifacts: SecretsIn,
-    /// End a step rather than let its log take the logs' disk below this: 64M unless NAVVY_DISK_FLOOR says otherwise,
-    /// 0 for none.
+    /// End a step rather than let its log take the logs' disk below this, and the job that has written most rather than
+    /// let it take the engine's: 64M unless NAVVY_DISK_FLOOR says otherwise, 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub disk_floor: Option<u64>,
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.

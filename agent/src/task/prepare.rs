@@ -116,6 +116,7 @@ impl Task {
             cgroup_parent: None,
             owner: self.context.owner.clone(),
             journal: self.journal.clone(),
+            disk_floor: self.context.floor.0,
             egress: self.context.egress.clone(),
             notes: self.notes.clone(),
         })

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use navvy_job::compiled::{Container, RegistryAuth};
+use navvy_job::compiled::{Container, RegistryAuth, Variables};
 
-use super::environment;
 use super::fields::{Fields, Place};
+use super::{caps, environment};
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Keys, tables};
 use crate::syntax::Node;
@@ -19,6 +19,7 @@ pub(super) fn containers(place: Place<'_>, node: &Node) -> Option<Vec<Container>
             return None;
         }
     };
+    caps::check_services(place, items);
     let containers: Vec<_> = items.iter().map(|item| container(place, item)).collect();
     containers.into_iter().collect()
 }
@@ -36,13 +37,16 @@ fn container(place: Place<'_>, item: &Node) -> Option<Container> {
         entrypoint: arguments(&fields, "entrypoint"),
         command: arguments(&fields, "command"),
         user: fields.text("user"),
-        environment: fields
-            .get("environment")
-            .map(|node| environment::container_variables(place, node))
-            .unwrap_or_default(),
+        environment: fields.get("environment").map(|node| container_environment(place, node)).unwrap_or_default(),
         auth: auth(&fields),
         in_place_of: None,
     })
+}
+
+fn container_environment(place: Place<'_>, node: &Node) -> Variables {
+    let variables = environment::container_variables(place, node);
+    caps::check_environment(place, &variables, node.span);
+    variables
 }
 
 fn image(fields: &Fields<'_>) -> Option<String> {

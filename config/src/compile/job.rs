@@ -5,7 +5,7 @@ use navvy_job::resource::is_self_hosted;
 
 use super::executor::{self, Merged, NoExecutor};
 use super::fields::{Fields, Place};
-use super::{environment, resource, step};
+use super::{caps, environment, resource, step};
 use crate::diagnostic::Diagnostic;
 use crate::process::Parts;
 use crate::resolve::{Context, PlainJob};
@@ -29,6 +29,7 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
     }
     let place = Place { context, trail: &plain.trail };
     check(place, plain);
+    caps::check_steps(place, plain);
     let steps: Vec<_> = plain.steps.iter().filter_map(|plain| step::step(context, plain)).collect();
     let merged = match executor::merge(place, plain) {
         Ok(merged) => merged,
@@ -37,6 +38,8 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
     };
     let parallelism = parallelism(place, &merged.map);
     let environment = environment(place, &merged);
+    let environment_span = merged.environments.last().map_or(plain.span, |node| node.span);
+    caps::check_environment(place, &environment, environment_span);
     let text = |key| executor::either(&merged.map, key).and_then(|node| place.text(node, key));
     let (shell, working_directory) = (text("shell"), text("working_directory"));
     let Some(executor) = executor::executor(place, plain, &merged.map) else { return Compiled::Broken };
@@ -83,10 +86,7 @@ fn environment(place: Place<'_>, merged: &Merged) -> Variables {
 fn parallelism(place: Place<'_>, map: &Map) -> u32 {
     let Some(node) = map.get("parallelism") else { return 1 };
     let Some(value) = place.integer(node, "parallelism") else { return 1 };
-    u32::try_from(value).ok().filter(|value| *value >= 1).unwrap_or_else(|| {
-        place.error("out-of-range", node.span, format!("`parallelism` must be at least 1, not {value}"));
-        1
-    })
+    caps::nodes(place, value, node.span)
 }
 
 /// What must fail although nothing below reads it.

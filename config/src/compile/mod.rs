@@ -1,5 +1,6 @@
 //! Third stage: the plain tree to the types of `navvy_job`, every value checked.
 
+mod caps;
 mod docker;
 mod duration;
 mod environment;
@@ -40,6 +41,7 @@ pub(crate) fn compile(context: &Context<'_>, plain: &PlainPipeline) -> Pipeline 
         check_setup(context, &workflows, &plain.workflows);
     }
     check_contexts(context, &workflows, &plain.workflows);
+    caps::check_tasks(context, &workflows, &plain.workflows);
     for (standing, unused) in &plain.unused.jobs {
         let _ = context.within(standing.clone(), || job::job(context, unused));
     }

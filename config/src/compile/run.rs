@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use navvy_job::compiled::{DEFAULT_NO_OUTPUT_TIMEOUT, Run};
+use navvy_job::compiled::{DEFAULT_NO_OUTPUT_TIMEOUT, Run, Variables};
 
+use super::caps;
 use super::duration;
 use super::environment;
 use super::fields::{Fields, Place};
@@ -27,7 +28,7 @@ pub(super) fn run(place: Place<'_>, body: &Node, span: Span, deploy: bool) -> Op
     let run = Run {
         command: String::new(),
         shell: fields.text("shell"),
-        environment: fields.get("environment").map(|node| environment::variables(place, node)).unwrap_or_default(),
+        environment: fields.get("environment").map(|node| environment(place, node)).unwrap_or_default(),
         working_directory: fields.text("working_directory"),
         background: fields.truth("background").unwrap_or(false),
         no_output_timeout: no_output_timeout(&fields),
@@ -37,6 +38,12 @@ pub(super) fn run(place: Place<'_>, body: &Node, span: Span, deploy: bool) -> Op
     };
     check_reruns(&fields, run.background);
     Some(Run { command: command?, ..run })
+}
+
+fn environment(place: Place<'_>, node: &Node) -> Variables {
+    let variables = environment::variables(place, node);
+    caps::check_environment(place, &variables, node.span);
+    variables
 }
 
 fn short(place: Place<'_>, body: &Node, span: Span, owner: &str) -> Option<Run> {

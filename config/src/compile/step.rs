@@ -2,6 +2,7 @@
 
 use navvy_job::compiled::{Checkout, CheckoutMethod, Step, StepKind, When};
 
+use super::caps;
 use super::fields::{Fields, Place};
 use super::paths;
 use super::run;
@@ -175,7 +176,9 @@ fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
 fn name(place: Place<'_>, body: &Node) -> Option<String> {
     let node = body.as_map()?.get("name").filter(|node| !node.is_null())?;
     // An empty name, as a parameter's default may be, is none.
-    place.text(node, "name").filter(|name| !name.is_empty())
+    let name = place.text(node, "name").filter(|name| !name.is_empty())?;
+    caps::check_name(place, "a step", &name, node.span);
+    Some(name)
 }
 
 fn when(place: Place<'_>, body: &Node) -> Option<When> {
@@ -212,5 +215,5 @@ fn default_name(kind: &StepKind) -> String {
         StepKind::InstallSigningBundle => "Installing signing bundle",
         StepKind::OrbCommand { command, .. } => command,
     };
-    name.to_owned()
+    caps::cut_name(name)
 }

@@ -1,9 +1,8 @@
 //! Plain workflows to compiled ones.
 
-use std::borrow::Cow;
-
 use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 
+use super::caps::{self, start};
 use super::fields::Place;
 use super::job::{Compiled, job};
 use super::names::Names;
@@ -14,8 +13,6 @@ use crate::syntax::Node;
 
 /// What a wrong job would take. Seen only in a workflow that its own condition leaves out; all others have an error.
 const FLAWED: &str = "its mistakes mended";
-/// Characters of a name in a message.
-const SHOWN: usize = 40;
 const LONGEST_CONTEXT: usize = 200;
 const LONGEST_SERIAL_GROUP: usize = 512;
 
@@ -34,6 +31,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
 fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
     let place = Place { context, trail: &trail };
+    caps::check_name(place, "a workflow", &plain.name, plain.span);
     let names = Names::new(context, &plain.jobs);
     let mut edges: Vec<_> = (0..plain.jobs.len()).map(|index| edges(context, &plain.jobs, index, &names)).collect();
     group::connect(&plain.jobs, &mut edges);
@@ -88,6 +86,7 @@ pub(super) fn edges(
 
 fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {
     let place = Place { context, trail: &plain.trail };
+    caps::check_name(place, "a job", name, plain.span);
     WorkflowJob {
         name: name.to_owned(),
         definition: String::from(&*plain.definition),
@@ -115,14 +114,6 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
             Compiled::Broken => unavailable(FLAWED),
         },
         PlainKind::Broken => unavailable(FLAWED),
-    }
-}
-
-/// Of a long name as much as a line shows.
-fn start(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(SHOWN) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
-        None => Cow::Borrowed(name),
     }
 }
 

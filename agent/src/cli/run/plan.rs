@@ -17,7 +17,7 @@ use crate::cli::CliError;
 use crate::cli::args::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
 use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
-use crate::cli::source::{ConfigFile, key_value, why_no_branch};
+use crate::cli::source::{ConfigFile, why_no_branch};
 use crate::cli::store::scope_here;
 use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::{Engine, ImageSubstitutions};

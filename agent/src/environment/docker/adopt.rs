@@ -51,7 +51,8 @@ impl DockerEnvironment {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let (_, words) = watch::channel(String::new());
-        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words);
+        let unwatched = std::future::pending();
+        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words, unwatched);
         Self {
             engine: engine.clone(),
             task: task.clone(),

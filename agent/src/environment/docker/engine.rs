@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
 
 use super::create::Creating;
+use super::disk::Culprit;
 use super::image::Pulls;
 use super::supervisor_binary::{Chosen, SupervisorError};
 use super::walls::Walls;
@@ -112,6 +113,8 @@ pub(super) struct Shared {
     /// Creates on their way, so that a cancelled prepare cannot leave a container behind.
     pub creating: Creating,
     pub network: OnceCell<Walls>,
+    /// Who has written most, when the engine's disk was found to be nearly full.
+    pub culprit: Culprit,
     /// The engine has shown that it sees none of our files: do not try again.
     needs_upload: AtomicBool,
     supervisor: Chosen,
@@ -131,6 +134,7 @@ impl Engine {
             pulls: Pulls::default(),
             creating: Creating::default(),
             network: OnceCell::new(),
+            culprit: Culprit::default(),
             needs_upload,
             supervisor: Chosen::default(),
         };

@@ -1,7 +1,7 @@
 //! A task's containers, alive: the way in, what their services write, their end.
 //!
 //! ```text
-//! prepare ─▶ DockerEnvironment ── primary_died() ─▶ Died::{Exited, EngineLost}
+//! prepare ─▶ DockerEnvironment ── primary_died() ─▶ Died::{Exited, DiskFloor, EngineLost}
 //!               │ end: the supervisor is asked to end, services are killed; nothing runs any more
 //!               │ destroy: whatever is there is removed by force
 //!               ▼
@@ -65,6 +65,8 @@ pub enum Died {
         /// The end of what its main process wrote.
         last_words: String,
     },
+    /// The engine's disk was nearly full, and this job had written most of all.
+    DiskFloor { message: String },
     /// The engine is gone; what became of the container cannot be known.
     EngineLost { message: String },
 }
@@ -181,19 +183,26 @@ pub(super) async fn keep_last_words(mut output: Output, words: watch::Sender<Str
 }
 
 impl Engine {
-    /// Learns of the primary's end and of the engine's absences, in a task of `tasks`.
+    /// Learns of the primary's end and of the engine's absences, in a task of `tasks`. `full` ends with why and which
+    /// containers must end for the disk's sake.
     pub(super) fn watch_primary(
         &self,
         tasks: &mut JoinSet<()>,
         name: String,
         words: watch::Receiver<String>,
+        full: impl Future<Output = (String, Vec<String>)> + Send + 'static,
     ) -> (watch::Receiver<Option<Died>>, watch::Receiver<bool>) {
         let (sender, died) = watch::channel(None);
         let (absence, away) = watch::channel(false);
         let engine = self.clone();
         tasks.spawn(async move {
-            let end = engine.end_of(&name, &words, &absence).await;
+            let (end, condemned) = tokio::select! {
+                (message, containers) = full => (Died::DiskFloor { message }, containers),
+                end = engine.end_of(&name, &words, &absence) => (end, Vec::new()),
+            };
+            // Told first: the end of a container that is killed would say less.
             sender.send_replace(Some(end));
+            engine.kill_all(&condemned, END_LIMIT).await;
             // Kept, so that whoever asks later still learns of it.
             sender.closed().await;
         });

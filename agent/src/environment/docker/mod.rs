@@ -20,6 +20,7 @@
 //! | [`supervisor_binary`], [`run_dir`] | what is mounted into the primary container |
 //! | [`link`], `dial` | the ways to the supervisor |
 //! | [`prepare`], [`environment`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+//! | `disk` | the engine's disk, watched while tasks run |
 //! | `adopt` | an environment that outlived its agent, taken up again |
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
 
@@ -30,6 +31,7 @@ mod create;
 mod credentials;
 pub mod destroy;
 mod dial;
+mod disk;
 pub mod engine;
 pub mod environment;
 mod fault;

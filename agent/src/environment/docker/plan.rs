@@ -1,6 +1,9 @@
 //! The container plan: from compiled job, image configs and machine to plain data that says what every container of
 //! a task is made of. Pure; whoever carries it out has nothing left to decide.
 
+mod odd;
+mod ports;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +13,8 @@ use navvy_job::resource::Size;
 use navvy_protocol::place::{BIN_DIR, RUN_DIR, SUPERVISOR};
 use serde::Serialize;
 
+pub use self::odd::OddImage;
+use self::ports::Clashes;
 use crate::environment::egress::{CA_DIR, Given};
 
 /// Labels on every container. Its owner tells a reaper whether anyone still looks after it.
@@ -27,6 +32,11 @@ const SHM_FLOOR: u64 = 64 << 20;
 const DROPPED: [&str; 1] = ["NET_RAW"];
 /// Everybody may ping without a raw socket, as engines from 20.10 on say themselves.
 const PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
+/// What the engine takes of the machine, outside of any limit, for a container beside the primary: its shim and what
+/// it keeps itself. Measured: 276 MiB for 60.
+const ENGINES_SHARE: u64 = 5 << 20;
+/// Characters of a wrong name in an error.
+const SHOWN: usize = 60;
 
 /// What an image brings, as its config says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -172,6 +182,8 @@ pub enum PlanError {
          through it older engines let a container out into the machine"
     )]
     WorkingDirectory { image: String, directory: String },
+    #[error("no container can be made of image {image}: {why}; whoever makes the image can mend that")]
+    OddImage { image: String, why: OddImage },
     #[error("image {image} is made for {found}, this machine runs {wanted}")]
     Architecture { image: String, found: String, wanted: String },
 }
@@ -182,7 +194,12 @@ pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine)
     let (primary, primary_image) = pairs.next().ok_or(PlanError::NoContainer)?;
     let services: Vec<_> = pairs.collect();
     check_names(&services)?;
-    check_ports(&services)?;
+    let clashes = Clashes::of(&services);
+    clashes.check()?;
+    for (index, (container, image)) in containers.iter().zip(images).enumerate() {
+        let role = if index == 0 { Role::Primary } else { Role::Service };
+        odd::check(image, role).map_err(|why| PlanError::OddImage { image: container.image.clone(), why })?;
+    }
 
     let hosts = services.iter().filter_map(|(container, _)| container.name.as_ref());
     let hosts = hosts.map(|name| format!("{name}:127.0.0.1")).collect();
@@ -195,20 +212,25 @@ pub fn plan(containers: &[Container], images: &[ImageConfig], machine: &Machine)
     for (container, image) in planned.iter_mut().zip(images) {
         container.volumes = volumes(&image.volumes, container);
     }
-    Ok(Plan { containers: planned, notes: port_notes(&services), has_entrypoint: !entrypoint.is_empty(), step_user })
+    Ok(Plan {
+        containers: planned,
+        notes: clashes.note().into_iter().collect(),
+        has_entrypoint: !entrypoint.is_empty(),
+        step_user,
+    })
+}
+
+/// What is left of a class for its containers, when what the engine needs for so many services counts, too. Half of it
+/// is left in any case.
+pub fn without_engines_share(size: Size, services: usize) -> Size {
+    let share = ENGINES_SHARE.saturating_mul(services as u64).min(size.memory / 2);
+    Size { memory: size.memory - share, ..size }
 }
 
 /// The engine enters it while descriptors of this machine may still be open (CVE-2024-21626). Primaries begin in `/`.
 fn leads_into_processes(directory: &str) -> bool {
-    let mut path = PathBuf::new();
-    for part in directory.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." {
-            path.pop();
-        } else {
-            path.push(part);
-        }
-    }
-    path.starts_with("proc") || path.starts_with("dev/fd")
+    let path = PathBuf::from(clean(&format!("/{directory}")));
+    path.starts_with("/proc") || path.starts_with("/dev/fd")
 }
 
 impl Machine {
@@ -358,14 +380,24 @@ fn volumes(wanted: &[String], container: &ContainerPlan) -> Vec<String> {
     found
 }
 
-/// A path without empty parts and dots, as the engine compares it; one with `..` is left to the engine.
+/// A path without empty parts and dots, as the engine compares it; one that is not absolute is left to the engine.
 fn clean(path: &str) -> String {
-    if path.split('/').any(|part| part == "..") {
-        return String::new();
+    let mut parts = Vec::new();
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match part {
+            ".." => _ = parts.pop(),
+            part => parts.push(part),
+        }
     }
-    let root = if path.starts_with('/') { "/" } else { "" };
-    let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    format!("{root}{}", parts.join("/"))
+    if path.starts_with('/') { format!("/{}", parts.join("/")) } else { String::new() }
+}
+
+/// As much of somebody else's words as a line takes.
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Docker's own rules: a new entrypoint discards the image's command, a new command is what an entrypoint gets.
@@ -403,53 +435,13 @@ fn check_names(services: &[Pair<'_>]) -> Result<(), PlanError> {
     };
     for (index, name) in names.iter().enumerate() {
         if !fits(name) {
-            return Err(PlanError::BadName((*name).to_owned()));
+            return Err(PlanError::BadName(cut(name, SHOWN)));
         }
         if names[..index].contains(name) {
             return Err(PlanError::NameTwice((*name).to_owned()));
         }
     }
     Ok(())
-}
-
-/// A service that the config tells how to run may well listen elsewhere than its image says.
-fn may_listen_elsewhere(container: &Container) -> bool {
-    container.command.is_some()
-        || container.entrypoint.is_some()
-        || container.environment.iter().any(|(name, _)| name.to_ascii_uppercase().contains("PORT"))
-}
-
-/// Every pair of named services with a port that the images of both expose.
-fn clashes<'a>(services: &'a [Pair<'a>]) -> impl Iterator<Item = (&'a Container, &'a Container, &'a String)> {
-    let named = || services.iter().filter(|(container, _)| container.name.is_some());
-    named().enumerate().flat_map(move |(index, (second, image))| {
-        named().take(index).flat_map(move |(first, earlier)| {
-            image
-                .exposed_ports
-                .iter()
-                .filter(|port| earlier.exposed_ports.contains(port))
-                .map(|port| (*first, *second, port))
-        })
-    })
-}
-
-fn check_ports(services: &[Pair<'_>]) -> Result<(), PlanError> {
-    let sure = clashes(services).find(|(a, b, _)| !may_listen_elsewhere(a) && !may_listen_elsewhere(b));
-    sure.map_or(Ok(()), |(first, second, port)| {
-        Err(PlanError::PortClash { first: service_title(first), second: service_title(second), port: port.clone() })
-    })
-}
-
-fn port_notes(services: &[Pair<'_>]) -> Vec<String> {
-    clashes(services)
-        .map(|(first, second, port)| {
-            format!(
-                "Services {} and {} may both listen on port {port}; they share one network",
-                service_title(first),
-                service_title(second)
-            )
-        })
-        .collect()
 }
 
 /// What people call a service: its name, else its image, as the config has them.

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cgroup::{self, Facts};
+use super::disk::EngineDisk;
 use super::engine::{Engine, EngineError, EngineInfo};
 use super::environment::{Died, DockerEnvironment, keep_last_words};
 use super::image::{ImageError, LocalImage, PullFaultKind, PullPolicy, image_architecture};
@@ -73,6 +74,8 @@ pub struct Prepare {
     pub owner: Owner,
     /// Begun by the caller: nothing is made before it is on disk.
     pub journal: Option<Journal>,
+    /// Free bytes of the engine's disk below which jobs that fill it are ended. 0: none.
+    pub disk_floor: u64,
     /// How it reaches the outside.
     pub egress: Arc<Egress>,
     /// Further lines for the report: a class that was clamped, an image that was substituted.
@@ -124,6 +127,8 @@ pub enum PrepareErrorKind {
     Journal(#[from] JournalError),
     #[error("failed to {doing} container {container} (image {image}): {message}")]
     Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
+    #[error("{0}")]
+    NoSpace(String),
     #[error("the CA bundle in {path} cannot be read", path = path.display())]
     Authorities { path: PathBuf, source: io::Error },
     #[error("failed to let the job reach what --allow-host names: {message}")]
@@ -163,6 +168,7 @@ impl PrepareError {
             | PrepareErrorKind::Journal(_)
             | PrepareErrorKind::Authorities { .. }
             | PrepareErrorKind::Allow { .. }
+            | PrepareErrorKind::NoSpace(_)
             | PrepareErrorKind::NoAnswer { .. } => Blame::Infra,
         }
     }
@@ -228,9 +234,20 @@ struct Started {
 
 /// Why containers could not be started with one kind of entry.
 enum StartError {
-    /// The engine does not see our files: the other kind may do.
-    NotShared(String),
+    /// The engine may not see our files: the other kind may do.
+    NotShared {
+        why: String,
+        /// It says so itself, or its container runs and its socket is not ours: later tasks need not try. Anything else
+        /// may lie in the image.
+        is_certain: bool,
+    },
     Final(PrepareErrorKind),
+}
+
+impl StartError {
+    fn unshared(why: String) -> Self {
+        Self::NotShared { why, is_certain: true }
+    }
 }
 
 impl From<PrepareErrorKind> for StartError {
@@ -244,6 +261,7 @@ impl Preparation<'_> {
         self.report(report::agent());
         let (info, network, images) = self.look_around().await?;
         self.check_architectures(info, &images)?;
+        let disk = self.disk(info)?;
         let bin = self.engine.supervisor(self.host)?;
         run_dir::mark(&self.run_directory(), &Mark::Running(self.request.owner.clone()))?;
         if let Some(journal) = &self.request.journal {
@@ -253,26 +271,35 @@ impl Preparation<'_> {
         let parent = self.cgroup_parent(info);
         let mut started = None;
         let mut plan = None;
+        let mut is_unshared = false;
         for &upload in self.entries() {
             let entry = match upload {
                 true => Entry::Upload,
                 false => Entry::Mounts { bin: bin.clone(), run: run_dir::shared(&self.run_directory()) },
             };
             let made = self.plan(&images, entry, parent.as_ref().ok(), info)?;
-            match self.start_all(&made, &bin).await {
+            match self.start_all(&made, &bin, disk.as_ref().ok()).await {
                 Ok(running) => {
                     (plan, started) = (Some(made), Some(running));
                     break;
                 }
                 Err(StartError::Final(kind)) => return Err(kind),
-                Err(StartError::NotShared(why)) => self.give_up_sharing(upload, &why, &made).await?,
+                Err(StartError::NotShared { why, is_certain }) => {
+                    self.give_up_sharing(upload, &why, &made).await?;
+                    is_unshared = is_certain;
+                }
             }
         }
         let (Some(plan), Some(started)) = (plan, started) else {
             return Err(self.no_answer("the engine shares no files with this machine"));
         };
+        if is_unshared {
+            // Only now: where the other way fails as well, sharing was not what it lacked.
+            self.engine.remember_upload();
+        }
         let walls = self.engine.walls_around(network);
         self.report_all(&plan, &images, &started, &walls, parent.as_ref());
+        self.report(report::disk(disk.as_ref()));
         Ok(self.environment(plan, images, started))
     }
 
@@ -323,7 +350,27 @@ impl Preparation<'_> {
             driver: &info.cgroup_driver,
             version: &info.cgroup_version,
         };
-        cgroup::make(&self.request.task, self.request.size, self.request.pids, facts).map_err(|e| e.to_string())
+        cgroup::make(&self.request.task, self.size(), self.request.pids, facts).map_err(|e| e.to_string())
+    }
+
+    /// The engine's disk, if it can be seen, with enough of it left to begin something.
+    fn disk(&self, info: &EngineInfo) -> Result<Result<EngineDisk, String>, PrepareErrorKind> {
+        let is_local = self.engine.endpoint().looks_local() && !self.engine.needs_upload();
+        let disk = EngineDisk::of(info, is_local, self.request.disk_floor);
+        let free = disk.as_ref().ok().and_then(|disk| Some((disk, disk.look().ok()?)));
+        match free.and_then(|(disk, free)| Some(disk.trouble(disk.lack(free)?, free))) {
+            Some(trouble) => Err(PrepareErrorKind::NoSpace(trouble)),
+            None => Ok(disk),
+        }
+    }
+
+    /// What the containers have together: the class without what the engine needs for services.
+    fn size(&self) -> Size {
+        plan::without_engines_share(self.request.size, self.services())
+    }
+
+    fn services(&self) -> usize {
+        self.request.containers.len().saturating_sub(1)
     }
 
     /// Ways in, to be tried in this order: `true` is upload.
@@ -348,7 +395,7 @@ impl Preparation<'_> {
             entry,
             network: network::NAME.to_owned(),
             cgroup_parent: parent.cloned(),
-            size: self.request.size,
+            size: self.size(),
             pids: self.request.pids,
             idle_limit_s: IDLE_LIMIT_S,
             has_all_ids: !info.rootless && !info.security_options.iter().any(|option| option.contains("name=userns")),
@@ -365,7 +412,6 @@ impl Preparation<'_> {
             return Err(self.no_answer(why));
         }
         self.report(format!("No socket can be shared with the container ({why}); uploading the supervisor instead"));
-        self.engine.remember_upload();
         let names = names(plan);
         let left = self.engine.remove_containers(&self.request.task, &names, CLEAN_UP_LIMIT).await;
         left.first().map_or(Ok(()), |left| Err(self.no_answer(&format!("{why}; could not remove {left}"))))
@@ -376,11 +422,16 @@ impl Preparation<'_> {
         PrepareErrorKind::NoAnswer { image, message: message.to_owned() }
     }
 
-    async fn start_all(&self, plan: &Plan, bin: &std::path::Path) -> Result<Started, StartError> {
+    async fn start_all(
+        &self,
+        plan: &Plan,
+        bin: &std::path::Path,
+        disk: Option<&EngineDisk>,
+    ) -> Result<Started, StartError> {
         let uploads = plan.containers[0].mounts.is_empty();
         let shared = match uploads {
             true => None,
-            false => Some(open_run_directory(&self.run_directory()).map_err(|e| StartError::NotShared(e.to_string()))?),
+            false => Some(open_run_directory(&self.run_directory()).map_err(|e| StartError::unshared(e.to_string()))?),
         };
         let (place, kept) = shared.unzip();
         let begun = Instant::now();
@@ -401,7 +452,7 @@ impl Preparation<'_> {
         );
         started.map_err(|e| if uploads { StartError::Final(e) } else { not_shared(e) })?;
         let attached = attached?;
-        let (died, away) = self.engine.watch_primary(&mut tasks, plan.containers[0].name.clone(), words);
+        let (died, away) = self.watch(plan, &mut tasks, words, disk);
         let services = try_join_all((1..plan.containers.len()).map(|index| self.start(plan, index)));
         let (answering, services_started) = tokio::join!(self.reach(plan, place, secret, died.clone()), services);
         let link = answering?;
@@ -420,6 +471,24 @@ impl Preparation<'_> {
             create_times: [vec![primary_created], create_times].concat(),
             start_time: begun.elapsed(),
         })
+    }
+
+    /// Learns of the primary's end, also of the one that it gets for the disk's sake.
+    fn watch(
+        &self,
+        plan: &Plan,
+        tasks: &mut JoinSet<()>,
+        words: watch::Receiver<String>,
+        disk: Option<&EngineDisk>,
+    ) -> (watch::Receiver<Option<Died>>, watch::Receiver<bool>) {
+        let (engine, disk, task, names) = (self.engine.clone(), disk.cloned(), self.request.task.clone(), names(plan));
+        let full = async move {
+            match disk {
+                Some(disk) => (engine.ended_for_the_disk(&disk, &task).await, names),
+                None => std::future::pending().await,
+            }
+        };
+        self.engine.watch_primary(tasks, plan.containers[0].name.clone(), words, full)
     }
 
     async fn create(&self, plan: &Plan, index: usize) -> Result<(), PrepareErrorKind> {
@@ -485,7 +554,7 @@ impl Preparation<'_> {
         died: watch::Receiver<Option<Died>>,
     ) -> Result<Arc<dyn Connect>, StartError> {
         if let Some(place) = place {
-            return wait_for_socket(place, died).await.map_err(StartError::NotShared);
+            return wait_for_socket(place, died).await;
         }
         let secret = secret.unwrap_or_default();
         let link = DialLink::open(self.engine, &plan.containers[0].name, secret).await;
@@ -529,7 +598,10 @@ impl Preparation<'_> {
             Ok(_) => Err("the engine sees other cgroups"),
             Err(why) => Err(why.as_str()),
         };
-        self.report(report::limits(self.request.size, self.request.pids, together));
+        self.report(report::limits(self.size(), self.request.pids, together));
+        if let Some(line) = report::engines_share(self.request.size.memory - self.size().memory, self.services()) {
+            self.report(line);
+        }
         self.report(report::network(network));
         let egress = self.request.egress.report(plan.containers.len() > 1);
         for note in egress.iter().chain(&self.request.notes).chain(&plan.notes) {
@@ -588,7 +660,11 @@ fn open_run_directory(path: &std::path::Path) -> Result<(SocketPlace, Kept), Run
 fn not_shared(kind: PrepareErrorKind) -> StartError {
     match kind {
         PrepareErrorKind::Container { blame: Blame::NoEngine, .. } => StartError::Final(kind),
-        other => StartError::NotShared(other.to_string()),
+        other => {
+            let why = other.to_string();
+            let is_certain = fault::lacks_our_files(&why);
+            StartError::NotShared { why, is_certain }
+        }
     }
 }
 
@@ -597,8 +673,10 @@ fn container_error(
     container: &super::plan::ContainerPlan,
     error: &bollard::errors::Error,
 ) -> PrepareErrorKind {
+    let message = fault::describe(error);
     let blame = match container.role {
         _ if fault::is_disconnect(error) => Blame::NoEngine,
+        plan::Role::Primary if fault::is_images(&message) => Blame::Job,
         // A command that is not there, a user that does not exist.
         plan::Role::Service => Blame::Job,
         plan::Role::Primary => Blame::Infra,
@@ -607,7 +685,7 @@ fn container_error(
         doing,
         container: container.name.clone(),
         image: container.image.clone(),
-        message: fault::describe(error),
+        message,
         blame,
     }
 }
@@ -616,7 +694,7 @@ fn container_error(
 async fn wait_for_socket(
     place: SocketPlace,
     mut died: watch::Receiver<Option<Died>>,
-) -> Result<Arc<dyn Connect>, String> {
+) -> Result<Arc<dyn Connect>, StartError> {
     let look = async {
         let mut pause = FIRST_LOOK;
         let mut refused = Duration::ZERO;
@@ -628,7 +706,7 @@ async fn wait_for_socket(
                 Err(_) => {}
             }
             if refused > REFUSED_LIMIT {
-                return Err(format!("not allowed to use {}", place.path().display()));
+                return Err(StartError::unshared(format!("not allowed to use {}", place.path().display())));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
@@ -637,8 +715,13 @@ async fn wait_for_socket(
     let seen = died.clone();
     tokio::select! {
         found = look => found,
-        _ = died.wait_for(Option::is_some) => Err(with_last_words("the container ended at once", &seen)),
-        () = tokio::time::sleep(SUPERVISOR_LIMIT) => Err(format!("no socket within {SUPERVISOR_LIMIT:?}")),
+        _ = died.wait_for(Option::is_some) => {
+            let why = with_last_words("the container ended at once", &seen);
+            Err(StartError::NotShared { why, is_certain: false })
+        }
+        () = tokio::time::sleep(SUPERVISOR_LIMIT) => {
+            Err(StartError::unshared(format!("no socket within {SUPERVISOR_LIMIT:?}")))
+        }
     }
 }
 
@@ -647,7 +730,7 @@ fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
         Some(Died::Exited { code, last_words, .. }) => {
             format!("{text} (exit code {code}): {}", last_words.trim())
         }
-        Some(Died::EngineLost { message }) => format!("{text} ({message})"),
+        Some(Died::DiskFloor { message } | Died::EngineLost { message }) => format!("{text} ({message})"),
         None => text.to_owned(),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use navvy_job::resource::Size;
 
+use super::disk::EngineDisk;
 use super::engine::EngineInfo;
 use super::image::LocalImage;
 use super::reference::Reference;
@@ -84,6 +85,19 @@ pub(super) fn limits(size: Size, pids: u32, together: Result<&str, &str>) -> Str
         Err(why) => format!("for each container, not for their sum ({why})"),
     };
     format!("Limits: {cpus} CPUs, {gib:.1} GiB, {pids} processes, {scope}")
+}
+
+/// What of a class its containers do not get.
+pub(super) fn engines_share(memory: u64, services: usize) -> Option<String> {
+    let share = memory as f64 / MIB;
+    (memory > 0).then(|| format!("  {share:.0} MiB of the class go to the engine, for {services} service containers"))
+}
+
+pub(super) fn disk(disk: Result<&EngineDisk, &String>) -> String {
+    match disk {
+        Ok(disk) => disk.described(),
+        Err(why) => format!("Disk: what jobs write is not bounded, and the engine's disk is not watched ({why})"),
+    }
 }
 
 /// `None`: there is no shared directory.

@@ -238,3 +238,69 @@ fn a_service_is_called_as_the_config_calls_it_whatever_image_stands_in() {
     let named = Container { name: Some("db".to_owned()), ..replaced };
     assert_eq!(super::service_title(&named), "db");
 }
+
+#[test]
+fn ports_of_an_image_with_thousands_are_summed_up_in_one_line() {
+    let wide = ImageConfig { exposed_ports: (0..10_000).map(|n| format!("{n}/tcp")).collect(), ..postgres() };
+    let services = (0..12).map(|n| Container { command: Some(vec!["serve".into()]), ..named(&format!("s{n:02}")) });
+    let containers: Vec<_> = [container("cimg/base")].into_iter().chain(services).collect();
+    let images: Vec<_> = [cimg()].into_iter().chain(std::iter::repeat_n(wide, 12)).collect();
+    let notes = planned(&containers, &images).notes;
+    insta::assert_snapshot!(notes.join("\n"), @"Several services may listen on the same ports, and share one network: s00, s01, s02 and 9 more, on 0/tcp, 1/tcp, 10/tcp and 9997 more");
+    let sure: Vec<_> = containers.iter().map(|c| Container { command: None, ..c.clone() }).collect();
+    let error = plan(&sure, &images, &machine()).unwrap_err();
+    assert!(matches!(&error, PlanError::PortClash { port, .. } if port == "0/tcp"), "{error}");
+    // What an image calls a port is not believed to be short.
+    let long = ImageConfig { exposed_ports: vec!["9".repeat(1 << 20)], ..postgres() };
+    let note =
+        planned(&containers, &std::iter::once(cimg()).chain(std::iter::repeat_n(long, 12)).collect::<Vec<_>>()).notes;
+    assert!(note[0].len() < 200, "{}", note[0].len());
+}
+
+#[test]
+fn what_an_image_cannot_have_is_its_own_fault() {
+    let said = |image: ImageConfig, role: usize| {
+        let mut images = [cimg(), postgres()];
+        images[role] = ImageConfig { entrypoint: vec!["/e".into()], ..image };
+        plan(&[container("cimg/base"), container("pg")], &images, &machine()).map(drop).map_err(|e| e.to_string())
+    };
+    let env = |text: &str| ImageConfig { env: vec!["A=1".into(), text.into()], ..cimg() };
+    let volume = |path: &str| ImageConfig { volumes: vec!["/data".into(), path.into()], ..cimg() };
+    for role in [0, 1] {
+        for odd in [env("=x"), env("A\0B=1"), env("A=1\0"), env(&format!("A={}", "x".repeat(128 << 10)))] {
+            assert!(said(odd, role).unwrap_err().contains("no container can be made of image"), "{role}");
+        }
+        let large = (0..3_000).map(|n| format!("V{n}={}", "x".repeat(1_000))).collect();
+        assert!(said(ImageConfig { env: large, ..cimg() }, role).unwrap_err().contains("its variables have"));
+        let many = (0..101).map(|n| format!("/v{n}")).collect();
+        assert!(said(ImageConfig { volumes: many, ..cimg() }, role).unwrap_err().contains("101 volumes"));
+        for path in ["/", "//.", "/proc", "/a/../proc/self/", "/proc/1", "/dev/", "/opt/navvy/ca/bundle.pem"] {
+            assert!(said(volume(path), role).unwrap_err().contains("it wants a volume at"), "{path}");
+        }
+        for usual in
+            ["/sys/fs/cgroup", "/dev/shm", "/opt", "/opt/navvy", "/processes", "/devices", "relative", "/opt/navvy/ca"]
+        {
+            assert_eq!(said(volume(usual), role), Ok(()), "{usual}");
+        }
+        for usual in ["", "A", "A=", "A==", "A\nB=1"] {
+            assert_eq!(said(env(usual), role), Ok(()), "{usual:?}");
+        }
+    }
+    for ours in ["/opt/navvy/bin/navvy-supervisor", "/opt/navvy/run/x/y", "/opt/./navvy/x/../run/control.sock"] {
+        assert!(said(volume(ours), 0).unwrap_err().contains("the supervisor"), "{ours}");
+        assert_eq!(said(volume(ours), 1), Ok(()), "{ours}");
+    }
+    insta::assert_snapshot!(said(volume("/opt/navvy/run/x"), 0).unwrap_err(), @r#"no container can be made of image cimg/base: it wants a volume at "/opt/navvy/run/x", where the supervisor lies; whoever makes the image can mend that"#);
+}
+
+#[test]
+fn what_the_engine_needs_for_services_is_a_part_of_the_class() {
+    let left = |memory: u64, services: usize| {
+        let size = without_engines_share(Size { millicpus: 1000, memory }, services);
+        assert_eq!(size.millicpus, 1000);
+        size.memory
+    };
+    assert_eq!(left(2 << 30, 0), 2 << 30, "a job without services has its whole class");
+    assert_eq!(left(2 << 30, 50), (2 << 30) - (250 << 20));
+    assert_eq!(left(100 << 20, 50), 50 << 20);
+}
