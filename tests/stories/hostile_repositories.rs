@@ -84,7 +84,7 @@ fn attacked(attack: &Attack) -> Option<String> {
     let bench = Bench::new().env("PATH", &path);
     let outside = bench.home().join("outside");
     let hostile = Hostile::make(attack, &bench.project(), &outside, CONFIG);
-    let (mut wrong, mut not_looked) = (Vec::new(), None);
+    let mut wrong = Vec::new();
     for words in COMMANDS {
         let done = catch_unwind(AssertUnwindSafe(|| bench.start(words).that_leaves_things().finish_within(LIMIT)));
         let Ok(done) = done else {
@@ -95,10 +95,15 @@ fn attacked(attack: &Attack) -> Option<String> {
         let told = format!("{}{}{}", done.stdout(), done.stderr, events.concat());
         if told.contains(SECRET) {
             let line = told.lines().find(|line| line.contains(SECRET)).unwrap_or_default();
-            wrong.push(format!("{words:?} tells what the host has: {}", &line[..line.floor_char_boundary(300)]));
+            let line: String = line.chars().take(300).collect();
+            wrong.push(format!("{words:?} tells what the host has: {line}"));
         }
         if words.contains(&"--json") {
-            not_looked = (!done.events.iter().any(|event| event.is_output_with("looked"))).then(|| done.stderr.clone());
+            // Either the job runs, or something says why it does not.
+            let has_looked = done.events.iter().any(|event| event.is_output_with("looked"));
+            if !has_looked && done.stderr.trim().is_empty() {
+                wrong.push(format!("{words:?} ran no job and says nothing"));
+            }
             // What a cache's key was made of is another file now, and its history is asked for.
             let key = bench.project().join("package.json");
             if key.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
@@ -112,10 +117,6 @@ fn attacked(attack: &Attack) -> Option<String> {
         if done.exit_code >= 100 {
             wrong.push(format!("{words:?} ended with {}: {}", done.exit_code, done.stderr));
         }
-    }
-    if let Some(why) = not_looked {
-        // A refusal before the job; it is shown for whoever asks.
-        println!("{}: {why}", attack.name);
     }
     let ran = hostile.ran();
     if !ran.is_empty() || bench.project().join("ran").exists() {
