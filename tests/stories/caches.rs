@@ -400,6 +400,11 @@ fn caches_are_listed_and_removed_by_key_and_by_prefix() {
     }
 }
 
+/// As names stand in the paths of a store: docs/storage.md.
+fn short_digest(text: &str) -> String {
+    sha256(text.as_bytes())[..32].to_owned()
+}
+
 #[test]
 fn prune_sweeps_what_a_killed_saver_left_in_the_store() {
     let (bench, body, _) = saved();
@@ -414,11 +419,14 @@ fn prune_sweeps_what_a_killed_saver_left_in_the_store() {
     let mark = std::fs::File::options().write(true).open(reserved.join(id)).expect("the mark");
     mark.set_modified(long_ago).expect("its time can be set");
     // And a workspace layer of a run that never ended.
-    let (layer, layers) = ("fedcba9876543210fedcba9876543210", store(&bench).join("piece/layer/none/group/producer"));
+    let layer = "fedcba9876543210fedcba9876543210";
+    let layers = store(&bench).join("piece/layer").join(short_digest("1:x:local"));
+    let layers = layers.join(short_digest("g")).join(short_digest("p"));
     std::fs::create_dir_all(&layers).expect("a directory can be made");
+    let digest = sha256(b"x");
     let place = r#"{"kind":"piece","of":"layer","group":"g","producer":"p","node":0,"step":1}"#;
     let record = format!(
-        r#"{{"version":1,"project":"x","scope":"local","place":{place},"body":{{"id":"{layer}","size":1,"sha256":""}},"producer":{{"job":"p","task":"t"}}}}"#
+        r#"{{"version":1,"project":"x","scope":"local","place":{place},"body":{{"id":"{layer}","size":1,"sha256":"{digest}"}},"producer":{{"job":"p","task":"t"}}}}"#
     );
     std::fs::write(layers.join("0000000000-0000000001"), record).expect("an index object can be made");
     std::fs::write(body.with_file_name(layer), "x").expect("a body can be made");
