@@ -364,7 +364,7 @@ fn what_cannot_be_packed_is_told_with_its_place() {
     refused("commands/x.yml", &command("<<include(gone.sh)>>"), &["hello/src/commands/x.yml:2:10", "gone.sh"]);
     refused("commands/x.yml", &command("'a <<include(scripts/greet.sh)>>'"), &["x.yml:2:10", "the whole value"]);
     refused("commands/x.yml", &command("<<include(../../hello.yml)>>"), &["x.yml:2:10", "outside of hello/src"]);
-    refused("commands/x.yml", &command("<<include(scripts)>>"), &["x.yml:2:10", "no file"]);
+    refused("commands/x.yml", &command("<<include(scripts)>>"), &["x.yml:2:10", "it is a directory, not a file"]);
     refused(
         "commands/greet.yaml",
         &command("echo"),
