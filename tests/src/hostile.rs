@@ -442,7 +442,8 @@ pub const ATTACKS: &[Attack] = attacks! {
     "a huge index": |it| it.sparse(".git/index", 16 << 30);
     "huge packed-refs": |it| it.sparse(".git/packed-refs", 16 << 30);
     "huge git settings": |it| it.sparse(".git/config", 16 << 30);
-    "a huge .gitignore": |it| it.sparse(".gitignore", 16 << 30);
+    // As a file of the tree it is copied into the job, whatever that takes; git reads it as well.
+    "a huge .gitignore": |it| it.sparse(".gitignore", 128 << 20);
     "a huge .gitattributes": |it| it.sparse(".gitattributes", 128 << 20);
     "a huge config": |it| it.sparse(".circleci/config.yml", 16 << 30);
     "a huge lock of orbs": |it| it.sparse(".circleci/orbs.lock", 16 << 30);

@@ -2,16 +2,15 @@
 
 use std::fs;
 
-use navvy_tests::{Bench, Fate, Gate, ObjectStore, Signal, When};
+use navvy_tests::{Bench, Fate, Finished, Gate, ObjectStore, Signal, When};
 
 use super::look::Store;
 use super::restored::{RESTORES, written};
 use super::saved::{Point, Progress};
 use super::{all_are_restored, root_of, saves, side_by_side, take};
 
-/// Asks a run to end at that request; `None`: it did not ask so often.
-#[track_caller]
-fn cancel_at_request(bench: &Bench, gate: &Gate, number: usize) -> Option<String> {
+/// Asks a run to end at that request: how, and what came of the run. `None`: it did not ask so often.
+fn cancel_at_request(bench: &Bench, gate: &Gate, number: usize) -> Option<(String, Finished)> {
     // What the store has done, and the run not heard of yet, is taken back as well.
     let when = if number.is_multiple_of(2) { When::Before } else { When::After };
     let mut asked = 0;
@@ -25,30 +24,42 @@ fn cancel_at_request(bench: &Bench, gate: &Gate, number: usize) -> Option<String
     gate.settle();
     let line = gate.signalled()?.purpose();
     gate.rule(|_| Fate::Pass);
-    done.exits_with(130);
-    Some(format!("canceled {when:?} request {number}, {line}"))
+    Some((format!("canceled {when:?} request {number}, {line}"), done))
+}
+
+/// A job whose last step is over when it is asked to end has passed: then what it saved is there.
+#[track_caller]
+fn is_canceled_or_saved(bench: &Bench, done: &Finished, key: &str) {
+    if done.exit_code != 0 {
+        done.exits_with(130);
+        return;
+    }
+    let listed = bench.navvy(&["cache", "ls"]).stdout();
+    assert!(listed.contains(key), "a run passed that saved nothing; {listed}");
 }
 
 #[test]
 fn a_save_canceled_at_any_request_leaves_a_whole_entry_or_nothing() {
-    let canceled = side_by_side(|next| {
+    let asked = side_by_side(|next| {
         let server = ObjectStore::serve();
         let gate = server.gate();
         let bench = server.used_through(&gate, Bench::on_this_machine());
         let store = Store::Server(&server);
-        let mut canceled = 0;
+        let mut asked = 0;
         loop {
             let number = take(next) + 1;
-            bench.config(&(saves(&format!("k-{number}"))));
-            let Some(how) = cancel_at_request(&bench, &gate, number) else { break };
-            canceled += 1;
+            let key = format!("k-{number}");
+            bench.config(&saves(&key));
+            let Some((how, done)) = cancel_at_request(&bench, &gate, number) else { break };
+            is_canceled_or_saved(&bench, &done, &key);
+            asked += 1;
             store.only_entries(&how);
         }
         store.only_whole_entries("at the end");
-        canceled
+        asked
     });
-    let canceled: usize = canceled.into_iter().sum();
-    assert!(canceled >= 11, "only {canceled} were canceled");
+    let asked: usize = asked.into_iter().sum();
+    assert!(asked >= 11, "only {asked} were asked to end");
 }
 
 #[test]
@@ -61,8 +72,9 @@ fn a_restore_canceled_at_any_request_changes_nothing_in_the_store() {
     let before = store.look();
     bench.config(&RESTORES.replace("until [ -e /go ]; do usleep 5000; done", "true"));
     for number in 1..7 {
-        let how =
-            cancel_at_request(&bench, &gate, number).expect("a restore asks for two lists, an entry and four parts");
+        let asked = cancel_at_request(&bench, &gate, number);
+        let (how, done) = asked.expect("a restore asks for two lists, an entry and four parts");
+        done.exits_with(130);
         assert_eq!(store.look(), before, "{how}");
     }
     all_are_restored(&bench, &["k".to_owned()]);
@@ -78,7 +90,7 @@ fn a_save_canceled_while_it_writes_to_a_directory_leaves_no_file_of_it() {
         let run = bench.config(&saves(&point.key())).run(&[]);
         progress.wait_for(point, &run);
         run.signal(Signal::Interrupt);
-        run.finish().exits_with(130);
+        is_canceled_or_saved(&bench, &run.finish(), &point.key());
         store.only_whole_entries(&format!("canceled at {point:?}"));
     }
 }
