@@ -529,9 +529,12 @@ impl<'a> Snapshot<'a> {
     }
 }
 
+/// A file of the git directory: its name beneath it, and its content.
+type StateFile = (Vec<u8>, Vec<u8>);
+
 /// Files of the git directory that say what is going on, with their contents. All are read before anything is sent: then
 /// what should not be there is known while a repository can still be left out.
-fn state(repository: &Repository) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CheckoutError> {
+fn state(repository: &Repository) -> Result<Vec<StateFile>, CheckoutError> {
     let own = &repository.git_dir;
     let mut names: Vec<(&GitDir, Vec<u8>)> = STATE.iter().map(|name| (own, name.as_bytes().to_vec())).collect();
     names.extend(SHARED.iter().map(|name| (&repository.common_dir, name.as_bytes().to_vec())));
