@@ -1,5 +1,5 @@
-//! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`file`], the
-//! settings files that it names, with [`env`], the variables that they give jobs, and [`projects`], which projects get what.
+//! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`mod@file`], the
+//! settings files that it names, with [`mod@env`], the variables that they give jobs, and [`projects`], which projects get what.
 
 pub mod env;
 pub mod file;

@@ -1,5 +1,5 @@
 //! The one bridge network that all tasks share. A network for each job would cost a quarter of a second; instead,
-//! containers on this one cannot reach each other, nor what [`walls`](super::walls) keeps from them.
+//! containers on this one cannot reach each other, nor what [`walls`] keeps from them.
 
 use std::collections::HashMap;
 use std::fs;
