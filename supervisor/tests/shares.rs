@@ -211,6 +211,16 @@ fn by_file_size_the_nodes_read_the_same_amount() {
 }
 
 #[test]
+fn a_file_whose_size_cannot_be_had_is_told_with_the_reason() {
+    let job = Job::of(1).with("big", "xxx");
+    std::os::unix::fs::symlink("loop", job.path().join("loop")).unwrap();
+    let said = job.tests(0, &["split", "--split-by=filesize"], "big loop none");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("The size of \"loop\" is not known: Too many levels of symbolic links"), "{}", said.err);
+    assert!(said.err.contains("No file found for \"none\"") && !said.err.contains("for \"loop\""), "{}", said.err);
+}
+
+#[test]
 fn a_command_runs_with_the_share_on_its_stdin() {
     let job = Job::of(2);
     let said = job.tests(1, &["run", "--command", "xargs -n1 echo test", "--verbose"], "a b c d");

@@ -1,5 +1,7 @@
 //! What each test weighs, and what is to be said of that.
 
+use std::io;
+
 use super::flags::{Flags, SplitBy, TimingsType};
 use super::timings::{self, Table, Timings};
 
@@ -42,11 +44,14 @@ fn without_timings(why: &str) -> Weighed {
 }
 
 fn by_size(names: &[&[u8]]) -> Weighed {
-    use std::os::unix::ffi::OsStrExt as _;
-    let size = |name: &&[u8]| Some(std::fs::metadata(std::ffi::OsStr::from_bytes(name)).ok()?.len());
-    let sizes: Vec<Option<u64>> = names.iter().map(size).collect();
+    let looked: Vec<io::Result<u64>> = names.iter().map(|name| size(name)).collect();
+    let is_gone = |looked: &io::Result<u64>| looked.as_ref().is_err_and(names_nothing);
+    let gone: Vec<&[u8]> =
+        names.iter().zip(&looked).filter(|(_, looked)| is_gone(looked)).map(|(name, _)| *name).collect();
+    let mut remarks = unknown_sizes(names, &looked);
+    remarks.extend(missing("file", &gone, &vec![None; gone.len()]));
+    let sizes: Vec<Option<u64>> = looked.into_iter().map(Result::ok).collect();
     let known: Vec<u64> = sizes.iter().flatten().copied().collect();
-    let mut remarks = missing("file", names, &sizes);
     if known.is_empty() {
         if !names.is_empty() {
             remarks.push("None of the names is a file. Falling back to weighting by name.".to_owned());
@@ -55,6 +60,30 @@ fn by_size(names: &[&[u8]]) -> Weighed {
     }
     let mean = (known.iter().map(|size| u128::from(*size)).sum::<u128>() / known.len() as u128) as u64;
     Weighed { weights: Some(sizes.into_iter().map(|size| size.unwrap_or(mean)).collect()), remarks }
+}
+
+fn size(name: &[u8]) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::fs::metadata(std::ffi::OsStr::from_bytes(name)).map(|meta| meta.len())
+}
+
+fn names_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Files that are there and cannot be looked at: no size is another thing than no file.
+fn unknown_sizes(names: &[&[u8]], looked: &[io::Result<u64>]) -> Vec<String> {
+    let all = names.iter().zip(looked).filter_map(|(name, looked)| Some((name, looked.as_ref().err()?)));
+    let all = all.filter(|(_, error)| !names_nothing(error));
+    let told = |(name, error): (&&[u8], &io::Error)| {
+        format!("The size of \"{}\" is not known: {error}", String::from_utf8_lossy(name))
+    };
+    let mut lines: Vec<String> = all.clone().take(NAMED).map(told).collect();
+    let more = all.count() - lines.len();
+    if more > 0 {
+        lines.push(format!("The sizes of {more} more are not known"));
+    }
+    lines
 }
 
 fn by_timings(flags: &Flags<'_>, timings: &Timings<'_>, names: &[&[u8]]) -> Weighed {
