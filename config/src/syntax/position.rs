@@ -51,13 +51,19 @@ impl<'a> Positions<'a> {
     /// With the line counted anew: where the parser gave up, its own may be one ahead or behind.
     pub fn counted(&self, span: Span) -> Span {
         let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = 1 + before.matches('\n').count();
-        // A lone carriage return ends a line, too: there the parser knows better.
-        if line == span.line || (self.text.contains('\r') && span.start < self.text.len()) {
+        let line = 1 + self.breaks(before);
+        if line == span.line {
             return span;
         }
-        let at = before.rsplit('\n').next().unwrap_or("").chars().count();
+        let at = before.rsplit(['\n', '\r']).next().unwrap_or("").chars().count();
         Span { line, column: if span.start == self.text.len() { span.column } else { column(at) }, ..span }
+    }
+
+    /// Ends of lines in the text's beginning. A lone carriage return ends a line, too, as it does for the parser.
+    fn breaks(&self, before: &str) -> usize {
+        let is_lone = |at: &usize| self.text.as_bytes().get(at + 1) != Some(&b'\n');
+        let lone = before.match_indices('\r').map(|(at, _)| at).filter(is_lone).count();
+        before.matches('\n').count() + lone
     }
 
     fn byte(&self, character: usize) -> usize {
@@ -69,5 +75,21 @@ impl<'a> Positions<'a> {
 
     fn place(&self, marker: Marker) -> Span {
         Span { line: marker.line().max(1), column: column(marker.col()), file: self.file, ..Span::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_counted_whatever_ends_the_lines_before() {
+        for (text, line) in [("a\nb\rc\n\u{0}", 4), ("a\r\nb\r\n\u{0}", 3), ("a\n\u{0}", 2), ("\u{0}", 1)] {
+            let start = text.len() - 1;
+            // The parser gave up, and its own line is not to be believed.
+            let wrong = Span { start, end: start + 1, line: 9, column: 9, ..Span::default() };
+            let counted = Positions::new(text, 0).counted(wrong);
+            assert_eq!((counted.line, counted.column), (line, 1), "{text:?}");
+        }
     }
 }
