@@ -4,7 +4,7 @@
 //! reads marks, not the store: what it costs grows with what was left behind.
 //!
 //! ```text
-//! mark older than the bound ─┬─ its place shows this body: committed; the mark goes
+//! mark older than the bound ─┬─ its place shows this body: committed; staged files beside it and the mark go
 //!                            └─ it does not: parts, body, staged files, mark go, in this order
 //! ```
 
@@ -128,8 +128,10 @@ impl Bucket {
         if let Some(index) = &index
             && self.shows(index, id).await?
         {
+            // Its writer may have died between the file's two names.
+            let staged = self.sweep_staged(index, bound)?;
             self.remove(&mark).await?;
-            return Ok(Swept::default());
+            return Ok(staged);
         }
         let uploads = self.abort_uploads(&layout::body(id)).await?;
         let bodies = u64::from(self.exists(&layout::body(id)).await?);

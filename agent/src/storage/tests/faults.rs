@@ -333,6 +333,30 @@ async fn a_sweep_finds_what_a_killed_writer_left_in_a_directory() {
     assert_eq!(left, [layout::CLOCK]);
 }
 
+/// A small object becomes visible as a second name of its staged file, whose first name goes after it.
+#[tokio::test]
+async fn a_sweep_finds_what_a_writer_left_that_was_killed_once_its_entry_was_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let store = Store::direct(Arc::new(Bucket::directory(root).unwrap()), "project", TrustScope::Trusted, SHAPE);
+    let reservation = store.reserve(cache("k")).await.unwrap();
+    let mark = root.join(layout::reserved(reservation.id));
+    let marked = std::fs::read(&mark).unwrap();
+    let body = store.put(&reservation, stream_of(content())).await.unwrap();
+    store.commit(&reservation, &body, About::default()).await.unwrap();
+    let listed = Bucket::directory(root).unwrap().list("v1/cache/").await.unwrap();
+    let [index] = &listed[..] else { panic!("one entry: {listed:?}") };
+    let index = root.join(&index.path);
+    let staged = index.with_file_name(format!("{}#1", index.file_name().unwrap().to_str().unwrap()));
+    std::fs::hard_link(&index, &staged).unwrap();
+    std::fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    std::fs::write(&mark, marked).unwrap();
+    let bucket = Bucket::directory(root).unwrap();
+    assert_eq!(bucket.sweep(SWEEP_AFTER).await.unwrap(), Swept::default());
+    assert_eq!(bucket.sweep(Duration::ZERO).await.unwrap(), Swept { staged: 1, ..Swept::default() });
+    assert!(!staged.exists() && !mark.exists() && index.exists());
+}
+
 #[tokio::test]
 async fn a_sweep_finds_small_files_that_a_killed_writer_left_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
