@@ -160,7 +160,7 @@ fn condition_holds(workflow: &Workflow) -> bool {
 }
 
 fn is_scheduled(workflow: &Workflow) -> bool {
-    reason(&workflow.selected) == "it runs only on schedule"
+    reason(&workflow.selected).starts_with("it runs only on schedule")
 }
 
 fn kept_own_filter(job: &WorkflowJob) -> bool {

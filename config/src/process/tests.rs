@@ -80,6 +80,15 @@ fn a_key_of_an_executor_with_nothing_in_it_is_not_written() {
     assert!(comes_back(text, &Inputs::default(), false));
 }
 
+/// Neither its schedule nor a push starts it.
+#[test]
+fn a_workflow_with_triggers_whose_condition_does_not_hold_is_not_written() {
+    let text = "version: 2.1\njobs: {build: {machine: true, steps: [checkout]}}\nworkflows:\n  main: {jobs: [build]}\n  \
+                nightly:\n    when: false\n    triggers: [{schedule: {cron: '0 3 * * *', filters: {branches: {only: main}}}}]\n    \
+                jobs: [build]\n";
+    assert!(comes_back(text, &Inputs::default(), false));
+}
+
 fn written(name: &str, explain: bool) -> String {
     let (_, text) = fixtures().into_iter().find(|(fixture, _)| fixture == name).unwrap();
     process(&Source { name: "config.yml", text: &text }, &inputs()[0], explain).text.unwrap()

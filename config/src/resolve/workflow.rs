@@ -70,7 +70,11 @@ fn workflow(scope: &Scope<'_>, entry: &Entry) -> Option<PlainWorkflow> {
     };
     let (workflow, flawed) = scope.context.flawed(standing.clone(), || inside(scope, entry, map));
     let scheduled = map.get("triggers").filter(|node| !node.is_null());
-    let left = scheduled.map(|_| "it runs only on schedule".to_owned()).or(condition);
+    let left = match (scheduled, condition) {
+        (Some(_), Some(condition)) => Some(format!("it runs only on schedule, and {condition}")),
+        (Some(_), None) => Some("it runs only on schedule".to_owned()),
+        (None, condition) => condition,
+    };
     Some(PlainWorkflow { left, standing, flawed, ..workflow })
 }
 
