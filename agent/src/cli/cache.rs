@@ -5,7 +5,7 @@ use navvy_job::exit_code;
 use serde::Serialize;
 
 use super::CliError;
-use super::args::{CacheArgs, CacheCommand, CacheListArgs, CacheRemoveArgs};
+use super::args::store::{CacheArgs, CacheCommand, CacheListArgs, CacheRemoveArgs};
 use super::host::{block_on, json_lines};
 use super::out::print;
 use super::store::of_project;

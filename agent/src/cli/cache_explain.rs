@@ -7,7 +7,7 @@ use navvy_job::compiled::{Job, Step, StepKind, Variables};
 use navvy_job::exit_code;
 use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
 
-use super::args::CacheExplainArgs;
+use super::args::store::CacheExplainArgs;
 use super::given::given;
 use super::handed::{Desk, Handed, Users, add_user};
 use super::host::{block_on, json_lines};

@@ -2,7 +2,7 @@
 
 use navvy_job::exit_code;
 
-use super::args::DoctorArgs;
+use super::args::host::DoctorArgs;
 use super::{CliError, out};
 use crate::chain::chain;
 use crate::doctor::{self, Check, Outside, Status};

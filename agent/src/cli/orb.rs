@@ -14,7 +14,8 @@ use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
 
 use super::CliError;
-use super::args::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs, SourceArgs};
+use super::args::SourceArgs;
+use super::args::orb::{OrbAddArgs, OrbArgs, OrbCommand, OrbListArgs, OrbLockArgs, OrbPackArgs};
 use super::out::print;
 use super::source::{
     ConfigFile, LOCK, STDIN, count, inputs, nearest_config, orb_path, project_facts, tell, unlocked_path, user_orbs,

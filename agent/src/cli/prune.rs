@@ -5,7 +5,7 @@ use std::time::Duration;
 use navvy_job::exit_code;
 
 use super::CliError;
-use super::args::PruneArgs;
+use super::args::host::PruneArgs;
 use super::host::{self, Host, job, objects, state};
 use super::out::print;
 use super::store;

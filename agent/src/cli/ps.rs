@@ -4,7 +4,7 @@ use navvy_job::exit_code;
 use serde::Serialize;
 
 use super::CliError;
-use super::args::PsArgs;
+use super::args::host::PsArgs;
 use super::host::{self, Host, job, state};
 use super::out::print;
 use crate::environment::docker::survey::{Seen, now};

@@ -11,7 +11,8 @@ use std::time::Instant;
 use navvy_job::compiled::Job;
 use navvy_job::pipeline::WorkflowJobKind;
 
-use super::args::{RetryArgs, SourceArgs};
+use super::args::SourceArgs;
+use super::args::run::RetryArgs;
 use super::held::Held;
 use super::host;
 use super::run::{ending, floor, plan, signals};

@@ -1,7 +1,7 @@
 //! `navvy rm`: removes single tasks.
 
 use super::CliError;
-use super::args::RmArgs;
+use super::args::host::RmArgs;
 use super::host::{self, Host, job, state};
 use super::logs;
 use super::out::print;

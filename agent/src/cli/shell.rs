@@ -2,7 +2,7 @@
 //!
 //! What is typed and shown goes from terminal to terminal: it is neither masked nor written down.
 
-use super::args::ShellArgs;
+use super::args::run::ShellArgs;
 use super::held::Held;
 use super::host;
 use super::{CliError, out, own_words};

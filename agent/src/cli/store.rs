@@ -3,7 +3,7 @@
 use navvy_job::claim::TrustScope;
 
 use super::CliError;
-use super::args::StoreArgs;
+use super::args::store::StoreArgs;
 use super::source::{ConfigFile, project_facts};
 use crate::chain::chain;
 use crate::checkout::variables::{directory_id, project_id};

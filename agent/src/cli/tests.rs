@@ -3,7 +3,7 @@
 use navvy_job::exit_code;
 use serde::Serialize;
 
-use super::args::TestsArgs;
+use super::args::store::TestsArgs;
 use super::out::print;
 use super::{CliError, host, store};
 use crate::results::Case;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::args::{Color, ViewArgs};
+use super::args::run::{Color, ViewArgs};
 use super::{CliError, out};
 use crate::bus::Events;
 use crate::event::{Event, Stamped};

@@ -7,7 +7,7 @@ use navvy_job::pipeline::Pipeline;
 
 use super::{Looked, print};
 use crate::cli::CliError;
-use crate::cli::args::ExplainArgs;
+use crate::cli::args::config::ExplainArgs;
 use crate::settings::Settings;
 use crate::ui::sanitize::clean;
 use crate::ui::text;

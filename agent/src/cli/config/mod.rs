@@ -10,8 +10,8 @@ mod explain;
 use navvy_config::{Document, Inputs, Outcome};
 use navvy_job::exit_code;
 
-use super::args::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
-use super::args::{ProcessArgs, ProcessFormat, ValidateArgs};
+use super::args::config::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
+use super::args::config::{ProcessArgs, ProcessFormat, ValidateArgs};
 use super::run::inspect::draw;
 use super::run::plan::PIPELINE_NUMBER;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};

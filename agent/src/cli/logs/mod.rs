@@ -18,7 +18,7 @@ use navvy_job::exit_code;
 use self::choose::Runs;
 use self::print::{Colors, Printer, Style};
 use self::record::{LogRecord, RunRecord, TaskRecord};
-use super::args::LogsArgs;
+use super::args::host::LogsArgs;
 use super::{CliError, out};
 use crate::chain::chain;
 use crate::output::LogOf;

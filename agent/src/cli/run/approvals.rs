@@ -5,7 +5,7 @@ use std::io::BufRead as _;
 use tokio::sync::mpsc;
 
 use super::names::ALL;
-use crate::cli::args::RunArgs;
+use crate::cli::args::run::RunArgs;
 use crate::pipeline::Approvals;
 
 pub fn approvals(arguments: &RunArgs, interactive: bool) -> Approvals {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use navvy_job::compiled::{Executor, StepKind};
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 
-use crate::cli::args::{GraphFormat, RunArgs};
+use crate::cli::args::config::GraphFormat;
+use crate::cli::args::run::RunArgs;
 use crate::pipeline::{Chosen, Replacements, localise};
 use crate::ui::graph::{self, Drawn};
 use crate::ui::list;

@@ -23,7 +23,7 @@ use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 
-use super::args::{CheckoutMode, RunArgs};
+use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
 use super::host;
 use super::size::parse_size;

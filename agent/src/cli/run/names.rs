@@ -8,7 +8,7 @@ use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 use super::plan;
 use crate::chain::chain;
 use crate::cli::CliError;
-use crate::cli::args::RunArgs;
+use crate::cli::args::run::RunArgs;
 use crate::cli::handed::context_name;
 use crate::environment::docker::ImageSubstitutions;
 use crate::pipeline::nearest;

@@ -14,7 +14,7 @@ use super::Session;
 use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in};
 use crate::cli::CliError;
-use crate::cli::args::{CheckoutMode, RunArgs};
+use crate::cli::args::run::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
 use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
 use crate::cli::source::{ConfigFile, why_no_branch};

@@ -9,7 +9,9 @@
 //! Fails at any arrow; what was made by then is removed again. A caller that drops the future midway calls
 //! [`Engine::remove_task`], which needs to know nothing but the task's id.
 
-use std::io;
+mod answer;
+mod error;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,42 +24,30 @@ use navvy_job::resource::Size;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::answer::{CALL_EVERY, IDLE_LIMIT_S, stay_present, wait_for_socket, with_last_words};
+pub use self::error::{Blame, PrepareError, PrepareErrorKind};
+use self::error::{StartError, container_error, not_shared};
 use super::cgroup::{self, Facts};
 use super::disk::EngineDisk;
-use super::engine::{Engine, EngineError, EngineInfo};
+use super::engine::{Engine, EngineInfo};
 use super::environment::{Died, DockerEnvironment, keep_last_words};
-use super::image::{ImageError, LocalImage, PullFaultKind, PullPolicy, image_architecture};
+use super::image::{ImageError, LocalImage, PullPolicy, image_architecture};
 use super::link::{DialLink, SocketPlace};
-use super::network::NetworkError;
 use super::plan::{self, Entry, Machine, Plan, PlanError, service_title};
 use super::run_dir::{self, Kept, RunDirError};
 use super::services::{Output, ServiceOutput};
-use super::supervisor_binary::SupervisorError;
 use super::upload::UploadError;
 use super::walls::Walls;
-use super::{credentials, fault, network, report};
+use super::{credentials, network, report};
 use crate::environment::HostPaths;
 use crate::environment::egress::{CA_DIR, Egress};
 use crate::environment::owner::Owner;
 use crate::environment::standing::Mark;
-use crate::journal::{Journal, JournalError};
-use crate::supervisor::{Client, Connect};
+use crate::journal::Journal;
+use crate::supervisor::Connect;
 
-/// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
-const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
 /// What a failed preparation has made is removed within this.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-/// A supervisor that nobody has called for this long ends its job: whoever made it is dead. An agent that lives calls it far
-/// more often ([`stay_present`]), however long its task waits.
-const IDLE_LIMIT_S: u64 = 600;
-/// As often; with a call or two that fail there is still time for another.
-const CALL_EVERY: Duration = Duration::from_secs(IDLE_LIMIT_S / 5);
-/// First and longest pause between two looks at a socket that is about to be there.
-const FIRST_LOOK: Duration = Duration::from_micros(200);
-const LONGEST_LOOK: Duration = Duration::from_millis(5);
-/// A socket that refuses us for this long will not change its mind.
-const REFUSED_LIMIT: Duration = Duration::from_millis(200);
-
 /// What to make. Images are the ones to use: substitutions have been applied.
 #[derive(Debug, Clone)]
 pub struct Prepare {
@@ -99,100 +89,6 @@ pub enum PrepareEvent {
 /// Where events go.
 pub type OnEvent<'a> = &'a (dyn Fn(PrepareEvent) + Send + Sync);
 
-/// Why there is no environment.
-#[derive(Debug, thiserror::Error)]
-#[error("{kind}")]
-pub struct PrepareError {
-    #[source]
-    pub kind: PrepareErrorKind,
-    /// Objects that could not be removed again.
-    pub leftovers: Vec<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareErrorKind {
-    #[error(transparent)]
-    Engine(Box<EngineError>),
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error(transparent)]
-    Supervisor(#[from] SupervisorError),
-    #[error(transparent)]
-    RunDirectory(#[from] RunDirError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("failed to {doing} container {container} (image {image}): {message}")]
-    Container { doing: &'static str, container: String, image: String, message: String, blame: Blame },
-    #[error("{0}")]
-    NoSpace(String),
-    #[error("the CA bundle in {path} cannot be read", path = path.display())]
-    Authorities { path: PathBuf, source: io::Error },
-    #[error("failed to let the job reach what --allow-host names: {message}")]
-    Allow { message: String },
-    #[error("the supervisor in image {image} did not answer: {message}")]
-    NoAnswer { image: String, message: String },
-}
-
-impl From<EngineError> for PrepareErrorKind {
-    fn from(error: EngineError) -> Self {
-        Self::Engine(Box::new(error))
-    }
-}
-
-/// Whose fault it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The config's or the image's: the job fails.
-    Job,
-    /// Ours or the machine's: the task may be tried again.
-    Infra,
-    /// There is no engine (any more).
-    NoEngine,
-}
-
-impl PrepareError {
-    pub fn blame(&self) -> Blame {
-        match &self.kind {
-            PrepareErrorKind::Engine(_) => Blame::NoEngine,
-            PrepareErrorKind::Plan(_) => Blame::Job,
-            PrepareErrorKind::Image(error) => blame_image(error),
-            PrepareErrorKind::Network(NetworkError::Inspect { disconnected: true, .. }) => Blame::NoEngine,
-            PrepareErrorKind::Container { blame, .. } => *blame,
-            PrepareErrorKind::Network(_)
-            | PrepareErrorKind::Supervisor(_)
-            | PrepareErrorKind::RunDirectory(_)
-            | PrepareErrorKind::Journal(_)
-            | PrepareErrorKind::Authorities { .. }
-            | PrepareErrorKind::Allow { .. }
-            | PrepareErrorKind::NoSpace(_)
-            | PrepareErrorKind::NoAnswer { .. } => Blame::Infra,
-        }
-    }
-}
-
-impl PrepareError {
-    /// The config's or the image's fault: the job fails, and trying again changes nothing.
-    pub fn is_users(&self) -> bool {
-        self.blame() == Blame::Job
-    }
-}
-
-fn blame_image(error: &ImageError) -> Blame {
-    match error {
-        ImageError::Name(_) | ImageError::NotHere { .. } => Blame::Job,
-        ImageError::Engine { disconnected: true, .. } => Blame::NoEngine,
-        ImageError::Engine { .. } => Blame::Infra,
-        ImageError::Pull { fault, .. } => match fault.kind {
-            PullFaultKind::NotFound | PullFaultKind::Denied | PullFaultKind::Architecture => Blame::Job,
-            _ => Blame::Infra,
-        },
-    }
-}
-
 impl Engine {
     /// Makes an environment whose supervisor answers, or leaves nothing behind.
     pub async fn prepare(
@@ -230,30 +126,6 @@ struct Started {
     tasks: JoinSet<()>,
     create_times: Vec<Duration>,
     start_time: Duration,
-}
-
-/// Why containers could not be started with one kind of entry.
-enum StartError {
-    /// The engine may not see our files: the other kind may do.
-    NotShared {
-        why: String,
-        /// It says so itself, or its container runs and its socket is not ours: later tasks need not try. Anything else
-        /// may lie in the image.
-        is_certain: bool,
-    },
-    Final(PrepareErrorKind),
-}
-
-impl StartError {
-    fn unshared(why: String) -> Self {
-        Self::NotShared { why, is_certain: true }
-    }
-}
-
-impl From<PrepareErrorKind> for StartError {
-    fn from(kind: PrepareErrorKind) -> Self {
-        Self::Final(kind)
-    }
 }
 
 impl Preparation<'_> {
@@ -632,18 +504,6 @@ impl Preparation<'_> {
     }
 }
 
-/// Calls the supervisor again and again, so that it knows that somebody is there: a task that waits for room, or between two
-/// attempts, has no other conversation with it.
-async fn stay_present(link: Arc<dyn Connect>, every: Duration) {
-    let client = Client::new(link);
-    loop {
-        tokio::time::sleep(every).await;
-        let client = client.clone();
-        // One that does not answer is found out by whoever has a question for it.
-        let _not_there = tokio::task::spawn_blocking(move || client.ask_for_life()).await;
-    }
-}
-
 fn names(plan: &Plan) -> Vec<String> {
     plan.containers.iter().map(|container| container.name.clone()).collect()
 }
@@ -654,119 +514,4 @@ fn open_run_directory(path: &std::path::Path) -> Result<(SocketPlace, Kept), Run
     run_dir::remove(path).map_err(failed)?;
     let kept = run_dir::make(path)?;
     Ok((SocketPlace::open(&run_dir::shared(path)).map_err(failed)?, kept))
-}
-
-/// A failure of a primary with our files mounted: most often the engine does not see them.
-fn not_shared(kind: PrepareErrorKind) -> StartError {
-    match kind {
-        PrepareErrorKind::Container { blame: Blame::NoEngine, .. } => StartError::Final(kind),
-        other => {
-            let why = other.to_string();
-            let is_certain = fault::lacks_our_files(&why);
-            StartError::NotShared { why, is_certain }
-        }
-    }
-}
-
-fn container_error(
-    doing: &'static str,
-    container: &super::plan::ContainerPlan,
-    error: &bollard::errors::Error,
-) -> PrepareErrorKind {
-    let message = fault::describe(error);
-    let blame = match container.role {
-        _ if fault::is_disconnect(error) => Blame::NoEngine,
-        plan::Role::Primary if fault::is_images(&message) => Blame::Job,
-        // A command that is not there, a user that does not exist.
-        plan::Role::Service => Blame::Job,
-        plan::Role::Primary => Blame::Infra,
-    };
-    PrepareErrorKind::Container {
-        doing,
-        container: container.name.clone(),
-        image: container.image.clone(),
-        message,
-        blame,
-    }
-}
-
-/// Looks for the socket, more and more rarely, until it answers, its container is gone, or time is up.
-async fn wait_for_socket(
-    place: SocketPlace,
-    mut died: watch::Receiver<Option<Died>>,
-) -> Result<Arc<dyn Connect>, StartError> {
-    let look = async {
-        let mut pause = FIRST_LOOK;
-        let mut refused = Duration::ZERO;
-        loop {
-            match place.take_hold() {
-                Ok(link) => return Ok(Arc::new(link) as Arc<dyn Connect>),
-                // A socket that is not ours to use stays so, but for the moment between its making and its owner.
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += pause,
-                Err(_) => {}
-            }
-            if refused > REFUSED_LIMIT {
-                return Err(StartError::unshared(format!("not allowed to use {}", place.path().display())));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK);
-        }
-    };
-    let seen = died.clone();
-    tokio::select! {
-        found = look => found,
-        _ = died.wait_for(Option::is_some) => {
-            let why = with_last_words("the container ended at once", &seen);
-            Err(StartError::NotShared { why, is_certain: false })
-        }
-        () = tokio::time::sleep(SUPERVISOR_LIMIT) => {
-            Err(StartError::unshared(format!("no socket within {SUPERVISOR_LIMIT:?}")))
-        }
-    }
-}
-
-fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
-    match &*died.borrow() {
-        Some(Died::Exited { code, last_words, .. }) => {
-            format!("{text} (exit code {code}): {}", last_words.trim())
-        }
-        Some(Died::DiskFloor { message } | Died::EngineLost { message }) => format!("{text} ({message})"),
-        None => text.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    /// Counts how often it is called.
-    #[derive(Default)]
-    struct Called(AtomicUsize);
-
-    impl Connect for Called {
-        fn connect(&self) -> io::Result<UnixStream> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
-
-        fn secret(&self) -> Option<&str> {
-            None
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_agent_that_waits_calls_before_it_counts_as_dead() {
-        let called = Arc::new(Called::default());
-        let present = tokio::spawn(stay_present(Arc::clone(&called) as Arc<dyn Connect>, CALL_EVERY));
-        for hour in 1..=3 {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
-            let calls = called.0.load(Ordering::Relaxed) as u64;
-            // At most every second call may go astray.
-            assert!(calls >= 2 * hour * 3600 / IDLE_LIMIT_S, "{calls} calls in {hour} hours");
-        }
-        present.abort();
-    }
 }
