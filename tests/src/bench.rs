@@ -48,6 +48,8 @@ impl Setting {
 #[derive(Debug)]
 pub struct Bench {
     root: TempDir,
+    /// `$XDG_RUNTIME_DIR`
+    runtime: PathBuf,
     as_user: bool,
     docker: Docker,
     variables: Vec<(String, String)>,
@@ -103,8 +105,16 @@ impl Bench {
             fs::create_dir(&path).expect("a directory can be made");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("its mode can be set");
         }
-        let bench =
-            Self { root, as_user, docker: Docker::default(), variables: Vec::new(), _proxy: None, engine: None };
+        let runtime = root.path().join("run");
+        let bench = Self {
+            root,
+            runtime,
+            as_user,
+            docker: Docker::default(),
+            variables: Vec::new(),
+            _proxy: None,
+            engine: None,
+        };
         bench.git(&["init", "--quiet", "--initial-branch=main"]).succeeded();
         bench
     }
@@ -119,6 +129,16 @@ impl Bench {
     fn keeping(mut self, proxy: Option<Proxy>, engine: Option<Arc<PrivateEngine>>) -> Self {
         (self._proxy, self.engine) = (proxy, engine);
         self
+    }
+
+    /// Lets runs use a near engine at an address that leads to it, and share their sockets with it as they do with the
+    /// machine's own.
+    #[must_use]
+    #[track_caller]
+    pub fn beside(self, engine: &PrivateEngine, address: &str) -> Self {
+        let mut bench = self.on(engine.docker(), address);
+        bench.runtime = engine.sockets().expect("the engine is near").to_owned();
+        bench
     }
 
     /// A variable of the programs under test.
@@ -224,12 +244,12 @@ impl Bench {
 
     /// Directories below which a run may make one for its sockets.
     pub(crate) fn socket_places(&self) -> Vec<PathBuf> {
-        vec![self.root.path().join("run"), PathBuf::from("/run")]
+        vec![self.runtime.clone(), PathBuf::from("/run")]
     }
 
     /// `$XDG_RUNTIME_DIR`
     pub fn runtime(&self) -> PathBuf {
-        self.root.path().join("run")
+        self.runtime.clone()
     }
 
     /// Starts `navvy` with these words, `--json` among them.
@@ -346,7 +366,7 @@ impl Bench {
             .env("HOME", self.root.path().join("home"))
             .env("XDG_STATE_HOME", self.state())
             .env("XDG_CONFIG_HOME", self.root.path().join("config"))
-            .env("XDG_RUNTIME_DIR", self.root.path().join("run"))
+            .env("XDG_RUNTIME_DIR", &self.runtime)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -4,8 +4,10 @@
 //! touch the machine's own engine, and killing `dockerd` alone leaves its containers running, as on a real machine.
 //! Its images are kept from one run of the stories to the next.
 
-use std::fs::{self, File, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,10 +18,13 @@ use std::time::Duration;
 
 use crate::deadline::eventually;
 use crate::docker::Docker;
+use crate::program::Program;
 use crate::sys::{self, Signal};
 
 const DATA: &str = "/var/lib/navvy-tests";
 const RUNTIME: &str = "/run/navvy-tests";
+/// The directory for runs' sockets in that of a near engine.
+const SOCKETS: &str = "agents";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What stories on such an engine run in.
 const IMAGES: [&str; 3] = ["navvy/busybox:static", "navvy/base:bookworm", "navvy/postgres:15"];
@@ -37,6 +42,8 @@ pub struct PrivateEngine {
     outer: Child,
     runtime: PathBuf,
     socket: PathBuf,
+    /// For the sockets of runs, where the engine is near.
+    sockets: Option<PathBuf>,
     _lock: File,
 }
 
@@ -45,7 +52,13 @@ impl PrivateEngine {
     #[track_caller]
     pub fn far() -> Arc<Self> {
         let mut shared = FAR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Arc::clone(shared.get_or_insert_with(|| Arc::new(Self::start(&HIDDEN))))
+        Arc::clone(shared.get_or_insert_with(|| Arc::new(Self::far_alone())))
+    }
+
+    /// The same, but nobody else uses it, so that it may be killed.
+    #[track_caller]
+    pub fn far_alone() -> Self {
+        Self::start(&HIDDEN)
     }
 
     /// Sees the files of this machine; nobody else uses it, so that it may be killed.
@@ -62,6 +75,7 @@ impl PrivateEngine {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let runtime = PathBuf::from(RUNTIME).join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&runtime).expect("/run is writable");
+        let sockets = hidden.is_empty().then(|| shared_directory(&runtime));
         let script = script(&data, &runtime, hidden);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare"]);
@@ -72,7 +86,7 @@ impl PrivateEngine {
         // A Ctrl-C at the terminal of the stories is not meant for it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let outer = spawn_for_life(command);
-        let engine = Self { outer, socket: runtime.join("sock"), runtime, _lock: lock };
+        let engine = Self { outer, socket: runtime.join("sock"), runtime, sockets, _lock: lock };
         engine.answers();
         for image in IMAGES {
             engine.docker().load_from_machine(image);
@@ -82,6 +96,11 @@ impl PrivateEngine {
 
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where it sees what runs mount after its start, too; a far engine has no such place.
+    pub fn sockets(&self) -> Option<&Path> {
+        self.sockets.as_deref()
     }
 
     pub fn docker(&self) -> Docker {
@@ -130,6 +149,7 @@ impl Drop for PrivateEngine {
     fn drop(&mut self) {
         self.outer.kill().ok();
         self.outer.wait().ok();
+        unmount(&self.runtime);
         fs::remove_dir_all(&self.runtime).ok();
     }
 }
@@ -161,12 +181,32 @@ fn free_data() -> (PathBuf, File) {
     panic!("16 engines of stories are in use");
 }
 
+/// A directory whose later mounts reach namespaces made from this one. `/` itself does so only where an init like
+/// systemd has made it shared.
+#[track_caller]
+fn shared_directory(runtime: &Path) -> PathBuf {
+    let directory = runtime.join(SOCKETS);
+    DirBuilder::new().mode(0o700).create(&directory).expect("/run is writable");
+    Program::new("mount").args([OsStr::new("--bind"), directory.as_os_str(), directory.as_os_str()]).run().succeeded();
+    Program::new("mount").args([OsStr::new("--make-shared"), directory.as_os_str()]).run().succeeded();
+    directory
+}
+
+/// The shared directory of an engine, if it has one, and all that is left below.
+fn unmount(runtime: &Path) {
+    let directory = runtime.join(SOCKETS);
+    if directory.exists() {
+        let _answer = Program::new("umount").args([OsStr::new("--lazy"), directory.as_os_str()]).run();
+    }
+}
+
 /// What engines of processes that are no more have left in `/run`.
 fn remove_stale() {
     for entry in fs::read_dir(RUNTIME).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.split('-').next().unwrap_or_default();
         if !Path::new("/proc").join(pid).exists() {
+            unmount(&entry.path());
             fs::remove_dir_all(entry.path()).ok();
         }
     }

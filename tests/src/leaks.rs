@@ -30,7 +30,7 @@ pub fn of(bench: &Bench, tasks: &[String]) -> Vec<String> {
 pub fn on_host(bench: &Bench) -> Vec<String> {
     let root = bench.root();
     let state = bench.state().join("navvy");
-    let mut left = entries(&root.join("run/navvy"));
+    let mut left = entries(&bench.runtime().join("navvy"));
     left.extend(entries(&state.join("tasks")));
     for directory in [state.clone(), state.join("bin")] {
         let unfinished =

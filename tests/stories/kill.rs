@@ -1,6 +1,6 @@
 //! SIGKILL, wherever it hurts: of `navvy run` at every request to the engine, every state and any moment, and of the
-//! engine itself. What is left is found and removed; what lives beside it is not touched. Always on the machine's own engine: a trap
-//! stands before it.
+//! engine itself. What is left is found and removed; what lives beside it is not touched. Runs are killed on the machine's
+//! own engine, with a trap before it; an engine is killed that belongs to its story, in both ways to the supervisor.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -225,19 +225,47 @@ workflows:
   ci: {jobs: [build]}
 "#;
 
+/// The two ways to the supervisor, as a job's report tells them.
+const SHARED: &str = "Supervisor: shared socket, in a small file system of its own";
+const THROUGH_THE_ENGINE: &str = "Supervisor: uploaded, reached through the engine";
+
+/// Whether a job reached its supervisor at all. The two ways break differently: a story that silently took the other one
+/// would prove nothing.
+#[track_caller]
+fn went_the_way(report: &str, way: &str) -> bool {
+    let ways: Vec<&str> = report.lines().filter(|line| line.starts_with("Supervisor: ")).collect();
+    assert!(ways.iter().all(|line| *line == way), "this story is about `{way}`:\n{report}");
+    !ways.is_empty()
+}
+
 #[test]
 fn an_engine_that_dies_and_comes_back_leaves_a_whole_log_and_nothing_else() {
     let engine = PrivateEngine::near();
+    let bench = || Bench::on_this_machine().beside(&engine, &engine.address());
+    dies_and_comes_back(&engine, bench, SHARED);
+}
+
+#[test]
+fn a_far_engine_that_dies_and_comes_back_leaves_a_whole_log_and_nothing_else() {
+    let engine = PrivateEngine::far_alone();
+    let bench = || Bench::on_this_machine().on(engine.docker(), &engine.address());
+    dies_and_comes_back(&engine, bench, THROUGH_THE_ENGINE);
+}
+
+#[track_caller]
+fn dies_and_comes_back(engine: &PrivateEngine, bench: impl Fn() -> Bench, way: &str) {
     let whole: String = (1..=300).map(|number| format!("line {number}\n")).collect();
-    for round in 0..kills(4).min(10) {
-        let bench = Bench::on_this_machine().on(engine.docker(), &engine.address());
+    for round in 0..kills(4).min(50) {
+        let bench = bench();
         let run = bench.config(COUNTS).run(&[]);
-        let seen = format!("line {}\n", 10 + 7 * round);
+        let seen = format!("line {}\n", 10 + 7 * (round % 40));
         run.wait_for_output(&seen);
         engine.crash();
         engine.restart();
         let pid = run.pid();
         let done = run.that_leaves_things().finish();
+        let report = done.report("build");
+        assert!(went_the_way(&report, way), "{report}");
         let (verdict, log) = (done.verdict("build"), done.text("build", "count"));
         assert!(matches!((verdict.as_str(), done.exit_code), ("passed", 0) | ("infra", 3)), "{}", done.account());
         assert!(whole.starts_with(&log) && log.contains(&seen), "{log}");
@@ -254,13 +282,26 @@ const AT_WORK: [&str; 4] = ["/containers/create", "/start", "/attach", "DELETE /
 #[test]
 fn an_engine_that_dies_while_it_makes_or_removes_a_container_leaves_nothing_for_ever() {
     let engine = PrivateEngine::near();
+    dies_at_work(&engine, |address| Bench::on_this_machine().beside(&engine, address), SHARED);
+}
+
+#[test]
+fn a_far_engine_that_dies_while_it_makes_or_removes_a_container_leaves_nothing_for_ever() {
+    let engine = PrivateEngine::far_alone();
+    let bench = |address: &str| Bench::on_this_machine().on(engine.docker(), address);
+    dies_at_work(&engine, bench, THROUGH_THE_ENGINE);
+}
+
+/// `bench` makes one whose runs ask the engine at an address.
+#[track_caller]
+fn dies_at_work(engine: &PrivateEngine, bench: impl Fn(&str) -> Bench, way: &str) {
     // A service with a volume, so that each of these is asked for.
     engine.docker().image_with_volume();
+    let mut reached = 0;
     for (at, when) in AT_WORK.iter().flat_map(|at| [(at, When::During), (at, When::After)]) {
         let how = format!("{when:?} {at}");
-        let bench = Bench::on_this_machine();
         let trap = Trap::before(engine.socket(), Last::Holding(at, when));
-        let bench = bench.on(engine.docker(), &trap.address());
+        let bench = bench(&trap.address());
         bench.config(JOB);
         trap.arm(engine.pid());
         let run = bench.run(&[]);
@@ -268,6 +309,9 @@ fn an_engine_that_dies_while_it_makes_or_removes_a_container_leaves_nothing_for_
         navvy_tests::eventually("the engine was asked for it", Duration::from_secs(60), || trap.line_of_death());
         engine.restart();
         let done = run.that_leaves_things().finish_within(Duration::from_secs(120));
+        reached += usize::from(went_the_way(&done.report("build"), way));
         a_start_leaves_nothing(&bench, pid, &done.tasks(), &how);
     }
+    // An engine that dies while it removes a container had a whole job before.
+    assert!(reached >= 2, "only {reached} jobs reached their supervisor");
 }
