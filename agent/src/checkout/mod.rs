@@ -20,6 +20,7 @@ mod objects;
 mod owner;
 mod refs;
 mod remote;
+mod report;
 mod repository;
 mod tree;
 pub mod variables;
@@ -32,7 +33,8 @@ pub use clone::clone_script;
 pub use facts::{Commit, GitFacts, top_of_repository};
 pub use git::GitError;
 pub use remote::Remote;
-pub use worktree::{LeftOut, Reason, TreeReport, WorkingTree};
+pub use report::{LeftOut, Reason, TreeReport};
+pub use worktree::WorkingTree;
 
 /// Why a working tree could not be read or streamed.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use navvy_archive::beneath::Root;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use super::worktree::Reason;
+use super::report::Reason;
 
 /// A tree, open at its top. Names are relative to it.
 pub(super) struct Tree {
