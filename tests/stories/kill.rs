@@ -172,16 +172,32 @@ fn engine_is_idle() {
 fn a_run_killed_at_any_moment_leaves_nothing_that_the_next_start_does_not_remove() {
     let beside_bench = Bench::on_this_machine();
     let beside = Beside::start(&beside_bench);
-    let bench = job();
+    killed_at_any_moment(&job(), Path::new(ENGINE), SHARED, kills(8));
+    beside.ends_well();
+}
+
+#[test]
+fn a_run_on_a_far_engine_killed_at_any_moment_leaves_nothing_that_the_next_start_does_not_remove() {
+    let engine = PrivateEngine::far_alone();
+    engine.docker().image_with_volume();
+    let bench = Bench::on_this_machine().on(engine.docker(), &engine.address());
+    bench.config(JOB);
+    killed_at_any_moment(&bench, engine.socket(), THROUGH_THE_ENGINE, kills(4));
+}
+
+#[track_caller]
+fn killed_at_any_moment(bench: &Bench, engine: &Path, way: &str, kills: usize) {
     let started = Instant::now();
-    bench.run(&[]).finish().passes();
+    let done = bench.run(&[]).finish();
+    done.passes();
+    assert!(went_the_way(&done.report("build"), way));
     let whole = started.elapsed();
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
     let mut number = seed;
-    for _ in 0..kills(8) {
+    for _ in 0..kills {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let moment = whole.mul_f64((number >> 40) as f64 / (1 << 24) as f64);
-        let trap = Trap::before(Path::new(ENGINE), Last::Never);
+        let trap = Trap::before(engine, Last::Never);
         let run = bench.run(&["--docker", &trap.address()]);
         let pid = run.pid();
         trap.arm(pid);
@@ -190,9 +206,8 @@ fn a_run_killed_at_any_moment_leaves_nothing_that_the_next_start_does_not_remove
         run.signal(Signal::Kill);
         let done = run.that_leaves_things().finish();
         trap.settle();
-        a_start_leaves_nothing(&bench, pid, &done.tasks(), &format!("after {moment:?} of {whole:?}, seed {seed}"));
+        a_start_leaves_nothing(bench, pid, &done.tasks(), &format!("after {moment:?} of {whole:?}, seed {seed}"));
     }
-    beside.ends_well();
 }
 
 #[test]
