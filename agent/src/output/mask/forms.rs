@@ -29,6 +29,8 @@ pub enum Form {
     Xml,
     /// In a quoted text where a quote, or a backtick, stands for the escape.
     Quoted,
+    /// As Windows has texts: two bytes a character, in either order.
+    Utf16,
 }
 
 impl Form {
@@ -44,6 +46,7 @@ impl Form {
             Self::Shell => "shell-quoted",
             Self::Xml => "as XML or HTML",
             Self::Quoted => "with its quotes doubled",
+            Self::Utf16 => "in UTF-16",
         }
     }
 }
@@ -76,7 +79,22 @@ pub fn forms(value: &str) -> Vec<(Form, Vec<u8>)> {
         lines(whole, &mut all);
     }
     all.retain(|(_, bytes)| bytes.len() >= SHORTEST);
+    utf_16(&mut all);
     all
+}
+
+/// Of the value, its lines, and each form that is not ASCII. Of the others so many are none of a log's; a file is looked at
+/// without its NULs for them ([`crate::artifacts::guard`]).
+fn utf_16(all: &mut Vec<(Form, Vec<u8>)>) {
+    let mut wide = Vec::new();
+    for (form, bytes) in all.iter() {
+        let is_of_value = matches!(form, Form::Plain | Form::Line) || !bytes.is_ascii();
+        let Some(text) = is_of_value.then(|| std::str::from_utf8(bytes).ok()).flatten() else { continue };
+        for encode in [u16::to_le_bytes, u16::to_be_bytes] {
+            wide.push((Form::Utf16, text.encode_utf16().flat_map(encode).collect()));
+        }
+    }
+    all.append(&mut wide);
 }
 
 /// The whole with the other kind of line ends, each line, and each line without what surrounds it.
@@ -426,7 +444,11 @@ mod tests {
         let mut all: Vec<Vec<u8>> = forms("hunter2hunter2").into_iter().map(|(_, bytes)| bytes).collect();
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 1 + 3 + 2, "as it is, base64 at three offsets, two ways of hexadecimal");
+        assert_eq!(
+            all.len(),
+            1 + 3 + 2 + 2,
+            "as it is, base64 at three offsets, hexadecimal and UTF-16 in two ways each"
+        );
     }
 
     #[test]

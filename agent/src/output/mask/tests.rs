@@ -83,6 +83,28 @@ fn a_secrets_forms_are_masked_in_a_text() {
 }
 
 #[test]
+fn utf_16_is_masked_in_either_order_whatever_the_characters() {
+    let secrets = ["hunter2", "pässwörd", "日本語のことば", "🦀🦀 key 🦀🦀", "first línea\nsecond línea", " blanks é "];
+    let masks = masks(&secrets);
+    for secret in secrets.iter().flat_map(|secret| secret.split('\n')).chain(["blanks é", r#""é""#]) {
+        for encode in [u16::to_le_bytes, u16::to_be_bytes] {
+            let wide = |text: &str| text.encode_utf16().flat_map(encode).collect::<Vec<u8>>();
+            let text = [wide("\u{feff}ü "), wide(secret), wide("。 ende")].concat();
+            for size in [1, 2, 3, 5, 100] {
+                let held = in_pieces(&masks, &text, || size);
+                let is_secret = secret != r#""é""#;
+                assert_eq!(held != text, is_secret, "{secret} {held:?}");
+                assert!(
+                    !is_secret || !held.windows(8).any(|it| wide(secret).windows(8).any(|of| of == it)),
+                    "{secret}"
+                );
+            }
+        }
+    }
+    assert_eq!(masks.report()[0].form, Form::Utf16);
+}
+
+#[test]
 fn names_tell_what_was_masked_where() {
     let secrets = [("A", "hunter2"), ("B", "hunter2"), ("C", "true"), ("D", "abc"), ("E", ""), ("C", "no")];
     let masks = Masks::new(&secrets.map(|(name, value)| (name.to_owned(), value.to_owned())));
