@@ -87,6 +87,34 @@ fn results_that_hold_a_secret_are_not_stored() {
     assert!(done.warnings().contains("hold the value of TOKEN"), "{}", done.warnings());
 }
 
+#[test]
+fn a_report_in_utf_16_is_read_and_its_tests_are_listed() {
+    let bench = Bench::new();
+    let command = "mkdir out; printf '\\xef\\xbb\\xbf%s' '<?xml version=\"1.0\" encoding=\"utf-16\"?><testsuites><testsuite name=\"s\">\
+                   <testcase classname=\"Wörter\" name=\"zählt\" file=\"spec/a.rb\" time=\"1.5\"/><testcase classname=\"Wörter\" name=\"日本\">\
+                   <failure>it said pässwörd</failure></testcase></testsuite></testsuites>' >utf8
+iconv -f UTF-8 -t UTF-16LE utf8 >out/little.xml; iconv -f UTF-8 -t UTF-16BE utf8 >out/big.xml; head -c 2 out/little.xml | od -An -tx1";
+    let done = bench.run_config(&storing(command, "out"), &[]);
+    done.passes();
+    assert_eq!(done.text("test", "write"), " ff fe\n");
+    let text = done.text("test", STORES);
+    assert!(
+        text.contains("4 tests in 3.0s: 2 passed, 2 failed\nFailed:\n  Wörter 日本\n      it said pässwörd\n"),
+        "{text}"
+    );
+    assert_eq!(done.warnings(), "");
+    let json = bench.ask(&["tests", "--json"]).passes().stdout();
+    let kept: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&kept["passed"], &kept["failed"]), (&2.into(), &2.into()), "{json}");
+    assert_eq!(kept["failures"][0]["name"], "日本", "{json}");
+    assert_eq!(kept["slowest"][0]["name"], "zählt", "{json}");
+
+    let done = bench.run_config(&storing(command, "out"), &["-e", "TOKEN=pässwörd"]);
+    done.passes();
+    let text = done.text("test", STORES);
+    assert!(text.contains("it said ****") && text.contains("they hold the value of TOKEN."), "{text}");
+}
+
 const SHARED: &str = r#"
 version: 2.1
 jobs:

@@ -210,6 +210,64 @@ workflows:
     assert!(done.stdout().contains("A ****"), "{}", done.stdout());
 }
 
+/// With blanks around it, and whatever is written in another way somewhere.
+const ODD: &str = " it's <\"corehorse\"> & `50%`/é ";
+
+const WRITES_ODDLY: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - run:
+          name: 'get it%2527s%2520%253C%2522corehorse%2522%253E%2520%2526%2520%256050%2525%2560/%25C3%25A9'
+          command: |
+            python3 - \<<'P'
+            import html, json, os, sys, urllib.parse
+            from xml.sax.saxutils import quoteattr
+            token = os.environ["TOKEN"]
+            bare = token.strip()
+            quote, plus = urllib.parse.quote, urllib.parse.quote_plus
+            forms = [token, bare, html.escape(bare), html.escape(token, quote=False), bare.replace("'", "''"), bare.replace('"', '""'),
+                html.escape(bare).encode("ascii", "xmlcharrefreplace").decode(), json.dumps(bare), json.dumps({"a": json.dumps({"b": token})}),
+                quote(bare), quote(quote(bare)), plus(plus(token)), quote(quote(bare, safe=""), safe="")]
+            os.makedirs("out")
+            text = "".join(f"{number}: {form} end\n" for number, form in enumerate(forms))
+            open("out/log", "w").write(text)
+            sys.stdout.buffer.write(text.encode())
+            cases = "".join(f"<testcase name={quoteattr(form)}><failure message={quoteattr(form)}>{html.escape(form)}</failure></testcase>" for form in forms)
+            open("out/junit.xml", "w").write(f"<testsuite>{cases}</testsuite>")
+            sys.stdout.buffer.write(("\ufeff" + token).encode("utf-16-le") + b"\n" + bare.encode("utf-16-be") + b"\n")
+            P
+      - store_artifacts: {path: out}
+      - store_test_results: {path: out}
+workflows:
+  ci: {jobs: [build]}
+"#;
+
+#[test]
+fn a_value_that_is_written_in_another_way_is_masked_wherever_it_goes() {
+    let bench = Bench::new();
+    let given = format!("TOKEN={ODD}");
+    let done = bench.run_config(WRITES_ODDLY, &["-e", &given, "--secrets-in-artifacts=mask"]);
+    done.passes();
+    let narrow = |bytes: &[u8]| bytes.iter().copied().filter(|byte| *byte != 0).collect::<Vec<u8>>();
+    let shows_none = |what: &str, bytes: &[u8]| {
+        let text = String::from_utf8_lossy(&narrow(bytes)).into_owned();
+        assert!(!text.contains("corehorse"), "{what}: {text}");
+    };
+    shows_none("the events", done.stdout().as_bytes());
+    let log = done.log("build", "get ****");
+    shows_none("the log", &log);
+    assert_eq!(String::from_utf8_lossy(&log).matches("****").count(), 15, "{}", String::from_utf8_lossy(&log));
+    bench.ask(&["artifacts", "get", "out/log", "--to", &bench.home().display().to_string()]).passes();
+    shows_none("the artifact", &fs::read(bench.home().join("out/log")).unwrap());
+    let kept = bench.ask(&["tests", "--json"]).passes().stdout();
+    assert!(kept.contains("****"), "{kept}");
+    shows_none("the results", kept.as_bytes());
+}
+
 const PROXY: &str = "http://me:s3cret%40word@proxy.example:3128";
 
 #[test]

@@ -5,6 +5,7 @@
 //! group "jobs with tests"   producer JOB                      says that there is such a job
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
@@ -292,6 +293,28 @@ impl KeptRun {
     }
 }
 
+/// The cases with each of their texts as `mask` gives it. `None`: it changes none of them.
+pub fn masked(cases: &[Case], mask: impl Fn(&str) -> Cow<'_, str>) -> Option<Vec<Case>> {
+    let mut masked: Option<Vec<Case>> = None;
+    for (number, case) in cases.iter().enumerate() {
+        let mut safe = case.clone();
+        let Case { file, class, name, outcome: _, micros: _, message, place } = &mut safe;
+        for text in [file, class, message, place].into_iter().flatten().chain([name]) {
+            let changed = match mask(text) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(changed) => Some(changed),
+            };
+            if let Some(changed) = changed {
+                *text = changed;
+            }
+        }
+        if safe != *case {
+            masked.get_or_insert_with(|| cases.to_vec())[number] = safe;
+        }
+    }
+    masked
+}
+
 /// Cases as they are stored.
 pub fn document(cases: &[Case]) -> Vec<u8> {
     encode(&Document { version: VERSION, tests: cases.iter().map(Test::from).collect() })
@@ -323,6 +346,26 @@ mod tests {
             message: Some("words".to_owned()),
             ..Case::default()
         }
+    }
+
+    #[test]
+    fn every_text_of_a_case_is_masked() {
+        fn mask(text: &str) -> Cow<'_, str> {
+            match text.contains("secret") {
+                true => Cow::Owned(text.replace("secret", "****")),
+                false => Cow::Borrowed(text),
+            }
+        }
+        let fine = case("a.rb", "adds", 1);
+        assert_eq!(masked(std::slice::from_ref(&fine), mask), None);
+        let text = |before: &str| Some(format!("{before} secret"));
+        let name = "n secret".to_owned();
+        let (file, class, message, place) = (text("f"), text("c"), text("m"), text("p"));
+        let leaky = Case { file, class, name, message, place, ..Case::default() };
+        let safe = masked(&[fine.clone(), leaky], mask).unwrap();
+        assert_eq!(safe[0], fine);
+        let document = String::from_utf8(document(&safe)).unwrap();
+        assert_eq!((document.matches("****").count(), document.contains("secret")), (5, false), "{document}");
     }
 
     fn whose(run: &str, node: u32, attempt: u32) -> Whose {

@@ -85,17 +85,20 @@ impl Task {
 
     /// What is to be stored, or the names of the secrets that it holds.
     fn without_secrets(&self, place: Place<'_>, cases: &[Case]) -> Result<Vec<u8>, String> {
-        let document = keep::document(cases);
         let rule = self.context.secrets_in_artifacts;
         if rule == Secrets::Allow {
-            return Ok(document);
+            return Ok(keep::document(cases));
         }
         let what = format!("test results of step {}", place.number);
         let job = self.reference.job.job.as_str();
         let masks = self.context.bus.masks();
-        let masked = match masks.whole(|| mask::Place::of_job(job, what.clone()), &document) {
-            Cow::Borrowed(_) => return Ok(document),
-            Cow::Owned(masked) => masked,
+        let of_step = || mask::Place::of_job(job, what.clone());
+        // First each text as it stands: what is escaped in it would be escaped once more in the document.
+        let texts = keep::masked(cases, |text| masks.text(of_step, text));
+        let document = keep::document(texts.as_deref().unwrap_or(cases));
+        let masked = match (masks.whole(of_step, &document), texts) {
+            (Cow::Borrowed(_), None) => return Ok(document),
+            (masked, _) => masked.into_owned(),
         };
         let names = guard::names_at(masks, job, &what);
         // A value that is part of the document's own syntax cannot be masked.
