@@ -208,3 +208,60 @@ echo fine >out/z";
         "a plain variable is not looked for"
     );
 }
+
+const PACKED: &str = "mkdir -p out conf; { seq 2000; echo \"password = $TOKEN\"; seq 2000; } >conf/app
+tar czf out/logs conf; echo fine | gzip >out/fine.gz
+python3 -c 'import sys, zipfile as z; a = z.ZipFile(\"out/app.whl\", \"w\", z.ZIP_DEFLATED); a.writestr(\"fine\", \"fine\"); a.write(\"conf/app\")'
+python3 -m zipfile -c out/inner.zip conf; echo \"$TOKEN\" | zstd -q >out/z";
+
+#[test]
+fn a_secret_that_is_packed_in_an_artifact_is_refused_as_in_a_plain_one() {
+    let bench = Bench::new();
+    let config = storing(PACKED, "      - store_artifacts: {name: store, path: out}");
+    for rule in ["refuse", "mask"] {
+        let done = bench.run_config(&config, &[SECRET[0], SECRET[1], "--secrets-in-artifacts", rule]);
+        done.exits_with(1);
+        let text = done.text("build", "store");
+        for line in [
+            "out/app.whl holds the value of TOKEN, in its member conf/app\n",
+            "out/inner.zip holds the value of TOKEN",
+            "out/logs holds the value of TOKEN, packed in it\n",
+            "out/z holds the value of TOKEN, packed in it\n",
+        ] {
+            assert!(text.contains(line), "{rule}: {line}: {text}");
+        }
+        assert!(!text.contains("fine"), "{rule}: {text}");
+        let reason = done.step("build", "store").event.get("outcome").to_string();
+        assert!(reason.contains("nothing is stored: out/app.whl holds the value of TOKEN"), "{rule}: {reason}");
+        assert!(bench.ask(&["artifacts", "ls"]).passes().stdout().starts_with("There are no artifacts"), "{rule}");
+    }
+    bench.run_config(&config, &[SECRET[0], SECRET[1], "--secrets-in-artifacts=allow"]).passes();
+    assert!(bench.ask(&["artifacts", "ls"]).passes().stdout().contains("out/app.whl"));
+}
+
+#[test]
+fn what_is_packed_and_not_looked_into_is_named() {
+    let bench = Bench::new();
+    let command =
+        "mkdir -p out cached; echo fine | xz >out/data; echo fine | gzip | gzip | gzip >out/deep; echo fine >out/text
+cp out/data cached/data";
+    let steps = "      - store_artifacts: {name: store, path: out}
+      - save_cache: {name: save, key: k, paths: [cached]}";
+    let done = bench.run_config(&storing(command, steps), &SECRET);
+    done.passes();
+    let text = done.text("build", "store");
+    for line in [
+        "Not looked into for secrets: out/data is packed by xz, which Navvy does not unpack\n",
+        "Not looked into for secrets: out/deep holds what is packed more than 2 times over\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("secrets: out/text"), "{text}");
+    assert!(done.warnings().contains("not looked into for secrets: out/"), "{}", done.warnings());
+    let text = done.text("build", "save");
+    let line = "Not looked into for secrets: /home/circleci/project/cached/data is packed by xz";
+    assert!(text.contains(line), "{text}");
+    let without = bench.run_config(&storing(command, steps), &[]);
+    without.passes();
+    assert!(!without.text("build", "store").contains("Not looked into"), "there are no secrets to look for");
+}

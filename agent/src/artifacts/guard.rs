@@ -1,9 +1,14 @@
 //! Secrets in what a job leaves for people and for other jobs: what is masked in logs is looked for here, too.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use serde::{Deserialize, Serialize};
 
+use super::packed::{BOUNDS, Inside, Unseen};
+use super::scan::Scan;
 use super::text::TextCheck;
-use crate::output::mask::{self, MaskStream, Masks};
+use crate::output::mask::{self, Masks};
 
 /// What becomes of artifacts and test results that hold a secret. Caches and workspaces are stored as they are, with a warning,
 /// unless they are not looked through.
@@ -30,8 +35,19 @@ pub struct Finding {
     pub file: String,
     /// Their names.
     pub secrets: String,
+    /// Where in the file, in words, if they were packed there.
+    pub within: Option<String>,
     /// Is it text, as far as it was looked at?
     pub is_text: bool,
+}
+
+impl Finding {
+    /// `out/a.zip holds the value of TOKEN, in its member b`
+    pub fn words(&self) -> String {
+        let Self { file, secrets, within, .. } = self;
+        let within = within.as_ref().map(|within| format!(", {within}")).unwrap_or_default();
+        format!("{file} holds the value of {secrets}{within}")
+    }
 }
 
 /// What was found so far.
@@ -43,11 +59,37 @@ pub struct Findings {
     pub more: usize,
     /// The first file that `****` would break.
     pub unmaskable: Option<Finding>,
+    /// The first [`NAMED`] that were not looked into wholly: their names and why, as one sentence.
+    pub unseen: Vec<String>,
+    /// Further ones.
+    pub more_unseen: usize,
 }
 
 impl Findings {
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
+    }
+
+    fn pass_over(&mut self, file: &str, unseen: Option<&Unseen>) {
+        let Some(Unseen { why, more }) = unseen else { return };
+        if self.unseen.len() == NAMED {
+            self.more_unseen += 1;
+            return;
+        }
+        let others = match more {
+            0 => String::new(),
+            1 => "; 1 more place in it is not looked into either".to_owned(),
+            more => format!("; {more} more places in it are not looked into either"),
+        };
+        self.unseen.push(format!("{file} {why}{others}"));
+    }
+
+    /// What was not looked into, a line each.
+    pub fn unseen_lines(&self) -> impl Iterator<Item = String> {
+        let named = self.unseen.iter().map(|file| format!("Not looked into for secrets: {file}"));
+        let more =
+            (self.more_unseen > 0).then(|| format!("Not looked into for secrets: {} more files", self.more_unseen));
+        named.chain(more)
     }
 
     /// `, and 3 more files hold secrets`: beside the first.
@@ -79,13 +121,15 @@ pub struct Guard {
     job: String,
     step: usize,
     findings: Findings,
+    /// Bytes that may still be unpacked.
+    unpacked: Arc<AtomicU64>,
     file: Option<Watched>,
 }
 
 /// The file that is being looked through.
 struct Watched {
-    stream: MaskStream,
-    wide: Wide,
+    scan: Scan,
+    inside: Inside,
     text: TextCheck,
     shown: String,
     what: String,
@@ -100,7 +144,9 @@ impl Guard {
             Secrets::Mask => Rule::Mask,
             Secrets::Allow => Rule::Allow,
         };
-        Self { masks, rule, noun: "artifact", job: job.to_owned(), step, findings: Findings::default(), file: None }
+        let unpacked = Arc::new(AtomicU64::new(BOUNDS.step));
+        let (noun, job, findings) = ("artifact", job.to_owned(), Findings::default());
+        Self { masks, rule, noun, job, step, findings, unpacked, file: None }
     }
 
     /// Of what is stored as it is. `None`: there is nothing to look for.
@@ -128,8 +174,9 @@ impl Guard {
         let masked = self.masks.whole(place, &name).into_owned();
         let in_name = masked != name;
         let text = TextCheck::default();
-        let (stream, wide) = (self.masks.stream(place()), Wide::new(self.masks.stream(place())));
-        self.file = Some(Watched { stream, wide, text, shown, what, in_name });
+        let scan = Scan::new(&self.masks, &place());
+        let inside = Inside::new(self.masks.clone(), place(), BOUNDS, self.unpacked.clone());
+        self.file = Some(Watched { scan, inside, text, shown, what, in_name });
         if self.rule == Rule::Tell { name } else { masked }
     }
 
@@ -151,8 +198,8 @@ impl Guard {
         match &mut self.file {
             Some(file) => {
                 file.text.push(bytes);
-                file.wide.push(bytes);
-                file.stream.push(bytes, &mut write);
+                file.inside.push(bytes);
+                file.scan.push(bytes, &mut write);
             }
             None => write(bytes),
         }
@@ -171,11 +218,15 @@ impl Guard {
     pub fn end(&mut self, write: &mut impl FnMut(&[u8])) {
         let refuses = self.refuses();
         if let Some(file) = &mut self.file {
-            file.stream.finish(&mut |piece: &[u8]| {
+            file.inside.end();
+            file.scan.finish(&mut |piece: &[u8]| {
                 if !refuses {
                     write(piece)
                 }
             });
+        }
+        if let Some(file) = &self.file {
+            self.findings.pass_over(&file.shown, file.inside.unseen());
         }
         if self.file.as_ref().is_some_and(Watched::holds_secrets) {
             self.found(true);
@@ -209,7 +260,7 @@ impl Guard {
             return;
         }
         let secrets = names_at(&self.masks, &self.job, &file.what);
-        let finding = Finding { file: file.shown, secrets, is_text };
+        let finding = Finding { file: file.shown, secrets, within: file.inside.found().map(str::to_owned), is_text };
         if is_first_unmaskable {
             self.findings.unmaskable = Some(finding.clone());
         }
@@ -225,39 +276,7 @@ impl Watched {
     }
 
     fn content_holds(&self) -> bool {
-        self.stream.has_found() || self.wide.has_found()
-    }
-}
-
-/// Looks at a file without its NUL bytes: what UTF-16 has beside each character of ASCII, in either order.
-struct Wide {
-    stream: MaskStream,
-    /// The first NUL has come.
-    begun: bool,
-    /// What may stand right before it.
-    before: Option<u8>,
-}
-
-impl Wide {
-    fn new(stream: MaskStream) -> Self {
-        Self { stream, begun: false, before: None }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        if self.has_found() || (!self.begun && !bytes.contains(&0)) {
-            self.before = bytes.last().copied().or(self.before);
-            return;
-        }
-        let mut narrow = Vec::with_capacity(bytes.len() / 2 + 1);
-        if !std::mem::replace(&mut self.begun, true) {
-            narrow.extend(self.before);
-        }
-        narrow.extend(bytes.iter().copied().filter(|byte| *byte != 0));
-        self.stream.push(&narrow, &mut |_| {});
-    }
-
-    fn has_found(&self) -> bool {
-        self.stream.has_found()
+        self.scan.has_found() || self.inside.found().is_some()
     }
 }
 
@@ -374,6 +393,49 @@ mod tests {
             let harmless: Vec<u8> = "hunter2 hunter2".encode_utf16().flat_map(u16::to_le_bytes).collect();
             assert_eq!(masked(size, &[("wide", &harmless)]), (vec![], None, false));
         }
+    }
+
+    #[test]
+    fn a_secret_beyond_ascii_is_found_in_utf_16_in_each_form_that_is_found_in_utf_8() {
+        let secret = "pä\"ß & 日本🦀";
+        let json = serde_json::to_string(secret).unwrap();
+        let forms = [
+            secret,
+            json.trim_matches('"'),
+            "pä\"ß &amp; 日本🦀",
+            "p&#228;&quot;&#223; &amp; &#26085;&#26412;&#129408;",
+        ];
+        let text = |form: &str| format!("\u{feff}é: {form}.");
+        for text in forms.map(text) {
+            let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            for bytes in [text.into_bytes(), little, big] {
+                for size in [1, 3, 64] {
+                    let masks = Masks::new(&[("WIDE".to_owned(), secret.to_owned())]);
+                    let mut guard = Guard::new(masks, Secrets::Refuse, "build", 3);
+                    guard.begin(b"wide".to_vec());
+                    bytes.chunks(size).for_each(|piece| guard.bytes(piece, &mut |_| {}));
+                    guard.end(&mut |_| {});
+                    let found = guard.finish().named;
+                    assert_eq!(found.first().map(|found| &*found.secrets), Some("WIDE"), "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_looked_into_is_named_whatever_else_is_wrong_with_the_file() {
+        let mut guard = guard(Secrets::Mask);
+        for name in ["a.xz", "hunter2hunter2.xz"] {
+            guard.begin(name.into());
+            guard.bytes(b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46", &mut |_| {});
+            guard.end(&mut |_| {});
+        }
+        guard.name(b"link".to_vec());
+        assert!(!guard.refuses());
+        let why = "is packed by xz, which Navvy does not unpack";
+        let lines: Vec<String> = guard.finish().unseen_lines().collect();
+        assert_eq!(lines, ["a.xz", "****.xz"].map(|name| format!("Not looked into for secrets: {name} {why}")));
     }
 
     #[test]

@@ -12,12 +12,16 @@
 //! | [`names`] | what a file is called among the artifacts |
 //! | [`links`] | where links lead |
 //! | [`guard`] | secrets in what is stored |
+//! | [`scan`] | looks for them in bytes of any kind |
+//! | [`packed`] | what is packed in a file, as it passes |
 //! | [`text`] | is a file text? |
 //! | [`shelf`] | artifacts in the store: by run, job, node and step |
 
 pub mod guard;
 pub mod links;
 pub mod names;
+pub mod packed;
 pub mod read;
+pub mod scan;
 pub mod shelf;
 pub mod text;

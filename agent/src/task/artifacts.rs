@@ -153,7 +153,7 @@ impl Task {
             told.line(&format!("No artifact files found at {at}"));
         }
         let refuses = guard.refuses();
-        self.tell_secrets(guard.finish(), refuses, told)
+        self.tell_secrets(whose.step, guard.finish(), refuses, told)
     }
 
     /// Adds the files of one tree to the set.
@@ -254,10 +254,18 @@ impl Task {
         Ok(Ok(()))
     }
 
-    fn tell_secrets(&self, findings: Findings, refuses: bool, told: &mut Told) -> Result<(), Trouble> {
+    fn tell_secrets(&self, step: u32, findings: Findings, refuses: bool, told: &mut Told) -> Result<(), Trouble> {
+        findings.unseen_lines().for_each(|line| told.line(&line));
+        if let (Some(first), false) = (findings.unseen.first(), refuses) {
+            let others = match findings.unseen.len() - 1 + findings.more_unseen {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            self.warn(format!("artifacts of step {step}: not looked into for secrets: {first}{others}"));
+        }
         let Some(first) = findings.named.first() else { return Ok(()) };
         for finding in &findings.named {
-            let line = format!("{} holds the value of {}", finding.file, finding.secrets);
+            let line = finding.words();
             told.line(&if refuses { line } else { format!("Warning: {line}; it is stored masked") });
         }
         if findings.more > 0 {
@@ -274,16 +282,16 @@ impl Task {
 
 /// Why nothing is stored, and the ways out.
 fn refusal(finding: &Finding, findings: &Findings) -> String {
-    let Finding { file, secrets, is_text } = finding;
-    let others = findings.others();
+    let Finding { file, is_text, .. } = finding;
+    let (words, others) = (finding.words(), findings.others());
     let plain = "a value that is no secret is given with --var, and then not looked for";
     match is_text {
         true => format!(
-            "nothing is stored: {file} holds the value of {secrets}{others}. Keep secrets out of artifacts ({plain}), or \
-             run with --secrets-in-artifacts=mask"
+            "nothing is stored: {words}{others}. Keep secrets out of artifacts ({plain}), or run with \
+             --secrets-in-artifacts=mask"
         ),
         false => format!(
-            "nothing is stored: {file} holds the value of {secrets}{others}, and {file} is no text, which **** in it would \
+            "nothing is stored: {words}{others}, and {file} is no text, which **** in it would \
              break. Keep secrets out of artifacts ({plain}), or store them as they are with --secrets-in-artifacts=allow"
         ),
     }

@@ -88,14 +88,15 @@ impl Task {
     pub(super) async fn tell_found(&self, lookout: Option<Lookout>, what: &str, told: &mut Told) {
         let Some(lookout) = lookout else { return };
         let findings = lookout.findings().await;
+        findings.unseen_lines().for_each(|line| told.line(&line));
         let Some(first) = findings.named.first() else { return };
         for finding in &findings.named {
-            told.line(&format!("Warning: {} holds the value of {}", finding.file, finding.secrets));
+            told.line(&format!("Warning: {}", finding.words()));
         }
         if findings.more > 0 {
             told.line(&format!("Warning: and so do {} more files", findings.more));
         }
-        self.warn(format!("{what}: {} holds the value of {}{}", first.file, first.secrets, findings.others()));
+        self.warn(format!("{what}: {}{}", first.words(), findings.others()));
     }
 
     /// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So
