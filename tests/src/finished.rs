@@ -16,6 +16,8 @@ pub struct Finished {
     pub stderr: String,
     /// The agent's largest resident set, in KiB.
     pub peak_kib: u64,
+    /// The same of the programs that it ran on this host, together.
+    pub programs_peak_kib: u64,
 }
 
 /// An attempt at a step that is over.

@@ -151,6 +151,19 @@ impl Hostile {
         self.put(".git/index", bytes);
     }
 
+    /// Directories in the place of `.git`, each with settings that hold a secret: listed by the index, and in the tree, at its
+    /// top and further below.
+    fn git_by_other_names(&self, names: &[&str]) {
+        let files: Vec<String> =
+            names.iter().flat_map(|name| [format!("{name}/config"), format!("below/{name}/config")]).collect();
+        for file in &files {
+            self.put(file, format!("[http]\n\textraheader = {SECRET}\n"));
+        }
+        let mut listed: Vec<&str> = files.iter().map(String::as_str).chain(["file"]).collect();
+        listed.sort_unstable();
+        self.index(&listed);
+    }
+
     fn nested(&self, name: &str) -> PathBuf {
         let path = self.project.join(name);
         fs::create_dir_all(&path).expect("a directory can be made");
@@ -205,6 +218,17 @@ pub const ATTACKS: &[Attack] = attacks! {
     "the settings' file in the index": |it| {
         it.set(&format!("[http]\n\textraheader = {SECRET}\n"));
         it.index(&[".git/config", ".GIT/config", "file"]);
+    };
+    // On a disk of Windows or of a Mac these lead to the git directory. Here they are what such a disk would show.
+    "a stream of .git in the index": |it| it.git_by_other_names(&[".git::$INDEX_ALLOCATION", ".GIT :x", ".git:a:b"]);
+    "characters in .git that HFS+ ignores": |it| {
+        it.git_by_other_names(&[".g\u{200c}it", ".git\u{200d}", "\u{feff}.Git", ".gi\u{206a}t"]);
+    };
+    "dots and blanks behind .git": |it| it.git_by_other_names(&[".git.", ".git ", ".git. .", ".GIT..."]);
+    "the short name of .git": |it| it.git_by_other_names(&["git~1", "GIT~1", "git~1 ", "git~1::$DATA"]);
+    "other names of .git where there is no repository": |it| {
+        it.git_by_other_names(&[".GIT", ".git.", ".git::$INDEX_ALLOCATION", ".g\u{200c}it", "git~1"]);
+        it.remove(".git");
     };
     "a link for MERGE_MSG": |it| it.link_out(".git/MERGE_MSG", "secret");
     "a link for info/exclude": |it| it.link_out(".git/info/exclude", "secret");
@@ -383,6 +407,26 @@ pub const ATTACKS: &[Attack] = attacks! {
         let mut file = fs::File::options().append(true).open(nested.join(".git/config")).expect("there are settings");
         file.write_all(text.as_bytes()).expect("settings can be written");
         put(&nested.join("inner"), b"other\n");
+    };
+    // What git wrote of it was another directory than the one that it had checked: CVE-2025-48384.
+    "a carriage return in a submodule's path": |it| {
+        let sub = it.nested("sub\r");
+        it.put(".gitmodules", "[submodule \"x\"]\n\tpath = \"sub\r\"\n\turl = ./x\n\tupdate = checkout\n");
+        it.git(&["add", ".gitmodules", "sub\r"]);
+        fs::create_dir_all(it.project.join(".git/modules")).expect("a directory can be made");
+        fs::rename(sub.join(".git"), it.project.join(".git/modules/x")).expect("it can be moved");
+        it.put("sub\r/.git", "gitdir: ../.git/modules/x\n");
+        let settings = "[core]\n\trepositoryformatversion = 0\n\tworktree = ../../../sub\r\n\tfsmonitor = EVIL sub\n";
+        it.put(".git/modules/x/config", settings.replace("EVIL", &it.outside("evil")));
+        for hook in ["post-checkout", "post-index-change"] {
+            it.link_out(&format!(".git/modules/x/hooks/{hook}"), "evil");
+        }
+        it.link("sub", ".git/modules/x/hooks");
+        it.set("[submodule \"x\"]\n\turl = \"ext::EVIL\r\"\n\tactive = true\n\tupdate = !EVIL update\n");
+    };
+    "a carriage return behind the path of a git directory": |it| {
+        it.remove(".git");
+        it.put(".git", format!("gitdir: {}\r\n", it.outside("private/.git")));
     };
     "programs called like the host's": |it| {
         for name in ["git", "iptables", "ip6tables", "docker", "docker-credential-x", "sh", "tar", "ssh"] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crate::bench::Bench;
 use crate::event::Event;
 use crate::finished::Finished;
 use crate::leaks;
+use crate::memory::Peak;
 use crate::sys::{self, Signal};
 
 /// No story is longer, unless it says so.
@@ -29,7 +30,7 @@ pub struct Run<'a> {
     events: Arc<Events>,
     stdout: Option<JoinHandle<Vec<u8>>>,
     stderr: Option<JoinHandle<String>>,
-    memory: Option<JoinHandle<u64>>,
+    memory: Option<JoinHandle<Peak>>,
     over: Arc<AtomicBool>,
     with_events: bool,
     ended: Option<ExitStatus>,
@@ -140,23 +141,32 @@ impl<'a> Run<'a> {
     }
 
     #[track_caller]
-    pub fn finish_within(mut self, limit: Duration) -> Finished {
-        let started = Instant::now();
+    pub fn finish_within(self, limit: Duration) -> Finished {
+        match self.finish_or_hang(limit) {
+            Ok(finished) => finished,
+            Err(events) => panic!("the run did not end within {limit:?}\n{events}"),
+        }
+    }
+
+    /// The same; an error with the last events if it did not end in time, and was ended.
+    #[track_caller]
+    pub fn finish_or_hang(mut self, limit: Duration) -> Result<Finished, String> {
         let Some(status) = self.wait(limit) else {
             let events: Vec<String> = self.events().iter().rev().take(40).rev().map(Event::summary).collect();
-            panic!("the run did not end within {limit:?} (from {started:?})\n{}", events.join("\n"));
+            return Err(events.join("\n"));
         };
         let stdout = self.stdout.take().expect("finished once").join().expect("a reader does not panic");
         let stderr = self.stderr.take().expect("finished once").join().expect("a reader does not panic");
-        let peak_kib = self.memory.take().expect("finished once").join().expect("a reader does not panic");
+        let peak = self.memory.take().expect("finished once").join().expect("a reader does not panic");
         let events = if self.with_events { self.events() } else { recorded(self.bench) };
         let exit_code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        let finished = Finished { exit_code, events, stdout, stderr, peak_kib };
+        let finished =
+            Finished { exit_code, events, stdout, stderr, peak_kib: peak.own, programs_peak_kib: peak.programs };
         if self.checked {
             let left = leaks::of(self.bench, &finished.tasks());
             assert!(left.is_empty(), "left behind: {left:?}; {}", finished.account());
         }
-        finished
+        Ok(finished)
     }
 
     fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
@@ -226,17 +236,14 @@ fn recorded(bench: &Bench) -> Vec<Event> {
     text.lines().filter_map(Event::parse).collect()
 }
 
-/// The largest resident set, in KiB, looked at until the process is over.
-fn watch_memory(pid: u32, over: Arc<AtomicBool>) -> JoinHandle<u64> {
-    let peak = AtomicU64::new(0);
+/// The largest resident sets, looked at until the process is over.
+fn watch_memory(pid: u32, over: Arc<AtomicBool>) -> JoinHandle<Peak> {
     thread::spawn(move || {
+        let mut peak = Peak::default();
         while !over.load(Ordering::Relaxed) {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let found = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
-            peak.fetch_max(found.unwrap_or(0), Ordering::Relaxed);
+            peak.look(pid);
             thread::sleep(SAMPLE_PAUSE);
         }
-        peak.into_inner()
+        peak
     })
 }

@@ -1,12 +1,11 @@
 //! What opening a stranger's directory does on the host: nothing. Every attack of the generator meets every command.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use navvy_tests::Bench;
 use navvy_tests::hostile::{ATTACKS, Attack, Hostile, SECRET};
+use navvy_tests::{Bench, Finished, Unhindered};
 
 /// The job looks for the host's secret in all that it was given, and prints what it finds.
 const CONFIG: &str = r#"
@@ -55,9 +54,31 @@ const COMMANDS: &[&[&str]] = &[
     &["prune"],
 ];
 
-/// None may take longer, a job's start included. What hangs would never end.
-const LIMIT: Duration = Duration::from_secs(40);
+/// None may take longer, a job's start included.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Of the agent, and of all programs that it runs together.
 const MOST_KIB: u64 = 300 << 10;
+
+/// However busy the machine is.
+const END: Duration = Duration::from_secs(60);
+
+/// Who carries out a command beside others reads; who wants the machine for itself writes.
+static ALONE: RwLock<()> = RwLock::new(());
+
+/// Carries out a command. What hangs hangs again, and a busy machine is only slow: a command that took too long is asked once
+/// more, with nothing of this story beside it, and what others keep the processors busy with does not count.
+fn carried_out(bench: &Bench, words: &[&str]) -> Option<Finished> {
+    let within = |limit| bench.start(words).that_leaves_things().finish_or_hang(limit).ok();
+    let beside_others = {
+        let _reading = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+        within(LIMIT)
+    };
+    beside_others.or_else(|| {
+        let _writing = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+        let took = Unhindered::since_now();
+        within(END).filter(|_| took.elapsed() <= LIMIT)
+    })
+}
 
 #[test]
 fn a_strangers_directory_reads_nothing_runs_nothing_and_holds_nobody_up() {
@@ -86,10 +107,9 @@ fn attacked(attack: &Attack) -> Option<String> {
     let hostile = Hostile::make(attack, &bench.project(), &outside, CONFIG);
     let mut wrong = Vec::new();
     for words in COMMANDS {
-        let done = catch_unwind(AssertUnwindSafe(|| bench.start(words).that_leaves_things().finish_within(LIMIT)));
-        let Ok(done) = done else {
+        let Some(done) = carried_out(&bench, words) else {
             wrong.push(format!("{words:?} hangs"));
-            break;
+            continue;
         };
         let events: Vec<String> = done.events.iter().map(|event| format!("{event:?}\n")).collect();
         let told = format!("{}{}{}", done.stdout(), done.stderr, events.concat());
@@ -110,8 +130,8 @@ fn attacked(attack: &Attack) -> Option<String> {
                 bench.file("package.json", "{\"other\": 1}\n");
             }
         }
-        if done.peak_kib > MOST_KIB {
-            wrong.push(format!("{words:?} took {} MiB", done.peak_kib >> 10));
+        if let Some(took) = [done.peak_kib, done.programs_peak_kib].into_iter().find(|took| *took > MOST_KIB) {
+            wrong.push(format!("{words:?} took {} MiB", took >> 10));
         }
         // A panic, or the end by a signal.
         if done.exit_code >= 100 {

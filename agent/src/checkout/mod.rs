@@ -11,6 +11,7 @@
 mod archive;
 mod clone;
 mod config;
+mod dot_git;
 mod facts;
 mod git;
 mod git_dir;

@@ -127,7 +127,8 @@ impl Repository {
     /// A submodule's git directory says where its working tree is.
     fn is_its_working_tree(&self) -> Result<bool, CheckoutError> {
         let settings = Settings::local(self)?;
-        let back = settings.value("core", "worktree").map(path_from);
+        // A value is what git has read, to its last byte: `sub` is not the directory `sub\r`.
+        let back = settings.value("core", "worktree").map(|value| Path::new(std::ffi::OsStr::from_bytes(value)));
         Ok(back.is_some_and(|back| is_same(&self.git_dir.path().join(back), &self.top)))
     }
 
@@ -162,7 +163,7 @@ impl Repository {
         let Some(value) = settings.value("core", "excludesfile").filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
-        let named = path_from(value);
+        let named = PathBuf::from(std::ffi::OsStr::from_bytes(value));
         let home = |rest: &Path| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(rest));
         let path = match named.strip_prefix("~").ok().map(home) {
             Some(below) => below.unwrap_or_else(|| named.clone()),

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, ArchiveError, Content};
 use super::config::Settings;
+use super::dot_git::is_dot_git;
 use super::git::Running;
 use super::git_dir::{GitDir, LARGE, TEXT, is_absent};
 use super::mirror::{Index, Mirror};
@@ -279,7 +280,7 @@ impl<W: Write> Copy<W> {
     }
 
     fn plain_entry(&mut self, name: &[u8]) -> Result<(), CheckoutError> {
-        if name == b".git" || name.ends_with(b"/.git") {
+        if is_dot_git(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name)) {
             // Of a repository it has been made already; anything else of that name may hold credentials.
             self.leave_out(name, Reason::BrokenRepository);
             return Ok(());
@@ -499,8 +500,7 @@ impl Directories {
 
 /// Could it be the name of a file in a tree? An index may hold any.
 fn is_name(name: &[u8]) -> bool {
-    name.split(|byte| *byte == b'/')
-        .all(|part| !matches!(part, b"" | b"." | b"..") && !part.eq_ignore_ascii_case(b".git"))
+    name.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !is_dot_git(part))
 }
 
 fn parent_of(name: &[u8]) -> &[u8] {
