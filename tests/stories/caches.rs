@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use navvy_tests::{Bench, Finished, ObjectStore, Signal, everywhere, sha256};
+use navvy_tests::{Bench, Finished, ObjectStore, Program, Signal, everywhere, sha256};
 
 use crate::forge::{Forgery, directory, symlink};
 
@@ -439,6 +439,29 @@ fn prune_sweeps_what_a_killed_saver_left_in_the_store() {
     assert!(pruned.stdout().contains("bodies: 1, workspace layers: 1.\n"), "{}", pruned.stdout());
     assert!(!forsaken.exists() && !body.with_file_name(layer).exists() && body.exists());
     assert_eq!(files(&reserved), [] as [PathBuf; 0]);
+}
+
+/// What stands in for a disk that does not answer: whoever opens a pipe waits for ever.
+#[test]
+fn a_mark_that_cannot_be_read_keeps_prune_neither_from_the_others_nor_from_its_end() {
+    let (bench, body, _) = saved();
+    let reserved = store(&bench).join("reserved");
+    std::fs::create_dir_all(&reserved).expect("a directory can be made");
+    let id = |digit: usize| format!("{digit}").repeat(32);
+    let stuck = reserved.join(id(5));
+    Program::new("mkfifo").args([&stuck]).run().succeeded();
+    Program::new("touch").args(["--date", "2 days ago"]).args([&stuck]).run().succeeded();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 3600);
+    for digit in [1, 9] {
+        std::fs::write(reserved.join(id(digit)), "{\"index\":\"v1/cache/none/,x\"}").expect("a mark can be made");
+        std::fs::write(body.with_file_name(id(digit)), "half").expect("a body can be made");
+        let mark = std::fs::File::options().write(true).open(reserved.join(id(digit))).expect("the mark");
+        mark.set_modified(long_ago).expect("its time can be set");
+    }
+    let pruned = bench.navvy(&["prune"]);
+    assert_eq!(files(&reserved), [stuck]);
+    pruned.exits_with(3).complains(&[&format!("v1/reserved/{} in store file://", id(5)), "did not answer"]);
+    assert!(pruned.stdout().contains("bodies: 2.\n"), "{}", pruned.stdout());
 }
 
 /// An S3 server that has nothing, takes small objects, and never answers the upload of a body.

@@ -9,6 +9,7 @@ use super::args::store::{CacheArgs, CacheCommand, CacheListArgs, CacheRemoveArgs
 use super::host::{block_on, json_lines};
 use super::out::print;
 use super::store::of_project;
+use crate::chain::chain;
 use crate::settings::Settings;
 use crate::step::cached;
 use crate::storage::{Entry, Place, StorageError, Store};
@@ -105,18 +106,32 @@ fn row(Cache { key, entry }: &Cache) -> [String; 4] {
 
 async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
-    let mut missing = Vec::new();
-    // All are removed, whether or not that can be told.
+    let (mut missing, mut failed) = (Vec::new(), Vec::new());
+    // All are removed, whether or not that can be told, and whatever came of the one before.
     let mut printed = Ok(());
     for key in &arguments.keys {
-        let found = find(&store, key, arguments).await.map_err(|error| CliError::infra(&error))?;
+        let found = match find(&store, key, arguments).await {
+            Ok(found) => found,
+            Err(error) => {
+                failed.push(format!("{}: {}", clean(key), chain(&error)));
+                continue;
+            }
+        };
         if found.is_empty() {
             missing.push(key.as_str());
         }
         for Cache { key, entry } in found {
-            store.remove(&entry).await.map_err(|error| CliError::infra(&error))?;
-            printed = printed.and(print(&format!("Removed {}, {}.\n", clean(&key), human(entry.body().size))));
+            match store.remove(&entry).await {
+                Ok(_) => {
+                    printed = printed.and(print(&format!("Removed {}, {}.\n", clean(&key), human(entry.body().size))));
+                }
+                Err(error) => failed.push(format!("{}: {}", clean(&key), chain(&error))),
+            }
         }
+    }
+    if !failed.is_empty() {
+        return Err(CliError::infra_text(format!("could not remove cache {}", failed.join("; ")))
+            .hint("`navvy cache rm` tries again; what goes on like this needs a look at the store itself."));
     }
     match missing[..] {
         [] => printed.map(|()| exit_code::PASSED),

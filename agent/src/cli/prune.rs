@@ -12,7 +12,7 @@ use super::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::environment::standing::Condition;
 use crate::settings::Settings;
-use crate::storage::{SWEEP_AFTER, Swept};
+use crate::storage::{SWEEP_AFTER, Swept, Unswept};
 
 /// For all of it together; a second try costs a person less than waiting.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -55,20 +55,38 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
 async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<String, CliError> {
     let store = store::chosen(settings, flag)?;
     let Some(name) = store.in_use() else { return Ok(String::new()) };
-    let sweeping = async { Ok((store.sweep(SWEEP_AFTER).await?, store.remove_old_layers().await?)) };
-    let swept = tokio::time::timeout(LIMIT, sweeping).await;
-    match swept.unwrap_or_else(|_| Err(format!("it did not answer within {LIMIT:?}"))) {
-        Ok((swept, layers)) => Ok(told(&name, swept, layers)),
-        Err(why) => {
-            left.push(format!("given-up uploads in store {name} ({why})"));
-            Ok(String::new())
+    let sweeping = async { (store.sweep(SWEEP_AFTER).await, store.remove_old_layers().await) };
+    let Ok((uploads, layers)) = tokio::time::timeout(LIMIT, sweeping).await else {
+        left.push(format!("given-up uploads in store {name} (it did not answer within {LIMIT:?})"));
+        return Ok(String::new());
+    };
+    let mut swept = Swept::default();
+    for (what, of_those) in [("given-up uploads", uploads), ("workspace layers", layers)] {
+        match of_those {
+            Ok(more) => swept = swept.and(more),
+            Err(why) => left.push(format!("{what} in store {name} ({why})")),
         }
     }
+    left.extend(unswept(&name, &swept.failed));
+    Ok(told(&name, &swept))
+}
+
+/// So many are named.
+const NAMED: usize = 5;
+
+/// What stays in the store.
+fn unswept(name: &str, failed: &[Unswept]) -> Vec<String> {
+    let one = |Unswept { path, why }: &Unswept| format!("{} in store {name} ({why})", crate::ui::sanitize::clean(path));
+    let mut told: Vec<String> = failed.iter().take(NAMED).map(one).collect();
+    if failed.len() > NAMED {
+        told.push(format!("{} more objects in store {name}", failed.len() - NAMED));
+    }
+    told
 }
 
 /// Nothing if there was nothing.
-fn told(name: &str, swept: Swept, layers: u64) -> String {
-    let Swept { bodies, uploads, quarantined, staged } = swept;
+fn told(name: &str, swept: &Swept) -> String {
+    let Swept { bodies, uploads, quarantined, staged, layers, failed: _ } = *swept;
     let counts = [
         (bodies, "bodies"),
         (uploads, "open uploads"),

@@ -1,6 +1,7 @@
 //! A store that we have the credentials of, or a directory of our own: objects by path, nothing more.
 
 use std::fmt;
+use std::fs::{DirEntry, Metadata};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -410,14 +411,21 @@ async fn list_files(root: PathBuf, prefix: String) -> Result<Vec<Object>, Error>
     let walk = tokio::task::spawn_blocking(move || {
         let (whole, part) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
         let mut objects = Vec::new();
-        walk(&root.join(whole), whole, part, &mut objects)?;
+        walk(&root.join(whole), whole, part, &DirEntry::metadata, &mut objects)?;
         Ok(objects)
     });
     walk.await?.map_err(|source: std::io::Error| Error::Generic { store: "directory", source: Box::new(source) })
 }
 
-/// Everything beneath `directory`, whose path from the root is `path`, if its first name begins with `part`.
-fn walk(directory: &FilePath, path: &str, part: &str, objects: &mut Vec<Object>) -> std::io::Result<()> {
+/// Everything beneath `directory`, whose path from the root is `path`, if its first name begins with `part`. A file that the
+/// disk does not let us look at is there, as the oldest of all: it hides no other, and whoever wants it is told why not.
+fn walk(
+    directory: &FilePath,
+    path: &str,
+    part: &str,
+    look: &impl Fn(&DirEntry) -> std::io::Result<Metadata>,
+    objects: &mut Vec<Object>,
+) -> std::io::Result<()> {
     for entry in unless_gone(std::fs::read_dir(directory))?.into_iter().flatten() {
         let entry = entry?;
         let name = entry.file_name();
@@ -425,11 +433,18 @@ fn walk(directory: &FilePath, path: &str, part: &str, objects: &mut Vec<Object>)
         let Some(name) = name.to_str().filter(|name| name.starts_with(part) && !name.contains('#')) else { continue };
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
         if entry.file_type()?.is_dir() {
-            walk(&entry.path(), &path, "", objects)?;
-        } else if let Some(meta) = unless_gone(entry.metadata())? {
-            let modified = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
-            objects.push(Object { path, modified, size: meta.len() });
+            walk(&entry.path(), &path, "", look, objects)?;
+            continue;
         }
+        let (modified, size) = match unless_gone(look(&entry)) {
+            Ok(None) => continue,
+            Ok(Some(meta)) => {
+                let modified = meta.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+                (modified.unwrap_or(Timestamp::UNIX_EPOCH), meta.len())
+            }
+            Err(_) => (Timestamp::UNIX_EPOCH, 0),
+        };
+        objects.push(Object { path, modified, size });
     }
     Ok(())
 }
@@ -454,4 +469,28 @@ fn absent_is_none<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
 fn timestamp(meta: &ObjectMeta) -> Timestamp {
     let nanos = i32::try_from(meta.last_modified.timestamp_subsec_nanos()).unwrap_or(0);
     Timestamp::new(meta.last_modified.timestamp(), nanos).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(root.path().join(name), name).unwrap();
+        }
+        let look = |entry: &DirEntry| match entry.file_name().to_str() {
+            Some("b") => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            Some("c") => Err(std::io::ErrorKind::NotFound.into()),
+            _ => entry.metadata(),
+        };
+        let mut objects = Vec::new();
+        walk(root.path(), "v1", "", &look, &mut objects).unwrap();
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        let found: Vec<_> = objects.iter().map(|object| (object.path.as_str(), object.size)).collect();
+        assert_eq!(found, [("v1/a", 1), ("v1/b", 0)]);
+        assert_eq!(objects[1].modified, Timestamp::UNIX_EPOCH);
+    }
 }

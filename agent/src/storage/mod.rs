@@ -54,7 +54,7 @@ pub use once::RunStore;
 pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
 pub use settings::{Location, Origin, Proxies, Retries, Scheme, SettingsError, StorageSettings};
 pub use survey::PutAside;
-pub use sweep::Swept;
+pub use sweep::{Swept, Unswept};
 pub use transfer::{Aborts, Bodies, Shape};
 
 /// What a sweep spares: see [`RESERVED_FOR`].

@@ -49,16 +49,16 @@ impl RunStore {
     /// Removes what nobody committed within this time; with less than [`super::SWEEP_AFTER`], also under writers that still may.
     ///
     /// # Errors
-    /// What went wrong, for a person; what was swept until then stays swept.
+    /// Why nothing could be swept, for a person.
     pub async fn sweep(&self, older_than: Duration) -> Result<Swept, String> {
         self.bucket()?.sweep(older_than).await.map_err(|error| chain(&error))
     }
 
-    /// Removes the workspace layers of runs that did not come to it. How many there were.
+    /// Removes the workspace layers of runs that did not come to it.
     ///
     /// # Errors
     /// What went wrong, for a person.
-    pub async fn remove_old_layers(&self) -> Result<u64, String> {
+    pub async fn remove_old_layers(&self) -> Result<Swept, String> {
         self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await.map_err(|error| chain(&error))
     }
 
@@ -97,17 +97,26 @@ impl RunStore {
         workspaces.insert((project.to_owned(), scope.clone(), id.to_owned()));
     }
 
-    /// Removes the layers of all workspaces that were used: when the run is over nobody attaches them any more.
+    /// Removes the layers of all workspaces that were used: when the run is over nobody attaches them any more. One that cannot
+    /// be removed keeps no other.
     pub async fn remove_workspaces(&self) -> Result<(), String> {
         let workspaces = std::mem::take(&mut *self.0.workspaces.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut troubles = Vec::new();
         for (project, scope, id) in workspaces {
             let store = self.open(&project, &scope)?;
-            let layers = store.pieces(PieceKind::Layer, &id, None).await.map_err(|error| chain(&error))?;
-            for layer in layers {
-                store.remove(&layer).await.map_err(|error| chain(&error))?;
+            match store.pieces(PieceKind::Layer, &id, None).await {
+                Ok(layers) => {
+                    for layer in layers {
+                        troubles.extend(store.remove(&layer).await.err());
+                    }
+                }
+                Err(error) => troubles.push(error),
             }
         }
-        Ok(())
+        match troubles.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("{} of its layers: {}", troubles.len(), chain(first))),
+        }
     }
 }
 

@@ -7,12 +7,14 @@
 //! mark older than the bound ─┬─ its place shows this body: committed; staged files beside it and the mark go
 //!                            └─ it does not: parts, body, staged files, mark go, in this order
 //! ```
+//!
+//! What cannot be removed is told by name, and keeps nothing else from being swept: its mark stays for a later sweep.
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 
 use super::bucket::{Bucket, Object};
@@ -21,11 +23,14 @@ use super::layout;
 use super::ledger::{Index, Ledger as _, Reserved};
 use super::record::BodyId;
 use super::seen::{Content, Seen, content};
+use crate::chain::chain;
 
 const PARALLEL: usize = 8;
+/// One entry takes no longer: a few that a store does not answer for must not take the time of all others.
+const ONE: Duration = Duration::from_secs(10);
 
-/// What a sweep removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a sweep removed, and what it could not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Bodies, whole or not.
     pub bodies: u64,
@@ -35,16 +40,48 @@ pub struct Swept {
     pub quarantined: u64,
     /// Files that were being written.
     pub staged: u64,
+    /// Workspace layers of dead runs.
+    pub layers: u64,
+    /// What stays until a later sweep.
+    pub failed: Vec<Unswept>,
+}
+
+/// Something that could not be looked at or removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unswept {
+    /// Of an object or of a file, beneath the store.
+    pub path: String,
+    pub why: String,
 }
 
 impl Swept {
-    fn add(self, other: Self) -> Self {
+    pub fn and(mut self, other: Self) -> Self {
+        self.failed.extend(other.failed);
         Self {
             bodies: self.bodies + other.bodies,
             uploads: self.uploads + other.uploads,
             quarantined: self.quarantined + other.quarantined,
             staged: self.staged + other.staged,
+            layers: self.layers + other.layers,
+            failed: self.failed,
         }
+    }
+
+    fn failed(path: &str, why: String) -> Self {
+        Self { failed: vec![Unswept { path: path.to_owned(), why }], ..Self::default() }
+    }
+
+    /// What came of one entry.
+    fn of(path: &str, swept: Result<Self>) -> Self {
+        swept.unwrap_or_else(|error| Self::failed(path, chain(&error)))
+    }
+}
+
+/// Carries one entry's sweep out, or says why not.
+async fn one(path: &str, sweep: impl Future<Output = Result<Swept>>) -> Swept {
+    match tokio::time::timeout(ONE, sweep).await {
+        Ok(swept) => Swept::of(path, swept),
+        Err(_) => Swept::failed(path, format!("the store did not answer within {} seconds", ONE.as_secs())),
     }
 }
 
@@ -53,65 +90,71 @@ impl Bucket {
     /// [`super::SWEEP_AFTER`], bodies may go that their writers would still commit.
     ///
     /// # Errors
-    /// The store's. What was swept until then stays swept.
+    /// The store does not tell its time: then nothing is old enough. All else is told with what was swept.
     pub async fn sweep(&self, older_than: Duration) -> Result<Swept> {
-        let bound = self.now().await?;
-        let older_than = SignedDuration::try_from(older_than).unwrap_or(SignedDuration::MAX);
-        let bound = bound.checked_sub(older_than).unwrap_or(Timestamp::MIN);
-        let aside = self.sweep_each(layout::QUARANTINE, bound, Self::sweep_quarantined).await?;
-        let left = self.sweep_each(layout::RESERVED, bound, Self::sweep_reserved).await?;
+        let bound = self.bound(older_than).await?;
+        let mut swept = self.sweep_each(layout::QUARANTINE, bound, Self::sweep_quarantined).await;
+        swept = swept.and(self.sweep_each(layout::RESERVED, bound, Self::sweep_reserved).await);
         // Of bodies and entries their marks tell.
-        let staged = [layout::ROOT, layout::RESERVED, layout::QUARANTINE].map(|path| self.sweep_staged(path, bound));
-        staged.into_iter().try_fold(aside.add(left), |swept, staged| Ok(swept.add(staged?)))
+        for path in [layout::ROOT, layout::RESERVED, layout::QUARANTINE] {
+            swept = swept.and(self.sweep_staged(path, bound).await);
+        }
+        Ok(swept)
     }
 
     /// Removes the workspace layers that are older than this by the store's clock: those of runs that did not come to it.
-    /// How many there were.
     ///
     /// # Errors
-    /// The store's. What was removed until then stays removed.
-    pub async fn remove_old_layers(self: &Arc<Self>, older_than: Duration) -> Result<u64> {
-        let objects = self.list(&format!("{}/", layout::LAYERS)).await?;
+    /// The store lists none, or does not tell its time.
+    pub async fn remove_old_layers(self: &Arc<Self>, older_than: Duration) -> Result<Swept> {
+        let mut objects = self.list(&format!("{}/", layout::LAYERS)).await?;
         if objects.is_empty() {
-            return Ok(0);
+            return Ok(Swept::default());
         }
+        let bound = self.bound(older_than).await?;
+        objects.retain(|object| object.modified <= bound);
+        let each = objects.iter().map(|object| one(&object.path, self.remove_layer(object)));
+        Ok(futures_util::stream::iter(each).buffer_unordered(PARALLEL).fold(Swept::default(), added).await)
+    }
+
+    async fn remove_layer(self: &Arc<Self>, object: &Object) -> Result<Swept> {
+        let entry = match self.see(&object.path, Some(object.modified)).await? {
+            Seen::Entry(entry) => entry,
+            // What a newer version has written is its own affair.
+            Seen::Newer(_) | Seen::Nothing => return Ok(Swept::default()),
+            Seen::Unreadable(why) => {
+                self.put_object_aside(&object.path, &why).await;
+                return Ok(Swept::default());
+            }
+        };
+        let Ok(scope) = entry.record.scope.parse() else { return Ok(Swept::default()) };
+        Index::new(Arc::clone(self), &entry.record.project, scope).remove(&entry).await?;
+        Ok(Swept { layers: 1, ..Swept::default() })
+    }
+
+    /// What is older than this is left over.
+    async fn bound(&self, older_than: Duration) -> Result<Timestamp> {
         let older_than = SignedDuration::try_from(older_than).unwrap_or(SignedDuration::MAX);
-        let bound = self.now().await?.checked_sub(older_than).unwrap_or(Timestamp::MIN);
-        let mut removed = 0;
-        for object in objects.into_iter().filter(|object| object.modified <= bound) {
-            let entry = match self.see(&object.path, Some(object.modified)).await? {
-                Seen::Entry(entry) => entry,
-                // What a newer version has written is its own affair.
-                Seen::Newer(_) | Seen::Nothing => continue,
-                Seen::Unreadable(why) => {
-                    self.put_object_aside(&object.path, &why).await;
-                    continue;
-                }
-            };
-            let Ok(scope) = entry.record.scope.parse() else { continue };
-            let index = Index::new(Arc::clone(self), &entry.record.project, scope);
-            index.remove(&entry).await?;
-            removed += 1;
-        }
-        Ok(removed)
+        Ok(self.now().await?.checked_sub(older_than).unwrap_or(Timestamp::MIN))
     }
 
     async fn sweep_each<'a, F>(
         &'a self,
         beneath: &str,
         bound: Timestamp,
-        one: impl Fn(&'a Self, BodyId, Timestamp) -> F,
-    ) -> Result<Swept>
+        sweep: impl Fn(&'a Self, BodyId, Timestamp) -> F,
+    ) -> Swept
     where
         F: Future<Output = Result<Swept>>,
     {
-        let old = |object: &Object| {
-            (object.modified <= bound).then(|| BodyId::read(object.path.rsplit('/').next()?)).flatten()
+        let objects = match self.list(&format!("{beneath}/")).await {
+            Ok(objects) => objects,
+            Err(error) => return Swept::failed(beneath, chain(&error)),
         };
-        let objects = self.list(&format!("{beneath}/")).await?;
-        let each: Vec<F> = objects.iter().filter_map(old).map(|id| one(self, id, bound)).collect();
-        let each = futures_util::stream::iter(each);
-        each.buffer_unordered(PARALLEL).try_fold(Swept::default(), |sum, one| async move { Ok(sum.add(one)) }).await
+        let old = objects.iter().filter(|object| object.modified <= bound);
+        let old = old.filter_map(|object| Some((object, BodyId::read(object.path.rsplit('/').next()?)?)));
+        let each: Vec<_> = old.map(|(object, id)| one(&object.path, sweep(self, id, bound))).collect();
+        futures_util::stream::iter(each).buffer_unordered(PARALLEL).fold(Swept::default(), added).await
     }
 
     async fn sweep_quarantined(&self, id: BodyId, _: Timestamp) -> Result<Swept> {
@@ -129,19 +172,25 @@ impl Bucket {
             && self.shows(index, id).await?
         {
             // Its writer may have died between the file's two names.
-            let staged = self.sweep_staged(index, bound)?;
-            self.remove(&mark).await?;
-            return Ok(staged);
+            let staged = self.sweep_staged(index, bound).await;
+            return self.remove_mark(&mark, staged).await;
         }
         let uploads = self.abort_uploads(&layout::body(id)).await?;
         let bodies = u64::from(self.exists(&layout::body(id)).await?);
         self.remove(&layout::body(id)).await?;
-        let mut staged = self.sweep_staged(&layout::body(id), bound)?;
+        let mut swept = self.sweep_staged(&layout::body(id), bound).await;
         if let Some(index) = &index {
-            staged = staged.add(self.sweep_staged(index, bound)?);
+            swept = swept.and(self.sweep_staged(index, bound).await);
         }
-        self.remove(&mark).await?;
-        Ok(Swept { bodies, uploads, ..Swept::default() }.add(staged))
+        self.remove_mark(&mark, Swept { bodies, uploads, ..Swept::default() }.and(swept)).await
+    }
+
+    /// The mark goes last, and only once all that it tells of has gone: nothing else knows of that.
+    async fn remove_mark(&self, mark: &str, swept: Swept) -> Result<Swept> {
+        if swept.failed.is_empty() {
+            self.remove(mark).await?;
+        }
+        Ok(swept)
     }
 
     /// Whether the index object there points to this body. A newer version's might; one that is damaged shows nothing to
@@ -156,46 +205,57 @@ impl Bucket {
     }
 
     /// Files named `PATH#N` (or `PATH/…#N`): what a directory's writer writes to before it renames. No listing shows them.
-    fn sweep_staged(&self, path: &str, bound: Timestamp) -> Result<Swept> {
-        let Some(root) = self.as_directory() else { return Ok(Swept::default()) };
+    async fn sweep_staged(&self, path: &str, bound: Timestamp) -> Swept {
+        let Some(root) = self.as_directory().map(FilePath::to_owned) else { return Swept::default() };
         // What a mark says is a path beneath our root, or nothing.
         if !FilePath::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_))) {
-            return Ok(Swept::default());
+            return Swept::default();
         }
-        let whole = root.join(path);
-        let (directory, name) = match whole.is_dir() {
-            true => (whole.as_path(), None),
-            false => (whole.parent().unwrap_or(root), whole.file_name().and_then(|name| name.to_str())),
-        };
-        let removed = remove_staged(directory, name, bound).map_err(|source| {
-            self.failed("remove staged files")(object_store::Error::Generic {
-                store: "directory",
-                source: Box::new(source),
-            })
-        })?;
-        Ok(Swept { staged: removed, ..Swept::default() })
+        let beneath = path.to_owned();
+        let removal = tokio::task::spawn_blocking(move || remove_staged(&root, &beneath, bound)).await;
+        removal.unwrap_or_else(|error| Swept::failed(path, error.to_string()))
     }
 }
 
-fn remove_staged(directory: &FilePath, name: Option<&str>, bound: Timestamp) -> std::io::Result<u64> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
+/// See [`Bucket::sweep_staged`].
+fn remove_staged(root: &FilePath, path: &str, bound: Timestamp) -> Swept {
+    let whole = root.join(path);
+    let (directory, name) = match whole.is_dir() {
+        true => (whole.as_path(), None),
+        false => (whole.parent().unwrap_or(root), whole.file_name().and_then(|name| name.to_str())),
     };
-    let mut removed = 0;
-    for entry in entries {
+    let files = match staged_files(directory, name, bound) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Swept::default(),
+        Err(error) => return Swept::failed(path, error.to_string()),
+    };
+    let removed = files.into_iter().map(|file| match std::fs::remove_file(&file) {
+        Ok(()) => Swept { staged: 1, ..Swept::default() },
+        // Its writer has removed it itself.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Swept::default(),
+        Err(error) => Swept::failed(&file.strip_prefix(root).unwrap_or(&file).to_string_lossy(), error.to_string()),
+    });
+    removed.fold(Swept::default(), Swept::and)
+}
+
+fn staged_files(directory: &FilePath, name: Option<&str>, bound: Timestamp) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let file = entry.file_name();
         let Some((of, nth)) = file.to_str().and_then(|file| file.rsplit_once('#')) else { continue };
         let staged =
             !nth.is_empty() && nth.bytes().all(|byte| byte.is_ascii_digit()) && name.is_none_or(|name| name == of);
         if staged && entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| is_old(time, bound)) {
-            std::fs::remove_file(entry.path())?;
-            removed += 1;
+            files.push(entry.path());
         }
     }
-    Ok(removed)
+    Ok(files)
+}
+
+/// A sum in the shape that a stream adds it up in.
+async fn added(sum: Swept, one: Swept) -> Swept {
+    sum.and(one)
 }
 
 fn is_old(time: std::time::SystemTime, bound: Timestamp) -> bool {

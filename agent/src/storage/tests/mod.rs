@@ -5,4 +5,5 @@ mod grantor;
 mod proxy;
 mod server;
 mod suite;
+mod sweeps;
 mod tls;
