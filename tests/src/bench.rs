@@ -286,12 +286,18 @@ impl Bench {
     /// Runs `navvy run --json` with these words to its end; its standard error takes nothing, as on a full disk.
     #[track_caller]
     pub fn run_with_full_stderr(&self, args: &[&str]) -> Finished {
+        self.run_with_stderr(args, Path::new("/dev/full")).finish()
+    }
+
+    /// Starts `navvy run --json` with these words and this standard error.
+    #[track_caller]
+    pub fn run_with_stderr(&self, args: &[&str], stderr: &Path) -> Run<'_> {
         let inner = self.command(&[&["run", "--json"], args].concat());
         let mut command = Command::new("sh");
-        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full"]).arg(inner.get_program()).args(inner.get_args());
+        command.args(["-c", "exec 2>\"$0\"; exec \"$@\""]).arg(stderr).arg(inner.get_program()).args(inner.get_args());
         command.current_dir(self.project()).env_clear();
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Run::start(self, command, true).finish()
+        Run::start(self, command, true)
     }
 
     /// Runs `navvy` with these words to its end.

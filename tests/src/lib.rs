@@ -16,6 +16,7 @@
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
+//! | [`StuckPipe`] | a named pipe that takes nothing more once it is filled |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
 //! not leave behind: containers, volumes, cgroups, sockets.
@@ -40,6 +41,7 @@ mod registry;
 mod run;
 mod small_disk;
 mod ssh_agent;
+mod stuck_pipe;
 mod sys;
 mod trap;
 
@@ -60,6 +62,7 @@ pub use registry::{IllRegistry, Password, Registry};
 pub use run::Run;
 pub use small_disk::SmallDisk;
 pub use ssh_agent::SshAgent;
+pub use stuck_pipe::{StuckPipe, waits_for_stderr};
 pub use sys::Signal;
 pub use trap::{Last, Trap, When};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use navvy_tests::{Bench, PrivateEngine, Signal, everywhere};
+use navvy_tests::{Bench, PrivateEngine, Program, Signal, StuckPipe, eventually, everywhere, waits_for_stderr};
 
 const POLITE: &str = r#"
 version: 2.1
@@ -84,6 +84,37 @@ everywhere! {
 #[test]
 fn sigterm_is_as_good_as_ctrl_c() {
     ends_politely(&Bench::new(), Signal::Terminate);
+}
+
+/// The main thread is in a call of the system that does not return: it hears of no signal. A pipe that nobody reads is as good
+/// as a file server that is gone.
+#[test]
+fn a_second_ctrl_c_ends_a_run_whose_main_thread_is_stuck_and_nothing_is_left() {
+    let bench = Bench::new().env("NAVVY_LOG", "trace");
+    let pipe = StuckPipe::at(&bench.home().join("stderr"));
+    let run = bench.config(POLITE).run_with_stderr(&[], pipe.path());
+    // Its log fits into the pipe so far.
+    run.wait_for_output("ready");
+    pipe.fill();
+    run.signal(Signal::Interrupt);
+    eventually("the main thread is stuck", Duration::from_secs(60), || waits_for_stderr(run.pid()).then_some(()));
+    run.signal(Signal::Interrupt);
+    let done = run.finish_within(Duration::from_secs(120));
+    done.exits_with(130);
+    assert_eq!(done.tasks().len(), 1);
+}
+
+/// Nobody waits for whoever would write into it.
+#[test]
+fn a_pipe_that_is_called_like_a_task_s_journal_holds_no_command_up() {
+    let bench = Bench::new();
+    let tasks = bench.state().join("navvy/tasks");
+    std::fs::create_dir_all(&tasks).expect("a directory can be made");
+    let _pipe = Program::new("mkfifo").args([tasks.join("0123456789abcdef.journal")]).run();
+    bench.run_config(POLITE, &["--job", "later"]).passes();
+    bench.ask(&["ps"]).passes();
+    let done = bench.ask(&["prune"]);
+    assert!(done.exit_code == 0 || done.exit_code == 3, "{}", done.account());
 }
 
 #[test]

@@ -4,11 +4,20 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::output::mask::{Masks, Place};
 
 /// The run's secrets. A process has one run; a panic hook and a logger have nobody to ask.
 static MASKS: OnceLock<Masks> = OnceLock::new();
+
+/// The program's log goes nowhere any more.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on the program's log is dropped: nobody may wait for standard error.
+pub fn be_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// From now on nothing says these.
 pub fn mask_with(masks: &Masks) {
@@ -45,6 +54,9 @@ struct Masked<W>(W);
 
 impl<W: Write> Write for Masked<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if SILENT.load(Ordering::Relaxed) {
+            return Ok(line.len());
+        }
         let text = String::from_utf8_lossy(line);
         self.0.write_all(masked(&text).as_bytes()).ok();
         Ok(line.len())

@@ -29,8 +29,8 @@ pub fn caught(
     }
 }
 
-/// What is still there, if anything is.
-fn clean_up(settings: &Settings, docker: Option<&str>) -> Vec<String> {
+/// Removes what this process has made. What is still there, if anything is.
+pub fn clean_up(settings: &Settings, docker: Option<&str>) -> Vec<String> {
     let removal = || {
         block_on(async {
             let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;

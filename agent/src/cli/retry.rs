@@ -15,6 +15,7 @@ use super::args::SourceArgs;
 use super::args::run::RetryArgs;
 use super::held::Held;
 use super::host;
+use super::run::forced::LastResort;
 use super::run::{ending, floor, plan, signals};
 use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
@@ -144,7 +145,7 @@ async fn go_on(
         .map_err(|error| host::no_log_directory(settings, &error))?;
     let task_directory = directory.task(&held.note.claim.task);
     let task_directory = task_directory.map_err(|error| host::no_log_directory(settings, &error))?;
-    let stop = signals::watch()?;
+    let stop = signals::watch(LastResort::new(settings, arguments.docker.as_deref()))?;
     let masks = Masks::new(&held.note.masked);
     let (bus, events) = bus::channel(masks.clone());
     let shown = Shown::new(&arguments.view, settings);
@@ -192,7 +193,6 @@ async fn go_on(
     let code = summary.exit_code;
     bus.send(Event::RunEnded(Box::new(summary)));
     drop(bus);
-    stop.finish();
     let shown = viewer.join();
     output::retain(&settings.paths.state);
     out::settle(code, shown)

@@ -19,7 +19,7 @@ mod record;
 mod write;
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +31,7 @@ pub use record::{Entry, HeldStep, Opening, Record, Standing, VerdictKind};
 use write::Writer;
 
 use crate::environment::owner::Owner;
+use crate::plain_file;
 
 /// Ending of a journal's name.
 const ENDING: &str = ".journal";
@@ -73,17 +74,12 @@ pub fn tasks(state: &Path) -> Vec<TaskId> {
 
 /// What a journal says. Missing is an error of kind `NotFound`.
 pub fn load(path: &Path) -> io::Result<Reading> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than any journal"));
-    }
-    Ok(read(&bytes))
+    Ok(read(&plain_file::read(path, LONGEST)?))
 }
 
 /// Is a process at work on this task? It holds the journal's lock as long as it lives.
 pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = fs::File::open(path) else { return false };
+    let Ok(file) = plain_file::open(path) else { return false };
     matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 

@@ -175,6 +175,17 @@ async fn a_journal_that_cannot_be_written_says_where() {
     assert!(error.to_string().contains("file/tasks/0123456789abcdef.journal"), "{error}");
 }
 
+/// Nobody ever writes into it: whoever waits for that waits for ever.
+#[test]
+fn a_pipe_that_is_called_like_a_journal_is_not_waited_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("0123456789abcdef.journal");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    assert_eq!(load(&path).unwrap_err().to_string(), "it is a named pipe, not a file");
+    assert!(!is_held(&path));
+    assert!(matches!(Journal::resume(&path), Err(JournalError::Read { .. })));
+}
+
 #[test]
 fn what_a_dead_process_began_is_swept_and_nothing_else() {
     let scratch = tempfile::tempdir().unwrap();

@@ -54,7 +54,8 @@ impl Writer {
     /// Goes on with a journal.
     pub fn resume(path: &Path) -> Result<(Self, Reading), JournalError> {
         let failed = |source| JournalError::Read { path: path.to_owned(), source: Arc::new(source) };
-        let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
+        // What is no file at all, a pipe for one, is not waited for.
+        let file = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         loop {
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) if is_held(path) => {

@@ -1,6 +1,6 @@
 //! What the logs of a task came to, as its files say.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::segments::{SLOT, Seal, hex};
+use crate::plain_file;
 
 /// Whose log it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -62,7 +63,7 @@ pub fn log_ends(directory: &Path) -> Vec<LogEnd> {
 }
 
 fn sealed(log: &Path, bytes: u64) -> io::Result<Option<String>> {
-    let mut index = match File::open(log.with_extension("seg")) {
+    let mut index = match plain_file::open(&log.with_extension("seg")) {
         Ok(index) => index,
         Err(error) if error.kind() == io::ErrorKind::NotFound && bytes == 0 => {
             return Ok(Some(hex(&Sha256::digest([]))));

@@ -23,6 +23,7 @@ use super::{CliError, out};
 use crate::chain::chain;
 use crate::output::LogOf;
 use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
+use crate::plain_file;
 use crate::settings::Settings;
 use crate::ui::{bytes, text};
 
@@ -271,12 +272,12 @@ fn damage(report: &Report, path: &str) -> String {
 /// Reads a whole log against its index and its step's end.
 fn examine(log: &LogRecord, each: impl FnMut(Piece<'_>) -> io::Result<()>) -> Result<Health, ReadError> {
     // The index first: of a log that still grows its records are then never ahead of the bytes.
-    let index = match File::open(log.path.with_extension("seg")) {
+    let index = match plain_file::open(&log.path.with_extension("seg")) {
         Ok(index) => Some(sized(index).map_err(ReadError::Index)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(ReadError::Index(error)),
     };
-    let file = match File::open(&log.path) {
+    let file = match plain_file::open(&log.path) {
         Ok(file) => sized(file).map_err(ReadError::Log)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(no_log(log, index.is_some())),
         Err(error) => return Err(ReadError::Log(error)),

@@ -3,7 +3,7 @@
 //! The record of a run that died may end in the middle of a line, or be missing: names are then missing, too, and the logs
 //! are still there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::output::reader::Prefix;
 use crate::output::{LogOf, logs_in};
+use crate::plain_file;
 use crate::ui::describe;
 use crate::ui::sanitize::first_line;
 
@@ -53,7 +54,7 @@ pub struct LogRecord {
 impl RunRecord {
     pub fn read(directory: &Path) -> io::Result<Self> {
         let mut run = Self { directory: directory.to_owned(), ..Self::default() };
-        match File::open(directory.join("events.jsonl")) {
+        match plain_file::open(&directory.join("events.jsonl")) {
             Ok(file) => {
                 for line in BufReader::new(file).split(b'\n') {
                     // What is no event (the last line of a run that died) has nothing to tell.

@@ -8,6 +8,7 @@
 mod approvals;
 mod continuing;
 pub(super) mod ending;
+pub(super) mod forced;
 pub(super) mod inspect;
 mod names;
 pub(super) mod plan;
@@ -166,7 +167,7 @@ impl Session<'_> {
         let (mut plan, mut warnings) =
             plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
         warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()).chain(not_accepted));
-        let stop = signals::watch()?;
+        let stop = signals::watch(forced::LastResort::new(self.settings, self.arguments.docker.as_deref()))?;
         let (mut masked, not_secret) = plan.masked();
         masked.extend(secrets_of_proxies(egress.variables().all()));
         let masks = Masks::new(&masked);
@@ -238,7 +239,6 @@ impl Session<'_> {
         let code = summary.exit_code;
         bus.send(Event::RunEnded(Box::new(summary)));
         drop(bus);
-        stop.finish();
         let shown = viewer.join();
         for diagnostics in told {
             let masked = own_words::masked(&diagnostics).into_owned();

@@ -1,36 +1,68 @@
-//! Ctrl-C once: end what runs, with grace. Twice: at once.
+//! Ctrl-C once: end what runs, with grace. Twice: at once, whatever the main thread is about.
+//!
+//! ```text
+//! signals ─▶ a thread of their own ─▶ Stop ─▶ main thread
+//!                  │ twice, and the main thread does not answer: a call of the system does not return
+//!                  └─▶ what this process made is removed from here, the process ends
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::forced::LastResort;
 use crate::bus::Bus;
 use crate::cli::CliError;
 use crate::event::Event;
 use crate::task::Stop;
 
-/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
+/// The main thread never computes for so long. Once it is to end at once, it is asked so often.
+const ANSWERS: Duration = Duration::from_secs(5);
+
+/// The wish to stop, out of SIGINT, SIGTERM and SIGHUP.
 pub struct StopWatch {
-    sender: watch::Sender<Stop>,
-    listener: tokio::task::JoinHandle<()>,
+    stop: watch::Receiver<Stop>,
     /// Every job has its verdict.
     jobs_over: Arc<AtomicBool>,
 }
 
-/// Starts listening. Needs a runtime.
-pub fn watch() -> Result<StopWatch, CliError> {
-    let open = |kind| signal(kind).map_err(|error| CliError::infra(&error));
-    let signals = [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
-    let (sender, _) = watch::channel(Stop::No);
-    let listener = tokio::spawn(listen(signals, sender.clone()));
-    Ok(StopWatch { sender, listener, jobs_over: Arc::default() })
+/// Somebody who wants to know that the main thread still does something.
+type Question = oneshot::Sender<()>;
+
+/// Starts listening, until the end of the process. Needs a runtime, whose thread is the one that has to answer.
+pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
+    let (sender, stop) = watch::channel(Stop::No);
+    let (ask, mut asked) = mpsc::unbounded_channel::<Question>();
+    tokio::spawn(async move {
+        while let Some(question) = asked.recv().await {
+            // Whoever asked may have stopped waiting.
+            question.send(()).ok();
+        }
+    });
+    let (opened, is_open) = std::sync::mpsc::channel();
+    let listening = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime.and_then(|runtime| Ok((Signals::open(&runtime)?, runtime))) {
+            Ok((signals, runtime)) => {
+                opened.send(Ok(())).ok();
+                runtime.block_on(listen(signals, &sender, &ask, last));
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        }
+    };
+    // Nobody waits for its end: it is there for when the main thread does not come to its own.
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(listening);
+    let open = thread.and_then(|_| is_open.recv().unwrap_or_else(|error| Err(std::io::Error::other(error))));
+    open.map_err(|error| CliError::infra(&error))?;
+    Ok(StopWatch { stop, jobs_over: Arc::default() })
 }
 
 impl StopWatch {
     pub fn receiver(&self) -> watch::Receiver<Stop> {
-        self.sender.subscribe()
+        self.stop.clone()
     }
 
     /// Tells of every signal that was heard. Once the run is being stopped, a stuck terminal must not hold it up.
@@ -49,28 +81,87 @@ impl StopWatch {
     pub fn jobs_are_over(&self) {
         self.jobs_over.store(true, Ordering::Relaxed);
     }
-
-    /// The run is over.
-    pub fn finish(self) {
-        self.listener.abort();
-    }
 }
 
-async fn listen(mut signals: [Signal; 3], sender: watch::Sender<Stop>) {
-    loop {
-        let [interrupt, terminate, hangup] = &mut signals;
+/// The signals that mean the end.
+pub struct Signals([Signal; 3]);
+
+impl Signals {
+    fn open(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
+        let _within = runtime.enter();
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        sender.send_if_modified(|stop| {
-            let before = *stop;
-            *stop = match *stop {
-                Stop::No => Stop::Gracefully,
-                Stop::Gracefully | Stop::AtOnce => Stop::AtOnce,
-            };
-            *stop != before
+    }
+}
+
+async fn listen(
+    mut signals: Signals,
+    sender: &watch::Sender<Stop>,
+    ask: &mpsc::UnboundedSender<Question>,
+    last: LastResort,
+) {
+    signals.next().await;
+    sender.send_replace(Stop::Gracefully);
+    signals.next().await;
+    sender.send_replace(Stop::AtOnce);
+    no_answer(ask, ANSWERS).await;
+    last.end(signals).await;
+}
+
+/// Returns once the main thread has not answered for so long. While it answers it is at work on the end.
+async fn no_answer(ask: &mpsc::UnboundedSender<Question>, limit: Duration) {
+    loop {
+        let (question, answer) = oneshot::channel();
+        // Where nobody is left to ask, the process is about to end, and does not get longer for that.
+        let answered = match ask.send(question) {
+            Ok(()) => matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(()))),
+            Err(_) => false,
+        };
+        if answered {
+            tokio::time::sleep(limit).await;
+        } else if ask.is_closed() {
+            return tokio::time::sleep(limit).await;
+        } else {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_main_thread_that_answers_is_left_alone_and_one_that_does_not_is_not() {
+        let (ask, mut asked) = mpsc::unbounded_channel::<Question>();
+        let main = tokio::spawn(async move {
+            for _ in 0..100 {
+                asked.recv().await.unwrap().send(()).unwrap();
+            }
+            // From now on it is stuck.
+            (asked.recv().await, asked)
         });
+        let begun = tokio::time::Instant::now();
+        no_answer(&ask, ANSWERS).await;
+        assert_eq!(begun.elapsed(), 101 * ANSWERS);
+        assert!(main.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_main_thread_that_has_gone_gets_no_longer_than_one_that_is_stuck() {
+        let (ask, asked) = mpsc::unbounded_channel::<Question>();
+        drop(asked);
+        let begun = tokio::time::Instant::now();
+        no_answer(&ask, ANSWERS).await;
+        assert_eq!(begun.elapsed(), ANSWERS);
     }
 }

@@ -24,6 +24,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::environment::owner::Owner;
 use crate::environment::standing::Mark;
+use crate::plain_file;
 
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;
@@ -146,7 +147,7 @@ pub fn visit(runtime: Option<&Path>, task: &TaskId) -> io::Result<File> {
 
 /// Is a person in there?
 pub fn is_visited(runtime: Option<&Path>, task: &TaskId) -> bool {
-    let Ok(file) = File::open(place(runtime, uid(), task).with_extension(VISITED)) else { return false };
+    let Ok(file) = plain_file::open(&place(runtime, uid(), task).with_extension(VISITED)) else { return false };
     matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
 }
 
