@@ -44,7 +44,8 @@ pub struct PrivateEngine {
     socket: PathBuf,
     /// For the sockets of runs, where the engine is near.
     sockets: Option<PathBuf>,
-    _lock: File,
+    /// Of its data directory, where that is kept.
+    _lock: Option<File>,
 }
 
 impl PrivateEngine {
@@ -67,16 +68,27 @@ impl PrivateEngine {
         Self::start(&[])
     }
 
+    /// The same, with its data in this directory and this image alone.
+    #[track_caller]
+    pub fn near_with_data_at(data: &Path, image: &str) -> Self {
+        Self::start_on(data, None, &[], &[image])
+    }
+
     #[track_caller]
     fn start(hidden: &[&str]) -> Self {
-        assert!(sys::is_root(), "only root can start an engine: run the stories as root");
         let (data, lock) = free_data();
+        Self::start_on(&data, Some(lock), hidden, &IMAGES)
+    }
+
+    #[track_caller]
+    fn start_on(data: &Path, lock: Option<File>, hidden: &[&str], images: &[&str]) -> Self {
+        assert!(sys::is_root(), "only root can start an engine: run the stories as root");
         remove_stale();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let runtime = PathBuf::from(RUNTIME).join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&runtime).expect("/run is writable");
         let sockets = hidden.is_empty().then(|| shared_directory(&runtime));
-        let script = script(&data, &runtime, hidden);
+        let script = script(data, &runtime, hidden);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare"]);
         // A near engine sees what the agent mounts, as the machine's own does.
@@ -88,7 +100,7 @@ impl PrivateEngine {
         let outer = spawn_for_life(command);
         let engine = Self { outer, socket: runtime.join("sock"), runtime, sockets, _lock: lock };
         engine.answers();
-        for image in IMAGES {
+        for image in images {
             engine.docker().load_from_machine(image);
         }
         engine

@@ -28,6 +28,7 @@ mod homes;
 mod host;
 mod hostile_repositories;
 mod images;
+mod inodes;
 mod inspect;
 mod kill;
 mod lacking;

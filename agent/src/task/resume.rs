@@ -77,7 +77,9 @@ impl Task {
         }
         let (engine, paths) = (&self.context.engine, &self.context.paths);
         let frame = note.frame();
-        let environment = DockerEnvironment::adopt(engine, &self.claim.task, paths, containers, link, note.inheritance);
+        let (task, floor) = (&self.claim.task, self.context.floor.0);
+        let environment =
+            DockerEnvironment::adopt(engine, task, paths, containers, link, note.inheritance, floor).await;
         let lingering = Lingering::inherit(note.lingering);
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         self.hand_out_again(&mut ready, note.handed).await;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Engine;
+use super::disk::EngineDisk;
 use super::environment::DockerEnvironment;
 use super::link::{DialLink, SocketPlace};
 use super::run_dir;
@@ -27,6 +28,9 @@ pub struct Inheritance {
     /// Proxies and authorities that it was given.
     #[serde(default)]
     pub egress: Given,
+    /// Its engine sees none of this machine's files.
+    #[serde(default)]
+    pub uploaded: bool,
 }
 
 impl DockerEnvironment {
@@ -36,23 +40,27 @@ impl DockerEnvironment {
             image_env: self.image_env.clone(),
             step_user: self.step_user.clone(),
             egress: self.egress.clone(),
+            uploaded: self.engine.needs_upload(),
         }
     }
 
     /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
-    /// primary first. Within a Tokio runtime only.
-    pub fn adopt(
+    /// primary first; `floor`: of the engine's disk. Within a Tokio runtime only.
+    pub async fn adopt(
         engine: &Engine,
         task: &TaskId,
         host: &HostPaths,
         containers: Vec<String>,
         link: Arc<dyn Connect>,
         inherited: Inheritance,
+        floor: u64,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let (_, words) = watch::channel(String::new());
-        let unwatched = std::future::pending();
-        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words, unwatched);
+        let is_local = engine.endpoint().looks_local() && !inherited.uploaded;
+        let disk = engine.info().await.ok().and_then(|info| EngineDisk::of(info, is_local, floor).ok());
+        let full = engine.clone().condemned(disk, task.clone(), containers.clone());
+        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words, full);
         Self {
             engine: engine.clone(),
             task: task.clone(),

@@ -50,7 +50,7 @@ impl Engine {
         left
     }
 
-    async fn remove_labelled(&self, task: &TaskId, deadline: Instant) -> Vec<String> {
+    pub(super) async fn remove_labelled(&self, task: &TaskId, deadline: Instant) -> Vec<String> {
         // A create that is still on its way would otherwise come after the list.
         let settled = tokio::time::timeout_at(deadline, self.shared.creating.settle(task)).await;
         let mut left = Vec::new();

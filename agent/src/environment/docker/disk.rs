@@ -4,6 +4,8 @@
 //! every task: look (statvfs) ─▶ above the floor ─▶ look again, the sooner the nearer it is
 //!                               below ─▶ who has written most, of all tasks here? ─▶ this one ─▶ it is ended, by name
 //!                                                                                    another ─▶ its own watch ends it
+//!                                                                                    a held one ─▶ nobody may watch it:
+//!                                                                                    if it stays so, it is removed here
 //! ```
 //!
 //! Only where the engine's root directory is one of this machine. What a job takes at one stroke (`fallocate`) is gone
@@ -24,6 +26,7 @@ use tokio::sync::Mutex;
 use super::engine::{Engine, EngineInfo};
 use super::plan::LABEL_TASK;
 use super::survey::Listed;
+use crate::environment::standing::NameSays;
 use crate::ui::bytes;
 
 /// No disk that jobs write to is faster; so long nobody need look.
@@ -38,6 +41,8 @@ const LEAST: Used = Used { bytes: 16 << 20, entries: 1_000 };
 const COUNT_LIMIT: Duration = Duration::from_secs(30);
 /// A task that is being ended gets this long to give its space back before the next is looked for.
 const GIVING_BACK: Duration = Duration::from_secs(10);
+/// For removing a held environment that nobody ends.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 /// So many entries of a task tell enough.
 const MOST_ENTRIES: u64 = 2_000_000;
 
@@ -80,6 +85,15 @@ pub(super) struct Culprit(Mutex<Option<(Instant, Option<Found>)>>);
 struct Found {
     task: TaskId,
     used: Used,
+    /// It is held: perhaps no process looks after it.
+    held: bool,
+}
+
+/// What is known of one task's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Written {
+    used: Used,
+    held: bool,
 }
 
 impl EngineDisk {
@@ -147,6 +161,7 @@ impl Engine {
     /// Watches until this task is to be ended for what it has written. Why.
     pub(super) async fn ended_for_the_disk(&self, disk: &EngineDisk, task: &TaskId) -> String {
         let mut pause = SHORTEST_PAUSE;
+        let mut suspect = Suspect::default();
         loop {
             tokio::time::sleep(pause).await;
             let Ok(free) = disk.look() else {
@@ -154,7 +169,11 @@ impl Engine {
                 continue;
             };
             pause = disk.pause(free);
-            let Some(lack) = disk.lack(free) else { continue };
+            let Some(lack) = disk.lack(free) else {
+                suspect.clear();
+                continue;
+            };
+            pause = LONGEST_PAUSE;
             match self.culprit(disk, lack).await {
                 Some(found) if found.task == *task => {
                     return format!(
@@ -163,9 +182,43 @@ impl Engine {
                         disk.trouble(lack, free)
                     );
                 }
-                _ => pause = LONGEST_PAUSE,
+                Some(found) if found.held && suspect.stays(&found.task, Instant::now()) => {
+                    self.remove_held(&found, &disk.trouble(lack, free), lack).await;
+                    suspect.clear();
+                }
+                _ => {}
             }
         }
+    }
+
+    /// The same as what [`Engine::watch_primary`] waits for; with no disk to watch it waits for ever.
+    pub(super) async fn condemned(
+        self,
+        disk: Option<EngineDisk>,
+        task: TaskId,
+        names: Vec<String>,
+    ) -> (String, Vec<String>) {
+        match disk {
+            Some(disk) => (self.ended_for_the_disk(&disk, &task).await, names),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Removes what a task has on the engine that nobody looks after. Its journal stays until its time is up.
+    async fn remove_held(&self, found: &Found, trouble: &str, lack: Lack) {
+        let mut known = self.shared.culprit.0.lock().await;
+        // Another task's watch may have been quicker.
+        if known.as_ref().and_then(|(_, known)| known.as_ref()) != Some(found) {
+            return;
+        }
+        let (task, used) = (&found.task, found.used.told(lack));
+        let left = self.remove_labelled(task, tokio::time::Instant::now() + REMOVAL_LIMIT).await;
+        *known = None;
+        let left = if left.is_empty() { String::new() } else { format!("; not removed: {}", left.join(", ")) };
+        tracing::warn!(
+            "Task {task} was held, had written {used}, more than any other, and nobody ended it: its environment was \
+             removed{left}. {trouble}."
+        );
     }
 
     /// The task of this machine that has written most, if that is much.
@@ -184,15 +237,18 @@ impl Engine {
         found
     }
 
-    async fn written_by_tasks(&self) -> HashMap<TaskId, Used> {
-        let mut tasks: HashMap<TaskId, Used> = HashMap::new();
+    async fn written_by_tasks(&self) -> HashMap<TaskId, Written> {
+        let mut tasks: HashMap<TaskId, Written> = HashMap::new();
         for listed in self.labelled_containers(LABEL_TASK).await.unwrap_or_default() {
             let Some(task) = task_of(&listed) else { continue };
             let options = InspectContainerOptionsBuilder::new().size(true).build();
             if let Ok(found) = self.docker().inspect_container(&listed.name, Some(options)).await {
                 // A walk through many files: not on the runtime's own thread.
                 let used = tokio::task::spawn_blocking(move || written(&found)).await.unwrap_or_default();
-                tasks.entry(task).or_default().add(used);
+                let held = matches!(NameSays::parse(&task, &listed.name), Some((NameSays::KeptUntil(_), _)));
+                let known = tasks.entry(task).or_insert(Written { used: Used::default(), held });
+                known.used.add(used);
+                known.held &= held;
             }
         }
         tasks
@@ -253,9 +309,31 @@ impl Used {
     }
 }
 
-fn worst(tasks: HashMap<TaskId, Used>, lack: Lack) -> Option<Found> {
-    let much = tasks.into_iter().filter(|(_, used)| used.of(lack) >= LEAST.of(lack));
-    much.max_by_key(|(task, used)| (used.of(lack), task.clone())).map(|(task, used)| Found { task, used })
+fn worst(tasks: HashMap<TaskId, Written>, lack: Lack) -> Option<Found> {
+    let much = tasks.into_iter().filter(|(_, written)| written.used.of(lack) >= LEAST.of(lack));
+    let worst = much.max_by_key(|(task, written)| (written.used.of(lack), task.clone()));
+    worst.map(|(task, Written { used, held })| Found { task, used, held })
+}
+
+/// A held task that has written most, and since when it was not ended.
+#[derive(Debug, Default)]
+struct Suspect(Option<(TaskId, Instant)>);
+
+impl Suspect {
+    fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// Whether it had the time in which whoever looks after it would have ended it.
+    fn stays(&mut self, task: &TaskId, now: Instant) -> bool {
+        match &self.0 {
+            Some((known, since)) if known == task => now.saturating_duration_since(*since) >= GIVING_BACK,
+            _ => {
+                self.0 = Some((task.clone(), now));
+                false
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -296,7 +374,8 @@ mod tests {
     fn the_task_that_has_written_most_is_the_one_and_none_that_has_written_little() {
         let task = |digit: char| digit.to_string().repeat(16).parse::<TaskId>().unwrap();
         let tasks = |all: &[(char, u64, u64)]| {
-            all.iter().map(|&(digit, bytes, entries)| (task(digit), Used { bytes, entries })).collect::<HashMap<_, _>>()
+            let written = |bytes, entries| Written { used: Used { bytes, entries }, held: false };
+            all.iter().map(|&(digit, bytes, entries)| (task(digit), written(bytes, entries))).collect::<HashMap<_, _>>()
         };
         let many = tasks(&[('a', 1 << 30, 10), ('b', 2 << 30, 5), ('c', 1, 1_000_000)]);
         assert_eq!(worst(many.clone(), Lack::Bytes).unwrap().task, task('b'));
@@ -304,6 +383,19 @@ mod tests {
         assert_eq!(worst(tasks(&[('a', 1 << 20, 999)]), Lack::Bytes), None);
         assert_eq!(worst(tasks(&[('a', 1 << 40, 999)]), Lack::Inodes), None);
         assert_eq!(worst(HashMap::new(), Lack::Bytes), None);
+    }
+
+    #[test]
+    fn a_held_task_has_the_time_in_which_its_owner_would_end_it() {
+        let task = |digit: char| digit.to_string().repeat(16).parse::<TaskId>().unwrap();
+        let (mut suspect, begun) = (Suspect::default(), Instant::now());
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        assert!(!suspect.stays(&task('a'), at(0)) && !suspect.stays(&task('a'), at(9)));
+        assert!(suspect.stays(&task('a'), at(10)));
+        assert!(!suspect.stays(&task('b'), at(11)), "another one has its own time");
+        assert!(!suspect.stays(&task('a'), at(22)));
+        suspect.clear();
+        assert!(!suspect.stays(&task('a'), at(40)), "there was enough meanwhile");
     }
 
     #[test]

@@ -353,13 +353,7 @@ impl Preparation<'_> {
         words: watch::Receiver<String>,
         disk: Option<&EngineDisk>,
     ) -> (watch::Receiver<Option<Died>>, watch::Receiver<bool>) {
-        let (engine, disk, task, names) = (self.engine.clone(), disk.cloned(), self.request.task.clone(), names(plan));
-        let full = async move {
-            match disk {
-                Some(disk) => (engine.ended_for_the_disk(&disk, &task).await, names),
-                None => std::future::pending().await,
-            }
-        };
+        let full = self.engine.clone().condemned(disk.cloned(), self.request.task.clone(), names(plan));
         self.engine.watch_primary(tasks, plan.containers[0].name.clone(), words, full)
     }
 
