@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Checks what no compiler reads: example configs parse and name what exists, links in documents lead somewhere."""
+"""Checks what no compiler reads: example configs parse and name what exists, links in documents lead somewhere, tests that
+docs/security.md names exist."""
 
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import yaml
+
+import named_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 # What scripts/base-image makes: an example that asks for anything else could not run everywhere.
@@ -83,6 +86,9 @@ def main():
     faults = [(document, fault) for document in tracked("*.md") for fault in broken_links(document)]
     configs = [ROOT / ".circleci/config.yml", *tracked("examples/**/config.yml", "examples/*/.circleci/config.yml")]
     faults += [(config, fault) for config in dict.fromkeys(configs) for fault in config_faults(config)]
+    tests = named_tests.Tests(ROOT, tracked("*.rs"))
+    security = ROOT / "docs/security.md"
+    faults += [(security, fault) for fault in named_tests.unknown(security, tests, named_tests.attacks(ROOT))]
     for file, fault in faults:
         print(f"{file.relative_to(ROOT)}: {fault}", file=sys.stderr)
     sys.exit(1 if faults else 0)

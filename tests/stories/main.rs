@@ -19,6 +19,7 @@ mod consent;
 mod egress;
 mod elsewhere;
 mod explain;
+mod field;
 mod full_output;
 mod graph;
 mod halfway;
