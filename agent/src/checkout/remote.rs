@@ -95,16 +95,22 @@ impl Remote {
 
 /// The URL with nothing secret in it: no password anywhere, no user name but ssh's, no query.
 pub(super) fn without_credentials(url: &str) -> Option<String> {
-    if let Some((helper, rest)) = url.split_once("::").filter(|(helper, _)| is_word(helper)) {
+    // Helpers may stand before each other, as many as a config has room for.
+    let mut address = url;
+    while let Some((helper, rest)) = address.split_once("::").filter(|(helper, _)| is_word(helper)) {
         // `ext::` is a command line; what is secret in it nobody can tell.
-        return if helper == "ext" { None } else { Some(format!("{helper}::{}", without_credentials(rest)?)) };
+        if helper == "ext" {
+            return None;
+        }
+        address = rest;
     }
-    match form(url) {
+    let helpers = &url[..url.len() - address.len()];
+    match form(address) {
         Form::Path("") => None,
         Form::Path(_) | Form::Scp { .. } | Form::Url { scheme: "file", .. } => Some(url.to_owned()),
         Form::Url { scheme, authority, path } => {
             let (authority, path) = repair(authority, path);
-            Some(format!("{scheme}://{}{}", clean_authority(scheme, authority), clean_path(scheme, path)))
+            Some(format!("{helpers}{scheme}://{}{}", clean_authority(scheme, authority), clean_path(scheme, path)))
         }
     }
 }
@@ -203,6 +209,18 @@ mod tests {
         assert_eq!(web("ssh://git@host:2222/a/b/c").as_deref(), Some("https://host/a/b/c"));
         assert_eq!(web("http://me:x@host:8080/a/b.git/").as_deref(), Some("http://host:8080/a/b"));
         assert_eq!(web("/srv/shop"), None);
+    }
+
+    /// As long as a config may be: neither a call within a call for each, nor the rest copied for each.
+    #[test]
+    fn helpers_may_stand_before_each_other_without_end() {
+        let helpers = "hg::".repeat(4 << 20);
+        assert_eq!(
+            without_credentials(&format!("{helpers}https://me:TOKEN@host/a")),
+            Some(format!("{helpers}https://host/a"))
+        );
+        assert_eq!(without_credentials(&format!("{helpers}ext::sh -c 'TOKEN'")), None);
+        assert_eq!(without_credentials(&helpers), None);
     }
 
     #[test]
