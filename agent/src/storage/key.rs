@@ -75,6 +75,19 @@ pub fn read(path: &str) -> Option<Said> {
     }
 }
 
+/// Whether `path` is one of `key`'s, whatever the store has left for its text.
+pub fn is_path_of(path: &str, key: &str) -> bool {
+    match read(path) {
+        Some(Said::Key(said)) => said == key.as_bytes(),
+        // Many keys begin alike.
+        Some(Said::Beginning(said)) => {
+            let is_its = |said: &str| said == digest(key.as_bytes());
+            key.as_bytes().starts_with(&said) && path.rsplit_once(CUT).is_some_and(|(_, said)| is_its(said))
+        }
+        None => false,
+    }
+}
+
 /// 32 hexadecimal characters: half a SHA-256, which nobody finds a second key for.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()

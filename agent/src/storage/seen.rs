@@ -34,7 +34,8 @@ pub(super) enum Seen {
 }
 
 /// An index object's content.
-pub(super) enum Content {
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
     Record(Box<Record>),
     Newer(u32),
     Unreadable(String),
@@ -47,7 +48,7 @@ struct Versioned {
 }
 
 /// Reads an index object's content. The version comes first: all else may mean something else in another one.
-pub(super) fn content(bytes: &[u8]) -> Content {
+pub fn content(bytes: &[u8]) -> Content {
     if bytes.is_empty() {
         return Content::Unreadable("it is empty".to_owned());
     }
@@ -78,18 +79,14 @@ fn unbelievable(record: &Record) -> Option<String> {
 }
 
 /// Whether this record was written for this path. One that was not could be found, and never be removed or put aside.
-fn belongs(record: &Record, path: &str) -> bool {
+pub fn belongs(record: &Record, path: &str) -> bool {
     let Ok(scope) = record.scope.parse() else { return false };
     let namespace = Namespace::new(&record.project, &scope);
     match &record.place {
         Place::Piece(_) => layout::index(&namespace, &record.place, 0) == path,
         Place::Cache { key } => {
             let beneath = path.strip_prefix(&layout::caches(&namespace)).and_then(|path| path.strip_prefix('/'));
-            match beneath.and_then(key::read) {
-                Some(key::Said::Key(said)) => said == key.as_bytes(),
-                Some(key::Said::Beginning(said)) => key.as_bytes().starts_with(&said),
-                None => false,
-            }
+            beneath.is_some_and(|path| key::is_path_of(path, key))
         }
     }
 }
@@ -184,6 +181,18 @@ mod tests {
             assert!(matches!(content(&record(size, &digest)), Content::Unreadable(_)), "{size}");
         }
         assert!(matches!(content(&record(1, "abc")), Content::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_long_key_has_one_place_whatever_others_begin_with() {
+        let key = |end: &str| format!("{}{end}", "k".repeat(900));
+        let cache = |end: &str| Place::Cache { key: key(end) };
+        let scope = "trusted".parse().unwrap();
+        let path = |end: &str| layout::index(&Namespace::new("p", &scope), &cache(end), 300);
+        let mut record: Record = serde_json::from_slice(&record(1, &"0".repeat(DIGEST))).unwrap();
+        record.place = cache("a");
+        assert!(belongs(&record, &path("a")));
+        assert!(!belongs(&record, &path("b")), "it would be found there under the other key's path, and never removed");
     }
 
     #[test]
