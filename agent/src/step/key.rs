@@ -15,6 +15,9 @@ use base64::Engine as _;
 /// Characters of a key.
 pub const LONGEST: usize = 900;
 
+/// White space, as Go's templates know it.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 const FUNCTIONS: [&str; 3] = ["arch", "checksum", "epoch"];
 const FIELDS: [&str; 5] = ["Branch", "BuildNum", "CheckoutKey", "Environment", "Revision"];
 
@@ -92,14 +95,14 @@ impl Template {
                 Some((before, action)) => (before, Some(action)),
                 None => (rest, None),
             };
-            let before = if trims { before.trim_start() } else { before };
-            let trims_before = action.is_some_and(|action| action.starts_with("- "));
-            let before = if trims_before { before.trim_end() } else { before };
+            let before = if trims { before.trim_start_matches(SPACE) } else { before };
+            let trimmed = action.and_then(|action| action.strip_prefix('-')).and_then(|rest| rest.strip_prefix(SPACE));
+            let before = if trimmed.is_some() { before.trim_end_matches(SPACE) } else { before };
             if !before.is_empty() {
                 parts.push(Part { at: String::new(), what: What::Text(before.to_owned()) });
             }
             let Some(action) = action else { return Ok(Self(parts)) };
-            let mut words = Words { text, rest: if trims_before { &action[1..] } else { action } };
+            let mut words = Words { text, rest: trimmed.unwrap_or(action) };
             parts.extend(words.part()?);
             (rest, trims) = words.close()?;
         }
@@ -196,15 +199,18 @@ impl<'a> Words<'a> {
     }
 
     fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start();
+        self.rest = self.rest.trim_start_matches(SPACE);
     }
 
     /// Nothing for an empty comment.
     fn part(&mut self) -> Result<Option<Part>, KeyError> {
-        if let Some(comment) = self.rest.trim_start().strip_prefix("/*") {
+        // Nothing stands between it and the braces but the hyphens' white space.
+        if let Some(comment) = self.rest.strip_prefix("/*") {
             let end = comment.find("*/").ok_or_else(|| self.wrong("unclosed comment"))?;
             self.rest = &comment[end + 2..];
-            return Ok(None);
+            let is_closed = self.rest.starts_with("}}")
+                || self.rest.strip_prefix(SPACE).is_some_and(|rest| rest.starts_with("-}}"));
+            return if is_closed { Ok(None) } else { Err(self.wrong("comment ends before closing delimiter")) };
         }
         self.skip_space();
         let at = self.at();
@@ -294,8 +300,8 @@ impl<'a> Words<'a> {
 
     /// What comes behind `}}`, and whether its white space goes.
     fn close(mut self) -> Result<(&'a str, bool), KeyError> {
-        let trimmed = self.rest.trim_start();
-        if let Some(rest) = trimmed.strip_prefix("-}}") {
+        let trimmed = self.rest.trim_start_matches(SPACE);
+        if let Some(rest) = trimmed.strip_prefix("-}}").filter(|_| trimmed.len() < self.rest.len()) {
             return Ok((rest, true));
         }
         self.rest = trimmed;
@@ -373,6 +379,9 @@ mod tests {
             ("x{{/* why */}}{{ .CheckoutKey }}y", "xy"),
             ("{{ `raw\\` }}{{ \"a\\\"}}\" }}", "raw\\a\"}}"),
             ("a } b }} c", "a } b }} c"),
+            // White space is what it is to Go: no more than these four, and any of them beside a hyphen.
+            ("a\t\r\n {{-\t.Branch\n-}}\r\n\t b", "amainb"),
+            ("a\u{a0}{{- .Branch -}}\u{2003}b", "a\u{a0}main\u{2003}b"),
         ];
         for (text, key) in table {
             assert_eq!(rendered(text), key, "{text}");
@@ -404,6 +413,11 @@ mod tests {
             ("{{ .Environment }}", ".Environment.NAME"),
             ("{{ .CheckoutKey }}", "it is empty"),
             ("{{ 7 }}", "unexpected \"7\" in command"),
+            // A hyphen takes white space away only where there is some beside it; a comment has none.
+            ("{{-.Branch }}", "unexpected \"-\" in command"),
+            ("{{ .Branch-}}", "unexpected \"-}}\" in operand"),
+            ("a{{ /* why */}}", "unexpected \"/\" in command"),
+            ("a{{/* why */ }}", "comment ends before closing delimiter"),
         ];
         for (text, wanted) in table {
             let found = rendered(text);
