@@ -8,7 +8,7 @@
 //! The files are the job's: their depth, the length of their texts and the number of their cases are bounded, entities other
 //! than XML's own stay as they are, and there is no DTD.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use quick_xml::Reader;
 use quick_xml::escape::{resolve_predefined_entity, unescape};
@@ -93,8 +93,11 @@ pub fn parse(source: impl Read, limits: Limits, cases: &mut Vec<Case>) -> Result
         buffer.clear();
         let line = reader.get_ref().line();
         let event = reader.read_event_into(&mut buffer);
-        let done = event.map_err(|error| why(&error)).and_then(|event| parser.take(event, line));
-        match done {
+        let taken = match event {
+            Ok(event) => parser.take(event, line),
+            Err(error) => Err(why(&error, reader.get_mut())),
+        };
+        match taken {
             Ok(false) => reader.get_mut().understood(),
             Ok(true) => return Ok(()),
             Err(Fault { why, at, is_cut_off }) => {
@@ -119,14 +122,19 @@ impl From<String> for Fault {
 }
 
 /// Our own reader's words stand alone.
-fn why(error: &quick_xml::Error) -> Fault {
+fn why(error: &quick_xml::Error, rest: &mut impl BufRead) -> Fault {
     let why = match error {
         quick_xml::Error::Io(error) => error.to_string(),
         error => crate::chain::chain(error),
     };
     use quick_xml::errors::SyntaxError;
-    // All others are of what begins and does not end before the file does.
-    let is_cut_off = matches!(error, quick_xml::Error::Syntax(what) if *what != SyntaxError::InvalidBangMarkup);
+    let is_cut_off = match error {
+        // Something else stands behind `<!` than may, or nothing yet.
+        quick_xml::Error::Syntax(SyntaxError::InvalidBangMarkup) => rest.fill_buf().is_ok_and(<[u8]>::is_empty),
+        // All others are of what begins and does not end before the file does.
+        quick_xml::Error::Syntax(_) => true,
+        _ => false,
+    };
     Fault { why, at: None, is_cut_off }
 }
 

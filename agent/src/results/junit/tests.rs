@@ -226,12 +226,15 @@ proptest! {
 #[test]
 fn a_report_that_may_still_be_written_is_told_from_one_that_is_wrong() {
     let is_cut_off = |document: &str| read(document).1.unwrap_err().is_cut_off;
-    let whole = "<testsuite><testcase name='a'><failure>no</failure></testcase></testsuite>";
+    let whole =
+        "<!DOCTYPE x><testsuite><testcase name='a'><failure>no<!-- . --><![CDATA[o]]></failure></testcase></testsuite>";
     assert_eq!(read(whole).1, Ok(()));
     for length in 0..whole.len() {
         assert!(is_cut_off(&whole[..length]), "{}", &whole[..length]);
     }
-    for wrong in ["<html></html>", "<testsuite></testcase>", "<testsuite><!what></testsuite>", "a text"] {
+    for wrong in
+        ["<html></html>", "<testsuite></testcase>", "<testsuite><!what></testsuite>", "<testsuite><!>", "a text"]
+    {
         assert_eq!(read(wrong).1.is_err_and(|broken| broken.is_cut_off), wrong == "a text", "{wrong}");
     }
 }
