@@ -1,5 +1,7 @@
 //! What went into a copy of a working tree, and what did not.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// What went into a stream, and what did not.
@@ -68,6 +70,8 @@ impl std::fmt::Display for Reason {
 
 /// So many paths of one kind are named; the rest is counted.
 const NAMED: usize = 20;
+/// Bytes of a path that are shown.
+const SHOWN: usize = 200;
 
 impl TreeReport {
     /// What a person should know of the copy, a line each; nothing if it is the tree, whole.
@@ -99,6 +103,9 @@ impl LeftOut {
             Reason::Shrunk | Reason::Grown => "Not exact",
             _ => "Left out",
         };
-        format!("{what}: {:?}: {}", self.path, self.reason)
+        let path = self.path.as_os_str().as_bytes();
+        let shown = OsStr::from_bytes(&path[..path.len().min(SHOWN)]);
+        let more = if path.len() > SHOWN { "…" } else { "" };
+        format!("{what}: {shown:?}{more}: {}", self.reason)
     }
 }

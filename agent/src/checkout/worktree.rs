@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{BufRead as _, BufReader, Seek as _, Write};
+use std::io::{BufRead, BufReader, Seek as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,9 @@ const STATE: [&str; 8] = [
 
 /// Directories of a rebase in progress.
 const STATE_DIRS: [&str; 2] = ["rebase-merge", "rebase-apply"];
+
+/// No system call takes a path of as many bytes.
+const LONGEST: usize = libc::PATH_MAX as usize;
 
 /// How a line of HEAD's log begins that tells of a switch.
 const SWITCH: &[u8] = b"checkout: moving from ";
@@ -87,16 +90,27 @@ impl WorkingTree {
 
     /// Writes the tree as it is now. Blocks; names in the stream are relative to the top.
     pub fn stream(&self, sink: impl Write) -> Result<TreeReport, CheckoutError> {
-        let report = TreeReport { is_repository: self.is_repository(), ..TreeReport::default() };
-        let tree = Tree::open(&self.top).map_err(CheckoutError::read(&self.top))?;
-        let mut copy = Copy { archive: Archive::new(sink), report, tree, elsewhere: self.elsewhere };
+        let mut copy = self.copy(sink)?;
         match &self.repository {
             Some(repository) => copy.repository(Snapshot::take(repository)?, b"")?,
             None => copy.plain(b"")?,
         }
-        copy.report.bytes = copy.archive.written();
-        copy.archive.finish().map_err(CheckoutError::Write)?;
-        Ok(copy.report)
+        copy.finish()
+    }
+
+    fn copy<W: Write>(&self, sink: W) -> Result<Copy<W>, CheckoutError> {
+        let report = TreeReport { is_repository: self.is_repository(), ..TreeReport::default() };
+        let tree = Tree::open(&self.top).map_err(CheckoutError::read(&self.top))?;
+        Ok(Copy { archive: Archive::new(sink), report, tree, elsewhere: self.elsewhere })
+    }
+
+    /// For fuzzing: writes what a listing names, which would else come from git and out of an index that anybody has written.
+    #[doc(hidden)]
+    pub fn stream_listing(top: &Path, listing: &[u8], sink: impl Write) -> Result<TreeReport, CheckoutError> {
+        let tree = Self { top: top.to_owned(), repository: None, elsewhere: Elsewhere::Refused };
+        let mut copy = tree.copy(sink)?;
+        copy.listing(listing, top, b"")?;
+        copy.finish()
     }
 }
 
@@ -126,6 +140,12 @@ struct Snapshot<'a> {
 }
 
 impl<W: Write> Copy<W> {
+    fn finish(mut self) -> Result<TreeReport, CheckoutError> {
+        self.report.bytes = self.archive.written();
+        self.archive.finish().map_err(CheckoutError::Write)?;
+        Ok(self.report)
+    }
+
     fn repository(&mut self, snapshot: Snapshot<'_>, prefix: &[u8]) -> Result<(), CheckoutError> {
         self.git_dir(&snapshot, &join(prefix, b".git/"))?;
         self.files(snapshot, prefix)
@@ -178,18 +198,24 @@ impl<W: Write> Copy<W> {
         let Snapshot { repository, mirror, listing: (running, mut list), .. } = snapshot;
         running.finish()?;
         list.rewind().map_err(CheckoutError::read(&repository.top))?;
+        let specials = self.listing(BufReader::new(list), &repository.top, prefix)?;
+        self.name_specials(&mirror, specials, prefix)
+    }
+
+    /// What a listing names, each name ended by a zero. The special files beside it are the answer.
+    fn listing(&mut self, list: impl BufRead, top: &Path, prefix: &[u8]) -> Result<Specials, CheckoutError> {
         let mut directories = Directories::default();
         self.specials(b"", prefix, &mut directories);
         let mut last = Vec::new();
-        let mut names = BufReader::new(list).split(0);
-        while let Some(name) = names.next().transpose().map_err(CheckoutError::read(&repository.top))? {
+        let mut names = list.split(0);
+        while let Some(name) = names.next().transpose().map_err(CheckoutError::read(top))? {
             // A conflict lists a name once a side.
             if name != last {
                 self.listed(&name, &mut directories, prefix)?;
                 last = name;
             }
         }
-        self.name_specials(&mirror, directories.specials, prefix)
+        Ok(directories.specials)
     }
 
     fn listed(&mut self, name: &[u8], directories: &mut Directories, prefix: &[u8]) -> Result<(), CheckoutError> {
@@ -354,12 +380,7 @@ impl<W: Write> Copy<W> {
     }
 
     /// Reports special files, but not those that an ignore rule matches.
-    fn name_specials(
-        &mut self,
-        mirror: &Mirror,
-        specials: Vec<(Vec<u8>, Reason)>,
-        prefix: &[u8],
-    ) -> Result<(), CheckoutError> {
+    fn name_specials(&mut self, mirror: &Mirror, specials: Specials, prefix: &[u8]) -> Result<(), CheckoutError> {
         if specials.is_empty() {
             return Ok(());
         }
@@ -482,8 +503,11 @@ struct Directories {
     known: HashMap<Vec<u8>, bool>,
     /// The list is sorted, so it is nearly always this one.
     last: Option<(Vec<u8>, bool)>,
-    specials: Vec<(Vec<u8>, Reason)>,
+    specials: Specials,
 }
+
+/// Special files and what they are.
+type Specials = Vec<(Vec<u8>, Reason)>;
 
 impl Directories {
     fn known(&mut self, name: &[u8]) -> Option<bool> {
@@ -498,9 +522,10 @@ impl Directories {
     }
 }
 
-/// Could it be the name of a file in a tree? An index may hold any.
+/// Could it be the name of a file in a tree? An index may hold any, of any length.
 fn is_name(name: &[u8]) -> bool {
-    name.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !is_dot_git(part))
+    let is_clean = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !is_dot_git(part);
+    name.len() < LONGEST && name.split(|byte| *byte == b'/').all(is_clean)
 }
 
 fn parent_of(name: &[u8]) -> &[u8] {

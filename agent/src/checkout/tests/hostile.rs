@@ -83,3 +83,24 @@ fn a_git_that_stands_still_is_ended() {
     let error = WorkingTree::open(dir.path(), Elsewhere::Refused).unwrap().stream(std::io::sink()).unwrap_err();
     assert!(matches!(error, CheckoutError::Git(GitError::StoodStill { .. })), "{error}");
 }
+
+/// git lists whatever name an index holds, of any length. No file is that deep, so nobody goes down there.
+#[test]
+fn a_name_of_an_index_that_is_longer_than_any_path_is_left_out() {
+    let dir = Dir::repository();
+    let name = [&b"src/".repeat(1 << 20)[..], b"lib.rs"].concat();
+    // Version 2, one entry: a regular file, whose name ends at its zero, for its length does not fit.
+    let mut index = [&b"DIRC"[..], &2_u32.to_be_bytes(), &1_u32.to_be_bytes(), &[0; 24]].concat();
+    index.extend([&0o100_644_u32.to_be_bytes()[..], &[0; 12], &[0x11; 20], &0x0fff_u16.to_be_bytes(), &name].concat());
+    index.extend(vec![0; 8 - (index.len() - 12) % 8]);
+    // No digest: git takes that for one that was left out.
+    index.extend([0; 20]);
+    dir.write(".git/index", index);
+    let (copy, report) = dir.stream();
+    assert!(copy.has("readme") && copy.has("src/lib.rs"), "what is untracked is there");
+    let told: Vec<Reason> = report.left_out.iter().map(|left| left.reason).collect();
+    assert_eq!(told, [Reason::NoName]);
+    let lines = report.lines();
+    assert!(lines[0].starts_with("Left out: \"src/src/") && lines[0].ends_with("…: no name of a file in this tree"));
+    assert!(lines[0].len() < 400, "{} bytes are shown of it", lines[0].len());
+}
