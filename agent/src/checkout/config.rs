@@ -246,6 +246,21 @@ fn escape(byte: u8, value: bool) -> Vec<u8> {
     }
 }
 
+/// For fuzzing: the two config files that we make of settings, listed as git lists them, with their scopes.
+#[doc(hidden)]
+pub fn written(listed: &[u8]) -> Written {
+    let settings = Settings::parse(listed);
+    Written { for_copy: settings.for_copy(), for_git: settings.for_git(false, None), origin: settings.origin_url() }
+}
+
+#[doc(hidden)]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    pub for_copy: Vec<u8>,
+    pub for_git: Vec<u8>,
+    pub origin: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use clone::clone_script;
+#[doc(hidden)]
+pub use config::{Written, written};
 pub use facts::{Commit, GitFacts, top_of_repository};
 pub use git::GitError;
 pub use remote::Remote;

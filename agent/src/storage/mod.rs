@@ -49,9 +49,13 @@ pub use bucket::Bucket;
 pub use error::{Result, StorageError};
 pub use granted::{Granted, Grantor};
 pub use http::{Pace, Transport};
+#[doc(hidden)]
+pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
 pub use once::RunStore;
 pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
+#[doc(hidden)]
+pub use seen::{Content, belongs, content};
 pub use settings::{Location, Origin, Proxies, Retries, Scheme, SettingsError, StorageSettings};
 pub use survey::PutAside;
 pub use sweep::{Swept, Unswept};
