@@ -43,11 +43,16 @@ pub struct Brief<R> {
     quote: Option<u8>,
     /// The last bytes, for ends and beginnings of more than one.
     last: [u8; 8],
+    /// What was read last.
+    block: Box<[u8]>,
     ready: Vec<u8>,
     taken: usize,
-    /// Newlines taken, and those that were cut in front of what is ready.
+    /// Newlines in front of the byte to come, whether they were taken or cut.
     lines: u64,
-    cut: u64,
+    /// Newlines that were cut, and how many bytes of what is ready stand before them; the newest first.
+    cuts: Vec<(usize, u64)>,
+    /// Why it does not go on behind what is ready.
+    fault: Option<io::Error>,
     pending: usize,
     total: u64,
     cap: u64,
@@ -62,10 +67,12 @@ impl<R: Read> Brief<R> {
             length: 0,
             quote: None,
             last: [0; 8],
+            block: vec![0; BLOCK].into(),
             ready: Vec::new(),
             taken: 0,
             lines: 0,
-            cut: 0,
+            cuts: Vec::new(),
+            fault: None,
             pending: 0,
             total: 0,
             cap,
@@ -83,29 +90,45 @@ impl<R: Read> Brief<R> {
     }
 
     fn refill(&mut self) -> io::Result<()> {
-        let mut block = [0; BLOCK];
         self.ready.clear();
         self.taken = 0;
         while self.ready.is_empty() {
-            let count = match self.source.read(&mut block) {
+            if let Some(fault) = self.fault.take() {
+                return Err(fault);
+            }
+            let count = match self.source.read(&mut self.block) {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            self.total += count as u64;
-            if self.total > self.cap {
-                return Err(too_long("the file", self.cap as usize));
-            }
-            for byte in &block[..count] {
-                self.pass(*byte)?;
-            }
+            // What stands before a fault is read first, however much came at once.
+            self.fault = self.pass_all(count).err();
+            self.tell_cuts();
         }
         self.pending += self.ready.len();
         if self.pending > PENDING_CAP + BLOCK {
             return Err(too_long("an element", PENDING_CAP));
         }
         Ok(())
+    }
+
+    /// Takes the first bytes of the block.
+    fn pass_all(&mut self, count: usize) -> io::Result<()> {
+        let allowed = usize::try_from(self.cap - self.total).unwrap_or(usize::MAX).min(count);
+        self.total += allowed as u64;
+        let block = std::mem::take(&mut self.block);
+        let passed = block[..allowed].iter().try_for_each(|byte| self.pass(*byte));
+        self.block = block;
+        passed?;
+        if allowed < count { Err(too_long("the file", self.cap as usize)) } else { Ok(()) }
+    }
+
+    /// Counts the newlines that were cut in front of the byte to come.
+    fn tell_cuts(&mut self) {
+        while let Some((_, count)) = self.cuts.pop_if(|(before, _)| *before <= self.taken) {
+            self.lines += count;
+        }
     }
 
     fn pass(&mut self, byte: u8) -> io::Result<()> {
@@ -190,7 +213,10 @@ impl<R: Read> Brief<R> {
         if self.length <= TEXT_CAP {
             self.ready.push(byte);
         } else if byte == b'\n' {
-            self.cut += 1;
+            match self.cuts.first_mut().filter(|(before, _)| *before == self.ready.len()) {
+                Some((_, count)) => *count += 1,
+                None => self.cuts.insert(0, (self.ready.len(), 1)),
+            }
         }
     }
 }
@@ -203,8 +229,6 @@ fn too_long(what: &str, cap: usize) -> io::Error {
 impl<R: Read> BufRead for Brief<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.taken == self.ready.len() {
-            // Told once what stood before it is taken.
-            self.lines += std::mem::take(&mut self.cut);
             self.refill()?;
         }
         Ok(&self.ready[self.taken..])
@@ -214,6 +238,7 @@ impl<R: Read> BufRead for Brief<R> {
         let end = (self.taken + count).min(self.ready.len());
         self.lines += self.ready[self.taken..end].iter().filter(|byte| **byte == b'\n').count() as u64;
         self.taken = end;
+        self.tell_cuts();
     }
 }
 

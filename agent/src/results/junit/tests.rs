@@ -158,6 +158,46 @@ fn what_is_broken_is_told_with_its_line_and_what_came_before_counts() {
     assert!(broken("<html><body/></html>").contains("its root is <html>, expected <testsuites> or <testsuite>"));
 }
 
+/// A pipe gives few bytes at once, a file many: neither what counts nor what is told depends on it.
+#[test]
+fn what_stands_before_a_fault_counts_however_the_bytes_arrive() {
+    struct Few<'a>(&'a [u8], usize);
+    impl Read for Few<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let most = buffer.len().min(self.1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+    let suite = "<testsuite>\n<testcase name='a'/>\n";
+    let table = [
+        (format!("{suite}<!DOCTYPE x [<!ENTITY a 'b'>]>"), "line 3: it brings a DTD of its own"),
+        (format!("{suite}{}", "<testcase name='b'/>\n".repeat(100)), "line 25: the file is longer"),
+        ("<!OCTYPE x [<!ENTITY a 'b'>]>".to_owned(), "line 1: syntax error: unknown or missed symbol in markup"),
+    ];
+    for (document, wanted) in table {
+        let limits = Limits { file: 500, ..Limits::default() };
+        let read = |step| {
+            let mut cases = Vec::new();
+            let error = parse(Few(document.as_bytes(), step), limits, &mut cases).unwrap_err();
+            (cases, error)
+        };
+        let (cases, error) = read(usize::MAX);
+        assert!(error.to_string().starts_with(wanted), "{error}");
+        assert_eq!(!cases.is_empty(), document.starts_with(suite), "the tests before it count: {error}");
+        for step in [1, 7, 100] {
+            assert_eq!(read(step), (cases.clone(), error.clone()), "{step} bytes at a time");
+        }
+    }
+}
+
+#[test]
+fn a_line_behind_a_text_that_was_cut_is_counted_right() {
+    let text = "\n".repeat(70_000);
+    let document =
+        format!("<testsuite><testcase name='a'><system-out>{text}</system-out></testcase>\n<testcase name='b'>");
+    assert_eq!(read(&document).1.unwrap_err().line, 70_002);
+}
+
 // ---- hostile files ----
 
 #[test]
