@@ -309,6 +309,41 @@ mod tests {
         "#);
     }
 
+    /// git itself says what stands in the files that we write.
+    #[test]
+    fn git_reads_what_was_written() {
+        let values = [
+            "",
+            " a ",
+            "a # b ; c",
+            "\"",
+            "\\",
+            "a\\\nb\n",
+            "\ttab\u{8}",
+            "\r",
+            "a\r\nb",
+            "[include]\n\tpath = x",
+            "ü",
+            "${x}",
+        ];
+        let names = ["origin", "", "a.b", "a \"b\\", "]", "#", " a ", "\r", "\t", "A"];
+        let of_names = names.map(|name| (format!("branch.{name}.merge"), "refs/heads/main".to_owned()));
+        let of_values = values.map(|value| ("extensions.objectformat".to_owned(), value.to_owned()));
+        let entries: Vec<_> = of_names.into_iter().chain(of_values).collect();
+        let listed: String = entries.iter().map(|(key, value)| format!("local\0{key}\n{value}\0")).collect();
+        let settings = Settings::parse(listed.as_bytes());
+        let place = Place { top: std::path::Path::new("/"), git_dir: None, settings: &[], index: 0 };
+        let read = |text: Vec<u8>| {
+            let bytes = place.output(&["config", "--file", "-", "--list", "-z"], Some(text)).unwrap();
+            let text = String::from_utf8(bytes).unwrap();
+            let entry = |entry: &str| entry.split_once('\n').map(|(key, value)| (key.to_owned(), value.to_owned()));
+            text.split('\0').filter_map(entry).collect::<Vec<_>>()
+        };
+        // Behind the lines that are ours.
+        assert_eq!(read(settings.for_copy())[5..], entries);
+        assert_eq!(read(settings.for_git(false, None))[2..], entries[names.len()..]);
+    }
+
     #[test]
     fn origin_is_the_remote_of_that_name_or_the_only_one() {
         let url = |entries: &[(&str, &str, &str)]| settings(entries).origin_url();
