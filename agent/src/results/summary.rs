@@ -77,7 +77,7 @@ pub fn lines(cases: &[Case]) -> Vec<String> {
         lines.push("Failed:".to_owned());
     }
     for case in bad.iter().take(SHOWN) {
-        let place = case.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
+        let place = case.place.as_ref().map_or_else(String::new, |place| format!(" ({})", one_line(place)));
         lines.push(format!("  {}{place}", one_line(&case.title())));
         let message = case.message.as_deref().unwrap_or_default();
         let said = message.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
@@ -89,10 +89,13 @@ pub fn lines(cases: &[Case]) -> Vec<String> {
     lines
 }
 
+/// What some reader ends a line at.
+const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// Cut to a line's length.
 fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().take(WIDTH).map(|c| if c == '\n' || c == '\r' { ' ' } else { c }).collect();
-    if line.len() < text.len() {
+    let mut line: String = text.chars().take(WIDTH).map(|c| if LINE_ENDS.contains(&c) { ' ' } else { c }).collect();
+    if text.chars().nth(WIDTH).is_some() {
         line.push('…');
     }
     line
@@ -127,6 +130,24 @@ mod tests {
                 "  c",
             ]
         );
+    }
+
+    /// A report may say anything: what it says begins no line of ours.
+    #[test]
+    fn a_line_for_each_thing_that_is_said() {
+        let bad = Case {
+            class: Some("a\rb".into()),
+            message: Some("one\rtwo\u{2028}three\nfour\u{b}five\u{85}six".into()),
+            place: Some("a.rb\n1 test in 1s: 1 passed:3".into()),
+            ..case("c\nd", Outcome::Failed)
+        };
+        let lines = lines(&[bad]);
+        assert_eq!(
+            lines[2..],
+            ["  a b c d (a.rb 1 test in 1s: 1 passed:3)", "      one two three", "      four five six"]
+        );
+        let long = Case { place: Some("p".repeat(1000)), ..case("c", Outcome::Failed) };
+        assert!(super::lines(&[long])[2].chars().count() < 2 * WIDTH + 10);
     }
 
     #[test]
