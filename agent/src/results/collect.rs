@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
+use super::Case;
 use super::junit::{Broken, Limits, parse};
-use super::{Case, summary};
+use super::summary::{self, without_line_ends};
 use crate::chain::chain;
 use crate::supervisor::{Client, ClientError, Found};
 
@@ -225,7 +226,7 @@ fn is_hidden(root: &str, name: &[u8]) -> bool {
 impl Collected {
     fn announce(&mut self, paths: &[String]) {
         self.lines.push("Archiving the following test results".to_owned());
-        self.lines.extend(paths.iter().take(NAMED).map(|path| format!("  * {path}")));
+        self.lines.extend(paths.iter().take(NAMED).map(|path| without_line_ends(&format!("  * {path}"))));
         if paths.len() > NAMED {
             self.lines.push(format!("  * … and {} more", paths.len() - NAMED));
         }
@@ -250,10 +251,10 @@ impl Collected {
             more => format!(" and {more} others are"),
         };
         let are = if others.is_empty() { " is" } else { &others };
-        let why = format!(
+        let why = without_line_ends(&format!(
             "{first}{are} ignored, as on the real service: no test results are read in a directory whose name begins with a \
              dot; write them to another"
-        );
+        ));
         self.lines.push(format!("Warning: {why}"));
         self.ignored = Some(format!("test results: {why}"));
     }
@@ -271,7 +272,7 @@ impl Collected {
     }
 
     fn trouble(&mut self, place: &str, why: &str) {
-        let line = format!("{place}: {why}");
+        let line = without_line_ends(&format!("{place}: {why}"));
         self.lines.push(format!("Warning: {line}"));
         self.warnings.push(format!("test results: {line}"));
     }
@@ -325,6 +326,21 @@ mod tests {
         let Ok(unreadable) = read_all(paths, &mut collected, look, || pauses += 1);
         assert!(unreadable.is_empty());
         (collected, pauses)
+    }
+
+    /// A job names its files as it likes: a name begins no line of the step's own.
+    #[test]
+    fn a_name_with_a_line_end_is_a_line_all_the_same() {
+        let mut collected = Collected::default();
+        let name = "out/a\n9 tests in 1s: 9 passed\r.xml";
+        collected.announce(&[name.to_owned()]);
+        collected.trouble(name, "why");
+        collected.pass_over("/out", &[".a\u{85}\nb/c.xml".as_bytes().to_vec()]);
+        assert_eq!(collected.lines[1], "  * out/a 9 tests in 1s: 9 passed .xml");
+        assert_eq!(collected.lines[2], "Warning: out/a 9 tests in 1s: 9 passed .xml: why");
+        let is_line = |line: &String| !line.contains(['\n', '\r', '\u{85}']);
+        let told = collected.warnings.iter().chain(&collected.ignored);
+        assert!(collected.lines.iter().chain(told).all(is_line), "{collected:?}");
     }
 
     const WHOLE: &str = "<testsuite><testcase name='a'/><testcase name='b'/></testsuite>";

@@ -94,11 +94,14 @@ const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}'
 
 /// Cut to a line's length.
 fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().take(WIDTH).map(|c| if LINE_ENDS.contains(&c) { ' ' } else { c }).collect();
-    if text.chars().nth(WIDTH).is_some() {
-        line.push('…');
-    }
-    line
+    let end = text.char_indices().nth(WIDTH).map(|(at, _)| at);
+    let line = without_line_ends(&text[..end.unwrap_or(text.len())]);
+    if end.is_some() { line + "…" } else { line }
+}
+
+/// With spaces in their place.
+pub(super) fn without_line_ends(text: &str) -> String {
+    text.replace(LINE_ENDS, " ")
 }
 
 #[cfg(test)]
