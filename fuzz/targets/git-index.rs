@@ -19,9 +19,37 @@ use navvy_fuzz::Feed;
 const OUTSIDE: &[u8] = b"OUTSIDE";
 /// A path for a system call is shorter.
 const PATH: usize = 4096;
-const PARTS: [&str; 26] = [
-    "a", "dir", "b", "deep", "c", "link", "dirlink", "out", "secret", "gone", "..", ".", "", ".git", ".GIT", ".Git",
-    "config", "pipe", "sub", "HEAD", "etc", "passwd", "é", "a b", "git~1", ".git ",
+const PARTS: [&str; 30] = [
+    "a",
+    "dir",
+    "b",
+    "deep",
+    "c",
+    "link",
+    "dirlink",
+    "out",
+    "secret",
+    "gone",
+    "..",
+    ".",
+    "",
+    ".git",
+    ".GIT",
+    ".Git",
+    "config",
+    "pipe",
+    "sub",
+    "HEAD",
+    "etc",
+    "passwd",
+    "é",
+    "a b",
+    "git~1",
+    ".git ",
+    ".git::$INDEX_ALLOCATION",
+    "GIT~1. ",
+    ".g\u{200c}it",
+    ".git-x",
 ];
 
 static TOP: LazyLock<PathBuf> =
@@ -91,7 +119,7 @@ fn names(feed: &mut Feed<'_>) -> Vec<u8> {
                 name.push(b'/');
             }
             match usize::from(feed.byte()) {
-                part if part < 9 * PARTS.len() => name.extend_from_slice(PARTS[part % PARTS.len()].as_bytes()),
+                part if part < 8 * PARTS.len() => name.extend_from_slice(PARTS[part % PARTS.len()].as_bytes()),
                 _ => name.extend_from_slice(feed.piece(12)),
             }
         }
@@ -130,7 +158,16 @@ fn expected(top: &Path, listing: &[u8]) -> Expected {
 }
 
 fn is_unclean(part: &[u8]) -> bool {
-    part.is_empty() || part == b"." || part == b".." || part.to_ascii_lowercase() == b".git"
+    part.is_empty() || part == b"." || part == b".." || is_dot_git(&String::from_utf8_lossy(part))
+}
+
+/// For whatever file system: HFS+ ignores some characters, Windows what is at the end, and behind a colon stands a stream.
+fn is_dot_git(part: &str) -> bool {
+    let is_ignored =
+        |c: char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    let seen = part.replace(is_ignored, "").to_ascii_lowercase();
+    let name = seen.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    name == ".git" || name == "git~1"
 }
 
 /// Directories on the way that are none end it; they are there all the same up to that one.
