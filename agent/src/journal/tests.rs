@@ -96,6 +96,10 @@ fn a_changed_or_lost_record_is_damage_and_not_a_torn_tail() {
     let mut changed = bytes.clone();
     changed[starts[2] + 20] ^= 1;
     assert_eq!(read(&changed).ending, Ending::Damaged { at: starts[2] as u64 });
+    // Still a record, but not the one that was written.
+    let text = String::from_utf8(bytes.clone()).unwrap().replacen("\"at_ms\":5", "\"at_ms\":6", 1);
+    assert_ne!(text.as_bytes(), bytes);
+    assert_eq!(read(text.as_bytes()).ending, Ending::Damaged { at: 0 });
     let lost = [&bytes[..starts[1]], &bytes[starts[2]..]].concat();
     assert_eq!(read(&lost).ending, Ending::Damaged { at: starts[1] as u64 });
     let zeros = [&bytes[..starts[4]], &[0; 300]].concat();
@@ -201,4 +205,23 @@ fn what_a_dead_process_began_is_swept_and_nothing_else() {
     let mut expected = [".new~x~y".to_owned(), owner().unfinished("b"), "kept".to_owned()];
     expected.sort();
     assert_eq!(left, expected);
+}
+
+#[test]
+fn what_cannot_be_removed_is_told_and_what_is_missing_is_fine() {
+    let directory = tempfile::tempdir().unwrap();
+    remove(&directory.path().join("missing")).unwrap();
+    fs::create_dir(directory.path().join("in-the-way")).unwrap();
+    remove(&directory.path().join("in-the-way")).unwrap_err();
+}
+
+#[test]
+fn a_journal_has_a_longest_length() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(LONGEST + 1).unwrap();
+    assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    file.set_len(LONGEST).unwrap();
+    assert_eq!(load(&path).unwrap().records.len(), 0);
 }

@@ -101,3 +101,43 @@ impl Read for Receiver<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out of a stream that takes these pieces, read whole.
+    fn through(pieces: &[Vec<u8>]) -> Vec<u8> {
+        let (near, far) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut sender = Sender { stream: &near, buffer: Vec::new() };
+                pieces.iter().for_each(|piece| sender.write_all(piece).unwrap());
+                sender.finish().unwrap();
+                (&near).write_all(&END).unwrap();
+            });
+            let mut all = Vec::new();
+            Receiver::new(&[], &far).read_to_end(&mut all).unwrap();
+            all
+        })
+    }
+
+    #[test]
+    fn pieces_of_any_size_arrive_in_their_order() {
+        let sizes = [1, BUFFER, 3, BUFFER - 1, 2 * BUFFER, BUFFER + 1, 0, 5];
+        let pieces: Vec<_> = (1..).zip(sizes).map(|(filling, size)| vec![filling; size]).collect();
+        assert!(through(&pieces) == pieces.concat(), "other bytes, or in another order");
+        assert!(through(&pieces[1..2]) == pieces[1]);
+    }
+
+    #[test]
+    fn what_is_skipped_is_taken_off_the_stream() {
+        let (near, far) = UnixStream::pair().unwrap();
+        (&near).write_all(&frame::header(FrameKind::Data, 4)).unwrap();
+        (&near).write_all(b"rest").unwrap();
+        (&near).write_all(&END).unwrap();
+        let mut receiver = Receiver::new(&[], &far);
+        receiver.skip().unwrap();
+        assert_eq!(receiver.read(&mut [0; 9]).unwrap(), 0, "something of it is still there");
+    }
+}

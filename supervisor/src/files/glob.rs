@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn components_match_names() {
-        let table: [(&str, &str, bool); 22] = [
+        let table: [(&str, &str, bool); 26] = [
             ("*", "", true),
             ("*", ".hidden", true),
             ("*.rs", "main.rs", true),
@@ -316,6 +316,10 @@ mod tests {
             ("?.txt", "é.txt", true),
             ("??.txt", "é.txt", false),
             ("*?", "é", true),
+            ("[a-]", "-", true),
+            ("[a-]", "b", false),
+            ("\\", "\\", true),
+            ("\\", "x", false),
         ];
         for (pattern, name, wanted) in table {
             assert_eq!(matches(pattern.as_bytes(), name.as_bytes(), Dialect::Shell), wanted, "{pattern} {name}");

@@ -145,8 +145,9 @@ mod tests {
         ];
         for (pattern, name, wanted) in table {
             assert_eq!(matches(pattern.as_bytes(), name.as_bytes(), Dialect::Go), wanted, "{pattern} {name}");
+            assert_eq!(check(pattern.as_bytes()), Ok(()), "{pattern}");
         }
-        for bad in ["[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "[", "[^", "[^bc", "a[", "a\\", ".."] {
+        for bad in ["[]a]", "[^]", "[-]", "[x-]", "[-x]", "[a-b-c]", "[", "[^", "[^bc", "a[", "a\\", ".."] {
             assert!(check(bad.as_bytes()).is_err(), "{bad}");
         }
     }

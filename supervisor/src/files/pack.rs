@@ -103,3 +103,21 @@ fn matching(root: &str, patterns: &[String], packed: &mut Packed) -> Result<Vec<
 fn unreadable(path: &[u8], error: io::Error) -> Warning {
     Warning { path: path.to_vec(), trouble: Trouble::Unreadable(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_told_up_to_their_cap_and_counted_beyond() {
+        let mut packed = Packed::default();
+        for number in 0..WARNINGS_TOLD + 2 {
+            let trouble =
+                if number == 0 { Trouble::Missing } else { Trouble::Unreadable(io::ErrorKind::NotFound.into()) };
+            tell(&mut packed, &Warning { path: format!("file-{number}").into_bytes(), trouble });
+        }
+        assert_eq!((packed.warnings.len(), packed.more_warnings), (WARNINGS_TOLD, 2));
+        assert_eq!(packed.unreadable, WARNINGS_TOLD as u64 + 1);
+        assert!(packed.first_unreadable.is_some_and(|text| text.contains("file-1")));
+    }
+}

@@ -374,12 +374,27 @@ mod tests {
     }
 
     #[test]
+    fn the_shortest_values_have_the_forms_that_they_may_have() {
+        has("abcd", Form::Plain, "abcd");
+        has("hunter", Form::Hex, "68756e746572");
+        has("hunter", Form::Base64, "aHVudGVy");
+        assert!(
+            !forms("hunte").iter().any(|(form, _)| *form == Form::Hex),
+            "five characters are too short for hexadecimal"
+        );
+    }
+
+    #[test]
     fn base64_that_is_broken_into_lines() {
         let value = "0123456789".repeat(12);
         let encoded = STANDARD_NO_PAD.encode(&value);
         has(&value, Form::Base64, &encoded[76..152]);
         has(&value, Form::Base64, &encoded[64..128]);
         has(&value, Form::Base64, &encoded[152..]);
+        // Of its second line six characters are certain, which may stand in any text.
+        let barely = "0123456789".repeat(7)[..62].to_owned();
+        let short = &STANDARD_NO_PAD.encode(&barely)[76..82];
+        assert!(!forms(&barely).iter().any(|(_, bytes)| bytes == short.as_bytes()), "{short} is too short");
     }
 
     #[test]
@@ -403,7 +418,15 @@ mod tests {
             has(value, Form::Base64, &STANDARD_NO_PAD.encode("hunter2 horse")[..17]);
         }
         assert!(!forms("  abc ").iter().any(|(_, bytes)| bytes == b"abc"), "too short to be masked");
+        assert!(!forms(" true ").iter().any(|(_, bytes)| bytes == b"true"), "too common to be masked");
         has(" -----BEGIN\nabcdefgh\nEND----- ", Form::Plain, "-----BEGIN\nabcdefgh\nEND-----");
+    }
+
+    #[test]
+    fn xml_of_a_value_that_is_ascii_and_of_one_that_needs_numbers_alone() {
+        has("p<w&d", Form::Xml, "p&lt;w&amp;d");
+        has("caf\u{e9}", Form::Xml, "caf&#233;");
+        has("caf\u{e9}", Form::Xml, "caf&#xE9;");
     }
 
     #[test]

@@ -187,6 +187,9 @@ mod tests {
         {
             check("HTTPS_PROXY", value, false);
         }
+        let path_of = |length: usize| format!("/etc/ssl/{}", "x".repeat(length - "/etc/ssl/".len()));
+        check("ANY", &path_of(LONGEST_PATH), true);
+        check("ANY", &path_of(LONGEST_PATH + 1), false);
         check("GOPROXY", "https://go.example/TOKEN/go/", false);
         check("NO_PROXY", "me:pw@host", false);
         check("MY_PROXY_PASSWORD", "true-love", false);

@@ -72,6 +72,17 @@ fn only_what_may_become_a_match_waits() {
 }
 
 #[test]
+fn a_stream_knows_whether_it_has_found_anything() {
+    let masks = masks(&["hunter2"]);
+    let mut stream = masks.stream(Place::of_run("test"));
+    stream.push(b"hunter, ", &mut |_| {});
+    assert!(!stream.has_found());
+    stream.push(b"hunter2", &mut |_| {});
+    assert!(stream.has_found());
+    assert!(!masks.is_empty() && self::masks(&["abc"]).is_empty());
+}
+
+#[test]
 fn a_secrets_forms_are_masked_in_a_text() {
     let masks = masks(&["it's <my> \"key\" /é"]);
     let json = serde_json::json!({"k": "it's <my> \"key\" /é"}).to_string();
