@@ -187,6 +187,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_known_of_a_key_says_what_it_can_begin_with() {
+        let all = Said::Key(b"deps-v1".to_vec());
+        let part = Said::Beginning(b"deps".to_vec());
+        let asked = |said: &Said, prefix: &str| said.begins_with(prefix.as_bytes());
+        assert_eq!(
+            ["deps", "deps-v1", "deps-v12", "x"].map(|it| asked(&all, it)),
+            [true, true, false, false].map(Some)
+        );
+        assert_eq!(["", "dep", "deps", "x"].map(|it| asked(&part, it)), [true, true, true, false].map(Some));
+        // Longer than what is known: only the index object can say.
+        assert_eq!(["deps-", "dexx-"].map(|it| asked(&part, it)), [None, Some(false)]);
+    }
+
     fn keys() -> impl Strategy<Value = String> {
         prop_oneof![any::<String>(), "[a-zA-Z0-9._/ =-]{0,900}", "[az]{0,3}", "\\PC{100,300}"]
     }
