@@ -157,7 +157,10 @@ fn a_retry_may_go_on_from_another_step() {
 #[test]
 fn one_ctrl_c_during_a_retry_loses_nothing_and_two_remove_it() {
     let bench = Bench::new();
-    let yaml = MENDABLE.replace("cat ~/first; test -e mended", "echo round; test -e mended && sleep 1000; false");
+    let yaml = MENDABLE.replace(
+        "cat ~/first; test -e mended",
+        r#"echo round; test -e slow && trap "" TERM; test -e mended && sleep 1000; false"#,
+    );
     let (task, _) = held(&bench, &yaml, &["--keep-on-fail"]);
     bench.ask(&["shell", "build", "--", "touch", "mended"]).passes();
     let first = bench.start(&["retry", "build", "--json"]).that_leaves_things();
@@ -168,6 +171,8 @@ fn one_ctrl_c_during_a_retry_loses_nothing_and_two_remove_it() {
     first.finish().exits_with(130);
     let listed = bench.ask(&["ps"]).stdout();
     assert!(listed.contains("kept until"), "{listed}");
+    // The second signal finds the step still there.
+    bench.ask(&["shell", "build", "--", "touch", "slow"]).passes();
     let second = bench.start(&["retry", "build", "--json"]);
     second.wait_for_output("round");
     second.signal(Signal::Interrupt);

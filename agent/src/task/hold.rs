@@ -304,6 +304,11 @@ impl Task {
             lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
             return Some(Box::new(environment));
         }
+        // Leaving it takes a moment, in which a person may have asked for the end of it.
+        if !self.may_be_held() {
+            lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+            return Some(Box::new(environment));
+        }
         self.advance(TaskState::Kept).await;
         let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
         let TaskRef { node_index, node_total, .. } = self.reference;
