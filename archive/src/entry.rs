@@ -143,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn targets_lead_anywhere_but_are_not_empty_too_long_or_cut_by_a_nul() {
+        for target in ["", "a\0b", &"a/".repeat(PATH_CAP)] {
+            assert!(fault_of_target(target.as_bytes()).is_some(), "{target:?}");
+        }
+        for target in ["/etc", "../..", "a//b/", &"n".repeat(PATH_CAP)] {
+            assert_eq!(fault_of_target(target.as_bytes()), None, "{target:?}");
+        }
+    }
+
+    #[test]
     fn splits_at_the_last_slash() {
         assert_eq!(split(b"a/b/c"), (&b"a/b"[..], &b"c"[..]));
         assert_eq!(split(b"c"), (&b""[..], &b"c"[..]));
