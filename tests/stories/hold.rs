@@ -22,7 +22,7 @@ jobs:
           name: test
           working_directory: web
           environment: {OF_STEP: "1"}
-          command: 'cat ~/first; test -e mended; echo it is mended; rm ~/alive; until [ -e ~/alive ]; do sleep 0.05; done'
+          command: 'cat ~/first; test -e mended; echo it is mended; rm -f ~/alive; until [ -e ~/alive ]; do sleep 0.05; done'
       - run: {name: after, command: echo after}
       - run: {name: always, when: always, command: echo tidied}
   later:

@@ -26,17 +26,18 @@ impl FewInodes {
         Self { bench, engine, _disk: disk, _place: place }
     }
 
+    /// Takes no inode where the gate is there already: the files of a job that was ended go beside its verdict.
     fn let_go(&self, task: &str) {
         let docker = self.engine.docker();
         for container in docker.containers_of(task) {
-            docker.ask(&["exec", &container, "touch", "/go"]).succeeded();
+            docker.ask(&["exec", &container, "sh", "-c", "echo > /gate"]).succeeded();
         }
     }
 }
 
 /// As many files as there can be, and no bytes.
-const MAKES_FILES: &str = "until [ -e /go ]; do sleep 0.1; done; mkdir /many; n=0; while echo -n > /many/$n; do n=$((n + 1)); done; sleep 1000";
-const NEIGHBOUR: &str = "echo waits; until [ -e /go ]; do sleep 0.1; done; echo goes on";
+const MAKES_FILES: &str = "until [ -s /gate ]; do sleep 0.1; done; mkdir /many; n=0; while echo -n > /many/$n; do n=$((n + 1)); done; sleep 1000";
+const NEIGHBOUR: &str = ": > /gate; echo waits; until [ -s /gate ]; do sleep 0.1; done; echo goes on";
 
 /// A job on the smallest image.
 fn small_job(name: &str, steps: &[(&str, &str)]) -> String {
@@ -79,7 +80,7 @@ fn a_job_that_takes_all_inodes_is_ended_by_name_and_its_neighbour_goes_on() {
 #[test]
 fn a_job_that_is_gone_on_with_is_ended_for_the_disk_as_any_other() {
     let few = FewInodes::new();
-    let again = format!("if [ -e /again ]; then touch /go; {MAKES_FILES}; fi; touch /again; exit 1");
+    let again = format!("if [ -e /again ]; then echo > /gate; {MAKES_FILES}; fi; touch /again; exit 1");
     few.bench.config(&config_of(&[small_job("fills", &[("name: fills", &again)])], "fills"));
     let held = few.bench.run(&["--keep-on-fail"]).that_leaves_things().finish();
     let task = held.event("a task is kept", |event| event.is("task_kept")).task().expect("it is a task's").to_owned();
