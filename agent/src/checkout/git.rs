@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit};
 
-use crate::environment::command::{absolute_directories, find};
+use crate::environment::command::{absolute_directories, find, search_path};
 
 /// Of what git writes to stderr this much is kept for the error.
 const STDERR_CAP: usize = 16 * 1024;
@@ -172,7 +172,7 @@ impl Place<'_> {
         let (status, stderr) = running.wait()?;
         let spawn = |source| GitError::Spawn { command: display(arguments), source };
         // Its end has closed the pipe.
-        let stdout = answer.recv().unwrap_or_else(|_| Ok(Vec::new())).map_err(spawn)?;
+        let stdout = answer.recv().unwrap_or_else(|gone| Err(io::Error::other(gone))).map_err(spawn)?;
         if stdout.len() as u64 > STDOUT_CAP {
             return Err(GitError::TooLong { command: display(arguments), directory: self.top.to_owned() });
         }
@@ -198,7 +198,7 @@ impl Place<'_> {
     }
 
     fn command<S: AsRef<OsStr>>(self, arguments: &[S]) -> io::Result<Command> {
-        let search = absolute_directories(&std::env::var("PATH").unwrap_or_default());
+        let search = absolute_directories(&search_path(std::env::var_os("PATH").as_deref()));
         let program = find("git", &search).ok_or(io::ErrorKind::NotFound)?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {

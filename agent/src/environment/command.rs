@@ -1,5 +1,6 @@
 //! The one way to run a program of this machine: with a deadline, and failing with status and stderr.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -7,6 +8,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+
+/// For whoever has no `PATH`.
+const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// How a program failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,15 @@ pub(crate) fn find(program: &str, search_path: &str) -> Option<PathBuf> {
     directories.map(|directory| Path::new(directory).join(program)).find(|path| path.is_file())
 }
 
+/// The search path that a variable gives; the usual one where there is none. A directory whose name is no text is passed over.
+pub(crate) fn search_path(given: Option<&OsStr>) -> String {
+    let Some(given) = given else { return USUAL_PATH.to_owned() };
+    std::env::split_paths(given)
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .collect::<Vec<_>>()
+        .join(":")
+}
+
 /// A search path without those of its directories that depend on where somebody stands.
 pub(crate) fn absolute_directories(search_path: &str) -> String {
     let absolute = search_path.split(':').filter(|directory| directory.starts_with('/'));
@@ -72,7 +85,15 @@ pub(crate) fn absolute_directories(search_path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_no_text_hides_no_other() {
+        assert_eq!(search_path(Some(OsStr::from_bytes(b"/a:/b\xff:/usr/bin"))), "/a:/usr/bin");
+        assert_eq!(search_path(None), USUAL_PATH);
+    }
 
     #[test]
     fn no_program_is_taken_from_where_somebody_stands() {

@@ -10,6 +10,7 @@
 //! | [`docker`] | jobs in Docker containers; no bollard type leaves it |
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 pub mod authorities;
@@ -46,7 +47,7 @@ impl HostPaths {
             state: state_home.join("navvy"),
             runtime: set("XDG_RUNTIME_DIR").map(PathBuf::from),
             docker_config: set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.map(|home| home.join(".docker"))),
-            search_path: set("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            search_path: command::search_path(set("PATH").map(OsStr::new)),
             supervisor: None,
         }
     }

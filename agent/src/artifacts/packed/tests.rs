@@ -66,6 +66,27 @@ fn look_within(bounds: Bounds, bytes: &[u8], size: usize) -> (Option<String>, Op
     (inside.found().map(str::to_owned), unseen)
 }
 
+/// Whether the longer of two values follows is known at the end alone.
+#[test]
+fn a_secret_at_the_end_of_what_is_packed_is_found_though_it_begins_another() {
+    let masks = || Masks::new(&[("A".to_owned(), SECRET.to_owned()), ("B".to_owned(), format!("{SECRET}hunter3"))]);
+    let found = |bytes: &[u8]| {
+        let step = Arc::new(AtomicU64::new(BOUNDS.step));
+        let mut inside = Inside::new(masks(), Place::of_run("test"), BOUNDS, step);
+        inside.push(bytes);
+        inside.end();
+        inside.found().is_some()
+    };
+    let wide: Vec<u8> = format!("it is {SECRET}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for plain in [format!("it is {SECRET}").into_bytes(), wide] {
+        let whole = gzip(&plain);
+        let cut = &whole[..whole.len() - 9];
+        for packed in [whole.clone(), zstd(&plain), zip(&[member("m", 0, 8, &deflated(&plain), true)]), cut.to_vec()] {
+            assert!(found(&packed), "{packed:?}");
+        }
+    }
+}
+
 /// Where a secret was found, and what was not looked into: the same wherever the file is cut.
 #[track_caller]
 fn look(bytes: &[u8]) -> (Option<String>, Option<String>) {
