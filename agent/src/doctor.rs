@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::chain::chain;
+use navvy_job::chain::chain;
+
 use crate::environment::HostPaths;
 use crate::environment::authorities;
 use crate::environment::docker::allow::Allowed;

@@ -37,7 +37,6 @@ pub mod artifacts;
 mod bug;
 pub mod bus;
 pub mod caches;
-pub mod chain;
 pub mod checkout;
 pub mod cli;
 pub mod consent;

@@ -12,11 +12,15 @@
 //! | [`outcome`] | how steps, tasks and jobs end |
 //! | [`resource`] | resource classes: named sizes of a task |
 //! | [`claim`] | the serialised value by which an agent gets work |
+//! | [`chain`] | an error with its causes on one line |
+//! | [`figures`] | times and sizes for people |
 //! | [`exit_code`] | the exit codes of `navvy run`, a public promise |
 
+pub mod chain;
 pub mod claim;
 pub mod compiled;
 pub mod exit_code;
+pub mod figures;
 pub mod id;
 pub mod outcome;
 pub mod pipeline;

@@ -11,8 +11,8 @@ use std::io;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{Timestamp, ToSpan as _};
+use navvy_job::chain::chain;
 
-use crate::chain::chain;
 use crate::storage::artifacts::{Name, StoredFile};
 use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, StorageError, Store};
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_archive::contents;
 use navvy_archive::manifest::Record;
+use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_job::compiled::When;
 
@@ -13,7 +14,6 @@ use super::here::{Here, Site, in_tree};
 use super::nearest::{Near, candidates, nearest};
 use super::told::{Archive, Commit, File, Hit, Key, Outcome, Saved, Step, Unknown, Writer};
 use super::weight::Weights;
-use crate::chain::chain;
 use crate::checkout::history;
 use crate::step::cached;
 use crate::step::key::{LONGEST, Template, What};

@@ -1,6 +1,7 @@
 //! What is told of a restore step: as one object of JSON, and as text for a person.
 
 use navvy_job::compiled::When;
+use navvy_job::figures;
 use serde::Serialize;
 
 use super::compare::{Part, Piece, Value, Verdict};
@@ -9,8 +10,6 @@ use super::weight::{Heavy, SMALL};
 use crate::checkout::history::Change;
 use crate::step::key::What;
 use crate::storage::Entry;
-use crate::ui::bytes::human;
-use crate::ui::duration;
 use crate::ui::sanitize::clean;
 use crate::ui::text::{count, cut, pad, width};
 
@@ -215,7 +214,7 @@ impl Saved {
     fn text(&self) -> String {
         let build = self.build_num.map(|number| format!(" (build {number})")).unwrap_or_default();
         let Self { key, scope, created, job, size, .. } = self;
-        format!("{key}, saved {created} by job {job}{build}, scope {scope}, {}", human(*size))
+        format!("{key}, saved {created} by job {job}{build}, scope {scope}, {}", figures::bytes(*size))
     }
 }
 
@@ -380,19 +379,19 @@ fn hit(hit: &Hit) -> Vec<String> {
     }
     if archive.is_many_small {
         let small = archive.small_files.unwrap_or(0);
-        lines.push(format!("    Slow for its many small files: {small} have less than {}.", human(SMALL)));
+        lines.push(format!("    Slow for its many small files: {small} have less than {}.", figures::bytes(SMALL)));
     }
-    let widest = archive.heaviest.iter().map(|heavy| human(heavy.bytes).len()).max().unwrap_or(0);
+    let widest = archive.heaviest.iter().map(|heavy| figures::bytes(heavy.bytes).len()).max().unwrap_or(0);
     for Heavy { path, bytes, files } in &archive.heaviest {
         let files = count(usize::try_from(*files).unwrap_or(usize::MAX), "file");
-        lines.push(format!("    {:>widest$}  {path}  ({files})", human(*bytes)));
+        lines.push(format!("    {:>widest$}  {path}  ({files})", figures::bytes(*bytes)));
     }
     lines
 }
 
 fn made_of(archive: &Archive) -> String {
-    let plain = archive.bytes.map(|bytes| format!("{} of ", human(bytes))).unwrap_or_default();
+    let plain = archive.bytes.map(|bytes| format!("{} of ", figures::bytes(bytes))).unwrap_or_default();
     let files = archive.files.map(|files| format!("{files} files, ")).unwrap_or_default();
-    let took = archive.save_millis.map(|millis| format!("; packing and uploading took {}", duration::human(millis)));
-    format!("{plain}{files}{} in the store{}", human(archive.size), took.unwrap_or_default())
+    let took = archive.save_millis.map(|millis| format!("; packing and uploading took {}", figures::duration(millis)));
+    format!("{plain}{files}{} in the store{}", figures::bytes(archive.size), took.unwrap_or_default())
 }

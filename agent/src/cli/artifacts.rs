@@ -7,7 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use futures_util::StreamExt as _;
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
+use navvy_job::figures;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -19,10 +21,8 @@ use super::host::{block_on, json_lines};
 use super::out::print;
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
-use crate::chain::chain;
 use crate::settings::Settings;
 use crate::storage::{StorageError, Store};
-use crate::ui::bytes::human;
 use crate::ui::sanitize::clean;
 use crate::ui::text::{pad, width};
 
@@ -139,7 +139,7 @@ fn line<'a>(run: &'a Run, artifact: &'a Artifact) -> Line<'a> {
 
 fn as_table(run: &Run, all: &[Artifact]) -> String {
     let mut text = format!("{}  ({})\n", clean(&run.logs), run.at.strftime("%Y-%m-%d %H:%M UTC"));
-    let row = |artifact: &Artifact| [whose(artifact), human(artifact.file.size), shown(artifact)];
+    let row = |artifact: &Artifact| [whose(artifact), figures::bytes(artifact.file.size), shown(artifact)];
     let rows: Vec<[String; 3]> = all.iter().map(row).collect();
     let widths: [usize; 2] = std::array::from_fn(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0));
     for [whose, size, name] in &rows {
@@ -188,7 +188,8 @@ async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, Cl
     }
     let count = wanted.len() - failed.len();
     let files = if count == 1 { "file" } else { "files" };
-    let printed = print(&format!("Fetched {count} {files}, {}, to {}\n", human(bytes), arguments.to.display()));
+    let printed =
+        print(&format!("Fetched {count} {files}, {}, to {}\n", figures::bytes(bytes), arguments.to.display()));
     match failed.is_empty() {
         true => printed.map(|()| exit_code::PASSED),
         false => Err(CliError::infra_text(format!("not fetched:\n  {}", failed.join("\n  ")))),

@@ -1,7 +1,9 @@
 //! `navvy cache ls`, `navvy cache rm`: the project's caches in the store. `explain` has a file of its own.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
+use navvy_job::figures;
 use serde::Serialize;
 
 use super::CliError;
@@ -9,11 +11,9 @@ use super::args::store::{CacheArgs, CacheCommand, CacheListArgs, CacheRemoveArgs
 use super::host::{block_on, json_lines};
 use super::out::print;
 use super::store::of_project;
-use crate::chain::chain;
 use crate::settings::Settings;
 use crate::step::cached;
 use crate::storage::{Entry, Place, StorageError, Store};
-use crate::ui::bytes::human;
 use crate::ui::sanitize::clean;
 use crate::ui::text::{pad, width};
 
@@ -101,7 +101,7 @@ fn as_table(caches: &[Cache], prefix: &str) -> String {
 
 fn row(Cache { key, entry }: &Cache) -> [String; 4] {
     let created = entry.created.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-    [created, human(entry.body().size), clean(&entry.record.scope_word()), clean(key)]
+    [created, figures::bytes(entry.body().size), clean(&entry.record.scope_word()), clean(key)]
 }
 
 async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, CliError> {
@@ -123,7 +123,11 @@ async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, 
         for Cache { key, entry } in found {
             match store.remove(&entry).await {
                 Ok(_) => {
-                    printed = printed.and(print(&format!("Removed {}, {}.\n", clean(&key), human(entry.body().size))));
+                    printed = printed.and(print(&format!(
+                        "Removed {}, {}.\n",
+                        clean(&key),
+                        figures::bytes(entry.body().size)
+                    )));
                 }
                 Err(error) => failed.push(format!("{}: {}", clean(&key), chain(&error))),
             }

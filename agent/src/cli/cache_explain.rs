@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_job::compiled::{Job, Step, StepKind, Variables};
 use navvy_job::exit_code;
@@ -18,7 +19,6 @@ use super::store::{chosen, scope_here};
 use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
-use crate::chain::chain;
 use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
 use crate::pipeline::{Contexts, Wanted};

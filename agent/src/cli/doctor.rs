@@ -1,10 +1,10 @@
 //! `navvy doctor`.
 
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
 
 use super::args::host::DoctorArgs;
 use super::{CliError, out};
-use crate::chain::chain;
 use crate::doctor::{self, Check, Outside, Status};
 use crate::environment::docker::allow::Allowed;
 use crate::environment::endpoint::{self, Inputs, RealFiles};

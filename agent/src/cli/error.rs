@@ -2,9 +2,8 @@
 
 use std::error::Error;
 
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
-
-use crate::chain::chain;
 
 /// An error as a person gets it.
 #[derive(Debug)]

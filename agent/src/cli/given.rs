@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::Variables;
 
 use super::CliError;
 use super::args::GivenArgs;
-use crate::chain::chain;
 use crate::pipeline::{Entry, Given, is_name, read_env_file, understand_env_file};
 use crate::settings::Settings;
 use crate::settings::file::{SettingsFile, SettingsFiles, Whose};

@@ -237,7 +237,7 @@ fn checkout(settings: &Settings, note: &Note) -> CheckoutSource {
     }
     match WorkingTree::open(&note.source.project, settings.elsewhere) {
         Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
-        Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
+        Err(error) => CheckoutSource::Unavailable(navvy_job::chain::chain(&error)),
     }
 }
 

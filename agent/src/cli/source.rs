@@ -6,11 +6,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
+use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
 
 use super::CliError;
 use super::args::SourceArgs;
-use crate::chain::chain;
 use crate::checkout::{GitFacts, top_of_repository};
 use crate::orbs::OrbPath;
 use crate::orbs::lock::Lock;

@@ -1,11 +1,11 @@
 //! The store that a command is about: which one, and the part of it that belongs to a project.
 
+use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 
 use super::CliError;
 use super::args::store::StoreArgs;
 use super::source::{ConfigFile, project_facts};
-use crate::chain::chain;
 use crate::checkout::variables::{directory_id, project_id};
 use crate::settings::Settings;
 use crate::storage::{RunStore, SettingsError, StorageSettings, Store};

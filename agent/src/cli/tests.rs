@@ -1,6 +1,7 @@
 //! `navvy tests`: the last results of each job, its slowest tests, and those that do not always come to the same.
 
 use navvy_job::exit_code;
+use navvy_job::figures;
 use serde::Serialize;
 
 use super::args::store::TestsArgs;
@@ -12,7 +13,6 @@ use crate::results::keep::{Keeper, KeptRun, Test};
 use crate::results::summary;
 use crate::settings::Settings;
 use crate::storage::StorageError;
-use crate::ui::duration::human;
 
 const NOTHING: &str = "No test results are kept of this project. Jobs with a `store_test_results` step leave some, in the scope \
                        they run in (--scope).\n";
@@ -152,7 +152,7 @@ impl Looked {
             lines.push("  Slowest:".to_owned());
         }
         for case in slowest {
-            let time = human(case.micros.unwrap_or(0) / 1000);
+            let time = figures::duration(case.micros.unwrap_or(0) / 1000);
             lines.push(format!("  {time:>9}  {}{}", case.title(), in_file(case.file.as_deref())));
         }
         if !self.flaky.is_empty() {

@@ -231,7 +231,9 @@ mod tests {
         fn gather(&self, variables: &[(&str, &Path)]) -> Result<(String, usize), String> {
             let variables = variables.iter().map(|(name, path)| ((*name).into(), path.display().to_string())).collect();
             let gathered = gather(&variables, self.0.path());
-            gathered.map(|(text, sources)| (text.concat(), sources.len())).map_err(|error| crate::chain::chain(&error))
+            gathered
+                .map(|(text, sources)| (text.concat(), sources.len()))
+                .map_err(|error| navvy_job::chain::chain(&error))
         }
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::ui::bytes;
+use navvy_job::figures;
 
 /// A log up to this size ignores the floor.
 const SMALL: u64 = 256 << 10;
@@ -31,7 +31,7 @@ impl Default for DiskFloor {
 #[error(
     "disk floor: the disk of {} has {} left, and below {} no log grows; the {written} bytes of this one are whole. \
      Free some space, name another place with XDG_STATE_HOME, or lower the floor with --disk-floor",
-    directory.display(), bytes::human(*free), bytes::human(*floor)
+    directory.display(), figures::bytes(*free), figures::bytes(*floor)
 )]
 pub struct DiskFloorReached {
     /// Where the log is.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_job::chain::chain;
 use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey, TrustScope};
 use navvy_job::compiled::{Executor, Variables};
 use navvy_job::outcome::JobStatus;
@@ -27,7 +28,6 @@ use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
 use crate::bus::Bus;
-use crate::chain::chain;
 use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
 use crate::task::{self, Removal, Stop, TaskResult, Turn};

@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::time::Duration;
 
+use navvy_job::chain::chain;
+
 use super::Case;
 use super::junit::{Broken, Limits, parse};
 use super::summary::{self, without_line_ends};
-use crate::chain::chain;
 use crate::supervisor::{Client, ClientError, Found};
 
 /// Reports of one step. Those of the largest Java projects are a tenth of it.

@@ -125,7 +125,7 @@ impl From<String> for Fault {
 fn why(error: &quick_xml::Error, rest: &mut impl BufRead) -> Fault {
     let why = match error {
         quick_xml::Error::Io(error) => error.to_string(),
-        error => crate::chain::chain(error),
+        error => navvy_job::chain::chain(error),
     };
     use quick_xml::errors::SyntaxError;
     let is_cut_off = match error {

@@ -1,7 +1,8 @@
 //! What tests came to, in lines for people.
 
+use navvy_job::figures;
+
 use super::{Case, Outcome};
-use crate::ui::duration::human;
 
 /// Failed tests that are shown, and lines of what each said.
 const SHOWN: usize = 20;
@@ -60,7 +61,7 @@ impl Counts {
         ];
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-        let time = human(self.micros / 1000);
+        let time = figures::duration(self.micros / 1000);
         match self.all() {
             0 => "No tests in them".to_owned(),
             1 => format!("1 test in {time}: {}", parts.join(", ")),

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use navvy_job::chain::chain;
 use tokio::sync::OnceCell;
 
 use super::keep::Keeper;
-use crate::chain::chain;
 
 /// A job starts without timings rather than later than this.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -100,8 +100,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::chain::chain;
     use crate::settings::file::{PROJECT_FILE, Tables};
+    use navvy_job::chain::chain;
 
     fn table(text: &str) -> Result<Variables, String> {
         toml::from_str::<Tables>(text).map(|tables| tables.env.0).map_err(|error| error.message().to_owned())

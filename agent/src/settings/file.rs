@@ -225,7 +225,7 @@ fn parse(whose: Whose, text: &str) -> Result<Tables, String> {
     let tables: Tables = toml::from_str(text).map_err(|error| syntax(text, &error))?;
     for image in &tables.image {
         let parsed = ImageSubstitutions::parse(std::slice::from_ref(image));
-        parsed.map_err(|error| format!("image: {}", crate::chain::chain(&error)))?;
+        parsed.map_err(|error| format!("image: {}", navvy_job::chain::chain(&error)))?;
     }
     Allowed::parse(&tables.allow_host).map_err(|error| format!("allow-host: {error}"))?;
     Ok(tables)
@@ -261,7 +261,7 @@ mod tests {
         settings.file = Some(directory.path().join("settings.toml"));
         std::fs::write(directory.path().join("settings.toml"), user).unwrap();
         std::fs::write(directory.path().join(PROJECT_FILE), project).unwrap();
-        SettingsFiles::read(&settings, directory.path()).map_err(|error| crate::chain::chain(&error))
+        SettingsFiles::read(&settings, directory.path()).map_err(|error| navvy_job::chain::chain(&error))
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
     fn a_project_s_file_leads_nowhere_else_and_never_blocks() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(PROJECT_FILE);
-        let refused = || crate::chain::chain(&SettingsFile::of_project(directory.path()).unwrap_err());
+        let refused = || navvy_job::chain::chain(&SettingsFile::of_project(directory.path()).unwrap_err());
         std::fs::write(directory.path().join("elsewhere"), "").unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(refused().contains("symbolic link"), "{}", refused());

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use navvy_job::chain::chain;
+
 use super::record::BodyId;
-use crate::chain::chain;
 
 /// Why a verb failed. None of them names a credential.
 #[derive(Debug, thiserror::Error)]

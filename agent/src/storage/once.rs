@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 
 use super::bucket::Bucket;
 use super::settings::{Location, StorageSettings};
 use super::{PieceKind, PutAside, SettingsError, Store, Swept};
-use crate::chain::chain;
 
 /// As the real service keeps them. A run removes its own at its end, and is never this long.
 const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);

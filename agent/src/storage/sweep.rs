@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
+use navvy_job::chain::chain;
 
 use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
@@ -23,7 +24,6 @@ use super::layout;
 use super::ledger::{Index, Ledger as _, Reserved};
 use super::record::BodyId;
 use super::seen::{Content, Seen, content};
-use crate::chain::chain;
 
 const PARALLEL: usize = 8;
 /// One entry takes no longer: a few that a store does not answer for must not take the time of all others.

@@ -13,6 +13,8 @@ use std::io;
 use bytes::Bytes;
 use futures_util::stream;
 use navvy_archive::error::ReadError;
+use navvy_job::chain::chain;
+use navvy_job::figures;
 use navvy_protocol::supervisor::{Packed, Trees};
 use tokio::sync::mpsc;
 
@@ -29,10 +31,8 @@ use crate::artifacts::links::Links;
 use crate::artifacts::names::Names;
 use crate::artifacts::read::{self, Limits, Sink};
 use crate::artifacts::shelf::{Shelf, Whose};
-use crate::chain::chain;
 use crate::storage::artifacts::{Name, Packing, content_type};
 use crate::storage::{Commit, Store};
-use crate::ui::bytes::human;
 
 /// Their names are kept in memory until the set is whole, some hundred bytes each.
 const LIMITS: Limits = Limits { bytes: 256 << 30, entries: 500_000 };
@@ -408,13 +408,16 @@ fn add_links(links: &Links, names: &Names, guard: &mut Guard, packing: &mut Pack
 fn summary(packing: &Packing) -> Vec<String> {
     let files = packing.files();
     let shown = |name: &Name| String::from_utf8_lossy(&name.0).into_owned();
-    let mut lines: Vec<String> =
-        files.iter().take(TOLD).map(|file| format!("  * {} ({})", shown(&file.name), human(file.size))).collect();
+    let mut lines: Vec<String> = files
+        .iter()
+        .take(TOLD)
+        .map(|file| format!("  * {} ({})", shown(&file.name), figures::bytes(file.size)))
+        .collect();
     if files.len() > TOLD {
         lines.push(format!("  * … and {} more", files.len() - TOLD));
     }
     let bytes = files.iter().map(|file| file.size).sum();
     let count = if files.len() == 1 { "1 file".to_owned() } else { format!("{} files", files.len()) };
-    lines.push(format!("Uploaded {count}, {}", human(bytes)));
+    lines.push(format!("Uploaded {count}, {}", figures::bytes(bytes)));
     lines
 }

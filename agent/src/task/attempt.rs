@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::{Run, Step};
 use navvy_job::outcome::StepOutcome;
 use navvy_protocol::supervisor::{ABANDONED, Exit, Failure, FailureKind};
@@ -14,7 +15,6 @@ use super::decide::{Action, Happening, Lost, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
-use crate::chain::chain;
 use crate::environment::docker::Died;
 use crate::event::Event;
 use crate::output::{DaemonHint, DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};

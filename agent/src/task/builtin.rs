@@ -3,13 +3,13 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::{Checkout, Run};
 
 use super::attempt::{Attempted, Place};
 use super::own::Trouble;
 use super::prepare::Ready;
 use super::{CheckoutSource, Task, trees};
-use crate::chain::chain;
 use crate::checkout::{WorkingTree, clone_script};
 use crate::step::{Frame, absolute};
 use crate::supervisor::{Client, ClientError};

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use navvy_job::chain::chain;
+use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
 
 use super::Task;
@@ -18,12 +20,10 @@ use super::bounded::GivenUp;
 use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use super::trees::{Porter, Unpacking, Upload, of_client};
-use crate::chain::chain;
 use crate::step::key::{self, KeyError, Template, Values};
 use crate::step::{Frame, cached};
 use crate::storage::{About, Body, Commit, Entry, Place as StorePlace, Producer, StorageError, Store};
 use crate::supervisor::ClientError;
-use crate::ui::bytes::human;
 
 /// Damaged entries that one step puts aside before it gives up.
 const DAMAGED_CAP: usize = 5;
@@ -294,7 +294,7 @@ fn tell_exists(told: &mut Told, key: &str, entry: &Entry) {
 
 pub(super) fn size_of(packed: &Packed) -> String {
     let files = if packed.files == 1 { "file" } else { "files" };
-    format!("{} {files}, {} as {}", packed.files, human(packed.bytes), human(packed.archive))
+    format!("{} {files}, {} as {}", packed.files, figures::bytes(packed.bytes), figures::bytes(packed.archive))
 }
 
 /// Brings a cache back to the absolute places that it came from.
@@ -305,7 +305,7 @@ async fn unpack(ready: &Ready, told: &mut Told, store: &Store, entry: &Entry) ->
     };
     let number = entry.record.producer.build_num.map(|number| format!(" from build {number}")).unwrap_or_default();
     told.line(&format!("Found a cache{number} at {key}"));
-    told.line(&format!("Size: {}", human(entry.body().size)));
+    told.line(&format!("Size: {}", figures::bytes(entry.body().size)));
     told.line("Cached paths:");
     paths.iter().for_each(|path| told.line(&format!("  * {path}")));
     told.line("");
@@ -314,7 +314,7 @@ async fn unpack(ready: &Ready, told: &mut Told, store: &Store, entry: &Entry) ->
     told.line("Unarchiving cache...");
     let done = porter(ready).fetch(store, entry.body(), Trees::Places { paths }, Vec::new()).await?;
     let entries = if done.entries == 1 { "entry" } else { "entries" };
-    told.line(&format!("Restored {} {entries}, {}", done.entries, human(done.bytes)));
+    told.line(&format!("Restored {} {entries}, {}", done.entries, figures::bytes(done.bytes)));
     if done.skipped > 0 {
         told.line(&format!(
             "Warning: {} entries of the archive belong to none of its paths, and were passed over",

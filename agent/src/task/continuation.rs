@@ -1,9 +1,9 @@
 //! A setup pipeline's job, and what it continues the pipeline with.
 
+use navvy_job::chain::chain;
 use navvy_job::claim::CONTINUATION_KEY;
 
 use super::Task;
-use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::supervisor::{Client, ClientError};
 

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets, SshKey};
 use navvy_job::compiled::{Run, Step, StepKind, Variables};
 use navvy_job::outcome::Verdict;
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use super::handed::{Handed, Handing};
 use super::prepare::{Ready, frame};
 use super::{Context, Stop, Task, TaskState};
-use crate::chain::chain;
 use crate::environment::docker::run_dir;
 use crate::environment::docker::{DockerEnvironment, Inheritance};
 use crate::event::{Event, HeldAt, Kept, TaskRef};

@@ -4,11 +4,11 @@
 //! Later ones are missed by nobody but `navvy ps` and a successor: a disk that fills up midway costs a warning. The mark
 //! in the runtime directory, by which reapers go, takes no disk.
 
+use navvy_job::chain::chain;
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 
 use super::Task;
-use crate::chain::chain;
 use crate::environment::docker::run_dir;
 use crate::journal::{Entry, JournalError, Opening, VerdictKind};
 

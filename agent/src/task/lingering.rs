@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_job::figures;
 use navvy_job::outcome::StepOutcome;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -12,7 +13,7 @@ use super::{Stop, Voice};
 use crate::bus::Bus;
 use crate::event::{Event, TaskRef};
 use crate::step::texts;
-use crate::ui::{describe, duration};
+use crate::ui::describe;
 
 /// Between SIGTERM and SIGKILL at the end of a job: whoever is left has nothing more to do.
 const GRACE: Duration = Duration::from_secs(1);
@@ -154,7 +155,7 @@ fn tell_early(step: &BackgroundStep, outcome: &StepOutcome, after: Duration, voi
     if outcome.is_success() {
         return;
     }
-    let (after, how) = (duration::human(millis(after)), describe::outcome(outcome));
+    let (after, how) = (figures::duration(millis(after)), describe::outcome(outcome));
     voice.warn(format!("background step {} ({}) ended by itself after {after}: {how}", step.step, step.name));
 }
 

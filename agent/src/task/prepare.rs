@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
 use navvy_job::outcome::{StepOutcome, Verdict};
@@ -12,7 +13,6 @@ use super::bounded::GivenUp;
 use super::handed::HandedOut;
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
-use crate::chain::chain;
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
 use crate::event::Event;
 use crate::output::mask::Place;

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind};
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
@@ -20,7 +21,6 @@ use super::hold::{Note, PERSON};
 use super::lingering::Lingering;
 use super::prepare::Ready;
 use super::{Context, Place, Removal, Task, TaskResult, Turn};
-use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::environment::docker::hold::Adopted;
 use crate::supervisor::{Client, Connect};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::StepKind;
 
 use super::Task;
@@ -11,7 +12,6 @@ use super::own::Told;
 use super::prepare::Ready;
 use super::trees;
 use crate::artifacts::guard::{self, Secrets};
-use crate::chain::chain;
 use crate::output::mask;
 use crate::results::Case;
 use crate::results::collect::Reports;

@@ -12,6 +12,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use navvy_job::chain::chain;
 use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, Trees};
 use tokio::sync::mpsc;
 
@@ -22,7 +23,6 @@ use super::decide::Lost;
 use super::own::{Told, Trouble};
 use super::pieces::Lookout;
 use crate::artifacts::guard::Guard;
-use crate::chain::chain;
 use crate::environment::docker::DockerEnvironment;
 use crate::storage::{About, Body, Commit, Reservation, StorageError, Store};
 use crate::supervisor::{Client, ClientError, Fed};

@@ -9,7 +9,9 @@ use navvy_archive::contents;
 use navvy_archive::entry::Kind as EntryKind;
 use navvy_archive::error::ReadError;
 use navvy_archive::manifest::Record;
+use navvy_job::chain::chain;
 use navvy_job::claim::Upstream;
+use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
 
 use super::Task;
@@ -20,10 +22,8 @@ use super::manifest;
 use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use super::trees::{Unpacking, Upload, of_client};
-use crate::chain::chain;
 use crate::step::layers::{ENTRIES_CAP, Kind, Maker, Stack};
 use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place as StorePlace, Store};
-use crate::ui::bytes::human;
 
 /// Bytes of one layer's manifest, which a job has written: a hundred for each entry that all of them may have.
 const MANIFEST_CAP: u64 = 100 * ENTRIES_CAP;
@@ -158,7 +158,7 @@ impl Task {
         }
         told.line("Downloading workspace layers");
         for (layer, maker) in layers.iter().zip(&makers) {
-            told.line(&format!("  {}: {}", shown(maker, layer), human(layer.body().size)));
+            told.line(&format!("  {}: {}", shown(maker, layer), figures::bytes(layer.body().size)));
         }
         let passed_over = self.stacked(told, store, &layers, &makers).await?;
         told.line("Applying workspace layers");

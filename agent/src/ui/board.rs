@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use navvy_job::figures;
 use navvy_job::outcome::StepOutcome;
 use navvy_job::state::TaskState;
 
@@ -9,7 +10,7 @@ use super::labels::Labels;
 use super::sanitize::{clean, first_line};
 use super::style::Palette;
 use super::tail::Tail;
-use super::{describe, duration, summary, text};
+use super::{describe, summary, text};
 use crate::event::{Event, JobEnd, JobRef, Stamped, TaskRef};
 
 /// Lines of a failed step that stay.
@@ -231,7 +232,7 @@ impl Board {
             step.name,
             describe::attempt(step.attempt),
             describe::outcome(outcome),
-            duration::human(*duration_ms),
+            figures::duration(*duration_ms),
         );
         if *will_rerun {
             return vec![self.palette.caution(&format!("↻ {what}, another attempt follows"))];
@@ -279,7 +280,7 @@ impl Board {
         let mark = summary::mark(self.palette, end);
         let label = text::pad(&self.labels.job(job), self.labels.job_columns());
         let time = match end {
-            JobEnd::Ran { duration_ms, .. } => duration::human(*duration_ms),
+            JobEnd::Ran { duration_ms, .. } => figures::duration(*duration_ms),
             _ => String::new(),
         };
         let words = summary::end_in_words(job, end);

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use navvy_job::figures;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{CancelReason, SkipReason, StepOutcome, Verdict};
 use navvy_job::resource::Size;
 
 use super::sanitize::clean;
-use super::{bytes, duration, text};
+use super::text;
 
 /// How a step ended: `exit code 1`, `no output for 10m`.
 pub fn outcome(outcome: &StepOutcome) -> String {
@@ -16,8 +17,8 @@ pub fn outcome(outcome: &StepOutcome) -> String {
         StepOutcome::ExitCode { code } => format!("exit code {code}"),
         StepOutcome::Signal { signal } => killed_by(*signal),
         StepOutcome::OutOfMemory { detail } => format!("out of memory: {}", clean(detail)),
-        StepOutcome::NoOutput { limit } => format!("no output for {}", duration::limit(*limit)),
-        StepOutcome::JobLimit { limit } => format!("the job's limit of {} was reached", duration::limit(*limit)),
+        StepOutcome::NoOutput { limit } => format!("no output for {}", figures::limit(*limit)),
+        StepOutcome::JobLimit { limit } => format!("the job's limit of {} was reached", figures::limit(*limit)),
         StepOutcome::Canceled => "canceled".to_owned(),
         StepOutcome::Error { reason } => clean(reason),
     }
@@ -29,7 +30,7 @@ pub fn verdict(verdict: &Verdict) -> String {
         Verdict::Passed => "passed".to_owned(),
         Verdict::Failed { step, name } => format!("failed at step {step}, {}", super::sanitize::first_line(name)),
         Verdict::Canceled { reason } => format!("canceled{}", cancel_reason(*reason)),
-        Verdict::TimedOut { limit } => format!("stopped at its time limit of {}", duration::limit(*limit)),
+        Verdict::TimedOut { limit } => format!("stopped at its time limit of {}", figures::limit(*limit)),
         Verdict::Infra { fault } => format!("could not be carried out: {}", clean(fault)),
     }
 }
@@ -84,16 +85,16 @@ pub fn why_skipped(reason: SkipReason) -> &'static str {
 
 /// `2 CPUs, 4 GiB`.
 pub fn size(size: Size) -> String {
-    let cpus = bytes::cpus(size.millicpus);
-    format!("{cpus} CPU{}, {}", if cpus == "1" { "" } else { "s" }, bytes::human(size.memory))
+    let cpus = figures::cpus(size.millicpus);
+    format!("{cpus} CPU{}, {}", if cpus == "1" { "" } else { "s" }, figures::bytes(size.memory))
 }
 
 /// `12.3 MiB of 80 MiB`. `None` for what has no size, such as waiting, or has not begun.
 pub fn progress(done: u64, total: Option<u64>) -> Option<String> {
     match (done, total) {
         (0, _) => None,
-        (done, Some(total)) => Some(format!("{} of {}", bytes::human(done), bytes::human(total))),
-        (done, None) => Some(bytes::human(done)),
+        (done, Some(total)) => Some(format!("{} of {}", figures::bytes(done), figures::bytes(total))),
+        (done, None) => Some(figures::bytes(done)),
     }
 }
 

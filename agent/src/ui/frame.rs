@@ -1,10 +1,11 @@
 //! The live area: one line for each task that runs, what waits, and how far the run is. Pure: state → lines.
 
+use navvy_job::figures;
 use navvy_job::state::TaskState;
 
 use super::board::{Approval, Board, Removal, Step, Task, Waiting};
 use super::style::Palette;
-use super::{Size, describe, duration, text};
+use super::{Size, describe, text};
 
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 /// The spinner moves, and the area is drawn, this often.
@@ -49,7 +50,7 @@ impl Page<'_> {
     fn goes_on(&self, label: &str, since_ms: u64, what: &str) -> String {
         let turn = usize::try_from(self.now_ms / FRAME_MS).unwrap_or(0);
         let spinner = SPINNER.get(turn % SPINNER.len()).copied().unwrap_or("·");
-        let time = duration::running(self.now_ms.saturating_sub(since_ms));
+        let time = figures::running(self.now_ms.saturating_sub(since_ms));
         format!("{} {label}  {}  {what}", self.palette.live(spinner), text::pad_left(&time, 7))
     }
 
@@ -70,7 +71,7 @@ impl Page<'_> {
     fn step(&self, task: &Task, step: &Step) -> String {
         let running = self.now_ms.saturating_sub(step.started_ms);
         let time = match running >= STEP_TIME_FROM_MS && step.started_ms > task.started_ms + STEP_TIME_FROM_MS {
-            true => format!(" ({})", duration::running(running)),
+            true => format!(" ({})", figures::running(running)),
             false => String::new(),
         };
         let name = text::cut(&step.name, (self.columns / 2).saturating_sub(self.board.labels.columns()).max(16));
@@ -105,7 +106,7 @@ impl Page<'_> {
 
     fn footer(&self, hidden: usize) -> String {
         let jobs = text::count(self.board.jobs, "job");
-        let mut parts = vec![format!("{} of {jobs} done", self.board.ended), duration::running(self.now_ms)];
+        let mut parts = vec![format!("{} of {jobs} done", self.board.ended), figures::running(self.now_ms)];
         if hidden > 0 {
             parts.insert(0, format!("… {hidden} more"));
         }

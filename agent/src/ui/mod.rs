@@ -9,15 +9,13 @@
 //! | [`list`], [`graph`] | a pipeline before it runs: `--list`, `--graph` |
 //! | [`sanitize`], [`lines`], [`tail`] | a job's bytes → text and lines that may reach a terminal |
 //! | [`sink`] | the way out, and what happens when nobody reads |
-//! | [`text`], [`style`], [`labels`], [`describe`], [`duration`], [`bytes`] | widths, colours, names, words, figures |
+//! | [`text`], [`style`], [`labels`], [`describe`] | widths, colours, names, words |
 //!
 //! A view has no clock and no thread: [`View::handle`] takes events, [`View::tick`] takes the time, about ten times a
 //! second. What a job wrote is hostile: nothing of it is written that did not go through [`sanitize`].
 
 pub mod board;
-pub mod bytes;
 pub mod describe;
-pub mod duration;
 pub mod frame;
 pub mod graph;
 pub mod json;

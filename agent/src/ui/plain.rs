@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use navvy_job::figures;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 
@@ -21,7 +22,7 @@ use super::lines::{Line, Lines};
 use super::sanitize::{Sanitizer, clean, first_line};
 use super::sink::{Sink, ViewError};
 use super::style::Palette;
-use super::{Options, describe, duration, summary, text};
+use super::{Options, describe, summary, text};
 use crate::event::{Event, JobEnd, JobRef, Stamped, Summary, TaskRef};
 
 /// A long pull says how far it is this often.
@@ -247,7 +248,7 @@ impl Pages {
             self.job_text(task, trailer);
         }
         self.steps.retain(|s| s.step != *step || s.task != *task);
-        let time = duration::human(*duration_ms);
+        let time = figures::duration(*duration_ms);
         let what = format!("{}{}{}", self.number(task, *step), first_line(name), describe::attempt(*attempt));
         let text = match outcome {
             StepOutcome::Success => format!("{} {what}, {time}", self.palette.good("✓")),
@@ -282,7 +283,7 @@ impl Pages {
         self.steps.retain(|step| step.task != *task);
         self.progress.retain(|progress| progress.task != *task);
         if task.node_total > 1 || matches!(verdict, Verdict::TimedOut { .. }) {
-            let text = format!("{}, {}", describe::verdict(verdict), duration::human(duration_ms));
+            let text = format!("{}, {}", describe::verdict(verdict), figures::duration(duration_ms));
             self.task_says(task, &text);
         }
     }
@@ -296,7 +297,7 @@ impl Pages {
     fn job_ended(&mut self, job: &JobRef, end: &JobEnd) {
         let (mark, words) = (summary::mark(self.palette, end), summary::end_in_words(job, end));
         let text = match end {
-            JobEnd::Ran { duration_ms, .. } => format!("{mark} {words}, {}", duration::human(*duration_ms)),
+            JobEnd::Ran { duration_ms, .. } => format!("{mark} {words}, {}", figures::duration(*duration_ms)),
             _ => format!("{mark} {words}"),
         };
         self.job_says(job, &text);

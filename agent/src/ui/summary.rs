@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use navvy_job::exit_code;
+use navvy_job::figures;
 use navvy_job::outcome::{JobStatus, SkipReason};
 
 use super::labels::Labels;
 use super::sanitize::{clean, first_line};
 use super::secrets;
 use super::style::Palette;
-use super::{describe, duration, text};
+use super::{describe, text};
 use crate::event::{ContextGiven, JobEnd, JobRef, JobSummary, Summary};
 
 /// As many jobs of one reason share a row.
@@ -130,7 +131,7 @@ impl Page<'_> {
         let job = jobs[0];
         let labels: Vec<String> = jobs.iter().map(|job| self.labels.job(&job.job)).collect();
         let time = match &job.end {
-            JobEnd::Ran { duration_ms, .. } => duration::human(*duration_ms),
+            JobEnd::Ran { duration_ms, .. } => figures::duration(*duration_ms),
             _ => String::new(),
         };
         let mut notes = vec![what(&job.job, &job.end)];
@@ -227,7 +228,7 @@ impl Page<'_> {
     }
 
     fn last_words(&self) -> (fn(Palette, &str) -> String, String) {
-        let time = duration::human(self.summary.duration_ms);
+        let time = figures::duration(self.summary.duration_ms);
         match self.summary.exit_code {
             exit_code::PASSED => (Palette::good, format!("✓ {} · {time}", self.everything())),
             exit_code::JOB_FAILED => (Palette::bad, format!("✗ {} · {time}", self.failures())),

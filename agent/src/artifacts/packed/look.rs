@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use navvy_job::figures;
+
 use crate::output::mask::{Masks, Place};
-use crate::ui::bytes::human;
 
 /// Characters of a member's name that are shown.
 const SHOWN: usize = 200;
@@ -63,14 +64,17 @@ impl Look {
     pub fn charge(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let Some(file) = self.file.checked_sub(bytes) else {
-            self.give_up(format!("holds more than {}, unpacked", human(self.bounds.file)));
+            self.give_up(format!("holds more than {}, unpacked", figures::bytes(self.bounds.file)));
             return false;
         };
         self.file = file;
         let take = |left: u64| left.checked_sub(bytes);
         let has_room = self.step.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         if !has_room {
-            self.give_up(format!("comes after more than {} that this step has unpacked", human(self.bounds.step)));
+            self.give_up(format!(
+                "comes after more than {} that this step has unpacked",
+                figures::bytes(self.bounds.step)
+            ));
         }
         has_room
     }

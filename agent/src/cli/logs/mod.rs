@@ -13,19 +13,20 @@ mod record;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
+use navvy_job::figures;
 
 use self::choose::Runs;
 use self::print::{Colors, Printer, Style};
 use self::record::{LogRecord, RunRecord, TaskRecord};
 use super::args::host::LogsArgs;
 use super::{CliError, out};
-use crate::chain::chain;
 use crate::output::LogOf;
 use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
 use crate::plain_file;
 use crate::settings::Settings;
-use crate::ui::{bytes, text};
+use crate::ui::text;
 
 /// Records are small; many are read at once.
 const INDEX_BUFFER: usize = 64 << 10;
@@ -146,7 +147,7 @@ fn ended(run: &RunRecord) -> String {
 }
 
 fn row(log: &LogRecord, health: Option<&Health>) -> Vec<String> {
-    let length = fs::metadata(&log.path).map_or_else(|_| "no log".to_owned(), |it| bytes::human(it.len()));
+    let length = fs::metadata(&log.path).map_or_else(|_| "no log".to_owned(), |it| figures::bytes(it.len()));
     let state = match (&log.of, &log.state) {
         (_, Some(state)) => text::cut(state, STATE_COLUMNS),
         (LogOf::Step { .. }, None) => "has no end yet".to_owned(),

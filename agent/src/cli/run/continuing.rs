@@ -9,12 +9,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use navvy_config::{Inputs, Source};
+use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
 use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
 use super::{Session, names, plan};
-use crate::chain::chain;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;

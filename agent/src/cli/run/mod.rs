@@ -350,7 +350,7 @@ impl Session<'_> {
             CheckoutMode::Git => CheckoutSource::Git,
             CheckoutMode::Copy => match WorkingTree::open(self.file.project(), self.settings.elsewhere) {
                 Ok(tree) => CheckoutSource::WorkingTree(Arc::new(tree)),
-                Err(error) => CheckoutSource::Unavailable(crate::chain::chain(&error)),
+                Err(error) => CheckoutSource::Unavailable(navvy_job::chain::chain(&error)),
             },
         }
     }

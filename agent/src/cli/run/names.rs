@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use navvy_job::chain::chain;
 use navvy_job::compiled::Executor;
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 
 use super::plan;
-use crate::chain::chain;
 use crate::cli::CliError;
 use crate::cli::args::run::RunArgs;
 use crate::cli::handed::context_name;

@@ -40,7 +40,7 @@ pub fn wanted(arguments: &RunArgs) -> Wanted {
 
 pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Replacements, CliError> {
     let images = ImageSubstitutions::parse(images)
-        .map_err(|error| CliError::usage(format!("--image: {}", crate::chain::chain(&error))))?;
+        .map_err(|error| CliError::usage(format!("--image: {}", navvy_job::chain::chain(&error))))?;
     Ok(Replacements { images, machine_as: machine_as.cloned() })
 }
 
@@ -189,7 +189,7 @@ pub(super) fn egress(
     }
     if arguments.host_egress == Some(true) {
         egress = egress.with_host(&settings.variables, &settings.paths).map_err(|error| {
-            let message = format!("--host-egress: {}", crate::chain::chain(&error));
+            let message = format!("--host-egress: {}", navvy_job::chain::chain(&error));
             CliError::usage(message).hint("`navvy doctor` tells what this host has.")
         })?;
     }
@@ -247,7 +247,7 @@ pub(super) fn build(
 ) -> Result<(Plan, Vec<String>), CliError> {
     let arguments = session.arguments;
     let contexts = Contexts::load(&session.handed.contexts);
-    let contexts = contexts.map_err(|error| CliError::config(crate::chain::chain(&error)))?;
+    let contexts = contexts.map_err(|error| CliError::config(navvy_job::chain::chain(&error)))?;
     let warnings = session.handed.warnings.iter().cloned().chain(not_given(session, &chosen)).collect();
     let plan = Plan {
         builtins: builtins(session, &chosen, directory),
@@ -343,7 +343,7 @@ fn ssh_keys(session: &Session<'_>) -> Result<Vec<SshKey>, CliError> {
     let home = session.settings.home.as_deref();
     let read = |word: &String| {
         ssh_key::read(word, home)
-            .map_err(|error| CliError::config(format!("--ssh-key: {}", crate::chain::chain(&error))))
+            .map_err(|error| CliError::config(format!("--ssh-key: {}", navvy_job::chain::chain(&error))))
     };
     session.arguments.ssh_keys.iter().filter(|word| *word != AGENT).map(read).collect()
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
+use navvy_job::figures;
 use navvy_job::id::TaskId;
 use tokio::sync::Mutex;
 
@@ -27,7 +28,6 @@ use super::engine::{Engine, EngineInfo};
 use super::plan::LABEL_TASK;
 use super::survey::Listed;
 use crate::environment::standing::NameSays;
-use crate::ui::bytes;
 
 /// No disk that jobs write to is faster; so long nobody need look.
 const FASTEST: u64 = 4 << 30;
@@ -136,8 +136,8 @@ impl EngineDisk {
 
     /// For the report.
     pub fn described(&self) -> String {
-        let (root, floor, inodes) = (self.root.display(), bytes::human(self.floor), self.inodes());
-        let free = self.look().map_or_else(|e| e.to_string(), |free| format!("{} free", bytes::human(free.bytes)));
+        let (root, floor, inodes) = (self.root.display(), figures::bytes(self.floor), self.inodes());
+        let free = self.look().map_or_else(|e| e.to_string(), |free| format!("{} free", figures::bytes(free.bytes)));
         format!(
             "Disk: {root} ({free}) is watched; below {floor} or {inodes} inodes the job that has written most is ended"
         )
@@ -146,7 +146,7 @@ impl EngineDisk {
     /// Why nothing is begun, or was ended, with what to do.
     pub fn trouble(&self, lack: Lack, free: Free) -> String {
         let what = match lack {
-            Lack::Bytes => format!("{} left, below {}", bytes::human(free.bytes), bytes::human(self.floor)),
+            Lack::Bytes => format!("{} left, below {}", figures::bytes(free.bytes), figures::bytes(self.floor)),
             Lack::Inodes => format!("{} inodes left, below {}", free.inodes.unwrap_or_default(), self.inodes()),
         };
         format!(
@@ -303,7 +303,7 @@ impl Used {
 
     fn told(self, lack: Lack) -> String {
         match lack {
-            Lack::Bytes => bytes::human(self.bytes),
+            Lack::Bytes => figures::bytes(self.bytes),
             Lack::Inodes => format!("{} files", self.entries),
         }
     }

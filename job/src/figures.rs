@@ -1,9 +1,11 @@
-//! Durations for people: `40ms`, `1.2s`, `3m 04s`, `1h 02m`.
+//! Times and sizes for people.
 
 use std::time::Duration;
 
-/// A measured time, as exact as a person wants it.
-pub fn human(ms: u64) -> String {
+const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+
+/// A measured time in milliseconds, as exact as a person wants it: `40ms`, `1.2s`, `3m 04s`, `1h 02m`.
+pub fn duration(ms: u64) -> String {
     match ms {
         0..100 => format!("{ms}ms"),
         100..59_950 => format!("{}.{}s", (ms + 50) / 1000, (ms + 50) % 1000 / 100),
@@ -11,7 +13,7 @@ pub fn human(ms: u64) -> String {
     }
 }
 
-/// A time that still runs: whole seconds, so that it changes once a second.
+/// A time in milliseconds that still runs: whole seconds, so that it changes once a second.
 pub fn running(ms: u64) -> String {
     match ms / 1000 {
         seconds @ 0..60 => format!("{seconds}s"),
@@ -23,7 +25,7 @@ pub fn running(ms: u64) -> String {
 pub fn limit(limit: Duration) -> String {
     let seconds = limit.as_secs();
     if seconds == 0 {
-        return human(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        return duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let words: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
@@ -37,6 +39,33 @@ fn long(seconds: u64) -> String {
     }
 }
 
+/// A number of bytes: `512 B`, `12.3 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Tenths of a unit, so that no float is needed.
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    match tenths % 10 {
+        0 => format!("{} {name}", tenths / 10),
+        tenth => format!("{}.{tenth} {name}", tenths / 10),
+    }
+}
+
+/// CPUs out of thousandths: `2`, `0.5`.
+pub fn cpus(millis: u64) -> String {
+    match millis % 1000 {
+        0 => format!("{}", millis / 1000),
+        rest => format!("{}.{}", millis / 1000, format!("{rest:03}").trim_end_matches('0')),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,7 +74,7 @@ mod tests {
     fn every_size_has_its_own_grain() {
         let shown: Vec<String> = [0, 99, 100, 1_249, 9_960, 59_949, 59_950, 184_000, 3_599_600, 3_720_000]
             .iter()
-            .map(|ms| human(*ms))
+            .map(|ms| duration(*ms))
             .collect();
         assert_eq!(shown, ["0ms", "99ms", "0.1s", "1.2s", "10.0s", "59.9s", "1m 00s", "3m 04s", "1h 00m", "1h 02m"]);
     }
@@ -60,5 +89,16 @@ mod tests {
         assert_eq!(limit(Duration::from_secs(600)), "10m");
         assert_eq!(limit(Duration::from_secs(5400)), "1h 30m");
         assert_eq!(limit(Duration::from_millis(500)), "0.5s");
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        let shown = [0, 1023, 1024, 1536, 12_897_485, 4 << 30, u64::MAX].map(bytes);
+        assert_eq!(shown, ["0 B", "1023 B", "1 KiB", "1.5 KiB", "12.3 MiB", "4 GiB", "16777215.9 TiB"]);
+    }
+
+    #[test]
+    fn cpus_are_short() {
+        assert_eq!([cpus(2000), cpus(500), cpus(1250)], ["2", "0.5", "1.25"]);
     }
 }
