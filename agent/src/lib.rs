@@ -23,7 +23,6 @@
 //! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
-//! | [`journal`] | a task's state on disk, for whoever comes after its process |
 //! | [`output`] | logs on disk: written, sealed, verified |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
 //! | [`event`], [`bus`] | what happens, and how it travels |
@@ -43,12 +42,10 @@ pub mod consent;
 pub mod doctor;
 pub mod environment;
 pub mod event;
-pub mod journal;
 mod oom;
 pub mod orbs;
 pub mod output;
 pub mod pipeline;
-pub mod plain_file;
 pub mod results;
 pub mod settings;
 pub mod ssh_agent;

@@ -65,7 +65,7 @@ pub fn read(word: &str, home: Option<&Path>) -> Result<SshKey, SshKeyError> {
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
-    crate::plain_file::given_text(path, LONGEST)
+    navvy_plain_file::given_text(path, LONGEST)
 }
 
 fn key(host: Option<String>, mut text: String, blob: &[u8]) -> SshKey {

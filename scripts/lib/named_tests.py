@@ -34,9 +34,9 @@ class Tests:
             self.files.add(file.name)
             # What stands behind the first mark of a test is test code.
             names = FUNCTION.findall(text[told.start():] if told else text)
-            parts = [*file.relative_to(root).with_suffix("").parts]
-            for module in parts:
-                self.functions[module].update(names)
+            for module in file.relative_to(root).with_suffix("").parts:
+                # A crate's directory may have a dash where its name in Rust has none.
+                self.functions[module.replace("-", "_")].update(names)
 
     def has_path(self, path):
         module, name = path.split("::")[-2:]

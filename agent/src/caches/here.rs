@@ -108,7 +108,7 @@ fn absent(path: &str) -> String {
 }
 
 fn sha256(path: &Path) -> std::io::Result<[u8; 32]> {
-    let (mut file, mut hasher, mut piece) = (crate::plain_file::open(path)?, Sha256::new(), vec![0; 64 << 10]);
+    let (mut file, mut hasher, mut piece) = (navvy_plain_file::open(path)?, Sha256::new(), vec![0; 64 << 10]);
     loop {
         match file.read(&mut piece)? {
             0 => return Ok(hasher.finalize().into()),

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use navvy_archive::beneath::Root;
+use navvy_plain_file as plain_file;
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
 use super::{CheckoutError, Elsewhere};
-use crate::plain_file;
 
 /// Of a file that git writes one line into.
 pub(super) const LINE: u64 = 8 << 10;

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use navvy_plain_file as plain_file;
+
 use super::config::Settings;
 use super::git_dir::{GitDir, LARGE, LINE, TEXT};
 use super::mirror::{Index, Mirror};
 use super::refs::packed_line;
 use super::{CheckoutError, Elsewhere, GitError, owner};
-use crate::plain_file;
 
 /// A symbolic ref that points to a symbolic ref that … is followed this often, as in git.
 const SYMREF_DEPTH: usize = 5;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use navvy_journal::Known;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Condition;
+
 use super::host::{self, job};
 use super::rm::find;
 use super::{CliError, own_words};
 use crate::environment::docker::run_dir;
 use crate::environment::docker::survey::{Seen, survey_files};
 use crate::environment::docker::{Engine, shared_link};
-use crate::environment::owner::Owner;
-use crate::environment::standing::Condition;
-use crate::journal::Known;
 use crate::output::mask::Masks;
 use crate::settings::Settings;
 use crate::supervisor::{Client, Connect};

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Condition;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -9,8 +11,6 @@ use super::CliError;
 use crate::environment::docker::Engine;
 use crate::environment::docker::survey::{Seen, Survey, survey_files};
 use crate::environment::endpoint;
-use crate::environment::owner::Owner;
-use crate::environment::standing::Condition;
 use crate::output::RunDirectoryError;
 use crate::settings::Settings;
 use crate::ui::json::add_line;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
+use navvy_plain_file as plain_file;
 
 use super::CliError;
 use super::args::SourceArgs;
@@ -25,7 +26,6 @@ use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
 use crate::orbs::tree::{Tree, TreeError};
 use crate::orbs::{OrbPath, builtin};
-use crate::plain_file;
 use crate::settings::Settings;
 use crate::ui::sanitize::{first_line, tame};
 

@@ -9,9 +9,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use navvy_journal::owner::Owner;
+
 use super::CliError;
 use super::host::{block_on, connect};
-use crate::environment::owner::Owner;
 use crate::settings::Settings;
 
 /// The engine gets this long to remove what there is.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use navvy_job::exit_code;
+use navvy_journal::standing::Condition;
 
 use super::CliError;
 use super::args::host::PruneArgs;
@@ -10,7 +11,6 @@ use super::host::{self, Host, job, objects, state};
 use super::out::print;
 use super::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
-use crate::environment::standing::Condition;
 use crate::settings::Settings;
 use crate::storage::{SWEEP_AFTER, Swept, Unswept};
 

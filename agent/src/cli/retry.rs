@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use navvy_job::compiled::Job;
 use navvy_job::pipeline::WorkflowJobKind;
+use navvy_journal::{HeldStep, JournalError};
 
 use super::args::SourceArgs;
 use super::args::run::RetryArgs;
@@ -27,7 +28,6 @@ use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::environment::docker::hold::HoldError;
 use crate::environment::docker::{PullPolicy, survey};
 use crate::event::Event;
-use crate::journal::{HeldStep, JournalError};
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, Removals, localise};

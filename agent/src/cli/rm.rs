@@ -1,5 +1,7 @@
 //! `navvy rm`: removes single tasks.
 
+use navvy_journal::standing::Condition;
+
 use super::CliError;
 use super::args::host::RmArgs;
 use super::host::{self, Host, job, state};
@@ -7,7 +9,6 @@ use super::logs;
 use super::out::print;
 use super::prune::{LIMIT, finish, removed};
 use crate::environment::docker::survey::{Seen, now};
-use crate::environment::standing::Condition;
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
+use navvy_plain_file as plain_file;
 
 use super::CliError;
 use super::args::SourceArgs;
@@ -15,7 +16,6 @@ use crate::checkout::{GitFacts, top_of_repository};
 use crate::orbs::OrbPath;
 use crate::orbs::lock::Lock;
 use crate::orbs::place::Place;
-use crate::plain_file;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::ui::sanitize::tame;

@@ -14,9 +14,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use navvy_journal::owner::Owner;
 use sha2::{Digest as _, Sha256};
-
-use super::owner::Owner;
 
 /// The bundle's name in its directory.
 pub const FILE: &str = "bundle.pem";
@@ -161,7 +160,7 @@ fn certificates_in(origin: &str, path: &Path) -> Result<Vec<String>, Authorities
 
 fn read(path: &Path) -> io::Result<String> {
     // Names of authorities stand between the certificates in whatever encoding.
-    Ok(String::from_utf8_lossy(&crate::plain_file::read(path, LONGEST)?).into_owned())
+    Ok(String::from_utf8_lossy(&navvy_plain_file::read(path, LONGEST)?).into_owned())
 }
 
 /// Each with its line ends, and nothing of what stands between them.

@@ -96,7 +96,7 @@ pub struct RealFiles;
 
 impl Files for RealFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        crate::plain_file::read(path, LONGEST)
+        navvy_plain_file::read(path, LONGEST)
     }
 
     fn exists(&self, path: &Path) -> bool {

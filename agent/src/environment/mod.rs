@@ -4,8 +4,6 @@
 //! |---|---|
 //! | [`egress`], [`authorities`] | how jobs reach the outside: proxies and CA certificates that they are given |
 //! | [`endpoint`] | which Docker engine: found as the docker CLI finds it (pure) |
-//! | [`owner`] | who made an object on this host, so that a reaper can tell living from dead |
-//! | [`standing`] | who looks after a task, and what a reaper makes of it (pure) |
 //! | `command` | the one way to run a program of this machine |
 //! | [`docker`] | jobs in Docker containers; no bollard type leaves it |
 
@@ -18,8 +16,6 @@ pub(crate) mod command;
 pub mod docker;
 pub mod egress;
 pub mod endpoint;
-pub mod owner;
-pub mod standing;
 
 /// Places on this machine that an environment needs to know. Read from settings once, never from the process's own
 /// environment later.

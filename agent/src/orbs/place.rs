@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use navvy_config::{NoOrb, OrbReference};
-
-use crate::plain_file;
+use navvy_plain_file as plain_file;
 
 /// The compiler refuses larger ones; this keeps them out of memory.
 const LARGEST: u64 = 8 << 20;

@@ -12,8 +12,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use navvy_config::{File, OrbPart, OrbPlace, OrbSection};
-
-use crate::plain_file;
+use navvy_plain_file as plain_file;
 
 /// The compiler refuses larger sources.
 const LARGEST: u64 = 8 << 20;

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use navvy_plain_file as plain_file;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::segments::{SLOT, Seal, hex};
-use crate::plain_file;
 
 /// Whose log it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -19,9 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Zoned;
 use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
 use rustix::fs::Access;
-
-use crate::environment::owner::Owner;
 
 /// Runs that are always kept, however old.
 const KEEP_RUNS: usize = 50;

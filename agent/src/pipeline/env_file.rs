@@ -13,8 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use navvy_job::compiled::Variables;
-
-use crate::plain_file;
+use navvy_plain_file as plain_file;
 
 /// No file of variables is longer.
 const LONGEST: u64 = 4 << 20;

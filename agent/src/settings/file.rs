@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use navvy_plain_file as plain_file;
 use serde::Deserialize;
 
 use super::Settings;
@@ -21,7 +22,6 @@ use super::projects::Projects;
 use crate::environment::docker::ImageSubstitutions;
 use crate::environment::docker::allow::Allowed;
 use crate::pipeline::Overcommit;
-use crate::plain_file;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";

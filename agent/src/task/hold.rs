@@ -12,6 +12,7 @@ use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets, SshKey};
 use navvy_job::compiled::{Run, Step, StepKind, Variables};
 use navvy_job::outcome::Verdict;
+use navvy_journal::HeldStep;
 use navvy_protocol::supervisor::Probe;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,6 @@ use super::{Context, Stop, Task, TaskState};
 use crate::environment::docker::run_dir;
 use crate::environment::docker::{DockerEnvironment, Inheritance};
 use crate::event::{Event, HeldAt, Kept, TaskRef};
-use crate::journal::HeldStep;
 use crate::output::mask::Place;
 use crate::step::Frame;
 use crate::supervisor::Client;

@@ -7,10 +7,10 @@
 use navvy_job::chain::chain;
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
+use navvy_journal::{Entry, JournalError, Opening, VerdictKind};
 
 use super::Task;
 use crate::environment::docker::run_dir;
-use crate::journal::{Entry, JournalError, Opening, VerdictKind};
 
 impl Task {
     pub(super) fn opening(&self) -> Opening {

@@ -50,6 +50,8 @@ pub use resume::{Resumed, resume};
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
+use navvy_journal::Journal;
+use navvy_journal::owner::Owner;
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
 
@@ -59,9 +61,7 @@ use crate::checkout::WorkingTree;
 use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::egress::Egress;
-use crate::environment::owner::Owner;
 use crate::event::{Event, Kept, TaskRef};
-use crate::journal::Journal;
 use crate::output::{DiskFloor, Feed};
 use crate::results::Timings;
 use crate::storage::RunStore;

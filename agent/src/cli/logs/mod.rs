@@ -16,6 +16,7 @@ use std::io::{self, BufReader, Read, Write};
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_plain_file as plain_file;
 
 use self::choose::Runs;
 use self::print::{Colors, Printer, Style};
@@ -24,7 +25,6 @@ use super::args::host::LogsArgs;
 use super::{CliError, out};
 use crate::output::LogOf;
 use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
-use crate::plain_file;
 use crate::settings::Settings;
 use crate::ui::text;
 

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{StepOutcome, Verdict};
+use navvy_plain_file as plain_file;
 use serde_json::Value;
 
 use crate::output::reader::Prefix;
 use crate::output::{LogOf, logs_in};
-use crate::plain_file;
 use crate::ui::describe;
 use crate::ui::sanitize::first_line;
 

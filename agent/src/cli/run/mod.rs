@@ -23,6 +23,8 @@ use names::Unknown;
 use navvy_config::Inputs;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Condition;
 
 use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
@@ -35,8 +37,6 @@ use crate::bus::{self, Bus};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
-use crate::environment::owner::Owner;
-use crate::environment::standing::Condition;
 use crate::event::{Event, Summary};
 use crate::oom;
 use crate::output::mask::Masks;

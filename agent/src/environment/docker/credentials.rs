@@ -199,7 +199,7 @@ pub fn missing_helpers(host: &HostPaths) -> Result<Vec<String>, String> {
 pub(super) fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, String> {
     let Some(directory) = &host.docker_config else { return Ok(None) };
     let path = directory.join("config.json");
-    match crate::plain_file::read(&path, LONGEST) {
+    match navvy_plain_file::read(&path, LONGEST) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{} is not valid: {e}", path.display()))
         }

@@ -22,12 +22,12 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
 use navvy_job::figures;
 use navvy_job::id::TaskId;
+use navvy_journal::standing::NameSays;
 use tokio::sync::Mutex;
 
 use super::engine::{Engine, EngineInfo};
 use super::plan::LABEL_TASK;
 use super::survey::Listed;
-use crate::environment::standing::NameSays;
 
 /// No disk that jobs write to is faster; so long nobody need look.
 const FASTEST: u64 = 4 << 30;

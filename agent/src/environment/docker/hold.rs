@@ -12,15 +12,15 @@ use std::path::Path;
 use bollard::query_parameters::RenameContainerOptionsBuilder;
 use futures_util::future::try_join_all;
 use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::{Mark, NameSays};
+use navvy_journal::{self as journal, Entry, HeldStep, Journal, JournalError, Known, Standing};
 
 use super::engine::Engine;
 use super::fault;
 use super::plan::LABEL_TASK;
 use super::run_dir::{self, RunDirError};
 use crate::environment::HostPaths;
-use crate::environment::owner::Owner;
-use crate::environment::standing::{Mark, NameSays};
-use crate::journal::{self, Entry, HeldStep, Journal, JournalError, Known, Standing};
 
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {

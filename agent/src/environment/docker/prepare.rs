@@ -21,6 +21,9 @@ use navvy_job::claim::Secrets;
 use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
+use navvy_journal::Journal;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Mark;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -41,9 +44,6 @@ use super::walls::Walls;
 use super::{credentials, network, report};
 use crate::environment::HostPaths;
 use crate::environment::egress::{CA_DIR, Egress};
-use crate::environment::owner::Owner;
-use crate::environment::standing::Mark;
-use crate::journal::Journal;
 use crate::supervisor::Connect;
 
 /// What a failed preparation has made is removed within this.

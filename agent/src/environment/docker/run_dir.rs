@@ -18,13 +18,12 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Mark;
+use navvy_plain_file as plain_file;
 use navvy_protocol::place::CONTROL_SOCKET;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-
-use crate::environment::owner::Owner;
-use crate::environment::standing::Mark;
-use crate::plain_file;
 
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;

@@ -7,10 +7,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use navvy_journal::owner::Owner;
 use navvy_protocol::place::CLI_NAMES;
 use sha2::{Digest as _, Sha256};
-
-use crate::environment::owner::Owner;
 
 pub const NAME: &str = "navvy-supervisor";
 /// Half a SHA-256: enough to tell builds apart, short enough for a path.

@@ -17,14 +17,14 @@ use bollard::models::{ContainerSummaryStateEnum, Volume};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::{Condition, Evidence, Mark, NameSays};
+use navvy_journal::{self as journal, Ending, Known, Standing};
 
 use super::engine::Engine;
 use super::plan::{LABEL_OWNER, LABEL_TASK};
 use super::{cgroup, destroy, fault, run_dir};
 use crate::environment::HostPaths;
-use crate::environment::owner::Owner;
-use crate::environment::standing::{Condition, Evidence, Mark, NameSays};
-use crate::journal::{self, Ending, Known, Standing};
 
 /// In a primary container's name.
 const PRIMARY_ROLE: &str = "primary";

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use navvy_journal::JournalError;
+
 use super::super::engine::EngineError;
 use super::super::fault;
 use super::super::image::{ImageError, PullFaultKind};
@@ -10,7 +12,6 @@ use super::super::network::NetworkError;
 use super::super::plan::{ContainerPlan, PlanError, Role};
 use super::super::run_dir::RunDirError;
 use super::super::supervisor_binary::SupervisorError;
-use crate::journal::JournalError;
 
 /// Why there is no environment.
 #[derive(Debug, thiserror::Error)]

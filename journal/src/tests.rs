@@ -1,7 +1,12 @@
+use std::fs;
+
+use navvy_job::id::TaskId;
 use navvy_job::state::TaskState;
 use proptest::prelude::*;
 
 use super::*;
+use crate::files::LONGEST;
+use crate::owner::Owner;
 
 fn owner() -> Owner {
     Owner::this_process().unwrap()

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::owner::Owner;
+
+use super::files::{JournalError, is_held, load};
 use super::read::{Ending, Reading, line};
 use super::record::{Entry, Record};
-use super::{JournalError, is_held, load};
-use crate::environment::owner::Owner;
 
 /// An open journal. Locked as long as it lives, so that nobody else goes on with the task.
 pub(super) struct Writer {

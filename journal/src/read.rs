@@ -5,10 +5,10 @@
 //! line l?ne line line     Damaged: something whole comes behind what is not
 //! ```
 
+use crate::owner::Owner;
 use navvy_job::state::TaskState;
 
 use super::record::{Entry, HeldStep, Opening, Record, Standing, VerdictKind};
-use crate::environment::owner::Owner;
 
 /// Hex digits of a line's checksum.
 const DIGITS: usize = 8;

@@ -1,0 +1,86 @@
+//! Where journals are, and what is done with one by its name alone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use navvy_job::id::TaskId;
+use navvy_plain_file as plain_file;
+
+use crate::owner::Owner;
+use crate::read::{Reading, read};
+use crate::record::Opening;
+
+/// Ending of a journal's name.
+const ENDING: &str = ".journal";
+/// Some hundred records; whatever is longer is no journal.
+pub(crate) const LONGEST: u64 = 1 << 20;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    #[error("could not write the task's journal {path}; is the disk full?", path = path.display())]
+    Write { path: PathBuf, source: Arc<io::Error> },
+    #[error("could not read the task's journal {path}", path = path.display())]
+    Read { path: PathBuf, source: Arc<io::Error> },
+    #[error("the task's journal {path} is damaged from byte {at} on", path = path.display())]
+    Damaged { path: PathBuf, at: u64 },
+    #[error(
+        "the task's journal {path} was written by a newer version of Navvy (version {version}, this one reads up to {known}): \
+         use that one",
+        path = path.display(),
+        known = Opening::VERSION
+    )]
+    Newer { path: PathBuf, version: u32 },
+    #[error("another process is at work on the task of {path}", path = path.display())]
+    Busy { path: PathBuf },
+}
+
+/// Where journals are, below Navvy's own state.
+pub fn directory(state: &Path) -> PathBuf {
+    state.join("tasks")
+}
+
+pub fn path(state: &Path, task: &TaskId) -> PathBuf {
+    directory(state).join(format!("{task}{ENDING}"))
+}
+
+/// Tasks that have a journal.
+pub fn tasks(state: &Path) -> Vec<TaskId> {
+    let entries = fs::read_dir(directory(state)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ENDING)?.parse().ok()).collect()
+}
+
+/// What a journal says. Missing is an error of kind `NotFound`.
+pub fn load(path: &Path) -> io::Result<Reading> {
+    Ok(read(&plain_file::read(path, LONGEST)?))
+}
+
+/// Is a process at work on this task? It holds the journal's lock as long as it lives.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = plain_file::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
+
+/// Removes a journal. Missing is fine; needs no free byte.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes files that a process of this machine had begun and did not live to put in their place.
+pub fn sweep(directory: &Path, here: &Owner) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let owner = entry.file_name().to_str().and_then(Owner::of_unfinished);
+        if owner.is_some_and(|owner| owner.is_dead(here)) {
+            let path = entry.path();
+            // Another reaper may be at it.
+            let _gone = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+        }
+    }
+}
