@@ -13,8 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use navvy_job::event::{Event, Stamped};
 
-use crate::event::{Event, Stamped};
+use crate::masking::mask;
 use crate::output::mask::Masks;
 
 /// Bytes of output that may be queued.
@@ -60,7 +61,7 @@ pub fn channel(masks: Masks) -> (Bus, Events) {
 impl Bus {
     /// Sends an event. After the consumer has gone, events go nowhere: the record's writer said so already.
     pub fn send(&self, mut event: Event) {
-        event.mask(&self.masks);
+        mask(&mut event, &self.masks);
         if let Event::Output { bytes, .. } = &event {
             self.room.take(bytes.len());
         }

@@ -25,7 +25,7 @@
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`output`] | logs on disk: written, sealed, verified |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
-//! | [`event`], [`bus`] | what happens, and how it travels |
+//! | [`bus`] | how events travel, masked on the way |
 //! | `terminal` | the caller's own terminal in a person's session |
 //! | [`ui`] | what a person sees |
 //! | [`doctor`] | checks of this machine |
@@ -41,7 +41,7 @@ pub mod cli;
 pub mod consent;
 pub mod doctor;
 pub mod environment;
-pub mod event;
+mod masking;
 mod oom;
 pub mod orbs;
 pub mod output;

@@ -14,11 +14,13 @@
 //! | [`claim`] | the serialised value by which an agent gets work |
 //! | [`chain`] | an error with its causes on one line |
 //! | [`figures`] | times and sizes for people |
+//! | [`event`] | what happens during a run, as values |
 //! | [`exit_code`] | the exit codes of `navvy run`, a public promise |
 
 pub mod chain;
 pub mod claim;
 pub mod compiled;
+pub mod event;
 pub mod exit_code;
 pub mod figures;
 pub mod id;

@@ -14,12 +14,12 @@ use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use navvy_job::claim::TrustScope;
+use navvy_job::event::ContextGiven;
 
 use super::CliError;
 use super::source::{ConfigFile, tell};
 use crate::checkout::GitFacts;
 use crate::consent::{Asking, Consents, Own};
-use crate::event::ContextGiven;
 use crate::pipeline::Contexts;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;

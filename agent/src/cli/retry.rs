@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use navvy_job::compiled::Job;
+use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
 use navvy_journal::{HeldStep, JournalError};
 
@@ -27,7 +28,6 @@ use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::environment::docker::hold::HoldError;
 use crate::environment::docker::{PullPolicy, survey};
-use crate::event::Event;
 use crate::output::mask::Masks;
 use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, Removals, localise};
@@ -248,7 +248,7 @@ fn handing(settings: &Settings, note: &Note) -> Handing {
     Handing { docker, ssh_agent: ssh_agent.map(|named| ours.unwrap_or(named)) }
 }
 
-fn finished(reference: crate::event::TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
+fn finished(reference: TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
     let mut run = JobRun::new(1);
     let canceled = result.was_canceled();
     let mut finished = Finished::default();

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use navvy_job::event::{Event, Stamped};
+
 use super::args::run::{Color, ViewArgs};
 use super::{CliError, out};
 use crate::bus::Events;
-use crate::event::{Event, Stamped};
 use crate::output::Feed;
 use crate::output::mask::{Masks, Place};
 use crate::settings::Settings;

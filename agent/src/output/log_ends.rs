@@ -4,44 +4,11 @@ use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use navvy_job::event::{LogEnd, LogOf};
 use navvy_plain_file as plain_file;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::segments::{SLOT, Seal, hex};
-
-/// Whose log it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(untagged)]
-pub enum LogOf {
-    /// Step 0 is "Spin up environment".
-    Step { step: usize, attempt: u32 },
-    /// Which of the task's service containers, from 0.
-    Service { service: usize },
-}
-
-/// A log whose writer is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LogEnd {
-    #[serde(flatten)]
-    pub of: LogOf,
-    pub log: PathBuf,
-    pub bytes: u64,
-    /// Hexadecimal, as the log was sealed; `None` when it was not.
-    pub sha256: Option<String>,
-}
-
-impl LogOf {
-    /// From a file's name: `003-1.log`, `service-0.log`.
-    pub fn of_name(name: &str) -> Option<Self> {
-        let stem = name.strip_suffix(".log")?;
-        if let Some(service) = stem.strip_prefix("service-") {
-            return Some(Self::Service { service: service.parse().ok()? });
-        }
-        let (step, attempt) = stem.split_once('-')?;
-        Some(Self::Step { step: step.parse().ok()?, attempt: attempt.parse().ok()? })
-    }
-}
 
 /// The logs in a task's directory, steps first. What cannot be read is left out.
 pub fn logs_in(directory: &Path) -> Vec<(LogOf, PathBuf)> {
@@ -106,12 +73,5 @@ mod tests {
                 (LogOf::Service { service: 0 }, 5, None),
             ]
         );
-    }
-
-    #[test]
-    fn other_names_are_no_logs() {
-        for name in ["events.jsonl", "001-1.seg", "service-x.log", "1.log", "-1.log", "a-b.log"] {
-            assert_eq!(LogOf::of_name(name), None, "{name}");
-        }
     }
 }

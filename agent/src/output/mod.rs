@@ -28,7 +28,7 @@ mod step_sink;
 
 pub use daemon_hint::DaemonHint;
 pub use disk_floor::{DiskFloor, DiskFloorReached};
-pub use log_ends::{LogEnd, LogOf, log_ends, logs_in};
+pub use log_ends::{log_ends, logs_in};
 pub use run_directory::{RunDirectory, RunDirectoryError, retain};
 pub use step_log::{LogDigest, StepLog};
 pub use step_sink::{Activity, Feed, StepSignal, StepSink, Watch};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use navvy_job::event::{Event, TaskRef};
 use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,7 +14,6 @@ use super::daemon_hint::{DaemonHint, DaemonScan};
 use super::mask::{MaskStream, Place};
 use super::step_log::{LogDigest, StepLog, name};
 use crate::bus::Bus;
-use crate::event::{Event, TaskRef};
 use crate::supervisor::{FollowEnd, Sink};
 
 /// How much of a step's output the view gets.

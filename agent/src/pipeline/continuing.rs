@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use navvy_job::event::Event;
 use navvy_job::workflow::Graph;
 use navvy_protocol::supervisor::Continuation;
 
 use super::runner::{Builtins, Runner};
 use super::selection::Chosen;
-use crate::event::Event;
 use crate::task::{Context, HoldPolicy, SourceNote};
 
 /// What joins the run.

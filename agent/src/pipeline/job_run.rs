@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use navvy_job::event::{JobEnd, JobRef, JobSummary, Kept};
 use navvy_job::outcome::{JobStatus, SkipReason, Verdict};
 use navvy_protocol::supervisor::Continuation;
 
-use crate::event::{JobEnd, JobRef, JobSummary, Kept};
 use crate::task::TaskResult;
 
 /// Gathers the results of a job's tasks.

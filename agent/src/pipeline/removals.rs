@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use navvy_job::event::{Event, TaskRef};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bus::Bus;
-use crate::event::{Event, TaskRef};
 use crate::task::{Removal, Stop};
 
 /// A run that waits no longer than this for its removals says nothing of them. A cancelled one says it at once.
@@ -73,11 +73,11 @@ impl Removals {
 
 #[cfg(test)]
 mod tests {
+    use navvy_job::event::JobRef;
     use navvy_job::id::TaskId;
 
     use super::*;
     use crate::bus::{self, Events};
-    use crate::event::JobRef;
     use crate::output::mask::Masks;
 
     fn task(name: &str, number: u8) -> TaskRef {

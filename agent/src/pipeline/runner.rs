@@ -7,6 +7,7 @@ use std::time::Duration;
 use navvy_job::chain::chain;
 use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey, TrustScope};
 use navvy_job::compiled::{Executor, Variables};
+use navvy_job::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
@@ -28,7 +29,6 @@ use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
 use crate::bus::Bus;
-use crate::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use crate::output::RunDirectory;
 use crate::task::{self, Removal, Stop, TaskResult, Turn};
 

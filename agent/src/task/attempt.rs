@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Run, Step};
+use navvy_job::event::Event;
 use navvy_job::outcome::StepOutcome;
 use navvy_protocol::supervisor::{ABANDONED, Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
@@ -16,7 +17,6 @@ use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
 use crate::environment::docker::Died;
-use crate::event::Event;
 use crate::output::{DaemonHint, DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
 use crate::step::Frame;
 use crate::supervisor::FollowEnd;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::StepOutcome;
 use tokio::sync::oneshot;
@@ -11,7 +12,6 @@ use tokio::time::timeout;
 use super::running::{Running, Seen};
 use super::{Stop, Voice};
 use crate::bus::Bus;
-use crate::event::{Event, TaskRef};
 use crate::step::texts;
 use crate::ui::describe;
 

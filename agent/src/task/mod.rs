@@ -48,6 +48,7 @@ pub use removal::Removal;
 pub use resume::{Resumed, resume};
 
 use navvy_job::claim::{Claim, Secrets};
+use navvy_job::event::{Event, Kept, TaskRef};
 use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
 use navvy_journal::Journal;
@@ -61,7 +62,6 @@ use crate::checkout::WorkingTree;
 use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::egress::Egress;
-use crate::event::{Event, Kept, TaskRef};
 use crate::output::{DiskFloor, Feed};
 use crate::results::Timings;
 use crate::storage::RunStore;

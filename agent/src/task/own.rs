@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use navvy_job::event::{Event, TaskRef};
 use navvy_job::outcome::StepOutcome;
 use navvy_protocol::supervisor::FailureKind;
 
@@ -11,7 +12,6 @@ use super::decide::Lost;
 use super::{Stop, Task};
 use crate::bus::Bus;
 use crate::environment::docker::DockerEnvironment;
-use crate::event::{Event, TaskRef};
 use crate::output::{LogDigest, StepLog, mask};
 use crate::storage::Store;
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
+use navvy_job::event::{Event, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
@@ -14,7 +15,6 @@ use super::handed::HandedOut;
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
-use crate::event::Event;
 use crate::output::mask::Place;
 use crate::output::{LogDigest, StepLog};
 use crate::step::variables::Layers;
@@ -295,7 +295,7 @@ fn furnish(
 struct SpinUpLog {
     log: std::sync::Mutex<Option<StepLog>>,
     bus: crate::bus::Bus,
-    task: crate::event::TaskRef,
+    task: TaskRef,
 }
 
 impl SpinUpLog {

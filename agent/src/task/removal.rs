@@ -13,11 +13,11 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use navvy_job::event::{Event, TaskRef};
 use navvy_job::state::TaskState;
 
 use super::{Task, TaskResult, Turn};
 use crate::environment::docker::DockerEnvironment;
-use crate::event::{Event, TaskRef};
 use crate::output::log_ends;
 
 /// What still runs is ended within this. Whatever is not, by an engine that hangs, say, is ended by its removal.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use navvy_job::event::Event;
+
 use super::{Task, Voice};
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
-use crate::event::Event;
 use crate::output::mask::Place;
 use crate::output::{DiskFloorReached, Feed, StepLog};
 

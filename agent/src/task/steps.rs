@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use navvy_job::compiled::{Run, Step, StepKind, When};
+use navvy_job::event::{Event, HeldAt};
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 use navvy_protocol::in_job::Lack;
@@ -13,7 +14,6 @@ use super::decide::{Lost, StepEnd};
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::environment::docker::DockerEnvironment;
-use crate::event::{Event, HeldAt};
 use crate::step::texts;
 
 /// Said where a step fails for want of what was skipped before.

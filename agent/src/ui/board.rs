@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use navvy_job::event::{Event, JobEnd, JobRef, Stamped, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::StepOutcome;
 use navvy_job::state::TaskState;
@@ -11,7 +12,6 @@ use super::sanitize::{clean, first_line};
 use super::style::Palette;
 use super::tail::Tail;
 use super::{describe, summary, text};
-use crate::event::{Event, JobEnd, JobRef, Stamped, TaskRef};
 
 /// Lines of a failed step that stay.
 const FAILURE_LINES: usize = 20;

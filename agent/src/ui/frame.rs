@@ -116,11 +116,11 @@ impl Page<'_> {
 
 #[cfg(test)]
 mod tests {
+    use navvy_job::event::{Event, TaskRef};
     use navvy_job::outcome::{StepOutcome, Verdict};
 
     use super::super::scene::{Scene, job, node, passed, task};
     use super::*;
-    use crate::event::{Event, TaskRef};
 
     fn frame_at(scene: &Scene, columns: usize, rows: usize) -> Vec<String> {
         let mut board = Board::new(Palette::default());

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use navvy_job::event::{Event, Stamped, TaskRef};
 use navvy_job::id::TaskId;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::sink::{Sink, ViewError};
-use crate::event::{Event, Stamped, TaskRef};
 
 /// Writes events as JSON lines.
 #[derive(Debug)]
@@ -143,14 +143,13 @@ fn torn_character(bytes: &[u8]) -> usize {
 pub(crate) mod tests {
     use std::time::Duration;
 
+    use navvy_job::event::{ContextGiven, Event, JobEnd, JobSummary, LogEnd, LogOf, Summary, TaskRef};
     use navvy_job::outcome::{CancelReason, JobStatus, SkipReason, StepOutcome, Verdict};
     use navvy_job::resource::Size;
     use navvy_job::state::TaskState;
 
     use super::super::scene::{Scene, job, node};
     use super::*;
-    use crate::event::{ContextGiven, Event, JobEnd, JobSummary, Summary, TaskRef};
-    use crate::output::{LogEnd, LogOf};
 
     const DOCUMENT: &str = include_str!("../../../docs/events.md");
 

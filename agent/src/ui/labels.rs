@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use navvy_job::event::{Event, JobRef, TaskRef};
+
 use super::sanitize::clean;
 use super::text;
-use crate::event::{Event, JobRef, TaskRef};
 
 /// Columns that short labels are filled up to, at most. Longer ones stick out rather than be cut.
 const ALIGN_LIMIT: usize = 24;

@@ -6,13 +6,14 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use navvy_job::event::{Event, Stamped, Summary};
+
 use super::board::Board;
 use super::frame::{FRAME_MS, frame};
 use super::plain::Pages;
 use super::sink::{Sink, ViewError};
 use super::style::Palette;
 use super::{Options, Size, summary, text};
-use crate::event::{Event, Stamped};
 
 /// Lines that stay are not held back for the next drawing when there are so many.
 const ABOVE_LIMIT: usize = 64 * 1024;
@@ -126,7 +127,7 @@ impl<W: Write> Live<W> {
         self.draw()
     }
 
-    fn run_ended(&mut self, ended: &crate::event::Summary) {
+    fn run_ended(&mut self, ended: &Summary) {
         self.area = Area::Ended;
         if self.pages.is_some() {
             return;
@@ -223,7 +224,7 @@ mod tests {
         let unit = task("unit");
         scene.after(200).ends(&unit, 2, "Unit tests", StepOutcome::ExitCode { code: 1 });
         scene.task_ends(&unit, failed_at(2, "Unit tests")).job_ends("unit", failed("Unit tests"));
-        scene.job_ends("deploy", crate::event::JobEnd::NotRun { why: "requires unit, which failed".to_owned() });
+        scene.job_ends("deploy", navvy_job::event::JobEnd::NotRun { why: "requires unit, which failed".to_owned() });
     }
 
     /// Draws the events, and then one more time.

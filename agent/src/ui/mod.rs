@@ -40,7 +40,7 @@ use std::io::Write;
 
 pub use sink::ViewError;
 
-use crate::event::Stamped;
+use navvy_job::event::Stamped;
 
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use navvy_job::event::{Event, JobEnd, JobRef, Stamped, Summary, TaskRef};
 use navvy_job::figures;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
@@ -23,7 +24,6 @@ use super::sanitize::{Sanitizer, clean, first_line};
 use super::sink::{Sink, ViewError};
 use super::style::Palette;
 use super::{Options, describe, summary, text};
-use crate::event::{Event, JobEnd, JobRef, Stamped, Summary, TaskRef};
 
 /// A long pull says how far it is this often.
 const PROGRESS_EVERY_MS: u64 = 5000;

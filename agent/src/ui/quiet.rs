@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
+use navvy_job::event::{Event, Stamped};
+
 use super::labels::Labels;
 use super::sink::{Sink, ViewError};
 use super::style::Palette;
 use super::{Options, summary};
-use crate::event::{Event, Stamped};
 
 /// Says nothing until the end.
 #[derive(Debug)]

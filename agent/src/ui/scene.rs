@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use navvy_job::compiled::{Container, Executor, Job, Origin};
+use navvy_job::event::{Event, JobEnd, JobRef, JobSummary, Stamped, Summary, TaskRef};
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{JobStatus, StepOutcome, Verdict};
 use navvy_job::pipeline::{Pipeline, Requirement, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 
 use super::Options;
-use crate::event::{Event, JobEnd, JobRef, JobSummary, Stamped, Summary, TaskRef};
 
 pub const PLAIN: Options = Options { color: false, size: || None, show_output: false };
 

@@ -1,9 +1,10 @@
 //! `--secrets-report`: which secret was masked where. Values are nowhere in it.
 
+use navvy_job::event::Masked;
+
 use super::sanitize::clean;
 use super::style::Palette;
 use super::text;
-use crate::output::mask::Masked;
 
 const HEAD: [&str; 5] = ["secret", "form", "job", "where", "times"];
 
@@ -29,8 +30,9 @@ fn row(masked: &Masked) -> [String; 5] {
 
 #[cfg(test)]
 mod tests {
+    use navvy_job::event::Form;
+
     use super::*;
-    use crate::output::mask::Form;
 
     #[test]
     fn a_line_a_secret_form_and_place() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use navvy_job::event::{ContextGiven, JobEnd, JobRef, JobSummary, Summary};
 use navvy_job::exit_code;
 use navvy_job::figures;
 use navvy_job::outcome::{JobStatus, SkipReason};
@@ -11,7 +12,6 @@ use super::sanitize::{clean, first_line};
 use super::secrets;
 use super::style::Palette;
 use super::{describe, text};
-use crate::event::{ContextGiven, JobEnd, JobRef, JobSummary, Summary};
 
 /// As many jobs of one reason share a row.
 const SHARED_FROM: usize = 4;

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use navvy_job::event::LogOf;
+
 use super::super::CliError;
 use super::record::{LogRecord, RunRecord, TaskRecord};
-use crate::output::LogOf;
 
 /// Names that an error lists at most.
 const LISTED: usize = 12;

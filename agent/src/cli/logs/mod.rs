@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 
 use navvy_job::chain::chain;
+use navvy_job::event::LogOf;
 use navvy_job::exit_code;
 use navvy_job::figures;
 use navvy_plain_file as plain_file;
@@ -23,7 +24,6 @@ use self::print::{Colors, Printer, Style};
 use self::record::{LogRecord, RunRecord, TaskRecord};
 use super::args::host::LogsArgs;
 use super::{CliError, out};
-use crate::output::LogOf;
 use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
 use crate::settings::Settings;
 use crate::ui::text;

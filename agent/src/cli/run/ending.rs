@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use navvy_job::event::Summary;
 use navvy_job::exit_code;
 
-use crate::event::Summary;
 use crate::output::RunDirectory;
 use crate::pipeline::Finished;
 

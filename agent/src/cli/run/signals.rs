@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use navvy_job::event::Event;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::forced::LastResort;
 use crate::bus::Bus;
 use crate::cli::CliError;
-use crate::event::Event;
 use crate::task::Stop;
 
 /// The main thread never computes for so long. Once it is to end at once, it is asked so often.

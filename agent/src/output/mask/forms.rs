@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use serde::Serialize;
+use navvy_job::event::Form;
 
 /// Values with fewer characters are not masked: they occur everywhere.
 pub const SHORTEST: usize = 4;
@@ -12,44 +12,6 @@ pub const SHORTEST: usize = 4;
 pub const SHORTEST_ENCODED: usize = 6;
 /// `base64` and `openssl` break their output into lines of so many characters.
 const WRAPS: [usize; 2] = [76, 64];
-
-/// One way a value is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    Plain,
-    /// One line of a value that has several.
-    Line,
-    Base64,
-    Hex,
-    Url,
-    Json,
-    Shell,
-    /// With entities, as XML and HTML have them.
-    Xml,
-    /// In a quoted text where a quote, or a backtick, stands for the escape.
-    Quoted,
-    /// As Windows has texts: two bytes a character, in either order.
-    Utf16,
-}
-
-impl Form {
-    /// As a person reads it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Plain => "as it is",
-            Self::Line => "a line of it",
-            Self::Base64 => "base64",
-            Self::Hex => "hexadecimal",
-            Self::Url => "URL-encoded",
-            Self::Json => "JSON-escaped",
-            Self::Shell => "shell-quoted",
-            Self::Xml => "as XML or HTML",
-            Self::Quoted => "with its quotes doubled",
-            Self::Utf16 => "in UTF-16",
-        }
-    }
-}
 
 /// May this value be masked at all?
 pub fn is_maskable(value: &str) -> bool {

@@ -22,9 +22,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use navvy_job::event::{Form, Masked};
 
-pub use forms::{Form, SHORTEST, SHORTEST_ENCODED};
+pub use forms::{SHORTEST, SHORTEST_ENCODED};
 use index::{Index, Number, Pattern};
 pub use stream::MaskStream;
 
@@ -48,18 +48,6 @@ impl Place {
     pub fn of_run(what: impl Into<Cow<'static, str>>) -> Self {
         Self { job: None, what: what.into() }
     }
-}
-
-/// A line of the report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Masked {
-    /// The variable's name; several, with commas, where they have the same value.
-    pub secret: String,
-    pub form: Form,
-    pub job: Option<String>,
-    /// See [`Place::what`].
-    pub place: String,
-    pub count: u64,
 }
 
 /// A compiled set of secrets. Cheap to clone; clones count together.

@@ -6,75 +6,72 @@
 
 use std::borrow::Cow;
 
+use navvy_job::event::{ContextGiven, Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
 
-use super::{ContextGiven, Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
 use crate::output::mask::{Masks, Place};
 
-impl Event {
-    /// Replaces secrets in every text that may hold one.
-    pub fn mask(&mut self, masks: &Masks) {
-        if masks.is_empty() {
-            return;
+/// Replaces secrets in every text that may hold one.
+pub fn mask(event: &mut Event, masks: &Masks) {
+    if masks.is_empty() {
+        return;
+    }
+    match event {
+        Event::RunStarted { logs: _, config: _, jobs: _ }
+        | Event::PipelineContinued { config: _, jobs: _ }
+        | Event::TaskState { task: _, state: _ }
+        | Event::StopAsked { at_once: _, jobs_over: _ }
+        | Event::RemovalAwaited { tasks: _ }
+        // A service's name identifies, as a job's does.
+        | Event::ServiceStarted { task: _, service: _, name: _, log: _ }
+        | Event::TaskLogs { task: _, logs: _ } => {}
+        Event::TaskKept { task, step: _, name, before: _, until: _ } => {
+            Texts::of(masks, &task.job).mask("step name", name);
         }
-        match self {
-            Self::RunStarted { logs: _, config: _, jobs: _ }
-            | Self::PipelineContinued { config: _, jobs: _ }
-            | Self::TaskState { task: _, state: _ }
-            | Self::StopAsked { at_once: _, jobs_over: _ }
-            | Self::RemovalAwaited { tasks: _ }
-            // A service's name identifies, as a job's does.
-            | Self::ServiceStarted { task: _, service: _, name: _, log: _ }
-            | Self::TaskLogs { task: _, logs: _ } => {}
-            Self::TaskKept { task, step: _, name, before: _, until: _ } => {
-                Texts::of(masks, &task.job).mask("step name", name);
-            }
-            Self::JobWaiting { job, why } => Texts::of(masks, job).mask("reason to wait", why),
-            Self::ApprovalAsked { job: _, holds: _ } => {}
-            Self::TaskStarted { task, image, resource_class, size: _, steps } => {
-                let texts = Texts::of(masks, &task.job);
-                image.iter_mut().for_each(|image| texts.mask("image", image));
-                texts.mask("resource class", resource_class);
-                steps.iter_mut().for_each(|name| texts.mask("step name", name));
-            }
-            Self::Report { task, line } => Texts::of(masks, &task.job).mask("report of the environment", line),
-            Self::Progress { task, what, done: _, total: _ } => Texts::of(masks, &task.job).mask("progress", what),
-            Self::StepStarted { task, step: _, attempt: _, name, kind: _, background: _, header, log: _ } => {
-                let texts = Texts::of(masks, &task.job);
-                texts.mask("step name", name);
-                header.iter_mut().for_each(|header| texts.mask("command shown above a step", header));
-            }
-            Self::Output { task: _, step: _, stream: _, bytes: _ } => {}
-            Self::StepEnded {
-                task,
-                step: _,
-                attempt: _,
-                name,
-                outcome,
-                duration_ms: _,
-                trailers,
-                bytes: _,
-                sha256: _,
-                origin: _,
-                will_rerun: _,
-            } => Texts::of(masks, &task.job).step_ended(name, outcome, trailers),
-            Self::StepSkipped { task, step: _, name, why: _ } => Texts::of(masks, &task.job).mask("step name", name),
-            Self::Warning { task, message } => Texts::of_any(masks, task.as_ref()).mask("warning", message),
-            Self::TaskEnded { task, verdict, duration_ms: _, leftovers } => {
-                let texts = Texts::of(masks, &task.job);
-                texts.verdict(verdict);
-                leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
-            }
-            Self::TaskRemoved { task, duration_ms: _, leftovers } => {
-                let texts = Texts::of(masks, &task.job);
-                leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
-            }
-            Self::JobEnded { job, end } => Texts::of(masks, job).job_end(end),
-            Self::RunEnded(summary) => mask_summary(masks, summary),
+        Event::JobWaiting { job, why } => Texts::of(masks, job).mask("reason to wait", why),
+        Event::ApprovalAsked { job: _, holds: _ } => {}
+        Event::TaskStarted { task, image, resource_class, size: _, steps } => {
+            let texts = Texts::of(masks, &task.job);
+            image.iter_mut().for_each(|image| texts.mask("image", image));
+            texts.mask("resource class", resource_class);
+            steps.iter_mut().for_each(|name| texts.mask("step name", name));
         }
+        Event::Report { task, line } => Texts::of(masks, &task.job).mask("report of the environment", line),
+        Event::Progress { task, what, done: _, total: _ } => Texts::of(masks, &task.job).mask("progress", what),
+        Event::StepStarted { task, step: _, attempt: _, name, kind: _, background: _, header, log: _ } => {
+            let texts = Texts::of(masks, &task.job);
+            texts.mask("step name", name);
+            header.iter_mut().for_each(|header| texts.mask("command shown above a step", header));
+        }
+        Event::Output { task: _, step: _, stream: _, bytes: _ } => {}
+        Event::StepEnded {
+            task,
+            step: _,
+            attempt: _,
+            name,
+            outcome,
+            duration_ms: _,
+            trailers,
+            bytes: _,
+            sha256: _,
+            origin: _,
+            will_rerun: _,
+        } => Texts::of(masks, &task.job).step_ended(name, outcome, trailers),
+        Event::StepSkipped { task, step: _, name, why: _ } => Texts::of(masks, &task.job).mask("step name", name),
+        Event::Warning { task, message } => Texts::of_any(masks, task.as_ref()).mask("warning", message),
+        Event::TaskEnded { task, verdict, duration_ms: _, leftovers } => {
+            let texts = Texts::of(masks, &task.job);
+            texts.verdict(verdict);
+            leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
+        }
+        Event::TaskRemoved { task, duration_ms: _, leftovers } => {
+            let texts = Texts::of(masks, &task.job);
+            leftovers.iter_mut().for_each(|left| texts.mask("leftover", left));
+        }
+        Event::JobEnded { job, end } => Texts::of(masks, job).job_end(end),
+        Event::RunEnded(summary) => mask_summary(masks, summary),
     }
 }
-
 fn mask_summary(masks: &Masks, summary: &mut Summary) {
     let Summary {
         exit_code: _,
@@ -180,7 +177,7 @@ mod tests {
         for event in examples() {
             let mut event = with(event, secret);
             let held = serde_json::to_string(&event).unwrap().matches(secret).count();
-            event.mask(&masks);
+            mask(&mut event, &masks);
             let after = serde_json::to_string(&event).unwrap();
             assert!(!after.contains(secret), "{after}");
             assert!(after.matches("****").count() == held, "{after}");

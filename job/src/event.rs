@@ -5,17 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use navvy_job::id::TaskId;
-use navvy_job::outcome::{JobStatus, SkipReason, StepOutcome, Verdict};
-use navvy_job::resource::Size;
-use navvy_job::state::TaskState;
 use serde::{Deserialize, Serialize};
 
-use crate::output::LogEnd;
-
-use crate::output::mask::Masked;
-
-mod masking;
+use crate::id::TaskId;
+use crate::outcome::{JobStatus, SkipReason, StepOutcome, Verdict};
+use crate::resource::Size;
+use crate::state::TaskState;
 
 /// An event with the moment it happened.
 #[derive(Debug, Clone, Serialize)]
@@ -325,6 +320,89 @@ pub struct Kept {
     pub until: String,
 }
 
+/// Whose log it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum LogOf {
+    /// Step 0 is "Spin up environment".
+    Step { step: usize, attempt: u32 },
+    /// Which of the task's service containers, from 0.
+    Service { service: usize },
+}
+
+/// A log whose writer is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogEnd {
+    #[serde(flatten)]
+    pub of: LogOf,
+    pub log: PathBuf,
+    pub bytes: u64,
+    /// Hexadecimal, as the log was sealed; `None` when it was not.
+    pub sha256: Option<String>,
+}
+
+impl LogOf {
+    /// From a file's name: `003-1.log`, `service-0.log`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(".log")?;
+        if let Some(service) = stem.strip_prefix("service-") {
+            return Some(Self::Service { service: service.parse().ok()? });
+        }
+        let (step, attempt) = stem.split_once('-')?;
+        Some(Self::Step { step: step.parse().ok()?, attempt: attempt.parse().ok()? })
+    }
+}
+
+/// A line of `--secrets-report`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Masked {
+    /// The variable's name; several, with commas, where they have the same value.
+    pub secret: String,
+    pub form: Form,
+    pub job: Option<String>,
+    /// In words: `output of step 2`, `service db`, `step name`, `warning`.
+    pub place: String,
+    pub count: u64,
+}
+
+/// One way a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    Plain,
+    /// One line of a value that has several.
+    Line,
+    Base64,
+    Hex,
+    Url,
+    Json,
+    Shell,
+    /// With entities, as XML and HTML have them.
+    Xml,
+    /// In a quoted text where a quote, or a backtick, stands for the escape.
+    Quoted,
+    /// As Windows has texts: two bytes a character, in either order.
+    Utf16,
+}
+
+impl Form {
+    /// As a person reads it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Plain => "as it is",
+            Self::Line => "a line of it",
+            Self::Base64 => "base64",
+            Self::Hex => "hexadecimal",
+            Self::Url => "URL-encoded",
+            Self::Json => "JSON-escaped",
+            Self::Shell => "shell-quoted",
+            Self::Xml => "as XML or HTML",
+            Self::Quoted => "with its quotes doubled",
+            Self::Utf16 => "in UTF-16",
+        }
+    }
+}
+
 /// Readers have known these as `not_available` from the first. Which they are is counted in the run's summary.
 fn broadly<S: serde::Serializer>(why: &SkipReason, serializer: S) -> Result<S::Ok, S::Error> {
     match why {
@@ -336,4 +414,16 @@ fn broadly<S: serde::Serializer>(why: &SkipReason, serializer: S) -> Result<S::O
 /// JSON is text: bytes that are none are replaced. The log file has them as they were.
 fn lossy<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_are_no_logs() {
+        for name in ["events.jsonl", "001-1.seg", "service-x.log", "1.log", "-1.log", "a-b.log"] {
+            assert_eq!(LogOf::of_name(name), None, "{name}");
+        }
+    }
 }
