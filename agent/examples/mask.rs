@@ -3,8 +3,8 @@
 
 use std::io::{Read as _, Write as _};
 
-use navvy_agent::output::mask::{Masks, Place};
 use navvy_agent::pipeline::read_env_file;
+use navvy_output::mask::{Masks, Place};
 
 /// As much as a terminal or pipe gives at once.
 const PIECE: usize = 64 << 10;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use navvy_job::event::{Event, Stamped};
+use navvy_output::mask::Masks;
 
 use crate::masking::mask;
-use crate::output::mask::Masks;
 
 /// Bytes of output that may be queued.
 const OUTPUT_ROOM: usize = 4 << 20;

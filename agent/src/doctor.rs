@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use navvy_job::chain::chain;
+use navvy_output::mask::public::without_user_info;
 
 use crate::environment::HostPaths;
 use crate::environment::authorities;
@@ -18,7 +19,6 @@ use crate::environment::docker::walls::{METADATA_V4, METADATA_V6, Walls};
 use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
 use crate::environment::egress::{Egress, host_proxies};
 use crate::environment::endpoint::{Endpoint, EndpointError};
-use crate::output::mask::public::without_user_info;
 
 /// Below this, pulls and logs soon fail.
 const SCARCE_SPACE: u64 = 5 << 30;

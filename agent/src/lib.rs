@@ -23,7 +23,7 @@
 //! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
-//! | [`output`] | logs on disk: written, sealed, verified |
+//! | [`run_directory`] | where a run's logs are |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
 //! | [`bus`] | how events travel, masked on the way |
 //! | `terminal` | the caller's own terminal in a person's session |
@@ -44,9 +44,9 @@ pub mod environment;
 mod masking;
 mod oom;
 pub mod orbs;
-pub mod output;
 pub mod pipeline;
 pub mod results;
+pub mod run_directory;
 pub mod settings;
 pub mod ssh_agent;
 pub mod ssh_key;

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 
 use navvy_job::event::{ContextGiven, Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
-
-use crate::output::mask::{Masks, Place};
+use navvy_output::mask::{Masks, Place};
 
 /// Replaces secrets in every text that may hold one.
 pub fn mask(event: &mut Event, masks: &Masks) {

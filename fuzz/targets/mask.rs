@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
+use navvy_output::mask::{MaskStream, Masks, Place, oracle};
 use libfuzzer_sys::fuzz_target;
-use navvy_agent::output::mask::{MaskStream, Masks, Place, oracle};
 use navvy_fuzz::Feed;
 
 /// A text that is as long gets no more: the oracle compares each byte of it with every pattern.

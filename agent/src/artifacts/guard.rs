@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use navvy_output::mask::{self, Masks};
 use serde::{Deserialize, Serialize};
 
 use super::packed::{BOUNDS, Inside, Unseen};
 use super::scan::Scan;
 use super::text::TextCheck;
-use crate::output::mask::{self, Masks};
 
 /// What becomes of artifacts and test results that hold a secret. Caches and workspaces are stored as they are, with a warning,
 /// unless they are not looked through.

@@ -1,6 +1,6 @@
 //! Looks for secrets in bytes of any kind, as they pass.
 
-use crate::output::mask::{MaskStream, Masks, Place};
+use navvy_output::mask::{MaskStream, Masks, Place};
 
 /// Looks for every form, and once more without the NUL bytes between them.
 pub struct Scan {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use navvy_journal::Known;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
+use navvy_output::mask::Masks;
 
 use super::host::{self, job};
 use super::rm::find;
@@ -12,7 +13,6 @@ use super::{CliError, own_words};
 use crate::environment::docker::run_dir;
 use crate::environment::docker::survey::{Seen, survey_files};
 use crate::environment::docker::{Engine, shared_link};
-use crate::output::mask::Masks;
 use crate::settings::Settings;
 use crate::supervisor::{Client, Connect};
 use crate::task::Note;

@@ -11,7 +11,7 @@ use super::CliError;
 use crate::environment::docker::Engine;
 use crate::environment::docker::survey::{Seen, Survey, survey_files};
 use crate::environment::endpoint;
-use crate::output::RunDirectoryError;
+use crate::run_directory::RunDirectoryError;
 use crate::settings::Settings;
 use crate::ui::json::add_line;
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::output::mask::{Masks, Place};
+use navvy_output::mask::{Masks, Place};
 
 /// The run's secrets. A process has one run; a panic hook and a logger have nobody to ask.
 static MASKS: OnceLock<Masks> = OnceLock::new();

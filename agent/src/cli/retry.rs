@@ -12,6 +12,7 @@ use navvy_job::compiled::Job;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
 use navvy_journal::{HeldStep, JournalError};
+use navvy_output::mask::Masks;
 
 use super::args::SourceArgs;
 use super::args::run::RetryArgs;
@@ -28,10 +29,9 @@ use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::environment::docker::hold::HoldError;
 use crate::environment::docker::{PullPolicy, survey};
-use crate::output::mask::Masks;
-use crate::output::{self, RunDirectory};
 use crate::pipeline::{Finished, JobRun, Removals, localise};
 use crate::results::Timings;
+use crate::run_directory::{self, RunDirectory};
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
@@ -194,7 +194,7 @@ async fn go_on(
     bus.send(Event::RunEnded(Box::new(summary)));
     drop(bus);
     let shown = viewer.join();
-    output::retain(&settings.paths.state);
+    run_directory::retain(&settings.paths.state);
     out::settle(code, shown)
 }
 

@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use navvy_job::event::{Event, Stamped};
+use navvy_output::mask::{Masks, Place};
 
 use super::args::run::{Color, ViewArgs};
 use super::{CliError, out};
 use crate::bus::Events;
-use crate::output::Feed;
-use crate::output::mask::{Masks, Place};
 use crate::settings::Settings;
+use crate::task::Feed;
 use crate::terminal::Stage;
 use crate::ui::json::add_line;
 use crate::ui::{self, Kind, Options, View, ViewError};

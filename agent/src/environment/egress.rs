@@ -16,13 +16,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use navvy_job::compiled::Variables;
+use navvy_output::mask::public::{proxy_secrets, without_user_info};
 use serde::{Deserialize, Serialize};
 
 use super::HostPaths;
 use super::authorities::{self, AuthoritiesError, Bundle};
 use super::docker::allow::{Allowed, is_closed};
 use super::docker::proxies::{Configured, configured};
-use crate::output::mask::public::{proxy_secrets, without_user_info};
 
 /// Where the bundle's directory is in a container.
 pub const CA_DIR: &str = "/opt/navvy/ca";

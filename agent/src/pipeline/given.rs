@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use navvy_job::compiled::Variables;
+use navvy_output::mask::public::{is_public, proxy_secrets};
 
 use super::contexts::Contexts;
-use crate::output::mask::public::{is_public, proxy_secrets};
 
 /// One variable.
 #[derive(Clone, PartialEq, Eq)]

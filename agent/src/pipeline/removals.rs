@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::bus::{self, Events};
-    use crate::output::mask::Masks;
+    use navvy_output::mask::Masks;
 
     fn task(name: &str, number: u8) -> TaskRef {
         let job = JobRef { workflow: "ci".to_owned(), job: name.to_owned() };

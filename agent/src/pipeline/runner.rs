@@ -29,7 +29,7 @@ use super::room::{Place, Room};
 use super::selection::Chosen;
 use super::upstream::upstream;
 use crate::bus::Bus;
-use crate::output::RunDirectory;
+use crate::run_directory::RunDirectory;
 use crate::task::{self, Removal, Stop, TaskResult, Turn};
 
 /// Which approvals are given, and by whom the others are asked for.

@@ -7,6 +7,7 @@ use navvy_job::chain::chain;
 use navvy_job::compiled::{Run, Step};
 use navvy_job::event::Event;
 use navvy_job::outcome::StepOutcome;
+use navvy_output::{DiskFloorReached, LogDigest, StepLog};
 use navvy_protocol::supervisor::{ABANDONED, Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
 
@@ -17,9 +18,10 @@ use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
 use crate::environment::docker::Died;
-use crate::output::{DaemonHint, DiskFloorReached, LogDigest, StepLog, StepSignal, Watch};
 use crate::step::Frame;
 use crate::supervisor::FollowEnd;
+use crate::task::daemon_hint::DaemonHint;
+use crate::task::step_sink::{StepSignal, Watch};
 
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ use navvy_job::compiled::{Run, Step, StepKind, Variables};
 use navvy_job::event::{Event, HeldAt, Kept, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
+use navvy_output::mask::Place;
 use navvy_protocol::supervisor::Probe;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,6 @@ use super::prepare::{Ready, frame};
 use super::{Context, Stop, Task, TaskState};
 use crate::environment::docker::run_dir;
 use crate::environment::docker::{DockerEnvironment, Inheritance};
-use crate::output::mask::Place;
 use crate::step::Frame;
 use crate::supervisor::Client;
 use crate::terminal::{self, Stage};

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::outcome::StepOutcome;
+use navvy_output::{LogDigest, StepLog, mask};
 use navvy_protocol::supervisor::FailureKind;
 
 use super::attempt::{Attempted, Place};
@@ -12,7 +13,6 @@ use super::decide::Lost;
 use super::{Stop, Task};
 use crate::bus::Bus;
 use crate::environment::docker::DockerEnvironment;
-use crate::output::{LogDigest, StepLog, mask};
 use crate::storage::Store;
 
 /// A step's output, line by line, masked: into its log and to the views.

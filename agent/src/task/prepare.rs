@@ -7,6 +7,8 @@ use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
+use navvy_output::mask::Place;
+use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
 use super::attempt::in_words;
@@ -15,8 +17,6 @@ use super::handed::HandedOut;
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
-use crate::output::mask::Place;
-use crate::output::{LogDigest, StepLog};
 use crate::step::variables::Layers;
 use crate::step::{Frame, absolute};
 use crate::supervisor::{Client, ClientError};

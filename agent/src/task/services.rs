@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use navvy_job::event::Event;
+use navvy_output::mask::Place;
+use navvy_output::{DiskFloorReached, StepLog};
 
 use super::{Task, Voice};
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
-use crate::output::mask::Place;
-use crate::output::{DiskFloorReached, Feed, StepLog};
+use crate::task::Feed;
 
 /// The last output of a container that was ended comes within this.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use navvy_job::chain::chain;
 use navvy_job::compiled::StepKind;
+use navvy_output::mask;
 
 use super::Task;
 use super::attempt::{Attempted, Place};
@@ -12,7 +13,6 @@ use super::own::Told;
 use super::prepare::Ready;
 use super::trees;
 use crate::artifacts::guard::{self, Secrets};
-use crate::output::mask;
 use crate::results::Case;
 use crate::results::collect::Reports;
 use crate::results::junit::Limits;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use navvy_job::figures;
-
-use crate::output::mask::{Masks, Place};
+use navvy_output::mask::{Masks, Place};
 
 /// Characters of a member's name that are shown.
 const SHOWN: usize = 200;

@@ -11,6 +11,8 @@
 //!
 //! All of it has [`Bounds`]. What is not looked into is [`Unseen`], and told.
 
+use navvy_output::mask::{Masks, Place};
+
 mod heads;
 mod look;
 #[cfg(test)]
@@ -25,7 +27,6 @@ use self::look::Look;
 pub use self::look::{BOUNDS, Bounds, Unseen};
 use self::unpack::Unpacker;
 use super::scan::Scan;
-use crate::output::mask::{Masks, Place};
 
 /// Plain bytes that are made at a time.
 const PIECE: usize = 32 << 10;

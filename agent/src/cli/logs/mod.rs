@@ -17,6 +17,7 @@ use navvy_job::chain::chain;
 use navvy_job::event::LogOf;
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_output::reader::{self, Piece, ReadError, Report, Verdict};
 use navvy_plain_file as plain_file;
 
 use self::choose::Runs;
@@ -24,7 +25,6 @@ use self::print::{Colors, Printer, Style};
 use self::record::{LogRecord, RunRecord, TaskRecord};
 use super::args::host::LogsArgs;
 use super::{CliError, out};
-use crate::output::reader::{self, Piece, ReadError, Report, Verdict};
 use crate::settings::Settings;
 use crate::ui::text;
 

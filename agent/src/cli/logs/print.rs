@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use navvy_output::reader::{Origin, Piece, Trust};
 
-use crate::output::reader::{Origin, Piece, Trust};
 use crate::ui::sanitize::Sanitizer;
 use navvy_protocol::frame::Stream;
 

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use navvy_job::event::LogOf;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::{StepOutcome, Verdict};
+use navvy_output::logs_in;
+use navvy_output::reader::Prefix;
 use navvy_plain_file as plain_file;
 use serde_json::Value;
 
-use crate::output::logs_in;
-use crate::output::reader::Prefix;
 use crate::ui::describe;
 use crate::ui::sanitize::first_line;
 

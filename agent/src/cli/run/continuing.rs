@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use navvy_config::{Inputs, Source};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
+use navvy_output::mask::{Masks, Place};
 use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
@@ -18,9 +19,8 @@ use super::{Session, names, plan};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;
-use crate::output::RunDirectory;
-use crate::output::mask::{Masks, Place};
 use crate::pipeline::{Chosen, Continued, Replacements, SelectionError, Wanted, choose};
+use crate::run_directory::RunDirectory;
 use crate::task::SourceNote;
 
 /// Its name in diagnostics and in the run directory.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use navvy_job::event::Summary;
 use navvy_job::exit_code;
 
-use crate::output::RunDirectory;
 use crate::pipeline::Finished;
+use crate::run_directory::RunDirectory;
 
 /// What counts most comes first: a job's failure tells more than that the run was incomplete.
 fn code(finished: &Finished) -> u8 {

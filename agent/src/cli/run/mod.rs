@@ -26,6 +26,8 @@ use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
+use navvy_output::DiskFloor;
+use navvy_output::mask::Masks;
 
 use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
@@ -39,13 +41,13 @@ use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
 use crate::oom;
-use crate::output::mask::Masks;
-use crate::output::{self, DiskFloor, Feed, RunDirectory};
 use crate::pipeline::{Chosen, Finished, Runner, Wanted, secrets_of_proxies};
 use crate::results::Timings;
+use crate::run_directory::{self, RunDirectory};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::storage::RunStore;
+use crate::task::Feed;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
@@ -244,7 +246,7 @@ impl Session<'_> {
             let masked = own_words::masked(&diagnostics).into_owned();
             std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
-        output::retain(&self.settings.paths.state);
+        run_directory::retain(&self.settings.paths.state);
         out::settle(code, shown)
     }
 

@@ -279,7 +279,7 @@ fn write_what_fits(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
 }
 
 /// The stream's name in events and files.
-pub fn name(stream: Stream) -> &'static str {
+pub fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",

@@ -11,10 +11,10 @@ use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::daemon_hint::{DaemonHint, DaemonScan};
-use super::mask::{MaskStream, Place};
-use super::step_log::{LogDigest, StepLog, name};
 use crate::bus::Bus;
 use crate::supervisor::{FollowEnd, Sink};
+use navvy_output::mask::{MaskStream, Place};
+use navvy_output::{LogDigest, StepLog, stream_name};
 
 /// How much of a step's output the view gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Out {
         if let Some(daemon) = &mut self.daemon {
             daemon.look_at(stream, masked);
         }
-        self.show(name(stream), masked);
+        self.show(stream_name(stream), masked);
         Ok(())
     }
 

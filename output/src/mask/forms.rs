@@ -46,7 +46,7 @@ pub fn forms(value: &str) -> Vec<(Form, Vec<u8>)> {
 }
 
 /// Of the value, its lines, and each form that is not ASCII. Of the others so many are none of a log's; a file is looked at
-/// without its NULs for them ([`crate::artifacts::guard`]).
+/// without its NULs for them (the agent's `artifacts::guard`).
 fn utf_16(all: &mut Vec<(Form, Vec<u8>)>) {
     let mut wide = Vec::new();
     for (form, bytes) in all.iter() {
