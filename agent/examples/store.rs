@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use navvy_agent::run_store::RunStore;
 use navvy_agent::settings::Settings;
-use navvy_agent::storage::{About, Commit, Place, RunStore, StorageSettings, Store};
+use navvy_storage::{About, Commit, Place, Store};
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
 
 fn run_store() -> anyhow::Result<RunStore> {
     let settings = Settings::from_process();
-    Ok(RunStore::new(Ok(StorageSettings::gather(&settings, None)?)))
+    Ok(RunStore::new(Ok(navvy_agent::settings::store::store(&settings, None)?)))
 }
 
 fn open(store: &RunStore) -> anyhow::Result<Store> {

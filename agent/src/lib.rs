@@ -17,7 +17,7 @@
 //! | [`task`] | one task from claim to verdict |
 //! | [`step`] | a step to its process, its end to words (pure) |
 //! | [`environment`] | Docker containers: prepare, report, destroy |
-//! | [`storage`] | caches, workspace layers, artifacts: in a directory or an object store |
+//! | [`run_store`] | the store of a run, opened when it is needed |
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`results`] | test results: read, shown, kept, used by the next run |
@@ -47,11 +47,11 @@ pub mod orbs;
 pub mod pipeline;
 pub mod results;
 pub mod run_directory;
+pub mod run_store;
 pub mod settings;
 pub mod ssh_agent;
 pub mod ssh_key;
 pub mod step;
-pub mod storage;
 pub mod supervisor;
 pub mod task;
 mod terminal;

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use libfuzzer_sys::fuzz_target;
-use navvy_agent::storage::{
+use navvy_storage::{
     Body, BodyId, Content, Namespace, Piece, PieceKind, Place, Producer, Record, belongs, content, index_path,
 };
+use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::{Feed, mishap};
 use sha2::{Digest as _, Sha256};
 

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{Timestamp, ToSpan as _};
 use navvy_job::chain::chain;
-
-use crate::storage::artifacts::{Name, StoredFile};
-use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, StorageError, Store};
+use navvy_storage::artifacts::{Name, StoredFile};
+use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, StorageError, Store};
 
 const RUNS: &str = "runs with artifacts";
 /// In an entry's details.

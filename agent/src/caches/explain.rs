@@ -8,6 +8,7 @@ use navvy_archive::manifest::Record;
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_job::compiled::When;
+use navvy_storage::{Entry, Listed, PutAside, StorageError, Store};
 
 use super::compare::{Piece, Verdict, known_beginning, shown_now, shown_then, would_find};
 use super::here::{Here, Site, in_tree};
@@ -17,7 +18,6 @@ use super::weight::Weights;
 use crate::checkout::history;
 use crate::step::cached;
 use crate::step::key::{LONGEST, Template, What};
-use crate::storage::{Entry, Listed, PutAside, StorageError, Store};
 use crate::task::manifest;
 
 /// Index objects that are read at once.

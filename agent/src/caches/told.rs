@@ -2,6 +2,7 @@
 
 use navvy_job::compiled::When;
 use navvy_job::figures;
+use navvy_storage::Entry;
 use serde::Serialize;
 
 use super::compare::{Part, Piece, Value, Verdict};
@@ -9,7 +10,6 @@ use super::explain::{Ask, Saver, moment, shown_key};
 use super::weight::{Heavy, SMALL};
 use crate::checkout::history::Change;
 use crate::step::key::What;
-use crate::storage::Entry;
 use crate::ui::sanitize::clean;
 use crate::ui::text::{count, cut, pad, width};
 

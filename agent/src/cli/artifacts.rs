@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_storage::{StorageError, Store};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -22,7 +23,6 @@ use super::out::print;
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
 use crate::settings::Settings;
-use crate::storage::{StorageError, Store};
 use crate::ui::sanitize::clean;
 use crate::ui::text::{pad, width};
 

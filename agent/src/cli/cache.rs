@@ -4,6 +4,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_storage::{Entry, Place, StorageError, Store};
 use serde::Serialize;
 
 use super::CliError;
@@ -13,7 +14,6 @@ use super::out::print;
 use super::store::of_project;
 use crate::settings::Settings;
 use crate::step::cached;
-use crate::storage::{Entry, Place, StorageError, Store};
 use crate::ui::sanitize::clean;
 use crate::ui::text::{pad, width};
 

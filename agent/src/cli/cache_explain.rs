@@ -22,9 +22,9 @@ use crate::caches::here::{Here, OF_THE_RUN, Site};
 use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
 use crate::pipeline::{Contexts, Wanted};
+use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
-use crate::storage::RunStore;
 
 /// The job of a key that is given by itself.
 const NO_JOB: &str = "-";

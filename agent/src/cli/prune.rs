@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use navvy_job::exit_code;
 use navvy_journal::standing::Condition;
+use navvy_storage::{SWEEP_AFTER, Swept, Unswept};
 
 use super::CliError;
 use super::args::host::PruneArgs;
@@ -12,7 +13,6 @@ use super::out::print;
 use super::store;
 use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::settings::Settings;
-use crate::storage::{SWEEP_AFTER, Swept, Unswept};
 
 /// For all of it together; a second try costs a person less than waiting.
 pub const LIMIT: Duration = Duration::from_secs(60);

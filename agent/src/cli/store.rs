@@ -2,18 +2,22 @@
 
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
+use navvy_storage::{SettingsError, Store};
 
 use super::CliError;
 use super::args::store::StoreArgs;
 use super::source::{ConfigFile, project_facts};
 use crate::checkout::variables::{directory_id, project_id};
+use crate::run_store::RunStore;
 use crate::settings::Settings;
-use crate::storage::{RunStore, SettingsError, StorageSettings, Store};
+use crate::settings::store::{StoreError, store};
 
 /// Which store; it is opened when it is needed. That there is no place for one is told to whoever opens it.
 pub fn chosen(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliError> {
-    match StorageSettings::gather(settings, flag) {
-        Err(error) if !matches!(error, SettingsError::NoHome) => Err(CliError::usage(chain(&error))),
+    match store(settings, flag) {
+        Err(error) if !matches!(error, StoreError::Settings(SettingsError::NoHome)) => {
+            Err(CliError::usage(chain(&error)))
+        }
         gathered => Ok(RunStore::new(gathered)),
     }
 }
@@ -22,9 +26,9 @@ pub fn chosen(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliEr
 pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, CliError> {
     let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
-    let store = chosen(settings, arguments.store.as_deref())?;
+    let chosen = chosen(settings, arguments.store.as_deref())?;
     let scope = scope_here(&arguments.scope, &file)?;
-    store.open(&project_id(&project_facts(settings, &file)?), &scope).map_err(CliError::infra_text)
+    chosen.open(&project_id(&project_facts(settings, &file)?), &scope).map_err(CliError::infra_text)
 }
 
 /// The scope of runs of this config: what is local belongs to the directory where its project begins.

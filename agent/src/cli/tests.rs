@@ -2,6 +2,7 @@
 
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_storage::StorageError;
 use serde::Serialize;
 
 use super::args::store::TestsArgs;
@@ -12,7 +13,6 @@ use crate::results::history::{Flaky, flaky, slowest};
 use crate::results::keep::{Keeper, KeptRun, Test};
 use crate::results::summary;
 use crate::settings::Settings;
-use crate::storage::StorageError;
 
 const NOTHING: &str = "No test results are kept of this project. Jobs with a `store_test_results` step leave some, in the scope \
                        they run in (--scope).\n";

@@ -12,10 +12,10 @@ use std::io;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
+use navvy_storage::{About, Commit, Entry, Piece, PieceKind, Place, Producer, Result, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Outcome};
-use crate::storage::{About, Commit, Entry, Piece, PieceKind, Place, Producer, Result, Store};
 
 /// The version this code writes. A reader passes over a higher one.
 const VERSION: u32 = 1;
@@ -330,7 +330,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::storage::{Bucket, StorageSettings};
+    use navvy_storage::{Bucket, StorageSettings};
 
     fn keeper(directory: &std::path::Path, scope: &str) -> Keeper {
         let bucket = Bucket::directory(directory).unwrap();

@@ -47,7 +47,7 @@ mod tests {
     use super::super::Case;
     use super::super::keep::{Whose, document};
     use super::*;
-    use crate::storage::{Bucket, StorageSettings, Store};
+    use navvy_storage::{Bucket, StorageSettings, Store};
 
     #[tokio::test]
     async fn all_nodes_of_a_job_are_told_the_same() {

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use navvy_plain_file as plain_file;
+use navvy_storage::StoreTable;
 use serde::Deserialize;
 
 use super::Settings;
@@ -78,23 +79,6 @@ pub struct Tables {
 pub struct ContextTable {
     /// Which projects get it. Nobody is asked for another.
     pub projects: Projects,
-}
-
-/// `[store]`.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreTable {
-    pub url: Option<String>,
-    pub ca: Option<PathBuf>,
-    pub options: BTreeMap<String, String>,
-}
-
-/// Options may be credentials: they are shown by name alone.
-impl std::fmt::Debug for StoreTable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let options: Vec<&String> = self.options.keys().collect();
-        f.debug_struct("StoreTable").field("ca", &self.ca).field("options", &options).finish_non_exhaustive()
-    }
 }
 
 /// Why a settings file cannot be used.

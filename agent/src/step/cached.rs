@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use navvy_storage::Entry;
+
 use super::key::{Template, What};
-use crate::storage::Entry;
 
 /// In an entry's details: the absolute paths it holds, as JSON.
 pub const PATHS: &str = "paths";

@@ -16,6 +16,8 @@ use navvy_archive::error::ReadError;
 use navvy_job::chain::chain;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{Packed, Trees};
+use navvy_storage::artifacts::{Name, Packing, content_type};
+use navvy_storage::{Commit, Store};
 use tokio::sync::mpsc;
 
 use super::Task;
@@ -31,8 +33,6 @@ use crate::artifacts::links::Links;
 use crate::artifacts::names::Names;
 use crate::artifacts::read::{self, Limits, Sink};
 use crate::artifacts::shelf::{Shelf, Whose};
-use crate::storage::artifacts::{Name, Packing, content_type};
-use crate::storage::{Commit, Store};
 
 /// Their names are kept in memory until the set is whole, some hundred bytes each.
 const LIMITS: Limits = Limits { bytes: 256 << 30, entries: 500_000 };

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use navvy_job::chain::chain;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
+use navvy_storage::{About, Body, Commit, Entry, Place as StorePlace, Producer, StorageError, Store};
 
 use super::Task;
 use super::attempt::{Attempted, Place};
@@ -22,7 +23,6 @@ use super::prepare::Ready;
 use super::trees::{Porter, Unpacking, Upload, of_client};
 use crate::step::key::{self, KeyError, Template, Values};
 use crate::step::{Frame, cached};
-use crate::storage::{About, Body, Commit, Entry, Place as StorePlace, Producer, StorageError, Store};
 use crate::supervisor::ClientError;
 
 /// Damaged entries that one step puts aside before it gives up.

@@ -5,8 +5,7 @@ use std::ops::Range;
 use futures_util::StreamExt as _;
 use navvy_archive::format::{FOOTER, Footer};
 use navvy_job::chain::chain;
-
-use crate::storage::{Body, Store};
+use navvy_storage::{Body, Store};
 
 /// `longest`: bytes of a manifest, which a job has written.
 ///

@@ -67,7 +67,7 @@ use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::egress::Egress;
 use crate::results::Timings;
-use crate::storage::RunStore;
+use crate::run_store::RunStore;
 use prepare::{Ready, Unready};
 use steps::Ended;
 

@@ -6,6 +6,7 @@ use navvy_job::event::{Event, TaskRef};
 use navvy_job::outcome::StepOutcome;
 use navvy_output::{LogDigest, StepLog, mask};
 use navvy_protocol::supervisor::FailureKind;
+use navvy_storage::Store;
 
 use super::attempt::{Attempted, Place};
 use super::bounded::GivenUp;
@@ -13,7 +14,6 @@ use super::decide::Lost;
 use super::{Stop, Task};
 use crate::bus::Bus;
 use crate::environment::docker::DockerEnvironment;
-use crate::storage::Store;
 
 /// A step's output, line by line, masked: into its log and to the views.
 pub(super) struct Told {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use navvy_job::chain::chain;
 use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, Trees};
+use navvy_storage::{About, Body, Commit, Reservation, StorageError, Store};
 use tokio::sync::mpsc;
 
 use super::Task;
@@ -24,7 +25,6 @@ use super::own::{Told, Trouble};
 use super::pieces::Lookout;
 use crate::artifacts::guard::Guard;
 use crate::environment::docker::DockerEnvironment;
-use crate::storage::{About, Body, Commit, Reservation, StorageError, Store};
 use crate::supervisor::{Client, ClientError, Fed};
 
 /// Pieces on their way between two threads: enough that neither waits for the other's turn.

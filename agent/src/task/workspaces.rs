@@ -13,6 +13,7 @@ use navvy_job::chain::chain;
 use navvy_job::claim::Upstream;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
+use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Place as StorePlace, Store};
 
 use super::Task;
 use super::attempt::{Attempted, Place};
@@ -23,7 +24,6 @@ use super::own::{Told, Trouble};
 use super::prepare::Ready;
 use super::trees::{Unpacking, Upload, of_client};
 use crate::step::layers::{ENTRIES_CAP, Kind, Maker, Stack};
-use crate::storage::{About, Body, Commit, Entry, Piece, PieceKind, Place as StorePlace, Store};
 
 /// Bytes of one layer's manifest, which a job has written: a hundred for each entry that all of them may have.
 const MANIFEST_CAP: u64 = 100 * ENTRIES_CAP;

@@ -2,9 +2,37 @@
 
 use std::time::Duration;
 
+use object_store::{BackoffConfig, RetryConfig};
 use tokio::time::Instant;
 
-use super::settings::Retries;
+/// How often and how long a request is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retries {
+    pub most: usize,
+    /// No retry is begun after this.
+    pub within: Duration,
+    /// The first pause; each is up to three times the one before, at random, and at most `last`.
+    pub first: Duration,
+    pub last: Duration,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            most: 8,
+            within: Duration::from_secs(120),
+            first: Duration::from_millis(100),
+            last: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Retries {
+    pub(super) fn config(self) -> RetryConfig {
+        let backoff = BackoffConfig { init_backoff: self.first, max_backoff: self.last, base: 3. };
+        RetryConfig { backoff, max_retries: self.most, retry_timeout: self.within }
+    }
+}
 
 /// The retries of one request.
 #[derive(Debug)]

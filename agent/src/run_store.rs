@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
+use navvy_storage::{Bucket, Location, PieceKind, PutAside, StorageSettings, Store, Swept};
 
-use super::bucket::Bucket;
-use super::settings::{Location, StorageSettings};
-use super::{PieceKind, PutAside, SettingsError, Store, Swept};
+use crate::settings::store::StoreError;
 
 /// As the real service keeps them. A run removes its own at its end, and is never this long.
 const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
@@ -34,7 +33,7 @@ impl fmt::Debug for RunStore {
 }
 
 impl RunStore {
-    pub fn new(settings: Result<StorageSettings, SettingsError>) -> Self {
+    pub fn new(settings: Result<StorageSettings, StoreError>) -> Self {
         let settings = settings.map_err(|error| chain(&error));
         Self(Arc::new(Inner { settings, bucket: OnceLock::new(), workspaces: Mutex::default() }))
     }
@@ -46,7 +45,7 @@ impl RunStore {
         in_use.then(|| settings.location.to_string())
     }
 
-    /// Removes what nobody committed within this time; with less than [`super::SWEEP_AFTER`], also under writers that still may.
+    /// Removes what nobody committed within this time; with less than [`navvy_storage::SWEEP_AFTER`], also under writers that still may.
     ///
     /// # Errors
     /// Why nothing could be swept, for a person.
@@ -122,6 +121,8 @@ impl RunStore {
 
 #[cfg(test)]
 mod tests {
+    use navvy_storage::SettingsError;
+
     use super::*;
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
         let store = RunStore::new(Ok(StorageSettings::directory(&place)));
         assert!(!place.exists());
         assert!(store.open("p", &TrustScope::Local).is_ok() && place.is_dir());
-        let none = RunStore::new(Err(SettingsError::NoHome));
+        let none = RunStore::new(Err(StoreError::Settings(SettingsError::NoHome)));
         assert!(none.open("p", &TrustScope::Local).unwrap_err().contains("--store"));
     }
 }

@@ -50,7 +50,7 @@ pub enum StorageError {
     #[error("store {0}: its own path is too long, no key would have room beneath it")]
     NoRoom(String),
     #[error(transparent)]
-    Settings(#[from] super::settings::SettingsError),
+    Transport(#[from] super::http::TransportError),
     /// A grantor said no, or could not be reached.
     #[error("failed to {verb}: {why}")]
     Grant { verb: &'static str, why: String },

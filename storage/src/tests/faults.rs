@@ -42,7 +42,7 @@ fn store(home: Home, settings: &StorageSettings) -> (Store, Arc<Bucket>) {
         Home::Direct => Store::direct(bucket.clone(), "project", TrustScope::Trusted, SHAPE),
         Home::Granted => {
             let grantor = Arc::new(Signing::new(bucket.clone(), "project", TrustScope::Trusted));
-            Store::granted(grantor, Transport::new(settings).unwrap(), RETRIES, SHAPE)
+            Store::granted(grantor, settings.transport().unwrap(), RETRIES, SHAPE)
         }
     };
     (store, bucket)
@@ -321,7 +321,7 @@ async fn a_sweep_finds_what_a_killed_writer_left_in_a_directory() {
         let entries = std::fs::read_dir(root.join(path)).into_iter().flatten();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
     };
-    let test = "storage::tests::faults::a_sweep_finds_what_a_killed_writer_left_in_a_directory";
+    let test = "tests::faults::a_sweep_finds_what_a_killed_writer_left_in_a_directory";
     kill_at(test, root.to_str().unwrap(), async || !names(layout::BODIES).is_empty()).await;
     assert!(names(layout::BODIES)[0].ends_with("#1"));
     let bucket = Bucket::directory(root).unwrap();
@@ -397,7 +397,7 @@ async fn a_sweep_finds_what_a_killed_writer_left_on_a_server() {
         Some(id) => !bucket.open_uploads(&layout::body(id)).await.unwrap().is_empty(),
         None => false,
     };
-    let test = "storage::tests::faults::a_sweep_finds_what_a_killed_writer_left_on_a_server";
+    let test = "tests::faults::a_sweep_finds_what_a_killed_writer_left_on_a_server";
     kill_at(test, &place, begun).await;
     let id = reserved().await.unwrap();
     assert_eq!(bucket.sweep(Duration::ZERO).await.unwrap(), Swept { uploads: 1, ..Swept::default() });

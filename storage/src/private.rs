@@ -43,7 +43,7 @@ pub(super) fn close(root: &Path, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Bucket;
+    use crate::Bucket;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777

@@ -24,7 +24,7 @@ use object_store::{
 use tokio::sync::OnceCell;
 
 use super::error::{Result, StorageError};
-use super::granted::Urls;
+use super::urls::Urls;
 use super::{layout, private};
 
 /// What S3, GCS and Azure take for an object's whole path.

@@ -12,7 +12,19 @@
 //!                            └─ granted: presigned URLs
 //! ```
 //!
-//! Steps see this module alone and never a path. What lies where: `docs/storage.md`.
+//! | module | what it holds |
+//! |---|---|
+//! | `ledger`, `seen`, `record` | names: the index's entries, how they are written once, and what is believed of one that is read |
+//! | `transfer` | bytes: uploads in parts, reads in ranges, digests |
+//! | `bucket`, `private` | a directory or a cloud; a directory is its user's alone |
+//! | `granted`, `urls` | the same without credentials |
+//! | `layout`, `key` | what lies where (pure) |
+//! | [`artifacts`] | many small files in one body |
+//! | `sweep`, `survey` | what nobody committed goes; what was put aside |
+//! | `settings`, `open` | which store, and the way to it |
+//! | `http`, `patience` | one request: whose certificates count, what "stalled" means, when to try again |
+//!
+//! Steps see this crate alone and never a path. What lies where: `docs/storage.md`.
 
 use std::io;
 use std::ops::Range;
@@ -32,7 +44,7 @@ mod http;
 mod key;
 mod layout;
 mod ledger;
-mod once;
+mod open;
 mod patience;
 mod private;
 mod record;
@@ -41,6 +53,7 @@ mod settings;
 mod survey;
 mod sweep;
 mod transfer;
+mod urls;
 
 #[cfg(test)]
 mod tests;
@@ -48,15 +61,15 @@ mod tests;
 pub use bucket::Bucket;
 pub use error::{Result, StorageError};
 pub use granted::{Granted, Grantor};
-pub use http::{Pace, Transport};
+pub use http::{Pace, Proxies, Transport, TransportError};
 #[doc(hidden)]
 pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
-pub use once::RunStore;
+pub use patience::Retries;
 pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
 #[doc(hidden)]
 pub use seen::{Content, belongs, content};
-pub use settings::{Location, Origin, Proxies, Retries, Scheme, SettingsError, StorageSettings};
+pub use settings::{Location, Origin, Scheme, SettingsError, Sources, StorageSettings, StoreTable};
 pub use survey::PutAside;
 pub use sweep::{Swept, Unswept};
 pub use transfer::{Aborts, Bodies, Shape};

@@ -3,9 +3,10 @@
 //! A connection that carries fewer bytes a second than [`Pace::floor`] over [`Pace::window`] is given up, whichever way the
 //! bytes go; whoever asked tries again on a new one, a read from where it was.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,8 +27,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
-
-use super::settings::{Proxies, SettingsError, StorageSettings};
 
 /// Bodies are handed on in pieces of this size, so that one that is not taken is seen.
 const PIECE: usize = 64 << 10;
@@ -57,6 +56,50 @@ impl Pace {
     }
 }
 
+/// Proxies, as the usual variables name them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    pub http: Option<String>,
+    pub https: Option<String>,
+    /// `NO_PROXY`
+    pub except: Option<String>,
+}
+
+impl Proxies {
+    /// As these variables of a process say: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+    pub fn of(variables: &BTreeMap<String, String>) -> Self {
+        // Small letters first, as everybody does it.
+        let get = |name: &str| {
+            let small = variables.get(&name.to_ascii_lowercase()).or_else(|| variables.get(name));
+            small.filter(|value| !value.is_empty()).cloned()
+        };
+        let all = get("ALL_PROXY");
+        Self { http: get("HTTP_PROXY").or(all.clone()), https: get("HTTPS_PROXY").or(all), except: get("NO_PROXY") }
+    }
+}
+
+/// A proxy's URL may hold a password.
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies")
+            .field("http", &self.http.is_some())
+            .field("https", &self.https.is_some())
+            .field("except", &self.except)
+            .finish()
+    }
+}
+
+/// Why there is no way to a store.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error("certificate file {path}: {why}", path = path.display())]
+    Ca { path: PathBuf, why: String },
+    #[error("{0} is no proxy's URL")]
+    Proxy(&'static str),
+    #[error("failed to make an HTTP client: {0}")]
+    Client(String),
+}
+
 /// A client that watches its transfers.
 #[derive(Debug, Clone)]
 pub struct Transport {
@@ -65,20 +108,22 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// `ca`: one more authority to trust, as a PEM file.
+    ///
     /// # Errors
     /// A certificate or a proxy that cannot be read.
-    pub fn new(settings: &StorageSettings) -> Result<Self, SettingsError> {
+    pub fn new(ca: Option<&Path>, proxies: &Proxies, pace: Pace) -> Result<Self, TransportError> {
         let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(settings)?)
+            .tls_backend_preconfigured(tls(ca)?)
             .user_agent(concat!("navvy/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
-        for proxy in proxies(&settings.proxies)? {
+        for proxy in proxies_of(proxies)? {
             builder = builder.proxy(proxy);
         }
-        let client = builder.build().map_err(|source| SettingsError::Client(source.without_url().to_string()))?;
-        Ok(Self { client, pace: settings.pace })
+        let client = builder.build().map_err(|source| TransportError::Client(source.without_url().to_string()))?;
+        Ok(Self { client, pace })
     }
 
     async fn execute(&self, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
@@ -269,11 +314,11 @@ fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dy
 }
 
 /// The machine's certificates and the one that the settings name.
-fn tls(settings: &StorageSettings) -> Result<ClientConfig, SettingsError> {
+fn tls(ca: Option<&Path>) -> Result<ClientConfig, TransportError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &settings.ca {
-        let failed = |why: String| SettingsError::Ca { path: path.clone(), why };
+    if let Some(path) = ca {
+        let failed = |why: String| TransportError::Ca { path: path.to_owned(), why };
         let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
         let mut added = 0;
         for certificate in certificates {
@@ -288,20 +333,57 @@ fn tls(settings: &StorageSettings) -> Result<ClientConfig, SettingsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| SettingsError::Client(error.to_string()))?;
+        .map_err(|error| TransportError::Client(error.to_string()))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn proxies(settings: &Proxies) -> Result<Vec<reqwest::Proxy>, SettingsError> {
+fn proxies_of(settings: &Proxies) -> Result<Vec<reqwest::Proxy>, TransportError> {
     let except = settings.except.as_deref().and_then(reqwest::NoProxy::from_string);
     let mut proxies = Vec::new();
     let mut add = |name, proxy: Option<reqwest::Result<reqwest::Proxy>>| {
         // The text of the error would show the URL, and with it a password.
-        let proxy = proxy.transpose().map_err(|_| SettingsError::Proxy(name))?;
+        let proxy = proxy.transpose().map_err(|_| TransportError::Proxy(name))?;
         proxies.extend(proxy.map(|proxy| proxy.no_proxy(except.clone())));
         Ok(())
     };
     add("HTTP_PROXY", settings.http.as_deref().map(reqwest::Proxy::http))?;
     add("HTTPS_PROXY", settings.https.as_deref().map(reqwest::Proxy::https))?;
     Ok(proxies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_read_as_everybody_does_and_their_passwords_not_shown() {
+        let proxies = |variables: &[(&str, &str)]| {
+            Proxies::of(&variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+        };
+        let proxy = "http://u:hunter2@p:1";
+        let read =
+            proxies(&[("HTTPS_PROXY", "http://x"), ("https_proxy", proxy), ("no_proxy", "a,b"), ("http_proxy", "")]);
+        assert_eq!(
+            (read.https.as_deref(), read.http.as_deref(), read.except.as_deref()),
+            (Some(proxy), None, Some("a,b"))
+        );
+        assert!(!format!("{read:?}").contains("hunter2"));
+        assert_eq!(proxies(&[("ALL_PROXY", proxy)]).http.as_deref(), Some(proxy));
+        let broken = Proxies { http: Some("http://u:hunter2@:bad:port".into()), ..Proxies::default() };
+        let error = Transport::new(None, &broken, Pace::default()).unwrap_err();
+        assert!(error.to_string().contains("HTTP_PROXY") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn a_certificate_file_that_holds_none_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let opened = || {
+            let transport = Transport::new(Some(&path), &Proxies::default(), Pace::default());
+            transport.map(drop).map_err(|error| error.to_string())
+        };
+        assert!(opened().unwrap_err().contains("ca.pem"));
+        std::fs::write(&path, "no certificate").unwrap();
+        assert!(opened().unwrap_err().contains("no certificate in it"));
+    }
 }

@@ -49,7 +49,7 @@ impl Home {
     /// The real server, without.
     fn granted() -> Self {
         let settings = server().settings(&server().endpoint);
-        Self { transport: Some(Transport::new(&settings).unwrap()), ..Self::server() }
+        Self { transport: Some(settings.transport().unwrap()), ..Self::server() }
     }
 
     fn store(&self, scope: &str) -> Store {

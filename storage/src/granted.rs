@@ -1,0 +1,151 @@
+//! The second home: no credentials, only URLs that somebody else has signed, each for one object and one verb.
+//!
+//! ```text
+//! agent ──verbs──▶ grantor (has the credentials)      names: everything that Ledger does
+//!   └──PUT, GET──▶ store                              bytes: one URL for a small body, one for each part, one to read
+//! ```
+//!
+//! That is how a fleet's agent works: the processor is its grantor. A URL is as good as a password: none of them is ever part
+//! of a message.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use object_store::{MultipartUpload, PutPayload, PutResult};
+
+use super::error::{Result, StorageError};
+use super::http::Transport;
+use super::ledger::Ledger;
+use super::patience::Retries;
+use super::record::BodyId;
+use super::transfer::Bodies;
+use super::urls::{UrlError, Urls};
+
+/// Who has the credentials. A URL is asked for when it is about to be used: it need not live long.
+#[async_trait]
+pub trait Grantor: Ledger {
+    /// To PUT a whole body.
+    async fn put_url(&self, id: BodyId) -> Result<String>;
+    /// To GET a body, or ranges of it.
+    async fn get_url(&self, id: BodyId) -> Result<String>;
+    /// Begins an upload in parts; its id.
+    async fn begin(&self, id: BodyId) -> Result<String>;
+    /// To PUT a part; parts count from 0.
+    async fn part_url(&self, id: BodyId, upload: &str, part: usize) -> Result<String>;
+    /// Ends an upload. `tags`: what the store said of each part, in their order.
+    async fn complete(&self, id: BodyId, upload: &str, tags: Vec<String>) -> Result<()>;
+    async fn abort(&self, id: BodyId, upload: &str) -> Result<()>;
+    /// The store's name, for people.
+    fn store_name(&self) -> &str;
+}
+
+/// A store's bodies, by URLs.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    grantor: Arc<dyn Grantor>,
+    http: Arc<Urls>,
+}
+
+impl Granted {
+    pub fn new(grantor: Arc<dyn Grantor>, transport: Transport, retries: Retries) -> Self {
+        Self { grantor, http: Arc::new(Urls { transport, retries }) }
+    }
+}
+
+#[async_trait]
+impl Bodies for Granted {
+    async fn put(&self, id: BodyId, bytes: Bytes) -> Result<()> {
+        let put = self.http.put(bytes.into(), || self.grantor.put_url(id)).await;
+        put.map_err(|error| self.failed("upload", error))?;
+        Ok(())
+    }
+
+    async fn begin(&self, id: BodyId) -> Result<Box<dyn MultipartUpload>> {
+        let upload = self.grantor.begin(id).await?;
+        let state = State { id, upload, home: self.clone(), tags: Mutex::default() };
+        Ok(Box::new(GrantedUpload { next: 0, state: Arc::new(state) }))
+    }
+
+    async fn tidy(&self, _: BodyId) -> Result<()> {
+        // `Grantor::complete` did it.
+        Ok(())
+    }
+
+    async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes> {
+        let got = self.http.get(range.clone(), || self.grantor.get_url(id)).await;
+        let got = got.map_err(|error| match error {
+            // The range begins behind the end.
+            UrlError::Status { status: 416, .. } => StorageError::TooShort { id, expected: range.end },
+            error => self.failed("read a range", error),
+        })?;
+        got.ok_or_else(|| StorageError::Missing { store: self.grantor.store_name().to_owned(), id })
+    }
+
+    fn name(&self) -> &str {
+        self.grantor.store_name()
+    }
+}
+
+impl Granted {
+    fn failed(&self, verb: &'static str, error: UrlError) -> StorageError {
+        StorageError::of(self.grantor.store_name().to_owned(), verb, error.into_store())
+    }
+}
+
+/// An upload in parts, by one URL each.
+#[derive(Debug)]
+struct GrantedUpload {
+    next: usize,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    id: BodyId,
+    upload: String,
+    home: Granted,
+    /// By part.
+    tags: Mutex<Vec<String>>,
+}
+
+impl State {
+    fn tag(&self, part: usize, tag: String) {
+        let mut tags = self.tags.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if tags.len() <= part {
+            tags.resize(part + 1, String::new());
+        }
+        tags[part] = tag;
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for GrantedUpload {
+    fn put_part(&mut self, data: PutPayload) -> BoxFuture<'static, object_store::Result<()>> {
+        let part = self.next;
+        self.next += 1;
+        let state = self.state.clone();
+        Box::pin(async move {
+            let url = || state.home.grantor.part_url(state.id, &state.upload, part);
+            let tag = state.home.http.put(data, url).await.map_err(UrlError::into_store)?;
+            state.tag(part, tag.ok_or(UrlError::NoHeader("ETag")).map_err(UrlError::into_store)?);
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let State { id, upload, home, tags } = &*self.state;
+        let tags = std::mem::take(&mut *tags.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let completed = home.grantor.complete(*id, upload, tags).await;
+        completed.map_err(|error| UrlError::Grant(error.to_string()).into_store())?;
+        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        let State { id, upload, home, .. } = &*self.state;
+        let aborted = home.grantor.abort(*id, upload).await;
+        aborted.map_err(|error| UrlError::Grant(error.to_string()).into_store())
+    }
+}
