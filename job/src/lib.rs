@@ -6,8 +6,10 @@
 //! |---|---|
 //! | [`id`] | task ids; every name of an object on a host derives from one |
 //! | [`pipeline`] | what `config` compiles to: pipeline, workflow, its jobs |
+//! | [`selection`] | which workflows and jobs of a pipeline take part (pure) |
 //! | [`compiled`] | one compiled job: executor, environment, steps |
 //! | [`workflow`] | which jobs may start, given what ended (pure) |
+//! | [`upstream`] | which jobs a job comes after: whose workspace layers it sees (pure) |
 //! | [`state`] | task and step states with their tables of legal moves |
 //! | [`outcome`] | how steps, tasks and jobs end |
 //! | [`resource`] | resource classes: named sizes of a task |
@@ -24,8 +26,12 @@ pub mod event;
 pub mod exit_code;
 pub mod figures;
 pub mod id;
+#[cfg(test)]
+mod made;
 pub mod outcome;
 pub mod pipeline;
 pub mod resource;
+pub mod selection;
 pub mod state;
+pub mod upstream;
 pub mod workflow;

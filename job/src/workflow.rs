@@ -146,41 +146,12 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compiled::Origin;
-    use crate::pipeline::{Selection, WorkflowJob, WorkflowJobKind};
-
-    fn job(name: &str, requires: &[(&str, &[JobStatus])]) -> WorkflowJob {
-        WorkflowJob {
-            name: name.into(),
-            definition: name.into(),
-            kind: WorkflowJobKind::NoOp,
-            matrix: BTreeMap::new(),
-            alias: None,
-            requires: requires
-                .iter()
-                .map(|(job, statuses)| Requirement { job: (*job).into(), statuses: statuses.iter().copied().collect() })
-                .collect(),
-            selected: Selection::Selected,
-            contexts: vec![],
-            serial_group: None,
-            origin: Origin::default(),
-        }
-    }
+    use crate::made::{OK, job, workflow};
+    use crate::pipeline::WorkflowJob;
 
     fn graph(jobs: Vec<WorkflowJob>) -> Graph {
-        let workflow = Workflow {
-            name: "w".into(),
-            selected: Selection::Selected,
-            jobs,
-            schedules: Vec::new(),
-            max_auto_reruns: 0,
-            flawed: false,
-            origin: Origin::default(),
-        };
-        Graph::new(&workflow, None)
+        Graph::new(&workflow("w", jobs), None)
     }
-
-    const OK: &[JobStatus] = &[JobStatus::Success];
 
     #[test]
     fn a_diamond_joins_when_both_sides_passed() {

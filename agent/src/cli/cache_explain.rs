@@ -7,6 +7,7 @@ use navvy_job::claim::TrustScope;
 use navvy_job::compiled::{Job, Step, StepKind, Variables};
 use navvy_job::exit_code;
 use navvy_job::pipeline::{Pipeline, Selection, WorkflowJob, WorkflowJobKind};
+use navvy_job::selection::{self, Wanted};
 
 use super::args::store::CacheExplainArgs;
 use super::given::given;
@@ -21,7 +22,7 @@ use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
 use crate::checkout::GitFacts;
 use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
-use crate::pipeline::{Contexts, Wanted};
+use crate::pipeline::Contexts;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
@@ -153,7 +154,7 @@ impl Looker<'_> {
         let found: Vec<_> = builds(pipeline).filter(|(_, job, _, left)| is_wanted(job, left.is_none())).collect();
         if let (Some(name), true) = (wanted, found.is_empty()) {
             let wanted = Wanted { jobs: vec![name.to_owned()], ..Wanted::default() };
-            return Err(match crate::pipeline::choose(pipeline, &wanted) {
+            return Err(match selection::choose(pipeline, &wanted) {
                 Err(error) => CliError::config(error.to_string()),
                 Ok(_) => CliError::config(format!("job {name} has no steps")),
             });

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_job::event::Event;
+use navvy_job::selection::Chosen;
 use navvy_job::workflow::Graph;
 use navvy_protocol::supervisor::Continuation;
 
 use super::runner::{Builtins, Runner};
-use super::selection::Chosen;
 use crate::task::{Context, HoldPolicy, SourceNote};
 
 /// What joins the run.

@@ -22,8 +22,6 @@ mod overcommit;
 mod removals;
 mod room;
 mod runner;
-mod selection;
-mod upstream;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::Contexts;
@@ -35,4 +33,3 @@ pub use notes::Notes;
 pub use overcommit::{NoOvercommit, Overcommit};
 pub use removals::Removals;
 pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
-pub use selection::{Chosen, SelectionError, Wanted, choose, nearest};

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use navvy_config::{Inputs, Source};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
+use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
 use navvy_output::mask::{Masks, Place};
 use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use super::{Session, names, plan};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;
-use crate::pipeline::{Chosen, Continued, Replacements, SelectionError, Wanted, choose};
+use crate::pipeline::{Continued, Replacements};
 use crate::run_directory::RunDirectory;
 use crate::task::SourceNote;
 
@@ -92,7 +93,7 @@ impl Continuing<'_> {
     }
 
     fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, String> {
-        let chosen = match choose(pipeline, wanted) {
+        let chosen = match selection::choose(pipeline, wanted) {
             // To go on with nothing is how a setup job says that there is nothing to do.
             Err(SelectionError::Nothing { .. }) => Vec::new(),
             chosen => chosen.map_err(|error| error.to_string())?,

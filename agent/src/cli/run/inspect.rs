@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use navvy_job::compiled::{Executor, StepKind};
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
+use navvy_job::selection::Chosen;
 
 use crate::cli::args::config::GraphFormat;
 use crate::cli::args::run::RunArgs;
-use crate::pipeline::{Chosen, Replacements, localise};
+use crate::pipeline::{Replacements, localise};
 use crate::ui::graph::{self, Drawn};
 use crate::ui::list;
 use crate::ui::style::Palette;

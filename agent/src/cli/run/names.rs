@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use navvy_job::chain::chain;
 use navvy_job::compiled::Executor;
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
+use navvy_job::selection::nearest;
 
 use super::plan;
 use crate::cli::CliError;
 use crate::cli::args::run::RunArgs;
 use crate::cli::handed::context_name;
 use crate::environment::docker::ImageSubstitutions;
-use crate::pipeline::nearest;
 
 /// Gives every approval, whatever it is called.
 pub const ALL: &str = "all";

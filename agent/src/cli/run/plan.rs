@@ -9,6 +9,7 @@ use navvy_job::claim::{SshKey, TrustScope};
 use navvy_job::compiled::StepKind;
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
+use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
 use navvy_output::mask::Masks;
 
 use super::Session;
@@ -24,7 +25,7 @@ use crate::environment::docker::allow::Allowed;
 use crate::environment::docker::{Engine, ImageSubstitutions};
 use crate::environment::egress::Egress;
 use crate::pipeline::claims::file_url;
-use crate::pipeline::{Builtins, Chosen, Contexts, Plan, Replacements, SelectionError, Wanted, localise};
+use crate::pipeline::{Builtins, Contexts, Plan, Replacements, localise};
 use crate::run_directory::RunDirectory;
 use crate::settings::Settings;
 use crate::task::{BreakPoint, Handing, SourceNote, check_engine, risk_of};
@@ -59,9 +60,9 @@ pub fn choose(
         _ => CliError::config(error.to_string()),
     };
     let is_named = is_named(wanted);
-    match crate::pipeline::choose(pipeline, wanted) {
+    match selection::choose(pipeline, wanted) {
         Err(SelectionError::NoJob { .. } | SelectionError::NoWorkflow { .. }) if pipeline.setup => {
-            let chosen = crate::pipeline::choose(pipeline, &Wanted::default()).map_err(refused)?;
+            let chosen = selection::choose(pipeline, &Wanted::default()).map_err(refused)?;
             Ok((chosen, Some(wanted.clone())))
         }
         chosen => Ok((chosen.map_err(refused)?, (!is_named).then(Wanted::default))),

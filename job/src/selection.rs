@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use navvy_job::pipeline::{Pipeline, Selection, Workflow};
+use crate::pipeline::{Pipeline, Selection, Workflow};
 
 /// What was asked on the command line.
 #[derive(Debug, Clone, Default)]
@@ -143,44 +143,17 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use navvy_job::compiled::Origin;
-    use navvy_job::outcome::JobStatus;
-    use navvy_job::pipeline::{Requirement, WorkflowJob, WorkflowJobKind};
-
     use super::*;
+    use crate::made::{self, job_after};
+    use crate::pipeline::WorkflowJob;
 
     fn job(name: &str, requires: &[&str], selected: Selection) -> WorkflowJob {
-        let requires = requires
-            .iter()
-            .map(|job| Requirement { job: (*job).into(), statuses: BTreeSet::from([JobStatus::Success]) })
-            .collect();
-        WorkflowJob {
-            name: name.into(),
-            definition: name.into(),
-            kind: WorkflowJobKind::NoOp,
-            matrix: BTreeMap::new(),
-            alias: None,
-            requires,
-            selected,
-            contexts: vec![],
-            serial_group: None,
-            origin: Origin::default(),
-        }
+        WorkflowJob { selected, ..job_after(name, requires) }
     }
 
     fn pipeline() -> Pipeline {
         let left = || Selection::Left { reason: "runs on a schedule only".into() };
-        let workflow = |name: &str, selected, jobs| Workflow {
-            name: name.into(),
-            selected,
-            jobs,
-            schedules: Vec::new(),
-            max_auto_reruns: 0,
-            flawed: false,
-            origin: Origin::default(),
-        };
+        let workflow = |name: &str, selected, jobs| Workflow { selected, ..made::workflow(name, jobs) };
         let ci = vec![
             job("build", &[], Selection::Selected),
             job("test", &["build"], Selection::Selected),

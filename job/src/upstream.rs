@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use navvy_job::claim::Upstream;
-use navvy_job::pipeline::WorkflowJob;
+use crate::claim::Upstream;
+use crate::pipeline::WorkflowJob;
 
 /// In an order in which they may have run: each after those that it comes after itself.
 pub fn upstream(jobs: &[WorkflowJob], name: &str) -> Vec<Upstream> {
@@ -38,26 +38,20 @@ fn above(jobs: &[WorkflowJob], name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::made::job_after;
 
     #[test]
     fn jobs_come_in_the_order_in_which_they_ran() {
-        let config = r"
-version: 2.1
-jobs: {a: {docker: [{image: i}], steps: [{run: x}]}}
-workflows:
-  w:
-    jobs:
-      - a: {name: last, requires: [left, right]}
-      - a: {name: left, requires: [first]}
-      - a: {name: right, requires: [first]}
-      - a: {name: other}
-      - a: {name: first}
-";
-        let source = navvy_config::Source { name: "config.yml", text: config };
-        let pipeline = navvy_config::compile(&source, &navvy_config::Inputs::default()).pipeline.expect("a pipeline");
+        let jobs = [
+            job_after("last", &["left", "right"]),
+            job_after("left", &["first"]),
+            job_after("right", &["first"]),
+            job_after("other", &[]),
+            job_after("first", &[]),
+        ];
         let of = |name: &str| {
             let shown = |up: Upstream| format!("{} {:?}", up.job, up.after);
-            upstream(&pipeline.workflows[0].jobs, name).into_iter().map(shown).collect::<Vec<_>>()
+            upstream(&jobs, name).into_iter().map(shown).collect::<Vec<_>>()
         };
         assert_eq!(of("last"), ["first []", "left [0]", "right [0]"]);
         assert_eq!(of("left"), ["first []"]);
