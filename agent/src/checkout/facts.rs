@@ -24,7 +24,7 @@ pub struct GitFacts {
     pub head: Option<String>,
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
-    /// `None` until it is set or [`Self::load_tag`] finds one.
+    /// `None` unless `--tag` names one.
     pub tag: Option<String>,
     /// `origin`, or the only remote there is; never with credentials.
     pub origin: Option<Remote>,
@@ -112,19 +112,6 @@ impl GitFacts {
         owner.unwrap_or_else(|| "local".to_owned())
     }
 
-    /// Fills in the tag that names HEAD: of several the one that sorts last by version.
-    pub fn load_tag(&mut self) -> Result<(), GitError> {
-        if let Some(head) = &self.head {
-            let points_at = format!("--points-at={head}");
-            let sorted = "--sort=-version:refname";
-            let arguments =
-                ["for-each-ref", "--count=1", sorted, "--format=%(refname:strip=2)", &points_at, "refs/tags"];
-            let name = String::from_utf8_lossy(self.ask(&arguments)?.trim_ascii()).into_owned();
-            self.tag = (!name.is_empty()).then_some(name);
-        }
-        Ok(())
-    }
-
     /// Fills in the commit's text and author.
     pub fn load_commit(&mut self) -> Result<(), GitError> {
         if let Some(head) = &self.head {
@@ -155,11 +142,6 @@ impl GitFacts {
             return Ok(None);
         }
         there_are(&[&format!("--contains={head}")]).map(Some)
-    }
-
-    /// Does the tree differ from HEAD, untracked files included? Costs what `git status` costs.
-    pub fn is_dirty(&self) -> Result<bool, GitError> {
-        Ok(self.is_repo && !self.ask(&["status", "--porcelain", "-z"])?.is_empty())
     }
 }
 

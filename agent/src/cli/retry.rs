@@ -261,6 +261,28 @@ fn finished(reference: TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished 
         finished.fidelity.add_of(&reference.job.job, note.clone());
     }
     finished.fidelity.add(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
+    finished.warnings = outcome.repeated;
     finished.jobs.push(summary);
     finished
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::outcome::Verdict;
+
+    use super::*;
+    use navvy_job::event::{JobRef, TaskRef};
+
+    #[test]
+    fn warnings_that_the_report_repeats_are_in_the_summary_of_a_retry() {
+        let reference = TaskRef {
+            task: "0123456789abcdef".parse().unwrap(),
+            job: JobRef { workflow: "main".into(), job: "unit".into() },
+            node_index: 0,
+            node_total: 1,
+        };
+        let result = TaskResult { repeated: vec!["unit: no tests".into()], ..TaskResult::new(Verdict::Passed) };
+        let (bus, _events) = bus::channel(Masks::new(&[]));
+        assert_eq!(finished(reference, result, &bus).warnings, ["unit: no tests"]);
+    }
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
-use navvy_job::exit_code;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
@@ -63,13 +62,6 @@ pub struct BollardError(pub(super) String);
 impl From<bollard::errors::Error> for BollardError {
     fn from(error: bollard::errors::Error) -> Self {
         Self(super::fault::describe(&error))
-    }
-}
-
-impl EngineError {
-    /// Of the whole program, when nothing can be done without an engine.
-    pub fn exit_code(&self) -> u8 {
-        exit_code::NO_DOCKER
     }
 }
 

@@ -77,19 +77,9 @@ impl DockerEnvironment {
         Arc::clone(&self.link)
     }
 
-    /// The primary image's own variables: the lowest rank of a step's environment.
-    pub fn image_env(&self) -> &[(String, String)] {
-        &self.image_env
-    }
-
     /// As whom steps run: the config's user, else the image's. `None` is uid 0.
     pub fn step_user(&self) -> Option<&str> {
         self.step_user.as_deref()
-    }
-
-    /// Names of the containers, the primary first.
-    pub fn container_names(&self) -> &[String] {
-        &self.names
     }
 
     /// Ends when the primary container does. May be asked for again and again.

@@ -88,13 +88,6 @@ impl PrepareError {
     }
 }
 
-impl PrepareError {
-    /// The config's or the image's fault: the job fails, and trying again changes nothing.
-    pub fn is_users(&self) -> bool {
-        self.blame() == Blame::Job
-    }
-}
-
 fn blame_image(error: &ImageError) -> Blame {
     match error {
         ImageError::Name(_) | ImageError::NotHere { .. } => Blame::Job,
