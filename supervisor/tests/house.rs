@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use harness::{Bench, Conversation, SECRET, binary, failure, wait_for};
 use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::in_job::Lack;
-use navvy_protocol::supervisor::{ABANDONED, Exit, FailureKind, Hello, Reply, Request};
+use navvy_protocol::supervisor::{ABANDONED, Control, Exit, FailureKind, Hello, Reply, Request};
 use navvy_protocol::{mux, place};
 
 #[test]
@@ -125,6 +125,38 @@ fn the_command_line_answers() {
 
 // ---- dial ----
 
+/// What a client says that runs a step of this channel's own.
+fn a_million_zeros(channel: u32) -> Vec<u8> {
+    let mut exec = harness::exec(&format!("head -c 1000000 /dev/zero; exit {channel}"));
+    exec.id = format!("step-{channel}");
+    let mut frames = Vec::new();
+    frame::encode_message(&mut frames, FrameKind::Hello, &Hello::new(Some(SECRET.into()))).unwrap();
+    frame::encode_message(&mut frames, FrameKind::Request, &Request::Exec(exec)).unwrap();
+    frames.extend(million_acknowledged());
+    frames
+}
+
+fn million_acknowledged() -> Vec<u8> {
+    let (mut frames, control) = (Vec::new(), Control::Ack { offset: 1_000_000 });
+    frame::encode_message(&mut frames, FrameKind::Control, &control).unwrap();
+    frames
+}
+
+/// How much output a conversation had, and how its step ended.
+fn length_and_exit(mut conversation: &[u8]) -> (usize, Option<Exit>) {
+    let (mut buffer, mut output, mut exit) = (Vec::new(), 0, None);
+    while let Some(kind) = frame::read(&mut conversation, &mut buffer).unwrap() {
+        if kind == FrameKind::Output {
+            output += buffer.len() - frame::OutputHeader::LENGTH;
+        } else if kind == FrameKind::Reply
+            && let Reply::Exited(exited) = frame::parse_message(kind, &buffer).unwrap()
+        {
+            exit = Some(exited.exit);
+        }
+    }
+    (output, exit)
+}
+
 #[test]
 fn dial_carries_many_conversations_over_one_stream() {
     let bench = Bench::new();
@@ -141,20 +173,9 @@ fn dial_carries_many_conversations_over_one_stream() {
         stdin.write_all(&[&header.to_bytes()[..], payload].concat()).unwrap();
     };
     for channel in 1..=3 {
-        let mut exec = harness::exec(&format!("head -c 1000000 /dev/zero; exit {channel}"));
-        exec.id = format!("step-{channel}");
-        let mut frames = Vec::new();
-        frame::encode_message(&mut frames, FrameKind::Hello, &Hello::new(Some(SECRET.into()))).unwrap();
-        frame::encode_message(&mut frames, FrameKind::Request, &Request::Exec(exec)).unwrap();
-        frame::encode_message(
-            &mut frames,
-            FrameKind::Control,
-            &navvy_protocol::supervisor::Control::Ack { offset: 1_000_000 },
-        )
-        .unwrap();
         send(channel, mux::Op::Open, &[]);
         // In pieces that respect no frame.
-        for piece in frames.chunks(7) {
+        for piece in a_million_zeros(channel).chunks(7) {
             send(channel, mux::Op::Data, piece);
         }
     }
@@ -175,24 +196,11 @@ fn dial_carries_many_conversations_over_one_stream() {
         // The rest is acknowledged when it is here, and then the supervisor hangs up.
         let stream = &streams[&header.channel];
         if stream.windows(7).rev().take(200).any(|text| text == b"\"ended\"") && header.op == mux::Op::Data {
-            let mut ack = Vec::new();
-            let control = navvy_protocol::supervisor::Control::Ack { offset: 1_000_000 };
-            frame::encode_message(&mut ack, FrameKind::Control, &control).unwrap();
-            send(header.channel, mux::Op::Data, &ack);
+            send(header.channel, mux::Op::Data, &million_acknowledged());
         }
     }
     for (channel, bytes) in streams {
-        let (mut reader, mut buffer, mut output, mut exit) = (bytes.as_slice(), Vec::new(), 0, None);
-        while let Some(kind) = frame::read(&mut reader, &mut buffer).unwrap() {
-            if kind == FrameKind::Output {
-                output += buffer.len() - frame::OutputHeader::LENGTH;
-            } else if kind == FrameKind::Reply
-                && let Reply::Exited(exited) = frame::parse_message(kind, &buffer).unwrap()
-            {
-                exit = Some(exited.exit);
-            }
-        }
-        assert_eq!((output, exit), (1_000_000, Some(Exit::Code(channel as i32))));
+        assert_eq!(length_and_exit(&bytes), (1_000_000, Some(Exit::Code(channel as i32))));
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());

@@ -234,28 +234,6 @@ pub(crate) mod tests {
             failed_step: Some("Unit tests".to_owned()),
             infra: None,
         };
-        let unit = JobSummary {
-            job: job("unit"),
-            end: ran.clone(),
-            skipped_steps: 0,
-            skipped: std::collections::BTreeMap::new(),
-            warnings: 1,
-            log: None,
-            other_logs: vec![],
-            kept: vec![],
-        };
-        let summary = Summary {
-            exit_code: 1,
-            duration_ms: 3600,
-            jobs: vec![unit],
-            logs: "/home/ann/.local/state/navvy/runs/1".into(),
-            fidelity: vec!["unit: class large has 4 CPUs and 8 GiB there, here 2 CPUs and 4 GiB".to_owned()],
-            warnings: vec!["context aws is not here".to_owned()],
-            leftovers: Vec::new(),
-            contexts_given: vec![ContextGiven { context: "aws".to_owned(), jobs: vec!["unit".to_owned()] }],
-            env_files_given: vec!["/home/ann/my.env".into()],
-            secrets: None,
-        };
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },
             Event::StopAsked { at_once: false, jobs_over: false },
@@ -289,15 +267,40 @@ pub(crate) mod tests {
                 duration_ms: 2500,
                 leftovers: Vec::new(),
             },
-            Event::JobEnded { job: job("unit"), end: ran },
+            Event::JobEnded { job: job("unit"), end: ran.clone() },
             Event::TaskRemoved {
                 task: task.clone(),
                 duration_ms: 24_000,
                 leftovers: vec!["container navvy-000000000036d984-primary (device or resource busy)".to_owned()],
             },
             Event::RemovalAwaited { tasks: vec![task.clone()] },
-            Event::RunEnded(Box::new(summary)),
+            Event::RunEnded(Box::new(summary(ran))),
         ]
+    }
+
+    fn summary(end: JobEnd) -> Summary {
+        let unit = JobSummary {
+            job: job("unit"),
+            end,
+            skipped_steps: 0,
+            skipped: std::collections::BTreeMap::new(),
+            warnings: 1,
+            log: None,
+            other_logs: vec![],
+            kept: vec![],
+        };
+        Summary {
+            exit_code: 1,
+            duration_ms: 3600,
+            jobs: vec![unit],
+            logs: "/home/ann/.local/state/navvy/runs/1".into(),
+            fidelity: vec!["unit: class large has 4 CPUs and 8 GiB there, here 2 CPUs and 4 GiB".to_owned()],
+            warnings: vec!["context aws is not here".to_owned()],
+            leftovers: Vec::new(),
+            contexts_given: vec![ContextGiven { context: "aws".to_owned(), jobs: vec!["unit".to_owned()] }],
+            env_files_given: vec!["/home/ann/my.env".into()],
+            secrets: None,
+        }
     }
 
     fn line(event: Event) -> String {

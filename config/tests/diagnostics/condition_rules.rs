@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use crate::{headlines, told};
 
 #[test]
-fn a_statement_has_one_operator_with_arguments() {
+fn a_statement_has_one_operator() {
     let text = r##"
 version: 2.1
 jobs:
@@ -16,15 +16,10 @@ workflows:
   w:
     when: {and: [true], or: [true]}
     jobs: [a]
-  b: {when: {and: []}, jobs: [a]}
-  c: {when: {or: []}, jobs: [a]}
-  d: {when: {equal: []}, jobs: [a]}
   e: {when: {}, jobs: [a]}
   f: {when: {xor: [true]}, jobs: [a]}
-  g: {when: [true], jobs: [a]}
-  h: {when: {and: true}, jobs: [a]}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[invalid-condition]: a logic statement is a map with exactly one operator
      --> config.yml:8:11
       |
@@ -33,59 +28,78 @@ workflows:
       = in workflow `w` (line 7)
       = help: put them into one list, of `and` or of `or`
 
-    error[invalid-condition]: `and` has no arguments
-      --> config.yml:10:14
-       |
-    10 |   b: {when: {and: []}, jobs: [a]}
-       |              ^^^
-       = in workflow `b` (line 10)
-
-    error[invalid-condition]: `or` has no arguments
-      --> config.yml:11:14
-       |
-    11 |   c: {when: {or: []}, jobs: [a]}
-       |              ^^
-       = in workflow `c` (line 11)
-
-    error[invalid-condition]: `equal` has no arguments
-      --> config.yml:12:14
-       |
-    12 |   d: {when: {equal: []}, jobs: [a]}
-       |              ^^^^^
-       = in workflow `d` (line 12)
-
     error[invalid-condition]: a logic statement is a map with exactly one operator
-      --> config.yml:13:13
+      --> config.yml:10:13
        |
-    13 |   e: {when: {}, jobs: [a]}
+    10 |   e: {when: {}, jobs: [a]}
        |             ^^
-       = in workflow `e` (line 13)
+       = in workflow `e` (line 10)
        = help: the operators are `and`, `or`, `not`, `equal` and `matches`
 
     error[invalid-condition]: there is no logic operator `xor`
-      --> config.yml:14:14
+      --> config.yml:11:14
        |
-    14 |   f: {when: {xor: [true]}, jobs: [a]}
+    11 |   f: {when: {xor: [true]}, jobs: [a]}
        |              ^^^
-       = in workflow `f` (line 14)
+       = in workflow `f` (line 11)
        = help: did you mean `or`?
+    refused
+    ");
+}
+
+#[test]
+fn an_operator_has_arguments() {
+    let text = r##"
+version: 2.1
+jobs:
+  a: &a
+    docker: [{image: i}]
+    steps: [checkout]
+workflows:
+  b: {when: {and: []}, jobs: [a]}
+  c: {when: {or: []}, jobs: [a]}
+  d: {when: {equal: []}, jobs: [a]}
+  g: {when: [true], jobs: [a]}
+  h: {when: {and: true}, jobs: [a]}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
+    error[invalid-condition]: `and` has no arguments
+     --> config.yml:7:14
+      |
+    7 |   b: {when: {and: []}, jobs: [a]}
+      |              ^^^
+      = in workflow `b` (line 7)
+
+    error[invalid-condition]: `or` has no arguments
+     --> config.yml:8:14
+      |
+    8 |   c: {when: {or: []}, jobs: [a]}
+      |              ^^
+      = in workflow `c` (line 8)
+
+    error[invalid-condition]: `equal` has no arguments
+     --> config.yml:9:14
+      |
+    9 |   d: {when: {equal: []}, jobs: [a]}
+      |              ^^^^^
+      = in workflow `d` (line 9)
 
     error[invalid-condition]: a logic statement cannot be a list
-      --> config.yml:15:13
+      --> config.yml:10:13
        |
-    15 |   g: {when: [true], jobs: [a]}
+    10 |   g: {when: [true], jobs: [a]}
        |             ^^^^^^
-       = in workflow `g` (line 15)
+       = in workflow `g` (line 10)
        = help: put the list below `and`, `or` or `equal`
 
     error[invalid-condition]: `and` takes a list
-      --> config.yml:16:19
+      --> config.yml:11:19
        |
-    16 |   h: {when: {and: true}, jobs: [a]}
+    11 |   h: {when: {and: true}, jobs: [a]}
        |                   ^^^^
-       = in workflow `h` (line 16)
+       = in workflow `h` (line 11)
     refused
-    "##);
+    ");
 }
 
 #[test]

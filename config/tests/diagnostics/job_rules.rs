@@ -410,11 +410,9 @@ jobs:
   c: {macos: {xcode: 15}, resource_class: m4.pro.medium, steps: [checkout]}
   d: {docker: [{image: i}], resource_class: arm.mediun, steps: [checkout]}
   e: {machine: true, resource_class: gpu.nvidia.smal, steps: [checkout]}
-  f: {machine: {image: ubuntu-2404:current}, resource_class: acme/box, steps: [checkout]}
-  g: {machine: true, resource_class: acme/box/x, steps: [checkout]}
-workflows: {w: {jobs: [a, b, c, d, e, f, g]}}
+workflows: {w: {jobs: [a, b, c, d, e]}}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[unknown-resource-class]: there is no resource class `windows.medium` for executor docker
      --> config.yml:3:45
       |
@@ -454,24 +452,37 @@ workflows: {w: {jobs: [a, b, c, d, e, f, g]}}
       |                                      ^^^^^^^^^^^^^^^
       = in job `e` (line 7)
       = help: did you mean `gpu.nvidia.small`?
+    refused
+    ");
+}
 
+#[test]
+fn a_class_of_ones_own_names_no_image() {
+    let text = r##"
+version: 2.1
+jobs:
+  f: {machine: {image: ubuntu-2404:current}, resource_class: acme/box, steps: [checkout]}
+  g: {machine: true, resource_class: acme/box/x, steps: [checkout]}
+workflows: {w: {jobs: [f, g]}}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     warning[unused-image]: `acme/box` is a class of your own machines, which do not boot image `ubuntu-2404:current`
-     --> config.yml:8:3
+     --> config.yml:3:3
       |
-    8 |   f: {machine: {image: ubuntu-2404:current}, resource_class: acme/box, steps: [checkout]}
+    3 |   f: {machine: {image: ubuntu-2404:current}, resource_class: acme/box, steps: [checkout]}
       |   ^
-      = in job `f` (line 8)
+      = in job `f` (line 3)
       = help: write `machine: true`
 
     error[unknown-resource-class]: there is no resource class `acme/box/x` for executor machine
-     --> config.yml:9:38
+     --> config.yml:4:38
       |
-    9 |   g: {machine: true, resource_class: acme/box/x, steps: [checkout]}
+    4 |   g: {machine: true, resource_class: acme/box/x, steps: [checkout]}
       |                                      ^^^^^^^^^^
-      = in job `g` (line 9)
+      = in job `g` (line 4)
       = help: known are medium, large, xlarge, 2xlarge, 2xlarge+, arm.medium, arm.large, arm.xlarge and more
     refused
-    "##);
+    ");
 }
 
 #[test]

@@ -151,7 +151,7 @@ jobs:
 }
 
 #[test]
-fn what_a_step_cannot_be_without() {
+fn what_a_command_or_a_cache_cannot_be_without() {
     let text = r##"
 version: 2.1
 jobs:
@@ -159,17 +159,13 @@ jobs:
     docker: [{image: cimg/base:current}]
     steps:
       - run: {name: x}
+      - run: [x]
       - save_cache: {paths: [a]}
       - save_cache: {key: k}
-      - restore_cache: {name: x}
-      - store_artifacts: {destination: d}
-      - store_test_results: {}
-      - persist_to_workspace: {root: .}
-      - attach_workspace
-      - run: [x]
       - save_cache
+      - restore_cache: {name: x}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[missing-key]: a `run` step has no `command`
      --> config.yml:6:9
       |
@@ -177,77 +173,94 @@ jobs:
       |         ^^^
       = in job `build` (line 3)
 
-    error[missing-key]: a `save_cache` step has no `key`
-     --> config.yml:7:9
+    error[wrong-shape]: `command` must be a text, but this is a list
+     --> config.yml:7:14
       |
-    7 |       - save_cache: {paths: [a]}
-      |         ^^^^^^^^^^
+    7 |       - run: [x]
+      |              ^^^
       = in job `build` (line 3)
 
-    error[missing-key]: a `save_cache` step has no `paths`
+    error[missing-key]: a `save_cache` step has no `key`
      --> config.yml:8:9
       |
-    8 |       - save_cache: {key: k}
+    8 |       - save_cache: {paths: [a]}
       |         ^^^^^^^^^^
       = in job `build` (line 3)
 
-    error[missing-key]: a `restore_cache` step has no `keys`
+    error[missing-key]: a `save_cache` step has no `paths`
      --> config.yml:9:9
       |
-    9 |       - restore_cache: {name: x}
-      |         ^^^^^^^^^^^^^
+    9 |       - save_cache: {key: k}
+      |         ^^^^^^^^^^
       = in job `build` (line 3)
 
-    error[missing-key]: a `store_artifacts` step has no `path`
+    error[missing-key]: a `save_cache` step has no `key`
       --> config.yml:10:9
        |
-    10 |       - store_artifacts: {destination: d}
-       |         ^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-
-    error[missing-key]: a `store_test_results` step has no `path`
-      --> config.yml:11:9
-       |
-    11 |       - store_test_results: {}
-       |         ^^^^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-
-    error[missing-key]: a `persist_to_workspace` step has no `paths`
-      --> config.yml:12:9
-       |
-    12 |       - persist_to_workspace: {root: .}
-       |         ^^^^^^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-
-    error[missing-key]: an `attach_workspace` step has no `at`
-      --> config.yml:13:9
-       |
-    13 |       - attach_workspace
-       |         ^^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-
-    error[wrong-shape]: `command` must be a text, but this is a list
-      --> config.yml:14:14
-       |
-    14 |       - run: [x]
-       |              ^^^
-       = in job `build` (line 3)
-
-    error[missing-key]: a `save_cache` step has no `key`
-      --> config.yml:15:9
-       |
-    15 |       - save_cache
+    10 |       - save_cache
        |         ^^^^^^^^^^
        = in job `build` (line 3)
 
     error[missing-key]: a `save_cache` step has no `paths`
-      --> config.yml:15:9
+      --> config.yml:10:9
        |
-    15 |       - save_cache
+    10 |       - save_cache
        |         ^^^^^^^^^^
        = in job `build` (line 3)
+
+    error[missing-key]: a `restore_cache` step has no `keys`
+      --> config.yml:11:9
+       |
+    11 |       - restore_cache: {name: x}
+       |         ^^^^^^^^^^^^^
+       = in job `build` (line 3)
     refused
-    "##);
+    ");
+}
+
+#[test]
+fn what_stored_files_and_workspaces_cannot_be_without() {
+    let text = r##"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    steps:
+      - store_artifacts: {destination: d}
+      - store_test_results: {}
+      - persist_to_workspace: {root: .}
+      - attach_workspace
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
+    error[missing-key]: a `store_artifacts` step has no `path`
+     --> config.yml:6:9
+      |
+    6 |       - store_artifacts: {destination: d}
+      |         ^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+
+    error[missing-key]: a `store_test_results` step has no `path`
+     --> config.yml:7:9
+      |
+    7 |       - store_test_results: {}
+      |         ^^^^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+
+    error[missing-key]: a `persist_to_workspace` step has no `paths`
+     --> config.yml:8:9
+      |
+    8 |       - persist_to_workspace: {root: .}
+      |         ^^^^^^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+
+    error[missing-key]: an `attach_workspace` step has no `at`
+     --> config.yml:9:9
+      |
+    9 |       - attach_workspace
+      |         ^^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+    refused
+    ");
 }
 
 #[test]
@@ -260,14 +273,11 @@ jobs:
     steps:
       - run: {command: x, max_auto_reruns: 0}
       - run: {command: x, max_auto_reruns: 6}
-      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 11m}
-      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 1.5m}
-      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 601s}
       - run: {command: x, auto_rerun_delay: 5s}
       - run: {command: x, max_auto_reruns: 1, background: true}
       - run: {command: x, max_auto_reruns: 5, auto_rerun_delay: 10m}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[out-of-range]: `max_auto_reruns` must be 1 to 5, not 0
      --> config.yml:6:44
       |
@@ -282,46 +292,62 @@ jobs:
       |                                            ^
       = in job `build` (line 3)
 
-    error[out-of-range]: `11m` is not a delay: whole minutes or seconds up to 10 minutes
-     --> config.yml:8:65
+    error[missing-key]: `auto_rerun_delay` needs `max_auto_reruns` beside it
+     --> config.yml:8:27
       |
-    8 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 11m}
+    8 |       - run: {command: x, auto_rerun_delay: 5s}
+      |                           ^^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+
+    error[exclusive-keys]: a step in the background cannot be run again
+     --> config.yml:9:27
+      |
+    9 |       - run: {command: x, max_auto_reruns: 1, background: true}
+      |                           ^^^^^^^^^^^^^^^
+      = in job `build` (line 3)
+      = it is put into the background here (line 9)
+    refused
+    ");
+}
+
+#[test]
+fn delays_of_reruns_have_their_bounds() {
+    let text = r##"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    steps:
+      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 11m}
+      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 1.5m}
+      - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 601s}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
+    error[out-of-range]: `11m` is not a delay: whole minutes or seconds up to 10 minutes
+     --> config.yml:6:65
+      |
+    6 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 11m}
       |                                                                 ^^^
       = in job `build` (line 3)
       = help: as in `30s` or `2m`
 
     error[out-of-range]: `1.5m` is not a delay: whole minutes or seconds up to 10 minutes
-     --> config.yml:9:65
+     --> config.yml:7:65
       |
-    9 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 1.5m}
+    7 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 1.5m}
       |                                                                 ^^^^
       = in job `build` (line 3)
       = help: as in `30s` or `2m`
 
     error[out-of-range]: `601s` is not a delay: whole minutes or seconds up to 10 minutes
-      --> config.yml:10:65
-       |
-    10 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 601s}
-       |                                                                 ^^^^
-       = in job `build` (line 3)
-       = help: as in `30s` or `2m`
-
-    error[missing-key]: `auto_rerun_delay` needs `max_auto_reruns` beside it
-      --> config.yml:11:27
-       |
-    11 |       - run: {command: x, auto_rerun_delay: 5s}
-       |                           ^^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-
-    error[exclusive-keys]: a step in the background cannot be run again
-      --> config.yml:12:27
-       |
-    12 |       - run: {command: x, max_auto_reruns: 1, background: true}
-       |                           ^^^^^^^^^^^^^^^
-       = in job `build` (line 3)
-       = it is put into the background here (line 12)
+     --> config.yml:8:65
+      |
+    8 |       - run: {command: x, max_auto_reruns: 2, auto_rerun_delay: 601s}
+      |                                                                 ^^^^
+      = in job `build` (line 3)
+      = help: as in `30s` or `2m`
     refused
-    "##);
+    ");
 }
 
 #[test]

@@ -8,10 +8,6 @@ use crate::told;
 fn what_a_word_becomes_is_told() {
     let text = r##"
 version: 2.1
-commands:
-  c:
-    parameters: {s: {type: string, default: ""}, n: {type: integer, default: 0755}, b: {type: boolean, default: y}}
-    steps: [{run: echo << parameters.s >><< parameters.n >>}]
 jobs:
   build:
     docker: [{image: cimg/base:current}]
@@ -22,8 +18,80 @@ jobs:
       NO: thanks
     steps:
       - run: {name: 010, command: make}
-      - c: {s: yes}
       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    warning[word-rewritten]: `DEBUG` becomes `true`, because YAML reads `on` as a boolean
+     --> config.yml:6:14
+      |
+    6 |       DEBUG: on
+      |              ^^
+      = in job `build` (line 3)
+      = help: quote it to keep it: `"on"`
+
+    warning[number-rewritten]: `MODE` becomes `493`, because YAML reads `0755` as a number
+     --> config.yml:7:13
+      |
+    7 |       MODE: 0755
+      |             ^^^^
+      = in job `build` (line 3)
+      = help: quote it to keep it: `"0755"`
+
+    warning[date-unquoted]: `SINCE` stays `2024-01-31` here, but CircleCI reads it as a date
+     --> config.yml:8:14
+      |
+    8 |       SINCE: 2024-01-31
+      |              ^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: quote it: `"2024-01-31"`
+
+    warning[word-rewritten]: this key stays `NO` here, but CircleCI reads it as a boolean, `false`
+     --> config.yml:9:7
+      |
+    9 |       NO: thanks
+      |       ^^
+      = help: quote it: `"NO"`
+
+    warning[number-rewritten]: `name` stays `010` here, but CircleCI reads it as a number, `8`
+      --> config.yml:11:21
+       |
+    11 |       - run: {name: 010, command: make}
+       |                     ^^^
+       = in job `build` (line 3)
+       = help: quote it: `"010"`
+
+    warning[word-rewritten]: this value becomes `false`, because YAML reads `off` as a boolean
+      --> config.yml:12:36
+       |
+    12 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
+       |                                    ^^^
+       = in job `build` (line 3)
+       = help: write `false` if you mean it; a text is quoted: `"off"`
+
+    warning[number-rewritten]: this value becomes `90`, because YAML reads `1:30` as a number
+      --> config.yml:12:41
+       |
+    12 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
+       |                                         ^^^^
+       = in job `build` (line 3)
+       = help: write `90` if you mean it; a text is quoted: `"1:30"`
+    compiled
+    "##);
+}
+
+#[test]
+fn what_a_word_becomes_as_a_parameter_is_told() {
+    let text = r##"
+version: 2.1
+commands:
+  c:
+    parameters: {s: {type: string, default: ""}, n: {type: integer, default: 0755}, b: {type: boolean, default: y}}
+    steps: [{run: echo << parameters.s >><< parameters.n >>}]
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    steps:
+      - c: {s: yes}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
     warning[number-rewritten]: parameter `n` becomes `493`, because YAML reads `0755` as a number
@@ -40,69 +108,14 @@ jobs:
       |                                                                                 ^
       = help: `y` and `n` are texts: write `true` or `false`
 
-    warning[word-rewritten]: `DEBUG` becomes `true`, because YAML reads `on` as a boolean
-      --> config.yml:10:14
-       |
-    10 |       DEBUG: on
-       |              ^^
-       = in job `build` (line 7)
-       = help: quote it to keep it: `"on"`
-
-    warning[number-rewritten]: `MODE` becomes `493`, because YAML reads `0755` as a number
-      --> config.yml:11:13
-       |
-    11 |       MODE: 0755
-       |             ^^^^
-       = in job `build` (line 7)
-       = help: quote it to keep it: `"0755"`
-
-    warning[date-unquoted]: `SINCE` stays `2024-01-31` here, but CircleCI reads it as a date
-      --> config.yml:12:14
-       |
-    12 |       SINCE: 2024-01-31
-       |              ^^^^^^^^^^
-       = in job `build` (line 7)
-       = help: quote it: `"2024-01-31"`
-
-    warning[word-rewritten]: this key stays `NO` here, but CircleCI reads it as a boolean, `false`
-      --> config.yml:13:7
-       |
-    13 |       NO: thanks
-       |       ^^
-       = help: quote it: `"NO"`
-
-    warning[number-rewritten]: `name` stays `010` here, but CircleCI reads it as a number, `8`
-      --> config.yml:15:21
-       |
-    15 |       - run: {name: 010, command: make}
-       |                     ^^^
-       = in job `build` (line 7)
-       = help: quote it: `"010"`
-
     error[type-mismatch]: parameter `s` must be a string, but YAML reads `yes` as a boolean
-      --> config.yml:16:16
+      --> config.yml:10:16
        |
-    16 |       - c: {s: yes}
+    10 |       - c: {s: yes}
        |                ^^^
        = in job `build` (line 7)
        = the parameter is declared here (line 4)
        = help: quote it: `"yes"`
-
-    warning[word-rewritten]: this value becomes `false`, because YAML reads `off` as a boolean
-      --> config.yml:17:36
-       |
-    17 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
-       |                                    ^^^
-       = in job `build` (line 7)
-       = help: write `false` if you mean it; a text is quoted: `"off"`
-
-    warning[number-rewritten]: this value becomes `90`, because YAML reads `1:30` as a number
-      --> config.yml:17:41
-       |
-    17 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
-       |                                         ^^^^
-       = in job `build` (line 7)
-       = help: write `90` if you mean it; a text is quoted: `"1:30"`
     refused
     "##);
 }

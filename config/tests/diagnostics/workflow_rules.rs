@@ -132,9 +132,6 @@ fn a_matrix_has_lists() {
     let text = r##"
 version: 2.1
 jobs:
-  a: &a
-    docker: [{image: i}]
-    steps: [checkout]
   b: {parameters: {x: {type: string}}, docker: [{image: i}], steps: [checkout]}
 workflows:
   w:
@@ -143,72 +140,86 @@ workflows:
       - b: {matrix: {parameters: {x: []}}}
       - b: {matrix: {parameters: {}}}
       - b: {matrix: [x]}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
+    error[invalid-matrix]: `x` must be a list of values
+     --> config.yml:7:38
+      |
+    7 |       - b: {matrix: {parameters: {x: one}}}
+      |                                      ^^^
+      = in workflow `w` (line 5)
+
+    error[invalid-matrix]: `x` has no values
+     --> config.yml:8:38
+      |
+    8 |       - b: {matrix: {parameters: {x: []}}}
+      |                                      ^^
+      = in workflow `w` (line 5)
+
+    error[invalid-matrix]: `matrix` needs `parameters` with at least one list of values
+     --> config.yml:9:21
+      |
+    9 |       - b: {matrix: {parameters: {}}}
+      |                     ^^^^^^^^^^^^^^^^
+      = in workflow `w` (line 5)
+
+    error[invalid-matrix]: `matrix` must be a map with `parameters`
+      --> config.yml:10:21
+       |
+    10 |       - b: {matrix: [x]}
+       |                     ^^^
+       = in workflow `w` (line 5)
+    refused
+    ");
+}
+
+#[test]
+fn what_a_matrix_leaves_out_and_gives() {
+    let text = r##"
+version: 2.1
+jobs:
+  b: {parameters: {x: {type: string}}, docker: [{image: i}], steps: [checkout]}
+workflows:
+  w:
+    jobs:
       - b: {matrix: {parameters: {x: [a]}, exclude: {x: a}}}
       - b: {matrix: {parameters: {x: [a]}, exclude: [{x: a}]}}
       - b: {matrix: {parameters: {y: [a]}}}
 "##;
-    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[invalid-matrix]: `x` must be a list of values
-      --> config.yml:10:38
-       |
-    10 |       - b: {matrix: {parameters: {x: one}}}
-       |                                      ^^^
-       = in workflow `w` (line 8)
-
-    error[invalid-matrix]: `x` has no values
-      --> config.yml:11:38
-       |
-    11 |       - b: {matrix: {parameters: {x: []}}}
-       |                                      ^^
-       = in workflow `w` (line 8)
-
-    error[invalid-matrix]: `matrix` needs `parameters` with at least one list of values
-      --> config.yml:12:21
-       |
-    12 |       - b: {matrix: {parameters: {}}}
-       |                     ^^^^^^^^^^^^^^^^
-       = in workflow `w` (line 8)
-
-    error[invalid-matrix]: `matrix` must be a map with `parameters`
-      --> config.yml:13:21
-       |
-    13 |       - b: {matrix: [x]}
-       |                     ^^^
-       = in workflow `w` (line 8)
-
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r"
     error[invalid-matrix]: `exclude` is a list of maps
-      --> config.yml:14:53
-       |
-    14 |       - b: {matrix: {parameters: {x: [a]}, exclude: {x: a}}}
-       |                                                     ^^^^^^
-       = in workflow `w` (line 8)
+     --> config.yml:7:53
+      |
+    7 |       - b: {matrix: {parameters: {x: [a]}, exclude: {x: a}}}
+      |                                                     ^^^^^^
+      = in workflow `w` (line 5)
 
     error[invalid-matrix]: this matrix is empty: `exclude` leaves nothing of it
-      --> config.yml:15:21
-       |
-    15 |       - b: {matrix: {parameters: {x: [a]}, exclude: [{x: a}]}}
-       |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-       = in workflow `w` (line 8)
+     --> config.yml:8:21
+      |
+    8 |       - b: {matrix: {parameters: {x: [a]}, exclude: [{x: a}]}}
+      |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      = in workflow `w` (line 5)
 
     error[missing-argument]: parameter `x` is required for job `b`
-      --> config.yml:16:9
-       |
-    16 |       - b: {matrix: {parameters: {y: [a]}}}
-       |         ^
-       = in workflow `w` (line 8)
-       = the parameter is declared here (line 6)
-       = help: it has no default, so every use must give it
+     --> config.yml:9:9
+      |
+    9 |       - b: {matrix: {parameters: {y: [a]}}}
+      |         ^
+      = in workflow `w` (line 5)
+      = the parameter is declared here (line 3)
+      = help: it has no default, so every use must give it
 
     error[unexpected-argument]: unexpected argument: job `b` has no parameter `y`
-      --> config.yml:16:39
-       |
-    16 |       - b: {matrix: {parameters: {y: [a]}}}
-       |                                       ^
-       = in workflow `w` (line 8)
-       = job `b` is defined here (line 6)
-       = help: did you mean `x`?
+     --> config.yml:9:39
+      |
+    9 |       - b: {matrix: {parameters: {y: [a]}}}
+      |                                       ^
+      = in workflow `w` (line 5)
+      = job `b` is defined here (line 3)
+      = help: did you mean `x`?
     refused
-    "##);
+    ");
 }
 
 #[test]
