@@ -64,8 +64,13 @@ pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliEr
 
 /// Carries out a short command.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    finish(runtime.map_err(|error| CliError::infra(&error))?, work)
+    finish(runtime()?, work)
+}
+
+/// All of a command's work on this thread, but for what blocks.
+pub fn runtime() -> Result<Runtime, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(64).build();
+    runtime.map_err(|error| CliError::infra(&error))
 }
 
 /// Carries out the work of a command, and then ends: a call of the system that never returns (a file server that is gone)

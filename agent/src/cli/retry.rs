@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,26 +13,26 @@ use navvy_job::compiled::Job;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
 use navvy_journal::{HeldStep, JournalError};
-use navvy_output::mask::Masks;
+use navvy_output::DiskFloor;
 
 use super::args::SourceArgs;
 use super::args::run::RetryArgs;
 use super::held::Held;
 use super::host;
-use super::run::forced::LastResort;
-use super::run::{ending, floor, plan, signals};
+use super::run::show::{Opening, Show};
+use super::run::{ending, floor, plan};
 use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
-use super::view::{Shown, Viewer};
-use super::{CliError, out, own_words};
+use super::{CliError, own_words};
 use crate::bus;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
-use crate::environment::docker::hold::HoldError;
-use crate::environment::docker::{PullPolicy, survey};
+use crate::environment::docker::hold::{Adopted, HoldError};
+use crate::environment::docker::{Engine, PullPolicy, survey};
 use crate::pipeline::{Finished, JobRun, Removals, localise};
 use crate::results::Timings;
-use crate::run_directory::{self, RunDirectory};
+use crate::run_directory::RunDirectory;
+use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
@@ -132,70 +133,88 @@ async fn go_on(
     notes: Vec<String>,
 ) -> Result<u8, CliError> {
     let started = Instant::now();
-    // A task that is ours and cannot be gone on with would be removed with us.
+    // A task that is ours and cannot be resumed would be removed with us.
     RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
+    let floor = floor(settings, arguments.disk_floor)?;
+    let store = store::chosen(settings, held.note.source.store.as_deref())?;
     let engine = held.engine(settings, arguments.docker.as_deref()).await?;
-    let (task, here) = (held.note.claim.task.clone(), held.here.clone());
     // Nothing is made before the task is ours.
-    let time = held.note.claim.limits.job + held.note.time();
-    let step = HeldStep { number: from, name: own_words::masked(name_of(&held.note, from)).into_owned() };
-    let adopted = engine.adopt_task(&task, survey::now() + time.as_secs(), step, &here, &settings.paths).await;
-    let adopted = adopted.map_err(|error| not_ours(&held.note, &error))?;
+    let adopted = adopt(settings, &engine, &held, from).await?;
+    let means = Means { engine, floor, store };
     let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
         .map_err(|error| host::no_log_directory(settings, &error))?;
     let task_directory = directory.task(&held.note.claim.task);
     let task_directory = task_directory.map_err(|error| host::no_log_directory(settings, &error))?;
-    let stop = signals::watch(LastResort::new(settings, arguments.docker.as_deref()))?;
-    let masks = Masks::new(&held.note.masked);
-    let (bus, events) = bus::channel(masks.clone());
-    let shown = Shown::new(&arguments.view, settings);
-    let viewer = Viewer::start(events, &shown, directory.events(), None, masks.clone())
-        .map_err(|error| CliError::infra(&error))?;
-    announce(&bus, &held.note, &directory, &notes);
-    stop.tell(bus.clone());
-    let file = &held.note.source.file;
-    let context = Context {
-        engine: engine.clone(),
-        bus: bus.clone(),
-        feed: shown.feed,
-        directory: task_directory,
+    let docker = arguments.docker.as_deref();
+    let show = Opening { settings, view: &arguments.view, docker, directory, stage: None };
+    let show = show.open(&held.note.masked)?;
+    show.started(first_events(&held.note, &show.directory, &notes));
+    let context = context(settings, arguments, &held, means, &show, task_directory);
+    let Held { note, link, .. } = held;
+    let reference = note.reference.clone();
+    let (result, removal) = task::resume(Resumed { note, adopted, link, from }, context).await;
+    show.stop.jobs_are_over();
+    let mut finished = finished(reference, result, &show.bus);
+    let mut removals = Removals::new(show.bus.clone());
+    removal.into_iter().for_each(|removal| removals.begin(removal));
+    finished.leftovers = removals.finish(show.stop.receiver()).await;
+    let summary = ending::summary(finished, false, &show.directory, notes, started.elapsed());
+    show.close(summary, &[])
+}
+
+async fn adopt(settings: &Settings, engine: &Engine, held: &Held, from: usize) -> Result<Adopted, CliError> {
+    let note = &held.note;
+    let time = note.claim.limits.job + note.time();
+    let step = HeldStep { number: from, name: own_words::masked(name_of(note, from)).into_owned() };
+    let until = survey::now() + time.as_secs();
+    let adopted = engine.adopt_task(&note.claim.task, until, step, &held.here, &settings.paths).await;
+    adopted.map_err(|error| not_ours(note, &error))
+}
+
+/// What the rest of the task is carried out with.
+struct Means {
+    engine: Engine,
+    floor: DiskFloor,
+    store: RunStore,
+}
+
+fn context(
+    settings: &Settings,
+    arguments: &RetryArgs,
+    held: &Held,
+    means: Means,
+    show: &Show<'_>,
+    directory: PathBuf,
+) -> Context {
+    let Means { engine, floor, store } = means;
+    let note = &held.note;
+    let file = note.source.file.file_name();
+    Context {
+        engine,
+        bus: show.bus.clone(),
+        feed: show.feed,
+        directory,
         paths: Arc::new(settings.paths.clone()),
         owner: held.here.clone(),
-        checkout: checkout(settings, &held.note),
+        checkout: checkout(settings, note),
         pull: PullPolicy::Never,
-        no_tty: held.note.no_tty,
-        config_name: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        floor: floor(settings, arguments.disk_floor)?,
-        stop: stop.receiver(),
-        store: store::chosen(settings, held.note.source.store.as_deref())?,
-        secrets_in_artifacts: held.note.source.secrets_in_artifacts,
-        handing: handing(settings, &held.note),
+        no_tty: note.no_tty,
+        config_name: file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        floor,
+        stop: show.stop.receiver(),
+        store,
+        secrets_in_artifacts: note.source.secrets_in_artifacts,
+        handing: handing(settings, note),
         // The environment was given its own when it was made.
         egress: Arc::default(),
         timings: Timings::default(),
         hold: Arc::new(HoldPolicy {
-            on_fail: Some(arguments.keep.unwrap_or(held.note.time())),
-            source: held.note.source.clone(),
-            masked: held.note.masked.clone(),
+            on_fail: Some(arguments.keep.unwrap_or(note.time())),
+            source: note.source.clone(),
+            masked: note.masked.clone(),
             ..HoldPolicy::default()
         }),
-    };
-    let Held { note, link, .. } = held;
-    let reference = note.reference.clone();
-    let (result, removal) = task::resume(Resumed { note, adopted, link, from }, context).await;
-    stop.jobs_are_over();
-    let mut finished = finished(reference, result, &bus);
-    let mut removals = Removals::new(bus.clone());
-    removal.into_iter().for_each(|removal| removals.begin(removal));
-    finished.leftovers = removals.finish(stop.receiver()).await;
-    let mut summary = ending::summary(finished, false, &directory, notes, started.elapsed());
-    summary.secrets = arguments.view.secrets_report.then(|| masks.report());
-    let code = summary.exit_code;
-    bus.send(Event::RunEnded(Box::new(summary)));
-    drop(bus);
-    let shown = viewer.join();
-    run_directory::retain(&settings.paths.state);
-    out::settle(code, shown)
+    }
 }
 
 fn name_of(note: &Note, step: usize) -> &str {
@@ -213,22 +232,21 @@ fn not_ours(note: &Note, error: &HoldError) -> CliError {
     }
 }
 
-fn announce(bus: &bus::Bus, note: &Note, directory: &RunDirectory, notes: &[String]) {
-    bus.send(Event::RunStarted {
+fn first_events(note: &Note, directory: &RunDirectory, notes: &[String]) -> Vec<Event> {
+    let run = Event::RunStarted {
         logs: directory.path().to_owned(),
         config: note.source.file.clone(),
         jobs: vec![note.reference.job.clone()],
-    });
-    bus.send(Event::TaskStarted {
+    };
+    let task = Event::TaskStarted {
         task: note.reference.clone(),
         image: Some("the held environment".to_owned()),
         resource_class: note.claim.job.resource_class.clone().unwrap_or_else(|| "as before".to_owned()),
         size: note.claim.limits.size,
         steps: note.claim.job.steps.iter().map(|step| step.name.clone()).collect(),
-    });
-    for message in notes {
-        bus.send(Event::Warning { task: Some(note.reference.clone()), message: message.clone() });
-    }
+    };
+    let warning = |message: &String| Event::Warning { task: Some(note.reference.clone()), message: message.clone() };
+    [run, task].into_iter().chain(notes.iter().map(warning)).collect()
 }
 
 fn checkout(settings: &Settings, note: &Note) -> CheckoutSource {
@@ -272,6 +290,7 @@ mod tests {
 
     use super::*;
     use navvy_job::event::{JobRef, TaskRef};
+    use navvy_output::mask::Masks;
 
     #[test]
     fn warnings_that_the_report_repeats_are_in_the_summary_of_a_retry() {

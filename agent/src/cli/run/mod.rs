@@ -12,43 +12,41 @@ pub(super) mod forced;
 pub(super) mod inspect;
 mod names;
 pub(super) mod plan;
+pub(super) mod show;
 pub(super) mod signals;
 
-use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use continuing::Continuing;
 use names::Unknown;
 use navvy_config::Inputs;
-use navvy_job::event::{Event, Summary};
+use navvy_job::event::{Event, JobRef, Summary};
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 use navvy_job::selection::{Chosen, Wanted};
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use navvy_output::DiskFloor;
-use navvy_output::mask::Masks;
+use show::{Opening, Show};
 
 use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
 use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
-use super::view::{Shown, Viewer};
-use super::{CliError, out, own_words, store};
-use crate::bus::{self, Bus};
+use super::{CliError, out, store};
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
+use crate::environment::egress::Egress;
 use crate::oom;
-use crate::pipeline::{Finished, Runner, secrets_of_proxies};
+use crate::pipeline::{Finished, Removals, Replacements, Runner, secrets_of_proxies};
 use crate::results::Timings;
-use crate::run_directory::{self, RunDirectory};
+use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
-use crate::task::Feed;
 use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
 use crate::terminal::Stage;
 
@@ -111,12 +109,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         unknown,
         no_branch,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(64)
-        .build()
-        .map_err(|error| CliError::infra(&error))?;
-    host::finish(runtime, session.carry_out(&pipeline, chosen, replacements))
+    host::finish(host::runtime()?, session.carry_out(&pipeline, chosen, replacements))
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
@@ -147,14 +140,72 @@ struct Session<'a> {
     no_branch: Option<String>,
 }
 
+/// Where jobs run, and what they reach from there.
+struct Site {
+    /// `None` where no job of the plan needs one.
+    engine: Option<Engine>,
+    egress: Arc<Egress>,
+    /// What the tasks share.
+    machine: Size,
+    owner: Owner,
+}
+
 impl Session<'_> {
     async fn carry_out(
         self,
         pipeline: &Pipeline,
         chosen: Vec<Chosen>,
-        replacements: crate::pipeline::Replacements,
+        replacements: Replacements,
     ) -> Result<u8, CliError> {
-        let engine = if plan::needs_engine(&chosen, &replacements) { Some(self.connect().await?) } else { None };
+        let (site, of_site) = self.site(&chosen, &replacements).await?;
+        let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
+            .map_err(|error| host::no_log_directory(self.settings, &error))?;
+        let users = plan::context_users(&chosen);
+        let not_accepted = plan::not_accepted(self.facts, &self.arguments.scope, &chosen);
+        let (mut plan, mut warnings) =
+            plan::build(&self, chosen, replacements.clone(), site.machine, &directory, pipeline.setup)?;
+        warnings.extend(of_site.into_iter().chain(self.no_branch.clone()).chain(not_accepted));
+        let (mut masked, not_secret) = plan.masked();
+        masked.extend(secrets_of_proxies(site.egress.variables().all()));
+        let stage = self.arguments.shell_on_fail.then(Stage::default);
+        let show = self.opening(directory, stage.clone()).open(&masked)?;
+        plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
+        let context = self.context(&site, &show, HoldPolicy { masked, ..self.hold(stage) });
+        let runner = Runner::new(plan, context, show.bus.clone(), show.directory.clone(), show.stop.receiver());
+        self.announce(&show, runner.job_references(), &warnings, &not_secret);
+        let (started, reaper) = (Instant::now(), site.engine.as_ref().map(|engine| self.reap(engine)));
+        let mut continuing = Continuing {
+            session: &self,
+            directory: &show.directory,
+            masks: &show.masks,
+            wanted: self.later.clone(),
+            replacements,
+            has_engine: site.engine.is_some(),
+            users,
+            told: Vec::new(),
+            failed: false,
+        };
+        let (mut finished, removals) = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
+        let Continuing { told, users, failed, .. } = continuing;
+        finished.broken_config = failed;
+        finished.fidelity.extend(site.egress.notes());
+        if !finished.was_continued {
+            warnings.extend(names::warnings(&self.unknown));
+        }
+        self.clear_away(&site, &show, &mut finished, removals).await;
+        self.end_reaping(&site, reaper, started.elapsed()).await;
+        let mut summary = ending::summary(finished, pipeline.setup, &show.directory, warnings, started.elapsed());
+        self.tell_given(&mut summary, &users);
+        show.close(summary, &told)
+    }
+
+    /// And what the user is to know of it.
+    async fn site(
+        &self,
+        chosen: &[Chosen],
+        replacements: &Replacements,
+    ) -> Result<(Site, impl Iterator<Item = String> + use<>), CliError> {
+        let engine = if plan::needs_engine(chosen, replacements) { Some(self.connect().await?) } else { None };
         if let Some(engine) = &engine {
             oom::spare_this_process();
             // A job that cannot have it says why.
@@ -163,92 +214,41 @@ impl Session<'_> {
         let risk = plan::risk(self.arguments, engine.as_ref())?;
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
-        let directory = RunDirectory::create(&self.settings.paths.state, self.identity.random())
-            .map_err(|error| host::no_log_directory(self.settings, &error))?;
-        let users = plan::context_users(&chosen);
-        let not_accepted = plan::not_accepted(self.facts, &self.arguments.scope, &chosen);
-        let (mut plan, mut warnings) =
-            plan::build(&self, chosen, replacements.clone(), machine, &directory, pipeline.setup)?;
-        warnings.extend(risk.into_iter().chain(blocked).chain(self.no_branch.clone()).chain(not_accepted));
-        let stop = signals::watch(forced::LastResort::new(self.settings, self.arguments.docker.as_deref()))?;
-        let (mut masked, not_secret) = plan.masked();
-        masked.extend(secrets_of_proxies(egress.variables().all()));
-        let masks = Masks::new(&masked);
-        own_words::mask_with(&masks);
-        let (bus, events) = bus::channel(masks.clone());
-        let shown = Shown::new(&self.arguments.view, self.settings);
-        let stage = self.arguments.shell_on_fail.then(Stage::default);
-        let viewer = Viewer::start(events, &shown, directory.events(), stage.clone(), masks.clone())
-            .map_err(|error| CliError::infra(&error))?;
-        plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        let hold = Arc::new(HoldPolicy { masked, ..self.hold(stage) });
-        let context = engine.as_ref().map(|engine| Context {
-            hold: Arc::clone(&hold),
-            egress: Arc::clone(&egress),
-            ..self.context(engine, &bus, &directory, shown.feed, &stop, owner.clone())
-        });
-        let reaper = engine.as_ref().map(|engine| self.reap(engine));
-        let runner = Runner::new(plan, context, bus.clone(), directory.clone(), stop.receiver());
-        bus.send(Event::RunStarted {
-            logs: directory.path().to_owned(),
-            config: self.file.path.clone(),
-            jobs: runner.job_references(),
-        });
-        for message in &warnings {
-            bus.send(Event::Warning { task: None, message: message.clone() });
-        }
-        for message in plan::not_masked(&masks).into_iter().chain(plan::not_secret(&not_secret)) {
-            bus.send(Event::Warning { task: None, message });
-        }
-        stop.tell(bus.clone());
-        let started = std::time::Instant::now();
-        let mut continuing = Continuing {
-            session: &self,
-            directory: &directory,
-            masks: &masks,
-            wanted: self.later.clone(),
-            replacements,
-            has_engine: engine.is_some(),
-            users,
-            told: Vec::new(),
-            failed: false,
-        };
-        let (mut finished, removals) = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
-        finished.broken_config = continuing.failed;
-        finished.fidelity.extend(egress.notes());
-        if !finished.was_continued {
-            warnings.extend(names::warnings(&self.unknown));
-        }
-        stop.jobs_are_over();
-        let workspaces = self.remove_workspaces(&finished);
-        let (leftovers, ()) = tokio::join!(removals.finish(stop.receiver()), workspaces);
+        Ok((Site { engine, egress, machine, owner }, risk.into_iter().chain(blocked)))
+    }
+
+    fn opening(&self, directory: RunDirectory, stage: Option<Stage>) -> Opening<'_> {
+        let RunArgs { view, docker, .. } = self.arguments;
+        Opening { settings: self.settings, view, docker: docker.as_deref(), directory, stage }
+    }
+
+    fn announce(&self, show: &Show<'_>, jobs: Vec<JobRef>, warnings: &[String], not_secret: &[String]) {
+        let logs = show.directory.path().to_owned();
+        let started = Event::RunStarted { logs, config: self.file.path.clone(), jobs };
+        let of_masks = plan::not_masked(&show.masks).into_iter().chain(plan::not_secret(not_secret));
+        let warnings = warnings.iter().cloned().chain(of_masks);
+        let warnings = warnings.map(|message| Event::Warning { task: None, message });
+        show.started(std::iter::once(started).chain(warnings));
+    }
+
+    /// Every job has its verdict: what the run made is removed.
+    async fn clear_away(&self, site: &Site, show: &Show<'_>, finished: &mut Finished, removals: Removals) {
+        show.stop.jobs_are_over();
+        let workspaces = self.remove_workspaces(finished);
+        let (leftovers, ()) = tokio::join!(removals.finish(show.stop.receiver()), workspaces);
         finished.leftovers = leftovers;
-        if let Some(engine) = engine.as_ref().filter(|_| finished.lost) {
-            let removed = engine.remove_own(&owner, &self.settings.paths, REAP_LIMIT).await;
+        if let Some(engine) = site.engine.as_ref().filter(|_| finished.lost) {
+            let removed = engine.remove_own(&site.owner, &self.settings.paths, REAP_LIMIT).await;
             finished.leftovers.extend(removed.left);
         }
-        let (told, users) = (std::mem::take(&mut continuing.told), std::mem::take(&mut continuing.users));
-        if let Some(reaper) = reaper {
-            // It had the whole run's time.
-            tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
-        }
-        if let Some(engine) = &engine {
-            self.reap_again(engine, &owner, started.elapsed()).await;
-        }
-        let mut summary = ending::summary(finished, pipeline.setup, &directory, warnings, started.elapsed());
-        self.tell_given(&mut summary, &users);
-        summary.secrets = self.arguments.view.secrets_report.then(|| masks.report());
-        let code = summary.exit_code;
-        bus.send(Event::RunEnded(Box::new(summary)));
-        drop(bus);
-        let shown = viewer.join();
-        for diagnostics in told {
-            let masked = own_words::masked(&diagnostics).into_owned();
-            std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
-        }
-        run_directory::retain(&self.settings.paths.state);
-        out::settle(code, shown)
+    }
+
+    /// The reaper had the whole run's time.
+    async fn end_reaping(&self, site: &Site, reaper: Option<tokio::task::JoinHandle<()>>, lasted: Duration) {
+        let (Some(engine), Some(reaper)) = (&site.engine, reaper) else { return };
+        tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
+        self.reap_again(engine, &site.owner, lasted).await;
     }
 
     /// Which jobs got what of the user's own.
@@ -306,35 +306,27 @@ impl Session<'_> {
         }
     }
 
-    fn context(
-        &self,
-        engine: &Engine,
-        bus: &Bus,
-        directory: &RunDirectory,
-        feed: Feed,
-        stop: &signals::StopWatch,
-        owner: Owner,
-    ) -> Context {
-        Context {
-            engine: engine.clone(),
-            bus: bus.clone(),
-            feed,
-            directory: directory.path().to_owned(),
+    fn context(&self, site: &Site, show: &Show<'_>, hold: HoldPolicy) -> Option<Context> {
+        Some(Context {
+            engine: site.engine.clone()?,
+            bus: show.bus.clone(),
+            feed: show.feed,
+            directory: show.directory.path().to_owned(),
             paths: Arc::new(self.settings.paths.clone()),
-            owner,
+            owner: site.owner.clone(),
             checkout: self.checkout(),
             pull: self.arguments.pull.into(),
             no_tty: self.arguments.no_tty,
             floor: self.floor,
             config_name: self.file.name.clone(),
-            stop: stop.receiver(),
-            hold: Arc::default(),
+            stop: show.stop.receiver(),
+            hold: Arc::new(hold),
             store: self.store.clone(),
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
             handing: plan::handing(self.arguments, self.settings),
-            egress: Arc::default(),
+            egress: Arc::clone(&site.egress),
             timings: Timings::default(),
-        }
+        })
     }
 
     fn hold(&self, stage: Option<Stage>) -> HoldPolicy {
