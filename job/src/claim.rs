@@ -13,8 +13,8 @@ use crate::compiled::{Job, Variables};
 use crate::id::TaskId;
 use crate::resource::Size;
 
-/// The version this code writes. A reader refuses a higher one.
-pub const VERSION: u32 = 1;
+/// The version this code writes. A reader refuses a higher one. Claims of version 1 had no [`RunFacts`].
+pub const VERSION: u32 = 2;
 
 /// One task, ready to be carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,9 @@ pub struct Claim {
     pub attempt: u32,
     pub limits: Limits,
     pub trust: TrustScope,
-    /// `CI`, `CIRCLE_*` and their like.
+    /// Which run of which project it belongs to.
+    pub run: RunFacts,
+    /// `CI`, `CIRCLE_*` and their like, as the job's steps see them. They derive from the facts; no decision reads them back.
     pub builtin_variables: Variables,
     pub report_to: ReportTo,
     /// It belongs to a setup pipeline: its job may say with which config the pipeline goes on. The key for that is the
@@ -42,6 +44,30 @@ pub struct Claim {
     /// that it comes after itself.
     #[serde(default)]
     pub upstream: Vec<Upstream>,
+}
+
+/// What whoever made the claim knows of the run that it belongs to. It decides whose store is opened and what `checkout`
+/// clones. `CIRCLE_*` variables are made of it, never the other way round: a variable is a text that a job may set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// The project's id: the store keeps each project apart.
+    pub project: String,
+    /// The pipeline's id.
+    pub pipeline: String,
+    /// Id of the workspace: jobs of one workflow, and its reruns, share it.
+    pub workspace: String,
+    pub build_number: u64,
+    /// A build of a tag has none.
+    #[serde(default)]
+    pub branch: Option<String>,
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// The commit.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// URL of the repository.
+    #[serde(default)]
+    pub repository: Option<String>,
 }
 
 /// A job that another one comes after.
@@ -169,6 +195,8 @@ pub enum InvalidClaim {
     Version { found: u32 },
     #[error("claim asks for node {index} of {total}")]
     Node { index: u32, total: u32 },
+    #[error("the claim does not say which {what} it belongs to")]
+    Fact { what: &'static str },
 }
 
 impl Claim {
@@ -180,7 +208,12 @@ impl Claim {
         if self.node_index >= self.node_total {
             return Err(InvalidClaim::Node { index: self.node_index, total: self.node_total });
         }
-        Ok(())
+        let RunFacts { project, pipeline, workspace, .. } = &self.run;
+        let told = [("project", project), ("pipeline", pipeline), ("workspace", workspace)];
+        match told.into_iter().find(|(_, id)| id.is_empty()) {
+            Some((what, _)) => Err(InvalidClaim::Fact { what }),
+            None => Ok(()),
+        }
     }
 }
 

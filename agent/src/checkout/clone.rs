@@ -3,6 +3,7 @@
 //! The script is one constant text, run by `/bin/sh -e`. What differs from job to job stands before it as assignments
 //! in single quotes, so that no branch, tag, path or URL is ever read as shell.
 
+use navvy_job::claim::RunFacts;
 use navvy_job::compiled::{Checkout, CheckoutMethod};
 
 use super::Remote;
@@ -11,11 +12,11 @@ use super::Remote;
 const KNOWN_HOSTS: &str = include_str!("known_hosts");
 const SCRIPT: &str = include_str!("clone.sh");
 
-/// The shell text of a `checkout` step, from the task's built-in variables (`CIRCLE_REPOSITORY_URL`, `CIRCLE_BRANCH`,
-/// `CIRCLE_TAG`, `CIRCLE_SHA1`). A key may come as `$CHECKOUT_KEY` and `$CHECKOUT_KEY_PUBLIC` in its environment.
-pub fn clone_script(checkout: &Checkout, builtin: &[(String, String)]) -> String {
-    let variable = |name: &str| builtin.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
-    let origin = Remote::parse(variable("CIRCLE_REPOSITORY_URL"));
+/// The shell text of a `checkout` step. A key may come as `$CHECKOUT_KEY` and `$CHECKOUT_KEY_PUBLIC` in its environment.
+pub fn clone_script(checkout: &Checkout, run: &RunFacts) -> String {
+    let or_empty = |fact: &Option<String>| fact.clone().unwrap_or_default();
+    let (branch, tag, revision) = (or_empty(&run.branch), or_empty(&run.tag), or_empty(&run.revision));
+    let origin = run.repository.as_deref().and_then(Remote::parse);
     let url = origin.as_ref().map_or("", |origin| origin.url.as_str());
     let local = origin.as_ref().and_then(Remote::local_path).unwrap_or("");
     let is_ssh = origin.as_ref().is_some_and(Remote::is_ssh);
@@ -29,9 +30,9 @@ pub fn clone_script(checkout: &Checkout, builtin: &[(String, String)]) -> String
         ("url", url),
         ("https_url", &https),
         ("local_path", local),
-        ("branch", variable("CIRCLE_BRANCH")),
-        ("tag", variable("CIRCLE_TAG")),
-        ("sha", variable("CIRCLE_SHA1")),
+        ("branch", &branch),
+        ("tag", &tag),
+        ("sha", &revision),
         ("path", checkout.path.as_deref().unwrap_or(".")),
         ("filter", filter),
         ("depth", &depth),

@@ -8,22 +8,23 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use navvy_config::Value;
+use navvy_job::claim::RunFacts;
 use navvy_job::compiled::Variables;
 use sha2::{Digest as _, Sha256};
 
 use super::GitFacts;
 
+/// A directory inside the environment; steps may use it as scratch.
+pub const INTERNAL_TASK_DATA: &str = "/tmp";
+
 /// Numbers and names of one task in its run.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskNumbers<'a> {
-    pub pipeline_id: &'a str,
+    pub run: &'a RunFacts,
     pub workflow_id: &'a str,
-    /// The same for reruns of one workflow.
-    pub workspace_id: &'a str,
     /// Of the job in its workflow, not of the task.
     pub job_id: &'a str,
     pub job_name: &'a str,
-    pub build_number: u64,
     pub node_index: u32,
     pub node_total: u32,
     /// As written in the config.
@@ -38,34 +39,49 @@ pub struct TaskNumbers<'a> {
     pub internal_task_data: &'a str,
 }
 
+/// What a task's claim says of its run. `workspace` is the same for reruns of one workflow.
+pub fn run_facts(facts: &GitFacts, pipeline: &str, workspace: &str, build_number: u64) -> RunFacts {
+    RunFacts {
+        project: project_id(facts),
+        pipeline: pipeline.to_owned(),
+        workspace: workspace.to_owned(),
+        build_number,
+        branch: branch(facts).map(str::to_owned),
+        tag: facts.tag.clone(),
+        revision: facts.head.clone(),
+        repository: facts.origin.as_ref().map(|origin| origin.url.clone()),
+    }
+}
+
 /// The `CIRCLE_*` variables of a task, `BASH_ENV` and `CIRCLE_SHELL_ENV` aside. Those without a value are not there.
 pub fn built_in(facts: &GitFacts, numbers: &TaskNumbers<'_>) -> Variables {
+    let run = numbers.run;
     let mut variables: Variables = Vec::with_capacity(32);
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
     set("CI", "true".to_owned());
     set("CIRCLECI", "true".to_owned());
-    set("CIRCLE_BUILD_NUM", numbers.build_number.to_string());
+    set("CIRCLE_BUILD_NUM", run.build_number.to_string());
     set("CIRCLE_BUILD_URL", numbers.build_url.to_owned());
     set("CIRCLE_INTERNAL_TASK_DATA", numbers.internal_task_data.to_owned());
     set("CIRCLE_JOB", numbers.job_name.to_owned());
     set("CIRCLE_NODE_INDEX", numbers.node_index.to_string());
     set("CIRCLE_NODE_TOTAL", numbers.node_total.to_string());
     set("CIRCLE_ORGANIZATION_ID", organization_id(facts));
-    set("CIRCLE_PIPELINE_ID", numbers.pipeline_id.to_owned());
-    set("CIRCLE_PROJECT_ID", project_id(facts));
+    set("CIRCLE_PIPELINE_ID", run.pipeline.clone());
+    set("CIRCLE_PROJECT_ID", run.project.clone());
     set("CIRCLE_PROJECT_REPONAME", facts.repo_name());
     set("CIRCLE_PROJECT_USERNAME", facts.repo_owner());
     set("CIRCLE_STAGE", numbers.job_name.to_owned());
     set("CIRCLE_WORKFLOW_ID", numbers.workflow_id.to_owned());
     set("CIRCLE_WORKFLOW_JOB_ID", numbers.job_id.to_owned());
     set("CIRCLE_WORKFLOW_UPSTREAM_JOB_IDS", numbers.upstream_job_ids.join(","));
-    set("CIRCLE_WORKFLOW_WORKSPACE_ID", numbers.workspace_id.to_owned());
+    set("CIRCLE_WORKFLOW_WORKSPACE_ID", run.workspace.clone());
     set("CIRCLE_WORKING_DIRECTORY", numbers.working_directory.to_owned());
     let optional = [
-        ("CIRCLE_BRANCH", branch(facts)),
-        ("CIRCLE_REPOSITORY_URL", facts.origin.as_ref().map(|origin| origin.url.as_str())),
-        ("CIRCLE_SHA1", facts.head.as_deref()),
-        ("CIRCLE_TAG", facts.tag.as_deref()),
+        ("CIRCLE_BRANCH", run.branch.as_deref()),
+        ("CIRCLE_REPOSITORY_URL", run.repository.as_deref()),
+        ("CIRCLE_SHA1", run.revision.as_deref()),
+        ("CIRCLE_TAG", run.tag.as_deref()),
         ("CIRCLE_USERNAME", numbers.user),
     ];
     variables.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
@@ -194,21 +210,22 @@ mod tests {
     use super::*;
     use crate::checkout::{Commit, Remote};
 
-    const NUMBERS: TaskNumbers<'static> = TaskNumbers {
-        pipeline_id: "pipeline",
-        workflow_id: "workflow",
-        workspace_id: "workspace",
-        job_id: "job",
-        job_name: "build-1",
-        build_number: 12,
-        node_index: 1,
-        node_total: 4,
-        working_directory: "~/project",
-        upstream_job_ids: &[],
-        build_url: "file:///logs",
-        user: Some("ada"),
-        internal_task_data: "/tmp/navvy",
-    };
+    fn built(facts: &GitFacts) -> Variables {
+        let numbers = TaskNumbers {
+            run: &run_facts(facts, "pipeline", "workspace", 12),
+            workflow_id: "workflow",
+            job_id: "job",
+            job_name: "build-1",
+            node_index: 1,
+            node_total: 4,
+            working_directory: "~/project",
+            upstream_job_ids: &[],
+            build_url: "file:///logs",
+            user: Some("ada"),
+            internal_task_data: "/tmp/navvy",
+        };
+        built_in(facts, &numbers)
+    }
 
     fn facts() -> GitFacts {
         GitFacts {
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn variables_of_a_branch() {
-        insta::assert_snapshot!(lines(&built_in(&facts(), &NUMBERS)), @r"
+        insta::assert_snapshot!(lines(&built(&facts())), @r"
         CI=true
         CIRCLECI=true
         CIRCLE_BRANCH=main
@@ -257,14 +274,14 @@ mod tests {
 
     #[test]
     fn a_tag_build_has_no_branch() {
-        let variables = built_in(&GitFacts { tag: Some("v1".to_owned()), ..facts() }, &NUMBERS);
+        let variables = built(&GitFacts { tag: Some("v1".to_owned()), ..facts() });
         assert!(variables.contains(&("CIRCLE_TAG".to_owned(), "v1".to_owned())));
         assert!(!variables.iter().any(|(name, _)| name == "CIRCLE_BRANCH"));
     }
 
     #[test]
     fn without_git_there_are_still_names() {
-        let variables = built_in(&GitFacts { top: "/srv/thing".into(), ..GitFacts::default() }, &NUMBERS);
+        let variables = built(&GitFacts { top: "/srv/thing".into(), ..GitFacts::default() });
         assert!(variables.contains(&("CIRCLE_PROJECT_REPONAME".to_owned(), "thing".to_owned())));
         assert!(variables.contains(&("CIRCLE_PROJECT_USERNAME".to_owned(), "local".to_owned())));
         assert!(!variables.iter().any(|(name, _)| name == "CIRCLE_SHA1" || name == "CIRCLE_REPOSITORY_URL"));

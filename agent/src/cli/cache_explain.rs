@@ -21,7 +21,9 @@ use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
 use crate::checkout::GitFacts;
-use crate::checkout::variables::{TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id};
+use crate::checkout::variables::{
+    INTERNAL_TASK_DATA, TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id, run_facts,
+};
 use crate::pipeline::Contexts;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
@@ -204,19 +206,17 @@ impl Looker<'_> {
         contexts: &[String],
     ) -> Result<BTreeMap<String, String>, CliError> {
         let numbers = TaskNumbers {
-            pipeline_id: "",
+            run: &run_facts(self.facts, "", "", 0),
             workflow_id: "",
-            workspace_id: "",
             job_id: "",
             job_name: job,
-            build_number: 0,
             node_index: 0,
             node_total: parallelism,
             working_directory,
             upstream_job_ids: &[],
             build_url: "",
             user: self.settings.get("USER"),
-            internal_task_data: plan::INTERNAL_TASK_DATA,
+            internal_task_data: INTERNAL_TASK_DATA,
         };
         let mut builtin = built_in(self.facts, &numbers);
         builtin.retain(|(name, _)| !OF_THE_RUN.contains(&name.as_str()));

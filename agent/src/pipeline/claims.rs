@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use navvy_job::claim::{self, Claim, Limits, ReportTo, TrustScope};
+use navvy_job::claim::{self, Claim, Limits, ReportTo, RunFacts, TrustScope};
 use navvy_job::compiled::Variables;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -15,14 +15,14 @@ const PIDS: u32 = 8192;
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// One task's claim. `builtin` makes its `CIRCLE_*` variables.
+/// One task's claim: what is known of its run, and the `CIRCLE_*` variables that derive from it.
 pub fn claim(
     job_name: &str,
     local: &Local,
     size: Size,
     node: (u32, u32),
     job_limit: Duration,
-    builtin: Variables,
+    (run, builtin_variables): (RunFacts, Variables),
 ) -> Claim {
     Claim {
         version: claim::VERSION,
@@ -34,7 +34,8 @@ pub fn claim(
         attempt: 1,
         limits: Limits { job: job_limit, size, grace: GRACE, pids: PIDS },
         trust: TrustScope::Local,
-        builtin_variables: builtin,
+        run,
+        builtin_variables,
         report_to: ReportTo::Local,
         may_continue: false,
         upstream: Vec::new(),

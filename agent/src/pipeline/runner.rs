@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_job::chain::chain;
-use navvy_job::claim::{CONTINUATION_KEY, Secrets, SshKey, TrustScope};
+use navvy_job::claim::{CONTINUATION_KEY, RunFacts, Secrets, SshKey, TrustScope};
 use navvy_job::compiled::{Executor, Variables};
 use navvy_job::event::{Event, JobEnd, JobRef, JobSummary, TaskRef};
 use navvy_job::outcome::JobStatus;
@@ -55,8 +55,8 @@ pub struct TaskFacts<'a> {
     pub logs: &'a std::path::Path,
 }
 
-/// Makes a task's `CIRCLE_*` variables.
-pub type Builtins = Arc<dyn Fn(&TaskFacts<'_>) -> Variables + Send + Sync>;
+/// Makes what a task's claim says of its run, and its `CIRCLE_*` variables out of that.
+pub type Builtins = Arc<dyn Fn(&TaskFacts<'_>) -> (RunFacts, Variables) + Send + Sync>;
 
 /// What is run, and how.
 pub struct Plan {

@@ -110,7 +110,7 @@ impl Task {
     fn whose_artifacts(&self, place: Place<'_>) -> Whose {
         let logs = self.context.directory.parent().and_then(|run| run.file_name());
         Whose {
-            run: self.builtin("CIRCLE_PIPELINE_ID").unwrap_or_default().to_owned(),
+            run: self.claim.run.pipeline.clone(),
             logs: logs.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             workflow: self.reference.job.workflow.clone(),
             producer: self.producer(),

@@ -28,7 +28,7 @@ impl Task {
 
     /// Clones as the real service does, in a shell of the job.
     async fn clone_repository(&mut self, ready: &mut Ready, place: Place<'_>, checkout: &Checkout) -> Attempted {
-        let mut run = Run::new(clone_script(checkout, &self.claim.builtin_variables));
+        let mut run = Run::new(clone_script(checkout, &self.claim.run));
         run.shell = Some("/bin/sh -e".to_owned());
         self.attempt(ready, place, &run).await
     }

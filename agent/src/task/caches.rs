@@ -180,12 +180,12 @@ impl Task {
 
     /// What needs no look into the environment.
     fn values(&self) -> Values {
-        let builtin = |name: &str| self.builtin(name).unwrap_or_default().to_owned();
+        let run = &self.claim.run;
         let secrets = self.secrets.variables();
         Values {
-            branch: builtin("CIRCLE_BRANCH"),
-            build_num: builtin("CIRCLE_BUILD_NUM"),
-            revision: builtin("CIRCLE_SHA1"),
+            branch: run.branch.clone().unwrap_or_default(),
+            build_num: run.build_number.to_string(),
+            revision: run.revision.clone().unwrap_or_default(),
             // Only the real service has one.
             checkout_key: String::new(),
             environment: secrets.iter().chain(&self.claim.builtin_variables).cloned().collect(),
@@ -207,26 +207,17 @@ impl Task {
         ));
     }
 
-    pub(super) fn builtin(&self, name: &str) -> Option<&str> {
-        self.claim.builtin_variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn project(&self) -> Option<&str> {
-        self.builtin("CIRCLE_PROJECT_ID")
-    }
-
     /// This project's, in the claim's scope.
     pub(super) fn store(&self) -> Result<Store, String> {
-        let project = self.project().ok_or("the claim says of no project whose store it is")?;
-        self.context.store.open(project, &self.claim.trust)
+        self.context.store.open(&self.claim.run.project, &self.claim.trust)
     }
 
     pub(super) fn producer(&self) -> Producer {
         Producer {
-            pipeline: self.builtin("CIRCLE_PIPELINE_ID").map(str::to_owned),
+            pipeline: Some(self.claim.run.pipeline.clone()),
             job: self.claim.job_name.clone(),
             task: self.claim.task.to_string(),
-            build_num: self.builtin("CIRCLE_BUILD_NUM").and_then(|number| number.parse().ok()),
+            build_num: Some(self.claim.run.build_number),
         }
     }
 }

@@ -9,21 +9,17 @@
 use std::time::{Duration, Instant};
 
 use navvy_job::chain::chain;
-use navvy_job::claim::{Claim, Secrets, SshKey};
-use navvy_job::compiled::{Run, Step, StepKind, Variables};
+use navvy_job::compiled::{Step, StepKind, Variables};
 use navvy_job::event::{Event, HeldAt, Kept, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
 use navvy_output::mask::Place;
-use navvy_protocol::supervisor::Probe;
-use serde::{Deserialize, Serialize};
 
-use super::handed::{Handed, Handing};
-use super::prepare::{Ready, frame};
+use super::note::{KeyNote, Note, SourceNote, VERSION};
+use super::prepare::Ready;
 use super::{Context, Stop, Task, TaskState};
+use crate::environment::docker::DockerEnvironment;
 use crate::environment::docker::run_dir;
-use crate::environment::docker::{DockerEnvironment, Inheritance};
-use crate::step::Frame;
 use crate::supervisor::Client;
 use crate::terminal::{self, Stage};
 
@@ -32,9 +28,6 @@ pub const USUAL_TIME: Duration = Duration::from_secs(4 * 3600);
 
 /// How the ids of persons' execs begin.
 pub const PERSON: &str = "person-";
-
-/// The version of [`Note`].
-const VERSION: u32 = 1;
 
 /// What makes a task be held.
 #[derive(Clone, Default)]
@@ -84,128 +77,6 @@ impl BreakPoint {
 /// Does a person's word mean this step?
 pub fn is_step(word: &str, number: usize, name: &str) -> bool {
     word.parse() == Ok(number) || word == name
-}
-
-/// Where the config came from, so that it can be read again.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct SourceNote {
-    pub file: std::path::PathBuf,
-    /// Where the working tree is.
-    pub project: std::path::PathBuf,
-    pub parameters: Vec<String>,
-    pub branch: Option<String>,
-    pub tag: Option<String>,
-    pub allow_missing_orbs: bool,
-    pub checkout_git: bool,
-    pub images: Vec<String>,
-    pub machine_as: Option<String>,
-    /// As `--store` named it.
-    #[serde(default)]
-    pub store: Option<String>,
-    #[serde(default)]
-    pub secrets_in_artifacts: crate::artifacts::guard::Secrets,
-    #[serde(default)]
-    pub handing: Handing,
-}
-
-/// Everything that is needed to go on. Holds secrets: it lives in the memory of the supervisor and of an agent, and
-/// nowhere else.
-#[derive(Serialize, Deserialize)]
-pub struct Note {
-    version: u32,
-    pub claim: Claim,
-    secrets: Variables,
-    #[serde(default)]
-    ssh_keys: Vec<KeyNote>,
-    /// Whatever the run masked, other jobs' secrets included.
-    pub masked: Variables,
-    pub reference: TaskRef,
-    /// The step to go on from, from 1.
-    pub step: usize,
-    /// It has not run yet: the task was held before it.
-    pub before: bool,
-    /// No attempt had a higher number.
-    pub attempts: u32,
-    /// Execs that go on while it is held: background steps, daemons.
-    pub lingering: Vec<String>,
-    pub working_directory: String,
-    pub account: Probe,
-    pub inheritance: Inheritance,
-    pub no_tty: bool,
-    #[serde(default)]
-    pub handed: Vec<Handed>,
-    /// Seconds for which it is held each time.
-    pub time_s: u64,
-    pub source: SourceNote,
-}
-
-/// An SSH key as a note holds it.
-#[derive(Clone, Serialize, Deserialize)]
-struct KeyNote {
-    host: Option<String>,
-    text: String,
-    md5: String,
-    sha256: String,
-}
-
-impl KeyNote {
-    fn of(SshKey { host, text, md5, sha256 }: SshKey) -> Self {
-        Self { host, text, md5, sha256 }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum NoteError {
-    #[error("the environment's note is not understood")]
-    Parse { source: serde_json::Error },
-    #[error("the environment was held by a newer navvy (note version {found}); use that one")]
-    Version { found: u32 },
-}
-
-impl Note {
-    pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
-        let note: Self = serde_json::from_slice(bytes).map_err(|source| NoteError::Parse { source })?;
-        if note.version > VERSION {
-            return Err(NoteError::Version { found: note.version });
-        }
-        Ok(note)
-    }
-
-    /// The same, with another count of attempts, for the supervisor.
-    pub fn with_attempts(&self, attempts: u32) -> serde_json::Result<Vec<u8>> {
-        let mut value = serde_json::to_value(self)?;
-        value["attempts"] = attempts.into();
-        serde_json::to_vec(&value)
-    }
-
-    pub fn secrets(&self) -> Secrets {
-        let keys =
-            self.ssh_keys.iter().cloned().map(|KeyNote { host, text, md5, sha256 }| SshKey { host, text, md5, sha256 });
-        Secrets::new(self.secrets.clone()).with_ssh_keys(keys.collect())
-    }
-
-    pub fn time(&self) -> Duration {
-        Duration::from_secs(self.time_s)
-    }
-
-    /// What all its steps share.
-    pub fn frame(&self) -> Frame {
-        let (account, directory) = (self.account.clone(), self.working_directory.clone());
-        frame(&self.claim, &self.secrets(), self.inheritance.clone(), account, directory, self.no_tty)
-    }
-
-    /// The step at which it is held.
-    pub fn held_at(&self) -> Option<&Step> {
-        self.claim.job.steps.get(self.step - 1)
-    }
-
-    /// What a `run` step there would be given; nothing for any other kind.
-    pub fn run(&self) -> Option<&Run> {
-        match &self.held_at()?.kind {
-            StepKind::Run(run) => Some(run),
-            _ => None,
-        }
-    }
 }
 
 impl Task {

@@ -24,6 +24,7 @@ mod hold;
 mod journalling;
 mod lingering;
 pub mod manifest;
+mod note;
 mod own;
 mod pieces;
 mod prepare;
@@ -45,7 +46,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use handed::{Handing, check_engine, risk_of};
-pub use hold::{BreakPoint, HoldPolicy, Note, PERSON, SourceNote, is_step};
+pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
+pub use note::{Note, SourceNote};
 pub use removal::Removal;
 pub use resume::{Resumed, resume};
 pub use step_sink::Feed;

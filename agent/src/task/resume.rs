@@ -17,8 +17,9 @@ use navvy_job::state::TaskState;
 use navvy_protocol::supervisor::ExecStatus;
 
 use super::handed::HandedOut;
-use super::hold::{Note, PERSON};
+use super::hold::PERSON;
 use super::lingering::Lingering;
+use super::note::Note;
 use super::prepare::Ready;
 use super::{Context, Place, Removal, Task, TaskResult, Turn};
 use crate::environment::docker::DockerEnvironment;

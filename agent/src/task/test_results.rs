@@ -13,6 +13,7 @@ use super::own::Told;
 use super::prepare::Ready;
 use super::trees;
 use crate::artifacts::guard::{self, Secrets};
+use crate::checkout::variables::INTERNAL_TASK_DATA;
 use crate::results::Case;
 use crate::results::collect::Reports;
 use crate::results::junit::Limits;
@@ -112,10 +113,10 @@ impl Task {
     fn whose(&self, place: Place<'_>) -> Whose {
         Whose {
             job: self.claim.job_name.clone(),
-            run: self.builtin("CIRCLE_PIPELINE_ID").unwrap_or_default().to_owned(),
-            branch: self.builtin("CIRCLE_BRANCH").map(str::to_owned),
+            run: self.claim.run.pipeline.clone(),
+            branch: self.claim.run.branch.clone(),
             task: self.claim.task.to_string(),
-            build_num: self.builtin("CIRCLE_BUILD_NUM").and_then(|number| number.parse().ok()),
+            build_num: Some(self.claim.run.build_number),
             node: self.claim.node_index,
             step: u32::try_from(place.number).unwrap_or(u32::MAX),
             attempt: place.attempt,
@@ -129,8 +130,8 @@ impl Task {
         if self.claim.node_total < 2 || !self.claim.job.steps.iter().any(stores) {
             return;
         }
-        let (run, branch) = (self.builtin("CIRCLE_PIPELINE_ID").unwrap_or_default(), self.builtin("CIRCLE_BRANCH"));
-        let asking = self.context.timings.of(self.keeper(), &self.claim.job_name, branch, run);
+        let run = &self.claim.run;
+        let asking = self.context.timings.of(self.keeper(), &self.claim.job_name, run.branch.as_deref(), &run.pipeline);
         // A task that is asked to stop, or whose environment is gone, hears of it right behind this.
         let told = match self.while_sensible(&ready.environment, asking).await {
             Ok(Ok(Some(bytes))) => self.write_timings(ready, bytes).await,
@@ -143,7 +144,7 @@ impl Task {
     }
 
     async fn write_timings(&self, ready: &Ready, bytes: bytes::Bytes) -> Result<(), String> {
-        let directory = format!("{}/{TIMINGS}", self.builtin("CIRCLE_INTERNAL_TASK_DATA").unwrap_or("/tmp"));
+        let directory = format!("{INTERNAL_TASK_DATA}/{TIMINGS}");
         let (user, client) = (ready.frame.user.clone(), ready.client.clone());
         let writing = self.bounded(&ready.environment, move || {
             client.make_directory(&directory, user.clone())?;

@@ -66,10 +66,9 @@ impl Task {
         told: &mut Told,
         upload: &mut Upload,
     ) -> Result<PackedLayer, Trouble> {
-        let piece = self.piece(place)?;
-        if let Some(project) = self.project() {
-            self.context.store.uses_workspace(project, &self.claim.trust, self.workspace()?);
-        }
+        let piece = self.piece(place);
+        let (run, trust) = (&self.claim.run, &self.claim.trust);
+        self.context.store.uses_workspace(&run.project, trust, &run.workspace);
         // A retry of this step: what its earlier attempt left is not what counts.
         if let Some(entry) = upload.store.find(&piece).await.map_err(storage)? {
             upload.store.remove(&entry).await.map_err(storage)?;
@@ -117,19 +116,14 @@ impl Task {
         Ok(Ok(()))
     }
 
-    fn piece(&self, place: Place<'_>) -> Result<StorePlace, Trouble> {
-        Ok(StorePlace::Piece(Piece {
+    fn piece(&self, place: Place<'_>) -> StorePlace {
+        StorePlace::Piece(Piece {
             of: PieceKind::Layer,
-            group: self.workspace()?.to_owned(),
+            group: self.claim.run.workspace.clone(),
             producer: self.claim.job_name.clone(),
             node: self.claim.node_index,
             step: place.number as u32,
-        }))
-    }
-
-    fn workspace(&self) -> Result<&str, Trouble> {
-        let id = self.builtin("CIRCLE_WORKFLOW_WORKSPACE_ID").filter(|id| !id.is_empty());
-        id.ok_or_else(|| Trouble::from("the claim says of no workspace".to_owned()))
+        })
     }
 
     pub(super) async fn attach_workspace(&mut self, ready: &Ready, place: Place<'_>, at: &str) -> Attempted {
@@ -148,7 +142,7 @@ impl Task {
         let producers: Vec<String> = upstream.iter().map(|job| job.job.clone()).collect();
         let layers = match producers.is_empty() {
             true => Vec::new(),
-            false => store.layers(self.workspace()?, &producers).await.map_err(storage)?,
+            false => store.layers(&self.claim.run.workspace, &producers).await.map_err(storage)?,
         };
         let makers = layers.iter().map(|layer| maker(upstream, layer)).collect::<Option<Vec<_>>>();
         let makers = makers.ok_or_else(|| "the store gave a layer of no job upstream".to_owned())?;

@@ -1,5 +1,6 @@
 //! `--checkout git`, run by the shell it is meant for.
 
+use navvy_job::claim::RunFacts;
 use navvy_job::compiled::{Checkout, CheckoutMethod};
 
 use super::*;
@@ -9,28 +10,34 @@ use crate::checkout::clone_script;
 struct Job {
     home: Dir,
     work: Dir,
-    variables: Vec<(String, String)>,
+    run: RunFacts,
     environment: Vec<(&'static str, String)>,
 }
 
 impl Job {
     fn of(origin: &Dir) -> Self {
-        let job = Self { home: Dir::empty(), work: Dir::empty(), variables: vec![], environment: vec![] };
+        let job = Self { home: Dir::empty(), work: Dir::empty(), run: RunFacts::default(), environment: vec![] };
         let url = format!("file://{}", origin.path().display());
-        job.with("CIRCLE_REPOSITORY_URL", url)
-            .with("CIRCLE_SHA1", origin.git(&["rev-parse", "HEAD"]).trim())
-            .with("CIRCLE_BRANCH", origin.git(&["branch", "--show-current"]).trim())
+        job.with("repository", url)
+            .with("revision", origin.git(&["rev-parse", "HEAD"]).trim())
+            .with("branch", origin.git(&["branch", "--show-current"]).trim())
     }
 
     fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.variables.retain(|(known, _)| known != name);
-        self.variables.push((name.to_owned(), value.into()));
+        let fact = match name {
+            "repository" => &mut self.run.repository,
+            "revision" => &mut self.run.revision,
+            "branch" => &mut self.run.branch,
+            "tag" => &mut self.run.tag,
+            other => panic!("{other} is not a fact of a run that matters here"),
+        };
+        *fact = Some(value.into());
         self
     }
 
     /// Everything it printed; `Err` if it failed.
     fn run(&self, path: Option<&str>, method: CheckoutMethod) -> Result<String, String> {
-        let script = clone_script(&Checkout { path: path.map(str::to_owned), method }, &self.variables);
+        let script = clone_script(&Checkout { path: path.map(str::to_owned), method }, &self.run);
         let output = Command::new("/bin/sh")
             .args(["-e", "-c", &script])
             .current_dir(self.work.path())
@@ -55,7 +62,7 @@ fn a_clone_then_a_fetch() {
         assert!(told.contains("Cloning git repository") && told.contains("HEAD is now at"), "{told}");
         assert_eq!(job.work.read("sub dir/readme"), origin.read("readme"));
         origin.write("readme", format!("{method:?}\n")).commit("more");
-        let job = job.with("CIRCLE_SHA1", origin.git(&["rev-parse", "HEAD"]).trim());
+        let job = job.with("revision", origin.git(&["rev-parse", "HEAD"]).trim());
         job.work.write("sub dir/readme", "changed in the job\n");
         let told = job.run(Some("sub dir"), method).unwrap();
         assert!(told.contains("Fetching into existing repository"), "{told}");
@@ -69,10 +76,10 @@ fn a_clone_then_a_fetch() {
 fn home_paths_tags_and_detached_heads() {
     let origin = Dir::repository();
     origin.git(&["tag", "-a", "-m", "x", "v1"]);
-    let job = Job::of(&origin).with("CIRCLE_TAG", "v1").with("CIRCLE_BRANCH", "");
+    let job = Job::of(&origin).with("tag", "v1").with("branch", "");
     job.run(Some("~/tagged"), CheckoutMethod::Full).unwrap();
     assert!(git(&job.home.join("tagged"), &["status"]).starts_with("HEAD detached at v1"));
-    let job = job.with("CIRCLE_TAG", "");
+    let job = job.with("tag", "");
     job.run(None, CheckoutMethod::Full).unwrap();
     assert_eq!(job.work.read("readme"), "hello\n");
 }
@@ -96,13 +103,13 @@ fn hostile_names_stay_names() {
 fn what_cannot_be_cloned_says_why() {
     let origin = Dir::repository();
     let fails = |job: Job| job.run(None, CheckoutMethod::Full).unwrap_err();
-    let told = fails(Job::of(&origin).with("CIRCLE_REPOSITORY_URL", ""));
+    let told = fails(Job::of(&origin).with("repository", ""));
     assert!(told.contains("has no remote to clone from"), "{told}");
-    let told = fails(Job::of(&origin).with("CIRCLE_SHA1", ""));
+    let told = fails(Job::of(&origin).with("revision", ""));
     assert!(told.contains("has no commit yet"), "{told}");
-    let told = fails(Job::of(&origin).with("CIRCLE_REPOSITORY_URL", "/nowhere/it's"));
+    let told = fails(Job::of(&origin).with("repository", "/nowhere/it's"));
     assert!(told.contains("path /nowhere/it's, which this job's environment does not have"), "{told}");
-    let told = fails(Job::of(&origin).with("CIRCLE_SHA1", "1".repeat(40)));
+    let told = fails(Job::of(&origin).with("revision", "1".repeat(40)));
     assert!(told.contains("is not at file://") && told.contains("push it"), "{told}");
     let job = Job::of(&origin);
     job.work.write("in the way", "x");
@@ -114,11 +121,10 @@ fn what_cannot_be_cloned_says_why() {
 fn over_ssh_with_a_key_only() {
     let origin = Dir::repository();
     let ssh_url = format!("git@github.com:{}", origin.path().display());
-    let told =
-        Job::of(&origin).with("CIRCLE_REPOSITORY_URL", "git@127.0.0.1:acme/shop").run(None, CheckoutMethod::Full);
+    let told = Job::of(&origin).with("repository", "git@127.0.0.1:acme/shop").run(None, CheckoutMethod::Full);
     assert!(told.unwrap_err().contains("No checkout key: cloning https://127.0.0.1/acme/shop"));
 
-    let mut job = Job::of(&origin).with("CIRCLE_REPOSITORY_URL", ssh_url);
+    let mut job = Job::of(&origin).with("repository", ssh_url);
     job.environment = vec![("CHECKOUT_KEY", "private".to_owned()), ("CHECKOUT_KEY_PUBLIC", "public".to_owned())];
     // An ssh that runs the command here, as the far end would.
     let script = "#!/bin/sh\necho \"$*\" >>\"$HOME/called\"\nfor last; do :; done\nexec sh -c \"$last\"\n";

@@ -14,7 +14,7 @@ use navvy_output::mask::Masks;
 
 use super::Session;
 use crate::checkout::GitFacts;
-use crate::checkout::variables::{TaskNumbers, built_in};
+use crate::checkout::variables::{INTERNAL_TASK_DATA, TaskNumbers, built_in, run_facts};
 use crate::cli::CliError;
 use crate::cli::args::run::{CheckoutMode, RunArgs};
 use crate::cli::given::given;
@@ -378,13 +378,13 @@ pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &Run
     Arc::new(move |task| {
         let workflow = &task.job.workflow;
         let upstream: Vec<String> = task.upstream.iter().map(|job| workflows.job(workflow, job)).collect();
+        let workflow_id = workflows.workflow(workflow);
+        let run = run_facts(&facts, &pipeline_id, &workflow_id, task.build_number);
         let numbers = TaskNumbers {
-            pipeline_id: &pipeline_id,
-            workflow_id: &workflows.workflow(workflow),
-            workspace_id: &workflows.workflow(workflow),
+            run: &run,
+            workflow_id: &workflow_id,
             job_id: &workflows.job(workflow, &task.job.job),
             job_name: &task.job.job,
-            build_number: task.build_number,
             node_index: task.node_index,
             node_total: task.node_total,
             working_directory: task.working_directory,
@@ -393,12 +393,10 @@ pub(super) fn builtins(session: &Session<'_>, chosen: &[Chosen], directory: &Run
             user: user.as_deref(),
             internal_task_data: INTERNAL_TASK_DATA,
         };
-        built_in(&facts, &numbers)
+        let variables = built_in(&facts, &numbers);
+        (run, variables)
     })
 }
-
-/// Inside the environment; steps may use it as scratch.
-pub const INTERNAL_TASK_DATA: &str = "/tmp";
 
 /// An id for each workflow, and for each of its jobs.
 struct WorkflowIds {
