@@ -1,7 +1,7 @@
 //! The build agent and its command line.
 //!
 //! ```text
-//! cli ─▶ pipeline ─▶ task ─▶ step (pure)            ui ◀─ bus ◀─ everyone
+//! cli ─▶ pipeline ─▶ task ─▶ step                   ui ◀─ bus ◀─ everyone
 //!  │        │          ├──▶ environment ─▶ supervisor
 //!  │        │          ├──▶ checkout
 //!  │        │          └──▶ output
@@ -15,7 +15,7 @@
 //! | [`consent`] | what of the user's own a project may be given, as they answered |
 //! | [`pipeline`] | `navvy run`: walks workflows, starts tasks side by side within the machine's room |
 //! | [`task`] | one task from claim to verdict |
-//! | [`step`] | a step to its process, its end to words (pure) |
+//! | [`step`] | each step kind to its outcome: a borrowed look at its task in, what came of it out |
 //! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`run_store`] | the store of a run, opened when it is needed |
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |

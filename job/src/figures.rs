@@ -4,6 +4,11 @@ use std::time::Duration;
 
 const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
 
+/// A time in milliseconds, as events and files say it.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A measured time in milliseconds, as exact as a person wants it: `40ms`, `1.2s`, `3m 04s`, `1h 02m`.
 pub fn duration(ms: u64) -> String {
     match ms {
@@ -25,7 +30,7 @@ pub fn running(ms: u64) -> String {
 pub fn limit(limit: Duration) -> String {
     let seconds = limit.as_secs();
     if seconds == 0 {
-        return duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        return duration(millis(limit));
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let words: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();

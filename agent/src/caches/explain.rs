@@ -18,7 +18,7 @@ use super::weight::Weights;
 use crate::checkout::history;
 use crate::step::cached;
 use crate::step::key::{LONGEST, Template, What};
-use crate::task::manifest;
+use crate::step::manifest;
 
 /// Index objects that are read at once.
 const PARALLEL: usize = 16;

@@ -29,6 +29,7 @@ mod worktree;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use clone::clone_script;
 #[doc(hidden)]
@@ -38,6 +39,17 @@ pub use git::GitError;
 pub use remote::Remote;
 pub use report::{LeftOut, Reason, TreeReport};
 pub use worktree::WorkingTree;
+
+/// Where `checkout` takes the files from.
+#[derive(Clone)]
+pub enum CheckoutSource {
+    /// A private copy of the working tree as it is now.
+    WorkingTree(Arc<WorkingTree>),
+    /// `git clone`, as the real service does.
+    Git,
+    /// There is none; the text says why.
+    Unavailable(String),
+}
 
 /// Why a working tree could not be read or streamed.
 #[derive(Debug, thiserror::Error)]

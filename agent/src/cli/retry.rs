@@ -25,6 +25,7 @@ use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
 use super::{CliError, own_words};
 use crate::bus;
+use crate::checkout::CheckoutSource;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::environment::docker::hold::{Adopted, HoldError};
@@ -34,7 +35,8 @@ use crate::results::Timings;
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
-use crate::task::{self, CheckoutSource, Context, Handing, HoldPolicy, Note, Resumed, TaskResult, is_step};
+use crate::step::handing::Handing;
+use crate::task::{self, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
 pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
     host::block_on(async {

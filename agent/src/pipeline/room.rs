@@ -77,22 +77,22 @@ impl Room {
     }
 }
 
-/// A task's place in the room. Dropped when its steps are over: what is left to do then takes no room, so the next task may
+/// What a task takes of the room. Dropped when its steps are over: what is left to do then takes no room, so the next task may
 /// be made meanwhile.
 #[derive(Debug)]
-pub struct Place {
+pub struct Occupancy {
     size: Size,
     vacated: UnboundedSender<Size>,
 }
 
-impl Place {
-    /// `vacated` is told the size once the place is free.
+impl Occupancy {
+    /// `vacated` is told the size once it is free.
     pub fn new(size: Size, vacated: UnboundedSender<Size>) -> Self {
         Self { size, vacated }
     }
 }
 
-impl Drop for Place {
+impl Drop for Occupancy {
     fn drop(&mut self) {
         // Nobody listens any more once the run is over.
         self.vacated.send(self.size).ok();

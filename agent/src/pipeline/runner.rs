@@ -27,7 +27,7 @@ use super::job_run::{JobOutcome, JobRun};
 use super::notes::Notes;
 use super::overcommit::Overcommit;
 use super::removals::Removals;
-use super::room::{Place, Room};
+use super::room::{Occupancy, Room};
 use crate::bus::Bus;
 use crate::run_directory::RunDirectory;
 use crate::task::{self, Removal, Stop, TaskResult, Turn};
@@ -169,7 +169,7 @@ pub struct Runner {
     room: Room,
     queue: VecDeque<Queued>,
     /// Tasks made ahead, whose steps wait for room.
-    ahead: VecDeque<(Size, oneshot::Sender<task::Place>)>,
+    ahead: VecDeque<(Size, oneshot::Sender<task::Occupancy>)>,
     running: JoinSet<Judged>,
     removals: Removals,
     /// Sizes of tasks whose steps are over.
@@ -389,7 +389,7 @@ impl Runner {
         while let Some(queued) = self.queue.pop_front() {
             let size = queued.claim.limits.size;
             if self.room.enter(size) {
-                let turn = Turn::Now(Box::new(self.place(size)));
+                let turn = Turn::Now(Box::new(self.occupancy(size)));
                 self.start_task(queued, turn);
             } else if queued.may_be_made_ahead() && self.room.enter_ahead(self.ahead.len()) {
                 let (sender, receiver) = oneshot::channel();
@@ -411,8 +411,8 @@ impl Runner {
                 continue;
             }
             if self.room.admit(size) {
-                // A task that ends in this very moment gives its place back by dropping it.
-                sender.send(Box::new(self.place(size))).ok();
+                // A task that ends in this very moment gives its room back by dropping it.
+                sender.send(Box::new(self.occupancy(size))).ok();
             } else {
                 waiting.push_back((size, sender));
             }
@@ -420,8 +420,8 @@ impl Runner {
         self.ahead = waiting;
     }
 
-    fn place(&self, size: Size) -> Place {
-        Place::new(size, self.vacated.0.clone())
+    fn occupancy(&self, size: Size) -> Occupancy {
+        Occupancy::new(size, self.vacated.0.clone())
     }
 
     fn start_task(&mut self, queued: Queued, turn: Turn) {

@@ -1,12 +1,29 @@
-//! From a compiled step to the process that carries it out, and from its end to words. Pure: the task does the rest.
+//! Each step kind to its outcome.
+//!
+//! - pure: from a `run` step to the process that carries it out ([`Frame`], [`shell`], [`variables`]) and from its end to words
+//!   ([`texts`]); cache keys ([`key`]), workspace layers ([`layers`]), paths ([`paths`]).
+//! - [`kinds`]: the steps that the agent carries out itself, functions of a borrowed [`cx::StepCx`].
+//! - what those share: output and faults ([`own`]), waiting ([`bounded`]), archives on their way ([`trees`], [`pieces`],
+//!   [`manifest`]), what a job is handed ([`handing`]), and what is told of steps ([`voice`]).
+//!
+//! A task runs its steps in turn and judges what came of them; nothing here knows of a task.
 
+pub mod bounded;
 pub mod cached;
+pub mod cx;
+pub mod handing;
 pub mod key;
+pub mod kinds;
 pub mod layers;
+pub mod manifest;
+pub mod own;
 pub mod paths;
+pub mod pieces;
 pub mod shell;
 pub mod texts;
+pub mod trees;
 pub mod variables;
+pub mod voice;
 
 use navvy_job::compiled::Run;
 use navvy_protocol::supervisor::{Exec, Probe, Terminal};

@@ -1,24 +1,25 @@
 //! One attempt at a `run` step: the select loop that gathers what happens to it.
 
-use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use navvy_job::chain::chain;
-use navvy_job::compiled::{Run, Step};
-use navvy_job::event::Event;
+use navvy_job::compiled::Run;
 use navvy_job::outcome::StepOutcome;
-use navvy_output::{DiskFloorReached, LogDigest, StepLog};
-use navvy_protocol::supervisor::{ABANDONED, Exit, Failure, FailureKind};
+use navvy_output::{LogDigest, StepLog};
+use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
 
 use super::Task;
-use super::bounded::GivenUp;
-use super::decide::{Action, Happening, Lost, StepEnd, StepWatch};
+use super::decide::{Action, Happening, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
 use crate::environment::docker::Died;
 use crate::step::Frame;
+use crate::step::bounded::{GivenUp, Lost, in_words, lost_with};
+use crate::step::own::{StepError, StepFault, log_trouble};
+use crate::step::voice::StepRef;
 use crate::supervisor::FollowEnd;
 use crate::task::daemon_hint::DaemonHint;
 use crate::task::step_sink::{StepSignal, Watch};
@@ -26,29 +27,14 @@ use crate::task::step_sink::{StepSignal, Watch};
 /// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the engine says of a main process that SIGKILL ended.
-const KILLED: i64 = 137;
-
-/// What it says of a supervisor that this process has not called for too long.
-const LEFT_ALONE: i64 = ABANDONED as i64;
-
 /// From the loss of an environment to the end of what it had sent.
 const LAST_BYTES_LIMIT: Duration = Duration::from_secs(5);
-
-/// Which attempt at which step.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// From 1.
-    pub number: usize,
-    pub attempt: u32,
-    pub step: &'a Step,
-}
 
 /// What came of an attempt.
 pub struct Attempted {
     pub end: StepEnd,
     pub digest: LogDigest,
-    pub log: std::path::PathBuf,
+    pub log: PathBuf,
     pub halted: bool,
     /// It found no Docker daemon, and failed.
     pub lacks_daemon: bool,
@@ -56,31 +42,31 @@ pub struct Attempted {
 
 impl Task {
     /// Starts the step's process and stays with it until it ended (or, in the background, until it started).
-    pub(super) async fn attempt(&mut self, ready: &mut Ready, place: Place<'_>, run: &Run) -> Attempted {
-        let log = StepLog::path_for(&self.context.directory, place.number, place.attempt);
-        let id = format!("{}-{}", place.number, place.attempt);
+    pub(super) async fn attempt(&mut self, ready: &mut Ready, at: &StepRef, run: &Run) -> Attempted {
+        let log = StepLog::path_for(&self.context.directory, at.number, at.attempt);
+        let id = format!("{}-{}", at.number, at.attempt);
         let prepared = match ready.frame.prepare(run, id) {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.step_started(place, run.background, None);
+                self.voice.step_started(at, run.background, None, log.clone());
                 return Attempted::not_started(log, error.to_string());
             }
         };
-        self.step_started(place, run.background, Some(prepared.header));
+        self.voice.step_started(at, run.background, Some(prepared.header), log.clone());
         let watch = Watch {
             bus: self.context.bus.clone(),
             task: self.reference.clone(),
-            step: place.number,
+            step: at.number,
             feed: self.context.feed,
             daemon: self.lacks_docker.then(DaemonHint::default),
         };
         let daemon = watch.daemon.clone();
-        let step_log = match StepLog::create(&self.context.directory, place.number, place.attempt) {
+        let step_log = match StepLog::create(&self.context.directory, at.number, at.attempt) {
             Ok(step_log) => step_log.above(self.context.floor),
             Err(error) => return Attempted::not_started(log, log_trouble(&error)),
         };
         match Running::start(&ready.client, prepared.exec, step_log, watch) {
-            Ok(running) if run.background => self.settle_background(ready, place, running).await,
+            Ok(running) if run.background => self.settle_background(ready, at, running).await,
             Ok(running) => {
                 let attempted = self.stay_with(ready, run, running).await;
                 let lacks_daemon = !attempted.end.outcome.is_success() && daemon.is_some_and(|hint| hint.is_found());
@@ -90,21 +76,8 @@ impl Task {
         }
     }
 
-    fn step_started(&self, place: Place<'_>, background: bool, header: Option<String>) {
-        self.context.bus.send(Event::StepStarted {
-            task: self.reference.clone(),
-            step: place.number,
-            attempt: place.attempt,
-            name: place.step.name.clone(),
-            kind: place.step.kind.key().to_owned(),
-            background,
-            header,
-            log: StepLog::path_for(&self.context.directory, place.number, place.attempt),
-        });
-    }
-
     /// A background step only has to start.
-    async fn settle_background(&mut self, ready: &mut Ready, place: Place<'_>, mut running: Running) -> Attempted {
+    async fn settle_background(&mut self, ready: &mut Ready, at: &StepRef, mut running: Running) -> Attempted {
         let log = running.log.clone();
         match running.signals.recv().await {
             Some(StepSignal::Over { end: FollowEnd::Refused(failure), .. }) => {
@@ -112,13 +85,7 @@ impl Task {
             }
             Some(StepSignal::Over { end, .. }) => Attempted::lost(log, &end),
             _ => {
-                let step = BackgroundStep {
-                    step: place.number,
-                    attempt: place.attempt,
-                    name: place.step.name.clone(),
-                    origin: self.place_in_config(place.step),
-                    started: Instant::now(),
-                };
+                let step = BackgroundStep { at: at.clone(), started: Instant::now() };
                 ready.lingering.keep_background(running, step, self.voice.clone());
                 let end = StepEnd { outcome: StepOutcome::Success, exited: None, lost: None };
                 Attempted { end, digest: LogDigest::default(), log, halted: false, lacks_daemon: false }
@@ -194,33 +161,35 @@ impl Task {
 }
 
 impl Attempted {
-    pub fn not_started(log: std::path::PathBuf, reason: String) -> Self {
-        Self::failed(log, LogDigest::default(), StepOutcome::Error { reason }, None)
+    pub fn not_started(log: PathBuf, reason: String) -> Self {
+        Self::without_process(log, LogDigest::default(), StepOutcome::Error { reason }, None)
     }
 
-    /// Work of the agent's own that came to nothing.
-    pub fn failed(log: std::path::PathBuf, digest: LogDigest, outcome: StepOutcome, lost: Option<Lost>) -> Self {
+    /// Work of the agent's own, without a process.
+    fn without_process(log: PathBuf, digest: LogDigest, outcome: StepOutcome, lost: Option<Lost>) -> Self {
         Self { end: StepEnd { outcome, exited: None, lost }, digest, log, halted: false, lacks_daemon: false }
     }
 
-    /// The same, because it was not waited for any longer.
-    pub fn given_up(log: std::path::PathBuf, digest: LogDigest, why: GivenUp) -> Self {
-        let (outcome, lost) = match why {
-            GivenUp::Stopped => (StepOutcome::Canceled, None),
-            GivenUp::JobLimit(limit) => (StepOutcome::JobLimit { limit }, None),
-            GivenUp::Died(died) => {
+    /// The end of a step that the agent carried out itself.
+    pub fn own(log: PathBuf, digest: LogDigest, end: Result<(), StepError>) -> Self {
+        let (outcome, lost) = match end {
+            Ok(()) => (StepOutcome::Success, None),
+            Err(StepError::Fault(StepFault { reason, lost, .. })) => (StepOutcome::Error { reason }, lost),
+            Err(StepError::GivenUp(GivenUp::Stopped)) => (StepOutcome::Canceled, None),
+            Err(StepError::GivenUp(GivenUp::JobLimit(limit))) => (StepOutcome::JobLimit { limit }, None),
+            Err(StepError::GivenUp(GivenUp::Died(died))) => {
                 (StepOutcome::Error { reason: in_words(&died, "while the step ran") }, Some(lost_with(&died)))
             }
-            GivenUp::Panicked => {
-                (StepOutcome::Error { reason: "a thread of the agent ended unexpectedly".to_owned() }, None)
+            Err(StepError::GivenUp(GivenUp::Panicked)) => {
+                (StepOutcome::Error { reason: StepFault::thread_ended().reason }, None)
             }
         };
-        Self::failed(log, digest, outcome, lost)
+        Self::without_process(log, digest, outcome, lost)
     }
 
-    fn lost(log: std::path::PathBuf, end: &FollowEnd) -> Self {
+    fn lost(log: PathBuf, end: &FollowEnd) -> Self {
         let outcome = StepOutcome::Error { reason: follow_trouble(end) };
-        Self::failed(log, LogDigest::default(), outcome, Some(Lost::Supervisor))
+        Self::without_process(log, LogDigest::default(), outcome, Some(Lost::Supervisor))
     }
 }
 
@@ -300,34 +269,6 @@ fn container_ended(died: &Died) -> Happening {
     Happening::Broken { reason: in_words(died, "while the step ran"), lost: Some(lost) }
 }
 
-fn lost_with(died: &Died) -> Lost {
-    match died {
-        // No process of the job can kill the main process of its pid namespace, nor keep us from calling it.
-        Died::Exited { code: KILLED | LEFT_ALONE, out_of_memory: false, .. } => Lost::Supervisor,
-        Died::Exited { .. } | Died::DiskFloor { .. } => Lost::Container,
-        Died::EngineLost { .. } => Lost::Supervisor,
-    }
-}
-
-/// The end of the primary container, for a person.
-pub(super) fn in_words(died: &Died, when: &str) -> String {
-    match died {
-        Died::Exited { code: LEFT_ALONE, .. } => {
-            format!(
-                "the environment ended by itself {when}: Navvy had not called it for minutes, as if it were stopped"
-            )
-        }
-        Died::Exited { code, out_of_memory, last_words } => {
-            let why = if *out_of_memory { " (the kernel killed it for want of memory)" } else { "" };
-            let words = last_words.trim();
-            let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
-            format!("the primary container ended with code {code}{why} {when}{said}")
-        }
-        Died::DiskFloor { message } => format!("the job was ended {when}: {message}"),
-        Died::EngineLost { message } => format!("the Docker engine was lost {when}: {message}"),
-    }
-}
-
 fn follow_trouble(end: &FollowEnd) -> String {
     match end {
         FollowEnd::Lost(error) => format!("the supervisor inside the job's environment was lost: {}", chain(error)),
@@ -335,19 +276,6 @@ fn follow_trouble(end: &FollowEnd) -> String {
         FollowEnd::Refused(failure) => failure.to_string(),
         FollowEnd::Sink(error) => log_trouble(error),
     }
-}
-
-/// Why a log takes no more, with advice.
-pub(super) fn log_trouble(error: &io::Error) -> String {
-    if let Some(reached) = DiskFloorReached::of(error) {
-        return reached.to_string();
-    }
-    if error.raw_os_error() == Some(libc::ENOSPC) || error.kind() == io::ErrorKind::StorageFull {
-        return "the step's log could not be written: no space is left on the disk of the logs. What was written \
-                before is whole. Free some space, or name another place with XDG_STATE_HOME"
-            .to_owned();
-    }
-    format!("the step's log could not be written: {error}")
 }
 
 /// Why the supervisor did not start the step, with advice.
@@ -369,21 +297,4 @@ fn refusal(failure: &Failure, frame: &Frame) -> String {
         _ => "",
     };
     format!("{}. {advice}", failure.message.trim_end_matches('.')).trim_end().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exited(code: i64) -> Died {
-        Died::Exited { code, out_of_memory: false, last_words: String::new() }
-    }
-
-    #[test]
-    fn an_environment_that_was_left_alone_is_no_fault_of_the_job() {
-        assert_eq!(lost_with(&exited(i64::from(ABANDONED))), Lost::Supervisor);
-        assert_eq!(lost_with(&exited(0)), Lost::Container);
-        let words = in_words(&exited(i64::from(ABANDONED)), "while the step ran");
-        assert!(words.contains("by itself while the step ran: Navvy had not called it"), "{words}");
-    }
 }

@@ -22,7 +22,7 @@ impl Task {
             return;
         }
         let client = client.clone();
-        match self.bounded(environment, move || client.continuation()).await {
+        match self.bounds(environment).bounded(move || client.continuation()).await {
             Ok(Ok(continuation)) => self.result.continuation = continuation,
             Ok(Err(error)) => {
                 self.warn(format!("what the job continues the pipeline with could not be fetched: {}", chain(&error)));

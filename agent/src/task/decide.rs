@@ -14,6 +14,7 @@ use navvy_job::state::{StepState, Tracked};
 use navvy_protocol::supervisor::Exited;
 
 use super::Stop;
+use crate::step::bounded::Lost;
 use crate::step::texts;
 
 /// What happened.
@@ -34,15 +35,6 @@ pub enum Happening {
     StopFailed {
         reason: String,
     },
-}
-
-/// What is gone, so that no further step can run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// The primary container ended: the job's own doing.
-    Container,
-    /// The supervisor, or the engine: ours or the machine's.
-    Supervisor,
 }
 
 /// What to do about it.

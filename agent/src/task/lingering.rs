@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::Stop;
 use super::running::{Running, Seen};
-use super::{Stop, Voice};
 use crate::bus::Bus;
 use crate::step::texts;
+use crate::step::voice::{StepEnded, StepRef, Voice};
 use crate::ui::describe;
 
 /// Between SIGTERM and SIGKILL at the end of a job: whoever is left has nothing more to do.
@@ -20,12 +21,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// All of them together are waited for this long.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A background step's place in the job.
+/// A background step in its job.
 pub struct BackgroundStep {
-    pub step: usize,
-    pub attempt: u32,
-    pub name: String,
-    pub origin: Option<String>,
+    pub at: StepRef,
     pub started: Instant,
 }
 
@@ -126,7 +124,7 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
             early.iter().for_each(|(outcome, after)| tell_early(&step, outcome, *after, &voice));
         }
         if early.is_some() && seen.is_over() {
-            return voice.bus.send(ended(step, early, &seen, &voice.task));
+            return tell_end(&step, early, &seen, &voice);
         }
         tokio::select! {
             biased;
@@ -134,8 +132,8 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
                 Some(signal) => {
                     seen.note(signal);
                     if let Some(trouble) = &seen.trouble {
-                        let BackgroundStep { step, name, .. } = &step;
-                        voice.warn(format!("the output of background step {step} ({name}) is not kept any more: {trouble}"));
+                        let StepRef { number, name, .. } = &step.at;
+                        voice.warn(format!("the output of background step {number} ({name}) is not kept any more: {trouble}"));
                     }
                 }
                 None => is_listened_to = false,
@@ -147,7 +145,7 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
         }
     };
     finish(&mut running, &mut seen, grace).await;
-    voice.bus.send(ended(step, early, &seen, &voice.task));
+    tell_end(&step, early, &seen, &voice);
 }
 
 /// As with a service that ends: steps that need it fail only later, and say nothing of it. One that was done is no trouble.
@@ -155,18 +153,14 @@ fn tell_early(step: &BackgroundStep, outcome: &StepOutcome, after: Duration, voi
     if outcome.is_success() {
         return;
     }
-    let (after, how) = (figures::duration(millis(after)), describe::outcome(outcome));
-    voice.warn(format!("background step {} ({}) ended by itself after {after}: {how}", step.step, step.name));
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    let (after, how) = (figures::duration(figures::millis(after)), describe::outcome(outcome));
+    voice.warn(format!("background step {} ({}) ended by itself after {after}: {how}", step.at.number, step.at.name));
 }
 
 /// `early`: how it ended before it had to, and after how long.
-fn ended(step: BackgroundStep, early: Option<(StepOutcome, Duration)>, seen: &Seen, task: &TaskRef) -> Event {
+fn tell_end(step: &BackgroundStep, early: Option<(StepOutcome, Duration)>, seen: &Seen, voice: &Voice) {
     let lost = || seen.trouble.clone().map(|reason| StepOutcome::Error { reason });
-    let (outcome, after) = match early {
+    let (outcome, duration) = match early {
         Some((outcome, after)) => (Some(outcome), after),
         None => (lost(), step.started.elapsed()),
     };
@@ -175,18 +169,7 @@ fn ended(step: BackgroundStep, early: Option<(StepOutcome, Duration)>, seen: &Se
         // Ended with the job, as background steps do: nothing to tell.
         None => vec![],
     };
+    let outcome = outcome.unwrap_or(StepOutcome::Canceled);
     let digest = seen.digest.clone().unwrap_or_default();
-    Event::StepEnded {
-        task: task.clone(),
-        step: step.step,
-        attempt: step.attempt,
-        name: step.name,
-        trailers,
-        outcome: outcome.unwrap_or(StepOutcome::Canceled),
-        duration_ms: millis(after),
-        bytes: digest.bytes,
-        sha256: digest.sha256,
-        origin: step.origin,
-        will_rerun: false,
-    }
+    voice.step_ended(&step.at, StepEnded { outcome, duration, trailers, digest, will_rerun: false });
 }

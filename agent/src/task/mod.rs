@@ -11,41 +11,27 @@
 //! happens and a pure type ([`decide`]) says what to do about it. Release ([`removal`]) always comes, from any half-made
 //! state, and cannot be cancelled.
 
-mod artifacts;
 mod attempt;
-mod bounded;
-mod builtin;
-mod caches;
 mod continuation;
 mod daemon_hint;
 mod decide;
-mod handed;
 mod hold;
 mod journalling;
 mod lingering;
-pub mod manifest;
 mod note;
-mod own;
-mod pieces;
 mod prepare;
 mod removal;
 mod resume;
 mod running;
 mod services;
-mod ssh_keys;
 mod step_sink;
 mod steps;
-mod test_results;
-mod trees;
-mod workspaces;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use handed::{Handing, check_engine, risk_of};
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
 pub use note::{Note, SourceNote};
 pub use removal::Removal;
@@ -57,19 +43,24 @@ use navvy_job::event::{Event, Kept, TaskRef};
 use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
 use navvy_job::state::{TaskState, Tracked};
 use navvy_journal::Journal;
-use navvy_journal::owner::Owner;
 use navvy_output::DiskFloor;
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::{oneshot, watch};
 
 use crate::artifacts::guard;
 use crate::bus::Bus;
-use crate::checkout::WorkingTree;
+use crate::checkout::CheckoutSource;
 use crate::environment::HostPaths;
 use crate::environment::docker::{DockerEnvironment, Engine, PullPolicy};
 use crate::environment::egress::Egress;
 use crate::results::Timings;
 use crate::run_store::RunStore;
+use crate::step::bounded::Bounds;
+use crate::step::cx::StepCx;
+use crate::step::handing::Handing;
+use crate::step::kinds::test_results;
+use crate::step::voice::Voice;
+use navvy_journal::owner::Owner;
 use prepare::{Ready, Unready};
 use steps::Ended;
 
@@ -84,25 +75,14 @@ pub enum Stop {
     AtOnce,
 }
 
-/// Where `checkout` takes the files from.
-#[derive(Clone)]
-pub enum CheckoutSource {
-    /// A private copy of the working tree as it is now.
-    WorkingTree(Arc<WorkingTree>),
-    /// `git clone`, as the real service does.
-    Git,
-    /// There is none; the text says why.
-    Unavailable(String),
-}
-
-/// Whatever the caller wants back as soon as the steps are over: dropped then.
-pub type Place = Box<dyn std::any::Any + Send + Sync>;
+/// What a task occupies while its steps run, as its caller counts it: dropped as soon as they are over.
+pub type Occupancy = Box<dyn std::any::Any + Send + Sync>;
 
 /// When a task's steps may run. Its environment is made in any case.
 pub enum Turn {
-    Now(Place),
-    /// Once the place comes.
-    Later(oneshot::Receiver<Place>),
+    Now(Occupancy),
+    /// Once there is room.
+    Later(oneshot::Receiver<Occupancy>),
     Over,
 }
 
@@ -190,39 +170,6 @@ pub(crate) struct Task {
     is_journal_broken: bool,
 }
 
-/// What a task and its helpers say beside output. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Voice {
-    bus: Bus,
-    task: TaskRef,
-    warnings: Arc<AtomicUsize>,
-    repeated: Arc<Mutex<Vec<String>>>,
-    /// The environment is being destroyed: what ends now ends by our hand.
-    releasing: Arc<AtomicBool>,
-}
-
-impl Voice {
-    fn new(bus: Bus, task: TaskRef) -> Self {
-        Self { bus, task, warnings: Arc::default(), repeated: Arc::default(), releasing: Arc::default() }
-    }
-
-    fn warn(&self, message: String) {
-        self.warnings.fetch_add(1, Ordering::Relaxed);
-        self.bus.send(Event::Warning { task: Some(self.task.clone()), message });
-    }
-
-    /// One that whoever reads nothing but the run's report must not miss.
-    fn warn_in_report(&self, message: String) {
-        let line = format!("{}: {message}", self.task.job.job);
-        self.repeated.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        self.warn(message);
-    }
-
-    fn is_releasing(&self) -> bool {
-        self.releasing.load(Ordering::Relaxed)
-    }
-}
-
 /// Carries out a claim, up to its verdict. Never fails: whatever goes wrong is a verdict. The caller carries out the
 /// removal, beside whatever it does next.
 pub async fn run(
@@ -303,7 +250,7 @@ impl Task {
         self.enter(TaskState::Preparing);
         match self.prepare().await {
             Ok(ready) => {
-                self.bring_timings(&ready).await;
+                test_results::bring_timings(&self.step_cx(&ready)).await;
                 self.take_turn().await;
                 self.go_through(ready, 1).await
             }
@@ -327,13 +274,13 @@ impl Task {
         let Turn::Later(turn) = &mut self.turn else { return };
         let waits_from = Instant::now();
         let taken = match turn.try_recv() {
-            Ok(place) => Turn::Now(place),
+            Ok(occupancy) => Turn::Now(occupancy),
             Err(_) => {
                 let what = "ready, waits for room on this machine".to_owned();
                 self.context.bus.send(Event::Progress { task: self.reference.clone(), what, done: 0, total: None });
                 let mut stop = self.context.stop.clone();
                 tokio::select! {
-                    place = turn => place.map_or(Turn::Over, Turn::Now),
+                    occupancy = turn => occupancy.map_or(Turn::Over, Turn::Now),
                     // Whoever runs the steps sees that there are none to run.
                     _ = stop.wait_for(|stop| *stop != Stop::No) => Turn::Over,
                 }
@@ -370,6 +317,33 @@ impl Task {
 
     fn canceled() -> Verdict {
         Verdict::Canceled { reason: CancelReason::User }
+    }
+
+    /// What a step of the agent's own sees.
+    fn step_cx<'a>(&'a self, ready: &'a Ready) -> StepCx<'a> {
+        let context = &self.context;
+        StepCx {
+            claim: &self.claim,
+            secrets: &self.secrets,
+            voice: &self.voice,
+            directory: &context.directory,
+            checkout: &context.checkout,
+            store: &context.store,
+            secrets_in_artifacts: context.secrets_in_artifacts,
+            timings: &context.timings,
+            handing: &context.handing,
+            engine: context.engine.endpoint(),
+            bounds: self.bounds(&ready.environment),
+            client: &ready.client,
+            frame: &ready.frame,
+            handed: &ready.handed,
+        }
+    }
+
+    /// What this task's work is waited for no longer than.
+    fn bounds<'a>(&'a self, environment: &'a DockerEnvironment) -> Bounds<'a> {
+        let (stop, deadline, limit) = (&self.context.stop, self.deadline(), self.claim.limits.job);
+        Bounds { environment, stop, deadline, limit }
     }
 
     /// When the job's time is over.

@@ -8,10 +8,10 @@ use navvy_job::event::TaskRef;
 use navvy_protocol::supervisor::Probe;
 use serde::{Deserialize, Serialize};
 
-use super::handed::{Handed, Handing};
 use super::prepare::frame;
 use crate::environment::docker::Inheritance;
 use crate::step::Frame;
+use crate::step::handing::{Handed, Handing};
 
 /// The version of [`Note`].
 pub(super) const VERSION: u32 = 1;

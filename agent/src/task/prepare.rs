@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
-use navvy_job::event::{Event, TaskRef};
+use navvy_job::event::Event;
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_output::mask::Place;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
-use super::attempt::in_words;
-use super::bounded::GivenUp;
-use super::handed::HandedOut;
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
 use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
+use crate::step::bounded::{GivenUp, in_words};
+use crate::step::handing::HandedOut;
 use crate::step::variables::Layers;
+use crate::step::voice::{StepEnded, StepRef, Voice};
 use crate::step::{Frame, absolute};
 use crate::supervisor::{Client, ClientError};
 
@@ -49,7 +49,7 @@ impl Task {
         let made = self.make(&report).await;
         let (outcome, result) = match made {
             Ok(ready) => (StepOutcome::Success, Ok(ready)),
-            Err(Trouble { verdict, reason, environment }) => {
+            Err(PrepareFault { verdict, reason, environment }) => {
                 let canceled = matches!(verdict, Verdict::Canceled { .. });
                 report.keep(&reason);
                 let outcome = if canceled { StepOutcome::Canceled } else { StepOutcome::Error { reason } };
@@ -63,7 +63,7 @@ impl Task {
         result
     }
 
-    async fn make(&mut self, report: &SpinUpLog) -> Result<Ready, Trouble> {
+    async fn make(&mut self, report: &SpinUpLog) -> Result<Ready, PrepareFault> {
         let request = self.request()?;
         let warnings = std::sync::Mutex::new(Vec::new());
         let (bus, reference) = (self.context.bus.clone(), self.reference.clone());
@@ -86,10 +86,10 @@ impl Task {
                     Blame::Job => Verdict::Failed { step: 0, name: SPIN_UP.to_owned() },
                     Blame::Infra | Blame::NoEngine => Verdict::Infra { fault: reason.clone() },
                 };
-                Trouble { verdict, reason, environment: None }
+                PrepareFault { verdict, reason, environment: None }
             }),
-            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(Trouble::canceled()),
-            () = tokio::time::sleep(limit) => Err(Trouble::job_limit(limit)),
+            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(PrepareFault::canceled()),
+            () = tokio::time::sleep(limit) => Err(PrepareFault::job_limit(limit)),
         };
         for message in warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             self.warn(message);
@@ -99,9 +99,9 @@ impl Task {
         self.furnish(environment).await
     }
 
-    fn request(&self) -> Result<Prepare, Trouble> {
+    fn request(&self) -> Result<Prepare, PrepareFault> {
         let Executor::Docker { containers } = &self.claim.job.executor else {
-            return Err(Trouble::infra(format!(
+            return Err(PrepareFault::infra(format!(
                 "the {} executor cannot be carried out here",
                 self.claim.job.executor.kind()
             )));
@@ -123,7 +123,7 @@ impl Task {
     }
 
     /// Asks who the user is, makes the working directory and `$BASH_ENV`. One trip to a blocking thread for all.
-    async fn furnish(&mut self, environment: DockerEnvironment) -> Result<Ready, Trouble> {
+    async fn furnish(&mut self, environment: DockerEnvironment) -> Result<Ready, PrepareFault> {
         let client = Client::new(environment.link());
         let user = environment.step_user().map(str::to_owned);
         let bash_env = bash_env(&self.claim);
@@ -131,18 +131,18 @@ impl Task {
         let (wanted, inheritance) = (self.claim.job.working_directory.clone(), environment.inheritance());
         let layers = layers(&self.claim, &self.secrets, &inheritance);
         let key = self.continuation_key();
-        let furnishing = self.bounded(&environment, move || {
+        let furnishing = self.bounds(&environment).bounded(move || {
             let (account, directory) = furnish(&asker, asked_user, &wanted, &layers, &file)?;
             let offered = key.map(|key| continuation::offer(&asker, &key)).transpose()?;
             Ok((account, directory, offered))
         });
         let furnished = match furnishing.await {
-            Ok(furnished) => furnished.map_err(|error: ClientError| Trouble::of_client(&error)),
-            Err(why) => Err(Trouble::of_giving_up(why)),
+            Ok(furnished) => furnished.map_err(|error: ClientError| PrepareFault::of_client(&error)),
+            Err(why) => Err(PrepareFault::of_giving_up(why)),
         };
         let (account, directory, offered) = match furnished {
             Ok(found) => found,
-            Err(trouble) => return Err(Trouble { environment: Some(Box::new(environment)), ..trouble }),
+            Err(fault) => return Err(PrepareFault { environment: Some(Box::new(environment)), ..fault }),
         };
         self.claim.builtin_variables.extend(offered);
         let frame = frame(&self.claim, &self.secrets, inheritance, account, directory, self.context.no_tty);
@@ -154,20 +154,15 @@ impl Task {
             StepOutcome::Error { reason } => vec![reason.clone()],
             _ => vec![],
         };
-        self.context.bus.send(Event::StepEnded {
-            task: self.reference.clone(),
-            step: 0,
-            attempt: 1,
-            name: SPIN_UP.to_owned(),
-            outcome,
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            trailers,
-            bytes: digest.bytes,
-            sha256: digest.sha256,
-            origin: None,
-            will_rerun: false,
-        });
+        let duration = started.elapsed();
+        let ended = StepEnded { outcome, duration, trailers, digest, will_rerun: false };
+        self.voice.step_ended(&spin_up(), ended);
     }
+}
+
+/// The first pseudo-step.
+fn spin_up() -> StepRef {
+    StepRef { number: 0, attempt: 1, name: SPIN_UP.to_owned(), kind: "environment".to_owned(), origin: None }
 }
 
 /// `$BASH_ENV`, inside the environment.
@@ -224,14 +219,14 @@ fn home(layers: &Layers, account: &Probe) -> String {
 }
 
 /// Why there is no environment.
-struct Trouble {
+struct PrepareFault {
     verdict: Verdict,
     reason: String,
     /// If it was made.
     environment: Option<Box<DockerEnvironment>>,
 }
 
-impl Trouble {
+impl PrepareFault {
     fn canceled() -> Self {
         Self { verdict: Task::canceled(), reason: "canceled".to_owned(), environment: None }
     }
@@ -294,38 +289,29 @@ fn furnish(
 /// The report, on its way to the view and to the first log.
 struct SpinUpLog {
     log: std::sync::Mutex<Option<StepLog>>,
-    bus: crate::bus::Bus,
-    task: TaskRef,
+    voice: Voice,
 }
 
 impl SpinUpLog {
     fn open(task: &Task) -> Self {
-        let log = StepLog::create(&task.context.directory, 0, 1);
-        task.context.bus.send(Event::StepStarted {
-            task: task.reference.clone(),
-            step: 0,
-            attempt: 1,
-            name: SPIN_UP.to_owned(),
-            kind: "environment".to_owned(),
-            background: false,
-            header: None,
-            log: StepLog::path_for(&task.context.directory, 0, 1),
-        });
+        let directory = &task.context.directory;
+        let log = StepLog::create(directory, 0, 1);
+        task.voice.step_started(&spin_up(), false, None, StepLog::path_for(directory, 0, 1));
         if let Err(error) = &log {
             tracing::warn!(%error, "The log of the environment's report could not be made.");
         }
-        Self { log: std::sync::Mutex::new(log.ok()), bus: task.context.bus.clone(), task: task.reference.clone() }
+        Self { log: std::sync::Mutex::new(log.ok()), voice: task.voice.clone() }
     }
 
     fn line(&self, line: String) {
         let line = self.masked(&line);
         self.keep(&line);
-        self.bus.send(Event::Report { task: self.task.clone(), line });
+        self.voice.bus.send(Event::Report { task: self.voice.task.clone(), line });
     }
 
     fn masked(&self, line: &str) -> String {
-        let place = || Place::of_job(&self.task.job.job, "report of the environment");
-        self.bus.masks().text(place, line).into_owned()
+        let place = || Place::of_job(&self.voice.task.job.job, "report of the environment");
+        self.voice.bus.masks().text(place, line).into_owned()
     }
 
     /// Into the log alone: views are told of an error by the step's end.

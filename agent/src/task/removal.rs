@@ -9,11 +9,10 @@
 //! A container with a hundred thousand files takes an engine a minute to remove. Nobody needs to wait for that but the end of
 //! the run. Should this process die in between, the task's owner is dead, and the next start removes what it left.
 
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use navvy_job::event::{Event, TaskRef};
+use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
 use navvy_output::log_ends;
 
@@ -36,15 +35,15 @@ impl Task {
     /// Ends what still runs, and tells the verdict. A held task alone needs no removal.
     pub(super) async fn report(mut self, environment: Option<Box<DockerEnvironment>>) -> (TaskResult, Option<Removal>) {
         self.result.duration = self.started.elapsed();
-        self.voice.releasing.store(true, Ordering::Relaxed);
+        self.voice.release();
         self.turn = Turn::Over;
         if let Some(environment) = &environment {
             environment.end(END_LIMIT).await;
         }
         self.services_are_over().await;
         self.advance(TaskState::Reporting).await;
-        self.result.warnings = self.voice.warnings.load(Ordering::Relaxed);
-        self.result.repeated = std::mem::take(&mut self.voice.repeated.lock().unwrap_or_else(PoisonError::into_inner));
+        self.result.warnings = self.voice.warnings();
+        self.result.repeated = self.voice.take_repeated();
         let logs = log_ends(&self.context.directory);
         self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
         self.context.bus.send(Event::TaskEnded {
@@ -86,8 +85,4 @@ impl Removal {
         task.enter(TaskState::Done);
         leftovers
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,14 +16,15 @@ use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_protocol::supervisor::ExecStatus;
 
-use super::handed::HandedOut;
 use super::hold::PERSON;
 use super::lingering::Lingering;
 use super::note::Note;
 use super::prepare::Ready;
-use super::{Context, Place, Removal, Task, TaskResult, Turn};
+use super::{Context, Removal, Task, TaskResult, Turn};
 use crate::environment::docker::DockerEnvironment;
 use crate::environment::docker::hold::Adopted;
+use crate::step::handing::{Handed, HandedOut};
+use crate::step::kinds::handed::open_again;
 use crate::supervisor::{Client, Connect};
 
 /// For what a retry that died had left running.
@@ -42,9 +43,8 @@ pub struct Resumed {
 pub async fn resume(resumed: Resumed, context: Context) -> (TaskResult, Option<Removal>) {
     let Resumed { note, adopted, link, from } = resumed;
     let secrets = note.secrets();
-    let place: Place = Box::new(());
-    let mut task =
-        Task::new(note.claim.clone(), secrets, note.reference.clone(), context, Vec::new(), Turn::Now(place));
+    let turn = Turn::Now(Box::new(()));
+    let mut task = Task::new(note.claim.clone(), secrets, note.reference.clone(), context, Vec::new(), turn);
     task.claim.attempt += 1;
     (task.attempts, task.attempts_before) = (note.attempts, note.attempts);
     task.resumed_at = Some(from);
@@ -85,6 +85,18 @@ impl Task {
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         self.hand_out_again(&mut ready, note.handed).await;
         self.go_through(ready, from).await
+    }
+
+    /// What the job had been handed before.
+    async fn hand_out_again(&self, ready: &mut Ready, all: Vec<Handed>) {
+        for handed in all {
+            match open_again(&self.step_cx(ready), handed.clone()).await {
+                Ok(Some(opened)) => ready.handed.add(&mut ready.frame, handed, opened),
+                Ok(None) => {}
+                // The next step finds out, too, and says why.
+                Err(_) => return,
+            }
+        }
     }
 
     /// For whoever goes on after this process, should it die: no exec's name is used twice.

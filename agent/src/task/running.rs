@@ -8,7 +8,7 @@ use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{Exec, Exited};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use super::attempt::log_trouble;
+use crate::step::own::log_trouble;
 use crate::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
 use crate::task::step_sink::{Activity, StepSignal, StepSink, Watch};
 

@@ -6,9 +6,10 @@ use navvy_job::event::Event;
 use navvy_output::mask::Place;
 use navvy_output::{DiskFloorReached, StepLog};
 
-use super::{Task, Voice};
+use super::Task;
 use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
-use crate::task::Feed;
+use crate::step::voice::Voice;
+use crate::task::step_sink::Feed;
 
 /// The last output of a container that was ended comes within this.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);

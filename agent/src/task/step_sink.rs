@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use navvy_job::event::{Event, TaskRef};
+use navvy_output::mask::{MaskStream, Place};
+use navvy_output::{LogDigest, StepLog, stream_name};
 use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,8 +15,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::daemon_hint::{DaemonHint, DaemonScan};
 use crate::bus::Bus;
 use crate::supervisor::{FollowEnd, Sink};
-use navvy_output::mask::{MaskStream, Place};
-use navvy_output::{LogDigest, StepLog, stream_name};
 
 /// How much of a step's output the view gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

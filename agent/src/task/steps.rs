@@ -4,17 +4,23 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use navvy_job::compiled::{Run, Step, StepKind, When};
-use navvy_job::event::{Event, HeldAt};
+use navvy_job::event::HeldAt;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
+use navvy_output::StepLog;
 use navvy_protocol::in_job::Lack;
 
-use super::attempt::{Attempted, Place};
-use super::decide::{Lost, StepEnd};
+use super::attempt::Attempted;
+use super::decide::StepEnd;
 use super::prepare::Ready;
 use super::{Stop, Task};
+use crate::checkout::CheckoutSource;
 use crate::environment::docker::DockerEnvironment;
+use crate::step::bounded::Lost;
+use crate::step::kinds::{self, Done};
+use crate::step::own::StepOutput;
 use crate::step::texts;
+use crate::step::voice::{StepEnded, StepRef};
 
 /// Said where a step fails for want of what was skipped before.
 const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not available here yet and was skipped. \
@@ -106,95 +112,70 @@ impl Task {
                 self.step_skipped(number, step, SkipReason::FirstNodeOnly);
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
-            StepKind::Checkout(checkout) => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.checkout(ready, place, checkout).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::StoreTestResults { path } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.store_test_results(ready, place, path).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::StoreArtifacts { path, destination } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.store_artifacts(ready, place, path, destination.as_deref()).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::SaveCache { key, paths } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.save_cache(ready, place, key, paths).await;
-                self.cache_ended(place, attempted, started, standing);
-            }
-            StepKind::RestoreCache { keys } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.restore_cache(ready, place, keys).await;
-                self.cache_ended(place, attempted, started, standing);
-            }
-            StepKind::PersistToWorkspace { root, paths } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.persist_to_workspace(ready, place, root, paths).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::AttachWorkspace { at } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.attach_workspace(ready, place, at).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::AddSshKeys { fingerprints } => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.add_ssh_keys(ready, place, fingerprints).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
-            }
-            StepKind::SetupRemoteDocker { .. } if self.context.handing.docker => {
-                let place = self.own_place(number, step);
-                let started = Instant::now();
-                let attempted = self.hand_over_docker(ready, place).await;
-                self.step_ended(place, &attempted, started, false);
-                self.judge(place, attempted, standing);
+            StepKind::SetupRemoteDocker { .. } if !self.context.handing.docker => {
+                self.lacks_docker = true;
+                self.not_available(number, step);
             }
             StepKind::OrbCommand { orb, command } => {
                 let warning = format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here");
                 self.skip(number, step, SkipReason::OrbMissing, warning);
             }
-            StepKind::SetupRemoteDocker { .. } => {
-                self.lacks_docker = true;
-                self.not_available(number, step);
-            }
-            _ => self.not_available(number, step),
+            StepKind::InstallSigningBundle => self.not_available(number, step),
+            kind => self.run_own(ready, number, step, kind, standing).await,
         }
     }
 
-    /// Of a step that has one attempt.
-    fn own_place<'a>(&mut self, number: usize, step: &'a Step) -> Place<'a> {
-        let place = Place { number, attempt: self.attempts_before + 1, step };
-        self.attempts = self.attempts.max(place.attempt);
-        place
-    }
-
-    /// A job does without a cache: that the step failed is shown and warned of, and changes nothing else.
-    fn cache_ended(&mut self, place: Place<'_>, attempted: Attempted, started: Instant, standing: &mut Standing) {
-        self.step_ended(place, &attempted, started, false);
+    /// A step that the agent carries out itself: every one of them starts and ends here, and has one attempt.
+    async fn run_own(
+        &mut self,
+        ready: &mut Ready,
+        number: usize,
+        step: &Step,
+        kind: &StepKind,
+        standing: &mut Standing,
+    ) {
+        let at = self.step_ref(number, self.attempts_before + 1, step);
+        let started = Instant::now();
+        let attempted = match (kind, &self.context.checkout) {
+            (StepKind::Checkout(checkout), CheckoutSource::Git) => {
+                let clone = kinds::checkout::clone(checkout, &self.claim.run);
+                self.attempt(ready, &at, &clone).await
+            }
+            _ => self.carry_out_own(ready, &at, kind).await,
+        };
+        self.step_ended(&at, &attempted, started, false);
+        let is_cache = matches!(kind, StepKind::SaveCache { .. } | StepKind::RestoreCache { .. });
         match &attempted.end {
-            StepEnd { outcome: StepOutcome::Error { reason }, lost: None, .. } => {
-                self.warn(format!("step {} ({}) failed and the job goes on: {reason}", place.number, place.step.name));
+            // A job does without a cache: that the step failed is shown and warned of, and changes nothing else.
+            StepEnd { outcome: StepOutcome::Error { reason }, lost: None, .. } if is_cache => {
+                self.warn(format!("step {number} ({}) failed and the job goes on: {reason}", at.name));
             }
-            _ => self.judge(place, attempted, standing),
+            _ => self.judge(&at, attempted, standing),
         }
+    }
+
+    async fn carry_out_own(&mut self, ready: &mut Ready, at: &StepRef, kind: &StepKind) -> Attempted {
+        let log = StepLog::path_for(&self.context.directory, at.number, at.attempt);
+        self.voice.step_started(at, false, None, log.clone());
+        let mut output = match StepOutput::create(&self.voice, &self.context.directory, at) {
+            Ok(output) => output,
+            Err(error) => return Attempted::not_started(log, format!("the step's log could not be made: {error}")),
+        };
+        let carried_out = kinds::carry_out(&self.step_cx(ready), &mut output, kind).await;
+        let end = carried_out.map(|Done { handed, fidelity }| {
+            self.result.fidelity.extend(fidelity);
+            if let Some((handed, opened)) = handed {
+                ready.handed.add(&mut ready.frame, handed, opened);
+            }
+        });
+        Attempted::own(log, output.digest(), end)
+    }
+
+    /// An attempt at a step, counted.
+    fn step_ref(&mut self, number: usize, attempt: u32, step: &Step) -> StepRef {
+        self.attempts = self.attempts.max(attempt);
+        let (name, kind) = (step.name.clone(), step.kind.key().to_owned());
+        StepRef { number, attempt, name, kind, origin: self.origin(step) }
     }
 
     async fn run_attempts(
@@ -208,17 +189,16 @@ impl Task {
         // Attempts that a person asked for come after those there were.
         let attempts = self.attempts_before + 1 + run.max_auto_reruns;
         for attempt in self.attempts_before + 1..=attempts {
-            self.attempts = self.attempts.max(attempt);
-            let place = Place { number, attempt, step };
+            let at = self.step_ref(number, attempt, step);
             let started = Instant::now();
-            let attempted = self.attempt(ready, place, run).await;
+            let attempted = self.attempt(ready, &at, run).await;
             let background_runs = run.background && attempted.end.outcome.is_success();
             let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked() == Stop::No;
             if !background_runs {
-                self.step_ended(place, &attempted, started, again);
+                self.step_ended(&at, &attempted, started, again);
             }
             if !again {
-                self.judge(place, attempted, standing);
+                self.judge(&at, attempted, standing);
                 return;
             }
             self.pause(run.auto_rerun_delay).await;
@@ -235,7 +215,7 @@ impl Task {
     }
 
     /// What a step's end means for the job. The first failure fixes the verdict.
-    fn judge(&mut self, place: Place<'_>, attempted: Attempted, standing: &mut Standing) {
+    fn judge(&mut self, at: &StepRef, attempted: Attempted, standing: &mut Standing) {
         standing.halted |= attempted.halted;
         let end = attempted.end;
         for lack in end.exited.iter().flat_map(|exited| &exited.lacks) {
@@ -250,14 +230,14 @@ impl Task {
                 self.fix(Self::canceled());
                 // What a person had held before is not thrown away by a Ctrl-C.
                 if self.resumed_at.is_some() {
-                    standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+                    standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });
                 }
             }
             StepOutcome::JobLimit { limit } => {
                 standing.over = true;
                 self.fix(Verdict::TimedOut { limit });
                 if self.is_kept_on_failure() {
-                    standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+                    standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });
                 }
             }
             StepOutcome::Error { reason } if end.lost == Some(Lost::Supervisor) => {
@@ -266,17 +246,17 @@ impl Task {
             }
             _ => {
                 standing.over |= end.lost.is_some();
-                self.fix(Verdict::Failed { step: place.number, name: place.step.name.clone() });
+                self.fix(Verdict::Failed { step: at.number, name: at.name.clone() });
             }
         }
         standing.failed = true;
         if attempted.lacks_daemon {
-            let name = &place.step.name;
-            self.result.fidelity.push(format!("step {} ({name}) failed. {NO_DAEMON}", place.number));
+            let StepRef { number, name, .. } = at;
+            self.result.fidelity.push(format!("step {number} ({name}) failed. {NO_DAEMON}"));
         }
         self.result.failed_log.get_or_insert(attempted.log);
         if self.is_kept_on_failure() && end.lost.is_none() {
-            standing.held = Some(HeldAt { step: place.number, name: place.step.name.clone(), before: false });
+            standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });
         }
     }
 
@@ -288,32 +268,16 @@ impl Task {
         }
     }
 
-    pub(super) fn step_ended(&self, place: Place<'_>, attempted: &Attempted, started: Instant, will_rerun: bool) {
+    fn step_ended(&self, at: &StepRef, attempted: &Attempted, started: Instant, will_rerun: bool) {
         let end = &attempted.end;
         let mut trailers = texts::trailers(end.exited.as_ref(), &end.outcome);
         trailers.extend(attempted.lacks_daemon.then(|| NO_DAEMON.to_owned()));
-        self.context.bus.send(Event::StepEnded {
-            task: self.reference.clone(),
-            step: place.number,
-            attempt: place.attempt,
-            name: place.step.name.clone(),
-            outcome: end.outcome.clone(),
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            trailers,
-            bytes: attempted.digest.bytes,
-            sha256: attempted.digest.sha256.clone(),
-            origin: self.place_in_config(place.step),
-            will_rerun,
-        });
+        let (outcome, digest) = (end.outcome.clone(), attempted.digest.clone());
+        self.voice.step_ended(at, StepEnded { outcome, duration: started.elapsed(), trailers, digest, will_rerun });
     }
 
     fn step_skipped(&self, number: usize, step: &Step, why: SkipReason) {
-        self.context.bus.send(Event::StepSkipped {
-            task: self.reference.clone(),
-            step: number,
-            name: step.name.clone(),
-            why,
-        });
+        self.voice.step_skipped(number, &step.name, why);
     }
 
     fn not_available(&mut self, number: usize, step: &Step) {
@@ -328,7 +292,7 @@ impl Task {
     }
 
     /// `config.yml:12`, or the place in an orb's file.
-    pub(super) fn place_in_config(&self, step: &Step) -> Option<String> {
+    fn origin(&self, step: &Step) -> Option<String> {
         let file = step.origin.file.as_deref().unwrap_or(&self.context.config_name);
         (step.origin.line > 0).then(|| format!("{file}:{}", step.origin.line))
     }

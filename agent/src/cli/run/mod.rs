@@ -36,6 +36,7 @@ use super::host;
 use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::{CliError, out, store};
+use crate::checkout::CheckoutSource;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::environment::docker::{Engine, survey};
@@ -47,7 +48,7 @@ use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
-use crate::task::{BreakPoint, CheckoutSource, Context, HoldPolicy};
+use crate::task::{BreakPoint, Context, HoldPolicy};
 use crate::terminal::Stage;
 
 pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> {

@@ -28,7 +28,9 @@ use crate::pipeline::claims::file_url;
 use crate::pipeline::{Builtins, Contexts, Plan, Replacements, localise};
 use crate::run_directory::RunDirectory;
 use crate::settings::Settings;
-use crate::task::{BreakPoint, Handing, SourceNote, check_engine, risk_of};
+use crate::step::handing::Handing;
+use crate::step::kinds::handed::{check_engine, risk_of};
+use crate::task::{BreakPoint, SourceNote};
 use crate::{ssh_agent, ssh_key};
 
 pub fn wanted(arguments: &RunArgs) -> Wanted {

@@ -13,19 +13,17 @@ use std::io;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use navvy_job::chain::chain;
+use navvy_job::figures;
 use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, Trees};
 use navvy_storage::{About, Body, Commit, Reservation, StorageError, Store};
 use tokio::sync::mpsc;
 
-use super::Task;
-use super::attempt::Place;
 use super::bounded::GivenUp;
-use super::decide::Lost;
-use super::own::{Told, Trouble};
+use super::cx::StepCx;
+use super::own::{StepError, StepFault, StepOutput};
 use super::pieces::Lookout;
 use crate::artifacts::guard::Guard;
-use crate::environment::docker::DockerEnvironment;
-use crate::supervisor::{Client, ClientError, Fed};
+use crate::supervisor::{Client, Fed};
 
 /// Pieces on their way between two threads: enough that neither waits for the other's turn.
 const ON_THE_WAY: usize = 2;
@@ -37,13 +35,13 @@ const LIMITS: ArchiveLimits = ArchiveLimits { bytes: 256 << 30, entries: 20_000_
 
 /// Who packs and unpacks, as whom.
 #[derive(Clone)]
-pub(super) struct Porter {
+pub struct Porter {
     pub client: Client,
     pub user: Option<String>,
 }
 
 /// A body on its way into the store. What is not committed must be given up.
-pub(super) struct Upload {
+pub struct Upload {
     pub store: Store,
     pub reservation: Option<Reservation>,
 }
@@ -68,7 +66,7 @@ impl Upload {
 }
 
 /// Carries out what takes an upload back, for as long as a stopped job waits.
-pub(super) async fn take_back(removal: impl Future<Output = Result<(), StorageError>>) {
+pub async fn take_back(removal: impl Future<Output = Result<(), StorageError>>) {
     match tokio::time::timeout(GIVE_UP_LIMIT, removal).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(error = %chain(&error), "An upload that was given up is left to a sweep."),
@@ -76,64 +74,77 @@ pub(super) async fn take_back(removal: impl Future<Output = Result<(), StorageEr
     }
 }
 
-impl Task {
-    /// For what is stored as it is. `None`: there is nothing to look for.
-    pub(super) fn lookout(&self, place: Place<'_>, noun: &'static str, prefix: &'static str) -> Option<Lookout> {
-        let (masks, secrets) = (self.context.bus.masks().clone(), self.context.secrets_in_artifacts);
-        let guard = Guard::that_tells(masks, secrets, noun, &self.reference.job.job, place.number)?;
-        Some(Lookout::new(guard, prefix))
-    }
+/// For what is stored as it is. `None`: there is nothing to look for.
+pub fn lookout(cx: &StepCx<'_>, step: usize, noun: &'static str, prefix: &'static str) -> Option<Lookout> {
+    let masks = cx.voice.bus.masks().clone();
+    let guard = Guard::that_tells(masks, cx.secrets_in_artifacts, noun, cx.job(), step)?;
+    Some(Lookout::new(guard, prefix))
+}
 
-    /// Tells of the secrets that were stored.
-    pub(super) async fn tell_found(&self, lookout: Option<Lookout>, what: &str, told: &mut Told) {
-        let Some(lookout) = lookout else { return };
-        let findings = lookout.findings().await;
-        findings.unseen_lines().for_each(|line| told.line(&line));
-        let Some(first) = findings.named.first() else { return };
-        for finding in &findings.named {
-            told.line(&format!("Warning: {}", finding.words()));
-        }
-        if findings.more > 0 {
-            told.line(&format!("Warning: and so do {} more files", findings.more));
-        }
-        self.warn(format!("{what}: {}{}", first.words(), findings.others()));
+/// Tells of the secrets that were stored.
+pub async fn tell_found(cx: &StepCx<'_>, lookout: Option<Lookout>, what: &str, output: &mut StepOutput) {
+    let Some(lookout) = lookout else { return };
+    let findings = lookout.findings().await;
+    findings.unseen_lines().for_each(|line| output.line(&line));
+    let Some(first) = findings.named.first() else { return };
+    for finding in &findings.named {
+        output.line(&format!("Warning: {}", finding.words()));
     }
+    if findings.more > 0 {
+        output.line(&format!("Warning: and so do {} more files", findings.more));
+    }
+    cx.voice.warn(format!("{what}: {}{}", first.words(), findings.others()));
+}
 
-    /// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So
-    /// from here on nothing is given up; what an error leaves is a sweep's.
-    pub(super) async fn commit(
-        &self,
-        environment: &DockerEnvironment,
-        upload: &mut Upload,
-        body: &Body,
-        about: About,
-    ) -> Result<Result<Commit, Trouble>, GivenUp> {
-        let Some(reservation) = upload.reservation.take() else {
-            return Ok(Err(Trouble::from("there is no reservation to commit".to_owned())));
-        };
-        let mut commit = Box::pin(upload.store.commit(&reservation, body, about));
-        let committed = match self.while_sensible(environment, &mut commit).await {
-            Ok(committed) => committed,
-            Err(why) => {
-                tokio::time::timeout(GIVE_UP_LIMIT, commit).await.ok();
-                return Err(why);
-            }
-        };
-        Ok(committed.map_err(|error| Trouble::from(chain(&error))))
+/// What was left out, or changed while it was packed.
+pub fn tell_warnings(output: &mut StepOutput, packed: &Packed) {
+    packed.warnings.iter().for_each(|warning| output.line(&format!("Warning: {warning}")));
+    if packed.more_warnings > 0 {
+        output.line(&format!("Warning: {} more like these", packed.more_warnings));
     }
+}
+
+/// How much was packed, for people.
+pub fn size_of(packed: &Packed) -> String {
+    let files = if packed.files == 1 { "file" } else { "files" };
+    format!("{} {files}, {} as {}", packed.files, figures::bytes(packed.bytes), figures::bytes(packed.archive))
+}
+
+/// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So from here
+/// on nothing is given up; what an error leaves is a sweep's.
+pub async fn commit(cx: &StepCx<'_>, upload: &mut Upload, body: &Body, about: About) -> Result<Commit, StepError> {
+    let reservation = upload.reservation.take();
+    let reservation = reservation.ok_or_else(|| "there is no reservation to commit".to_owned())?;
+    let committed = to_its_end(cx, upload.store.commit(&reservation, body, about)).await?;
+    Ok(committed.map_err(StepFault::from)?)
+}
+
+/// Waits for a small write to the store, which is carried to its end where that takes no time, even of a task that is stopped.
+pub async fn to_its_end<T>(cx: &StepCx<'_>, write: impl Future<Output = T>) -> Result<T, GivenUp> {
+    let mut write = std::pin::pin!(write);
+    let done = cx.bounds.while_sensible(&mut write).await;
+    if done.is_err() {
+        // What becomes of a write that is stopped half-way would not be known.
+        tokio::time::timeout(GIVE_UP_LIMIT, write).await.ok();
+    }
+    done
 }
 
 /// A job that was stopped does not wait longer for a store.
-pub(super) const GIVE_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
+pub const GIVE_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// How an unpacking ended, where it did not succeed.
-pub(super) enum Unpacking {
+pub enum Unpacking {
     /// The body is not what was stored, or no archive that anybody of us has packed.
     Damaged(String),
-    Failed(Trouble),
+    Failed(StepFault),
 }
 
 impl Porter {
+    pub fn of(cx: &StepCx<'_>) -> Self {
+        Self { client: cx.client.clone(), user: cx.frame.user.clone() }
+    }
+
     /// Packs and uploads. `begin` makes the reservation once there is something to upload; `None`: there was nothing.
     /// `lookout` sees all of it, too.
     pub async fn store(
@@ -142,7 +153,7 @@ impl Porter {
         upload: &mut Upload,
         lookout: Option<&Lookout>,
         begin: impl AsyncFnOnce(&Store) -> Result<Reservation, StorageError>,
-    ) -> Result<(Packed, Option<Body>), Trouble> {
+    ) -> Result<(Packed, Option<Body>), StepFault> {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(ON_THE_WAY);
         let Self { client, user } = self.clone();
         let watched = lookout.map(Lookout::pieces);
@@ -177,15 +188,15 @@ impl Porter {
         // Of two troubles the packer's is the cause, unless it only heard that nobody listens.
         let packed = match packing.await {
             Ok(Ok(packed)) => packed,
-            Ok(Err(error)) => return Err(of_client(&error)),
-            Err(_) => return Err(Trouble::from("a thread of the agent ended unexpectedly".to_owned())),
+            Ok(Err(error)) => return Err(StepFault::of_client("", &error)),
+            Err(_) => return Err(StepFault::thread_ended()),
         };
         match (packed, body) {
             (Some(packed), Ok(body)) if body.as_ref().map_or(0, |body| body.size) == packed.archive => {
                 Ok((packed, body))
             }
-            (_, Err(error)) => Err(Trouble::from(chain(&error))),
-            _ => Err(Trouble::from("the archive did not arrive whole".to_owned())),
+            (_, Err(error)) => Err(StepFault::from(error)),
+            _ => Err(StepFault::from("the archive did not arrive whole".to_owned())),
         }
     }
 
@@ -208,7 +219,7 @@ impl Porter {
         if let Err(error) = read {
             return Err(match error.is_damage() {
                 true => Unpacking::Damaged(chain(&error)),
-                false => Unpacking::Failed(Trouble::from(chain(&error))),
+                false => Unpacking::Failed(StepFault::from(error)),
             });
         }
         match unpacked {
@@ -216,14 +227,14 @@ impl Porter {
             Ok(Ok(None)) => Err(Unpacking::Failed("the archive did not arrive whole".to_owned().into())),
             Ok(Err(error)) => Err(match error.failure().map(|failure| failure.kind) {
                 Some(FailureKind::Damaged | FailureKind::Quota) => Unpacking::Damaged(chain(&error)),
-                _ => Unpacking::Failed(of_client(&error)),
+                _ => Unpacking::Failed(StepFault::of_client("", &error)),
             }),
-            Err(_) => Err(Unpacking::Failed("a thread of the agent ended unexpectedly".to_owned().into())),
+            Err(_) => Err(Unpacking::Failed(StepFault::thread_ended())),
         }
     }
 }
 
-/// An error of the store's. Whoever takes no more says itself why.
+/// Returns errors of the store only: a receiver that hangs up reports its own.
 async fn feed(store: &Store, body: &Body, sender: mpsc::Sender<Fed>) -> Result<(), StorageError> {
     let mut pieces = store.get(body);
     while let Some(piece) = pieces.next().await {
@@ -237,9 +248,4 @@ async fn feed(store: &Store, body: &Body, sender: mpsc::Sender<Fed>) -> Result<(
     }
     sender.send(Fed::End).await.ok();
     Ok(())
-}
-
-pub(super) fn of_client(error: &ClientError) -> Trouble {
-    let lost = error.failure().is_none().then_some(Lost::Supervisor);
-    Trouble { reason: chain(error), lost, kind: error.failure().map(|failure| failure.kind) }
 }

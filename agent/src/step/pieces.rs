@@ -12,7 +12,7 @@ use crate::artifacts::read::{self, Limits, Sink};
 const PIECES: usize = 2;
 
 /// An archive that comes in pieces.
-pub(super) struct Pieces {
+pub struct Pieces {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
 }
@@ -44,7 +44,7 @@ impl Read for Pieces {
 }
 
 /// Looks through the files of an archive that is stored as it is.
-pub(super) struct Lookout {
+pub struct Lookout {
     pieces: mpsc::Sender<io::Result<Bytes>>,
     looking: tokio::task::JoinHandle<Findings>,
 }

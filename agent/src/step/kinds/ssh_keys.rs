@@ -8,15 +8,13 @@ use navvy_job::claim::SshKey;
 use navvy_protocol::supervisor::FailureKind;
 use tar::{Builder, EntryType, Header};
 
-use super::Task;
-use super::attempt::{Attempted, Place};
-use super::bounded::GivenUp;
-use super::builtin::of_client;
-use super::handed::{Handed, open_ssh_agent};
-use super::own::{Told, Trouble};
-use super::prepare::Ready;
+use super::Done;
+use super::handed::open_ssh_agent;
 use crate::ssh_agent::{self, Identity};
 use crate::step::Frame;
+use crate::step::cx::StepCx;
+use crate::step::handing::Handed;
+use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::supervisor::{Client, ClientError};
 
 /// Of an `~/.ssh/config`; nobody's is longer.
@@ -24,90 +22,76 @@ const CONFIG_CAP: usize = 1 << 20;
 const HOW: &str =
     "give it with `navvy run --ssh-key [HOST=]FILE`, or let the job use your ssh-agent with `--ssh-key agent`";
 
-impl Task {
-    pub(super) async fn add_ssh_keys(
-        &mut self,
-        ready: &mut Ready,
-        place: Place<'_>,
-        fingerprints: &[String],
-    ) -> Attempted {
-        let listing = self.context.handing.ssh_agent.clone();
-        let listed = self.bounded(&ready.environment, move || listing.map(|agent| ssh_agent::identities(&agent))).await;
-        let (identities, silent) = match listed {
-            Ok(Some(Ok(identities))) => (identities, None),
-            Ok(Some(Err(error))) => (Vec::new(), Some(format!("your ssh-agent does not answer: {error}"))),
-            // The installing below finds out, too, and says why.
-            Ok(None) | Err(_) => (Vec::new(), None),
-        };
-        let (keys, mut missing) = choose(self.secrets.ssh_keys(), &identities, fingerprints);
-        missing.extend(silent);
-        for what in &missing {
-            self.warn(format!("step {}: {what}; {HOW}", place.number));
-        }
-        let mut said = match self.begin_own(place) {
-            Ok(said) => said,
-            Err(attempted) => return *attempted,
-        };
-        missing.iter().for_each(|what| said.line(&format!("{what}: not installed.")));
-        let (client, user) = (ready.client.clone(), ready.frame.user.clone());
-        let (home, of_ssh) = (ready.frame.home.clone(), home_of_ssh(&ready.frame));
-        let installing = self.bounded(&ready.environment, move || {
-            install(&client, user.clone(), &home, &keys)?;
-            let missing = of_ssh.and_then(|of_ssh| match install(&client, user, &of_ssh, &keys) {
-                Err(trouble) if trouble.lost.is_none() => Some(format!(
-                    "Warning: ssh looks for keys in {of_ssh}/.ssh alone, where they could not be put: {}",
-                    trouble.reason
-                )),
-                // A supervisor that is lost is told by the next step.
-                Ok(()) | Err(_) => None,
-            });
-            Ok((keys, missing))
-        });
-        let mut end = installing.await.map(|installed: Result<_, Trouble>| {
-            installed.map(|(keys, missing)| {
-                keys.iter().for_each(|key| said.line(&told(key)));
-                missing.iter().for_each(|line| said.line(line));
-            })
-        });
-        if matches!(end, Ok(Ok(()))) && identities.iter().any(|key| is_asked_for(key, fingerprints)) {
-            end = self.hand_over_agent(ready, place, &mut said, &identities, fingerprints).await;
-        }
-        self.own_ended(place, &said, end)
+pub async fn add_ssh_keys(
+    cx: &StepCx<'_>,
+    output: &mut StepOutput,
+    fingerprints: &[String],
+) -> Result<Done, StepError> {
+    let listing = cx.handing.ssh_agent.clone();
+    let listed = cx.bounds.bounded(move || listing.map(|agent| ssh_agent::identities(&agent))).await?;
+    let (identities, silent) = match listed {
+        Some(Ok(identities)) => (identities, None),
+        Some(Err(error)) => (Vec::new(), Some(format!("your ssh-agent does not answer: {error}"))),
+        None => (Vec::new(), None),
+    };
+    let (keys, mut missing) = choose(cx.secrets.ssh_keys(), &identities, fingerprints);
+    missing.extend(silent);
+    for what in &missing {
+        cx.voice.warn(format!("step {}: {what}; {HOW}", output.number));
+        output.line(&format!("{what}: not installed."));
     }
+    install_all(cx, output, keys).await?;
+    match identities.iter().any(|key| is_asked_for(key, fingerprints)) {
+        true => hand_over_agent(cx, output, &identities, fingerprints).await,
+        false => Ok(Done::default()),
+    }
+}
 
-    /// From here on the job's steps find the user's ssh-agent, as far as these keys go.
-    async fn hand_over_agent(
-        &mut self,
-        ready: &mut Ready,
-        place: Place<'_>,
-        said: &mut Told,
-        identities: &[Identity],
-        fingerprints: &[String],
-    ) -> Result<Result<(), Trouble>, GivenUp> {
-        let Some(agent) = self.context.handing.ssh_agent.clone() else { return Ok(Ok(())) };
-        let all = ready.handed.with_keys_before(fingerprints);
-        let (client, user, number) = (ready.client.clone(), ready.frame.user.clone(), ready.handed.notes().len());
-        let asked = all.clone();
-        let opening =
-            self.bounded(&ready.environment, move || open_ssh_agent(&client, user, number, agent, asked)).await?;
-        let opened = match opening {
-            Ok(opened) => opened,
-            Err(trouble) => return Ok(Err(trouble)),
-        };
-        said.line(&format!("Your ssh-agent answers at {} (SSH_AUTH_SOCK), for these keys of it:", opened.path));
-        for key in identities.iter().filter(|key| is_asked_for(key, &all)) {
-            said.line(&format!("  {} {} {}", key.md5, key.sha256, key.comment));
-        }
-        if fingerprints.is_empty() {
-            said.line("These are all its keys, since the step names no fingerprints.");
-            self.result.fidelity.push(format!(
-                "step {} names no fingerprints, so all keys of your ssh-agent could be used",
-                place.number
-            ));
-        }
-        ready.handed.add(&mut ready.frame, Handed::SshAgent { fingerprints: all }, opened);
-        Ok(Ok(()))
+/// Where the steps look, and where ssh looks if that is not the same.
+async fn install_all(cx: &StepCx<'_>, output: &mut StepOutput, keys: Vec<SshKey>) -> Result<(), StepError> {
+    let (client, user) = (cx.client.clone(), cx.frame.user.clone());
+    let (home, of_ssh) = (cx.frame.home.clone(), home_of_ssh(cx.frame));
+    let installing = cx.bounds.bounded(move || {
+        install(&client, user.clone(), &home, &keys)?;
+        let missing = of_ssh.and_then(|of_ssh| match install(&client, user, &of_ssh, &keys) {
+            Err(fault) if fault.lost.is_none() => Some(format!(
+                "Warning: ssh looks for keys in {of_ssh}/.ssh alone, where they could not be put: {}",
+                fault.reason
+            )),
+            // A supervisor that is lost is told by the next step.
+            Ok(()) | Err(_) => None,
+        });
+        Ok::<_, StepFault>((keys, missing))
+    });
+    let (keys, missing) = installing.await??;
+    keys.iter().for_each(|key| output.line(&told(key)));
+    missing.iter().for_each(|line| output.line(line));
+    Ok(())
+}
+
+/// From here on the job's steps find the user's ssh-agent, as far as these keys go.
+async fn hand_over_agent(
+    cx: &StepCx<'_>,
+    output: &mut StepOutput,
+    identities: &[Identity],
+    fingerprints: &[String],
+) -> Result<Done, StepError> {
+    let Some(agent) = cx.handing.ssh_agent.clone() else { return Ok(Done::default()) };
+    let all = cx.handed.with_keys_before(fingerprints);
+    let (client, user, number) = (cx.client.clone(), cx.frame.user.clone(), cx.handed.notes().len());
+    let asked = all.clone();
+    let opened = cx.bounds.bounded(move || open_ssh_agent(&client, user, number, agent, asked)).await??;
+    output.line(&format!("Your ssh-agent answers at {} (SSH_AUTH_SOCK), for these keys of it:", opened.path));
+    for key in identities.iter().filter(|key| is_asked_for(key, &all)) {
+        output.line(&format!("  {} {} {}", key.md5, key.sha256, key.comment));
     }
+    let mut fidelity = None;
+    if fingerprints.is_empty() {
+        output.line("These are all its keys, since the step names no fingerprints.");
+        let number = output.number;
+        fidelity = Some(format!("step {number} names no fingerprints, so all keys of your ssh-agent could be used"));
+    }
+    Ok(Done { handed: Some((Handed::SshAgent { fingerprints: all }, opened)), fidelity })
 }
 
 fn is_asked_for(key: &Identity, fingerprints: &[String]) -> bool {
@@ -143,18 +127,18 @@ fn home_of_ssh(frame: &Frame) -> Option<String> {
     (frame.account.name.is_some() && home != frame.home.trim_end_matches('/')).then(|| home.to_owned())
 }
 
-fn install(client: &Client, user: Option<String>, home: &str, keys: &[SshKey]) -> Result<(), Trouble> {
+fn install(client: &Client, user: Option<String>, home: &str, keys: &[SshKey]) -> Result<(), StepFault> {
     if keys.is_empty() {
         return Ok(());
     }
-    let failed = |error: ClientError| of_client("add_ssh_keys: ", &error);
+    let failed = |error: ClientError| StepFault::of_client("add_ssh_keys: ", &error);
     let old = match client.read(&format!("{}/.ssh/config", home.trim_end_matches('/')), user.clone(), CONFIG_CAP) {
         Err(error) if error.failure().is_some_and(|failure| failure.kind == FailureKind::NoSuchFile) => Vec::new(),
         read => read.map_err(failed)?,
     };
     let config = with_keys(old, home, keys);
     let unpacked = client.unpack(home, user, |sink| archive(sink, &config, keys)).map_err(failed)?;
-    unpacked.map_err(|error| Trouble::from(format!("add_ssh_keys: {error}"))).map(drop)
+    unpacked.map_err(|error| StepFault::from(format!("add_ssh_keys: {error}"))).map(drop)
 }
 
 /// The old text, and behind it a block for each key that has none yet.
