@@ -7,18 +7,19 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use navvy_docker::endpoint::{Endpoint, EndpointError};
+use navvy_docker::network;
+use navvy_docker::proxies::configured;
+use navvy_docker::walls::{METADATA_V4, METADATA_V6, Walls};
+use navvy_docker::{Engine, EngineError, EngineInfo};
+use navvy_environment::HostPaths;
+use navvy_environment::allowed::Allowed;
+use navvy_environment::authorities;
+use navvy_environment::cgroup::{self, Facts};
+use navvy_environment::egress::{Egress, host_proxies};
+use navvy_environment::{run_dir, supervisor_binary};
 use navvy_job::chain::chain;
 use navvy_output::mask::public::without_user_info;
-
-use crate::environment::HostPaths;
-use crate::environment::authorities;
-use crate::environment::docker::allow::Allowed;
-use crate::environment::docker::cgroup::{self, Facts};
-use crate::environment::docker::network;
-use crate::environment::docker::walls::{METADATA_V4, METADATA_V6, Walls};
-use crate::environment::docker::{Engine, EngineError, EngineInfo, run_dir, supervisor_binary};
-use crate::environment::egress::{Egress, host_proxies};
-use crate::environment::endpoint::{Endpoint, EndpointError};
 
 /// Below this, pulls and logs soon fail.
 const SCARCE_SPACE: u64 = 5 << 30;
@@ -302,8 +303,8 @@ const GIVE_EGRESS: &str = "`navvy run --host-egress`, or `host-egress = true` in
 /// Which proxies jobs get, and which this host has that they do not.
 fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>, is_closed: bool) -> Vec<Check> {
     const NAME: &str = "proxies";
-    let egress = match Egress::of_docker_config(host, address) {
-        Ok(egress) => egress,
+    let egress = match configured(host, address) {
+        Ok(configured) => Egress::of_docker_config(configured),
         Err(why) => return vec![Check::warn(NAME, format!("jobs get none of docker's: {why}"), "mend that file")],
     };
     let egress = if outside.host_egress { egress.with_proxies(outside.variables) } else { egress };
@@ -349,7 +350,7 @@ fn certificates(outside: Outside<'_>) -> Option<Check> {
 
 fn credential_helpers(host: &HostPaths) -> Vec<Check> {
     const NAME: &str = "docker logins";
-    match crate::environment::docker::missing_credential_helpers(host) {
+    match navvy_docker::missing_credential_helpers(host) {
         Err(words) => vec![Check::warn(NAME, words, "mend or remove the file")],
         Ok(missing) => missing.into_iter().map(|program| missing_helper(NAME, &program)).collect(),
     }

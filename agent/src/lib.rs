@@ -16,12 +16,10 @@
 //! | [`pipeline`] | `navvy run`: walks workflows, starts tasks side by side within the machine's room |
 //! | [`task`] | one task from claim to verdict |
 //! | [`step`] | each step kind to its outcome: a borrowed look at its task in, what came of it out |
-//! | [`environment`] | Docker containers: prepare, report, destroy |
 //! | [`run_store`] | the store of a run, opened when it is needed |
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`results`] | test results: read, shown, kept, used by the next run |
-//! | [`supervisor`] | the agent's side of the supervisor's socket |
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`run_directory`] | where a run's logs are |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
@@ -40,7 +38,6 @@ pub mod checkout;
 pub mod cli;
 pub mod consent;
 pub mod doctor;
-pub mod environment;
 mod masking;
 mod oom;
 pub mod orbs;
@@ -52,7 +49,6 @@ pub mod settings;
 pub mod ssh_agent;
 pub mod ssh_key;
 pub mod step;
-pub mod supervisor;
 pub mod task;
 mod terminal;
 pub mod ui;

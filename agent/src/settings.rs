@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use navvy_environment::HostPaths;
+
 use crate::checkout::Elsewhere;
-use crate::environment::HostPaths;
 
 /// Environment variables and what follows from them. Touches nothing.
 #[derive(Debug, Clone)]

@@ -15,10 +15,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use navvy_environment::supervisor::Caller;
 use navvy_job::claim::is_fingerprint;
 
 use crate::ssh_key::{fingerprints, number, string};
-use crate::supervisor::Caller;
 
 /// As in OpenSSH: no message is longer.
 const LONGEST: usize = 256 << 10;

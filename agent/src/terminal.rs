@@ -10,13 +10,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use navvy_environment::supervisor::{Client, ClientError, WayIn};
 use navvy_protocol::frame::Stream;
 use navvy_protocol::supervisor::{Exec, Exit, Terminal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::supervisor::{Client, ClientError, WayIn};
 
 /// A terminal that does not tell its size.
 const USUAL: (u16, u16) = (80, 24);

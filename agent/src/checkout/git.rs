@@ -15,9 +15,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use navvy_environment::command::{absolute_directories, find, search_path};
 use rustix::process::{Pid, Resource, Rlimit};
-
-use crate::environment::command::{absolute_directories, find, search_path};
 
 /// Of what git writes to stderr this much is kept for the error.
 const STDERR_CAP: usize = 16 * 1024;

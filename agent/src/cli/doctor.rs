@@ -1,13 +1,13 @@
 //! `navvy doctor`.
 
+use navvy_docker::endpoint::{self, Inputs, RealFiles};
+use navvy_environment::allowed::Allowed;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 
 use super::args::host::DoctorArgs;
 use super::{CliError, out};
 use crate::doctor::{self, Check, Outside, Status};
-use crate::environment::docker::allow::Allowed;
-use crate::environment::endpoint::{self, Inputs, RealFiles};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFile;
 use crate::ui::sanitize::tame;

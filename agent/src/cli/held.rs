@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use navvy_docker::Engine;
+use navvy_environment::link::shared_link;
+use navvy_environment::run_dir;
+use navvy_environment::supervisor::{Client, Connect};
+use navvy_environment::survey::{Seen, survey_files};
 use navvy_journal::Known;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
@@ -10,11 +15,7 @@ use navvy_output::mask::Masks;
 use super::host::{self, job};
 use super::rm::find;
 use super::{CliError, own_words};
-use crate::environment::docker::run_dir;
-use crate::environment::docker::survey::{Seen, survey_files};
-use crate::environment::docker::{Engine, shared_link};
 use crate::settings::Settings;
-use crate::supervisor::{Client, Connect};
 use crate::task::Note;
 
 /// A held task and the way into it.

@@ -2,15 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use navvy_docker::Engine;
+use navvy_docker::endpoint;
+use navvy_environment::survey::{Seen, Survey, survey_files};
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::CliError;
-use crate::environment::docker::Engine;
-use crate::environment::docker::survey::{Seen, Survey, survey_files};
-use crate::environment::endpoint;
 use crate::run_directory::RunDirectoryError;
 use crate::settings::Settings;
 use crate::ui::json::add_line;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use navvy_docker::survey;
+use navvy_environment::survey::{Reaped, Seen, now};
 use navvy_job::exit_code;
 use navvy_journal::standing::Condition;
 use navvy_storage::{SWEEP_AFTER, Swept, Unswept};
@@ -11,7 +13,6 @@ use super::args::host::PruneArgs;
 use super::host::{self, Host, job, objects, state};
 use super::out::print;
 use super::store;
-use crate::environment::docker::survey::{self, Reaped, Seen, now};
 use crate::settings::Settings;
 
 /// For all of it together; a second try costs a person less than waiting.
@@ -23,7 +24,7 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
         let (doomed, spared): (Vec<_>, Vec<_>) =
             host.survey.tasks.into_iter().partition(|seen| is_doomed(seen, arguments.kept));
         if !arguments.dry_run {
-            survey::sweep(&host.here, &settings.paths);
+            navvy_environment::survey::sweep(&host.here, &settings.paths);
         }
         // All is done, whether or not it can be told.
         let mut told = String::new();

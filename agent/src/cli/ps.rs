@@ -1,5 +1,6 @@
 //! `navvy ps`: the tasks that are on this host.
 
+use navvy_environment::survey::{Seen, now};
 use navvy_job::exit_code;
 use navvy_journal::standing::Condition;
 use serde::Serialize;
@@ -8,7 +9,6 @@ use super::CliError;
 use super::args::host::PsArgs;
 use super::host::{self, Host, job, state};
 use super::out::print;
-use crate::environment::docker::survey::{Seen, now};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, arguments: &PsArgs) -> Result<u8, CliError> {

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use navvy_docker::Engine;
+use navvy_docker::hold::{Adopted, HoldError};
+use navvy_environment::request::PullPolicy;
+use navvy_environment::survey::now;
 use navvy_job::compiled::Job;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
@@ -28,8 +32,6 @@ use crate::bus;
 use crate::checkout::CheckoutSource;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
-use crate::environment::docker::hold::{Adopted, HoldError};
-use crate::environment::docker::{Engine, PullPolicy, survey};
 use crate::pipeline::{Finished, JobRun, Removals, localise};
 use crate::results::Timings;
 use crate::run_directory::RunDirectory;
@@ -168,7 +170,7 @@ async fn adopt(settings: &Settings, engine: &Engine, held: &Held, from: usize) -
     let note = &held.note;
     let time = note.claim.limits.job + note.time();
     let step = HeldStep { number: from, name: own_words::masked(name_of(note, from)).into_owned() };
-    let until = survey::now() + time.as_secs();
+    let until = now() + time.as_secs();
     let adopted = engine.adopt_task(&note.claim.task, until, step, &held.here, &settings.paths).await;
     adopted.map_err(|error| not_ours(note, &error))
 }

@@ -1,5 +1,6 @@
 //! `navvy rm`: removes single tasks.
 
+use navvy_environment::survey::{Seen, now};
 use navvy_journal::standing::Condition;
 
 use super::CliError;
@@ -8,7 +9,6 @@ use super::host::{self, Host, job, state};
 use super::logs;
 use super::out::print;
 use super::prune::{LIMIT, finish, removed};
-use crate::environment::docker::survey::{Seen, now};
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {

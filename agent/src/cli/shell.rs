@@ -2,13 +2,14 @@
 //!
 //! What is typed and shown goes from terminal to terminal: it is neither masked nor written down.
 
+use navvy_environment::run_dir;
+use navvy_environment::supervisor::Client;
+
 use super::args::run::ShellArgs;
 use super::held::Held;
 use super::host;
 use super::{CliError, out, own_words};
-use crate::environment::docker::run_dir;
 use crate::settings::Settings;
-use crate::supervisor::Client;
 use crate::task::PERSON;
 use crate::terminal;
 

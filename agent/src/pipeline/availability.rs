@@ -1,9 +1,8 @@
 //! Can a job run here, and as what? Pure.
 
+use navvy_docker::ImageSubstitutions;
 use navvy_job::compiled::{Container, Executor, Job};
 use navvy_job::resource::{self, Size};
-
-use crate::environment::docker::ImageSubstitutions;
 
 /// How a job runs here.
 #[derive(Debug, Clone, PartialEq)]

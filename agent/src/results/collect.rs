@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::time::Duration;
 
+use navvy_environment::supervisor::{Client, ClientError, Found};
 use navvy_job::chain::chain;
 
 use super::Case;
 use super::junit::{Broken, Limits, parse};
 use super::summary::{self, without_line_ends};
-use crate::supervisor::{Client, ClientError, Found};
 
 /// Reports of one step. Those of the largest Java projects are a tenth of it.
 const MOST_FILES: usize = 50_000;

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use navvy_docker::ImageSubstitutions;
+use navvy_environment::allowed::Allowed;
 use navvy_plain_file as plain_file;
 use navvy_storage::StoreTable;
 use serde::Deserialize;
@@ -20,8 +22,6 @@ use serde::Deserialize;
 use super::Settings;
 use super::env::EnvTable;
 use super::projects::Projects;
-use crate::environment::docker::ImageSubstitutions;
-use crate::environment::docker::allow::Allowed;
 use crate::pipeline::Overcommit;
 
 /// The project's file, in the directory where the project begins.

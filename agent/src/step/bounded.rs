@@ -5,10 +5,11 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use navvy_docker::DockerEnvironment;
+use navvy_environment::request::Died;
 use navvy_protocol::supervisor::ABANDONED;
 use tokio::sync::watch;
 
-use crate::environment::docker::{Died, DockerEnvironment};
 use crate::task::Stop;
 
 /// What the engine says of a main process that SIGKILL ended.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use navvy_docker::endpoint::Endpoint;
+use navvy_environment::supervisor::Client;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_protocol::supervisor::Packed;
 use navvy_storage::{Producer, Store};
@@ -11,11 +13,9 @@ use super::bounded::Bounds;
 use super::handing::{HandedOut, Handing};
 use crate::artifacts::guard;
 use crate::checkout::CheckoutSource;
-use crate::environment::endpoint::Endpoint;
 use crate::results::Timings;
 use crate::run_store::RunStore;
 use crate::step::voice::Voice;
-use crate::supervisor::Client;
 
 /// A task around its step.
 #[derive(Clone, Copy)]

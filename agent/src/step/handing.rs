@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use navvy_environment::supervisor::Listening;
 use serde::{Deserialize, Serialize};
 
 use super::Frame;
-use crate::supervisor::Listening;
 
 /// What `navvy run` was told to hand to jobs that ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

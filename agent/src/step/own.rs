@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use navvy_environment::supervisor::ClientError;
 use navvy_job::chain::chain;
 use navvy_job::event::Event;
 use navvy_output::{DiskFloorReached, LogDigest, StepLog, mask};
@@ -11,7 +12,6 @@ use navvy_storage::StorageError;
 
 use super::bounded::{GivenUp, Lost};
 use super::voice::{StepRef, Voice};
-use crate::supervisor::ClientError;
 
 /// A step's output, line by line, masked: into its log and to the views.
 pub struct StepOutput {

@@ -12,6 +12,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use navvy_environment::supervisor::{Client, Fed};
 use navvy_job::chain::chain;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{ArchiveLimits, Extracted, FailureKind, Packed, Trees};
@@ -23,7 +24,6 @@ use super::cx::StepCx;
 use super::own::{StepError, StepFault, StepOutput};
 use super::pieces::Lookout;
 use crate::artifacts::guard::Guard;
-use crate::supervisor::{Client, Fed};
 
 /// Pieces on their way between two threads: enough that neither waits for the other's turn.
 const ON_THE_WAY: usize = 2;

@@ -3,10 +3,9 @@
 //! Low to high: this host's egress, image, docker's proxies, primary container's `environment`, project and contexts, built-ins, job, step. What a step
 //! assigns itself, or `$BASH_ENV` does, comes on top inside the environment.
 
+use navvy_environment::egress::Given;
 use navvy_job::compiled::Variables;
 use navvy_protocol::place::BIN_DIR;
-
-use crate::environment::egress::Given;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use navvy_environment::request::Died;
+use navvy_environment::supervisor::FollowEnd;
 use navvy_job::chain::chain;
 use navvy_job::compiled::Run;
 use navvy_job::outcome::StepOutcome;
@@ -15,12 +17,10 @@ use super::decide::{Action, Happening, StepEnd, StepWatch};
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
-use crate::environment::docker::Died;
 use crate::step::Frame;
 use crate::step::bounded::{GivenUp, Lost, in_words, lost_with};
 use crate::step::own::{StepError, StepFault, log_trouble};
 use crate::step::voice::StepRef;
-use crate::supervisor::FollowEnd;
 use crate::task::daemon_hint::DaemonHint;
 use crate::task::step_sink::{StepSignal, Watch};
 

@@ -1,11 +1,11 @@
 //! A setup pipeline's job, and what it continues the pipeline with.
 
+use navvy_docker::DockerEnvironment;
+use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::CONTINUATION_KEY;
 
 use super::Task;
-use crate::environment::docker::DockerEnvironment;
-use crate::supervisor::{Client, ClientError};
 
 /// Where a job's tools look for the API, and find its own environment.
 const API_HOST: &str = "CIRCLECI_API_HOST";

@@ -8,6 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_docker::DockerEnvironment;
+use navvy_environment::run_dir;
+use navvy_environment::supervisor::Client;
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind, Variables};
 use navvy_job::event::{Event, HeldAt, Kept, TaskRef};
@@ -18,9 +21,6 @@ use navvy_output::mask::Place;
 use super::note::{KeyNote, Note, SourceNote, VERSION};
 use super::prepare::Ready;
 use super::{Context, Stop, Task, TaskState};
-use crate::environment::docker::DockerEnvironment;
-use crate::environment::docker::run_dir;
-use crate::supervisor::Client;
 use crate::terminal::{self, Stage};
 
 /// How long an environment is held if nobody says otherwise.

@@ -4,13 +4,13 @@
 //! Later ones are missed by nobody but `navvy ps` and a successor: a disk that fills up midway costs a warning. The mark
 //! in the runtime directory, by which reapers go, takes no disk.
 
+use navvy_environment::run_dir;
 use navvy_job::chain::chain;
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_journal::{Entry, JournalError, Opening, VerdictKind};
 
 use super::Task;
-use crate::environment::docker::run_dir;
 
 impl Task {
     pub(super) fn opening(&self) -> Opening {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use navvy_environment::request::Inheritance;
 use navvy_job::claim::{self, Claim, InvalidClaim, RunFacts, Secrets, SshKey};
 use navvy_job::compiled::{Run, Step, StepKind, Variables};
 use navvy_job::event::TaskRef;
@@ -9,7 +10,6 @@ use navvy_protocol::supervisor::Probe;
 use serde::{Deserialize, Serialize};
 
 use super::prepare::frame;
-use crate::environment::docker::Inheritance;
 use crate::step::Frame;
 use crate::step::handing::{Handed, Handing};
 

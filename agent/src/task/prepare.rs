@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_docker::DockerEnvironment;
+use navvy_environment::request::{Blame, Inheritance, Prepare, PrepareEvent};
+use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
@@ -13,13 +16,11 @@ use navvy_protocol::supervisor::{FailureKind, Probe};
 
 use super::lingering::Lingering;
 use super::{Stop, Task, continuation};
-use crate::environment::docker::{Blame, DockerEnvironment, Inheritance, Prepare, PrepareEvent};
 use crate::step::bounded::{GivenUp, in_words};
 use crate::step::handing::HandedOut;
 use crate::step::variables::Layers;
 use crate::step::voice::{StepEnded, StepRef, Voice};
 use crate::step::{Frame, absolute};
-use crate::supervisor::{Client, ClientError};
 
 /// Name of the first pseudo-step, as the original shows it.
 const SPIN_UP: &str = "Spin up environment";

@@ -11,13 +11,13 @@
 
 use std::time::{Duration, Instant};
 
+use navvy_docker::DockerEnvironment;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
 use navvy_output::log_ends;
 
 use super::{Task, TaskResult, Turn};
-use crate::environment::docker::DockerEnvironment;
 
 /// What still runs is ended within this. Whatever is not, by an engine that hangs, say, is ended by its removal.
 const END_LIMIT: Duration = Duration::from_secs(5);

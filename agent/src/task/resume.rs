@@ -10,6 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_docker::DockerEnvironment;
+use navvy_docker::hold::Adopted;
+use navvy_environment::supervisor::{Client, Connect};
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind};
 use navvy_job::outcome::Verdict;
@@ -21,11 +24,8 @@ use super::lingering::Lingering;
 use super::note::Note;
 use super::prepare::Ready;
 use super::{Context, Removal, Task, TaskResult, Turn};
-use crate::environment::docker::DockerEnvironment;
-use crate::environment::docker::hold::Adopted;
 use crate::step::handing::{Handed, HandedOut};
 use crate::step::kinds::handed::open_again;
-use crate::supervisor::{Client, Connect};
 
 /// For what a retry that died had left running.
 const GRACE: Duration = Duration::from_secs(1);

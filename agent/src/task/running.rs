@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use navvy_environment::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{Exec, Exited};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::step::own::log_trouble;
-use crate::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
 use crate::task::step_sink::{Activity, StepSignal, StepSink, Watch};
 
 /// The follower needs little stack; hundreds of them may live at once.

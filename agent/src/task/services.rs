@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use navvy_docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
 use navvy_job::event::Event;
 use navvy_output::mask::Place;
 use navvy_output::{DiskFloorReached, StepLog};
 
 use super::Task;
-use crate::environment::docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
 use crate::step::voice::Voice;
 use crate::task::step_sink::Feed;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use navvy_environment::supervisor::{FollowEnd, Sink};
 use navvy_job::event::{Event, TaskRef};
 use navvy_output::mask::{MaskStream, Place};
 use navvy_output::{LogDigest, StepLog, stream_name};
@@ -14,7 +15,6 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::daemon_hint::{DaemonHint, DaemonScan};
 use crate::bus::Bus;
-use crate::supervisor::{FollowEnd, Sink};
 
 /// How much of a step's output the view gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

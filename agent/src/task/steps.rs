@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use navvy_docker::DockerEnvironment;
 use navvy_job::compiled::{Run, Step, StepKind, When};
 use navvy_job::event::HeldAt;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
@@ -15,7 +16,6 @@ use super::decide::StepEnd;
 use super::prepare::Ready;
 use super::{Stop, Task};
 use crate::checkout::CheckoutSource;
-use crate::environment::docker::DockerEnvironment;
 use crate::step::bounded::Lost;
 use crate::step::kinds::{self, Done};
 use crate::step::own::StepOutput;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
+use navvy_environment::request::PullPolicy;
 use navvy_job::claim::TrustScope;
 
 use super::config::GraphFormat;
 use super::{GivenArgs, SourceArgs, parse_duration};
 use crate::artifacts::guard::Secrets;
 use crate::cli::size::parse_size;
-use crate::environment::docker::PullPolicy;
 use crate::pipeline::Overcommit;
 use crate::settings::file::SettingsFiles;
 

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 use continuing::Continuing;
 use names::Unknown;
 use navvy_config::Inputs;
+use navvy_docker::Engine;
+use navvy_environment::egress::Egress;
+use navvy_environment::survey::survey_files;
 use navvy_job::event::{Event, JobRef, Summary};
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
@@ -39,8 +42,6 @@ use super::{CliError, out, store};
 use crate::checkout::CheckoutSource;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
-use crate::environment::docker::{Engine, survey};
-use crate::environment::egress::Egress;
 use crate::oom;
 use crate::pipeline::{Finished, Removals, Replacements, Runner, secrets_of_proxies};
 use crate::results::Timings;
@@ -285,7 +286,7 @@ impl Session<'_> {
     /// users' tasks are worth a request only after a run that took much longer than that.
     async fn reap_again(&self, engine: &Engine, here: &Owner, lasted: Duration) {
         let paths = &self.settings.paths;
-        let files = survey::survey_files(here, paths);
+        let files = survey_files(here, paths);
         if lasted > LONG_RUN || files.tasks.iter().any(|seen| seen.condition == Condition::Dead) {
             let reaped = tokio::time::timeout(REAP_LIMIT, engine.reap(here, paths, REAP_LIMIT)).await;
             tell_left(&reaped.map(|reaped| reaped.left).unwrap_or_default());

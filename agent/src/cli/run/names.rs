@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use navvy_docker::ImageSubstitutions;
 use navvy_job::chain::chain;
 use navvy_job::compiled::Executor;
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
@@ -11,7 +12,6 @@ use super::plan;
 use crate::cli::CliError;
 use crate::cli::args::run::RunArgs;
 use crate::cli::handed::context_name;
-use crate::environment::docker::ImageSubstitutions;
 
 /// Gives every approval, whatever it is called.
 pub const ALL: &str = "all";

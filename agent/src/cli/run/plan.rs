@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use navvy_config::NO_BRANCH;
+use navvy_docker::proxies::configured;
+use navvy_docker::{Engine, ImageSubstitutions};
+use navvy_environment::allowed::Allowed;
+use navvy_environment::egress::Egress;
 use navvy_job::claim::{SshKey, TrustScope};
 use navvy_job::compiled::StepKind;
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
@@ -21,9 +25,6 @@ use crate::cli::given::given;
 use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
 use crate::cli::source::{ConfigFile, why_no_branch};
 use crate::cli::store::scope_here;
-use crate::environment::docker::allow::Allowed;
-use crate::environment::docker::{Engine, ImageSubstitutions};
-use crate::environment::egress::Egress;
 use crate::pipeline::claims::file_url;
 use crate::pipeline::{Builtins, Contexts, Plan, Replacements, localise};
 use crate::run_directory::RunDirectory;
@@ -186,8 +187,8 @@ pub(super) fn egress(
     let allowed = allowed.map_err(|error| CliError::usage(format!("--allow-host: {error}")))?;
     let Some(engine) = engine else { return Ok(<(Arc<Egress>, Vec<String>)>::default()) };
     let (mut egress, mut warnings) = (Egress::default(), Vec::new());
-    match Egress::of_docker_config(&settings.paths, &engine.endpoint().to_string()) {
-        Ok(configured) => egress = configured,
+    match configured(&settings.paths, &engine.endpoint().to_string()) {
+        Ok(configured) => egress = Egress::of_docker_config(configured),
         Err(why) => warnings.push(format!("jobs get no proxies of docker's config file: {why}")),
     }
     if arguments.host_egress == Some(true) {

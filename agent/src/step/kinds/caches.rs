@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use navvy_environment::supervisor::ClientError;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
 use navvy_storage::{About, Body, Commit, Entry, Place as StorePlace, Store};
@@ -19,7 +20,6 @@ use crate::step::key::{self, KeyError, Template, Values};
 use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::step::trees::{self, Porter, Unpacking, Upload, size_of, tell_warnings};
 use crate::step::{Frame, cached};
-use crate::supervisor::ClientError;
 
 /// Damaged entries that one step puts aside before it gives up.
 const DAMAGED_CAP: usize = 5;
@@ -269,7 +269,7 @@ type LookedUp = (BTreeMap<String, Result<[u8; 32], String>>, String);
 
 /// Checksums of files, as the job's user sees them, and the machine's name.
 fn look_up(
-    client: &crate::supervisor::Client,
+    client: &navvy_environment::supervisor::Client,
     frame: &Frame,
     files: BTreeSet<String>,
     wants_arch: bool,

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::RunFacts;
 use navvy_job::compiled::{Checkout, Run};
@@ -11,7 +12,6 @@ use crate::checkout::{CheckoutSource, WorkingTree, clone_script};
 use crate::step::cx::StepCx;
 use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::step::{Frame, absolute};
-use crate::supervisor::{Client, ClientError};
 
 /// Clones as the real service does, in a shell of the job.
 pub fn clone(checkout: &Checkout, run: &RunFacts) -> Run {

@@ -15,16 +15,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_docker::endpoint::{Address, Endpoint};
+use navvy_environment::supervisor::{Caller, Client, ClientError};
 use socket2::Socket;
 
 use super::Done;
-use crate::environment::endpoint::{Address, Endpoint};
 use crate::ssh_agent::{self, Filter};
 use crate::step::bounded::GivenUp;
 use crate::step::cx::StepCx;
 use crate::step::handing::{Handed, Opened};
 use crate::step::own::{StepError, StepFault, StepOutput};
-use crate::supervisor::{Caller, Client, ClientError};
 
 /// Where every client of Docker looks, and where else if something is there already.
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/opt/navvy/handed/docker.sock"];
@@ -149,7 +149,10 @@ pub fn open_ssh_agent(
     Ok(Opened { listening, variable: "SSH_AUTH_SOCK", value: path.clone(), path })
 }
 
-fn serve(relay: crate::supervisor::Relay, meet: impl Fn(Caller) + Send + Clone + 'static) -> Result<(), StepFault> {
+fn serve(
+    relay: navvy_environment::supervisor::Relay,
+    meet: impl Fn(Caller) + Send + Clone + 'static,
+) -> Result<(), StepFault> {
     let builder = std::thread::Builder::new().name("relay".to_owned()).stack_size(STACK);
     let started = builder.spawn(move || relay.serve(meet));
     started.map(drop).map_err(|error| StepFault::from(format!("could not start a thread: {error}")))

@@ -4,6 +4,7 @@
 //! They cross the supervisor's socket and lie in the environment's own files, as on the real service: whatever the job
 //! runs can read them.
 
+use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::claim::SshKey;
 use navvy_protocol::supervisor::FailureKind;
 use tar::{Builder, EntryType, Header};
@@ -15,7 +16,6 @@ use crate::step::Frame;
 use crate::step::cx::StepCx;
 use crate::step::handing::Handed;
 use crate::step::own::{StepError, StepFault, StepOutput};
-use crate::supervisor::{Client, ClientError};
 
 /// Of an `~/.ssh/config`; nobody's is longer.
 const CONFIG_CAP: usize = 1 << 20;

@@ -1,0 +1,68 @@
+//! An environment that outlived its agent, taken up by another.
+
+use std::io;
+use std::sync::Arc;
+
+use navvy_environment::HostPaths;
+use navvy_environment::request::Inheritance;
+use navvy_environment::supervisor::Connect;
+use navvy_job::id::TaskId;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Engine;
+use super::dial::DialLink;
+use super::disk::EngineDisk;
+use super::environment::DockerEnvironment;
+
+impl DockerEnvironment {
+    /// For whoever takes it up again.
+    pub fn inheritance(&self) -> Inheritance {
+        Inheritance {
+            image_env: self.image_env.clone(),
+            step_user: self.step_user.clone(),
+            egress: self.egress.clone(),
+            uploaded: self.engine.needs_upload(),
+        }
+    }
+
+    /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
+    /// primary first; `floor`: of the engine's disk. Within a Tokio runtime only.
+    pub async fn adopt(
+        engine: &Engine,
+        task: &TaskId,
+        host: &HostPaths,
+        containers: Vec<String>,
+        link: Arc<dyn Connect>,
+        inherited: Inheritance,
+        floor: u64,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let (_, words) = watch::channel(String::new());
+        let is_local = engine.endpoint().looks_local() && !inherited.uploaded;
+        let disk = engine.info().await.ok().and_then(|info| EngineDisk::of(info, is_local, floor).ok());
+        let full = engine.clone().condemned(disk, task.clone(), containers.clone());
+        let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words, full);
+        Self {
+            engine: engine.clone(),
+            task: task.clone(),
+            host: host.clone(),
+            names: containers,
+            link,
+            image_env: inherited.image_env,
+            step_user: inherited.step_user,
+            egress: inherited.egress,
+            services: Vec::new(),
+            died,
+            away,
+            _tasks: tasks,
+        }
+    }
+}
+
+impl Engine {
+    /// The same through the engine, with the task's secret. Within a Tokio runtime only.
+    pub async fn dialled_link(&self, primary: &str, secret: String) -> io::Result<Arc<dyn Connect>> {
+        Ok(Arc::new(DialLink::open(self, primary, secret).await?))
+    }
+}

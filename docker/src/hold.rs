@@ -1,0 +1,132 @@
+//! A task that outlives its process, and the process that takes it over.
+//!
+//! ```text
+//! keep   journal (durable, names the step) ─▶ mark ─▶ containers renamed    any prefix of this spares the task
+//! adopt  journal locked ─▶ journal ─▶ mark ─▶ containers renamed              any prefix of this spares it, too
+//! ```
+//!
+//! Journal and mark are this user's; a container's name is what every user of the engine can see.
+
+use std::path::Path;
+
+use bollard::query_parameters::RenameContainerOptionsBuilder;
+use futures_util::future::try_join_all;
+use navvy_environment::HostPaths;
+use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::{Mark, NameSays};
+use navvy_journal::{self as journal, Entry, HeldStep, Journal, JournalError, Known, Standing};
+
+use super::engine::Engine;
+use super::fault;
+use navvy_environment::plan::LABEL_TASK;
+use navvy_environment::run_dir::{self, RunDirError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Mark(#[from] RunDirError),
+    #[error("failed to rename container {container} to {to}: {message}")]
+    Rename { container: String, to: String, message: String },
+    #[error("failed to look for containers of task {task}: {message}")]
+    List { task: TaskId, message: String },
+    #[error("the journal of task {task} has no first record: nothing is known of it")]
+    Empty { task: TaskId },
+    #[error("task {task} has no containers any more; `navvy rm {task}` removes what is left of it")]
+    NoContainers { task: TaskId },
+}
+
+/// A task that is this process's now.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Locked: nobody else can take the task over while this lives.
+    pub journal: Journal,
+    /// As it was before.
+    pub known: Known,
+    /// Names of the containers as they are now, the primary first, services by number.
+    pub containers: Vec<String>,
+}
+
+impl Engine {
+    /// Leaves a task to itself until `until` (seconds since 1970): from here on no reaper of this machine touches it before
+    /// then, whoever runs it. On failure the caller goes on to own it and removes it.
+    ///
+    /// The journal's lock goes with the last clone of `journal`.
+    pub async fn keep_task(
+        &self,
+        journal: &Journal,
+        task: &TaskId,
+        until: u64,
+        step: Option<HeldStep>,
+        owner: &Owner,
+        host: &HostPaths,
+    ) -> Result<(), HoldError> {
+        journal.record(Entry::Standing(Standing::Kept { until, step })).await?;
+        run_dir::mark(&place(task, host), &Mark::Kept(until, owner.clone()))?;
+        self.rename_task(task, &NameSays::KeptUntil(until)).await?;
+        Ok(())
+    }
+
+    /// Makes `here` the owner of a task that somebody else has left, kept, adoptable or dead.
+    ///
+    /// Two processes cannot both succeed; the later one gets [`JournalError::Busy`]. On failure the task stays as it was
+    /// known to be, for another try. The journal's lock says that it is looked after; should this process die, the task
+    /// is kept until `until`, as if it had been left to itself.
+    pub async fn adopt_task(
+        &self,
+        task: &TaskId,
+        until: u64,
+        step: HeldStep,
+        here: &Owner,
+        host: &HostPaths,
+    ) -> Result<Adopted, HoldError> {
+        let path = journal::path(&host.state, task);
+        let (journal, reading) = Journal::resume(&path)?;
+        let known = reading.known().ok_or_else(|| HoldError::Empty { task: task.clone() })?;
+        journal.record(Entry::Owner { owner: here.clone() }).await?;
+        journal.record(Entry::Standing(Standing::Kept { until, step: Some(step) })).await?;
+        run_dir::mark(&place(task, host), &Mark::Kept(until, here.clone()))?;
+        let containers = self.rename_task(task, &NameSays::KeptUntil(until)).await?;
+        if containers.is_empty() {
+            return Err(HoldError::NoContainers { task: task.clone() });
+        }
+        Ok(Adopted { journal, known, containers })
+    }
+
+    /// Gives all containers of a task names that say this. Returns them, the primary first.
+    async fn rename_task(&self, task: &TaskId, says: &NameSays) -> Result<Vec<String>, HoldError> {
+        let listed = self.labelled_containers(&format!("{LABEL_TASK}={task}")).await;
+        let listed = listed.map_err(|message| HoldError::List { task: task.clone(), message })?;
+        let mut renames: Vec<(String, String)> = listed
+            .into_iter()
+            .filter_map(|container| {
+                let (_, role) = NameSays::parse(task, &container.name)?;
+                let to = says.name(task, role);
+                Some((container.name, to))
+            })
+            .collect();
+        // `primary` comes before `service-K`, and shorter numbers before longer ones.
+        renames.sort_by_key(|(_, to)| (to.len() > says.name(task, "primary").len(), to.len(), to.clone()));
+        try_join_all(renames.iter().map(|(from, to)| self.rename(from, to))).await?;
+        Ok(renames.into_iter().map(|(_, to)| to).collect())
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), HoldError> {
+        if from == to {
+            return Ok(());
+        }
+        let options = RenameContainerOptionsBuilder::new().name(to).build();
+        let renamed = self.docker().rename_container(from, options).await;
+        renamed.map_err(|e| {
+            let message = fault::describe(&e);
+            HoldError::Rename { container: from.to_owned(), to: to.to_owned(), message }
+        })
+    }
+}
+
+fn place(task: &TaskId, host: &HostPaths) -> std::path::PathBuf {
+    let runtime: Option<&Path> = host.runtime.as_deref();
+    run_dir::place(runtime, run_dir::uid(), task)
+}

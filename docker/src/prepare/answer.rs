@@ -1,0 +1,118 @@
+//! A supervisor that has just been started answers, and is told that somebody is there.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_environment::request::Died;
+use navvy_environment::supervisor::{Client, Connect};
+use tokio::sync::watch;
+
+use super::error::StartError;
+use navvy_environment::link::SocketPlace;
+
+/// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
+/// A supervisor that nobody has called for this long ends its job: whoever made it is dead. An agent that lives calls it far
+/// more often ([`stay_present`]), however long its task waits.
+pub(super) const IDLE_LIMIT_S: u64 = 600;
+/// As often; with a call or two that fail there is still time for another.
+pub(super) const CALL_EVERY: Duration = Duration::from_secs(IDLE_LIMIT_S / 5);
+/// First and longest pause between two looks at a socket that is about to be there.
+const FIRST_LOOK: Duration = Duration::from_micros(200);
+const LONGEST_LOOK: Duration = Duration::from_millis(5);
+/// A socket that refuses us for this long will not change its mind.
+const REFUSED_LIMIT: Duration = Duration::from_millis(200);
+
+/// Looks for the socket, more and more rarely, until it answers, its container is gone, or time is up.
+pub(super) async fn wait_for_socket(
+    place: SocketPlace,
+    mut died: watch::Receiver<Option<Died>>,
+) -> Result<Arc<dyn Connect>, StartError> {
+    let look = async {
+        let mut pause = FIRST_LOOK;
+        let mut refused = Duration::ZERO;
+        loop {
+            match place.take_hold() {
+                Ok(link) => return Ok(Arc::new(link) as Arc<dyn Connect>),
+                // A socket that is not ours to use stays so, but for the moment between its making and its owner.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += pause,
+                Err(_) => {}
+            }
+            if refused > REFUSED_LIMIT {
+                return Err(StartError::unshared(format!("not allowed to use {}", place.path().display())));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    };
+    let seen = died.clone();
+    tokio::select! {
+        found = look => found,
+        _ = died.wait_for(Option::is_some) => {
+            let why = with_last_words("the container ended at once", &seen);
+            Err(StartError::NotShared { why, is_certain: false })
+        }
+        () = tokio::time::sleep(SUPERVISOR_LIMIT) => {
+            Err(StartError::unshared(format!("no socket within {SUPERVISOR_LIMIT:?}")))
+        }
+    }
+}
+
+pub(super) fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) -> String {
+    match &*died.borrow() {
+        Some(Died::Exited { code, last_words, .. }) => {
+            format!("{text} (exit code {code}): {}", last_words.trim())
+        }
+        Some(Died::DiskFloor { message } | Died::EngineLost { message }) => format!("{text} ({message})"),
+        None => text.to_owned(),
+    }
+}
+
+/// Calls the supervisor again and again, so that it knows that somebody is there: a task that waits for room, or between two
+/// attempts, has no other conversation with it.
+pub(super) async fn stay_present(link: Arc<dyn Connect>, every: Duration) {
+    let client = Client::new(link);
+    loop {
+        tokio::time::sleep(every).await;
+        let client = client.clone();
+        // One that does not answer is found out by whoever has a question for it.
+        let _not_there = tokio::task::spawn_blocking(move || client.ask_for_life()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts how often it is called.
+    #[derive(Default)]
+    struct Called(AtomicUsize);
+
+    impl Connect for Called {
+        fn connect(&self) -> io::Result<UnixStream> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn secret(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_waits_calls_before_it_counts_as_dead() {
+        let called = Arc::new(Called::default());
+        let present = tokio::spawn(stay_present(Arc::clone(&called) as Arc<dyn Connect>, CALL_EVERY));
+        for hour in 1..=3 {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            let calls = called.0.load(Ordering::Relaxed) as u64;
+            // At most every second call may go astray.
+            assert!(calls >= 2 * hour * 3600 / IDLE_LIMIT_S, "{calls} calls in {hour} hours");
+        }
+        present.abort();
+    }
+}

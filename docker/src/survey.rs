@@ -1,0 +1,160 @@
+//! What tasks there are on this host, and the removal of the dead ones.
+//!
+//! ```text
+//! containers, volumes (labels, names) ┐
+//! marks (runtime directory)           ├─▶ Evidence a task ─▶ judge (pure) ─▶ Running │ Kept │ Adoptable │ Foreign
+//! journals (state directory)          │                                      Dead ─▶ reap: containers, volumes,
+//! idle cgroups                        ┘                                              files, cgroup, mark, journal
+//! ```
+//!
+//! Reading and removing need no free byte of disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::models::{ContainerSummaryStateEnum, Volume};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
+use futures_util::future::join_all;
+use navvy_environment::HostPaths;
+use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, sweep};
+use navvy_job::id::TaskId;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::{Condition, NameSays};
+use navvy_journal::{self as journal};
+
+use super::engine::Engine;
+use super::{destroy, fault};
+use navvy_environment::cgroup;
+use navvy_environment::plan::{LABEL_OWNER, LABEL_TASK};
+
+/// In a primary container's name.
+const PRIMARY_ROLE: &str = "primary";
+/// Longer than any task is without a container while it has a cgroup.
+const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+
+/// A container or volume as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub name: String,
+    pub labels: HashMap<String, String>,
+    /// Of a container: it runs.
+    pub runs: bool,
+}
+
+impl Engine {
+    /// Looks at everything.
+    pub async fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
+        let mut gathered = BTreeMap::new();
+        let mut troubles = Vec::new();
+        // Files last: a task that ends between two looks has no mark any more, and then its label counts, which is that
+        // of a living process.
+        let (containers, volumes) =
+            tokio::join!(self.labelled_containers(LABEL_TASK), self.labelled_volumes(LABEL_TASK));
+        match (containers, volumes) {
+            (Ok(containers), Ok(volumes)) => gather_objects(&mut gathered, containers, volumes),
+            (containers, volumes) => troubles.extend([containers.err(), volumes.err()].into_iter().flatten()),
+        }
+        gather_files(&mut gathered, host);
+        if troubles.is_empty() {
+            // A cgroup carries no owner: one that nobody has named for long, with nothing in it, has none.
+            for task in cgroup::idle(ABANDONED_AFTER) {
+                gathered.entry(task).or_default();
+            }
+        }
+        finish(gathered, here, host, troubles)
+    }
+
+    /// Removes the tasks of owners that are no more, and only those of this machine.
+    pub async fn reap(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        sweep(here, host);
+        let dead = survey.tasks.into_iter().filter(|seen| seen.condition == Condition::Dead).collect();
+        let mut reaped = self.remove_seen(dead, host, limit).await;
+        reaped.left.splice(0..0, survey.troubles);
+        reaped
+    }
+
+    /// Removes what this very process made and does not look after any more: it had a bug. What it left for a person stays.
+    pub async fn remove_own(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if owner == here);
+        let mut removed = self.remove_seen(survey.tasks.into_iter().filter(own).collect(), host, limit).await;
+        removed.left.splice(0..0, survey.troubles);
+        removed
+    }
+
+    /// Removes these tasks with everything that carries their id, journals last.
+    pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
+        let removals = tasks.into_iter().map(async |seen| {
+            let mut left = self.remove_task(&seen.task, host, limit).await;
+            if left.is_empty() {
+                let journal = journal::path(&host.state, &seen.task);
+                left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
+            }
+            (seen, left)
+        });
+        let mut reaped = Reaped::default();
+        for (seen, left) in join_all(removals).await {
+            if left.is_empty() {
+                reaped.removed.push(seen);
+            }
+            reaped.left.extend(left);
+        }
+        reaped
+    }
+
+    /// Containers with a label, or with a label's value.
+    pub(super) async fn labelled_containers(&self, label: &str) -> Result<Vec<Listed>, String> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let listed = self.docker().list_containers(Some(options)).await;
+        let listed = listed.map_err(|e| format!("containers (could not be listed: {})", fault::describe(&e)))?;
+        let name = |names: Option<Vec<String>>| Some(names?.first()?.trim_start_matches('/').to_owned());
+        let named = listed.into_iter().filter_map(|container| {
+            let name = name(container.names).or(container.id)?;
+            let runs = container.state == Some(ContainerSummaryStateEnum::RUNNING);
+            Some(Listed { name, labels: container.labels.unwrap_or_default(), runs })
+        });
+        Ok(named.collect())
+    }
+
+    /// Volumes with a label, or with a label's value.
+    pub(super) async fn labelled_volumes(&self, label: &str) -> Result<Vec<Listed>, String> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let listed = self.docker().list_volumes(Some(options)).await;
+        let listed = listed.map_err(|e| format!("volumes (could not be listed: {})", fault::describe(&e)))?;
+        let volumes = listed.volumes.unwrap_or_default();
+        let named = |volume: Volume| Listed { name: volume.name, labels: volume.labels, runs: false };
+        Ok(volumes.into_iter().map(named).collect())
+    }
+}
+
+/// Removes the files of dead tasks while no engine answers; marks and journals stay, so that a later reaper finds their
+/// containers. Returns what is left.
+pub async fn remove_files_only(tasks: &[Seen], host: &HostPaths) -> Vec<String> {
+    let removals = tasks.iter().map(|seen| destroy::remove_files(&seen.task, host));
+    join_all(removals).await.concat()
+}
+
+fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Listed>, volumes: Vec<Listed>) {
+    let owner = |listed: &Listed| listed.labels.get(LABEL_OWNER).and_then(|label| Owner::from_label(label));
+    let task = |listed: &Listed| listed.labels.get(LABEL_TASK)?.parse::<TaskId>().ok();
+    for container in containers {
+        let Some(task) = task(&container) else { continue };
+        let (says, role) = NameSays::parse(&task, &container.name).unwrap_or((NameSays::Nothing, ""));
+        let has_ended = role == PRIMARY_ROLE && !container.runs;
+        let entry = gathered.entry(task).or_default();
+        entry.has_ended |= has_ended;
+        entry.evidence.is_alive |= role == PRIMARY_ROLE && container.runs;
+        entry.evidence.labels.push(owner(&container));
+        entry.evidence.names.push(says);
+        entry.containers.push(container.name);
+    }
+    for volume in volumes {
+        let Some(task) = task(&volume) else { continue };
+        let entry = gathered.entry(task).or_default();
+        entry.evidence.labels.push(owner(&volume));
+        entry.volumes.push(volume.name);
+    }
+}

@@ -1,0 +1,104 @@
+//! What is asked of an environment, whatever it is made of, and what it tells.
+
+use std::sync::Arc;
+
+use navvy_job::claim::Secrets;
+use navvy_job::compiled::Container;
+use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
+use navvy_journal::Journal;
+use navvy_journal::owner::Owner;
+use serde::{Deserialize, Serialize};
+
+use crate::egress::{Egress, Given};
+
+/// What to make. Images are the ones to use: substitutions have been applied.
+#[derive(Debug, Clone)]
+pub struct Prepare {
+    pub task: TaskId,
+    /// The primary first.
+    pub containers: Vec<Container>,
+    pub size: Size,
+    pub pids: u32,
+    pub pull: PullPolicy,
+    /// Variables that a config's `auth` may name: contexts' and the command line's.
+    pub secrets: Secrets,
+    /// Given from outside, with its limits set; nobody here makes or removes it.
+    pub cgroup_parent: Option<String>,
+    pub owner: Owner,
+    /// Begun by the caller: nothing is made before it is on disk.
+    pub journal: Option<Journal>,
+    /// Free bytes of the engine's disk below which jobs that fill it are ended. 0: none.
+    pub disk_floor: u64,
+    /// How it reaches the outside.
+    pub egress: Arc<Egress>,
+    /// Further lines for the report: a class that was clamped, an image that was substituted.
+    pub notes: Vec<String>,
+}
+
+/// What is told while an environment is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareEvent {
+    /// A line of "Spin up environment".
+    Report(String),
+    /// Something long goes on; drawn live, never logged.
+    Progress {
+        what: String,
+        done: u64,
+        total: Option<u64>,
+    },
+    Warning(String),
+}
+
+/// Where events go.
+pub type OnEvent<'a> = &'a (dyn Fn(PrepareEvent) + Send + Sync);
+
+/// Whether to ask a registry for an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Only for an image that is not here.
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The config's or the image's: the job fails.
+    Job,
+    /// Ours or the machine's: the task may be tried again.
+    Infra,
+    /// There is no engine (any more).
+    NoEngine,
+}
+
+/// The end of a primary container that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Died {
+    Exited {
+        code: i64,
+        /// The kernel killed its main process for want of memory.
+        out_of_memory: bool,
+        /// The end of what its main process wrote.
+        last_words: String,
+    },
+    /// The engine's disk was nearly full, and this job had written most of all.
+    DiskFloor { message: String },
+    /// The engine is gone; what became of the container cannot be known.
+    EngineLost { message: String },
+}
+
+/// What whoever takes an environment up must know of it, beside the task's id and the containers' names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inheritance {
+    pub image_env: Vec<(String, String)>,
+    pub step_user: Option<String>,
+    /// Proxies and authorities that it was given.
+    #[serde(default)]
+    pub egress: Given,
+    /// Its engine sees none of this machine's files.
+    #[serde(default)]
+    pub uploaded: bool,
+}
