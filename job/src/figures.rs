@@ -37,6 +37,22 @@ pub fn limit(limit: Duration) -> String {
     words.join(" ")
 }
 
+/// As Go prints durations, since the original's texts do: `10m0s`.
+pub fn go_duration(duration: Duration) -> String {
+    let total = duration.as_secs();
+    let (hours, minutes) = (total / 3600, total / 60 % 60);
+    let millis = duration.subsec_millis();
+    let seconds = match millis {
+        0 => format!("{}s", total % 60),
+        _ => format!("{}.{}s", total % 60, format!("{millis:03}").trim_end_matches('0')),
+    };
+    match (hours, minutes) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
 fn long(seconds: u64) -> String {
     match seconds {
         0..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
@@ -105,5 +121,12 @@ mod tests {
     #[test]
     fn cpus_are_short() {
         assert_eq!([cpus(2000), cpus(500), cpus(1250)], ["2", "0.5", "1.25"]);
+    }
+
+    #[test]
+    fn durations_look_like_gos() {
+        assert_eq!(go_duration(Duration::from_secs(5)), "5s");
+        assert_eq!(go_duration(Duration::from_millis(1500)), "1.5s");
+        assert_eq!(go_duration(Duration::from_secs(3600)), "1h0m0s");
     }
 }

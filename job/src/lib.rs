@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`id`] | task ids; every name of an object on a host derives from one |
 //! | [`pipeline`] | what `config` compiles to: pipeline, workflow, its jobs |
+//! | [`walk`] | a run of workflows: what starts, what is asked, how each job ends (pure) |
 //! | [`selection`] | which workflows and jobs of a pipeline take part (pure) |
 //! | [`compiled`] | one compiled job: executor, environment, steps |
 //! | [`workflow`] | which jobs may start, given what ended (pure) |
@@ -34,4 +35,5 @@ pub mod resource;
 pub mod selection;
 pub mod state;
 pub mod upstream;
+pub mod walk;
 pub mod workflow;

@@ -72,6 +72,24 @@ impl Verdict {
     }
 }
 
+/// How a run ended. Of several ends, the greatest counts: a job's failure tells more than that the run was incomplete.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RunEnd {
+    /// Every job passed.
+    #[default]
+    Passed,
+    /// Nothing failed, but something was not run: an approval was held, an executor is not here.
+    Incomplete,
+    /// An infra fault.
+    Infra,
+    /// A job failed.
+    JobFailed,
+    /// What a setup pipeline goes on with cannot be carried out.
+    BadConfig,
+    /// A job was kept from its end.
+    Canceled,
+}
+
 /// Why a task was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -16,6 +16,7 @@ use navvy_environment::survey::now;
 use navvy_job::compiled::Job;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
+use navvy_job::walk::{Gathered, gather};
 use navvy_journal::{HeldStep, JournalError};
 use navvy_output::DiskFloor;
 
@@ -32,7 +33,7 @@ use crate::bus;
 use crate::checkout::CheckoutSource;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
-use crate::pipeline::{Finished, JobRun, Removals, localise};
+use crate::pipeline::{Ended, Finished, Removals, localise};
 use crate::results::Timings;
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
@@ -271,19 +272,14 @@ fn handing(settings: &Settings, note: &Note) -> Handing {
 }
 
 fn finished(reference: TaskRef, result: TaskResult, bus: &bus::Bus) -> Finished {
-    let mut run = JobRun::new(1);
-    let canceled = result.was_canceled();
-    let mut finished = Finished::default();
-    let Some(outcome) = run.add(result) else { return finished };
-    finished.canceled = canceled;
-    finished.count(&outcome);
-    let summary = outcome.summary(reference.job.clone());
+    let Ended { end, continuation: _, fidelity, repeated } = result.into();
+    let Gathered { run_end, summary, .. } = gather(reference.job.clone(), &[end]);
     bus.send(Event::JobEnded { job: reference.job.clone(), end: summary.end.clone() });
-    for note in &outcome.fidelity {
-        finished.fidelity.add_of(&reference.job.job, note.clone());
+    let mut finished = Finished { end: run_end, warnings: repeated, ..Finished::default() };
+    for note in fidelity {
+        finished.fidelity.add_of(&reference.job.job, note);
     }
     finished.fidelity.add(format!("jobs that require {} were not run; `navvy run` runs them", reference.job.job));
-    finished.warnings = outcome.repeated;
     finished.jobs.push(summary);
     finished
 }

@@ -1,14 +1,15 @@
 //! `navvy run`: walks workflows and starts tasks side by side within the machine's room.
 //!
 //! ```text
-//! Graph (navvy_job::workflow) says what is ready
-//!    │ approval ─▶ asked, given, or held      no-op ─▶ passed      not here ─▶ withheld
-//!    ▼ build
-//! queue of tasks (job × node) ──Room──▶ task::run ──verdict──▶ job's end ──▶ Graph
-//!                                           └── environment ──▶ Removals, beside all of this
+//!        Walk (navvy_job::walk) decides ──▶ ask, tell, continue, finish
+//!          ▲                         │
+//! verdict, answer, stop            start
+//!          │                         ▼
+//!          └───── task::run ◀──Room── queue of tasks (job × node)
+//!                     └── environment ──▶ Removals, beside all of this
 //! ```
 //!
-//! One loop owns all of it. Tasks send events themselves; what they return decides the graph.
+//! One loop owns all of it. Tasks send events themselves; what they return decides what comes next.
 
 mod availability;
 pub mod claims;
@@ -16,20 +17,22 @@ mod contexts;
 mod continuing;
 mod env_file;
 mod given;
-mod job_run;
 mod notes;
 mod overcommit;
+mod plan;
+mod queue;
 mod removals;
 mod room;
-mod runner;
+mod run;
+mod starting;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::Contexts;
 pub use continuing::Continued;
 pub use env_file::{EnvFileError, Mistake, is_name, read as read_env_file, understand as understand_env_file};
 pub use given::{Entry, Given, secrets_of_proxies};
-pub use job_run::JobRun;
 pub use notes::Notes;
 pub use overcommit::{NoOvercommit, Overcommit};
+pub use plan::{Approvals, Builtins, Plan, TaskFacts};
 pub use removals::Removals;
-pub use runner::{Approvals, Builtins, Finished, Plan, Runner};
+pub use run::{Ended, Finished, PipelineRun};

@@ -1,7 +1,6 @@
 //! The texts around a step's output. Log scrapers know them, so their wording is kept (spec `steps.md` §2).
 
-use std::time::Duration;
-
+use navvy_job::figures::go_duration;
 use navvy_job::outcome::StepOutcome;
 use navvy_protocol::supervisor::{Exit, Exited, OutOfMemory};
 
@@ -85,22 +84,6 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// As Go prints durations, since the original's texts do: `10m0s`.
-pub fn go_duration(duration: Duration) -> String {
-    let total = duration.as_secs();
-    let (hours, minutes) = (total / 3600, total / 60 % 60);
-    let millis = duration.subsec_millis();
-    let seconds = match millis {
-        0 => format!("{}s", total % 60),
-        _ => format!("{}.{}s", total % 60, format!("{millis:03}").trim_end_matches('0')),
-    };
-    match (hours, minutes) {
-        (0, 0) => seconds,
-        (0, minutes) => format!("{minutes}m{seconds}"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
-    }
-}
-
 /// The signal's name in the original's texts.
 fn signal_name(signal: i32) -> String {
     let name = match signal {
@@ -126,6 +109,8 @@ fn signal_name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::collections::BTreeSet;
 
     use navvy_protocol::supervisor::{Process, Usage};
@@ -174,12 +159,5 @@ mod tests {
         let text = texts(&end).join("\n");
         assert!(text.contains("limit 64 MiB, peak 64 MiB"), "{text}");
         assert!(text.contains("gcc (7) 60 MiB"), "{text}");
-    }
-
-    #[test]
-    fn durations_look_like_gos() {
-        assert_eq!(go_duration(Duration::from_secs(5)), "5s");
-        assert_eq!(go_duration(Duration::from_millis(1500)), "1.5s");
-        assert_eq!(go_duration(Duration::from_secs(3600)), "1h0m0s");
     }
 }

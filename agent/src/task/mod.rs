@@ -202,11 +202,6 @@ impl TaskResult {
             cut_short: false,
         }
     }
-
-    /// Was it kept from its end by whoever stopped the run?
-    pub fn was_canceled(&self) -> bool {
-        self.cut_short || matches!(self.verdict, Verdict::Canceled { .. })
-    }
 }
 
 impl Task {

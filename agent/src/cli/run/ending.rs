@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use navvy_job::event::Summary;
 use navvy_job::exit_code;
+use navvy_job::outcome::RunEnd;
 
 use crate::pipeline::Finished;
 use crate::run_directory::RunDirectory;
 
-/// What counts most comes first: a job's failure tells more than that the run was incomplete.
-fn code(finished: &Finished) -> u8 {
-    match finished {
-        Finished { canceled: true, .. } => exit_code::CANCELED,
-        Finished { broken_config: true, .. } => exit_code::BAD_CONFIG,
-        Finished { failed: true, .. } => exit_code::JOB_FAILED,
-        Finished { infra: true, .. } => exit_code::INFRA,
-        Finished { incomplete: true, .. } => exit_code::INCOMPLETE,
-        _ => exit_code::PASSED,
+fn code(end: RunEnd) -> u8 {
+    match end {
+        RunEnd::Passed => exit_code::PASSED,
+        RunEnd::Incomplete => exit_code::INCOMPLETE,
+        RunEnd::Infra => exit_code::INFRA,
+        RunEnd::JobFailed => exit_code::JOB_FAILED,
+        RunEnd::BadConfig => exit_code::BAD_CONFIG,
+        RunEnd::Canceled => exit_code::CANCELED,
     }
 }
 
@@ -32,7 +32,7 @@ pub fn summary(
     fidelity.extend(missing);
     fidelity.extend(finished.fidelity.lines());
     Summary {
-        exit_code: code(&finished),
+        exit_code: code(finished.end),
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         jobs: finished.jobs,
         logs: directory.path().to_owned(),

@@ -1,7 +1,7 @@
 //! `navvy run`: from words to a plan, from the plan's end to an exit code.
 //!
 //! ```text
-//! config ─▶ pipeline ─▶ choose ─▶ plan ─▶ Runner ─▶ Finished ─▶ removals ─▶ summary, exit code
+//! config ─▶ pipeline ─▶ choose ─▶ plan ─▶ PipelineRun ─▶ Finished ─▶ removals ─▶ summary, exit code
 //!              └─ --list, --graph, --dry-run end here
 //! ```
 
@@ -25,6 +25,7 @@ use navvy_docker::Engine;
 use navvy_environment::egress::Egress;
 use navvy_environment::survey::survey_files;
 use navvy_job::event::{Event, JobRef, Summary};
+use navvy_job::outcome::RunEnd;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 use navvy_job::selection::{Chosen, Wanted};
@@ -43,7 +44,7 @@ use crate::checkout::CheckoutSource;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
 use crate::oom;
-use crate::pipeline::{Finished, Removals, Replacements, Runner, secrets_of_proxies};
+use crate::pipeline::{Finished, PipelineRun, Removals, Replacements, secrets_of_proxies};
 use crate::results::Timings;
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
@@ -173,8 +174,9 @@ impl Session<'_> {
         let show = self.opening(directory, stage.clone()).open(&masked)?;
         plan.approvals = approvals::approvals(self.arguments, self.settings.stdin_is_terminal);
         let context = self.context(&site, &show, HoldPolicy { masked, ..self.hold(stage) });
-        let runner = Runner::new(plan, context, show.bus.clone(), show.directory.clone(), show.stop.receiver());
-        self.announce(&show, runner.job_references(), &warnings, &not_secret);
+        let pipeline_run =
+            PipelineRun::new(plan, context, show.bus.clone(), show.directory.clone(), show.stop.receiver());
+        self.announce(&show, pipeline_run.job_references(), &warnings, &not_secret);
         let (started, reaper) = (Instant::now(), site.engine.as_ref().map(|engine| self.reap(engine)));
         let mut continuing = Continuing {
             session: &self,
@@ -187,9 +189,11 @@ impl Session<'_> {
             told: Vec::new(),
             failed: false,
         };
-        let (mut finished, removals) = runner.run(&mut |continuation| continuing.go_on(continuation)).await;
+        let (mut finished, removals) = pipeline_run.run(&mut |continuation| continuing.go_on(continuation)).await;
         let Continuing { told, users, failed, .. } = continuing;
-        finished.broken_config = failed;
+        if failed {
+            finished.end = finished.end.max(RunEnd::BadConfig);
+        }
         finished.fidelity.extend(site.egress.notes());
         if !finished.was_continued {
             warnings.extend(names::warnings(&self.unknown));

@@ -1,0 +1,117 @@
+//! Tasks that wait for room on this machine.
+
+use std::collections::VecDeque;
+
+use navvy_job::claim::{Claim, Secrets};
+use navvy_job::compiled::Executor;
+use navvy_job::event::TaskRef;
+use navvy_job::resource::Size;
+use navvy_job::walk::TaskKey;
+use tokio::sync::{mpsc, oneshot};
+
+use super::room::{Occupancy, Room};
+use crate::task::{self, Turn};
+
+/// A task that waits for room.
+pub(super) struct Queued {
+    pub key: TaskKey,
+    pub reference: TaskRef,
+    pub claim: Claim,
+    pub secrets: Secrets,
+    pub class: String,
+    pub image: Option<String>,
+    pub steps: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+impl Queued {
+    /// Services take processors and memory from their start on.
+    fn may_be_made_ahead(&self) -> bool {
+        matches!(&self.claim.job.executor, Executor::Docker { containers } if containers.len() == 1)
+    }
+}
+
+/// The machine's room, and who waits for it.
+pub(super) struct Queue {
+    room: Room,
+    waiting: VecDeque<Queued>,
+    /// Tasks made ahead, whose steps wait for room.
+    ahead: VecDeque<(Size, oneshot::Sender<task::Occupancy>)>,
+    /// Sizes of tasks whose steps are over.
+    vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
+}
+
+impl Queue {
+    pub fn new(room: Room) -> Self {
+        Self { room, waiting: VecDeque::new(), ahead: VecDeque::new(), vacated: mpsc::unbounded_channel() }
+    }
+
+    /// What a task of this class gets.
+    pub fn clamp(&self, wanted: Size) -> Size {
+        self.room.clamp(wanted)
+    }
+
+    pub fn push(&mut self, queued: Queued) {
+        self.waiting.push_back(queued);
+    }
+
+    /// It never starts.
+    pub fn give_up(&mut self, task: TaskKey) {
+        self.waiting.retain(|queued| queued.key != task);
+    }
+
+    /// The waiting tasks that start now, in order, as far as there is room.
+    pub fn admit(&mut self) -> Vec<(Queued, Turn)> {
+        self.admit_those_ahead();
+        let (mut admitted, mut waiting) = (Vec::new(), VecDeque::new());
+        while let Some(queued) = self.waiting.pop_front() {
+            let size = queued.claim.limits.size;
+            if self.room.enter(size) {
+                admitted.push((queued, Turn::Now(Box::new(self.occupancy(size)))));
+            } else if queued.may_be_made_ahead() && self.room.enter_ahead(self.ahead.len()) {
+                let (sender, receiver) = oneshot::channel();
+                self.ahead.push_back((size, sender));
+                admitted.push((queued, Turn::Later(receiver)));
+            } else {
+                waiting.push_back(queued);
+            }
+        }
+        self.waiting = waiting;
+        admitted
+    }
+
+    /// Whoever was made ahead comes before those that wait.
+    fn admit_those_ahead(&mut self) {
+        let mut waiting = VecDeque::new();
+        while let Some((size, sender)) = self.ahead.pop_front() {
+            // A closed one is over: its environment could not be made, say.
+            if sender.is_closed() {
+                continue;
+            }
+            if self.room.admit(size) {
+                // A task that ends in this very moment gives its room back by dropping it.
+                sender.send(Box::new(self.occupancy(size))).ok();
+            } else {
+                waiting.push_back((size, sender));
+            }
+        }
+        self.ahead = waiting;
+    }
+
+    fn occupancy(&self, size: Size) -> Occupancy {
+        Occupancy::new(size, self.vacated.0.clone())
+    }
+
+    /// Waits until a task's steps are over and its size is free.
+    pub async fn vacated(&mut self) {
+        // The sender at home keeps the channel open.
+        if let Some(size) = self.vacated.1.recv().await {
+            self.room.leave(size);
+        }
+    }
+
+    /// A task that was admitted has its verdict.
+    pub fn ended(&mut self) {
+        self.room.ended();
+    }
+}

@@ -1,0 +1,207 @@
+//! From the ends of a job's tasks to the job's own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::{JobEnd, JobRef, JobSummary, Kept};
+use crate::figures;
+use crate::outcome::{JobStatus, RunEnd, SkipReason, Verdict};
+
+/// How one task of a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskEnd {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Until nothing of the job was left to run. Neither waiting nor removal counts.
+    pub duration: Duration,
+    /// Steps recognised and not carried out, by why.
+    pub skipped: BTreeMap<SkipReason, usize>,
+    /// Number of warnings.
+    pub warnings: usize,
+    /// The first failed step's log.
+    pub failed_log: Option<PathBuf>,
+    /// Its environment stays.
+    pub kept: Option<Kept>,
+    /// It was asked to stop before its steps were over, whatever its verdict was by then.
+    pub cut_short: bool,
+    /// Its job continued the pipeline.
+    pub continues: bool,
+}
+
+impl TaskEnd {
+    /// Of a task that has not run.
+    pub fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            duration: Duration::ZERO,
+            skipped: BTreeMap::new(),
+            warnings: 0,
+            failed_log: None,
+            kept: None,
+            cut_short: false,
+            continues: false,
+        }
+    }
+
+    fn was_canceled(&self) -> bool {
+        self.cut_short || matches!(self.verdict, Verdict::Canceled { .. })
+    }
+}
+
+/// How a job ended whose tasks have all ended.
+#[derive(Debug, Clone)]
+pub struct Gathered {
+    /// What `requires` sees.
+    pub status: JobStatus,
+    /// A task of it is held before a step: the job has not ended.
+    pub is_paused: bool,
+    /// What this end means for the run.
+    pub run_end: RunEnd,
+    /// For the run's report.
+    pub summary: JobSummary,
+}
+
+/// The end of a job, given those of all its tasks in the order in which they ended. The worst verdict counts.
+pub fn gather(job: JobRef, ends: &[TaskEnd]) -> Gathered {
+    let worst = ends.iter().max_by_key(|end| severity(&end.verdict));
+    let verdict = worst.map_or(Verdict::Passed, |end| end.verdict.clone());
+    let paused = (verdict == Verdict::Passed).then(|| paused_before(ends)).flatten();
+    let canceled = if ends.iter().any(TaskEnd::was_canceled) { RunEnd::Canceled } else { RunEnd::Passed };
+    let log = worst.and_then(|end| end.failed_log.clone());
+    let other_logs = ends.iter().filter_map(|end| end.failed_log.clone()).filter(|other| Some(other) != log.as_ref());
+    Gathered {
+        status: verdict.status(),
+        is_paused: paused.is_some(),
+        run_end: run_end(&verdict, paused.is_some()).max(canceled),
+        summary: JobSummary {
+            job,
+            skipped_steps: skipped(ends).values().sum(),
+            skipped: skipped(ends),
+            warnings: ends.iter().map(|end| end.warnings).sum(),
+            other_logs: other_logs.collect(),
+            log,
+            kept: ends.iter().filter_map(|end| end.kept.clone()).collect(),
+            end: match paused {
+                Some(before) => JobEnd::Paused { before },
+                None => ran(&verdict, ends),
+            },
+        },
+    }
+}
+
+fn ran(verdict: &Verdict, ends: &[TaskEnd]) -> JobEnd {
+    let duration = ends.iter().map(|end| end.duration).max().unwrap_or_default();
+    let infra = match verdict {
+        Verdict::Infra { fault } => Some(fault.clone()),
+        _ => None,
+    };
+    JobEnd::Ran {
+        status: verdict.status(),
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        failed_step: failed_step(verdict),
+        infra,
+    }
+}
+
+fn run_end(verdict: &Verdict, is_paused: bool) -> RunEnd {
+    match verdict {
+        Verdict::Passed if is_paused => RunEnd::Incomplete,
+        Verdict::Passed => RunEnd::Passed,
+        Verdict::Infra { .. } => RunEnd::Infra,
+        Verdict::Failed { .. } | Verdict::TimedOut { .. } => RunEnd::JobFailed,
+        Verdict::Canceled { .. } => RunEnd::Canceled,
+    }
+}
+
+/// Nodes have the same steps: what one skipped, all did.
+fn skipped(ends: &[TaskEnd]) -> BTreeMap<SkipReason, usize> {
+    let mut most = BTreeMap::new();
+    for (why, count) in ends.iter().flat_map(|end| &end.skipped) {
+        let known: &mut usize = most.entry(*why).or_default();
+        *known = (*known).max(*count);
+    }
+    most
+}
+
+/// The step before which a node is held.
+fn paused_before(ends: &[TaskEnd]) -> Option<String> {
+    let mut held = ends.iter().filter_map(|end| end.kept.as_ref());
+    held.find(|kept| kept.at.before).map(|kept| kept.at.name.clone())
+}
+
+fn failed_step(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Failed { name, .. } => Some(name.clone()),
+        Verdict::TimedOut { limit } => Some(format!("time limit of {}", figures::go_duration(*limit))),
+        _ => None,
+    }
+}
+
+/// Which verdict of several nodes is the job's.
+fn severity(verdict: &Verdict) -> u8 {
+    match verdict {
+        Verdict::Passed => 0,
+        Verdict::Canceled { .. } => 1,
+        Verdict::Infra { .. } => 2,
+        Verdict::TimedOut { .. } => 3,
+        Verdict::Failed { .. } => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::HeldAt;
+    use crate::id::TaskId;
+    use crate::outcome::CancelReason;
+
+    fn end(verdict: Verdict) -> TaskEnd {
+        TaskEnd {
+            duration: Duration::from_secs(1),
+            skipped: BTreeMap::from([(SkipReason::OrbMissing, 1)]),
+            warnings: 1,
+            ..TaskEnd::new(verdict)
+        }
+    }
+
+    fn gathered(ends: &[TaskEnd]) -> Gathered {
+        gather(JobRef { workflow: "w".into(), job: "j".into() }, ends)
+    }
+
+    #[test]
+    fn the_worst_verdict_of_a_job_counts() {
+        let failed = Verdict::Failed { step: 2, name: "Test".into() };
+        let outcome = gathered(&[end(Verdict::Passed), end(failed), end(Verdict::Infra { fault: "x".into() })]);
+        assert_eq!((outcome.status, outcome.run_end), (JobStatus::Failed, RunEnd::JobFailed));
+        let JobSummary { end, skipped, skipped_steps, warnings, .. } = outcome.summary;
+        assert_eq!((skipped, skipped_steps, warnings), (BTreeMap::from([(SkipReason::OrbMissing, 1)]), 1, 3));
+        let failed_step = Some("Test".to_owned());
+        assert_eq!(end, JobEnd::Ran { status: JobStatus::Failed, duration_ms: 1000, failed_step, infra: None });
+    }
+
+    #[test]
+    fn a_node_that_was_kept_from_its_end_cancels_the_run_whatever_its_verdict() {
+        let cut_short = TaskEnd { cut_short: true, ..end(Verdict::Failed { step: 1, name: "Test".into() }) };
+        let outcome = gathered(&[end(Verdict::Passed), cut_short]);
+        assert_eq!((outcome.status, outcome.run_end), (JobStatus::Failed, RunEnd::Canceled));
+        let canceled = gathered(&[end(Verdict::Passed), end(Verdict::Canceled { reason: CancelReason::User })]);
+        assert_eq!((canceled.status, canceled.run_end), (JobStatus::Canceled, RunEnd::Canceled));
+    }
+
+    #[test]
+    fn a_job_that_is_held_before_a_step_has_not_ended_unless_another_node_failed() {
+        let task = TaskId::from_random([7; 8]);
+        let at = HeldAt { step: 2, name: "Deploy".into(), before: true };
+        let kept = Some(Kept { task, node_index: 0, node_total: 2, at, until: "then".into() });
+        let held = TaskEnd { kept, ..end(Verdict::Passed) };
+        let outcome = gathered(&[held.clone(), end(Verdict::Passed)]);
+        assert!(outcome.is_paused && outcome.summary.kept.len() == 1);
+        assert_eq!(outcome.run_end, RunEnd::Incomplete);
+        assert_eq!(outcome.summary.end, JobEnd::Paused { before: "Deploy".into() });
+        let failed = gathered(&[held, end(Verdict::TimedOut { limit: Duration::from_secs(90) })]);
+        assert!(!failed.is_paused);
+        let JobEnd::Ran { failed_step, .. } = failed.summary.end else { panic!("it ran") };
+        assert_eq!(failed_step.as_deref(), Some("time limit of 1m30s"));
+    }
+}
