@@ -96,10 +96,35 @@ pub enum RunEnd {
 pub enum CancelReason {
     /// A person asked (Ctrl-C, the API).
     User,
-    /// The agent is being stopped.
+    /// The process is being ended from outside: SIGTERM, SIGHUP.
     Shutdown,
     /// The right to run was lost.
     LeaseLost,
+    /// The machine takes no further work, and what it has is given back.
+    Drain,
+    /// A limit of whoever made the task, beside the job's own time.
+    Limit,
+}
+
+/// The wish that what runs stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cancel {
+    pub reason: CancelReason,
+    /// Without grace.
+    pub at_once: bool,
+}
+
+impl Cancel {
+    /// With grace.
+    pub fn gently(reason: CancelReason) -> Self {
+        Self { reason, at_once: false }
+    }
+
+    /// The same wish, whatever is asked now: the first reason stays, and what is to end at once never gets its grace back.
+    #[must_use]
+    pub fn urged(self, at_once: bool) -> Self {
+        Self { at_once: self.at_once || at_once, ..self }
+    }
 }
 
 /// How a step ended.
@@ -159,4 +184,17 @@ pub enum SkipReason {
     FirstNodeOnly,
     /// The environment is held as it was at an earlier step; this one runs when the task goes on.
     Held,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_to_stop_keeps_its_first_reason_and_never_gets_weaker() {
+        let gently = Cancel::gently(CancelReason::Shutdown);
+        let at_once = Cancel { reason: CancelReason::Shutdown, at_once: true };
+        assert_eq!((gently.urged(false), gently.urged(true)), (gently, at_once));
+        assert_eq!((at_once.urged(false), at_once.urged(true)), (at_once, at_once));
+    }
 }

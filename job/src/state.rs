@@ -1,16 +1,13 @@
-//! States of tasks and steps, with their tables of legal moves.
+//! States of tasks, with their table of legal moves.
 //!
 //! ```text
-//! Task: Claimed → Preparing → Running → Finishing → Reporting → Releasing → Done
-//!          └──────────┴─────────┴───────────┴──────────▲  (any fault or cancel goes to Reporting)
-//!                                           └→ Kept ───┘ └────────────────────▲
-//!                                              its environment is held for a person: there is nothing to release
-//! Step: Pending → Running → Draining → Exited
-//!          │         └→ Terminating ─▲
-//!          └→ Skipped
+//! Claimed → Preparing → Running → Finishing → Reporting → Releasing → Done
+//!    └──────────┴─────────┴───────────┴──────────▲  (any fault or cancel goes to Reporting)
+//!                                     └→ Held ───┘ └────────────────────▲
+//!                                        for a person: there is nothing to release
 //! ```
 //!
-//! The table stands once, here, and is checked where the state is stored ([`Tracked`]).
+//! The table stands once, here, and every move asks it ([`TaskState::moved_to`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +24,8 @@ pub enum TaskState {
     /// Steps ended; what they left running is being ended, late output and results gathered.
     Finishing,
     /// Environment held for a person, in place of being destroyed.
-    Kept,
+    #[serde(rename = "kept")]
+    Held,
     /// Nothing of the job runs any more and its output is flushed; the verdict is being told.
     Reporting,
     /// The verdict is told; the environment is being destroyed.
@@ -35,31 +33,9 @@ pub enum TaskState {
     Done,
 }
 
-/// Where a step stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepState {
-    Pending,
-    Running,
-    /// Being stopped by us.
-    Terminating,
-    /// Its process ended; what it wrote is still being read.
-    Draining,
-    Exited,
-    Skipped,
-}
-
-/// A set of states whose moves are checked.
-pub trait State: Copy + PartialEq + std::fmt::Debug + 'static {
-    const MOVES: &'static [(Self, Self)];
-
-    fn may_become(self, next: Self) -> bool {
-        Self::MOVES.contains(&(self, next))
-    }
-}
-
-impl State for TaskState {
-    const MOVES: &'static [(Self, Self)] = &[
+impl TaskState {
+    /// Every legal move.
+    pub const MOVES: [(Self, Self); 12] = [
         (Self::Claimed, Self::Preparing),
         (Self::Claimed, Self::Reporting),
         (Self::Preparing, Self::Running),
@@ -67,57 +43,32 @@ impl State for TaskState {
         (Self::Running, Self::Finishing),
         (Self::Running, Self::Reporting),
         (Self::Finishing, Self::Reporting),
-        (Self::Finishing, Self::Kept),
-        (Self::Kept, Self::Reporting),
+        (Self::Finishing, Self::Held),
+        (Self::Held, Self::Reporting),
         (Self::Reporting, Self::Releasing),
         // Of a task that is held.
         (Self::Reporting, Self::Done),
         (Self::Releasing, Self::Done),
     ];
-}
 
-impl State for StepState {
-    const MOVES: &'static [(Self, Self)] = &[
-        (Self::Pending, Self::Running),
-        (Self::Pending, Self::Skipped),
-        (Self::Running, Self::Terminating),
-        (Self::Running, Self::Draining),
-        // The supervisor was lost, or never started it: there is nothing left to drain.
-        (Self::Running, Self::Exited),
-        (Self::Terminating, Self::Draining),
-        (Self::Terminating, Self::Exited),
-        (Self::Draining, Self::Exited),
-    ];
+    /// The state after a move.
+    ///
+    /// # Errors
+    /// The table does not have it: the state that holds stays, and nothing that belongs to `next` may be done.
+    pub fn moved_to(self, next: Self) -> Result<Self, IllegalMove> {
+        match Self::MOVES.contains(&(self, next)) {
+            true => Ok(next),
+            false => Err(IllegalMove { from: self, to: next }),
+        }
+    }
 }
 
 /// A move that the table does not have: a bug of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("illegal move from {from} to {to}")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task cannot move from {from:?} to {to:?}")]
 pub struct IllegalMove {
-    from: String,
-    to: String,
-}
-
-/// Holds a state and lets it move only as the table says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tracked<S>(S);
-
-impl<S: State> Tracked<S> {
-    pub fn new(start: S) -> Self {
-        Self(start)
-    }
-
-    pub fn get(&self) -> S {
-        self.0
-    }
-
-    pub fn advance(&mut self, next: S) -> Result<(), IllegalMove> {
-        if !self.0.may_become(next) {
-            return Err(IllegalMove { from: format!("{:?}", self.0), to: format!("{next:?}") });
-        }
-        self.0 = next;
-        Ok(())
-    }
+    pub from: TaskState,
+    pub to: TaskState,
 }
 
 #[cfg(test)]
@@ -131,62 +82,46 @@ mod tests {
         TaskState::Preparing,
         TaskState::Running,
         TaskState::Finishing,
-        TaskState::Kept,
+        TaskState::Held,
         TaskState::Reporting,
         TaskState::Releasing,
         TaskState::Done,
     ];
-    const STEP: [StepState; 6] = [
-        StepState::Pending,
-        StepState::Running,
-        StepState::Terminating,
-        StepState::Draining,
-        StepState::Exited,
-        StepState::Skipped,
-    ];
 
-    /// Walks with random wishes; the tracked state only ever makes moves of the table, and never goes back.
-    fn walk<S: State>(start: S, wishes: &[S], rank: impl Fn(S) -> usize) {
-        let mut state = Tracked::new(start);
-        for wish in wishes {
-            let before = state.get();
-            match state.advance(*wish) {
-                Ok(()) => {
-                    assert!(before.may_become(*wish));
-                    assert!(rank(*wish) > rank(before), "{before:?} went back to {wish:?}");
-                }
-                Err(_) => assert_eq!(state.get(), before),
-            }
-        }
+    fn rank(state: TaskState) -> usize {
+        TASK.iter().position(|other| *other == state).unwrap()
     }
 
     proptest! {
         #[test]
-        fn tasks_only_move_forward(wishes in prop::collection::vec(prop::sample::select(&TASK[..]), 0..40)) {
-            walk(TaskState::Claimed, &wishes, |s| TASK.iter().position(|t| *t == s).unwrap());
-        }
-
-        #[test]
-        fn steps_only_move_forward(wishes in prop::collection::vec(prop::sample::select(&STEP[..]), 0..40)) {
-            walk(StepState::Pending, &wishes, |s| STEP.iter().position(|t| *t == s).unwrap());
+        fn tasks_only_move_forward_as_the_table_says(wishes in prop::collection::vec(prop::sample::select(&TASK[..]), 0..40)) {
+            let mut state = TaskState::Claimed;
+            for wish in wishes {
+                match state.moved_to(wish) {
+                    Ok(moved) => {
+                        prop_assert!(TaskState::MOVES.contains(&(state, wish)) && moved == wish);
+                        prop_assert!(rank(wish) > rank(state), "{state:?} went back to {wish:?}");
+                        state = moved;
+                    }
+                    Err(illegal) => prop_assert_eq!(illegal, IllegalMove { from: state, to: wish }),
+                }
+            }
         }
     }
 
     #[test]
     fn every_task_tells_its_verdict_and_then_releases_what_it_holds() {
-        for state in &TASK[..5] {
-            assert!(state.may_become(TaskState::Reporting), "{state:?} has no way to tell a verdict");
-            assert!(!state.may_become(TaskState::Releasing), "{state:?} would be released before its verdict is told");
+        let may = |from: TaskState, to| from.moved_to(to).is_ok();
+        for state in TASK.into_iter().take(5) {
+            assert!(may(state, TaskState::Reporting), "{state:?} has no way to tell a verdict");
+            assert!(!may(state, TaskState::Releasing), "{state:?} would be released before its verdict is told");
         }
-        assert!(TaskState::Reporting.may_become(TaskState::Releasing));
-        assert!(TaskState::Releasing.may_become(TaskState::Done));
+        assert!(may(TaskState::Reporting, TaskState::Releasing) && may(TaskState::Releasing, TaskState::Done));
     }
 
+    /// Users and journals know it by this name.
     #[test]
-    fn ended_steps_stay_ended() {
-        for next in STEP {
-            assert!(!StepState::Exited.may_become(next));
-            assert!(!StepState::Skipped.may_become(next));
-        }
+    fn a_held_task_is_written_as_kept() {
+        assert_eq!(serde_json::to_string(&TaskState::Held).unwrap(), r#""kept""#);
     }
 }

@@ -99,9 +99,20 @@ impl Finished {
     /// `passed`, `failed`, … of a job with one task.
     #[track_caller]
     pub fn verdict(&self, job: &str) -> String {
+        self.task_ended(job, "verdict")
+    }
+
+    /// `user`, `shutdown`, … of a job with one task that was canceled.
+    #[track_caller]
+    pub fn why_canceled(&self, job: &str) -> String {
+        self.task_ended(job, "reason")
+    }
+
+    #[track_caller]
+    fn task_ended(&self, job: &str, field: &str) -> String {
         let ended = self.of_job("task_ended", job).last();
         let ended = ended.unwrap_or_else(|| panic!("job {job} has no verdict; {}", self.account()));
-        ended.text("verdict").to_owned()
+        ended.text(field).to_owned()
     }
 
     /// How a job ended: `ran`, `held`, `not_run`, `not_available`, `passed`.

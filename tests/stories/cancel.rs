@@ -43,7 +43,7 @@ workflows:
   ci: {jobs: [build]}
 "#;
 
-fn ends_politely(bench: &Bench, signal: Signal) {
+fn ends_politely(bench: &Bench, signal: Signal, reason: &str) {
     let run = bench.config(POLITE).run(&[]);
     run.wait_for_output("ready");
     let asked = Instant::now();
@@ -57,13 +57,13 @@ fn ends_politely(bench: &Bench, signal: Signal) {
     let polite = done.step("build", "polite");
     assert_eq!((polite.outcome.as_str(), polite.trailers.join("\n").as_str()), ("canceled", "Step was canceled"));
     assert_eq!(done.skipped("build", "never"), "stopped");
-    assert_eq!(done.verdict("build"), "canceled");
+    assert_eq!((done.verdict("build").as_str(), done.why_canceled("build").as_str()), ("canceled", reason));
     assert_eq!(done.end("later"), "not_run");
 }
 
 everywhere! {
     fn one_ctrl_c_lets_the_step_say_good_bye(bench: Bench) {
-        ends_politely(&bench, Signal::Interrupt);
+        ends_politely(&bench, Signal::Interrupt, "user");
     }
 
     fn a_second_ctrl_c_ends_at_once(bench: Bench) {
@@ -83,7 +83,7 @@ everywhere! {
 
 #[test]
 fn sigterm_is_as_good_as_ctrl_c() {
-    ends_politely(&Bench::new(), Signal::Terminate);
+    ends_politely(&Bench::new(), Signal::Terminate, "shutdown");
 }
 
 /// The main thread is in a call of the system that does not return: it hears of no signal. A pipe that nobody reads is as good

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use navvy_job::event::{Event, TaskRef};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bus::Bus;
-use crate::task::{Removal, Stop};
+use crate::step::bounded::Stop;
+use crate::task::Removal;
 
 /// A run that waits no longer than this for its removals says nothing of them. A cancelled one says it at once.
 const WORTH_A_WORD: Duration = Duration::from_secs(1);
@@ -40,9 +40,9 @@ impl Removals {
 
     /// Waits for all of them, and says so now and then. Returns what could not be removed. No signal cuts this short: what
     /// is left would only be removed later.
-    pub async fn finish(mut self, mut stop: watch::Receiver<Stop>) -> Vec<String> {
+    pub async fn finish(mut self, mut stop: Stop) -> Vec<String> {
         let mut left = Vec::new();
-        let first = if *stop.borrow_and_update() == Stop::No { WORTH_A_WORD } else { Duration::ZERO };
+        let first = if stop.borrow_and_update().is_none() { WORTH_A_WORD } else { Duration::ZERO };
         let mut word = std::pin::pin!(tokio::time::sleep(first));
         loop {
             tokio::select! {
@@ -78,7 +78,11 @@ mod tests {
 
     use super::*;
     use crate::bus::{self, Events};
+    use navvy_job::outcome::{Cancel, CancelReason};
     use navvy_output::mask::Masks;
+    use tokio::sync::watch;
+
+    const GENTLY: Cancel = Cancel { reason: CancelReason::User, at_once: false };
 
     fn task(name: &str, number: u8) -> TaskRef {
         let job = JobRef { workflow: "ci".to_owned(), job: name.to_owned() };
@@ -109,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_waits_for_all_removals_names_what_is_left_and_says_what_it_waits_for() {
         let (mut removals, events) = removals();
-        let (_sender, stop) = watch::channel(Stop::No);
+        let (_sender, stop) = watch::channel(None);
         removals.add(task("quick", 1), after(0, &[]));
         removals.add(task("slow", 2), after(15, &["container slow"]));
         assert_eq!(removals.finish(stop).await, ["container slow"]);
@@ -119,12 +123,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_short_wait_is_not_worth_a_word_unless_the_run_was_cancelled() {
         let (mut short, events) = removals();
-        let (_sender, stop) = watch::channel(Stop::No);
+        let (_sender, stop) = watch::channel(None);
         short.add(task("short", 1), after(0, &[]));
         short.finish(stop).await;
         assert!(words(&events).is_empty());
         let (mut canceled, events) = removals();
-        let (_sender, stop) = watch::channel(Stop::Gracefully);
+        let (_sender, stop) = watch::channel(Some(GENTLY));
         canceled.add(task("canceled", 1), after(1, &[]));
         canceled.finish(stop).await;
         assert_eq!(words(&events), [["canceled"]]);
@@ -133,12 +137,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_signal_is_answered_and_cuts_nothing_short() {
         let (mut removals, events) = removals();
-        let (sender, stop) = watch::channel(Stop::No);
+        let (sender, stop) = watch::channel(None);
         removals.add(task("slow", 1), after(5, &["container slow"]));
         let signals = async {
-            sender.send_replace(Stop::Gracefully);
+            sender.send_replace(Some(GENTLY));
             tokio::time::sleep(Duration::from_millis(1)).await;
-            sender.send_replace(Stop::AtOnce);
+            sender.send_replace(Some(GENTLY.urged(true)));
         };
         let (left, ()) = tokio::join!(removals.finish(stop), signals);
         assert_eq!(left, ["container slow"]);
@@ -148,7 +152,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_removal_that_breaks_down_is_named() {
         let (mut removals, _events) = removals();
-        let (_sender, stop) = watch::channel(Stop::No);
+        let (_sender, stop) = watch::channel(None);
         removals.add(task("broken", 1), async { panic!("as a bug would") });
         assert_eq!(removals.finish(stop).await, [format!("environment of task {}", task("broken", 1).task)]);
     }

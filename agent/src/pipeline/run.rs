@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use navvy_job::event::{Event, JobRef, JobSummary};
-use navvy_job::outcome::{CancelReason, RunEnd};
+use navvy_job::outcome::{Cancel, RunEnd};
 use navvy_job::walk::{Effect, Finish, Happening, TaskEnd, TaskKey, Walk};
 use navvy_protocol::supervisor::Continuation;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::continuing::{Continued, Second};
@@ -18,7 +18,8 @@ use super::room::Room;
 use super::starting::lost;
 use crate::bus::Bus;
 use crate::run_directory::RunDirectory;
-use crate::task::{self, Removal, Stop, TaskResult};
+use crate::step::bounded::Stop;
+use crate::task::{self, Removal, TaskResult};
 
 /// A task whose verdict is there.
 pub(super) struct Judged {
@@ -50,7 +51,7 @@ pub struct PipelineRun {
     pub(super) context: Option<task::Context>,
     pub(super) bus: Bus,
     pub(super) directory: RunDirectory,
-    stop: watch::Receiver<Stop>,
+    stop: Stop,
     /// Decides.
     pub(super) walk: Walk,
     pub(super) queue: Queue,
@@ -68,13 +69,7 @@ pub struct PipelineRun {
 
 impl PipelineRun {
     /// `context` is what every task gets; `None` when no job of the plan needs an engine.
-    pub fn new(
-        plan: Plan,
-        context: Option<task::Context>,
-        bus: Bus,
-        directory: RunDirectory,
-        stop: watch::Receiver<Stop>,
-    ) -> Self {
+    pub fn new(plan: Plan, context: Option<task::Context>, bus: Bus, directory: RunDirectory, stop: Stop) -> Self {
         let mut finished = Finished::default();
         finished.fidelity.extend(plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()));
         if plan.overcommit.is_any() {
@@ -137,10 +132,10 @@ impl PipelineRun {
     }
 
     fn hear_stop(&mut self) -> Vec<Effect> {
-        let is_new = *self.stop.borrow() != Stop::No && !self.walk.is_stopped();
-        match is_new {
-            true => self.walk.handle(Happening::Stop { reason: CancelReason::User }),
-            false => Vec::new(),
+        let asked = *self.stop.borrow();
+        match asked {
+            Some(Cancel { reason, .. }) if !self.walk.is_stopped() => self.walk.handle(Happening::Stop { reason }),
+            _ => Vec::new(),
         }
     }
 

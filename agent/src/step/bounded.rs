@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use navvy_docker::DockerEnvironment;
 use navvy_environment::request::Died;
+use navvy_job::outcome::Cancel;
 use navvy_protocol::supervisor::ABANDONED;
 use tokio::sync::watch;
-
-use crate::task::Stop;
 
 /// What the engine says of a main process that SIGKILL ended.
 const KILLED: i64 = 137;
 
 /// What it says of a supervisor that this process has not called for too long.
 const LEFT_ALONE: i64 = ABANDONED as i64;
+
+/// The wish to stop, as those hear it who obey it.
+pub type Stop = watch::Receiver<Option<Cancel>>;
 
 /// Why it was not waited for any longer.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub enum Lost {
 #[derive(Clone, Copy)]
 pub struct Bounds<'a> {
     pub environment: &'a DockerEnvironment,
-    pub stop: &'a watch::Receiver<Stop>,
+    pub stop: &'a Stop,
     /// When the job's time is over.
     pub deadline: Instant,
     /// The job's time.
@@ -57,7 +59,7 @@ impl Bounds<'_> {
             biased;
             done = work => Ok(done),
             died = self.environment.primary_died() => Err(GivenUp::Died(died)),
-            Ok(_) = stop.wait_for(|stop| *stop != Stop::No) => Err(GivenUp::Stopped),
+            Ok(_) = stop.wait_for(Option::is_some) => Err(GivenUp::Stopped),
             () = tokio::time::sleep_until(self.deadline.into()) => Err(GivenUp::JobLimit(self.limit)),
         }
     }

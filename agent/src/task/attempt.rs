@@ -7,7 +7,7 @@ use navvy_environment::request::Died;
 use navvy_environment::supervisor::FollowEnd;
 use navvy_job::chain::chain;
 use navvy_job::compiled::Run;
-use navvy_job::outcome::StepOutcome;
+use navvy_job::outcome::{Cancel, StepOutcome};
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
 use tokio::time::sleep_until;
@@ -18,7 +18,7 @@ use super::lingering::BackgroundStep;
 use super::prepare::Ready;
 use super::running::{Running, Seen};
 use crate::step::Frame;
-use crate::step::bounded::{GivenUp, Lost, in_words, lost_with};
+use crate::step::bounded::{GivenUp, Lost, Stop, in_words, lost_with};
 use crate::step::own::{StepError, StepFault, log_trouble};
 use crate::step::voice::StepRef;
 use crate::task::daemon_hint::DaemonHint;
@@ -223,11 +223,13 @@ async fn second_look(ready: &Ready, happening: Happening) -> Happening {
 }
 
 /// Waits for a change of the wish to stop; never returns when there can be none any more.
-async fn next_stop(stop: &mut tokio::sync::watch::Receiver<super::Stop>) -> super::Stop {
-    match stop.changed().await {
-        Ok(()) => *stop.borrow_and_update(),
-        Err(_) => std::future::pending().await,
+async fn next_stop(stop: &mut Stop) -> Cancel {
+    while stop.changed().await.is_ok() {
+        if let Some(cancel) = *stop.borrow_and_update() {
+            return cancel;
+        }
     }
+    std::future::pending().await
 }
 
 fn hear(signal: Option<StepSignal>, digest: &mut LogDigest, frame: &Frame) -> Option<Happening> {

@@ -1,19 +1,17 @@
 //! What to do about what happens while a step runs. Pure: no clock, no I/O.
 //!
 //! ```text
-//! Running ──process ended──▶ Draining ─▶ Exited
-//!    │ silence, cancel, job limit
-//!    ▼
-//! Terminating ──process ended──▶ Draining ─▶ Exited
+//! it runs ──its process ended──▶ over
+//!    │ silence, cancel, job limit            ▲
+//!    ▼                                       │
+//! it is being ended ──its process ended──────┘
 //! ```
 
 use std::time::Duration;
 
-use navvy_job::outcome::StepOutcome;
-use navvy_job::state::{StepState, Tracked};
+use navvy_job::outcome::{Cancel, StepOutcome};
 use navvy_protocol::supervisor::Exited;
 
-use super::Stop;
 use crate::step::bounded::Lost;
 use crate::step::texts;
 
@@ -30,7 +28,7 @@ pub enum Happening {
     /// Nothing was written for the step's limit.
     Silence(Duration),
     JobLimit(Duration),
-    Stop(Stop),
+    Stop(Cancel),
     /// Stopping it is over, well or badly, and it should have ended by now.
     StopFailed {
         reason: String,
@@ -60,18 +58,16 @@ pub struct StepEnd {
 /// A step being watched.
 #[derive(Debug)]
 pub struct StepWatch {
-    state: Tracked<StepState>,
     grace: Duration,
     /// Why it is being ended by us, if it is.
     ending: Option<StepOutcome>,
-    stop: Stop,
+    /// What it was asked last.
+    stop: Option<Cancel>,
 }
 
 impl StepWatch {
     pub fn new(grace: Duration) -> Self {
-        let mut state = Tracked::new(StepState::Pending);
-        state.advance(StepState::Running).ok();
-        Self { state, grace, ending: None, stop: Stop::No }
+        Self { grace, ending: None, stop: None }
     }
 
     pub fn handle(&mut self, happening: Happening) -> Action {
@@ -91,14 +87,11 @@ impl StepWatch {
     }
 
     fn exited(&mut self, exited: Exited) -> Action {
-        self.state.advance(StepState::Draining).ok();
-        self.state.advance(StepState::Exited).ok();
         let outcome = self.ending.clone().unwrap_or_else(|| texts::outcome(&exited));
         Action::Finish(Box::new(StepEnd { outcome, exited: Some(exited), lost: None }))
     }
 
     fn broken(&mut self, reason: String, lost: Option<Lost>) -> Action {
-        self.state.advance(StepState::Exited).ok();
         let outcome = self.ending.clone().unwrap_or(StepOutcome::Error { reason });
         Action::Finish(Box::new(StepEnd { outcome, exited: None, lost }))
     }
@@ -109,21 +102,19 @@ impl StepWatch {
             return Action::Wait;
         }
         self.ending = Some(why);
-        self.state.advance(StepState::Terminating).ok();
         Action::Terminate { grace: self.grace }
     }
 
-    fn stop(&mut self, stop: Stop) -> Action {
-        let stronger = stop > self.stop;
-        self.stop = self.stop.max(stop);
-        match (stop, stronger) {
-            (Stop::Gracefully, true) => self.terminate(StepOutcome::Canceled),
-            (Stop::AtOnce, true) => {
+    fn stop(&mut self, cancel: Cancel) -> Action {
+        let is_stronger = self.stop.is_none_or(|before| cancel.at_once && !before.at_once);
+        self.stop = Some(self.stop.map_or(cancel, |before| before.urged(cancel.at_once)));
+        match (is_stronger, cancel.at_once) {
+            (true, true) => {
                 self.ending.get_or_insert(StepOutcome::Canceled);
-                self.state.advance(StepState::Terminating).ok();
                 Action::Terminate { grace: Duration::ZERO }
             }
-            _ => Action::Wait,
+            (true, false) => self.terminate(StepOutcome::Canceled),
+            (false, _) => Action::Wait,
         }
     }
 }
@@ -132,12 +123,15 @@ impl StepWatch {
 mod tests {
     use std::collections::BTreeSet;
 
+    use navvy_job::outcome::CancelReason;
     use navvy_protocol::supervisor::{Exit, Usage};
     use proptest::prelude::*;
 
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(10);
+    const GENTLY: Cancel = Cancel { reason: CancelReason::User, at_once: false };
+    const AT_ONCE: Cancel = Cancel { reason: CancelReason::User, at_once: true };
 
     fn exited(exit: Exit) -> Exited {
         Exited {
@@ -172,9 +166,9 @@ mod tests {
     #[test]
     fn the_second_stop_is_without_grace() {
         let mut watch = StepWatch::new(GRACE);
-        assert_eq!(watch.handle(Happening::Stop(Stop::Gracefully)), Action::Terminate { grace: GRACE });
-        assert_eq!(watch.handle(Happening::Stop(Stop::AtOnce)), Action::Terminate { grace: Duration::ZERO });
-        assert_eq!(watch.handle(Happening::Stop(Stop::AtOnce)), Action::Wait);
+        assert_eq!(watch.handle(Happening::Stop(GENTLY)), Action::Terminate { grace: GRACE });
+        assert_eq!(watch.handle(Happening::Stop(AT_ONCE)), Action::Terminate { grace: Duration::ZERO });
+        assert_eq!(watch.handle(Happening::Stop(AT_ONCE)), Action::Wait);
         assert_eq!(outcome(watch.handle(Happening::Exited(exited(Exit::Code(0))))), StepOutcome::Canceled);
     }
 
@@ -182,8 +176,8 @@ mod tests {
         prop_oneof![
             Just(Happening::Silence(Duration::from_secs(1))),
             Just(Happening::JobLimit(Duration::from_secs(1))),
-            Just(Happening::Stop(Stop::Gracefully)),
-            Just(Happening::Stop(Stop::AtOnce)),
+            Just(Happening::Stop(GENTLY)),
+            Just(Happening::Stop(AT_ONCE)),
         ]
     }
 

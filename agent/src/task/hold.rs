@@ -20,7 +20,7 @@ use navvy_output::mask::Place;
 
 use super::note::{KeyNote, Note, SourceNote, VERSION};
 use super::prepare::Ready;
-use super::{Context, Stop, Task, TaskState};
+use super::{Context, Task, TaskState};
 use crate::terminal::{self, Stage};
 
 /// How long an environment is held if nobody says otherwise.
@@ -91,9 +91,8 @@ impl Task {
     /// A run that is being stopped holds nothing, but for what was held before: that takes a second signal.
     pub(super) fn may_be_held(&self) -> bool {
         match self.stop_asked() {
-            Stop::No => true,
-            Stop::Gracefully => self.resumed_at.is_some(),
-            Stop::AtOnce => false,
+            None => true,
+            Some(cancel) => !cancel.at_once && self.resumed_at.is_some(),
         }
     }
 
@@ -116,7 +115,7 @@ impl Task {
         tokio::pin!(session);
         let early = tokio::select! {
             ended = &mut session => Some(ended),
-            _ = stop.wait_for(|stop| *stop != Stop::No) => None,
+            _ = stop.wait_for(Option::is_some) => None,
         };
         let ended = match early {
             Some(ended) => ended,
@@ -172,15 +171,14 @@ impl Task {
         let until = jiff::Timestamp::now() + time;
         if let Err(reason) = self.leave(&client, &note, &environment, &at, until).await {
             self.warn(format!("the environment could not be held: {reason}"));
-            lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+            self.end_lingering(lingering).await;
             return Some(Box::new(environment));
         }
         // Leaving it takes a moment, in which a person may have asked for the end of it.
-        if !self.may_be_held() {
-            lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+        if !self.may_be_held() || self.advance(TaskState::Held).await.is_err() {
+            self.end_lingering(lingering).await;
             return Some(Box::new(environment));
         }
-        self.advance(TaskState::Kept).await;
         let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
         let TaskRef { node_index, node_total, .. } = self.reference;
         let kept = Kept { task: self.claim.task.clone(), node_index, node_total, at, until };

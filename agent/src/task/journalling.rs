@@ -44,7 +44,7 @@ impl Task {
     /// removed at the end all the same.
     pub(super) fn journal_failed(&mut self, error: &JournalError) {
         let is_told = std::mem::replace(&mut self.is_journal_broken, true);
-        if !is_told && self.state.get() != TaskState::Preparing {
+        if !is_told && self.course.state() != TaskState::Preparing {
             self.warn(format!("{}; the task goes on without it", chain(error)));
         }
     }

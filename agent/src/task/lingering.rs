@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Stop;
 use super::running::{Running, Seen};
 use crate::bus::Bus;
 use crate::step::texts;
@@ -71,8 +70,8 @@ impl Lingering {
     }
 
     /// Ends all of them and waits, bounded, for their last output.
-    pub async fn finish(self, bus: &Bus, task: &TaskRef, stop: Stop) {
-        let grace = if stop == Stop::AtOnce { Duration::ZERO } else { GRACE };
+    pub async fn finish(self, bus: &Bus, task: &TaskRef, at_once: bool) {
+        let grace = if at_once { Duration::ZERO } else { GRACE };
         let left = self.left.into_iter().map(|running| {
             let (bus, task) = (bus.clone(), task.clone());
             tokio::spawn(async move { finish_left(running, grace, &bus, &task).await })

@@ -13,6 +13,7 @@
 
 mod attempt;
 mod continuation;
+mod course;
 mod daemon_hint;
 mod decide;
 mod hold;
@@ -44,37 +45,27 @@ use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::event::{Event, Kept, TaskRef};
-use navvy_job::outcome::{CancelReason, SkipReason, Verdict};
-use navvy_job::state::{TaskState, Tracked};
+use navvy_job::outcome::{Cancel, CancelReason, SkipReason, Verdict};
+use navvy_job::state::{IllegalMove, TaskState};
 use navvy_journal::Journal;
+use navvy_journal::owner::Owner;
 use navvy_output::DiskFloor;
 use navvy_protocol::supervisor::Continuation;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::artifacts::guard;
 use crate::bus::Bus;
 use crate::checkout::CheckoutSource;
 use crate::results::Timings;
 use crate::run_store::RunStore;
-use crate::step::bounded::Bounds;
+use crate::step::bounded::{Bounds, Stop};
 use crate::step::cx::StepCx;
 use crate::step::handing::Handing;
 use crate::step::kinds::test_results;
 use crate::step::voice::Voice;
-use navvy_journal::owner::Owner;
+use course::Course;
 use prepare::{Ready, Unready};
 use steps::Ended;
-
-/// How far a task has been asked to stop. Later values are stronger.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    #[default]
-    No,
-    /// End what runs, with grace.
-    Gracefully,
-    /// Now.
-    AtOnce,
-}
 
 /// What a task occupies while its steps run, as its caller counts it: dropped as soon as they are over.
 pub type Occupancy = Box<dyn std::any::Any + Send + Sync>;
@@ -105,7 +96,7 @@ pub struct Context {
     pub floor: DiskFloor,
     /// File name shown with the place of a failing step.
     pub config_name: String,
-    pub stop: watch::Receiver<Stop>,
+    pub stop: Stop,
     pub hold: Arc<HoldPolicy>,
     /// Where caches, workspaces and test results are; the job never sees it.
     pub store: RunStore,
@@ -148,7 +139,7 @@ pub(crate) struct Task {
     secrets: Secrets,
     context: Context,
     reference: TaskRef,
-    state: Tracked<TaskState>,
+    course: Course,
     started: Instant,
     result: TaskResult,
     /// Further lines for the environment's report.
@@ -213,11 +204,12 @@ impl Task {
         notes: Vec<String>,
         turn: Turn,
     ) -> Self {
+        let voice = Voice::new(context.bus.clone(), reference.clone());
         Self {
-            state: Tracked::new(TaskState::Claimed),
+            course: Course::new(voice.clone()),
             started: Instant::now(),
             result: TaskResult::new(Verdict::Passed),
-            voice: Voice::new(context.bus.clone(), reference.clone()),
+            voice,
             journal: None,
             is_journal_broken: false,
             lacks_docker: false,
@@ -243,7 +235,9 @@ impl Task {
         // On its way to the disk while the engine is asked; nothing is made before it is there.
         self.journal =
             Some(Journal::begin(&self.context.paths.state, self.opening(), vec![self.moved(TaskState::Preparing)]));
-        self.enter(TaskState::Preparing);
+        if self.enter(TaskState::Preparing).is_err() {
+            return None;
+        }
         match self.prepare().await {
             Ok(ready) => {
                 test_results::bring_timings(&self.step_cx(&ready)).await;
@@ -278,7 +272,7 @@ impl Task {
                 tokio::select! {
                     occupancy = turn => occupancy.map_or(Turn::Over, Turn::Now),
                     // Whoever runs the steps sees that there are none to run.
-                    _ = stop.wait_for(|stop| *stop != Stop::No) => Turn::Over,
+                    _ = stop.wait_for(Option::is_some) => Turn::Over,
                 }
             }
         };
@@ -286,33 +280,34 @@ impl Task {
         self.started += waits_from.elapsed();
     }
 
-    /// Writes the move down, then makes it: what a state does comes after its record is on disk.
-    async fn advance(&mut self, next: TaskState) {
-        if let Some(journal) = &self.journal
+    /// Writes the move down, then makes it: what a state does comes after its record is on disk. See [`Self::enter`].
+    async fn advance(&mut self, next: TaskState) -> Result<(), IllegalMove> {
+        if self.course.state().moved_to(next).is_ok()
+            && let Some(journal) = &self.journal
             && let Err(error) = journal.record(self.moved(next)).await
         {
             self.journal_failed(&error);
         }
-        self.enter(next);
+        self.enter(next)
     }
 
-    fn enter(&mut self, next: TaskState) {
-        if let Err(error) = self.state.advance(next) {
-            tracing::error!(task = %self.claim.task, %error, "A task's state machine was asked for an illegal move.");
-        }
-        self.context.bus.send(Event::TaskState { task: self.reference.clone(), state: next });
+    /// # Errors
+    /// An illegal move: it is not made, and what belongs to it must not be done. The verdict says so already.
+    fn enter(&mut self, next: TaskState) -> Result<(), IllegalMove> {
+        self.course.enter(next, &mut self.result.verdict)
     }
 
     fn warn(&self, message: String) {
         self.voice.warn(message);
     }
 
-    fn stop_asked(&self) -> Stop {
+    fn stop_asked(&self) -> Option<Cancel> {
         *self.context.stop.borrow()
     }
 
-    fn canceled() -> Verdict {
-        Verdict::Canceled { reason: CancelReason::User }
+    /// The verdict of a task that was asked to stop.
+    fn canceled(&self) -> Verdict {
+        Verdict::Canceled { reason: self.stop_asked().map_or(CancelReason::User, |cancel| cancel.reason) }
     }
 
     /// What a step of the agent's own sees.

@@ -15,7 +15,7 @@ use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
 use super::lingering::Lingering;
-use super::{Stop, Task, continuation};
+use super::{Task, continuation};
 use crate::step::bounded::{GivenUp, in_words};
 use crate::step::handing::HandedOut;
 use crate::step::variables::Layers;
@@ -89,7 +89,7 @@ impl Task {
                 };
                 PrepareFault { verdict, reason, environment: None }
             }),
-            _ = stop.wait_for(|stop| *stop != Stop::No) => Err(PrepareFault::canceled()),
+            _ = stop.wait_for(Option::is_some) => Err(PrepareFault::canceled(self.canceled())),
             () = tokio::time::sleep(limit) => Err(PrepareFault::job_limit(limit)),
         };
         for message in warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
@@ -139,7 +139,7 @@ impl Task {
         });
         let furnished = match furnishing.await {
             Ok(furnished) => furnished.map_err(|error: ClientError| PrepareFault::of_client(&error)),
-            Err(why) => Err(PrepareFault::of_giving_up(why)),
+            Err(why) => Err(PrepareFault::of_giving_up(why, self.canceled())),
         };
         let (account, directory, offered) = match furnished {
             Ok(found) => found,
@@ -228,17 +228,18 @@ struct PrepareFault {
 }
 
 impl PrepareFault {
-    fn canceled() -> Self {
-        Self { verdict: Task::canceled(), reason: "canceled".to_owned(), environment: None }
+    fn canceled(verdict: Verdict) -> Self {
+        Self { verdict, reason: "canceled".to_owned(), environment: None }
     }
 
     fn infra(fault: String) -> Self {
         Self { reason: fault.clone(), verdict: Verdict::Infra { fault }, environment: None }
     }
 
-    fn of_giving_up(why: GivenUp) -> Self {
+    /// `canceled`: the verdict of a task that was asked to stop.
+    fn of_giving_up(why: GivenUp, canceled: Verdict) -> Self {
         match why {
-            GivenUp::Stopped => Self::canceled(),
+            GivenUp::Stopped => Self::canceled(canceled),
             GivenUp::JobLimit(limit) => Self::job_limit(limit),
             GivenUp::Died(died) => Self::infra(in_words(&died, "while it was made ready")),
             GivenUp::Panicked => Self::infra("a thread of the agent ended unexpectedly".to_owned()),

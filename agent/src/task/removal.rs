@@ -41,7 +41,8 @@ impl Task {
             environment.end(END_LIMIT).await;
         }
         self.services_are_over().await;
-        self.advance(TaskState::Reporting).await;
+        // A verdict is told in any case: a bug of ours is one, too.
+        self.advance(TaskState::Reporting).await.ok();
         self.result.warnings = self.voice.warnings();
         self.result.repeated = self.voice.take_repeated();
         let logs = log_ends(&self.context.directory);
@@ -55,7 +56,7 @@ impl Task {
         let result = self.result.clone();
         if result.kept.is_some() {
             // It goes on with its journal; the journal's lock goes with us.
-            self.enter(TaskState::Done);
+            self.enter(TaskState::Done).ok();
             return (result, None);
         }
         (result, Some(Removal { task: self, environment }))
@@ -71,7 +72,8 @@ impl Removal {
     pub async fn carry_out(self) -> Vec<String> {
         let Self { mut task, environment } = self;
         let begun = Instant::now();
-        task.advance(TaskState::Releasing).await;
+        // What was made is removed in any case.
+        task.advance(TaskState::Releasing).await.ok();
         let leftovers = match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
             None => task.context.engine.remove_task(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
@@ -82,7 +84,7 @@ impl Removal {
             leftovers: leftovers.clone(),
         });
         task.end_journal(leftovers.is_empty()).await;
-        task.enter(TaskState::Done);
+        task.enter(TaskState::Done).ok();
         leftovers
     }
 }

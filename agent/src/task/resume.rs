@@ -61,7 +61,9 @@ impl Task {
         link: Arc<dyn Connect>,
         from: usize,
     ) -> Option<Box<DockerEnvironment>> {
-        self.advance(TaskState::Preparing).await;
+        if self.advance(TaskState::Preparing).await.is_err() {
+            return None;
+        }
         let client = Client::new(Arc::clone(&link));
         let (holder, time, bytes) = (client.clone(), self.claim.limits.job + note.time(), self.further_note(&note));
         let lingering = note.lingering.clone();

@@ -11,10 +11,11 @@ use navvy_job::state::TaskState;
 use navvy_output::StepLog;
 use navvy_protocol::in_job::Lack;
 
+use super::Task;
 use super::attempt::Attempted;
 use super::decide::StepEnd;
+use super::lingering::Lingering;
 use super::prepare::Ready;
-use super::{Stop, Task};
 use crate::checkout::CheckoutSource;
 use crate::step::bounded::Lost;
 use crate::step::kinds::{self, Done};
@@ -51,7 +52,9 @@ pub(super) enum Ended {
 impl Task {
     /// Runs the steps from the `first` on (from 1) and gathers what they left running.
     pub(super) async fn run_steps(&mut self, mut ready: Ready, first: usize) -> Ended {
-        self.advance(TaskState::Running).await;
+        if self.advance(TaskState::Running).await.is_err() {
+            return Ended::Over(Box::new(ready.environment));
+        }
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
         // Whoever goes on with a held task skipped it before.
@@ -59,9 +62,9 @@ impl Task {
         self.lacks_docker = !self.context.handing.docker && steps[..first - 1].iter().any(asks_for_docker);
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
             let number = index + 1;
-            if self.stop_asked() != Stop::No && !standing.over {
+            if self.stop_asked().is_some() && !standing.over {
                 standing.over = true;
-                self.fix(Self::canceled());
+                self.fix(self.canceled());
                 if self.resumed_at.is_some() {
                     standing.held.get_or_insert(HeldAt { step: number, name: step.name.clone(), before: true });
                 }
@@ -75,16 +78,22 @@ impl Task {
             }
         }
         self.claim.job.steps = steps;
-        if self.stop_asked() != Stop::No {
-            self.fix(Self::canceled());
+        if self.stop_asked().is_some() {
+            self.fix(self.canceled());
         }
         self.take_continuation(&ready.environment, &ready.client).await;
-        self.advance(TaskState::Finishing).await;
-        if let Some(at) = standing.held.filter(|_| self.may_be_held()) {
+        let finishing = self.advance(TaskState::Finishing).await;
+        if let Some(at) = standing.held.filter(|_| finishing.is_ok() && self.may_be_held()) {
             return Ended::Held(Box::new(ready), at);
         }
-        ready.lingering.finish(&self.context.bus, &self.reference, self.stop_asked()).await;
+        self.end_lingering(ready.lingering).await;
         Ended::Over(Box::new(ready.environment))
+    }
+
+    /// Ends what steps left running.
+    pub(super) async fn end_lingering(&self, lingering: Lingering) {
+        let at_once = self.stop_asked().is_some_and(|cancel| cancel.at_once);
+        lingering.finish(&self.context.bus, &self.reference, at_once).await;
     }
 
     fn hold_before(&mut self, standing: &mut Standing, number: usize, step: &Step) {
@@ -193,7 +202,7 @@ impl Task {
             let started = Instant::now();
             let attempted = self.attempt(ready, &at, run).await;
             let background_runs = run.background && attempted.end.outcome.is_success();
-            let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked() == Stop::No;
+            let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked().is_none();
             if !background_runs {
                 self.step_ended(&at, &attempted, started, again);
             }
@@ -210,7 +219,7 @@ impl Task {
         let mut stop = self.context.stop.clone();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            _ = stop.wait_for(|stop| *stop != Stop::No) => {}
+            _ = stop.wait_for(Option::is_some) => {}
         }
     }
 
@@ -227,7 +236,7 @@ impl Task {
             StepOutcome::Success => return,
             StepOutcome::Canceled => {
                 standing.over = true;
-                self.fix(Self::canceled());
+                self.fix(self.canceled());
                 // What a person had held before is not thrown away by a Ctrl-C.
                 if self.resumed_at.is_some() {
                     standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });

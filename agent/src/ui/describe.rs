@@ -115,8 +115,10 @@ pub fn attempt(attempt: u32) -> String {
 fn cancel_reason(reason: CancelReason) -> &'static str {
     match reason {
         CancelReason::User => "",
-        CancelReason::Shutdown => ": the agent is being stopped",
+        CancelReason::Shutdown => ": Navvy was told to end",
         CancelReason::LeaseLost => ": the right to run it was lost",
+        CancelReason::Drain => ": this machine takes no further work",
+        CancelReason::Limit => ": a limit beside the job's own time was reached",
     }
 }
 

@@ -39,7 +39,7 @@ impl LastResort {
         let left = match std::thread::Builder::new().name("clean-up".to_owned()).spawn(cleaning) {
             Ok(_) => tokio::select! {
                 left = tokio::time::timeout(CLEANING, cleaned) => left.ok().and_then(Result::ok),
-                () = signals.next() => None,
+                _ = signals.next() => None,
             },
             Err(_) => None,
         };

@@ -1,7 +1,7 @@
 //! Ctrl-C once: end what runs, with grace. Twice: at once, whatever the main thread is about.
 //!
 //! ```text
-//! signals ─▶ a thread of their own ─▶ Stop ─▶ main thread
+//! signals ─▶ a thread of their own ─▶ Cancel ─▶ main thread
 //!                  │ twice, and the main thread does not answer: a call of the system does not return
 //!                  └─▶ what this process made is removed from here, the process ends
 //! ```
@@ -11,20 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use navvy_job::event::Event;
+use navvy_job::outcome::{Cancel, CancelReason};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::forced::LastResort;
 use crate::bus::Bus;
 use crate::cli::CliError;
-use crate::task::Stop;
+use crate::step::bounded::Stop;
 
 /// The main thread never computes for so long. Once it is to end at once, it is asked so often.
 const ANSWERS: Duration = Duration::from_secs(5);
 
 /// The wish to stop, out of SIGINT, SIGTERM and SIGHUP.
 pub struct StopWatch {
-    stop: watch::Receiver<Stop>,
+    stop: Stop,
     /// Every job has its verdict.
     jobs_over: Arc<AtomicBool>,
 }
@@ -34,7 +35,7 @@ type Question = oneshot::Sender<()>;
 
 /// Starts listening, until the end of the process. Needs a runtime, whose thread is the one that has to answer.
 pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
-    let (sender, stop) = watch::channel(Stop::No);
+    let (sender, stop) = watch::channel(None);
     let (ask, mut asked) = mpsc::unbounded_channel::<Question>();
     tokio::spawn(async move {
         while let Some(question) = asked.recv().await {
@@ -61,7 +62,7 @@ pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
 }
 
 impl StopWatch {
-    pub fn receiver(&self) -> watch::Receiver<Stop> {
+    pub fn receiver(&self) -> Stop {
         self.stop.clone()
     }
 
@@ -70,7 +71,7 @@ impl StopWatch {
         let (mut stop, jobs_over) = (self.receiver(), Arc::clone(&self.jobs_over));
         tokio::spawn(async move {
             while stop.changed().await.is_ok() {
-                let at_once = *stop.borrow_and_update() == Stop::AtOnce;
+                let at_once = stop.borrow_and_update().is_some_and(|cancel| cancel.at_once);
                 bus.close_output();
                 bus.send(Event::StopAsked { at_once, jobs_over: jobs_over.load(Ordering::Relaxed) });
             }
@@ -92,27 +93,27 @@ impl Signals {
         Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
     }
 
-    /// Waits for the next one.
-    pub async fn next(&mut self) {
+    /// Waits for the next one, and says what it means.
+    pub async fn next(&mut self) -> CancelReason {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = interrupt.recv() => CancelReason::User,
+            _ = terminate.recv() => CancelReason::Shutdown,
+            _ = hangup.recv() => CancelReason::Shutdown,
         }
     }
 }
 
 async fn listen(
     mut signals: Signals,
-    sender: &watch::Sender<Stop>,
+    sender: &watch::Sender<Option<Cancel>>,
     ask: &mpsc::UnboundedSender<Question>,
     last: LastResort,
 ) {
+    let cancel = Cancel::gently(signals.next().await);
+    sender.send_replace(Some(cancel));
     signals.next().await;
-    sender.send_replace(Stop::Gracefully);
-    signals.next().await;
-    sender.send_replace(Stop::AtOnce);
+    sender.send_replace(Some(cancel.urged(true)));
     no_answer(ask, ANSWERS).await;
     last.end(signals).await;
 }
