@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use navvy_job::event::{ContextGiven, Event, JobEnd, JobRef, JobSummary, Kept, Summary, TaskRef};
+use navvy_job::event::{ContextGiven, Event, HeldTask, JobEnd, JobRef, JobSummary, Summary, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_output::mask::{Masks, Place};
 
@@ -24,7 +24,7 @@ pub fn mask(event: &mut Event, masks: &Masks) {
         // A service's name identifies, as a job's does.
         | Event::ServiceStarted { task: _, service: _, name: _, log: _ }
         | Event::TaskLogs { task: _, logs: _ } => {}
-        Event::TaskKept { task, step: _, name, before: _, until: _ } => {
+        Event::TaskHeld { task, step: _, name, before: _, until: _ } => {
             Texts::of(masks, &task.job).mask("step name", name);
         }
         Event::JobWaiting { job, why } => Texts::of(masks, job).mask("reason to wait", why),
@@ -87,7 +87,7 @@ fn mask_summary(masks: &Masks, summary: &mut Summary) {
     for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, kept } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
-        kept.iter_mut().for_each(|Kept { task: _, node_index: _, node_total: _, at, until: _ }| {
+        kept.iter_mut().for_each(|HeldTask { task: _, node_index: _, node_total: _, at, until: _ }| {
             texts.mask("step name", &mut at.name)
         });
     }
@@ -197,8 +197,8 @@ mod tests {
             }
             Event::StepSkipped { task, step, why, .. } => Event::StepSkipped { task, step, name: text(), why },
             Event::Warning { task, .. } => Event::Warning { task, message: text() },
-            Event::TaskKept { task, step, before, until, .. } => {
-                Event::TaskKept { task, step, name: text(), before, until }
+            Event::TaskHeld { task, step, before, until, .. } => {
+                Event::TaskHeld { task, step, name: text(), before, until }
             }
             Event::TaskEnded { task, duration_ms, .. } => Event::TaskEnded {
                 task,

@@ -141,8 +141,8 @@ fn entry(feed: &mut Feed<'_>) -> Entry {
 }
 
 fn state(feed: &mut Feed<'_>) -> TaskState {
-    use TaskState::{Claimed, Done, Finishing, Kept, Preparing, Releasing, Reporting, Running};
-    [Claimed, Preparing, Running, Finishing, Kept, Releasing, Reporting, Done][feed.up_to(7)]
+    use TaskState::{Claimed, Done, Finishing, Held, Preparing, Releasing, Reporting, Running};
+    [Claimed, Preparing, Running, Finishing, Held, Releasing, Reporting, Done][feed.up_to(7)]
 }
 
 fn verdict(feed: &mut Feed<'_>) -> Option<VerdictKind> {

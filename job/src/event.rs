@@ -172,7 +172,8 @@ pub enum Event {
         jobs_over: bool,
     },
     /// Its environment stays for a person: `navvy shell`, `navvy retry`, `navvy rm`.
-    TaskKept {
+    #[serde(rename = "task_kept")]
+    TaskHeld {
         #[serde(flatten)]
         task: TaskRef,
         /// The step it is held at, from 1.
@@ -295,7 +296,7 @@ pub struct JobSummary {
     /// Those of other nodes that failed.
     pub other_logs: Vec<PathBuf>,
     /// Tasks of the job whose environments stay.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<HeldTask>,
 }
 
 /// Where a task is held.
@@ -310,7 +311,7 @@ pub struct HeldAt {
 
 /// A task that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
+pub struct HeldTask {
     pub task: TaskId,
     pub node_index: u32,
     pub node_total: u32,

@@ -219,12 +219,12 @@ impl From<TaskResult> for Ended {
             repeated,
             failed_log,
             fidelity,
-            kept,
+            held,
             continuation,
             cut_short,
         } = result;
         let continues = continuation.is_some();
-        let end = TaskEnd { verdict, duration, skipped, warnings, failed_log, kept, cut_short, continues };
+        let end = TaskEnd { verdict, duration, skipped, warnings, failed_log, held, cut_short, continues };
         Self { end, continuation, fidelity, repeated }
     }
 }

@@ -1,7 +1,7 @@
 //! A task that is held: its environment stays as it was at a step, for a person to look at, to mend, and to go on from.
 //!
 //! ```text
-//! step fails, or a break point ─▶ Finishing ─▶ note to the supervisor, marks on the host ─▶ Kept ─▶ Reporting
+//! step fails, or a break point ─▶ Finishing ─▶ note to the supervisor, marks on the host ─▶ Held ─▶ Reporting
 //!                                                  │ in memory only: it holds the secrets
 //! navvy retry ── recall ───────────────────────────┘─▶ resume
 //! ```
@@ -13,7 +13,7 @@ use navvy_environment::run_dir;
 use navvy_environment::supervisor::Client;
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind, Variables};
-use navvy_job::event::{Event, HeldAt, Kept, TaskRef};
+use navvy_job::event::{Event, HeldAt, HeldTask, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
 use navvy_output::mask::Place;
@@ -132,7 +132,7 @@ impl Task {
     }
 
     /// Is this verdict one that a person may want to look into?
-    pub(super) fn is_kept_on_failure(&self) -> bool {
+    pub(super) fn is_held_on_failure(&self) -> bool {
         let looked_into = match self.result.verdict {
             Verdict::Failed { .. } => true,
             // What a person has mended is not thrown away for having taken too long.
@@ -143,7 +143,7 @@ impl Task {
     }
 
     /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in whatever state.
-    pub(super) async fn keep(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<DockerEnvironment>> {
+    pub(super) async fn hold(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<DockerEnvironment>> {
         // It is written into the journal.
         let place = || Place::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
@@ -181,15 +181,15 @@ impl Task {
         }
         let until = until.round(jiff::Unit::Second).unwrap_or(until).to_string();
         let TaskRef { node_index, node_total, .. } = self.reference;
-        let kept = Kept { task: self.claim.task.clone(), node_index, node_total, at, until };
-        self.context.bus.send(Event::TaskKept {
+        let held = HeldTask { task: self.claim.task.clone(), node_index, node_total, at, until };
+        self.context.bus.send(Event::TaskHeld {
             task: self.reference.clone(),
-            step: kept.at.step,
-            name: kept.at.name.clone(),
-            before: kept.at.before,
-            until: kept.until.clone(),
+            step: held.at.step,
+            name: held.at.name.clone(),
+            before: held.at.before,
+            until: held.until.clone(),
         });
-        self.result.kept = Some(kept);
+        self.result.held = Some(held);
         // Nobody follows any more; what runs goes on inside.
         drop(lingering);
         drop(environment);
@@ -208,8 +208,8 @@ impl Task {
     ) -> Result<(), String> {
         let bytes = serde_json::to_vec(note).map_err(|error| error.to_string())?;
         let (keeper, time) = (client.clone(), note.time());
-        let kept = tokio::task::spawn_blocking(move || keeper.keep(time, &bytes)).await;
-        kept.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
+        let held = tokio::task::spawn_blocking(move || keeper.keep(time, &bytes)).await;
+        held.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
         let Context { engine, owner, paths, .. } = &self.context;
         let task = &self.claim.task;
         if let Some(secret) = environment.link().secret() {

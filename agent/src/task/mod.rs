@@ -44,7 +44,7 @@ use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_job::claim::{Claim, Secrets};
-use navvy_job::event::{Event, Kept, TaskRef};
+use navvy_job::event::{Event, HeldTask, TaskRef};
 use navvy_job::outcome::{Cancel, CancelReason, SkipReason, Verdict};
 use navvy_job::state::{IllegalMove, TaskState};
 use navvy_journal::Journal;
@@ -126,7 +126,7 @@ pub struct TaskResult {
     /// What would differ on the real service.
     pub fidelity: Vec<String>,
     /// Its environment stays.
-    pub kept: Option<Kept>,
+    pub held: Option<HeldTask>,
     /// What its job continued the pipeline with.
     pub continuation: Option<Continuation>,
     /// It was asked to stop before its steps were over, whatever its verdict was by then.
@@ -188,7 +188,7 @@ impl TaskResult {
             repeated: Vec::new(),
             failed_log: None,
             fidelity: Vec::new(),
-            kept: None,
+            held: None,
             continuation: None,
             cut_short: false,
         }
@@ -255,7 +255,7 @@ impl Task {
     async fn go_through(&mut self, ready: Ready, first: usize) -> Option<Box<DockerEnvironment>> {
         match self.run_steps(ready, first).await {
             Ended::Over(environment) => Some(environment),
-            Ended::Held(ready, at) => self.keep(*ready, at).await,
+            Ended::Held(ready, at) => self.hold(*ready, at).await,
         }
     }
 

@@ -54,7 +54,7 @@ impl Task {
             leftovers: Vec::new(),
         });
         let result = self.result.clone();
-        if result.kept.is_some() {
+        if result.held.is_some() {
             // It goes on with its journal; the journal's lock goes with us.
             self.enter(TaskState::Done).ok();
             return (result, None);

@@ -245,7 +245,7 @@ impl Task {
             StepOutcome::JobLimit { limit } => {
                 standing.over = true;
                 self.fix(Verdict::TimedOut { limit });
-                if self.is_kept_on_failure() {
+                if self.is_held_on_failure() {
                     standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });
                 }
             }
@@ -264,7 +264,7 @@ impl Task {
             self.result.fidelity.push(format!("step {number} ({name}) failed. {NO_DAEMON}"));
         }
         self.result.failed_log.get_or_insert(attempted.log);
-        if self.is_kept_on_failure() && end.lost.is_none() {
+        if self.is_held_on_failure() && end.lost.is_none() {
             standing.held = Some(HeldAt { step: at.number, name: at.name.clone(), before: false });
         }
     }

@@ -116,7 +116,7 @@ impl Board {
             Event::StepEnded { .. } => return self.step_ended(&stamped.event),
             Event::JobEnded { job, end } => return self.job_ended(job, end),
             Event::Warning { task, message } => return vec![self.warning(task.as_ref(), message)],
-            Event::TaskKept { task, step, until, .. } => return vec![self.kept(task, *step, until)],
+            Event::TaskHeld { task, step, until, .. } => return vec![self.kept(task, *step, until)],
             Event::StopAsked { at_once, jobs_over } => {
                 return vec![self.palette.caution(describe::stop(*at_once, *jobs_over))];
             }

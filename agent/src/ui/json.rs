@@ -237,7 +237,7 @@ pub(crate) mod tests {
         vec![
             Event::Warning { task: None, message: "context aws is not here".to_owned() },
             Event::StopAsked { at_once: false, jobs_over: false },
-            Event::TaskKept {
+            Event::TaskHeld {
                 task: task.clone(),
                 step: 2,
                 name: "Unit tests".to_owned(),

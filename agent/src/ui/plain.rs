@@ -133,7 +133,7 @@ impl Pages {
             Event::StepEnded { .. } => self.step_ended(&stamped.event),
             Event::StepSkipped { task, step, name, why } => self.step_skipped(task, *step, name, why),
             Event::Warning { task, message } => self.warning(task.as_ref(), message),
-            Event::TaskKept { task, step, until, .. } => {
+            Event::TaskHeld { task, step, until, .. } => {
                 let text = self.palette.caution(&format!("? {}", describe::kept(&task.task, *step, until)));
                 self.task_says(task, &text);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::event::{JobEnd, JobRef, JobSummary, Kept};
+use crate::event::{HeldTask, JobEnd, JobRef, JobSummary};
 use crate::figures;
 use crate::outcome::{JobStatus, RunEnd, SkipReason, Verdict};
 
@@ -22,7 +22,7 @@ pub struct TaskEnd {
     /// The first failed step's log.
     pub failed_log: Option<PathBuf>,
     /// Its environment stays.
-    pub kept: Option<Kept>,
+    pub held: Option<HeldTask>,
     /// It was asked to stop before its steps were over, whatever its verdict was by then.
     pub cut_short: bool,
     /// Its job continued the pipeline.
@@ -38,7 +38,7 @@ impl TaskEnd {
             skipped: BTreeMap::new(),
             warnings: 0,
             failed_log: None,
-            kept: None,
+            held: None,
             cut_short: false,
             continues: false,
         }
@@ -81,7 +81,7 @@ pub fn gather(job: JobRef, ends: &[TaskEnd]) -> Gathered {
             warnings: ends.iter().map(|end| end.warnings).sum(),
             other_logs: other_logs.collect(),
             log,
-            kept: ends.iter().filter_map(|end| end.kept.clone()).collect(),
+            kept: ends.iter().filter_map(|end| end.held.clone()).collect(),
             end: match paused {
                 Some(before) => JobEnd::Paused { before },
                 None => ran(&verdict, ends),
@@ -126,8 +126,8 @@ fn skipped(ends: &[TaskEnd]) -> BTreeMap<SkipReason, usize> {
 
 /// The step before which a node is held.
 fn paused_before(ends: &[TaskEnd]) -> Option<String> {
-    let mut held = ends.iter().filter_map(|end| end.kept.as_ref());
-    held.find(|kept| kept.at.before).map(|kept| kept.at.name.clone())
+    let mut held = ends.iter().filter_map(|end| end.held.as_ref());
+    held.find(|task| task.at.before).map(|task| task.at.name.clone())
 }
 
 fn failed_step(verdict: &Verdict) -> Option<String> {
@@ -193,8 +193,8 @@ mod tests {
     fn a_job_that_is_held_before_a_step_has_not_ended_unless_another_node_failed() {
         let task = TaskId::from_random([7; 8]);
         let at = HeldAt { step: 2, name: "Deploy".into(), before: true };
-        let kept = Some(Kept { task, node_index: 0, node_total: 2, at, until: "then".into() });
-        let held = TaskEnd { kept, ..end(Verdict::Passed) };
+        let held = Some(HeldTask { task, node_index: 0, node_total: 2, at, until: "then".into() });
+        let held = TaskEnd { held, ..end(Verdict::Passed) };
         let outcome = gathered(&[held.clone(), end(Verdict::Passed)]);
         assert!(outcome.is_paused && outcome.summary.kept.len() == 1);
         assert_eq!(outcome.run_end, RunEnd::Incomplete);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 
 use super::*;
-use crate::event::{HeldAt, Kept};
+use crate::event::{HeldAt, HeldTask};
 use crate::id::TaskId;
 use crate::made::{job, workflow};
 use crate::selection::Chosen;
@@ -324,8 +324,8 @@ impl Caller {
         let Fate { verdict, is_paused, cut_short, continues } = self.fate(task).clone();
         let at = HeldAt { step: 1, name: "Deploy".into(), before: true };
         let (node_index, until) = (task.node, String::new());
-        let kept = Kept { task: TaskId::from_random([1; 8]), node_index, node_total: 3, at, until };
-        let end = TaskEnd { kept: is_paused.then_some(kept), cut_short, continues, ..TaskEnd::new(verdict) };
+        let held = HeldTask { task: TaskId::from_random([1; 8]), node_index, node_total: 3, at, until };
+        let end = TaskEnd { held: is_paused.then_some(held), cut_short, continues, ..TaskEnd::new(verdict) };
         Happening::TaskEnded { task, end: Box::new(end) }
     }
 
