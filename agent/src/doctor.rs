@@ -351,7 +351,7 @@ fn certificates(outside: Outside<'_>) -> Option<Check> {
 fn credential_helpers(host: &HostPaths) -> Vec<Check> {
     const NAME: &str = "docker logins";
     match navvy_docker::missing_credential_helpers(host) {
-        Err(words) => vec![Check::warn(NAME, words, "mend or remove the file")],
+        Err(error) => vec![Check::warn(NAME, chain(&error), "mend or remove the file")],
         Ok(missing) => missing.into_iter().map(|program| missing_helper(NAME, &program)).collect(),
     }
 }

@@ -5,23 +5,46 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
-use navvy_storage::{Bucket, Location, PieceKind, PutAside, StorageSettings, Store, Swept};
+use navvy_storage::{Bucket, Location, PieceKind, PutAside, StorageError, StorageSettings, Store, Swept};
 
 use crate::settings::store::StoreError;
 
 /// As the real service keeps them. A run removes its own at its end, and is never this long.
 const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
 
+/// Why a run's store does not do what it is asked. Shared: whoever asks for a store that cannot be opened gets the same error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunStoreError {
+    /// Nothing names a store.
+    #[error(transparent)]
+    Settings(Arc<StoreError>),
+    /// It could not be opened, or did not answer.
+    #[error(transparent)]
+    Storage(Arc<StorageError>),
+    #[error("{count} of its layers")]
+    Layers {
+        count: usize,
+        /// The first one's.
+        #[source]
+        source: Arc<StorageError>,
+    },
+}
+
+impl From<StorageError> for RunStoreError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
 /// Handed to tasks, never to their jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct RunStore(Arc<Inner>);
 
 struct Inner {
-    /// An error: what to tell whoever needs a store.
-    settings: Result<StorageSettings, String>,
-    bucket: OnceLock<Result<Arc<Bucket>, String>>,
+    /// The error is for the first step that needs a store.
+    settings: Result<StorageSettings, Arc<StoreError>>,
+    bucket: OnceLock<Result<Arc<Bucket>, Arc<StorageError>>>,
     /// Project, scope and id of what this run has persisted to.
     workspaces: Mutex<HashSet<(String, TrustScope, String)>>,
 }
@@ -34,8 +57,11 @@ impl fmt::Debug for RunStore {
 
 impl RunStore {
     pub fn new(settings: Result<StorageSettings, StoreError>) -> Self {
-        let settings = settings.map_err(|error| chain(&error));
-        Self(Arc::new(Inner { settings, bucket: OnceLock::new(), workspaces: Mutex::default() }))
+        Self(Arc::new(Inner {
+            settings: settings.map_err(Arc::new),
+            bucket: OnceLock::new(),
+            workspaces: Mutex::default(),
+        }))
     }
 
     /// Its name, if somebody may have put something there: a directory that is not made yet is empty.
@@ -48,45 +74,52 @@ impl RunStore {
     /// Removes what nobody committed within this time; with less than [`navvy_storage::SWEEP_AFTER`], also under writers that still may.
     ///
     /// # Errors
-    /// Why nothing could be swept, for a person.
-    pub async fn sweep(&self, older_than: Duration) -> Result<Swept, String> {
-        self.bucket()?.sweep(older_than).await.map_err(|error| chain(&error))
+    /// The store is not known, cannot be opened or does not answer.
+    pub async fn sweep(&self, older_than: Duration) -> Result<Swept, RunStoreError> {
+        Ok(self.bucket()?.sweep(older_than).await?)
     }
 
     /// Removes the workspace layers of runs that did not come to it.
     ///
     /// # Errors
-    /// What went wrong, for a person.
-    pub async fn remove_old_layers(&self) -> Result<Swept, String> {
-        self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await.map_err(|error| chain(&error))
+    /// As for [`Self::sweep`].
+    pub async fn remove_old_layers(&self) -> Result<Swept, RunStoreError> {
+        Ok(self.bucket()?.remove_old_layers(LAYERS_KEPT_FOR).await?)
     }
 
     /// The scopes in which a project has caches.
     ///
     /// # Errors
-    /// What went wrong, for a person; so it is with [`Self::put_aside`].
-    pub async fn scopes(&self, project: &str) -> Result<Vec<TrustScope>, String> {
-        self.bucket()?.scopes(project).await.map_err(|error| chain(&error))
+    /// As for [`Self::sweep`].
+    pub async fn scopes(&self, project: &str) -> Result<Vec<TrustScope>, RunStoreError> {
+        Ok(self.bucket()?.scopes(project).await?)
     }
 
     /// A project's entries that were put aside, and are not swept yet.
-    pub async fn put_aside(&self, project: &str) -> Result<Vec<PutAside>, String> {
-        self.bucket()?.put_aside(project).await.map_err(|error| chain(&error))
+    ///
+    /// # Errors
+    /// As for [`Self::sweep`].
+    pub async fn put_aside(&self, project: &str) -> Result<Vec<PutAside>, RunStoreError> {
+        Ok(self.bucket()?.put_aside(project).await?)
     }
 
-    fn bucket(&self) -> Result<&Arc<Bucket>, String> {
-        let settings = self.0.settings.as_ref().map_err(Clone::clone)?;
-        let open = || settings.open().map(Arc::new).map_err(|error| chain(&error));
-        self.0.bucket.get_or_init(open).as_ref().map_err(Clone::clone)
+    fn settings(&self) -> Result<&StorageSettings, RunStoreError> {
+        self.0.settings.as_ref().map_err(|error| RunStoreError::Settings(Arc::clone(error)))
+    }
+
+    fn bucket(&self) -> Result<&Arc<Bucket>, RunStoreError> {
+        let settings = self.settings()?;
+        let open = || settings.open().map(Arc::new).map_err(Arc::new);
+        self.0.bucket.get_or_init(open).as_ref().map_err(|error| RunStoreError::Storage(Arc::clone(error)))
     }
 
     /// One project's store, as this scope sees it.
     ///
     /// # Errors
-    /// Why there is none, for a person.
-    pub fn open(&self, project: &str, scope: &TrustScope) -> Result<Store, String> {
+    /// The store is not known, or cannot be opened.
+    pub fn open(&self, project: &str, scope: &TrustScope) -> Result<Store, RunStoreError> {
         let bucket = self.bucket()?;
-        let shape = self.0.settings.as_ref().map_err(Clone::clone)?.shape;
+        let shape = self.settings()?.shape;
         Ok(Store::direct(Arc::clone(bucket), project, scope.clone(), shape))
     }
 
@@ -96,9 +129,12 @@ impl RunStore {
         workspaces.insert((project.to_owned(), scope.clone(), id.to_owned()));
     }
 
-    /// Removes the layers of all workspaces that were used: when the run is over nobody attaches them any more. One that cannot
+    /// Removes the layers of all workspaces that were used: when the run is over no job attaches them any more. One that cannot
     /// be removed keeps no other.
-    pub async fn remove_workspaces(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Some layers could not be removed.
+    pub async fn remove_workspaces(&self) -> Result<(), RunStoreError> {
         let workspaces = std::mem::take(&mut *self.0.workspaces.lock().unwrap_or_else(PoisonError::into_inner));
         let mut troubles = Vec::new();
         for (project, scope, id) in workspaces {
@@ -112,9 +148,10 @@ impl RunStore {
                 Err(error) => troubles.push(error),
             }
         }
-        match troubles.first() {
+        let count = troubles.len();
+        match troubles.into_iter().next() {
             None => Ok(()),
-            Some(first) => Err(format!("{} of its layers: {}", troubles.len(), chain(first))),
+            Some(first) => Err(RunStoreError::Layers { count, source: Arc::new(first) }),
         }
     }
 }
@@ -133,6 +170,6 @@ mod tests {
         assert!(!place.exists());
         assert!(store.open("p", &TrustScope::Local).is_ok() && place.is_dir());
         let none = RunStore::new(Err(StoreError::Settings(SettingsError::NoHome)));
-        assert!(none.open("p", &TrustScope::Local).unwrap_err().contains("--store"));
+        assert!(none.open("p", &TrustScope::Local).unwrap_err().to_string().contains("--store"));
     }
 }

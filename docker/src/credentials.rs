@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use navvy_environment::HostPaths;
-use navvy_environment::command;
+use navvy_environment::command::{self, CommandError};
+use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
 use navvy_job::compiled::RegistryAuth;
 use serde::Deserialize;
@@ -70,6 +72,41 @@ enum Place {
     Nowhere,
 }
 
+/// Why a login cannot be used. The pull is tried without it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoginError {
+    #[error(
+        "auth of image {image} names {}, which no context or -e sets; trying your own docker login",
+        variables.join(" and ")
+    )]
+    Unset { image: String, variables: Vec<String> },
+    #[error(
+        "aws_auth of image {image} is not available here: it would need an ECR token; log in yourself with \
+         `aws ecr get-login-password | docker login --username AWS --password-stdin REGISTRY`, which is then used"
+    )]
+    Aws { image: String },
+    #[error(
+        "gcp_auth of image {image} is not available here: it would need a Google access token; log in yourself with \
+         `gcloud auth configure-docker`, which is then used"
+    )]
+    Gcp { image: String },
+    #[error(transparent)]
+    Config(#[from] CliConfigError),
+    #[error("no login for {registry}")]
+    Helper { registry: String, source: CommandError },
+    #[error("{program} did not answer with a login")]
+    Answer { program: String },
+}
+
+/// Why the docker CLI's config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CliConfigError {
+    #[error("failed to read {path}", path = path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not valid", path = path.display())]
+    Invalid { path: PathBuf, source: serde_json::Error },
+}
+
 /// A user and a password, or a token.
 #[derive(Clone, PartialEq, Eq)]
 enum Login {
@@ -97,10 +134,11 @@ pub(super) async fn find(
 ) -> Option<DockerCredentials> {
     let reference = Reference::parse(image).ok()?;
     let server = server_name(&reference);
-    let by_config = auth.and_then(|auth| from_job(image, auth, secrets).map_err(&warn).ok());
+    let warn = |error: LoginError| warn(chain(&error));
+    let by_config = auth.and_then(|auth| from_job(image, auth, secrets).map_err(warn).ok());
     let login = match by_config {
         Some(login) => login,
-        None => from_user(server, host).await.map_err(&warn).ok().flatten()?,
+        None => from_user(server, host).await.map_err(warn).ok().flatten()?,
     };
     Some(credentials(login, server))
 }
@@ -124,8 +162,9 @@ fn credentials(login: Login, server: &str) -> DockerCredentials {
     }
 }
 
-/// The config's `auth`, or a sentence about why it cannot be used.
-fn from_job(image: &str, auth: &RegistryAuth, secrets: &Secrets) -> Result<Login, String> {
+/// The login that the config's `auth` names.
+fn from_job(image: &str, auth: &RegistryAuth, secrets: &Secrets) -> Result<Login, LoginError> {
+    let image = image.to_owned();
     match auth {
         RegistryAuth::Password { username, password } => {
             let mut missing = Vec::new();
@@ -135,19 +174,10 @@ fn from_job(image: &str, auth: &RegistryAuth, secrets: &Secrets) -> Result<Login
                 return Ok(Login::Password { user, password });
             }
             missing.dedup();
-            Err(format!(
-                "auth of image {image} names {}, which no context or -e sets; trying your own docker login",
-                missing.join(" and ")
-            ))
+            Err(LoginError::Unset { image, variables: missing })
         }
-        RegistryAuth::Aws { .. } => Err(format!(
-            "aws_auth of image {image} is not available here: it would need an ECR token; log in yourself with \
-             `aws ecr get-login-password | docker login --username AWS --password-stdin REGISTRY`, which is then used"
-        )),
-        RegistryAuth::Gcp { .. } => Err(format!(
-            "gcp_auth of image {image} is not available here: it would need a Google access token; log in yourself \
-             with `gcloud auth configure-docker`, which is then used"
-        )),
+        RegistryAuth::Aws { .. } => Err(LoginError::Aws { image }),
+        RegistryAuth::Gcp { .. } => Err(LoginError::Gcp { image }),
     }
 }
 
@@ -179,8 +209,8 @@ fn expand(text: &str, secrets: &Secrets, missing: &mut Vec<String>) -> String {
     out
 }
 
-/// The user's own login, or a sentence about why it cannot be used.
-async fn from_user(server: &str, host: &HostPaths) -> Result<Option<Login>, String> {
+/// The user's own login.
+async fn from_user(server: &str, host: &HostPaths) -> Result<Option<Login>, LoginError> {
     let Some(config) = read_config(host)? else { return Ok(None) };
     match config.place(server) {
         Place::Nowhere => Ok(None),
@@ -190,21 +220,21 @@ async fn from_user(server: &str, host: &HostPaths) -> Result<Option<Login>, Stri
 }
 
 /// Credential helpers that the user's docker config names and that are not on `PATH`.
-pub fn missing_helpers(host: &HostPaths) -> Result<Vec<String>, String> {
+pub fn missing_helpers(host: &HostPaths) -> Result<Vec<String>, CliConfigError> {
     let named = read_config(host)?.unwrap_or_default().helper_programs();
     Ok(named.into_iter().filter(|program| command::find(program, &host.search_path).is_none()).collect())
 }
 
 /// The docker CLI's config file; `None` when there is none to read.
-pub(super) fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, String> {
+pub(super) fn read_config(host: &HostPaths) -> Result<Option<CliConfig>, CliConfigError> {
     let Some(directory) = &host.docker_config else { return Ok(None) };
     let path = directory.join("config.json");
     match navvy_plain_file::read(&path, LONGEST) {
         Ok(bytes) => {
-            serde_json::from_slice(&bytes).map(Some).map_err(|e| format!("{} is not valid: {e}", path.display()))
+            serde_json::from_slice(&bytes).map(Some).map_err(|source| CliConfigError::Invalid { path, source })
         }
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
-        Err(e) => Err(format!("failed to read {}: {e}", path.display())),
+        Err(source) => Err(CliConfigError::Read { path, source }),
     }
 }
 
@@ -253,16 +283,15 @@ fn program(helper: &str) -> String {
     format!("docker-credential-{helper}")
 }
 
-async fn ask_helper(name: &str, server: &str, search_path: &str) -> Result<Option<Login>, String> {
+async fn ask_helper(name: &str, server: &str, search_path: &str) -> Result<Option<Login>, LoginError> {
     let program = program(name);
     let answer = command::run(&program, &["get"], server.as_bytes(), search_path, HELPER_LIMIT).await;
     let bytes = match answer {
         Ok(bytes) => bytes,
-        Err(command::CommandError::Failed { stderr, .. }) if stderr.contains(NOT_FOUND) => return Ok(None),
-        Err(error) => return Err(format!("no login for {}: {error}", host_name(server))),
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains(NOT_FOUND) => return Ok(None),
+        Err(source) => return Err(LoginError::Helper { registry: host_name(server).to_owned(), source }),
     };
-    let answer: HelperAnswer =
-        serde_json::from_slice(&bytes).map_err(|_| format!("{program} did not answer with a login"))?;
+    let answer: HelperAnswer = serde_json::from_slice(&bytes).map_err(|_| LoginError::Answer { program })?;
     Ok(Some(match answer {
         HelperAnswer { username, secret } if username == TOKEN_USER => Login::Token(secret),
         HelperAnswer { username, secret } => Login::Password { user: username, password: secret },
@@ -292,22 +321,22 @@ mod tests {
     #[test]
     fn variables_of_the_config_are_filled_in() {
         let auth = RegistryAuth::Password { username: "$USER_NAME".into(), password: "a${PASS}b$1$".into() };
-        assert_eq!(from_job("i", &auth, &secrets()), Ok(password("ann", "as3b$1$")));
+        assert_eq!(from_job("i", &auth, &secrets()).unwrap(), password("ann", "as3b$1$"));
     }
 
     #[test]
     fn missing_variables_are_named() {
         let auth = RegistryAuth::Password { username: "$WHO".into(), password: "${WHAT}".into() };
-        let words = from_job("i", &auth, &secrets()).unwrap_err();
+        let words = from_job("i", &auth, &secrets()).unwrap_err().to_string();
         assert!(words.contains("names $WHO and $WHAT"), "{words}");
     }
 
     #[test]
     fn cloud_logins_say_what_they_would_need() {
         let aws = RegistryAuth::Aws { settings: BTreeMap::new() };
-        assert!(from_job("i", &aws, &secrets()).unwrap_err().contains("aws ecr get-login-password"));
+        assert!(from_job("i", &aws, &secrets()).unwrap_err().to_string().contains("aws ecr get-login-password"));
         let gcp = RegistryAuth::Gcp { settings: BTreeMap::new() };
-        assert!(from_job("i", &gcp, &secrets()).unwrap_err().contains("gcloud auth"));
+        assert!(from_job("i", &gcp, &secrets()).unwrap_err().to_string().contains("gcloud auth"));
     }
 
     #[test]
@@ -343,11 +372,15 @@ mod tests {
     async fn helpers_are_asked_on_their_input() {
         let scratch = tempfile::tempdir().unwrap();
         let path = helper(scratch.path(), r#"read server; echo "{\"Username\":\"$1\",\"Secret\":\"$server\"}""#);
-        assert_eq!(ask_helper("test", "r.io", &path).await, Ok(Some(password("get", "r.io"))));
+        assert_eq!(ask_helper("test", "r.io", &path).await.unwrap(), Some(password("get", "r.io")));
         let path = helper(scratch.path(), "echo credentials not found in native keychain; exit 1");
-        assert_eq!(ask_helper("test", "r.io", &path).await, Ok(None));
+        assert_eq!(ask_helper("test", "r.io", &path).await.unwrap(), None);
         let path = helper(scratch.path(), "echo locked >&2; exit 1");
-        assert!(ask_helper("test", "r.io", &path).await.unwrap_err().contains("locked"));
-        assert!(ask_helper("absent", "r.io", &path).await.unwrap_err().contains("no program docker-credential-absent"));
+        let why = async |name| chain(&ask_helper(name, "r.io", &path).await.unwrap_err());
+        let locked = why("test").await;
+        assert!(
+            locked.starts_with("no login for r.io: docker-credential-test ended with") && locked.ends_with(": locked")
+        );
+        assert_eq!(why("absent").await, "no login for r.io: no program docker-credential-absent on PATH");
     }
 }

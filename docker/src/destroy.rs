@@ -10,7 +10,7 @@ use navvy_environment::HostPaths;
 use navvy_job::id::TaskId;
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{BollardError, Engine};
 use super::fault;
 use super::survey::Listed;
 use navvy_environment::plan::LABEL_TASK;
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// Kills and removes a container with its volumes.
-    async fn remove_one(&self, name: &str, deadline: Instant) -> Result<bool, String> {
+    async fn remove_one(&self, name: &str, deadline: Instant) -> Result<bool, StillThere> {
         let options = || RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match persist(deadline, || self.docker().remove_container(name, Some(options()))).await {
             // A hundred thousand files take a slow disk minutes: who is at it is not given up.
@@ -127,18 +127,30 @@ enum Presence {
 }
 
 /// Waits while the engine is removing it. `None`: it is not at it.
-async fn see_it_go<F: Future<Output = Presence>>(look: impl Fn() -> F) -> Option<Result<bool, String>> {
+async fn see_it_go<F: Future<Output = Presence>>(look: impl Fn() -> F) -> Option<Result<bool, StillThere>> {
     let deadline = Instant::now() + GOING_LIMIT;
     loop {
         match look().await {
             Presence::Gone => return Some(Ok(false)),
             Presence::There => return None,
             Presence::Going if Instant::now() >= deadline => {
-                return Some(Err("the engine is still removing it".to_owned()));
+                return Some(Err(StillThere::Going));
             }
             Presence::Going => tokio::time::sleep(BETWEEN_TRIES).await,
         }
     }
+}
+
+/// Why something of a task could not be removed.
+#[derive(Debug, thiserror::Error)]
+enum StillThere {
+    #[error("not in time")]
+    NoTime,
+    /// What the engine said last.
+    #[error(transparent)]
+    Refused(#[from] BollardError),
+    #[error("the engine is still removing it")]
+    Going,
 }
 
 /// What came of removing containers.
@@ -159,15 +171,15 @@ impl Default for Removal {
 async fn persist<F: Future<Output = Result<(), Error>>>(
     deadline: Instant,
     request: impl Fn() -> F,
-) -> Result<bool, String> {
-    let mut last = "not in time".to_owned();
+) -> Result<bool, StillThere> {
+    let mut last = StillThere::NoTime;
     let mut tries = 0;
     while Instant::now() < deadline {
         tries += 1;
         match tokio::time::timeout_at(deadline, request()).await {
             Ok(Ok(())) => return Ok(tries == 1),
             Ok(Err(e)) if fault::is_missing(&e) => return Ok(false),
-            Ok(Err(e)) => last = fault::describe(&e),
+            Ok(Err(e)) => last = StillThere::Refused(e.into()),
             Err(_) => break,
         }
         tokio::time::sleep(BETWEEN_TRIES).await;
@@ -206,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    async fn seen(presences: &[Presence]) -> (Option<Result<bool, String>>, Duration) {
+    async fn seen(presences: &[Presence]) -> (Option<Result<bool, StillThere>>, Duration) {
         let (next, begun) = (Cell::new(0), Instant::now());
         let look = || {
             let at = next.replace(next.get() + 1);
@@ -217,14 +229,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_container_that_is_going_is_waited_for_and_no_other() {
-        assert_eq!(seen(&[Presence::There]).await, (None, Duration::ZERO));
-        assert_eq!(seen(&[Presence::Gone]).await, (Some(Ok(false)), Duration::ZERO));
+        assert!(matches!(seen(&[Presence::There]).await, (None, Duration::ZERO)));
+        assert!(matches!(seen(&[Presence::Gone]).await, (Some(Ok(false)), Duration::ZERO)));
         let (went, took) = seen(&[Presence::Going, Presence::Going, Presence::Gone]).await;
-        assert_eq!((went, took), (Some(Ok(false)), 2 * BETWEEN_TRIES));
+        assert!(matches!(went, Some(Ok(false))) && took == 2 * BETWEEN_TRIES);
         // A removal that failed.
-        assert_eq!(seen(&[Presence::Going, Presence::There]).await.0, None);
+        assert!(seen(&[Presence::Going, Presence::There]).await.0.is_none());
         let (went, took) = seen(&[Presence::Going]).await;
-        assert_eq!(went, Some(Err("the engine is still removing it".to_owned())));
+        assert!(matches!(went, Some(Err(StillThere::Going))));
         assert!(took >= GOING_LIMIT && took < GOING_LIMIT + Duration::from_secs(1), "{took:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Configured;
+use navvy_job::chain::chain;
 use serde_json::{Map, Value};
 
 use super::credentials::read_config;
@@ -21,7 +22,7 @@ const PORTS: [&str; 2] = ["2375", "2376"];
 
 /// What the config file says for containers of the engine at `address`; a sentence where it says what cannot be.
 pub fn configured(host: &HostPaths, address: &str) -> Result<Configured, String> {
-    let proxies = read_config(host)?.map(|config| config.proxies).unwrap_or_default();
+    let proxies = read_config(host).map_err(|error| chain(&error))?.map(|config| config.proxies).unwrap_or_default();
     of(&proxies, address).map_err(|why| match &host.docker_config {
         Some(directory) => format!("{}: {why}", directory.join("config.json").display()),
         None => why,

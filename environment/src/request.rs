@@ -63,17 +63,6 @@ pub enum PullPolicy {
     Never,
 }
 
-/// Whose fault it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The config's or the image's: the job fails.
-    Job,
-    /// Ours or the machine's: the task may be tried again.
-    Infra,
-    /// There is no engine (any more).
-    NoEngine,
-}
-
 /// The end of a primary container that nobody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Died {

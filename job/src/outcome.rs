@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit_code;
+
 /// How a job of a workflow ended, in the words that `requires` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -184,6 +186,34 @@ pub enum SkipReason {
     FirstNodeOnly,
     /// The environment is held as it was at an earlier step; this one runs when the task goes on.
     Held,
+}
+
+/// Who can do something about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The command line.
+    Usage,
+    /// The config, or a file that was named.
+    Config,
+    /// The job, its config or its image: trying again changes nothing.
+    Job,
+    /// There is no engine, or it went away.
+    Engine,
+    /// Navvy itself, or the machine: trying again may help.
+    Infra,
+}
+
+impl Blame {
+    /// What a program ends with that such an error ended.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Usage => exit_code::USAGE,
+            Self::Config => exit_code::BAD_CONFIG,
+            Self::Job => exit_code::JOB_FAILED,
+            Self::Engine => exit_code::NO_DOCKER,
+            Self::Infra => exit_code::INFRA,
+        }
+    }
 }
 
 #[cfg(test)]

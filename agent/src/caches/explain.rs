@@ -155,7 +155,8 @@ impl Explainer {
     }
 
     async fn weights(&self, entry: &Entry) -> Result<Weights, String> {
-        let (footer, manifest) = manifest::read(&self.store, entry.body(), MANIFEST_CAP).await?;
+        let (footer, manifest) =
+            manifest::read(&self.store, entry.body(), MANIFEST_CAP).await.map_err(|error| chain(&error))?;
         let mut weights = Weights::new(footer.plain);
         let mut each = |record: Record| {
             if let Record::Entry(entry) = &record {

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
-use navvy_storage::{StorageError, Store};
+use navvy_storage::Store;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -38,18 +38,14 @@ pub fn run(settings: &Settings, arguments: &ArtifactsArgs) -> Result<u8, CliErro
     }
 }
 
-fn infra(error: StorageError) -> CliError {
-    CliError::infra(&error)
-}
-
 /// The chosen run's artifacts. `None`: the project has none at all.
 async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Option<(Run, Vec<Artifact>)>), CliError> {
     let shelf = Shelf::new(of_project(settings, &of.store)?);
-    let runs = shelf.runs().await.map_err(infra)?;
+    let runs = shelf.runs().await?;
     let named = of.run.as_deref();
     let mut found = None;
     for run in choose_runs(runs, named)? {
-        let all = shelf.artifacts(&run).await.map_err(infra)?;
+        let all = shelf.artifacts(&run).await?;
         // One that died before its first artifacts were whole is known, and has none.
         if !all.is_empty() || named.is_some() {
             found = Some((run, all));

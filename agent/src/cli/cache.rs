@@ -52,7 +52,7 @@ async fn caches(store: &Store, prefix: &str) -> Result<Vec<Cache>, StorageError>
 
 async fn list(settings: &Settings, arguments: &CacheListArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
-    let found = caches(&store, &arguments.prefix).await.map_err(|error| CliError::infra(&error))?;
+    let found = caches(&store, &arguments.prefix).await?;
     print(&if arguments.json { json_lines(found.iter().map(line))? } else { as_table(&found, &arguments.prefix) })?;
     Ok(exit_code::PASSED)
 }

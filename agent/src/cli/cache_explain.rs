@@ -63,18 +63,16 @@ async fn explain(
     savers: Vec<Saver>,
 ) -> Result<u8, CliError> {
     let project = project_id(&facts);
-    let open = |scope: &TrustScope| run_store.open(&project, scope).map_err(CliError::infra_text);
-    let store = open(&scope)?;
-    let explainer = Explainer::new(Here::new(facts), scope.clone(), store, savers).await;
-    let mut explainer = explainer.map_err(|error| CliError::infra(&error))?;
-    for other in run_store.scopes(&project).await.map_err(CliError::infra_text)? {
+    let store = run_store.open(&project, &scope)?;
+    let mut explainer = Explainer::new(Here::new(facts), scope.clone(), store, savers).await?;
+    for other in run_store.scopes(&project).await? {
         if scope.chain().all(|read| read != other) {
-            explainer.others.push((other.clone(), open(&other)?));
+            explainer.others.push((other.clone(), run_store.open(&project, &other)?));
         }
     }
-    explainer.aside = run_store.put_aside(&project).await.map_err(CliError::infra_text)?;
+    explainer.aside = run_store.put_aside(&project).await?;
     for (nth, ask) in asks.iter().enumerate() {
-        let told = explainer.explain(ask).await.map_err(|error| CliError::infra(&error))?;
+        let told = explainer.explain(ask).await?;
         let gap = if nth == 0 { "" } else { "\n" };
         let text = if arguments.json { json_lines([&told])? } else { format!("{gap}{}", told.text()) };
         print(&own_words::masked(&text))?;

@@ -2,8 +2,17 @@
 
 use std::error::Error;
 
+use navvy_docker::EngineError;
+use navvy_docker::endpoint::EndpointError;
+use navvy_docker::hold::HoldError;
+use navvy_environment::supervisor::ClientError;
 use navvy_job::chain::chain;
-use navvy_job::exit_code;
+use navvy_job::outcome::Blame;
+use navvy_storage::StorageError;
+
+use crate::checkout::{CheckoutError, GitError};
+use crate::run_store::RunStoreError;
+use crate::task::NoteError;
 
 /// An error as a person gets it.
 #[derive(Debug)]
@@ -11,19 +20,6 @@ pub struct CliError {
     blame: Blame,
     message: String,
     hints: Vec<String>,
-}
-
-/// Who can do something about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blame {
-    /// The command line.
-    Usage,
-    /// The config, or a file that was named.
-    Config,
-    /// This machine's Docker.
-    Docker,
-    /// Ours, or the machine's.
-    Infra,
 }
 
 impl CliError {
@@ -35,16 +31,20 @@ impl CliError {
         Self::new(Blame::Config, message)
     }
 
-    pub fn docker(error: &dyn Error) -> Self {
-        Self::new(Blame::Docker, chain(error)).hint("`navvy doctor` looks at Docker step by step.")
-    }
-
+    /// Of a call of the system that nothing of ours explains.
     pub fn infra(error: &dyn Error) -> Self {
-        Self::new(Blame::Infra, chain(error))
+        Self::of(Blame::Infra, error)
     }
 
     pub fn infra_text(message: impl Into<String>) -> Self {
         Self::new(Blame::Infra, message)
+    }
+
+    fn of(blame: Blame, error: &dyn Error) -> Self {
+        match blame {
+            Blame::Engine => Self::new(blame, chain(error)).hint("`navvy doctor` looks at Docker step by step."),
+            _ => Self::new(blame, chain(error)),
+        }
     }
 
     fn new(blame: Blame, message: impl Into<String>) -> Self {
@@ -63,12 +63,7 @@ impl CliError {
     }
 
     pub fn exit_code(&self) -> u8 {
-        match self.blame {
-            Blame::Usage => exit_code::USAGE,
-            Blame::Config => exit_code::BAD_CONFIG,
-            Blame::Docker => exit_code::NO_DOCKER,
-            Blame::Infra => exit_code::INFRA,
-        }
+        self.blame.exit_code()
     }
 
     pub fn render(&self) -> String {
@@ -77,5 +72,48 @@ impl CliError {
             text.push_str(&format!("Hint: {hint}\n"));
         }
         text
+    }
+}
+
+/// Whose fault an error is by its kind.
+macro_rules! blamed {
+    ($($blame:ident: $($error:ty),+;)+) => {$($(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::of(Blame::$blame, &error)
+            }
+        }
+    )+)+};
+}
+
+blamed! {
+    Engine: EndpointError, EngineError;
+    Infra: CheckoutError, ClientError, GitError, HoldError, NoteError, RunStoreError, StorageError;
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::exit_code;
+    use navvy_storage::SettingsError;
+
+    use super::*;
+    use crate::settings::store::StoreError;
+
+    #[test]
+    fn whose_fault_an_error_is_decides_how_the_program_ends() {
+        let no_engine = CliError::from(EndpointError::NoEndpoint { name: "far".into() });
+        assert_eq!(no_engine.exit_code(), exit_code::NO_DOCKER);
+        assert!(no_engine.render().contains("Hint: `navvy doctor`"), "{}", no_engine.render());
+        let no_store = RunStoreError::Settings(StoreError::Settings(SettingsError::NoHome).into());
+        let no_store = CliError::from(no_store);
+        assert_eq!(no_store.exit_code(), exit_code::INFRA);
+        assert!(no_store.message().contains("--store") && !no_store.render().contains("Hint"), "{}", no_store.render());
+    }
+
+    #[test]
+    fn causes_are_told() {
+        let source = StorageError::Source(std::io::Error::other("no disk")).into();
+        let layers = CliError::from(RunStoreError::Layers { count: 3, source });
+        assert_eq!(layers.message(), "3 of its layers: failed to read what was to be stored: no disk");
     }
 }

@@ -61,8 +61,8 @@ async fn engine(settings: &Settings, docker: Option<&str>, known: &Known) -> Res
 
 async fn recall(link: Arc<dyn Connect>) -> Result<Note, CliError> {
     let recalled = tokio::task::spawn_blocking(move || Client::new(link).recall()).await;
-    let bytes = recalled.map_err(|error| CliError::infra(&error))?.map_err(|error| CliError::infra(&error))?;
-    Note::parse(&bytes).map_err(|error| CliError::infra(&error))
+    let bytes = recalled.map_err(|error| CliError::infra(&error))??;
+    Ok(Note::parse(&bytes)?)
 }
 
 fn kept_until(seen: &Seen) -> Result<u64, CliError> {

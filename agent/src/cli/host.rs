@@ -43,8 +43,7 @@ pub async fn connect(settings: &Settings, docker: Option<&str>) -> Result<Engine
         home: settings.home.as_deref(),
         files: &endpoint::RealFiles,
     };
-    let found = endpoint::find(&inputs).map_err(|error| CliError::docker(&error))?;
-    Engine::connect(found).await.map_err(|error| CliError::docker(&error))
+    Ok(Engine::connect(endpoint::find(&inputs)?).await?)
 }
 
 /// That logs have no place: why, and which variable names another.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use navvy_docker::survey;
 use navvy_environment::survey::{Reaped, Seen, now};
+use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_journal::standing::Condition;
 use navvy_storage::{SWEEP_AFTER, Swept, Unswept};
@@ -65,7 +66,7 @@ async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) 
     for (what, of_those) in [("given-up uploads", uploads), ("workspace layers", layers)] {
         match of_those {
             Ok(more) => swept = swept.and(more),
-            Err(why) => left.push(format!("{what} in store {name} ({why})")),
+            Err(error) => left.push(format!("{what} in store {name} ({})", chain(&error))),
         }
     }
     left.extend(unswept(&name, &swept.failed));

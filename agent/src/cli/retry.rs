@@ -173,7 +173,7 @@ async fn adopt(settings: &Settings, engine: &Engine, held: &Held, from: usize) -
     let step = HeldStep { number: from, name: own_words::masked(name_of(note, from)).into_owned() };
     let until = now() + time.as_secs();
     let adopted = engine.adopt_task(&note.claim.task, until, step, &held.here, &settings.paths).await;
-    adopted.map_err(|error| not_ours(note, &error))
+    adopted.map_err(|error| not_ours(note, error))
 }
 
 /// What the rest of the task is carried out with.
@@ -226,14 +226,14 @@ fn name_of(note: &Note, step: usize) -> &str {
     note.claim.job.steps.get(step - 1).map(|step| step.name.as_str()).unwrap_or_default()
 }
 
-fn not_ours(note: &Note, error: &HoldError) -> CliError {
+fn not_ours(note: &Note, error: HoldError) -> CliError {
     let (task, job) = (&note.claim.task, &note.claim.job_name);
     match error {
         HoldError::Journal(JournalError::Busy { .. }) => {
             CliError::usage(format!("task {task} ({job}) is being gone on with by another process"))
                 .hint("`navvy ps` tells which.")
         }
-        other => CliError::infra(other),
+        other => other.into(),
     }
 }
 

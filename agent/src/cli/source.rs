@@ -136,7 +136,7 @@ fn project_around(directory: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn repository(directory: &Path) -> Result<Option<PathBuf>, CliError> {
-    top_of_repository(directory).map_err(|error| CliError::infra(&error))
+    Ok(top_of_repository(directory)?)
 }
 
 /// A config, wherever it was named: if it lies in a repository or project, no link leads out of that.
@@ -236,9 +236,8 @@ pub fn why_no_branch(facts: &GitFacts) -> String {
 
 /// What git knows of the config's project; more of it only where the config asks.
 pub fn project_facts(settings: &Settings, file: &ConfigFile) -> Result<GitFacts, CliError> {
-    let found = GitFacts::of(file.project(), settings.elsewhere).map_err(|error| CliError::infra(&error));
-    let mut facts = found?;
-    facts.load_mentioned(&file.text).map_err(|error| CliError::infra(&error))?;
+    let mut facts = GitFacts::of(file.project(), settings.elsewhere)?;
+    facts.load_mentioned(&file.text)?;
     Ok(facts)
 }
 

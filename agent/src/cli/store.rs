@@ -28,7 +28,7 @@ pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, C
     let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
     let chosen = chosen(settings, arguments.store.as_deref())?;
     let scope = scope_here(&arguments.scope, &file)?;
-    chosen.open(&project_id(&project_facts(settings, &file)?), &scope).map_err(CliError::infra_text)
+    Ok(chosen.open(&project_id(&project_facts(settings, &file)?), &scope)?)
 }
 
 /// The scope of runs of this config: what is local belongs to the directory where its project begins.

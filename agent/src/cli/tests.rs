@@ -21,14 +21,13 @@ pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
     let store = store::of_project(settings, &arguments.store)?;
     host::block_on(async {
         let keeper = Keeper::new(store);
-        let known = keeper.jobs().await.map_err(|error| CliError::infra(&error))?;
+        let known = keeper.jobs().await?;
         if known.is_empty() && arguments.job.is_none() && !arguments.json {
             print(NOTHING)?;
         }
         let mut total = Total::default();
         for job in chosen(arguments, &known)? {
-            let looked = look(&keeper, &job).await.map_err(|error| CliError::infra(&error))?;
-            let Some(looked) = looked else { continue };
+            let Some(looked) = look(&keeper, &job).await? else { continue };
             total.add(&looked);
             print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) })?;
         }

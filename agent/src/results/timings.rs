@@ -9,6 +9,7 @@ use navvy_job::chain::chain;
 use tokio::sync::OnceCell;
 
 use super::keep::Keeper;
+use crate::run_store::RunStoreError;
 
 /// A job starts without timings rather than later than this.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -24,7 +25,7 @@ impl Timings {
     /// `results.json` for a job of the run `run`. An error is for people: then no node has any.
     pub async fn of(
         &self,
-        keeper: Result<Keeper, String>,
+        keeper: Result<Keeper, RunStoreError>,
         job: &str,
         branch: Option<&str>,
         run: &str,
@@ -33,10 +34,13 @@ impl Timings {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(job.to_owned()).or_default())
         };
-        let ask = async || match tokio::time::timeout(PATIENCE, keeper?.timings(job, branch, run)).await {
-            Ok(Ok(bytes)) => Ok(bytes.map(Bytes::from)),
-            Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!("the store did not answer within {PATIENCE:?}")),
+        let ask = async || {
+            let keeper = keeper.map_err(|error| chain(&error))?;
+            match tokio::time::timeout(PATIENCE, keeper.timings(job, branch, run)).await {
+                Ok(Ok(bytes)) => Ok(bytes.map(Bytes::from)),
+                Ok(Err(error)) => Err(chain(&error)),
+                Err(_) => Err(format!("the store did not answer within {PATIENCE:?}")),
+            }
         };
         cell.get_or_init(ask).await.clone()
     }
@@ -47,7 +51,7 @@ mod tests {
     use super::super::Case;
     use super::super::keep::{Whose, document};
     use super::*;
-    use navvy_storage::{Bucket, StorageSettings, Store};
+    use navvy_storage::{Bucket, StorageError, StorageSettings, Store};
 
     #[tokio::test]
     async fn all_nodes_of_a_job_are_told_the_same() {
@@ -64,7 +68,9 @@ mod tests {
         assert_eq!(ask(&timings.clone()).await, Ok(None), "a node that starts later");
         assert!(ask(&Timings::default()).await.unwrap().is_some());
         let none = Timings::default();
-        assert_eq!(none.of(Err("no home".into()), "test", None, "one").await, Err("no home".into()));
-        assert_eq!(ask(&none).await, Err("no home".into()));
+        let closed = || StorageError::NoRoom("deep".into()).into();
+        let why = none.of(Err(closed()), "test", None, "one").await;
+        assert_eq!(why, Err(closed().to_string()));
+        assert_eq!(ask(&none).await, why);
     }
 }

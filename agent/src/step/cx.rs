@@ -14,7 +14,7 @@ use super::handing::{HandedOut, Handing};
 use crate::artifacts::guard;
 use crate::checkout::CheckoutSource;
 use crate::results::Timings;
-use crate::run_store::RunStore;
+use crate::run_store::{RunStore, RunStoreError};
 use crate::step::voice::Voice;
 
 /// A task around its step.
@@ -42,7 +42,7 @@ pub struct StepCx<'a> {
 
 impl StepCx<'_> {
     /// The store of the claim's project, in the claim's scope.
-    pub fn open_store(&self) -> Result<Store, String> {
+    pub fn open_store(&self) -> Result<Store, RunStoreError> {
         open_store(self.store, self.claim)
     }
 
@@ -75,7 +75,7 @@ impl StepCx<'_> {
 }
 
 /// The claim's facts decide whose store it is, and no variable.
-fn open_store(store: &RunStore, claim: &Claim) -> Result<Store, String> {
+fn open_store(store: &RunStore, claim: &Claim) -> Result<Store, RunStoreError> {
     store.open(&claim.run.project, &claim.trust)
 }
 

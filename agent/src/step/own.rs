@@ -12,6 +12,7 @@ use navvy_storage::StorageError;
 
 use super::bounded::{GivenUp, Lost};
 use super::voice::{StepRef, Voice};
+use crate::run_store::RunStoreError;
 
 /// A step's output, line by line, masked: into its log and to the views.
 pub struct StepOutput {
@@ -95,6 +96,12 @@ impl From<StepFault> for StepError {
 impl From<GivenUp> for StepError {
     fn from(why: GivenUp) -> Self {
         Self::GivenUp(why)
+    }
+}
+
+impl From<RunStoreError> for StepError {
+    fn from(error: RunStoreError) -> Self {
+        Self::from(chain(&error))
     }
 }
 

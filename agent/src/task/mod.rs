@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
-pub use note::{Note, SourceNote};
+pub use note::{Note, NoteError, SourceNote};
 pub use removal::Removal;
 pub use resume::{Resumed, resume};
 pub use step_sink::Feed;

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use navvy_docker::DockerEnvironment;
-use navvy_environment::request::{Blame, Inheritance, Prepare, PrepareEvent};
+use navvy_environment::request::{Inheritance, Prepare, PrepareEvent};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
 use navvy_job::event::Event;
-use navvy_job::outcome::{StepOutcome, Verdict};
+use navvy_job::outcome::{Blame, StepOutcome, Verdict};
 use navvy_output::mask::Place;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
@@ -85,7 +85,7 @@ impl Task {
                 let reason = chain(&error);
                 let verdict = match error.blame() {
                     Blame::Job => Verdict::Failed { step: 0, name: SPIN_UP.to_owned() },
-                    Blame::Infra | Blame::NoEngine => Verdict::Infra { fault: reason.clone() },
+                    Blame::Usage | Blame::Config | Blame::Engine | Blame::Infra => Verdict::Infra { fault: reason.clone() },
                 };
                 PrepareFault { verdict, reason, environment: None }
             }),

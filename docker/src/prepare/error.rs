@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use navvy_environment::request::Blame;
+use navvy_job::outcome::Blame;
 use navvy_journal::JournalError;
 
 use super::super::engine::EngineError;
@@ -59,12 +59,13 @@ impl From<EngineError> for PrepareErrorKind {
 }
 
 impl PrepareError {
+    /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match &self.kind {
-            PrepareErrorKind::Engine(_) => Blame::NoEngine,
+            PrepareErrorKind::Engine(_) => Blame::Engine,
             PrepareErrorKind::Plan(_) => Blame::Job,
             PrepareErrorKind::Image(error) => blame_image(error),
-            PrepareErrorKind::Network(NetworkError::Inspect { disconnected: true, .. }) => Blame::NoEngine,
+            PrepareErrorKind::Network(NetworkError::Inspect { disconnected: true, .. }) => Blame::Engine,
             PrepareErrorKind::Container { blame, .. } => *blame,
             PrepareErrorKind::Network(_)
             | PrepareErrorKind::Supervisor(_)
@@ -81,7 +82,7 @@ impl PrepareError {
 fn blame_image(error: &ImageError) -> Blame {
     match error {
         ImageError::Name(_) | ImageError::NotHere { .. } => Blame::Job,
-        ImageError::Engine { disconnected: true, .. } => Blame::NoEngine,
+        ImageError::Engine { disconnected: true, .. } => Blame::Engine,
         ImageError::Engine { .. } => Blame::Infra,
         ImageError::Pull { fault, .. } => match fault.kind {
             PullFaultKind::NotFound | PullFaultKind::Denied | PullFaultKind::Architecture => Blame::Job,
@@ -121,7 +122,7 @@ pub(super) fn container_error(
 ) -> PrepareErrorKind {
     let message = fault::describe(error);
     let blame = match container.role {
-        _ if fault::is_disconnect(error) => Blame::NoEngine,
+        _ if fault::is_disconnect(error) => Blame::Engine,
         Role::Primary if fault::is_images(&message) => Blame::Job,
         // A command that is not there, a user that does not exist.
         Role::Service => Blame::Job,
@@ -139,7 +140,7 @@ pub(super) fn container_error(
 /// A failure of a primary with our files mounted: most often the engine does not see them.
 pub(super) fn not_shared(kind: PrepareErrorKind) -> StartError {
     match kind {
-        PrepareErrorKind::Container { blame: Blame::NoEngine, .. } => StartError::Final(kind),
+        PrepareErrorKind::Container { blame: Blame::Engine, .. } => StartError::Final(kind),
         other => {
             let why = other.to_string();
             let is_certain = fault::lacks_our_files(&why);

@@ -5,11 +5,12 @@
 //!                                            (run directory)       └──────────┴─▶ why not; told again at the end
 //! ```
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use navvy_config::{Inputs, Source};
 use navvy_job::chain::chain;
+use navvy_job::outcome::Blame;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
 use navvy_output::mask::{Masks, Place};
@@ -17,7 +18,9 @@ use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
 use super::{Session, names, plan};
+use crate::checkout::GitError;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::cli::CliError;
 use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;
 use crate::pipeline::{Continued, Replacements};
@@ -26,6 +29,49 @@ use crate::task::SourceNote;
 
 /// Its name in diagnostics and in the run directory.
 const FILE: &str = "continuation.yml";
+
+/// Why a pipeline cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContinuationError {
+    #[error("only what was named was asked for")]
+    NotAsked,
+    /// They are told in full at the end.
+    #[error("{path} has {count}", path = path.display())]
+    Diagnostics { path: PathBuf, count: String },
+    #[error("the config that it goes on with is a setup config itself, which is not allowed")]
+    Setup,
+    #[error("{}", .0.render())]
+    Names(CliError),
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    #[error("its jobs need Docker, which nothing needed before")]
+    NoEngine,
+    #[error("conflicting pipeline parameters: {0} is given by -p and by the continuation")]
+    Conflict(String),
+    #[error("pipeline parameter {0} of the continuation is no text, number or boolean")]
+    NotScalar(String),
+    #[error("{path} could not be written", path = path.display())]
+    Save { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Git(#[from] GitError),
+}
+
+impl ContinuationError {
+    /// `None`: it was never to go on.
+    fn blame(&self) -> Option<Blame> {
+        match self {
+            Self::NotAsked => None,
+            Self::Save { .. } | Self::Git(_) => Some(Blame::Infra),
+            Self::Diagnostics { .. }
+            | Self::Setup
+            | Self::Names(_)
+            | Self::Selection(_)
+            | Self::NoEngine
+            | Self::Conflict(_)
+            | Self::NotScalar(_) => Some(Blame::Config),
+        }
+    }
+}
 
 /// Carries continuations out, and keeps what is to be said of them after the views have gone.
 pub(super) struct Continuing<'a> {
@@ -40,19 +86,22 @@ pub(super) struct Continuing<'a> {
     pub users: Users,
     /// Diagnostics, rendered.
     pub told: Vec<String>,
-    pub failed: bool,
+    /// Whose fault it is that the pipeline could not go on.
+    pub failed: Option<Blame>,
 }
 
 impl Continuing<'_> {
     /// What runs now; an error in one line.
     pub fn go_on(&mut self, continuation: &Continuation) -> Result<Continued, String> {
-        let Some(wanted) = self.wanted.clone() else {
-            return Err("only what was named was asked for".to_owned());
-        };
-        self.compile(continuation, wanted).inspect_err(|_| self.failed = true)
+        let wanted = self.wanted.clone().ok_or(ContinuationError::NotAsked);
+        let continued = wanted.and_then(|wanted| self.compile(continuation, wanted));
+        continued.map_err(|error| {
+            self.failed = error.blame().or(self.failed);
+            chain(&error)
+        })
     }
 
-    fn compile(&mut self, continuation: &Continuation, wanted: Wanted) -> Result<Continued, String> {
+    fn compile(&mut self, continuation: &Continuation, wanted: Wanted) -> Result<Continued, ContinuationError> {
         let path = self.save(&continuation.configuration)?;
         let inputs = self.inputs(continuation)?;
         let source = Source { name: FILE, text: &continuation.configuration };
@@ -61,10 +110,10 @@ impl Continuing<'_> {
             self.told.push(outcome.render(&source));
         }
         let Some(pipeline) = outcome.pipeline else {
-            return Err(format!("{} has {}", path.display(), count(&outcome.diagnostics)));
+            return Err(ContinuationError::Diagnostics { path, count: count(&outcome.diagnostics) });
         };
         if pipeline.setup {
-            return Err("the config that it goes on with is a setup config itself, which is not allowed".to_owned());
+            return Err(ContinuationError::Setup);
         }
         let mut warnings = self.warnings(&pipeline, &wanted)?;
         let workflows = self.choose(&pipeline, &wanted)?;
@@ -85,33 +134,35 @@ impl Continuing<'_> {
     }
 
     /// Names that the setup config did not have either, and what is not run for want of a branch.
-    fn warnings(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<String>, String> {
+    fn warnings(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<String>, ContinuationError> {
         let Session { arguments, images, facts, .. } = self.session;
-        let mut still = names::unknown(arguments, images, pipeline).map_err(|error| error.render())?;
+        let mut still = names::unknown(arguments, images, pipeline).map_err(ContinuationError::Names)?;
         still.retain(|it| self.session.unknown.iter().any(|known| known.flag == it.flag));
         Ok(names::warnings(&still).into_iter().chain(plan::no_branch(facts, pipeline, wanted)).collect())
     }
 
-    fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, String> {
+    fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, ContinuationError> {
         let chosen = match selection::choose(pipeline, wanted) {
             // To go on with nothing is how a setup job says that there is nothing to do.
             Err(SelectionError::Nothing { .. }) => Vec::new(),
-            chosen => chosen.map_err(|error| error.to_string())?,
+            chosen => chosen?,
         };
-        match plan::needs_engine(&chosen, &self.replacements) && !self.has_engine {
-            true => Err("its jobs need Docker, which nothing needed before".to_owned()),
-            false => Ok(chosen),
+        if plan::needs_engine(&chosen, &self.replacements) && !self.has_engine {
+            return Err(ContinuationError::NoEngine);
         }
+        Ok(chosen)
     }
 
     /// For people, and for a later retry. A secret in it is not written.
-    fn save(&self, text: &str) -> Result<PathBuf, String> {
+    fn save(&self, text: &str) -> Result<PathBuf, ContinuationError> {
         let path = self.directory.path().join(FILE);
         let masked = self.masks.text(|| Place::of_run("the config that the pipeline goes on with"), text);
         let written = std::fs::File::options().write(true).create_new(true).open(&path);
         let written = written.and_then(|mut file| file.write_all(masked.as_bytes()));
-        written.map_err(|error| format!("{} could not be written: {error}", path.display()))?;
-        Ok(path)
+        match written {
+            Ok(()) => Ok(path),
+            Err(source) => Err(ContinuationError::Save { path, source }),
+        }
     }
 
     /// What was given on the command line and the config does not declare: so far only the setup config used it.
@@ -129,12 +180,12 @@ impl Continuing<'_> {
     }
 
     /// Parameters of the command line that the config declares, and those of the continuation.
-    fn inputs(&self, continuation: &Continuation) -> Result<Inputs, String> {
+    fn inputs(&self, continuation: &Continuation) -> Result<Inputs, ContinuationError> {
         let declared = navvy_config::declared_parameters(&continuation.configuration);
         let mut parameters: Vec<(String, String)> = Vec::new();
         for (name, value) in &self.session.inputs.parameters {
             if continuation.parameters.contains_key(name) && declared.iter().any(|known| known == name) {
-                return Err(format!("conflicting pipeline parameters: {name} is given by -p and by the continuation"));
+                return Err(ContinuationError::Conflict(name.clone()));
             }
             if declared.iter().any(|known| known == name) {
                 parameters.push((name.clone(), value.clone()));
@@ -144,18 +195,18 @@ impl Continuing<'_> {
             parameters.push((name.clone(), as_text(name, value)?));
         }
         let mut facts = self.session.facts.clone();
-        facts.load_mentioned(&continuation.configuration).map_err(|error| chain(&error))?;
+        facts.load_mentioned(&continuation.configuration)?;
         let mut values = pipeline_values(&facts);
         values.extend(pipeline_numbers(&self.session.identity.pipeline, plan::PIPELINE_NUMBER));
         Ok(Inputs { parameters, values, ..self.session.inputs.clone() })
     }
 }
 
-fn as_text(name: &str, value: &Value) -> Result<String, String> {
+fn as_text(name: &str, value: &Value) -> Result<String, ContinuationError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
-        _ => Err(format!("pipeline parameter {name} of the continuation is no text, number or boolean")),
+        _ => Err(ContinuationError::NotScalar(name.to_owned())),
     }
 }
 

@@ -24,8 +24,9 @@ use navvy_config::Inputs;
 use navvy_docker::Engine;
 use navvy_environment::egress::Egress;
 use navvy_environment::survey::survey_files;
+use navvy_job::chain::chain;
 use navvy_job::event::{Event, JobRef, Summary};
-use navvy_job::outcome::RunEnd;
+use navvy_job::outcome::{Blame, RunEnd};
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
 use navvy_job::selection::{Chosen, Wanted};
@@ -187,13 +188,15 @@ impl Session<'_> {
             has_engine: site.engine.is_some(),
             users,
             told: Vec::new(),
-            failed: false,
+            failed: None,
         };
         let (mut finished, removals) = pipeline_run.run(&mut |continuation| continuing.go_on(continuation)).await;
         let Continuing { told, users, failed, .. } = continuing;
-        if failed {
-            finished.end = finished.end.max(RunEnd::BadConfig);
-        }
+        finished.end = finished.end.max(match failed {
+            Some(Blame::Config) => RunEnd::BadConfig,
+            Some(_) => RunEnd::Infra,
+            None => RunEnd::Passed,
+        });
         finished.fidelity.extend(site.egress.notes());
         if !finished.was_continued {
             warnings.extend(names::warnings(&self.unknown));
@@ -269,7 +272,7 @@ impl Session<'_> {
             return;
         }
         let trouble = match tokio::time::timeout(WORKSPACES_LIMIT, self.store.remove_workspaces()).await {
-            Ok(removed) => removed.err(),
+            Ok(removed) => removed.err().map(|error| chain(&error)),
             Err(_) => Some("the store did not answer".to_owned()),
         };
         if let Some(why) = trouble {
@@ -305,7 +308,7 @@ impl Session<'_> {
     async fn machine(&self, engine: Option<&Engine>) -> Result<Size, CliError> {
         match engine {
             Some(engine) if !engine.endpoint().looks_local() => {
-                let info = engine.info().await.map_err(|error| CliError::docker(&error))?;
+                let info = engine.info().await?;
                 Ok(Size { millicpus: info.cpus * 1000, memory: info.memory })
             }
             _ => Ok(plan::this_machine()),

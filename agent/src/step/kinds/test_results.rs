@@ -12,6 +12,7 @@ use crate::results::Case;
 use crate::results::collect::Reports;
 use crate::results::junit::Limits;
 use crate::results::keep::{self, Keeper, Whose};
+use crate::run_store::RunStoreError;
 use crate::step::bounded::GivenUp;
 use crate::step::cx::StepCx;
 use crate::step::own::{StepError, StepFault, StepOutput};
@@ -54,7 +55,7 @@ async fn keep_results(cx: &StepCx<'_>, output: &mut StepOutput, cases: &[Case]) 
     Ok(())
 }
 
-fn keeper(cx: &StepCx<'_>) -> Result<Keeper, String> {
+fn keeper(cx: &StepCx<'_>) -> Result<Keeper, RunStoreError> {
     cx.open_store().map(Keeper::new)
 }
 
@@ -130,8 +131,8 @@ async fn write_timings(cx: &StepCx<'_>, bytes: bytes::Bytes) -> Result<(), Strin
     }
 }
 
-async fn put(keeper: Result<Keeper, String>, whose: Whose, document: Vec<u8>) -> Result<(), String> {
-    let keeper = keeper?;
+async fn put(keeper: Result<Keeper, RunStoreError>, whose: Whose, document: Vec<u8>) -> Result<(), String> {
+    let keeper = keeper.map_err(|error| chain(&error))?;
     keeper.put(&whose, document).await.map_err(|error| chain(&error))?;
     // One node is enough to tidy up.
     match whose.node {

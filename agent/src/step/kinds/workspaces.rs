@@ -212,7 +212,7 @@ async fn make_directory(cx: &StepCx<'_>, at: &str) -> Result<(), StepFault> {
 
 /// Reads a layer's manifest out of its end, and puts its entries under those that came after it.
 async fn add(stack: &mut Stack<'_>, number: usize, store: &Store, layer: &Entry) -> Result<Vec<u8>, String> {
-    let (footer, manifest) = manifest::read(store, layer.body(), MANIFEST_CAP).await?;
+    let (footer, manifest) = manifest::read(store, layer.body(), MANIFEST_CAP).await.map_err(|error| chain(&error))?;
     let mut left = ENTRIES_CAP.saturating_sub(stack.entries());
     let mut adding = stack.add(number);
     let mut each = |record: Record| {
