@@ -7,8 +7,9 @@ pub mod projects;
 pub mod store;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use navvy_environment::HostPaths;
 
@@ -31,9 +32,16 @@ pub struct Settings {
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     pub stdin_is_terminal: bool,
+    /// Where the user stands.
+    pub here: Result<PathBuf, NoDirectory>,
     /// May a repository lead out of itself? Said on the command line.
     pub elsewhere: Elsewhere,
 }
+
+/// That the directory is gone in which the program was started, or may not be looked at.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("failed to find the current directory")]
+pub struct NoDirectory(#[source] Arc<io::Error>);
 
 impl Settings {
     /// Reads the process's environment.
@@ -41,12 +49,10 @@ impl Settings {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::new(
-            variables,
-            std::io::stdin().is_terminal(),
-            std::io::stdout().is_terminal(),
-            std::io::stderr().is_terminal(),
-        )
+        let here = std::env::current_dir().map_err(|error| NoDirectory(Arc::new(error)));
+        let given =
+            Self::new(variables, io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal());
+        Self { here, ..given }
     }
 
     fn new(variables: BTreeMap<String, String>, stdin: bool, stdout: bool, stderr: bool) -> Self {
@@ -69,6 +75,7 @@ impl Settings {
             stdin_is_terminal: stdin,
             stdout_is_terminal: stdout,
             stderr_is_terminal: stderr,
+            here: Ok(PathBuf::from("/")),
             elsewhere: Elsewhere::default(),
         }
     }
@@ -80,6 +87,15 @@ impl Settings {
         Self::new(variables, false, false, false)
     }
 
+    /// The directory that the user stands in.
+    ///
+    /// # Errors
+    /// It is gone, or may not be looked at.
+    pub fn here(&self) -> Result<&Path, NoDirectory> {
+        self.here.as_deref().map_err(Clone::clone)
+    }
+
+    /// A variable, if it is set and text.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
@@ -113,6 +129,15 @@ mod tests {
         assert_eq!(moved.data, Some(PathBuf::from("/d/navvy")));
         assert_eq!(moved.orbs, Some(PathBuf::from("/d/navvy/orbs")));
         assert_eq!(moved.contexts, Some(PathBuf::from("/c/navvy/contexts")));
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_told_with_its_cause() {
+        let gone = NoDirectory(Arc::new(io::ErrorKind::NotFound.into()));
+        let settings = Settings { here: Err(gone), ..Settings::for_tests(&[]) };
+        let told = navvy_job::chain::chain(&settings.here().unwrap_err());
+        assert_eq!(told, "failed to find the current directory: entity not found");
+        assert!(Settings::from_process().here().is_ok_and(Path::is_absolute));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Resource classes: named sizes of a task (spec `config.md` §9).
+//! Resource classes: named sizes of a task (docs/config-rules.md, §9).
 
 use serde::{Deserialize, Serialize};
 

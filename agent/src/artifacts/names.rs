@@ -1,4 +1,4 @@
-//! What a file is called among the artifacts (spec `steps.md` §6). Pure; names are bytes.
+//! What a file is called among the artifacts (docs/artifacts.md). Pure; names are bytes.
 
 use crate::step::paths::clean;
 

@@ -33,8 +33,7 @@ use crate::settings::file::SettingsFiles;
 const NO_JOB: &str = "-";
 
 pub fn run(settings: &Settings, arguments: &CacheExplainArgs) -> Result<u8, CliError> {
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
+    let file = ConfigFile::find(arguments.source.file.as_deref(), settings.here()?)?;
     let facts = facts(settings, &file, &arguments.source)?;
     let mut values = pipeline_values(&facts);
     values.extend(pipeline_numbers(&plan::Identity::new().pipeline, plan::PIPELINE_NUMBER));

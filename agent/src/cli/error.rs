@@ -12,6 +12,7 @@ use navvy_storage::StorageError;
 
 use crate::checkout::{CheckoutError, GitError};
 use crate::run_store::RunStoreError;
+use crate::settings::NoDirectory;
 use crate::task::NoteError;
 
 /// An error as a person gets it.
@@ -88,7 +89,7 @@ macro_rules! blamed {
 
 blamed! {
     Engine: EndpointError, EngineError;
-    Infra: CheckoutError, ClientError, GitError, HoldError, NoteError, RunStoreError, StorageError;
+    Infra: CheckoutError, ClientError, GitError, HoldError, NoDirectory, NoteError, RunStoreError, StorageError;
 }
 
 #[cfg(test)]

@@ -53,8 +53,7 @@ impl Project {
 
     /// As if there were no lock.
     fn open_unlocked(settings: &Settings, file: Option<&Path>) -> Result<Self, CliError> {
-        let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-        let file = ConfigFile::find(file, &here)?;
+        let file = ConfigFile::find(file, settings.here()?)?;
         let facts = project_facts(settings, &file)?;
         let path = unlocked_path(settings, &file);
         let inputs = inputs(&SourceArgs::default(), path.clone(), &facts, pipeline_values(&facts))?;
@@ -268,7 +267,7 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
     let project = match Project::open(settings, arguments.config.as_deref()) {
         Ok(project) => Some(project),
         // Outside of a project there are the user's.
-        Err(_) if arguments.config.is_none() && !in_project() => None,
+        Err(_) if arguments.config.is_none() && !in_project(settings) => None,
         Err(error) => return Err(error),
     };
     let (places, imports) = match &project {
@@ -306,8 +305,8 @@ fn not_a_tree(error: TreeError) -> CliError {
     }
 }
 
-fn in_project() -> bool {
-    std::env::current_dir().is_ok_and(|here| !matches!(nearest_config(&here), Ok(None)))
+fn in_project(settings: &Settings) -> bool {
+    settings.here().is_ok_and(|here| !matches!(nearest_config(here), Ok(None)))
 }
 
 /// What is there, then what is not.

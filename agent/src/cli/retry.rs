@@ -107,7 +107,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         )
         .hint("Without --with-edits the job goes on with its steps as they were."));
     }
-    let file = ConfigFile::of_project(&source.file, &source.project)?;
+    let file = ConfigFile::of_project(settings, &source.file, &source.project)?;
     let words = SourceArgs {
         file: Some(source.file.clone()),
         parameters: source.parameters.clone(),

@@ -61,9 +61,8 @@ impl ConfigFile {
     }
 
     /// A file that belongs to this project.
-    pub fn of_project(path: &Path, project: &Path) -> Result<Self, CliError> {
-        let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-        Self::read(path, &here, project)
+    pub fn of_project(settings: &Settings, path: &Path, project: &Path) -> Result<Self, CliError> {
+        Self::read(path, settings.here()?, project)
     }
 
     fn read(path: &Path, directory: &Path, project: &Path) -> Result<Self, CliError> {

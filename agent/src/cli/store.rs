@@ -24,8 +24,7 @@ pub fn chosen(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliEr
 
 /// What `navvy run` keeps of the config's project, as one scope sees it.
 pub fn of_project(settings: &Settings, arguments: &StoreArgs) -> Result<Store, CliError> {
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(arguments.config.as_deref(), &here)?;
+    let file = ConfigFile::find(arguments.config.as_deref(), settings.here()?)?;
     let chosen = chosen(settings, arguments.store.as_deref())?;
     let scope = scope_here(&arguments.scope, &file)?;
     Ok(chosen.open(&project_id(&project_facts(settings, &file)?), &scope)?)

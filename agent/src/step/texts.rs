@@ -1,4 +1,4 @@
-//! The texts around a step's output. Log scrapers know them, so their wording is kept (spec `steps.md` §2).
+//! The texts around a step's output. Log scrapers know them, so their wording is that of CircleCI.
 
 use navvy_job::figures::go_duration;
 use navvy_job::outcome::StepOutcome;

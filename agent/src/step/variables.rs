@@ -1,4 +1,4 @@
-//! The environment of a step, layer over layer (spec `steps.md` §12.1).
+//! The environment of a step, layer over layer (docs/navvy-run.md).
 //!
 //! Low to high: this host's egress, image, docker's proxies, primary container's `environment`, project and contexts, built-ins, job, step. What a step
 //! assigns itself, or `$BASH_ENV` does, comes on top inside the environment.

@@ -42,9 +42,8 @@ struct Looked {
 
 impl Looked {
     fn at(settings: &Settings, arguments: &LookArgs) -> Result<Self, CliError> {
-        let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
         let wanted = arguments.path.as_deref().or(arguments.source.file.as_deref());
-        let file = ConfigFile::find(wanted, &here)?;
+        let file = ConfigFile::find(wanted, settings.here()?)?;
         let mut source = arguments.source.clone();
         let facts = facts(settings, &file, &source)?;
         source.fill_in(&settings_files(settings, &file)?);

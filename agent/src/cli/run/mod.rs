@@ -59,8 +59,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         let hint = "`--keep-on-fail` keeps the environment for a `navvy shell` later.";
         return Err(CliError::usage("--shell-on-fail needs a terminal").hint(hint));
     }
-    let here = std::env::current_dir().map_err(|error| CliError::infra(&error))?;
-    let file = ConfigFile::find(arguments.source.file.as_deref(), &here)?;
+    let file = ConfigFile::find(arguments.source.file.as_deref(), settings.here()?)?;
     let files = settings_files(settings, &file)?;
     let images = arguments.images.clone();
     arguments.fill_in(&files);

@@ -1,4 +1,4 @@
-//! `store_artifacts` (spec `steps.md` §6).
+//! `store_artifacts` (docs/artifacts.md).
 //!
 //! ```text
 //! environment ──Pack──▶ thread ──2 pieces──▶ thread: read, guard ──32 events──▶ Packing ─▶ store, invisible until committed

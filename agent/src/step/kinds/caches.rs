@@ -1,4 +1,4 @@
-//! `save_cache` and `restore_cache` (spec `steps.md` §4). A cache that cannot be saved or restored never fails the job.
+//! `save_cache` and `restore_cache` (docs/caches.md). A cache that cannot be saved or restored never fails the job.
 //!
 //! ```text
 //! save     key ─▶ is it there? ─▶ pack ─▶ put ─▶ commit ─▶ stored, or somebody was first

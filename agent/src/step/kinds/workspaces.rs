@@ -1,4 +1,4 @@
-//! `persist_to_workspace` and `attach_workspace` (spec `steps.md` §5).
+//! `persist_to_workspace` and `attach_workspace` (docs/caches.md).
 //!
 //! ```text
 //! persist  root, patterns ─▶ pack ─▶ put ─▶ commit as the layer of (workspace, job, node, step)
