@@ -2,12 +2,12 @@
 
 use navvy_environment::HostPaths;
 use navvy_environment::allowed::Allowed;
+use navvy_environment::run_dir;
 use navvy_job::id::TaskId;
 
 use super::engine::Engine;
 use super::network;
 use super::walls::{self, Family};
-use navvy_environment::run_dir;
 
 impl Engine {
     /// Lets the task's containers, which have the primary's address, through to what is allowed.

@@ -10,12 +10,12 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::CreateContainerOptionsBuilder;
+use navvy_environment::plan::{ContainerPlan, Network};
 use navvy_job::id::TaskId;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
-use navvy_environment::plan::{ContainerPlan, Network};
 
 /// Creates on their way, by task. A request to create a container cannot be taken back: whoever removes a task waits
 /// for its creates first.

@@ -7,14 +7,14 @@ use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{RemoveContainerOptionsBuilder, RemoveVolumeOptions};
 use futures_util::future::join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::plan::LABEL_TASK;
+use navvy_environment::{cgroup, run_dir};
 use navvy_job::id::TaskId;
 use tokio::time::Instant;
 
 use super::engine::{BollardError, Engine};
 use super::fault;
 use super::survey::Listed;
-use navvy_environment::plan::LABEL_TASK;
-use navvy_environment::{cgroup, run_dir};
 
 /// Between two tries at what could not be removed: another removal on its way, a busy device.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
+use navvy_environment::plan::LABEL_TASK;
 use navvy_job::figures;
 use navvy_job::id::TaskId;
 use navvy_journal::standing::NameSays;
@@ -27,7 +28,6 @@ use tokio::sync::Mutex;
 
 use super::engine::{Engine, EngineInfo};
 use super::survey::Listed;
-use navvy_environment::plan::LABEL_TASK;
 
 /// No disk that jobs write to is faster; so long nobody need look.
 const FASTEST: u64 = 4 << 30;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use navvy_environment::HostPaths;
+use navvy_environment::supervisor_binary::{Chosen, SupervisorError};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
@@ -17,7 +18,6 @@ use super::disk::Culprit;
 use super::image::Pulls;
 use super::walls::Walls;
 use crate::endpoint::{Address, Endpoint};
-use navvy_environment::supervisor_binary::{Chosen, SupervisorError};
 
 /// An engine that does not answer its ping within this is not there.
 const PING_LIMIT: Duration = Duration::from_secs(10);

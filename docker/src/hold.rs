@@ -12,6 +12,8 @@ use std::path::Path;
 use bollard::query_parameters::RenameContainerOptionsBuilder;
 use futures_util::future::try_join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::plan::LABEL_TASK;
+use navvy_environment::run_dir::{self, RunDirError};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::{Mark, NameSays};
@@ -19,8 +21,6 @@ use navvy_journal::{self as journal, Entry, HeldStep, Journal, JournalError, Kno
 
 use super::engine::Engine;
 use super::fault;
-use navvy_environment::plan::LABEL_TASK;
-use navvy_environment::run_dir::{self, RunDirError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {

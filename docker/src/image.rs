@@ -9,13 +9,13 @@ use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder};
 use futures_util::StreamExt as _;
 use globset::{Glob, GlobMatcher};
+use navvy_environment::plan::ImageConfig;
+use navvy_environment::request::PullPolicy;
 use tokio::sync::watch;
 
 use super::engine::{Engine, Shared};
 use super::fault;
 use super::reference::{InvalidReference, Reference};
-use navvy_environment::plan::ImageConfig;
-use navvy_environment::request::PullPolicy;
 
 /// Waits between attempts of a pull that may yet succeed; its length is the number of further attempts.
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
+use navvy_environment::run_dir;
 
 use super::engine::Engine;
 use super::fault;
 use super::walls::{self, Walls};
 use crate::endpoint::Address;
-use navvy_environment::run_dir;
 
 pub const NAME: &str = "navvy";
 /// Fixed, so that two processes cannot make two networks at once, and a firewall rule can name it.

@@ -18,8 +18,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::cgroup::{self, Facts};
 use navvy_environment::egress::CA_DIR;
+use navvy_environment::link::SocketPlace;
+use navvy_environment::plan::{self, Entry, Machine, Plan, PlanError, service_title};
 use navvy_environment::request::{Died, OnEvent, Prepare, PrepareEvent};
+use navvy_environment::run_dir::{self, Kept, RunDirError};
 use navvy_environment::supervisor::Connect;
 use navvy_job::compiled::Container;
 use navvy_job::resource::Size;
@@ -39,10 +43,6 @@ use super::services::{Output, ServiceOutput};
 use super::upload::UploadError;
 use super::walls::Walls;
 use super::{credentials, network, report};
-use navvy_environment::cgroup::{self, Facts};
-use navvy_environment::link::SocketPlace;
-use navvy_environment::plan::{self, Entry, Machine, Plan, PlanError, service_title};
-use navvy_environment::run_dir::{self, Kept, RunDirError};
 
 /// What a failed preparation has made is removed within this.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use navvy_environment::run_dir::Kept;
 use navvy_job::resource::Size;
 
 use super::disk::EngineDisk;
@@ -9,7 +10,6 @@ use super::engine::EngineInfo;
 use super::image::LocalImage;
 use super::reference::Reference;
 use super::walls::Walls;
-use navvy_environment::run_dir::Kept;
 
 const MIB: f64 = 1_048_576.0;
 

@@ -16,6 +16,8 @@ use bollard::models::{ContainerSummaryStateEnum, Volume};
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::cgroup;
+use navvy_environment::plan::{LABEL_OWNER, LABEL_TASK};
 use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, sweep};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
@@ -24,8 +26,6 @@ use navvy_journal::{self as journal};
 
 use super::engine::Engine;
 use super::{destroy, fault};
-use navvy_environment::cgroup;
-use navvy_environment::plan::{LABEL_OWNER, LABEL_TASK};
 
 /// In a primary container's name.
 const PRIMARY_ROLE: &str = "primary";

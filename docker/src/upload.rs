@@ -8,11 +8,11 @@ use bollard::body_full;
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use navvy_environment::authorities::{self, Bundle};
 use navvy_environment::egress::CA_DIR;
+use navvy_environment::supervisor_binary::NAME;
 use navvy_protocol::place::{BIN_DIR, CLI_NAMES, RUN_DIR, SECRET_FILE};
 use tar::{Builder, EntryType, Header};
 
 use super::engine::Engine;
-use navvy_environment::supervisor_binary::NAME;
 
 pub(super) enum UploadError {
     Io(io::Error),

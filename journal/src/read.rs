@@ -5,8 +5,9 @@
 //! line l?ne line line     Damaged: something whole comes behind what is not
 //! ```
 
-use crate::owner::Owner;
 use navvy_job::state::TaskState;
+
+use crate::owner::Owner;
 
 use super::record::{Entry, HeldStep, Opening, Record, Standing, VerdictKind};
 

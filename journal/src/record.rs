@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::owner::Owner;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use serde::{Deserialize, Serialize};
+
+use crate::owner::Owner;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_environment::link::SocketPlace;
 use navvy_environment::request::Died;
 use navvy_environment::supervisor::{Client, Connect};
 use tokio::sync::watch;
 
 use super::error::StartError;
-use navvy_environment::link::SocketPlace;
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);

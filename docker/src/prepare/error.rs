@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use navvy_environment::plan::{ContainerPlan, PlanError, Role};
+use navvy_environment::run_dir::RunDirError;
+use navvy_environment::supervisor_binary::SupervisorError;
 use navvy_job::outcome::Blame;
 use navvy_journal::JournalError;
 
@@ -10,9 +13,6 @@ use super::super::engine::EngineError;
 use super::super::fault;
 use super::super::image::{ImageError, PullFaultKind};
 use super::super::network::NetworkError;
-use navvy_environment::plan::{ContainerPlan, PlanError, Role};
-use navvy_environment::run_dir::RunDirError;
-use navvy_environment::supervisor_binary::SupervisorError;
 
 /// Why there is no environment.
 #[derive(Debug, thiserror::Error)]
