@@ -20,6 +20,7 @@
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`results`] | test results: read, shown, kept, used by the next run |
+//! | [`environment`] | where steps run: enum over the kinds there are |
 //! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`run_directory`] | where a run's logs are |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
@@ -38,6 +39,7 @@ pub mod checkout;
 pub mod cli;
 pub mod consent;
 pub mod doctor;
+pub mod environment;
 mod masking;
 mod oom;
 pub mod orbs;

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Given;
 use navvy_environment::request::Died;
+use navvy_environment::request::ServiceOutput;
 use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use navvy_protocol::frame::{self, FrameKind};
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::engine::Engine;
 use super::fault;
-use super::services::{Output, ServiceOutput};
+use super::services::Output;
 
 /// An engine that does not answer for this long is gone; between two looks.
 const ENGINE_LOST_AFTER: Duration = Duration::from_secs(5);

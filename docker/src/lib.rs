@@ -17,7 +17,7 @@
 //! | [`network`], [`walls`] | the one bridge that all tasks share, and what it keeps from them |
 //! | `allow` | the way through the walls for what is allowed |
 //! | `dial` | the way to the supervisor through the engine |
-//! | [`prepare`], [`environment`], [`services`], [`destroy`] | a task's containers from nothing to nothing |
+//! | [`prepare`], [`environment`], `services`, [`destroy`] | a task's containers from nothing to nothing |
 //! | `disk` | the engine's disk, watched while tasks run |
 //! | `adopt` | an environment that outlived its agent, taken up again |
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
@@ -40,7 +40,7 @@ pub mod prepare;
 pub mod proxies;
 pub mod reference;
 mod report;
-pub mod services;
+mod services;
 pub mod survey;
 mod upload;
 pub mod walls;
@@ -50,4 +50,3 @@ pub use engine::{Engine, EngineError, EngineInfo};
 pub use environment::DockerEnvironment;
 pub use image::ImageSubstitutions;
 pub use prepare::PrepareError;
-pub use services::{ServiceEnd, ServiceOutput};

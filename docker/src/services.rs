@@ -7,6 +7,7 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::{AttachContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use navvy_environment::request::{ServiceEnd, ServiceOutput};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -18,28 +19,6 @@ const QUEUE: usize = 64;
 const READER_LIMIT: Duration = Duration::from_secs(10);
 /// Between the end of a service's output and the engine knowing its exit code.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A service container and what it writes: stdout and stderr as they come.
-#[derive(Debug)]
-pub struct ServiceOutput {
-    /// The config's name, else the image.
-    pub name: String,
-    pub image: String,
-    pub container: String,
-    /// Ends when the service does. Dropping it lets the service go on unheard.
-    pub rx: mpsc::Receiver<Bytes>,
-    /// Comes after the last output; an error means that the container was removed first.
-    pub end: oneshot::Receiver<ServiceEnd>,
-}
-
-/// How a service's output ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServiceEnd {
-    /// `None` when the engine could not tell.
-    pub exit_code: Option<i64>,
-    /// Bytes that the reader was too slow for.
-    pub lost: u64,
-}
 
 pub(super) type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use navvy_job::claim::Secrets;
 use navvy_job::compiled::Container;
 use navvy_job::id::TaskId;
@@ -9,6 +10,7 @@ use navvy_job::resource::Size;
 use navvy_journal::Journal;
 use navvy_journal::owner::Owner;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::egress::{Egress, Given};
 
@@ -90,4 +92,26 @@ pub struct Inheritance {
     /// Its engine sees none of this machine's files.
     #[serde(default)]
     pub uploaded: bool,
+}
+
+/// A service container and what it writes: stdout and stderr as they come.
+#[derive(Debug)]
+pub struct ServiceOutput {
+    /// The config's name, else the image.
+    pub name: String,
+    pub image: String,
+    pub container: String,
+    /// Ends when the service does. Dropping it lets the service go on unheard.
+    pub rx: mpsc::Receiver<Bytes>,
+    /// Comes after the last output; an error means that the container was removed first.
+    pub end: oneshot::Receiver<ServiceEnd>,
+}
+
+/// How a service's output ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceEnd {
+    /// `None` when the engine could not tell.
+    pub exit_code: Option<i64>,
+    /// Bytes that the reader was too slow for.
+    pub lost: u64,
 }

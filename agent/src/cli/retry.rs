@@ -33,6 +33,7 @@ use crate::bus;
 use crate::checkout::CheckoutSource;
 use crate::checkout::WorkingTree;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
+use crate::environment::Provider;
 use crate::pipeline::{Ended, Finished, Removals, localise};
 use crate::results::Timings;
 use crate::run_directory::RunDirectory;
@@ -195,7 +196,7 @@ fn context(
     let note = &held.note;
     let file = note.source.file.file_name();
     Context {
-        engine,
+        provider: Provider::Docker(engine),
         bus: show.bus.clone(),
         feed: show.feed,
         directory,

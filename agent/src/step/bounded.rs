@@ -5,11 +5,12 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use navvy_docker::DockerEnvironment;
 use navvy_environment::request::Died;
 use navvy_job::outcome::Cancel;
 use navvy_protocol::supervisor::ABANDONED;
 use tokio::sync::watch;
+
+use crate::environment::Environment;
 
 /// What the engine says of a main process that SIGKILL ended.
 const KILLED: i64 = 137;
@@ -42,7 +43,7 @@ pub enum Lost {
 /// What a task's work waits for no longer than.
 #[derive(Clone, Copy)]
 pub struct Bounds<'a> {
-    pub environment: &'a DockerEnvironment,
+    pub environment: &'a Environment,
     pub stop: &'a Stop,
     /// When the job's time is over.
     pub deadline: Instant,
@@ -58,7 +59,7 @@ impl Bounds<'_> {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            died = self.environment.primary_died() => Err(GivenUp::Died(died)),
+            died = self.environment.died() => Err(GivenUp::Died(died)),
             Ok(_) = stop.wait_for(Option::is_some) => Err(GivenUp::Stopped),
             () = tokio::time::sleep_until(self.deadline.into()) => Err(GivenUp::JobLimit(self.limit)),
         }

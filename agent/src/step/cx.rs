@@ -30,9 +30,10 @@ pub struct StepCx<'a> {
     /// What becomes of artifacts and test results that hold a secret.
     pub secrets_in_artifacts: guard::Secrets,
     pub timings: &'a Timings,
-    /// What may be handed to the job, of which the engine is here.
+    /// What may be handed to the job.
     pub handing: &'a Handing,
-    pub engine: &'a Endpoint,
+    /// The Docker engine that its environment is made with, if it is.
+    pub engine: Option<&'a Endpoint>,
     pub bounds: Bounds<'a>,
     pub client: &'a Client,
     pub frame: &'a Frame,

@@ -145,7 +145,7 @@ impl Task {
         tokio::select! {
             biased;
             signal = running.signals.recv() => hear(signal, digest, &ready.frame),
-            died = ready.environment.primary_died() => Some(container_ended(&died)),
+            died = ready.environment.died() => Some(container_ended(&died)),
             stop = next_stop(&mut self.context.stop) => Some(Happening::Stop(stop)),
             () = sleep_until(deadline.into()), if !ending => Some(Happening::JobLimit(self.claim.limits.job)),
             () = sleep_until(quiet_until.into()), if !ending => {
@@ -212,12 +212,10 @@ fn finished(ready: &mut Ready, running: Running, end: StepEnd, digest: LogDigest
 /// A step that ends badly while the engine is away may have been ended by it: that is no failure of the job.
 async fn second_look(ready: &Ready, happening: Happening) -> Happening {
     match happening {
-        Happening::Exited(exited) if exited.exit != Exit::Code(0) => {
-            match ready.environment.ended_with_engine().await {
-                Some(died) => container_ended(&died),
-                None => Happening::Exited(exited),
-            }
-        }
+        Happening::Exited(exited) if exited.exit != Exit::Code(0) => match ready.environment.ended_with_host().await {
+            Some(died) => container_ended(&died),
+            None => Happening::Exited(exited),
+        },
         other => other,
     }
 }

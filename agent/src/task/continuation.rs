@@ -1,9 +1,10 @@
 //! A setup pipeline's job, and what it continues the pipeline with.
 
-use navvy_docker::DockerEnvironment;
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::CONTINUATION_KEY;
+
+use crate::environment::Environment;
 
 use super::Task;
 
@@ -17,7 +18,7 @@ impl Task {
     }
 
     /// Asks what the job said. Whatever became of its steps afterwards, that was said.
-    pub(super) async fn take_continuation(&mut self, environment: &DockerEnvironment, client: &Client) {
+    pub(super) async fn take_continuation(&mut self, environment: &Environment, client: &Client) {
         if self.continuation_key().is_none() {
             return;
         }

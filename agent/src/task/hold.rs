@@ -8,7 +8,6 @@
 
 use std::time::{Duration, Instant};
 
-use navvy_docker::DockerEnvironment;
 use navvy_environment::run_dir;
 use navvy_environment::supervisor::Client;
 use navvy_job::chain::chain;
@@ -17,6 +16,8 @@ use navvy_job::event::{Event, HeldAt, HeldTask, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
 use navvy_output::mask::Place;
+
+use crate::environment::Environment;
 
 use super::note::{KeyNote, Note, SourceNote, VERSION};
 use super::prepare::Ready;
@@ -143,7 +144,7 @@ impl Task {
     }
 
     /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in whatever state.
-    pub(super) async fn hold(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<DockerEnvironment>> {
+    pub(super) async fn hold(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<Environment>> {
         // It is written into the journal.
         let place = || Place::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
@@ -202,7 +203,7 @@ impl Task {
         &self,
         client: &Client,
         note: &Note,
-        environment: &DockerEnvironment,
+        environment: &Environment,
         at: &HeldAt,
         until: jiff::Timestamp,
     ) -> Result<(), String> {
@@ -210,7 +211,7 @@ impl Task {
         let (keeper, time) = (client.clone(), note.time());
         let held = tokio::task::spawn_blocking(move || keeper.keep(time, &bytes)).await;
         held.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
-        let Context { engine, owner, paths, .. } = &self.context;
+        let Context { provider, owner, paths, .. } = &self.context;
         let task = &self.claim.task;
         if let Some(secret) = environment.link().secret() {
             run_dir::keep_secret(paths.runtime.as_deref(), task, secret).map_err(|error| chain(&error))?;
@@ -218,7 +219,7 @@ impl Task {
         let journal = self.journal.as_ref().ok_or("its journal could not be written")?;
         let unix = u64::try_from(until.as_second()).unwrap_or(0);
         let step = HeldStep { number: at.step, name: at.name.clone() };
-        let held = engine.keep_task(journal, task, unix, Some(step), owner, paths).await;
+        let held = provider.hold(journal, task, unix, Some(step), owner, paths).await;
         held.map_err(|error| chain(&error))
     }
 }

@@ -33,13 +33,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
-pub use note::{Note, NoteError, SourceNote};
-pub use removal::Removal;
-pub use resume::{Resumed, resume};
-pub use step_sink::Feed;
-
-use navvy_docker::{DockerEnvironment, Engine};
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
@@ -52,6 +45,14 @@ use navvy_journal::owner::Owner;
 use navvy_output::DiskFloor;
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::oneshot;
+
+pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
+pub use note::{Note, NoteError, SourceNote};
+pub use removal::Removal;
+pub use resume::{Resumed, resume};
+pub use step_sink::Feed;
+
+use crate::environment::{Environment, Provider};
 
 use crate::artifacts::guard;
 use crate::bus::Bus;
@@ -81,7 +82,8 @@ pub enum Turn {
 /// What a task needs around it.
 #[derive(Clone)]
 pub struct Context {
-    pub engine: Engine,
+    /// What makes its environment.
+    pub provider: Provider,
     pub bus: Bus,
     pub feed: Feed,
     /// The task's own log directory. Exists.
@@ -227,7 +229,7 @@ impl Task {
     }
 
     /// Up to the end of its steps. Returns the environment that is to be removed; without one, whatever there is.
-    async fn carry_out(&mut self) -> Option<Box<DockerEnvironment>> {
+    async fn carry_out(&mut self) -> Option<Box<Environment>> {
         if let Err(error) = self.claim.validate() {
             self.result.verdict = Verdict::Infra { fault: error.to_string() };
             return None;
@@ -252,7 +254,7 @@ impl Task {
     }
 
     /// From the first step that is to run to the last, and to the environment's being held if it is to be.
-    async fn go_through(&mut self, ready: Ready, first: usize) -> Option<Box<DockerEnvironment>> {
+    async fn go_through(&mut self, ready: Ready, first: usize) -> Option<Box<Environment>> {
         match self.run_steps(ready, first).await {
             Ended::Over(environment) => Some(environment),
             Ended::Held(ready, at) => self.hold(*ready, at).await,
@@ -323,7 +325,7 @@ impl Task {
             secrets_in_artifacts: context.secrets_in_artifacts,
             timings: &context.timings,
             handing: &context.handing,
-            engine: context.engine.endpoint(),
+            engine: context.provider.engine(),
             bounds: self.bounds(&ready.environment),
             client: &ready.client,
             frame: &ready.frame,
@@ -332,7 +334,7 @@ impl Task {
     }
 
     /// What this task's work is waited for no longer than.
-    fn bounds<'a>(&'a self, environment: &'a DockerEnvironment) -> Bounds<'a> {
+    fn bounds<'a>(&'a self, environment: &'a Environment) -> Bounds<'a> {
         let (stop, deadline, limit) = (&self.context.stop, self.deadline(), self.claim.limits.job);
         Bounds { environment, stop, deadline, limit }
     }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use navvy_docker::DockerEnvironment;
 use navvy_environment::request::{Inheritance, Prepare, PrepareEvent};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
@@ -13,6 +12,8 @@ use navvy_job::outcome::{Blame, StepOutcome, Verdict};
 use navvy_output::mask::Place;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
+
+use crate::environment::Environment;
 
 use super::lingering::Lingering;
 use super::{Task, continuation};
@@ -29,7 +30,7 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// An environment with everything that steps need.
 pub struct Ready {
-    pub environment: DockerEnvironment,
+    pub environment: Environment,
     pub client: Client,
     pub frame: Frame,
     pub lingering: Lingering,
@@ -39,7 +40,7 @@ pub struct Ready {
 /// Why no step can run, and what there is of the environment if that is known.
 pub struct Unready {
     pub verdict: Verdict,
-    pub environment: Option<Box<DockerEnvironment>>,
+    pub environment: Option<Box<Environment>>,
 }
 
 impl Task {
@@ -77,11 +78,11 @@ impl Task {
                 warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(message);
             }
         };
-        let (engine, paths) = (self.context.engine.clone(), self.context.paths.clone());
+        let (provider, paths) = (self.context.provider.clone(), self.context.paths.clone());
         let mut stop = self.context.stop.clone();
         let limit = self.claim.limits.job;
         let prepared = tokio::select! {
-            prepared = engine.prepare(request, &paths, &tell) => prepared.map_err(|error| {
+            prepared = provider.prepare(request, &paths, &tell) => prepared.map_err(|error| {
                 let reason = chain(&error);
                 let verdict = match error.blame() {
                     Blame::Job => Verdict::Failed { step: 0, name: SPIN_UP.to_owned() },
@@ -124,7 +125,7 @@ impl Task {
     }
 
     /// Asks who the user is, makes the working directory and `$BASH_ENV`. One trip to a blocking thread for all.
-    async fn furnish(&mut self, environment: DockerEnvironment) -> Result<Ready, PrepareFault> {
+    async fn furnish(&mut self, environment: Environment) -> Result<Ready, PrepareFault> {
         let client = Client::new(environment.link());
         let user = environment.step_user().map(str::to_owned);
         let bash_env = bash_env(&self.claim);
@@ -224,7 +225,7 @@ struct PrepareFault {
     verdict: Verdict,
     reason: String,
     /// If it was made.
-    environment: Option<Box<DockerEnvironment>>,
+    environment: Option<Box<Environment>>,
 }
 
 impl PrepareFault {

@@ -11,11 +11,12 @@
 
 use std::time::{Duration, Instant};
 
-use navvy_docker::DockerEnvironment;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
 use navvy_output::log_ends;
+
+use crate::environment::Environment;
 
 use super::{Task, TaskResult, Turn};
 
@@ -28,12 +29,12 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 pub struct Removal {
     task: Task,
     /// `None`: it is not known how far it was made.
-    environment: Option<Box<DockerEnvironment>>,
+    environment: Option<Box<Environment>>,
 }
 
 impl Task {
     /// Ends what still runs, and tells the verdict. A held task alone needs no removal.
-    pub(super) async fn report(mut self, environment: Option<Box<DockerEnvironment>>) -> (TaskResult, Option<Removal>) {
+    pub(super) async fn report(mut self, environment: Option<Box<Environment>>) -> (TaskResult, Option<Removal>) {
         self.result.duration = self.started.elapsed();
         self.voice.release();
         self.turn = Turn::Over;
@@ -76,7 +77,7 @@ impl Removal {
         task.advance(TaskState::Releasing).await.ok();
         let leftovers = match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
-            None => task.context.engine.remove_task(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
+            None => task.context.provider.remove(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
         };
         task.context.bus.send(Event::TaskRemoved {
             task: task.reference.clone(),

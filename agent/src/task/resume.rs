@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_docker::DockerEnvironment;
 use navvy_docker::hold::Adopted;
 use navvy_environment::supervisor::{Client, Connect};
 use navvy_job::chain::chain;
@@ -18,6 +17,8 @@ use navvy_job::compiled::{Step, StepKind};
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_protocol::supervisor::ExecStatus;
+
+use crate::environment::Environment;
 
 use super::hold::PERSON;
 use super::lingering::Lingering;
@@ -60,7 +61,7 @@ impl Task {
         containers: Vec<String>,
         link: Arc<dyn Connect>,
         from: usize,
-    ) -> Option<Box<DockerEnvironment>> {
+    ) -> Option<Box<Environment>> {
         if self.advance(TaskState::Preparing).await.is_err() {
             return None;
         }
@@ -78,11 +79,10 @@ impl Task {
             self.result.verdict = Verdict::Infra { fault };
             return None;
         }
-        let (engine, paths) = (&self.context.engine, &self.context.paths);
+        let (provider, paths) = (&self.context.provider, &self.context.paths);
         let frame = note.frame();
         let (task, floor) = (&self.claim.task, self.context.floor.0);
-        let environment =
-            DockerEnvironment::adopt(engine, task, paths, containers, link, note.inheritance, floor).await;
+        let environment = provider.adopt(task, paths, containers, link, note.inheritance, floor).await;
         let lingering = Lingering::inherit(note.lingering);
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         self.hand_out_again(&mut ready, note.handed).await;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use navvy_docker::{DockerEnvironment, ServiceEnd, ServiceOutput};
+use navvy_environment::request::{ServiceEnd, ServiceOutput};
 use navvy_job::event::Event;
 use navvy_output::mask::Place;
 use navvy_output::{DiskFloorReached, StepLog};
+
+use crate::environment::Environment;
 
 use super::Task;
 use crate::step::voice::Voice;
@@ -19,7 +21,7 @@ pub(super) type Followed = tokio::task::JoinHandle<()>;
 
 impl Task {
     /// From now on what services write goes to their logs. Ends with the services.
-    pub(super) fn follow_services(&mut self, environment: &mut DockerEnvironment) {
+    pub(super) fn follow_services(&mut self, environment: &mut Environment) {
         for (index, service) in environment.take_services().into_iter().enumerate() {
             let log = StepLog::create_service(&self.context.directory, index);
             self.context.bus.send(Event::ServiceStarted {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use navvy_docker::DockerEnvironment;
 use navvy_job::compiled::{Run, Step, StepKind, When};
 use navvy_job::event::HeldAt;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 use navvy_output::StepLog;
 use navvy_protocol::in_job::Lack;
+
+use crate::environment::Environment;
 
 use super::Task;
 use super::attempt::Attempted;
@@ -44,7 +45,7 @@ struct Standing {
 /// How the steps ended.
 pub(super) enum Ended {
     /// For good: the environment is to be destroyed.
-    Over(Box<DockerEnvironment>),
+    Over(Box<Environment>),
     /// The environment stays as it is.
     Held(Box<Ready>, HeldAt),
 }

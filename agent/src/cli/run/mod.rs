@@ -44,6 +44,7 @@ use super::{CliError, out, store};
 use crate::checkout::CheckoutSource;
 use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::checkout::{GitFacts, WorkingTree};
+use crate::environment::Provider;
 use crate::oom;
 use crate::pipeline::{Finished, PipelineRun, Removals, Replacements, secrets_of_proxies};
 use crate::results::Timings;
@@ -316,7 +317,7 @@ impl Session<'_> {
 
     fn context(&self, site: &Site, show: &Show<'_>, hold: HoldPolicy) -> Option<Context> {
         Some(Context {
-            engine: site.engine.clone()?,
+            provider: Provider::Docker(site.engine.clone()?),
             bus: show.bus.clone(),
             feed: show.feed,
             directory: show.directory.path().to_owned(),

@@ -72,13 +72,14 @@ pub async fn hand_over_docker(
         output.line("The engine was handed over before; it stays.");
         return Ok(Done::default());
     }
-    output.line(&format!("{}.", risk_of(cx.engine)));
+    let engine = cx.engine.ok_or_else(no_engine)?;
+    output.line(&format!("{}.", risk_of(engine)));
     output
         .line("Containers that it starts there stay until they are removed; paths that they mount are that machine's.");
     if names_another {
         output.line("`version` and `docker_layer_caching` say nothing here: the engine is what it is.");
     }
-    let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), cx.engine.clone());
+    let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), engine.clone());
     let opened = cx.bounds.bounded(move || open_docker(&client, user, &endpoint)).await??;
     output.line(&format!("The engine answers at {}.", opened.path));
     Ok(Done { handed: Some((Handed::Docker, opened)), ..Done::default() })
@@ -86,10 +87,10 @@ pub async fn hand_over_docker(
 
 /// Opens what a held task had been handed before. `None`: it cannot be, which is told.
 pub async fn open_again(cx: &StepCx<'_>, handed: Handed) -> Result<Option<Opened>, GivenUp> {
-    let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), cx.engine.clone());
+    let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), cx.engine.cloned());
     let (asked, number) = (cx.handing.clone(), cx.handed.notes().len());
     let opening = cx.bounds.bounded(move || match (handed, asked.ssh_agent) {
-        (Handed::Docker, _) if asked.docker => open_docker(&client, user, &endpoint),
+        (Handed::Docker, _) if asked.docker => open_docker(&client, user, &endpoint.ok_or_else(no_engine)?),
         (Handed::SshAgent { fingerprints }, Some(agent)) => open_ssh_agent(&client, user, number, agent, fingerprints),
         _ => Err(StepFault::from("it was not asked for by name".to_owned())),
     });
@@ -98,6 +99,10 @@ pub async fn open_again(cx: &StepCx<'_>, handed: Handed) -> Result<Option<Opened
         cx.voice.warn(format!("what the job had was not handed out again: {}", fault.reason));
     }
     Ok(opened.ok())
+}
+
+fn no_engine() -> StepFault {
+    StepFault::from("setup_remote_docker: no Docker engine runs this job, so none can be handed to it".to_owned())
 }
 
 fn open_docker(client: &Client, user: Option<String>, endpoint: &Endpoint) -> Result<Opened, StepFault> {

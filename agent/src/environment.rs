@@ -1,0 +1,193 @@
+//! Where a task's steps run. One of several kinds, and the same to whoever runs the task.
+//!
+//! ```text
+//! Provider ── prepare ─▶ Environment ── died ─▶ Died            link: the way to its supervisor
+//!    │  └──── adopt ────▶    │
+//!    │                       ├─ hold: it outlives this process, and the next one adopts it
+//!    └─ remove (by id alone) └─ end ─▶ destroy
+//! ```
+//!
+//! Everything but these moves goes through the supervisor, which is the same in each kind.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_docker::endpoint::Endpoint;
+use navvy_docker::{DockerEnvironment, Engine};
+use navvy_environment::HostPaths;
+use navvy_environment::request::{Died, Inheritance, OnEvent, Prepare, ServiceOutput};
+use navvy_environment::supervisor::Connect;
+use navvy_job::id::TaskId;
+use navvy_job::outcome::Blame;
+use navvy_journal::owner::Owner;
+use navvy_journal::{HeldStep, Journal};
+
+/// What makes environments. Cheap to clone.
+#[derive(Clone)]
+pub enum Provider {
+    /// Containers of this engine.
+    Docker(Engine),
+}
+
+/// Why there is no environment.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Docker(#[from] navvy_docker::PrepareError),
+}
+
+impl PrepareError {
+    /// Who can do something about it.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Docker(error) => error.blame(),
+        }
+    }
+}
+
+/// Why an environment could not be left to a person.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    #[error(transparent)]
+    Docker(#[from] navvy_docker::hold::HoldError),
+}
+
+/// A live environment. Destroy it; dropping it leaves everything running.
+pub enum Environment {
+    Docker(DockerEnvironment),
+}
+
+impl Provider {
+    /// Makes an environment whose supervisor answers, or leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why there is none, and whose fault that is.
+    pub async fn prepare(
+        &self,
+        request: Prepare,
+        host: &HostPaths,
+        events: OnEvent<'_>,
+    ) -> Result<Environment, PrepareError> {
+        match self {
+            Self::Docker(engine) => Ok(Environment::Docker(engine.prepare(request, host, events).await?)),
+        }
+    }
+
+    /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
+    /// primary first; `floor`: free bytes below which jobs that fill the disk are ended. Within a Tokio runtime only.
+    pub async fn adopt(
+        &self,
+        task: &TaskId,
+        host: &HostPaths,
+        containers: Vec<String>,
+        link: Arc<dyn Connect>,
+        inherited: Inheritance,
+        floor: u64,
+    ) -> Environment {
+        match self {
+            Self::Docker(engine) => Environment::Docker(
+                DockerEnvironment::adopt(engine, task, host, containers, link, inherited, floor).await,
+            ),
+        }
+    }
+
+    /// Leaves a task to itself until `until` (seconds since 1970): from here on nobody removes it before then.
+    ///
+    /// # Errors
+    /// It is still this process's, which removes it.
+    pub async fn hold(
+        &self,
+        journal: &Journal,
+        task: &TaskId,
+        until: u64,
+        step: Option<HeldStep>,
+        owner: &Owner,
+        host: &HostPaths,
+    ) -> Result<(), HoldError> {
+        match self {
+            Self::Docker(engine) => Ok(engine.keep_task(journal, task, until, step, owner, host).await?),
+        }
+    }
+
+    /// Removes everything that carries the task's id, within `limit`, from any half-made state. Returns what is left, by
+    /// name.
+    pub async fn remove(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
+        match self {
+            Self::Docker(engine) => engine.remove_task(task, host, limit).await,
+        }
+    }
+
+    /// Its name, for the journal and for people.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Docker(engine) => engine.endpoint().to_string(),
+        }
+    }
+
+    /// The Docker engine that it is, if it is one: a job may be handed it.
+    pub fn engine(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Docker(engine) => Some(engine.endpoint()),
+        }
+    }
+}
+
+impl Environment {
+    /// The way to the supervisor.
+    pub fn link(&self) -> Arc<dyn Connect> {
+        match self {
+            Self::Docker(docker) => docker.link(),
+        }
+    }
+
+    /// As whom steps run: the config's user, else the environment's own. `None` is uid 0.
+    pub fn step_user(&self) -> Option<&str> {
+        match self {
+            Self::Docker(docker) => docker.step_user(),
+        }
+    }
+
+    /// For whoever takes it up again.
+    pub fn inheritance(&self) -> Inheritance {
+        match self {
+            Self::Docker(docker) => docker.inheritance(),
+        }
+    }
+
+    /// Ends when the environment does by itself. May be asked for again and again.
+    pub fn died(&self) -> impl Future<Output = Died> + Send + use<> {
+        match self {
+            Self::Docker(docker) => docker.primary_died(),
+        }
+    }
+
+    /// Waits until whatever carries the environment, if it is away, is back or given up. `Some` if the environment ended with
+    /// it. Returns at once while it is there.
+    pub async fn ended_with_host(&self) -> Option<Died> {
+        match self {
+            Self::Docker(docker) => docker.ended_with_engine().await,
+        }
+    }
+
+    /// The services' output; the second call returns none.
+    pub fn take_services(&mut self) -> Vec<ServiceOutput> {
+        match self {
+            Self::Docker(docker) => docker.take_services(),
+        }
+    }
+
+    /// Ends all that runs in it, within `limit`, and removes nothing.
+    pub async fn end(&self, limit: Duration) {
+        match self {
+            Self::Docker(docker) => docker.end(limit).await,
+        }
+    }
+
+    /// Removes everything within `limit`. Returns what is left, by name.
+    pub async fn destroy(self, limit: Duration) -> Vec<String> {
+        match self {
+            Self::Docker(docker) => docker.destroy(limit).await,
+        }
+    }
+}
