@@ -19,6 +19,7 @@ pub struct Stamped {
     pub at_ms: u64,
     /// RFC 3339, UTC.
     pub time: String,
+    /// What happened.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -26,26 +27,35 @@ pub struct Stamped {
 /// Names a job of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobRef {
+    /// Its workflow's name.
     pub workflow: String,
+    /// Its own name, which is unique in the workflow.
     pub job: String,
 }
 
 /// Names one task for people: its job and, where there are several, its node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskRef {
+    /// The task's id.
     pub task: TaskId,
+    /// Its job.
     #[serde(flatten)]
     pub job: JobRef,
+    /// Which of the job's nodes, from 0.
     pub node_index: u32,
+    /// How many nodes the job has.
     pub node_total: u32,
 }
 
+/// Something that happened.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// The run has begun; nothing has started yet.
     RunStarted {
         /// Directory with one sub-directory a task.
         logs: PathBuf,
+        /// The config's file.
         config: PathBuf,
         /// Every job that takes part, in the order of the file.
         jobs: Vec<JobRef>,
@@ -54,114 +64,157 @@ pub enum Event {
     PipelineContinued {
         /// The config it goes on with.
         config: PathBuf,
+        /// In the order of the file.
         jobs: Vec<JobRef>,
     },
+    /// A job waits for something other than jobs.
     JobWaiting {
+        /// The job.
         #[serde(flatten)]
         job: JobRef,
+        /// In words.
         why: String,
     },
     /// An approval asks for a person's word.
     ApprovalAsked {
+        /// The approval.
         #[serde(flatten)]
         job: JobRef,
         /// Jobs that wait behind it.
         holds: Vec<String>,
     },
+    /// A task was given to be carried out.
     TaskStarted {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// Its primary image, as far as its executor has images.
         image: Option<String>,
+        /// As the config has it, or the default.
         resource_class: String,
         /// What it gets after clamping to the machine.
         size: Size,
         /// Steps of the job, in order.
         steps: Vec<String>,
     },
+    /// A task has moved on.
     TaskState {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// Where it is now.
         state: TaskState,
     },
     /// One line of "Spin up environment".
     Report {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// The line, without its end.
         line: String,
     },
     /// Progress of something long, such as an image pull: shown live, never logged.
     Progress {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// What is being done.
         what: String,
+        /// So much is done, in the unit of `total`.
         done: u64,
+        /// Of so much, where that is known.
         total: Option<u64>,
     },
     /// A service container was started, and its output is being kept.
     ServiceStarted {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
         /// Which of the task's services, from 0.
         service: usize,
         /// The config's name, else the image.
         name: String,
+        /// File with exactly the container's output.
         log: PathBuf,
     },
+    /// An attempt at a step has begun.
     StepStarted {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
         /// From 1.
         step: usize,
         /// From 1.
         attempt: u32,
+        /// The step's name.
         name: String,
         /// The step's key: `run`, `checkout`, …
         kind: String,
+        /// The next step does not wait for its end.
         background: bool,
         /// `#!SHELL` and the command, as shown above a step's output.
         header: Option<String>,
         /// File with exactly the step's bytes.
         log: PathBuf,
     },
+    /// Output, masked.
     Output {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
         /// 0 for what does not belong to a step (service containers).
         step: usize,
         /// `stdout`, `stderr`, `service:NAME`.
         stream: String,
+        /// The bytes, which may end within a character.
         #[serde(serialize_with = "lossy")]
         bytes: Vec<u8>,
     },
+    /// An attempt at a step has ended.
     StepEnded {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// From 1.
         step: usize,
+        /// From 1.
         attempt: u32,
+        /// The step's name.
         name: String,
+        /// How it ended.
         outcome: StepOutcome,
+        /// The attempt's time.
         duration_ms: u64,
         /// Texts below the step's output: `Exited with code exit status 1`, `CircleCI received exit code 1`, …
         trailers: Vec<String>,
         /// Bytes in the log when the step ended.
         bytes: u64,
+        /// Digest of the log when the step ended, hexadecimal.
         sha256: String,
         /// `config.yml:12`, where the step was written.
         origin: Option<String>,
         /// A further attempt follows.
         will_rerun: bool,
     },
+    /// A step was not run.
     StepSkipped {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// From 1.
         step: usize,
+        /// The step's name.
         name: String,
+        /// Why it was not.
         #[serde(serialize_with = "broadly")]
         why: SkipReason,
     },
+    /// Something that a person should know.
     Warning {
+        /// The task, where it is about one.
         #[serde(skip_serializing_if = "Option::is_none")]
         task: Option<TaskRef>,
+        /// The warning.
         message: String,
     },
     /// Ctrl-C, or another signal that asks the run to stop, was heard.
@@ -174,10 +227,12 @@ pub enum Event {
     /// Its environment stays for a person: `navvy shell`, `navvy retry`, `navvy rm`.
     #[serde(rename = "task_kept")]
     TaskHeld {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
         /// The step it is held at, from 1.
         step: usize,
+        /// That step's name.
         name: String,
         /// Held before that step ran, not because it failed.
         before: bool,
@@ -186,22 +241,28 @@ pub enum Event {
     },
     /// What the task's logs came to, those of services and of steps that went on in the background included.
     TaskLogs {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// One for each log, steps first.
         logs: Vec<LogEnd>,
     },
     /// Its verdict, logs and workspace layers are final, and nothing of it runs any more. Its environment may still be there.
     TaskEnded {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
+        /// How it ended.
         #[serde(flatten)]
         verdict: Verdict,
+        /// As its limit counts: neither waiting nor removal is part of it.
         duration_ms: u64,
         /// What was known by then of objects that cannot be removed: since the removal comes later, nothing.
         leftovers: Vec<String>,
     },
     /// Its environment is gone, or as good as it could be removed.
     TaskRemoved {
+        /// The task.
         #[serde(flatten)]
         task: TaskRef,
         /// Time that the removal took.
@@ -211,13 +272,18 @@ pub enum Event {
     },
     /// Every job has its verdict: the run waits for nothing but these removals. Comes again while it does.
     RemovalAwaited {
+        /// Those whose environments are still there.
         tasks: Vec<TaskRef>,
     },
+    /// A job has ended, or nothing more comes of it.
     JobEnded {
+        /// The job.
         #[serde(flatten)]
         job: JobRef,
+        /// How it ended.
         end: JobEnd,
     },
+    /// Everything is over.
     RunEnded(Box<Summary>),
 }
 
@@ -225,30 +291,40 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "end", rename_all = "snake_case")]
 pub enum JobEnd {
+    /// Its tasks have run, as far as they came.
     Ran {
+        /// What `requires` sees.
         status: JobStatus,
+        /// Of its longest task.
         duration_ms: u64,
+        /// The step that failed, or the limit that was exceeded.
         failed_step: Option<String>,
+        /// The fault, where it was none of the job's.
         infra: Option<String>,
     },
     /// Its executor is not here: neither passed nor failed.
     NotAvailable {
+        /// What it would need.
         needs: String,
     },
     /// Waits for an approval that nobody gave.
     Held {
+        /// The approval's name.
         approval: String,
     },
     /// Its requirements were not met.
     NotRun {
+        /// In words.
         why: String,
     },
     /// Held before a step, as `--break-before` asked.
     Paused {
+        /// The step's name.
         before: String,
     },
     /// An approval given, a no-op, or `--assume passed:NAME`.
     Passed {
+        /// In words.
         how: String,
     },
 }
@@ -256,13 +332,19 @@ pub enum JobEnd {
 /// The end of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
+    /// With which the command ends.
     pub exit_code: u8,
+    /// Of the whole run.
     pub duration_ms: u64,
+    /// Every job, in the order of the file.
     pub jobs: Vec<JobSummary>,
+    /// The run's directory.
     pub logs: PathBuf,
     /// What would differ on the real service, one sentence each.
     pub fidelity: Vec<String>,
+    /// Warnings that whoever reads the report alone must not miss.
     pub warnings: Vec<String>,
+    /// Objects that could not be removed.
     pub leftovers: Vec<String>,
     /// Contexts, and the jobs that got them.
     pub contexts_given: Vec<ContextGiven>,
@@ -276,20 +358,26 @@ pub struct Summary {
 /// A context that jobs were given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ContextGiven {
+    /// Its name.
     pub context: String,
+    /// The jobs that got it.
     pub jobs: Vec<String>,
 }
 
+/// How a job ended, for the run's report.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobSummary {
+    /// The job.
     #[serde(flatten)]
     pub job: JobRef,
+    /// How it ended.
     #[serde(flatten)]
     pub end: JobEnd,
     /// Steps recognised and not carried out.
     pub skipped_steps: usize,
     /// The same, by why.
     pub skipped: BTreeMap<SkipReason, usize>,
+    /// Number of its warnings.
     pub warnings: usize,
     /// The failed step's log.
     pub log: Option<PathBuf>,
@@ -304,6 +392,7 @@ pub struct JobSummary {
 pub struct HeldAt {
     /// From 1.
     pub step: usize,
+    /// The step's name.
     pub name: String,
     /// Held before it ran, not because it failed.
     pub before: bool,
@@ -312,9 +401,13 @@ pub struct HeldAt {
 /// A task that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeldTask {
+    /// The task's id.
     pub task: TaskId,
+    /// Which of the job's nodes, from 0.
     pub node_index: u32,
+    /// How many nodes the job has.
     pub node_total: u32,
+    /// Where.
     #[serde(flatten)]
     pub at: HeldAt,
     /// RFC 3339, UTC.
@@ -325,18 +418,29 @@ pub struct HeldTask {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum LogOf {
-    /// Step 0 is "Spin up environment".
-    Step { step: usize, attempt: u32 },
-    /// Which of the task's service containers, from 0.
-    Service { service: usize },
+    /// Of one attempt at a step.
+    Step {
+        /// From 1; 0 is "Spin up environment".
+        step: usize,
+        /// From 1.
+        attempt: u32,
+    },
+    /// Of a service container.
+    Service {
+        /// Which of the task's, from 0.
+        service: usize,
+    },
 }
 
 /// A log whose writer is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogEnd {
+    /// Whose it is.
     #[serde(flatten)]
     pub of: LogOf,
+    /// The file.
     pub log: PathBuf,
+    /// Its length.
     pub bytes: u64,
     /// Hexadecimal, as the log was sealed; `None` when it was not.
     pub sha256: Option<String>,
@@ -359,10 +463,13 @@ impl LogOf {
 pub struct Masked {
     /// The variable's name; several, with commas, where they have the same value.
     pub secret: String,
+    /// How the value was written.
     pub form: Form,
+    /// The job it was in; `None` is the run itself.
     pub job: Option<String>,
     /// In words: `output of step 2`, `service db`, `step name`, `warning`.
     pub place: String,
+    /// How often.
     pub count: u64,
 }
 
@@ -370,13 +477,19 @@ pub struct Masked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
+    /// As it is.
     Plain,
     /// One line of a value that has several.
     Line,
+    /// In either alphabet.
     Base64,
+    /// In either case.
     Hex,
+    /// With percent signs.
     Url,
+    /// As a text of JSON.
     Json,
+    /// In quotes, or with backslashes.
     Shell,
     /// With entities, as XML and HTML have them.
     Xml,

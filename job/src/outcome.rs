@@ -23,6 +23,7 @@ impl JobStatus {
     /// All five: what `requires: [{job: terminal}]` means.
     pub const TERMINAL: [Self; 5] = [Self::Success, Self::Failed, Self::Canceled, Self::Unauthorized, Self::NotRun];
 
+    /// As the config has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -44,21 +45,29 @@ impl fmt::Display for JobStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
+    /// Every significant step passed.
     Passed,
     /// The first significant step that failed: its number from 1 and its name.
     Failed {
+        /// The step's number.
         step: usize,
+        /// The step's name.
         name: String,
     },
+    /// It was kept from its end.
     Canceled {
+        /// Why it was asked to stop.
         reason: CancelReason,
     },
+    /// The job's time was over.
     TimedOut {
+        /// The time that it had.
         #[serde(with = "crate::compiled::millis")]
         limit: Duration,
     },
     /// Ours, not the user's: the task may be tried again.
     Infra {
+        /// What went wrong, for people.
         fault: String,
     },
 }
@@ -133,36 +142,46 @@ impl Cancel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum StepOutcome {
+    /// It exited with 0.
     Success,
     /// Exited with a code other than 0.
     ExitCode {
+        /// The exit code.
         code: i32,
     },
     /// Killed by a signal that Navvy did not send.
     Signal {
+        /// The signal's number.
         signal: i32,
     },
     /// The kernel killed one of its processes for want of memory.
     OutOfMemory {
+        /// In words.
         detail: String,
     },
+    /// It wrote nothing for too long.
     NoOutput {
+        /// For how long it may write nothing.
         #[serde(with = "crate::compiled::millis")]
         limit: Duration,
     },
     /// The job's time limit came while it ran.
     JobLimit {
+        /// The time that the job had.
         #[serde(with = "crate::compiled::millis")]
         limit: Duration,
     },
+    /// It was kept from its end.
     Canceled,
     /// It could not be started or carried out; `reason` says why.
     Error {
+        /// In words.
         reason: String,
     },
 }
 
 impl StepOutcome {
+    /// Whether it succeeded.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Success)
     }
@@ -176,7 +195,9 @@ pub enum SkipReason {
     JobFailed,
     /// `when: on_fail` and nothing failed.
     NothingFailed,
+    /// The job was halted before (`circleci-agent step halt`).
     Halted,
+    /// The run was stopped.
     Stopped,
     /// Recognised, and not carried out by this version.
     NotAvailable,

@@ -7,7 +7,9 @@ use crate::pipeline::{Pipeline, Selection, Workflow};
 /// What was asked on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
+    /// `--workflow`.
     pub workflow: Option<String>,
+    /// `--job`, as often as it was given.
     pub jobs: Vec<String>,
     /// With `jobs`: those they require, too.
     pub with_requires: bool,
@@ -16,6 +18,7 @@ pub struct Wanted {
 /// A workflow that takes part, and which of its jobs.
 #[derive(Debug, Clone)]
 pub struct Chosen {
+    /// It is whole: `only` tells which jobs are left.
     pub workflow: Workflow,
     /// `None` means all that its filters leave.
     pub only: Option<BTreeSet<String>>,
@@ -23,18 +26,41 @@ pub struct Chosen {
     pub notes: Vec<String>,
 }
 
+/// What was asked for cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
+    /// No workflow of this name.
     #[error("there is no workflow `{name}`{hint}; this config has: {known}")]
-    NoWorkflow { name: String, hint: String, known: String },
+    NoWorkflow {
+        /// What was asked for.
+        name: String,
+        /// ` (did you mean …)`, or nothing.
+        hint: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// No job of this name.
     #[error("there is no job `{name}`{hint}; see `navvy run --list`")]
-    NoJob { name: String, hint: String },
+    NoJob {
+        /// What was asked for.
+        name: String,
+        /// ` (did you mean …)`, or nothing.
+        hint: String,
+    },
+    /// Nothing is left of the pipeline.
     #[error("this config has no workflow that a push of this branch or tag would start:\n{reasons}")]
-    Nothing { reasons: String },
+    Nothing {
+        /// Why each workflow is left out, a line each.
+        reasons: String,
+    },
     #[error(
         "workflow `{name}` cannot run: there are mistakes in it, warnings alone only as long as its condition leaves it out"
     )]
-    Flawed { name: String },
+    /// A workflow with mistakes that its own condition leaves out.
+    Flawed {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Picks what runs.

@@ -18,9 +18,11 @@ pub enum Progress {
     Waiting,
     /// May start now.
     Ready,
+    /// Started, and not over.
     Active,
     /// Cannot go on here and now (held for approval, executor not here): what requires it keeps waiting.
     Withheld,
+    /// Over, with this status.
     Ended(JobStatus),
 }
 
@@ -60,6 +62,7 @@ impl Graph {
         self.names.iter().map(String::as_str).filter(|name| self.progress[*name] == Progress::Ready).collect()
     }
 
+    /// Where a job stands; `None` for one that does not take part.
     pub fn progress(&self, name: &str) -> Option<Progress> {
         self.progress.get(name).copied()
     }

@@ -267,6 +267,11 @@ fn a_bug_of_navvy_ends_a_run_with_code_3_and_leaves_nothing() {
         done.exits_with(3).complains(&["a bug that NAVVY_TEST_BUG asked for", says]);
         assert_eq!(bench.docker().owned_by(pid), [""; 0], "{}", done.account());
         assert_eq!(bench.left_of_runs(), [""; 0], "{bug}");
+        // A task that has no result any more has an end all the same, and so has its job.
+        if bug == "task" {
+            let words = done.end_words("short");
+            assert!(words.contains("a bug of Navvy ended the task"), "{words}");
+        }
     }
 }
 

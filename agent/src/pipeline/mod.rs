@@ -25,6 +25,8 @@ mod removals;
 mod room;
 mod run;
 mod starting;
+#[cfg(test)]
+mod tests;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::Contexts;
