@@ -111,7 +111,7 @@ impl Consents {
             file => file?,
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no file"));
+            return Err(io::Error::other("it is not a file"));
         }
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes)?;

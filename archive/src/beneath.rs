@@ -46,7 +46,7 @@ impl Root {
         self.open_directory(path, OFlags::RDONLY)
     }
 
-    /// Something that is no directory, for reading. What it is, a file or a pipe, the caller asks of it: opening waits
+    /// Something that is not a directory, for reading. What it is, a file or a pipe, the caller asks of it: opening waits
     /// for nobody.
     pub fn open_file(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         if path.is_empty() || path.ends_with(b"/") {
@@ -91,7 +91,7 @@ impl Root {
         directory.ok_or(Errno::NOENT)
     }
 
-    /// The same, where everything on the way that is no directory is made one.
+    /// The same, where everything on the way that is not a directory is made one.
     pub fn make(&self, path: &[u8], mode: Mode) -> Result<OwnedFd, Errno> {
         match self.enter(path) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make_names(path, mode),

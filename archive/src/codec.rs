@@ -104,7 +104,7 @@ impl Decompressor {
         match self.0.decompress(to, frame) {
             Ok(unpacked) if unpacked as u64 == length => Ok(()),
             Ok(_) => Err("a frame has another length than it says"),
-            Err(_) => Err("a frame is no right zstd frame"),
+            Err(_) => Err("invalid zstd frame"),
         }
     }
 }

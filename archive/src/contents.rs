@@ -57,7 +57,7 @@ pub fn each_record(
             Some((Section::Manifest, length)) if length <= PART_COMPRESSED_CAP => behind.get(..length),
             _ => None,
         };
-        let part = part.ok_or_else(|| broken("a part of its manifest is none"))?;
+        let part = part.ok_or_else(|| broken("invalid part in its manifest"))?;
         manifest::read_part(part, &mut |record| {
             check.take(&record)?;
             if failed.is_none() {

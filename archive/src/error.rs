@@ -29,7 +29,7 @@ pub enum ReadError {
     #[error("the archive is broken: entry {}: {why}", Shown(path))]
     Entry { path: Vec<u8>, why: String },
     /// A digest does not fit the bytes.
-    #[error("the archive is damaged: {what} has not the digest that was announced")]
+    #[error("the archive is damaged: {what} does not match its digest")]
     Damaged { what: String },
     #[error("the archive holds more than {limit} {of}")]
     Quota { limit: u64, of: &'static str },

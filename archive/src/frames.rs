@@ -43,7 +43,7 @@ impl<R: Read> FrameReader<R> {
         self.next = None;
         let bytes: [u8; ANNOUNCEMENT - HEAD] = self.array()?;
         let announcement = Announcement::decode(&bytes).filter(|announcement| announcement.frame == self.frames);
-        let announcement = announcement.ok_or_else(|| self.broken("an announcement is none"))?;
+        let announcement = announcement.ok_or_else(|| self.broken("invalid announcement"))?;
         let frame = Frame::announced(&announcement, self.offset);
         self.take(announcement.compressed as usize, to)?;
         self.frames += 1;

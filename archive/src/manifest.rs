@@ -116,7 +116,7 @@ pub fn read_part(part: &[u8], each: &mut dyn FnMut(Record) -> Result<(), &'stati
     codec::Decompressor::new().unpack_any(part, PART_CAP, &mut plain)?;
     let (mut rest, mut before) = (Bytes(&plain), Vec::new());
     while !rest.0.is_empty() {
-        let record = rest.record(&before).ok_or("a record of its manifest is none")?;
+        let record = rest.record(&before).ok_or("invalid record in its manifest")?;
         if let Record::Entry(entry) = &record {
             check(entry)?;
             before.clone_from(&entry.path);
@@ -132,7 +132,7 @@ fn check(entry: &Entry) -> Result<(), &'static str> {
         return Err(fault);
     }
     if entry.mode & !MODE_BITS != 0 || entry.mtime.nanos >= 1_000_000_000 {
-        return Err("a mode or time in its manifest is none");
+        return Err("invalid mode or time in its manifest");
     }
     let fault = match &entry.kind {
         Kind::Symlink { target } => fault_of_target(target),

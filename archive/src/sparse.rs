@@ -78,7 +78,7 @@ impl Map {
 
     /// From the beginning of `stored`; and how long it is there.
     pub fn decode(size: u64, stored: &[u8]) -> Result<(Self, usize), &'static str> {
-        let map = Self::parse(size, stored).ok_or("the map of a sparse file is none")?;
+        let map = Self::parse(size, stored).ok_or("invalid map of a sparse file")?;
         let again = map.encode();
         if !map.is_right() || !stored.starts_with(&again) {
             return Err("the map of a sparse file is not written as an archive's must be");

@@ -270,7 +270,7 @@ impl<'a> Block<'a> {
 
     fn octal(&self, at: usize, length: usize) -> Result<u64, &'static str> {
         let digits = std::str::from_utf8(&self.0[at..at + length - 1]).ok();
-        digits.and_then(|digits| u64::from_str_radix(digits, 8).ok()).ok_or("a number in its tar header is none")
+        digits.and_then(|digits| u64::from_str_radix(digits, 8).ok()).ok_or("invalid number in its tar header")
     }
 
     fn small(&self, at: usize) -> Result<u32, &'static str> {
@@ -300,7 +300,7 @@ impl<'a> Records<'a> {
     fn parse(mut bytes: &'a [u8]) -> Result<Self, &'static str> {
         let mut records = Self::default();
         while !bytes.is_empty() {
-            let (key, value, rest) = one_record(bytes).ok_or("a pax record is none")?;
+            let (key, value, rest) = one_record(bytes).ok_or("invalid pax record")?;
             records.take(key, value).ok_or("it has a pax record that an archive does not hold")?;
             bytes = rest;
         }

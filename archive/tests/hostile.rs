@@ -67,10 +67,10 @@ fn a_nul_in_a_name_is_refused() {
 fn a_file_below_a_symlink_is_refused() {
     for target in [&b"../outside"[..], b".", b"/"] {
         let forgery = Forgery::new().entry(&symlink(b"d", target), b"").file(b"d/file", b"evil");
-        refused(&forgery.clone().end().build(), "no directory");
+        refused(&forgery.clone().end().build(), "not a directory");
         // In another frame, which another worker has.
         let forgery = Forgery::new().entry(&symlink(b"d", target), b"").next_frame().file(b"d/deep/file", b"evil");
-        refused(&forgery.end().build(), "no directory");
+        refused(&forgery.end().build(), "not a directory");
     }
     let forgery = Forgery::new().file(b"d/file", b"evil").entry(&symlink(b"d", b"../outside"), b"");
     refused(&forgery.end().build(), "stands below it");

@@ -134,7 +134,7 @@ fn url(scheme: &str, rest: &str) -> Result<(), ReferenceError> {
     let plain = !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c.is_control());
     match scheme {
         "https" if plain => Ok(()),
-        "https" => Err("is no address"),
+        "https" => Err("is not an address"),
         _ => Err("is an address that does not begin with https://"),
     }
 }
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(why("a/b/c@1"), "has a namespace or a name that no orb can have");
         assert_eq!(why("../b@1"), "has a namespace or a name that no orb can have");
         assert_eq!(why("http://h/x"), "is an address that does not begin with https://");
-        assert_eq!(why("https://"), "is no address");
+        assert_eq!(why("https://"), "is not an address");
         for text in
             ["a/b@", "a/b@latest", "a/b@v1", "a/b@1.x", "a/b@1.2.3.4", "a/b@01", "a/b@+1", "a/b@dev:", "a/b@1@2"]
         {

@@ -94,7 +94,7 @@ impl fmt::Debug for Proxies {
 pub enum TransportError {
     #[error("certificate file {path}: {why}", path = path.display())]
     Ca { path: PathBuf, why: String },
-    #[error("{0} is no proxy's URL")]
+    #[error("{0} is not the URL of a proxy")]
     Proxy(&'static str),
     #[error("failed to make an HTTP client: {0}")]
     Client(String),

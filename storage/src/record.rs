@@ -42,7 +42,7 @@ impl Serialize for BodyId {
 impl<'de> Deserialize<'de> for BodyId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::read(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no body's id")))
+        Self::read(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not the id of a body")))
     }
 }
 

@@ -56,11 +56,11 @@ pub fn content(bytes: &[u8]) -> Content {
         Ok(Versioned { version }) if version > VERSION => return Content::Newer(version),
         Ok(Versioned { version: 0 }) => return Content::Unreadable("there is no version 0".to_owned()),
         Ok(_) => {}
-        Err(error) => return Content::Unreadable(format!("it is no record: {error}")),
+        Err(error) => return Content::Unreadable(format!("it is not a record: {error}")),
     }
     let record: Record = match serde_json::from_slice(bytes) {
         Ok(record) => record,
-        Err(error) => return Content::Unreadable(format!("it is no record: {error}")),
+        Err(error) => return Content::Unreadable(format!("it is not a record: {error}")),
     };
     match unbelievable(&record) {
         Some(why) => Content::Unreadable(why),
@@ -75,7 +75,7 @@ fn unbelievable(record: &Record) -> Option<String> {
         return Some(format!("it tells of a body of {} bytes, and no body has more than {MOST_BYTES}", body.size));
     }
     let hex = body.sha256.len() == DIGEST && body.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (!hex).then(|| "its SHA-256 is none".to_owned())
+    (!hex).then(|| "its SHA-256 is invalid".to_owned())
 }
 
 /// Whether this record was written for this path. One that was not could be found, and never be removed or put aside.

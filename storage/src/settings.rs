@@ -16,7 +16,7 @@ use super::transfer::Shape;
 /// Why no store could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("store {url:?} (from {origin}) is none: {why}")]
+    #[error("{url:?} (from {origin}) is not a store: {why}")]
     Url { url: String, origin: Origin, why: String },
     #[error("no place for a store: set HOME or XDG_DATA_HOME, or name a store with --store or NAVVY_STORE")]
     NoHome,

@@ -173,7 +173,7 @@ fn is_forsaken(path: &Path) -> bool {
 /// Joins the agent with a caller.
 pub fn take(desk: &Desk, mut connection: Connection, number: u64) {
     let Some(caller) = desk.take(number) else {
-        let failure: Failure = failure::invalid("nobody called by this number, or has been taken already");
+        let failure: Failure = failure::invalid("no such caller, or it was taken already");
         return connection.answer(&Reply::Failed(failure));
     };
     if connection.flush().is_ok() {

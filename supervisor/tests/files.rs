@@ -81,7 +81,7 @@ fn read_and_checksum_are_the_users() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(failure(read(&path, nobody()).1).kind, FailureKind::NotPermitted);
     assert_eq!(failure(read(&bench.path().join("none"), None).1).kind, FailureKind::NoSuchFile);
-    // What never ends, or never begins, is no file.
+    // What never ends, or never begins, is not a file.
     let fifo = bench.path().join("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     for odd in [fifo.as_path(), Path::new("/dev/zero"), Path::new("/")] {

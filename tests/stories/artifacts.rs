@@ -137,7 +137,7 @@ fn nothing_is_fetched_to_outside_the_directory() {
     let target = to.display().to_string();
     let refused = bench.ask(&["artifacts", "get", "out/link/x", "--to", &target]);
     assert_ne!(refused.exit_code, 0);
-    refused.complains(&["link is in the way: it is no directory"]);
+    refused.complains(&["link is in the way: it is not a directory"]);
     bench.ask(&["artifacts", "get", "up", "--to", &target]).passes();
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(std::fs::read(to.join("up")).unwrap(), b"y");

@@ -414,5 +414,5 @@ workflows:
 fn a_floor_that_is_no_size_is_refused() {
     let bench = Bench::new().env("NAVVY_DISK_FLOOR", "much");
     let run = bench.config(TWO_STEPS).run_for_people(&[]).finish();
-    run.exits_with(64).complains(&["NAVVY_DISK_FLOOR", "`much` is no size"]).ran_nothing();
+    run.exits_with(64).complains(&["NAVVY_DISK_FLOOR", "`much` is not a size"]).ran_nothing();
 }

@@ -49,7 +49,7 @@ fn is_refused(words: &[&str], code: i32, parts: &[&str]) {
 #[test]
 fn what_nothing_has_is_refused_with_its_neighbour() {
     is_refused(&["--approve", "hodl"], 64, &["--approve hodl", "did you mean `hold`?"]);
-    is_refused(&["--approve", "build"], 64, &["--approve build", "job `build` is no approval"]);
+    is_refused(&["--approve", "build"], 64, &["--approve build", "job `build` is not an approval"]);
     is_refused(&["--assume", "passed:biuld"], 64, &["--assume passed:biuld", "did you mean `build`?"]);
     is_refused(&["--context", "deploy-kyes=x.env"], 64, &["--context deploy-kyes", "did you mean `deploy-keys`?"]);
     is_refused(&["--image", "navvy/bsybox:*=x"], 64, &["--image navvy/bsybox:*=x", "navvy/busybox:static"]);

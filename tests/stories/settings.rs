@@ -37,7 +37,7 @@ fn images_are_replaced_by_flag_then_project_then_user() {
     bench.file(".navvy.toml", "image = ['far.example/ci/*=of/project']\n");
     assert_eq!(image(&bench, &[]), "of/project");
     assert_eq!(image(&bench, &["--image", "far.example/ci/node:*=of/flag"]), "of/flag");
-    // For other projects, too: what fits no job of this one is no mistake.
+    // For other projects, too: what fits no job of this one is not a mistake.
     bench.config_file(USER, "image = ['not/here=of/user']\n");
     assert_eq!(image(&bench, &[]), "of/project");
 }
@@ -71,7 +71,7 @@ fn logs_that_have_no_place_say_so_and_how_they_get_one() {
     let bench = Bench::new();
     bench.config("version: 2.1\njobs: {build: {docker: [{image: navvy/busybox:static}], steps: [{run: 'true'}]}}\n");
     let done = bench.program(&["run"]).env("XDG_STATE_HOME", "/dev/null").run();
-    done.ends(3, &["log directory", "/dev/null is no directory", "XDG_STATE_HOME=/dev/null", "set XDG_STATE_HOME"]);
+    done.ends(3, &["log directory", "/dev/null is not a directory", "XDG_STATE_HOME=/dev/null", "set XDG_STATE_HOME"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_held_task_is_not_lost_to_a_retry_whose_logs_have_no_place() {
     let runs = bench.state().join("navvy/runs");
     std::fs::rename(&runs, bench.state().join("aside")).expect("the runs can be moved");
     std::fs::write(&runs, "").expect("a file can be made");
-    bench.ask(&["retry", "build"]).exits_with(3).complains(&["runs is no directory", "XDG_STATE_HOME"]);
+    bench.ask(&["retry", "build"]).exits_with(3).complains(&["runs is not a directory", "XDG_STATE_HOME"]);
     std::fs::remove_file(&runs).expect("the file can be removed");
     std::fs::rename(bench.state().join("aside"), &runs).expect("the runs can be moved back");
     bench.ask(&["retry", "build"]).exits_with(1);

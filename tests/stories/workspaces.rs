@@ -163,7 +163,7 @@ fn what_cannot_be_persisted_fails_the_job_and_says_why() {
     let directory = "/home/circleci/project";
     assert_eq!(why("no_root"), "Error locating workspace root directory: stat /nowhere: no such file or directory");
     assert_eq!(why("no_match"), format!("The specified paths did not match any files in {directory}"));
-    assert!(why("bad_pattern").contains("cannot look for \"a[\": it is no pattern"), "{}", why("bad_pattern"));
+    assert!(why("bad_pattern").contains("cannot look for \"a[\": it is not a pattern"), "{}", why("bad_pattern"));
     assert!(why("leads_out").contains("`..` leads out of the root"), "{}", why("leads_out"));
 }
 

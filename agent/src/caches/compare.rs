@@ -227,7 +227,7 @@ mod tests {
             let value = match what {
                 What::Text(text) => Value::Known(text.clone()),
                 _ => match *values.next().unwrap() {
-                    "?" => Value::Unknown("nobody knows".to_owned()),
+                    "?" => Value::Unknown("unknown".to_owned()),
                     value => Value::Known(value.to_owned()),
                 },
             };

@@ -104,7 +104,7 @@ impl Here {
 }
 
 fn absent(path: &str) -> String {
-    format!("{path} is no file of the working tree; a step of the job may make it")
+    format!("{path} is not a file of the working tree; a step of the job may make it")
 }
 
 fn sha256(path: &Path) -> std::io::Result<[u8; 32]> {
@@ -137,7 +137,7 @@ pub fn in_tree(site: &Site, file: &str) -> Result<String, String> {
         let path = file_place.strip_prefix(&format!("{}/", root.trim_end_matches('/')))?;
         (!path.is_empty()).then(|| path.to_owned())
     };
-    site.checkouts.iter().rev().find_map(below).ok_or_else(|| format!("{file} is no file of the checkout"))
+    site.checkouts.iter().rev().find_map(below).ok_or_else(|| format!("{file} is not a file of the checkout"))
 }
 
 #[cfg(test)]
@@ -160,9 +160,9 @@ mod tests {
             ("go.sum", "go.sum"),
             ("./web/../web/yarn.lock", "web/yarn.lock"),
             ("~/project/go.sum", "go.sum"),
-            ("/tmp/sums", "! /tmp/sums is no file of the checkout"),
-            ("../go.sum", "! ../go.sum is no file of the checkout"),
-            (".", "! . is no file of the checkout"),
+            ("/tmp/sums", "! /tmp/sums is not a file of the checkout"),
+            ("../go.sum", "! ../go.sum is not a file of the checkout"),
+            (".", "! . is not a file of the checkout"),
         ] {
             assert_eq!(found(&plain, file), wanted);
         }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(told("{{ .Branch }}-{{ .Revision }}-{{ arch }}"), "main - abc - linux-amd64-6_85");
         assert_eq!(told("{{ .Environment.NONE }}{{ .CheckoutKey }}"), "<no value> ");
         for (text, why) in [
-            ("{{ checksum \"none\" }}", "none is no file of the working tree"),
+            ("{{ checksum \"none\" }}", "none is not a file of the working tree"),
             ("{{ checksum \"out\" }}", "leads out of the working tree"),
             ("{{ epoch }}", "every second"),
             ("{{ .BuildNum }}", "anew"),

@@ -115,7 +115,7 @@ pub(super) fn without_credentials(url: &str) -> Option<String> {
     }
 }
 
-/// `user:pa/ss@host/…` is not a URL, but people write it: if the port is no number, the host begins after the last `@`.
+/// `user:pa/ss@host/…` is not a URL, but people write it: if the port is not a number, the host begins after the last `@`.
 fn repair<'a>(authority: &'a str, path: &'a str) -> (&'a str, &'a str) {
     let bad_port = host_part(authority)
         .rsplit_once(':')
@@ -130,7 +130,7 @@ fn clean_authority(scheme: &str, authority: &str) -> String {
     let host = host_part(authority);
     let user = authority.strip_suffix(host).and_then(|user| user.strip_suffix('@')).unwrap_or("");
     let user = user.split(':').next().unwrap_or("");
-    // ssh needs its user, and its name is no secret; elsewhere the "user" is often the token itself.
+    // ssh needs its user, and its name is not a secret; elsewhere the "user" is often the token itself.
     if scheme.contains("ssh") && !user.is_empty() { format!("{user}@{host}") } else { host.to_owned() }
 }
 

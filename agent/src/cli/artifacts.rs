@@ -269,7 +269,7 @@ fn directory(root: &OwnedFd, names: &[Vec<u8>]) -> Result<OwnedFd, String> {
         directory = rustix::fs::openat(&directory, &name[..], flags, Mode::empty()).map_err(|error| {
             let name = clean(&String::from_utf8_lossy(name));
             match error {
-                Errno::NOTDIR | Errno::LOOP => format!("{name} is in the way: it is no directory"),
+                Errno::NOTDIR | Errno::LOOP => format!("{name} is in the way: it is not a directory"),
                 error => format!("cannot open directory {name}: {error}"),
             }
         })?;

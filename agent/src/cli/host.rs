@@ -51,7 +51,7 @@ pub fn no_log_directory(settings: &Settings, error: &RunDirectoryError) -> CliEr
     let there = error.path().ancestors().find(|above| above.exists());
     let why = there.map_or_else(String::new, |there| match there.is_dir() {
         true => format!("A directory has to be made in {}, and cannot be. ", there.display()),
-        false => format!("{} is no directory. ", there.display()),
+        false => format!("{} is not a directory. ", there.display()),
     });
     let place = match settings.get("XDG_STATE_HOME").filter(|value| !value.is_empty()) {
         Some(set) => format!("XDG_STATE_HOME={set} says where logs are kept"),

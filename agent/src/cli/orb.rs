@@ -84,7 +84,7 @@ impl Project {
 fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
     let reference: OrbReference = arguments.reference.parse().map_err(|why| {
         let hint = "An orb is named NAMESPACE/NAME@VERSION, where VERSION is best all of it: 1.2.3.";
-        CliError::usage(format!("{} is no reference to an orb: it {why}", arguments.reference)).hint(hint)
+        CliError::usage(format!("{} is not a reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
     let is_stdin = |file: &Path| file == Path::new(STDIN);
     if is_stdin(&arguments.file) && arguments.config.as_deref().is_some_and(is_stdin) {

@@ -106,7 +106,7 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
         return Err(CliError::usage(
             "--with-edits: the run's config came from standard input, and cannot be read again",
         )
-        .hint("Without --with-edits the job goes on with its steps as they were."));
+        .hint("Without --with-edits the job continues with its steps as they were."));
     }
     let file = ConfigFile::of_project(settings, &source.file, &source.project)?;
     let words = SourceArgs {
@@ -231,7 +231,7 @@ fn not_ours(note: &Note, error: HoldError) -> CliError {
     let (task, job) = (&note.claim.task, &note.claim.job_name);
     match error {
         HoldError::Journal(JournalError::Busy { .. }) => {
-            CliError::usage(format!("task {task} ({job}) is being gone on with by another process"))
+            CliError::usage(format!("task {task} ({job}) is being retried by another process"))
                 .hint("`navvy ps` tells which.")
         }
         other => other.into(),

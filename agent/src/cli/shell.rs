@@ -37,7 +37,7 @@ fn welcome(held: &Held) -> String {
     let name = note.held_at().map(|step| step.name.as_str()).unwrap_or_default();
     let how = if note.before { "held before" } else { "as it was when it failed at" };
     format!(
-        "{}: {how} step {}, {name}. Leave with `exit`; `navvy retry {task}` goes on.",
+        "{}: {how} step {}, {name}. Leave with `exit`; `navvy retry {task}` continues the job.",
         note.claim.job_name, note.step
     )
 }

@@ -2,7 +2,7 @@
 
 /// Bytes. Units are powers of 1024; without one it is bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let advice = || format!("`{text}` is no size; write a number of bytes, or one with a unit: 512K, 64M, 1.5G");
+    let advice = || format!("`{text}` is not a size; write a number of bytes, or one with a unit: 512K, 64M, 1.5G");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().map_err(|_| advice())?;

@@ -1,4 +1,4 @@
-//! `navvy tests`: the last results of each job, its slowest tests, and those that do not always come to the same.
+//! `navvy tests`: the last results of each job, its slowest tests, and flaky tests.
 
 use navvy_job::exit_code;
 use navvy_job::figures;

@@ -128,7 +128,7 @@ fn entry(reference: &str, version: &str, digest: &str, line: usize) -> Result<En
         _ => reference.at(version.parse().map_err(|_| "this line holds no version")?),
     };
     if !reference.version().zip(resolved.version()).is_none_or(|(rule, version)| rule.covers(version)) {
-        return Err("this version is none that the reference stands for");
+        return Err("the locked version does not match the reference");
     }
     let digest = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(is_hex));
     let digest = digest.ok_or("this line ends with no digest: sha256:, and 64 digits and letters from a to f")?;
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(problem("b@1 1.0.0 sha256:0"), "orbs.lock:2: this line begins with no reference to an orb");
         assert_eq!(problem(&format!("a/b@1 x sha256:{hex}")), "orbs.lock:2: this line holds no version");
         let other = problem(&format!("a/b@1 2.0.0 sha256:{hex}"));
-        assert_eq!(other, "orbs.lock:2: this version is none that the reference stands for");
+        assert_eq!(other, "orbs.lock:2: the locked version does not match the reference");
         assert!(problem("a/b@1 1.0.0 sha256:ABC").contains("ends with no digest"));
         assert_eq!(problem("version 2"), "orbs.lock:2: a newer navvy wrote this lock");
     }

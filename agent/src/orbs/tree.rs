@@ -123,7 +123,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// Why not, in words, where it is no file of text of this tree.
+    /// Why not, in words, where it is not a file of text of this tree.
     fn read(&self, relative: &str) -> Result<String, String> {
         let failed = |error: &std::io::Error| format!("could not read {}/{relative}: {error}", self.shown);
         let outside = || format!("{relative} leads outside of {}, and nothing there is read", self.shown);

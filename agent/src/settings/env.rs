@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for EnvTable {
 
 fn variable((name, value): (String, toml::Value)) -> Result<(String, String), String> {
     if !is_name(&name) {
-        return Err(format!("env: {name:?} is no variable name; use letters, digits and _"));
+        return Err(format!("env: {name:?} is not a variable name; use letters, digits and _"));
     }
     let text = match value {
         toml::Value::String(text) if text.contains('\0') => return Err(format!("env.{name} holds a NUL")),
@@ -42,7 +42,7 @@ fn variable((name, value): (String, toml::Value)) -> Result<(String, String), St
         toml::Value::Integer(number) => number.to_string(),
         toml::Value::Boolean(boolean) => boolean.to_string(),
         // 1.10 would become 1.1.
-        _ => return Err(format!("env.{name} is no text; write its value in quotes")),
+        _ => return Err(format!("env.{name} is not text; write its value in quotes")),
     };
     Ok((name, text))
 }
@@ -113,9 +113,9 @@ mod tests {
         let expected = [("A", "7"), ("B", "x"), ("C", "true")];
         assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         for (text, words) in [
-            ("[env]\nA = 1.10", "env.A is no text; write its value in quotes"),
-            ("[env]\nA = ['hunter2']", "env.A is no text"),
-            ("[env]\nA-B = 'hunter2'", "\"A-B\" is no variable name"),
+            ("[env]\nA = 1.10", "env.A is not text; write its value in quotes"),
+            ("[env]\nA = ['hunter2']", "env.A is not text"),
+            ("[env]\nA-B = 'hunter2'", "\"A-B\" is not a variable name"),
             ("[env]\nA = 'hunter2\\u0000'", ""),
             ("[env]\nA = \"hunter2\\u0000\"", "env.A holds a NUL"),
             ("env = 'A=hunter2'", "invalid type"),

@@ -5,7 +5,7 @@
 //! .navvy.toml of the project ────▶ SettingsFile (project's) ─┴─▶ words of the command line that were not given
 //! ```
 //!
-//! Both have the same keys, and a key that nobody knows is an error. The project's file came with the repository: a
+//! Both have the same keys, and an unknown key is an error. The project's file came with the repository: a
 //! stranger may have written it. It may say how the project's jobs run, as its config does, and nothing of this host:
 //! [`HOST_KEYS`] are refused in it.
 

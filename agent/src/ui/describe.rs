@@ -40,9 +40,9 @@ pub fn kept(task: &TaskId, step: usize, until: &str) -> String {
     format!("the environment stays as it is at step {step}, until {}: navvy shell {task}", clean(until))
 }
 
-/// `the pipeline goes on with FILE: 3 jobs`
+/// `the pipeline continues with FILE: 3 jobs`
 pub fn continued(config: &Path, jobs: usize) -> String {
-    format!("the pipeline goes on with {}: {}", config.display(), text::count(jobs, "job"))
+    format!("the pipeline continues with {}: {}", config.display(), text::count(jobs, "job"))
 }
 
 /// What the end of a run waits for.

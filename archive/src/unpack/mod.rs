@@ -10,7 +10,7 @@
 //! ```
 //!
 //! No byte of a frame is used before its digest fits. No two entries may have one place, none may stand below something
-//! that is no directory: so whatever runs side by side never meets, and no entry can change what another one meant.
+//! that is not a directory: so whatever runs side by side never meets, and no entry can change what another one meant.
 //! Directories are reached beneath their root only, never through a link; a file is written under a name of ours beside
 //! its place, and renamed, or so is the whole directory where there was none ([`stage`]). What was in the way of a file or
 //! link goes, directories stay (and are emptied of nothing). The data of a large file is written by several workers, its digest goes from one to the next.

@@ -262,7 +262,7 @@ impl<'a> Tape<'a> {
             std::collections::hash_map::Entry::Vacant(free) => drop(free.insert(kind)),
             std::collections::hash_map::Entry::Occupied(mut taken) => match (*taken.get(), kind) {
                 (Seen::Implied, Seen::Directory) => drop(taken.insert(kind)),
-                (Seen::Implied, _) => return Err("it is no directory, but another entry stands below it"),
+                (Seen::Implied, _) => return Err("it is not a directory, but another entry stands below it"),
                 _ => return Err("it is there twice"),
             },
         }
@@ -273,7 +273,7 @@ impl<'a> Tape<'a> {
         while !path.is_empty() {
             let seen = self.seen.entry(self.hasher.hash_one((root, path))).or_insert(Seen::Implied);
             if !matches!(seen, Seen::Implied | Seen::Directory) {
-                return Err("what stands above it is no directory");
+                return Err("what stands above it is not a directory");
             }
             path = split(path).0;
         }
@@ -286,7 +286,7 @@ impl<'a> Tape<'a> {
         let hash = |placement: &Placement| self.hasher.hash_one((placement.root, &placement.path[..]));
         let placement = placement.filter(|placement| self.seen.get(&hash(placement)) == Some(&Seen::File));
         placement.map(|placement| self.stages.spot_of(placement)).ok_or_else(|| {
-            ReadError::entry(path, "it is a hard link to what is no file of this archive, or was not unpacked")
+            ReadError::entry(path, "it is a hard link to what is not a file of this archive, or was not unpacked")
         })
     }
 

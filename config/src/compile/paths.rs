@@ -41,7 +41,7 @@ fn as_it_is(path: &str) -> String {
 pub(super) fn check_cache(fields: &Fields<'_>) {
     each(fields, "paths", &mut |path, node| {
         let (message, help) = if path.contains('*') {
-            let message = format!("`{path}` is no pattern: a cache keeps what has this very name");
+            let message = format!("`{path}` is not a pattern: a cache keeps what has this very name");
             (message, "name the directory: it is kept with all below it")
         } else if path.contains('$') {
             (as_it_is(path), WRITE_OUT)

@@ -34,11 +34,7 @@ pub(crate) static TOP: Keys = Keys::new(
             Named(&Either(&[Map(&EXECUTOR), Common(&ELEMENT)])),
             "What jobs run in, with a name and parameters.",
         ),
-        key(
-            "parameters",
-            Named(&Map(&PIPELINE_PARAMETER)),
-            "Parameters of the pipeline, given by whoever triggers it.",
-        ),
+        key("parameters", Named(&Map(&PIPELINE_PARAMETER)), "Parameters of the pipeline, given when it is triggered."),
         key("jobs", Named(&Either(&[Map(&JOB), Common(&ELEMENT)])), "Steps and what they run in, by name."),
         key("job-groups", Named(&Map(&JOB_GROUP)), "Jobs that a workflow uses together, by name."),
         key("workflows", Map(&WORKFLOWS), "Graphs of jobs, by name."),
@@ -206,7 +202,7 @@ pub(crate) static PARAMETER: Keys = Keys::new(
     "What a job or command can be given.",
     &[
         key("type", Words(&PARAMETER_TYPES), "Which values it takes.").required(),
-        key("default", Any, "Its value if it is not given; without a default it must be."),
+        key("default", Any, "Default value. A parameter without one is required."),
         key("description", Text, "For people."),
         key("enum", List(&Text, 1), "The values of an `enum`."),
     ],
@@ -217,7 +213,7 @@ pub(crate) static EXECUTOR_PARAMETER: Keys = Keys::new(
     "What an executor can be given.",
     &[
         key("type", Words(&PLAIN_TYPES), "Which values it takes.").required(),
-        key("default", Any, "Its value if it is not given; without a default it must be."),
+        key("default", Any, "Default value. A parameter without one is required."),
         key("description", Text, "For people."),
         key("enum", List(&Text, 1), "The values of an `enum`."),
     ],

@@ -85,7 +85,7 @@ fn render_one(texts: &[Text<'_>], diagnostic: &Diagnostic) -> String {
 }
 
 fn place(out: &mut String, text: Option<&Text<'_>>, diagnostic: &Diagnostic, gutter: usize) {
-    // Only what does not come from here names a file that nobody knows.
+    // Only what does not come from here names an unknown file.
     let Some(Text { source, lines }) = text else { return };
     let Span { line, column, .. } = diagnostic.span;
     if line == 0 {

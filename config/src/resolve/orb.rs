@@ -108,7 +108,7 @@ fn reference(context: &Context<'_>, entry: &Entry, home: &Home) -> Option<OrbRef
         return None;
     };
     let reference = text.parse().map_err(|why| {
-        let message = format!("`{text}` is no reference to an orb: it {why}");
+        let message = format!("`{text}` is not a reference to an orb: it {why}");
         context.report(Diagnostic::error("orb-reference", entry.value.span, message).help(FORM));
     });
     let reference = reference.ok()?;
@@ -186,7 +186,7 @@ pub(crate) fn top(root: Option<Node>, file: u32, report: &mut Report) -> Option<
     let (span, message) = match map.and_then(|map| map.entry("workflows")) {
         Some(entry) => (entry.key_span, "this is a config, not an orb: an orb has no `workflows`"),
         None if map.is_some_and(|map| ELEMENTS.iter().any(|key| map.get(key).is_some())) => return root,
-        None => (span, "this is no orb: an orb is a map with `commands`, `jobs`, `executors` or `orbs`"),
+        None => (span, "this is not an orb: an orb is a map with `commands`, `jobs`, `executors` or `orbs`"),
     };
     report.push(Diagnostic::error("no-orb", span, message));
     None

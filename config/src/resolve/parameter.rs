@@ -207,10 +207,10 @@ impl Parameter {
             let (written, name, members) = (&scalar.text, &self.name, members.join(", "));
             return Err(match is_read_otherwise(scalar) {
                 true => format!(
-                    "YAML reads `{written}` as {}, which is none of the values of enum `{name}`: {members}",
+                    "YAML reads `{written}` as {}, which is not a value of enum `{name}`: {members}",
                     value.describe()
                 ),
-                false => format!("`{written}` is none of the values of enum `{name}`: {members}"),
+                false => format!("`{written}` is not a value of enum `{name}`: {members}"),
             });
         };
         match member.literal() {

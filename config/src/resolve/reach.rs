@@ -172,7 +172,7 @@ impl Context<'_> {
         Standing::of(self.reach_of(span), owner, span)
     }
 
-    /// Reads a definition, `owner`, of which nobody knows yet who uses it: its mistakes are kept until
+    /// Reads a definition, `owner`, whose users are not known yet: its mistakes are kept until
     /// [`Self::tell_held`].
     pub fn reading<T>(&self, definition: Span, owner: &str, work: impl FnOnce() -> T) -> T {
         let outer = self.reached.reading.replace(Some((definition, owner.to_owned())));

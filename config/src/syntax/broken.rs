@@ -33,7 +33,7 @@ const FAULTS: [(&str, &str, &str); 11] = [
         "this cannot follow what stands before it",
         "quote text that starts with one of `[ { * & ! % @`, and check the indentation",
     ),
-    ("while scanning an anchor or alias", "this is no name of an anchor", "quote text that starts with `*` or `&`"),
+    ("while scanning an anchor or alias", "this is not a name of an anchor", "quote text that starts with `*` or `&`"),
     (
         "while scanning a quoted scalar, found unexpected end",
         "this quote is not closed",

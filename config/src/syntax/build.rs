@@ -265,7 +265,7 @@ fn put(entries: &mut Collector, key: &mut Option<Node>, node: Node, report: &mut
     if &*name.text == "<<" && name.plain {
         entries.merge(node, report);
     } else if &*name.text == "\\<<" {
-        let message = "`\\<<` merges nothing: the merge key is no template, and has no escape";
+        let message = "`\\<<` merges nothing: the merge key is not a template, and has no escape";
         report.push(Diagnostic::error("escaped-merge-key", key.span, message).help("write `<<:`"));
     } else {
         stays("this key", key).into_iter().for_each(|told| report.push(told));

@@ -91,7 +91,7 @@ fn operators_of_other_languages() {
     "##);
     assert_snapshot!(when("pipeline.git.branch == $BRANCH"), @r##"
     $BRANCH
-    cannot read the expression: `$BRANCH` is no value here
+    cannot read the expression: `$BRANCH` is not a value here
     environment variables come with a job, later than this: declare a pipeline parameter
     "##);
     assert_snapshot!(when("pipeline.git.branch == “main”"), @r##"

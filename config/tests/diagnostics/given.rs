@@ -45,7 +45,7 @@ fn what_is_given_fits_its_type() {
     4 |   many: {type: integer, default: 1}
       |   ^^^^
 
-    error[type-mismatch]: `prod` is none of the values of enum `to`: `test`, `live`
+    error[type-mismatch]: `prod` is not a value of enum `to`: `test`, `live`
      --> config.yml:5:3
       |
     5 |   to: {type: enum, enum: [test, live], default: test}

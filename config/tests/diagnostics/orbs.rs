@@ -61,28 +61,28 @@ fn refused_orb() {
 fn malformed_references() {
     let orbs = "a: circleci/node\n  b: node@5\n  c: circleci/node@latest\n  d: http://h/x.yml\n  e: [x]\n  f:";
     assert_snapshot!(told(orbs, "a/x, b/x, c/x, d/x, e/x, f/x", &[]), @r##"
-    error[orb-reference]: `circleci/node` is no reference to an orb: it has no version
+    error[orb-reference]: `circleci/node` is not a reference to an orb: it has no version
      --> config.yml:3:6
       |
     3 |   a: circleci/node
       |      ^^^^^^^^^^^^^
       = help: write `namespace/orb@VERSION`, where VERSION is 1, 1.2, 1.2.3, volatile or dev:LABEL
 
-    error[orb-reference]: `node@5` is no reference to an orb: it has no namespace
+    error[orb-reference]: `node@5` is not a reference to an orb: it has no namespace
      --> config.yml:4:6
       |
     4 |   b: node@5
       |      ^^^^^^
       = help: write `namespace/orb@VERSION`, where VERSION is 1, 1.2, 1.2.3, volatile or dev:LABEL
 
-    error[orb-reference]: `circleci/node@latest` is no reference to an orb: it has no version that an orb can have
+    error[orb-reference]: `circleci/node@latest` is not a reference to an orb: it has no version that an orb can have
      --> config.yml:5:6
       |
     5 |   c: circleci/node@latest
       |      ^^^^^^^^^^^^^^^^^^^^
       = help: write `namespace/orb@VERSION`, where VERSION is 1, 1.2, 1.2.3, volatile or dev:LABEL
 
-    error[orb-reference]: `http://h/x.yml` is no reference to an orb: it is an address that does not begin with https://
+    error[orb-reference]: `http://h/x.yml` is not a reference to an orb: it is an address that does not begin with https://
      --> config.yml:6:6
       |
     6 |   d: http://h/x.yml
@@ -228,7 +228,7 @@ fn no_orb() {
       | ^^^^^^^^^
       = in orb `a`, `x/a@1.0.0` (config.yml, line 3)
 
-    error[no-orb]: this is no orb: an orb is a map with `commands`, `jobs`, `executors` or `orbs`
+    error[no-orb]: this is not an orb: an orb is a map with `commands`, `jobs`, `executors` or `orbs`
      --> orbs/x/b@1.0.0.yml:1:1
       |
     1 | - a

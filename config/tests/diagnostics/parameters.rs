@@ -138,7 +138,7 @@ jobs:
     11 |     default: '5'
        |              ^^^
 
-    error[type-mismatch]: `medium` is none of the values of enum `kind`: `small`, `large`
+    error[type-mismatch]: `medium` is not a value of enum `kind`: `small`, `large`
       --> config.yml:15:14
        |
     15 |     default: medium

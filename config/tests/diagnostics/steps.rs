@@ -323,7 +323,7 @@ jobs:
       = in job `build` (line 3)
       = help: write the path out; `~` is the home, and a relative path begins in the working directory
 
-    warning[cache-path]: `node_modules/*` is no pattern: a cache keeps what has this very name
+    warning[cache-path]: `node_modules/*` is not a pattern: a cache keeps what has this very name
      --> config.yml:8:45
       |
     8 |       - save_cache: {key: a, paths: [~/.m2, node_modules/*, $HOME/.npm, /usr/local]}

@@ -174,7 +174,7 @@ jobs:
       - c: {to: test}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[type-mismatch]: `dev` is none of the values of enum `to`: `test`, `live`
+    error[type-mismatch]: `dev` is not a value of enum `to`: `test`, `live`
      --> config.yml:5:53
       |
     5 |       to: {type: enum, enum: [test, live], default: dev}
@@ -186,7 +186,7 @@ jobs:
     7 |       none: {type: enum, default: a}
       |       ^^^^
 
-    error[type-mismatch]: `prod` is none of the values of enum `to`: `test`, `live`
+    error[type-mismatch]: `prod` is not a value of enum `to`: `test`, `live`
       --> config.yml:13:17
        |
     13 |       - c: {to: prod}
@@ -400,7 +400,7 @@ jobs:
     3 |   p: {type: boolean, default: 1}
       |                               ^
 
-    error[type-mismatch]: `c` is none of the values of enum `e`: `a`, `b`
+    error[type-mismatch]: `c` is not a value of enum `e`: `a`, `b`
      --> config.yml:7:46
       |
     7 |       e: {type: enum, enum: [a, b], default: c}

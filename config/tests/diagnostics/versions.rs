@@ -256,7 +256,7 @@ jobs:
     steps: [checkout]
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[escaped-merge-key]: `\<<` merges nothing: the merge key is no template, and has no escape
+    error[escaped-merge-key]: `\<<` merges nothing: the merge key is not a template, and has no escape
      --> config.yml:5:5
       |
     5 |     \<<: *x

@@ -105,7 +105,7 @@ fn parameters_are_what_yaml_reads() {
         assert_eq!(parameter(declared).unwrap(), shown, "{declared}");
     }
     let told = parameter("type: enum, enum: ['on', 'off'], default: on").unwrap_err();
-    assert_eq!(told, "YAML reads `on` as a boolean, which is none of the values of enum `p`: `on`, `off`");
+    assert_eq!(told, "YAML reads `on` as a boolean, which is not a value of enum `p`: `on`, `off`");
 }
 
 #[test]

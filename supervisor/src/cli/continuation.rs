@@ -30,7 +30,7 @@ fn call(options: &Options) -> Result<String, String> {
     parameters.extend(files_changed(options)?);
     let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
     let with = if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") };
-    let told = format!("The pipeline goes on with {path} ({with}).\n");
+    let told = format!("The pipeline continues with {path} ({with}).\n");
     let key = variable("CIRCLE_CONTINUATION_KEY")?;
     let host = variable("CIRCLECI_API_HOST")?;
     let body = json!({ "continuation-key": key, "configuration": configuration, "parameters": parameters });

@@ -8,7 +8,7 @@ impl<'a> Options<'a> {
         let mut found: Vec<(&str, &str)> = Vec::new();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let Some(option) = word.strip_prefix("--") else { return Err(format!("{word:?} is no option")) };
+            let Some(option) = word.strip_prefix("--") else { return Err(format!("{word:?} is not an option")) };
             let (name, value) = match option.split_once('=') {
                 Some(both) => both,
                 None => (option, *words.next().ok_or_else(|| format!("--{option} needs a value"))?),

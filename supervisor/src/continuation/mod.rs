@@ -133,7 +133,7 @@ impl Shared {
         }
         match serde_json::from_slice(&request.body) {
             Ok(call) => self.take(call),
-            Err(error) => Answer::new(400, format!("The body is no valid call: {error}.")),
+            Err(error) => Answer::new(400, format!("The body is not a valid call: {error}.")),
         }
     }
 

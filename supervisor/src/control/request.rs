@@ -55,7 +55,7 @@ fn stop(init: &Init, id: &str, grace_ms: u64) -> Result<Reply, Failure> {
 
 fn send_signal(init: &Init, id: &str, signal: i32) -> Result<Reply, Failure> {
     if !(1..=64).contains(&signal) {
-        return Err(failure::invalid(format!("{signal} is no signal")));
+        return Err(failure::invalid(format!("{signal} is not a signal")));
     }
     exec::signal(&init.execs.get(id)?, signal)
         .map_err(|error| failure::of(&error, format_args!("send signal {signal}")))?;

@@ -124,7 +124,7 @@ fn explain_program(fault: &Fault, exec: &Exec, user: &User) -> Failure {
         ),
         Some(libc::ENOEXEC) => (
             FailureKind::NotExecutable,
-            format!("{program} is no program for {}; check the image's architecture", sys::architecture()),
+            format!("{program} is not a program for {}; check the image's architecture", sys::architecture()),
         ),
         Some(libc::E2BIG) => (
             FailureKind::Invalid,

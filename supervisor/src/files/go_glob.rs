@@ -11,7 +11,7 @@ use super::unread::Unread;
 /// Every path below `root` that fits, sorted, relative to it; the root itself is the empty one.
 ///
 /// # Errors
-/// Why it is no pattern.
+/// Why it is not a pattern.
 pub fn find(root: &Path, pattern: &[u8], unread: &mut Unread) -> Result<BTreeSet<Vec<u8>>, &'static str> {
     let parts: Vec<&[u8]> =
         pattern.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
@@ -67,7 +67,7 @@ fn check(part: &[u8]) -> Result<(), &'static str> {
     }
     let mut rest = part;
     while !rest.is_empty() {
-        rest = &rest[element(rest).ok_or("it is no pattern: a `[` or `\\` in it has no end")?..];
+        rest = &rest[element(rest).ok_or("it is not a pattern: a `[` or `\\` in it has no end")?..];
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ fn seconds(text: &str) -> Result<Option<Duration>, String> {
     match text.parse() {
         Ok(0) => Ok(None),
         Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
-        Err(_) => Err(format!("--idle-limit {text:?} is no number of seconds")),
+        Err(_) => Err(format!("--idle-limit {text:?} is not a number of seconds")),
     }
 }
 

@@ -29,7 +29,7 @@ workflows:
 fn all_artifacts_are_announced(entries: &[Entry], how: &str) {
     for entry in entries.iter().filter(|entry| entry.kind == "artifacts" && entry.group != "runs with artifacts") {
         let announced = |other: &&Entry| other.group == "runs with artifacts" && other.producer == entry.group;
-        assert!(entries.iter().any(|other| announced(&other)), "{how}: artifacts of a run that nobody knows");
+        assert!(entries.iter().any(|other| announced(&other)), "{how}: artifacts of an unknown run");
     }
 }
 

@@ -44,7 +44,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Open a shell in the environment of a task that is held.
     Shell(ShellArgs),
-    /// Go on with a task that is held, from the step it is held at.
+    /// Continue a task that is held, from the step it is held at.
     Retry(Box<RetryArgs>),
     /// Look at a config without running it.
     Config(ConfigArgs),
@@ -62,7 +62,7 @@ pub enum Command {
     Rm(RmArgs),
     /// List a run's logs, print one exactly as it was written, and say what of it is not whole.
     Logs(LogsArgs),
-    /// Show the last test results of each job, its slowest tests, and those that do not always come to the same.
+    /// Show the last test results of each job, its slowest tests, and flaky tests.
     Tests(TestsArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
@@ -125,7 +125,7 @@ pub struct CompletionsArgs {
 
 /// `90s`, `10m`, `1.5h`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let advice = || format!("`{text}` is no duration; write a number with a unit: 90s, 10m, 1.5h");
+    let advice = || format!("`{text}` is not a duration; write a number with a unit: 90s, 10m, 1.5h");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(advice)?;
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().map_err(|_| advice())?;

@@ -114,7 +114,7 @@ fn graph(settings: &Settings, arguments: &GraphArgs) -> Result<u8, CliError> {
 /// What a config without errors is made into.
 fn made(text: Option<String>) -> Result<String, CliError> {
     text.ok_or_else(|| {
-        CliError::infra_text("the config has no errors, and yet nothing was made of it")
+        CliError::infra_text("internal error: no pipeline, although the config is valid")
             .hint("That is a fault of Navvy: please report it with the config.")
     })
 }

@@ -240,7 +240,7 @@ impl Health {
             ),
             Self::Damaged { report } => format!("{what}{}", damage(report, &path.to_string())),
             Self::Gone { bytes } => format!(
-                "{what}its log of {bytes} bytes is gone\n  {path}\n  Somebody removed it, or the disk lost it. Run the job \
+                "{what}its log of {bytes} bytes is gone\n  {path}\n  It was removed, or the disk lost it. Run the job \
                  again for another one."
             ),
         }

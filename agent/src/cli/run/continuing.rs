@@ -38,7 +38,7 @@ pub(super) enum ContinuationError {
     /// They are told in full at the end.
     #[error("{path} has {count}", path = path.display())]
     Diagnostics { path: PathBuf, count: String },
-    #[error("the config that it goes on with is a setup config itself, which is not allowed")]
+    #[error("the continuation is a setup config itself, which is not allowed")]
     Setup,
     #[error("{}", .0.render())]
     Names(CliError),
@@ -48,7 +48,7 @@ pub(super) enum ContinuationError {
     NoEngine,
     #[error("conflicting pipeline parameters: {0} is given by -p and by the continuation")]
     Conflict(String),
-    #[error("pipeline parameter {0} of the continuation is no text, number or boolean")]
+    #[error("pipeline parameter {0} of the continuation is not a text, number or boolean")]
     NotScalar(String),
     #[error("{path} could not be written", path = path.display())]
     Save { path: PathBuf, source: io::Error },
@@ -156,7 +156,7 @@ impl Continuing<'_> {
     /// For people, and for a later retry. A secret in it is not written.
     fn save(&self, text: &str) -> Result<PathBuf, ContinuationError> {
         let path = self.directory.path().join(FILE);
-        let masked = self.masks.text(|| Place::of_run("the config that the pipeline goes on with"), text);
+        let masked = self.masks.text(|| Place::of_run("the continuation"), text);
         let written = std::fs::File::options().write(true).create_new(true).open(&path);
         let written = written.and_then(|mut file| file.write_all(masked.as_bytes()));
         match written {
@@ -171,11 +171,7 @@ impl Continuing<'_> {
         let given = self.session.inputs.parameters.iter().map(|(name, _)| name);
         given
             .filter(|name| !declared.contains(name))
-            .map(|name| {
-                format!(
-                    "-p {name}: only the setup config declares it, and the config that it goes on with does not get it"
-                )
-            })
+            .map(|name| format!("-p {name}: only the setup config declares it, and the continuation does not get it"))
             .collect()
     }
 

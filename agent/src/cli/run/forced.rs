@@ -51,7 +51,7 @@ impl LastResort {
 
 fn words(left: &[String]) -> String {
     let error = CliError::infra_text("the run was ended in the middle: a call of the system did not return").hint(
-        "A disk or a file server does not answer, or nobody reads what standard error or output leads to. What was \
+        "A disk or a file server does not answer, or standard error or output leads to a reader that does not read. What was \
          being written is not complete.",
     );
     let error = match left.is_empty() {

@@ -57,7 +57,7 @@ fn approvals(arguments: &RunArgs, jobs: &[&WorkflowJob]) -> Vec<Unknown> {
     let told = wrong.map(|name| Unknown {
         flag: format!("--approve {name}"),
         why: match jobs.iter().any(|job| job.name == *name) {
-            true => format!("job `{name}` is no approval"),
+            true => format!("job `{name}` is not an approval"),
             false => missing("approval", name, &names),
         },
     });

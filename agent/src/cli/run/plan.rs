@@ -298,7 +298,7 @@ pub fn not_masked(masks: &Masks) -> Option<String> {
 /// Names what was given as a secret, and is taken for none.
 pub fn not_secret(names: &[String]) -> Option<String> {
     let why =
-        "a boolean, the path of a public file, a CA file's name or a proxy without user and password is no secret";
+        "a boolean, the path of a public file, a CA file's name or a proxy without user and password is not a secret";
     values_are_not_masked(names, why)
 }
 

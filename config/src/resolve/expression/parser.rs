@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(wrong("(a or b"), "a `)` is missing");
         assert_eq!(wrong("a b"), "unexpected `b` after the end of the expression");
         assert_eq!(wrong("a == \"b"), "a string is not closed");
-        assert_eq!(wrong("a == $b"), "`$b` is no value here");
+        assert_eq!(wrong("a == $b"), "`$b` is not a value here");
         assert_eq!(wrong(&"(".repeat(500)), "more than 100 levels inside each other");
     }
 

@@ -87,7 +87,7 @@ fn variable(rest: &str, offset: usize) -> Wrong {
     let name = inner.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or("");
     let end = rest.len() - inner.len() + name.len() + usize::from(inner[name.len()..].starts_with('}'));
     let at = offset..offset + end;
-    Wrong::new(format!("`{}` is no value here", &rest[..end]), at).help(instead_of_variable(name))
+    Wrong::new(format!("`{}` is not a value here", &rest[..end]), at).help(instead_of_variable(name))
 }
 
 /// What an expression can ask instead of an environment variable.

@@ -152,7 +152,7 @@ fn number(name: &str, given: Option<&str>, variable: &str, value: Option<String>
         (None, Some(value)) => (value, variable.to_owned()),
         (None, None) => return Err(format!("--{name} is not given and {variable} is not set")),
     };
-    text.trim().parse().map_err(|_| format!("{place} is {text:?}, which is no number from 0"))
+    text.trim().parse().map_err(|_| format!("{place} is {text:?}, which is not a number from 0"))
 }
 
 fn split_by(text: Option<&str>) -> Result<SplitBy, String> {

@@ -79,7 +79,7 @@ pub fn glob(patterns: &[&str]) -> ExitCode {
 /// A pattern that matches no file is most often a slip, and then no test would run.
 fn unmatched(pattern: &str, directories: &BTreeSet<PathBuf>) -> String {
     if !directories.is_empty() {
-        return format!("{pattern:?} matches directories alone, which are no tests; {pattern}/** is what is in them");
+        return format!("{pattern:?} matches directories alone, which are not tests; {pattern}/** is what is in them");
     }
     let here = std::env::current_dir().map_or_else(|_| "this directory".to_owned(), |path| path.display().to_string());
     let below = if pattern.starts_with('/') { String::new() } else { format!(" below {here}") };

@@ -101,7 +101,7 @@ impl<'a> Timings<'a> {
                 && !key.is_empty()
             {
                 let sum: &mut u64 = table.entry(key).or_default();
-                // A cast takes what is no number, or negative, to 0.
+                // A cast takes what is not a number, or negative, to 0.
                 *sum = sum.saturating_add((case.run_time.unwrap_or(0.0) * 1e6) as u64);
             }
         }
