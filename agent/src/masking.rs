@@ -84,10 +84,10 @@ fn mask_summary(masks: &Masks, summary: &mut Summary) {
         env_files_given: _,
         secrets,
     } = summary;
-    for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, kept } in jobs {
+    for JobSummary { job, end, skipped_steps: _, skipped: _, warnings: _, log: _, other_logs: _, held } in jobs {
         let texts = Texts::of(masks, job);
         texts.job_end(end);
-        kept.iter_mut().for_each(|HeldTask { task: _, node_index: _, node_total: _, at, until: _ }| {
+        held.iter_mut().for_each(|HeldTask { task: _, node_index: _, node_total: _, at, until: _ }| {
             texts.mask("step name", &mut at.name)
         });
     }
@@ -156,9 +156,9 @@ impl<'a> Texts<'a> {
             JobEnd::NotAvailable { needs: text } | JobEnd::NotRun { why: text } | JobEnd::Passed { how: text } => {
                 self.mask("summary", text);
             }
-            JobEnd::Paused { before } => self.mask("step name", before),
+            JobEnd::Held { before } => self.mask("step name", before),
             // An approval is a job: its name identifies.
-            JobEnd::Held { approval: _ } => {}
+            JobEnd::Unapproved { approval: _ } => {}
         }
     }
 }

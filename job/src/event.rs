@@ -308,7 +308,8 @@ pub enum JobEnd {
         needs: String,
     },
     /// Waits for an approval that nobody gave.
-    Held {
+    #[serde(rename = "held")]
+    Unapproved {
         /// The approval's name.
         approval: String,
     },
@@ -317,8 +318,9 @@ pub enum JobEnd {
         /// In words.
         why: String,
     },
-    /// Held before a step, as `--break-before` asked.
-    Paused {
+    /// Its environment is held before a step, as `--break-before` asked.
+    #[serde(rename = "paused")]
+    Held {
         /// The step's name.
         before: String,
     },
@@ -383,8 +385,9 @@ pub struct JobSummary {
     pub log: Option<PathBuf>,
     /// Those of other nodes that failed.
     pub other_logs: Vec<PathBuf>,
-    /// Tasks of the job whose environments stay.
-    pub kept: Vec<HeldTask>,
+    /// Tasks of the job whose environments are held.
+    #[serde(rename = "kept")]
+    pub held: Vec<HeldTask>,
 }
 
 /// Where a task is held.

@@ -101,10 +101,10 @@ async fn answers_go_to_the_oldest_approval_and_end_with_whoever_answers() {
     assert_eq!(
         told,
         [
-            "one: Held { approval: \"one\" }",
+            "one: Unapproved { approval: \"one\" }",
             "two: approved by you",
             "deploy: a no-op",
-            "three: Held { approval: \"three\" }",
+            "three: Unapproved { approval: \"three\" }",
         ]
     );
     assert_eq!(end, RunEnd::Incomplete);

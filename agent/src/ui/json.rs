@@ -287,7 +287,7 @@ pub(crate) mod tests {
             warnings: 1,
             log: None,
             other_logs: vec![],
-            kept: vec![],
+            held: vec![],
         };
         Summary {
             exit_code: 1,
@@ -340,8 +340,8 @@ pub(crate) mod tests {
         ];
         let ends = [
             JobEnd::NotAvailable { needs: "…".to_owned() },
-            JobEnd::Held { approval: "hold".to_owned() },
-            JobEnd::Paused { before: "…".to_owned() },
+            JobEnd::Unapproved { approval: "hold".to_owned() },
+            JobEnd::Held { before: "…".to_owned() },
             JobEnd::NotRun { why: "…".to_owned() },
             JobEnd::Passed { how: "…".to_owned() },
         ];

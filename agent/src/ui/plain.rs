@@ -540,8 +540,8 @@ mod tests {
         scene.add(Event::ApprovalAsked { job: job("hold"), holds: vec!["deploy".to_owned()] });
         scene.add(Event::Warning { task: None, message: "context \x1b]0;x\x07aws is not here".to_owned() });
         scene.job_ends("mac", JobEnd::NotAvailable { needs: "a macOS host".to_owned() });
-        scene.job_ends("hold", JobEnd::Held { approval: "hold".to_owned() });
-        scene.job_ends("deploy", JobEnd::Held { approval: "hold".to_owned() });
+        scene.job_ends("hold", JobEnd::Unapproved { approval: "hold".to_owned() });
+        scene.job_ends("deploy", JobEnd::Unapproved { approval: "hold".to_owned() });
         scene.run_ends(exit_code::INCOMPLETE);
         insta::assert_snapshot!(shown(&scene), @r"
         navvy  ├ .circleci/config.yml: 3 jobs, logs in /logs/1

@@ -132,7 +132,7 @@ impl Scene {
             skipped: BTreeMap::new(),
             warnings: 0,
             log,
-            kept: vec![],
+            held: vec![],
         });
         self.add(Event::JobEnded { job: job(name), end })
     }

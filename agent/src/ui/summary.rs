@@ -19,7 +19,7 @@ const SHARED_FROM: usize = 4;
 /// Lines of the summary. No line is wider than `width`, but for words (paths) that are so by themselves.
 pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Option<usize>) -> String {
     let page = Page { summary, labels, palette, width };
-    let mut sections = vec![page.table(), page.held(), page.kept()];
+    let mut sections = vec![page.table(), page.unapproved(), page.held()];
     sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
     sections.push(page.bullets("Of yours the jobs got", &given(summary)));
     sections.extend(summary.secrets.as_deref().map(|masked| secrets::lines(masked, palette)));
@@ -54,7 +54,7 @@ pub fn mark(palette: Palette, end: &JobEnd) -> String {
         JobEnd::Ran { status: JobStatus::Canceled | JobStatus::NotRun, .. } => palette.caution("○"),
         JobEnd::Ran { .. } => palette.bad("✗"),
         JobEnd::NotAvailable { .. } | JobEnd::NotRun { .. } => palette.faint("○"),
-        JobEnd::Held { .. } | JobEnd::Paused { .. } => palette.caution("?"),
+        JobEnd::Unapproved { .. } | JobEnd::Held { .. } => palette.caution("?"),
     }
 }
 
@@ -73,7 +73,7 @@ fn verdict(end: &JobEnd) -> &'static str {
         JobEnd::Ran { status: JobStatus::Unauthorized, .. } => "unauthorized",
         JobEnd::Ran { status: JobStatus::NotRun, .. } | JobEnd::NotRun { .. } => "not run",
         JobEnd::NotAvailable { .. } => "not available here",
-        JobEnd::Held { .. } | JobEnd::Paused { .. } => "held",
+        JobEnd::Unapproved { .. } | JobEnd::Held { .. } => "held",
     }
 }
 
@@ -83,9 +83,9 @@ fn what(job: &JobRef, end: &JobEnd) -> String {
         JobEnd::Ran { failed_step: Some(step), .. } => first_line(step),
         JobEnd::Ran { .. } => String::new(),
         JobEnd::NotAvailable { needs } => format!("needs {}", clean(needs)),
-        JobEnd::Held { approval } if job.job == *approval => "nobody approved it".to_owned(),
-        JobEnd::Held { approval } => format!("waits for approval {}", clean(approval)),
-        JobEnd::Paused { before } => format!("before step {}", first_line(before)),
+        JobEnd::Unapproved { approval } if job.job == *approval => "nobody approved it".to_owned(),
+        JobEnd::Unapproved { approval } => format!("waits for approval {}", clean(approval)),
+        JobEnd::Held { before } => format!("before step {}", first_line(before)),
         JobEnd::NotRun { why } => clean(why),
         JobEnd::Passed { how } => clean(how),
     }
@@ -170,10 +170,10 @@ impl Page<'_> {
     }
 
     /// Approvals that nobody gave, and what waits behind each.
-    fn held(&self) -> Vec<String> {
+    fn unapproved(&self) -> Vec<String> {
         let mut approvals: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for job in &self.summary.jobs {
-            if let JobEnd::Held { approval } = &job.end {
+            if let JobEnd::Unapproved { approval } = &job.end {
                 let behind = approvals.entry(approval).or_default();
                 if job.job.job != *approval {
                     behind.push(self.labels.job(&job.job));
@@ -189,11 +189,11 @@ impl Page<'_> {
     }
 
     /// Environments that stay, and what can be done with them.
-    fn kept(&self) -> Vec<String> {
+    fn held(&self) -> Vec<String> {
         let lines = self.summary.jobs.iter().flat_map(|job| {
-            job.kept.iter().map(|kept| {
-                let (task, step, until) = (&kept.task, kept.at.step, clean(&kept.until));
-                let label = self.labels.node(&job.job, kept.node_index, kept.node_total);
+            job.held.iter().map(|held| {
+                let (task, step, until) = (&held.task, held.at.step, clean(&held.until));
+                let label = self.labels.node(&job.job, held.node_index, held.node_total);
                 format!(
                     "{label} at step {step}, until {until}: navvy shell {task}, navvy retry {task}, navvy rm {task}"
                 )
@@ -279,13 +279,13 @@ impl Page<'_> {
 /// Did both not run, for the same reason and with nothing more to say of either?
 fn is_told_alike(one: &JobSummary, other: &JobSummary) -> bool {
     let is_bare = |job: &JobSummary| {
-        was_left_out(&job.end) && job.log.is_none() && job.kept.is_empty() && job.warnings + job.skipped_steps == 0
+        was_left_out(&job.end) && job.log.is_none() && job.held.is_empty() && job.warnings + job.skipped_steps == 0
     };
     one.job.workflow == other.job.workflow && one.end == other.end && is_bare(one) && is_bare(other)
 }
 
 fn was_left_out(end: &JobEnd) -> bool {
-    matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. } | JobEnd::NotRun { .. })
+    matches!(end, JobEnd::NotAvailable { .. } | JobEnd::Unapproved { .. } | JobEnd::Held { .. } | JobEnd::NotRun { .. })
 }
 
 /// Equal texts once, with how often they came.
@@ -310,8 +310,8 @@ mod tests {
     fn long() -> Summary {
         let mut scene = Scene::new(&[]);
         scene.job_ends("lint", passed()).job_ends("unit-eur", failed("Unit tests in eur"));
-        scene.job_ends("naïve-日本", passed()).job_ends("hold", JobEnd::Held { approval: "hold".to_owned() });
-        scene.job_ends("deploy", JobEnd::Held { approval: "hold".to_owned() });
+        scene.job_ends("naïve-日本", passed()).job_ends("hold", JobEnd::Unapproved { approval: "hold".to_owned() });
+        scene.job_ends("deploy", JobEnd::Unapproved { approval: "hold".to_owned() });
         scene.job_ends("mac", JobEnd::NotAvailable { needs: "a macOS host with Xcode 15".to_owned() });
         scene.job_ends("notify", JobEnd::NotRun { why: "requires unit-eur, which failed".to_owned() });
         scene.job_ends("skip", JobEnd::Passed { how: "assumed (--assume)".to_owned() });
@@ -483,7 +483,7 @@ mod tests {
             let text = render(&scene.summary(exit_code), &Labels::default(), Palette::default(), None);
             text.lines().last().unwrap_or_default().to_owned()
         };
-        let held = JobEnd::Held { approval: "b".to_owned() };
+        let held = JobEnd::Unapproved { approval: "b".to_owned() };
         let lines = [
             last(exit_code::PASSED, &[passed(), passed(), passed()]),
             last(exit_code::PASSED, &[passed()]),

@@ -55,7 +55,7 @@ pub struct Gathered {
     /// What `requires` sees.
     pub status: JobStatus,
     /// A task of it is held before a step: the job has not ended.
-    pub is_paused: bool,
+    pub is_held: bool,
     /// What this end means for the run.
     pub run_end: RunEnd,
     /// For the run's report.
@@ -66,14 +66,14 @@ pub struct Gathered {
 pub fn gather(job: JobRef, ends: &[TaskEnd]) -> Gathered {
     let worst = ends.iter().max_by_key(|end| severity(&end.verdict));
     let verdict = worst.map_or(Verdict::Passed, |end| end.verdict.clone());
-    let paused = (verdict == Verdict::Passed).then(|| paused_before(ends)).flatten();
+    let held_before = (verdict == Verdict::Passed).then(|| held_before(ends)).flatten();
     let canceled = if ends.iter().any(TaskEnd::was_canceled) { RunEnd::Canceled } else { RunEnd::Passed };
     let log = worst.and_then(|end| end.failed_log.clone());
     let other_logs = ends.iter().filter_map(|end| end.failed_log.clone()).filter(|other| Some(other) != log.as_ref());
     Gathered {
         status: verdict.status(),
-        is_paused: paused.is_some(),
-        run_end: run_end(&verdict, paused.is_some()).max(canceled),
+        is_held: held_before.is_some(),
+        run_end: run_end(&verdict, held_before.is_some()).max(canceled),
         summary: JobSummary {
             job,
             skipped_steps: skipped(ends).values().sum(),
@@ -81,9 +81,9 @@ pub fn gather(job: JobRef, ends: &[TaskEnd]) -> Gathered {
             warnings: ends.iter().map(|end| end.warnings).sum(),
             other_logs: other_logs.collect(),
             log,
-            kept: ends.iter().filter_map(|end| end.held.clone()).collect(),
-            end: match paused {
-                Some(before) => JobEnd::Paused { before },
+            held: ends.iter().filter_map(|end| end.held.clone()).collect(),
+            end: match held_before {
+                Some(before) => JobEnd::Held { before },
                 None => ran(&verdict, ends),
             },
         },
@@ -104,9 +104,9 @@ fn ran(verdict: &Verdict, ends: &[TaskEnd]) -> JobEnd {
     }
 }
 
-fn run_end(verdict: &Verdict, is_paused: bool) -> RunEnd {
+fn run_end(verdict: &Verdict, is_held: bool) -> RunEnd {
     match verdict {
-        Verdict::Passed if is_paused => RunEnd::Incomplete,
+        Verdict::Passed if is_held => RunEnd::Incomplete,
         Verdict::Passed => RunEnd::Passed,
         Verdict::Infra { .. } => RunEnd::Infra,
         Verdict::Failed { .. } | Verdict::TimedOut { .. } => RunEnd::JobFailed,
@@ -125,7 +125,7 @@ fn skipped(ends: &[TaskEnd]) -> BTreeMap<SkipReason, usize> {
 }
 
 /// The step before which a node is held.
-fn paused_before(ends: &[TaskEnd]) -> Option<String> {
+fn held_before(ends: &[TaskEnd]) -> Option<String> {
     let mut held = ends.iter().filter_map(|end| end.held.as_ref());
     held.find(|task| task.at.before).map(|task| task.at.name.clone())
 }
@@ -196,11 +196,11 @@ mod tests {
         let held = Some(HeldTask { task, node_index: 0, node_total: 2, at, until: "then".into() });
         let held = TaskEnd { held, ..end(Verdict::Passed) };
         let outcome = gathered(&[held.clone(), end(Verdict::Passed)]);
-        assert!(outcome.is_paused && outcome.summary.kept.len() == 1);
+        assert!(outcome.is_held && outcome.summary.held.len() == 1);
         assert_eq!(outcome.run_end, RunEnd::Incomplete);
-        assert_eq!(outcome.summary.end, JobEnd::Paused { before: "Deploy".into() });
+        assert_eq!(outcome.summary.end, JobEnd::Held { before: "Deploy".into() });
         let failed = gathered(&[held, end(Verdict::TimedOut { limit: Duration::from_secs(90) })]);
-        assert!(!failed.is_paused);
+        assert!(!failed.is_held);
         let JobEnd::Ran { failed_step, .. } = failed.summary.end else { panic!("it ran") };
         assert_eq!(failed_step.as_deref(), Some("time limit of 1m30s"));
     }

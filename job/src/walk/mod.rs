@@ -199,7 +199,7 @@ impl Walk {
 
     fn hold(&mut self, job: JobKey) {
         let approval = self.name(job);
-        self.withhold(job, JobEnd::Held { approval });
+        self.withhold(job, JobEnd::Unapproved { approval });
     }
 
     fn task_ended(&mut self, task: TaskKey, end: TaskEnd) {
@@ -219,10 +219,10 @@ impl Walk {
 
     fn job_ended(&mut self, job: JobKey, tasks: Tasks) {
         let (nodes, ends): (Vec<u32>, Vec<TaskEnd>) = tasks.ended.into_iter().unzip();
-        let Gathered { status, is_paused, run_end, summary } = gather(self.reference(job), &ends);
+        let Gathered { status, is_held, run_end, summary } = gather(self.reference(job), &ends);
         self.count(run_end);
         self.tell(job, summary);
-        match is_paused {
+        match is_held {
             true => self.mark_withheld(job),
             false => self.end(job, status),
         }
@@ -305,7 +305,7 @@ impl Walk {
             warnings: 0,
             log: None,
             other_logs: vec![],
-            kept: vec![],
+            held: vec![],
         };
         self.tell(job, summary);
     }

@@ -22,7 +22,7 @@ struct Shape {
 #[derive(Debug, Clone)]
 struct Fate {
     verdict: Verdict,
-    is_paused: bool,
+    is_held: bool,
     cut_short: bool,
     continues: bool,
 }
@@ -61,13 +61,13 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
 fn fates(may_cancel: bool) -> impl Strategy<Value = Vec<Fate>> {
     let passed = (any::<bool>(), 0u8..4).prop_map(|(continues, held)| Fate {
         verdict: Verdict::Passed,
-        is_paused: held == 0,
+        is_held: held == 0,
         cut_short: false,
         continues,
     });
     let worse = move |verdict, cut_short| Fate {
         verdict,
-        is_paused: false,
+        is_held: false,
         cut_short: cut_short && may_cancel,
         continues: false,
     };
@@ -221,7 +221,7 @@ impl Caller {
             JobEnd::Ran { status, .. } => Some(*status),
             JobEnd::NotRun { .. } => Some(JobStatus::NotRun),
             JobEnd::Passed { .. } => Some(JobStatus::Success),
-            JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. } => None,
+            JobEnd::NotAvailable { .. } | JobEnd::Unapproved { .. } | JobEnd::Held { .. } => None,
         }
     }
 
@@ -234,13 +234,13 @@ impl Caller {
 
     fn take_end(&mut self, job: JobRef, end: JobEnd) {
         match &end {
-            JobEnd::Ran { .. } | JobEnd::Paused { .. } => {
+            JobEnd::Ran { .. } | JobEnd::Held { .. } => {
                 let is_open = |task: &&TaskKey| self.walk.reference(task.job) == job;
                 let open = self.queued.iter().chain(&self.running).find(is_open);
                 assert!(open.is_none(), "{job:?} ended before {open:?}");
             }
             JobEnd::NotRun { why } => self.check_not_run(&job, why),
-            JobEnd::Passed { .. } | JobEnd::NotAvailable { .. } | JobEnd::Held { .. } => self.turn_has_come(&job),
+            JobEnd::Passed { .. } | JobEnd::NotAvailable { .. } | JobEnd::Unapproved { .. } => self.turn_has_come(&job),
         }
         let before = self.told.insert(job.clone(), end);
         assert!(before.is_none(), "{job:?} ended twice");
@@ -259,7 +259,7 @@ impl Caller {
             assert!(self.is_before(name, job), "{job:?} {why}");
             let end = end_of(name);
             let withheld =
-                matches!(end, Some(JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. }));
+                matches!(end, Some(JobEnd::NotAvailable { .. } | JobEnd::Unapproved { .. } | JobEnd::Held { .. }));
             assert!(withheld, "{job:?} {why}, which is {end:?}");
         } else {
             let (name, status) = why.split_once(" ended ").expect(why);
@@ -288,7 +288,7 @@ impl Caller {
             JobEnd::Ran { .. } | JobEnd::Passed { .. } => RunEnd::Passed,
             JobEnd::NotRun { why } if why == "the run was canceled" => RunEnd::Canceled,
             JobEnd::NotRun { .. } => RunEnd::Passed,
-            JobEnd::NotAvailable { .. } | JobEnd::Held { .. } | JobEnd::Paused { .. } => RunEnd::Incomplete,
+            JobEnd::NotAvailable { .. } | JobEnd::Unapproved { .. } | JobEnd::Held { .. } => RunEnd::Incomplete,
         };
         let was_canceled = |task: &TaskKey| {
             let fate = self.fate(*task);
@@ -321,11 +321,11 @@ impl Caller {
     }
 
     fn ended(&self, task: TaskKey) -> Happening {
-        let Fate { verdict, is_paused, cut_short, continues } = self.fate(task).clone();
+        let Fate { verdict, is_held, cut_short, continues } = self.fate(task).clone();
         let at = HeldAt { step: 1, name: "Deploy".into(), before: true };
         let (node_index, until) = (task.node, String::new());
         let held = HeldTask { task: TaskId::from_random([1; 8]), node_index, node_total: 3, at, until };
-        let end = TaskEnd { held: is_paused.then_some(held), cut_short, continues, ..TaskEnd::new(verdict) };
+        let end = TaskEnd { held: is_held.then_some(held), cut_short, continues, ..TaskEnd::new(verdict) };
         Happening::TaskEnded { task, end: Box::new(end) }
     }
 

@@ -83,9 +83,9 @@ fn end_in_words(end: &JobEnd) -> String {
     match end {
         JobEnd::Ran { status, .. } => format!("ran: {status}"),
         JobEnd::NotAvailable { needs } => format!("needs {needs}"),
-        JobEnd::Held { approval } => format!("held by {approval}"),
+        JobEnd::Unapproved { approval } => format!("held by {approval}"),
         JobEnd::NotRun { why } => format!("not run: {why}"),
-        JobEnd::Paused { before } => format!("paused before {before}"),
+        JobEnd::Held { before } => format!("paused before {before}"),
         JobEnd::Passed { how } => format!("passed: {how}"),
     }
 }

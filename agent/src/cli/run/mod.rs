@@ -268,7 +268,7 @@ impl Session<'_> {
 
     /// Nobody attaches them any more, unless a job is held and goes on.
     async fn remove_workspaces(&self, finished: &Finished) {
-        if finished.jobs.iter().any(|job| !job.kept.is_empty()) {
+        if finished.jobs.iter().any(|job| !job.held.is_empty()) {
             return;
         }
         let trouble = match tokio::time::timeout(WORKSPACES_LIMIT, self.store.remove_workspaces()).await {
