@@ -67,7 +67,7 @@ pub enum Event {
         /// In the order of the file.
         jobs: Vec<JobRef>,
     },
-    /// A job waits for something other than jobs.
+    /// A job that is ready has to wait for room on the machine.
     JobWaiting {
         /// The job.
         #[serde(flatten)]

@@ -1,12 +1,12 @@
 //! Tasks that wait for room on this machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::Executor;
-use navvy_job::event::TaskRef;
+use navvy_job::event::{JobRef, TaskRef};
 use navvy_job::resource::Size;
-use navvy_job::walk::TaskKey;
+use navvy_job::walk::{JobKey, TaskKey};
 use tokio::sync::{mpsc, oneshot};
 
 use super::room::{Occupancy, Room};
@@ -31,6 +31,21 @@ impl Queued {
     }
 }
 
+/// Why jobs wait, as far as it was told.
+#[derive(Debug, Default)]
+struct Reasons {
+    /// A task of them has started: they wait no more, whatever their other nodes do.
+    started: BTreeSet<JobKey>,
+    told: BTreeMap<JobKey, &'static str>,
+}
+
+impl Reasons {
+    /// Is it news that this job waits for this reason?
+    fn is_news(&mut self, job: JobKey, why: &'static str) -> bool {
+        !self.started.contains(&job) && self.told.insert(job, why) != Some(why)
+    }
+}
+
 /// The machine's room, and who waits for it.
 pub(super) struct Queue {
     room: Room,
@@ -39,11 +54,13 @@ pub(super) struct Queue {
     ahead: VecDeque<(Size, oneshot::Sender<task::Occupancy>)>,
     /// Sizes of tasks whose steps are over.
     vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
+    reasons: Reasons,
 }
 
 impl Queue {
     pub fn new(room: Room) -> Self {
-        Self { room, waiting: VecDeque::new(), ahead: VecDeque::new(), vacated: mpsc::unbounded_channel() }
+        let (vacated, reasons) = (mpsc::unbounded_channel(), Reasons::default());
+        Self { room, waiting: VecDeque::new(), ahead: VecDeque::new(), vacated, reasons }
     }
 
     /// What a task of this class gets.
@@ -77,7 +94,15 @@ impl Queue {
             }
         }
         self.waiting = waiting;
+        self.reasons.started.extend(admitted.iter().map(|(queued, _)| queued.key.job));
         admitted
+    }
+
+    /// Jobs that could not start, and why: each once for a reason.
+    pub fn waits(&mut self) -> Vec<(JobRef, &'static str)> {
+        let why = self.room.why_not();
+        let news = self.waiting.iter().filter(|queued| self.reasons.is_news(queued.key.job, why));
+        news.map(|queued| (queued.reference.job.clone(), why)).collect()
     }
 
     /// Whoever was made ahead comes before those that wait.
@@ -113,5 +138,22 @@ impl Queue {
     /// A task that was admitted has its verdict.
     pub fn ended(&mut self) {
         self.room.ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_waits_once_for_a_reason_and_no_more_once_a_task_of_it_has_started() {
+        let [first, second] = [0, 1].map(|job| JobKey { workflow: 0, job });
+        let mut reasons = Reasons::default();
+        assert!(reasons.is_news(first, "room") && reasons.is_news(second, "room"));
+        // Another node, or another try.
+        assert!(!reasons.is_news(first, "room"));
+        assert!(reasons.is_news(first, "the cap") && !reasons.is_news(first, "the cap"));
+        reasons.started.insert(first);
+        assert!(!reasons.is_news(first, "room") && reasons.is_news(second, "the cap"));
     }
 }

@@ -55,6 +55,12 @@ impl Room {
         allowed && as_many_as_could_run
     }
 
+    /// Why a task that did not get in has to wait, in words.
+    pub fn why_not(&self) -> &'static str {
+        let is_capped = self.max_tasks != 0 && self.tasks >= self.max_tasks;
+        if is_capped { "as many tasks run as --max-parallel allows" } else { "no free processors or memory" }
+    }
+
     /// Takes room for a task that was made ahead, if there is some.
     pub fn admit(&mut self, size: Size) -> bool {
         let fits = self.inside == 0 || self.used.plus(size).fits(self.budget);
@@ -154,6 +160,16 @@ mod tests {
         assert!(room.admit(size) && !room.admit(size));
         let mut capped = Room::new(size, Overcommit::default(), 1);
         assert!(capped.enter(size) && !capped.enter_ahead(0));
+    }
+
+    #[test]
+    fn who_waits_is_told_for_what() {
+        let mut free = Room::new(Size::new(2, 4), Overcommit::default(), 0);
+        assert!(free.enter(Size::new(2, 4)) && !free.enter(Size::new(1, 1)));
+        assert_eq!(free.why_not(), "no free processors or memory");
+        let mut capped = Room::new(Size::new(2, 4), Overcommit::default(), 1);
+        assert!(capped.enter(Size::new(1, 1)) && !capped.enter(Size::new(1, 1)));
+        assert_eq!(capped.why_not(), "as many tasks run as --max-parallel allows");
     }
 
     #[test]

@@ -97,9 +97,14 @@ impl PipelineRun {
         }
     }
 
-    /// Starts the waiting tasks that there is room for.
+    /// Starts the waiting tasks that there is room for, and tells which jobs have to wait.
     pub(super) fn start_queued(&mut self) -> Vec<Effect> {
-        self.queue.admit().into_iter().flat_map(|(queued, turn)| self.start_task(queued, turn)).collect()
+        let admitted = self.queue.admit();
+        let effects = admitted.into_iter().flat_map(|(queued, turn)| self.start_task(queued, turn)).collect();
+        for (job, why) in self.queue.waits() {
+            self.bus.send(Event::JobWaiting { job, why: why.to_owned() });
+        }
+        effects
     }
 
     fn start_task(&mut self, queued: Queued, turn: Turn) -> Vec<Effect> {

@@ -171,7 +171,7 @@ pub(crate) mod tests {
                 config: "/home/ann/.local/state/navvy/runs/1/continuation.yml".into(),
                 jobs: vec![job("package")],
             },
-            Event::JobWaiting { job: job("deploy"), why: "requires unit".to_owned() },
+            Event::JobWaiting { job: job("deploy"), why: "no free processors or memory".to_owned() },
             Event::ApprovalAsked { job: job("hold"), holds: vec!["deploy".to_owned()] },
             Event::TaskStarted {
                 task: task.clone(),
