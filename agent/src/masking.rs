@@ -183,6 +183,16 @@ mod tests {
         }
     }
 
+    fn summary_with(mut summary: Summary, text: impl Fn() -> String) -> Summary {
+        summary.fidelity = vec![text()];
+        summary.warnings = vec![text()];
+        summary.leftovers = vec![text()];
+        for job in &mut summary.jobs {
+            job.end = JobEnd::NotAvailable { needs: text() };
+        }
+        summary
+    }
+
     fn with(event: Event, secret: &str) -> Event {
         let text = || format!("a {secret} b");
         match event {
@@ -226,15 +236,7 @@ mod tests {
                     will_rerun,
                 }
             }
-            Event::RunEnded(mut summary) => {
-                summary.fidelity = vec![text()];
-                summary.warnings = vec![text()];
-                summary.leftovers = vec![text()];
-                for job in &mut summary.jobs {
-                    job.end = JobEnd::NotAvailable { needs: text() };
-                }
-                Event::RunEnded(summary)
-            }
+            Event::RunEnded(summary) => Event::RunEnded(Box::new(summary_with(*summary, text))),
             other @ (Event::RunStarted { .. }
             | Event::PipelineContinued { .. }
             | Event::ApprovalAsked { .. }

@@ -14,10 +14,8 @@ jobs:
     environment:
       DEBUG: on
       MODE: 0755
-      SINCE: 2024-01-31
-      NO: thanks
     steps:
-      - run: {name: 010, command: make}
+      - run: {command: make}
       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
@@ -37,44 +35,61 @@ jobs:
       = in job `build` (line 3)
       = help: quote it to keep it: `"0755"`
 
-    warning[date-unquoted]: `SINCE` stays `2024-01-31` here, but CircleCI reads it as a date
-     --> config.yml:8:14
-      |
-    8 |       SINCE: 2024-01-31
-      |              ^^^^^^^^^^
-      = in job `build` (line 3)
-      = help: quote it: `"2024-01-31"`
-
-    warning[word-rewritten]: this key stays `NO` here, but CircleCI reads it as a boolean, `false`
-     --> config.yml:9:7
-      |
-    9 |       NO: thanks
-      |       ^^
-      = help: quote it: `"NO"`
-
-    warning[number-rewritten]: `name` stays `010` here, but CircleCI reads it as a number, `8`
-      --> config.yml:11:21
-       |
-    11 |       - run: {name: 010, command: make}
-       |                     ^^^
-       = in job `build` (line 3)
-       = help: quote it: `"010"`
-
     warning[word-rewritten]: this value becomes `false`, because YAML reads `off` as a boolean
-      --> config.yml:12:36
+      --> config.yml:10:36
        |
-    12 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
+    10 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
        |                                    ^^^
        = in job `build` (line 3)
        = help: write `false` if you mean it; a text is quoted: `"off"`
 
     warning[number-rewritten]: this value becomes `90`, because YAML reads `1:30` as a number
-      --> config.yml:12:41
+      --> config.yml:10:41
        |
-    12 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
+    10 |       - when: {condition: {equal: [off, 1:30]}, steps: [checkout]}
        |                                         ^^^^
        = in job `build` (line 3)
        = help: write `90` if you mean it; a text is quoted: `"1:30"`
+    compiled
+    "##);
+}
+
+#[test]
+fn what_a_word_is_to_circleci_is_told() {
+    let text = r##"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: cimg/base:current}]
+    environment:
+      SINCE: 2024-01-31
+      NO: thanks
+    steps:
+      - run: {name: 010, command: make}
+"##;
+    assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
+    warning[date-unquoted]: `SINCE` stays `2024-01-31` here, but CircleCI reads it as a date
+     --> config.yml:6:14
+      |
+    6 |       SINCE: 2024-01-31
+      |              ^^^^^^^^^^
+      = in job `build` (line 3)
+      = help: quote it: `"2024-01-31"`
+
+    warning[word-rewritten]: this key stays `NO` here, but CircleCI reads it as a boolean, `false`
+     --> config.yml:7:7
+      |
+    7 |       NO: thanks
+      |       ^^
+      = help: quote it: `"NO"`
+
+    warning[number-rewritten]: `name` stays `010` here, but CircleCI reads it as a number, `8`
+     --> config.yml:9:21
+      |
+    9 |       - run: {name: 010, command: make}
+      |                     ^^^
+      = in job `build` (line 3)
+      = help: quote it: `"010"`
     compiled
     "##);
 }
