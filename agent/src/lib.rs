@@ -19,9 +19,7 @@
 //! | [`run_store`] | the store of a run, opened when it is needed |
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
-//! | [`results`] | test results: read, shown, kept, used by the next run |
 //! | [`environment`] | where steps run: enum over the kinds there are |
-//! | [`checkout`] | the working tree as a stream; git facts |
 //! | [`run_directory`] | where a run's logs are |
 //! | [`orbs`] | orbs on this machine: the orb path and its lock |
 //! | [`bus`] | how events travel, masked on the way |
@@ -35,7 +33,6 @@ pub mod artifacts;
 mod bug;
 pub mod bus;
 pub mod caches;
-pub mod checkout;
 pub mod cli;
 pub mod consent;
 pub mod doctor;
@@ -44,7 +41,6 @@ mod masking;
 mod oom;
 pub mod orbs;
 pub mod pipeline;
-pub mod results;
 pub mod run_directory;
 pub mod run_store;
 pub mod settings;

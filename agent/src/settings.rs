@@ -11,9 +11,8 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use navvy_checkout::Elsewhere;
 use navvy_environment::HostPaths;
-
-use crate::checkout::Elsewhere;
 
 /// Environment variables and what follows from them. Touches nothing.
 #[derive(Debug, Clone)]

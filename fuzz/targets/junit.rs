@@ -3,10 +3,10 @@
 //! as cut off.
 #![no_main]
 
+use navvy_results::junit::{Broken, Limits, parse};
+use navvy_results::summary::{Counts, lines};
+use navvy_results::{Case, Outcome};
 use libfuzzer_sys::fuzz_target;
-use navvy_agent::results::junit::{Broken, Limits, parse};
-use navvy_agent::results::summary::{Counts, lines};
-use navvy_agent::results::{Case, Outcome};
 use navvy_fuzz::{Feed, Trickle};
 
 /// Bytes that docs/tests.md allows.

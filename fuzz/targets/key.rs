@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use navvy_storage::template::{KeyError, LONGEST, Template, Values, What, shown};
 use libfuzzer_sys::fuzz_target;
-use navvy_agent::step::key::{KeyError, LONGEST, Template, Values, What, shown};
 use navvy_fuzz::Feed;
 
 /// White space for Go's templates. Rust knows more of it.

@@ -19,6 +19,7 @@
 //! | `bucket`, `private` | a directory or a cloud; a directory is its user's alone |
 //! | `granted`, `urls` | the same without credentials |
 //! | `layout`, `key` | what lies where (pure) |
+//! | [`template`] | a cache's key, as a config writes it (pure) |
 //! | [`artifacts`] | many small files in one body |
 //! | `sweep`, `survey` | what nobody committed goes; what was put aside |
 //! | `settings`, `open` | which store, and the way to it |
@@ -52,6 +53,7 @@ mod seen;
 mod settings;
 mod survey;
 mod sweep;
+pub mod template;
 mod transfer;
 mod urls;
 

@@ -1,8 +1,7 @@
 //! Two keys, part by part. Pure.
 
+use navvy_storage::template::What;
 use serde::Serialize;
-
-use crate::step::key::What;
 
 /// A part of a key's template, and what it becomes here and now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,7 +217,7 @@ pub fn cut_like(key: &str, then: &[(What, String)]) -> Vec<Piece> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::key::Template;
+    use navvy_storage::template::Template;
 
     /// Each part of a template with its value; `?` is unknown.
     fn pieces(template: &str, values: &[&str]) -> Vec<Piece> {

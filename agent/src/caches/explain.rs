@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_archive::contents;
 use navvy_archive::manifest::Record;
+use navvy_checkout::history;
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_job::compiled::When;
+use navvy_storage::template::{LONGEST, Template, What};
 use navvy_storage::{Entry, Listed, PutAside, StorageError, Store};
 
 use super::compare::{Piece, Verdict, known_beginning, shown_now, shown_then, would_find};
@@ -15,9 +17,7 @@ use super::here::{Here, Site, in_tree};
 use super::nearest::{Near, candidates, nearest};
 use super::told::{Archive, Commit, File, Hit, Key, Outcome, Saved, Step, Unknown, Writer};
 use super::weight::Weights;
-use crate::checkout::history;
 use crate::step::cached;
-use crate::step::key::{LONGEST, Template, What};
 use crate::step::manifest;
 
 /// Index objects that are read at once.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
+use navvy_checkout::{GitFacts, history};
+use navvy_storage::template::{Template, What, arch, shown};
 use sha2::{Digest as _, Sha256};
 
 use super::compare::{Piece, Value, merged};
-use crate::checkout::{GitFacts, history};
-use crate::step::key::{Template, What, arch, shown};
 use crate::step::{absolute, paths};
 
 /// Stands for a home that only the job knows.

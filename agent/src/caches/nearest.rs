@@ -1,11 +1,11 @@
 //! Which saved caches come nearest to a key that found none. Pure.
 
 use jiff::Timestamp;
+use navvy_storage::template::What;
 use navvy_storage::{Entry, Listed};
 
 use super::compare::{Part, Piece, Verdict, compare, cut_like, known_beginning, merged_then};
 use crate::step::cached;
-use crate::step::key::What;
 
 /// Index objects that are read for one key: those that begin most alike, and the newest.
 const ALIKE: usize = 64;
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::caches::compare::Value;
-    use crate::step::key::Template;
+    use navvy_storage::template::Template;
     use navvy_storage::{Body, BodyId, Place, Producer, Record};
 
     fn entry(template: &str, values: &[&str], second: i64) -> Entry {

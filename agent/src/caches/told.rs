@@ -1,15 +1,15 @@
 //! What is told of a restore step: as one object of JSON, and as text for a person.
 
+use navvy_checkout::history::Change;
 use navvy_job::compiled::When;
 use navvy_job::figures;
 use navvy_storage::Entry;
+use navvy_storage::template::What;
 use serde::Serialize;
 
 use super::compare::{Part, Piece, Value, Verdict};
 use super::explain::{Ask, Saver, moment, shown_key};
 use super::weight::{Heavy, SMALL};
-use crate::checkout::history::Change;
-use crate::step::key::What;
 use crate::ui::sanitize::clean;
 use crate::ui::text::{count, cut, pad, width};
 

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use navvy_checkout::GitFacts;
+use navvy_checkout::variables::{
+    INTERNAL_TASK_DATA, TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id, run_facts,
+};
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_job::compiled::{Job, Step, StepKind, Variables};
@@ -20,10 +24,6 @@ use super::store::{chosen, scope_here};
 use super::{CliError, own_words};
 use crate::caches::explain::{Ask, Explainer, Saver};
 use crate::caches::here::{Here, OF_THE_RUN, Site};
-use crate::checkout::GitFacts;
-use crate::checkout::variables::{
-    INTERNAL_TASK_DATA, TaskNumbers, built_in, pipeline_numbers, pipeline_values, project_id, run_facts,
-};
 use crate::pipeline::Contexts;
 use crate::run_store::RunStore;
 use crate::settings::Settings;

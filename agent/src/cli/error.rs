@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use navvy_checkout::{CheckoutError, GitError};
 use navvy_docker::EngineError;
 use navvy_docker::endpoint::EndpointError;
 use navvy_docker::hold::HoldError;
@@ -10,7 +11,6 @@ use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
 use navvy_storage::StorageError;
 
-use crate::checkout::{CheckoutError, GitError};
 use crate::run_store::RunStoreError;
 use crate::settings::NoDirectory;
 use crate::task::NoteError;

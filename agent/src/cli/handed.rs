@@ -13,12 +13,12 @@ use std::fs;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use navvy_checkout::GitFacts;
 use navvy_job::claim::TrustScope;
 use navvy_job::event::ContextGiven;
 
 use super::CliError;
 use super::source::{ConfigFile, tell};
-use crate::checkout::GitFacts;
 use crate::consent::{Asking, Consents, Own};
 use crate::pipeline::Contexts;
 use crate::settings::Settings;

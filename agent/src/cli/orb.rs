@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use navvy_checkout::variables::pipeline_values;
 use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
 use navvy_plain_file as plain_file;
@@ -21,7 +22,6 @@ use super::out::print;
 use super::source::{
     ConfigFile, LOCK, STDIN, count, inputs, nearest_config, orb_path, project_facts, tell, unlocked_path, user_orbs,
 };
-use crate::checkout::variables::pipeline_values;
 use crate::orbs::lock::{Lock, digest};
 use crate::orbs::place::{Found, Place};
 use crate::orbs::tree::{Tree, TreeError};

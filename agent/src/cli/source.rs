@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use navvy_checkout::{GitFacts, top_of_repository};
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
@@ -12,7 +13,6 @@ use navvy_plain_file as plain_file;
 
 use super::CliError;
 use super::args::SourceArgs;
-use crate::checkout::{GitFacts, top_of_repository};
 use crate::orbs::OrbPath;
 use crate::orbs::lock::Lock;
 use crate::orbs::place::Place;

@@ -1,5 +1,6 @@
 //! The store that a command is about: which one, and the part of it that belongs to a project.
 
+use navvy_checkout::variables::{directory_id, project_id};
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
 use navvy_storage::{SettingsError, Store};
@@ -7,7 +8,6 @@ use navvy_storage::{SettingsError, Store};
 use super::CliError;
 use super::args::store::StoreArgs;
 use super::source::{ConfigFile, project_facts};
-use crate::checkout::variables::{directory_id, project_id};
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::store::{StoreError, store};

@@ -2,16 +2,16 @@
 
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_results::Case;
+use navvy_results::history::{Flaky, flaky, slowest};
+use navvy_results::keep::{Keeper, KeptRun, Test};
+use navvy_results::summary;
 use navvy_storage::StorageError;
 use serde::Serialize;
 
 use super::args::store::TestsArgs;
 use super::out::print;
 use super::{CliError, host, store};
-use crate::results::Case;
-use crate::results::history::{Flaky, flaky, slowest};
-use crate::results::keep::{Keeper, KeptRun, Test};
-use crate::results::summary;
 use crate::settings::Settings;
 
 const NOTHING: &str = "No test results are kept of this project. Jobs with a `store_test_results` step leave some, in the scope \

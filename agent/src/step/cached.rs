@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use navvy_storage::Entry;
 
-use super::key::{Template, What};
+use navvy_storage::template::{Template, What};
 
 /// In an entry's details: the absolute paths it holds, as JSON.
 pub const PATHS: &str = "paths";

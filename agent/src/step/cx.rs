@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
+use navvy_checkout::CheckoutSource;
 use navvy_docker::endpoint::Endpoint;
 use navvy_environment::supervisor::Client;
 use navvy_job::claim::{Claim, Secrets};
 use navvy_protocol::supervisor::Packed;
+use navvy_results::Timings;
 use navvy_storage::{Producer, Store};
 
 use super::Frame;
 use super::bounded::Bounds;
 use super::handing::{HandedOut, Handing};
 use crate::artifacts::guard;
-use crate::checkout::CheckoutSource;
-use crate::results::Timings;
 use crate::run_store::{RunStore, RunStoreError};
 use crate::step::voice::Voice;
 

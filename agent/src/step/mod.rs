@@ -1,7 +1,7 @@
 //! Each step kind to its outcome.
 //!
 //! - pure: from a `run` step to the process that carries it out ([`Frame`], [`shell`], [`variables`]) and from its end to words
-//!   ([`texts`]); cache keys ([`key`]), workspace layers ([`layers`]), paths ([`paths`]).
+//!   ([`texts`]); workspace layers ([`layers`]), paths ([`paths`]).
 //! - [`kinds`]: the steps that the agent carries out itself, functions of a borrowed [`cx::StepCx`].
 //! - what those share: output and faults ([`own`]), waiting ([`bounded`]), archives on their way ([`trees`], [`pieces`],
 //!   [`manifest`]), what a job is handed ([`handing`]), and what is told of steps ([`voice`]).
@@ -12,7 +12,6 @@ pub mod bounded;
 pub mod cached;
 pub mod cx;
 pub mod handing;
-pub mod key;
 pub mod kinds;
 pub mod layers;
 pub mod manifest;

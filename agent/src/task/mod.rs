@@ -33,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
@@ -44,6 +45,7 @@ use navvy_journal::Journal;
 use navvy_journal::owner::Owner;
 use navvy_output::DiskFloor;
 use navvy_protocol::supervisor::Continuation;
+use navvy_results::Timings;
 use tokio::sync::oneshot;
 
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
@@ -56,8 +58,6 @@ use crate::environment::{Environment, Provider};
 
 use crate::artifacts::guard;
 use crate::bus::Bus;
-use crate::checkout::CheckoutSource;
-use crate::results::Timings;
 use crate::run_store::RunStore;
 use crate::step::bounded::{Bounds, Stop};
 use crate::step::cx::StepCx;

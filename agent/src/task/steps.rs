@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use navvy_checkout::CheckoutSource;
 use navvy_job::compiled::{Run, Step, StepKind, When};
 use navvy_job::event::HeldAt;
 use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
@@ -17,7 +18,6 @@ use super::attempt::Attempted;
 use super::decide::StepEnd;
 use super::lingering::Lingering;
 use super::prepare::Ready;
-use crate::checkout::CheckoutSource;
 use crate::step::bounded::Lost;
 use crate::step::kinds::{self, Done};
 use crate::step::own::StepOutput;

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use navvy_checkout::Elsewhere;
 
 use self::config::ConfigArgs;
 use self::host::{DoctorArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
 use self::orb::OrbArgs;
 use self::run::{RetryArgs, RunArgs, ShellArgs};
 use self::store::{ArtifactsArgs, CacheArgs, TestsArgs};
-use crate::checkout::Elsewhere;
 use crate::settings::file::SettingsFiles;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.

@@ -7,6 +7,7 @@
 
 mod explain;
 
+use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
 use navvy_config::{Document, Inputs, Outcome};
 use navvy_job::exit_code;
 
@@ -16,7 +17,6 @@ use super::run::inspect::draw;
 use super::run::plan::PIPELINE_NUMBER;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
 use super::{CliError, out};
-use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::settings::Settings;
 use crate::ui::graph::Drawn;
 use crate::ui::sanitize::tame;

@@ -8,6 +8,8 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use navvy_checkout::GitError;
+use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
 use navvy_config::{Inputs, Source};
 use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
@@ -18,8 +20,6 @@ use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
 use super::{Session, names, plan};
-use crate::checkout::GitError;
-use crate::checkout::variables::{pipeline_numbers, pipeline_values};
 use crate::cli::CliError;
 use crate::cli::handed::{Users, add_user};
 use crate::cli::source::count;

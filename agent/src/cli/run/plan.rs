@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use navvy_checkout::GitFacts;
+use navvy_checkout::variables::{INTERNAL_TASK_DATA, TaskNumbers, built_in, run_facts};
 use navvy_config::NO_BRANCH;
 use navvy_docker::proxies::configured;
 use navvy_docker::{Engine, ImageSubstitutions};
@@ -17,8 +19,6 @@ use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
 use navvy_output::mask::Masks;
 
 use super::Session;
-use crate::checkout::GitFacts;
-use crate::checkout::variables::{INTERNAL_TASK_DATA, TaskNumbers, built_in, run_facts};
 use crate::cli::CliError;
 use crate::cli::args::run::{CheckoutMode, RunArgs};
 use crate::cli::given::given;

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use navvy_environment::supervisor::ClientError;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
+use navvy_storage::template::{self as key, KeyError, Template, Values};
 use navvy_storage::{About, Body, Commit, Entry, Place as StorePlace, Store};
 
 use crate::step::cx::StepCx;
-use crate::step::key::{self, KeyError, Template, Values};
 use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::step::trees::{self, Porter, Unpacking, Upload, size_of, tell_warnings};
 use crate::step::{Frame, cached};

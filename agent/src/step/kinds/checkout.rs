@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use navvy_checkout::{CheckoutSource, WorkingTree, clone_script};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::RunFacts;
 use navvy_job::compiled::{Checkout, Run};
 
-use crate::checkout::{CheckoutSource, WorkingTree, clone_script};
 use crate::step::cx::StepCx;
 use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::step::{Frame, absolute};

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
+use navvy_checkout::variables::INTERNAL_TASK_DATA;
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind};
 use navvy_output::mask;
+use navvy_results::Case;
+use navvy_results::collect::Reports;
+use navvy_results::junit::Limits;
+use navvy_results::keep::{self, Keeper, Whose};
 
 use crate::artifacts::guard::{self, Secrets};
-use crate::checkout::variables::INTERNAL_TASK_DATA;
-use crate::results::Case;
-use crate::results::collect::Reports;
-use crate::results::junit::Limits;
-use crate::results::keep::{self, Keeper, Whose};
 use crate::run_store::RunStoreError;
 use crate::step::bounded::GivenUp;
 use crate::step::cx::StepCx;

@@ -9,7 +9,6 @@ use navvy_job::chain::chain;
 use tokio::sync::OnceCell;
 
 use super::keep::Keeper;
-use crate::run_store::RunStoreError;
 
 /// A job starts without timings rather than later than this.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,7 +24,7 @@ impl Timings {
     /// `results.json` for a job of the run `run`. An error is for people: then no node has any.
     pub async fn of(
         &self,
-        keeper: Result<Keeper, RunStoreError>,
+        keeper: Result<Keeper, impl std::error::Error>,
         job: &str,
         branch: Option<&str>,
         run: &str,
@@ -60,7 +59,8 @@ mod tests {
         let shape = StorageSettings::directory(room.path()).shape;
         let keeper = Keeper::new(Store::direct(bucket, "shop", "local".parse().unwrap(), shape));
         let timings = Timings::default();
-        let ask = async |timings: &Timings| timings.of(Ok(keeper.clone()), "test", None, "one").await;
+        let ask =
+            async |timings: &Timings| timings.of(Ok::<_, StorageError>(keeper.clone()), "test", None, "one").await;
         assert_eq!(ask(&timings).await, Ok(None));
         let case = Case { name: "a".into(), micros: Some(5), ..Case::default() };
         let whose = Whose { job: "test".into(), run: "another".into(), attempt: 1, ..Whose::default() };
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(ask(&timings.clone()).await, Ok(None), "a node that starts later");
         assert!(ask(&Timings::default()).await.unwrap().is_some());
         let none = Timings::default();
-        let closed = || StorageError::NoRoom("deep".into()).into();
+        let closed = || StorageError::NoRoom("deep".into());
         let why = none.of(Err(closed()), "test", None, "one").await;
         assert_eq!(why, Err(closed().to_string()));
         assert_eq!(ask(&none).await, why);

@@ -4,7 +4,7 @@ use navvy_job::claim::RunFacts;
 use navvy_job::compiled::{Checkout, CheckoutMethod};
 
 use super::*;
-use crate::checkout::clone_script;
+use crate::clone_script;
 
 /// A job's working directory and home.
 struct Job {

@@ -1,7 +1,7 @@
 //! Facts about directories.
 
 use super::*;
-use crate::checkout::GitFacts;
+use crate::GitFacts;
 
 fn of(dir: &Dir) -> GitFacts {
     GitFacts::of(dir.path(), Elsewhere::Refused).unwrap()

@@ -208,7 +208,7 @@ fn login(email: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkout::{Commit, Remote};
+    use crate::{Commit, Remote};
 
     fn built(facts: &GitFacts) -> Variables {
         let numbers = TaskNumbers {

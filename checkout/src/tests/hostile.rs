@@ -1,7 +1,7 @@
 //! Repositories that nobody's git has made. `tests/src/hostile.rs` has more of them, and every command.
 
 use super::*;
-use crate::checkout::{CheckoutError, GitError, GitFacts};
+use crate::{CheckoutError, GitError, GitFacts};
 
 fn refused(dir: &Dir) -> String {
     let stream = |tree: WorkingTree| tree.stream(std::io::sink()).map(drop);

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use super::*;
-use crate::checkout::CheckoutError;
+use crate::CheckoutError;
 
 #[test]
 fn directories_have_the_mode_that_git_would_give_them() {

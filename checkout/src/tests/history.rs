@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::checkout::history::{Change, FileHistory, is_ignored, since};
+use crate::history::{Change, FileHistory, is_ignored, since};
 
 const LOCK: &str = "a dir/lock file";
 
