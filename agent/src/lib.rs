@@ -21,10 +21,8 @@
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`environment`] | where steps run: enum over the kinds there are |
 //! | [`run_directory`] | where a run's logs are |
-//! | [`orbs`] | orbs on this machine: the orb path and its lock |
 //! | [`bus`] | how events travel, masked on the way |
 //! | `terminal` | the caller's own terminal in a person's session |
-//! | [`ui`] | what a person sees |
 //! | [`doctor`] | checks of this machine |
 //!
 //! Every file and socket that is touched stands in `docs/files.md`.
@@ -39,7 +37,6 @@ pub mod doctor;
 pub mod environment;
 mod masking;
 mod oom;
-pub mod orbs;
 pub mod pipeline;
 pub mod run_directory;
 pub mod run_store;
@@ -49,4 +46,3 @@ pub mod ssh_key;
 pub mod step;
 pub mod task;
 mod terminal;
-pub mod ui;

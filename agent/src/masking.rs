@@ -166,7 +166,7 @@ impl<'a> Texts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::json::tests::examples;
+    use navvy_job::event::examples::examples;
 
     /// What identifies stays; whatever else is a text of ours or the config's is masked.
     #[test]

@@ -79,7 +79,7 @@ pub async fn connect(client: Client, exec: Exec) -> Result<(u8, io::Result<()>),
 
 /// Tells a person why their terminal is no longer the run's.
 pub fn announce(text: &str) {
-    let text = crate::ui::sanitize::clean(text);
+    let text = navvy_ui::sanitize::clean(text);
     // A terminal that is gone needs no words.
     writeln!(io::stderr().lock(), "\n{text}").ok();
 }

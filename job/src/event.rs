@@ -2,6 +2,9 @@
 //!
 //! Documented for users in `docs/events.md`; fields are only ever added.
 
+#[cfg(any(test, feature = "examples"))]
+pub mod examples;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

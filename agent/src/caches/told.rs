@@ -5,13 +5,13 @@ use navvy_job::compiled::When;
 use navvy_job::figures;
 use navvy_storage::Entry;
 use navvy_storage::template::What;
+use navvy_ui::sanitize::clean;
+use navvy_ui::text::{count, cut, pad, width};
 use serde::Serialize;
 
 use super::compare::{Part, Piece, Value, Verdict};
 use super::explain::{Ask, Saver, moment, shown_key};
 use super::weight::{Heavy, SMALL};
-use crate::ui::sanitize::clean;
-use crate::ui::text::{count, cut, pad, width};
 
 /// Values are cut to this in text; JSON has them whole.
 const WIDEST: usize = 32;

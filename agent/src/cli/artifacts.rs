@@ -11,6 +11,8 @@ use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
 use navvy_storage::Store;
+use navvy_ui::sanitize::clean;
+use navvy_ui::text::{pad, width};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -23,8 +25,6 @@ use super::out::print;
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
 use crate::settings::Settings;
-use crate::ui::sanitize::clean;
-use crate::ui::text::{pad, width};
 
 /// Small files that are fetched at once.
 const PARALLEL: usize = 8;

@@ -5,6 +5,8 @@ use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
 use navvy_storage::{Entry, Place, StorageError, Store};
+use navvy_ui::sanitize::clean;
+use navvy_ui::text::{pad, width};
 use serde::Serialize;
 
 use super::CliError;
@@ -14,8 +16,6 @@ use super::out::print;
 use super::store::of_project;
 use crate::settings::Settings;
 use crate::step::cached;
-use crate::ui::sanitize::clean;
-use crate::ui::text::{pad, width};
 
 /// Index objects that are read at once.
 const PARALLEL: usize = 16;

@@ -4,13 +4,13 @@ use navvy_docker::endpoint::{self, Inputs, RealFiles};
 use navvy_environment::allowed::Allowed;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
+use navvy_ui::sanitize::tame;
 
 use super::args::host::DoctorArgs;
 use super::{CliError, out};
 use crate::doctor::{self, Check, Outside, Status};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFile;
-use crate::ui::sanitize::tame;
 
 pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> {
     let inputs = Inputs {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use navvy_checkout::GitFacts;
 use navvy_job::claim::TrustScope;
 use navvy_job::event::ContextGiven;
+use navvy_ui::sanitize::clean;
 
 use super::CliError;
 use super::source::{ConfigFile, tell};
@@ -24,7 +25,6 @@ use crate::pipeline::Contexts;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::settings::projects::Projects;
-use crate::ui::sanitize::clean;
 
 /// Jobs by the context that they ask for.
 pub type Users = BTreeMap<String, Vec<String>>;

@@ -7,13 +7,13 @@ use navvy_docker::endpoint;
 use navvy_environment::survey::{Seen, Survey, survey_files};
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
+use navvy_ui::json::add_line;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::CliError;
 use crate::run_directory::RunDirectoryError;
 use crate::settings::Settings;
-use crate::ui::json::add_line;
 
 /// This process and what it can see.
 pub struct Host {

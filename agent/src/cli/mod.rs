@@ -1,5 +1,7 @@
 //! The command line: one file a command. Turns words into values, errors into advice and exit codes.
 
+use navvy_ui::sanitize::tame;
+
 mod args;
 mod artifacts;
 mod cache;
@@ -39,7 +41,6 @@ use args::{Cli, Command};
 pub use error::CliError;
 
 use crate::settings::Settings;
-use crate::ui::sanitize::tame;
 
 /// Carries out a command line; returns the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {

@@ -13,7 +13,12 @@ use std::sync::Arc;
 use navvy_checkout::variables::pipeline_values;
 use navvy_config::{ImportedOrb, Inputs, NoOrb, OrbReference, Outcome, Source};
 use navvy_job::exit_code;
+use navvy_orbs::lock::{Lock, digest};
+use navvy_orbs::place::{Found, Place};
+use navvy_orbs::tree::{Tree, TreeError};
+use navvy_orbs::{OrbPath, builtin};
 use navvy_plain_file as plain_file;
+use navvy_ui::sanitize::{first_line, tame};
 
 use super::CliError;
 use super::args::SourceArgs;
@@ -22,12 +27,7 @@ use super::out::print;
 use super::source::{
     ConfigFile, LOCK, STDIN, count, inputs, nearest_config, orb_path, project_facts, tell, unlocked_path, user_orbs,
 };
-use crate::orbs::lock::{Lock, digest};
-use crate::orbs::place::{Found, Place};
-use crate::orbs::tree::{Tree, TreeError};
-use crate::orbs::{OrbPath, builtin};
 use crate::settings::Settings;
-use crate::ui::sanitize::{first_line, tame};
 
 pub fn run(settings: &Settings, arguments: OrbArgs) -> Result<u8, CliError> {
     match arguments.command {

@@ -34,7 +34,7 @@ pub fn masked(text: &str) -> Cow<'_, str> {
 /// A panic is a bug of ours: it must not be drawn over by the live view, nor tell a secret.
 pub fn keep_panics_readable() {
     std::panic::set_hook(Box::new(|panic| {
-        crate::ui::live::let_go();
+        navvy_ui::live::let_go();
         let thread = std::thread::current();
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("{trace}\n") } else { String::new() };

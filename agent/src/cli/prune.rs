@@ -78,7 +78,7 @@ const NAMED: usize = 5;
 
 /// What stays in the store.
 fn unswept(name: &str, failed: &[Unswept]) -> Vec<String> {
-    let one = |Unswept { path, why }: &Unswept| format!("{} in store {name} ({why})", crate::ui::sanitize::clean(path));
+    let one = |Unswept { path, why }: &Unswept| format!("{} in store {name} ({why})", navvy_ui::sanitize::clean(path));
     let mut told: Vec<String> = failed.iter().take(NAMED).map(one).collect();
     if failed.len() > NAMED {
         told.push(format!("{} more objects in store {name}", failed.len() - NAMED));
@@ -111,7 +111,7 @@ fn is_doomed(seen: &Seen, kept_too: bool) -> bool {
 }
 
 fn named(seen: &Seen) -> String {
-    format!("task {} ({}): {}", seen.task, crate::ui::sanitize::first_line(&job(seen)), objects(seen))
+    format!("task {} ({}): {}", seen.task, navvy_ui::sanitize::first_line(&job(seen)), objects(seen))
 }
 
 fn would_remove(tasks: &[Seen]) -> String {

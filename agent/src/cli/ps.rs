@@ -105,7 +105,7 @@ fn row(seen: &Seen, now: u64) -> [String; 7] {
     let dash = || "-".to_owned();
     let known = seen.known.as_ref();
     // Names are a config's: whatever they hold must not steer a terminal.
-    let clean = |text: &str| crate::ui::sanitize::first_line(text);
+    let clean = |text: &str| navvy_ui::sanitize::first_line(text);
     let step = known.and_then(|known| known.held_step()).map(|step| clean(&format!("{} {}", step.number, step.name)));
     [
         seen.task.to_string(),

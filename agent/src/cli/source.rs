@@ -9,16 +9,16 @@ use navvy_checkout::{GitFacts, top_of_repository};
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
+use navvy_orbs::OrbPath;
+use navvy_orbs::lock::Lock;
+use navvy_orbs::place::Place;
 use navvy_plain_file as plain_file;
+use navvy_ui::sanitize::tame;
 
 use super::CliError;
 use super::args::SourceArgs;
-use crate::orbs::OrbPath;
-use crate::orbs::lock::Lock;
-use crate::orbs::place::Place;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
-use crate::ui::sanitize::tame;
 
 pub const DEFAULT_FILE: &str = ".circleci/config.yml";
 /// In the directory of the config's orbs.

@@ -160,7 +160,7 @@ impl Looked {
         for it in &self.flaky {
             lines.push(format!("  {:>2} of {:>2} bad  {}{}", it.bad, it.of, it.title, in_file(it.file.as_deref())));
         }
-        lines.iter().map(|line| crate::ui::sanitize::clean(line) + "\n").collect()
+        lines.iter().map(|line| navvy_ui::sanitize::clean(line) + "\n").collect()
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use navvy_job::event::{Event, Stamped};
 use navvy_output::mask::{Masks, Place};
+use navvy_ui::json::add_line;
+use navvy_ui::{self as ui, Kind, Options, View, ViewError};
 
 use super::args::run::{Color, ViewArgs};
 use super::{CliError, out};
@@ -19,8 +21,6 @@ use crate::bus::Events;
 use crate::settings::Settings;
 use crate::task::Feed;
 use crate::terminal::Stage;
-use crate::ui::json::add_line;
-use crate::ui::{self, Kind, Options, View, ViewError};
 
 /// Ten redraws a second.
 const TICK: Duration = Duration::from_millis(100);

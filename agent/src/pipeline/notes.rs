@@ -1,6 +1,6 @@
 //! What of a run would differ on the real service: each sentence once, with the jobs that it holds for. Pure.
 
-use crate::ui::text;
+use navvy_ui::text;
 
 /// Jobs named before the sentence that they share; the others are counted.
 const NAMED: usize = 3;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::StepOutcome;
+use navvy_ui::describe;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -13,7 +14,6 @@ use super::running::{Running, Seen};
 use crate::bus::Bus;
 use crate::step::texts;
 use crate::step::voice::{StepEnded, StepRef, Voice};
-use crate::ui::describe;
 
 /// Between SIGTERM and SIGKILL at the end of a job: whoever is left has nothing more to do.
 const GRACE: Duration = Duration::from_secs(1);

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use navvy_config::{Explanation, Told};
 use navvy_job::pipeline::Pipeline;
+use navvy_ui::sanitize::clean;
+use navvy_ui::text;
 
 use super::{Looked, print};
 use crate::cli::CliError;
 use crate::cli::args::config::ExplainArgs;
 use crate::settings::Settings;
-use crate::ui::sanitize::clean;
-use crate::ui::text;
 
 /// Values longer than this are cut: the config has them in full.
 const WIDEST_VALUE: usize = 60;

@@ -10,6 +10,8 @@ mod explain;
 use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
 use navvy_config::{Document, Inputs, Outcome};
 use navvy_job::exit_code;
+use navvy_ui::graph::Drawn;
+use navvy_ui::sanitize::tame;
 
 use super::args::config::{ConfigArgs, ConfigCommand, DiagnosticFormat, GraphArgs, LookArgs};
 use super::args::config::{ProcessArgs, ProcessFormat, ValidateArgs};
@@ -18,8 +20,6 @@ use super::run::plan::PIPELINE_NUMBER;
 use super::source::{ConfigFile, count, facts, inputs, orb_path, settings_files, tell};
 use super::{CliError, out};
 use crate::settings::Settings;
-use crate::ui::graph::Drawn;
-use crate::ui::sanitize::tame;
 
 /// Stands for the id that every run makes anew, so that what is printed is the same each time.
 const NO_ID: &str = "00000000-0000-0000-0000-000000000000";

@@ -19,6 +19,7 @@ use navvy_job::exit_code;
 use navvy_job::figures;
 use navvy_output::reader::{self, Piece, ReadError, Report, Verdict};
 use navvy_plain_file as plain_file;
+use navvy_ui::text;
 
 use self::choose::Runs;
 use self::print::{Colors, Printer, Style};
@@ -26,7 +27,6 @@ use self::record::{LogRecord, RunRecord, TaskRecord};
 use super::args::host::LogsArgs;
 use super::{CliError, out};
 use crate::settings::Settings;
-use crate::ui::text;
 
 /// Records are small; many are read at once.
 const INDEX_BUFFER: usize = 64 << 10;
@@ -154,7 +154,7 @@ fn row(log: &LogRecord, health: Option<&Health>) -> Vec<String> {
         (LogOf::Service { .. }, None) => String::new(),
     };
     let name = match log.of {
-        LogOf::Step { .. } => crate::ui::sanitize::first_line(&log.name),
+        LogOf::Step { .. } => navvy_ui::sanitize::first_line(&log.name),
         LogOf::Service { .. } => String::new(),
     };
     let mut row = vec![log.word(), length, name, state];

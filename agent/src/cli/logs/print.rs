@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use navvy_output::reader::{Origin, Piece, Trust};
 use navvy_protocol::frame::Stream;
-
-use crate::ui::sanitize::Sanitizer;
+use navvy_ui::sanitize::Sanitizer;
 
 /// Columns of a time: `2026-01-02T03:04:05.678Z`.
 const TIME_COLUMNS: usize = 24;

@@ -13,10 +13,9 @@ use navvy_job::outcome::{StepOutcome, Verdict};
 use navvy_output::logs_in;
 use navvy_output::reader::Prefix;
 use navvy_plain_file as plain_file;
+use navvy_ui::describe;
+use navvy_ui::sanitize::first_line;
 use serde_json::Value;
-
-use crate::ui::describe;
-use crate::ui::sanitize::first_line;
 
 /// A run and its tasks, in the order in which they started.
 #[derive(Debug, Default)]

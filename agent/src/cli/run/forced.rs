@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use navvy_job::exit_code;
+use navvy_ui::{live, sanitize};
 use tokio::sync::oneshot;
 
 use super::signals::Signals;
 use crate::cli::{CliError, own_words, panicked};
 use crate::settings::Settings;
-use crate::ui::{live, sanitize};
 
 /// For asking the engine and removing what it has.
 const CLEANING: Duration = Duration::from_secs(30);

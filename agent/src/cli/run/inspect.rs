@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use navvy_job::compiled::{Executor, StepKind};
 use navvy_job::pipeline::{Pipeline, WorkflowJob, WorkflowJobKind};
 use navvy_job::selection::Chosen;
+use navvy_ui::graph::{self, Drawn};
+use navvy_ui::list;
+use navvy_ui::style::Palette;
 
 use crate::cli::args::config::GraphFormat;
 use crate::cli::args::run::RunArgs;
 use crate::pipeline::{Replacements, localise};
-use crate::ui::graph::{self, Drawn};
-use crate::ui::list;
-use crate::ui::style::Palette;
 
 /// The graph of a pipeline's jobs.
 pub fn draw(pipeline: &Pipeline, format: GraphFormat, drawn: Drawn) -> String {

@@ -117,7 +117,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
 }
 
 fn print(text: &str) -> Result<u8, CliError> {
-    out::print(&crate::ui::sanitize::tame(text, true))?;
+    out::print(&navvy_ui::sanitize::tame(text, true))?;
     Ok(navvy_job::exit_code::PASSED)
 }
 

@@ -87,7 +87,7 @@ impl Show<'_> {
         for text in told {
             let masked = own_words::masked(text).into_owned();
             // Where standard error takes nothing, the summary has told that there is an error.
-            std::io::stderr().lock().write_all(crate::ui::sanitize::tame(&masked, true).as_bytes()).ok();
+            std::io::stderr().lock().write_all(navvy_ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
         run_directory::retain(&self.settings.paths.state);
         out::settle(code, shown)

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use navvy_job::compiled::{Container, Executor, Job, Origin};
-use navvy_job::event::{Event, JobEnd, JobRef, JobSummary, Stamped, Summary, TaskRef};
-use navvy_job::id::TaskId;
+pub use navvy_job::event::examples::{job, node};
+use navvy_job::event::{Event, JobEnd, JobSummary, Stamped, Summary, TaskRef};
 use navvy_job::outcome::{JobStatus, StepOutcome, Verdict};
 use navvy_job::pipeline::{Pipeline, Requirement, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
@@ -20,17 +20,8 @@ pub struct Scene {
     ended: Vec<JobSummary>,
 }
 
-pub fn job(name: &str) -> JobRef {
-    JobRef { workflow: "main".to_owned(), job: name.to_owned() }
-}
-
 pub fn task(name: &str) -> TaskRef {
     node(name, 0, 1)
-}
-
-pub fn node(name: &str, node_index: u32, node_total: u32) -> TaskRef {
-    let seed = name.bytes().fold(u64::from(node_index), |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
-    TaskRef { task: TaskId::from_random(seed.to_be_bytes()), job: job(name), node_index, node_total }
 }
 
 impl Scene {
