@@ -30,7 +30,7 @@ mod top;
 pub use compile::NO_BRANCH;
 pub use diagnostic::{Diagnostic, Frame, Related, Severity, Span};
 pub use document::{Document, FORMAT};
-pub use explain::{Explained, Explanation, Told, explain};
+pub use explain::{Explained, ExplainedValue, Explanation, explain};
 pub use input::{File, Inputs, Source, Value};
 pub use orb::{ImportedOrb, NoOrb, OrbReference, OrbSource, OrbText, OrbVersion, ReferenceError};
 pub use pack::{Include, OrbPart, OrbPlace, OrbSection, Packed, pack_orb};
@@ -42,7 +42,7 @@ use navvy_job::pipeline::Pipeline;
 
 use diagnostic::Report;
 use resolve::Context;
-use resolve::Told as Left;
+use resolve::Resolved;
 use top::Version;
 
 /// Sees the plain tree.
@@ -77,7 +77,7 @@ impl Outcome {
         render::render_sarif(source, &self.files, &self.diagnostics)
     }
 
-    fn of(pipeline: Option<Pipeline>, told: Left) -> Self {
+    fn of(pipeline: Option<Pipeline>, told: Resolved) -> Self {
         Self { pipeline, diagnostics: told.report.into_sorted(), files: told.files, orbs: told.imports }
     }
 
@@ -131,7 +131,7 @@ fn compile_with(source: &Source<'_>, inputs: &Inputs, record: bool, look: Look<'
         context.fall_silent();
         look(&context, &plain, pipeline);
     }
-    Outcome::of(pipeline, context.into_told())
+    Outcome::of(pipeline, context.into_resolved())
 }
 
 /// Checks the source of an orb as it stands in a file of its own. What comes out is a pipeline without workflows.
@@ -143,5 +143,5 @@ pub fn compile_orb(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     let context = Context::new(source.text, inputs, report, true);
     let pipeline = compile::compile(&context, &resolve::resolve_orb(&context, map));
     let pipeline = (!context.has_errors()).then_some(pipeline);
-    Outcome::of(pipeline, context.into_told())
+    Outcome::of(pipeline, context.into_resolved())
 }

@@ -15,10 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Timings of earlier runs, by job. Cheap to clone; clones share what they know.
 #[derive(Debug, Clone, Default)]
-pub struct Timings(Arc<Mutex<HashMap<String, Arc<OnceCell<Told>>>>>);
+pub struct Timings(Arc<Mutex<HashMap<String, Arc<OnceCell<TimingsSent>>>>>);
 
 /// Once said, it stays: nodes that were told different things would leave tests out.
-type Told = Result<Option<Bytes>, String>;
+type TimingsSent = Result<Option<Bytes>, String>;
 
 impl Timings {
     /// `results.json` for a job of the run `run`. An error is for people: then no node has any.

@@ -14,7 +14,7 @@ use super::text::TextCheck;
 /// unless they are not looked through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Secrets {
+pub enum SecretPolicy {
     /// Nothing of them is stored.
     #[default]
     Refuse,
@@ -138,11 +138,11 @@ struct Watched {
 
 impl Guard {
     /// Of artifacts.
-    pub fn new(masks: Masks, secrets: Secrets, job: &str, step: usize) -> Self {
+    pub fn new(masks: Masks, secrets: SecretPolicy, job: &str, step: usize) -> Self {
         let rule = match secrets {
-            Secrets::Refuse => Rule::Refuse,
-            Secrets::Mask => Rule::Mask,
-            Secrets::Allow => Rule::Allow,
+            SecretPolicy::Refuse => Rule::Refuse,
+            SecretPolicy::Mask => Rule::Mask,
+            SecretPolicy::Allow => Rule::Allow,
         };
         let unpacked = Arc::new(AtomicU64::new(BOUNDS.step));
         let (noun, job, findings) = ("artifact", job.to_owned(), Findings::default());
@@ -150,8 +150,8 @@ impl Guard {
     }
 
     /// Of what is stored as it is. `None`: there is nothing to look for.
-    pub fn that_tells(masks: Masks, secrets: Secrets, noun: &'static str, job: &str, step: usize) -> Option<Self> {
-        let looks = secrets != Secrets::Allow && !masks.is_empty();
+    pub fn that_tells(masks: Masks, secrets: SecretPolicy, noun: &'static str, job: &str, step: usize) -> Option<Self> {
+        let looks = secrets != SecretPolicy::Allow && !masks.is_empty();
         looks.then(|| Self { rule: Rule::Tell, noun, ..Self::new(masks, secrets, job, step) })
     }
 
@@ -295,14 +295,14 @@ mod tests {
 
     type Pairs = Vec<(String, String)>;
 
-    fn guard(secrets: Secrets) -> Guard {
+    fn guard(secrets: SecretPolicy) -> Guard {
         let values = [("TOKEN", "hunter2hunter2"), ("OTHER", "correct horse")];
         let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Guard::new(Masks::new(&values), secrets, "build", 3)
     }
 
     /// What is stored of these files, in pieces of so many bytes, and what was found.
-    fn guarded(secrets: Secrets, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
+    fn guarded(secrets: SecretPolicy, size: usize, files: &[(&str, &str)]) -> (Pairs, Pairs) {
         let mut guard = guard(secrets);
         let mut stored = Vec::new();
         for (name, content) in files {
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn secrets_are_found_wherever_a_file_is_cut() {
         for size in [1, 2, 7, 64] {
-            let (stored, found) = guarded(Secrets::Mask, size, &FILES);
+            let (stored, found) = guarded(SecretPolicy::Mask, size, &FILES);
             assert_eq!(stored[1], ("b".to_owned(), "it is ****, and ****".to_owned()));
             assert_eq!(stored[2], ("****.txt".to_owned(), "harmless".to_owned()));
             assert!(!stored[3].1.contains("aHVudGVyMmh1bnRlcjI"), "{stored:?}");
@@ -343,8 +343,8 @@ mod tests {
         let guard = |secrets, values: &[(String, String)]| {
             Guard::that_tells(Masks::new(values), secrets, "cached file", "j", 1)
         };
-        assert!(guard(Secrets::Allow, &values).is_none() && guard(Secrets::Mask, &[]).is_none());
-        let mut guard = guard(Secrets::Refuse, &values).unwrap();
+        assert!(guard(SecretPolicy::Allow, &values).is_none() && guard(SecretPolicy::Mask, &[]).is_none());
+        let mut guard = guard(SecretPolicy::Refuse, &values).unwrap();
         for (name, content) in FILES {
             assert_eq!(guard.begin(name.into()), name.as_bytes());
             guard.bytes(content.as_bytes(), &mut |_| {});
@@ -357,17 +357,17 @@ mod tests {
 
     #[test]
     fn nothing_of_a_secret_goes_on_when_they_are_refused_and_everything_when_allowed() {
-        let (stored, found) = guarded(Secrets::Refuse, 5, &FILES);
+        let (stored, found) = guarded(SecretPolicy::Refuse, 5, &FILES);
         assert_eq!(found.len(), 3, "all of them are named");
         assert!(stored.iter().all(|(_, content)| !content.contains("hunter2") && !content.contains("horse")));
-        let (stored, found) = guarded(Secrets::Allow, 5, &FILES);
+        let (stored, found) = guarded(SecretPolicy::Allow, 5, &FILES);
         assert_eq!(found, []);
         assert_eq!(stored[1].1, FILES[1].1);
     }
 
     /// The files that are named, the one that cannot be masked, and whether the set is refused.
     fn masked(size: usize, files: &[(&str, &[u8])]) -> (Vec<String>, Option<String>, bool) {
-        let mut guard = guard(Secrets::Mask);
+        let mut guard = guard(SecretPolicy::Mask);
         for (name, content) in files {
             guard.begin(name.as_bytes().to_vec());
             content.chunks(size).for_each(|piece| guard.bytes(piece, &mut |_| {}));
@@ -412,7 +412,7 @@ mod tests {
             for bytes in [text.into_bytes(), little, big] {
                 for size in [1, 3, 64] {
                     let masks = Masks::new(&[("WIDE".to_owned(), secret.to_owned())]);
-                    let mut guard = Guard::new(masks, Secrets::Refuse, "build", 3);
+                    let mut guard = Guard::new(masks, SecretPolicy::Refuse, "build", 3);
                     guard.begin(b"wide".to_vec());
                     bytes.chunks(size).for_each(|piece| guard.bytes(piece, &mut |_| {}));
                     guard.end(&mut |_| {});
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn what_was_not_looked_into_is_named_whatever_else_is_wrong_with_the_file() {
-        let mut guard = guard(Secrets::Mask);
+        let mut guard = guard(SecretPolicy::Mask);
         for name in ["a.xz", "hunter2hunter2.xz"] {
             guard.begin(name.into());
             guard.bytes(b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46", &mut |_| {});

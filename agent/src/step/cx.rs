@@ -28,7 +28,7 @@ pub struct StepCx<'a> {
     pub checkout: &'a CheckoutSource,
     pub store: &'a RunStore,
     /// What becomes of artifacts and test results that hold a secret.
-    pub secrets_in_artifacts: guard::Secrets,
+    pub secrets_in_artifacts: guard::SecretPolicy,
     pub timings: &'a Timings,
     /// What may be handed to the job.
     pub handing: &'a Handing,

@@ -103,7 +103,7 @@ pub struct Context {
     /// Where caches, workspaces and test results are; the job never sees it.
     pub store: RunStore,
     /// What becomes of artifacts and test results that hold a secret.
-    pub secrets_in_artifacts: guard::Secrets,
+    pub secrets_in_artifacts: guard::SecretPolicy,
     /// What of the caller's machine is handed to jobs that ask.
     pub handing: Handing,
     /// How every job reaches the outside.

@@ -33,7 +33,7 @@ pub struct SourceNote {
     #[serde(default)]
     pub store: Option<String>,
     #[serde(default)]
-    pub secrets_in_artifacts: crate::artifacts::guard::Secrets,
+    pub secrets_in_artifacts: crate::artifacts::guard::SecretPolicy,
     #[serde(default)]
     pub handing: Handing,
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use navvy_job::compiled::Variables;
 use navvy_job::pipeline::{Workflow, WorkflowJobKind};
 
-use super::fields::Place;
+use super::fields::At;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::{Context, PlainJob, PlainWorkflow};
 use crate::syntax::Node;
@@ -51,7 +51,7 @@ pub(super) fn cut_name(name: &str) -> String {
 }
 
 /// `of` is what bears the name: "a job".
-pub(super) fn check_name(place: Place<'_>, of: &str, name: &str, span: Span) {
+pub(super) fn check_name(place: At<'_>, of: &str, name: &str, span: Span) {
     let length = name.chars().count();
     // What makes a config too large most often has long names, too; that it is too large says more.
     if length > LONGEST_NAME && !place.context.is_full() {
@@ -60,7 +60,7 @@ pub(super) fn check_name(place: Place<'_>, of: &str, name: &str, span: Span) {
     }
 }
 
-pub(super) fn check_steps(place: Place<'_>, job: &PlainJob) {
+pub(super) fn check_steps(place: At<'_>, job: &PlainJob) {
     if let Some(first) = job.steps.get(MOST_STEPS) {
         let message = format!("this job has {} steps, of at most {MOST_STEPS}", job.steps.len());
         let help = "put several commands into one step, or split the job";
@@ -69,7 +69,7 @@ pub(super) fn check_steps(place: Place<'_>, job: &PlainJob) {
 }
 
 /// The containers of a job, the primary first.
-pub(super) fn check_services(place: Place<'_>, containers: &[Node]) {
+pub(super) fn check_services(place: At<'_>, containers: &[Node]) {
     if let Some(first) = containers.get(MOST_SERVICES + 1) {
         let services = containers.len() - 1;
         let message = format!("this job has {services} service containers, of at most {MOST_SERVICES}");
@@ -79,7 +79,7 @@ pub(super) fn check_services(place: Place<'_>, containers: &[Node]) {
 }
 
 /// The nodes of a job; 1 if that is out of bounds, which has been reported.
-pub(super) fn nodes(place: Place<'_>, value: i64, span: Span) -> u32 {
+pub(super) fn nodes(place: At<'_>, value: i64, span: Span) -> u32 {
     match u32::try_from(value) {
         Ok(nodes @ 1..=MOST_NODES) => nodes,
         Ok(0) | Err(_) if value < 1 => {
@@ -96,7 +96,7 @@ pub(super) fn nodes(place: Place<'_>, value: i64, span: Span) -> u32 {
 }
 
 /// The variables of a job, step or container.
-pub(super) fn check_environment(place: Place<'_>, variables: &Variables, span: Span) {
+pub(super) fn check_environment(place: At<'_>, variables: &Variables, span: Span) {
     let size = |(name, value): &(String, String)| name.len() + value.len() + "=\0".len();
     if let Some(long) = variables.iter().find(|variable| size(variable) > LONGEST_VARIABLE) {
         let message = format!(

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use navvy_job::compiled::{Container, RegistryAuth, Variables};
 
-use super::fields::{Fields, Place};
+use super::fields::{At, Fields};
 use super::{caps, environment};
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Keys, tables};
 use crate::syntax::Node;
 
 /// The containers of a non-empty list; `None` when something is wrong, which has been reported.
-pub(super) fn containers(place: Place<'_>, node: &Node) -> Option<Vec<Container>> {
+pub(super) fn containers(place: At<'_>, node: &Node) -> Option<Vec<Container>> {
     let items = match node.as_list() {
         Some(items) if !items.is_empty() => items,
         _ => {
@@ -24,7 +24,7 @@ pub(super) fn containers(place: Place<'_>, node: &Node) -> Option<Vec<Container>
     containers.into_iter().collect()
 }
 
-fn container(place: Place<'_>, item: &Node) -> Option<Container> {
+fn container(place: At<'_>, item: &Node) -> Option<Container> {
     let Some(map) = item.as_map() else {
         place.wrong_shape(item, "docker", "a list of maps with `image`");
         return None;
@@ -43,7 +43,7 @@ fn container(place: Place<'_>, item: &Node) -> Option<Container> {
     })
 }
 
-fn container_environment(place: Place<'_>, node: &Node) -> Variables {
+fn container_environment(place: At<'_>, node: &Node) -> Variables {
     let variables = environment::container_variables(place, node);
     caps::check_environment(place, &variables, node.span);
     variables

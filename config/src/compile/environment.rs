@@ -4,7 +4,7 @@
 
 use navvy_job::compiled::Variables;
 
-use super::fields::Place;
+use super::fields::At;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::resolve::is_variable_name;
 use crate::syntax::{Content, Entry, Literal, Node, rewritten, stays};
@@ -15,12 +15,12 @@ const FEW: usize = 16;
 const WARTY_DIGITS: usize = 7;
 
 /// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
-pub(super) fn variables(place: Place<'_>, node: &Node) -> Variables {
+pub(super) fn variables(place: At<'_>, node: &Node) -> Variables {
     check_names(place, node);
     container_variables(place, node)
 }
 
-fn check_names(place: Place<'_>, node: &Node) {
+fn check_names(place: At<'_>, node: &Node) {
     match &node.content {
         Content::Map(map) => map.entries.iter().for_each(|entry| check_name(place, &entry.key, entry.key_span)),
         Content::List(items) => items.iter().for_each(|item| check_names(place, item)),
@@ -33,7 +33,7 @@ fn check_names(place: Place<'_>, node: &Node) {
     }
 }
 
-fn check_name(place: Place<'_>, name: &str, span: Span) {
+fn check_name(place: At<'_>, name: &str, span: Span) {
     if !is_variable_name(name) && !place.context.is_weary() {
         let message = format!("`{name}` is not a name that a shell can read as a variable");
         place.report(Diagnostic::warning("variable-name", span, message));
@@ -41,7 +41,7 @@ fn check_name(place: Place<'_>, name: &str, span: Span) {
 }
 
 /// The same for a container, whose entrypoint may well want `discovery.type`.
-pub(super) fn container_variables(place: Place<'_>, node: &Node) -> Variables {
+pub(super) fn container_variables(place: At<'_>, node: &Node) -> Variables {
     let mut written = Variables::new();
     read(place, node, &mut written);
     let mut variables = Variables::new();
@@ -72,7 +72,7 @@ pub(super) fn extend(variables: &mut Variables, more: Variables) {
 }
 
 /// All pairs as written, equal names included.
-fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
+fn read(place: At<'_>, node: &Node, out: &mut Variables) {
     match &node.content {
         Content::Map(map) => out.extend(map.entries.iter().filter_map(|entry| pair(place, entry))),
         Content::List(items) => items.iter().for_each(|item| read(place, item, out)),
@@ -82,7 +82,7 @@ fn read(place: Place<'_>, node: &Node, out: &mut Variables) {
     }
 }
 
-fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
+fn assignment(place: At<'_>, text: &str, node: &Node, out: &mut Variables) {
     match text.split_once('=') {
         Some((name, value)) => {
             out.push((name.trim().to_owned(), value.to_owned()));
@@ -95,14 +95,14 @@ fn assignment(place: Place<'_>, text: &str, node: &Node, out: &mut Variables) {
     }
 }
 
-fn pair(place: Place<'_>, entry: &Entry) -> Option<(String, String)> {
+fn pair(place: At<'_>, entry: &Entry) -> Option<(String, String)> {
     if !place.context.made(&entry.key, entry.key_span) {
         return None;
     }
     Some((String::from(&*entry.key), value(place, entry)?))
 }
 
-fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
+fn value(place: At<'_>, entry: &Entry) -> Option<String> {
     let Some(scalar) = entry.value.as_scalar() else {
         place.wrong_shape(&entry.value, &entry.key, "a single value");
         return None;
@@ -132,7 +132,7 @@ fn value(place: Place<'_>, entry: &Entry) -> Option<String> {
     Some(text)
 }
 
-fn warn_of_exponent(place: Place<'_>, entry: &Entry, written: &str) {
+fn warn_of_exponent(place: At<'_>, entry: &Entry, written: &str) {
     if written.bytes().filter(u8::is_ascii_digit).count() >= WARTY_DIGITS {
         let message = format!("CircleCI would write `{}` with an exponent; here it stays `{written}`", entry.key);
         let diagnostic = Diagnostic::warning("long-integer", entry.value.span, message);

@@ -3,7 +3,7 @@
 use navvy_job::compiled::Executor;
 
 use super::docker;
-use super::fields::{Fields, Place};
+use super::fields::{At, Fields};
 use crate::diagnostic::Diagnostic;
 use crate::keys::tables;
 use crate::resolve::{PlainExecutor, PlainJob};
@@ -24,7 +24,7 @@ pub(super) enum NoExecutor {
     Broken,
 }
 
-pub(super) fn merge(place: Place<'_>, job: &PlainJob) -> Result<Merged, NoExecutor> {
+pub(super) fn merge(place: At<'_>, job: &PlainJob) -> Result<Merged, NoExecutor> {
     let base = match &job.executor {
         PlainExecutor::None => &[][..],
         PlainExecutor::Entries { entries, .. } => entries,
@@ -64,7 +64,7 @@ fn environment(entries: &[Entry]) -> Option<Node> {
     entries.iter().find(|entry| &*entry.key == "environment").map(|entry| entry.value.clone())
 }
 
-fn check_single(place: Place<'_>, entries: &[Entry]) {
+fn check_single(place: At<'_>, entries: &[Entry]) {
     let mut stanzas = entries.iter().filter(|entry| is_stanza(entry));
     if let (Some(first), Some(second)) = (stanzas.next(), stanzas.next()) {
         let message = format!("`{}` and `{}` exclude each other: a job runs in one executor", first.key, second.key);
@@ -74,7 +74,7 @@ fn check_single(place: Place<'_>, entries: &[Entry]) {
 }
 
 /// The executor that the merged keys ask for.
-pub(super) fn executor(place: Place<'_>, job: &PlainJob, merged: &Map) -> Option<Executor> {
+pub(super) fn executor(place: At<'_>, job: &PlainJob, merged: &Map) -> Option<Executor> {
     let Some(entry) = merged.entries.iter().find(|entry| is_stanza(entry)) else {
         let message = "this job says nothing of where it runs";
         let help = "add `docker`, `machine`, `macos` or `executor`";
@@ -97,7 +97,7 @@ pub(super) fn either<'m>(merged: &'m Map, key: &str) -> Option<&'m Node> {
     merged.get(key).or_else(inside).filter(|node| !node.is_null())
 }
 
-fn machine(place: Place<'_>, node: &Node) -> Option<Executor> {
+fn machine(place: At<'_>, node: &Node) -> Option<Executor> {
     let Some(map) = node.as_map() else {
         return bare_machine(place, node);
     };
@@ -108,7 +108,7 @@ fn machine(place: Place<'_>, node: &Node) -> Option<Executor> {
 }
 
 /// `machine: true`, or the image alone.
-fn bare_machine(place: Place<'_>, node: &Node) -> Option<Executor> {
+fn bare_machine(place: At<'_>, node: &Node) -> Option<Executor> {
     let Some(text) = node.as_text() else {
         place.wrong_shape(node, "machine", "`true` or a map");
         return None;
@@ -117,7 +117,7 @@ fn bare_machine(place: Place<'_>, node: &Node) -> Option<Executor> {
     Some(Executor::Machine { image, docker_layer_caching: false })
 }
 
-fn macos(place: Place<'_>, entry: &Entry) -> Option<Executor> {
+fn macos(place: At<'_>, entry: &Entry) -> Option<Executor> {
     let Some(map) = entry.value.as_map() else {
         place.wrong_shape(&entry.value, "macos", "a map with `xcode`");
         return None;

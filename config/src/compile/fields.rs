@@ -12,12 +12,12 @@ const COMMON_TRAIL: usize = 256;
 
 /// Where in the pipeline something is read, for what there is to say of it.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(super) struct At<'p> {
     pub context: &'p Context<'p>,
     pub trail: &'p Trail,
 }
 
-impl Place<'_> {
+impl At<'_> {
     pub fn report(&self, diagnostic: Diagnostic) {
         self.context.report(diagnostic.trail(self.trail.frames()));
     }
@@ -98,7 +98,7 @@ impl Place<'_> {
 
 /// The keys of one map.
 pub(super) struct Fields<'f> {
-    pub place: Place<'f>,
+    pub place: At<'f>,
     pub map: &'f Map,
     /// Of what the map belongs to.
     pub span: Span,

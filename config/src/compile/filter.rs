@@ -2,7 +2,7 @@
 
 use navvy_job::pipeline::Selection;
 
-use super::fields::Place;
+use super::fields::At;
 use super::{filter_shape, pattern};
 use crate::input::Inputs;
 use crate::resolve::{Context, PlainFilters, Trail};
@@ -12,7 +12,7 @@ use crate::syntax::{Map, Node};
 pub const NO_BRANCH: &str = "there is no branch";
 
 /// The selection of a job by its own filters.
-pub(super) fn selection(place: Place<'_>, filters: &PlainFilters) -> Selection {
+pub(super) fn selection(place: At<'_>, filters: &PlainFilters) -> Selection {
     match filters {
         PlainFilters::None => by_map(place, &Map::default()),
         PlainFilters::Map(node) => match node.as_map() {
@@ -35,7 +35,7 @@ fn wrong() -> Selection {
     left("its filters are wrong".to_owned())
 }
 
-fn by_map(place: Place<'_>, map: &Map) -> Selection {
+fn by_map(place: At<'_>, map: &Map) -> Selection {
     match Pushed::of(place.context.inputs) {
         Pushed::Tag(tag) => by_tag(place, map, tag),
         Pushed::Branch(branch) => by_branch(place, map, branch),
@@ -44,7 +44,7 @@ fn by_map(place: Place<'_>, map: &Map) -> Selection {
 }
 
 /// Without a tag filter a job does not run on tags.
-fn by_tag(place: Place<'_>, map: &Map, tag: &str) -> Selection {
+fn by_tag(place: At<'_>, map: &Map, tag: &str) -> Selection {
     let block = map.get("tags").and_then(Block::read);
     match block {
         None => left("it has no tag filter, and without one a job does not run on tags".to_owned()),
@@ -55,7 +55,7 @@ fn by_tag(place: Place<'_>, map: &Map, tag: &str) -> Selection {
 }
 
 /// Without a branch filter a job runs on every branch.
-fn by_branch(place: Place<'_>, map: &Map, branch: &str) -> Selection {
+fn by_branch(place: At<'_>, map: &Map, branch: &str) -> Selection {
     match map.get("branches").and_then(Block::read) {
         Some(block) if !block.lets_through(place, Pushed::Branch(branch)) => {
             left(format!("its branch filter does not match branch `{branch}`"))
@@ -65,7 +65,7 @@ fn by_branch(place: Place<'_>, map: &Map, branch: &str) -> Selection {
 }
 
 /// No branch is none of those that `only` names, nor of those that `ignore` names.
-fn by_no_branch(place: Place<'_>, map: &Map) -> Selection {
+fn by_no_branch(place: At<'_>, map: &Map) -> Selection {
     match map.get("branches").and_then(Block::read) {
         Some(block) if !block.lets_through(place, Pushed::Nothing) => left(match block.only {
             Some(_) => format!("its branch filter lets only some branches through, and {NO_BRANCH}"),
@@ -94,7 +94,7 @@ pub(crate) struct Verdict<'n> {
 /// Which pattern of `branches` or `tags` decides. `None`: there is no such block.
 pub(crate) fn verdict<'n>(context: &Context<'_>, filters: &'n Node, pushed: Pushed<'_>) -> Option<Verdict<'n>> {
     let trail = Trail::default();
-    let place = Place { context, trail: &trail };
+    let place = At { context, trail: &trail };
     let block = Block::read(filters.as_map()?.get(if pushed.is_tag() { "tags" } else { "branches" })?)?;
     let list = block.only.map(|node| ("only", node)).or(block.ignore.map(|node| ("ignore", node)));
     let patterns = list.map(|(_, node)| place.texts(node, "filters")).unwrap_or_default();
@@ -163,7 +163,7 @@ impl<'n> Block<'n> {
     }
 
     /// `only` wins over `ignore`.
-    fn lets_through(&self, place: Place<'_>, pushed: Pushed<'_>) -> bool {
+    fn lets_through(&self, place: At<'_>, pushed: Pushed<'_>) -> bool {
         match (self.only, self.ignore) {
             (Some(only), _) => matches_any(place, only, &pushed.names("only")),
             (None, Some(ignore)) => !matches_any(place, ignore, &pushed.names("ignore")),
@@ -172,7 +172,7 @@ impl<'n> Block<'n> {
     }
 }
 
-fn matches_any(place: Place<'_>, node: &Node, names: &[&str]) -> bool {
+fn matches_any(place: At<'_>, node: &Node, names: &[&str]) -> bool {
     // All are looked at, so that every broken pattern is told.
     match node.as_list() {
         Some(items) => items.iter().filter(|item| matches_any(place, item, names)).count() > 0,

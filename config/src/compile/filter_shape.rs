@@ -1,6 +1,6 @@
 //! The shape of filters: what is wrong would let more through than was meant, so it is an error.
 
-use super::fields::Place;
+use super::fields::At;
 use super::pattern;
 use crate::diagnostic::Diagnostic;
 use crate::keys::tables::{FILTER, FILTERS, LOGIC};
@@ -8,7 +8,7 @@ use crate::keys::{self, Known as _};
 use crate::syntax::{Content, Map, Node};
 
 /// Reports what is wrong with a map of `branches` and `tags`. `false`: something is, and nothing may follow from it.
-pub(super) fn is_right(place: Place<'_>, map: &Map) -> bool {
+pub(super) fn is_right(place: At<'_>, map: &Map) -> bool {
     let refused = keys::refused(map, &FILTERS, "`filters`");
     let mut right = refused.is_empty();
     refused.into_iter().for_each(|(entry, told)| place.report(advised(told, &entry.key)));
@@ -31,7 +31,7 @@ fn advised(told: Diagnostic, key: &str) -> Diagnostic {
 }
 
 /// The same of `branches` or `tags`, by `key`.
-fn block(place: Place<'_>, key: &str, node: &Node) -> bool {
+fn block(place: At<'_>, key: &str, node: &Node) -> bool {
     let Some(map) = node.as_map() else {
         if !node.is_null() && !node.is_broken() {
             place.report(no_block(key, node));
@@ -57,7 +57,7 @@ fn no_block(key: &str, node: &Node) -> Diagnostic {
 }
 
 /// The same of `only` or `ignore`. An alias to a list makes a list in the list.
-fn names(place: Place<'_>, key: &str, node: &Node) -> bool {
+fn names(place: At<'_>, key: &str, node: &Node) -> bool {
     match &node.content {
         // All are looked at, so that everything that is wrong is told.
         Content::List(items) => items.iter().filter(|item| !names(place, key, item)).count() == 0,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use navvy_job::outcome::JobStatus;
 
-use super::fields::Place;
+use super::fields::At;
 use super::requires::Edge;
 use crate::diagnostic::Diagnostic;
 use crate::resolve::{Context, GroupRole, InGroup, PlainWorkflowJob};
@@ -69,6 +69,6 @@ pub(super) fn refuse_nameless(context: &Context<'_>, jobs: &[PlainWorkflowJob]) 
         let message =
             format!("this use of job group `{}` has no name, but another one in the workflow has", job.definition);
         let told = Diagnostic::error("missing-name", job.span, message).help("give it one with `name:`");
-        Place { context, trail: &job.trail }.report(told);
+        At { context, trail: &job.trail }.report(told);
     }
 }

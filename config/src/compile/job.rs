@@ -4,7 +4,7 @@ use navvy_job::compiled::{DEFAULT_WORKING_DIRECTORY, Executor, Job, Variables};
 use navvy_job::resource::is_self_hosted;
 
 use super::executor::{self, Merged, NoExecutor};
-use super::fields::{Fields, Place};
+use super::fields::{At, Fields};
 use super::{caps, environment, resource, step};
 use crate::diagnostic::Diagnostic;
 use crate::process::Parts;
@@ -27,7 +27,7 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
     if context.is_full() {
         return Compiled::Broken;
     }
-    let place = Place { context, trail: &plain.trail };
+    let place = At { context, trail: &plain.trail };
     check(place, plain);
     caps::check_steps(place, plain);
     let steps: Vec<_> = plain.steps.iter().filter_map(|plain| step::step(context, plain)).collect();
@@ -58,7 +58,7 @@ pub(super) fn job(context: &Context<'_>, plain: &PlainJob) -> Compiled {
 }
 
 /// Who has machines of their own decides there what they boot.
-fn warn_of_machine(place: Place<'_>, plain: &PlainJob, executor: &Executor, class: Option<&str>) {
+fn warn_of_machine(place: At<'_>, plain: &PlainJob, executor: &Executor, class: Option<&str>) {
     if let (Executor::Machine { image: Some(image), .. }, Some(class)) = (executor, class)
         && is_self_hosted(class)
     {
@@ -69,13 +69,13 @@ fn warn_of_machine(place: Place<'_>, plain: &PlainJob, executor: &Executor, clas
 
 /// The same, before it is compiled. An executor that is not here gives nothing.
 pub(super) fn parts(context: &Context<'_>, plain: &PlainJob) -> Parts {
-    let place = Place { context, trail: &plain.trail };
+    let place = At { context, trail: &plain.trail };
     let merged = executor::merge(place, plain).unwrap_or_else(|_| executor::own(plain));
     let has_stanza = executor::has_stanza(&merged.map.entries);
     Parts { environment: environment(place, &merged), map: merged.map, has_stanza }
 }
 
-fn environment(place: Place<'_>, merged: &Merged) -> Variables {
+fn environment(place: At<'_>, merged: &Merged) -> Variables {
     let mut variables = Variables::new();
     for node in &merged.environments {
         environment::extend(&mut variables, environment::variables(place, node));
@@ -83,14 +83,14 @@ fn environment(place: Place<'_>, merged: &Merged) -> Variables {
     variables
 }
 
-fn parallelism(place: Place<'_>, map: &Map) -> u32 {
+fn parallelism(place: At<'_>, map: &Map) -> u32 {
     let Some(node) = map.get("parallelism") else { return 1 };
     let Some(value) = place.integer(node, "parallelism") else { return 1 };
     caps::nodes(place, value, node.span)
 }
 
 /// What must fail although nothing below reads it.
-fn check(place: Place<'_>, plain: &PlainJob) {
+fn check(place: At<'_>, plain: &PlainJob) {
     let entry = |key: &str| plain.entries.iter().find(|entry| &*entry.key == key);
     if let Some(entry) = entry("max_auto_reruns") {
         place.error("misplaced-key", entry.key_span, "`max_auto_reruns` belongs to a step or a workflow, not to a job");
@@ -104,7 +104,7 @@ fn check(place: Place<'_>, plain: &PlainJob) {
 }
 
 /// `caches: 15d`: how long caches are kept.
-fn retention(place: Place<'_>, entry: &Entry) {
+fn retention(place: At<'_>, entry: &Entry) {
     let Some(map) = entry.value.as_map() else {
         return place.wrong_shape(&entry.value, "retention", "a map with `caches`");
     };

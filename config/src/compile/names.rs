@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fields::Place;
+use super::fields::At;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
 use crate::resolve::{Context, GroupRole, InGroup, PlainKind, PlainWorkflowJob};
@@ -210,6 +210,6 @@ fn refuse_equal(context: &Context<'_>, job: &PlainWorkflowJob) {
         _ => return,
     };
     let message = format!("several jobs are named `{}`, but {what} needs a name of its own", job.name);
-    let place = Place { context, trail: &job.trail };
+    let place = At { context, trail: &job.trail };
     place.report(Diagnostic::error("duplicate-name", job.span, message).help("give it one with `name:`"));
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::Place;
+use super::fields::At;
 use crate::diagnostic::Diagnostic;
 use crate::syntax::{Node, stays};
 
@@ -12,7 +12,7 @@ fn regex(pattern: &str) -> Option<&str> {
 }
 
 /// A regular expression must match the whole of one of the names, any other pattern is the first name itself.
-pub(super) fn matches(place: Place<'_>, node: &Node, pattern: &str, names: &[&str]) -> bool {
+pub(super) fn matches(place: At<'_>, node: &Node, pattern: &str, names: &[&str]) -> bool {
     let Some(regex) = regex(pattern) else { return names.first() == Some(&pattern) };
     let regex = if regex.contains("\\/") { Cow::Owned(regex.replace("\\/", "/")) } else { Cow::Borrowed(regex) };
     for name in names {
@@ -29,7 +29,7 @@ pub(super) fn matches(place: Place<'_>, node: &Node, pattern: &str, names: &[&st
 }
 
 /// Warns of a pattern that was meant to be a regular expression and is a name that no branch and no tag can have.
-pub(super) fn warn(place: Place<'_>, node: &Node, pattern: &str) {
+pub(super) fn warn(place: At<'_>, node: &Node, pattern: &str) {
     stays("this name", node).into_iter().for_each(|told| place.report(told));
     if regex(pattern).is_some() || place.context.is_weary() {
         return;

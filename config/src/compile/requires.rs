@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Requirement, Selection, WorkflowJob};
 
-use super::fields::Place;
+use super::fields::At;
 use super::names::{Names, View};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::neighbour::nearest;
@@ -22,7 +22,7 @@ pub(super) struct Edge {
 }
 
 /// The edges that a `requires` list stands for.
-pub(super) fn edges(place: Place<'_>, node: &Node, names: View<'_>) -> Vec<Edge> {
+pub(super) fn edges(place: At<'_>, node: &Node, names: View<'_>) -> Vec<Edge> {
     let mut edges = Vec::new();
     match &node.content {
         Content::List(items) => items.iter().for_each(|item| edges.extend(item_edges(place, item, names))),
@@ -33,7 +33,7 @@ pub(super) fn edges(place: Place<'_>, node: &Node, names: View<'_>) -> Vec<Edge>
     edges
 }
 
-fn item_edges(place: Place<'_>, item: &Node, names: View<'_>) -> Vec<Edge> {
+fn item_edges(place: At<'_>, item: &Node, names: View<'_>) -> Vec<Edge> {
     match &item.content {
         Content::Map(map) if map.entries.is_empty() => {
             place.wrong_shape(item, "requires", "names of jobs");
@@ -48,14 +48,14 @@ fn item_edges(place: Place<'_>, item: &Node, names: View<'_>) -> Vec<Edge> {
     }
 }
 
-fn with_status(place: Place<'_>, entry: &Entry, names: View<'_>) -> Vec<Edge> {
+fn with_status(place: At<'_>, entry: &Entry, names: View<'_>) -> Vec<Edge> {
     let words = place.texts(&entry.value, "requires");
     let statuses: BTreeSet<_> = words.iter().flat_map(|word| status(place, word, entry.value.span)).collect();
     let statuses = if statuses.is_empty() { BTreeSet::from([JobStatus::Success]) } else { statuses };
     to(place, &entry.key, entry.key_span, &statuses, names)
 }
 
-fn status(place: Place<'_>, word: &str, span: Span) -> Vec<JobStatus> {
+fn status(place: At<'_>, word: &str, span: Span) -> Vec<JobStatus> {
     if word == "terminal" {
         return JobStatus::TERMINAL.to_vec();
     }
@@ -71,7 +71,7 @@ fn status(place: Place<'_>, word: &str, span: Span) -> Vec<JobStatus> {
     Vec::new()
 }
 
-fn to(place: Place<'_>, name: &str, span: Span, statuses: &BTreeSet<JobStatus>, names: View<'_>) -> Vec<Edge> {
+fn to(place: At<'_>, name: &str, span: Span, statuses: &BTreeSet<JobStatus>, names: View<'_>) -> Vec<Edge> {
     let Some(indices) = names.find(name) else {
         if place.context.is_hopeless() {
             return Vec::new();

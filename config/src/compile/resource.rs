@@ -3,7 +3,7 @@
 use navvy_job::compiled::Executor;
 use navvy_job::resource::{docker_class, docker_class_names, is_self_hosted, machine_class, machine_class_names};
 
-use super::fields::Place;
+use super::fields::At;
 use crate::diagnostic::Diagnostic;
 use crate::neighbour::nearest;
 use crate::syntax::Node;
@@ -53,7 +53,7 @@ const RETIRED_MACHINES: [&str; 5] = ["small", "medium+", "gpu.small", "gpu.mediu
 const SHOWN: usize = 8;
 
 /// The class as written, if the executor has it. An unknown one is an error.
-pub(super) fn class(place: Place<'_>, node: &Node, executor: &Executor) -> Option<String> {
+pub(super) fn class(place: At<'_>, node: &Node, executor: &Executor) -> Option<String> {
     let name = place.text(node, "resource_class")?;
     if is_self_hosted(&name) || is_known(&name, executor) {
         return Some(name);

@@ -7,7 +7,7 @@ use navvy_job::compiled::{DEFAULT_NO_OUTPUT_TIMEOUT, Run, Variables};
 use super::caps;
 use super::duration;
 use super::environment;
-use super::fields::{Fields, Place};
+use super::fields::{At, Fields};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keys::Known as _;
 use crate::keys::tables::RUN;
@@ -17,7 +17,7 @@ const MOST_RERUNS: i64 = 5;
 const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
 /// A step by its body, which may be the command alone.
-pub(super) fn run(place: Place<'_>, body: &Node, span: Span, deploy: bool) -> Option<Run> {
+pub(super) fn run(place: At<'_>, body: &Node, span: Span, deploy: bool) -> Option<Run> {
     let owner = if deploy { "a `deploy` step" } else { "a `run` step" };
     let Some(map) = body.as_map() else {
         return short(place, body, span, owner).map(|run| Run { deploy, ..run });
@@ -40,13 +40,13 @@ pub(super) fn run(place: Place<'_>, body: &Node, span: Span, deploy: bool) -> Op
     Some(Run { command: command?, ..run })
 }
 
-fn environment(place: Place<'_>, node: &Node) -> Variables {
+fn environment(place: At<'_>, node: &Node) -> Variables {
     let variables = environment::variables(place, node);
     caps::check_environment(place, &variables, node.span);
     variables
 }
 
-fn short(place: Place<'_>, body: &Node, span: Span, owner: &str) -> Option<Run> {
+fn short(place: At<'_>, body: &Node, span: Span, owner: &str) -> Option<Run> {
     if body.is_null() {
         place.error("missing-key", span, format!("{owner} has no `command`"));
         return None;
@@ -86,7 +86,7 @@ fn max_auto_reruns(fields: &Fields<'_>) -> u32 {
 }
 
 /// 1 to 5; anything else is an error.
-pub(super) fn reruns(place: Place<'_>, node: &Node) -> Option<u32> {
+pub(super) fn reruns(place: At<'_>, node: &Node) -> Option<u32> {
     let value = place.integer(node, "max_auto_reruns")?;
     if !(1..=MOST_RERUNS).contains(&value) {
         let message = format!("`max_auto_reruns` must be 1 to {MOST_RERUNS}, not {value}");

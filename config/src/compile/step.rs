@@ -3,7 +3,7 @@
 use navvy_job::compiled::{Checkout, CheckoutMethod, Step, StepKind, When};
 
 use super::caps;
-use super::fields::{Fields, Place};
+use super::fields::{At, Fields};
 use super::paths;
 use super::run;
 use crate::diagnostic::Diagnostic;
@@ -18,7 +18,7 @@ const WHEN_VALUES: [When; 3] = [When::OnSuccess, When::OnFail, When::Always];
 
 /// `None` when the step is wrong, which has been reported.
 pub(super) fn step(context: &Context<'_>, plain: &PlainStep) -> Option<Step> {
-    let place = Place { context, trail: &plain.trail };
+    let place = At { context, trail: &plain.trail };
     let origin = place.origin(plain.span);
     match &plain.action {
         Action::Missing { orb, command } => {
@@ -34,7 +34,7 @@ pub(super) fn step(context: &Context<'_>, plain: &PlainStep) -> Option<Step> {
     }
 }
 
-fn kind(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
+fn kind(place: At<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
     match built_in {
         BuiltIn::Run => run::run(place, &plain.body, plain.span, false).map(StepKind::Run),
         BuiltIn::Deploy => run::run(place, &plain.body, plain.span, true).map(StepKind::Run),
@@ -43,7 +43,7 @@ fn kind(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKi
 }
 
 /// The steps whose body is a closed map or nothing.
-fn with_keys(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
+fn with_keys(place: At<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<StepKind> {
     if plain.body.is_broken() {
         return None;
     }
@@ -72,7 +72,7 @@ fn with_keys(place: Place<'_>, built_in: BuiltIn, plain: &PlainStep) -> Option<S
     }
 }
 
-fn body_map<'p>(place: Place<'_>, built_in: BuiltIn, plain: &'p PlainStep) -> Option<&'p Map> {
+fn body_map<'p>(place: At<'_>, built_in: BuiltIn, plain: &'p PlainStep) -> Option<&'p Map> {
     let map = plain.body.as_map();
     if map.is_none() {
         place.wrong_shape(&plain.body, built_in.key(), "a map");
@@ -173,7 +173,7 @@ fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
     Some(StepKind::PersistToWorkspace { root, paths })
 }
 
-fn name(place: Place<'_>, body: &Node) -> Option<String> {
+fn name(place: At<'_>, body: &Node) -> Option<String> {
     let node = body.as_map()?.get("name").filter(|node| !node.is_null())?;
     // An empty name, as a parameter's default may be, is none.
     let name = place.text(node, "name").filter(|name| !name.is_empty())?;
@@ -181,7 +181,7 @@ fn name(place: Place<'_>, body: &Node) -> Option<String> {
     Some(name)
 }
 
-fn when(place: Place<'_>, body: &Node) -> Option<When> {
+fn when(place: At<'_>, body: &Node) -> Option<When> {
     let node = body.as_map()?.get("when").filter(|node| !node.is_null())?;
     let text = place.text(node, "when")?;
     let found = WHENS.into_iter().zip(WHEN_VALUES).find(|(name, _)| *name == text).map(|(_, when)| when);

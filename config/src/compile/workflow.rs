@@ -3,7 +3,7 @@
 use navvy_job::pipeline::{Selection, Workflow, WorkflowJob, WorkflowJobKind};
 
 use super::caps::{self, start};
-use super::fields::Place;
+use super::fields::At;
 use super::job::{Compiled, job};
 use super::names::Names;
 use super::{filter, filter_shape, group, requires, run};
@@ -30,7 +30,7 @@ pub(super) fn workflow(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow
 
 fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
     let trail = Trail::default().enter("workflow", &plain.name, plain.span, plain.span);
-    let place = Place { context, trail: &trail };
+    let place = At { context, trail: &trail };
     caps::check_name(place, "a workflow", &plain.name, plain.span);
     let names = Names::new(context, &plain.jobs);
     let mut edges: Vec<_> = (0..plain.jobs.len()).map(|index| edges(context, &plain.jobs, index, &names)).collect();
@@ -55,7 +55,7 @@ fn compiled(context: &Context<'_>, plain: &PlainWorkflow) -> Workflow {
 }
 
 /// The shape of what says on which branches a schedule counts.
-fn check_schedules(place: Place<'_>, plain: &PlainWorkflow) {
+fn check_schedules(place: At<'_>, plain: &PlainWorkflow) {
     let triggers = plain.triggers.as_ref().and_then(Node::as_list).unwrap_or_default();
     let filters = |item: &Node| item.as_map()?.get("schedule")?.as_map()?.get("filters").cloned();
     for filters in triggers.iter().filter_map(filters) {
@@ -80,12 +80,12 @@ pub(super) fn edges(
     names: &Names,
 ) -> Vec<requires::Edge> {
     let plain = &jobs[index];
-    let place = Place { context, trail: &plain.trail };
+    let place = At { context, trail: &plain.trail };
     plain.requires.as_ref().map(|node| requires::edges(place, node, names.seen_by(index, plain))).unwrap_or_default()
 }
 
 fn workflow_job(context: &Context<'_>, plain: &PlainWorkflowJob, name: &str) -> WorkflowJob {
-    let place = Place { context, trail: &plain.trail };
+    let place = At { context, trail: &plain.trail };
     caps::check_name(place, "a job", name, plain.span);
     WorkflowJob {
         name: name.to_owned(),
@@ -117,7 +117,7 @@ fn kind(context: &Context<'_>, plain: &PlainWorkflowJob) -> WorkflowJobKind {
     }
 }
 
-fn contexts(place: Place<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
+fn contexts(place: At<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
     let Some(node) = &plain.context else { return Vec::new() };
     let names = place.texts(node, "context");
     let fits = |name: &str| name.chars().count() <= LONGEST_CONTEXT && !name.is_empty() && name.trim() == name;
@@ -129,7 +129,7 @@ fn contexts(place: Place<'_>, plain: &PlainWorkflowJob) -> Vec<String> {
     names
 }
 
-fn serial_group(place: Place<'_>, plain: &PlainWorkflowJob) -> Option<String> {
+fn serial_group(place: At<'_>, plain: &PlainWorkflowJob) -> Option<String> {
     let node = plain.serial_group.as_ref().filter(|node| !node.is_null())?;
     let key = place.text(node, "serial-group")?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');

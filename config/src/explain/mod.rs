@@ -36,12 +36,12 @@ pub struct Explanation {
     /// One reason a line, in the order in which they decide.
     pub why: Vec<String>,
     /// What it is made of.
-    pub values: Vec<Told>,
+    pub values: Vec<ExplainedValue>,
 }
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ExplainedValue {
     /// "image", "environment LANG", "parameter `os`".
     pub name: String,
     pub value: String,

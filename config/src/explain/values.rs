@@ -3,15 +3,16 @@
 use navvy_job::compiled::{Executor, Job};
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 
-use super::Told;
+use super::ExplainedValue;
 use crate::compile::plain_job;
 use crate::diagnostic::Span;
 use crate::process::{Comments, Parts, source_of, written_variable};
 use crate::resolve::{PlainExecutor, PlainJob, PlainKind, PlainWorkflowJob, Trail};
 use crate::syntax::{Entry, Node};
 
-pub(super) fn values(comments: &Comments<'_>, plain: &PlainWorkflowJob, job: &WorkflowJob) -> Vec<Told> {
-    let mut told = vec![Told { name: "invoked".to_owned(), value: what(plain), from: comments.place(plain.span) }];
+pub(super) fn values(comments: &Comments<'_>, plain: &PlainWorkflowJob, job: &WorkflowJob) -> Vec<ExplainedValue> {
+    let mut told =
+        vec![ExplainedValue { name: "invoked".to_owned(), value: what(plain), from: comments.place(plain.span) }];
     if let (PlainKind::Build(plain), WorkflowJobKind::Build { job }) = (&plain.kind, &job.kind) {
         told.extend(Values { comments, plain, job, parts: plain_job(comments.context, plain) }.all());
     }
@@ -19,7 +20,7 @@ pub(super) fn values(comments: &Comments<'_>, plain: &PlainWorkflowJob, job: &Wo
     for (key, node) in written.into_iter().filter_map(|(key, node)| Some((key, node.as_ref()?))) {
         let value =
             if key == "context" { job.contexts.join(", ") } else { job.serial_group.clone().unwrap_or_default() };
-        told.push(Told { name: key.to_owned(), value, from: comments.place(node.span) });
+        told.push(ExplainedValue { name: key.to_owned(), value, from: comments.place(node.span) });
     }
     told
 }
@@ -44,7 +45,7 @@ struct Values<'v> {
 }
 
 impl Values<'_> {
-    fn all(&self) -> Vec<Told> {
+    fn all(&self) -> Vec<ExplainedValue> {
         let mut told = vec![told("definition", self.owner(&self.plain.trail), self.comments.place(self.plain.span))];
         told.extend(self.parameters(&self.plain.trail));
         told.extend(self.executor());
@@ -56,7 +57,7 @@ impl Values<'_> {
         told.extend(self.simple("shell", job.shell.clone(), "none: the environment's default shell"));
         told.extend(self.simple("working_directory", Some(job.working_directory.clone()), "none"));
         told.extend(job.environment.iter().map(|(name, value)| self.variable(name, value)));
-        told.extend(job.steps.iter().zip(&self.plain.steps).enumerate().map(|(at, (step, plain))| Told {
+        told.extend(job.steps.iter().zip(&self.plain.steps).enumerate().map(|(at, (step, plain))| ExplainedValue {
             name: format!("step {}", at + 1),
             value: format!("{}: {}", step.kind.key(), step.name.lines().next().unwrap_or_default()),
             from: self.comments.step(plain.span, &plain.trail).concat(),
@@ -68,7 +69,7 @@ impl Values<'_> {
         trail.innermost().map(|(kind, name, ..)| format!("{kind} `{name}`")).unwrap_or_default()
     }
 
-    fn parameters(&self, trail: &Trail) -> Vec<Told> {
+    fn parameters(&self, trail: &Trail) -> Vec<ExplainedValue> {
         let owner = self.owner(trail);
         let given = self.comments.record.given(trail).iter();
         given
@@ -82,7 +83,7 @@ impl Values<'_> {
             .collect()
     }
 
-    fn executor(&self) -> Vec<Told> {
+    fn executor(&self) -> Vec<ExplainedValue> {
         let PlainExecutor::Entries { trail, .. } = &self.plain.executor else { return Vec::new() };
         let Some((_, name, defined, used)) = trail.innermost() else { return Vec::new() };
         let (defined, used) = (self.comments.place(defined), self.comments.place(used));
@@ -91,7 +92,7 @@ impl Values<'_> {
         std::iter::once(first).chain(self.parameters(trail)).collect()
     }
 
-    fn images(&self) -> Vec<Told> {
+    fn images(&self) -> Vec<ExplainedValue> {
         match &self.job.executor {
             Executor::Docker { containers } => {
                 let items = self.entry("docker").and_then(|entry| entry.value.as_list()).unwrap_or_default();
@@ -116,7 +117,7 @@ impl Values<'_> {
     }
 
     /// A key of the job or its executor, which may also stand in the executor's stanza.
-    fn simple(&self, key: &str, value: Option<String>, without: &str) -> Option<Told> {
+    fn simple(&self, key: &str, value: Option<String>, without: &str) -> Option<ExplainedValue> {
         let inside = || ["machine", "macos"].into_iter().find_map(|stanza| Some((stanza, self.inner(stanza, key)?)));
         let from = match (self.entry(key), inside()) {
             (Some(entry), _) => self.from(key, Some(&entry.value)),
@@ -130,7 +131,7 @@ impl Values<'_> {
         }
     }
 
-    fn variable(&self, name: &str, value: &str) -> Told {
+    fn variable(&self, name: &str, value: &str) -> ExplainedValue {
         let from = match written_variable(self.plain, name) {
             Some((trail, span, node)) => self.place_of(trail, span, &Node::null(node)),
             None => String::new(),
@@ -161,6 +162,6 @@ impl Values<'_> {
     }
 }
 
-fn told(name: impl Into<String>, value: impl Into<String>, from: impl Into<String>) -> Told {
-    Told { name: name.into(), value: value.into(), from: from.into() }
+fn told(name: impl Into<String>, value: impl Into<String>, from: impl Into<String>) -> ExplainedValue {
+    ExplainedValue { name: name.into(), value: value.into(), from: from.into() }
 }

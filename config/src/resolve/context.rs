@@ -56,7 +56,7 @@ impl Import {
 }
 
 /// What is left of a context when all is done.
-pub(crate) struct Told {
+pub(crate) struct Resolved {
     pub report: Report,
     pub files: Vec<File>,
     pub imports: Vec<ImportedOrb>,
@@ -256,9 +256,9 @@ impl<'a> Context<'a> {
         self.mistakes.get()
     }
 
-    pub fn into_told(self) -> Told {
+    pub fn into_resolved(self) -> Resolved {
         let files = self.files.into_inner().into_iter().map(|(file, _)| file).collect();
-        Told { report: self.report.into_inner(), files, imports: self.imports.into_inner() }
+        Resolved { report: self.report.into_inner(), files, imports: self.imports.into_inner() }
     }
 
     /// Pays for looking at a node. `false`: the config is too large, which has been reported, or hopeless.

@@ -32,7 +32,7 @@ mod trail;
 mod value;
 mod workflow;
 
-pub(crate) use context::{Context, Told};
+pub(crate) use context::{Context, Resolved};
 pub(crate) use orb::top as orb_top;
 pub(crate) use parameter::is_variable_name;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use navvy_job::claim::TrustScope;
 
 use super::config::GraphFormat;
 use super::{GivenArgs, SourceArgs, parse_duration};
-use crate::artifacts::guard::Secrets;
+use crate::artifacts::guard::SecretPolicy;
 use crate::cli::size::parse_size;
 use crate::pipeline::Overcommit;
 use crate::settings::file::SettingsFiles;
@@ -226,7 +226,7 @@ pub enum SecretsIn {
     Allow,
 }
 
-impl From<SecretsIn> for Secrets {
+impl From<SecretsIn> for SecretPolicy {
     fn from(secrets: SecretsIn) -> Self {
         match secrets {
             SecretsIn::Mask => Self::Mask,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use navvy_config::{Explanation, Told};
+use navvy_config::{ExplainedValue, Explanation};
 use navvy_job::pipeline::Pipeline;
 use navvy_ui::sanitize::clean;
 use navvy_ui::text;
@@ -60,8 +60,9 @@ fn render(found: &Explanation, on: &str) -> String {
         let _ = writeln!(out, "  - {}", clean(why));
     }
     out.push('\n');
-    let widths = [|told: &Told| text::width(&clean(&told.name)), |told: &Told| text::width(&value(told))]
-        .map(|width| found.values.iter().map(width).max().unwrap_or(0));
+    let widths =
+        [|told: &ExplainedValue| text::width(&clean(&told.name)), |told: &ExplainedValue| text::width(&value(told))]
+            .map(|width| found.values.iter().map(width).max().unwrap_or(0));
     for told in &found.values {
         let name = text::pad(&clean(&told.name), widths[0]);
         let _ = writeln!(out, "  {name}  {}  {}", text::pad(&value(told), widths[1]), clean(&told.from));
@@ -69,6 +70,6 @@ fn render(found: &Explanation, on: &str) -> String {
     out
 }
 
-fn value(told: &Told) -> String {
+fn value(told: &ExplainedValue) -> String {
     text::cut(&clean(&told.value), WIDEST_VALUE)
 }

@@ -11,7 +11,7 @@ use navvy_results::collect::Reports;
 use navvy_results::junit::Limits;
 use navvy_results::keep::{self, Keeper, Whose};
 
-use crate::artifacts::guard::{self, Secrets};
+use crate::artifacts::guard::{self, SecretPolicy};
 use crate::run_store::RunStoreError;
 use crate::step::bounded::GivenUp;
 use crate::step::cx::StepCx;
@@ -62,7 +62,7 @@ fn keeper(cx: &StepCx<'_>) -> Result<Keeper, RunStoreError> {
 /// What is to be stored, or the names of the secrets that it holds.
 fn without_secrets(cx: &StepCx<'_>, step: usize, cases: &[Case]) -> Result<Vec<u8>, String> {
     let rule = cx.secrets_in_artifacts;
-    if rule == Secrets::Allow {
+    if rule == SecretPolicy::Allow {
         return Ok(keep::document(cases));
     }
     let what = format!("test results of step {step}");
@@ -77,7 +77,7 @@ fn without_secrets(cx: &StepCx<'_>, step: usize, cases: &[Case]) -> Result<Vec<u
     };
     let names = guard::names_at(masks, cx.job(), &what);
     // A value that is part of the document's own syntax cannot be masked.
-    if rule == Secrets::Mask && serde_json::from_slice::<serde_json::Value>(&masked).is_ok() {
+    if rule == SecretPolicy::Mask && serde_json::from_slice::<serde_json::Value>(&masked).is_ok() {
         cx.voice.warn(format!("{what} held the value of {names}: stored masked"));
         return Ok(masked);
     }
