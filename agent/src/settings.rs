@@ -1,7 +1,8 @@
 //! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`mod@file`], the
-//! settings files that it names, with [`mod@env`], the variables that they give jobs, [`mod@store`], which store they name, and [`projects`], which projects get what.
+//! settings files that it names, with [`env_table`] and [`mod@env`], the variables that they give jobs, [`mod@store`], which store they name, and [`projects`], which projects get what.
 
 pub mod env;
+pub mod env_table;
 pub mod file;
 pub mod projects;
 pub mod store;

@@ -8,14 +8,13 @@ use navvy_archive::manifest::Record;
 use navvy_checkout::history;
 use navvy_job::chain::chain;
 use navvy_job::claim::TrustScope;
-use navvy_job::compiled::When;
 use navvy_storage::template::{LONGEST, Template, What};
 use navvy_storage::{Entry, Listed, PutAside, StorageError, Store};
 
-use super::compare::{Piece, Verdict, known_beginning, shown_now, shown_then, would_find};
-use super::here::{Here, Site, in_tree};
+use super::compare::{Piece, Verdict, known_beginning, shown_now, would_find};
+use super::here::{Ask, Here, Saver, Site, in_tree};
 use super::nearest::{Near, candidates, nearest};
-use super::told::{Archive, Commit, File, Hit, Key, Outcome, Saved, Step, Unknown, Writer};
+use super::told::{Archive, Commit, File, Hit, Key, Outcome, Saved, Step, Unknown, Writer, moment, shown_key};
 use super::weight::Weights;
 use crate::step::cached;
 use crate::step::manifest;
@@ -26,32 +25,6 @@ const PARALLEL: usize = 16;
 const MANIFEST_CAP: u64 = 200 << 20;
 /// Commits that are told of one file.
 const COMMITS: usize = 5;
-
-/// A restore step, or a key by itself.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    pub workflow: String,
-    pub job: String,
-    /// From 1; 0 for a key by itself.
-    pub step: usize,
-    pub name: String,
-    /// `FILE:LINE`.
-    pub place: String,
-    pub keys: Vec<String>,
-    pub site: Site,
-}
-
-/// A `save_cache` step of the config.
-#[derive(Debug, Clone)]
-pub struct Saver {
-    pub job: String,
-    pub place: String,
-    pub template: String,
-    pub when: When,
-    pub site: Site,
-    /// Why its job does not run.
-    pub left: Option<String>,
-}
 
 /// Who explains, and what was looked up for all steps.
 pub struct Explainer {
@@ -288,20 +261,4 @@ impl Explainer {
 
 fn saved(near: &Near) -> Saved {
     Saved::of(&near.entry, near.pieces.as_deref(), near.parts.clone())
-}
-
-/// A cache's key without what may be a secret.
-pub fn shown_key(entry: &Entry) -> String {
-    let pieces = cached::pieces(entry);
-    // An entry that does not say where its values stand, but that there may be secrets among them.
-    let template = entry.record.details.get(cached::TEMPLATE).filter(|text| text.contains(".Environment."));
-    match (pieces, template) {
-        (Some(pieces), _) => shown_then(&pieces),
-        (None, Some(template)) => template.clone(),
-        (None, None) => entry.key().unwrap_or_default().to_owned(),
-    }
-}
-
-pub fn moment(at: jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

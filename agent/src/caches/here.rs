@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use navvy_checkout::{GitFacts, history};
+use navvy_job::compiled::When;
 use navvy_storage::template::{Template, What, arch, shown};
 use sha2::{Digest as _, Sha256};
 
@@ -138,6 +139,32 @@ pub fn in_tree(site: &Site, file: &str) -> Result<String, String> {
         (!path.is_empty()).then(|| path.to_owned())
     };
     site.checkouts.iter().rev().find_map(below).ok_or_else(|| format!("{file} is not a file of the checkout"))
+}
+
+/// A restore step, or a key by itself.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub workflow: String,
+    pub job: String,
+    /// From 1; 0 for a key by itself.
+    pub step: usize,
+    pub name: String,
+    /// `FILE:LINE`.
+    pub place: String,
+    pub keys: Vec<String>,
+    pub site: Site,
+}
+
+/// A `save_cache` step of the config.
+#[derive(Debug, Clone)]
+pub struct Saver {
+    pub job: String,
+    pub place: String,
+    pub template: String,
+    pub when: When,
+    pub site: Site,
+    /// Why its job does not run.
+    pub left: Option<String>,
 }
 
 #[cfg(test)]

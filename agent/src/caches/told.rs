@@ -9,9 +9,10 @@ use navvy_ui::sanitize::clean;
 use navvy_ui::text::{count, cut, pad, width};
 use serde::Serialize;
 
-use super::compare::{Part, Piece, Value, Verdict};
-use super::explain::{Ask, Saver, moment, shown_key};
+use super::compare::{Part, Piece, Value, Verdict, shown_then};
+use super::here::{Ask, Saver};
 use super::weight::{Heavy, SMALL};
+use crate::step::cached;
 
 /// Values are cut to this in text; JSON has them whole.
 const WIDEST: usize = 32;
@@ -394,4 +395,21 @@ fn made_of(archive: &Archive) -> String {
     let files = archive.files.map(|files| format!("{files} files, ")).unwrap_or_default();
     let took = archive.save_millis.map(|millis| format!("; packing and uploading took {}", figures::duration(millis)));
     format!("{plain}{files}{} in the store{}", figures::bytes(archive.size), took.unwrap_or_default())
+}
+
+/// A cache's key without what may be a secret.
+pub fn shown_key(entry: &Entry) -> String {
+    let pieces = cached::pieces(entry);
+    // An entry that does not say where its values stand, but that there may be secrets among them.
+    let template = entry.record.details.get(cached::TEMPLATE).filter(|text| text.contains(".Environment."));
+    match (pieces, template) {
+        (Some(pieces), _) => shown_then(&pieces),
+        (None, Some(template)) => template.clone(),
+        (None, None) => entry.key().unwrap_or_default().to_owned(),
+    }
+}
+
+/// A time as people read it.
+pub fn moment(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -1,14 +1,11 @@
-//! A setup pipeline that goes on: the workflows of another config join the run.
+//! What a setup pipeline continues with: the workflows of another config.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use navvy_job::event::Event;
 use navvy_job::selection::Chosen;
-use navvy_job::walk::{Effect, Happening, JobKey, Part, TaskKey};
 
 use super::plan::Builtins;
-use super::run::{GoOn, PipelineRun};
 use crate::task::{Context, HoldPolicy, SourceNote};
 
 /// What joins the run.
@@ -24,15 +21,15 @@ pub struct Continued {
 /// What is needed of it while it runs.
 pub(super) struct Second {
     /// Workflows from this one on are the continuation's.
-    first: usize,
-    builtins: Builtins,
-    config: PathBuf,
-    source: SourceNote,
+    pub first: usize,
+    pub builtins: Builtins,
+    pub config: PathBuf,
+    pub source: SourceNote,
 }
 
 impl Second {
     /// The variables of a workflow's tasks, if it is of the continuation.
-    pub fn builtins(&self, workflow: usize) -> Option<&Builtins> {
+    pub fn builtins_of(&self, workflow: usize) -> Option<&Builtins> {
         (workflow >= self.first).then_some(&self.builtins)
     }
 
@@ -44,47 +41,5 @@ impl Second {
         context.config_name =
             self.config.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         context.hold = Arc::new(HoldPolicy { source: self.source.clone(), ..(*context.hold).clone() });
-    }
-}
-
-impl PipelineRun {
-    /// Takes in the workflows of a task's continuation.
-    pub(super) fn go_on(&mut self, task: TaskKey, go_on: &mut GoOn<'_>) -> Vec<Effect> {
-        self.finished.was_continued = true;
-        let job = self.walk.reference(task.job).job;
-        let continued = match self.continuations.remove(&task) {
-            Some(continuation) => go_on(&continuation),
-            None => Err("what it goes on with is lost".to_owned()),
-        };
-        match continued {
-            Ok(continued) => self.join(continued),
-            Err(why) => {
-                self.warn(format!("the pipeline cannot go on after {job}: {why}"));
-                self.finished.fidelity.add(format!("the pipeline did not go on after {job}: {why}"));
-                self.walk.handle(Happening::NotContinued)
-            }
-        }
-    }
-
-    /// There is one continuation; who comes later is told.
-    pub(super) fn refuse_to_go_on(&self, job: JobKey) {
-        let job = self.walk.reference(job).job;
-        self.warn(format!("{job} continues the pipeline, which was continued before: nothing comes of it"));
-    }
-
-    fn join(&mut self, continued: Continued) -> Vec<Effect> {
-        let Continued { workflows, builtins, config, source, warnings } = continued;
-        self.finished.fidelity.extend(workflows.iter().flat_map(|chosen| chosen.notes.clone()).chain(warnings.clone()));
-        let parts: Vec<Part> = workflows.iter().map(|chosen| self.plan.part(chosen)).collect();
-        let jobs = parts.iter().flat_map(Part::references).collect();
-        self.bus.send(Event::PipelineContinued { config: config.clone(), jobs });
-        self.second = Some(Second { first: self.plan.workflows.len(), builtins, config, source });
-        self.plan.workflows.extend(workflows);
-        warnings.into_iter().for_each(|warning| self.warn(warning));
-        self.walk.handle(Happening::Continued { parts })
-    }
-
-    fn warn(&self, message: String) {
-        self.bus.send(Event::Warning { task: None, message });
     }
 }

@@ -17,6 +17,7 @@ mod contexts;
 mod continuing;
 mod env_file;
 mod given;
+mod joining;
 mod notes;
 mod overcommit;
 mod plan;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use navvy_job::event::{Event, JobRef, JobSummary};
-use navvy_job::outcome::{Cancel, RunEnd};
+use navvy_job::outcome::{Cancel, RunEnd, Verdict};
 use navvy_job::walk::{Effect, Finish, Happening, TaskEnd, TaskKey, Walk};
 use navvy_protocol::supervisor::Continuation;
 use tokio::sync::mpsc;
@@ -15,7 +15,6 @@ use super::plan::Plan;
 use super::queue::Queue;
 use super::removals::Removals;
 use super::room::Room;
-use super::starting::lost;
 use crate::bus::Bus;
 use crate::run_directory::RunDirectory;
 use crate::step::bounded::Stop;
@@ -234,4 +233,9 @@ async fn next_answer(answers: Option<&mut mpsc::UnboundedReceiver<bool>>) -> Opt
         Some(answers) => answers.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// The end of a task that has no result of its own.
+pub(super) fn lost(fault: &str) -> TaskEnd {
+    TaskEnd::new(Verdict::Infra { fault: fault.to_owned() })
 }

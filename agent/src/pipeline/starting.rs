@@ -4,17 +4,16 @@ use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
 use navvy_job::compiled::Executor;
 use navvy_job::event::{Event, TaskRef};
-use navvy_job::outcome::Verdict;
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 use navvy_job::upstream::upstream;
-use navvy_job::walk::{Effect, Happening, JobKey, TaskEnd, TaskKey};
+use navvy_job::walk::{Effect, Happening, JobKey, TaskKey};
 
 use super::availability::{Local, localise};
 use super::claims;
 use super::plan::TaskFacts;
 use super::queue::Queued;
-use super::run::{Judged, PipelineRun};
+use super::run::{Judged, PipelineRun, lost};
 use crate::task::{self, Turn};
 
 impl PipelineRun {
@@ -75,7 +74,7 @@ impl PipelineRun {
             upstream: job.requires.iter().map(|requirement| requirement.job.clone()).collect(),
             logs: self.directory.path(),
         };
-        let second = self.second.as_ref().and_then(|second| second.builtins(workflow));
+        let second = self.second.as_ref().and_then(|second| second.builtins_of(workflow));
         let builtin = second.unwrap_or(&self.plan.builtins)(&facts);
         let continuation_key = self.plan.continuation_secret().filter(|_| second.is_none());
         let node = (key.node, total);
@@ -136,10 +135,6 @@ impl PipelineRun {
     pub(super) fn lose(&mut self, task: TaskKey, fault: &str) -> Vec<Effect> {
         self.walk.handle(Happening::TaskEnded { task, end: Box::new(lost(fault)) })
     }
-}
-
-pub(super) fn lost(fault: &str) -> TaskEnd {
-    TaskEnd::new(Verdict::Infra { fault: fault.to_owned() })
 }
 
 fn first_image(executor: &Executor) -> Option<String> {

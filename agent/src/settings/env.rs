@@ -1,51 +1,12 @@
-//! Variables that a settings file gives jobs: its table `[env]`, and the files that `env-file` names.
+//! The files of variables that a settings file's `env-file` names.
 //!
 //! Values in a project's files are its own: nothing of this host is put into them, neither a file outside the project nor a
 //! variable of the caller.
 
-use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use navvy_job::compiled::Variables;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
-
 use super::file::{FileError, SettingsFile, Whose, text_of};
-use crate::pipeline::is_name;
-
-/// `[env]`: plain variables.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct EnvTable(pub Variables);
-
-/// A proxy's address among them may hold a password: they are shown by name alone.
-impl fmt::Debug for EnvTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
-    }
-}
-
-impl<'de> Deserialize<'de> for EnvTable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = toml::Table::deserialize(deserializer)?;
-        table.into_iter().map(variable).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
-    }
-}
-
-fn variable((name, value): (String, toml::Value)) -> Result<(String, String), String> {
-    if !is_name(&name) {
-        return Err(format!("env: {name:?} is not a variable name; use letters, digits and _"));
-    }
-    let text = match value {
-        toml::Value::String(text) if text.contains('\0') => return Err(format!("env.{name} holds a NUL")),
-        toml::Value::String(text) => text,
-        toml::Value::Integer(number) => number.to_string(),
-        toml::Value::Boolean(boolean) => boolean.to_string(),
-        // 1.10 would become 1.1.
-        _ => return Err(format!("env.{name} is not text; write its value in quotes")),
-    };
-    Ok((name, text))
-}
 
 impl SettingsFile {
     /// Those of the files that `env-file` names which are `wanted`, and what is in them. No other is opened.
@@ -102,6 +63,7 @@ mod tests {
     use super::*;
     use crate::settings::file::{PROJECT_FILE, Tables};
     use navvy_job::chain::chain;
+    use navvy_job::compiled::Variables;
 
     fn table(text: &str) -> Result<Variables, String> {
         toml::from_str::<Tables>(text).map(|tables| tables.env.0).map_err(|error| error.message().to_owned())

@@ -20,7 +20,7 @@ use navvy_storage::StoreTable;
 use serde::Deserialize;
 
 use super::Settings;
-use super::env::EnvTable;
+use super::env_table::EnvTable;
 use super::projects::Projects;
 use crate::pipeline::Overcommit;
 

@@ -7,9 +7,15 @@ use super::executor::{self, Merged, NoExecutor};
 use super::fields::{At, Fields};
 use super::{caps, environment, resource, step};
 use crate::diagnostic::Diagnostic;
-use crate::process::Parts;
 use crate::resolve::{Context, PlainJob};
 use crate::syntax::{Entry, Map};
+
+/// A job's keys over those of its executor.
+pub(crate) struct Parts {
+    pub map: Map,
+    pub environment: navvy_job::compiled::Variables,
+    pub has_stanza: bool,
+}
 
 /// Days.
 const LONGEST_RETENTION: u32 = 15;

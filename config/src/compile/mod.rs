@@ -25,10 +25,10 @@ use navvy_job::outcome::JobStatus;
 use navvy_job::pipeline::{Pipeline, Requirement, Workflow};
 
 use crate::diagnostic::Diagnostic;
-use crate::process::Parts;
 use crate::resolve::{Context, PlainJob, PlainPipeline, PlainWorkflow, PlainWorkflowJob, Reach};
 pub use filter::NO_BRANCH;
 pub(crate) use filter::{Pushed, Verdict, verdict};
+pub(crate) use job::Parts;
 pub(crate) use names::Names;
 
 /// The language's limit on different contexts.

@@ -4,9 +4,10 @@ use navvy_job::compiled::{Executor, Job};
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 
 use super::ExplainedValue;
+use crate::compile::Parts;
 use crate::compile::plain_job;
 use crate::diagnostic::Span;
-use crate::process::{Comments, Parts, source_of, written_variable};
+use crate::process::{Comments, source_of, written_variable};
 use crate::resolve::{PlainExecutor, PlainJob, PlainKind, PlainWorkflowJob, Trail};
 use crate::syntax::{Entry, Node};
 

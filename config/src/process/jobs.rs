@@ -9,7 +9,7 @@ use crate::diagnostic::Span;
 use crate::resolve::{
     Action, PlainExecutor, PlainJob, PlainKind, PlainPipeline, PlainStep, PlainWorkflow, Reach, Trail,
 };
-use crate::syntax::{Content, Map, Node};
+use crate::syntax::{Content, Node};
 
 /// What comes first in a job, in this order; all else follows as written, `steps` last.
 const FIRST: [&str; 8] =
@@ -235,11 +235,4 @@ fn step_value(comments: &Comments<'_>, key: String, step: &PlainStep) -> Yaml {
         _ => value(&step.body),
     };
     Yaml::Map(vec![Entry::new(key, body)])
-}
-
-/// A job's keys over those of its executor.
-pub(crate) struct Parts {
-    pub map: Map,
-    pub environment: navvy_job::compiled::Variables,
-    pub has_stanza: bool,
 }

@@ -25,7 +25,7 @@ use crate::input::{Inputs, Source};
 use crate::resolve::PlainPipeline;
 pub(crate) use comments::Comments;
 use jobs::Jobs;
-pub(crate) use jobs::{Parts, source_of, written_variable};
+pub(crate) use jobs::{source_of, written_variable};
 pub(crate) use write::document;
 use yaml::Entry;
 pub(crate) use yaml::{Entry as YamlEntry, Yaml};

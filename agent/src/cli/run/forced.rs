@@ -7,7 +7,6 @@ use navvy_job::exit_code;
 use navvy_ui::{live, sanitize};
 use tokio::sync::oneshot;
 
-use super::signals::Signals;
 use crate::cli::{CliError, own_words, panicked};
 use crate::settings::Settings;
 
@@ -28,8 +27,8 @@ impl LastResort {
         Self { settings: settings.clone(), docker: docker.map(str::to_owned) }
     }
 
-    /// Removes what this process has made, says so, and ends the process; with another signal at once.
-    pub(super) async fn end(self, mut signals: Signals) {
+    /// Removes what this process has made, says so, and ends the process; at once when `another` signal comes.
+    pub(super) async fn end(self, another: impl Future<Output = ()>) {
         live::let_go();
         // A thread that waits for standard error would wait with what it has to do.
         own_words::be_silent();
@@ -39,7 +38,7 @@ impl LastResort {
         let left = match std::thread::Builder::new().name("clean-up".to_owned()).spawn(cleaning) {
             Ok(_) => tokio::select! {
                 left = tokio::time::timeout(CLEANING, cleaned) => left.ok().and_then(Result::ok),
-                _ = signals.next() => None,
+                () = another => None,
             },
             Err(_) => None,
         };

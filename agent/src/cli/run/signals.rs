@@ -115,7 +115,10 @@ async fn listen(
     signals.next().await;
     sender.send_replace(Some(cancel.urged(true)));
     no_answer(ask, ANSWERS).await;
-    last.end(signals).await;
+    let another = async {
+        signals.next().await;
+    };
+    last.end(another).await;
 }
 
 /// Returns once the main thread has not answered for so long. While it answers it is at work on the end.
