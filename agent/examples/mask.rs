@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 
 use navvy_agent::pipeline::read_env_file;
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 
 /// As much as a terminal or pipe gives at once.
 const PIECE: usize = 64 << 10;
@@ -12,7 +12,7 @@ const PIECE: usize = 64 << 10;
 fn main() -> anyhow::Result<()> {
     let path = std::env::args_os().nth(1).ok_or_else(|| anyhow::anyhow!("usage: mask ENV_FILE"))?;
     let masks = Masks::new(&read_env_file(path.as_ref())?);
-    let mut stream = masks.stream(Place::of_run("input"));
+    let mut stream = masks.stream(MaskedIn::of_run("input"));
     let (mut input, mut output) = (std::io::stdin().lock(), std::fs::File::from(rest()?));
     let mut piece = vec![0; PIECE];
     let mut done = Ok(());

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use navvy_job::event::{ContextGiven, Event, HeldTask, JobEnd, JobRef, JobSummary, Summary, TaskRef};
 use navvy_job::outcome::{StepOutcome, Verdict};
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 
 /// Replaces secrets in every text that may hold one.
 pub fn mask(event: &mut Event, masks: &Masks) {
@@ -117,8 +117,8 @@ impl<'a> Texts<'a> {
 
     fn mask(&self, what: &'static str, text: &mut String) {
         let place = || match self.job {
-            Some(job) => Place::of_job(&job.job, what),
-            None => Place::of_run(what),
+            Some(job) => MaskedIn::of_job(&job.job, what),
+            None => MaskedIn::of_run(what),
         };
         if let Cow::Owned(masked) = self.masks.text(place, text) {
             *text = masked;

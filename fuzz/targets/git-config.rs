@@ -2,8 +2,8 @@
 //! config that git reads, holds what was listed and nothing that makes git do something, and no credentials.
 #![no_main]
 
-use navvy_checkout::{Remote, written};
 use libfuzzer_sys::fuzz_target;
+use navvy_checkout::{Remote, written};
 use navvy_fuzz::Feed;
 
 /// What git may know on this machine. Each is a truth, a number or a word that git compares files by.

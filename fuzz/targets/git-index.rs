@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use navvy_checkout::{Reason, WorkingTree};
 use libfuzzer_sys::fuzz_target;
+use navvy_checkout::{Reason, WorkingTree};
 use navvy_fuzz::Feed;
 
 /// Stands in every file that no job may get.

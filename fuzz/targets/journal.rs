@@ -1,12 +1,12 @@
 //! Journals: of any bytes; of any JSON under right checksums; of what a writer wrote and something then befell.
 #![no_main]
 
-use navvy_journal::{Ending, Entry, HeldStep, Opening, Reading, Record, Standing, VerdictKind, read};
-use navvy_journal::owner::Owner;
 use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::{Feed, mishap};
 use navvy_job::id::TaskId;
 use navvy_job::state::TaskState;
+use navvy_journal::owner::Owner;
+use navvy_journal::{Ending, Entry, HeldStep, Opening, Reading, Record, Standing, VerdictKind, read};
 
 fuzz_target!(|data: &[u8]| {
     let mut feed = Feed::new(data);

@@ -3,11 +3,11 @@
 //! as cut off.
 #![no_main]
 
+use libfuzzer_sys::fuzz_target;
+use navvy_fuzz::{Feed, Trickle};
 use navvy_results::junit::{Broken, Limits, parse};
 use navvy_results::summary::{Counts, lines};
 use navvy_results::{Case, Outcome};
-use libfuzzer_sys::fuzz_target;
-use navvy_fuzz::{Feed, Trickle};
 
 /// Bytes that docs/tests.md allows.
 const NAME: usize = 2 << 10;

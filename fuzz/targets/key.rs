@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use navvy_storage::template::{KeyError, LONGEST, Template, Values, What, shown};
 use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::Feed;
+use navvy_storage::template::{KeyError, LONGEST, Template, Values, What, shown};
 
 /// White space for Go's templates. Rust knows more of it.
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];

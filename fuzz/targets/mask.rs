@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use navvy_output::mask::{MaskStream, Masks, Place, oracle};
 use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::Feed;
+use navvy_output::mask::{MaskStream, MaskedIn, Masks, oracle};
 
 /// A text that is as long gets no more: the oracle compares each byte of it with every pattern.
 const LONGEST: usize = 600;
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
 
     let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
     let waiting = open_tail(&text, &patterns);
-    let mut stream = masks.stream(Place::of_run("fuzz"));
+    let mut stream = masks.stream(MaskedIn::of_run("fuzz"));
     for _ in 0..2 {
         // The second time: nothing is left of the text before.
         let masked = in_pieces(&mut stream, &text, &sizes, longest, waiting);
@@ -36,13 +36,13 @@ fuzz_target!(|data: &[u8]| {
     let counted: u64 = masks.report().iter().map(|line| line.count).sum();
     assert_eq!(counted, 2 * occurrences(&text, &patterns), "occurrences in the report");
 
-    assert!(masks.whole(|| Place::of_run("whole"), &text) == expected, "whole bytes");
+    assert!(masks.whole(|| MaskedIn::of_run("whole"), &text) == expected, "whole bytes");
     let characters = String::from_utf8_lossy(&text);
     let expected = match &characters {
         Cow::Borrowed(_) => expected,
         Cow::Owned(other) => oracle::replace(other.as_bytes(), &patterns),
     };
-    let masked = masks.text(|| Place::of_run("text"), &characters);
+    let masked = masks.text(|| MaskedIn::of_run("text"), &characters);
     assert!(masked.as_bytes() == expected, "a whole text");
     let is_untouched = counted == 0 && matches!(characters, Cow::Borrowed(_));
     assert!(!is_untouched || matches!(masked, Cow::Borrowed(_)), "made anew for nothing");

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use libfuzzer_sys::fuzz_target;
+use navvy_fuzz::{Feed, mishap};
 use navvy_storage::{
     Body, BodyId, Content, Namespace, Piece, PieceKind, Place, Producer, Record, belongs, content, index_path,
 };
-use libfuzzer_sys::fuzz_target;
-use navvy_fuzz::{Feed, mishap};
 use sha2::{Digest as _, Sha256};
 
 /// docs/storage.md: 10,000 parts of 5 GiB.

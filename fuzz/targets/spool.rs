@@ -2,10 +2,10 @@
 //! befell. The reader says *whole* where a naive reader of docs/spool.md does, and of nothing else.
 #![no_main]
 
-use navvy_output::reader::{Prefix, Report, Trust, Verdict, read};
-use navvy_output::segments::{Header, MAX_SEGMENT, SLOT, Seal, Segment};
 use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::{Feed, Trickle, mishap};
+use navvy_output::reader::{Prefix, Report, Trust, Verdict, read};
+use navvy_output::segments::{Header, MAX_SEGMENT, SLOT, Seal, Segment};
 use navvy_protocol::frame::Stream;
 use sha2::{Digest as _, Sha256};
 

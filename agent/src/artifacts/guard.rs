@@ -170,7 +170,7 @@ impl Guard {
             return name;
         }
         let (shown, what) = self.shown(&name);
-        let place = || mask::Place::of_job(&self.job, what.clone());
+        let place = || mask::MaskedIn::of_job(&self.job, what.clone());
         let masked = self.masks.whole(place, &name).into_owned();
         let in_name = masked != name;
         let text = TextCheck::default();
@@ -240,7 +240,7 @@ impl Guard {
 
     fn shown(&self, name: &[u8]) -> (String, String) {
         let shown = String::from_utf8_lossy(name);
-        let place = || mask::Place::of_job(&self.job, format!("name of {} of step {}", self.noun, self.step));
+        let place = || mask::MaskedIn::of_job(&self.job, format!("name of {} of step {}", self.noun, self.step));
         let shown = self.masks.text(place, &shown).into_owned();
         let what = format!("{} {shown} of step {}", self.noun, self.step);
         (shown, what)

@@ -1,6 +1,6 @@
 //! Looks for secrets in bytes of any kind, as they pass.
 
-use navvy_output::mask::{MaskStream, Masks, Place};
+use navvy_output::mask::{MaskStream, MaskedIn, Masks};
 
 /// Looks for every form, and once more without the NUL bytes between them.
 pub struct Scan {
@@ -9,7 +9,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub fn new(masks: &Masks, place: &Place) -> Self {
+    pub fn new(masks: &Masks, place: &MaskedIn) -> Self {
         Self { stream: masks.stream(place.clone()), wide: Wide::new(masks.stream(place.clone())) }
     }
 

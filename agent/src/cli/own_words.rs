@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 
 /// The run's secrets. A process has one run; a panic hook and a logger have nobody to ask.
 static MASKS: OnceLock<Masks> = OnceLock::new();
@@ -26,7 +26,7 @@ pub fn mask_with(masks: &Masks) {
 
 pub fn masked(text: &str) -> Cow<'_, str> {
     match MASKS.get() {
-        Some(masks) => masks.text(|| Place::of_run("message of navvy"), text),
+        Some(masks) => masks.text(|| MaskedIn::of_run("message of navvy"), text),
         None => Cow::Borrowed(text),
     }
 }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use navvy_job::event::{Event, Stamped};
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 use navvy_ui::json::add_line;
 use navvy_ui::{self as ui, Kind, Options, View, ViewError};
 
@@ -125,7 +125,7 @@ struct Masked {
 
 impl Write for Masked {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.writer.write_all(&self.masks.whole(|| Place::of_run("view"), bytes))?;
+        self.writer.write_all(&self.masks.whole(|| MaskedIn::of_run("view"), bytes))?;
         Ok(bytes.len())
     }
 

@@ -32,7 +32,7 @@ impl StepOutput {
 
     pub fn line(&mut self, line: &str) {
         let Voice { bus, task, .. } = &self.voice;
-        let place = || mask::Place::of_job(&task.job.job, format!("output of step {}", self.number));
+        let place = || mask::MaskedIn::of_job(&task.job.job, format!("output of step {}", self.number));
         let bytes = format!("{}\n", bus.masks().text(place, line)).into_bytes();
         if let Err(error) = self.log.append_now(&bytes) {
             tracing::warn!(%error, "A line of the agent's own could not be written to a step's log.");

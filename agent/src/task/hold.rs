@@ -15,7 +15,7 @@ use navvy_job::compiled::{Step, StepKind, Variables};
 use navvy_job::event::{Event, HeldAt, HeldTask, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
-use navvy_output::mask::Place;
+use navvy_output::mask::MaskedIn;
 
 use crate::environment::Environment;
 
@@ -105,7 +105,7 @@ impl Task {
         let run = if let StepKind::Run(run) = &step.kind { Some(run) } else { None };
         let id = format!("{PERSON}{}", uuid::Uuid::new_v4());
         let exec = ready.frame.person(run, &[], terminal::wanted(true, true), id.clone());
-        let place = || Place::of_job(&self.reference.job.job, "step name");
+        let place = || MaskedIn::of_job(&self.reference.job.job, "step name");
         let why = self.context.bus.masks().text(place, why).into_owned();
         terminal::announce(&format!(
             "{}: {why}. This is its environment; leave with `exit` or Ctrl-D.",
@@ -146,7 +146,7 @@ impl Task {
     /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in whatever state.
     pub(super) async fn hold(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<Environment>> {
         // It is written into the journal.
-        let place = || Place::of_job(&self.reference.job.job, "step name");
+        let place = || MaskedIn::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
         let Ready { environment, client, frame, lingering, handed } = ready;
         let time = self.context.hold.on_fail.unwrap_or(USUAL_TIME);

@@ -9,7 +9,7 @@ use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
 use navvy_job::event::Event;
 use navvy_job::outcome::{Blame, StepOutcome, Verdict};
-use navvy_output::mask::Place;
+use navvy_output::mask::MaskedIn;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
 
@@ -313,7 +313,7 @@ impl SpinUpLog {
     }
 
     fn masked(&self, line: &str) -> String {
-        let place = || Place::of_job(&self.voice.task.job.job, "report of the environment");
+        let place = || MaskedIn::of_job(&self.voice.task.job.job, "report of the environment");
         self.voice.bus.masks().text(place, line).into_owned()
     }
 

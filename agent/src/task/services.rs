@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use navvy_environment::request::{ServiceEnd, ServiceOutput};
 use navvy_job::event::Event;
-use navvy_output::mask::Place;
+use navvy_output::mask::MaskedIn;
 use navvy_output::{DiskFloorReached, StepLog};
 
 use crate::environment::Environment;
@@ -48,7 +48,7 @@ impl Task {
 async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice: Voice, feed: Feed) {
     let mut log = log.map_err(|error| tell_loss(&service.name, &error, &voice)).ok();
     let stream = format!("service:{}", service.name);
-    let place = Place::of_job(&voice.task.job.job, format!("output of service {}", service.name));
+    let place = MaskedIn::of_job(&voice.task.job.job, format!("output of service {}", service.name));
     let mut masks = voice.bus.masks().stream(place);
     loop {
         let piece = service.rx.recv().await;

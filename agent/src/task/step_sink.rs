@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use navvy_environment::supervisor::{FollowEnd, Sink};
 use navvy_job::event::{Event, TaskRef};
-use navvy_output::mask::{MaskStream, Place};
+use navvy_output::mask::{MaskStream, MaskedIn};
 use navvy_output::{LogDigest, StepLog, stream_name};
 use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
@@ -112,7 +112,7 @@ struct Out {
 
 impl StepSink {
     pub fn new(log: StepLog, watch: Watch, activity: Activity, signals: UnboundedSender<StepSignal>) -> Self {
-        let place = Place::of_job(&watch.task.job.job, format!("output of step {}", watch.step));
+        let place = MaskedIn::of_job(&watch.task.job.job, format!("output of step {}", watch.step));
         let masking = |stream| Masking { stream, masks: watch.bus.masks().stream(place.clone()), nanoseconds: 0 };
         let (stdout, stderr) = (masking(Stream::Stdout), masking(Stream::Stderr));
         let (tail, tail_stream, tail_sent) = (Vec::new(), "stdout", Instant::now());

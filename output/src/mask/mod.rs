@@ -33,14 +33,14 @@ pub const STARS: &[u8] = b"****";
 
 /// Where something was masked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct MaskedIn {
     /// The job it belongs to.
     pub job: Option<Arc<str>>,
     /// In words: `output of step 2`, `service db`, `step name`, `warning`.
     pub what: Cow<'static, str>,
 }
 
-impl Place {
+impl MaskedIn {
     pub fn of_job(job: &str, what: impl Into<Cow<'static, str>>) -> Self {
         Self { job: Some(job.into()), what: what.into() }
     }
@@ -63,7 +63,7 @@ struct Set {
     owners: Vec<Owner>,
     names: Vec<String>,
     unmasked: Vec<String>,
-    counts: Mutex<BTreeMap<(u32, Form, Place), u64>>,
+    counts: Mutex<BTreeMap<(u32, Form, MaskedIn), u64>>,
 }
 
 impl Default for Masks {
@@ -112,7 +112,7 @@ impl Masks {
     }
 
     /// Masks a whole text. The place is asked for only where something is found.
-    pub fn text<'a>(&self, place: impl FnOnce() -> Place, text: &'a str) -> Cow<'a, str> {
+    pub fn text<'a>(&self, place: impl FnOnce() -> MaskedIn, text: &'a str) -> Cow<'a, str> {
         match self.whole(place, text.as_bytes()) {
             Cow::Borrowed(_) => Cow::Borrowed(text),
             // A pattern is whole characters, and so is what is left of the text.
@@ -121,7 +121,7 @@ impl Masks {
     }
 
     /// Masks whole bytes. The place is asked for only where something is found.
-    pub fn whole<'a>(&self, place: impl FnOnce() -> Place, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn whole<'a>(&self, place: impl FnOnce() -> MaskedIn, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         if self.is_empty() || !self.may_hold(bytes) {
             return Cow::Borrowed(bytes);
         }
@@ -133,14 +133,14 @@ impl Masks {
     }
 
     /// Masks what comes in pieces.
-    pub fn stream(&self, place: Place) -> MaskStream {
+    pub fn stream(&self, place: MaskedIn) -> MaskStream {
         MaskStream::new(self.clone(), place)
     }
 
     /// What was masked so far, by name.
     pub fn report(&self) -> Vec<Masked> {
         let counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = |((secret, form, place), count): (&(u32, Form, Place), &u64)| Masked {
+        let line = |((secret, form, place), count): (&(u32, Form, MaskedIn), &u64)| Masked {
             secret: self.0.names[*secret as usize].clone(),
             form: *form,
             job: place.job.as_deref().map(str::to_owned),
@@ -168,7 +168,7 @@ impl Masks {
         &self.0.index
     }
 
-    fn count(&self, place: &Place, hits: &[Number]) {
+    fn count(&self, place: &MaskedIn, hits: &[Number]) {
         let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for pattern in hits {
             let (secret, form) = self.0.owners[*pattern as usize];
@@ -210,7 +210,7 @@ pub fn fuzz_mask(data: &[u8]) {
         .collect();
     let masks = Masks::new(&secrets);
     let expected = oracle::replace(text, &masks.patterns());
-    let mut stream = masks.stream(Place::of_run("fuzz"));
+    let mut stream = masks.stream(MaskedIn::of_run("fuzz"));
     let mut masked = Vec::new();
     let mut rest = text;
     for size in head.iter().cycle().map(|byte| usize::from(*byte % 17) + 1).take(text.len() + 1) {

@@ -10,7 +10,7 @@
 //! is here, and remembered as far as it reaches: what overlaps it later only lengthens it.
 
 use super::index::Number;
-use super::{Masks, Place, STARS};
+use super::{MaskedIn, Masks, STARS};
 
 /// A pattern whose beginning is here.
 struct Begun {
@@ -23,7 +23,7 @@ struct Begun {
 /// One stream's masking. Memory: what is held, less than the longest pattern, and a buffer as large as one piece.
 pub struct MaskStream {
     masks: Masks,
-    place: Place,
+    place: MaskedIn,
     held: Vec<u8>,
     /// Room for held bytes and a new piece, and for what is written in place of them.
     joined: Vec<u8>,
@@ -40,7 +40,7 @@ pub struct MaskStream {
 }
 
 impl MaskStream {
-    pub(super) fn new(masks: Masks, place: Place) -> Self {
+    pub(super) fn new(masks: Masks, place: MaskedIn) -> Self {
         Self {
             masks,
             place,

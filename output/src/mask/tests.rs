@@ -8,11 +8,11 @@ fn masks(values: &[&str]) -> Masks {
 }
 
 fn masked(masks: &Masks, text: &str) -> String {
-    masks.text(|| Place::of_run("test"), text).into_owned()
+    masks.text(|| MaskedIn::of_run("test"), text).into_owned()
 }
 
 fn in_pieces(masks: &Masks, text: &[u8], mut size: impl FnMut() -> usize) -> Vec<u8> {
-    let mut stream = masks.stream(Place::of_run("test"));
+    let mut stream = masks.stream(MaskedIn::of_run("test"));
     let mut all = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -29,7 +29,7 @@ fn every_occurrence_becomes_stars() {
     let masks = masks(&["hunter2", "s3cr3t value"]);
     assert_eq!(masked(&masks, "a hunter2 b s3cr3t value, hunter2!"), "a **** b ****, ****!");
     assert_eq!(masked(&masks, "hunter"), "hunter");
-    assert!(matches!(masks.text(|| Place::of_run("x"), "nothing"), Cow::Borrowed("nothing")));
+    assert!(matches!(masks.text(|| MaskedIn::of_run("x"), "nothing"), Cow::Borrowed("nothing")));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn any_split_gives_the_same() {
 #[test]
 fn only_what_may_become_a_match_waits() {
     let masks = masks(&["hunter2-and-more"]);
-    let mut stream = masks.stream(Place::of_run("test"));
+    let mut stream = masks.stream(MaskedIn::of_run("test"));
     let mut all = Vec::new();
     let mut push = |stream: &mut MaskStream, piece: &str| {
         stream.push(piece.as_bytes(), &mut |bytes| all.extend_from_slice(bytes));
@@ -74,7 +74,7 @@ fn only_what_may_become_a_match_waits() {
 #[test]
 fn a_stream_knows_whether_it_has_found_anything() {
     let masks = masks(&["hunter2"]);
-    let mut stream = masks.stream(Place::of_run("test"));
+    let mut stream = masks.stream(MaskedIn::of_run("test"));
     stream.push(b"hunter, ", &mut |_| {});
     assert!(!stream.has_found());
     stream.push(b"hunter2", &mut |_| {});
@@ -120,7 +120,7 @@ fn names_tell_what_was_masked_where() {
     let secrets = [("A", "hunter2"), ("B", "hunter2"), ("C", "true"), ("D", "abc"), ("E", ""), ("C", "no")];
     let masks = Masks::new(&secrets.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!(masks.unmasked(), ["C", "D"]);
-    masks.text(|| Place::of_job("unit", "step name"), "hunter2 hunter2 68756e74657232");
+    masks.text(|| MaskedIn::of_job("unit", "step name"), "hunter2 hunter2 68756e74657232");
     let report = masks.report();
     let told: Vec<_> = report.iter().map(|it| (it.secret.as_str(), it.form, it.job.as_deref(), it.count)).collect();
     assert_eq!(told, [("A, B", Form::Plain, Some("unit"), 2), ("A, B", Form::Hex, Some("unit"), 1)]);
@@ -160,7 +160,7 @@ proptest! {
         let mut sizes = sizes.into_iter().cycle();
         let got = in_pieces(&masks, &text, || sizes.next().unwrap_or(1));
         prop_assert_eq!(got, oracle::replace(&text, &patterns));
-        let whole = masks.whole(|| Place::of_run("whole"), &text).into_owned();
+        let whole = masks.whole(|| MaskedIn::of_run("whole"), &text).into_owned();
         prop_assert_eq!(whole, oracle::replace(&text, &patterns));
     }
 }

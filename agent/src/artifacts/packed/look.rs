@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use navvy_job::figures;
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 
 /// Characters of a member's name that are shown.
 const SHOWN: usize = 200;
@@ -37,7 +37,7 @@ pub struct Unseen {
 /// What looking into one file may still cost, and what came of it.
 pub(super) struct Look {
     pub masks: Masks,
-    pub place: Place,
+    pub place: MaskedIn,
     pub bounds: Bounds,
     /// Bytes that are left.
     step: Arc<AtomicU64>,
@@ -50,7 +50,7 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub fn new(masks: Masks, place: Place, bounds: Bounds, step: Arc<AtomicU64>) -> Self {
+    pub fn new(masks: Masks, place: MaskedIn, bounds: Bounds, step: Arc<AtomicU64>) -> Self {
         let (file, members) = (bounds.file, bounds.members);
         Self { masks, place, bounds, step, file, members, found: None, unseen: None, gave_up: false }
     }

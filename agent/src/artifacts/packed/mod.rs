@@ -11,7 +11,7 @@
 //!
 //! All of it has [`Bounds`]. What is not looked into is [`Unseen`], and told.
 
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 
 mod heads;
 mod look;
@@ -44,7 +44,7 @@ pub struct Inside {
 
 impl Inside {
     /// `step`: bytes that may still be unpacked in this step.
-    pub fn new(masks: Masks, place: Place, bounds: Bounds, step: Arc<AtomicU64>) -> Self {
+    pub fn new(masks: Masks, place: MaskedIn, bounds: Bounds, step: Arc<AtomicU64>) -> Self {
         Self { top: Layer::new(0), look: Look::new(masks, place, bounds, step) }
     }
 

@@ -59,7 +59,7 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
 
 fn look_within(bounds: Bounds, bytes: &[u8], size: usize) -> (Option<String>, Option<String>) {
     let step = Arc::new(AtomicU64::new(bounds.step));
-    let mut inside = Inside::new(masks(), Place::of_run("test"), bounds, step);
+    let mut inside = Inside::new(masks(), MaskedIn::of_run("test"), bounds, step);
     bytes.chunks(size).for_each(|piece| inside.push(piece));
     inside.end();
     let unseen = inside.unseen().map(|Unseen { why, more }| format!("{why} +{more}"));
@@ -72,7 +72,7 @@ fn a_secret_at_the_end_of_what_is_packed_is_found_though_it_begins_another() {
     let masks = || Masks::new(&[("A".to_owned(), SECRET.to_owned()), ("B".to_owned(), format!("{SECRET}hunter3"))]);
     let found = |bytes: &[u8]| {
         let step = Arc::new(AtomicU64::new(BOUNDS.step));
-        let mut inside = Inside::new(masks(), Place::of_run("test"), BOUNDS, step);
+        let mut inside = Inside::new(masks(), MaskedIn::of_run("test"), BOUNDS, step);
         inside.push(bytes);
         inside.end();
         inside.found().is_some()
@@ -219,7 +219,7 @@ fn a_bomb_costs_no_more_than_the_bounds() {
     let step = Arc::new(AtomicU64::new(bounds.step));
     let told: Vec<Option<String>> = (0..4)
         .map(|_| {
-            let mut inside = Inside::new(masks(), Place::of_run("test"), bounds, step.clone());
+            let mut inside = Inside::new(masks(), MaskedIn::of_run("test"), bounds, step.clone());
             inside.push(&gzip(&vec![0; 70_000]));
             inside.end();
             inside.unseen().map(|unseen| unseen.why.clone())
@@ -233,7 +233,7 @@ fn a_bomb_costs_no_more_than_the_bounds() {
 fn what_unpacks_to_nothing_is_not_kept_in_memory() {
     let empty_blocks = [0, 0, 0, 0xff, 0xff].repeat(1 << 20);
     let step = Arc::new(AtomicU64::new(BOUNDS.step));
-    let mut inside = Inside::new(masks(), Place::of_run("test"), BOUNDS, step);
+    let mut inside = Inside::new(masks(), MaskedIn::of_run("test"), BOUNDS, step);
     inside.push(&gzip(b"")[..10]);
     for piece in empty_blocks.chunks(PIECE) {
         inside.push(piece);

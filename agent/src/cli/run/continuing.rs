@@ -15,7 +15,7 @@ use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
 use navvy_job::pipeline::Pipeline;
 use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
-use navvy_output::mask::{Masks, Place};
+use navvy_output::mask::{MaskedIn, Masks};
 use navvy_protocol::supervisor::Continuation;
 use serde_json::Value;
 
@@ -156,7 +156,7 @@ impl Continuing<'_> {
     /// For people, and for a later retry. A secret in it is not written.
     fn save(&self, text: &str) -> Result<PathBuf, ContinuationError> {
         let path = self.directory.path().join(FILE);
-        let masked = self.masks.text(|| Place::of_run("the continuation"), text);
+        let masked = self.masks.text(|| MaskedIn::of_run("the continuation"), text);
         let written = std::fs::File::options().write(true).create_new(true).open(&path);
         let written = written.and_then(|mut file| file.write_all(masked.as_bytes()));
         match written {

@@ -67,7 +67,7 @@ fn without_secrets(cx: &StepCx<'_>, step: usize, cases: &[Case]) -> Result<Vec<u
     }
     let what = format!("test results of step {step}");
     let masks = cx.voice.bus.masks();
-    let of_step = || mask::Place::of_job(cx.job(), what.clone());
+    let of_step = || mask::MaskedIn::of_job(cx.job(), what.clone());
     // First each text as it stands: what is escaped in it would be escaped once more in the document.
     let texts = keep::masked(cases, |text| masks.text(of_step, text));
     let document = keep::document(texts.as_deref().unwrap_or(cases));
