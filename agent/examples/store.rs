@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_agent::run_store::RunStore;
 use navvy_agent::settings::Settings;
-use navvy_storage::{About, Commit, Place, Store};
+use navvy_storage::{About, Commit, Slot, Store};
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,7 +61,7 @@ fn key(number: usize) -> String {
 }
 
 async fn save(store: &Store, key: String, content: &'static [u8]) -> anyhow::Result<Commit> {
-    let reservation = store.reserve(Place::Cache { key }).await?;
+    let reservation = store.reserve(Slot::Cache { key }).await?;
     let body = store.put(&reservation, futures_util::stream::iter([Ok(Bytes::from_static(content))])).await?;
     Ok(store.commit(&reservation, &body, About { details: BTreeMap::new(), ..About::default() }).await?)
 }

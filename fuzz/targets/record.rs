@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use navvy_fuzz::{Feed, mishap};
 use navvy_storage::{
-    Body, BodyId, Content, Namespace, Piece, PieceKind, Place, Producer, Record, belongs, content, index_path,
+    Body, BodyId, Content, Namespace, Piece, PieceKind, Producer, Record, Slot, belongs, content, index_path,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -70,7 +70,7 @@ fn places(record: &Record) {
         |bytes: &[u8]| Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
     for limit in LIMITS {
         let path = index_path(&namespace, &record.place, limit);
-        let is_empty = matches!(&record.place, Place::Cache { key } if key.is_empty());
+        let is_empty = matches!(&record.place, Slot::Cache { key } if key.is_empty());
         assert!(belongs(record, &path), "{path} is not its own");
         assert!(
             is_empty || path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 200),
@@ -80,7 +80,7 @@ fn places(record: &Record) {
             path.starts_with("v1/") && path.len() <= 1024 && path.bytes().all(|byte| byte.is_ascii_graphic()),
             "{path}"
         );
-        if let Place::Cache { key } = &record.place {
+        if let Slot::Cache { key } = &record.place {
             assert!(path.ends_with(&format!(",{}", digest(key.as_bytes()))), "{path}");
             // Of another key that begins the same.
             let (text, _) = path.rsplit_once(',').expect("it has a digest");
@@ -142,14 +142,14 @@ fn record(feed: &mut Feed<'_>) -> Record {
     }
 }
 
-fn place(feed: &mut Feed<'_>) -> Place {
+fn place(feed: &mut Feed<'_>) -> Slot {
     let of = match feed.byte() % 6 {
         0 => PieceKind::Layer,
         1 => PieceKind::Artifacts,
         2 => PieceKind::TestResults,
         // A few of them longer than their path.
-        repeats => return Place::Cache { key: feed.text(60).repeat([1, 4, 20][usize::from(repeats) - 3]) },
+        repeats => return Slot::Cache { key: feed.text(60).repeat([1, 4, 20][usize::from(repeats) - 3]) },
     };
     let (group, producer) = (feed.text(20), feed.text(20));
-    Place::Piece(Piece { of, group, producer, node: feed.number() as u32, step: feed.byte().into() })
+    Slot::Piece(Piece { of, group, producer, node: feed.number() as u32, step: feed.byte().into() })
 }

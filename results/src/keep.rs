@@ -12,7 +12,7 @@ use std::io;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use navvy_storage::{About, Commit, Entry, Piece, PieceKind, Place, Producer, Result, Store};
+use navvy_storage::{About, Commit, Entry, Piece, PieceKind, Producer, Result, Slot, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Outcome};
@@ -106,8 +106,8 @@ pub struct Whose {
 }
 
 impl Whose {
-    fn place(&self) -> Place {
-        Place::Piece(Piece {
+    fn place(&self) -> Slot {
+        Slot::Piece(Piece {
             of: PieceKind::TestResults,
             group: group(&self.job),
             producer: format!("{}/{}", self.run, self.attempt),
@@ -163,13 +163,13 @@ impl Keeper {
         self.put_at(whose.place(), whose.about(), document).await?;
         let jobs =
             Piece { of: PieceKind::TestResults, group: JOBS.to_owned(), producer: whose.job.clone(), node: 0, step: 0 };
-        if self.store.find(&Place::Piece(jobs.clone())).await?.is_none() {
-            self.put_at(Place::Piece(jobs), whose.about(), b"{}".to_vec()).await?;
+        if self.store.find(&Slot::Piece(jobs.clone())).await?.is_none() {
+            self.put_at(Slot::Piece(jobs), whose.about(), b"{}".to_vec()).await?;
         }
         Ok(())
     }
 
-    async fn put_at(&self, place: Place, about: About, document: Vec<u8>) -> Result<Commit> {
+    async fn put_at(&self, place: Slot, about: About, document: Vec<u8>) -> Result<Commit> {
         let reservation = self.store.reserve(place).await?;
         let bytes = futures_util::stream::once(async move { io::Result::Ok(Bytes::from(document)) });
         match self.store.put(&reservation, bytes).await {
@@ -282,7 +282,7 @@ impl KeptRun {
     fn keep_last_attempts(&mut self) {
         let mut last: BTreeMap<(u32, u32), (u32, Entry)> = BTreeMap::new();
         for entry in self.entries.drain(..) {
-            let Place::Piece(piece) = &entry.record.place else { continue };
+            let Slot::Piece(piece) = &entry.record.place else { continue };
             let attempt = piece.producer.rsplit('/').next().and_then(|text| text.parse().ok()).unwrap_or(0);
             let place = (piece.node, piece.step);
             if last.get(&place).is_none_or(|(known, _)| *known <= attempt) {

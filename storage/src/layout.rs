@@ -12,7 +12,7 @@
 use navvy_job::claim::TrustScope;
 
 use super::key;
-use super::record::{BodyId, Piece, PieceKind, Place};
+use super::record::{BodyId, Piece, PieceKind, Slot};
 
 pub const ROOT: &str = "v1";
 pub const BODIES: &str = "v1/body";
@@ -53,10 +53,10 @@ pub fn caches(namespace: &Namespace) -> String {
 }
 
 /// The index object of `place`. `limit`: see [`key::path`].
-pub fn index(namespace: &Namespace, place: &Place, limit: usize) -> String {
+pub fn index(namespace: &Namespace, place: &Slot, limit: usize) -> String {
     match place {
-        Place::Cache { key } => format!("{}/{}", caches(namespace), key::path(key, limit)),
-        Place::Piece(piece) => {
+        Slot::Cache { key } => format!("{}/{}", caches(namespace), key::path(key, limit)),
+        Slot::Piece(piece) => {
             let Piece { of, group, producer, node, step } = piece;
             // Leading zeros: the order of names is the order of numbers.
             format!("{}/{node:010}-{step:010}", producer_dir(namespace, *of, group, producer))
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_room_around_a_key_is_counted_right() {
         let namespace = Namespace::new("p", &TrustScope::Trusted);
-        let path = index(&namespace, &Place::Cache { key: "k".repeat(2000) }, 300);
+        let path = index(&namespace, &Slot::Cache { key: "k".repeat(2000) }, 300);
         assert!(path.len() <= 300 + AROUND_KEY, "{}", path.len());
     }
 }

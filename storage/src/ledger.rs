@@ -17,7 +17,7 @@ use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
 use super::key;
 use super::layout::{self, Namespace};
-use super::record::{Body, BodyId, Entry, Listed, PieceKind, Place, Producer, Record, VERSION};
+use super::record::{Body, BodyId, Entry, Listed, PieceKind, Producer, Record, Slot, VERSION};
 use super::seen::{self, Seen};
 
 /// After this a reservation is not committed any more. A sweep spares everything younger than [`super::SWEEP_AFTER`], twice
@@ -32,7 +32,7 @@ const COMMIT_ATTEMPTS: u32 = 5;
 #[derive(Debug, Clone)]
 pub struct Reservation {
     pub id: BodyId,
-    pub place: Place,
+    pub place: Slot,
     pub(super) since: Instant,
 }
 
@@ -71,14 +71,14 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// its parent's.
     async fn look_up(&self, keys: &[String]) -> Result<Option<Hit>>;
     /// The entry at exactly this place of the own scope.
-    async fn find(&self, place: &Place) -> Result<Option<Entry>>;
+    async fn find(&self, place: &Slot) -> Result<Option<Entry>>;
     /// All caches whose key begins with `prefix`, those of the scope's parents too, newest first.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
     async fn read(&self, listed: &Listed) -> Result<Option<Entry>>;
     /// What `producers` (`None`: all) left in `group`: in the order of `producers`, then by node, then by step. A layer of a
     /// workspace that `producers` left and that cannot be read is an error; every other such entry is passed over.
     async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>>;
-    async fn reserve(&self, place: Place) -> Result<Reservation>;
+    async fn reserve(&self, place: Slot) -> Result<Reservation>;
     /// Makes an uploaded body visible, if its place is free.
     async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit>;
     /// Removes what a reservation has uploaded.
@@ -126,7 +126,7 @@ impl Index {
         &self.namespaces[0]
     }
 
-    fn path(&self, place: &Place) -> String {
+    fn path(&self, place: &Slot) -> String {
         layout::index(self.own(), place, self.bucket.text_limit())
     }
 
@@ -266,7 +266,7 @@ impl Ledger for Index {
         Ok(None)
     }
 
-    async fn find(&self, place: &Place) -> Result<Option<Entry>> {
+    async fn find(&self, place: &Slot) -> Result<Option<Entry>> {
         self.entry(&self.path(place), None).await
     }
 
@@ -317,8 +317,8 @@ impl Ledger for Index {
         Ok(entries.into_iter().flatten().collect())
     }
 
-    async fn reserve(&self, place: Place) -> Result<Reservation> {
-        if matches!(&place, Place::Cache { key } if key.is_empty()) {
+    async fn reserve(&self, place: Slot) -> Result<Reservation> {
+        if matches!(&place, Slot::Cache { key } if key.is_empty()) {
             return Err(StorageError::EmptyKey);
         }
         let id = BodyId::random();

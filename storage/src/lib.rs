@@ -68,7 +68,7 @@ pub use http::{Pace, Proxies, Transport, TransportError};
 pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
 pub use patience::Retries;
-pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Place, Producer, Record};
+pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Producer, Record, Slot};
 #[doc(hidden)]
 pub use seen::{Content, belongs, content};
 pub use settings::{Location, Origin, Scheme, SettingsError, Sources, StorageSettings, StoreTable};
@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// The entry at exactly this place of the own scope.
-    pub async fn find(&self, place: &Place) -> Result<Option<Entry>> {
+    pub async fn find(&self, place: &Slot) -> Result<Option<Entry>> {
         self.ledger.find(place).await
     }
 
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// An id for a body that will be visible at `place`. It can be committed for [`RESERVED_FOR`].
-    pub async fn reserve(&self, place: Place) -> Result<Reservation> {
+    pub async fn reserve(&self, place: Slot) -> Result<Reservation> {
         let (ledger, theirs) = (self.ledger.clone(), self.ledger.clone());
         let undo = async move |reservation| drop(theirs.abandon(&reservation).await);
         self.aborts.finish(async move { ledger.reserve(place).await }, undo).await

@@ -59,7 +59,7 @@ pub struct Body {
 /// Where an entry is found again. No two entries have one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Place {
+pub enum Slot {
     /// Found by any prefix of `key`.
     Cache { key: String },
     /// Found by group and producer.
@@ -105,7 +105,7 @@ pub struct Record {
     pub project: String,
     /// As text: `trusted`, `fork:alice`, `local:DIRECTORY`.
     pub scope: String,
-    pub place: Place,
+    pub place: Slot,
     pub body: Body,
     pub producer: Producer,
     /// Whatever the step wants back: paths that were cached, offset of a manifest.
@@ -136,8 +136,8 @@ impl Entry {
     /// A cache's key.
     pub fn key(&self) -> Option<&str> {
         match &self.record.place {
-            Place::Cache { key } => Some(key),
-            Place::Piece(_) => None,
+            Slot::Cache { key } => Some(key),
+            Slot::Piece(_) => None,
         }
     }
 }

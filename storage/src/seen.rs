@@ -16,7 +16,7 @@ use super::error::Result;
 use super::key;
 use super::layout::{self, Namespace};
 use super::ledger::{Quarantined, json};
-use super::record::{BodyId, Entry, Place, Record, VERSION};
+use super::record::{BodyId, Entry, Record, Slot, VERSION};
 use super::transfer::MOST_BYTES;
 
 /// Hexadecimal characters of a SHA-256.
@@ -83,8 +83,8 @@ pub fn belongs(record: &Record, path: &str) -> bool {
     let Ok(scope) = record.scope.parse() else { return false };
     let namespace = Namespace::new(&record.project, &scope);
     match &record.place {
-        Place::Piece(_) => layout::index(&namespace, &record.place, 0) == path,
-        Place::Cache { key } => {
+        Slot::Piece(_) => layout::index(&namespace, &record.place, 0) == path,
+        Slot::Cache { key } => {
             let beneath = path.strip_prefix(&layout::caches(&namespace)).and_then(|path| path.strip_prefix('/'));
             beneath.is_some_and(|path| key::is_path_of(path, key))
         }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_long_key_has_one_place_whatever_others_begin_with() {
         let key = |end: &str| format!("{}{end}", "k".repeat(900));
-        let cache = |end: &str| Place::Cache { key: key(end) };
+        let cache = |end: &str| Slot::Cache { key: key(end) };
         let scope = "trusted".parse().unwrap();
         let path = |end: &str| layout::index(&Namespace::new("p", &scope), &cache(end), 300);
         let mut record: Record = serde_json::from_slice(&record(1, &"0".repeat(DIGEST))).unwrap();

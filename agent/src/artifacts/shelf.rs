@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{Timestamp, ToSpan as _};
 use navvy_job::chain::chain;
 use navvy_storage::artifacts::{Name, StoredFile};
-use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Place, Producer, Result, StorageError, Store};
+use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Producer, Result, Slot, StorageError, Store};
 
 const RUNS: &str = "runs with artifacts";
 /// In an entry's details.
@@ -37,8 +37,8 @@ pub struct Whose {
 }
 
 impl Whose {
-    pub fn place(&self) -> Place {
-        Place::Piece(Piece {
+    pub fn place(&self) -> Slot {
+        Slot::Piece(Piece {
             of: PieceKind::Artifacts,
             group: self.run.clone(),
             // Both are names of any characters.
@@ -54,14 +54,14 @@ impl Whose {
         About { producer: self.producer.clone(), details }
     }
 
-    fn run_place(&self) -> Place {
+    fn run_place(&self) -> Slot {
         run_place(&self.run)
     }
 }
 
-fn run_place(run: &str) -> Place {
+fn run_place(run: &str) -> Slot {
     let (group, producer) = (RUNS.to_owned(), run.to_owned());
-    Place::Piece(Piece { of: PieceKind::Artifacts, group, producer, node: 0, step: 0 })
+    Slot::Piece(Piece { of: PieceKind::Artifacts, group, producer, node: 0, step: 0 })
 }
 
 /// A run that left artifacts.
@@ -143,7 +143,7 @@ impl Shelf {
     pub async fn runs(&self) -> Result<Vec<Run>> {
         let entries = self.store.pieces(PieceKind::Artifacts, RUNS, None).await?;
         let run = |entry: Entry| {
-            let Place::Piece(piece) = &entry.record.place else { return None };
+            let Slot::Piece(piece) = &entry.record.place else { return None };
             // An entry that does not name them can still be asked for by its id.
             let logs = entry.record.details.get(LOGS).cloned().unwrap_or_else(|| piece.producer.clone());
             Some(Run { id: piece.producer.clone(), logs, at: entry.created, entry })
@@ -178,7 +178,7 @@ impl Shelf {
         let mut all: BTreeMap<(String, String, u32, Name), Artifact> = BTreeMap::new();
         // Pieces of one job come by node, then by step.
         for (entry, files) in entries.iter().zip(read) {
-            let Place::Piece(piece) = &entry.record.place else { continue };
+            let Slot::Piece(piece) = &entry.record.place else { continue };
             let workflow = entry.record.details.get(WORKFLOW).cloned().unwrap_or_default();
             let job = entry.record.producer.job.clone();
             for file in files {

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::caches::compare::Value;
     use navvy_storage::template::Template;
-    use navvy_storage::{Body, BodyId, Place, Producer, Record};
+    use navvy_storage::{Body, BodyId, Producer, Record, Slot};
 
     fn entry(template: &str, values: &[&str], second: i64) -> Entry {
         let mut values = values.iter();
@@ -113,7 +113,7 @@ mod tests {
             version: 1,
             project: "p".into(),
             scope: "local".into(),
-            place: Place::Cache { key: pieces.concat() },
+            place: Slot::Cache { key: pieces.concat() },
             body: Body { id: BodyId::random(), size: 1, sha256: String::new() },
             producer: Producer::default(),
             details: BTreeMap::from(details.map(|(name, text)| (name.to_owned(), text))),

@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
-use navvy_storage::{Entry, Place, StorageError, Store};
+use navvy_storage::{Entry, Slot, StorageError, Store};
 use navvy_ui::sanitize::clean;
 use navvy_ui::text::{pad, width};
 use serde::Serialize;
@@ -147,7 +147,7 @@ async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, 
 /// Of this scope alone: what it only reads is not its own to remove.
 async fn find(store: &Store, key: &str, arguments: &CacheRemoveArgs) -> Result<Vec<Cache>, StorageError> {
     if !arguments.prefix {
-        return Ok(store.find(&Place::Cache { key: key.to_owned() }).await?.and_then(Cache::of).into_iter().collect());
+        return Ok(store.find(&Slot::Cache { key: key.to_owned() }).await?.and_then(Cache::of).into_iter().collect());
     }
     // Of local ones only this directory's are listed.
     let scope = arguments.store.scope.word();

@@ -89,7 +89,7 @@ mod tests {
     use navvy_job::resource::Size;
 
     use super::*;
-    use navvy_storage::{About, Place, StorageSettings};
+    use navvy_storage::{About, Slot, StorageSettings};
 
     /// A claim of the project `mine`, whose every variable says that it is `another`.
     fn claim() -> Claim {
@@ -128,7 +128,7 @@ mod tests {
         let stores = RunStore::new(Ok(StorageSettings::directory(directory.path())));
         let claim = claim();
         let opened = open_store(&stores, &claim).unwrap();
-        let place = Place::Cache { key: "key".to_owned() };
+        let place = Slot::Cache { key: "key".to_owned() };
         let reservation = opened.reserve(place.clone()).await.unwrap();
         let pieces = futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"body"))]);
         let body = opened.put(&reservation, Box::pin(pieces)).await.unwrap();

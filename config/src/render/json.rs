@@ -21,12 +21,12 @@ struct Report<'d> {
     errors: usize,
     warnings: usize,
     /// In the order of the file.
-    diagnostics: Vec<Told<'d>>,
+    diagnostics: Vec<Reported<'d>>,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Told<'d> {
+struct Reported<'d> {
     /// `error` or `warning`.
     severity: &'static str,
     /// Stable, in kebab-case.
@@ -67,9 +67,9 @@ pub(crate) fn render_json(source: &Source<'_>, files: &[File], diagnostics: &[Di
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
-fn told<'d>(places: &Places<'_>, diagnostic: &'d Diagnostic) -> Told<'d> {
+fn told<'d>(places: &Places<'_>, diagnostic: &'d Diagnostic) -> Reported<'d> {
     let pointed = |text: &'d String, span| Pointed { text, span: places.of(span) };
-    Told {
+    Reported {
         severity: match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",

@@ -52,8 +52,8 @@ fn content() -> Vec<u8> {
     (0..SHAPE.part * 2 + 12345).map(|at| (at % 251) as u8).collect()
 }
 
-fn cache(key: &str) -> Place {
-    Place::Cache { key: key.to_owned() }
+fn cache(key: &str) -> Slot {
+    Slot::Cache { key: key.to_owned() }
 }
 
 fn stream_of(content: Vec<u8>) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send {

@@ -84,7 +84,7 @@ impl Ledger for Signing {
         self.index.look_up(keys).await
     }
 
-    async fn find(&self, place: &Place) -> Result<Option<Entry>> {
+    async fn find(&self, place: &Slot) -> Result<Option<Entry>> {
         self.index.find(place).await
     }
 
@@ -100,7 +100,7 @@ impl Ledger for Signing {
         self.index.pieces(kind, group, producers).await
     }
 
-    async fn reserve(&self, place: Place) -> Result<Reservation> {
+    async fn reserve(&self, place: Slot) -> Result<Reservation> {
         self.index.reserve(place).await
     }
 

@@ -130,8 +130,8 @@ told_by_every_home! {
     a_sweep_removes_what_nobody_committed_and_nothing_else
 }
 
-fn cache(key: &str) -> Place {
-    Place::Cache { key: key.to_owned() }
+fn cache(key: &str) -> Slot {
+    Slot::Cache { key: key.to_owned() }
 }
 
 fn keys(keys: &[&str]) -> Vec<String> {
@@ -144,14 +144,14 @@ async fn put(store: &Store, reservation: &Reservation, content: &[u8]) -> Body {
     store.put(reservation, futures_util::stream::iter(pieces)).await.unwrap()
 }
 
-async fn save(store: &Store, place: Place, content: &[u8]) -> Commit {
+async fn save(store: &Store, place: Slot, content: &[u8]) -> Commit {
     let reservation = store.reserve(place).await.unwrap();
     let body = put(store, &reservation, content).await;
     let about = About { details: BTreeMap::from([("paths".into(), "~/x".into())]), ..About::default() };
     store.commit(&reservation, &body, about).await.unwrap()
 }
 
-async fn won(store: &Store, place: Place, content: &[u8]) -> Entry {
+async fn won(store: &Store, place: Slot, content: &[u8]) -> Entry {
     match save(store, place, content).await {
         Commit::Won(entry) => entry,
         lost => panic!("{lost:?}"),
@@ -319,9 +319,9 @@ async fn a_scope_writes_its_own_and_reads_its_parents(home: Home) {
     assert_eq!(found(&elsewhere, &["k"]).await, None);
 }
 
-fn layer(producer: &str, node: u32, step: u32) -> Place {
+fn layer(producer: &str, node: u32, step: u32) -> Slot {
     let piece = Piece { of: PieceKind::Layer, group: "ws".into(), producer: producer.into(), node, step };
-    Place::Piece(piece)
+    Slot::Piece(piece)
 }
 
 async fn layers_come_in_the_order_of_their_producers(home: Home) {
@@ -330,10 +330,10 @@ async fn layers_come_in_the_order_of_their_producers(home: Home) {
         won(&store, layer(producer, node, step), format!("{producer}{node}.{step}").as_bytes()).await;
     }
     let mut other = Piece { of: PieceKind::Artifacts, group: "ws".into(), producer: "b".into(), node: 0, step: 1 };
-    won(&store, Place::Piece(other.clone()), b"artifacts").await;
+    won(&store, Slot::Piece(other.clone()), b"artifacts").await;
     other.of = PieceKind::Layer;
     other.group = "another".into();
-    won(&store, Place::Piece(other), b"another workspace's").await;
+    won(&store, Slot::Piece(other), b"another workspace's").await;
     let mut contents = Vec::new();
     for entry in store.layers("ws", &keys(&["b", "none", "a"])).await.unwrap() {
         contents.push(String::from_utf8(load(&store, entry.body()).await.unwrap()).unwrap());
@@ -373,7 +373,7 @@ async fn a_damaged_body_is_noticed_and_put_aside(home: Home) {
 }
 
 /// Where a place's index object is.
-fn index(home: &Home, place: &Place) -> String {
+fn index(home: &Home, place: &Slot) -> String {
     layout::index(&layout::Namespace::new("project", &TrustScope::Trusted), place, home.bucket.text_limit())
 }
 
@@ -454,7 +454,7 @@ async fn a_layer_that_cannot_be_read_is_not_left_out(home: Home) {
     let store = home.store("trusted");
     let layer = |step| {
         let of = PieceKind::Layer;
-        Place::Piece(Piece { of, group: "w".into(), producer: "job".into(), node: 0, step })
+        Slot::Piece(Piece { of, group: "w".into(), producer: "job".into(), node: 0, step })
     };
     won(&store, layer(1), b"one").await;
     won(&store, layer(2), b"two").await;
@@ -486,9 +486,9 @@ async fn a_body_that_is_shorter_than_its_record_says_is_damage(home: Home) {
     }
 }
 
-fn artifacts(step: u32) -> Place {
+fn artifacts(step: u32) -> Slot {
     let of = PieceKind::Artifacts;
-    Place::Piece(Piece { of, group: "run".into(), producer: "job".into(), node: 0, step })
+    Slot::Piece(Piece { of, group: "run".into(), producer: "job".into(), node: 0, step })
 }
 
 fn stream_of(content: &[u8]) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + use<> {

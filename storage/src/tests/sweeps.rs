@@ -19,8 +19,8 @@ const RETRIES: Retries = Retries {
     last: Duration::from_millis(20),
 };
 
-fn cache(key: &str) -> Place {
-    Place::Cache { key: key.to_owned() }
+fn cache(key: &str) -> Slot {
+    Slot::Cache { key: key.to_owned() }
 }
 
 /// What a saver leaves that was killed behind its upload.
@@ -33,7 +33,7 @@ async fn forsaken(store: &Store, key: &str) -> BodyId {
 
 async fn layer(store: &Store, step: u32) -> Entry {
     let of = PieceKind::Layer;
-    let place = Place::Piece(Piece { of, group: "w".into(), producer: "job".into(), node: 0, step });
+    let place = Slot::Piece(Piece { of, group: "w".into(), producer: "job".into(), node: 0, step });
     let reservation = store.reserve(place).await.unwrap();
     let bytes = futures_util::stream::iter([Ok(Bytes::from_static(b"x"))]);
     let body = store.put(&reservation, bytes).await.unwrap();

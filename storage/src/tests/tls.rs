@@ -64,7 +64,7 @@ async fn a_store_of_our_own_authority_is_trusted_when_its_certificate_is_named()
 
     let mut settings = server().settings(&endpoint);
     settings.retries.most = 0;
-    let place = Place::Cache { key: "k".into() };
+    let place = Slot::Cache { key: "k".into() };
     let store = |settings: &StorageSettings| {
         Store::direct(Arc::new(settings.open().unwrap()), "project", TrustScope::Trusted, Shape::default())
     };

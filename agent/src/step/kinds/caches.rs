@@ -14,7 +14,7 @@ use navvy_environment::supervisor::ClientError;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
 use navvy_storage::template::{self as key, KeyError, Template, Values};
-use navvy_storage::{About, Body, Commit, Entry, Place as StorePlace, Store};
+use navvy_storage::{About, Body, Commit, Entry, Slot, Store};
 
 use crate::step::cx::StepCx;
 use crate::step::own::{StepError, StepFault, StepOutput};
@@ -71,7 +71,7 @@ async fn save(
 ) -> Result<Option<PackedCache>, StepFault> {
     let (keys, values) = keys(cx, &[template]).await?;
     let key = keys.into_iter().next().unwrap_or_default();
-    let there = StorePlace::Cache { key: key.clone() };
+    let there = Slot::Cache { key: key.clone() };
     if let Some(entry) = upload.store.find(&there).await? {
         tell_exists(output, &key, &entry);
         return Ok(None);

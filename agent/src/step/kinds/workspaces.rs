@@ -13,7 +13,7 @@ use navvy_job::chain::chain;
 use navvy_job::claim::Upstream;
 use navvy_job::figures;
 use navvy_protocol::supervisor::{FailureKind, Packed, Trees};
-use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Place as StorePlace, Store};
+use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Slot, Store};
 
 use crate::step::cx::StepCx;
 use crate::step::layers::{ENTRIES_CAP, Kind, Maker, Stack};
@@ -99,8 +99,8 @@ async fn persist(
     }
 }
 
-fn piece(cx: &StepCx<'_>, step: usize) -> StorePlace {
-    StorePlace::Piece(Piece {
+fn piece(cx: &StepCx<'_>, step: usize) -> Slot {
+    Slot::Piece(Piece {
         of: PieceKind::Layer,
         group: cx.claim.run.workspace.clone(),
         producer: cx.claim.job_name.clone(),
@@ -180,15 +180,15 @@ fn not_applied(maker: &Maker, why: &str) -> String {
 }
 
 fn maker(upstream: &[Upstream], layer: &Entry) -> Option<Maker> {
-    let StorePlace::Piece(piece) = &layer.record.place else { return None };
+    let Slot::Piece(piece) = &layer.record.place else { return None };
     let index = upstream.iter().position(|job| job.job == piece.producer)?;
     Some(Maker { job: piece.producer.clone(), index, after: upstream[index].after.clone(), node: piece.node })
 }
 
 fn shown(maker: &Maker, layer: &Entry) -> String {
     match &layer.record.place {
-        StorePlace::Piece(Piece { node, step, .. }) => format!("{} node {node} step {step}", maker.job),
-        StorePlace::Cache { .. } => maker.job.clone(),
+        Slot::Piece(Piece { node, step, .. }) => format!("{} node {node} step {step}", maker.job),
+        Slot::Cache { .. } => maker.job.clone(),
     }
 }
 
