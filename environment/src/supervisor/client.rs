@@ -33,8 +33,6 @@ pub(super) struct Limits {
     pub silence: Duration,
     /// For an answer to that. Where memory or processors are short, seconds pass; a stopped process never answers.
     pub proof: Duration,
-    /// How long a lost supervisor is called before it counts as gone.
-    pub reattach: Duration,
     /// No single wait in the kernel is longer, so that the others can be kept.
     pub slice: Duration,
 }
@@ -46,7 +44,6 @@ impl Default for Limits {
             send: Duration::from_secs(60),
             silence: Duration::from_secs(5),
             proof: Duration::from_secs(20),
-            reattach: Duration::from_secs(20),
             slice: Duration::from_secs(1),
         }
     }
@@ -121,6 +118,11 @@ impl Client {
     #[cfg(test)]
     pub(super) fn with_limits(connect: Arc<dyn Connect>, limits: Limits) -> Self {
         Self { connect, limits }
+    }
+
+    /// How long a lost supervisor is called before it counts as gone.
+    pub(super) fn patience(&self) -> Duration {
+        self.connect.patience()
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -86,7 +86,7 @@ pub fn follow(client: &Client, exec: Exec, sink: &mut dyn Sink, abandon: &Abando
         if abandon.is_set() {
             return FollowEnd::Abandoned;
         }
-        if lost_at.elapsed() > client.limits().reattach {
+        if lost_at.elapsed() > client.patience() {
             return FollowEnd::Lost(error);
         }
         if !alive {

@@ -17,7 +17,6 @@ const LIMITS: Limits = Limits {
     send: Duration::from_millis(300),
     silence: Duration::from_millis(40),
     proof: Duration::from_millis(200),
-    reattach: Duration::from_millis(300),
     slice: Duration::from_millis(10),
 };
 /// Several of the limits one after another, on a machine that does a lot else.
@@ -43,6 +42,10 @@ impl Connect for Door {
 
     fn secret(&self) -> Option<&str> {
         Some("secret")
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(300)
     }
 }
 
@@ -252,7 +255,7 @@ fn a_step_is_given_up_soon() {
         std::thread::scope(|scope| {
             // One that greets whoever asks may have a silent step: the step's own limits end that.
             scope.spawn(|| {
-                std::thread::sleep(LIMITS.reattach * 10);
+                std::thread::sleep(Door(stay).patience() * 10);
                 abandon.set();
             });
             match follow(client, exec(), &mut Nowhere, &abandon) {

@@ -17,6 +17,7 @@ mod tests;
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 pub use archives::Fed;
 pub use client::{Client, ClientError, Found};
@@ -31,4 +32,9 @@ pub trait Connect: Send + Sync + 'static {
 
     /// The task's secret, where the supervisor cannot see that the caller is outside.
     fn secret(&self) -> Option<&str>;
+
+    /// How long a way that has broken is tried again before whoever is behind it counts as gone.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
 }

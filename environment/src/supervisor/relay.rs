@@ -127,7 +127,7 @@ impl Relay {
     /// After a connection that was lost, for as long as a step would be held on to. `None` when it was closed by us, or
     /// the supervisor is no more.
     fn listen_again(&self) -> Option<Conversation> {
-        let deadline = Instant::now() + self.client.limits().reattach;
+        let deadline = Instant::now() + self.client.patience();
         loop {
             self.line().as_ref()?;
             std::thread::sleep(PAUSE);
