@@ -3,12 +3,13 @@
 //! A thread that still works then ends with its connection, which ends with the environment.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_environment::request::Died;
 use navvy_job::outcome::Cancel;
 use navvy_protocol::supervisor::ABANDONED;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::environment::Environment;
 
@@ -61,7 +62,7 @@ impl Bounds<'_> {
             done = work => Ok(done),
             died = self.environment.died() => Err(GivenUp::Died(died)),
             Ok(_) = stop.wait_for(Option::is_some) => Err(GivenUp::Stopped),
-            () = tokio::time::sleep_until(self.deadline.into()) => Err(GivenUp::JobLimit(self.limit)),
+            () = tokio::time::sleep_until(self.deadline) => Err(GivenUp::JobLimit(self.limit)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One attempt at a `run` step: the select loop that gathers what happens to it.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_environment::request::Died;
 use navvy_environment::supervisor::FollowEnd;
@@ -10,7 +10,7 @@ use navvy_job::compiled::Run;
 use navvy_job::outcome::{Cancel, StepOutcome};
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{Exit, Failure, FailureKind};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::Task;
 use super::decide::{Action, Happening, StepEnd, StepWatch};
@@ -117,7 +117,7 @@ impl Task {
                     }
                     // Its own process has ended; what it had started must be gone before another step runs.
                     if let Some(stopping) = stopping {
-                        let limit = give_up.unwrap_or_else(Instant::now).into();
+                        let limit = give_up.unwrap_or_else(Instant::now);
                         tokio::time::timeout_at(limit, stopping).await.ok();
                     }
                     if end.lost.is_some() {
@@ -147,13 +147,13 @@ impl Task {
             signal = running.signals.recv() => hear(signal, digest, &ready.frame),
             died = ready.environment.died() => Some(container_ended(&died)),
             stop = next_stop(&mut self.context.stop) => Some(Happening::Stop(stop)),
-            () = sleep_until(deadline.into()), if !ending => Some(Happening::JobLimit(self.claim.limits.job)),
-            () = sleep_until(quiet_until.into()), if !ending => {
+            () = sleep_until(deadline), if !ending => Some(Happening::JobLimit(self.claim.limits.job)),
+            () = sleep_until(quiet_until), if !ending => {
                 // It may have written something meanwhile: then the caller comes back with the new moment.
                 let quiet = running.activity.last().elapsed() >= run.no_output_timeout;
                 quiet.then_some(Happening::Silence(run.no_output_timeout))
             }
-            () = sleep_until(give_up.unwrap_or(deadline).into()), if give_up.is_some() => {
+            () = sleep_until(give_up.unwrap_or(deadline)), if give_up.is_some() => {
                 Some(Happening::StopFailed { reason: "the step could not be ended".to_owned() })
             }
         }

@@ -6,7 +6,7 @@
 //! navvy retry ── recall ───────────────────────────┘─▶ resume
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_environment::run_dir;
 use navvy_environment::supervisor::Client;
@@ -16,6 +16,7 @@ use navvy_job::event::{Event, HeldAt, HeldTask, TaskRef};
 use navvy_job::outcome::Verdict;
 use navvy_journal::HeldStep;
 use navvy_output::mask::MaskedIn;
+use tokio::time::Instant;
 
 use crate::environment::Environment;
 

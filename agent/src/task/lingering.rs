@@ -1,6 +1,6 @@
 //! What steps leave running: background steps, daemons. They live until the job ends, and their output with them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures;
@@ -8,7 +8,7 @@ use navvy_job::outcome::StepOutcome;
 use navvy_ui::describe;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::running::{Running, Seen};
 use crate::bus::Bus;

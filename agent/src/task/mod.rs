@@ -31,7 +31,7 @@ mod steps;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
@@ -47,6 +47,7 @@ use navvy_output::DiskFloor;
 use navvy_protocol::supervisor::Continuation;
 use navvy_results::Timings;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
 pub use note::{Note, NoteError, SourceNote};

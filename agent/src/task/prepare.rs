@@ -1,6 +1,6 @@
 //! From a claim to an environment in which steps can run.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_environment::request::{Inheritance, Prepare, PrepareEvent};
 use navvy_environment::supervisor::{Client, ClientError};
@@ -12,6 +12,7 @@ use navvy_job::outcome::{Blame, StepOutcome, Verdict};
 use navvy_output::mask::MaskedIn;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
+use tokio::time::Instant;
 
 use crate::environment::Environment;
 

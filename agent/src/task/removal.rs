@@ -9,12 +9,13 @@
 //! A container with a hundred thousand files takes an engine a minute to remove. Nobody needs to wait for that but the end of
 //! the run. Should this process die in between, the task's owner is dead, and the next start removes what it left.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
 use navvy_output::log_ends;
+use tokio::time::Instant;
 
 use crate::environment::Environment;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use navvy_environment::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{Exec, Exited};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::step::own::log_trouble;
@@ -55,7 +56,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `exec` and a thread that puts its output away.
+    /// Starts `exec` and a thread that puts its output away. Within a Tokio runtime only.
     pub fn start(client: &Client, exec: Exec, log: StepLog, watch: Watch) -> io::Result<Self> {
         let (sender, signals) = mpsc::unbounded_channel();
         let activity = Activity::default();
@@ -70,7 +71,10 @@ impl Running {
         };
         let mut sink = StepSink::new(log, watch, activity, sender);
         let client = client.clone();
+        let runtime = Handle::current();
         std::thread::Builder::new().name(format!("step {}", exec.id)).stack_size(STACK).spawn(move || {
+            // Its clock is the one by which the task's limits are counted.
+            let _clock = runtime.enter();
             let end = follow(&client, exec, &mut sink, &abandon);
             sink.over(end);
         })?;

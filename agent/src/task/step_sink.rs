@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use navvy_environment::supervisor::{FollowEnd, Sink};
 use navvy_job::event::{Event, TaskRef};
@@ -12,6 +12,7 @@ use navvy_output::{LogDigest, StepLog, stream_name};
 use navvy_protocol::frame::{OutputHeader, Stream};
 use navvy_protocol::supervisor::Exited;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::daemon_hint::{DaemonHint, DaemonScan};
 use crate::bus::Bus;

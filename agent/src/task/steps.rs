@@ -1,7 +1,6 @@
 //! A job's steps, one after another.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use navvy_checkout::CheckoutSource;
 use navvy_job::compiled::{Run, Step, StepKind, When};
@@ -10,6 +9,7 @@ use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 use navvy_output::StepLog;
 use navvy_protocol::in_job::Lack;
+use tokio::time::Instant;
 
 use crate::environment::Environment;
 
