@@ -9,10 +9,14 @@
 //!
 //! Everything but these moves goes through the supervisor, which is the same in each kind.
 
-use std::future::Future;
+#[cfg(test)]
+pub mod fake;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use navvy_docker::endpoint::Endpoint;
 use navvy_docker::{DockerEnvironment, Engine};
 use navvy_environment::HostPaths;
@@ -28,6 +32,9 @@ use navvy_journal::{HeldStep, Journal};
 pub enum Provider {
     /// Containers of this engine.
     Docker(Engine),
+    /// Nothing but notes of what was asked.
+    #[cfg(test)]
+    Fake(fake::World),
 }
 
 /// Why there is no environment.
@@ -35,6 +42,9 @@ pub enum Provider {
 pub enum PrepareError {
     #[error(transparent)]
     Docker(#[from] navvy_docker::PrepareError),
+    #[cfg(test)]
+    #[error("{message}")]
+    Fake { blame: Blame, message: String },
 }
 
 impl PrepareError {
@@ -42,6 +52,8 @@ impl PrepareError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Docker(error) => error.blame(),
+            #[cfg(test)]
+            Self::Fake { blame, .. } => *blame,
         }
     }
 }
@@ -51,11 +63,16 @@ impl PrepareError {
 pub enum HoldError {
     #[error(transparent)]
     Docker(#[from] navvy_docker::hold::HoldError),
+    #[cfg(test)]
+    #[error("{0}")]
+    Fake(String),
 }
 
 /// A live environment. Destroy it; dropping it leaves everything running.
 pub enum Environment {
     Docker(DockerEnvironment),
+    #[cfg(test)]
+    Fake(fake::FakeEnvironment),
 }
 
 impl Provider {
@@ -71,6 +88,8 @@ impl Provider {
     ) -> Result<Environment, PrepareError> {
         match self {
             Self::Docker(engine) => Ok(Environment::Docker(engine.prepare(request, host, events).await?)),
+            #[cfg(test)]
+            Self::Fake(world) => world.prepare(request, events).await.map(Environment::Fake),
         }
     }
 
@@ -89,6 +108,8 @@ impl Provider {
             Self::Docker(engine) => Environment::Docker(
                 DockerEnvironment::adopt(engine, task, host, containers, link, inherited, floor).await,
             ),
+            #[cfg(test)]
+            Self::Fake(world) => Environment::Fake(world.adopt()),
         }
     }
 
@@ -107,6 +128,8 @@ impl Provider {
     ) -> Result<(), HoldError> {
         match self {
             Self::Docker(engine) => Ok(engine.keep_task(journal, task, until, step, owner, host).await?),
+            #[cfg(test)]
+            Self::Fake(world) => world.hold(journal, until, step).await,
         }
     }
 
@@ -115,6 +138,8 @@ impl Provider {
     pub async fn remove(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
         match self {
             Self::Docker(engine) => engine.remove_task(task, host, limit).await,
+            #[cfg(test)]
+            Self::Fake(world) => world.remove("remove"),
         }
     }
 
@@ -122,6 +147,8 @@ impl Provider {
     pub fn name(&self) -> String {
         match self {
             Self::Docker(engine) => engine.endpoint().to_string(),
+            #[cfg(test)]
+            Self::Fake(_) => "fake".to_owned(),
         }
     }
 
@@ -129,6 +156,8 @@ impl Provider {
     pub fn engine(&self) -> Option<&Endpoint> {
         match self {
             Self::Docker(engine) => Some(engine.endpoint()),
+            #[cfg(test)]
+            Self::Fake(_) => None,
         }
     }
 }
@@ -138,6 +167,8 @@ impl Environment {
     pub fn link(&self) -> Arc<dyn Connect> {
         match self {
             Self::Docker(docker) => docker.link(),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.link(),
         }
     }
 
@@ -145,6 +176,8 @@ impl Environment {
     pub fn step_user(&self) -> Option<&str> {
         match self {
             Self::Docker(docker) => docker.step_user(),
+            #[cfg(test)]
+            Self::Fake(_) => None,
         }
     }
 
@@ -152,13 +185,17 @@ impl Environment {
     pub fn inheritance(&self) -> Inheritance {
         match self {
             Self::Docker(docker) => docker.inheritance(),
+            #[cfg(test)]
+            Self::Fake(_) => Inheritance::default(),
         }
     }
 
     /// Ends when the environment does by itself. May be asked for again and again.
-    pub fn died(&self) -> impl Future<Output = Died> + Send + use<> {
+    pub fn died(&self) -> BoxFuture<'static, Died> {
         match self {
-            Self::Docker(docker) => docker.primary_died(),
+            Self::Docker(docker) => docker.primary_died().boxed(),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.died().boxed(),
         }
     }
 
@@ -167,6 +204,8 @@ impl Environment {
     pub async fn ended_with_host(&self) -> Option<Died> {
         match self {
             Self::Docker(docker) => docker.ended_with_engine().await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.ended_with_host(),
         }
     }
 
@@ -174,6 +213,8 @@ impl Environment {
     pub fn take_services(&mut self) -> Vec<ServiceOutput> {
         match self {
             Self::Docker(docker) => docker.take_services(),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.take_services(),
         }
     }
 
@@ -181,6 +222,8 @@ impl Environment {
     pub async fn end(&self, limit: Duration) {
         match self {
             Self::Docker(docker) => docker.end(limit).await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.end(),
         }
     }
 
@@ -188,6 +231,8 @@ impl Environment {
     pub async fn destroy(self, limit: Duration) -> Vec<String> {
         match self {
             Self::Docker(docker) => docker.destroy(limit).await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.destroy(),
         }
     }
 }

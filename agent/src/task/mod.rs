@@ -27,6 +27,8 @@ mod running;
 mod services;
 mod step_sink;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
