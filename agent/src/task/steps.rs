@@ -1,6 +1,7 @@
 //! A job's steps, one after another.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use navvy_checkout::CheckoutSource;
 use navvy_job::compiled::{Run, Step, StepKind, When};
@@ -9,7 +10,7 @@ use navvy_job::outcome::{SkipReason, StepOutcome, Verdict};
 use navvy_job::state::TaskState;
 use navvy_output::StepLog;
 use navvy_protocol::in_job::Lack;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::environment::Environment;
 
@@ -201,7 +202,7 @@ impl Task {
         for attempt in self.attempts_before + 1..=attempts {
             let at = self.step_ref(number, attempt, step);
             let started = Instant::now();
-            let attempted = self.attempt(ready, &at, run).await;
+            let mut attempted = self.attempt(ready, &at, run).await;
             let background_runs = run.background && attempted.end.outcome.is_success();
             let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked().is_none();
             if !background_runs {
@@ -211,16 +212,22 @@ impl Task {
                 self.judge(&at, attempted, standing);
                 return;
             }
-            self.pause(run.auto_rerun_delay).await;
+            if let Some(outcome) = self.pause(run.auto_rerun_delay).await {
+                attempted.end.outcome = outcome;
+                self.judge(&at, attempted, standing);
+                return;
+            }
         }
     }
 
-    /// Waits between two attempts, unless the task is asked to stop.
-    async fn pause(&mut self, delay: std::time::Duration) {
+    /// Waits between two attempts. `Some`: the next one is not begun, and this is what the step has come to.
+    async fn pause(&self, delay: Duration) -> Option<StepOutcome> {
         let mut stop = self.context.stop.clone();
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            _ = stop.wait_for(Option::is_some) => {}
+            biased;
+            Ok(_) = stop.wait_for(Option::is_some) => Some(StepOutcome::Canceled),
+            () = sleep_until(self.deadline()) => Some(StepOutcome::JobLimit { limit: self.claim.limits.job }),
+            () = sleep(delay) => None,
         }
     }
 

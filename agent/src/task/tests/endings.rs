@@ -106,6 +106,31 @@ async fn a_step_that_writes_nothing_is_ended_and_one_that_writes_is_not() {
     assert_eq!(bench.told_of("end "), ["0-1 Success", "1-1 NoOutput { limit: 60s }", "2-1 Success"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_task_that_waits_between_attempts_is_stopped_at_once() {
+    let again = |run: &mut Run| (run.max_auto_reruns, run.auto_rerun_delay) = (1, Duration::from_secs(600));
+    let mut bench = Bench::new([run("flaky").with(again)]);
+    bench.world.script("flaky", [exits(1)]);
+    let running = bench.start();
+    bench.until_told("end 1-1 ExitCode { code: 1 }, again").await;
+    bench.cancel(CancelReason::User, false);
+    assert_eq!(bench.end(running).await.verdict, canceled(CancelReason::User));
+    assert_eq!(bench.world.count("exec"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_jobs_limit_comes_between_attempts_too() {
+    let again = |run: &mut Run| (run.max_auto_reruns, run.auto_rerun_delay) = (1, LIMIT * 2);
+    let mut bench = Bench::new([run("flaky").with(again)]);
+    bench.world.script("flaky", [exits(1)]);
+    let running = bench.start();
+    bench.until_told("end 1-1 ExitCode { code: 1 }, again").await;
+    advance(LIMIT).await;
+    let result = bench.end(running).await;
+    assert_eq!((result.verdict, result.duration), (Verdict::TimedOut { limit: LIMIT }, LIMIT));
+    assert_eq!(bench.world.count("exec"), 1);
+}
+
 // ---- what is lost ----
 
 /// With the supervisor; the end of an environment is heard of before.

@@ -137,6 +137,27 @@ async fn what_a_person_had_held_before_is_held_again_when_they_stop_it_and_not_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resumed_task_that_is_stopped_between_attempts_is_held_at_that_step() {
+    let mut bench = Bench::new([
+        run("build"),
+        run("flaky").with(|run| (run.max_auto_reruns, run.auto_rerun_delay) = (1, TIME)),
+        run("pack"),
+    ]);
+    bench.context.hold = Arc::new(HoldPolicy { on_fail: Some(TIME), ..HoldPolicy::default() });
+    bench.claim.limits.job = TIME * 10;
+    bench.world.script("flaky", [exits(1)]);
+    let running = bench.start();
+    bench.until_told("end 2-1 ExitCode { code: 1 }, again").await;
+    tokio::time::advance(TIME).await;
+    assert!(bench.end(running).await.held.is_some());
+    let running = bench.resume(found(&bench, 2));
+    bench.until_told("end 2-3 ExitCode { code: 1 }, again").await;
+    bench.cancel(CancelReason::User, false);
+    let held = bench.end(running).await.held.unwrap();
+    assert_eq!((held.at.step, held.at.before), (2, false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_held_environment_that_does_not_answer_is_an_infra_fault() {
     let mut bench = failing();
     assert!(bench.run().await.held.is_some());
