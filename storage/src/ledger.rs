@@ -17,7 +17,7 @@ use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
 use super::key;
 use super::layout::{self, Namespace};
-use super::record::{Body, BodyId, Entry, Listed, PieceKind, Producer, Record, Slot, VERSION};
+use super::record::{Body, BodyId, Entry, Listed, PieceKind, Producer, Quarantined, Record, Slot, VERSION, json};
 use super::seen::{self, Seen};
 
 /// After this a reservation is not committed any more. A sweep spares everything younger than [`super::SWEEP_AFTER`], twice
@@ -93,17 +93,6 @@ pub trait Ledger: Send + Sync + fmt::Debug {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reserved {
     pub index: String,
-}
-
-/// What stands in `v1/quarantine/ID`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Quarantined {
-    pub why: String,
-    /// `None`: the index object could not be read. Then it lies in `v1/body/ID`, as it was.
-    pub record: Option<Record>,
-    /// Where an index object that could not be read was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<String>,
 }
 
 /// The index of a bucket that we may read and write ourselves.
@@ -366,9 +355,4 @@ impl Ledger for Index {
 
 fn entry_namespace(record: &Record) -> Option<Namespace> {
     Some(Namespace::new(&record.project, &record.scope.parse().ok()?))
-}
-
-/// What we write ourselves always has a spelling.
-pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
 }

@@ -152,6 +152,22 @@ pub struct Listed {
     pub(super) path: String,
 }
 
+/// What stands in `v1/quarantine/ID`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Quarantined {
+    pub why: String,
+    /// `None`: the index object could not be read. Then it lies in `v1/body/ID`, as it was.
+    pub record: Option<Record>,
+    /// Where an index object that could not be read was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
+}
+
+/// What we write ourselves always has a spelling.
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

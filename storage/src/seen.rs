@@ -15,8 +15,7 @@ use super::bucket::Bucket;
 use super::error::Result;
 use super::key;
 use super::layout::{self, Namespace};
-use super::ledger::{Quarantined, json};
-use super::record::{BodyId, Entry, Record, Slot, VERSION};
+use super::record::{BodyId, Entry, Quarantined, Record, Slot, VERSION, json};
 use super::transfer::MOST_BYTES;
 
 /// Hexadecimal characters of a SHA-256.

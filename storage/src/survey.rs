@@ -9,8 +9,7 @@ use navvy_job::claim::TrustScope;
 use super::bucket::{Bucket, Object};
 use super::error::Result;
 use super::layout;
-use super::ledger::Quarantined;
-use super::record::Record;
+use super::record::{Quarantined, Record};
 use super::seen::Seen;
 
 const PARALLEL: usize = 16;

@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::init::THREAD_STACK;
 use crate::sys;
+use crate::sys::THREAD_STACK;
 
 const NET_RAW: u64 = 1 << 13;
 /// Where packages put programs.

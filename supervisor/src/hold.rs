@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use navvy_protocol::supervisor::{Failure, FailureKind, NOTE_CAP, Reply};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 use crate::files::data::{END, Receiver, Sender};
 use crate::sys::Event;
 use crate::{failure, lock};

@@ -23,6 +23,7 @@ mod hold;
 mod init;
 mod proc;
 mod relay;
+mod secret;
 mod sys;
 mod users;
 

@@ -24,9 +24,9 @@ use std::thread;
 use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH};
 use navvy_protocol::supervisor::{Failure, Reply};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 use crate::files::data::{END, Receiver};
-use crate::init::THREAD_STACK;
+use crate::sys::THREAD_STACK;
 use crate::users::{self, User};
 use crate::{failure, lock, sys};
 

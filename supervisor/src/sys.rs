@@ -12,6 +12,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+/// The stack of our threads, in bytes: they make short calls and have little of their own. Only touched pages count.
+pub const THREAD_STACK: usize = 256 << 10;
+
 pub type Pid = libc::pid_t;
 
 pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {

@@ -18,9 +18,10 @@ use navvy_protocol::supervisor::{Continuation, Failure, MAX_CONFIGURATION, Reply
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::control::{Connection, is_same};
+use crate::control::connection::Connection;
 use crate::files::data::{END, Sender};
-use crate::init::THREAD_STACK;
+use crate::secret::is_same;
+use crate::sys::THREAD_STACK;
 use crate::{failure, lock};
 
 use http::{Answer, Refusal, Request};

@@ -10,7 +10,7 @@ use navvy_protocol::frame::{self, FrameError, FrameKind, HEADER_LENGTH};
 use navvy_protocol::supervisor::{Failure, Reply};
 use serde::Serialize;
 
-use super::Presence;
+use super::presence::Presence;
 
 const READ_BYTES: usize = 4 << 10;
 /// A buffer that has grown past this for one large frame is given back.

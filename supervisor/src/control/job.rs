@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use navvy_protocol::in_job::{Answer, MAX_LINE, Question};
 
-use super::Presence;
-use crate::init::{Init, THREAD_STACK};
+use super::presence::Presence;
+use crate::init::Init;
 use crate::lock;
+use crate::sys::THREAD_STACK;
 
 /// A question is one short write; whoever is slower is no command of ours.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -10,8 +10,9 @@
 //!
 //! A caller from outside our pid namespace shows as pid 0 and is let in; any other must bring the task's secret.
 
-mod connection;
+pub mod connection;
 mod job;
+pub mod presence;
 mod request;
 
 use std::io;
@@ -19,18 +20,21 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameKind};
 use navvy_protocol::place;
 use navvy_protocol::supervisor::{ABANDONED, Failure, FailureKind, Hello, OLDEST_VERSION, Reply, Request};
 
-use crate::init::{Init, THREAD_STACK};
-use crate::{failure, lock, proc, sys};
+use crate::init::Init;
+use crate::secret::is_same;
+use crate::sys::THREAD_STACK;
+use crate::{failure, proc, sys};
 
-pub use connection::{Arrival, Connection};
+use connection::Connection;
+use presence::{Presence, Presences};
 
 /// A caller that says nothing for this long is no agent.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -43,46 +47,6 @@ const STRANGERS_CAP: usize = 32;
 const QUESTIONS_CAP: usize = 32;
 /// Threads that wait for a control connection when all is quiet.
 const WAITING: usize = 3;
-
-/// How many connections are open, and since when none.
-pub struct Presences(Mutex<(usize, Instant)>);
-
-/// One open connection.
-pub struct Presence(Arc<Presences>);
-
-impl Presence {
-    /// Of a connection that is refused at once.
-    fn uncounted() -> Self {
-        Self(Arc::new(Presences::new()))
-    }
-}
-
-impl Presences {
-    pub fn new() -> Self {
-        Self(Mutex::new((0, Instant::now())))
-    }
-
-    fn enter(self: &Arc<Self>, cap: usize) -> Option<Presence> {
-        let mut state = lock(&self.0);
-        (state.0 < cap).then(|| {
-            state.0 += 1;
-            Presence(Arc::clone(self))
-        })
-    }
-
-    /// How long it has been quiet.
-    fn idle(&self) -> Option<Duration> {
-        let state = lock(&self.0);
-        (state.0 == 0).then(|| state.1.elapsed())
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0.0);
-        *state = (state.0.saturating_sub(1), Instant::now());
-    }
-}
 
 /// Binds both sockets and serves them from a thread.
 pub fn listen(init: &Arc<Init>, run_dir: &Path, idle_limit: Option<Duration>) -> io::Result<()> {
@@ -296,21 +260,4 @@ fn expect<T: serde::de::DeserializeOwned>(connection: &mut Connection, due: Fram
 fn is_allowed(init: &Init, stream: &UnixStream, secret: Option<&str>) -> bool {
     let is_outside = init.is_first && sys::peer_pid(stream).is_ok_and(|pid| pid == 0);
     is_outside || matches!((&init.secret, secret), (Some(ours), Some(theirs)) if is_same(ours, theirs))
-}
-
-/// Takes as long for a near miss as for any other.
-pub(crate) fn is_same(ours: &str, theirs: &str) -> bool {
-    let differences = ours.bytes().zip(theirs.bytes()).fold(0, |sum, (one, other)| sum | (one ^ other));
-    std::hint::black_box(differences) == 0 && ours.len() == theirs.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_compared_whole() {
-        assert!(is_same("abc", "abc"));
-        assert!(!is_same("abc", "abd") && !is_same("abc", "ab") && !is_same("ab", "abc") && !is_same("abc", ""));
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use navvy_protocol::supervisor::{Failure, Probe, Reply, Request};
 
-use super::Connection;
+use super::connection::Connection;
 use crate::exec::{self, launch};
 use crate::init::Init;
 use crate::{continuation, failure, files, hold, relay, sys, users};

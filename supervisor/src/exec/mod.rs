@@ -24,7 +24,7 @@ use std::time::Duration;
 use navvy_protocol::frame::FrameKind;
 use navvy_protocol::supervisor::{Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply, Usage};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 use crate::init::Init;
 use crate::sys::{Event, Pid};
 use crate::{failure, lock, users};

@@ -25,8 +25,9 @@ use super::keeper::{Kept, Note, Notes};
 use super::ring::Ring;
 use super::streams::{Input, Source, Streams};
 use super::{Attach, Record, exit_of, usage, wrong_offset};
-use crate::control::{Arrival, Connection};
-use crate::init::{Init, THREAD_STACK};
+use crate::control::connection::{Arrival, Connection};
+use crate::init::Init;
+use crate::sys::THREAD_STACK;
 use crate::sys::{self, Event, Pid, PollFd};
 use crate::{lock, proc};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use navvy_protocol::supervisor::{Failure, FailureKind, Reply};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 use crate::failure;
 use crate::sys::{self, Pid};
 use crate::users::User;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH, MAX_LENGTH};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 
 const BUFFER: usize = 128 << 10;
 /// The frame that ends a stream: length 1, no payload.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use navvy_protocol::supervisor::{ArchiveLimits, Failure, Reply, Trees};
 
-use crate::control::Connection;
+use crate::control::connection::Connection;
 use crate::users::{self, User};
 use child::Child;
 pub use glob::{Found, find, shown};

@@ -21,7 +21,8 @@ use navvy_protocol::in_job::Lack;
 
 use crate::cgroup::Memory;
 use crate::continuation::Desk;
-use crate::control::{self, Presences};
+use crate::control;
+use crate::control::presence::Presences;
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
 use crate::sys::Event;
@@ -33,8 +34,6 @@ use settings::Settings;
 const GRACE: Duration = Duration::from_secs(10);
 /// What we would like the kernel to think of us when memory is short.
 const OOM_SCORE: i32 = -500;
-/// Heap-less threads with short calls; only touched pages count.
-pub const THREAD_STACK: usize = 256 << 10;
 
 /// What all threads share.
 pub struct Init {

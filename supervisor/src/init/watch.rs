@@ -67,7 +67,7 @@ fn reap(init: &Init) {
 /// Stops everything beside this thread, which must go on reaping.
 fn end(init: &Init, code: u8) {
     std::thread::scope(|scope| {
-        let stopping = std::thread::Builder::new().stack_size(super::THREAD_STACK).spawn_scoped(scope, || {
+        let stopping = std::thread::Builder::new().stack_size(crate::sys::THREAD_STACK).spawn_scoped(scope, || {
             stop_all(init, GRACE);
         });
         match stopping {
