@@ -32,7 +32,7 @@ use navvy_journal::standing::Mark;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::answer::{CALL_EVERY, IDLE_LIMIT_S, stay_present, wait_for_socket, with_last_words};
+use self::answer::{stay_present, wait_for_socket, with_last_words};
 pub use self::error::{PrepareError, PrepareErrorKind};
 use self::error::{StartError, container_error, not_shared};
 use super::dial::DialLink;
@@ -227,7 +227,7 @@ impl Preparation<'_> {
             cgroup_parent: parent.cloned(),
             size: self.size(),
             pids: self.request.pids,
-            idle_limit_s: IDLE_LIMIT_S,
+            idle_limit_s: self.request.idle_limit.as_secs(),
             has_all_ids: !info.rootless && !info.security_options.iter().any(|option| option.contains("name=userns")),
             egress: self.request.egress.visible_variables(),
             authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
@@ -438,7 +438,7 @@ impl Preparation<'_> {
         let assignments = images.into_iter().next().map(|image| image.config.env).unwrap_or_default();
         let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut tasks = started.tasks;
-        tasks.spawn(stay_present(Arc::clone(&started.link), CALL_EVERY));
+        tasks.spawn(stay_present(Arc::clone(&started.link), self.request.idle_limit));
         DockerEnvironment {
             engine: self.engine.clone(),
             task: self.request.task.clone(),

@@ -1,6 +1,7 @@
 //! What is asked of an environment, whatever it is made of, and what it tells.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use navvy_job::claim::Secrets;
@@ -30,6 +31,8 @@ pub struct Prepare {
     pub owner: Owner,
     /// Begun by the caller: nothing is made before it is on disk.
     pub journal: Option<Journal>,
+    /// A supervisor that has not been called for this long ends its environment: whoever made it is dead.
+    pub idle_limit: Duration,
     /// Free bytes of the engine's disk below which jobs that fill it are ended. 0: none.
     pub disk_floor: u64,
     /// How it reaches the outside.
@@ -37,6 +40,10 @@ pub struct Prepare {
     /// Further lines for the report: a class that was clamped, an image that was substituted.
     pub notes: Vec<String>,
 }
+
+/// How long a supervisor waits for a call, if nothing else is said. An agent that lives calls it far more often, however long
+/// its task waits.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// What is told while an environment is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

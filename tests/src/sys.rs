@@ -1,12 +1,15 @@
 //! The few calls of the kernel that the standard library does not have.
 
-use libc::{SIGINT, SIGKILL, SIGTERM};
+use libc::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     Interrupt,
     Terminate,
     Kill,
+    /// It is not run any more until [`Signal::Continue`].
+    Stop,
+    Continue,
 }
 
 impl Signal {
@@ -15,6 +18,8 @@ impl Signal {
             Self::Interrupt => SIGINT,
             Self::Terminate => SIGTERM,
             Self::Kill => SIGKILL,
+            Self::Stop => SIGSTOP,
+            Self::Continue => SIGCONT,
         }
     }
 }

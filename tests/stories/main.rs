@@ -50,5 +50,6 @@ mod setup;
 mod ssh_keys;
 mod steps;
 mod unreadable;
+mod waiting;
 mod walls;
 mod workspaces;

@@ -14,6 +14,7 @@ use navvy_checkout::WorkingTree;
 use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
 use navvy_docker::Engine;
 use navvy_docker::hold::{Adopted, HoldError};
+use navvy_environment::request::IDLE_LIMIT;
 use navvy_environment::request::PullPolicy;
 use navvy_environment::survey::now;
 use navvy_job::compiled::Job;
@@ -207,6 +208,8 @@ fn context(
         no_tty: note.no_tty,
         config_name: file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         floor,
+        // The environment was told its own when it was made.
+        idle_limit: IDLE_LIMIT,
         stop: show.stop.receiver(),
         store,
         secrets_in_artifacts: note.source.secrets_in_artifacts,

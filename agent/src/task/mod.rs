@@ -99,6 +99,8 @@ pub struct Context {
     pub no_tty: bool,
     /// What logs leave free on their disk.
     pub floor: DiskFloor,
+    /// A supervisor that this process has not called for so long ends its environment.
+    pub idle_limit: Duration,
     /// File name shown with the place of a failing step.
     pub config_name: String,
     pub stop: Stop,

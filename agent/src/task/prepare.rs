@@ -119,6 +119,7 @@ impl Task {
             cgroup_parent: None,
             owner: self.context.owner.clone(),
             journal: self.journal.clone(),
+            idle_limit: self.context.idle_limit,
             disk_floor: self.context.floor.0,
             egress: self.context.egress.clone(),
             notes: self.notes.clone(),

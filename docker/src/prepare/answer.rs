@@ -13,11 +13,6 @@ use super::error::StartError;
 
 /// From a started container to a supervisor that answers: it takes milliseconds, or never happens.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(10);
-/// A supervisor that nobody has called for this long ends its job: whoever made it is dead. An agent that lives calls it far
-/// more often ([`stay_present`]), however long its task waits.
-pub(super) const IDLE_LIMIT_S: u64 = 600;
-/// As often; with a call or two that fail there is still time for another.
-pub(super) const CALL_EVERY: Duration = Duration::from_secs(IDLE_LIMIT_S / 5);
 /// First and longest pause between two looks at a socket that is about to be there.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(5);
@@ -71,8 +66,10 @@ pub(super) fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) 
 
 /// Calls the supervisor again and again, so that it knows that somebody is there: a task that waits for room, or between two
 /// attempts, has no other conversation with it.
-pub(super) async fn stay_present(link: Arc<dyn Connect>, every: Duration) {
+pub(super) async fn stay_present(link: Arc<dyn Connect>, idle_limit: Duration) {
     let client = Client::new(link);
+    // With a call or two that fail there is still time for another.
+    let every = idle_limit / 5;
     loop {
         tokio::time::sleep(every).await;
         let client = client.clone();
@@ -85,6 +82,8 @@ pub(super) async fn stay_present(link: Arc<dyn Connect>, every: Duration) {
 mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use navvy_environment::request::IDLE_LIMIT;
 
     use super::*;
 
@@ -106,12 +105,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_agent_that_waits_calls_before_it_counts_as_dead() {
         let called = Arc::new(Called::default());
-        let present = tokio::spawn(stay_present(Arc::clone(&called) as Arc<dyn Connect>, CALL_EVERY));
+        let present = tokio::spawn(stay_present(Arc::clone(&called) as Arc<dyn Connect>, IDLE_LIMIT));
         for hour in 1..=3 {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             let calls = called.0.load(Ordering::Relaxed) as u64;
             // At most every second call may go astray.
-            assert!(calls >= 2 * hour * 3600 / IDLE_LIMIT_S, "{calls} calls in {hour} hours");
+            assert!(calls >= 2 * hour * 3600 / IDLE_LIMIT.as_secs(), "{calls} calls in {hour} hours");
         }
         present.abort();
     }

@@ -124,7 +124,7 @@ pub struct CompletionsArgs {
 }
 
 /// `90s`, `10m`, `1.5h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let advice = || format!("`{text}` is not a duration; write a number with a unit: 90s, 10m, 1.5h");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(advice)?;
     let (number, unit) = text.split_at(split);

@@ -26,9 +26,11 @@ use navvy_checkout::{GitFacts, WorkingTree};
 use navvy_config::Inputs;
 use navvy_docker::Engine;
 use navvy_environment::egress::Egress;
+use navvy_environment::request::IDLE_LIMIT;
 use navvy_environment::survey::survey_files;
 use navvy_job::chain::chain;
 use navvy_job::event::{Event, JobRef, Summary};
+use navvy_job::figures;
 use navvy_job::outcome::{Blame, RunEnd};
 use navvy_job::pipeline::Pipeline;
 use navvy_job::resource::Size;
@@ -39,6 +41,7 @@ use navvy_output::DiskFloor;
 use navvy_results::Timings;
 use show::{Opening, Show};
 
+use super::args::parse_duration;
 use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
 use super::host;
@@ -108,6 +111,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
         identity,
         handed,
         floor,
+        idle_limit: idle_limit(settings)?,
         store,
         later,
         unknown,
@@ -135,6 +139,7 @@ struct Session<'a> {
     /// What jobs get of the user's own.
     handed: Handed,
     floor: DiskFloor,
+    idle_limit: Duration,
     store: RunStore,
     /// What to choose from a continuation, if one is to be carried out.
     later: Option<Wanted>,
@@ -327,6 +332,7 @@ impl Session<'_> {
             pull: self.arguments.pull.into(),
             no_tty: self.arguments.no_tty,
             floor: self.floor,
+            idle_limit: self.idle_limit,
             config_name: self.file.name.clone(),
             stop: show.stop.receiver(),
             hold: Arc::new(hold),
@@ -381,3 +387,20 @@ pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor,
 }
 
 const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";
+
+/// `NAVVY_IDLE_LIMIT`, else the default.
+fn idle_limit(settings: &Settings) -> Result<Duration, CliError> {
+    let text = settings.get(NAME_OF_IDLE_LIMIT).filter(|text| !text.is_empty());
+    match text.map(parse_duration).transpose() {
+        Ok(limit) if limit.is_some_and(|limit| limit < LEAST_IDLE_LIMIT) => Err(CliError::usage(format!(
+            "{NAME_OF_IDLE_LIMIT}: at least {} is needed",
+            figures::limit(LEAST_IDLE_LIMIT)
+        ))),
+        Ok(limit) => Ok(limit.unwrap_or(IDLE_LIMIT)),
+        Err(why) => Err(CliError::usage(format!("{NAME_OF_IDLE_LIMIT}: {why}"))),
+    }
+}
+
+const NAME_OF_IDLE_LIMIT: &str = "NAVVY_IDLE_LIMIT";
+/// An agent on a machine that is at its limits is late by seconds.
+const LEAST_IDLE_LIMIT: Duration = Duration::from_secs(5);
