@@ -6,7 +6,7 @@
 //! entry     details: manifest.offset, manifest.size, files
 //! ```
 //!
-//! A file has an id, its number in the body: no path of a store is ever made of its name. So names that are not UTF-8, hold `#`
+//! A file has an id, its number in the body: its name never becomes part of a path in a store. So names that are not UTF-8, hold `#`
 //! or `/..`, or that are a file here and a directory there, are as good as any.
 
 use std::io;
@@ -28,7 +28,7 @@ const SIZE: &str = "manifest.size";
 const FILES: &str = "files";
 /// Files are handed on in buffers of about this size.
 const BUFFER: usize = 256 << 10;
-/// Of a manifest: ten million files' worth. More is not what this writes.
+/// Bytes of the largest manifest: ten million files' worth. This code writes no larger one.
 const MOST_MANIFEST: u64 = 2 << 30;
 
 /// One stored file.
@@ -36,16 +36,20 @@ const MOST_MANIFEST: u64 = 2 << 30;
 pub struct StoredFile {
     /// Its number in its body, from 0.
     pub id: u64,
+    /// Its name among the artifacts of its job.
     pub name: Name,
     /// Where it begins in the body. Several names of one file are in one place.
     pub offset: u64,
+    /// In bytes.
     pub size: u64,
     /// In hexadecimal.
     pub sha256: String,
+    /// Media type that it is served with, such as `text/html`.
     pub content_type: String,
 }
 
 impl StoredFile {
+    /// Its bytes in the body.
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.size)
     }
@@ -116,7 +120,7 @@ impl Store {
     /// What a set holds.
     ///
     /// # Errors
-    /// [`StorageError::Foreign`] if the entry is none of [`Packing`]'s.
+    /// [`StorageError::Foreign`] if the entry was not made by [`Packing`].
     pub async fn files(&self, entry: &Entry) -> Result<Vec<StoredFile>> {
         let foreign = |why: &str| StorageError::Foreign {
             store: self.name().to_owned(),
@@ -138,7 +142,7 @@ impl Store {
             lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|error| foreign(&error.to_string()))?;
         let beneath = |file: &StoredFile| file.offset.checked_add(file.size).is_some_and(|end| end <= offset);
         if !files.iter().all(beneath) {
-            return Err(foreign("a file of it ends beyond its files"));
+            return Err(foreign("a file in its manifest ends beyond the files"));
         }
         Ok(files)
     }
@@ -185,7 +189,8 @@ impl Packing {
         Ok(id)
     }
 
-    /// Another name of a file that is there already: it takes no more room. Its id, `None` if there is no such file.
+    /// Adds another name of a file that is there already: it takes no more room. Returns its id; `None` if there is no such
+    /// file.
     pub fn add_name(&mut self, name: Name, content_type: &str, of: u64) -> Option<u64> {
         let file = self.files.get(usize::try_from(of).ok()?)?;
         let id = self.files.len() as u64;
@@ -234,7 +239,7 @@ impl Packing {
         self.flush().await
     }
 
-    /// Gives the set up, and removes what was uploaded of it.
+    /// Gives the set up, and removes the files that were uploaded.
     pub async fn abandon(self) -> Result<()> {
         let Self { sender, mut upload, reservation, store, .. } = self;
         // One that has failed may have been joined already, when it took nothing more.
@@ -268,8 +273,8 @@ impl Packing {
     }
 }
 
-/// What a name's end says of a file, for whoever looks at it. Only types that a browser shows without running anything in them:
-/// all other text is plain text, and the rest a download.
+/// Media type of a file, by the end of its name. Only types that a browser shows without running code in them: all other
+/// text is plain text, and the rest a download.
 pub fn content_type(name: &[u8]) -> &'static str {
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     let end = name.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map_or("", |(_, end)| end);

@@ -34,7 +34,7 @@ const FILE_PATH: usize = 4096 - 32;
 /// A shorter text than this would cut ordinary keys.
 const LEAST_TEXT: usize = 256;
 
-/// Of an index object, a mark, a story of quarantine. The paths of a cache are all that makes one large.
+/// Bytes of the largest index object, mark or story of quarantine. Only the paths of a cache can make one large.
 const MOST_SMALL: u64 = 16 << 20;
 
 /// A URL of our own, used at once.
@@ -42,15 +42,15 @@ const SIGNED_FOR: Duration = Duration::from_secs(300);
 
 /// One store and the path in it that is ours.
 pub struct Bucket {
-    /// For people: the URL it was opened with, without credentials.
+    /// The store's name for people: the URL it was opened with, without credentials.
     name: String,
-    /// Before every path: empty, or ends in `/`.
+    /// What stands before every path: empty, or ends in `/`.
     root: String,
     store: Arc<dyn ObjectStore>,
     kind: Kind,
     text_limit: usize,
     keeps_conditions: OnceCell<bool>,
-    /// Whether an entry of a newer version was told of.
+    /// Whether an entry of a newer version was reported.
     told_newer: AtomicBool,
 }
 
@@ -66,16 +66,16 @@ pub struct Cloud {
     pub pages: Arc<dyn PaginatedListStore>,
     pub multipart: Arc<dyn MultipartStore>,
     pub signer: Arc<dyn Signer>,
-    /// Where open uploads stay until somebody ends them, and can be listed.
+    /// Where open uploads can be listed, in a cloud that keeps them until they are ended.
     pub uploads: Option<Urls>,
 }
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// From our root.
+    /// Path from our root.
     pub path: String,
-    /// By the store's clock.
+    /// Time of its last change, by the store's clock.
     pub modified: Timestamp,
     pub size: u64,
 }
@@ -144,6 +144,7 @@ impl Bucket {
         })
     }
 
+    /// The store's name for people: its URL or directory.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -189,8 +190,8 @@ impl Bucket {
         move |source| StorageError::of(store, verb, source)
     }
 
-    /// The whole of a small object, and when the store took it. `None`: there is none. Of one that is larger than any of ours, the
-    /// beginning alone: nothing that this version writes ends there.
+    /// Reads a small object, and the time when the store took it. `None`: it does not exist. Of an object larger than any of
+    /// ours, only the beginning is read: nothing that this version writes ends there.
     pub(super) async fn read(&self, path: &str) -> Result<Option<(Bytes, Timestamp)>> {
         let failed = self.failed("read an object");
         let read = async {
@@ -205,7 +206,7 @@ impl Bucket {
         absent_is_none(read.await).map_err(failed)
     }
 
-    /// A range of an object. `None`: there is none.
+    /// Reads a range of an object. `None`: the object does not exist.
     pub(super) async fn range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         let options = GetOptions::new().with_range(Some(range));
         let read = async { self.store.get_opts(&self.full(path), options).await?.bytes().await };
@@ -219,7 +220,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Writes an object if there is none.
+    /// Writes an object unless one of that name exists.
     ///
     /// # Errors
     /// [`StorageError::IgnoresConditions`] if this store cannot do that, which is asked once.
@@ -230,7 +231,7 @@ impl Bucket {
         Err(StorageError::IgnoresConditions { store: self.name.clone() })
     }
 
-    /// Whoever is the first here writes it; it stays. Where a second write succeeds, conditions are ignored.
+    /// Writes the same object twice; it stays. If both writes succeed, the store ignores conditions.
     async fn try_conditions(&self) -> Result<bool> {
         for _ in 0..2 {
             if self.put_new(layout::IF_ABSENT, Bytes::from_static(b"if-absent")).await? == Create::Existed {
@@ -265,19 +266,19 @@ impl Bucket {
         Ok(())
     }
 
-    /// Moves an object. `false`: there is none.
+    /// Moves an object. `false`: it does not exist.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<bool> {
         let renamed = self.store.rename(&self.full(from), &self.full(to)).await;
         Ok(absent_is_none(renamed).map_err(self.failed("move an object"))?.is_some())
     }
 
-    /// The size of an object. `None`: there is none.
+    /// The size of an object. `None`: it does not exist.
     pub(super) async fn size(&self, path: &str) -> Result<Option<u64>> {
         let there = absent_is_none(self.store.head(&self.full(path)).await);
         Ok(there.map_err(self.failed("ask for an object"))?.map(|meta| meta.size))
     }
 
-    /// Whether this is the first time that somebody asks.
+    /// Is this the first call? Only the first entry of a newer version is reported.
     pub(super) fn is_first_newer(&self) -> bool {
         !self.told_newer.swap(true, Ordering::Relaxed)
     }
@@ -296,7 +297,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Of a directory: the file that was just written is its owner's alone.
+    /// In a directory, closes the file that was just written to all but its owner.
     fn keep_from_others(&self, path: &str) {
         if let Some(root) = self.as_directory() {
             private::close(root, path);
@@ -406,7 +407,8 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// As [`Bucket::list`], by names alone where they decide: the library would look at every file beneath the last whole segment.
+/// [`Bucket::list`] for a directory, by names alone where they decide: the library would look at every file beneath the last
+/// whole segment.
 async fn list_files(root: PathBuf, prefix: String) -> Result<Vec<Object>, Error> {
     let walk = tokio::task::spawn_blocking(move || {
         let (whole, part) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
@@ -418,7 +420,7 @@ async fn list_files(root: PathBuf, prefix: String) -> Result<Vec<Object>, Error>
 }
 
 /// Everything beneath `directory`, whose path from the root is `path`, if its first name begins with `part`. A file that the
-/// disk does not let us look at is there, as the oldest of all: it hides no other, and whoever wants it is told why not.
+/// disk does not let us look at is listed as the oldest of all: it hides no other, and reading it fails with the reason.
 fn walk(
     directory: &FilePath,
     path: &str,
@@ -449,7 +451,7 @@ fn walk(
     Ok(())
 }
 
-/// What somebody removes while we look is not there.
+/// A file that another process removes while we look does not exist.
 fn unless_gone<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -9,11 +9,14 @@ use super::record::BodyId;
 /// Why a verb failed. None of them names a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// After all its retries.
+    /// The store failed, after all retries.
     #[error("store {store}: failed to {verb}")]
     Store {
+        /// The store, for people.
         store: String,
+        /// What was asked of it, in words.
         verb: &'static str,
+        /// Its last answer.
         #[source]
         source: object_store::Error,
     },
@@ -22,38 +25,103 @@ pub enum StorageError {
         "store {store} refuses requests because its clock and this machine's differ{by}. Set this machine's clock, or the \
          store's"
     )]
-    Clock { store: String, by: String },
+    Clock {
+        /// The store, for people.
+        store: String,
+        /// Both times, if the store gave them, else empty.
+        by: String,
+    },
     /// What was to be stored could not be read.
     #[error("failed to read what was to be stored")]
     Source(#[source] io::Error),
-    #[error("body {id} is not in store {store}: it was removed, or an upload of it never ended")]
-    Missing { store: String, id: BodyId },
+    /// The index names a body that the store does not have.
+    #[error("body {id} is not in store {store}: it was removed, or its upload never ended")]
+    Missing {
+        /// The store, for people.
+        store: String,
+        /// The body.
+        id: BodyId,
+    },
+    /// The body has the right length and other bytes.
     #[error("body {id} is not what was stored: SHA-256 {found} in place of {expected}")]
-    WrongDigest { id: BodyId, expected: String, found: String },
+    WrongDigest {
+        /// The body.
+        id: BodyId,
+        /// SHA-256 by its entry, in hexadecimal.
+        expected: String,
+        /// SHA-256 of what was read, in hexadecimal.
+        found: String,
+    },
+    /// The body has another length than its entry says.
     #[error("body {id} has {found} bytes in place of {expected}")]
-    WrongSize { id: BodyId, expected: u64, found: u64 },
+    WrongSize {
+        /// The body.
+        id: BodyId,
+        /// Bytes that its entry or the request names.
+        expected: u64,
+        /// Bytes in the store.
+        found: u64,
+    },
+    /// The body ends before the range that was asked for.
     #[error("body {id} has fewer than {expected} bytes")]
-    TooShort { id: BodyId, expected: u64 },
+    TooShort {
+        /// The body.
+        id: BodyId,
+        /// Bytes up to the end of that range.
+        expected: u64,
+    },
+    /// The upload was stopped because no store takes so much.
     #[error("body is larger than {most} bytes, the most that {parts} parts hold")]
-    TooLarge { most: u64, parts: u64 },
+    TooLarge {
+        /// Largest body, in bytes.
+        most: u64,
+        /// Number of parts that an upload may have.
+        parts: u64,
+    },
+    /// Nothing can be committed: it would not be known who was first.
     #[error(
         "store {store} ignores conditional writes (If-None-Match): two writers of one key would both win, so nothing is \
          saved there. Use a store that honours them"
     )]
-    IgnoresConditions { store: String },
+    IgnoresConditions {
+        /// The store, for people.
+        store: String,
+    },
+    /// The reservation is too old to be committed.
     #[error("reservation {id} is {hours} h old: a sweep may have removed its body")]
-    Expired { id: BodyId, hours: u64 },
+    Expired {
+        /// The body that was reserved.
+        id: BodyId,
+        /// Age of the reservation.
+        hours: u64,
+    },
+    /// A cache was to be saved or looked for without a key.
     #[error("a key must have at least one character")]
     EmptyKey,
+    /// An object of the index cannot be believed.
     #[error("object {path} in store {store} is not what this version writes: {why}")]
-    Foreign { store: String, path: String, why: String },
+    Foreign {
+        /// The store, for people.
+        store: String,
+        /// The object, from the store's root.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store's directory leaves too little room for a file's path; the text is the directory.
     #[error("store {0}: its own path is too long, no key would have room beneath it")]
     NoRoom(String),
+    /// No connection to the store can be made.
     #[error(transparent)]
     Transport(#[from] super::http::TransportError),
-    /// A grantor said no, or could not be reached.
+    /// A grantor refused, or could not be reached.
     #[error("failed to {verb}: {why}")]
-    Grant { verb: &'static str, why: String },
+    Grant {
+        /// What was asked of it, in words.
+        verb: &'static str,
+        /// Its reason.
+        why: String,
+    },
 }
 
 impl StorageError {
@@ -66,7 +134,7 @@ impl StorageError {
         }
     }
 
-    /// The body is gone or damaged: whoever wanted it has a miss, and [`super::Store::quarantine`] puts it aside.
+    /// The body is gone or damaged: for its reader that is a miss, and [`super::Store::quarantine`] puts the entry aside.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooShort { .. })
     }
@@ -81,13 +149,14 @@ impl StorageError {
     }
 }
 
-/// Both times, where the store tells them: `: it is … there and … here`.
+/// Both times, where the store names them: `: it is … there and … here`.
 fn times(said: &str) -> String {
-    let told = |name: &str| Some(said.split_once(&format!("<{name}>"))?.1.split_once('<')?.0.to_owned());
-    match told("ServerTime").zip(told("RequestTime")) {
+    let named = |name: &str| Some(said.split_once(&format!("<{name}>"))?.1.split_once('<')?.0.to_owned());
+    match named("ServerTime").zip(named("RequestTime")) {
         Some((theirs, ours)) => format!(": it is {theirs} there and {ours} here"),
         None => String::new(),
     }
 }
 
+/// Result of a store's verb.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;

@@ -1,12 +1,12 @@
-//! The second home: no credentials, only URLs that somebody else has signed, each for one object and one verb.
+//! The second home: no credentials, only URLs that a grantor has signed, each for one object and one verb.
 //!
 //! ```text
 //! agent ──verbs──▶ grantor (has the credentials)      names: everything that Ledger does
 //!   └──PUT, GET──▶ store                              bytes: one URL for a small body, one for each part, one to read
 //! ```
 //!
-//! That is how a fleet's agent works: the processor is its grantor. A URL is as good as a password: none of them is ever part
-//! of a message.
+//! That is how a fleet's agent works: the processor is its grantor. A URL is as good as a password, so no message ever
+//! contains one.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -24,19 +24,20 @@ use super::record::BodyId;
 use super::transfer::Bodies;
 use super::urls::{UrlError, Urls};
 
-/// Who has the credentials. A URL is asked for when it is about to be used: it need not live long.
+/// A process that has the credentials. A URL is asked for when it is about to be used: it need not live long.
 #[async_trait]
 pub trait Grantor: Ledger {
-    /// To PUT a whole body.
+    /// URL to PUT a whole body.
     async fn put_url(&self, id: BodyId) -> Result<String>;
-    /// To GET a body, or ranges of it.
+    /// URL to GET a body, or a range.
     async fn get_url(&self, id: BodyId) -> Result<String>;
-    /// Begins an upload in parts; its id.
+    /// Begins an upload in parts, and returns its id.
     async fn begin(&self, id: BodyId) -> Result<String>;
-    /// To PUT a part; parts count from 0.
+    /// URL to PUT a part; parts count from 0.
     async fn part_url(&self, id: BodyId, upload: &str, part: usize) -> Result<String>;
     /// Ends an upload. `tags`: what the store said of each part, in their order.
     async fn complete(&self, id: BodyId, upload: &str, tags: Vec<String>) -> Result<()>;
+    /// Gives an upload up; its parts are removed.
     async fn abort(&self, id: BodyId, upload: &str) -> Result<()>;
     /// The store's name, for people.
     fn store_name(&self) -> &str;
@@ -50,6 +51,7 @@ pub struct Granted {
 }
 
 impl Granted {
+    /// Asks `grantor` for every URL, and goes there by `transport`.
     pub fn new(grantor: Arc<dyn Grantor>, transport: Transport, retries: Retries) -> Self {
         Self { grantor, http: Arc::new(Urls { transport, retries }) }
     }
@@ -107,7 +109,7 @@ struct State {
     id: BodyId,
     upload: String,
     home: Granted,
-    /// By part.
+    /// The store's tag of each part.
     tags: Mutex<Vec<String>>,
 }
 

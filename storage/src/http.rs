@@ -1,7 +1,7 @@
 //! Every request to a store goes through here: whose certificates count, which proxy, and what "stalled" means.
 //!
 //! A connection that carries fewer bytes a second than [`Pace::floor`] over [`Pace::window`] is given up, whichever way the
-//! bytes go; whoever asked tries again on a new one, a read from where it was.
+//! bytes go; the caller tries again on a new one, a read from where it was.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -30,21 +30,22 @@ use tokio::time::Instant;
 
 /// Bodies are handed on in pieces of this size, so that one that is not taken is seen.
 const PIECE: usize = 64 << 10;
-/// To a store that does not even answer.
+/// Longest time to connect to a store.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// When a transfer counts as stalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
+    /// A transfer is measured over this time.
     pub window: Duration,
     /// Bytes a second of one connection.
     pub floor: u64,
-    /// From the last byte of a request to the first of its answer.
+    /// Longest time from the last byte of a request to the first of its answer.
     pub answer: Duration,
 }
 
 impl Default for Pace {
-    /// Four connections at the floor are half a megabit a second: less is no use to anybody.
+    /// Four connections at the floor are half a megabit a second: a slower transfer is of no use.
     fn default() -> Self {
         Self { window: Duration::from_secs(10), floor: 16 << 10, answer: Duration::from_secs(120) }
     }
@@ -59,14 +60,16 @@ impl Pace {
 /// Proxies, as the usual variables name them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
+    /// URL of the proxy for `http://`; `None` goes there directly.
     pub http: Option<String>,
+    /// URL of the proxy for `https://`; `None` goes there directly.
     pub https: Option<String>,
-    /// `NO_PROXY`
+    /// Hosts that are reached without a proxy, as `NO_PROXY` lists them.
     pub except: Option<String>,
 }
 
 impl Proxies {
-    /// As these variables of a process say: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+    /// Reads a process's variables: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
     pub fn of(variables: &BTreeMap<String, String>) -> Self {
         // Small letters first, as everybody does it.
         let get = |name: &str| {
@@ -89,13 +92,21 @@ impl fmt::Debug for Proxies {
     }
 }
 
-/// Why there is no way to a store.
+/// Why no connection to a store can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
+    /// The file with a further authority's certificate cannot be used.
     #[error("certificate file {path}: {why}", path = path.display())]
-    Ca { path: PathBuf, why: String },
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A variable that names a proxy holds something else.
     #[error("{0} is not the URL of a proxy")]
     Proxy(&'static str),
+    /// The HTTP library refuses the settings; the text says why.
     #[error("failed to make an HTTP client: {0}")]
     Client(String),
 }
@@ -164,7 +175,7 @@ impl HttpService for Transport {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let response: hyper::Response<reqwest::Body> = self.execute(request).await?.into();
         let (parts, body) = response.into_parts();
-        // Whoever reads it may ask again after its end.
+        // Its reader may poll again after the end.
         let frames = paced(body.into_data_stream(), self.pace).fuse().map(|bytes| bytes.map(Frame::data));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(frames))))
     }
@@ -238,7 +249,7 @@ impl Body for Outgoing {
     }
 }
 
-/// Passes an answer's bytes on. Only time spent waiting for the store counts: a slow reader is no stall.
+/// Passes an answer's bytes on. Only time spent waiting for the store counts: a slow reader is not a stall.
 fn paced<S>(body: S, pace: Pace) -> impl Stream<Item = Result<Bytes, HttpError>>
 where
     S: Stream<Item = reqwest::Result<Bytes>> + Unpin,

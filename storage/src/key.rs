@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 
 /// Stores on file systems take 255 bytes for a name.
 const SEGMENT: usize = 200;
-/// Before the digest of a key that stands whole in its path. No escape makes this character.
+/// What stands before the digest of a key that is whole in its path. No escape contains this character.
 const WHOLE: &str = ",";
-/// Before the digest of a key that is longer than its path.
+/// What stands before the digest of a key that is longer than its path.
 const CUT: &str = ",,";
 
 /// What a key's path says of the key.
@@ -28,7 +28,7 @@ pub enum Said {
 }
 
 impl Said {
-    /// As much of the key as is known.
+    /// The key, or as much as is known.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Key(bytes) | Self::Beginning(bytes) => bytes,
@@ -75,7 +75,7 @@ pub fn read(path: &str) -> Option<Said> {
     }
 }
 
-/// Whether `path` is one of `key`'s, whatever the store has left for its text.
+/// Is `path` one of `key`'s, however much room the store has left for its text?
 pub fn is_path_of(path: &str, key: &str) -> bool {
     match read(path) {
         Some(Said::Key(said)) => said == key.as_bytes(),
@@ -88,12 +88,12 @@ pub fn is_path_of(path: &str, key: &str) -> bool {
     }
 }
 
-/// 32 hexadecimal characters: half a SHA-256, which nobody finds a second key for.
+/// 32 hexadecimal characters: half a SHA-256, for which a second key cannot be found.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The escaped key in segments, and whether it is all of it.
+/// The escaped key in segments, and whether it is whole.
 fn text(key: &[u8], limit: usize) -> (String, bool) {
     let mut text = String::new();
     let mut segment = 0;

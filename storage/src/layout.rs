@@ -19,7 +19,7 @@ pub const BODIES: &str = "v1/body";
 pub const RESERVED: &str = "v1/reserved";
 pub const QUARANTINE: &str = "v1/quarantine";
 pub const IF_ABSENT: &str = "v1/if-absent";
-/// Of workspaces, in every namespace.
+/// Directory of workspace layers, in every namespace.
 pub const LAYERS: &str = "v1/piece/layer";
 pub const CLOCK: &str = "v1/clock";
 
@@ -31,6 +31,7 @@ pub const AROUND_KEY: usize = "v1/cache/".len() + 32 + 2 + 2 + 32;
 pub struct Namespace(String);
 
 impl Namespace {
+    /// The namespace of this scope of this project.
     pub fn new(project: &str, scope: &TrustScope) -> Self {
         Self(key::digest(format!("{}:{project}:{scope}", project.len()).as_bytes()))
     }

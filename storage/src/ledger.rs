@@ -31,7 +31,9 @@ const COMMIT_ATTEMPTS: u32 = 5;
 /// The right to upload one body for one place.
 #[derive(Debug, Clone)]
 pub struct Reservation {
+    /// The body that may be uploaded.
     pub id: BodyId,
+    /// Where its entry will be found.
     pub place: Slot,
     pub(super) since: Instant,
 }
@@ -39,19 +41,22 @@ pub struct Reservation {
 /// What a writer says of its body.
 #[derive(Debug, Clone, Default)]
 pub struct About {
+    /// Who made it.
     pub producer: Producer,
+    /// What the writer wants back from the entry, by names of its own.
     pub details: BTreeMap<String, String>,
 }
 
 /// How a commit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Commit {
+    /// This entry is ours.
     Won(Entry),
-    /// Somebody was first: this is theirs. Our body is removed.
+    /// Another writer was first: this is its entry. Our body is removed.
     Lost(Entry),
     /// A newer version was first, and its entry cannot be read here. Our body is removed.
     Newer {
-        /// Of its index object.
+        /// Version of its index object.
         version: u32,
     },
 }
@@ -61,6 +66,7 @@ pub enum Commit {
 pub struct Hit {
     /// Which of the keys it was found by, from 0.
     pub nth: usize,
+    /// What was found.
     pub entry: Entry,
 }
 
@@ -74,18 +80,20 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     async fn find(&self, place: &Slot) -> Result<Option<Entry>>;
     /// All caches whose key begins with `prefix`, those of the scope's parents too, newest first.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+    /// The whole entry of a cache from [`Self::list`]; `None` if it has gone, or is not to be believed.
     async fn read(&self, listed: &Listed) -> Result<Option<Entry>>;
     /// What `producers` (`None`: all) left in `group`: in the order of `producers`, then by node, then by step. A layer of a
     /// workspace that `producers` left and that cannot be read is an error; every other such entry is passed over.
     async fn pieces(&self, kind: PieceKind, group: &str, producers: Option<&[String]>) -> Result<Vec<Entry>>;
+    /// Gives the right to upload a body for this slot. The body is invisible until [`Self::commit`].
     async fn reserve(&self, place: Slot) -> Result<Reservation>;
     /// Makes an uploaded body visible, if its place is free.
     async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit>;
-    /// Removes what a reservation has uploaded.
+    /// Removes what was uploaded for a reservation.
     async fn abandon(&self, reservation: &Reservation) -> Result<()>;
     /// Removes an entry and its body.
     async fn remove(&self, entry: &Entry) -> Result<()>;
-    /// Puts an entry aside, so that nobody finds it; its body stays for a while, for whoever wants to know.
+    /// Puts an entry aside, so that it is not found any more; its body stays for a while, so that it can be examined.
     async fn quarantine(&self, entry: &Entry, why: &str) -> Result<()>;
 }
 
@@ -106,6 +114,7 @@ pub struct Index {
 }
 
 impl Index {
+    /// The index of `bucket` as this scope of this project sees it.
     pub fn new(bucket: Arc<Bucket>, project: &str, scope: TrustScope) -> Self {
         let namespaces = scope.chain().map(|scope| Namespace::new(project, &scope)).collect();
         Self { bucket, project: project.to_owned(), scope, namespaces }
@@ -135,7 +144,7 @@ impl Index {
     async fn newest(&self, namespace: &Namespace, prefix: &str) -> Result<Option<Entry>> {
         let mut objects = self.listed(namespace, prefix).await?;
         objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
-        // Of ten thousand, few paths need be read.
+        // Few of ten thousand objects need be read.
         for moment in objects.chunk_by(|a, b| a.modified == b.modified) {
             let said = |object| Some((Self::said(namespace, object, prefix)?, object));
             let mut candidates: Vec<(key::Said, &Object)> = moment.iter().filter_map(said).collect();
@@ -340,7 +349,7 @@ impl Ledger for Index {
     }
 
     async fn remove(&self, entry: &Entry) -> Result<()> {
-        // Whoever dies between the next three lines leaves something that a sweep understands.
+        // A process that dies between the next three lines leaves something that a sweep understands.
         self.mark(entry.body().id, self.path(&entry.record.place)).await?;
         self.hide(entry).await?;
         self.drop_body(entry.body().id).await

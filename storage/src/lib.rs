@@ -7,7 +7,7 @@
 //!     └───────┴─▶ abandon, or a sweep some day
 //!
 //! Store ─┬─ Ledger (names)  ─┬─ Index: a bucket with credentials
-//!        │                   └─ granted: whoever has them is asked
+//!        │                   └─ granted: a grantor has them and is asked
 //!        └─ Bodies (bytes)  ─┬─ Bucket
 //!                            └─ granted: presigned URLs
 //! ```
@@ -21,11 +21,13 @@
 //! | `layout`, `key` | what lies where (pure) |
 //! | [`template`] | a cache's key, as a config writes it (pure) |
 //! | [`artifacts`] | many small files in one body |
-//! | `sweep`, `survey` | what nobody committed goes; what was put aside |
+//! | `sweep`, `survey` | removes what was never committed; lists what was put aside |
 //! | `settings`, `open` | which store, and the way to it |
 //! | `http`, `patience` | one request: whose certificates count, what "stalled" means, when to try again |
 //!
 //! Steps see this crate alone and never a path. What lies where: `docs/storage.md`.
+
+#![warn(missing_docs)]
 
 use std::io;
 use std::ops::Range;
@@ -101,11 +103,12 @@ impl Store {
         Self::new(grantor, bodies, shape)
     }
 
+    /// Joins its two halves; `shape` says how bodies are cut into parts.
     pub fn new(ledger: Arc<dyn Ledger>, bodies: Arc<dyn Bodies>, shape: Shape) -> Self {
         Self { ledger, bodies, shape, aborts: Aborts::default() }
     }
 
-    /// For people.
+    /// The store's name, for people.
     pub fn name(&self) -> &str {
         self.bodies.name()
     }
@@ -128,7 +131,7 @@ impl Store {
         self.ledger.list(prefix).await
     }
 
-    /// `None`: it is gone.
+    /// The whole entry of a cache from [`Store::list`]; `None` if it has gone, or is not to be believed.
     pub async fn read(&self, listed: &Listed) -> Result<Option<Entry>> {
         self.ledger.read(listed).await
     }
@@ -159,7 +162,7 @@ impl Store {
         transfer::put(&self.bodies, &self.aborts, reservation.id, self.shape, stream).await
     }
 
-    /// Makes a body visible, unless somebody was first.
+    /// Makes a body visible, unless another writer was first.
     pub async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit> {
         self.ledger.commit(reservation, body, about).await
     }

@@ -8,11 +8,13 @@ use tokio::time::Instant;
 /// How often and how long a request is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
+    /// Most retries after the first attempt.
     pub most: usize,
     /// No retry is begun after this.
     pub within: Duration,
     /// The first pause; each is up to three times the one before, at random, and at most `last`.
     pub first: Duration,
+    /// The longest pause.
     pub last: Duration,
 }
 

@@ -90,7 +90,7 @@ mod tests {
             let bucket = Bucket::directory(&root).unwrap();
             bucket.write("a/b", "x".into()).await.unwrap();
             assert_eq!(mode(&root), wanted);
-            assert_eq!(mode(&root.join("a/b")) & 0o044, 0o044, "readers of it go on reading");
+            assert_eq!(mode(&root.join("a/b")) & 0o044, 0o044, "its readers continue");
         }
     }
 }

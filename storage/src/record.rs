@@ -16,6 +16,7 @@ pub const VERSION: u32 = 1;
 pub struct BodyId(Uuid);
 
 impl BodyId {
+    /// A new id, which no other body has.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -49,10 +50,11 @@ impl<'de> Deserialize<'de> for BodyId {
 /// What was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
+    /// Its name in the store.
     pub id: BodyId,
-    /// In bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// Of all of it, in hexadecimal.
+    /// Digest of the whole body, in hexadecimal.
     pub sha256: String,
 }
 
@@ -61,7 +63,10 @@ pub struct Body {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Slot {
     /// Found by any prefix of `key`.
-    Cache { key: String },
+    Cache {
+        /// The whole key, as the step computed it.
+        key: String,
+    },
     /// Found by group and producer.
     Piece(Piece),
 }
@@ -69,6 +74,7 @@ pub enum Slot {
 /// One of many things that tasks leave for others: found by its group and its producers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
+    /// What it is.
     pub of: PieceKind,
     /// The workspace's id, or the run's.
     pub group: String,
@@ -80,35 +86,47 @@ pub struct Piece {
     pub step: u32,
 }
 
+/// What kinds of pieces there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PieceKind {
-    /// Of a workspace.
+    /// A layer of a workspace.
     Layer,
+    /// Files that a step kept for people.
     Artifacts,
+    /// Reports that a step kept of its tests.
     TestResults,
 }
 
 /// Who made an entry, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Producer {
+    /// Id of the pipeline or run; `None` where it is not known.
     pub pipeline: Option<String>,
+    /// Name of the job in its workflow.
     pub job: String,
+    /// Id of the task.
     pub task: String,
+    /// `CIRCLE_BUILD_NUM`; `None` where it is not known.
     pub build_num: Option<u64>,
 }
 
 /// The index object. Times are the store's: [`Entry::created`] is when the store took this object, not part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// Form of the record.
     pub version: u32,
+    /// Id of the project that it belongs to.
     pub project: String,
-    /// As text: `trusted`, `fork:alice`, `local:DIRECTORY`.
+    /// The scope as text: `trusted`, `fork:alice`, `local:DIRECTORY`.
     pub scope: String,
+    /// Where the entry is found again.
     pub place: Slot,
+    /// The body that it points to.
     pub body: Body,
+    /// Who made it.
     pub producer: Producer,
-    /// Whatever the step wants back: paths that were cached, offset of a manifest.
+    /// What the writing step wants back: paths that were cached, offset of a manifest.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
 }
@@ -123,12 +141,14 @@ impl Record {
 /// A record, as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// The index object's content.
     pub record: Record,
     /// By the store's clock.
     pub created: Timestamp,
 }
 
 impl Entry {
+    /// The body that it points to.
     pub fn body(&self) -> &Body {
         &self.record.body
     }
@@ -147,8 +167,9 @@ impl Entry {
 pub struct Listed {
     /// `None`: longer than its path; the index object has it.
     pub key: Option<String>,
+    /// By the store's clock.
     pub created: Timestamp,
-    /// From the store's root.
+    /// Path from the store's root.
     pub(super) path: String,
 }
 

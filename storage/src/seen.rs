@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! nothing there ───────────────────▶ Nothing
-//! a higher version ────────────────▶ Newer        stays where it is, and is passed over; told once
-//! all of it fits ──────────────────▶ Entry
-//! anything else: empty, cut off, ──▶ Unreadable   moved to v1/body/ID, with its story in v1/quarantine/ID; told once,
+//! a higher version ────────────────▶ Newer        stays where it is, and is passed over; reported once
+//! everything fits ─────────────────▶ Entry
+//! anything else: empty, cut off, ──▶ Unreadable   moved to v1/body/ID, with its story in v1/quarantine/ID; reported once,
 //! zeroes, at another's place                      since it is moved
 //! ```
 
@@ -35,8 +35,11 @@ pub(super) enum Seen {
 /// An index object's content.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content {
+    /// A record that can be believed, as far as its content goes.
     Record(Box<Record>),
+    /// A newer program wrote it, in this version.
     Newer(u32),
+    /// It is not what a program of ours writes; the text says why.
     Unreadable(String),
 }
 
@@ -90,7 +93,7 @@ pub fn belongs(record: &Record, path: &str) -> bool {
     }
 }
 
-/// For people.
+/// Text for people about an entry of a newer version.
 pub(super) fn newer(version: u32) -> String {
     format!("a newer version of Navvy wrote it (version {version}, this one reads up to {VERSION}): update Navvy")
 }
@@ -111,8 +114,8 @@ impl Bucket {
         })
     }
 
-    /// Moves an index object that cannot be read to where nobody finds it and a sweep removes it some day. A store that does not
-    /// let us do that is told of, and is no reason to fail: there is nothing to be had from the object either way.
+    /// Moves an index object that cannot be read out of the index, to where a sweep removes it some day. If the store does not
+    /// allow that, a warning is logged, and the caller does not fail: the object is of no use either way.
     pub(super) async fn put_object_aside(&self, path: &str, why: &str) {
         let (store, object) = (self.name(), path);
         match self.move_aside(path, why).await {
@@ -120,28 +123,28 @@ impl Bucket {
                 store,
                 object,
                 why,
-                "An entry of the store cannot be read: it counts as not there, and lies in v1/body/{id} from now on."
+                "An entry of the store cannot be read: it counts as missing, and lies in v1/body/{id} from now on."
             ),
-            // Somebody else has done it.
+            // Another process has done it.
             Ok(None) => {}
             Err(error) => tracing::warn!(
                 store,
                 object,
                 why,
                 error = &error as &dyn std::error::Error,
-                "An entry of the store cannot be read, and could not be put aside either: it counts as not there."
+                "An entry of the store cannot be read, and could not be put aside either: it counts as missing."
             ),
         }
     }
 
     async fn move_aside(&self, path: &str, why: &str) -> Result<Option<BodyId>> {
-        // Meanwhile somebody may have put it aside, and somebody else written the place anew.
+        // Meanwhile another process may have put it aside, and a third one written the place anew.
         if !matches!(self.see(path, None).await?, Seen::Unreadable(_)) {
             return Ok(None);
         }
         let id = BodyId::random();
         let aside = Quarantined { why: why.to_owned(), record: None, index: Some(path.to_owned()) };
-        // Its story first: whatever is moved is found by a sweep.
+        // Its story first, so that a sweep finds every object that was moved.
         self.write(&layout::quarantine(id), json(&aside).into()).await?;
         if self.rename(path, &layout::body(id)).await? {
             return Ok(Some(id));

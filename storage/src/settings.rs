@@ -16,20 +16,43 @@ use super::transfer::Shape;
 /// Why no store could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
+    /// The name of the store is not one.
     #[error("{url:?} (from {origin}) is not a store: {why}")]
-    Url { url: String, origin: Origin, why: String },
+    Url {
+        /// As it was given, without a password.
+        url: String,
+        /// Who gave it.
+        origin: Origin,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No store was named, and the usual directory is not known.
     #[error("no place for a store: set HOME or XDG_DATA_HOME, or name a store with --store or NAVVY_STORE")]
     NoHome,
+    /// The settings file has options that the cloud's library would ignore.
     #[error("{path}: [store.options] has {names}, which {scheme}:// does not know{hint}", path = path.display())]
-    Options { path: PathBuf, names: String, scheme: &'static str, hint: String },
+    Options {
+        /// The settings file.
+        path: PathBuf,
+        /// The options, in words.
+        names: String,
+        /// Scheme of the store's URL.
+        scheme: &'static str,
+        /// A likely name in place of a wrong one, or empty.
+        hint: String,
+    },
 }
 
 /// Who named the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// `--store`.
     Flag,
+    /// `NAVVY_STORE`.
     Environment,
+    /// The settings file.
     File,
+    /// The user's own data directory.
     Default,
 }
 
@@ -47,14 +70,27 @@ impl fmt::Display for Origin {
 /// Which store it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
+    /// A directory of this machine.
     Directory(PathBuf),
-    Cloud { scheme: Scheme, bucket: String, root: String },
+    /// A cloud's bucket.
+    Cloud {
+        /// Which cloud.
+        scheme: Scheme,
+        /// Name of the bucket or container.
+        bucket: String,
+        /// Path in the bucket where the store begins, or empty.
+        root: String,
+    },
 }
 
+/// Clouds that can hold a store, by the schemes of their URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
+    /// `s3://`: Amazon S3, and what speaks its protocol.
     S3,
+    /// `gs://`: Google Cloud Storage.
     Gs,
+    /// `az://`: Azure Blob Storage.
     Az,
 }
 
@@ -84,7 +120,7 @@ impl Scheme {
         }
     }
 
-    /// For whoever mistypes one.
+    /// The usual options of a scheme, to correct a typing error.
     fn usual(self) -> &'static [&'static str] {
         match self {
             Self::S3 => &[
@@ -121,9 +157,9 @@ impl fmt::Display for Location {
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreTable {
-    /// As `--store`.
+    /// URL of the store, as `--store` takes it.
     pub url: Option<String>,
-    /// As `NAVVY_STORE_CA`.
+    /// File with an authority's certificate, as `NAVVY_STORE_CA` names it.
     pub ca: Option<PathBuf>,
     /// What the cloud's library takes, credentials among them.
     pub options: BTreeMap<String, String>,
@@ -148,7 +184,7 @@ pub struct Sources<'a> {
     pub home: Option<&'a Path>,
     /// What Navvy keeps for its user: the default store is a directory in it.
     pub data: Option<&'a Path>,
-    /// Of the user's settings file.
+    /// Table `[store]` of the user's settings file.
     pub table: StoreTable,
     /// That file, for errors.
     pub file: Option<&'a Path>,
@@ -157,15 +193,21 @@ pub struct Sources<'a> {
 /// Everything a store is opened with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StorageSettings {
+    /// Where the store is.
     pub location: Location,
+    /// Who named it.
     pub origin: Origin,
     /// What the cloud's library takes, credentials among them.
     pub options: BTreeMap<String, String>,
     /// One more authority to trust, as PEM.
     pub ca: Option<PathBuf>,
+    /// Proxies on the way to it.
     pub proxies: Proxies,
+    /// When a transfer counts as stalled.
     pub pace: Pace,
+    /// How bodies are cut into parts.
     pub shape: Shape,
+    /// How long a request is tried again.
     pub retries: Retries,
 }
 
@@ -183,10 +225,11 @@ impl fmt::Debug for StorageSettings {
 }
 
 impl StorageSettings {
-    /// From the flag `--store`, `NAVVY_STORE` or the settings file, whichever comes first; else the user's data directory.
+    /// The first of the flag `--store`, `NAVVY_STORE` and the settings file that names a store counts; else the store is in the
+    /// user's data directory.
     ///
     /// # Errors
-    /// Nothing names a store that could be one, or an option is not known.
+    /// The URL is not a store's, no store was named and the usual directory is not known, or an option is not known.
     pub fn gather(sources: Sources<'_>) -> Result<Self, SettingsError> {
         let set = |name: &str| sources.variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let variable = set("NAVVY_STORE").map(|url| (url, Origin::Environment));
@@ -269,7 +312,7 @@ fn unknown_scheme(scheme: &str) -> String {
     }
 }
 
-/// A URL as somebody wrote it, without what they should not have written into it.
+/// A URL as its author wrote it, without the credentials that do not belong there.
 fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &url[..scheme], &url[at..]),

@@ -1,4 +1,4 @@
-//! What lies in a store beside what one scope sees of it: for whoever asks why nothing was found.
+//! What lies in a store and one scope does not see: explains why nothing was found.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,11 @@ const PARALLEL: usize = 16;
 /// An entry that was put aside, and why. It is there until a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutAside {
+    /// The entry's record.
     pub record: Record,
+    /// Why it was put aside.
     pub why: String,
-    /// By the store's clock.
+    /// When it was put aside, by the store's clock.
     pub at: Timestamp,
 }
 
@@ -60,7 +62,7 @@ impl Bucket {
     pub async fn put_aside(&self, project: &str) -> Result<Vec<PutAside>> {
         let objects = self.list(&format!("{}/", layout::QUARANTINE)).await?;
         let found = self.read_all::<Quarantined>(objects).await?.into_iter();
-        // One whose index object could not be read is nobody's: it does not say whose it was.
+        // An entry whose index object could not be read does not say which project it belongs to.
         let aside =
             found.filter_map(|(Quarantined { why, record, .. }, at)| Some(PutAside { record: record?, why, at }));
         Ok(aside.filter(|aside| aside.record.project == project).collect())

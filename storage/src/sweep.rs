@@ -1,4 +1,4 @@
-//! Removes what nobody committed: uploads and bodies of writers that were killed, and what was put aside.
+//! Removes what was never committed: uploads and bodies of writers that were killed, and what was put aside.
 //!
 //! Every upload begins with a mark that says where its body would become visible, and ends with the mark's removal. So a sweep
 //! reads marks, not the store: what it costs grows with what was left behind.
@@ -8,7 +8,7 @@
 //!                            └─ it does not: parts, body, staged files, mark go, in this order
 //! ```
 //!
-//! What cannot be removed is told by name, and keeps nothing else from being swept: its mark stays for a later sweep.
+//! What cannot be removed is reported by name, and keeps nothing else from being swept: its mark stays for a later sweep.
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -49,12 +49,14 @@ pub struct Swept {
 /// Something that could not be looked at or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unswept {
-    /// Of an object or of a file, beneath the store.
+    /// Path of an object or file, beneath the store.
     pub path: String,
+    /// What the store says.
     pub why: String,
 }
 
 impl Swept {
+    /// Both sweeps together.
     pub fn and(mut self, other: Self) -> Self {
         self.failed.extend(other.failed);
         Self {
@@ -90,22 +92,23 @@ impl Bucket {
     /// [`super::SWEEP_AFTER`], bodies may go that their writers would still commit.
     ///
     /// # Errors
-    /// The store does not tell its time: then nothing is old enough. All else is told with what was swept.
+    /// The store does not say its time: then nothing is old enough. Every other failure is part of [`Swept`].
     pub async fn sweep(&self, older_than: Duration) -> Result<Swept> {
         let bound = self.bound(older_than).await?;
         let mut swept = self.sweep_each(layout::QUARANTINE, bound, Self::sweep_quarantined).await;
         swept = swept.and(self.sweep_each(layout::RESERVED, bound, Self::sweep_reserved).await);
-        // Of bodies and entries their marks tell.
+        // Bodies and entries are found by their marks.
         for path in [layout::ROOT, layout::RESERVED, layout::QUARANTINE] {
             swept = swept.and(self.sweep_staged(path, bound).await);
         }
         Ok(swept)
     }
 
-    /// Removes the workspace layers that are older than this by the store's clock: those of runs that did not come to it.
+    /// Removes the workspace layers that are older than this by the store's clock: those of runs that ended before removing
+    /// them.
     ///
     /// # Errors
-    /// The store lists none, or does not tell its time.
+    /// The store does not list them, or does not say its time.
     pub async fn remove_old_layers(self: &Arc<Self>, older_than: Duration) -> Result<Swept> {
         let mut objects = self.list(&format!("{}/", layout::LAYERS)).await?;
         if objects.is_empty() {
@@ -185,7 +188,7 @@ impl Bucket {
         self.remove_mark(&mark, Swept { bodies, uploads, ..Swept::default() }.and(swept)).await
     }
 
-    /// The mark goes last, and only once all that it tells of has gone: nothing else knows of that.
+    /// The mark goes last, and only once everything that it names has gone: no other object names it.
     async fn remove_mark(&self, mark: &str, swept: Swept) -> Result<Swept> {
         if swept.failed.is_empty() {
             self.remove(mark).await?;
@@ -193,8 +196,8 @@ impl Bucket {
         Ok(swept)
     }
 
-    /// Whether the index object there points to this body. A newer version's might; one that is damaged shows nothing to
-    /// anybody, and this mark is the last that knows of the body.
+    /// Whether the index object there points to this body. A newer version's might; a damaged one points to no body, so that
+    /// this mark alone still names it.
     async fn shows(&self, index: &str, id: BodyId) -> Result<bool> {
         let Some((bytes, _)) = self.read(index).await? else { return Ok(false) };
         Ok(match content(&bytes) {
@@ -302,7 +305,7 @@ pub(super) fn read_uploads(xml: &[u8], key: &str) -> Result<Vec<String>, quick_x
 }
 
 impl Bucket {
-    /// The ids of uploads to `path` that nobody has ended.
+    /// The ids of uploads to `path` that were not ended.
     pub(super) async fn open_uploads(&self, path: &str) -> Result<Vec<String>> {
         let Some(answer) = self.ask_for_uploads(path).await? else { return Ok(Vec::new()) };
         read_uploads(&answer, self.full(path).as_ref()).map_err(|error| StorageError::Foreign {

@@ -35,10 +35,13 @@ struct Part {
 /// What a part of a template asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
+    /// This text itself.
     Text(String),
-    /// Of this file, as written.
+    /// Checksum of this file, as written.
     Checksum(String),
+    /// Seconds since 1970.
     Epoch,
+    /// Operating system, CPU family and model: [`Values::arch`].
     Arch,
     /// `Branch`, `BuildNum`, `CheckoutKey`, `Revision`.
     Field(&'static str),
@@ -60,13 +63,16 @@ impl fmt::Display for What {
     }
 }
 
-/// Why there is no key.
+/// Why a template has no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// The text is not a template; the rest of the message is Go's own.
     #[error("error computing cache key: template: cacheKey:{0}")]
     Template(String),
+    /// The key is too long; the number is that of its characters.
     #[error("error computing cache key: it has {0} characters, and {LONGEST} are allowed")]
     TooLong(usize),
+    /// All its parts are empty.
     #[error("error computing cache key: it is empty")]
     Empty,
 }
@@ -74,20 +80,26 @@ pub enum KeyError {
 /// What templates may ask for.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
+    /// `.Branch`
     pub branch: String,
+    /// `.BuildNum`
     pub build_num: String,
+    /// `.CheckoutKey`
     pub checkout_key: String,
+    /// `.Revision`
     pub revision: String,
+    /// Variables for `.Environment`, by name.
     pub environment: BTreeMap<String, String>,
     /// Seconds since 1970.
     pub epoch: i64,
-    /// As `linux-amd64-6_85`.
+    /// Operating system, CPU family and model: `linux-amd64-6_85`.
     pub arch: String,
-    /// SHA-256 of the files that templates name, or why there is none.
+    /// SHA-256 of the files that templates name, or why a file has none.
     pub checksums: BTreeMap<String, Result<[u8; 32], String>>,
 }
 
 impl Template {
+    /// Reads a template, and refuses what Go's would.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let (mut parts, mut rest, mut trims) = (Vec::new(), text, false);
         loop {
@@ -113,6 +125,7 @@ impl Template {
         self.0.iter().filter_map(|part| if let What::Checksum(file) = &part.what { Some(file.as_str()) } else { None })
     }
 
+    /// Must [`Values::arch`] be known?
     pub fn asks_for_arch(&self) -> bool {
         self.0.iter().any(|part| part.what == What::Arch)
     }
@@ -275,7 +288,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// In double quotes with Go's commonest escapes, or in back quotes.
+    /// Reads a text in double quotes with Go's commonest escapes, or in back quotes.
     fn string(&mut self) -> Result<String, KeyError> {
         let quote = self.rest.chars().next().unwrap_or('"');
         let (mut value, mut letters) = (String::new(), self.rest.char_indices().skip(1));

@@ -5,7 +5,7 @@
 //! get   at most PARALLEL ranges on their way ─▶ in order ─▶ reader
 //! ```
 //!
-//! Memory: [`Shape::part`] × ([`Shape::parallel`] + 1), 40 MiB as it is made by default, whatever the body's size.
+//! Memory: [`Shape::part`] × ([`Shape::parallel`] + 1), 40 MiB by default, for bodies of any size.
 
 use std::fmt;
 use std::io;
@@ -28,9 +28,9 @@ use super::error::{Result, StorageError};
 use super::layout;
 use super::record::{Body, BodyId};
 
-/// S3, and whoever copied it, takes no more.
+/// Most parts of an upload that S3 and its likes take.
 const MOST_PARTS: u64 = 10_000;
-/// Of one body: no store takes parts of more than 5 GiB.
+/// Bytes of the largest body: no store takes parts of more than 5 GiB.
 pub(super) const MOST_BYTES: u64 = MOST_PARTS * (5 << 30);
 
 /// How a body is cut.
@@ -62,7 +62,7 @@ pub trait Bodies: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StorageError::Missing`]
     async fn range(&self, id: BodyId, range: Range<u64>) -> Result<Bytes>;
-    /// For messages.
+    /// The store's name, for people.
     fn name(&self) -> &str;
 }
 
@@ -110,11 +110,11 @@ fn in_slices(mut bytes: Bytes) -> PutPayload {
 /// A part that arrives behind the abort of its upload may bring it back: those on their way are waited for, but not for ever.
 const PARTS_LIMIT: Duration = Duration::from_secs(3);
 
-/// A store that says nothing for longer is not waited for: whoever gave up still has to take back what there is.
+/// A store that says nothing for longer is not waited for. A caller that gave up still has to take back what it uploaded.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Writes and aborts that somebody began and did not wait for. A request that is broken off may be carried out all the same,
-/// after whatever was to take it back; so each is carried to its end, and then taken back.
+/// Writes and aborts whose caller did not wait for them. A store may carry out a request although it was broken off, and even
+/// after the request that was to undo it; so each is carried to its end, and then undone.
 #[derive(Debug, Clone, Default)]
 pub struct Aborts(Arc<Mutex<JoinSet<()>>>);
 
@@ -139,7 +139,7 @@ impl Aborts {
     }
 
     fn begin(&self, upload: Box<dyn MultipartUpload>, mut sending: JoinSet<object_store::Result<()>>) {
-        // Without a runtime nobody can abort; a sweep will.
+        // Without a runtime the upload cannot be aborted here; a sweep will do it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let ending = async move {
                 let ended = async { while sending.join_next().await.is_some() {} };
@@ -321,7 +321,7 @@ impl Drop for Parts<'_> {
     }
 }
 
-/// The whole of a body, or a range of it, in order. Ends with an error where the bytes are not those that were stored; a whole
+/// A whole body, or a range, in order. Ends with an error where the bytes are not those that were stored; a whole
 /// body's digest is known at its end only.
 pub fn get(bodies: Arc<dyn Bodies>, body: &Body, range: Range<u64>, shape: Shape) -> BoxStream<'static, Result<Bytes>> {
     let id = body.id;
@@ -337,7 +337,7 @@ pub fn get(bodies: Arc<dyn Bodies>, body: &Body, range: Range<u64>, shape: Shape
     if range == (0..body.size) { verified(fetched, body).boxed() } else { fetched.boxed() }
 }
 
-/// Ends its task when nobody waits for it any more.
+/// A task that ends when its handle is dropped.
 #[derive(Debug)]
 pub struct Owned<T>(pub tokio::task::JoinHandle<Result<T>>);
 
@@ -411,7 +411,7 @@ mod tests {
 
     const SHAPE: Shape = Shape { part: 100, parallel: 3 };
 
-    /// A store that takes and gives nothing until it is told to, and counts what it holds.
+    /// A store that takes and gives nothing until it is opened, and counts what it holds.
     #[derive(Debug, Clone, Default)]
     struct Stuck {
         held: Arc<AtomicUsize>,

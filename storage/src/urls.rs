@@ -139,7 +139,7 @@ async fn grant(url: impl Future<Output = Result<String>>) -> Result<String, UrlE
 
 fn request(verb: &str, url: &str, header: (&str, &str), body: PutPayload) -> Result<HttpRequest, UrlError> {
     let built = hyper::Request::builder().method(verb).uri(url).header(header.0, header.1).body(body.into());
-    built.map_err(|_| UrlError::Grant("what was granted is no URL".into()))
+    built.map_err(|_| UrlError::Grant("the granted address is not a URL".into()))
 }
 
 async fn accepted(response: HttpResponse) -> Result<HttpResponse, UrlError> {
