@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// A directory that paths are given below. Itself it may be reached through links: whoever opens it says where.
+/// A directory that paths are given below. The directory itself may be reached through links: its opener chose the path.
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
@@ -20,10 +20,11 @@ pub struct Root {
 }
 
 const HOW: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Tries against somebody who changes the tree at the same moment.
+/// Tries while another process changes the tree at the same moment.
 const TRIES: usize = 16;
 
 impl Root {
+    /// Opens the directory at `path`, through links if `path` has any. Nothing below it is reached through one.
     pub fn open(path: &Path) -> io::Result<Self> {
         let directory =
             rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -36,18 +37,18 @@ impl Root {
         self
     }
 
-    /// An open directory that cannot be read from, only gone on from.
+    /// Opens a directory only as the start of further paths: it cannot be read.
     pub fn enter(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.open_directory(path, OFlags::PATH)
     }
 
-    /// One whose names, attributes and times can be read.
+    /// Opens a directory whose names, attributes and times can be read.
     pub fn read(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.open_directory(path, OFlags::RDONLY)
     }
 
-    /// Something that is not a directory, for reading. What it is, a file or a pipe, the caller asks of it: opening waits
-    /// for nobody.
+    /// Opens something that is not a directory, for reading. The caller asks whether it is a file or a pipe: opening never
+    /// waits.
     pub fn open_file(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         if path.is_empty() || path.ends_with(b"/") {
             return Err(Errno::ISDIR);
@@ -69,7 +70,7 @@ impl Root {
             match rustix::fs::openat2(&self.directory, path, how, Mode::empty(), resolve) {
                 // EPERM is what some sandboxes say to calls that they do not know.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_names.store(true, Relaxed),
-                // Too long for one call, each name of it is short.
+                // The path is too long for one call; each of its names is short enough.
                 Err(Errno::NAMETOOLONG) => {}
                 opened => return opened,
             }
@@ -134,7 +135,7 @@ pub fn make_one(parent: BorrowedFd<'_>, name: &[u8], mode: Mode) -> Result<Owned
     Err(last)
 }
 
-/// What somebody else has done just now is no error.
+/// A change that another process has just made is not an error.
 fn made(result: Result<(), Errno>) -> Result<Errno, Errno> {
     match result {
         Ok(()) => Ok(Errno::NOTDIR),

@@ -13,9 +13,11 @@ const ZSTD_BLOCK: usize = 128 << 10;
 /// which are made for larger caches, for 3 to 5 % more bytes.
 const LEAN: [CParameter; 3] = [CParameter::WindowLog(20), CParameter::HashLog(14), CParameter::ChainLog(14)];
 
+/// Packs frames. Its tables are used again for each of them.
 pub struct Compressor(CCtx<'static>);
 
 impl Compressor {
+    /// `level` is zstd's; 3 packs with tables that suit a core's own cache.
     pub fn new(level: i32) -> Self {
         let mut context = CCtx::create();
         let lean = if level == 3 { &LEAN[..] } else { &[] };
@@ -78,9 +80,11 @@ pub fn store(plain: &[u8], to: &mut Vec<u8>) {
     }
 }
 
+/// Unpacks frames. Its tables are used again for each of them.
 pub struct Decompressor(DCtx<'static>);
 
 impl Decompressor {
+    /// Works for frames of any level.
     pub fn new() -> Self {
         Self(DCtx::create())
     }

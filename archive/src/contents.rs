@@ -21,8 +21,11 @@ use crate::sparse::Map;
 /// A manifest, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
+    /// The archive's end, which says where the manifest is.
     pub footer: Footer,
+    /// Data frames, in the order of the archive.
     pub frames: Vec<Frame>,
+    /// Entries, in the order of the archive.
     pub entries: Vec<Entry>,
     /// Where each frame begins in the tar, and where the tar ends.
     starts: Vec<u64>,
@@ -31,9 +34,11 @@ pub struct Contents {
 /// Bytes of a file that stand in one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// Index among [`Contents::frames`].
     pub frame: usize,
     /// In the frame's plain bytes.
     pub offset: usize,
+    /// In bytes.
     pub length: usize,
 }
 
@@ -112,7 +117,7 @@ impl Check {
 }
 
 impl Contents {
-    /// All of it in memory, `entries_cap` entries at most.
+    /// Reads a whole manifest into memory, at most `entries_cap` entries.
     pub fn read(footer: Footer, manifest: &[u8], entries_cap: u64) -> Result<Self, ReadError> {
         let (mut frames, mut entries) = (Vec::new(), Vec::new());
         if footer.entries > entries_cap {
@@ -228,6 +233,7 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// Starts with the map of the sparse file, before any data.
     pub fn new(map: Map) -> Self {
         Self { map, from: 0, written: 0 }
     }

@@ -20,21 +20,31 @@ pub struct Entry {
     pub path: Vec<u8>,
     /// The lower twelve bits.
     pub mode: u32,
+    /// When the content was last modified.
     pub mtime: Time,
+    /// Number of the owner.
     pub uid: u32,
+    /// Number of the group.
     pub gid: u32,
+    /// What the entry is, with its content.
     pub kind: Kind,
 }
 
+/// What kinds of files an archive holds: devices, sockets and FIFOs are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
+    /// A directory; what is in it has entries of its own.
     Directory,
+    /// A plain file.
     File(Content),
+    /// A symbolic link.
     Symlink {
+        /// Text of the link, which need not lead anywhere.
         target: Vec<u8>,
     },
     /// Another name of the file that stands before it under this path.
     HardLink {
+        /// Path of an earlier [`Kind::File`] entry.
         target: Vec<u8>,
     },
 }
@@ -46,16 +56,18 @@ pub struct Content {
     pub size: u64,
     /// Bytes in the tar: `size`, or of a sparse file its map and what it holds between its holes.
     pub stored: u64,
+    /// The tar holds a map of the file in front of its data.
     pub sparse: bool,
-    /// Of the stored bytes. So it is the file's own digest, but for a sparse file.
+    /// Digest of the stored bytes: the file's own, unless the file is sparse.
     pub digest: Digest,
+    /// Where the stored bytes are.
     pub place: Place,
 }
 
 /// Where a file's stored bytes begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
-    /// From 0.
+    /// Number of the frame, from 0.
     pub frame: u32,
     /// In the frame's plain bytes.
     pub offset: u32,
@@ -64,11 +76,14 @@ pub struct Place {
 /// Since 1970, rounded down to a second, and what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub struct Time {
+    /// Whole seconds since 1970; negative before it.
     pub seconds: i64,
+    /// Nanoseconds on top, below 1,000,000,000.
     pub nanos: u32,
 }
 
 impl Entry {
+    /// The path for people.
     pub fn shown(&self) -> Shown<'_> {
         Shown(&self.path)
     }
@@ -80,7 +95,7 @@ pub struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The beginning says enough of a name that nobody typed.
+        // A name so long was not typed: its beginning is enough.
         const SHOWN: usize = 200;
         let (shown, more) = if self.0.len() > SHOWN { (&self.0[..SHOWN], "…") } else { (self.0, "") };
         write!(f, "{:?}{more}", String::from_utf8_lossy(shown))

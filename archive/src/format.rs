@@ -29,6 +29,7 @@ pub const FOOTER: usize = HEAD + 128;
 const FOOTER_NAME: [u8; 8] = *b"navvyarc";
 const VERSION: u32 = 1;
 
+/// SHA-256 of all of `bytes`.
 pub fn digest(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
 }
@@ -36,8 +37,11 @@ pub fn digest(bytes: &[u8]) -> Digest {
 /// What comes next in an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
+    /// A data frame comes right behind it.
     Announcement,
+    /// A part of the manifest.
     Manifest,
+    /// The archive's last bytes.
     Footer,
 }
 
@@ -68,15 +72,18 @@ pub fn manifest_head(length: usize) -> [u8; HEAD] {
 /// What stands before a data frame, so that it is known before a byte of it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// From 0.
+    /// Number of the frame, from 0.
     pub frame: u32,
+    /// Length of the zstd frame, in bytes.
     pub compressed: u32,
+    /// Length of what it unpacks to, in bytes.
     pub plain: u32,
-    /// Of the compressed bytes.
+    /// Digest of the compressed bytes.
     pub digest: Digest,
 }
 
 impl Announcement {
+    /// The announcement as it stands in an archive.
     pub fn encode(&self) -> [u8; ANNOUNCEMENT] {
         let mut bytes = [0; ANNOUNCEMENT];
         bytes[..8].copy_from_slice(&head(ANNOUNCEMENT_MAGIC, ANNOUNCEMENT - HEAD));
@@ -88,7 +95,7 @@ impl Announcement {
         bytes
     }
 
-    /// From what follows the head. `None`: it is none, or says more than a frame may have.
+    /// Reads what follows the head. `None`: it is not an announcement, or announces more than a frame may have.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; ANNOUNCEMENT - HEAD] = bytes.try_into().ok()?;
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -114,15 +121,18 @@ pub struct Footer {
     pub manifest_offset: u64,
     /// Up to the footer.
     pub manifest_length: u64,
+    /// Number of data frames.
     pub frames: u64,
+    /// Number of entries.
     pub entries: u64,
-    /// Of the whole tar.
+    /// Length of the whole tar, in bytes.
     pub plain: u64,
-    /// Of the manifest's bytes as they stand in the archive.
+    /// Digest of the manifest's bytes as they stand in the archive.
     pub manifest_digest: Digest,
 }
 
 impl Footer {
+    /// The footer as it stands in an archive.
     pub fn encode(&self) -> [u8; FOOTER] {
         let mut bytes = [0; FOOTER];
         bytes[..8].copy_from_slice(&head(FOOTER_MAGIC, FOOTER - HEAD));
@@ -138,7 +148,7 @@ impl Footer {
         bytes
     }
 
-    /// From an archive's last [`FOOTER`] bytes (or more).
+    /// Reads an archive's last [`FOOTER`] bytes (or more).
     pub fn decode(tail: &[u8]) -> Result<Self, &'static str> {
         let Some(bytes) = tail.last_chunk::<FOOTER>() else { return Err("it is too short for an archive") };
         if bytes[..8] != head(FOOTER_MAGIC, FOOTER - HEAD) || bytes[8..16] != FOOTER_NAME {

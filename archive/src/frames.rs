@@ -8,6 +8,7 @@ use crate::manifest::{Frame, PART_COMPRESSED_CAP};
 
 use sha2::{Digest as _, Sha256};
 
+/// Reads an archive from its first byte on, one section at a time, and checks that each may stand where it does.
 pub struct FrameReader<R> {
     source: R,
     /// Bytes read so far.

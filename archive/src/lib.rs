@@ -24,6 +24,8 @@
 //! | [`contents`] | what is in one, and one file's bytes |
 //! | [`beneath`] | directories below a root, without going through links |
 
+#![warn(missing_docs)]
+
 pub mod beneath;
 pub mod codec;
 pub mod contents;

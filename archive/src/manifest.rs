@@ -27,14 +27,16 @@ pub const PART_COMPRESSED_CAP: usize = 2 << 20;
 const RECORD_ROOM: usize = 2 * PATH_CAP + 256;
 const LEVEL: i32 = 3;
 
-/// A data frame as the manifest tells of it.
+/// A data frame as the manifest describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     /// Where its zstd frame begins, in the archive's bytes; its announcement stands right before.
     pub offset: u64,
+    /// Length of the zstd frame, in bytes.
     pub compressed: u32,
+    /// Length of what it unpacks to, in bytes.
     pub plain: u32,
-    /// Of its compressed bytes.
+    /// Digest of its compressed bytes.
     pub digest: Digest,
 }
 
@@ -50,9 +52,12 @@ impl Frame {
     }
 }
 
+/// One record of a manifest. They stand in the order of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
+    /// A data frame.
     Frame(Frame),
+    /// An entry.
     Entry(Entry),
 }
 
@@ -63,20 +68,24 @@ pub struct Writer {
     before: Vec<u8>,
     /// Whole parts with their heads, as they will stand in the archive.
     pub bytes: Vec<u8>,
+    /// Entries that were added so far.
     pub entries: u64,
 }
 
 impl Writer {
+    /// A manifest without records.
     pub fn new() -> Self {
         let compressor = Compressor::new(LEVEL);
         Self { compressor, plain: Vec::new(), before: Vec::new(), bytes: Vec::new(), entries: 0 }
     }
 
+    /// Adds a data frame.
     pub fn frame(&mut self, frame: &Frame) {
         self.make_room();
         put_frame(&mut self.plain, frame);
     }
 
+    /// Adds an entry.
     pub fn entry(&mut self, entry: &Entry) {
         self.make_room();
         put_entry(&mut self.plain, entry, &self.before);
@@ -158,7 +167,7 @@ fn put_frame(to: &mut Vec<u8>, frame: &Frame) {
     to.extend_from_slice(&frame.digest);
 }
 
-/// With nothing before: an entry by itself.
+/// Appends an entry's record. `before` is the path of the entry before it; empty for an entry by itself.
 pub fn put_entry(to: &mut Vec<u8>, entry: &Entry, before: &[u8]) {
     to.push(match &entry.kind {
         Kind::Directory => DIRECTORY,

@@ -1,4 +1,4 @@
-//! A value that one thread will have and others wait for. Given up, it tells that, too: nobody waits for ever.
+//! A value that one thread will have and others wait for. A promise that is given up ends their wait, too.
 
 use std::sync::{Arc, OnceLock};
 

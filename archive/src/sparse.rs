@@ -13,27 +13,33 @@ pub const PIECES_CAP: usize = 8192;
 /// Bytes of the longest map, with room.
 pub const MAP_CAP: usize = 512 << 10;
 
+/// Data between two holes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
+    /// Where it begins, in the file.
     pub offset: u64,
+    /// In bytes.
     pub length: u64,
 }
 
 impl Piece {
+    /// Where it ends, in the file: the first byte behind it.
     pub fn end(&self) -> u64 {
         self.offset + self.length
     }
 }
 
+/// Where a sparse file has data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
-    /// Of the file.
+    /// Size of the file, in bytes.
     pub size: u64,
+    /// In the order of the file; none overlaps another.
     pub pieces: Vec<Piece>,
 }
 
 impl Map {
-    /// Of the pieces that a file system told, ascending; their bounds are moved outwards to whole blocks.
+    /// Makes a map of the pieces that a file system reported, ascending; their bounds are moved outwards to whole blocks.
     pub fn new(size: u64, told: &[Piece]) -> Self {
         let mut least_hole = BLOCK as u64;
         loop {
@@ -66,6 +72,7 @@ impl Map {
         self.pieces.iter().map(|piece| piece.length).sum()
     }
 
+    /// The map as it stands in the tar, filled up to whole blocks.
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!("{}\n", self.pieces.len());
         for piece in &self.pieces {
@@ -76,7 +83,7 @@ impl Map {
         bytes
     }
 
-    /// From the beginning of `stored`; and how long it is there.
+    /// Reads the map at the beginning of `stored`, and returns its length there.
     pub fn decode(size: u64, stored: &[u8]) -> Result<(Self, usize), &'static str> {
         let map = Self::parse(size, stored).ok_or("invalid map of a sparse file")?;
         let again = map.encode();

@@ -7,8 +7,8 @@
 //!        GNU.sparse.minor, GNU.sparse.name, GNU.sparse.realsize, SCHILY.xattr.NAME (sorted)
 //! ```
 //!
-//! The reader writes what it understood once more and compares. So there is no field that another reader could
-//! understand otherwise: two sizes, two names, a number with a sign, bytes behind a NUL.
+//! The reader writes again what it understood, and compares. So no field can mean something else to another reader: two
+//! sizes, two names, a number with a sign, bytes behind a NUL.
 
 use crate::entry::{MODE_BITS, Time, fault_of_path, fault_of_target};
 use crate::format::BLOCK;
@@ -26,31 +26,47 @@ const CUT: &str = "its tar header does not stand in one frame";
 /// An entry's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
+    /// Path of the entry, as in [`crate::entry::Entry`].
     pub path: Vec<u8>,
+    /// The lower twelve bits.
     pub mode: u32,
+    /// When the content was last modified.
     pub mtime: Time,
+    /// Number of the owner.
     pub uid: u32,
+    /// Number of the group.
     pub gid: u32,
     /// Sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What the entry is.
     pub body: Body,
 }
 
+/// What an entry is, and how many bytes follow its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
+    /// A directory; no bytes follow.
     Directory,
+    /// A plain file without a map.
     File {
+        /// Bytes that follow.
         size: u64,
     },
     /// `stored`: its map and the bytes between its holes.
     Sparse {
+        /// Bytes that a reader of the file sees.
         size: u64,
+        /// Bytes that follow.
         stored: u64,
     },
+    /// A symbolic link; no bytes follow.
     Symlink {
+        /// Text of the link.
         target: Vec<u8>,
     },
+    /// Another name of an earlier file; no bytes follow.
     HardLink {
+        /// Path of that file.
         target: Vec<u8>,
     },
 }
@@ -249,7 +265,7 @@ pub fn read(bytes: &[u8]) -> Result<Item, &'static str> {
     }
     let mut again = Vec::new();
     write(&head, &mut again);
-    // Nothing else than what the writer would have written: so nobody can read it otherwise.
+    // Only what the writer would have written is accepted: so another reader cannot understand it otherwise.
     if !bytes.starts_with(&again) {
         return Err("its tar header is not written as an archive's must be");
     }

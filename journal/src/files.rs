@@ -1,4 +1,4 @@
-//! Where journals are, and what is done with one by its name alone.
+//! Where journals are, and operations that need only a journal's path.
 
 use std::fs;
 use std::io;
@@ -14,26 +14,55 @@ use crate::record::Opening;
 
 /// Ending of a journal's name.
 const ENDING: &str = ".journal";
-/// Some hundred records; whatever is longer is no journal.
+/// Bytes of some hundred records; a longer file is not a journal.
 pub(crate) const LONGEST: u64 = 1 << 20;
 
+/// Why a journal could not be kept or read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
+    /// A record could not be made safe on disk.
     #[error("could not write the task's journal {path}; is the disk full?", path = path.display())]
-    Write { path: PathBuf, source: Arc<io::Error> },
+    Write {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// The journal's bytes could not be read.
     #[error("could not read the task's journal {path}", path = path.display())]
-    Read { path: PathBuf, source: Arc<io::Error> },
+    Read {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// The journal is not as it was written, so its task cannot be judged.
     #[error("the task's journal {path} is damaged from byte {at} on", path = path.display())]
-    Damaged { path: PathBuf, at: u64 },
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// Where the damage begins, in bytes.
+        at: u64,
+    },
+    /// The journal's first record has a version that this program does not know.
     #[error(
         "the task's journal {path} was written by a newer version of Navvy (version {version}, this one reads up to {known}): \
          use that one",
         path = path.display(),
         known = Opening::VERSION
     )]
-    Newer { path: PathBuf, version: u32 },
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Version in the record.
+        version: u32,
+    },
+    /// Its lock is held, so its task has an owner already.
     #[error("another process is at work on the task of {path}", path = path.display())]
-    Busy { path: PathBuf },
+    Busy {
+        /// The journal.
+        path: PathBuf,
+    },
 }
 
 /// Where journals are, below Navvy's own state.
@@ -41,6 +70,7 @@ pub fn directory(state: &Path) -> PathBuf {
     state.join("tasks")
 }
 
+/// Where this task's journal is.
 pub fn path(state: &Path, task: &TaskId) -> PathBuf {
     directory(state).join(format!("{task}{ENDING}"))
 }

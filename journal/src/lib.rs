@@ -1,9 +1,9 @@
-//! A task on this machine, for whoever comes after its process.
+//! What is known of a task on this machine, for a process that comes after the task's own.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`owner`] | who made an object on this host, so that a reaper can tell living from dead |
-//! | [`standing`] | who looks after a task, and what a reaper makes of it (pure) |
+//! | [`standing`] | who looks after a task, and what a reaper concludes (pure) |
 //! | `files` | where journals are |
 //! | `record`, `read`, `write` | one record; bytes to what is known; records to a file, synced |
 //!
@@ -21,7 +21,9 @@
 //! ```
 //!
 //! Synced at every record, and there is one for each move of a task, never for a step. No secret and no text of a job's
-//! output stands in it. It goes when the task is done and nothing of it is left.
+//! output stands in it. It goes when the task is done and none of its objects is left.
+
+#![warn(missing_docs)]
 
 mod files;
 pub mod owner;
@@ -59,8 +61,8 @@ impl std::fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Starts to write a new journal, beside whatever the caller does next; [`Self::opened`] tells when it is safe.
-    /// Within a Tokio runtime only.
+    /// Starts to write a new journal while the caller continues; [`Self::opened`] says when it is safe on disk. Needs a Tokio
+    /// runtime.
     pub fn begin(state: &Path, opening: Opening, further: Vec<Entry>) -> Self {
         let path = path(state, &opening.task);
         let (sender, opened) = watch::channel(None);
@@ -76,7 +78,7 @@ impl Journal {
         Self(shared)
     }
 
-    /// Opens the journal of a task that another process has left, to go on with it. A torn tail is cut off.
+    /// Opens the journal of a task that another process has left, to continue it. A torn tail is cut off.
     pub fn resume(path: &Path) -> Result<(Self, Reading), JournalError> {
         let (writer, reading) = Writer::resume(path)?;
         let (_, opened) = watch::channel(Some(Ok(())));
@@ -84,6 +86,7 @@ impl Journal {
         Ok((Self(Arc::new(shared)), reading))
     }
 
+    /// Where the journal is.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
@@ -107,7 +110,7 @@ impl Journal {
         written.await.unwrap_or_else(|e| Err(self.0.write_error(io::Error::other(e))))
     }
 
-    /// Removes the file: the task is over and nothing of it is left.
+    /// Removes the file: the task is over and none of its objects is left.
     pub async fn remove(&self) -> Result<(), JournalError> {
         // One that was never made is removed all the same.
         let _made_or_not = self.opened().await;

@@ -16,10 +16,13 @@ const UNFINISHED: &str = ".new~";
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Owner {
+    /// Id of the machine, or its host name where it has no id.
     pub machine: String,
+    /// Id of the machine's boot.
     pub boot: String,
     /// Inode of the pid namespace: the same number is another process elsewhere.
     pub pid_namespace: u64,
+    /// Process id in its namespace.
     pub pid: u32,
     /// Clock ticks after boot; tells a process from a later one with its number.
     pub start_time: u64,
@@ -38,11 +41,12 @@ impl Owner {
         })
     }
 
-    /// As a label: five fields with slashes between them.
+    /// The owner as a label: five fields with slashes between them.
     pub fn to_label(&self) -> String {
         format!("{}/{}/{}/{}/{}", self.machine, self.boot, self.pid_namespace, self.pid, self.start_time)
     }
 
+    /// Reads [`Self::to_label`]; `None` for any other text.
     pub fn from_label(label: &str) -> Option<Self> {
         let mut fields = label.split('/');
         let owner = Self {
@@ -55,11 +59,12 @@ impl Owner {
         fields.next().is_none().then_some(owner)
     }
 
-    /// As a part of a file's or container's name.
+    /// The owner as a part of a file's or container's name.
     pub fn to_name(&self) -> String {
         self.to_label().replace('/', "_")
     }
 
+    /// Reads [`Self::to_name`]; `None` for any other text.
     pub fn from_name(name: &str) -> Option<Self> {
         // A host name that stands for a machine's id may hold any character.
         let mut fields: Vec<_> = name.rsplitn(5, '_').collect();
@@ -67,8 +72,8 @@ impl Owner {
         Self::from_label(&fields.join("/"))
     }
 
-    /// What a file or directory is called until it is whole and renamed into its place, so that nobody wonders whose it
-    /// is after a SIGKILL.
+    /// What a file or directory is called until it is whole and renamed into its place, so that its owner is known after a
+    /// SIGKILL.
     pub fn unfinished(&self, what: &str) -> String {
         format!("{UNFINISHED}{}~{what}", self.to_name())
     }
@@ -78,7 +83,7 @@ impl Owner {
         Self::from_name(name.strip_prefix(UNFINISHED)?.split_once('~')?.0)
     }
 
-    /// Is it certain, seen from `here`, that this owner is no more? What cannot be seen from here counts as alive.
+    /// Is it certain, seen from `here`, that this owner has ended? An owner that cannot be seen from here counts as alive.
     pub fn is_dead(&self, here: &Self) -> bool {
         if self.machine != here.machine {
             return false;

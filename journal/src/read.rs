@@ -1,4 +1,4 @@
-//! Bytes to records. Pure; never panics, whatever the bytes.
+//! Bytes to records. Pure; never panics for any bytes.
 //!
 //! ```text
 //! line line line li       Torn: the process or the machine ended while the last line was written
@@ -17,30 +17,46 @@ const DIGITS: usize = 8;
 /// How a journal ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// With its last record.
+    /// It ends with its last record.
     Whole,
-    /// With a record that was not written to its end, from this byte on: it never counted.
-    Torn { at: u64 },
-    /// Not as it was written: from this byte on, something is changed or missing.
-    Damaged { at: u64 },
-    /// It is another program's to read: a newer version of Navvy wrote it. Nothing of it is believed.
-    Newer { version: u32 },
+    /// It ends with a record that was not written to its end, from this byte on: that record never counted.
+    Torn {
+        /// Where that record begins, in bytes.
+        at: u64,
+    },
+    /// It is not as it was written: from this byte on, something is changed or missing.
+    Damaged {
+        /// Where that begins, in bytes.
+        at: u64,
+    },
+    /// A newer version of Navvy wrote it: only that version can read it, and none of its records is believed.
+    Newer {
+        /// Version in its first record.
+        version: u32,
+    },
 }
 
 /// A journal's good records, and how it ends behind them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
+    /// In the order of the file, without gaps.
     pub records: Vec<Record>,
+    /// What comes behind them.
     pub ending: Ending,
 }
 
 /// What all records together say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {
+    /// The first record.
     pub opening: Opening,
+    /// The last process that took over, else the one that opened the journal.
     pub owner: Owner,
+    /// Who looks after the task, by the last record that says so.
     pub standing: Standing,
+    /// The last state that the task was about to enter.
     pub state: TaskState,
+    /// `None` until it is known.
     pub verdict: Option<VerdictKind>,
 }
 
@@ -66,7 +82,7 @@ pub fn read(bytes: &[u8]) -> Reading {
     Reading { records, ending: Ending::Whole }
 }
 
-/// What its first record says, whatever else stands there: all of it may mean something else in another version.
+/// The version in the first record. No other field is read: it may mean something else in another version.
 fn version(bytes: &[u8]) -> Option<u32> {
     #[derive(serde::Deserialize)]
     struct Versioned {

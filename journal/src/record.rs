@@ -16,10 +16,12 @@ pub struct Record {
     pub seq: u64,
     /// Milliseconds since 1970, UTC.
     pub at_ms: u64,
+    /// What the record says.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
+/// What one record says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Entry {
@@ -27,16 +29,20 @@ pub enum Entry {
     Opened(Box<Opening>),
     /// The task is about to do what this state means.
     State {
+        /// State that the task is about to enter.
         state: TaskState,
+        /// `None` until it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verdict: Option<VerdictKind>,
     },
     /// From here on another process looks after the task.
     Owner {
+        /// The process that has taken over.
         owner: Owner,
     },
+    /// Who looks after the task from here on.
     Standing(Standing),
-    /// Of a later version.
+    /// A record that a later version knows.
     #[serde(other)]
     Unknown,
 }
@@ -44,22 +50,29 @@ pub enum Entry {
 /// Everything a successor needs to find the task's objects and to name it for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opening {
+    /// Form of the journal: [`Self::VERSION`] of the program that wrote it.
     pub version: u32,
+    /// Id of the task.
     pub task: TaskId,
+    /// Name of its workflow.
     pub workflow: String,
+    /// Name of its job in the workflow.
     pub job: String,
+    /// Which of the job's nodes, from 0.
     pub node_index: u32,
+    /// Number of nodes that the job has.
     pub node_total: u32,
+    /// The process that made the task.
     pub owner: Owner,
     /// Address of the engine, as `--docker` takes it.
     pub engine: String,
     /// The task's log directory.
     pub logs: PathBuf,
-    /// Of the supervisor's sockets; the task's mark lies beside it.
+    /// Directory of the supervisor's sockets; the task's mark lies beside it.
     pub run_directory: PathBuf,
     /// Every container's name starts so.
     pub containers: String,
-    /// Below each hierarchy's root.
+    /// Path of its cgroup, below each hierarchy's root.
     pub cgroup: String,
 }
 
@@ -74,13 +87,14 @@ impl Opening {
 pub enum Standing {
     /// Its owner, as long as that lives.
     Running,
-    /// Nobody; it stays until then for a person to look at.
+    /// No process; it stays until then for a person to look at.
     Kept {
         /// Seconds since 1970.
         until: u64,
+        /// Step at which the task was held; `None` where it is not known.
         step: Option<HeldStep>,
     },
-    /// Nobody for the moment; a successor is expected until then.
+    /// No process for the moment; a successor is expected until then.
     Adoptable {
         /// Seconds since 1970.
         until: u64,
@@ -90,7 +104,7 @@ pub enum Standing {
 /// The step at which a task is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldStep {
-    /// From 1; 0 is "Spin up environment".
+    /// Number of the step, from 1; 0 is "Spin up environment".
     pub number: usize,
     /// Already masked.
     pub name: String,
@@ -100,10 +114,15 @@ pub struct HeldStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictKind {
+    /// Every significant step passed.
     Passed,
+    /// A significant step failed.
     Failed,
+    /// The task was stopped before its end.
     Canceled,
+    /// The task exceeded its time limit.
     TimedOut,
+    /// The fault is ours or the machine's, not the job's.
     Infra,
 }
 

@@ -1,4 +1,4 @@
-//! Who looks after a task, as its objects say it (pure).
+//! Who looks after a task, as its objects tell (pure).
 //!
 //! ```text
 //!                mark (beside the run directory)      container's name
@@ -7,25 +7,28 @@
 //! adoptable      adoptable/UNIXTIME/OWNER             navvy-TASK-kept-UNIXTIME-ROLE
 //! ```
 //!
-//! Labels of a container cannot change, so its name says what has become of it since it was made.
+//! Labels of a container cannot change, so its name says whether it has been held since.
 
 use navvy_job::id::TaskId;
 
 use super::owner::Owner;
 
-/// Seconds for which a task that somebody else held stays beyond its time: they may be in it.
+/// Seconds for which a task that another user held stays beyond its time: that user may be inside.
 const STRANGERS_WAIT: u64 = 3600;
 
 /// What a mark says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
+    /// The owner looks after the task.
     Running(Owner),
     /// Until then (seconds since 1970); the owner is who left it.
     Kept(u64, Owner),
+    /// The same, for a successor to take over until then.
     Adoptable(u64, Owner),
 }
 
 impl Mark {
+    /// The text that the mark's link holds.
     pub fn to_text(&self) -> String {
         match self {
             Self::Running(owner) => owner.to_label(),
@@ -34,6 +37,7 @@ impl Mark {
         }
     }
 
+    /// Reads [`Self::to_text`]; `None` for any other text.
     pub fn from_text(text: &str) -> Option<Self> {
         let held = |rest: &str| {
             let (until, owner) = rest.split_once('/')?;
@@ -46,6 +50,7 @@ impl Mark {
         }
     }
 
+    /// The owner, or the process that left the task.
     pub fn owner(&self) -> &Owner {
         match self {
             Self::Running(owner) | Self::Kept(_, owner) | Self::Adoptable(_, owner) => owner,
@@ -56,8 +61,9 @@ impl Mark {
 /// What a container's name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameSays {
-    /// As it was made: its label names the owner.
+    /// The name is the one that it was made with: its label names the owner.
     Nothing,
+    /// The container was renamed: it is held until then (seconds since 1970).
     KeptUntil(u64),
 }
 
@@ -70,7 +76,7 @@ impl NameSays {
         }
     }
 
-    /// What a name says, and the role in it. `None` is no name of ours.
+    /// What a name says, and the role in it. `None`: the name is not one of ours.
     pub fn parse<'a>(task: &TaskId, name: &'a str) -> Option<(Self, &'a str)> {
         let rest = name.strip_prefix("navvy-")?.strip_prefix(task.as_str())?.strip_prefix('-')?;
         if let Some((until, role)) = rest.strip_prefix("kept-").and_then(|held| held.split_once('-')) {
@@ -85,6 +91,7 @@ impl NameSays {
 pub struct Evidence {
     /// `Some(None)` is a mark that this version cannot read.
     pub mark: Option<Option<Mark>>,
+    /// One for each container of the task.
     pub names: Vec<NameSays>,
     /// Owners by labels of containers and volumes. `None` is a label that this version cannot read.
     pub labels: Vec<Option<Owner>>,
@@ -98,17 +105,18 @@ pub struct Evidence {
     pub is_alive: bool,
 }
 
-/// What becomes of a task.
+/// How a task stands, as a reaper judges it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// Its owner lives.
     Running(Owner),
-    /// Until then, seconds since 1970.
+    /// A person holds it until then, seconds since 1970.
     Kept(u64),
+    /// A successor may take it over until then, seconds since 1970.
     Adoptable(u64),
-    /// Nobody's any more: a reaper removes it.
+    /// It has no owner any more: a reaper removes it.
     Dead,
-    /// Another machine's, or not to be understood: never touched.
+    /// It belongs to another machine, or cannot be understood: it is never touched.
     Foreign,
 }
 
@@ -119,8 +127,8 @@ impl Evidence {
         written.into_iter().find(|owner| !owner.is_dead(here)).unwrap_or(here).clone()
     }
 
-    /// Judges; `now` is in seconds since 1970. Whatever speaks for the task spares it; labels count only where nothing
-    /// newer is said, since they cannot change.
+    /// Judges; `now` is in seconds since 1970. Any sign of life spares the task; labels, which cannot change, count only
+    /// where nothing newer exists.
     pub fn judge(&self, here: &Owner, now: u64) -> Condition {
         let foreign_mark = self.mark.as_ref().is_some_and(Option::is_none);
         let foreign = |owner: &Option<Owner>| owner.as_ref().is_none_or(|owner| owner.machine != here.machine);
@@ -148,10 +156,10 @@ impl Evidence {
         // Whether a person is inside is seen in their own files alone; without one it ends by itself.
         let wait = if self.is_alive && marks().next().is_none() { STRANGERS_WAIT } else { 0 };
         match (adoptable, kept) {
-            // Somebody is at work on it: going on with it, or just taking it over.
+            // A process is at work on it: it continues the task, or is just taking it over.
             _ if self.is_held => Condition::Running(self.holder(here)),
             (Some(until), _) if until > now => Condition::Adoptable(until),
-            // Nobody is thrown out: what is kept stays until the last person has left.
+            // No person is thrown out: a held task stays until the last person has left.
             (_, Some(until)) if until.saturating_add(wait) > now || self.is_visited => Condition::Kept(until),
             _ => Condition::Dead,
         }

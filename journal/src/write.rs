@@ -13,7 +13,7 @@ use super::files::{JournalError, is_held, load};
 use super::read::{Ending, Reading, line};
 use super::record::{Entry, Record};
 
-/// An open journal. Locked as long as it lives, so that nobody else goes on with the task.
+/// An open journal. It is locked as long as it lives, so that no other process continues the task.
 pub(super) struct Writer {
     file: File,
     next: u64,
@@ -22,7 +22,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Makes a journal with its first records: whoever looks sees nothing, or all of them, safe on disk.
+    /// Makes a journal with its first records: another process sees no journal, or all of them, safe on disk.
     pub fn create(path: &Path, owner: &Owner, entries: impl Iterator<Item = Entry>) -> io::Result<Self> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -52,17 +52,17 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Goes on with a journal.
+    /// Opens a journal to add records.
     pub fn resume(path: &Path) -> Result<(Self, Reading), JournalError> {
         let failed = |source| JournalError::Read { path: path.to_owned(), source: Arc::new(source) };
-        // What is no file at all, a pipe for one, is not waited for.
+        // Without waiting, if it is not a file but, say, a pipe.
         let file = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         loop {
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) if is_held(path) => {
                     return Err(JournalError::Busy { path: path.to_owned() });
                 }
-                // Somebody only looks whether it is held: that takes a moment.
+                // Another process only looks whether it is held: that takes a moment.
                 Err(TryLockError::WouldBlock) => std::thread::yield_now(),
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
                 Ok(()) => break,

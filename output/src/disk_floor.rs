@@ -36,7 +36,9 @@ impl Default for DiskFloor {
 pub struct DiskFloorReached {
     /// Where the log is.
     pub directory: PathBuf,
+    /// Bytes that were free.
     pub free: u64,
+    /// Bytes that must stay free.
     pub floor: u64,
     /// Length of the log.
     pub written: u64,
@@ -69,7 +71,7 @@ impl DiskWatch {
         Self { floor, allowance: 0, looked: None }
     }
 
-    /// To be asked before `more` bytes are added to the `written` ones of the log `file` at `path`.
+    /// May `more` bytes be added to the `written` ones of the log `file` at `path`?
     pub fn allows(&mut self, file: &File, path: &Path, written: u64, more: usize) -> io::Result<()> {
         let more = more as u64;
         if self.floor.0 == 0 || written.saturating_add(more) <= SMALL {
@@ -139,7 +141,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let free = free_bytes(file.as_file()).unwrap();
         let mut watch = DiskWatch::new(DiskFloor(free / 2));
-        // Whatever else is written to that disk meanwhile, half of what is free is not.
+        // Other programs may write to that disk meanwhile, but hardly half of what is free.
         watch.allows(file.as_file(), file.path(), SMALL, 1).unwrap();
         assert!(watch.allowance > 0 && watch.allowance <= EVERY_BYTES);
         assert!(watch.allows(file.as_file(), file.path(), SMALL, usize::try_from(free).unwrap()).is_err());

@@ -12,7 +12,9 @@
 //! | `step_log` | the writer |
 //! | [`reader`] | log and index → what is whole (pure but for reading) |
 //! | `disk_floor` | when a log takes no more |
-//! | `log_ends` | what the logs of a task came to |
+//! | `log_ends` | length and digest of each log of a task |
+
+#![warn(missing_docs)]
 
 mod disk_floor;
 mod log_ends;

@@ -1,4 +1,4 @@
-//! What the logs of a task came to, as its files say.
+//! Length and digest of each log of a task, as its files say.
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};

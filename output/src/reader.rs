@@ -27,17 +27,24 @@ const FAULTS_LIMIT: usize = 64;
 /// What is known of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
+    /// Their segment's CRC fits.
     Verified,
+    /// They are not what was written.
     Damaged,
+    /// No readable record covers them, so nothing can be said of them.
     Unverified,
 }
 
 /// Bytes of the log, in order; all pieces together are the whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece<'a> {
+    /// Offset of the first byte, in the log.
     pub start: u64,
+    /// The bytes themselves.
     pub bytes: &'a [u8],
+    /// What is known of them.
     pub trust: Trust,
+    /// Where they came from; `None` where no record says so.
     pub origin: Option<Origin>,
 }
 
@@ -46,6 +53,7 @@ pub struct Piece<'a> {
 pub struct Origin {
     /// Number of the segment in its log, from 1.
     pub segment: u64,
+    /// Stream that they came from.
     pub stream: Stream,
     /// Nanoseconds since 1970 (UTC) of its first byte, if the index's header can be read.
     pub unix_ns: Option<u64>,
@@ -54,52 +62,96 @@ pub struct Origin {
 /// Something that is not as it was written. Offsets are of the log, unless they are said to be the index's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
+    /// A segment's CRC does not fit its bytes.
     #[error("bytes {start} to {end} (segment {segment}) are not what was written: their crc differs")]
-    Segment { segment: u64, start: u64, end: u64 },
+    Segment {
+        /// Number of the segment, from 1.
+        segment: u64,
+        /// Where it begins.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// The log is shorter than its index says.
     #[error("bytes {start} to {end} are missing: the log ends at {start}")]
-    Missing { start: u64, end: u64 },
+    Missing {
+        /// Length of the log.
+        start: u64,
+        /// Length that the index gives it.
+        end: u64,
+    },
+    /// The log is longer than its seal says.
     #[error("bytes {start} to {end} were added after the log was sealed")]
-    Added { start: u64, end: u64 },
+    Added {
+        /// Length that it was sealed with.
+        start: u64,
+        /// Length of the log.
+        end: u64,
+    },
+    /// The digest of all bytes is another than the seal's.
     #[error("the log's sha256 is not the one that it was sealed with")]
     Digest,
+    /// The digest of the first bytes is another than [`Prefix::sha256`].
     #[error("the first {bytes} bytes are not those that the step had written when it ended: their sha256 differs")]
-    Prefix { bytes: u64 },
+    Prefix {
+        /// How many bytes were compared.
+        bytes: u64,
+    },
+    /// Records of the index are damaged, and with them what they say of the log.
     #[error("the index is damaged at its byte {at}: bytes {start} to {end} of the log cannot be verified")]
-    Index { at: u64, start: u64, end: u64 },
+    Index {
+        /// Where the damage begins, in the index.
+        at: u64,
+        /// First byte of the log that cannot be verified.
+        start: u64,
+        /// Where verified bytes begin again.
+        end: u64,
+    },
+    /// A record of the index is damaged that says nothing of the log's bytes.
     #[error("the index is damaged at its byte {at}")]
-    IndexRecord { at: u64 },
+    IndexRecord {
+        /// Where it begins, in the index.
+        at: u64,
+    },
 }
 
 /// How much of a log is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Sealed, and every byte is what was written; or there is none.
+    /// It is sealed, and every byte is what was written; or it is empty.
     Whole,
-    /// Nothing is amiss up to `from`; what lies behind has no record yet.
-    Unsealed { from: u64 },
+    /// It is whole up to `from`; the bytes behind have no record yet.
+    Unsealed {
+        /// Length of what is recorded, in bytes.
+        from: u64,
+    },
     /// See the faults.
     Damaged,
 }
 
-/// What came of reading a log.
+/// The result of reading a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Bytes that the log has.
     pub length: u64,
-    /// Of these, bytes whose segment's crc fits.
+    /// Bytes among them whose segment's CRC fits.
     pub verified: u64,
     /// Hexadecimal, of all that the log has.
     pub sha256: String,
+    /// Number of segments in the index.
     pub segments: u64,
+    /// `None` while the log is being written, or if its writer died.
     pub seal: Option<Seal>,
     /// Where the unrecorded end begins, in a log without a seal.
     pub unsealed_from: Option<u64>,
     /// The first of them.
     pub faults: Vec<Fault>,
+    /// How many faults there are in all.
     pub fault_count: u64,
 }
 
 impl Report {
+    /// What the report comes down to.
     pub fn verdict(&self) -> Verdict {
         match self.unsealed_from {
             _ if self.fault_count > 0 => Verdict::Damaged,
@@ -124,11 +176,13 @@ impl Report {
 /// What kept a log from being read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The file with the bytes.
     #[error("could not read the log")]
     Log(#[source] io::Error),
+    /// The file with the segments.
     #[error("could not read the log's index")]
     Index(#[source] io::Error),
-    /// From the caller's own `each`.
+    /// The caller's own `each` failed.
     #[error("could not pass the log on")]
     Passed(#[source] io::Error),
 }
@@ -136,6 +190,7 @@ pub enum ReadError {
 /// What is known from elsewhere: the first `bytes` of the log have this digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {
+    /// How many bytes.
     pub bytes: u64,
     /// Hexadecimal.
     pub sha256: String,
@@ -204,7 +259,7 @@ impl<I: Read, L: Read, F: FnMut(Piece<'_>) -> io::Result<()>> Reading<'_, I, L, 
         }
     }
 
-    /// Of several in a row the first one is told, when it is known what they covered.
+    /// Remembers a bad record. The first of several in a row is reported, when it is known which bytes they covered.
     fn bad_record(&mut self, at: u64) {
         self.last_bad.get_or_insert(at);
     }
@@ -318,7 +373,7 @@ impl Clock {
 /// The index, record by record.
 struct Records<I> {
     index: I,
-    /// Bytes of it that were taken.
+    /// Bytes of the index that were read.
     at: u64,
     /// A slot that was looked at too early.
     held: Option<[u8; SLOT]>,
@@ -380,7 +435,7 @@ impl<I: Read> Records<I> {
 struct Log<'a, L, F> {
     log: L,
     each: F,
-    /// Bytes of it that were taken.
+    /// Bytes of the log that were read.
     at: u64,
     digest: Sha256,
     prefix: Option<&'a Prefix>,

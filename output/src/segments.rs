@@ -5,7 +5,7 @@
 //! NNN-A.log:           └ bytes ┘└ bytes ┘…  └ bytes ┘
 //! ```
 //!
-//! All numbers little endian; every record ends with the crc32 of the bytes of it that come before.
+//! All numbers are little endian; every record ends with the CRC-32 of its other bytes.
 //!
 //! ```text
 //! header  32 bytes   0 magic "navvyseg"   8 version u32   12 zero u32   16 unix_ns u64   24 zero u32   28 crc u32
@@ -48,25 +48,29 @@ pub struct Header {
 /// A stretch of the log that came from one stream within a short time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
+    /// Stream that the bytes came from.
     pub stream: Stream,
     /// Offset in the log behind its last byte.
     pub end: u64,
-    /// From 1 to [`MAX_SEGMENT`].
+    /// Length in bytes, from 1 to [`MAX_SEGMENT`].
     pub length: u32,
     /// Monotonic clock of its first byte.
     pub ns: u64,
-    /// Of the log's bytes.
+    /// CRC-32 of the log's bytes.
     pub crc: u32,
 }
 
 /// The end of a log whose writer was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
+    /// Bytes of the log.
     pub total: u64,
+    /// Digest of the whole log.
     pub sha256: [u8; 32],
 }
 
 impl Header {
+    /// The header as it stands in the index.
     pub fn encode(self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
         put(&mut bytes, 0, MAGIC);
@@ -83,6 +87,7 @@ impl Header {
 }
 
 impl Segment {
+    /// The segment as it stands in the index.
     pub fn encode(self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
         put(&mut bytes, 0, &[SEGMENT, stream_code(self.stream)]);
@@ -107,12 +112,14 @@ impl Segment {
         (possible && segment.encode() == *bytes).then_some(segment)
     }
 
+    /// Offset in the log of its first byte.
     pub fn start(&self) -> u64 {
         self.end.saturating_sub(u64::from(self.length))
     }
 }
 
 impl Seal {
+    /// The seal as it stands in the index.
     pub fn encode(self) -> [u8; 2 * SLOT] {
         let mut bytes = [0; 2 * SLOT];
         put(&mut bytes, 0, &[SEAL]);

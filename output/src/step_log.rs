@@ -31,6 +31,7 @@ const PENDING_LIMIT: usize = 128 * SLOT;
 /// What a log holds up to some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogDigest {
+    /// Number of bytes.
     pub bytes: u64,
     /// Hexadecimal.
     pub sha256: String,
@@ -84,7 +85,7 @@ impl StepLog {
         })
     }
 
-    /// With another disk floor than the default.
+    /// Sets another disk floor than the default.
     #[must_use]
     pub fn above(mut self, floor: DiskFloor) -> Self {
         self.disk = DiskWatch::new(floor);
@@ -101,6 +102,7 @@ impl StepLog {
         directory.join(format!("service-{index}.log"))
     }
 
+    /// File with the log's bytes; the index stands beside it.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -50,19 +50,44 @@ impl FrameKind {
     }
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
+    /// The length field is out of bounds.
     #[error("frame of {length} bytes; between 1 and {MAX_LENGTH} are allowed")]
-    Length { length: usize },
+    Length {
+        /// Length in bytes, as announced.
+        length: usize,
+    },
+    /// The kind field has no meaning in this version.
     #[error("frame of unknown kind {kind}")]
-    Kind { kind: u8 },
+    Kind {
+        /// The kind as a number.
+        kind: u8,
+    },
+    /// The frame is whole, but another kind had to come here.
     #[error("frame {kind:?} where {wanted} was due")]
-    Unexpected { kind: FrameKind, wanted: &'static str },
+    Unexpected {
+        /// Kind of the frame that came.
+        kind: FrameKind,
+        /// What had to come, in words.
+        wanted: &'static str,
+    },
+    /// The payload is not the JSON of a message.
     #[error("frame {kind:?} does not hold a valid message")]
-    Payload { kind: FrameKind, source: serde_json::Error },
+    Payload {
+        /// Kind of the frame.
+        kind: FrameKind,
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// An output frame must hold at least an [`OutputHeader`].
     #[error("output frame of {length} bytes is shorter than its header")]
-    ShortOutput { length: usize },
+    ShortOutput {
+        /// Length of the payload, in bytes.
+        length: usize,
+    },
+    /// Reading from or writing to the other side failed.
     #[error("connection to the supervisor failed")]
     Io(#[from] io::Error),
 }
@@ -157,13 +182,16 @@ pub fn parse_message<T: DeserializeOwned>(kind: FrameKind, payload: &[u8]) -> Re
 /// Which of a step's streams bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
+    /// Its standard output, or all that a terminal shows.
     Stdout = 1,
+    /// Its standard error; a terminal has none of its own.
     Stderr = 2,
 }
 
-/// In front of every chunk of output.
+/// What stands in front of every chunk of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputHeader {
+    /// Stream that the chunk is part of.
     pub stream: Stream,
     /// Bytes of this exec, both streams together, before this chunk.
     pub offset: u64,
@@ -172,8 +200,10 @@ pub struct OutputHeader {
 }
 
 impl OutputHeader {
+    /// Bytes of a header on the wire.
     pub const LENGTH: usize = 17;
 
+    /// The header as it stands on the wire.
     pub fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[0] = self.stream as u8;

@@ -8,6 +8,8 @@
 //! | [`mux`] | many activities over one byte stream, for `navvy-supervisor dial` |
 //! | [`place`] | where the supervisor's files are inside an environment |
 
+#![warn(missing_docs)]
+
 pub mod frame;
 pub mod in_job;
 pub mod mux;

@@ -18,31 +18,49 @@ pub const MAX_DATA: usize = 64 << 10;
 /// Bytes in front of every payload.
 pub const HEADER_LENGTH: usize = 9;
 
+/// What a payload means for its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
+    /// The channel begins.
     Open = 1,
+    /// Bytes that flow in it.
     Data = 2,
+    /// No more bytes come in this direction.
     Close = 3,
+    /// The channel ends in both directions; what is still under way is dropped.
     Reset = 4,
 }
 
+/// What stands in front of every payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// Channel that the payload belongs to.
     pub channel: u32,
+    /// What the payload means.
     pub op: Op,
-    /// Of the payload.
+    /// Length of the payload, in bytes.
     pub length: usize,
 }
 
+/// Why bytes are not a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MuxError {
+    /// The operation has no meaning in this version.
     #[error("multiplexed stream has unknown operation {op}")]
-    Op { op: u8 },
+    Op {
+        /// The operation as a number.
+        op: u8,
+    },
+    /// The payload is longer than allowed; only [`Op::Data`] has one at all.
     #[error("multiplexed payload of {length} bytes; at most {MAX_DATA} are allowed")]
-    Length { length: usize },
+    Length {
+        /// Length in bytes, as announced.
+        length: usize,
+    },
 }
 
 impl Header {
+    /// The header as it stands on the wire.
     pub fn to_bytes(self) -> [u8; HEADER_LENGTH] {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[..4].copy_from_slice(&self.channel.to_le_bytes());
@@ -51,6 +69,7 @@ impl Header {
         bytes
     }
 
+    /// Reads a header, and holds its length to the limits.
     pub fn parse(bytes: [u8; HEADER_LENGTH]) -> Result<Self, MuxError> {
         let number = |from: usize| u32::from_le_bytes([bytes[from], bytes[from + 1], bytes[from + 2], bytes[from + 3]]);
         let op = match bytes[4] {

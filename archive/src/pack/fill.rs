@@ -71,7 +71,7 @@ impl<'a> Filler<'a> {
             What::File(packed) => self.file(tree, &path, meta, packed),
             What::Piece(piece) => self.piece(&path, meta, piece),
             What::Link { target, packed } => {
-                // Whoever packs the first name tells why it could not.
+                // If the first name could not be packed, its own packing has warned.
                 if packed.wait().is_some() {
                     self.entry(&path, meta, Vec::new(), Body::HardLink { target });
                 }

@@ -13,7 +13,7 @@
 //! and compressed bytes at most. The digest of a large file goes from the worker of one piece to that of the next.
 //!
 //! What changes meanwhile: a file has the size that it had when it was opened, and is cut or filled with zeros to that;
-//! one that is gone or unreadable is left out. Each is told as a [`Warning`].
+//! one that is gone or unreadable is left out. Each is reported as a [`Warning`].
 
 mod attributes;
 mod fill;
@@ -72,7 +72,7 @@ impl Source {
 pub struct Options {
     /// That read and compress.
     pub threads: usize,
-    /// Of zstd.
+    /// Level of zstd.
     pub level: i32,
     /// Plain bytes that a frame is meant to have; brought within 64 KiB and 12 MiB. To read one file, its frame is
     /// fetched whole: small frames suit small files that are read one by one.
@@ -80,9 +80,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// zstd's level for caches and workspaces.
     pub const LEVEL: i32 = 3;
+    /// Bytes of the tar in one frame.
     pub const FRAME: usize = 4 << 20;
 
+    /// Options with that level and frame size; at least one thread.
     pub fn new(threads: usize) -> Self {
         Self { threads: threads.max(1), level: Self::LEVEL, frame: Self::FRAME }
     }
@@ -100,27 +103,37 @@ impl Options {
 /// Something that was not packed, or not as it stands there now.
 #[derive(Debug)]
 pub struct Warning {
-    /// In the archive.
+    /// Path in the archive.
     pub path: Vec<u8>,
+    /// What is wrong.
     pub trouble: Trouble,
 }
 
+/// Why something was not packed, or not as it stood there.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
+    /// There is nothing at the path.
     #[error("it does not exist")]
     Missing,
+    /// It was listed, and gone when it was opened.
     #[error("it vanished while it was being packed")]
     Vanished,
+    /// Opening or reading it failed.
     #[error("it cannot be read")]
     Unreadable(#[source] io::Error),
+    /// A socket, a FIFO or a device.
     #[error("it is neither a file nor a directory nor a link")]
     Special,
+    /// Only as much was packed as it had held at first.
     #[error("it grew while it was being packed, and was cut")]
     Grew,
+    /// Zeros stand for what it lacked at the end.
     #[error("it shrank while it was being packed, and was filled with zeros")]
     Shrank,
+    /// Its name cannot be packed; the text says why.
     #[error("{0}")]
     Name(&'static str),
+    /// The entry was packed without them.
     #[error("its extended attributes are too long to be kept")]
     Attributes,
 }
@@ -135,6 +148,7 @@ impl std::fmt::Display for Warning {
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
+    /// Entries in the archive.
     pub entries: u64,
     /// Files, without further names of one file.
     pub files: u64,
@@ -142,6 +156,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Bytes of the archive.
     pub archive: u64,
+    /// The footer that was written.
     pub footer: Footer,
 }
 
@@ -190,10 +205,10 @@ impl Pool {
     }
 }
 
-/// What became of a job.
+/// The result of a job.
 struct Filled {
     job: u32,
-    /// 0: nothing was left of it, and there is no frame.
+    /// Length of the frame's plain bytes; 0: none of the job's files could be packed, and there is no frame.
     plain: u32,
     compressed: Vec<u8>,
     digest: Digest,

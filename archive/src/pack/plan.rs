@@ -123,7 +123,7 @@ pub struct Job {
 pub struct Item {
     /// Index of its tree.
     pub tree: usize,
-    /// In the archive.
+    /// Path in the archive.
     pub path: Vec<u8>,
     pub meta: Meta,
     pub what: What,
@@ -132,7 +132,7 @@ pub struct Item {
 pub enum What {
     Directory,
     Symlink,
-    /// The promise is kept when it was packed, for whoever is a link to it.
+    /// The promise is kept when the file was packed: hard links to it wait for that.
     File(Option<Promise<()>>),
     Link {
         target: Vec<u8>,
@@ -141,10 +141,10 @@ pub enum What {
     Piece(LargePiece),
 }
 
-/// Of a file that takes several frames, or has holes.
+/// A piece of a file that takes several frames, or has holes.
 pub struct LargePiece {
     pub large: Arc<Large>,
-    /// In the stored bytes.
+    /// Offset in the stored bytes.
     pub from: u64,
     pub length: usize,
     pub before: Option<Awaited<Begun>>,
@@ -211,7 +211,7 @@ pub fn open_file(directory: &OwnedFd, name: &[u8]) -> Result<(File, Stat), Troub
     }
 }
 
-/// Of something that was there a moment ago.
+/// What an error means for a path that existed a moment ago.
 pub fn trouble(error: Errno) -> Trouble {
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Trouble::Vanished,
@@ -257,7 +257,7 @@ impl Names {
     }
 }
 
-/// Nobody wants the jobs any more.
+/// The receiver of the jobs has gone.
 struct Gone;
 
 pub struct Planner<'a> {
@@ -281,7 +281,7 @@ impl<'a> Planner<'a> {
         Self { trees, frame, tokens, jobs, number, items, planned, warnings, levels, linked }
     }
 
-    /// Ends early when nobody wants the jobs any more.
+    /// Ends early when the receiver of the jobs has gone.
     pub fn run(mut self) {
         let _ = (0..self.trees.len()).try_for_each(|tree| self.tree(tree)).and_then(|()| self.send(true));
     }

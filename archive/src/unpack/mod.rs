@@ -10,10 +10,11 @@
 //! ```
 //!
 //! No byte of a frame is used before its digest fits. No two entries may have one place, none may stand below something
-//! that is not a directory: so whatever runs side by side never meets, and no entry can change what another one meant.
+//! that is not a directory: so workers never meet at one path, and no entry can change what another one meant.
 //! Directories are reached beneath their root only, never through a link; a file is written under a name of ours beside
 //! its place, and renamed, or so is the whole directory where there was none ([`stage`]). What was in the way of a file or
-//! link goes, directories stay (and are emptied of nothing). The data of a large file is written by several workers, its digest goes from one to the next.
+//! link goes, directories stay with all that they hold. The data of a large file is written by several workers, its digest
+//! goes from one to the next.
 
 mod read;
 mod stage;
@@ -39,27 +40,32 @@ use write::{Shared, Writer};
 pub struct Placement {
     /// Index of one of the roots.
     pub root: usize,
-    /// Below it. Empty: the root itself, which stays as it is.
+    /// Path below that root. Empty: the root itself, which stays as it is.
     pub path: Vec<u8>,
 }
 
 /// How much an archive may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of the tar and, for sparse files, of what they look like.
+    /// Bytes of the tar, where a sparse file counts with the size that its reader sees.
     pub bytes: u64,
+    /// Number of entries.
     pub entries: u64,
 }
 
+/// How an archive is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
+    /// Threads that take turns to read and unpack at the same time; 0 counts as 1.
     pub threads: usize,
+    /// What makes it an error to go on.
     pub limits: Limits,
 }
 
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unpacked {
+    /// Entries written; those that were passed over are left out.
     pub entries: u64,
     /// Bytes written to files, holes not counted.
     pub bytes: u64,
@@ -211,7 +217,7 @@ impl<'a, R: Read + Send> Line<'a, R> {
                 .unpack(&compressed, announced.plain as usize, &mut plain)
                 .map_err(|what| ReadError::Broken { what: what.to_owned(), offset: frame.offset })?;
             let Some(mut ops) = self.in_turn(number, |tape| tape.frame(frame, &plain))? else { return Ok(()) };
-            // Somebody waits for the digests of large files.
+            // Other workers wait for the digests of large files.
             ops.sort_by_key(|op| !matches!(op, Op::Piece(_)));
             for op in ops {
                 writer.carry_out(op, &plain, digests)?;
@@ -225,7 +231,7 @@ impl<'a, R: Read + Send> Line<'a, R> {
             return Ok(None);
         }
         let next = source.frame(compressed)?;
-        // Before any of it is decompressed.
+        // The limit is checked before anything is decompressed.
         if source.plain() > self.limits.bytes {
             return Err(ReadError::Quota { limit: self.limits.bytes, of: "bytes" });
         }
@@ -254,7 +260,7 @@ impl<'a, R: Read + Send> Line<'a, R> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first failure is the one that is told.
+    /// Only the first failure is reported.
     fn fail(&self, error: ReadError) {
         let mut turn = self.turn();
         turn.stopped = true;

@@ -42,7 +42,7 @@ pub enum Op {
 pub struct Piece {
     /// `None`: it is only digested.
     pub file: Option<Arc<OpenFile>>,
-    /// In the stored bytes.
+    /// Offset in the stored bytes.
     pub from: u64,
     pub bytes: Range<usize>,
     pub before: Option<Awaited<Sha256>>,
@@ -122,7 +122,7 @@ pub struct Tape<'a> {
     place: &'a mut (dyn FnMut(&[u8]) -> Option<Placement> + Send),
     limits: Limits,
     digest_all: bool,
-    /// What has which place, by a keyed hash: nobody outside can make two paths meet.
+    /// What has which place, by a keyed hash: an archive's author cannot make two paths collide.
     seen: HashMap<u64, Seen>,
     hasher: RandomState,
     /// The last one whose parents were all looked at.
@@ -354,7 +354,7 @@ impl<'a> Tape<'a> {
         padded(at + length as usize, plain)
     }
 
-    /// When there are no more frames.
+    /// Ends the tape, after the last frame.
     pub fn end(self, digests: Vec<(usize, Digest)>) -> Result<AllFound<'a>, ReadError> {
         let cut = |what: String| Err(ReadError::Broken { what, offset: 0 });
         if let Some(current) = self.current {

@@ -28,18 +28,18 @@ use crate::entry::split;
 pub struct Spot {
     pub root: usize,
     pub path: Vec<u8>,
-    /// It lies in what nobody sees yet: nothing but this archive's entries is there.
+    /// The stage that it lies in, which is not visible yet: only this archive's entries are there.
     pub stage: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Stage {
     root: usize,
-    /// What is missing.
+    /// Path of the missing directory.
     place: Vec<u8>,
-    /// Beside it.
+    /// Path of the directory beside it that takes its entries.
     path: Vec<u8>,
-    /// Until it has one of the archive.
+    /// Mode to set at the end, unless an entry gives one.
     mode: Option<Mode>,
 }
 
@@ -55,7 +55,7 @@ struct Looked {
 pub struct Stages<'a> {
     shared: &'a Shared<'a>,
     list: Vec<Stage>,
-    /// By root and place. `None`: it is missing, and could not be made beside its place.
+    /// Stages by root and place. `None`: the directory is missing, and could not be made beside its place.
     known: HashMap<usize, HashMap<Vec<u8>, Option<usize>>>,
     last: Option<Looked>,
 }
@@ -65,7 +65,7 @@ impl<'a> Stages<'a> {
         Self { shared, list: Vec::new(), known: HashMap::new(), last: None }
     }
 
-    /// Of an entry that goes to `at`.
+    /// The spot of an entry that goes to `at`.
     pub fn spot(&mut self, at: Placement, is_directory: bool) -> Spot {
         let Placement { root, path } = at;
         let directory = if is_directory { &path[..] } else { split(&path).0 };
@@ -86,7 +86,7 @@ impl<'a> Stages<'a> {
         Spot { root, path: self.path(stage, path), stage }
     }
 
-    /// Of what was put to `at` before.
+    /// The spot of an entry that was put to `at` before.
     pub fn spot_of(&self, at: Placement) -> Spot {
         let Placement { root, path } = at;
         let stage = self.above(root, &path).flatten();
@@ -127,7 +127,7 @@ impl<'a> Stages<'a> {
     /// Brings them all into their places. What was put to a place meanwhile is merged with ours.
     ///
     /// # Errors
-    /// With the place that it could not be brought to.
+    /// The place that a stage could not be brought to, and why.
     pub fn publish(&self) -> Result<Vec<Published>, (Vec<u8>, Errno)> {
         let publish = |stage: &Stage| {
             let root = &self.shared.roots[stage.root];
@@ -155,7 +155,7 @@ impl Drop for Stages<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     AsItWas,
-    /// With what somebody else had put there.
+    /// Merged with what another process had put there.
     Merged,
 }
 
@@ -192,7 +192,7 @@ fn missing<'a>(root: &Root, directory: &'a [u8]) -> Option<&'a [u8]> {
     None
 }
 
-/// A new directory of ours: its path, and the mode that it has when no entry says another. Until then nobody else looks in.
+/// A new directory of ours: its path, and the mode that it gets if no entry gives one. Until then only this user can enter.
 fn make_beside(shared: &Shared<'_>, root: usize, place: &[u8]) -> Option<(Vec<u8>, Mode)> {
     let parent = split(place).0;
     let directory = shared.roots[root].enter(parent).ok()?;
@@ -256,7 +256,7 @@ fn rename(source: &OwnedFd, name: &[u8], target: &OwnedFd) -> Result<(), Errno> 
     rename()
 }
 
-/// A tree of ours, as far as it can be removed: the failure that led here is the one that is told.
+/// Removes a tree of ours, as far as that succeeds: only the failure that led here is reported.
 fn remove(root: &Root, top: &[u8]) {
     let mut directories = vec![top.to_vec()];
     let mut next = 0;

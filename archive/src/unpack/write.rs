@@ -23,9 +23,9 @@ use crate::tape::{Body, Head};
 
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
-/// Of directories that stand above entries, but in no archive.
+/// Mode of directories above entries that the archive itself does not have.
 pub const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
-/// Of directories until everything is in them.
+/// Mode of directories until they are complete.
 pub const OWN_MODE: Mode = Mode::RWXU;
 const PERMISSIONS: u32 = 0o777;
 /// Bytes written at once. For more, the kernel takes pages of up to 2 MiB; in a virtual machine whose host takes back such
@@ -80,7 +80,8 @@ impl<'a> Shared<'a> {
         format!("{}{}", self.prefix, self.counter.fetch_add(1, Relaxed))
     }
 
-    /// Under a name of ours beside its place; in its place where nobody sees it and nothing can be in the way.
+    /// Makes the file under a name of ours beside its place; in its place where it is not visible yet and nothing can be in
+    /// the way.
     fn create(&self, directory: &OwnedFd, at: &Spot, head: &Head) -> Result<Made, Errno> {
         let mode = self.mode(head);
         if at.stage.is_some() {
@@ -168,8 +169,8 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Hard links; then modes and times of directories, the deepest first, since a parent may become closed: of those that
-    /// nobody sees yet before they get to their places, of the others when nothing is put into them any more.
+    /// Makes hard links, then sets modes and times of directories, the deepest first, since a parent may become closed:
+    /// directories that are not visible yet before they get to their places, others when they are complete.
     pub fn finish(&self, links: &[Link], directories: &[Directory], stages: &Stages<'_>) -> Result<(), ReadError> {
         for link in links {
             self.link(link).map_err(|error| ReadError::place(&link.path, "make the hard link", error))?;
@@ -196,7 +197,7 @@ impl<'a> Shared<'a> {
     fn complete_directory(&self, root: usize, path: &[u8], head: &Head) -> Result<(), ReadError> {
         let directory = self.roots[root].read(path);
         match directory.and_then(|directory| self.complete(directory, head)) {
-            // One that was there before and is somebody else's stays as it is.
+            // A directory that existed before and belongs to another user stays as it is.
             Ok(()) | Err(Errno::PERM | Errno::ACCESS) => Ok(()),
             Err(error) => Err(ReadError::place(&head.path, "set mode and time", error)),
         }
@@ -393,7 +394,7 @@ impl<'a> Writer<'a> {
         let Some(file) = file else { return Ok(()) };
         file.write(from, bytes).map_err(|error| ReadError::place(&file.head.path, "write the file", error))?;
         self.shared.bytes.fetch_add(bytes.len() as u64, Relaxed);
-        // With the last piece there are no more to come.
+        // The last piece ends the file.
         file.end_pieces(self.shared, 1 + usize::from(ends.is_some()))
             .map_err(|error| ReadError::place(&file.head.path, "bring the file into its place", error))
     }

@@ -23,7 +23,7 @@ pub fn is_maskable(value: &str) -> bool {
 
 /// Every form of a maskable value, each at least [`SHORTEST`] bytes long. May name the same bytes twice.
 pub fn forms(value: &str) -> Vec<(Form, Vec<u8>)> {
-    // A line break at the end is no secret, and masking it would join two lines.
+    // A line break at the end is not secret, and masking it would join two lines.
     let whole = value.trim_end_matches(['\n', '\r']);
     let mut all = Vec::new();
     let trimmed = whole.trim();
@@ -45,8 +45,8 @@ pub fn forms(value: &str) -> Vec<(Form, Vec<u8>)> {
     all
 }
 
-/// Of the value, its lines, and each form that is not ASCII. Of the others so many are none of a log's; a file is looked at
-/// without its NULs for them (the agent's `artifacts::guard`).
+/// Adds UTF-16 of the value, of its lines, and of each form that is not ASCII. The other forms are not worth so many
+/// patterns in a log; in a file they are looked for without its NULs (the agent's `artifacts::guard`).
 fn utf_16(all: &mut Vec<(Form, Vec<u8>)>) {
     let mut wide = Vec::new();
     for (form, bytes) in all.iter() {
@@ -353,7 +353,7 @@ mod tests {
         has(&value, Form::Base64, &encoded[76..152]);
         has(&value, Form::Base64, &encoded[64..128]);
         has(&value, Form::Base64, &encoded[152..]);
-        // Of its second line six characters are certain, which may stand in any text.
+        // Only six characters of its second line are certain, and they may occur in any text.
         let barely = "0123456789".repeat(7)[..62].to_owned();
         let short = &STANDARD_NO_PAD.encode(&barely)[76..82];
         assert!(!forms(&barely).iter().any(|(_, bytes)| bytes == short.as_bytes()), "{short} is too short");

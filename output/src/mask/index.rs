@@ -9,8 +9,8 @@
 //!               ▼ comparison
 //! ```
 //!
-//! Whatever pattern begins at a byte, one of the next `stride` bytes is looked at, and there the pattern's gram stands
-//! in the filter: nothing is missed, whatever overlaps. An automaton would step through every byte, and with ten
+//! If a pattern begins at a byte, one of the next `stride` bytes is looked at, and the filter has the pattern's gram from
+//! there: no pattern is missed, however they overlap. An automaton would step through every byte, and with ten
 //! thousand patterns each of its steps misses the cache; this looks at one word of a few hundred kilobytes at most.
 
 /// Bytes of a gram. No pattern is shorter.
@@ -25,7 +25,7 @@ pub type Pattern = Vec<u8>;
 struct Entry {
     gram: u32,
     pattern: Number,
-    /// Of the gram in the pattern.
+    /// Offset of the gram in the pattern.
     offset: u32,
 }
 
@@ -77,8 +77,8 @@ impl Index {
         &self.patterns[number as usize]
     }
 
-    /// Looks at `text` from `at` on. Calls `candidate(pattern, where it would begin)` for whatever may be a pattern;
-    /// the beginning is never before the text. Returns where to look next.
+    /// Looks at `text` from `at` on. Calls `candidate(pattern, where it would begin)` for every possible occurrence; the
+    /// beginning is never before the text. Returns where to look next.
     pub fn look(&self, text: &[u8], mut at: usize, mut candidate: impl FnMut(Number, usize)) -> usize {
         while let Some(gram) = text.get(at..).and_then(|rest| rest.first_chunk::<GRAM>()) {
             let gram = u32::from_le_bytes(*gram);
@@ -94,7 +94,7 @@ impl Index {
         at
     }
 
-    /// Before this place every pattern that begins there was a candidate, when looking goes on at `next`.
+    /// Every pattern that begins before this place was a candidate, if the next look is at `next`.
     pub fn open_from(&self, next: usize) -> usize {
         (next + 1).saturating_sub(self.stride)
     }

@@ -41,10 +41,12 @@ pub struct MaskedIn {
 }
 
 impl MaskedIn {
+    /// Masked in something of this job, which `what` names.
     pub fn of_job(job: &str, what: impl Into<Cow<'static, str>>) -> Self {
         Self { job: Some(job.into()), what: what.into() }
     }
 
+    /// Masked in something of the run as a whole, which `what` names.
     pub fn of_run(what: impl Into<Cow<'static, str>>) -> Self {
         Self { job: None, what: what.into() }
     }
@@ -59,7 +61,7 @@ type Owner = (u32, Form);
 
 struct Set {
     index: Index,
-    /// Of each pattern, whose it is.
+    /// The secret and form of each pattern.
     owners: Vec<Owner>,
     names: Vec<String>,
     unmasked: Vec<String>,
@@ -79,7 +81,7 @@ impl std::fmt::Debug for Masks {
 }
 
 impl Masks {
-    /// Of pairs of name and value; a name may come with several values.
+    /// Compiles pairs of name and value; a name may have several values.
     pub fn new(secrets: &[(String, String)]) -> Self {
         let mut unmasked: Vec<String> = Vec::new();
         let mut by_value: HashMap<&str, u32> = HashMap::new();
@@ -102,6 +104,7 @@ impl Masks {
         Self(Arc::new(Set { index: Index::new(patterns), owners, names, unmasked, counts: Mutex::default() }))
     }
 
+    /// Are there no secrets to look for?
     pub fn is_empty(&self) -> bool {
         self.0.index.is_empty()
     }

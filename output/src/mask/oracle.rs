@@ -1,4 +1,4 @@
-//! What masking must come to, told in the plainest way: for tests and fuzzing alone.
+//! What masking must result in, computed in the plainest way: for tests and fuzzing alone.
 
 /// Replaces every range that is covered by occurrences of `patterns`; ranges that only touch stay apart.
 pub fn replace(text: &[u8], patterns: &[Vec<u8>]) -> Vec<u8> {

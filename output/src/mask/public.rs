@@ -26,7 +26,7 @@ const CA_NAMES: [&str; 18] = [
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
 ];
-/// Variables with the address of a proxy that only passes requests on. A package proxy (`GOPROXY`) is none of them: its
+/// Variables with the address of a proxy that only passes requests on. A package proxy (`GOPROXY`) is not among them: its
 /// path may hold a token.
 const PROXY_NAMES: [&str; 12] = [
     "ALL_PROXY",
@@ -48,7 +48,7 @@ const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "soc
 /// Directories that hold nothing which is kept from anyone, here or in a job's image.
 const PUBLIC_DIRECTORIES: [&str; 6] =
     ["/etc/ca-certificates/", "/etc/pki/", "/etc/ssl/", "/usr/lib/ssl/", "/usr/local/share/", "/usr/share/"];
-/// Longer ones are no paths.
+/// A longer text is not a path.
 const LONGEST_PATH: usize = 4096;
 
 /// Can this variable's value not be a secret? `is_public_file` knows whether everybody may read a file of this machine.
@@ -104,7 +104,7 @@ fn is_list_of_hosts(value: &str) -> bool {
 }
 
 /// What of a proxy's address is secret: user and password, as they are written and as a program that takes the address apart
-/// has them. Nothing where the variable is no proxy's.
+/// has them. Empty for a variable that does not name a proxy.
 pub fn proxy_secrets(name: &str, value: &str) -> Vec<String> {
     let upper = name.to_ascii_uppercase();
     if !upper.ends_with("PROXY") || EXCEPTION_NAMES.contains(&&*upper) {

@@ -16,7 +16,7 @@ use super::{MaskedIn, Masks, STARS};
 struct Begun {
     pattern: Number,
     start: usize,
-    /// Bytes of it that were compared.
+    /// Bytes of the pattern that were compared.
     seen: usize,
 }
 
@@ -137,7 +137,7 @@ impl MaskStream {
         }
     }
 
-    /// Before this place nothing can belong to a match that was not found yet.
+    /// No byte before this place can belong to a match that was not found yet.
     fn certain(&self, text: &[u8]) -> usize {
         let index = self.masks.index();
         let begun = self.begun.iter().map(|begun| begun.start).min().unwrap_or(text.len());
@@ -167,7 +167,7 @@ impl MaskStream {
 
     /// Positions count from `base` on.
     fn rebase(&mut self, base: usize) {
-        // Whatever begins from here on has its gram from here on.
+        // A pattern that begins from here on has its gram from here on.
         self.next = self.next.max(base) - base;
         self.covered = self.covered.saturating_sub(base);
         self.begun.iter_mut().for_each(|begun| begun.start -= base);
