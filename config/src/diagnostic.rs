@@ -13,9 +13,9 @@ pub struct Span {
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
-    /// Of the first byte, from 1.
+    /// Line of the first byte, from 1.
     pub line: usize,
-    /// Of the first byte in characters, from 1.
+    /// Column of the first byte in characters, from 1.
     pub column: u32,
     /// Which text it lies in: 0 is the config, N the file `N - 1` of [`Outcome::files`](crate::Outcome::files).
     pub file: u32,
@@ -40,6 +40,7 @@ pub enum Severity {
 pub struct Frame {
     /// "in command `setup`", "called from job `build`".
     pub text: String,
+    /// Where that is.
     pub span: Span,
 }
 
@@ -48,16 +49,20 @@ pub struct Frame {
 pub struct Related {
     /// What stands there: "the first one stands here".
     pub text: String,
+    /// Where that is.
     pub span: Span,
 }
 
 /// Something to tell the author of a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// Does it make the config invalid?
     pub severity: Severity,
     /// Kebab-case and stable: `unknown-step`.
     pub code: &'static str,
+    /// One sentence, without a full stop.
     pub message: String,
+    /// Where the config is wrong.
     pub span: Span,
     /// Short text beside the underline.
     pub label: Option<String>,
@@ -167,7 +172,7 @@ impl Report {
         }
     }
 
-    /// So much has been warned of that nobody reads further.
+    /// There are more warnings than a person would read.
     pub(crate) fn is_weary(&self) -> bool {
         self.warnings >= MOST_WARNINGS
     }

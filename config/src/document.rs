@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Document<'p> {
-    /// Of this document: 1.
+    /// Format of this document: 1.
     pub format: u32,
     /// The branch it was compiled for; null for a tag.
     pub branch: Option<&'p str>,
@@ -86,9 +86,9 @@ pub struct WorkflowJob<'p> {
     pub serial_group: Option<&'p str>,
     /// Null unless `type` is `build`, as are all that follow but the lists, which are empty.
     pub executor: Option<ExecutorKind>,
-    /// Of the primary container, or of the machine; null for a machine's default image.
+    /// Image of the primary container, or of the machine; null for a machine's default image.
     pub image: Option<&'p str>,
-    /// Of macOS.
+    /// Version of Xcode, for macOS.
     pub xcode: Option<&'p str>,
     pub docker_layer_caching: Option<bool>,
     /// Images of the service containers.
@@ -101,9 +101,9 @@ pub struct WorkflowJob<'p> {
     pub parallelism: Option<u32>,
     /// As written: `~` is expanded inside of the environment.
     pub working_directory: Option<&'p str>,
-    /// Of every `run` step that names none; null for the environment's default.
+    /// Shell of every `run` step without one of its own; null for the environment's default.
     pub shell: Option<&'p str>,
-    /// Of executor and job, the job's winning.
+    /// Variables of executor and job, the job's winning.
     pub environment: &'p Variables,
     pub steps: Vec<WrittenStep<'p>>,
     pub origin: &'p Origin,

@@ -10,6 +10,7 @@ use crate::orb::OrbSource;
 pub struct Source<'a> {
     /// Shown in diagnostics: `.circleci/config.yml`.
     pub name: &'a str,
+    /// All of it.
     pub text: &'a str,
 }
 
@@ -18,6 +19,7 @@ pub struct Source<'a> {
 pub struct File {
     /// Shown in diagnostics: `.circleci/orbs/circleci/node@5.2.0.yml`.
     pub name: String,
+    /// All of it.
     pub text: Arc<str>,
 }
 
@@ -33,9 +35,9 @@ pub struct Inputs {
     /// Pipeline values by their name without `pipeline.`: `git.revision`, `number`, `project.git_url`.
     /// `git.branch` and `git.tag` come from `branch` and `tag`.
     pub values: BTreeMap<String, Value>,
-    /// Who answers for orbs that are named by reference; nobody: none is here.
+    /// Source of the orbs that are named by reference; `None`: no such orb is here.
     pub orbs: Option<Arc<dyn OrbSource>>,
-    /// Go on without what comes from orbs that are not here, with a warning each, instead of an error.
+    /// Leave out what comes from orbs that are not here, with a warning each, instead of an error.
     pub allow_missing_orbs: bool,
     /// Mistakes of definitions that no workflow leads to are warnings: they concern no job of this pipeline. Without
     /// it all that the file defines must be right.
@@ -60,9 +62,14 @@ impl Default for Inputs {
 /// A pipeline value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
+    /// No value.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// Any other number.
     Float(f64),
+    /// A text.
     Text(String),
 }

@@ -9,6 +9,8 @@
 //!
 //! Every stage reports into one list, so that an author sees all that is wrong with a file at once.
 
+#![warn(missing_docs)]
+
 mod compile;
 mod diagnostic;
 mod document;
@@ -48,14 +50,14 @@ use top::Version;
 /// Sees the plain tree.
 type Look<'l> = &'l mut dyn FnMut(&Context<'_>, &resolve::PlainPipeline, &Pipeline);
 
-/// What became of a config.
+/// The result of compiling a config.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// `None` exactly if one of the diagnostics is an error.
     pub pipeline: Option<Pipeline>,
     /// In the order of the file; those of orbs' files come after those of the config.
     pub diagnostics: Vec<Diagnostic>,
-    /// The orbs' files that were read: what a span says of `file` N is of number N - 1 here.
+    /// The orbs' files that were read: `file` N of a span is number N - 1 here.
     pub files: Vec<File>,
     /// The orbs that the config and its orbs name by reference, in the order in which they were imported.
     pub orbs: Vec<ImportedOrb>,
@@ -96,7 +98,7 @@ pub fn declared_parameters(text: &str) -> Vec<String> {
 
 /// Compiles a config text for the branch or tag, parameters and values of `inputs`.
 ///
-/// Never fails otherwise than by diagnostics, whatever the text.
+/// Every failure is a diagnostic, for any text.
 pub fn compile(source: &Source<'_>, inputs: &Inputs) -> Outcome {
     compile_with(source, inputs, false, &mut |_, _, _| {})
 }

@@ -1,6 +1,6 @@
 //! The name that an author may have meant.
 
-/// Among more names than this nobody looks for a typo's neighbour.
+/// Among more names than this, no neighbour of a typo is looked for.
 const MOST: usize = 500;
 
 /// The known name nearest to `name`, if it is near enough to be a typo.

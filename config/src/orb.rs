@@ -16,13 +16,20 @@ use crate::input::File;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OrbReference {
     /// `namespace/name@version`.
-    Registry { namespace: String, name: String, version: OrbVersion },
+    Registry {
+        /// Who publishes it.
+        namespace: String,
+        /// Its name in the namespace.
+        name: String,
+        /// Which version.
+        version: OrbVersion,
+    },
     /// `https://…`, as written.
     Url(String),
 }
 
-/// A version, or a rule that picks one. The greater of two is the newer; what is told in fewer numbers comes before
-/// what is told in more.
+/// A version, or a rule that picks one. The greater of two is the newer; a version with fewer numbers comes before one with
+/// more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OrbVersion {
     /// The newest of all.
@@ -47,34 +54,41 @@ pub trait OrbSource: fmt::Debug + Send + Sync {
 pub struct OrbText {
     /// The reference with the version that it was resolved to.
     pub resolved: OrbReference,
+    /// The source itself, with a name for diagnostics.
     pub file: File,
 }
 
-/// Why there is no orb to use.
+/// Why an orb cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoOrb {
-    /// It is not here. `Inputs::allow_missing_orbs` goes on without it.
+    /// It is not here. With `Inputs::allow_missing_orbs` the config compiles without it.
     Missing {
         /// What to do about it, in lines for a person.
         help: String,
     },
     /// There is something, but it cannot be read or is not what was expected.
-    Refused { message: String, help: String },
+    Refused {
+        /// What is wrong, for a person.
+        message: String,
+        /// What to do about it, in lines for a person.
+        help: String,
+    },
 }
 
-/// One use of an orb that a config, or an orb of it, names by reference.
+/// One use of an orb that a config, or one of its orbs, names by reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedOrb {
     /// The name that it goes by where it is imported.
     pub alias: String,
+    /// As the config or orb writes it.
     pub reference: OrbReference,
-    /// With the version that it was resolved to; `None` when it is not here or not fit for use.
+    /// The reference with the version that it was resolved to; `None` if the orb is not here or not fit for use.
     pub resolved: Option<OrbReference>,
     /// Number of the file that imports it, as in a [`Span`](crate::Span): 0 is the config.
     pub importer: u32,
 }
 
-/// Why a text is no reference: a fragment that goes on after "it".
+/// Why a text is not a reference: the rest of a sentence that begins with "it".
 pub type ReferenceError = &'static str;
 
 impl OrbReference {
@@ -97,6 +111,7 @@ impl OrbReference {
         }
     }
 
+    /// The version that is asked for; `None` for a URL.
     pub fn version(&self) -> Option<&OrbVersion> {
         match self {
             Self::Registry { version, .. } => Some(version),

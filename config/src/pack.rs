@@ -20,7 +20,9 @@ const LARGEST: usize = 8 << 20;
 /// One file of the tree.
 #[derive(Debug, Clone)]
 pub struct OrbPart {
+    /// What the file holds, by its path.
     pub place: OrbPlace,
+    /// The file, with a name for diagnostics.
     pub file: File,
 }
 
@@ -38,23 +40,29 @@ pub enum OrbPlace {
 /// A key of an orb whose entries may have files of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrbSection {
+    /// `commands`
     Commands,
+    /// `executors`
     Executors,
+    /// `jobs`
     Jobs,
+    /// `examples`
     Examples,
 }
 
-/// What became of a tree.
+/// The result of packing a tree.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// `None` exactly if one of the diagnostics is an error.
     pub text: Option<String>,
+    /// All that is wrong with the tree; empty if nothing is.
     pub diagnostics: Vec<Diagnostic>,
-    /// A span's `file` N is of number N here.
+    /// `file` N of a span is number N here.
     files: Vec<File>,
 }
 
 impl OrbSection {
+    /// All sections, in the order in which an orb is written.
     pub const ALL: [Self; 4] = [Self::Commands, Self::Executors, Self::Jobs, Self::Examples];
 
     /// The key, and the directory of its files.
@@ -81,7 +89,7 @@ impl Packed {
     }
 }
 
-/// Answers for the file of an include: its text, or why there is none.
+/// Reads the file of an include: its text, or why it cannot be had.
 pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// Puts the parts of an orb's source tree together. Later parts may add to earlier ones, and replace nothing of them.

@@ -1,4 +1,4 @@
-//! JSON Schema of `.circleci/config.yml`, for editors: made of the tables that the compiler checks keys against.
+//! JSON Schema of `.circleci/config.yml`, for editors: derived from the tables that the compiler checks keys against.
 //!
 //! It refuses what the compiler refuses by shape alone, and nothing that compiles: unknown keys pass, as they are a
 //! warning; anything single may be a template. Draft 7, which editors know best.

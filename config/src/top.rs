@@ -60,7 +60,7 @@ fn version(map: &Map, span: Span, report: &mut Report) -> Option<Version> {
     }
 }
 
-/// Any key may hold anchors, so only what looks like a typo is told.
+/// Any key may hold anchors, so only what looks like a typo is reported.
 fn check_keys(map: &Map, version: Version, report: &mut Report) {
     for entry in map.entries.iter().take(MOST) {
         let key = &*entry.key;

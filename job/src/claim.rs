@@ -19,22 +19,29 @@ pub const VERSION: u32 = 2;
 /// One task, ready to be carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
+    /// Form of the claim, at most [`VERSION`].
     pub version: u32,
+    /// Id of the task, by which its directories, containers and marks are named.
     pub task: TaskId,
-    /// Name in the workflow.
+    /// Name of the job in its workflow.
     pub job_name: String,
+    /// What to run. All nodes and attempts of the job share it.
     pub job: Job,
-    /// From 0, below `node_total`.
+    /// Which of the job's nodes the task runs, from 0; below `node_total`.
     pub node_index: u32,
+    /// Number of nodes that the job runs on; at least 1.
     pub node_total: u32,
-    /// From 1.
+    /// Which attempt at this node the task is, from 1.
     pub attempt: u32,
+    /// Time, CPU, memory and processes that it gets.
     pub limits: Limits,
+    /// Whose caches the task may read and write.
     pub trust: TrustScope,
     /// Which run of which project it belongs to.
     pub run: RunFacts,
     /// `CI`, `CIRCLE_*` and their like, as the job's steps see them. They derive from the facts; no decision reads them back.
     pub builtin_variables: Variables,
+    /// Receiver of its output and verdict.
     pub report_to: ReportTo,
     /// It belongs to a setup pipeline: its job may say with which config the pipeline goes on. The key for that is the
     /// secret [`CONTINUATION_KEY`].
@@ -46,8 +53,8 @@ pub struct Claim {
     pub upstream: Vec<Upstream>,
 }
 
-/// What whoever made the claim knows of the run that it belongs to. It decides whose store is opened and what `checkout`
-/// clones. `CIRCLE_*` variables are made of it, never the other way round: a variable is a text that a job may set.
+/// The run that a claim belongs to, as its maker knows it. These facts decide whose store is opened and what `checkout`
+/// clones. `CIRCLE_*` variables derive from them, never the other way round: a job may set a variable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFacts {
     /// The project's id: the store keeps each project apart.
@@ -56,10 +63,12 @@ pub struct RunFacts {
     pub pipeline: String,
     /// Id of the workspace: jobs of one workflow, and its reruns, share it.
     pub workspace: String,
+    /// `CIRCLE_BUILD_NUM`: counts the builds of the project.
     pub build_number: u64,
     /// A build of a tag has none.
     #[serde(default)]
     pub branch: Option<String>,
+    /// A build of a branch has none.
     #[serde(default)]
     pub tag: Option<String>,
     /// The commit.
@@ -88,15 +97,17 @@ pub struct Limits {
     /// The whole task, from claim to the end of its steps.
     #[serde(with = "crate::compiled::millis")]
     pub job: Duration,
+    /// CPU and memory.
     pub size: Size,
     /// Between SIGTERM and SIGKILL.
     #[serde(with = "crate::compiled::millis")]
     pub grace: Duration,
+    /// Most processes and threads that the task may have at a time.
     pub pids: u32,
 }
 
-/// How far the job's author is trusted: decides what caches it may write, and whose it may read. Whoever made the task
-/// sets it; the job neither sees nor sets it.
+/// How far the job's author is trusted: decides which caches the job may write and read. The maker of the claim sets it;
+/// the job can neither see nor change it.
 ///
 /// ```text
 /// Fork(name) ─▶ Trusted     Local, Directory(name) ─▶ Trusted     a scope writes its own, and reads through to its parent's
@@ -104,12 +115,14 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustScope {
-    /// This machine's own user, by `navvy run`; before it is known where.
+    /// This machine's own user, by `navvy run`, while the directory is not known yet.
     Local,
-    /// The same in one directory, by its name: what lies in another one may be a stranger's, whatever project it says it is.
+    /// This machine's own user in one directory, by its name: another directory may be a stranger's, even if it claims the
+    /// same project.
     Directory(String),
+    /// The project's own branches: they write what every other scope reads.
     Trusted,
-    /// Somebody else's copy of the project, by its name: one fork reads nothing of another's.
+    /// Another person's copy of the project, by its name: a fork never reads what another fork wrote.
     Fork(String),
 }
 
@@ -158,7 +171,7 @@ impl fmt::Display for TrustScope {
 
 /// A scope that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no trust scope; use local, trusted or fork:NAME")]
+#[error("{0:?} is not a trust scope; use local, trusted or fork:NAME")]
 pub struct InvalidScope(pub String);
 
 impl FromStr for TrustScope {
@@ -183,7 +196,9 @@ impl FromStr for TrustScope {
 pub enum ReportTo {
     /// The process that made the claim.
     Local,
+    /// A processor: it schedules the tasks of a fleet.
     Processor {
+        /// Its address.
         address: String,
     },
 }
@@ -191,12 +206,26 @@ pub enum ReportTo {
 /// Why a claim was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidClaim {
+    /// The claim is of a newer form than this agent can read.
     #[error("claim has version {found}, this agent understands {VERSION} at most; update the agent")]
-    Version { found: u32 },
+    Version {
+        /// Version in the claim.
+        found: u32,
+    },
+    /// The claim's node does not exist.
     #[error("claim asks for node {index} of {total}")]
-    Node { index: u32, total: u32 },
+    Node {
+        /// Node that the claim asks for, from 0.
+        index: u32,
+        /// Number of nodes that it gives the job.
+        total: u32,
+    },
+    /// A fact that decides whose store is opened is empty.
     #[error("the claim does not say which {what} it belongs to")]
-    Fact { what: &'static str },
+    Fact {
+        /// Name of the fact.
+        what: &'static str,
+    },
 }
 
 impl Claim {
@@ -209,15 +238,15 @@ impl Claim {
             return Err(InvalidClaim::Node { index: self.node_index, total: self.node_total });
         }
         let RunFacts { project, pipeline, workspace, .. } = &self.run;
-        let told = [("project", project), ("pipeline", pipeline), ("workspace", workspace)];
-        match told.into_iter().find(|(_, id)| id.is_empty()) {
+        let named = [("project", project), ("pipeline", pipeline), ("workspace", workspace)];
+        match named.into_iter().find(|(_, id)| id.is_empty()) {
             Some((what, _)) => Err(InvalidClaim::Fact { what }),
             None => Ok(()),
         }
     }
 }
 
-/// What a task may know and nobody else.
+/// What only the task may know.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
     variables: Variables,
@@ -231,9 +260,9 @@ pub struct SshKey {
     pub host: Option<String>,
     /// The key's file as it is.
     pub text: String,
-    /// Of the public key: `aa:bb:…`, sixteen bytes.
+    /// MD5 fingerprint of the public key: `aa:bb:…`, sixteen bytes.
     pub md5: String,
-    /// Of the public key: `SHA256:…`, base64 without padding.
+    /// SHA-256 fingerprint of the public key: `SHA256:…`, base64 without padding.
     pub sha256: String,
 }
 
@@ -259,23 +288,27 @@ impl fmt::Debug for SshKey {
 
 impl Secrets {
     /// Variables that a job is given beside its config: from contexts, flags and files. Later ones win. Most are secret;
-    /// which are is for whoever masks to know.
+    /// the caller that masks output knows which.
     pub fn new(variables: Variables) -> Self {
         Self { variables, ssh_keys: Vec::new() }
     }
 
+    /// The same with these keys in place of those it had.
     pub fn with_ssh_keys(self, ssh_keys: Vec<SshKey>) -> Self {
         Self { ssh_keys, ..self }
     }
 
+    /// All variables, in the order in which they were given; of two with one name the later wins.
     pub fn variables(&self) -> &Variables {
         &self.variables
     }
 
+    /// Keys that `checkout` and `add_ssh_keys` may use.
     pub fn ssh_keys(&self) -> &[SshKey] {
         &self.ssh_keys
     }
 
+    /// Value of the last variable of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

@@ -18,6 +18,7 @@ pub type Variables = Vec<(String, String)>;
 /// A compiled job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
+    /// What its steps run in.
     pub executor: Executor,
     /// Executor's and job's `environment`, the job's winning.
     pub environment: Variables,
@@ -29,6 +30,7 @@ pub struct Job {
     pub parallelism: u32,
     /// As written; `None` means the executor's default.
     pub resource_class: Option<String>,
+    /// In the order in which they run.
     pub steps: Vec<Step>,
 }
 
@@ -38,14 +40,19 @@ pub struct Job {
 pub enum Executor {
     /// Never empty: the first container is the primary, the others are services.
     Docker {
+        /// One for each entry of the `docker:` list.
         containers: Vec<Container>,
     },
     /// A virtual machine; `image` is `None` for `machine: true`.
     Machine {
+        /// Name of the image.
         image: Option<String>,
+        /// `docker_layer_caching: true`.
         docker_layer_caching: bool,
     },
+    /// A macOS machine.
     Macos {
+        /// Version of Xcode, as written.
         xcode: Option<String>,
     },
 }
@@ -65,13 +72,19 @@ impl Executor {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
+    /// Image reference, as written.
     pub image: String,
     /// Host name under which the others reach it, beside `localhost`.
     pub name: Option<String>,
+    /// Replaces the image's entrypoint; `None` keeps it.
     pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command; `None` keeps it.
     pub command: Option<Vec<String>>,
+    /// User as whom the container runs; `None` keeps the image's.
     pub user: Option<String>,
+    /// Variables of this container alone.
     pub environment: Variables,
+    /// Credentials for the image's registry; `None` pulls without any.
     pub auth: Option<RegistryAuth>,
     /// The config's own image, where a run takes another one for it. A compiled config has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,18 +97,35 @@ pub struct Container {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum RegistryAuth {
-    Password { username: String, password: String },
-    Aws { settings: BTreeMap<String, String> },
-    Gcp { settings: BTreeMap<String, String> },
+    /// `auth`: a user name and a password.
+    Password {
+        /// As written.
+        username: String,
+        /// As written.
+        password: String,
+    },
+    /// `aws_auth`: credentials for Amazon's registry.
+    Aws {
+        /// Keys below `aws_auth`, as written.
+        settings: BTreeMap<String, String>,
+    },
+    /// `gcp_auth`: credentials for Google's registry.
+    Gcp {
+        /// Keys below `gcp_auth`, as written.
+        settings: BTreeMap<String, String>,
+    },
 }
 
 /// One step with the place in the config that it came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
+    /// What the step does.
     pub kind: StepKind,
     /// Shown to people; for `run` without a name, the command's text.
     pub name: String,
+    /// Whether the step runs after a failure.
     pub when: When,
+    /// Where the config has the step.
     pub origin: Origin,
 }
 
@@ -103,11 +133,11 @@ pub struct Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Origin {
-    /// From 1; 0 when it has no place of its own.
+    /// Line, from 1; 0 for what stands nowhere in the text.
     pub line: u32,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: u32,
-    /// The orb's file that it stands in; `None` is the config.
+    /// The orb's file that it was written in; `None` means the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// Outermost first: `["job build", "command setup"]`.
@@ -119,9 +149,12 @@ pub struct Origin {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum When {
+    /// As long as no step has failed.
     #[default]
     OnSuccess,
+    /// Only after a step has failed.
     OnFail,
+    /// In any case.
     Always,
 }
 
@@ -141,41 +174,65 @@ impl When {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StepKind {
+    /// `run`: a command in a shell.
     Run(Run),
+    /// `checkout`: the source code.
     Checkout(Checkout),
+    /// `setup_remote_docker`: a Docker engine for the job.
     SetupRemoteDocker {
+        /// `docker_layer_caching: true`.
         docker_layer_caching: bool,
+        /// Version of Docker, as written; `None` leaves the choice to Navvy.
         version: Option<String>,
     },
+    /// `save_cache`: files are kept under a key, for later jobs.
     SaveCache {
+        /// Template of the key, as written.
         key: String,
+        /// Files and directories to keep, as written.
         paths: Vec<String>,
     },
     /// `keys` in the order they are tried; never empty.
     RestoreCache {
+        /// Templates of keys, each of which also finds keys that begin with it.
         keys: Vec<String>,
     },
+    /// `persist_to_workspace`: files are handed to the jobs that come after this one.
     PersistToWorkspace {
+        /// Directory that `paths` are relative to.
         root: String,
+        /// Globs below `root`.
         paths: Vec<String>,
     },
+    /// `attach_workspace`: the files of the jobs before this one.
     AttachWorkspace {
+        /// Directory that they are written to.
         at: String,
     },
+    /// `store_artifacts`: files are kept for people.
     StoreArtifacts {
+        /// File or directory, as written.
         path: String,
+        /// Name below which they are kept; `None` means the path.
         destination: Option<String>,
     },
+    /// `store_test_results`: JUnit reports are read and kept.
     StoreTestResults {
+        /// File or directory, as written.
         path: String,
     },
+    /// `add_ssh_keys`: keys for the job's own `ssh`.
     AddSshKeys {
+        /// Keys to add; empty means all.
         fingerprints: Vec<String>,
     },
+    /// `install_signing_bundle`: signing for macOS builds.
     InstallSigningBundle,
     /// A command of a registry orb that is not here; skipped with a warning.
     OrbCommand {
+        /// The orb's reference.
         orb: String,
+        /// Name of the command in the orb.
         command: String,
     },
 }
@@ -205,10 +262,15 @@ impl StepKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Run {
+    /// Text that the shell runs.
     pub command: String,
+    /// Shell with its flags; `None` means the job's.
     pub shell: Option<String>,
+    /// Variables of this step alone.
     pub environment: Variables,
+    /// Where the command starts; `None` means the job's working directory.
     pub working_directory: Option<String>,
+    /// The next step does not wait for its end.
     pub background: bool,
     /// In milliseconds.
     #[serde(with = "millis")]
@@ -247,6 +309,7 @@ impl Run {
 pub struct Checkout {
     /// Relative to the job's working directory; `None` is the directory itself.
     pub path: Option<String>,
+    /// How much of the history is fetched.
     pub method: CheckoutMethod,
 }
 
@@ -255,10 +318,14 @@ pub struct Checkout {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CheckoutMethod {
+    /// All commits; a file's content when it is needed.
     #[default]
     Blobless,
+    /// All commits with all files.
     Full,
+    /// The newest commits only.
     Shallow {
+        /// Number of commits.
         depth: u32,
     },
 }

@@ -65,7 +65,7 @@ pub enum Event {
     },
     /// A setup job continued the pipeline: these jobs take part from now on, too.
     PipelineContinued {
-        /// The config it goes on with.
+        /// The config that the pipeline continues with.
         config: PathBuf,
         /// In the order of the file.
         jobs: Vec<JobRef>,
@@ -123,9 +123,9 @@ pub enum Event {
         task: TaskRef,
         /// What is being done.
         what: String,
-        /// So much is done, in the unit of `total`.
+        /// How much is done, in the unit of `total`.
         done: u64,
-        /// Of so much, where that is known.
+        /// How much there is to do; `None` where that is not known.
         total: Option<u64>,
     },
     /// A service container was started, and its output is being kept.
@@ -242,7 +242,7 @@ pub enum Event {
         /// RFC 3339, UTC.
         until: String,
     },
-    /// What the task's logs came to, those of services and of steps that went on in the background included.
+    /// Length and digest of each of the task's logs, also of services and of steps that continued in the background.
     TaskLogs {
         /// The task.
         #[serde(flatten)]
@@ -250,7 +250,8 @@ pub enum Event {
         /// One for each log, steps first.
         logs: Vec<LogEnd>,
     },
-    /// Its verdict, logs and workspace layers are final, and nothing of it runs any more. Its environment may still be there.
+    /// A task has ended: its verdict, logs and workspace layers are final, and none of its processes runs any more. Its
+    /// environment may still exist.
     TaskEnded {
         /// The task.
         #[serde(flatten)]
@@ -258,7 +259,7 @@ pub enum Event {
         /// How it ended.
         #[serde(flatten)]
         verdict: Verdict,
-        /// As its limit counts: neither waiting nor removal is part of it.
+        /// The time that counts for the job's limit: neither waiting nor removal is part of it.
         duration_ms: u64,
         /// What was known by then of objects that cannot be removed: since the removal comes later, nothing.
         leftovers: Vec<String>,
@@ -278,7 +279,7 @@ pub enum Event {
         /// Those whose environments are still there.
         tasks: Vec<TaskRef>,
     },
-    /// A job has ended, or nothing more comes of it.
+    /// A job has ended, or will never run.
     JobEnded {
         /// The job.
         #[serde(flatten)]
@@ -298,11 +299,11 @@ pub enum JobEnd {
     Ran {
         /// What `requires` sees.
         status: JobStatus,
-        /// Of its longest task.
+        /// Duration of its longest task.
         duration_ms: u64,
         /// The step that failed, or the limit that was exceeded.
         failed_step: Option<String>,
-        /// The fault, where it was none of the job's.
+        /// The fault, where the job is not to blame.
         infra: Option<String>,
     },
     /// Its executor is not here: neither passed nor failed.
@@ -310,7 +311,7 @@ pub enum JobEnd {
         /// What it would need.
         needs: String,
     },
-    /// Waits for an approval that nobody gave.
+    /// It waits for an approval that was not given.
     #[serde(rename = "held")]
     Unapproved {
         /// The approval's name.
@@ -318,7 +319,7 @@ pub enum JobEnd {
     },
     /// Its requirements were not met.
     NotRun {
-        /// In words.
+        /// Reason, in words.
         why: String,
     },
     /// Its environment is held before a step, as `--break-before` asked.
@@ -329,7 +330,7 @@ pub enum JobEnd {
     },
     /// An approval given, a no-op, or `--assume passed:NAME`.
     Passed {
-        /// In words.
+        /// How it came to pass, in words.
         how: String,
     },
 }
@@ -337,9 +338,9 @@ pub enum JobEnd {
 /// The end of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// With which the command ends.
+    /// Exit code of the command.
     pub exit_code: u8,
-    /// Of the whole run.
+    /// Duration of the whole run.
     pub duration_ms: u64,
     /// Every job, in the order of the file.
     pub jobs: Vec<JobSummary>,
@@ -347,7 +348,7 @@ pub struct Summary {
     pub logs: PathBuf,
     /// What would differ on the real service, one sentence each.
     pub fidelity: Vec<String>,
-    /// Warnings that whoever reads the report alone must not miss.
+    /// Warnings that a reader of the report alone must not miss.
     pub warnings: Vec<String>,
     /// Objects that could not be removed.
     pub leftovers: Vec<String>,
@@ -424,14 +425,14 @@ pub struct HeldTask {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum LogOf {
-    /// Of one attempt at a step.
+    /// The log of one attempt at a step.
     Step {
         /// From 1; 0 is "Spin up environment".
         step: usize,
         /// From 1.
         attempt: u32,
     },
-    /// Of a service container.
+    /// The log of a service container.
     Service {
         /// Which of the task's, from 0.
         service: usize,
@@ -453,7 +454,7 @@ pub struct LogEnd {
 }
 
 impl LogOf {
-    /// From a file's name: `003-1.log`, `service-0.log`.
+    /// Reads the name of a log's file: `003-1.log`, `service-0.log`; `None` for any other.
     pub fn of_name(name: &str) -> Option<Self> {
         let stem = name.strip_suffix(".log")?;
         if let Some(service) = stem.strip_prefix("service-") {
@@ -510,7 +511,7 @@ impl Form {
     pub fn words(self) -> &'static str {
         match self {
             Self::Plain => "as it is",
-            Self::Line => "a line of it",
+            Self::Line => "one of its lines",
             Self::Base64 => "base64",
             Self::Hex => "hexadecimal",
             Self::Url => "URL-encoded",
@@ -531,7 +532,7 @@ fn broadly<S: serde::Serializer>(why: &SkipReason, serializer: S) -> Result<S::O
     }
 }
 
-/// JSON is text: bytes that are none are replaced. The log file has them as they were.
+/// JSON is text: bytes that are not UTF-8 are replaced. The log file has them as they were.
 fn lossy<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&String::from_utf8_lossy(bytes))
 }

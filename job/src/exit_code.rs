@@ -4,7 +4,7 @@
 pub const PASSED: u8 = 0;
 /// At least one job failed.
 pub const JOB_FAILED: u8 = 1;
-/// The config (or what was asked of it) is wrong; nothing was run.
+/// The config, or the choice of its workflows and jobs, is wrong; nothing was run.
 pub const BAD_CONFIG: u8 = 2;
 /// Navvy's fault, or the machine's: an infra fault, never the job's. A panic, too: what the process made is removed then.
 pub const INFRA: u8 = 3;

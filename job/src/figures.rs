@@ -26,7 +26,7 @@ pub fn running(ms: u64) -> String {
     }
 }
 
-/// A limit, as somebody wrote it in a config: `10m`, `1h 30m`.
+/// A limit in the form that a config uses: `10m`, `1h 30m`.
 pub fn limit(limit: Duration) -> String {
     let seconds = limit.as_secs();
     if seconds == 0 {
@@ -37,7 +37,7 @@ pub fn limit(limit: Duration) -> String {
     words.join(" ")
 }
 
-/// As Go prints durations, since the original's texts do: `10m0s`.
+/// A duration as Go prints it, because the original's texts have it so: `10m0s`.
 pub fn go_duration(duration: Duration) -> String {
     let total = duration.as_secs();
     let (hours, minutes) = (total / 3600, total / 60 % 60);

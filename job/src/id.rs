@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct TaskId(String);
 
-/// Why a text is no task id.
+/// Why a text is not a task id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("task id {text:?} is not 8 to 40 characters of a-z, 0-9 and inner dashes")]
 pub struct InvalidTaskId {
@@ -26,6 +26,7 @@ impl TaskId {
         Self(format!("{:016x}", u64::from_be_bytes(bytes)))
     }
 
+    /// The id as text: 16 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -20,6 +20,8 @@
 //! | [`event`] | what happens during a run, as values |
 //! | [`exit_code`] | the exit codes of `navvy run`, a public promise |
 
+#![warn(missing_docs)]
+
 pub mod chain;
 pub mod claim;
 pub mod compiled;

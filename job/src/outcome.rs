@@ -12,10 +12,15 @@ use crate::exit_code;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
+    /// Every significant step passed.
     Success,
+    /// A step failed, the job exceeded a limit, or an infra fault ended it.
     Failed,
+    /// The job was stopped before its end.
     Canceled,
+    /// The job was not allowed to run.
     Unauthorized,
+    /// The job was left out: what it requires did not end as it asks.
     NotRun,
 }
 
@@ -95,7 +100,7 @@ pub enum RunEnd {
     Infra,
     /// A job failed.
     JobFailed,
-    /// What a setup pipeline goes on with cannot be carried out.
+    /// The pipeline that a setup pipeline continues with cannot be carried out.
     BadConfig,
     /// A job was kept from its end.
     Canceled,
@@ -113,25 +118,26 @@ pub enum CancelReason {
     LeaseLost,
     /// The machine takes no further work, and what it has is given back.
     Drain,
-    /// A limit of whoever made the task, beside the job's own time.
+    /// A limit that the maker of the task set, beside the job's own time.
     Limit,
 }
 
-/// The wish that what runs stops.
+/// A request to stop what runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cancel {
+    /// Who or what asks.
     pub reason: CancelReason,
-    /// Without grace.
+    /// Processes are killed at once, without time for their clean-up.
     pub at_once: bool,
 }
 
 impl Cancel {
-    /// With grace.
+    /// Processes get time for their clean-up.
     pub fn gently(reason: CancelReason) -> Self {
         Self { reason, at_once: false }
     }
 
-    /// The same wish, whatever is asked now: the first reason stays, and what is to end at once never gets its grace back.
+    /// The request after another one: the first reason stays, and a request without grace never gets its grace back.
     #[must_use]
     pub fn urged(self, at_once: bool) -> Self {
         Self { at_once: self.at_once || at_once, ..self }
@@ -161,7 +167,7 @@ pub enum StepOutcome {
     },
     /// It wrote nothing for too long.
     NoOutput {
-        /// For how long it may write nothing.
+        /// Longest time that it may write nothing.
         #[serde(with = "crate::compiled::millis")]
         limit: Duration,
     },
@@ -201,7 +207,7 @@ pub enum SkipReason {
     Stopped,
     /// Recognised, and not carried out by this version.
     NotAvailable,
-    /// Its orb is not here, and the run was told to go on without it.
+    /// Its orb is not here, and the run's settings allow it to continue without.
     OrbMissing,
     /// The deprecated `deploy`: it runs on a job's first node alone.
     FirstNodeOnly,
@@ -218,7 +224,7 @@ pub enum Blame {
     Config,
     /// The job, its config or its image: trying again changes nothing.
     Job,
-    /// There is no engine, or it went away.
+    /// The engine cannot be reached, or was lost.
     Engine,
     /// Navvy itself, or the machine: trying again may help.
     Infra,

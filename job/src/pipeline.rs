@@ -19,8 +19,9 @@ pub struct Pipeline {
 /// A graph of jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
+    /// Key below `workflows:`.
     pub name: String,
-    /// `Err` tells why a push of this branch or tag would not start it.
+    /// Whether a push of this branch or tag would start it, and if not, why.
     pub selected: Selection,
     /// In the order of the file, matrices expanded; names are unique.
     pub jobs: Vec<WorkflowJob>,
@@ -29,10 +30,11 @@ pub struct Workflow {
     pub schedules: Vec<Schedule>,
     /// 0 to 5.
     pub max_auto_reruns: u32,
-    /// There are mistakes in it, told as warnings because its own condition leaves it out: its jobs and what they
-    /// require are not whole, and nothing of it can run.
+    /// It has mistakes, reported as warnings because its own condition leaves it out: its jobs and their requirements are
+    /// incomplete, so that none of them can run.
     #[serde(default)]
     pub flawed: bool,
+    /// Where the config has the workflow.
     pub origin: Origin,
 }
 
@@ -43,21 +45,25 @@ pub struct Schedule {
     pub cron: String,
     /// Branches, as written: names, or regular expressions between slashes.
     pub only: Vec<String>,
+    /// Branches that are left out, written in the same way.
     pub ignore: Vec<String>,
 }
 
-/// Is something part of this pipeline, and if not, why not?
+/// Whether a workflow or job is part of this pipeline, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
+    /// It takes part.
     Selected,
-    /// In words for a person: "its branch filter does not match branch `main`".
+    /// It is left out: "its branch filter does not match branch `main`".
     Left {
+        /// Sentence for a person, without a full stop.
         reason: String,
     },
 }
 
 impl Selection {
+    /// Does it take part?
     pub fn is_selected(&self) -> bool {
         matches!(self, Self::Selected)
     }
@@ -70,6 +76,7 @@ pub struct WorkflowJob {
     pub name: String,
     /// Key below `jobs:` that it was made from; for an approval its own name.
     pub definition: String,
+    /// What happens when its turn comes.
     pub kind: WorkflowJobKind,
     /// Values of the matrix by parameter, as text; empty without a matrix.
     pub matrix: BTreeMap<String, String>,
@@ -78,10 +85,13 @@ pub struct WorkflowJob {
     pub alias: Option<String>,
     /// All must be met. Jobs left out by filters are already dropped.
     pub requires: Vec<Requirement>,
+    /// Whether a push of this branch or tag would run it.
     pub selected: Selection,
     /// In the order of the config: later ones win over equal variables.
     pub contexts: Vec<String>,
+    /// `serial-group`, as written; `None`: the job is not part of a serial group.
     pub serial_group: Option<String>,
+    /// Where the config has the job.
     pub origin: Origin,
 }
 
@@ -89,7 +99,9 @@ pub struct WorkflowJob {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum WorkflowJobKind {
+    /// A job with steps.
     Build {
+        /// The compiled job.
         job: Box<Job>,
     },
     /// Waits for a person.
@@ -98,6 +110,7 @@ pub enum WorkflowJobKind {
     NoOp,
     /// A kind that Navvy knows and does not carry out (`release`, `lock`, `unlock`), or a job of a missing orb.
     Unavailable {
+        /// What is missing, in words.
         what: String,
     },
 }
@@ -106,6 +119,8 @@ pub enum WorkflowJobKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Requirement {
+    /// Name of the job in the same workflow.
     pub job: String,
+    /// Any of them will do.
     pub statuses: BTreeSet<JobStatus>,
 }

@@ -15,6 +15,7 @@ pub struct Size {
 }
 
 impl Size {
+    /// This many whole CPUs, and memory in GiB.
     pub const fn new(cpus: u64, gib: u64) -> Self {
         Self { millicpus: cpus * 1000, memory: gib * GIB }
     }
@@ -29,6 +30,7 @@ impl Size {
         Self { millicpus: self.millicpus.min(room.millicpus), memory: self.memory.min(room.memory) }
     }
 
+    /// Sum in each dimension; at most the largest number.
     pub fn plus(self, other: Self) -> Self {
         Self {
             millicpus: self.millicpus.saturating_add(other.millicpus),
@@ -36,6 +38,7 @@ impl Size {
         }
     }
 
+    /// Difference in each dimension; at least 0.
     pub fn minus(self, other: Self) -> Self {
         Self {
             millicpus: self.millicpus.saturating_sub(other.millicpus),
@@ -86,13 +89,13 @@ const MACHINE_GENERATIONS: &[(&str, Size)] = &[
     ("2xlarge+", Size::new(32, 128)),
 ];
 
-/// Size of a class of the docker executor; `None` when there is no such class.
+/// Size of a class of the docker executor; `None` for an unknown class.
 pub fn docker_class(name: &str) -> Option<Size> {
     let plain = name.strip_suffix(".gen2").or_else(|| name.strip_suffix(".gen3")).unwrap_or(name);
     find(DOCKER, plain)
 }
 
-/// Size of a class of Linux machines; `None` when there is no such class.
+/// Size of a class of Linux machines; `None` for an unknown class.
 pub fn machine_class(name: &str) -> Option<Size> {
     match name.strip_suffix(".gen2").or_else(|| name.strip_suffix(".gen3")) {
         Some(plain) => find(MACHINE_GENERATIONS, plain),

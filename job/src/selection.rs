@@ -11,7 +11,7 @@ pub struct Wanted {
     pub workflow: Option<String>,
     /// `--job`, as often as it was given.
     pub jobs: Vec<String>,
-    /// With `jobs`: those they require, too.
+    /// `--with-requires`: beside `jobs`, those that they require take part.
     pub with_requires: bool,
 }
 

@@ -26,10 +26,11 @@ pub enum TaskState {
     /// Environment held for a person, in place of being destroyed.
     #[serde(rename = "kept")]
     Held,
-    /// Nothing of the job runs any more and its output is flushed; the verdict is being told.
+    /// None of the job's processes runs any more and its output is flushed; the verdict is being reported.
     Reporting,
-    /// The verdict is told; the environment is being destroyed.
+    /// The verdict is reported; the environment is being destroyed.
     Releasing,
+    /// The environment is gone, or left to its hold.
     Done,
 }
 
@@ -46,7 +47,7 @@ impl TaskState {
         (Self::Finishing, Self::Held),
         (Self::Held, Self::Reporting),
         (Self::Reporting, Self::Releasing),
-        // Of a task that is held.
+        // The task is held.
         (Self::Reporting, Self::Done),
         (Self::Releasing, Self::Done),
     ];
@@ -67,7 +68,9 @@ impl TaskState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a task cannot move from {from:?} to {to:?}")]
 pub struct IllegalMove {
+    /// State that the task is in.
     pub from: TaskState,
+    /// State that was asked for.
     pub to: TaskState,
 }
 
@@ -114,7 +117,7 @@ mod tests {
         let may = |from: TaskState, to| from.moved_to(to).is_ok();
         for state in TASK.into_iter().take(5) {
             assert!(may(state, TaskState::Reporting), "{state:?} has no way to tell a verdict");
-            assert!(!may(state, TaskState::Releasing), "{state:?} would be released before its verdict is told");
+            assert!(!may(state, TaskState::Releasing), "{state:?} would be released before its verdict is reported");
         }
         assert!(may(TaskState::Reporting, TaskState::Releasing) && may(TaskState::Releasing, TaskState::Done));
     }

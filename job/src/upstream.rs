@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::claim::Upstream;
 use crate::pipeline::WorkflowJob;
 
-/// In an order in which they may have run: each after those that it comes after itself.
+/// The jobs that the job `name` comes after, in an order in which they may have run: each behind those that it requires.
 pub fn upstream(jobs: &[WorkflowJob], name: &str) -> Vec<Upstream> {
     let above = above(jobs, name);
     let mut ordered: Vec<&str> = Vec::new();
-    // In the order of the config wherever that is free. A circle would never have been compiled.
+    // Where several jobs may be next, the config's order decides. A circle would never have been compiled.
     while let Some(next) = above
         .iter()
         .find(|job| !ordered.contains(&job.as_str()) && required(jobs, job).all(|before| ordered.contains(&before)))
@@ -26,7 +26,7 @@ fn required<'a>(jobs: &'a [WorkflowJob], name: &str) -> impl Iterator<Item = &'a
     job.into_iter().flat_map(|job| job.requires.iter().map(|requirement| requirement.job.as_str()))
 }
 
-/// In the order of the config.
+/// The jobs that the job `name` comes after, in the order of the config.
 fn above(jobs: &[WorkflowJob], name: &str) -> Vec<String> {
     let (mut found, mut open) = (BTreeSet::new(), vec![name]);
     while let Some(next) = open.pop() {

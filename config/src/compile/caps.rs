@@ -34,7 +34,7 @@ const SHOWN: usize = 40;
 
 const CODE: &str = "over-limit";
 
-/// Of a long name as much as a line shows.
+/// The beginning of a long name, as much as a line shows.
 pub(super) fn start(name: &str) -> Cow<'_, str> {
     match name.char_indices().nth(SHOWN) {
         Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
@@ -42,7 +42,7 @@ pub(super) fn start(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A name that nobody gave: the start of a long script names it well enough.
+/// Cuts the default name of a step: the start of a long script names it well enough.
 pub(super) fn cut_name(name: &str) -> String {
     match name.char_indices().nth(LONGEST_NAME) {
         Some(_) => name.chars().take(LONGEST_NAME - 1).chain(['…']).collect(),

@@ -14,7 +14,7 @@ const STANZAS: [&str; 3] = ["docker", "machine", "macos"];
 /// A job's keys over those of its executor.
 pub(super) struct Merged {
     pub map: Map,
-    /// Of the executor first, then of the job: the union counts.
+    /// `environment` of the executor first, then of the job: the union counts.
     pub environments: Vec<Node>,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn merge(place: At<'_>, job: &PlainJob) -> Result<Merged, NoExecutor>
     let replaced = |entry: &Entry| {
         (own_stanza && is_stanza(entry)) || job.entries.iter().any(|own| own.key == entry.key && !own.value.is_null())
     };
-    // A key with nothing in it is none; a stanza is told of where it is read.
+    // A key without a value does not count; an empty stanza is reported where it is read.
     let says_nothing = |entry: &Entry| entry.value.is_null() && !is_stanza(entry);
     let kept = base.iter().filter(|entry| !replaced(entry) && !says_nothing(entry)).cloned();
     let own = job.entries.iter().filter(|entry| !entry.value.is_null()).cloned();

@@ -10,7 +10,7 @@ use crate::syntax::{Literal, Map, Node, becomes, boolean, stays};
 /// Bytes of the way to a step through a handful of commands.
 const COMMON_TRAIL: usize = 256;
 
-/// Where in the pipeline something is read, for what there is to say of it.
+/// Where in the pipeline something is read: diagnostics need it.
 #[derive(Clone, Copy)]
 pub(super) struct At<'p> {
     pub context: &'p Context<'p>,
@@ -30,7 +30,7 @@ impl At<'_> {
         let number = |value| u32::try_from(value).unwrap_or(u32::MAX);
         let trail = self.trail.names();
         let size: usize = trail.iter().map(|name| name.len() + size_of::<String>()).sum();
-        // What every config has of it costs nothing.
+        // A trail of common length costs nothing.
         let is_affordable = size <= COMMON_TRAIL || self.context.spend(size, span);
         let trail = if is_affordable { trail } else { Vec::new() };
         Origin { line: number(span.line), column: span.column, file: self.context.file_name(span.file), trail }
@@ -100,7 +100,7 @@ impl At<'_> {
 pub(super) struct Fields<'f> {
     pub place: At<'f>,
     pub map: &'f Map,
-    /// Of what the map belongs to.
+    /// Span of what the map belongs to.
     pub span: Span,
     /// "`run` step", "machine".
     pub owner: &'f str,

@@ -18,7 +18,7 @@ pub(super) fn selection(place: At<'_>, filters: &PlainFilters) -> Selection {
         PlainFilters::Map(node) => match node.as_map() {
             Some(map) => {
                 let is_right = filter_shape::is_right(place, map);
-                // Looked at in any case, so that every broken pattern is told.
+                // Looked at in any case, so that every broken pattern is reported.
                 let selection = by_map(place, map);
                 if is_right { selection } else { wrong() }
             }
@@ -30,7 +30,7 @@ pub(super) fn selection(place: At<'_>, filters: &PlainFilters) -> Selection {
     }
 }
 
-/// Whoever goes on in spite of the error must not run more than was meant.
+/// A run that continues in spite of the error must not run more than was meant.
 fn wrong() -> Selection {
     left("its filters are wrong".to_owned())
 }
@@ -64,7 +64,7 @@ fn by_branch(place: At<'_>, map: &Map, branch: &str) -> Selection {
     }
 }
 
-/// No branch is none of those that `only` names, nor of those that `ignore` names.
+/// A push without a branch matches neither the branches of `only` nor those of `ignore`.
 fn by_no_branch(place: At<'_>, map: &Map) -> Selection {
     match map.get("branches").and_then(Block::read) {
         Some(block) if !block.lets_through(place, Pushed::Nothing) => left(match block.only {
@@ -75,8 +75,8 @@ fn by_no_branch(place: At<'_>, map: &Map) -> Selection {
     }
 }
 
-/// What patterns are held against where there is no branch. A regular expression for all branches fits both; one in `only`
-/// that fits the empty name, as `/.*/` does, is for whatever there is.
+/// Names that patterns are compared with where there is no branch. A regular expression for all branches fits both; one in
+/// `only` that fits the empty name, as `/.*/` does, also lets a push without a branch through.
 const NO_NAMES: [&str; 2] = ["", "HEAD"];
 
 fn left(reason: String) -> Selection {
@@ -173,7 +173,7 @@ impl<'n> Block<'n> {
 }
 
 fn matches_any(place: At<'_>, node: &Node, names: &[&str]) -> bool {
-    // All are looked at, so that every broken pattern is told.
+    // All are looked at, so that every broken pattern is reported.
     match node.as_list() {
         Some(items) => items.iter().filter(|item| matches_any(place, item, names)).count() > 0,
         None => node.as_text().is_some_and(|pattern| pattern::matches(place, node, pattern, names)),

@@ -59,7 +59,7 @@ fn no_block(key: &str, node: &Node) -> Diagnostic {
 /// The same of `only` or `ignore`. An alias to a list makes a list in the list.
 fn names(place: At<'_>, key: &str, node: &Node) -> bool {
     match &node.content {
-        // All are looked at, so that everything that is wrong is told.
+        // All are looked at, so that every mistake is reported.
         Content::List(items) => items.iter().filter(|item| !names(place, key, item)).count() == 0,
         Content::Broken => false,
         _ => match node.as_text() {

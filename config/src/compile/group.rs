@@ -59,7 +59,7 @@ fn uses(jobs: &[PlainWorkflowJob]) -> BTreeMap<usize, Parts> {
     uses
 }
 
-/// Where one use of a group has a name, every use of it in the workflow needs one. Equal names are told elsewhere.
+/// Where one use of a group has a name, every use of it in the workflow needs one. Equal names are reported elsewhere.
 pub(super) fn refuse_nameless(context: &Context<'_>, jobs: &[PlainWorkflowJob]) {
     let exit = |job: &PlainWorkflowJob| job.group.as_ref().is_some_and(|group| group.role == GroupRole::Exit);
     let is_named = |job: &PlainWorkflowJob| job.group.as_ref().is_some_and(|group: &InGroup| group.is_named);

@@ -70,7 +70,7 @@ fn check_setup(context: &Context<'_>, workflows: &[Workflow], plain: &[PlainWork
     }
 }
 
-/// Of the workflows that their conditions let through: no others are written out.
+/// Counts the contexts of the workflows that their conditions let through: no others are written out.
 fn check_contexts(context: &Context<'_>, workflows: &[Workflow], plain: &[PlainWorkflow]) {
     let mut names = BTreeSet::new();
     let counted = workflows.iter().zip(plain).filter(|(_, plain)| plain.standing.reach == Reach::Full);

@@ -161,7 +161,8 @@ fn group<'j>(
     groups.into_iter().collect()
 }
 
-/// Of equal names each gets a number, from 1. A job of a job group is called after its group first.
+/// Makes names unique: each of several equal names gets a number, from 1. A job of a job group is called after its group
+/// first.
 fn unique(context: &Context<'_>, jobs: &[PlainWorkflowJob]) -> Vec<String> {
     let counts = counted(jobs.iter().map(|job| &*job.name));
     let qualified = |job: &PlainWorkflowJob| match member(job) {
@@ -191,7 +192,7 @@ fn counted<'n>(names: impl Iterator<Item = &'n str>) -> HashMap<&'n str, usize> 
     counts
 }
 
-/// The next `name-N` that nobody has.
+/// The next `name-N` that is free.
 fn numbered(name: &str, last: &mut usize, taken: &mut HashSet<String>) -> String {
     loop {
         *last += 1;

@@ -37,7 +37,7 @@ fn as_it_is(path: &str) -> String {
     format!("`{path}` is taken as it is: no variable is put in for `$`")
 }
 
-/// Paths of a cache are no patterns.
+/// Paths of a cache are not patterns.
 pub(super) fn check_cache(fields: &Fields<'_>) {
     each(fields, "paths", &mut |path, node| {
         let (message, help) = if path.contains('*') {

@@ -88,7 +88,7 @@ fn keys(built_in: BuiltIn) -> Option<&'static Keys> {
     })
 }
 
-/// For messages; nothing is formatted for the steps that are right.
+/// What a step is called in messages; nothing is formatted for steps without a mistake.
 fn owner(built_in: BuiltIn) -> &'static str {
     match built_in {
         BuiltIn::Run => "a `run` step",
@@ -175,7 +175,7 @@ fn persist_to_workspace(fields: &Fields<'_>) -> Option<StepKind> {
 
 fn name(place: At<'_>, body: &Node) -> Option<String> {
     let node = body.as_map()?.get("name").filter(|node| !node.is_null())?;
-    // An empty name, as a parameter's default may be, is none.
+    // An empty name, as a parameter's default may be, does not count.
     let name = place.text(node, "name").filter(|name| !name.is_empty())?;
     caps::check_name(place, "a step", &name, node.span);
     Some(name)

@@ -19,6 +19,7 @@ use crate::resolve::{Context, PlainPipeline, PlainWorkflow};
 /// What there is to say of the jobs of one name.
 #[derive(Debug, Clone)]
 pub struct Explained {
+    /// The pipeline and all diagnostics.
     pub outcome: Outcome,
     /// One for each job of that name, or made from the job of that name, in every workflow.
     pub found: Vec<Explanation>,
@@ -29,7 +30,9 @@ pub struct Explained {
 /// One job of one workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
+    /// Name of the workflow.
     pub workflow: String,
+    /// Name of the job in the workflow.
     pub job: String,
     /// Would a push of this branch or tag run it?
     pub runs: bool,
@@ -44,7 +47,9 @@ pub struct Explanation {
 pub struct ExplainedValue {
     /// "image", "environment LANG", "parameter `os`".
     pub name: String,
+    /// As the job sees it.
     pub value: String,
+    /// Where it was written, in words.
     pub from: String,
 }
 

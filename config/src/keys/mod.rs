@@ -1,7 +1,7 @@
 //! Keys of the language's maps: which there are, the shape of their values, what they mean.
 //!
 //! They stand once, in [`tables`]. The compiler warns of a key that its map does not have, with its neighbour; the JSON
-//! Schema for editors is made of the same tables, so that both always speak of the same language.
+//! Schema for editors derives from the same tables, so that both always describe the same language.
 
 mod rules;
 mod table;

@@ -457,7 +457,7 @@ pub(crate) static RESTORE_CACHE: Keys = Keys::new(
     "restore_cache",
     "Brings back the newest files stored under a key.",
     &[
-        key("key", Text, "The key, or the beginning of it."),
+        key("key", Text, "The key, or its beginning."),
         key("keys", Texts, "Keys in the order in which they are tried."),
         NAME,
         WHEN,

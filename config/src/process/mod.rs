@@ -30,9 +30,10 @@ pub(crate) use write::document;
 use yaml::Entry;
 pub(crate) use yaml::{Entry as YamlEntry, Yaml};
 
-/// A config written out, and what there is to say of it.
+/// A config written out, and its diagnostics.
 #[derive(Debug, Clone)]
 pub struct Processed {
+    /// The pipeline and all diagnostics.
     pub outcome: Outcome,
     /// `None` exactly if one of the diagnostics is an error.
     pub text: Option<String>,

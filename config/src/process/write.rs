@@ -11,7 +11,7 @@ const LONGEST_KEY: usize = 1_000;
 
 struct Writer {
     out: String,
-    /// Is `<<` a tag to whoever reads the text?
+    /// Do readers of the text take `<<` for a tag?
     escaped: bool,
 }
 
@@ -166,7 +166,7 @@ fn is_plain(text: &str) -> bool {
     starts && ends && inside && !is_other_type(text)
 }
 
-/// By YAML 1.2 or by 1.1.
+/// Would YAML 1.2 or 1.1 read the text as something else than a text?
 fn is_other_type(text: &str) -> bool {
     let numeric = |c: char| c.is_ascii_digit() || matches!(c, '.' | '_' | ':' | '+' | '-' | 'e' | 'E');
     literal(text) != Literal::Text(text)

@@ -12,7 +12,7 @@ const FORMAT: u32 = 1;
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Report<'d> {
-    /// Of this document: 1.
+    /// Format of this document: 1.
     format: u32,
     /// The config's name.
     file: &'d str,

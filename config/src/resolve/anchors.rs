@@ -12,7 +12,7 @@ pub(super) fn are_there(pattern: &str) -> bool {
     }
 }
 
-/// Of a pattern.
+/// One end of a pattern.
 #[derive(Clone, Copy)]
 enum End {
     First,

@@ -32,20 +32,20 @@ const JOB: usize = 512;
 const REQUIREMENT: usize = 32;
 /// The language's limit on the texts of a compiled config, in bytes.
 const LARGEST: usize = 8 << 20;
-/// Nobody reads further, and finding neighbours for more would take its time.
+/// More mistakes than a person reads; finding neighbours for more would take its time.
 const HOPELESS: usize = 1_000;
 /// Bytes in which the exact place of a mistake is looked for.
 const LONGEST_SEARCH: usize = 64 << 10;
 /// Steps inside `when` inside commands inside ...: far beyond any config, far from the end of the stack.
 const DEEPEST: usize = 128;
 
-/// Of one pattern, by text.
+/// Whether one pattern matches, by text.
 type Answers = HashMap<String, Result<bool, String>>;
 /// Why a file was read: of several imports, the first.
 pub(crate) struct Import {
     pub alias: Arc<str>,
     pub resolved: OrbReference,
-    /// Of the alias, in the file that imports it.
+    /// Span of the alias, in the file that imports it.
     pub span: Span,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Context<'a> {
     /// Set once they are known: their own defaults cannot refer to them.
     pub parameters: OnceCell<BTreeMap<Arc<str>, Node>>,
     config: &'a str,
-    /// Of orbs, as the spans of their nodes count them, from 1.
+    /// Files of orbs, as the spans of their nodes count them, from 1.
     files: RefCell<Vec<(File, Import)>>,
     /// Every orb that was read, by exact reference; `None` for one that cannot be.
     orbs: RefCell<HashMap<OrbReference, Option<Rc<Library>>>>,
@@ -83,7 +83,7 @@ pub(crate) struct Context<'a> {
     mistakes: Cell<usize>,
     /// Which definitions are used, and how much a mistake matters where we are.
     pub(super) reached: Reached,
-    /// Everything has been told: what is looked at again is told of no more.
+    /// Everything has been reported: mistakes that are found again are not reported any more.
     silent: Cell<bool>,
     /// What explanations are made of; kept only when one is asked for.
     record: Option<RefCell<Record>>,
@@ -171,7 +171,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// From now on everything has been told.
+    /// From now on no mistake is reported any more.
     pub fn fall_silent(&self) {
         self.silent.set(true);
     }
@@ -266,12 +266,12 @@ impl<'a> Context<'a> {
         !self.is_full() && !self.is_hopeless() && self.spend(NODE, span)
     }
 
-    /// So much has been warned of that nobody reads further.
+    /// There are more warnings than a person would read.
     pub fn is_weary(&self) -> bool {
         self.report.borrow().is_weary()
     }
 
-    /// So much is wrong that more would help nobody.
+    /// There are so many mistakes that more of them would not help.
     pub fn is_hopeless(&self) -> bool {
         self.report.borrow().errors().max(self.reached.lighter()) >= HOPELESS
     }
@@ -281,7 +281,7 @@ impl<'a> Context<'a> {
         self.spend(text.len() / SCANNED, span)
     }
 
-    /// The config has been found to be too large: nothing more of it needs to be made.
+    /// The config has been found to be too large: no more of it needs to be compiled.
     pub fn is_full(&self) -> bool {
         self.full.get()
     }
@@ -320,7 +320,7 @@ impl<'a> Context<'a> {
         account.set(after);
         if after > most && !self.full.replace(true) {
             let message = "with its commands and parameters written out the config is larger than 8 MB";
-            // Whatever it was spent on, the rest is not looked at any more.
+            // The rest of the config is not looked at any more.
             self.tell(Diagnostic::error("config-too-large", span, message), Report::push);
         }
         after <= most

@@ -36,7 +36,7 @@ impl<'a> ExecutorUse<'a> {
         true
     }
 
-    /// As it was written; `None` when there is none of that name or it is not here.
+    /// The executor as it was written; `None` if none has that name, or it is not here.
     pub fn definition(&self) -> Option<&'a Definition> {
         match self.scope.find(Part::Executors, &self.name) {
             Found::Here(_, definition) => Some(definition),

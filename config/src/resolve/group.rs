@@ -1,7 +1,7 @@
 //! Job groups: one item of a workflow becomes its jobs, and what holds them together.
 //!
 //! ```text
-//! requires of the use ─▶ entry ─▶ members, as they require each other ─▶ exit ◀─ whoever requires the group
+//! requires of the use ─▶ entry ─▶ members, as they require each other ─▶ exit ◀─ jobs that require the group
 //!                        (takes the serial group)                         └─▶ unlock, always, if there is one
 //! ```
 //!
@@ -106,7 +106,7 @@ fn members(scope: &Scope<'_>, group: &Group, at: Span) -> Vec<PlainWorkflowJob> 
     let mut jobs = Vec::new();
     for item in items(group) {
         let member = named(&scope, item);
-        // What is wrong with it is told where the group is defined.
+        // Its mistakes are reported where the group is defined.
         if !member.is_some_and(|(name, ..)| scope.library.job_groups.contains_key(&name)) {
             invocation::expand(&scope, item, &mut jobs);
         }

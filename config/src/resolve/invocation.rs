@@ -23,7 +23,7 @@ enum Target<'a> {
     Approval,
     Job(&'a Library, &'a Definition),
     Group(&'a Group),
-    /// Of an orb that is not here.
+    /// Something from an orb that is not here.
     Missing {
         orb: Arc<str>,
         element: String,
@@ -86,7 +86,7 @@ pub(super) fn named<'n>(scope: &Scope<'_>, item: &'n Node) -> Option<(Arc<str>, 
     }
 }
 
-/// The first key counts, whatever the others were meant to say: also a filter that would keep the job from running.
+/// Only the first key counts: any other is ignored, also a filter that would keep the job from running.
 fn warn_of_further_keys(scope: &Scope<'_>, map: &Map, further: &Entry) {
     let ignored: Vec<String> = map.entries.iter().skip(1).map(|entry| format!("`{}`", entry.key)).collect();
     let message = format!("a job of a workflow has one key, its name: beside it {} means nothing", ignored.join(", "));

@@ -55,7 +55,7 @@ impl<'a> JobUse<'_, 'a> {
         }
     }
 
-    /// The job is where a trail starts: the same problem is told once, whoever invokes the job.
+    /// The job is where a trail starts: the same problem is reported once, however many workflows use the job.
     fn home(&self) -> Scope<'a> {
         let trail = Trail::default().enter("job", &self.definition.name, self.definition.span, self.at);
         Scope::outermost(self.caller.context, self.library).with_trail(trail)

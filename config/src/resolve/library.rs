@@ -65,7 +65,7 @@ impl Definition {
 pub(crate) enum Orb {
     /// Written out where it is imported.
     Inline(Rc<Library>),
-    /// From a file of its own, which others may import, too.
+    /// Read from a file of its own, which others may import, too.
     Imported(Rc<Library>),
     /// Not here, or wrong: that has been reported.
     Missing,
@@ -99,7 +99,7 @@ pub(crate) enum Part {
 /// What a name stands for.
 pub(crate) enum Found<'a> {
     Here(&'a Library, &'a Definition),
-    /// In an orb that is not here.
+    /// The name leads into an orb that is not here.
     Missing {
         orb: &'a str,
         element: String,
@@ -120,7 +120,7 @@ impl Part {
         }
     }
 
-    /// With its article.
+    /// The noun with its article.
     fn one(self) -> &'static str {
         match self {
             Self::Commands => "a command",
@@ -164,7 +164,7 @@ impl Library {
         }
     }
 
-    /// Orbs lie inside each other and never in a circle, so aliases of aliases come to an end.
+    /// Orbs contain each other but never in a circle, so aliases of aliases end.
     fn find_own(&self, part: Part, name: &str) -> Found<'_> {
         if let Some(definition) = self.table(part).get(name) {
             return Found::Here(self, definition);
@@ -196,12 +196,12 @@ impl Library {
         nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
     }
 
-    /// Of definitions and aliases.
+    /// Names of definitions and aliases.
     fn names(&self, part: Part) -> impl Iterator<Item = &Arc<str>> {
         self.table(part).keys().chain(self.aliases(part).keys())
     }
 
-    /// Entries that are no definitions of their own.
+    /// Entries that only name a definition elsewhere.
     pub fn aliases(&self, part: Part) -> &Aliases {
         &self.aliases[part as usize]
     }

@@ -35,7 +35,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Of an orb's file that is looked at by itself.
+    /// The home of an orb's file that is looked at by itself.
     pub fn of_orb() -> Self {
         Self { depth: 1, in_orb: true, ..Self::default() }
     }

@@ -83,7 +83,7 @@ fn declaration(context: &Context<'_>, entry: &Entry, owner: &str, plain: bool) -
         return None;
     }
     let members = if kind == Kind::Enum { members(context, entry, map) } else { Vec::new() };
-    // One with nothing in it is none.
+    // A default without a value does not count.
     let default = map.get("default").filter(|node| !node.is_null()).cloned();
     let parameter = Parameter { name: name.clone(), span: entry.key_span, kind, default, members };
     parameter.check_default(context);
@@ -167,7 +167,7 @@ impl Parameter {
     /// Converts what was given on a command line.
     pub fn convert(&self, text: &str, span: Span) -> Result<Node, String> {
         match self.kind {
-            // Nobody means 8 by `-p number=010`.
+            // `-p number=010` is not meant as 8.
             Kind::Integer => match text.parse::<i64>() {
                 Ok(number) => Ok(Node::plain(span, number.to_string())),
                 // `0x1F` and `1_000` are numbers in a config alone.

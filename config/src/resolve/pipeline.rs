@@ -15,10 +15,10 @@ use crate::syntax::{Map, Node};
 const MOST_GIVEN: usize = 100;
 const LONGEST_NAME: usize = 128;
 const LONGEST_VALUE: usize = 512;
-/// Of a long name.
+/// Characters that are shown of a long name.
 const SHOWN: usize = 32;
 
-/// Names of pipeline values; those that nobody gave are null.
+/// Names of pipeline values; a value that was not given is null.
 pub(crate) const NAMES: [&str; 42] = [
     "id",
     "number",
@@ -67,7 +67,7 @@ pub(crate) const NAMES: [&str; 42] = [
 /// What triggers bring along has no closed list of names.
 const OPEN: [&str; 4] = ["event.github.", "event.context.", "trigger_parameters.", "deploy."];
 
-/// A pipeline value, null when nobody gave it. `None`: there is no such name.
+/// A pipeline value, null if it was not given. `None`: there is no such name.
 pub(crate) fn value(inputs: &Inputs, name: &str, span: Span) -> Option<Node> {
     match name {
         "git.branch" => return Some(Node::text(span, inputs.branch.as_deref().unwrap_or(""))),

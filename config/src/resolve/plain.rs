@@ -38,7 +38,7 @@ pub(crate) struct PlainWorkflow {
 
 pub(crate) struct PlainWorkflowJob {
     pub name: Arc<str>,
-    /// By this name, or else by that of its definition, others may require all that one matrix became.
+    /// Name by which others may require all jobs of one matrix; `None`: they use the definition's.
     pub alias: Option<Arc<str>>,
     pub definition: Arc<str>,
     pub kind: PlainKind,
@@ -57,7 +57,7 @@ pub(crate) struct PlainWorkflowJob {
 /// What a job is to the use of a job group.
 #[derive(Clone)]
 pub(crate) struct InGroup {
-    /// Of the group's use: no two of a workflow have the same.
+    /// Id of the group's use: no two uses in a workflow have the same.
     pub id: usize,
     /// The group's name in the workflow.
     pub name: Arc<str>,
@@ -81,12 +81,12 @@ pub(crate) enum PlainKind {
     Build(PlainJob),
     Approval,
     NoOp,
-    /// Of an orb that is not here.
+    /// A job of an orb that is not here.
     Missing {
         orb: Arc<str>,
         element: String,
     },
-    /// Of a type that is known and not carried out.
+    /// A job of a type that is known and not carried out.
     OfType {
         name: Arc<str>,
         entries: Vec<Entry>,
@@ -128,7 +128,7 @@ pub(crate) enum PlainExecutor {
         /// Leads into the executor.
         trail: Trail,
     },
-    /// Of an orb that is not here.
+    /// An executor of an orb that is not here.
     Missing { name: Arc<str> },
     /// Wrong, and reported as such.
     Broken,
@@ -137,7 +137,7 @@ pub(crate) enum PlainExecutor {
 #[derive(Debug, Clone)]
 pub(crate) struct PlainStep {
     pub action: Action,
-    /// Of the step's key.
+    /// Span of the step's key.
     pub span: Span,
     /// What stands below the key; null for the short form.
     pub body: Node,
@@ -147,7 +147,7 @@ pub(crate) struct PlainStep {
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     BuiltIn(BuiltIn),
-    /// Of an orb that is not here.
+    /// A command of an orb that is not here.
     Missing {
         orb: String,
         command: String,

@@ -57,7 +57,7 @@ impl Standing {
         Self { reach, why: Some(Related { text, span }) }
     }
 
-    /// A mistake that concerns no run, as a warning that says why it is none.
+    /// A mistake that concerns no run, as a warning that says why it is not an error.
     pub fn lighter(&self, diagnostic: Diagnostic) -> Diagnostic {
         let diagnostic = Diagnostic { severity: Severity::Warning, ..diagnostic };
         match &self.why {
@@ -114,7 +114,7 @@ impl Default for Reached {
 }
 
 impl Reached {
-    /// What is to be told now of a mistake, and how much it matters.
+    /// Whether a mistake is reported now, and how much it matters.
     pub fn weigh(&self, diagnostic: Diagnostic, tolerates_unreached: bool) -> Option<Diagnostic> {
         if diagnostic.severity != Severity::Error {
             return Some(diagnostic);

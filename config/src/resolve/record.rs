@@ -1,4 +1,4 @@
-//! What explanations are made of: which argument or default gave a parameter its value, and what conditions looked at.
+//! What explanations derive from: which argument or default gave a parameter its value, and what conditions looked at.
 //!
 //! Kept only when an explanation is asked for.
 
@@ -13,7 +13,7 @@ use crate::syntax::{Map, Node};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
-    /// By the id of the way into the job, command or executor.
+    /// Parameters by the id of the way into the job, command or executor.
     given: HashMap<usize, Vec<Given>>,
     /// Ids stay what they are as long as their ways are known.
     ways: Vec<Trail>,
@@ -29,7 +29,7 @@ pub(crate) struct Record {
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     pub name: Arc<str>,
-    /// For a person.
+    /// Its value as a person reads it.
     pub value: String,
     pub whence: Whence,
 }

@@ -1,7 +1,7 @@
 //! What decides whether a job of a workflow runs, as it was written at the job's use.
 //!
-//! A rule with nothing in it is none, which is told. `only` is another matter: with nothing in it it would let through
-//! everything where it was to let through little.
+//! A rule without a value does not count, which is reported. `only` is different: without a value it would let everything
+//! through, although it was written to let little through.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn blocks(filters: &Map) -> impl Iterator<Item = &Entry> {
     filters.entries.iter().filter(|entry| matches!(&*entry.key, "branches" | "tags"))
 }
 
-/// Where `only` is a value that nobody gave, it names nothing, and nothing gets through.
+/// Where `only` is a value that was not given, it names nothing, and nothing gets through.
 fn closed(filters: &Node) -> Node {
     let with = |node: &Node, change: &dyn Fn(&Entry) -> Node| match node.as_map() {
         Some(map) => {

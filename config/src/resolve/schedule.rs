@@ -73,7 +73,7 @@ fn check_field(field: &str, name: &str, least: u32, most: u32) -> Result<(), Str
     for part in field.split(',') {
         let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
         if step.is_some_and(|step| !step.parse::<u32>().is_ok_and(|step| step > 0)) {
-            return Err(format!("`{part}` is no {name}: what follows `/` is a number from 1"));
+            return Err(format!("`{part}` is not a valid {name}: what follows `/` must be a number from 1"));
         }
         if range == "*" {
             continue;
@@ -82,7 +82,7 @@ fn check_field(field: &str, name: &str, least: u32, most: u32) -> Result<(), Str
         let bounds = (number(from, name), number(to, name));
         let fits = matches!(bounds, (Some(from), Some(to)) if least <= from && from <= to && to <= most);
         if !fits {
-            return Err(format!("`{part}` is no {name}: those are {least} to {most}"));
+            return Err(format!("`{part}` is not a valid {name}: use {least} to {most}"));
         }
     }
     Ok(())

@@ -29,12 +29,12 @@ pub(crate) struct Site<'s> {
 }
 
 impl<'s> Site<'s> {
-    /// Of a template, or of a whole node whose text it is.
+    /// The site of a template, or of a whole node whose text it is.
     pub fn new(span: Span, raw: &'s str) -> Self {
         Self { span, raw, name: None }
     }
 
-    /// Of a part of the expression `text`, which stands in `raw`.
+    /// The site of a part of the expression `text`, which stands in `raw`.
     pub fn part(self, text: &str, at: &Range<usize>) -> Self {
         let start = self.raw.find(text).unwrap_or(0);
         Self { name: Some((start + at.start, start + at.end)), ..self }
@@ -46,9 +46,9 @@ impl<'s> Site<'s> {
 pub(crate) struct Scope<'a> {
     pub context: &'a Context<'a>,
     pub library: &'a Library,
-    /// Of the enclosing job, command or executor.
+    /// Parameters of the enclosing job, command or executor.
     pub parameters: Option<Rc<Bindings<'a>>>,
-    /// Of the enclosing invocation.
+    /// Matrix values of the enclosing invocation.
     pub matrix: Option<Rc<Combination>>,
     pub trail: Trail,
 }
@@ -151,7 +151,7 @@ impl<'a> Scope<'a> {
         value.ok_or_else(|| self.unknown(name, at))
     }
 
-    /// Whatever its name looks like.
+    /// Is there a pipeline parameter of this name? The name may have any form.
     pub fn is_pipeline_parameter(&self, content: &str) -> bool {
         let parameters = self.context.parameters.get().filter(|_| self.library.is_root);
         let named = content.strip_prefix("pipeline.parameters.").zip(parameters);

@@ -210,7 +210,7 @@ impl<'a> Scope<'a> {
         self.report(Diagnostic::error("step-not-single-key", span, message).help(INDENT));
     }
 
-    /// The first key counts, whatever the others were meant to say.
+    /// Only the first key counts: any other is ignored.
     pub(super) fn warn_of_further_keys(&self, map: &Map, further: &Entry) {
         let keys = keys_of(map);
         let message =

@@ -18,7 +18,7 @@ const NULL_IN_ENVIRONMENT: &str = "<nil>";
 struct Place<'p, 'a> {
     scope: &'p Scope<'a>,
     at: Site<'p>,
-    /// Of the expression.
+    /// Text of the expression.
     text: &'p str,
 }
 

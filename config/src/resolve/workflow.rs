@@ -30,7 +30,7 @@ pub(crate) fn workflows(scope: &Scope<'_>, root: &Map, span: Span) -> Vec<PlainW
     workflows.filter_map(|entry| workflow(scope, entry)).collect()
 }
 
-/// Of times before workflows, beside which nobody looks at them.
+/// Warns of `branches` in jobs, a rule from times before workflows: a config with workflows ignores it.
 fn warn_of_branches(scope: &Scope<'_>) {
     let bodies = scope.library.jobs.values().filter_map(|definition| definition.body.as_map());
     for entry in bodies.filter_map(|body| body.entry("branches")) {

@@ -1,7 +1,7 @@
 //! What the author of a text that is not YAML could do about it.
 //!
-//! The parser tells where it got lost. What is wrong often stands before that: a line that belongs to the text above it,
-//! a bracket that nobody closed, the marks of a merge.
+//! The parser says where it got lost. What is wrong often stands before that: a line that belongs to the text above it,
+//! a bracket that was not closed, the marks of a merge.
 
 use super::escape;
 use super::invisible;

@@ -139,7 +139,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// `!something` asks for a type that nobody declared. A `!` alone means a text.
+    /// `!something` asks for a type that does not exist. A `!` alone means a text.
     fn check_tag(&mut self, tag: Option<&Tag>, at: Marked) {
         let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() && !tag.suffix.trim_matches('!').is_empty()) else {
             return;
@@ -149,7 +149,7 @@ impl<'a> Builder<'a> {
         self.report.push(Diagnostic::error("unknown-tag", self.positions.point(&at.start), message).help(help));
     }
 
-    /// Tells of characters in the config that nobody sees. Orbs are the affair of their authors.
+    /// Reports invisible characters in the config. Those in orbs are for the orbs' authors.
     fn look_for_strays(&mut self, span: Span, plain: bool) {
         let Some(text) = self.positions.text.get(span.start..span.end).filter(|text| !text.is_ascii()) else { return };
         if span.file != 0 {

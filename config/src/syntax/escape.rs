@@ -4,7 +4,7 @@
 pub(super) struct Unknown {
     /// Its offset in the text.
     pub at: usize,
-    /// With what follows it: `\d`.
+    /// Length of the escape with what belongs to it: `\d`.
     pub length: usize,
 }
 

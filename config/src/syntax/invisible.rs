@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Its name in words, if nobody sees the character or takes it for a blank.
+/// The character's name in words, if it is invisible or looks like a blank.
 pub(crate) fn invisible(c: char) -> Option<String> {
     let name = match c {
         '\u{a0}' | '\u{202f}' => "a no-break space",

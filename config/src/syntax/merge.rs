@@ -16,7 +16,7 @@ const FEW: usize = 16;
 pub(super) struct Collector {
     explicit: Vec<Entry>,
     merged: Vec<Node>,
-    /// Of the explicit keys, once there are more than a few.
+    /// Index of each explicit key, once there are more than a few.
     places: HashMap<Arc<str>, usize>,
 }
 

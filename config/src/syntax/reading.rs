@@ -1,4 +1,4 @@
-//! What is told of a plain scalar that YAML reads as something else than what stands there.
+//! Warnings about a plain scalar that YAML reads as something else than what stands there.
 
 use std::fmt::Display;
 

@@ -39,7 +39,7 @@ pub(crate) fn literal(text: &str) -> Literal<'_> {
     boolean(text).map(Literal::Bool).or_else(|| number(text)).unwrap_or(Literal::Text(text))
 }
 
-/// Reads a word that is a boolean. `y` and `n` are none, although YAML 1.1 lists them.
+/// Reads a word that is a boolean. `y` and `n` are not booleans, although YAML 1.1 lists them.
 pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

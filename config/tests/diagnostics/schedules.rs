@@ -49,42 +49,42 @@ workflows:
       - schedule: {cron: "x 0 1 JAN SUN", filters: {branches: {only: main}}}
 "##;
     assert_snapshot!(told(text.trim_start_matches('\n')), @r##"
-    error[invalid-cron]: `60` is no minute: those are 0 to 59
+    error[invalid-cron]: `60` is not a valid minute: use 0 to 59
       --> config.yml:10:26
        |
     10 |       - schedule: {cron: "60 0 * * *", filters: {branches: {only: main}}}
        |                          ^^^^^^^^^^^^
        = in workflow `w` (line 7)
 
-    error[invalid-cron]: `24` is no hour: those are 0 to 23
+    error[invalid-cron]: `24` is not a valid hour: use 0 to 23
       --> config.yml:11:26
        |
     11 |       - schedule: {cron: "0 24 * * *", filters: {branches: {only: main}}}
        |                          ^^^^^^^^^^^^
        = in workflow `w` (line 7)
 
-    error[invalid-cron]: `0` is no day of the month: those are 1 to 31
+    error[invalid-cron]: `0` is not a valid day of the month: use 1 to 31
       --> config.yml:12:26
        |
     12 |       - schedule: {cron: "0 0 0 * *", filters: {branches: {only: main}}}
        |                          ^^^^^^^^^^^
        = in workflow `w` (line 7)
 
-    error[invalid-cron]: `13` is no month: those are 1 to 12
+    error[invalid-cron]: `13` is not a valid month: use 1 to 12
       --> config.yml:13:26
        |
     13 |       - schedule: {cron: "0 0 1 13 *", filters: {branches: {only: main}}}
        |                          ^^^^^^^^^^^^
        = in workflow `w` (line 7)
 
-    error[invalid-cron]: `5-2` is no day of the week: those are 0 to 7
+    error[invalid-cron]: `5-2` is not a valid day of the week: use 0 to 7
       --> config.yml:14:26
        |
     14 |       - schedule: {cron: "0 0 1 * 5-2", filters: {branches: {only: main}}}
        |                          ^^^^^^^^^^^^^
        = in workflow `w` (line 7)
 
-    error[invalid-cron]: `x` is no minute: those are 0 to 59
+    error[invalid-cron]: `x` is not a valid minute: use 0 to 59
       --> config.yml:15:26
        |
     15 |       - schedule: {cron: "x 0 1 JAN SUN", filters: {branches: {only: main}}}

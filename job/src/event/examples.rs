@@ -1,4 +1,4 @@
-//! Events for tests of whatever handles them all.
+//! Events for tests of code that handles every kind.
 
 use std::collections::BTreeMap;
 

@@ -23,14 +23,14 @@ pub struct TaskEnd {
     pub failed_log: Option<PathBuf>,
     /// Its environment stays.
     pub held: Option<HeldTask>,
-    /// It was asked to stop before its steps were over, whatever its verdict was by then.
+    /// It was asked to stop before its steps were over; its verdict may say otherwise.
     pub cut_short: bool,
     /// Its job continued the pipeline.
     pub continues: bool,
 }
 
 impl TaskEnd {
-    /// Of a task that has not run.
+    /// The end of a task that has not run.
     pub fn new(verdict: Verdict) -> Self {
         Self {
             verdict,
@@ -54,11 +54,11 @@ impl TaskEnd {
 pub struct Gathered {
     /// What `requires` sees.
     pub status: JobStatus,
-    /// A task of it is held before a step: the job has not ended.
+    /// One of its tasks is held before a step: the job has not ended.
     pub is_held: bool,
     /// What this end means for the run.
     pub run_end: RunEnd,
-    /// For the run's report.
+    /// The job's part of the run's report.
     pub summary: JobSummary,
 }
 

@@ -7,9 +7,9 @@
 //!  stop                ──▶ └──────────────────────┘ ──▶ Finish
 //! ```
 //!
-//! The caller carries out effects in their order and tells what came of them. It owns what a walk knows nothing of: room for
-//! tasks, their order of starting, time. The same happening told twice counts once, so that a caller who lost its answer may
-//! ask again.
+//! The caller carries out effects in their order and reports the results. The caller owns what a walk does not know: room for
+//! tasks, their order of starting, time. A happening that is reported twice counts once, so that a caller who lost the
+//! answer may ask again.
 
 mod gather;
 #[cfg(test)]
@@ -43,7 +43,7 @@ pub struct Walk {
     ends: BTreeMap<JobKey, JobSummary>,
     end: RunEnd,
     is_over: bool,
-    /// Of the happening at hand.
+    /// Effects of the happening at hand.
     effects: Vec<Effect>,
 }
 
@@ -60,7 +60,7 @@ struct Tasks {
 struct Continuation {
     /// The caller carries one out at this moment.
     is_under_way: bool,
-    /// One was carried out: there is no second.
+    /// A continuation was carried out: a second one is refused.
     is_done: bool,
     /// Tasks that continued the pipeline, too, and were not heard yet.
     waiting: VecDeque<TaskKey>,
@@ -185,7 +185,7 @@ impl Walk {
         if self.terms.is_asked { self.asked.push_back(job) } else { self.hold(job) }
     }
 
-    /// One that was not asked for, or has its answer, is no longer.
+    /// An answer counts only for an approval that was asked for and has no answer yet.
     fn answered(&mut self, job: JobKey, approved: bool) {
         let Some(position) = self.asked.iter().position(|asked| *asked == job) else { return };
         self.asked.remove(position);
@@ -230,8 +230,8 @@ impl Walk {
         self.continuation.waiting.extend(continuing.map(|(node, _)| TaskKey { job, node: *node }));
     }
 
-    /// There is one continuation at most, and one at a time is tried. A pipeline that is stopped does not go on: whatever its
-    /// jobs came to, it was not carried out.
+    /// At most one continuation is carried out, and one is tried at a time. A stopped pipeline does not continue: however its
+    /// jobs ended, the run counts as canceled.
     fn hear_continuation(&mut self) {
         while !self.continuation.is_under_way
             && let Some(task) = self.continuation.waiting.pop_front()
@@ -285,7 +285,7 @@ impl Walk {
         self.graph(job).withhold(&name);
     }
 
-    /// The job's end was told; what thereby can never run is told, too.
+    /// Ends a job that was reported, and reports the jobs that thereby can never run.
     fn end(&mut self, job: JobKey, status: JobStatus) {
         let name = self.name(job);
         let impossible = self.graph(job).end(&name, status);
@@ -328,7 +328,7 @@ impl Walk {
         self.effects.push(Effect::Finish(Finish { end: self.end, jobs }));
     }
 
-    /// For jobs that nothing was told of yet.
+    /// Unless the job's end was reported before, reports that it did not run, and why.
     fn tell_if_never_started(&mut self, job: JobKey) {
         if self.ends.contains_key(&job) {
             return;

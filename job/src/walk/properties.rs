@@ -129,7 +129,7 @@ fn part(name: &str, shapes: &[Shape], world: &World, all: &mut Requires) -> Part
     Part { name: name.to_owned(), graph, work }
 }
 
-/// Whoever carries out the effects, and holds them against what was promised.
+/// A caller that carries out the effects, and compares them with what the walk promises.
 struct Caller {
     world: World,
     requires: Requires,

@@ -62,7 +62,7 @@ pub enum Work {
 pub struct Part {
     pub(super) name: String,
     pub(super) graph: Graph,
-    /// Of each job of the graph, in the same order.
+    /// What each job of the graph does, in the same order.
     pub(super) work: Vec<Work>,
 }
 
@@ -96,7 +96,7 @@ impl Part {
     }
 }
 
-/// What a walk is told.
+/// Something that the caller reports to a walk.
 #[derive(Debug, Clone)]
 pub enum Happening {
     /// A task runs, or is on its way: it will end with a verdict of its own, also after a stop.
@@ -111,18 +111,18 @@ pub enum Happening {
         /// How it ended.
         end: Box<TaskEnd>,
     },
-    /// A person has answered, in whatever order they were asked.
+    /// A person has answered. Answers may come in any order.
     Answered {
         /// The approval.
         job: JobKey,
         /// `false` holds it.
         approved: bool,
     },
-    /// Nobody answers any more: approvals that are not given are held.
+    /// No more answers come: approvals that are not given are held.
     AnswersOver,
     /// The continuation of [`Effect::Continue`] was understood: these workflows take part from now on, too.
     Continued {
-        /// None is a way to say that there is nothing more to do.
+        /// Empty: the continued pipeline has nothing more to do.
         parts: Vec<Part>,
     },
     /// The continuation of [`Effect::Continue`] cannot be carried out.
@@ -137,7 +137,8 @@ pub enum Happening {
 /// What is to be done.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// Tasks of a job, nodes from 0, may start as soon as there is room. The caller tells when they have, and how they ended.
+    /// Tasks of a job, nodes from 0, may start as soon as there is room. The caller reports when they have started, and how
+    /// they ended.
     Start {
         /// The job.
         job: JobKey,
@@ -149,14 +150,14 @@ pub enum Effect {
         /// Which.
         task: TaskKey,
     },
-    /// An approval asks for a person's word. Where nobody answers, its end follows.
+    /// An approval asks a person. If no person can be asked, its end follows.
     Ask {
         /// The approval.
         job: JobKey,
         /// Jobs that wait behind it.
         holds: Vec<String>,
     },
-    /// A job has ended, or nothing more comes of it.
+    /// A job has ended, or will never run.
     Tell {
         /// How people know it.
         job: JobRef,
@@ -168,7 +169,7 @@ pub enum Effect {
         /// Which.
         task: TaskKey,
     },
-    /// A job continued the pipeline, which was continued before: nothing comes of it.
+    /// A job continued the pipeline, which had been continued before: this continuation is ignored.
     ContinuedBefore {
         /// The job.
         job: JobKey,

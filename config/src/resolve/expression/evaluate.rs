@@ -6,7 +6,7 @@ use super::lexer::Operator;
 use super::parser::Expression;
 use crate::resolve::value::Value;
 
-/// Why there is no value.
+/// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The caller's look-up has reported it.

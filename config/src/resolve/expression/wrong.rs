@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::syntax::{invisible, is_curly_quote};
 
-/// Why a text is no expression.
+/// Why a text is not an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub message: String,
