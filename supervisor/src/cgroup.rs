@@ -12,7 +12,7 @@ use crate::{proc, sys};
 
 /// Below this share of the limit nobody needs to know who is large.
 const WATCHED_PERCENT: u64 = 70;
-/// Between two looks at the processes, whoever asks.
+/// Least time between two looks at the processes, for all callers together.
 const PAUSE_NS: u64 = 400_000_000;
 /// Version 1 shows "no limit" as a number near this.
 const NO_LIMIT: u64 = 1 << 60;

@@ -50,7 +50,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 struct Dial {
     socket: PathBuf,
-    /// The socket's inode, whatever becomes of its name; only uid 0 can go by way of `/proc`.
+    /// The socket's inode, which stays the same if its name is changed; only uid 0 can reach it through `/proc`.
     held: Option<OwnedFd>,
     stdin: File,
     stdout: File,
@@ -114,7 +114,7 @@ impl Queue {
 
 impl Dial {
     fn open(run_dir: &Path) -> io::Result<Self> {
-        // Own descriptions would be better, but a pipe's cannot be reopened by everyone; whoever shares them with us
+        // Own descriptions would be better, but not every user can reopen a pipe's; the process that shares them with us
         // (a daemon that carries stdio) does not read or write them itself.
         let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
         let (stdin, stdout) = (duplicate(io::stdin().as_fd())?, duplicate(io::stdout().as_fd())?);
@@ -183,7 +183,7 @@ impl Dial {
         Ok(())
     }
 
-    /// The agent is gone, and with it whoever could read an answer.
+    /// The agent is gone, and with it every reader of an answer.
     fn hang_up(&mut self) {
         self.stdin_open = false;
         self.channels.clear();

@@ -1,10 +1,10 @@
 //! An environment that is held for a person: it outlives its agent until a time, and keeps in memory (never on a disk)
-//! what the next agent needs to go on.
+//! what the next agent needs to continue.
 //!
 //! ```text
-//! nobody calls for the idle limit ─▶ end        Keep{for} ─▶ held ── time is up and nobody is here ─▶ end
+//! no call for the idle limit ──────▶ end        Keep{for} ─▶ held ── time is up and nobody is here ─▶ end
 //!                                                            │ ▲
-//!                                                     Recall ▼ └ Keep again; Keep{0} ends the holding
+//!                                                     Recall ▼ └ Keep again; Keep{0} ends the hold
 //! ```
 
 use std::io::Read as _;
@@ -18,7 +18,7 @@ use crate::files::data::{END, Receiver, Sender};
 use crate::sys::Event;
 use crate::{failure, lock};
 
-/// What is held, until when; and the wake-up of whoever waits for that time.
+/// What is held, until when; and the wake-up of the thread that waits for that time.
 pub struct Hold {
     held: Mutex<Option<Held>>,
     pub changed: Event,
@@ -71,7 +71,7 @@ fn receive(connection: &mut Connection) -> Result<Vec<u8>, Failure> {
     Ok(note)
 }
 
-/// Gives the note to whoever goes on.
+/// Gives the note to the agent that continues the task.
 pub fn recall(hold: &Hold, mut connection: Connection) {
     let note = lock(&hold.held).as_ref().map(|held| Arc::clone(&held.note));
     let Some(note) = note else {

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A poisoned lock is taken all the same: with `panic = "abort"` there is none, and tests shall go on.
+/// A poisoned lock is taken all the same: with `panic = "abort"` it cannot occur, and tests shall continue.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@
 //!                                                                                       ended by itself
 //! ```
 //!
-//! The socket is the user's alone, and lies where uid 0 put it. Its name stays behind: then whoever connects is refused.
+//! The socket is the user's alone, and lies where uid 0 put it. Its name stays behind: then a connection is refused.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
@@ -81,7 +81,7 @@ impl Desk {
         lock(&self.0).open.remove(&number);
     }
 
-    /// Hangs up on whoever came by this relay.
+    /// Hangs up on every caller of this relay.
     fn close(&self, relay: u64) {
         lock(&self.0).open.retain(|_, caller| {
             let is_other = caller.relay != relay;
@@ -115,7 +115,7 @@ fn tell_of_callers(desk: &Desk, connection: &mut Connection, listener: &UnixList
     loop {
         let mut entries = [
             sys::poll_entry(Some(listener.as_fd()), libc::POLLIN, true),
-            // The agent has nothing more to say here: whatever comes is its hanging up.
+            // The agent has nothing more to say here: an event means that it hangs up.
             sys::poll_entry(Some(connection.as_fd()), libc::POLLIN, true),
         ];
         sys::poll(&mut entries, None);
@@ -164,7 +164,7 @@ fn bind(path: &Path, user: &User) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A socket on which nobody listens any more.
+/// Is it a socket on which no process listens any more?
 fn is_forsaken(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -179,7 +179,7 @@ pub fn take(desk: &Desk, mut connection: Connection, number: u64) {
     if connection.flush().is_ok() {
         join(&caller, &mut connection);
     }
-    // First, so that whoever sees the end finds room again.
+    // First, so that a caller that sees the end finds room again.
     desk.leave(number);
     let _ = caller.shutdown(Shutdown::Both);
 }

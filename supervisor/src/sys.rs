@@ -23,7 +23,7 @@ pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 fn own(fd: RawFd) -> io::Result<OwnedFd> {
     check(fd)?;
-    // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, and no other code knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -71,7 +71,7 @@ pub fn available(fd: impl AsFd) -> usize {
     if result < 0 { 0 } else { count.max(0) as usize }
 }
 
-/// Marks whatever we were started with, so that no step inherits it.
+/// Marks all descriptors that we were started with, so that no step inherits them.
 pub fn close_inherited_on_exec() {
     // SAFETY: close_range with CLOEXEC closes nothing in this process.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -83,7 +83,7 @@ pub fn close_inherited_on_exec() {
     }
 }
 
-/// For a forked child that must not keep other conversations open. Whoever owns the rest does so in the parent.
+/// For a forked child that must not keep other conversations open. The other descriptors have their owners in the parent.
 pub fn close_all_but(kept: &mut Vec<RawFd>) {
     kept.extend([0, 1, 2]);
     kept.sort_unstable();
@@ -329,7 +329,7 @@ impl std::ops::DerefMut for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, and nobody borrows it any more.
+        // SAFETY: our own mapping, and no borrow of it is left.
         unsafe { libc::munmap(self.start.cast(), self.length) };
     }
 }
@@ -410,9 +410,9 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// To every member of a process group at once.
+/// Sends a signal to every member of a process group at once.
 pub fn kill_group(group: Pid, signal: i32) -> io::Result<()> {
-    // 1 would be everybody.
+    // 1 would mean every process.
     if group <= 1 {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }

@@ -109,7 +109,7 @@ fn the_command_line_answers() {
     assert_eq!((code, text.lines().count()), (1, 1));
     assert!(text.contains("only the service signs OIDC tokens") && text.contains("NAVVY_SKIP_MISSING=true"), "{text}");
     let (code, _, text) = run(&["run", "oidc", "get"], "");
-    assert_eq!((code, text.as_str()), (1, "circleci run oidc get: not available here, as told before\n"));
+    assert_eq!((code, text.as_str()), (1, "circleci run oidc get: not available here, as explained before\n"));
     let (code, _, text) = run(&["run", "release", "plan", "d", "--target-version=1"], "");
     assert_eq!(code, 0);
     assert!(text.starts_with("circleci run release plan: deploy markers are kept by the service"), "{text}");

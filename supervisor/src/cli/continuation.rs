@@ -66,7 +66,7 @@ fn parameters(text: &str) -> Result<Map<String, Value>, String> {
     }
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(format!("{place} are no JSON object")),
+        Ok(_) => Err(format!("{place} are not a JSON object")),
         Err(error) => Err(format!("{place} are neither JSON nor a file: {error}")),
     }
 }
@@ -100,5 +100,5 @@ fn exchange(address: SocketAddr, body: &str) -> io::Result<(u16, String)> {
     stream.take(1 << 20).read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    status.zip(body).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
+    status.zip(body).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }

@@ -8,19 +8,19 @@ use navvy_protocol::in_job::{Answer, Lack, Question};
 
 use super::{ask, complain};
 
-/// Set by people who want to go on without.
+/// Set by people who want the job to continue without.
 const SKIP: &str = "NAVVY_SKIP_MISSING";
 
 /// `length` of the words are the command's name.
 pub fn told(words: &[&str], length: usize, what: Lack) -> ExitCode {
     let command = format!("circleci {}", words[..length.min(words.len())].join(" "));
-    // Without an answer the reason is told once more rather than not at all.
+    // Without an answer the reason is given once more rather than not at all.
     let first = !matches!(ask(Question::Lacks { what }), Ok(Answer::Noted { first: false }));
-    let why = if first { what.why() } else { "not available here, as told before" };
+    let why = if first { what.why() } else { "not available here, as explained before" };
     match what {
         Lack::DeployMarkers => complain(0, &format!("{command}: {why}")),
         _ if is_skipped() => complain(0, &format!("{command}: {why} ({SKIP} is set: the job goes on)")),
-        _ if first => complain(1, &format!("{command}: {why}. To go on without it: navvy run -e {SKIP}=true")),
+        _ if first => complain(1, &format!("{command}: {why}. To continue without it: navvy run -e {SKIP}=true")),
         _ => complain(1, &format!("{command}: {why}")),
     }
 }

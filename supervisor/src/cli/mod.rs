@@ -108,7 +108,7 @@ fn neighbour(words: &[&str]) -> Option<String> {
     two.or_else(|| neighbour_of(&typed(3), KNOWN.iter().map(|known| known.join(" "))))
 }
 
-/// Of what is known, the one that needs the fewest changes, if they are few.
+/// The known word that needs the fewest changes, if they are few.
 fn neighbour_of(typed: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let nearest = known.map(|known| (distance(typed, &known), known)).min()?;
     (nearest.0 <= 3).then_some(nearest.1)

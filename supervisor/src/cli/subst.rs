@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         self.text.get(self.place + ahead).copied()
     }
 
-    /// One byte of text, or whatever a dollar sign begins.
+    /// One byte of text, or the expression that a dollar sign begins.
     fn one(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), Error> {
         match (self.text[self.place], self.peek(1)) {
             (b'$', Some(b'$')) => {

@@ -11,7 +11,7 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 /// A configuration as JSON text, every character of it escaped once, and its parameters.
 const MAX_BODY: usize = 2 * MAX_CONFIGURATION + (1 << 20);
-/// For the whole request, and for the caller to hang up.
+/// Time for the whole request, and for the caller to hang up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -26,9 +26,9 @@ pub struct Answer {
     message: String,
 }
 
-/// Why there is no request to answer.
+/// Why a request cannot be read.
 pub enum Refusal {
-    /// Nobody waits for an answer.
+    /// The caller has gone: no answer is needed.
     Gone,
     Answer(Answer),
 }
@@ -125,7 +125,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return refuse(400, format!("This is no HTTP request: {error}.")),
+        Err(error) => return refuse(400, format!("This is not an HTTP request: {error}.")),
     };
     let header = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -143,7 +143,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     Ok(Some(Head { method, path, length, body, asks }))
 }
 
-/// Lets the caller take the answer before the connection is reset for what it sent and nobody read.
+/// Lets the caller take the answer before the connection is reset because of bytes that were sent and not read.
 pub fn linger(mut stream: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     if stream.shutdown(Shutdown::Write).is_err() {

@@ -1,5 +1,5 @@
-//! The call that continues a setup pipeline, taken on the environment's own loopback: whatever a job calls it with
-//! (the original's orb, a script with `curl`), nothing of it touches the host's network.
+//! The call that continues a setup pipeline, taken on the environment's own loopback: it never touches the host's network,
+//! whether a job calls with the original's orb or a script with `curl`.
 //!
 //! ```text
 //!                     a job's POST, with the key

@@ -145,7 +145,7 @@ impl Connection {
     /// Sends the reply and ends the conversation.
     pub fn answer(mut self, reply: &Reply) {
         self.push(FrameKind::Reply, reply);
-        // Nobody is left to tell when the caller has gone.
+        // If the caller has gone, an error concerns no one.
         let _ = self.flush();
     }
 

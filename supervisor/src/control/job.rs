@@ -13,7 +13,7 @@ use crate::init::Init;
 use crate::lock;
 use crate::sys::THREAD_STACK;
 
-/// A question is one short write; whoever is slower is no command of ours.
+/// A question is one short write; a slower caller is not a command of ours.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers on a thread of its own; without room for one the caller sees a closed connection.

@@ -1,12 +1,12 @@
-//! The two sockets: who may speak, and what becomes of a connection.
+//! The two sockets: who may speak, and how a connection is served.
 //!
 //! ```text
 //! control.sock ─▶ one of a few waiting threads: Hello, may it? ─▶ Request ─▶ [`request`] ─▶ Reply
 //! job.sock     ─▶ accept ─▶ thread: one line, one answer                                    [`job`]
 //! ```
 //!
-//! Whoever takes a connection sees to it that others wait, and comes back when it is done: a step costs no new thread,
-//! and where the environment has as many processes as it may, `Stop` still gets through.
+//! A thread that takes a connection first makes sure that others wait, and waits again when it is done: a step costs no new
+//! thread, and where the environment has as many processes as it may, `Stop` still gets through.
 //!
 //! A caller from outside our pid namespace shows as pid 0 and is let in; any other must bring the task's secret.
 
@@ -36,7 +36,7 @@ use crate::{failure, proc, sys};
 use connection::Connection;
 use presence::{Presence, Presences};
 
-/// A caller that says nothing for this long is no agent.
+/// A caller that says nothing for this long is not an agent.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Open control connections: a few for every step that may run at once.
 const CONNECTIONS_CAP: usize = 512;
@@ -114,7 +114,7 @@ impl Desk {
         })
     }
 
-    /// A waiter's life: take a connection, see to it that somebody waits, serve it, wait again unless enough do.
+    /// A waiter's life: take a connection, make sure that another thread waits, serve it, wait again unless enough do.
     fn wait(self: Arc<Self>) {
         loop {
             let accepted = self.listener.accept();
@@ -151,7 +151,7 @@ fn too_many() -> Failure {
 /// Has no process of the job opened this connection? Not who may speak: only whose limit it counts against.
 ///
 /// A process that the engine starts in here, as it does `dial`, has a parent outside of our pid namespace, which shows as
-/// 0; whoever loses a parent inside gets us.
+/// 0; a process that loses its parent inside becomes our child.
 fn is_from_outside(init: &Init, stream: &UnixStream) -> bool {
     init.is_first
         && sys::peer_pid(stream)
@@ -180,14 +180,14 @@ fn serve_jobs(init: &Arc<Init>, job: &UnixListener, idle_limit: Option<Duration>
 /// Until the environment could be abandoned.
 fn patience(init: &Init, idle_limit: Option<Duration>) -> Option<Duration> {
     let left = match init.hold.until() {
-        // Somebody may still be here when the time is up: then it ends soon after they have gone.
+        // A person may still be here when the time is up: then it ends soon after they have gone.
         Some(until) => until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1)),
         None => idle_limit?.saturating_sub(init.presences.idle().unwrap_or_default()),
     };
     Some(left.max(Duration::from_millis(1)))
 }
 
-/// The exit code, once nobody has called for too long, or the time of holding it is up.
+/// The exit code, once no agent has called for too long, or the time of the hold is up.
 fn why_over(init: &Init, idle_limit: Option<Duration>) -> Option<u8> {
     let idle = init.presences.idle()?;
     match init.hold.until() {
@@ -208,7 +208,7 @@ fn next(listener: &UnixListener) -> Option<UnixStream> {
     }
 }
 
-/// `is_last`: nobody else waits for connections, so this must not take long.
+/// `is_last`: no other thread waits for connections, so this must not take long.
 fn converse(init: &Arc<Init>, mut connection: Connection, is_last: bool) {
     // Without a limit a silent caller costs a thread until it goes away.
     let _ = connection.stream().set_read_timeout(Some(HANDSHAKE));

@@ -12,7 +12,7 @@ pub struct Presences(Mutex<(usize, Instant)>);
 pub struct Presence(Arc<Presences>);
 
 impl Presence {
-    /// Of a connection that is refused at once.
+    /// The presence of a connection that is refused at once.
     pub fn uncounted() -> Self {
         Self(Arc::new(Presences::new()))
     }

@@ -1,4 +1,4 @@
-//! From a request to whoever carries it out.
+//! From a request to the code that carries it out.
 
 use std::sync::Arc;
 use std::time::Duration;

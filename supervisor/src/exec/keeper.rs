@@ -241,7 +241,7 @@ struct Context<'a> {
     launch: &'a Launch,
     streams: [RawFd; 3],
     notes: RawFd,
-    /// The step's pid from the moment at which it may run, whatever becomes of the keeper.
+    /// The step's pid from the moment at which it may run, even if the keeper is killed.
     begun: &'a AtomicI32,
     /// Written by the step, which shares the keeper's memory until execve.
     stage: AtomicI32,
@@ -251,7 +251,7 @@ struct Context<'a> {
 /// The keeper's whole life.
 ///
 /// # Safety
-/// Only in a forked, single-threaded child; `top` is the end of a stack that nobody else uses.
+/// Only in a forked, single-threaded child; `top` is the end of a stack that no other code uses.
 unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
     let notes = context.notes;
     // SAFETY: async-signal-safe calls with integers and live buffers. The step runs on its own stack while this
@@ -287,8 +287,8 @@ unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
 unsafe fn watch(step: Pid, notes: RawFd) {
     loop {
         let mut status = 0;
-        // Look before taking: killed in here, we must not have taken a status that nobody would ever learn. It stays
-        // with the zombie, which the supervisor inherits.
+        // Look before taking: killed in here, we must not have taken a status that would then be lost. It stays with the
+        // zombie, which the supervisor inherits.
         // SAFETY: siginfo and rusage are plain data; the calls fill them.
         let (pid, usage) = unsafe {
             let mut seen: libc::siginfo_t = std::mem::zeroed();
@@ -334,7 +334,7 @@ unsafe fn tell(notes: RawFd, note: Note) {
 }
 
 /// # Safety
-/// As [`keep`]: whoever still owns these descriptors is in another process.
+/// As [`keep`]: the owners of these descriptors are in another process.
 unsafe fn close_all_but(kept: RawFd) {
     // SAFETY: integers.
     unsafe {

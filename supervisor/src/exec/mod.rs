@@ -1,4 +1,4 @@
-//! Steps: started once each, followed by whoever asks, remembered until the job ends.
+//! Steps: started once each, followed by any agent that asks, remembered until the job ends.
 //!
 //! ```text
 //!            ┌─ connection thread that brought the request becomes the exec's owner ─┐
@@ -93,7 +93,7 @@ impl Record {
         lock(&self.state).gone
     }
 
-    /// Is this the first time? Before it is started nobody can be asked.
+    /// Is this the first time? Before the step is started, no process can be asked.
     fn ask_to_end(&self) -> bool {
         let mut state = lock(&self.state);
         state.keeper != 0 && !std::mem::replace(&mut state.asked_to_end, true)

@@ -1,4 +1,4 @@
-//! The owner of one exec: moves its output into the ring and on to whoever follows, and tells of its end.
+//! The owner of one exec: moves its output into the ring and on to its follower, and reports its end.
 //!
 //! ```text
 //!  notes: Exited            drained, Exited is due            notes: Alone / end of file, drained
@@ -8,7 +8,7 @@
 //! link:  none ◀─ cut ─ following(cursor) ◀─ Attach replaces it
 //! ```
 //!
-//! One thread, one poll. While nobody acknowledges, the ring fills, reading stops, and the step waits in `write`.
+//! One thread, one poll. While no agent acknowledges, the ring fills, reading stops, and the step waits in `write`.
 //! A drain ends without a clock: what a step had written by its end is at most what its pipe or terminal can hold,
 //! and comes first.
 
@@ -265,7 +265,7 @@ impl Pump {
         }
     }
 
-    /// A new follower replaces the one before. Whatever it has, it need not be sent again.
+    /// A new follower replaces the one before. Output before its offset is not sent again.
     fn follow(&mut self, attach: Attach) {
         let Attach { mut connection, offset } = attach;
         let Some(resume) = self.ring.resume(offset) else {
@@ -310,7 +310,7 @@ impl Pump {
         }
     }
 
-    /// Whoever typed has gone: what they ran ends, as with any terminal that hangs up.
+    /// The person at the terminal has gone: what they ran ends, as with any terminal that hangs up.
     fn hang_up(&self) {
         if !self.is_person || !matches!(self.phase, Phase::Running) {
             return;
@@ -428,7 +428,7 @@ impl Pump {
         }
     }
 
-    /// What lies behind it was not sent to anybody who is still here.
+    /// Offset in the output: the bytes behind it were not sent to a follower that is still here.
     fn cursor(&self) -> u64 {
         self.link.as_ref().map_or(0, |link| link.cursor)
     }
@@ -472,7 +472,7 @@ impl Pump {
         self.record.changed.notify_all();
     }
 
-    /// The keeper ended without a word: somebody with its rights killed it. Its children are ours now.
+    /// The keeper ended without a word: a process with its rights killed it. Its children are ours now.
     fn keeper_lost(&mut self) {
         self.notes = None;
         self.lost = Some(Lost { looked: Instant::now(), none_since: None });
@@ -576,7 +576,7 @@ impl Pump {
         Phase::Ended { exited, at }
     }
 
-    /// True when nobody needs this thread any more.
+    /// True when this thread is not needed any more.
     fn retire(&mut self) -> bool {
         let told = |link: &Link| link.told_end && !link.connection.has_outbox();
         if !matches!(self.phase, Phase::Ended { .. }) || !self.ring.is_empty() || !self.link.as_ref().is_none_or(told) {

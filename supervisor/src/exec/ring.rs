@@ -22,7 +22,7 @@ pub const CAPACITY: usize = 1 << 20;
 const OVERHEAD: usize = frame::HEADER_LENGTH + OutputHeader::LENGTH;
 /// Largest chunk: a quarter, so that acknowledging one makes room while others are under way.
 const CHUNK: usize = CAPACITY / 4;
-/// With less room than this a read would only make crumbs.
+/// Least room for a read: with less, chunks would be very small.
 const LEAST_ROOM: usize = 32 << 10;
 /// An idle ring that has grown past this gives its pages back.
 const IDLE_BYTES: u64 = 64 << 10;

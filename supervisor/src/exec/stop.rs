@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! list below the keeper ─▶ TERM, once ─▶ wait (gone? done) ─▶ … grace is over
-//!      ─▶ (later passes: STOP until a list brings nobody new) ─▶ KILL all ─▶ wait (gone? done) ─▶ list …
+//!      ─▶ (later passes: STOP until a list has no new process) ─▶ KILL all ─▶ wait (gone? done) ─▶ list …
 //! ```
 //!
 //! TERM goes to those that are there when they are first asked. What they start afterwards is their own clean-up, which
 //! has the whole grace; so it is never sent a second time, however often they are asked to end. A process group is
-//! signalled in one act, so that whoever its members are starting at that moment gets it, too.
+//! signalled in one act, so that processes that its members are starting at that moment get it, too.
 //!
 //! What is stopped cannot fork, and its place below a pids limit stays taken, so that even a fork bomb runs dry.
 //! Keepers block every catchable signal and end by themselves; all they are sent is CONT, since uid 0 in a job can stop
@@ -22,7 +22,7 @@ use crate::init::Init;
 use crate::proc::{self, Entry};
 use crate::sys::{self, Pid};
 
-/// Between two looks while processes may still end by themselves.
+/// Time between two looks while processes may still end by themselves.
 const TERM_PAUSE: Duration = Duration::from_millis(20);
 /// Between two lists while the kernel takes killed ones away.
 const KILL_PAUSE: Duration = Duration::from_millis(2);
@@ -37,9 +37,9 @@ trait Herd {
     fn among(&self, entries: &[Entry]) -> Vec<Pid>;
     /// Those among these that have not been asked to end yet. From now on they have been.
     fn to_ask(&self, entries: &[Entry]) -> Vec<Pid>;
-    /// After an empty list: can none be left? A list is no snapshot; a quick chain of forks may slip through one.
+    /// After an empty list: can none be left? A list is not a snapshot; a quick chain of forks may slip through one.
     fn is_over(&self) -> bool;
-    /// Lets its keepers go on, whoever has stopped them.
+    /// Lets its keepers continue, if a process of the job has stopped them.
     fn wake(&self);
     /// Waits a little, less if all are gone.
     fn wait(&self, limit: Duration);
@@ -54,7 +54,7 @@ struct Below<'a>(&'a Record);
 
 impl Herd for Below<'_> {
     fn among(&self, entries: &[Entry]) -> Vec<Pid> {
-        // Once all is gone the keeper's number may belong to somebody else.
+        // Once all is gone the keeper's number may belong to another process.
         if self.is_over() { Vec::new() } else { proc::below(entries, self.0.keeper()) }
     }
 
@@ -119,7 +119,7 @@ pub fn stop(record: &Arc<Record>, grace: Duration) {
     end(&Below(record), grace);
 }
 
-/// Ends whatever runs in this job.
+/// Ends everything that runs in this job.
 pub fn stop_all(init: &Init, grace: Duration) {
     end(&Everything(init), grace);
 }
@@ -168,7 +168,7 @@ fn ask(herd: &impl Herd, grace: Duration) -> bool {
 /// Whom a signal goes to.
 #[derive(Debug, PartialEq, Eq)]
 struct Targets {
-    /// Process groups in which nobody else runs.
+    /// Process groups that have no other members.
     groups: BTreeSet<Pid>,
     /// Members of other groups.
     alone: Vec<Pid>,
@@ -249,7 +249,7 @@ mod tests {
         let entries = [
             entry(10, 10, b'S'),
             entry(11, 10, b'S'),
-            // Of another group that a stranger runs in, too; who has ended is none.
+            // A member of another group, in which a stranger runs, too; a process that has ended is not one.
             entry(12, 5, b'S'),
             entry(5, 5, b'S'),
             entry(13, 13, b'T'),

@@ -1,4 +1,4 @@
-//! A child that does one thing as somebody else and reports through a pipe.
+//! A child that does one thing as another user and reports through a pipe.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

@@ -56,7 +56,7 @@ impl Write for Sender<'_> {
 /// Reads the payloads one after another, up to the empty frame.
 pub struct Receiver<'a> {
     frames: BufReader<io::Chain<&'a [u8], &'a UnixStream>>,
-    /// Of the current frame.
+    /// Bytes left of the current frame.
     left: usize,
     ended: bool,
 }

@@ -14,7 +14,7 @@ use crate::failure;
 use crate::sys::{self, at};
 use crate::users::User;
 
-/// Of every directory that we make for a job and that no archive describes, whatever the umask.
+/// Mode of every directory that we make for a job and that no archive describes, under any umask.
 pub const MODE: u32 = 0o755;
 
 /// Makes a directory with its parents.
@@ -24,7 +24,7 @@ pub fn builder() -> DirBuilder {
     builder
 }
 
-/// In a child of uid 0.
+/// Makes the directory, in a child of uid 0.
 pub fn make(path: &str, user: &User) -> Result<(), Failure> {
     sys::set_umask(0);
     let explain =

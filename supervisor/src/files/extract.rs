@@ -18,7 +18,7 @@ use super::pack::threads;
 use crate::users::User;
 use crate::{failure, sys};
 
-/// Bytes of paths that are passed over; whoever has more of them lets the later archive overwrite the earlier.
+/// Most bytes of paths that are passed over; an agent with more of them lets the later archive overwrite the earlier.
 const PASSED_OVER_CAP: u64 = 64 << 20;
 
 pub fn receive(
@@ -28,13 +28,13 @@ pub fn receive(
     passed_over: u64,
     mut receiver: Receiver<'_>,
 ) -> Result<Reply, Failure> {
-    // Modes are the archive's. Whatever is made beside that says its own.
+    // Modes are the archive's. Everything else that is made here has a mode of its own.
     sys::set_umask(0);
     let result = unpack(trees, user, limits, passed_over, &mut receiver);
-    // So that the agent can finish writing and see our answer. If it went away, there is nobody to answer.
+    // So that the agent can finish writing and see our answer. If it went away, no answer is needed.
     let skipped = receiver.skip();
     let reply = result?;
-    // Where it went away before its end, what it meant to say behind the archive may be that it is none.
+    // An agent that went away before the end may have meant to say that the archive is incomplete.
     skipped.map_err(|error| failure::of(&error, "read the archive to its end"))?;
     Ok(reply)
 }

@@ -18,7 +18,7 @@ const ALTERNATIVES_CAP: usize = 4096;
 /// Unread places that are told one by one.
 const TOLD: usize = 50;
 
-/// What a search has come to.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Relative to the root, or absolute where the pattern is.
@@ -180,7 +180,7 @@ impl Search<'_> {
     ) -> io::Result<()> {
         let entries = match std::fs::read_dir(self.root.join(path)) {
             Ok(entries) => entries,
-            // Whatever is wrong with the root itself, nothing can be known.
+            // If the root itself cannot be read, nothing can be known.
             Err(error) if path.as_os_str().is_empty() => return Err(error),
             Err(error) => {
                 self.found.unread.note(path.as_os_str().as_bytes(), error);
@@ -209,7 +209,7 @@ pub fn is_literal(part: &[u8]) -> bool {
 pub enum Dialect {
     /// `[!…]` is `[^…]`, and a `[` that nothing closes is itself.
     Shell,
-    /// `!` in brackets is itself. Whoever asks has checked that everything is closed.
+    /// `!` in brackets is itself. The caller has checked that everything is closed.
     Go,
 }
 

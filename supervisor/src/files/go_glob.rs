@@ -84,7 +84,7 @@ fn element(pattern: &[u8]) -> Option<usize> {
 fn set(pattern: &[u8]) -> Option<usize> {
     let start = 1 + usize::from(pattern.get(1) == Some(&b'^'));
     let mut end = start;
-    // One range at least, as in Go: `[]` is none.
+    // One range at least, as in Go: `[]` is not valid.
     while end == start || *pattern.get(end)? != b']' {
         end += range(&pattern[end..])?;
     }

@@ -72,7 +72,7 @@ fn places(paths: &[String], user: &User, packed: &mut Packed) -> Vec<Source> {
     for (nth, path) in (0..).zip(paths) {
         let path = user.resolve(path);
         let name = path.trim_matches('/');
-        // What is there and cannot be read is told by whoever reads it.
+        // If it exists and cannot be read, packing it reports that.
         match Path::new(&path).symlink_metadata() {
             Ok(_) => sources.push(Source::named(Path::new(&path), name)),
             Err(error) if is_absence(&error) => packed.missing.push(nth),

@@ -30,7 +30,7 @@ pub fn receive(root: &str, mut receiver: Receiver<'_>) -> Result<Reply, Failure>
     // Modes are the archive's.
     sys::set_umask(0);
     let result = open_root(root).and_then(|directory| Unpacker::new(root, directory).run(&mut receiver));
-    // So that the agent can finish writing and see our answer. If it went away, there is nobody to answer.
+    // So that the agent can finish writing and see our answer. If it went away, no answer is needed.
     let _ = receiver.skip();
     result
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-/// By path, so that whoever comes by twice is told once.
+/// Errors by path, so that a place that is reached twice is reported once.
 #[derive(Debug, Default)]
 pub struct Unread(BTreeMap<Vec<u8>, io::Error>);
 

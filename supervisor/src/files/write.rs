@@ -10,13 +10,13 @@ use navvy_protocol::supervisor::{Failure, Reply};
 use super::data::Receiver;
 use crate::failure;
 
-/// Nothing that would give the file's reader somebody else's rights.
+/// Permission bits, without those that would run the file with its owner's rights.
 const MODES: u32 = 0o777;
 
 pub fn receive(path: &str, mode: u32, receiver: &mut Receiver<'_>) -> Result<Reply, Failure> {
     let result = replace(Path::new(path), mode, receiver);
     if result.is_err() {
-        // The caller went away in the middle; there is nobody to wait for.
+        // The caller went away in the middle: no answer is needed.
         let _ = receiver.skip();
     }
     result.map_err(|error| failure::of(&error, format_args!("write {path:?}")))?;
@@ -43,7 +43,7 @@ fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
     for number in 0..100 {
         let mut hidden = std::ffi::OsString::from(format!(".navvy-{}-{number}-", std::process::id()));
-        // A name may have 255 bytes; ours keeps the beginning for whoever finds it.
+        // A name may have 255 bytes; ours keeps the beginning, so that a person who finds it knows what it was.
         hidden.push(std::ffi::OsStr::new(&*name.to_string_lossy().chars().take(50).collect::<String>()));
         let temporary = path.with_file_name(hidden);
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {

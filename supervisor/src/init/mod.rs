@@ -3,7 +3,7 @@
 //! ```text
 //! settings ─▶ sockets bound ─▶ listener thread ──▶ a thread a connection ──▶ execs, files
 //!                              main thread: reap, forward, wait for a reason to end
-//! end: TERM or INT │ Shutdown │ entrypoint ended │ nobody called for too long   ─▶ stop all, exit
+//! end: TERM or INT │ Shutdown │ entrypoint ended │ no call for too long         ─▶ stop all, exit
 //! ```
 
 mod entrypoint;

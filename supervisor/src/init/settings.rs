@@ -14,7 +14,7 @@ const SECRET_CAP: u64 = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
     pub run_dir: PathBuf,
-    /// End when nobody has called for this long.
+    /// The supervisor ends when no agent has called for this long; `None`: it never does.
     pub idle_limit: Option<Duration>,
     /// Whom the entrypoint runs as.
     pub user: Option<String>,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub enum Version {
     /// `REGEX PARAMETER VALUE [CONFIG]`, the value is JSON.
     First,
-    /// `REGEX [PARAMETER VALUE] [CONFIG]`, a value that is no JSON is a text.
+    /// `REGEX [PARAMETER VALUE] [CONFIG]`, a value that is not JSON is a text.
     Second,
 }
 
@@ -23,10 +23,10 @@ struct Rule {
     config: Option<String>,
 }
 
-/// For whole paths.
+/// A regular expression that matches whole paths.
 enum Pattern {
     Ours(Regex),
-    /// With lookaround, say: the image's python3 reads it, as the original's script does.
+    /// A pattern with lookaround, for example: the image's python3 reads it, as the original's script does.
     Pythons(String),
 }
 
@@ -62,10 +62,10 @@ impl Mapping {
         Ok(Self(rules))
     }
 
-    /// Of two lines for one parameter the later counts.
+    /// What the changes ask for. If two lines set one parameter, the later counts.
     ///
     /// # Errors
-    /// A pattern that nobody here can read.
+    /// Neither this program nor the image's python3 can read a pattern.
     pub fn ask(&self, changes: &[&str]) -> Result<Asked, String> {
         let mut asked = Asked { parameters: Map::new(), configs: BTreeSet::new() };
         for rule in &self.0 {
@@ -81,7 +81,7 @@ impl Mapping {
 /// The changes that no line of `exclude` is for.
 ///
 /// # Errors
-/// A pattern that nobody here can read.
+/// Neither this program nor the image's python3 can read a pattern.
 pub fn without<'a>(changes: &'a [String], exclude: &str) -> Result<Vec<&'a str>, String> {
     let mut left: Vec<&str> = changes.iter().map(String::as_str).collect();
     for line in lines(exclude) {
@@ -119,7 +119,7 @@ fn value(line: &str, text: &str, version: Version) -> Result<Value, String> {
         (Ok(value), _) => Ok(value),
         (Err(_), Version::Second) => Ok(Value::String(text.to_owned())),
         (Err(_), Version::First) => {
-            let why = format!("{text} is no JSON value; a text needs quotes, like \"\\\"{text}\\\"\"");
+            let why = format!("{text} is not a JSON value; a text needs quotes, like \"\\\"{text}\\\"\"");
             Err(unclear(line, &why))
         }
     }
@@ -135,7 +135,7 @@ impl Pattern {
         Regex::new(&pattern).map_or(Self::Pythons(pattern), Self::Ours)
     }
 
-    /// Of each change, whether the pattern is for it.
+    /// For each change, whether the pattern matches.
     fn matches(&self, changes: &[&str]) -> Result<Vec<bool>, String> {
         match self {
             Self::Ours(regex) => Ok(changes.iter().map(|change| regex.is_match(change)).collect()),
@@ -209,9 +209,11 @@ mod tests {
 
     #[test]
     fn lines_that_make_no_sense_are_named() {
-        for (line, words) in
-            [("a b", "expected REGEX PARAMETER VALUE"), ("a b yes", "is no JSON value"), ("", "the mapping is empty")]
-        {
+        for (line, words) in [
+            ("a b", "expected REGEX PARAMETER VALUE"),
+            ("a b yes", "is not a JSON value"),
+            ("", "the mapping is empty"),
+        ] {
             let error = Mapping::parse(line, Version::First).err().unwrap();
             assert!(error.contains(words), "{line}: {error}");
         }

@@ -2,7 +2,7 @@
 
 use crate::cli::neighbour_of;
 
-/// Nodes of one job; beyond this somebody has mistyped.
+/// Most nodes of one job; a larger number is a typing error.
 const MOST_NODES: usize = 100_000;
 /// As in the original's older versions: with 0 all new tests would land on one node.
 const TIME_DEFAULT: u64 = 1_000_000;
@@ -16,7 +16,7 @@ pub enum SplitBy {
     Timings,
 }
 
-/// By what an item is found among the timings.
+/// The name by which an item is found among the timings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimingsType {
     File,
@@ -40,7 +40,7 @@ pub struct Flags<'a> {
     pub timings_file: Option<String>,
     pub show_counts: bool,
     pub verbose: bool,
-    /// Of `tests run`.
+    /// The command of `tests run`.
     pub command: Option<&'a str>,
     /// Where the list is; `None` is stdin.
     pub file: Option<&'a str>,
@@ -92,7 +92,7 @@ impl<'a> Given<'a> {
         Ok(())
     }
 
-    /// Of several the last one counts, as in the original.
+    /// The value of a flag. If it is given several times, the last one counts, as in the original.
     fn value(&self, name: &str) -> Option<&'a str> {
         self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }

@@ -62,10 +62,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A longer file is none that an agent has written.
+/// Bytes of the longest file; an agent writes no longer one.
 const LONGEST: u64 = 64 << 20;
 
-/// The file's bytes. The error's words are the original's where there is none.
+/// The file's bytes. If there is no file, the error has the original's words.
 pub fn read(path: Option<&str>) -> Result<Vec<u8>, String> {
     const MISSING: &str = "file does not exist";
     let path = path.ok_or(MISSING)?;

@@ -12,7 +12,7 @@ const NAMED: usize = 20;
 pub struct Weighed {
     /// `None`: all the same.
     pub weights: Option<Vec<u64>>,
-    /// For stderr.
+    /// Lines for stderr.
     pub remarks: Vec<String>,
 }
 
