@@ -19,6 +19,7 @@ const USUAL_DEFAULTS: [&str; 2] = ["main", "master"];
 pub struct GitFacts {
     /// Where the repository's working tree begins, or the directory itself.
     pub top: PathBuf,
+    /// Is it in a repository?
     pub is_repo: bool,
     /// The commit; `None` before the first one.
     pub head: Option<String>,
@@ -28,6 +29,7 @@ pub struct GitFacts {
     pub tag: Option<String>,
     /// `origin`, or the only remote there is; never with credentials.
     pub origin: Option<Remote>,
+    /// As `origin/HEAD` says, else `main` or `master`; `None` if there is neither.
     pub default_branch: Option<String>,
     /// The branch's commit on `origin`, unless that is HEAD itself: what was built last, as far as can be told.
     pub base_revision: Option<String>,
@@ -40,9 +42,13 @@ pub struct GitFacts {
 /// HEAD's commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
+    /// First line of the message.
     pub subject: String,
+    /// The rest of the message.
     pub body: String,
+    /// As the commit has it.
     pub author_name: String,
+    /// As the commit has it.
     pub author_email: String,
 }
 

@@ -81,17 +81,46 @@ const ENVIRONMENT: [(&str, &str); 10] = [
 /// A `git` command that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
+    /// There is no `git`, or it could not be started.
     #[error("failed to run `{command}`")]
-    Spawn { command: String, source: io::Error },
+    Spawn {
+        /// The command line.
+        command: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// git ended with anything but success.
     #[error("`{command}` in {} failed ({status}): {stderr}", directory.display())]
-    Failed { command: String, directory: PathBuf, status: ExitStatus, stderr: String },
+    Failed {
+        /// The command line.
+        command: String,
+        /// Where it ran.
+        directory: PathBuf,
+        /// Its exit code, or the signal that ended it.
+        status: ExitStatus,
+        /// The beginning of what it wrote to stderr.
+        stderr: String,
+    },
+    /// git made no progress and was killed.
     #[error(
         "`{command}` in {} did nothing for {} seconds and was ended. Is a named pipe called like one of git's files, \
          or does the disk not answer?", directory.display(), STILL.as_secs()
     )]
-    StoodStill { command: String, directory: PathBuf },
+    StoodStill {
+        /// The command line.
+        command: String,
+        /// Where it ran.
+        directory: PathBuf,
+    },
+    /// The answer is longer than any that is expected.
     #[error("`{command}` in {} printed more than {} MiB", directory.display(), STDOUT_CAP >> 20)]
-    TooLong { command: String, directory: PathBuf },
+    TooLong {
+        /// The command line.
+        command: String,
+        /// Where it ran.
+        directory: PathBuf,
+    },
+    /// The repository could not be prepared for git to look at.
     #[error("{0}")]
     Repository(#[source] Box<super::CheckoutError>),
 }

@@ -37,12 +37,15 @@ pub struct FileHistory {
 /// A commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
+    /// The commit's whole id.
     pub id: String,
     /// As short as git has it.
     pub short: String,
     /// Of the commit: `2026-11-20`.
     pub date: String,
+    /// The author's name.
     pub author: String,
+    /// First line of the message.
     pub subject: String,
     seconds: i64,
 }

@@ -8,6 +8,8 @@
 //! On the host this module only reads: the working tree, its git directory and those of nested repositories, and what
 //! `git` itself reads (`~/.gitconfig` for the ignore rules). `docs/checkout.md` says what the copy keeps and leaves out.
 
+#![warn(missing_docs)]
+
 mod archive;
 mod clone;
 mod config;
@@ -54,31 +56,80 @@ pub enum CheckoutSource {
 /// Why a working tree could not be read or streamed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckoutError {
+    /// git failed, or could not be asked.
     #[error(transparent)]
     Git(#[from] GitError),
+    /// A file or directory could not be read.
     #[error("failed to read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A tree was to begin at something that is no directory.
     #[error("{} is not a directory", path.display())]
-    NotADirectory { path: PathBuf },
+    NotADirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A bare repository.
     #[error("{} is a git repository without a working tree; start in a checkout of it", path.display())]
-    NoWorkingTree { path: PathBuf },
+    NoWorkingTree {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// A `.git` file, as worktrees and submodules have one, points nowhere.
     #[error("{} says that its git directory is {}, but there is none", link.display(), target.display())]
-    BrokenLink { link: PathBuf, target: PathBuf },
+    BrokenLink {
+        /// The `.git` file.
+        link: PathBuf,
+        /// Where it points.
+        target: PathBuf,
+    },
     /// A repository that was not made by git, or by a git that somebody told to: nothing out there is read.
     #[error(
         "{} {says} {}, outside of this repository. What came with a repository may not have that read; if you have set \
          it up so yourself, say so: {FLAG}", path.display(), place.display()
     )]
-    Elsewhere { path: PathBuf, says: &'static str, place: PathBuf },
+    Elsewhere {
+        /// The file of the repository that points out of it.
+        path: PathBuf,
+        /// How it points, as the verb of a sentence.
+        says: &'static str,
+        /// Where it points.
+        place: PathBuf,
+    },
+    /// Something of a `.git` is a link, a pipe or the like: git makes no such thing.
     #[error("{} is {what}, where git has a file or directory of its own. If you have set it up so yourself: {FLAG}", path.display())]
-    NotPlain { path: PathBuf, what: String },
+    NotPlain {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is, in words.
+        what: String,
+    },
+    /// As git's own `safe.directory` has it.
     #[error(
         "{} belongs to another user ({owner}), who could have prepared it. If you trust it: \
          git config --global --add safe.directory {}", path.display(), shell_words::quote(&top.display().to_string())
     )]
-    NotYours { path: PathBuf, top: PathBuf, owner: u32 },
+    NotYours {
+        /// What belongs to the other user.
+        path: PathBuf,
+        /// The repository's top, which `safe.directory` would name.
+        top: PathBuf,
+        /// The other user's id.
+        owner: u32,
+    },
+    /// The git directory that git is given in place of the repository's own could not be made.
     #[error("failed to write {}, from which git is to work", path.display())]
-    Mirror { path: PathBuf, source: io::Error },
+    Mirror {
+        /// The file or directory of it.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The receiver of the stream has gone or failed.
     #[error("failed to write the tree's stream")]
     Write(#[source] io::Error),
 }
@@ -89,8 +140,10 @@ pub const FLAG: &str = "--follow-git-links";
 /// May what a `.git` says lead out of its repository: to borrowed objects, another git directory, other files?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Elsewhere {
+    /// What leads out of the repository is an error.
     #[default]
     Refused,
+    /// The user has said that it may.
     Followed,
 }
 

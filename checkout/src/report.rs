@@ -10,6 +10,7 @@ use std::path::PathBuf;
 pub struct TreeReport {
     /// Files of the tree, without those of `.git`.
     pub files: u64,
+    /// Symbolic links of the tree, which are sent as links.
     pub symlinks: u64,
     /// Bytes of content, `.git` included.
     pub bytes: u64,
@@ -21,6 +22,7 @@ pub struct TreeReport {
     pub partial_clone: bool,
     /// Object files kept vanishing while they were sent.
     pub objects_incomplete: bool,
+    /// Paths that are missing or changed, in the order they were met.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -29,14 +31,18 @@ pub struct TreeReport {
 pub struct LeftOut {
     /// Relative to the top of the tree.
     pub path: PathBuf,
+    /// Why it is not.
     pub reason: Reason,
 }
 
 /// Why it is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
+    /// A unix socket.
     Socket,
+    /// A named pipe.
     Fifo,
+    /// A device file.
     Device,
     /// We may not read it.
     Unreadable,

@@ -20,12 +20,17 @@ pub const INTERNAL_TASK_DATA: &str = "/tmp";
 /// Numbers and names of one task in its run.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskNumbers<'a> {
+    /// The run's part.
     pub run: &'a RunFacts,
+    /// A UUID.
     pub workflow_id: &'a str,
     /// Of the job in its workflow, not of the task.
     pub job_id: &'a str,
+    /// As the workflow calls it.
     pub job_name: &'a str,
+    /// Which of the parallel tasks this is, from 0.
     pub node_index: u32,
+    /// How many there are; 1 without parallelism.
     pub node_total: u32,
     /// As written in the config.
     pub working_directory: &'a str,

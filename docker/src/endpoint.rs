@@ -16,16 +16,22 @@ const DEFAULT_CONTEXT: &str = "default";
 /// An engine's address and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Where the engine listens.
     pub address: Address,
+    /// What named the address.
     pub source: Source,
 }
 
+/// Where an engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
+    /// A socket on this machine.
     Unix(PathBuf),
     /// `HOST:PORT`.
     Tcp {
+        /// Host and port; a bare IPv6 address is in brackets.
         authority: String,
+        /// `None` is a connection in the clear.
         tls: Option<Tls>,
     },
 }
@@ -33,58 +39,121 @@ pub enum Address {
 /// Files for a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
+    /// Certificate of the authority that signed the engine's.
     pub ca: PathBuf,
+    /// This client's certificate.
     pub cert: PathBuf,
+    /// The key of that certificate.
     pub key: PathBuf,
 }
 
 /// Where an address came from: shown in errors, since a forgotten variable is the usual cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
+    /// `--docker` with an address.
     Flag,
+    /// The variable `DOCKER_HOST`.
     DockerHost,
-    Context { name: String },
+    /// A context of the docker CLI: by `--docker`, `DOCKER_CONTEXT`, or its config file.
+    Context {
+        /// The context's name.
+        name: String,
+    },
+    /// Nothing was said: the socket of a rootful engine.
     DefaultSocket,
+    /// Nothing was said: the socket of this user's rootless engine.
     RootlessSocket,
 }
 
 /// Why no address could be found.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
+    /// The address is of a kind that is not spoken.
     #[error("docker address {address:?} (from {origin}) has scheme {scheme:?}; unix:// and tcp:// are understood")]
-    Scheme { address: String, scheme: String, origin: Source },
+    Scheme {
+        /// The address as given.
+        address: String,
+        /// What is before `://`.
+        scheme: String,
+        /// What named it.
+        origin: Source,
+    },
+    /// The address stops after its scheme.
     #[error("docker address {address:?} (from {origin}) lacks a path or a host")]
-    Empty { address: String, origin: Source },
+    Empty {
+        /// The address as given.
+        address: String,
+        /// What named it.
+        origin: Source,
+    },
     /// Said with the way out, since it is one command.
     #[error(
         "docker over ssh ({address}, from {origin}) is not supported directly: run `ssh -nNT -L \
          /tmp/docker.sock:/var/run/docker.sock {host}` and set DOCKER_HOST=unix:///tmp/docker.sock"
     )]
-    Ssh { address: String, host: String, origin: Source },
+    Ssh {
+        /// The address as given.
+        address: String,
+        /// What `ssh` is to be called with.
+        host: String,
+        /// What named it.
+        origin: Source,
+    },
+    /// The docker CLI has no context of this name.
     #[error("docker context {name:?} does not exist ({path})", path = path.display())]
-    NoContext { name: String, path: PathBuf },
+    NoContext {
+        /// The name that was asked for.
+        name: String,
+        /// The file in which it would be described.
+        path: PathBuf,
+    },
+    /// The context is there, but is for something other than docker.
     #[error("docker context {name:?} names no docker endpoint")]
-    NoEndpoint { name: String },
+    NoEndpoint {
+        /// Its name.
+        name: String,
+    },
+    /// A connection to whoever answers would hand that machine everything the jobs have.
     #[error("docker context {name:?} asks to skip TLS verification, which is not supported")]
-    Unverified { name: String },
+    Unverified {
+        /// The context's name.
+        name: String,
+    },
+    /// A file of the docker CLI could not be read.
     #[error("failed to read {path}", path = path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A file of the docker CLI is not JSON of the expected shape.
     #[error("{path} is not valid", path = path.display())]
-    Parse { path: PathBuf, source: serde_json::Error },
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: serde_json::Error,
+    },
 }
 
 /// What the search looks at.
 pub struct Inputs<'a> {
     /// Value of `--docker`: an address, or the name of a context.
     pub flag: Option<&'a str>,
+    /// This process's variables.
     pub environment: &'a BTreeMap<String, String>,
+    /// The user's home directory, where the docker CLI has its files.
     pub home: Option<&'a Path>,
+    /// The file system.
     pub files: &'a dyn Files,
 }
 
 /// The few questions that the search asks the file system.
 pub trait Files {
+    /// The whole of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Is anything there?
     fn exists(&self, path: &Path) -> bool;
 }
 

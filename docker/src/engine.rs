@@ -28,30 +28,80 @@ const OLDEST_API: (usize, usize) = (1, 40);
 /// A ping's answer is a few hundred bytes; whatever sends more is not Docker.
 const PING_ANSWER_LIMIT: u64 = 8 << 10;
 
-/// Why there is no engine to work with. Always [`exit_code::NO_DOCKER`].
+/// Why there is no engine to work with. A run without one ends with [`NO_DOCKER`](navvy_job::exit_code::NO_DOCKER).
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// Nothing is at the socket's path.
     #[error("no Docker engine at {endpoint} (from {origin}): the socket does not exist; is dockerd running?", origin = endpoint.source)]
-    SocketMissing { endpoint: Endpoint },
+    SocketMissing {
+        /// The address that was tried.
+        endpoint: Endpoint,
+    },
+    /// This user may not open the socket.
     #[error(
         "not allowed to use the Docker engine at {endpoint}: join the group that owns the socket \
          (usermod -aG docker $USER, then log in again)"
     )]
-    Denied { endpoint: Endpoint },
+    Denied {
+        /// The address that was tried.
+        endpoint: Endpoint,
+    },
+    /// The socket or port is there, and no process accepts connections.
     #[error("no Docker engine at {endpoint} (from {origin}): nobody listens there; is dockerd running?", origin = endpoint.source)]
-    Refused { endpoint: Endpoint },
+    Refused {
+        /// The address that was tried.
+        endpoint: Endpoint,
+    },
+    /// A connection was made, and nothing came over it.
     #[error("the Docker engine at {endpoint} did not answer within {limit:?}")]
-    TimedOut { endpoint: Endpoint, limit: Duration },
+    TimedOut {
+        /// The address that was tried.
+        endpoint: Endpoint,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The answer to a ping does not name an API version.
     #[error("what listens at {endpoint} (from {origin}) is no Docker engine: {found}", origin = endpoint.source)]
-    NotDocker { endpoint: Endpoint, found: String },
+    NotDocker {
+        /// The address that was tried.
+        endpoint: Endpoint,
+        /// The beginning of that answer.
+        found: String,
+    },
+    /// The connection failed in another way.
     #[error("failed to connect to the Docker engine at {endpoint} (from {origin})", origin = endpoint.source)]
-    Connect { endpoint: Endpoint, source: io::Error },
+    Connect {
+        /// The address that was tried.
+        endpoint: Endpoint,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The engine lacks what containers here are made with.
     #[error("the Docker engine at {endpoint} speaks API {found}; at least {}.{} (Docker 19.03) is needed", OLDEST_API.0, OLDEST_API.1)]
-    TooOld { endpoint: Endpoint, found: String },
+    TooOld {
+        /// The address that was tried.
+        endpoint: Endpoint,
+        /// The newest version of the API that it speaks, `1.39`.
+        found: String,
+    },
+    /// The certificates do not fit, or cannot be read.
     #[error("failed to set up TLS for the Docker engine at {endpoint} (certificates: {ca})", ca = ca.display())]
-    Tls { endpoint: Endpoint, ca: PathBuf, source: BollardError },
+    Tls {
+        /// The address that was tried.
+        endpoint: Endpoint,
+        /// The file of the authority's certificate.
+        ca: PathBuf,
+        /// What the TLS library or the engine said.
+        source: BollardError,
+    },
+    /// The engine answers pings, and not this.
     #[error("the Docker engine at {endpoint} failed to describe itself")]
-    Info { endpoint: Endpoint, source: BollardError },
+    Info {
+        /// Its address.
+        endpoint: Endpoint,
+        /// What it said instead.
+        source: BollardError,
+    },
 }
 
 /// An engine's own error, kept as a cause without its type leaving this module.
@@ -68,24 +118,37 @@ impl From<bollard::errors::Error> for BollardError {
 /// What an engine says about itself and its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
+    /// Of the engine, `20.10.24`.
     pub version: String,
+    /// Of the API that both sides speak, `1.41`.
     pub api: String,
+    /// How it stores layers, `overlay2`.
     pub storage_driver: String,
+    /// File system below the storage driver; `None` if the driver does not say.
     pub backing_filesystem: Option<String>,
+    /// Who makes cgroups: `cgroupfs` or `systemd`.
     pub cgroup_driver: String,
     /// `1` or `2`.
     pub cgroup_version: String,
+    /// Release of the kernel, as `uname -r` writes it.
     pub kernel: String,
+    /// Name of the distribution, for people.
     pub operating_system: String,
+    /// `linux`, or what images for another system would need.
     pub os_type: String,
     /// As `uname -m` writes it.
     pub architecture: String,
+    /// Processors of its machine.
     pub cpus: u64,
     /// Bytes.
     pub memory: u64,
+    /// It runs without root's rights.
     pub rootless: bool,
+    /// Names of what is switched on: `seccomp`, `apparmor`, `userns`.
     pub security_options: Vec<String>,
+    /// Where it keeps everything, on its machine; `None` if it does not say.
     pub root_directory: Option<PathBuf>,
+    /// Version of runc; `None` if it does not say.
     pub runc: Option<String>,
 }
 
@@ -133,6 +196,7 @@ impl Engine {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// The address it was reached at.
     pub fn endpoint(&self) -> &Endpoint {
         &self.shared.endpoint
     }

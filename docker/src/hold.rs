@@ -22,20 +22,45 @@ use navvy_journal::{self as journal, Entry, HeldStep, Journal, JournalError, Kno
 use super::engine::Engine;
 use super::fault;
 
+/// Why a task could not be held, or not be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
+    /// Its journal could not be read, locked or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Its mark could not be written.
     #[error(transparent)]
     Mark(#[from] RunDirError),
+    /// The engine refused a container's new name.
     #[error("failed to rename container {container} to {to}: {message}")]
-    Rename { container: String, to: String, message: String },
+    Rename {
+        /// The name it has.
+        container: String,
+        /// The name it was to have.
+        to: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine did not list the task's containers.
     #[error("failed to look for containers of task {task}: {message}")]
-    List { task: TaskId, message: String },
+    List {
+        /// The task.
+        task: TaskId,
+        /// The engine's words.
+        message: String,
+    },
+    /// The agent that made the task ended before it wrote anything down.
     #[error("the journal of task {task} has no first record: nothing is known of it")]
-    Empty { task: TaskId },
+    Empty {
+        /// The task.
+        task: TaskId,
+    },
+    /// Containers of the task were removed by hand, or by another engine's user.
     #[error("task {task} has no containers any more; `navvy rm {task}` removes what is left of it")]
-    NoContainers { task: TaskId },
+    NoContainers {
+        /// The task.
+        task: TaskId,
+    },
 }
 
 /// A task that is this process's now.

@@ -32,7 +32,6 @@ pub struct LocalImage {
     pub id: String,
     /// RFC 3339, as the image says.
     pub created: Option<String>,
-    pub os: String,
     /// `None`: it was here.
     pub pulled: Option<PullStats>,
 }
@@ -376,7 +375,6 @@ fn local_image(found: ImageInspect, reference: &Reference) -> LocalImage {
         repository_digest: digests.iter().find(|digest| digest.starts_with(&repository)).or(digests.first()).cloned(),
         id: found.id.unwrap_or_default(),
         created: found.created.map(|created| created.to_string()),
-        os: found.os.unwrap_or_default(),
         pulled: None,
         config: ImageConfig {
             env: config.env.unwrap_or_default(),

@@ -22,23 +22,25 @@
 //! | `adopt` | an environment that outlived its agent, taken up again |
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
 
+#![warn(missing_docs)]
+
 mod adopt;
 mod allow;
 mod create;
 mod credentials;
-pub mod destroy;
+mod destroy;
 mod dial;
 mod disk;
 pub mod endpoint;
-pub mod engine;
-pub mod environment;
+mod engine;
+mod environment;
 mod fault;
 pub mod hold;
-pub mod image;
+mod image;
 pub mod network;
-pub mod prepare;
+mod prepare;
 pub mod proxies;
-pub mod reference;
+mod reference;
 mod report;
 mod services;
 pub mod survey;

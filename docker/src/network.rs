@@ -15,6 +15,7 @@ use super::fault;
 use super::walls::{self, Walls};
 use crate::endpoint::Address;
 
+/// The network's name, the same for every user of an engine.
 pub const NAME: &str = "navvy";
 /// Fixed, so that two processes cannot make two networks at once, and a firewall rule can name it.
 pub const BRIDGE: &str = "navvy0";
@@ -26,12 +27,24 @@ const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
+/// Why jobs have no network.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NetworkError {
+    /// The engine did not make it.
     #[error("failed to make the docker network {NAME}: {message}")]
-    Create { message: String },
+    Create {
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine did not describe it, so it is not known whether it is ours.
     #[error("failed to look at the docker network {NAME}: {message}")]
-    Inspect { message: String, disconnected: bool },
+    Inspect {
+        /// The engine's words.
+        message: String,
+        /// The engine is gone, as opposed to: it answered with an error.
+        disconnected: bool,
+    },
+    /// A network of this name was made by somebody else, or by hand.
     #[error(
         "the docker network {NAME} exists and is not Navvy's (it lets containers reach each other): remove it with \
          `docker network rm {NAME}`"

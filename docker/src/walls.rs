@@ -24,6 +24,7 @@ use super::network::BRIDGE;
 /// Addresses at which clouds tell a machine who it is and with which rights. The last two of IPv4 are those of Azure's
 /// host and of Alibaba's metadata; the first is link-local as a whole (AWS, GCP, Azure, containers' credentials).
 pub const METADATA_V4: [&str; 3] = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"];
+/// The same by IPv6: AWS's.
 pub const METADATA_V6: [&str; 1] = ["fd00:ec2::/32"];
 /// Docker passes what containers send through this chain before its own rules.
 const DOCKER_CHAIN: &str = "DOCKER-USER";
@@ -40,8 +41,13 @@ const NEIGHBOUR_DISCOVERY: [&str; 4] = ["133", "134", "135", "136"];
 /// One kind of traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wall {
+    /// Nothing of it passes.
     Closed,
-    Open { why: String },
+    /// It is as open as in any container.
+    Open {
+        /// Why it could not be closed, as part of a sentence.
+        why: String,
+    },
 }
 
 /// What jobs cannot reach, and what they can.

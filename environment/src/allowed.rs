@@ -25,11 +25,13 @@ pub struct Allowed(Vec<Opening>);
 /// Why a word opens nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowError {
+    /// The word has another shape than a port or an address.
     #[error(
         "{0:?} is neither a port of this host nor an address: PORT, ADDRESS or ADDRESS:PORT is (`3128`, `53/udp`, \
          `172.17.0.1:3128`, `[fd00::1]:53`); names are not looked up"
     )]
     Shape(String),
+    /// Loopback or the unspecified address: each network namespace has its own.
     #[error(
         "{0} cannot be opened: in a job it is the job itself; let the service listen on another address of this host, \
          and name its port alone"
@@ -44,6 +46,7 @@ impl Allowed {
         words.iter().map(|word| Opening::parse(word)).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Is nothing opened? Then the firewall needs no rule.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -49,14 +49,35 @@ const DIGEST_LENGTH: usize = 16;
 /// Why jobs cannot be given this host's authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthoritiesError {
+    /// A file of certificates could not be read.
     #[error("{origin}{path} cannot be read", path = path.display())]
-    Read { origin: String, path: PathBuf, source: io::Error },
+    Read {
+        /// `VARIABLE: `, or empty for the system's own bundle.
+        origin: String,
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be read.
+        source: io::Error,
+    },
+    /// A file was read, and there is no certificate in it.
     #[error("{origin}{path} holds no certificate in PEM form", path = path.display())]
-    NoCertificate { origin: String, path: PathBuf },
+    NoCertificate {
+        /// `VARIABLE: `, or empty for the system's own bundle.
+        origin: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a variable nor the system names a bundle.
     #[error("this host has no bundle of authorities; SSL_CERT_FILE may name one")]
     Nowhere,
+    /// The copy for containers could not be made.
     #[error("the bundle of authorities could not be written to {path}", path = path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// The directory it was to be in.
+        path: PathBuf,
+        /// Why it could not be written.
+        source: io::Error,
+    },
 }
 
 /// The host's bundle, where containers can mount it.
@@ -86,6 +107,7 @@ impl Bundle {
         Ok(Self { directory, sources, count: certificates.len() })
     }
 
+    /// The bundle's content, for containers that cannot mount its directory.
     pub fn bytes(&self) -> io::Result<Vec<u8>> {
         fs::read(self.directory.join(FILE))
     }

@@ -26,22 +26,34 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 /// Why a task has no cgroup of its own. A sentence for the report.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
+    /// What is made here would not hold on the engine's machine.
     #[error("the engine is on another machine")]
     Remote,
+    /// The process's user may not write to the hierarchies.
     #[error("making cgroups takes root")]
     NotRoot,
+    /// The driver's name: under systemd, only systemd may make cgroups.
     #[error("the engine's cgroup driver is {0}, not cgroupfs")]
     Driver(String),
+    /// The controller's name, or `unified` for version 2.
     #[error("no {0} controller is mounted here")]
     NoController(&'static str),
+    /// A limit was not taken.
     #[error("failed to write {path}: {source}", path = path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// The file of the limit.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
 }
 
 /// What the decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// The engine runs on this machine, and puts containers into its hierarchies.
     pub engine_is_local: bool,
+    /// The effective user of this process.
     pub uid: u32,
     /// As the engine says.
     pub driver: &'a str,

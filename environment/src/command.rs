@@ -15,14 +15,38 @@ const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How a program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    /// The search path has no file of this name.
     #[error("no program {program} on PATH")]
-    NotFound { program: String },
+    NotFound {
+        /// Its name.
+        program: String,
+    },
+    /// The program was found but could not be run, or its output not be read.
     #[error("failed to start {program}")]
-    Start { program: String, source: io::Error },
+    Start {
+        /// Its name.
+        program: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The program was killed at its deadline.
     #[error("{program} did not end within {limit:?}")]
-    TimedOut { program: String, limit: Duration },
+    TimedOut {
+        /// Its name.
+        program: String,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The program ended with anything but success.
     #[error("{program} ended with {status}: {stderr}")]
-    Failed { program: String, status: ExitStatus, stderr: String },
+    Failed {
+        /// Its name.
+        program: String,
+        /// Its exit code, or the signal that ended it.
+        status: ExitStatus,
+        /// The beginning of its stderr; of its stdout if that is empty.
+        stderr: String,
+    },
 }
 
 /// Runs a program to its end and returns what it wrote to stdout.

@@ -131,6 +131,7 @@ impl Egress {
         Self { allowed, ..self }
     }
 
+    /// What is opened to jobs with `--allow-host`.
     pub fn allowed(&self) -> &Allowed {
         &self.allowed
     }
@@ -140,6 +141,7 @@ impl Egress {
         self.proxies.iter().any(|proxy| proxy.name == name)
     }
 
+    /// The host's CA bundle, if jobs are given it.
     pub fn bundle(&self) -> Option<&Bundle> {
         self.bundle.as_ref()
     }

@@ -18,6 +18,8 @@
 //! | [`survey`] | tasks on this host, by their marks and journals |
 //! | [`command`] | the one way to run a program of this machine |
 
+#![warn(missing_docs)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -44,6 +44,7 @@ impl SocketPlace {
         Ok(Self { directory: opened, path: directory.join(CONTROL_SOCKET) })
     }
 
+    /// The socket's path, for texts. Connections go through [`Self::take_hold`].
     pub fn path(&self) -> &Path {
         &self.path
     }

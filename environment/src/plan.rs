@@ -19,7 +19,9 @@ use crate::egress::{CA_DIR, Given};
 
 /// Labels on every container. Its owner tells a reaper whether anyone still looks after it.
 pub const LABEL_TASK: &str = "dev.navvy.task";
+/// The owner, as [`Owner::to_label`](navvy_journal::owner::Owner::to_label) writes it.
 pub const LABEL_OWNER: &str = "dev.navvy.owner";
+/// `primary` or `service`.
 pub const LABEL_ROLE: &str = "dev.navvy.role";
 /// An image that carries it with the value `true` wants its own entrypoint as main process, even in a primary.
 const LABEL_PRESERVE_ENTRYPOINT: &str = "com.circleci.preserve-entrypoint";
@@ -41,15 +43,21 @@ const SHOWN: usize = 60;
 /// What an image brings, as its config says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageConfig {
+    /// `NAME=value`.
     pub env: Vec<String>,
+    /// Program and arguments; empty if the image sets none.
     pub entrypoint: Vec<String>,
+    /// Arguments of the entrypoint, or the whole command where that is empty.
     pub command: Vec<String>,
     /// Empty means root.
     pub user: String,
+    /// Empty means `/`.
     pub working_directory: String,
+    /// All labels of the image.
     pub labels: BTreeMap<String, String>,
     /// `5432/tcp`.
     pub exposed_ports: Vec<String>,
+    /// Paths in the container that get a nameless volume.
     pub volumes: Vec<String>,
     /// As images write it: `amd64`.
     pub architecture: String,
@@ -59,7 +67,12 @@ pub struct ImageConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// Directories of this machine that the engine can mount.
-    Mounts { bin: PathBuf, run: PathBuf },
+    Mounts {
+        /// Holds the supervisor; mounted read-only.
+        bin: PathBuf,
+        /// Holds the sockets; mounted to be written to.
+        run: PathBuf,
+    },
     /// Put into the container's own file system before it starts.
     Upload,
 }
@@ -67,13 +80,19 @@ pub enum Entry {
 /// What the plan depends on beside job and images.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    /// The task, after which containers are named.
     pub task: TaskId,
+    /// Its owner, as written into labels.
     pub owner: String,
+    /// How the supervisor comes into the primary.
     pub entry: Entry,
+    /// Name of the network that the primary joins.
     pub network: String,
     /// Limits that hold for all containers of the task together.
     pub cgroup_parent: Option<String>,
+    /// What the resource class gives to the task.
     pub size: Size,
+    /// Processes and threads that a container may have.
     pub pids: u32,
     /// A supervisor that nobody has called for this long ends its job.
     pub idle_limit_s: u64,
@@ -85,6 +104,7 @@ pub struct Machine {
     pub authorities: Option<PathBuf>,
 }
 
+/// What [`plan`] decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The primary first.
@@ -97,10 +117,14 @@ pub struct Plan {
     pub step_user: Option<String>,
 }
 
+/// What one container is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ContainerPlan {
+    /// The container's name, which says its task and role.
     pub name: String,
+    /// Whether steps run in it.
     pub role: Role,
+    /// The image, as the engine knows it.
     pub image: String,
     /// `None` leaves it to the image.
     pub entrypoint: Option<Vec<String>>,
@@ -110,43 +134,61 @@ pub struct ContainerPlan {
     pub env: Vec<String>,
     /// `None` leaves it to the image.
     pub user: Option<String>,
+    /// `None` leaves it to the image.
     pub working_directory: Option<String>,
+    /// Further lines of `/etc/hosts`, as `NAME:ADDRESS`.
     pub hosts: Vec<String>,
+    /// Directories of this machine in it.
     pub mounts: Vec<Mount>,
     /// Where the image wants nameless volumes: made by us, with the labels of the container, so that they can be found
     /// after an engine that died between a container and its volumes.
     pub volumes: Vec<String>,
+    /// Its network namespace.
     pub network: Network,
+    /// What it may use.
     pub limits: ContainerLimits,
+    /// The task's cgroup, where it has one; `None` leaves the parent to the engine.
     pub cgroup_parent: Option<String>,
+    /// Size of `/dev/shm`, in bytes.
     pub shm_size: u64,
     /// Path to mount options.
     pub tmpfs: BTreeMap<String, String>,
+    /// No program in it can gain rights, as by setuid: where steps run as root, nobody needs that.
     pub no_new_privileges: bool,
     /// Of those that docker gives by default.
     pub dropped_capabilities: Vec<String>,
     /// Kernel settings of the network namespace: whose it is says them.
     pub sysctls: BTreeMap<String, String>,
+    /// Labels of the container and its volumes.
     pub labels: BTreeMap<String, String>,
 }
 
+/// What a container is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Steps run here.
     Primary,
+    /// Runs its own main process beside the steps.
     Service,
 }
 
+/// A directory of this machine in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
+    /// The directory here.
     pub source: PathBuf,
+    /// Its path in the container.
     pub target: String,
+    /// The container cannot write to it.
     pub read_only: bool,
 }
 
+/// Where a container's network namespace comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
+    /// A namespace of its own, joined to the network of this name.
     Named(String),
     /// The network namespace of that container.
     Of(String),
@@ -157,35 +199,72 @@ pub enum Network {
 pub struct ContainerLimits {
     /// Memory and swap together, in bytes.
     pub memory: u64,
+    /// Processors, in billionths of one.
     pub nano_cpus: u64,
+    /// Processes and threads.
     pub pids: u32,
 }
 
 /// Why no plan can be made: what the config asks for cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
+    /// There is no primary.
     #[error("the job names no image")]
     NoContainer,
+    /// Two services cannot share the network.
     #[error(
         "services {first:?} and {second:?} both listen on port {port}: all containers of a job share one network, so \
          the second would fail to start; give one of them another port by its command or environment"
     )]
-    PortClash { first: String, second: String, port: String },
+    PortClash {
+        /// The one whose port it is.
+        first: String,
+        /// The one that would fail to start.
+        second: String,
+        /// The port, `5432/tcp`.
+        port: String,
+    },
+    /// The name that two services have.
     #[error("services {0:?} is named twice")]
     NameTwice(String),
+    /// The name, cut to a readable length.
     #[error("service name {0:?} is not a host name: letters, digits, dots, dashes and underscores are allowed")]
     BadName(String),
+    /// A service's container would have no main process.
     #[error("image {image} of a service has neither entrypoint nor command, and the config gives none")]
-    NothingToRun { image: String },
+    NothingToRun {
+        /// The service's image.
+        image: String,
+    },
+    /// A service's container would be entered through a descriptor of the machine.
     #[error(
         "image {image} of a service asks for the working directory {directory:?}, which names a process's open files: \
          through it older engines let a container out into the machine"
     )]
-    WorkingDirectory { image: String, directory: String },
+    WorkingDirectory {
+        /// The service's image.
+        image: String,
+        /// The working directory of the image.
+        directory: String,
+    },
+    /// An image asks for what no container can have.
     #[error("no container can be made of image {image}: {why}; whoever makes the image can mend that")]
-    OddImage { image: String, why: OddImage },
+    OddImage {
+        /// The image.
+        image: String,
+        /// What it asks for.
+        why: OddImage,
+    },
+    /// The image's programs cannot be run by this machine's processor.
     #[error("image {image} is made for {found}, this machine runs {wanted}")]
-    Architecture { image: String, found: String, wanted: String },
+    Architecture {
+        /// The image.
+        image: String,
+        /// The image's architecture, `arm64`.
+        found: String,
+        /// The machine's architecture.
+        wanted: String,
+    },
 }
 
 /// Makes the plan. `containers` and `images` are side by side, the primary first.

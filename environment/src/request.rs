@@ -18,16 +18,21 @@ use crate::egress::{Egress, Given};
 /// What to make. Images are the ones to use: substitutions have been applied.
 #[derive(Debug, Clone)]
 pub struct Prepare {
+    /// The task the environment is for.
     pub task: TaskId,
     /// The primary first.
     pub containers: Vec<Container>,
+    /// What the resource class gives to all containers together.
     pub size: Size,
+    /// Processes and threads that a container may have.
     pub pids: u32,
+    /// Whether images are pulled.
     pub pull: PullPolicy,
     /// Variables that a config's `auth` may name: contexts' and the command line's.
     pub secrets: Secrets,
     /// Given from outside, with its limits set; nobody here makes or removes it.
     pub cgroup_parent: Option<String>,
+    /// The process that looks after the task; written into marks and labels.
     pub owner: Owner,
     /// Begun by the caller: nothing is made before it is on disk.
     pub journal: Option<Journal>,
@@ -52,10 +57,14 @@ pub enum PrepareEvent {
     Report(String),
     /// Something long goes on; drawn live, never logged.
     Progress {
+        /// What is being done, as in `pulling cimg/base`.
         what: String,
+        /// Bytes done so far.
         done: u64,
+        /// Bytes in all, if that is known.
         total: Option<u64>,
     },
+    /// Something a person should know, in a sentence; the environment is made all the same.
     Warning(String),
 }
 
@@ -68,14 +77,18 @@ pub enum PullPolicy {
     /// Only for an image that is not here.
     #[default]
     Missing,
+    /// Even for an image that is here.
     Always,
+    /// A missing image is an error.
     Never,
 }
 
 /// The end of a primary container that nobody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Died {
+    /// Its main process has ended.
     Exited {
+        /// The main process's exit code.
         code: i64,
         /// The kernel killed its main process for want of memory.
         out_of_memory: bool,
@@ -83,15 +96,23 @@ pub enum Died {
         last_words: String,
     },
     /// The engine's disk was nearly full, and this job had written most of all.
-    DiskFloor { message: String },
+    DiskFloor {
+        /// What was full, and what to do, in a sentence.
+        message: String,
+    },
     /// The engine is gone; what became of the container cannot be known.
-    EngineLost { message: String },
+    EngineLost {
+        /// How the engine was lost, in a sentence.
+        message: String,
+    },
 }
 
 /// What whoever takes an environment up must know of it, beside the task's id and the containers' names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inheritance {
+    /// Variables of the primary's image, which steps get, too.
     pub image_env: Vec<(String, String)>,
+    /// As whom steps run: `None` is uid 0.
     pub step_user: Option<String>,
     /// Proxies and authorities that it was given.
     #[serde(default)]
@@ -106,7 +127,9 @@ pub struct Inheritance {
 pub struct ServiceOutput {
     /// The config's name, else the image.
     pub name: String,
+    /// The image, as the engine knows it.
     pub image: String,
+    /// The container's name.
     pub container: String,
     /// Ends when the service does. Dropping it lets the service go on unheard.
     pub rx: mpsc::Receiver<Bytes>,

@@ -41,14 +41,31 @@ const MOUNT_OPTIONS: &CStr = c"size=1m,nr_inodes=64,mode=0700";
 /// Nobody but us mounts there; more than one is a try that was cut off.
 const MOUNTS_AT_MOST: usize = 4;
 
+/// Why a task has no run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
+    /// The directory, or a link beside it, could not be made.
     #[error("failed to make the directory for a task's sockets, {path}", path = path.display())]
-    Make { path: PathBuf, source: io::Error },
+    Make {
+        /// What was to be made.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// What lies there is another user's, open to others, or no directory: it is not used.
     #[error("{path} is not a directory of this user's own; remove it, or set XDG_RUNTIME_DIR", path = path.display())]
-    Foreign { path: PathBuf },
+    Foreign {
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// The kernel would cut the socket's path off.
     #[error("path of a task's socket would be {length} bytes, over {PATH_LIMIT}: {path}", path = path.display())]
-    TooLong { path: PathBuf, length: usize },
+    TooLong {
+        /// The run directory.
+        path: PathBuf,
+        /// Bytes of the path with the socket's name.
+        length: usize,
+    },
 }
 
 /// Where the run directory of a task goes: `$XDG_RUNTIME_DIR/navvy/TASK`, `/run/navvy/TASK` for root, else
@@ -78,7 +95,10 @@ pub enum Kept {
     /// A file system of its own, small and with nothing in it that could be executed or be a device.
     Apart,
     /// A directory like any other, behind a parent that only this user enters.
-    Plain { why: String },
+    Plain {
+        /// Why it has no file system of its own.
+        why: String,
+    },
 }
 
 /// Makes the run directory and, closed to everyone else, its parent.

@@ -11,26 +11,52 @@ use navvy_journal::owner::Owner;
 use navvy_protocol::place::CLI_NAMES;
 use sha2::{Digest as _, Sha256};
 
+/// The program's file name.
 pub const NAME: &str = "navvy-supervisor";
 /// Half a SHA-256: enough to tell builds apart, short enough for a path.
 const DIGEST_LENGTH: usize = 16;
 const ELF_INTERPRETER: u32 = 3;
 
+/// Why no supervisor can be put into environments.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
+    /// It is not where it should be.
     #[error("no {NAME} beside this program ({path}): run scripts/build, which puts both into target/bin", path = path.display())]
-    Missing { path: PathBuf },
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file, or this process's own, could not be read.
     #[error("failed to read {path}", path = path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The file is no program of Linux.
     #[error("{path} is no program for Linux (not an ELF file)", path = path.display())]
-    NotElf { path: PathBuf },
+    NotElf {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file needs a loader and a libc that images may lack.
     #[error(
         "{path} is dynamically linked and would not start in images without this machine's libc: build it with scripts/build",
         path = path.display()
     )]
-    Dynamic { path: PathBuf },
+    Dynamic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy that containers mount could not be made.
     #[error("failed to copy the supervisor to {path}", path = path.display())]
-    Copy { path: PathBuf, source: io::Error },
+    Copy {
+        /// The copy's directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
 }
 
 /// Where the supervisor is: as given, else beside the running program.

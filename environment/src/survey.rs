@@ -22,11 +22,15 @@ use crate::{HostPaths, run_dir};
 /// A task of which something is on this host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
+    /// The task.
     pub task: TaskId,
+    /// What may be done with it.
     pub condition: Condition,
     /// By its mark, journal, or label.
     pub owner: Option<Owner>,
+    /// Names of its containers.
     pub containers: Vec<String>,
+    /// Names of its volumes.
     pub volumes: Vec<String>,
     /// It is held, and its primary container has ended (or was killed): there is nothing to enter any more.
     pub has_ended: bool,
@@ -66,9 +70,13 @@ pub struct Reaped {
 /// Evidence as it comes together.
 #[derive(Default)]
 pub struct Gathered {
+    /// What speaks for its owner being alive, gone, or elsewhere.
     pub evidence: Evidence,
+    /// Names of its containers; some may stand twice.
     pub containers: Vec<String>,
+    /// Names of its volumes; some may stand twice.
     pub volumes: Vec<String>,
+    /// Its primary container has ended.
     pub has_ended: bool,
     known: Option<Known>,
     has_journal: bool,

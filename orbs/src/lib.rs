@@ -8,6 +8,8 @@
 //!
 //! The orbs of dynamic config come with Navvy ([`builtin`]) and are used where none is here. Nothing is fetched: a person puts orbs here, with `navvy orb add` or by hand (docs/orbs.md).
 
+#![warn(missing_docs)]
+
 pub mod builtin;
 pub mod lock;
 pub mod place;
@@ -23,6 +25,7 @@ use place::{Found, Place};
 pub struct OrbPath {
     /// The project's, then the user's.
     pub places: Vec<Place>,
+    /// What references stand for, and how each source's digest must be.
     pub lock: Lock,
 }
 

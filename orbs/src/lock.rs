@@ -23,8 +23,10 @@ pub struct Lock {
     entries: Vec<Entry>,
 }
 
+/// A line of the lock.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
+    /// What configs write.
     pub reference: OrbReference,
     /// The same orb in the version that it was resolved to.
     pub resolved: OrbReference,
@@ -44,6 +46,7 @@ pub struct LockError {
 }
 
 impl Lock {
+    /// A lock without entries; `shown` is what messages call the file.
     pub fn empty(shown: &str) -> Self {
         Self { shown: shown.to_owned(), entries: Vec::new() }
     }
@@ -69,6 +72,7 @@ impl Lock {
         Ok(lock)
     }
 
+    /// What a config's reference stands for; `None` if the lock has nothing of it.
     pub fn entry(&self, reference: &OrbReference) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.reference == *reference)
     }
@@ -100,10 +104,12 @@ impl Lock {
         any
     }
 
+    /// Does it lock nothing?
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// The text of the file, sorted.
     pub fn render(&self) -> String {
         let mut text = HEAD.to_owned();
         for Entry { reference, resolved, digest, .. } in &self.entries {

@@ -11,8 +11,10 @@ use navvy_plain_file as plain_file;
 /// The compiler refuses larger ones; this keeps them out of memory.
 const LARGEST: u64 = 8 << 20;
 
+/// A directory of orbs.
 #[derive(Debug, Clone)]
 pub struct Place {
+    /// Where it is; it need not exist.
     pub directory: PathBuf,
     /// How messages call it: relative to where the user is, if it lies there.
     pub shown: String,
@@ -25,7 +27,9 @@ pub struct Place {
 pub struct Found {
     /// What the file's name says it is.
     pub reference: OrbReference,
+    /// Where it is.
     pub path: PathBuf,
+    /// What messages call it.
     pub shown: String,
     /// As its place has it.
     within: Option<PathBuf>,
@@ -37,6 +41,7 @@ impl Place {
         relative(reference).map(|relative| format!("{}/{relative}", self.shown))
     }
 
+    /// The file that an orb would have here; `None` for an address that maps to no file. Whether it exists is not asked.
     pub fn file(&self, reference: &OrbReference) -> Option<Found> {
         let relative = relative(reference)?;
         let (path, shown) = (self.directory.join(&relative), format!("{}/{relative}", self.shown));

@@ -30,7 +30,9 @@ pub struct Tree {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct TreeError {
+    /// What is wrong, in a sentence.
     pub message: String,
+    /// What to do; `None` if there is nothing to say.
     pub hint: Option<String>,
 }
 

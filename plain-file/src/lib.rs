@@ -4,6 +4,8 @@
 //! longer than the caller says, whatever it claims to be. A file that came with a project is also one of the project: a
 //! link that leads out of it would have us read what its author cannot.
 
+#![warn(missing_docs)]
+
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};

@@ -25,6 +25,7 @@ const LOOKS: usize = 30;
 /// What the files of a step hold.
 #[derive(Debug, Default)]
 pub struct Collected {
+    /// What the reports hold, file by file.
     pub cases: Vec<Case>,
     /// Lines of the step.
     pub lines: Vec<String>,
@@ -32,6 +33,7 @@ pub struct Collected {
     pub warnings: Vec<String>,
     /// Reports that are passed over, as the original does.
     pub ignored: Option<String>,
+    /// Files that were found, readable or not.
     pub files: usize,
 }
 
@@ -40,6 +42,7 @@ pub struct Collected {
 pub struct Reports {
     /// Absolute: a directory or a file.
     pub path: String,
+    /// As whom they are read: `None` is uid 0.
     pub user: Option<String>,
 }
 

@@ -7,7 +7,9 @@ use super::{Case, Outcome};
 /// A test that does not always come to the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaky {
+    /// Class and name, for people.
     pub title: String,
+    /// As the report has it.
     pub file: Option<String>,
     /// Runs in which it failed, or passed at a later attempt only.
     pub bad: usize,

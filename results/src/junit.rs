@@ -45,6 +45,7 @@ impl Default for Limits {
 pub struct Broken {
     /// From 1.
     pub line: u64,
+    /// What is wrong with it, as part of a sentence.
     pub why: String,
     /// What is there is right as far as it goes: whoever writes it may not be done.
     pub is_cut_off: bool,

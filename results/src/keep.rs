@@ -29,8 +29,10 @@ const JOBS: &str = "jobs with tests";
 /// What a body holds, and a job's `results.json`: the original's form.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Document {
+    /// 0 is a document of the original's, which has no version.
     #[serde(default)]
     pub version: u32,
+    /// In the order of the reports.
     pub tests: Vec<Test>,
 }
 
@@ -38,17 +40,23 @@ pub struct Document {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Test {
+    /// As the report has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// As the report has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classname: Option<String>,
+    /// As the report has it; empty if it has none.
     pub name: String,
     /// `success`, `flaky`, `skipped`, `failure`, `error`.
     pub result: String,
+    /// `None` where the report does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_time: Option<f64>,
+    /// What it said when it failed, or why it was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Where it failed: `spec/cart_spec.rb:12`, or the file alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }
@@ -94,14 +102,21 @@ impl From<Test> for Case {
 /// Whose results they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Whose {
+    /// The job's name, by which runs are compared.
     pub job: String,
     /// The pipeline's id.
     pub run: String,
+    /// The branch that was built; `None` for a detached HEAD or a tag.
     pub branch: Option<String>,
+    /// The task's id.
     pub task: String,
+    /// The run's number, if it has one.
     pub build_num: Option<u64>,
+    /// Which of the parallel tasks it was, from 0.
     pub node: u32,
+    /// The step's number in the task.
     pub step: u32,
+    /// Which try at the task it was; a later one's results replace an earlier one's.
     pub attempt: u32,
 }
 
@@ -136,8 +151,11 @@ fn group(job: &str) -> String {
 /// What one run of a job left.
 #[derive(Debug, Clone)]
 pub struct KeptRun {
+    /// The pipeline's id.
     pub run: String,
+    /// The branch that was built.
     pub branch: Option<String>,
+    /// The run's number, if it had one.
     pub build_num: Option<u64>,
     /// Of the last of its results, by the store's clock.
     pub at: Timestamp,
@@ -151,6 +169,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// A keeper of results in `store`.
     pub fn new(store: Store) -> Self {
         Self { store }
     }

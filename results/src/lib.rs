@@ -8,6 +8,8 @@
 //!
 //! `docs/tests.md` has it for users.
 
+#![warn(missing_docs)]
+
 mod brief;
 pub mod collect;
 mod encoding;
@@ -25,9 +27,13 @@ pub use timings::Timings;
 pub struct Case {
     /// As the report has it: what `circleci tests split` compares with.
     pub file: Option<String>,
+    /// As the report has it.
     pub class: Option<String>,
+    /// As the report has it.
     pub name: String,
+    /// How it ended.
     pub outcome: Outcome,
+    /// Microseconds; `None` where the report does not say.
     pub micros: Option<u64>,
     /// What it said when it failed, or why it was skipped.
     pub message: Option<String>,
@@ -38,17 +44,21 @@ pub struct Case {
 /// From good to bad.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
+    /// It ran and found nothing wrong.
     #[default]
     Passed,
     /// Passed, but not at once.
     Flaky,
+    /// It was not run.
     Skipped,
+    /// What it tests is not as it should be.
     Failed,
     /// Did not come to a verdict.
     Errored,
 }
 
 impl Outcome {
+    /// Does it make a test run fail?
     pub fn is_bad(self) -> bool {
         matches!(self, Self::Failed | Self::Errored)
     }

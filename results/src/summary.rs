@@ -12,15 +12,22 @@ const WIDTH: usize = 200;
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Passed at once.
     pub passed: usize,
+    /// Passed at a later attempt.
     pub flaky: usize,
+    /// Not run.
     pub skipped: usize,
+    /// Failed.
     pub failed: usize,
+    /// Ended before they could pass or fail.
     pub errored: usize,
+    /// What they took together, in microseconds; those without a time count as 0.
     pub micros: u64,
 }
 
 impl Counts {
+    /// Counts these.
     pub fn of(cases: &[Case]) -> Self {
         let mut counts = Self::default();
         for case in cases {
@@ -46,6 +53,7 @@ impl Counts {
         self.micros = self.micros.saturating_add(other.micros);
     }
 
+    /// However they ended.
     pub fn all(&self) -> usize {
         self.passed + self.flaky + self.skipped + self.failed + self.errored
     }

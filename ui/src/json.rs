@@ -23,10 +23,12 @@ pub struct Json<W> {
 type Source = (TaskId, usize, String);
 
 impl<W: Write> Json<W> {
+    /// A view that writes to `writer`.
     pub fn new(writer: W) -> Self {
         Self { sink: Sink::new(writer), buffer: Vec::new(), partial: BTreeMap::new() }
     }
 
+    /// Writes the event as one line.
     pub fn handle(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
         match &stamped.event {
             Event::Output { task, step, stream, bytes } => self.output(stamped, task, *step, stream, bytes)?,

@@ -14,23 +14,25 @@
 //! A view has no clock and no thread: [`View::handle`] takes events, [`View::tick`] takes the time, about ten times a
 //! second. What a job wrote is hostile: nothing of it is written that did not go through [`sanitize`].
 
-pub mod board;
+#![warn(missing_docs)]
+
+mod board;
 pub mod describe;
-pub mod frame;
+mod frame;
 pub mod graph;
 pub mod json;
-pub mod labels;
-pub mod lines;
+mod labels;
+mod lines;
 pub mod list;
 pub mod live;
-pub mod plain;
-pub mod quiet;
+mod plain;
+mod quiet;
 pub mod sanitize;
 mod secrets;
-pub mod sink;
+mod sink;
 pub mod style;
-pub mod summary;
-pub mod tail;
+mod summary;
+mod tail;
 pub mod text;
 
 #[cfg(test)]
@@ -47,21 +49,27 @@ use navvy_job::event::Stamped;
 pub enum Kind {
     /// Drawn on a terminal.
     Live,
+    /// Lines with the job's name before them.
     Plain,
+    /// The events themselves, one a line.
     Json,
+    /// The summary alone.
     Quiet,
 }
 
 /// Columns and rows of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
+    /// Characters in a line.
     pub columns: usize,
+    /// Lines on the screen.
     pub rows: usize,
 }
 
 /// How the views write.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
+    /// Write colours.
     pub color: bool,
     /// The terminal's size now; `None` when the output is none.
     pub size: fn() -> Option<Size>,
@@ -78,13 +86,18 @@ impl Options {
 /// The view of one run.
 #[derive(Debug)]
 pub enum View<W: Write> {
+    /// [`Kind::Live`].
     Live(Box<live::Live<W>>),
+    /// [`Kind::Plain`].
     Plain(Box<plain::Plain<W>>),
+    /// [`Kind::Json`].
     Json(json::Json<W>),
+    /// [`Kind::Quiet`].
     Quiet(Box<quiet::Quiet<W>>),
 }
 
 impl<W: Write> View<W> {
+    /// A view of this kind that writes to `writer`.
     pub fn new(kind: Kind, options: &Options, writer: W) -> Self {
         match kind {
             Kind::Live => Self::Live(Box::new(live::Live::new(options, writer))),
@@ -130,6 +143,7 @@ impl<W: Write> View<W> {
         }
     }
 
+    /// Ends what [`View::suspend`] began.
     pub fn resume(&mut self) -> Result<(), ViewError> {
         match self {
             Self::Live(live) => live.resume(),

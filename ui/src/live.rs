@@ -60,6 +60,7 @@ enum Area {
 }
 
 impl<W: Write> Live<W> {
+    /// A view on the terminal that `writer` leads to.
     pub fn new(options: &Options, writer: W) -> Self {
         let palette = Palette { on: options.color };
         Self {
@@ -76,6 +77,7 @@ impl<W: Write> Live<W> {
         }
     }
 
+    /// Notes the event, and draws unless that was done a moment ago.
     pub fn handle(&mut self, stamped: &Stamped) -> Result<(), ViewError> {
         self.now_ms = self.now_ms.max(stamped.at_ms);
         let lines = self.board.apply(stamped);
@@ -92,6 +94,7 @@ impl<W: Write> Live<W> {
         self.draw_if_due()
     }
 
+    /// Draws what has changed by `now_ms`.
     pub fn tick(&mut self, now_ms: u64) -> Result<(), ViewError> {
         self.now_ms = self.now_ms.max(now_ms);
         if let Some(pages) = &mut self.pages {

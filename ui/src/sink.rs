@@ -8,6 +8,7 @@ pub enum ViewError {
     /// Whoever read our output has left (`navvy run | head`).
     #[error("the reader of the output has gone")]
     BrokenPipe,
+    /// A full disk, or another error of the system's.
     #[error("failed to write output")]
     Write(#[source] io::Error),
 }

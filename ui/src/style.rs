@@ -3,30 +3,37 @@
 /// Colours, or none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Palette {
+    /// Without it every text stays as it is.
     pub on: bool,
 }
 
 impl Palette {
+    /// What went well.
     pub fn good(self, text: &str) -> String {
         self.paint("32", text)
     }
 
+    /// What failed.
     pub fn bad(self, text: &str) -> String {
         self.paint("31", text)
     }
 
+    /// What needs a look, and did not fail.
     pub fn caution(self, text: &str) -> String {
         self.paint("33", text)
     }
 
+    /// What is going on now.
     pub fn live(self, text: &str) -> String {
         self.paint("36", text)
     }
 
+    /// What matters less.
     pub fn faint(self, text: &str) -> String {
         self.paint("2", text)
     }
 
+    /// What a reader looks for first.
     pub fn strong(self, text: &str) -> String {
         self.paint("1", text)
     }

@@ -19,7 +19,7 @@ use super::super::network::NetworkError;
 #[error("{kind}")]
 pub struct PrepareError {
     #[source]
-    pub kind: PrepareErrorKind,
+    pub(crate) kind: PrepareErrorKind,
     /// Objects that could not be removed again.
     pub leftovers: Vec<String>,
 }

@@ -18,16 +18,27 @@ const SHOWN: usize = 60;
 /// Why no container can be made of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OddImage {
+    /// The whole of the variable, cut to a readable length.
     #[error("it sets a variable without a name ({0:?})")]
     NamelessVariable(String),
+    /// The variable's name.
     #[error("its variable {0:?} holds a NUL byte")]
     NulInVariable(String),
+    /// A variable alone is too long.
     #[error("its variable {name:?} has {bytes} bytes, and Linux hands at most {LONGEST_VARIABLE} to a program")]
-    LongVariable { name: String, bytes: usize },
+    LongVariable {
+        /// Its name.
+        name: String,
+        /// Its length with name and end.
+        bytes: usize,
+    },
+    /// Bytes of all variables with their ends.
     #[error("its variables have {0} bytes, and Linux hands at most {LARGEST_ENVIRONMENT} to a program")]
     LargeEnvironment(usize),
+    /// How many volumes it wants.
     #[error("it wants {0} volumes, of at most {MOST_VOLUMES}")]
     ManyVolumes(usize),
+    /// The volume's path, and what it would hide.
     #[error("it wants a volume at {0:?}, where {1}")]
     VolumeOver(String, &'static str),
 }

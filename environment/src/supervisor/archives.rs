@@ -16,6 +16,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// What comes next of an archive that is sent.
 #[derive(Debug)]
 pub enum Fed {
+    /// The next bytes, in order.
     Piece(Bytes),
     /// That was all of it.
     End,

@@ -55,16 +55,34 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Why an activity came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// No connection, or it broke in the midst.
     #[error("could not reach the supervisor")]
-    Unreachable { source: io::Error },
+    Unreachable {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The supervisor is stopped, or the machine is very busy.
     #[error("the supervisor did not answer within {limit:?}")]
-    TimedOut { limit: Duration },
+    TimedOut {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The supervisor is too old for this agent.
     #[error("the supervisor speaks version {found}; this agent understands {OLDEST_VERSION} to {VERSION}")]
-    Version { found: u32 },
+    Version {
+        /// Its version of the protocol.
+        found: u32,
+    },
+    /// The supervisor ended, or hung up.
     #[error("the supervisor closed the connection before the end of the activity")]
     Closed,
+    /// A frame or message that the protocol does not have.
     #[error("the supervisor sent something that is not understood")]
-    Protocol { source: FrameError },
+    Protocol {
+        /// What is wrong with it.
+        source: FrameError,
+    },
+    /// A well-formed message, at the wrong time.
     #[error("the supervisor answered with something else than was asked")]
     WrongReply,
     /// Carried out and failed: the job's affair more often than ours.
@@ -72,7 +90,10 @@ pub enum ClientError {
     Failed(Failure),
     /// What was to be sent could not be read.
     #[error("could not read what was to be sent")]
-    Source { source: io::Error },
+    Source {
+        /// Why it could not be read.
+        source: io::Error,
+    },
 }
 
 impl ClientError {
@@ -111,6 +132,7 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client that reaches its supervisor by `connect`. Connects to nothing yet.
     pub fn new(connect: Arc<dyn Connect>) -> Self {
         Self { connect, limits: Limits::default() }
     }
@@ -134,6 +156,7 @@ impl Client {
         self.greet(&[], self.limits.proof).map(drop)
     }
 
+    /// Asks what steps will find: the user's home and shell, and which of `programs` are on its path.
     pub fn probe(&self, user: Option<String>, programs: &[&str]) -> Result<Probe, ClientError> {
         let programs = programs.iter().map(|program| (*program).to_owned()).collect();
         match self.ask(&Request::Probe { user, programs })? {
@@ -142,10 +165,12 @@ impl Client {
         }
     }
 
+    /// Makes a directory and its parents, owned by `user` (`None` is uid 0).
     pub fn make_directory(&self, path: &str, user: Option<String>) -> Result<(), ClientError> {
         done(self.ask(&Request::MakeDirectory { path: path.to_owned(), user })?)
     }
 
+    /// What the environment uses at this moment.
     pub fn sample(&self) -> Result<Sample, ClientError> {
         match self.ask(&Request::Sample)? {
             Reply::Sample(sample) => Ok(sample),
@@ -160,6 +185,7 @@ impl Client {
         done(self.ask_within(&request, grace + self.limits.reply)?)
     }
 
+    /// Writes a file with these permissions, as `user` (`None` is uid 0). One that is there is replaced.
     pub fn write(&self, path: &str, user: Option<String>, mode: u32, bytes: &[u8]) -> Result<(), ClientError> {
         let mut conversation = self.open(&Request::Write { path: path.to_owned(), user, mode })?;
         conversation.send_bytes(bytes)?;

@@ -32,6 +32,7 @@ const ACK_EVERY: u64 = 128 << 10;
 
 /// Takes what an exec produces, in order.
 pub trait Sink: Send {
+    /// The exec's process runs. Called once, before any output.
     fn started(&mut self);
     /// Must have put the bytes away when it returns.
     fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()>;
@@ -59,10 +60,12 @@ pub enum FollowEnd {
 pub struct Abandon(Arc<AtomicBool>);
 
 impl Abandon {
+    /// Lets the follower end with [`FollowEnd::Abandoned`], within the time of one silence.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
+    /// Has somebody called [`Self::set`]?
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -35,6 +35,7 @@ impl Client {
 }
 
 impl WayIn {
+    /// Sends what was typed or piped in.
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.chunks(INPUT_CHUNK).try_for_each(|chunk| frame::write(&mut *stream, FrameKind::Data, chunk))
@@ -45,6 +46,7 @@ impl WayIn {
         frame::write(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), FrameKind::Data, &[])
     }
 
+    /// Tells the exec's terminal its new size, in characters.
     pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
         self.control(&Control::Resize { columns, rows })
     }
@@ -56,6 +58,7 @@ impl WayIn {
 }
 
 impl Session {
+    /// The way in for another thread, while this one runs the session.
     pub fn way_in(&self) -> WayIn {
         self.way_in.clone()
     }
