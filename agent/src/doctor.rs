@@ -120,7 +120,7 @@ pub fn worst(checks: &[Check]) -> Status {
 
 async fn connect(endpoint: Result<Endpoint, EndpointError>) -> Result<(Engine, EngineInfo), Check> {
     let endpoint =
-        endpoint.map_err(|e| Check::fail("docker", e.to_string(), "set DOCKER_HOST, or mend the docker context"))?;
+        endpoint.map_err(|e| Check::fail("docker", e.to_string(), "set DOCKER_HOST, or fix the docker context"))?;
     let failed = |error: EngineError| Check::fail("docker", error.to_string(), mend_engine(&error));
     let engine = Engine::connect(endpoint).await.map_err(failed)?;
     let info = engine.info().await.map_err(failed)?.clone();
@@ -158,7 +158,7 @@ fn runc(version: Option<&str>) -> Check {
     };
     let open: Vec<&Escape> =
         ESCAPES.iter().filter(|escape| !escape.is_mended(numbers, version.contains("-rc"))).collect();
-    let told = |escape: &&Escape| format!("{}: {} (mended in {})", escape.names, escape.risk, escape.versions());
+    let told = |escape: &&Escape| format!("{}: {} (fixed in {})", escape.names, escape.risk, escape.versions());
     if open.is_empty() {
         return Check::ok(NAME, version);
     }
@@ -166,7 +166,7 @@ fn runc(version: Option<&str>) -> Check {
     Check::warn(
         NAME,
         format!("{version}: {}", told.join("; ")),
-        "update runc, and run nothing of strangers before; distributions often mend an old version: see its changelog for \
+        "update runc, and run no strangers' code before; distributions often fix an old version: see its changelog for \
          these names",
     )
 }
@@ -305,7 +305,7 @@ fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>, is_closed: boo
     const NAME: &str = "proxies";
     let egress = match configured(host, address) {
         Ok(configured) => Egress::of_docker_config(configured),
-        Err(why) => return vec![Check::warn(NAME, format!("jobs get none of docker's: {why}"), "mend that file")],
+        Err(why) => return vec![Check::warn(NAME, format!("jobs get none of docker's: {why}"), "fix that file")],
     };
     let egress = if outside.host_egress { egress.with_proxies(outside.variables) } else { egress };
     let lacking: Vec<String> = host_proxies(outside.variables)
@@ -323,7 +323,7 @@ fn proxies(address: &str, host: &HostPaths, outside: Outside<'_>, is_closed: boo
             format!("behind that proxy: {GIVE_EGRESS}; or `proxies` in ~/.docker/config.json"),
         ),
     }];
-    checks.extend(egress.warnings().into_iter().map(|warning| Check::warn(NAME, warning, "mend the address")));
+    checks.extend(egress.warnings().into_iter().map(|warning| Check::warn(NAME, warning, "fix the address")));
     if is_closed {
         let closed = egress.with_allowed(outside.allowed.clone()).closed_proxies();
         checks.extend(closed.into_iter().map(|warning| Check::warn(NAME, warning, "open it, or name another proxy")));
@@ -336,7 +336,7 @@ fn certificates(outside: Outside<'_>) -> Option<Check> {
     const NAME: &str = "CA certificates";
     let own = authorities::own_of_host(outside.variables);
     if outside.host_egress {
-        let mend = "mend what the variable names, or set `host-egress = false`";
+        let mend = "fix what the variable names, or set `host-egress = false`";
         return Some(match authorities::look(outside.variables) {
             Ok(count) => Check::ok(NAME, format!("jobs get the {count} of this host")),
             Err(error) => Check::fail(NAME, format!("jobs cannot get this host's: {}", chain(&error)), mend),
@@ -351,7 +351,7 @@ fn certificates(outside: Outside<'_>) -> Option<Check> {
 fn credential_helpers(host: &HostPaths) -> Vec<Check> {
     const NAME: &str = "docker logins";
     match navvy_docker::missing_credential_helpers(host) {
-        Err(error) => vec![Check::warn(NAME, chain(&error), "mend or remove the file")],
+        Err(error) => vec![Check::warn(NAME, chain(&error), "fix or remove the file")],
         Ok(missing) => missing.into_iter().map(|program| missing_helper(NAME, &program)).collect(),
     }
 }
@@ -389,7 +389,7 @@ mod tests {
             assert_eq!([of_2024, of_2025].map(|names| check.found.contains(names)), has, "{version}: {check:?}");
             assert_eq!(check.status == Status::Warn, has.contains(&true), "{version}");
         }
-        assert!(runc(Some("1.3.2")).found.contains("mended in 1.2.8, 1.3.3, 1.4.0"));
+        assert!(runc(Some("1.3.2")).found.contains("fixed in 1.2.8, 1.3.3, 1.4.0"));
         assert_eq!(runc(Some("51d5e946")).status, Status::Ok);
         assert_eq!(runc(None).status, Status::Ok);
     }
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!((none[0].status, &*none[0].found), (Status::Ok, "jobs get none"));
         let wrong = looked(r#"{"proxies": {"default": 1}}"#, &host, false);
         assert!(
-            wrong[0].status == Status::Warn && wrong[0].found.contains("proxies.default is no object"),
+            wrong[0].status == Status::Warn && wrong[0].found.contains("proxies.default is not an object"),
             "{wrong:?}"
         );
         let back = looked("{}", &[("http_proxy", "localhost:1")], true);

@@ -173,7 +173,7 @@ impl Agent {
 /// Nobody answers there, or not as an ssh-agent does.
 pub fn identities(path: &Path) -> io::Result<Vec<Identity>> {
     let answer = Agent::connect(path)?.ask(&[REQUEST_IDENTITIES])?;
-    let keys = keys(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no ssh-agent"))?;
+    let keys = keys(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not an ssh-agent"))?;
     Ok(keys.into_iter().map(|(blob, comment)| Identity::new(blob, comment)).collect())
 }
 

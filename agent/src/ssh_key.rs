@@ -36,7 +36,7 @@ pub enum SshKeyError {
 pub enum NoKey {
     #[error("this is a public key; the private one is the file without .pub")]
     Public,
-    #[error("this is no private key")]
+    #[error("this is not a private key")]
     Unknown,
     #[error("this key has a passphrase, which no job could enter; `ssh-keygen -p -N '' -f COPY` takes it off a copy")]
     Passphrase,

@@ -80,7 +80,7 @@ pub enum CheckoutError {
         path: PathBuf,
     },
     /// A `.git` file, as worktrees and submodules have one, points nowhere.
-    #[error("{} says that its git directory is {}, but there is none", link.display(), target.display())]
+    #[error("{} says that its git directory is {}, which does not exist", link.display(), target.display())]
     BrokenLink {
         /// The `.git` file.
         link: PathBuf,
@@ -122,7 +122,7 @@ pub enum CheckoutError {
         owner: u32,
     },
     /// The git directory that git is given in place of the repository's own could not be made.
-    #[error("failed to write {}, from which git is to work", path.display())]
+    #[error("failed to write {}, the git directory that git is to use", path.display())]
     Mirror {
         /// The file or directory of it.
         path: PathBuf,

@@ -66,7 +66,7 @@ impl std::fmt::Display for Reason {
             Self::Device => "a device",
             Self::Unreadable => "not readable",
             Self::BrokenRepository => "a .git that git would not accept",
-            Self::ForeignRepository => "a .git that leads elsewhere, or is none that git has made",
+            Self::ForeignRepository => "a .git that leads elsewhere, or was not made by git",
             Self::NoName => "no name of a file in this tree",
             Self::Shrunk => "became shorter while it was read",
             Self::Grown => "became longer while it was read",

@@ -216,7 +216,7 @@ impl Engine {
         *known = None;
         let left = if left.is_empty() { String::new() } else { format!("; not removed: {}", left.join(", ")) };
         tracing::warn!(
-            "Task {task} was held, had written {used}, more than any other, and nobody ended it: its environment was \
+            "Task {task} was held, had written {used}, more than any other, and no process ended it: its environment was \
              removed{left}. {trouble}."
         );
     }

@@ -47,7 +47,7 @@ pub enum EngineError {
         endpoint: Endpoint,
     },
     /// The socket or port is there, and no process accepts connections.
-    #[error("no Docker engine at {endpoint} (from {origin}): nobody listens there; is dockerd running?", origin = endpoint.source)]
+    #[error("no Docker engine at {endpoint} (from {origin}): nothing listens there; is dockerd running?", origin = endpoint.source)]
     Refused {
         /// The address that was tried.
         endpoint: Endpoint,
@@ -61,7 +61,7 @@ pub enum EngineError {
         limit: Duration,
     },
     /// The answer to a ping does not name an API version.
-    #[error("what listens at {endpoint} (from {origin}) is no Docker engine: {found}", origin = endpoint.source)]
+    #[error("what listens at {endpoint} (from {origin}) is not a Docker engine: {found}", origin = endpoint.source)]
     NotDocker {
         /// The address that was tried.
         endpoint: Endpoint,

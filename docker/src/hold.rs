@@ -50,13 +50,13 @@ pub enum HoldError {
         message: String,
     },
     /// The agent that made the task ended before it wrote anything down.
-    #[error("the journal of task {task} has no first record: nothing is known of it")]
+    #[error("the journal of task {task} has no first record: nothing is known about it")]
     Empty {
         /// The task.
         task: TaskId,
     },
     /// Containers of the task were removed by hand, or by another engine's user.
-    #[error("task {task} has no containers any more; `navvy rm {task}` removes what is left of it")]
+    #[error("task {task} has no containers any more; `navvy rm {task}` removes the rest")]
     NoContainers {
         /// The task.
         task: TaskId,

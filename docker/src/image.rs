@@ -48,7 +48,7 @@ pub struct PullStats {
 pub enum ImageError {
     #[error(transparent)]
     Name(#[from] InvalidReference),
-    #[error("image {image} is not here, and --pull never forbids to fetch it; {hint}")]
+    #[error("image {image} is not here, and is not fetched because of --pull never; {hint}")]
     NotHere { image: String, hint: String },
     #[error("failed to pull image {image}: {fault}; {hint}")]
     Pull { image: String, fault: PullFault, hint: String },
@@ -90,7 +90,7 @@ impl PullFaultKind {
             Self::NotFound => "the registry has no such image: ",
             Self::Denied => "the registry refused access: ",
             Self::NoSuchHost => "the registry's name does not resolve: ",
-            Self::Refused => "nobody listens at the registry's address: ",
+            Self::Refused => "nothing listens at the registry's address: ",
             Self::Architecture => "the image is not made for this machine: ",
             Self::NoSpace => "no space left: ",
             Self::RateLimited => "the registry asks to slow down: ",

@@ -41,7 +41,7 @@ fn of(proxies: &Value, address: &str) -> Result<Configured, String> {
     for (key, value) in &object(entry, &format!("proxies.{name}"))? {
         let Some((_, variable)) = KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)) else { continue };
         // The value is not shown: it may hold a password.
-        let text = value.as_str().ok_or_else(|| format!("proxies.{name}.{key} is no text"))?;
+        let text = value.as_str().ok_or_else(|| format!("proxies.{name}.{key} is not a string"))?;
         if !text.is_empty() {
             variables.push((*variable, text.to_owned()));
         }
@@ -54,7 +54,7 @@ fn object(value: &Value, place: &str) -> Result<Map<String, Value>, String> {
     match value {
         Value::Null => Ok(Map::new()),
         Value::Object(map) => Ok(map.clone()),
-        _ => Err(format!("{place} is no object")),
+        _ => Err(format!("{place} is not an object")),
     }
 }
 
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn a_wrong_shape_is_told_and_its_value_is_not_shown() {
         let wrong = |proxies: Value| of(&proxies, "x").unwrap_err();
-        assert_eq!(wrong(json!("hunter2")), "proxies is no object");
-        assert_eq!(wrong(json!({"default": "hunter2"})), "proxies.default is no object");
-        assert_eq!(wrong(json!({"default": {"httpProxy": ["hunter2"]}})), "proxies.default.httpProxy is no text");
+        assert_eq!(wrong(json!("hunter2")), "proxies is not an object");
+        assert_eq!(wrong(json!({"default": "hunter2"})), "proxies.default is not an object");
+        assert_eq!(wrong(json!({"default": {"httpProxy": ["hunter2"]}})), "proxies.default.httpProxy is not a string");
     }
 }

@@ -43,7 +43,7 @@ impl Reference {
             _ => path.to_owned(),
         };
         if !is_registry(registry) {
-            return Err(invalid("the registry is no host name"));
+            return Err(invalid("the registry is not a host name"));
         }
         if !path.split('/').all(is_component) {
             return Err(invalid("only a-z, 0-9 and single . _ - between them are allowed"));

@@ -249,7 +249,7 @@ pub(super) fn isolate_ports() -> Wall {
     let isolated = ports.into_iter().flatten().flatten().try_for_each(|port| isolate(&port.path()));
     match isolated {
         Ok(()) => Wall::Closed,
-        Err(error) => Wall::Open { why: format!("this kernel isolates no ports of bridges: {error}") },
+        Err(error) => Wall::Open { why: format!("this kernel cannot isolate the ports of a bridge: {error}") },
     }
 }
 

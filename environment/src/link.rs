@@ -54,7 +54,10 @@ impl SocketPlace {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let socket = openat(self.directory.as_fd(), CONTROL_SOCKET, flags, Mode::empty())?;
         if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no socket", self.path.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a socket", self.path.display()),
+            ));
         }
         let link = SocketLink { socket };
         link.connect()?;

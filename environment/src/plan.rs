@@ -248,7 +248,7 @@ pub enum PlanError {
         directory: String,
     },
     /// An image asks for what no container can have.
-    #[error("no container can be made of image {image}: {why}; whoever makes the image can mend that")]
+    #[error("image {image} cannot run as a container: {why}; this can only be fixed in the image")]
     OddImage {
         /// The image.
         image: String,

@@ -35,7 +35,7 @@ pub enum SupervisorError {
         source: io::Error,
     },
     /// The file is no program of Linux.
-    #[error("{path} is no program for Linux (not an ELF file)", path = path.display())]
+    #[error("{path} is not a Linux program (not an ELF file)", path = path.display())]
     NotElf {
         /// The file.
         path: PathBuf,

@@ -27,7 +27,7 @@ pub fn warning(reference: &OrbReference) -> Option<String> {
     in_place_of(reference)?;
     let vendors = match name.as_str() {
         "continuation" => {
-            "The vendor's source asks https://circleci.com to continue the pipeline, and nobody there knows one that runs here. "
+            "The vendor's source asks https://circleci.com to continue the pipeline, which knows nothing of pipelines that run here. "
         }
         _ => "",
     };

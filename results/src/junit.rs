@@ -72,7 +72,7 @@ enum What {
 /// Reads one document and adds its cases to `cases`, those before a fault too.
 ///
 /// # Errors
-/// [`Broken`] if it is no JUnit report, or ends too early, or is too much.
+/// [`Broken`] if it is not a JUnit report, or ends too early, or is too much.
 pub fn parse(source: impl Read, limits: Limits, cases: &mut Vec<Case>) -> Result<(), Broken> {
     let source = utf8(source).map_err(|error| Broken { line: 1, why: error.to_string(), is_cut_off: false })?;
     let mut reader = Reader::from_reader(Brief::new(source, limits.file));
@@ -196,7 +196,7 @@ impl Parser<'_> {
             }
             None if self.has_root => Ok(()),
             None => {
-                let why = "no JUnit report: it has no element at all".to_owned();
+                let why = "not a JUnit report: it has no element at all".to_owned();
                 Err(Fault { why, at: Some(1), is_cut_off: true })
             }
         }
@@ -205,7 +205,7 @@ impl Parser<'_> {
     fn open(&mut self, tag: &BytesStart<'_>, line: u64) -> Result<(), Fault> {
         let what = self.what(tag)?;
         if self.stack.len() >= DEPTH_CAP {
-            return Err(Fault::from(format!("elements in each other deeper than {DEPTH_CAP}")));
+            return Err(Fault::from(format!("elements are nested deeper than {DEPTH_CAP}")));
         }
         match what {
             What::Suite => self.files.push(attribute(tag, b"file").filter(|file| !file.is_empty())),
@@ -235,7 +235,9 @@ impl Parser<'_> {
             None if matches!(known, What::Suites | What::Suite) => Ok(known),
             None => {
                 let name: String = text(tag.name().as_ref()).chars().take(100).collect();
-                Err(Fault::from(format!("no JUnit report: its root is <{name}>, expected <testsuites> or <testsuite>")))
+                Err(Fault::from(format!(
+                    "not a JUnit report: its root is <{name}>, expected <testsuites> or <testsuite>"
+                )))
             }
             Some(What::Suites | What::Suite) if known != What::Suites => Ok(known),
             Some(What::Case) if is_verdict() => Ok(What::Verdict),

@@ -195,7 +195,7 @@ echo fine >out/z";
     done.exits_with(1);
     let reason = done.step("build", "store").event.get("outcome").to_string();
     for part in
-        ["nothing is stored: out/tool holds the value of TOKEN", "is no text", "--var", "--secrets-in-artifacts=allow"]
+        ["nothing is stored: out/tool holds the value of TOKEN", "is not text", "--var", "--secrets-in-artifacts=allow"]
     {
         assert!(reason.contains(part), "{part}: {reason}");
     }

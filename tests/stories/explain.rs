@@ -207,7 +207,7 @@ fn what_only_the_job_knows_is_said_and_secrets_are_not() {
         has(
             &text,
             &[
-                "{{ .BuildNum }} is not known outside of the job: every run numbers its tasks anew",
+                "{{ .BuildNum }} is not known outside of the job: every run numbers its tasks again",
                 "no checkout comes before this step",
             ],
         );

@@ -173,6 +173,6 @@ fn an_ill_registry_is_asked_again_and_one_that_is_not_there_is_not() {
     drop(registry);
     let done = bench.run_config(&one_job(&format!("{{image: \"{nobody}/acme/box:1\"}}")), &[]);
     assert_ne!(done.exit_code, 0);
-    assert!(spin_up(&done).contains("nobody listens"), "{}", spin_up(&done));
+    assert!(spin_up(&done).contains("nothing listens"), "{}", spin_up(&done));
     assert!(done.step("build", "Spin up environment").duration_ms < 3_000, "a refused connection was tried again");
 }

@@ -402,7 +402,7 @@ workflows:
 "#;
     let run = bench.run_config(config, &[]);
     run.passes();
-    assert!(run.warnings().contains("service talker is not kept any more: disk floor:"), "{}", run.warnings());
+    assert!(run.warnings().contains("service talker is no longer kept: disk floor:"), "{}", run.warnings());
     assert_eq!(run.text("build", "asks"), "alive\n");
     let kept = run.service_logs("build").remove(0);
     assert!(kept.len() > 1 << 20 && kept.len() < 24_000_000, "{} bytes", kept.len());

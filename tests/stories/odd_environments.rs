@@ -158,9 +158,9 @@ workflows:
 const ODD_IMAGES: [(&str, &str, &str); 6] = [
     ("nameless", r#"{"Env": ["=x", "PATH=/bin"]}"#, "a variable without a name"),
     ("long", "", "Linux hands at most 131072"),
-    ("below", r#"{"Volumes": {"/opt/navvy/run/control.sock": {}}}"#, "where the supervisor lies"),
+    ("below", r#"{"Volumes": {"/opt/navvy/run/control.sock": {}}}"#, "where the supervisor is"),
     ("processes", r#"{"Volumes": {"/proc/self": {}}}"#, "where the engine puts the processes"),
-    ("whole", r#"{"Volumes": {"/": {}}}"#, "where the image itself lies"),
+    ("whole", r#"{"Volumes": {"/": {}}}"#, "where the image itself is"),
     // Nothing that the agent knows of: the engine's word for it.
     ("hosts", r#"{"Volumes": {"/etc/hosts": {}}}"#, "/merged/etc/hosts"),
 ];

@@ -64,7 +64,7 @@ fn results_that_are_missing_or_broken_fail_nothing() {
     done.passes();
     let text = done.text("test", STORES);
     assert!(text.contains("Warning: /home/circleci/project/out/cut.xml:3: "), "{text}");
-    assert!(text.contains("Warning: /home/circleci/project/out/no.xml:1: no JUnit report"), "{text}");
+    assert!(text.contains("Warning: /home/circleci/project/out/no.xml:1: not a JUnit report"), "{text}");
     assert!(text.ends_with("2 tests in 1.0s: 2 passed\n"), "{text}");
     assert!(done.warnings().contains("test results: /home/circleci/project/out/cut.xml:3: "), "{}", done.warnings());
 

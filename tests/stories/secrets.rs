@@ -370,7 +370,7 @@ workflows:
     std::os::unix::fs::symlink(&key, bench.project().join("linked.env")).unwrap();
     for named in ["../home/key.env", &key.display().to_string(), "linked.env"] {
         bench.file(".navvy.toml", format!("env-file = ['{named}']\n"));
-        bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: env-file ", "it lies outside"]);
+        bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: env-file ", "this one is outside"]);
     }
     bench.file(".navvy.toml", "[env]\nA = 1.10\n");
     bench.run(&[]).finish().exits_with(64).complains(&[".navvy.toml: line ", "write its value in quotes"]);

@@ -107,7 +107,7 @@ fn what_cannot_be_gone_on_with_is_told_with_its_place() {
     assert!(done.warnings().contains("continuation.yml has 1 error"), "{}", done.warnings());
     let report = done.event("the run's end", |event| event.is("run_ended")).texts("fidelity").join("\n");
     assert!(report.contains("the pipeline did not go on after decide: "), "{report}");
-    assert!(!report.contains("no job of it continued the pipeline"), "{report}");
+    assert!(!report.contains("none of its jobs continued the pipeline"), "{report}");
     bench.file(".circleci/next.yml", NEXT.replace("parameters:", "setup: true\nparameters:"));
     let again = bench.run(&[]).finish();
     again.exits_with(2);
@@ -125,7 +125,7 @@ fn a_setup_job_that_continues_nothing_says_so() {
     written(&bench, "echo nothing");
     let done = bench.run_for_people(&["--plain"]).finish();
     done.exits_with(0);
-    assert!(done.stdout().contains("no job of it continued the pipeline"), "{}", done.stdout());
+    assert!(done.stdout().contains("none of its jobs continued the pipeline"), "{}", done.stdout());
     let plain = bench.run_config(&SETUP.replace("setup: true\n", "").replace("DECISION", BY_CLI), &[]);
     plain.exits_with(1);
     let said = plain.text("decide", "decide");

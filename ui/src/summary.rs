@@ -21,7 +21,7 @@ pub fn render(summary: &Summary, labels: &Labels, palette: Palette, width: Optio
     let page = Page { summary, labels, palette, width };
     let mut sections = vec![page.table(), page.unapproved(), page.held()];
     sections.push(page.bullets("Warnings", &counted(&summary.warnings)));
-    sections.push(page.bullets("Of yours the jobs got", &given(summary)));
+    sections.push(page.bullets("Handed to jobs from your machine", &given(summary)));
     sections.extend(summary.secrets.as_deref().map(|masked| secrets::lines(masked, palette)));
     sections.push(page.bullets("Left behind, could not be removed", &summary.leftovers));
     sections.push(page.bullets("On the real service this would differ", &summary.fidelity));
@@ -362,7 +362,7 @@ mod tests {
           - context aws is not here
           - no tests (2 times)
 
-        Of yours the jobs got:
+        Handed to jobs from your machine:
           - contexts given: npm → lint, unit-eur; prod → deploy
           - env-files given: /home/ann/my.env → every job
 
@@ -412,7 +412,7 @@ mod tests {
           - context aws is not here
           - no tests (2 times)
 
-        Of yours the jobs got:
+        Handed to jobs from your machine:
           - contexts given: npm → lint, unit-eur; prod
             → deploy
           - env-files given: /home/ann/my.env → every

@@ -70,7 +70,7 @@ impl Here {
             },
             What::Field("Branch") => Value::Known(site.variables.get("CIRCLE_BRANCH").cloned().unwrap_or_default()),
             What::Field("Revision") => Value::Known(self.facts.head.clone().unwrap_or_default()),
-            What::Field("BuildNum") => unknown("every run numbers its tasks anew"),
+            What::Field("BuildNum") => unknown("every run numbers its tasks again"),
             What::Field(_) => Value::Known(String::new()),
             What::Environment(name) if OF_THE_RUN.contains(&name.as_str()) => unknown("every run has its own"),
             What::Environment(name) => {
@@ -222,7 +222,7 @@ mod tests {
             ("{{ checksum \"none\" }}", "none is not a file of the working tree"),
             ("{{ checksum \"out\" }}", "leads out of the working tree"),
             ("{{ epoch }}", "every second"),
-            ("{{ .BuildNum }}", "anew"),
+            ("{{ .BuildNum }}", "numbers its tasks again"),
             ("{{ .Environment.CIRCLE_PIPELINE_ID }}", "its own"),
         ] {
             assert!(told(text).starts_with('!') && told(text).contains(why), "{}", told(text));

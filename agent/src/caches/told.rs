@@ -91,7 +91,7 @@ pub struct Saved {
     pub job: String,
     pub build_num: Option<u64>,
     pub size: u64,
-    /// `null` where its entry does not say of what its key is made.
+    /// `null` where its entry does not say what its key is made of.
     pub parts: Option<Vec<Part>>,
 }
 
@@ -315,7 +315,7 @@ fn nearest(key: &Key, before: &[Key]) -> Vec<String> {
         let text = if known { format!("{}, as above", saved.key) } else { saved.text() };
         lines.push(format!("    {} {text}", if nth == 0 { "nearest:" } else { "also:   " }));
         let Some(parts) = &saved.parts else {
-            lines.push("      its entry does not say of what its key is made".to_owned());
+            lines.push("      its entry does not say what its key is made of".to_owned());
             continue;
         };
         let whole = nth == 0 && !known;
@@ -348,7 +348,7 @@ fn part_line(part: &Part, widest: usize) -> String {
 fn file(file: &File) -> Vec<String> {
     let name = &file.file;
     if let Some(trouble) = &file.trouble {
-        return vec![format!("  {name} changed; when, cannot be told: {trouble}")];
+        return vec![format!("  {name} changed; when is unknown: {trouble}")];
     }
     let lines = match (file.added, file.removed) {
         (Some(added), Some(removed)) => format!(" (+{added} -{removed} lines)"),
@@ -356,7 +356,9 @@ fn file(file: &File) -> Vec<String> {
     };
     let mut told = vec![match (&file.then, file.is_elsewhere) {
         (Some(then), false) => format!("  {name} changed since {}{lines}", then.text()),
-        (Some(then), true) => format!("  {name} was that of {}, no commit of this branch{lines}", then.text()),
+        (Some(then), true) => {
+            format!("  {name} was as in {}, which is not a commit of this branch{lines}", then.text())
+        }
         (None, _) => format!("  {name} changed; no commit here has it as it was when the cache was saved"),
     }];
     told.extend(file.since.iter().map(|commit| format!("    {}", commit.text())));

@@ -57,7 +57,7 @@ fn words(flag: &str, words: &[String], settings: &Settings) -> Result<Variables,
         };
         if !is_name(name) {
             // It may be a value in the wrong place: it is not repeated.
-            let message = format!("{flag}: what stands there is no NAME=VALUE; a NAME has letters, digits and _ only");
+            let message = format!("{flag}: the value is not NAME=VALUE; a NAME has letters, digits and _ only");
             return Err(CliError::usage(message));
         }
         let value =
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn words_that_make_no_sense_are_refused_and_values_are_not_repeated() {
         let told = |env: &[&str], vars: &[&str]| of(env, vars).err().expect("it is refused").render();
-        assert!(told(&[], &["A-B=hunter2"]).contains("--var: what stands there is no NAME=VALUE"));
+        assert!(told(&[], &["A-B=hunter2"]).contains("--var: the value is not NAME=VALUE"));
         assert!(!told(&[], &["A-B=hunter2"]).contains("hunter2"));
         assert!(told(&[], &["NOT_MINE"]).contains("--var NOT_MINE: you have no variable of this name"));
         assert!(told(&["A=1"], &["A=2"]).contains("A is given twice"));

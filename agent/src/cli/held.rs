@@ -34,7 +34,7 @@ impl Held {
         let seen = find(settings, &survey.tasks, word)?;
         let until = kept_until(seen)?;
         let known = seen.known.clone().ok_or_else(|| {
-            CliError::infra_text(format!("the journal of task {} is not here: nothing is known of it", seen.task))
+            CliError::infra_text(format!("the journal of task {} is not here: nothing is known about it", seen.task))
         })?;
         let link = match run_dir::kept_secret(settings.paths.runtime.as_deref(), &seen.task) {
             None => shared_link(&seen.task, &settings.paths).map_err(|error| gone(seen, &error))?,
@@ -74,12 +74,12 @@ fn kept_until(seen: &Seen) -> Result<u64, CliError> {
                 .hint("Only a task that is held can be entered: `navvy run --keep-on-fail` or `--break-before`."))
         }
         Condition::Dead => Err(CliError::usage(format!("task {task} ({job}) is not held, or its time is up"))
-            .hint(format!("`navvy rm {task}` removes what is left of it."))),
+            .hint(format!("`navvy rm {task}` removes the rest of it."))),
         Condition::Foreign => Err(CliError::usage(format!("task {task} belongs to another machine or version"))),
     }
 }
 
 fn gone(seen: &Seen, error: &std::io::Error) -> CliError {
     CliError::infra_text(format!("the environment of task {} does not answer: {error}", seen.task))
-        .hint(format!("It may have ended: `navvy rm {}` removes what is left of it.", seen.task))
+        .hint(format!("It may have ended: `navvy rm {}` removes the rest of it.", seen.task))
 }

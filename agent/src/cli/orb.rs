@@ -83,7 +83,7 @@ impl Project {
 
 fn add(settings: &Settings, arguments: &OrbAddArgs) -> Result<u8, CliError> {
     let reference: OrbReference = arguments.reference.parse().map_err(|why| {
-        let hint = "An orb is named NAMESPACE/NAME@VERSION, where VERSION is best all of it: 1.2.3.";
+        let hint = "An orb is named NAMESPACE/NAME@VERSION; give the whole VERSION, such as 1.2.3.";
         CliError::usage(format!("{} is not a reference to an orb: it {why}", arguments.reference)).hint(hint)
     })?;
     let is_stdin = |file: &Path| file == Path::new(STDIN);
@@ -149,7 +149,7 @@ fn check(name: &str, text: &str, path: OrbPath) -> Result<(), CliError> {
 /// What was done, in a line.
 fn put(place: &Place, reference: &OrbReference, text: &str, force: bool) -> Result<String, CliError> {
     let Some(found) = place.file(reference) else {
-        let hint = "Only plain names may stand between the slashes of an address that orbs are kept by.";
+        let hint = "An address under which an orb is kept has only plain names between its slashes.";
         return Err(CliError::usage(format!("{reference} has no place in the orb path")).hint(hint));
     };
     let there = found.path.exists().then(|| found.read());

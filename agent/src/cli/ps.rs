@@ -19,7 +19,7 @@ pub fn run(settings: &Settings, arguments: &PsArgs) -> Result<u8, CliError> {
         match host.engine {
             Ok(_) if host.survey.troubles.is_empty() => Ok(exit_code::PASSED),
             Ok(_) => Err(CliError::infra_text(host.survey.troubles.join("; "))),
-            Err(error) => Err(error.hint("What stands above is from this machine's files alone.")),
+            Err(error) => Err(error.hint("The list above is from this machine's files alone.")),
         }
     })
 }

@@ -254,7 +254,7 @@ pub fn orb_path(settings: &Settings, file: &ConfigFile) -> Result<OrbPath, CliEr
         Err(error) => return Err(unreadable(&path.lock.shown, &error)),
     };
     let lock = Lock::parse(&path.lock.shown, &text).map_err(|error| {
-        CliError::config(error.to_string()).hint("Mend it, or have it written anew: `navvy orb lock`.")
+        CliError::config(error.to_string()).hint("Fix it, or write a new one with `navvy orb lock`.")
     })?;
     Ok(OrbPath { lock, ..path })
 }

@@ -32,17 +32,17 @@ pub enum Mistake {
     #[error("expected NAME=VALUE")]
     NoAssignment,
     /// The name is not shown: it may be a piece of a value, such as a line of a key.
-    #[error("what stands before `=` is no variable name; use letters, digits and _")]
+    #[error("the text before `=` is not a variable name; use letters, digits and _")]
     Name,
     #[error(
-        "the quote {0} that opens here is not closed; a value that begins with a quote stands in quotes of the other kind"
+        "the quote {0} that opens here is not closed; put a value that begins with a quote in quotes of the other kind"
     )]
     Open(char),
     #[error(
-        "something stands behind the quote that closes the value of line {opened}; a quote within is written \\{quote}"
+        "there is text after the quote that closes the value of line {opened}; write a quote within it as \\{quote}"
     )]
     Behind { quote: char, opened: usize },
-    #[error("this value goes on in the next line; a value of several lines stands in quotes")]
+    #[error("this value continues on the next line; put a value of several lines in quotes")]
     SeveralLines,
     #[error("the value holds a NUL, which no variable can")]
     Nul,

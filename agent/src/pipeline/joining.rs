@@ -28,7 +28,9 @@ impl PipelineRun {
     /// There is one continuation; who comes later is told.
     pub(super) fn refuse_to_go_on(&self, job: JobKey) {
         let job = self.walk.reference(job).job;
-        self.warn(format!("{job} continues the pipeline, which was continued before: nothing comes of it"));
+        self.warn(format!(
+            "{job} continues the pipeline, which was continued before: only the first continuation counts"
+        ));
     }
 
     fn join(&mut self, continued: Continued) -> Vec<Effect> {

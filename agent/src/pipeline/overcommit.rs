@@ -20,7 +20,7 @@ const MOST: f64 = 16.0;
 
 /// No number of times.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no number from 1 (processors are given out once) to {MOST}, such as 1.5 or 2")]
+#[error("`{0}` is not a number from 1 (processors are given out once) to {MOST}, such as 1.5 or 2")]
 pub struct NoOvercommit(String);
 
 impl Overcommit {
@@ -88,7 +88,7 @@ mod tests {
     fn what_is_no_number_of_times_is_refused_with_what_would_be() {
         for text in ["", "0", "0.5", "-2", "17", "nan", "inf", "two", "2x"] {
             let refused = text.parse::<Overcommit>().unwrap_err().to_string();
-            assert!(refused.starts_with(&format!("`{text}` is no number from 1")), "{refused}");
+            assert!(refused.starts_with(&format!("`{text}` is not a number from 1")), "{refused}");
         }
     }
 }

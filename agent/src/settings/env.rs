@@ -47,7 +47,8 @@ impl SettingsFile {
 
 /// The real place of a project's file: by no link does it lie elsewhere.
 fn inside(project: &Path, named: &Path) -> io::Result<PathBuf> {
-    let leads_out = || io::Error::other("a project's settings name files of the project alone, and it lies outside");
+    let leads_out =
+        || io::Error::other("a project's settings may only name files of the project, and this one is outside");
     if !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(leads_out());
     }
@@ -137,8 +138,8 @@ mod tests {
         symlink("../secret", here.path("project/link")).unwrap();
         symlink("..", here.path("project/up")).unwrap();
         symlink(".env", here.path("project/other")).unwrap();
-        assert!(of_project("link").unwrap_err().contains("it lies outside"));
-        assert!(of_project("up/secret").unwrap_err().contains("it lies outside"));
+        assert!(of_project("link").unwrap_err().contains("this one is outside"));
+        assert!(of_project("up/secret").unwrap_err().contains("this one is outside"));
         assert_eq!(of_project("other").unwrap(), "project/.env");
         rustix::fs::mknodat(rustix::fs::CWD, here.path("project/pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
             .unwrap();

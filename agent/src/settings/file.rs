@@ -220,7 +220,7 @@ fn check_host_keys(text: &str) -> Result<(), String> {
     let Ok(all) = toml::from_str::<BTreeMap<String, toml::Value>>(text) else { return Ok(()) };
     match HOST_KEYS.iter().find(|key| all.contains_key(**key)) {
         Some(key) => Err(format!(
-            "a project's settings may not say `{key}`: it concerns this machine. It stands in your own settings, \
+            "a project's settings may not say `{key}`: it concerns this machine. It belongs in your own settings, \
              ~/.config/navvy/settings.toml"
         )),
         None => Ok(()),

@@ -13,7 +13,7 @@ pub enum ManifestError {
     Short,
     #[error("{0}")]
     Footer(&'static str),
-    #[error("its manifest lies outside of it")]
+    #[error("its manifest is too large, or reaches beyond its end")]
     Outside,
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -132,7 +132,7 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
                     seen.note(signal);
                     if let Some(trouble) = &seen.trouble {
                         let StepRef { number, name, .. } = &step.at;
-                        voice.warn(format!("the output of background step {number} ({name}) is not kept any more: {trouble}"));
+                        voice.warn(format!("the output of background step {number} ({name}) is no longer kept: {trouble}"));
                     }
                 }
                 None => is_listened_to = false,

@@ -90,7 +90,7 @@ pub enum NoteError {
     Parse { source: serde_json::Error },
     #[error("the environment was held by a newer navvy (note version {found}); use that one")]
     Version { found: u32 },
-    #[error("the held task cannot be gone on with")]
+    #[error("the held task cannot be continued")]
     Claim { source: InvalidClaim },
 }
 

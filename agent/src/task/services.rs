@@ -81,8 +81,8 @@ async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice
 /// The service lives on without a log.
 fn tell_loss(name: &str, error: &std::io::Error, voice: &Voice) {
     voice.warn(match DiskFloorReached::of(error) {
-        Some(reached) => format!("the output of service {name} is not kept any more: {reached}"),
-        None => format!("the log of service {name} could not be written, and is not from here on: {error}"),
+        Some(reached) => format!("the output of service {name} is no longer kept: {reached}"),
+        None => format!("the log of service {name} could not be written, and ends here: {error}"),
     });
 }
 

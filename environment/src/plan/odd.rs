@@ -75,12 +75,12 @@ fn check_variable(variable: &str) -> Result<(), OddImage> {
 fn held_by(path: &str, role: Role) -> Option<&'static str> {
     let below = |top: &str| path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'));
     match path {
-        "/" => Some("the image itself lies"),
+        "/" => Some("the image itself is"),
         "/dev" => Some("the engine puts the devices"),
         "/proc" => Some("the engine puts the processes"),
         _ if below("/proc") => Some("the engine puts the processes"),
-        _ if below(CA_DIR) => Some("the CA bundle lies"),
-        _ if role == Role::Primary && [BIN_DIR, RUN_DIR].into_iter().any(below) => Some("the supervisor lies"),
+        _ if below(CA_DIR) => Some("the CA bundle is"),
+        _ if role == Role::Primary && [BIN_DIR, RUN_DIR].into_iter().any(below) => Some("the supervisor is"),
         _ => None,
     }
 }

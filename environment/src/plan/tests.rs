@@ -268,7 +268,7 @@ fn what_an_image_cannot_have_is_its_own_fault() {
     let volume = |path: &str| ImageConfig { volumes: vec!["/data".into(), path.into()], ..cimg() };
     for role in [0, 1] {
         for odd in [env("=x"), env("A\0B=1"), env("A=1\0"), env(&format!("A={}", "x".repeat(128 << 10)))] {
-            assert!(said(odd, role).unwrap_err().contains("no container can be made of image"), "{role}");
+            assert!(said(odd, role).unwrap_err().contains("cannot run as a container"), "{role}");
         }
         let large = (0..3_000).map(|n| format!("V{n}={}", "x".repeat(1_000))).collect();
         assert!(said(ImageConfig { env: large, ..cimg() }, role).unwrap_err().contains("its variables have"));
@@ -290,7 +290,7 @@ fn what_an_image_cannot_have_is_its_own_fault() {
         assert!(said(volume(ours), 0).unwrap_err().contains("the supervisor"), "{ours}");
         assert_eq!(said(volume(ours), 1), Ok(()), "{ours}");
     }
-    insta::assert_snapshot!(said(volume("/opt/navvy/run/x"), 0).unwrap_err(), @r#"no container can be made of image cimg/base: it wants a volume at "/opt/navvy/run/x", where the supervisor lies; whoever makes the image can mend that"#);
+    insta::assert_snapshot!(said(volume("/opt/navvy/run/x"), 0).unwrap_err(), @r#"image cimg/base cannot run as a container: it wants a volume at "/opt/navvy/run/x", where the supervisor is; this can only be fixed in the image"#);
 }
 
 #[test]

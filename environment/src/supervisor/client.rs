@@ -83,7 +83,7 @@ pub enum ClientError {
         source: FrameError,
     },
     /// A well-formed message, at the wrong time.
-    #[error("the supervisor answered with something else than was asked")]
+    #[error("the supervisor's answer does not fit what it was asked")]
     WrongReply,
     /// Carried out and failed: the job's affair more often than ours.
     #[error("{0}")]

@@ -102,7 +102,7 @@ pub fn no_task(run: &RunRecord, word: &str) -> CliError {
     let name = run.directory.file_name().unwrap_or_default().display();
     let error = CliError::usage(format!("run {name} has no job or task `{word}`"));
     if run.tasks.is_empty() {
-        return error.hint("No task of it has begun.");
+        return error.hint("None of its tasks has started.");
     }
     let names = run.tasks.iter().map(|task| format!("{} ({})", task.label(), task.id));
     error.hint(format!("It has: {}.", listed(names)))

@@ -52,7 +52,7 @@ fn general_notes(setup: bool, finished: &Finished) -> Vec<String> {
         notes.push(format!("architecture: jobs ran on {}, the default there is x86_64", std::env::consts::ARCH));
     }
     if setup && !finished.was_continued {
-        notes.push("this is a setup config, and no job of it continued the pipeline".to_owned());
+        notes.push("this is a setup config, and none of its jobs continued the pipeline".to_owned());
     }
     let skipped: usize = finished.jobs.iter().map(|job| job.skipped_steps).sum();
     if skipped > 0 {
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_pipeline_that_was_continued_is_not_said_to_have_ended_there() {
         let notes = |setup, was_continued| general_notes(setup, &Finished { was_continued, ..Finished::default() });
-        let ended = |notes: Vec<String>| notes.iter().any(|note| note.contains("no job of it continued"));
+        let ended = |notes: Vec<String>| notes.iter().any(|note| note.contains("none of its jobs continued"));
         assert!(ended(notes(true, false)));
         assert!(!ended(notes(true, true)) && !ended(notes(false, false)));
     }

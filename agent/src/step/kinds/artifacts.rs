@@ -268,14 +268,14 @@ fn tell_secrets(
 fn refusal(finding: &Finding, findings: &Findings) -> String {
     let Finding { file, is_text, .. } = finding;
     let (words, others) = (finding.words(), findings.others());
-    let plain = "a value that is no secret is given with --var, and then not looked for";
+    let plain = "give a value that is not secret with --var, and it is not looked for";
     match is_text {
         true => format!(
             "nothing is stored: {words}{others}. Keep secrets out of artifacts ({plain}), or run with \
              --secrets-in-artifacts=mask"
         ),
         false => format!(
-            "nothing is stored: {words}{others}, and {file} is no text, which **** in it would \
+            "nothing is stored: {words}{others}, and {file} is not text, and **** in it would \
              break. Keep secrets out of artifacts ({plain}), or store them as they are with --secrets-in-artifacts=allow"
         ),
     }
@@ -337,7 +337,7 @@ impl Sorter {
 impl Sink for Sorter {
     fn begin(&mut self, path: &[u8]) -> io::Result<()> {
         let name = self.names.name(path);
-        let name = name.ok_or_else(|| io::Error::other("a file of the archive lies elsewhere"))?;
+        let name = name.ok_or_else(|| io::Error::other("a file of the archive is outside its directory"))?;
         let name = self.guard.begin(name);
         self.send(Event::Begin(name))
     }

@@ -88,7 +88,7 @@ async fn save(
     tell_packed(output, &packed, paths);
     cx.tell_unreadable(output.number, "the cache", &packed);
     let Some(body) = body else {
-        output.line("Skipping cache generation, nothing of its paths is there");
+        output.line("Skipping cache generation, none of its paths exist");
         return Ok(None);
     };
     let kept = kept(paths, &packed);
@@ -278,7 +278,9 @@ fn look_up(
     for file in files {
         let path = frame.place(&file);
         let sum = match client.checksum(&path, frame.user.clone()) {
-            Ok(hex) => cached::digest(&hex).ok_or_else(|| format!("read {path}: its checksum is none")),
+            Ok(hex) => {
+                cached::digest(&hex).ok_or_else(|| format!("read {path}: the supervisor sent an invalid checksum"))
+            }
             Err(ClientError::Failed(failure)) => Err(match failure.kind {
                 FailureKind::NoSuchFile => format!("open {path}: no such file or directory"),
                 FailureKind::NotPermitted => format!("open {path}: permission denied"),

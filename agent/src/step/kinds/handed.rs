@@ -57,7 +57,7 @@ pub fn risk_of(endpoint: &Endpoint) -> String {
         Address::Tcp { authority, .. } => authority.clone(),
     };
     format!(
-        "--remote-docker host: a job with setup_remote_docker can do whatever root can do on {host}: read and change every \
+        "--remote-docker host: a job with setup_remote_docker can do everything root can do on {host}: read and change every \
          file, every container, every secret there"
     )
 }

@@ -81,7 +81,7 @@ async fn hand_over_agent(
     let (client, user, number) = (cx.client.clone(), cx.frame.user.clone(), cx.handed.notes().len());
     let asked = all.clone();
     let opened = cx.bounds.bounded(move || open_ssh_agent(&client, user, number, agent, asked)).await??;
-    output.line(&format!("Your ssh-agent answers at {} (SSH_AUTH_SOCK), for these keys of it:", opened.path));
+    output.line(&format!("Your ssh-agent answers at {} (SSH_AUTH_SOCK), for these of its keys:", opened.path));
     for key in identities.iter().filter(|key| is_asked_for(key, &all)) {
         output.line(&format!("  {} {} {}", key.md5, key.sha256, key.comment));
     }

@@ -188,7 +188,7 @@ async fn a_supervisor_that_is_lost_is_a_fault_of_ours() {
     assert!(fault(&verdict).starts_with("the supervisor inside the job's environment was lost: "), "{verdict:?}");
     // The first connection breaks, too; only the next one meets somebody else.
     let (verdict, _) = ended_by(Act::Babbles, PATIENCE).await;
-    assert!(fault(&verdict).contains("the supervisor answered with something else than was asked"), "{verdict:?}");
+    assert!(fault(&verdict).contains("the supervisor's answer does not fit what it was asked"), "{verdict:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,7 +74,7 @@ async fn a_cache_that_is_there_is_not_saved_again_and_one_that_is_empty_never() 
     bench.world.write("/home/fake/deps/a", "cached");
     assert_eq!(bench.run().await.verdict, Verdict::Passed);
     assert!(bench.log(2, 1).starts_with("Skipping cache generation, cache already exists for key: k\n"));
-    assert!(has_line(&bench.log(3, 1), "Skipping cache generation, nothing of its paths is there"));
+    assert!(has_line(&bench.log(3, 1), "Skipping cache generation, none of its paths exist"));
     assert_eq!(bench.log(4, 1), "No cache is found for key: none\n");
     assert_eq!(bench.world.count("pack"), 2, "what is there is not packed");
 }
