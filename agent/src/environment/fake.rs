@@ -37,6 +37,9 @@ use supervisor::Link;
 /// The home of the environment's only user.
 pub const HOME: &str = "/home/fake";
 
+/// Longer than any test lets pass.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What a test says of an environment, and what became of it. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
@@ -83,6 +86,7 @@ struct State {
     services: Vec<ServiceOutput>,
     /// What the supervisor answers in place of carrying it out, by the request's first word.
     refused: HashMap<&'static str, Failure>,
+    breaks_at: Option<(&'static str, Option<Died>)>,
     hold_fails: Option<String>,
     ended_with_host: Option<Died>,
     leftovers: Vec<String>,
@@ -166,6 +170,16 @@ impl World {
         self.change(|state| state.continuation = Some(continuation));
     }
 
+    /// It ends by itself as soon as this is asked. `request`: as with [`Self::refuse`].
+    pub fn die_at(&self, request: &'static str, died: Died) {
+        self.change(|state| state.breaks_at = Some((request, Some(died))));
+    }
+
+    /// The way breaks as soon as this is asked.
+    pub fn break_at(&self, request: &'static str) {
+        self.change(|state| state.breaks_at = Some((request, None)));
+    }
+
     /// Puts a file where the job finds it.
     pub fn write(&self, path: &str, text: &str) {
         let place = self.place(path);
@@ -202,9 +216,13 @@ impl World {
 
     async fn until(&self, is_so: impl Fn(&State) -> bool) {
         let mut news = self.0.news.subscribe();
-        while !is_so(&self.lock()) {
-            news.changed().await.unwrap();
-        }
+        let so = async {
+            while !is_so(&self.lock()) {
+                news.changed().await.unwrap();
+            }
+        };
+        let came = tokio::time::timeout(NEVER, so).await;
+        assert!(came.is_ok(), "what was waited for never came; asked: {:#?}", self.asked());
     }
 
     /// How often a line of [`Self::asked`] begins like this.

@@ -19,6 +19,9 @@ const KILLED: i64 = 137;
 /// What it says of a supervisor that this process has not called for too long.
 const LEFT_ALONE: i64 = ABANDONED as i64;
 
+/// The end of an environment breaks its connections first, and is heard of from the engine behind that.
+const END_HEARD_WITHIN: Duration = Duration::from_secs(5);
+
 /// The wish to stop, as those hear it who obey it.
 pub type Stop = watch::Receiver<Option<Cancel>>;
 
@@ -70,6 +73,14 @@ impl Bounds<'_> {
     pub async fn bounded<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, GivenUp> {
         let done = self.while_sensible(tokio::task::spawn_blocking(work)).await?;
         done.map_err(|_| GivenUp::Panicked)
+    }
+
+    /// Why the supervisor was lost, where that is the end of its environment.
+    pub async fn end_behind_loss(self) -> Option<Died> {
+        self.while_sensible(tokio::time::sleep(END_HEARD_WITHIN)).await.err().and_then(|why| match why {
+            GivenUp::Died(died) => Some(died),
+            _ => None,
+        })
     }
 }
 

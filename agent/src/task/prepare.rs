@@ -141,7 +141,8 @@ impl Task {
             Ok((account, directory, offered))
         });
         let furnished = match furnishing.await {
-            Ok(furnished) => furnished.map_err(|error: ClientError| PrepareFault::of_client(&error)),
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(self.fault_of_client(&environment, &error).await),
             Err(why) => Err(PrepareFault::of_giving_up(why, self.canceled())),
         };
         let (account, directory, offered) = match furnished {
@@ -151,6 +152,17 @@ impl Task {
         self.claim.builtin_variables.extend(offered);
         let frame = frame(&self.claim, &self.secrets, inheritance, account, directory, self.context.no_tty);
         Ok(Ready { environment, client, frame, lingering: Lingering::default(), handed: HandedOut::default() })
+    }
+
+    async fn fault_of_client(&self, environment: &Environment, error: &ClientError) -> PrepareFault {
+        let died = match error.is_connection() {
+            true => self.bounds(environment).end_behind_loss().await,
+            false => None,
+        };
+        match died {
+            Some(died) => PrepareFault::of_giving_up(GivenUp::Died(died), self.canceled()),
+            None => PrepareFault::of_client(error),
+        }
     }
 
     fn spin_up_ended(&self, started: Instant, outcome: StepOutcome, digest: LogDigest) {

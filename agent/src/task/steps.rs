@@ -19,9 +19,9 @@ use super::attempt::Attempted;
 use super::decide::StepEnd;
 use super::lingering::Lingering;
 use super::prepare::Ready;
-use crate::step::bounded::Lost;
+use crate::step::bounded::{GivenUp, Lost};
 use crate::step::kinds::{self, Done};
-use crate::step::own::StepOutput;
+use crate::step::own::{StepError, StepFault, StepOutput};
 use crate::step::texts;
 use crate::step::voice::{StepEnded, StepRef};
 
@@ -172,7 +172,13 @@ impl Task {
             Ok(output) => output,
             Err(error) => return Attempted::not_started(log, format!("the step's log could not be made: {error}")),
         };
-        let carried_out = kinds::carry_out(&self.step_cx(ready), &mut output, kind).await;
+        let cx = self.step_cx(ready);
+        let mut carried_out = kinds::carry_out(&cx, &mut output, kind).await;
+        if let Err(StepError::Fault(StepFault { lost: Some(Lost::Supervisor), .. })) = &carried_out
+            && let Some(died) = cx.bounds.end_behind_loss().await
+        {
+            carried_out = Err(GivenUp::Died(died).into());
+        }
         let end = carried_out.map(|Done { handed, fidelity }| {
             self.result.fidelity.extend(fidelity);
             if let Some((handed, opened)) = handed {

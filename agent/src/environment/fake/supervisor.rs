@@ -14,6 +14,9 @@ use super::{HOME, Way, World};
 /// Where the fake says that a continuation is taken.
 pub const PORT: u16 = 4711;
 
+/// From the end of an environment to the engine's word of it.
+const ENGINE_TAKES: Duration = Duration::from_millis(20);
+
 /// The way to a fake's supervisor.
 pub struct Link(pub World);
 
@@ -69,6 +72,16 @@ impl Serving {
         let request: Request = frame::parse_message(FrameKind::Request, &payload).map_err(io::Error::other)?;
         let line = describe(&request);
         let word = line.split(' ').next().unwrap_or_default();
+        let breaks = self.world.lock().breaks_at.take_if(|(request, _)| *request == word);
+        if let Some((_, died)) = breaks {
+            // The connection breaks first; an engine tells of it a moment later. Whatever the moment, the outcome is the same.
+            self.world.nothing_runs();
+            if let Some(died) = died {
+                std::thread::sleep(ENGINE_TAKES);
+                self.world.die(died);
+            }
+            return Ok(());
+        }
         let refused = self.world.lock().refused.get(word).cloned();
         match (request, refused) {
             (Request::Exec(exec), None) => self.exec(&exec, line)?,

@@ -46,6 +46,8 @@ pub struct Bench {
     /// All that was told so far, but output, logs and reports.
     pub told: Vec<String>,
     events: Events,
+    /// By the machine's clock.
+    begun: std::time::Instant,
     stop: watch::Sender<Option<Cancel>>,
     /// Where all of it lies.
     _directory: tempfile::TempDir,
@@ -69,6 +71,7 @@ impl Bench {
             secrets,
             context,
             told: Vec::new(),
+            begun: std::time::Instant::now(),
             events,
             stop,
             _directory: directory,
@@ -112,6 +115,7 @@ impl Bench {
     /// Waits until this was told.
     pub async fn until_told(&mut self, line: &str) {
         while !self.has_told(line) {
+            self.check_patience(line);
             tokio::task::yield_now().await;
         }
     }
@@ -119,15 +123,22 @@ impl Bench {
     /// Waits until this is in a step's log.
     pub async fn until_logged(&self, step: usize, text: &str) {
         while self.log(step, 1) != text {
+            self.check_patience(text);
             tokio::task::yield_now().await;
         }
     }
 
-    /// Waits until this was asked; meanwhile the clock goes on.
-    pub async fn until_asked_while_time_passes(&self, line: &str) {
-        while self.world.count(line) == 0 {
+    /// Waits until this was told; meanwhile the clock goes on.
+    pub async fn pass_until_told(&mut self, line: &str) {
+        while !self.has_told(line) {
+            self.check_patience(line);
             tokio::time::advance(Duration::from_millis(100)).await;
         }
+    }
+
+    fn check_patience(&self, awaited: &str) {
+        let (told, asked) = (&self.told, self.world.asked());
+        assert!(self.begun.elapsed() < PATIENCE, "{awaited:?} never came; told: {told:#?}; asked: {asked:#?}");
     }
 
     pub fn has_told(&mut self, line: &str) -> bool {

@@ -67,7 +67,7 @@ async fn a_step_that_cannot_be_ended_is_given_up_some_time_after_its_grace() {
     bench.world.until_asked("stop 1-1 within 10s").await;
     advance(GRACE + Duration::from_secs(10)).await;
     // Nobody waits longer than this for the last bytes of what is lost.
-    bench.until_asked_while_time_passes("end").await;
+    bench.pass_until_told("state Reporting").await;
     assert_eq!(bench.end(running).await.verdict, canceled(CancelReason::User));
 }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use navvy_checkout::{CheckoutSource, Elsewhere, WorkingTree};
+use navvy_environment::request::Died;
 use navvy_job::claim::Upstream;
 use navvy_job::compiled::Checkout;
 use navvy_job::outcome::Verdict;
 use navvy_protocol::supervisor::{Failure, FailureKind};
 
+use super::bench::LIMIT;
 use super::*;
-use crate::environment::fake::Act;
+use crate::environment::fake::{Act, exits, says};
 
 const PROJECT: &str = "/home/fake/project";
 
@@ -187,13 +189,36 @@ async fn what_is_not_here_is_skipped_counted_and_told() {
     let docker = StepKind::SetupRemoteDocker { docker_layer_caching: false, version: None };
     let orb = StepKind::OrbCommand { orb: "aws".to_owned(), command: "push".to_owned() };
     let mut bench = Bench::new([step("docker", docker), step("orb", orb), run("use")]);
-    bench.world.script(
-        "use",
-        [crate::environment::fake::says("Cannot connect to the Docker daemon\n"), crate::environment::fake::exits(1)],
-    );
+    bench.world.script("use", [says("Cannot connect to the Docker daemon\n"), exits(1)]);
     let result = bench.run().await;
     assert_eq!(result.verdict, Verdict::Failed { step: 3, name: "use".to_owned() });
     assert_eq!(bench.told_of("skip "), ["1 NotAvailable", "2 OrbMissing"]);
     assert_eq!((result.skipped.len(), result.warnings), (2, 2));
     assert!(result.fidelity[0].starts_with("step 3 (use) failed. No Docker daemon was found"), "{:?}", result.fidelity);
+}
+
+// ---- what is lost ----
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_ends_its_environment_in_a_step_of_the_agents_has_failed() {
+    let mut bench = Bench::new([save("k", &["~/deps"]), run("next").when(When::Always)]);
+    bench.world.write("/home/fake/deps/a", "cached");
+    bench.world.die_at("pack", Died::Exited { code: 1, out_of_memory: false, last_words: String::new() });
+    assert_eq!(bench.run().await.verdict, Verdict::Failed { step: 1, name: "save".to_owned() });
+    let why = "the primary container ended with code 1 while the step ran";
+    assert_eq!(bench.told_of("end 1-1 "), [format!("Error {{ reason: {why:?} }}")]);
+    assert_eq!(bench.told_of("skip "), ["2 Stopped"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_lost_in_a_step_of_the_agents_is_a_fault_of_ours() {
+    let mut bench = Bench::new([save("k", &["~/deps"]), run("next").when(When::Always)]);
+    bench.world.write("/home/fake/deps/a", "cached");
+    bench.world.break_at("pack");
+    // Time passes while threads are at work: not the job's.
+    bench.claim.limits.job = LIMIT * 100_000;
+    let running = bench.start();
+    bench.until_told("start 1-1 save").await;
+    bench.pass_until_told("skip 2 Stopped").await;
+    assert!(matches!(bench.end(running).await.verdict, Verdict::Infra { fault } if fault.contains("supervisor")));
 }

@@ -1,7 +1,7 @@
 //! Tasks whose environment is made, or is not.
 
 use bytes::Bytes;
-use navvy_environment::request::{ServiceEnd, ServiceOutput};
+use navvy_environment::request::{Died, ServiceEnd, ServiceOutput};
 use navvy_job::compiled::Executor;
 use navvy_job::outcome::{Blame, CancelReason, Verdict};
 use navvy_output::StepLog;
@@ -81,6 +81,15 @@ async fn an_image_without_a_place_for_bash_env_gets_one() {
     bench.world.refuse("write", Failure::new(FailureKind::NoSuchFile, "there is no /tmp"));
     assert_eq!(bench.run().await.verdict, of_the_job());
     assert_eq!((bench.world.count("write "), bench.world.count("make_directory /tmp")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_environment_that_ends_while_it_is_made_ready_is_an_infra_fault() {
+    let mut bench = Bench::new([run("build")]);
+    bench.world.die_at("probe", Died::Exited { code: 1, out_of_memory: false, last_words: "oh".to_owned() });
+    let verdict = bench.run().await.verdict;
+    assert_eq!(verdict, infra("the primary container ended with code 1 while it was made ready; its last words: oh"));
+    assert_eq!((bench.world.count("end"), bench.world.count("destroy")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
