@@ -69,6 +69,7 @@ pub enum HoldError {
 }
 
 /// A live environment. Destroy it; dropping it leaves everything running.
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the fake is small, and in tests alone"))]
 pub enum Environment {
     Docker(DockerEnvironment),
     #[cfg(test)]

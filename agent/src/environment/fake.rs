@@ -102,8 +102,8 @@ struct State {
 /// A fake that was made.
 pub struct FakeEnvironment(World);
 
-impl World {
-    pub fn new() -> Self {
+impl Default for World {
+    fn default() -> Self {
         let inner = Inner {
             state: Mutex::new(State { patience: Duration::from_secs(20), ..State::default() }),
             changed: Condvar::new(),
@@ -113,7 +113,9 @@ impl World {
         };
         Self(Arc::new(inner))
     }
+}
 
+impl World {
     // ---- what a test says ----
 
     /// What `command` does the next time that it is started and has no other script. The last one stays.

@@ -128,9 +128,10 @@ impl World {
 
     /// Returns once everything of it has ended.
     pub fn stop(&self, id: &str, grace: Duration) -> Result<Reply, Failure> {
-        self.change(|state| match state.execs.get_mut(id) {
-            Some(exec) => Ok(exec.stops.push(grace)),
-            None => Err(no_such_exec(id)),
+        self.change(|state| {
+            let exec = state.execs.get_mut(id).ok_or_else(|| no_such_exec(id))?;
+            exec.stops.push(grace);
+            Ok(())
         })?;
         self.wait_for(|state| state.execs[id].has_ended().then_some(()));
         Ok(Reply::Done)

@@ -1,6 +1,6 @@
 //! A fake's supervisor: the real protocol over a socket pair, one thread for each connection.
 
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 

@@ -61,7 +61,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let (bus, events) = bus::channel(Masks::default());
         let (stop, stopped) = watch::channel(None);
-        let world = World::new();
+        let world = World::default();
         let context = context(directory.path().to_owned(), &world, bus, stopped);
         let claim = claim(steps.into());
         let secrets = Secrets::default();

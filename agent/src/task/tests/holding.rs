@@ -27,7 +27,7 @@ fn failing() -> Bench {
 fn found(bench: &Bench, from: usize) -> Resumed {
     let (journal, reading) = Journal::resume(&bench.journal()).unwrap();
     let known = reading.known().unwrap();
-    assert_eq!(known.held_step().unwrap().number as usize, from);
+    assert_eq!(known.held_step().unwrap().number, from);
     let note = Note::parse(&bench.world.kept_note()).unwrap();
     assert_eq!(note.step, from);
     Resumed { note, adopted: Adopted { journal, known, containers: vec![] }, link: bench.world.link(), from }
