@@ -92,7 +92,7 @@ impl Decompressor {
     /// `frame` must be exactly one frame that unpacks to exactly `length` bytes. `to` is written anew.
     pub fn unpack(&mut self, frame: &[u8], length: usize, to: &mut Vec<u8>) -> Result<(), &'static str> {
         if length_of(frame)? != length as u64 {
-            return Err("a frame has another length than was announced");
+            return Err("the length of a frame differs from its announcement");
         }
         self.unpack_any(frame, length, to)
     }
@@ -107,7 +107,7 @@ impl Decompressor {
         to.reserve(length as usize);
         match self.0.decompress(to, frame) {
             Ok(unpacked) if unpacked as u64 == length => Ok(()),
-            Ok(_) => Err("a frame has another length than it says"),
+            Ok(_) => Err("the length of a frame differs from its own header"),
             Err(_) => Err("invalid zstd frame"),
         }
     }

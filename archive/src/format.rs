@@ -155,7 +155,7 @@ impl Footer {
             return Err("it does not end as an archive does");
         }
         if bytes[16..20] != VERSION.to_le_bytes() {
-            return Err("it is of another version than this program reads");
+            return Err("this program cannot read its version");
         }
         if bytes[104..] != digest(&bytes[..104]) {
             return Err("its footer is damaged");

@@ -70,7 +70,7 @@ impl<R: Read> FrameReader<R> {
     /// The footer, held against everything read before, and that nothing follows.
     pub fn footer(&mut self) -> Result<Footer, ReadError> {
         let Some((head, Section::Footer, length)) = self.peek()? else {
-            return Err(self.broken("a section stands where it must not"));
+            return Err(self.broken("a section is out of place"));
         };
         let start = self.offset - HEAD as u64;
         if length != FOOTER - HEAD {
@@ -85,7 +85,7 @@ impl<R: Read> FrameReader<R> {
             && footer.frames == u64::from(self.frames)
             && footer.plain == self.plain;
         if !fits {
-            return Err(self.broken("its footer speaks of another archive"));
+            return Err(self.broken("its footer belongs to another archive"));
         }
         if footer.manifest_digest != format::Digest::from(digest.finalize()) {
             return Err(ReadError::Damaged { what: "its manifest".into() });

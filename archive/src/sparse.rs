@@ -88,7 +88,7 @@ impl Map {
         let map = Self::parse(size, stored).ok_or("invalid map of a sparse file")?;
         let again = map.encode();
         if !map.is_right() || !stored.starts_with(&again) {
-            return Err("the map of a sparse file is not written as an archive's must be");
+            return Err("the map of a sparse file is not in the form that an archive must have");
         }
         Ok((map, again.len()))
     }

@@ -267,7 +267,7 @@ pub fn read(bytes: &[u8]) -> Result<Item, &'static str> {
     write(&head, &mut again);
     // Only what the writer would have written is accepted: so another reader cannot understand it otherwise.
     if !bytes.starts_with(&again) {
-        return Err("its tar header is not written as an archive's must be");
+        return Err("its tar header is not in the form that an archive must have");
     }
     Ok(Item::Entry(head, again.len()))
 }

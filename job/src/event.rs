@@ -330,7 +330,7 @@ pub enum JobEnd {
     },
     /// An approval given, a no-op, or `--assume passed:NAME`.
     Passed {
-        /// How it came to pass, in words.
+        /// Why it counts as passed, in words.
         how: String,
     },
 }

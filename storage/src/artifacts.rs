@@ -130,7 +130,7 @@ impl Store {
         let number = |name: &str| entry.record.details.get(name)?.parse::<u64>().ok();
         let (offset, size) = number(OFFSET).zip(number(SIZE)).ok_or_else(|| foreign("no manifest"))?;
         if size > MOST_MANIFEST || offset.checked_add(size) != Some(entry.body().size) {
-            return Err(foreign("its manifest is elsewhere"));
+            return Err(foreign("its manifest is not at its end"));
         }
         let mut manifest = Vec::new();
         let mut stream = self.get_part(entry.body(), offset..offset + size);

@@ -161,7 +161,7 @@ impl Index {
     }
 
     /// Reads an index object. One that cannot be read is damage: it is put aside, and nothing is there. A newer version's is
-    /// passed over. Both are told.
+    /// passed over. Both are reported.
     async fn entry(&self, path: &str, listed: Option<Timestamp>) -> Result<Option<Entry>> {
         match self.settled(path, listed).await? {
             Seen::Entry(entry) => Ok(Some(*entry)),

@@ -10,7 +10,7 @@ use navvy_protocol::supervisor::{OutOfMemory, Process, Sample};
 
 use crate::{proc, sys};
 
-/// Below this share of the limit nobody needs to know who is large.
+/// Below this share of the limit, the largest processes are not looked for.
 const WATCHED_PERCENT: u64 = 70;
 /// Least time between two looks at the processes, for all callers together.
 const PAUSE_NS: u64 = 400_000_000;

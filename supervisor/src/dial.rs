@@ -66,7 +66,7 @@ struct Channel {
     queue: Queue,
     /// When the queue was last seen to move.
     moved: Instant,
-    /// The agent has no more for it: told to the connection when the queue is empty.
+    /// The agent has no more for it: the connection learns that when the queue is empty.
     ends: bool,
     /// Nothing can be written to it any more; what comes for it is dropped.
     refuses: bool,

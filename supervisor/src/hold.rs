@@ -2,7 +2,7 @@
 //! what the next agent needs to continue.
 //!
 //! ```text
-//! no call for the idle limit ──────▶ end        Keep{for} ─▶ held ── time is up and nobody is here ─▶ end
+//! no call for the idle limit ──────▶ end        Keep{for} ─▶ held ── time is up and no person is here ─▶ end
 //!                                                            │ ▲
 //!                                                     Recall ▼ └ Keep again; Keep{0} ends the hold
 //! ```

@@ -471,7 +471,7 @@ fn syscall_result(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives up everything but these ids. For single-threaded children only: raw calls, nothing told to other threads.
+/// Gives up everything but these ids. For single-threaded children only: raw calls, which other threads do not follow.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     if self::uid() != 0 && self::uid() == uid {
         return Ok(());

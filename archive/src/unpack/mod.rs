@@ -158,12 +158,12 @@ fn finish<R: Read>(
         });
         read.map_err(broken)?;
         if let Some(path) = wrong {
-            return Err(ReadError::entry(&path, "the manifest says otherwise than the archive's data"));
+            return Err(ReadError::entry(&path, "the manifest contradicts the archive's data"));
         }
     }
     let footer = source.footer()?;
     if frames != found.frames.len() || entries != found.entries.len() || footer.entries != entries as u64 {
-        return Err(broken("its manifest leaves something out"));
+        return Err(broken("its manifest is incomplete"));
     }
     found.shared.finish(&found.links, &found.directories, &found.stages)?;
     let Unpacked { entries, skipped, .. } = found.unpacked;

@@ -262,7 +262,7 @@ impl<'a> Tape<'a> {
             std::collections::hash_map::Entry::Vacant(free) => drop(free.insert(kind)),
             std::collections::hash_map::Entry::Occupied(mut taken) => match (*taken.get(), kind) {
                 (Seen::Implied, Seen::Directory) => drop(taken.insert(kind)),
-                (Seen::Implied, _) => return Err("it is not a directory, but another entry stands below it"),
+                (Seen::Implied, _) => return Err("it is not a directory, but another entry is below it"),
                 _ => return Err("it is there twice"),
             },
         }
@@ -273,7 +273,7 @@ impl<'a> Tape<'a> {
         while !path.is_empty() {
             let seen = self.seen.entry(self.hasher.hash_one((root, path))).or_insert(Seen::Implied);
             if !matches!(seen, Seen::Implied | Seen::Directory) {
-                return Err("what stands above it is not a directory");
+                return Err("a path above it is not a directory");
             }
             path = split(path).0;
         }
@@ -375,7 +375,7 @@ impl<'a> Tape<'a> {
 fn padded(end: usize, plain: &[u8]) -> Result<usize, ReadError> {
     let next = end.next_multiple_of(format::BLOCK);
     if plain[end..next].iter().any(|byte| *byte != 0) {
-        return Err(ReadError::Broken { what: "something stands behind a file's end".to_owned(), offset: 0 });
+        return Err(ReadError::Broken { what: "there is data behind a file's end".to_owned(), offset: 0 });
     }
     Ok(next)
 }

@@ -14,7 +14,7 @@ const FEW: usize = 16;
 /// From this many digits on the original writes unquoted integers with an exponent.
 const WARTY_DIGITS: usize = 7;
 
-/// The variables of a job or step in the order of the config; a name that a shell cannot read is told.
+/// The variables of a job or step in the order of the config; a name that a shell cannot read is reported.
 pub(super) fn variables(place: At<'_>, node: &Node) -> Variables {
     check_names(place, node);
     container_variables(place, node)

@@ -200,7 +200,7 @@ impl Scope<'_> {
     }
 
     fn step_name(&self, name: &str, span: Span) {
-        // These are told of where they are expanded.
+        // Mistakes in these are reported where they are expanded.
         let known = BuiltIn::named(name).is_some() || matches!(name, "when" | "unless" | "steps");
         if matches!(self.find(Part::Commands, name), Found::Nothing) && !known {
             self.unknown_step(name, span);

@@ -164,7 +164,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The same of a place in a definition, whatever has been said of it on the way from a use.
+    /// The same for a place in a definition, without the trail from one of its uses.
     pub(super) fn report_at_its_place(&self, diagnostic: Diagnostic) {
         if let Some(diagnostic) = self.reached.weigh(diagnostic, self.inputs.tolerate_unreached) {
             self.tell(diagnostic, Report::push_at_its_place);

@@ -22,7 +22,7 @@ pub(crate) struct ExecutorUse<'a> {
 }
 
 impl<'a> ExecutorUse<'a> {
-    /// Is there an executor of that name, here or in an orb that is not? If there is none, that is reported.
+    /// Is there an executor of that name, here or in an orb that is not? If not, that is reported.
     pub fn exists(&self) -> bool {
         match self.scope.find(Part::Executors, &self.name) {
             Found::Here(_, definition) => self.scope.context.mark_used(definition.span),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! orbs: entry ─▶ map ─────────────────────────▶ Library
-//!         └────▶ text ─▶ reference ─▶ source ─▶ file ─▶ Library     wrong, or not here: Orb::Missing, and it is told
+//!         └────▶ text ─▶ reference ─▶ source ─▶ file ─▶ Library     wrong, or not here: Orb::Missing, and reported
 //! ```
 //!
 //! An orb sees its own elements and those of the orbs it imports, and no others.

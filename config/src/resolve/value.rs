@@ -83,7 +83,7 @@ impl Value {
     }
 }
 
-/// Do two trees say the same, wherever they stand and in whatever order their keys are?
+/// Do two trees say the same? Their places and the order of their keys do not matter.
 fn same(a: &Node, b: &Node) -> bool {
     match (&a.content, &b.content) {
         (Content::Scalar(x), Content::Scalar(y)) => x.text == y.text || Value::of(a).equals(&Value::of(b)),

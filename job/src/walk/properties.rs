@@ -197,7 +197,7 @@ impl Caller {
                     self.given_up.insert(task);
                 }
                 Effect::Ask { job, .. } => {
-                    assert!(!self.is_stopped, "somebody was asked after a stop");
+                    assert!(!self.is_stopped, "a person was asked after a stop");
                     self.turn_has_come(&self.walk.reference(job));
                     if self.walk.terms.is_asked {
                         self.asked.push(job);
@@ -456,7 +456,7 @@ proptest! {
             }
             let happening = index.get(&possible).clone();
             caller.happens(happening.clone());
-            // Two continuations of two tasks are told by the same word.
+            // Continuations of two tasks give the same effect.
             if !matches!(happening, Happening::Continued { .. } | Happening::NotContinued) {
                 prop_assert!(caller.walk.handle(happening).is_empty());
             }

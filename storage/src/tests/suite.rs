@@ -1,4 +1,4 @@
-//! One suite, each test told by every home.
+//! One suite: every home runs each test.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What only the service has: deploy markers, signed tokens, test suites.
 //!
-//! The supervisor hears of it, so that the run's report can tell; a job is told why only the first time.
+//! The supervisor hears of it, so that the run's report can mention it; a job sees the reason only the first time.
 
 use std::process::ExitCode;
 

@@ -22,19 +22,19 @@ const HELP: &str = "\
 The circleci command inside a job.
 
   circleci env subst [TEXT]     replace $NAME, ${NAME}, ${NAME:-default} … in TEXT or stdin
-  circleci step halt            end the job after this step, as it stands (also: task halt)
+  circleci step halt            end the job after this step, with the result it has (also: task halt)
   circleci continuation continue --configuration FILE [--parameters JSON|FILE]
-                                let a setup pipeline go on with this config
+                                continue a setup pipeline with this config
   circleci path-filtering set-parameters | generate-config …
                                 pipeline parameters from what changed
   circleci tests glob PATTERN…  the files that match, one per line
-  circleci tests split, run     this node's share of a list of tests; --help tells more
+  circleci tests split, run     this node's share of a list of tests; see --help
   circleci version [--short]    which version this is
 
 What only the service has:
 
   circleci run release plan | update | log
-                                deploy markers: nothing is done, and that is told
+                                deploy markers: nothing is done, with a message
   circleci run oidc get, circleci testsuite …
                                 fail, or do nothing where NAVVY_SKIP_MISSING is true
 ";

@@ -280,7 +280,7 @@ unsafe fn keep(context: &Context<'_>, top: *mut c_void) -> u8 {
     0
 }
 
-/// Takes every child's end until there is none left.
+/// Takes every child's end until no child is left.
 ///
 /// # Safety
 /// As [`keep`].

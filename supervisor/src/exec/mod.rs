@@ -164,7 +164,7 @@ impl Registry {
     }
 }
 
-/// Starts an exec and stays with it on this thread until all is told and acknowledged.
+/// Starts an exec and stays with it on this thread until everything is sent and acknowledged.
 pub fn run(init: &Arc<Init>, exec: &Exec, connection: Connection) {
     match begin(init, exec) {
         Ok(pump) => pump.run(connection),

@@ -15,7 +15,7 @@ use crate::failure;
 /// More alternatives than this are no pattern that a person wrote.
 const ALTERNATIVES_CAP: usize = 4096;
 
-/// Unread places that are told one by one.
+/// Unread places that are listed one by one.
 const TOLD: usize = 50;
 
 /// The result of a search.
@@ -116,7 +116,7 @@ fn first_braces(pattern: &[u8]) -> Option<(usize, usize, Vec<Vec<u8>>)> {
 
 /// A place on disk and the part of the pattern that is still to be matched below it.
 struct Place<'a> {
-    /// As it is told: relative to the root, or absolute for an absolute pattern.
+    /// The path as it is reported: relative to the root, or absolute for an absolute pattern.
     path: PathBuf,
     rest: &'a [&'a [u8]],
 }

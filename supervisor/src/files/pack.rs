@@ -59,7 +59,7 @@ fn explain(error: PackError) -> Failure {
     }
 }
 
-/// What is there. Which of the paths or patterns found nothing, and where it was not possible to look, is told.
+/// What is there. Which of the paths or patterns found nothing, and where it was not possible to look, is reported.
 fn sources(trees: &Trees, user: &User, packed: &mut Packed) -> Result<Vec<Source>, Failure> {
     match trees {
         Trees::Places { paths } => Ok(places(paths, user, packed)),

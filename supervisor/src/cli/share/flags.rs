@@ -1,4 +1,4 @@
-//! What `tests split` and `tests run` are told.
+//! The flags of `tests split` and `tests run`.
 
 use crate::cli::neighbour_of;
 
