@@ -49,7 +49,7 @@ struct Used {
     open_ended: bool,
 }
 
-/// A new bus; its clock starts now. `masks` are taken from every text on its way, but output: whoever logs that has
+/// A new bus; its clock starts now. Secrets of `masks` are masked in every event except `Output`, whose sender has
 /// masked it.
 pub fn channel(masks: Masks) -> (Bus, Events) {
     let (sender, receiver) = mpsc::channel();

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use navvy_job::event::examples::examples;
 
-    /// What identifies stays; whatever else is a text of ours or the config's is masked.
+    /// What identifies stays; every other text of ours or the config's is masked.
     #[test]
     fn no_event_shows_a_secret() {
         let secret = "hunter2-of-the-job";

@@ -16,7 +16,7 @@ pub fn spare_this_process() {
 
 fn lower() -> io::Result<()> {
     let present: i32 = fs::read_to_string(SCORE)?.trim().parse().map_err(io::Error::other)?;
-    // Somebody may have spared it more already.
+    // The parent may have set a lower score already.
     if present > WANTED { fs::write(SCORE, WANTED.to_string()) } else { Ok(()) }
 }
 

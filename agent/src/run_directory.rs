@@ -57,7 +57,7 @@ impl RunDirectory {
         Ok(Self { path })
     }
 
-    /// Could one be made below `state`? For whoever would otherwise find out too late.
+    /// Could one be made below `state`? For callers that would otherwise find out too late.
     ///
     /// # Errors
     /// The place for runs cannot be made, or not be written into.

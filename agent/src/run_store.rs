@@ -13,7 +13,7 @@ use crate::settings::store::StoreError;
 /// As the real service keeps them. A run removes its own at its end, and is never this long.
 const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
 
-/// Why a run's store does not do what it is asked. Shared: whoever asks for a store that cannot be opened gets the same error.
+/// Why a run's store does not do what it is asked. Shared: every use of a store that cannot be opened gets the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunStoreError {
     /// Nothing names a store.
@@ -64,14 +64,14 @@ impl RunStore {
         }))
     }
 
-    /// Its name, if somebody may have put something there: a directory that is not made yet is empty.
+    /// Its name, if there may be something in it: a directory that is not made yet is empty.
     pub fn in_use(&self) -> Option<String> {
         let settings = self.0.settings.as_ref().ok()?;
         let in_use = if let Location::Directory(path) = &settings.location { path.is_dir() } else { true };
         in_use.then(|| settings.location.to_string())
     }
 
-    /// Removes what nobody committed within this time; with less than [`navvy_storage::SWEEP_AFTER`], also under writers that still may.
+    /// Removes what was not committed within this time; with less than [`navvy_storage::SWEEP_AFTER`], also under writers that still may.
     ///
     /// # Errors
     /// The store is not known, cannot be opened or does not answer.
@@ -79,7 +79,7 @@ impl RunStore {
         Ok(self.bucket()?.sweep(older_than).await?)
     }
 
-    /// Removes the workspace layers of runs that did not come to it.
+    /// Removes the workspace layers of runs that ended before removing them.
     ///
     /// # Errors
     /// As for [`Self::sweep`].

@@ -80,7 +80,7 @@ impl Settings {
         }
     }
 
-    /// Of a process with these variables and no terminal.
+    /// Settings of a process with these variables and no terminal.
     #[cfg(test)]
     pub fn for_tests(pairs: &[(&str, &str)]) -> Self {
         let variables = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();

@@ -7,7 +7,7 @@
 //!                                        └─ anything else: refused, the agent never hears of it
 //! ```
 //!
-//! So a job can neither add keys nor remove or lock them, whatever it is allowed. Nothing of the agent's secrets ever
+//! So a job can neither add keys nor remove or lock them, even if it may use all of them. Nothing of the agent's secrets ever
 //! leaves it: a job gets signatures.
 
 use std::io::{self, Read as _, Write as _};
@@ -170,7 +170,7 @@ impl Agent {
 /// The keys that the agent at this socket has.
 ///
 /// # Errors
-/// Nobody answers there, or not as an ssh-agent does.
+/// Nothing answers there, or not as an ssh-agent does.
 pub fn identities(path: &Path) -> io::Result<Vec<Identity>> {
     let answer = Agent::connect(path)?.ask(&[REQUEST_IDENTITIES])?;
     let keys = keys(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not an ssh-agent"))?;

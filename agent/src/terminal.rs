@@ -65,7 +65,7 @@ pub async fn connect(client: Client, exec: Exec) -> Result<(u8, io::Result<()>),
     }
     drop((feeding, raw));
     let Some(exited) = exited else {
-        // Whoever asked us to go has no use for its last words.
+        // The process that asked us to end has no use for its last words.
         blocking(move || client.stop(&id, Duration::ZERO)).await?.ok();
         return Ok((128 + 15, Ok(())));
     };
@@ -95,7 +95,7 @@ fn show(stream: Stream, bytes: &[u8], shown: &mut io::Result<()>) {
     match stream {
         Stream::Stdout if shown.is_ok() => *shown = stdout.write_all(bytes).and_then(|()| stdout.flush()),
         Stream::Stdout => {}
-        // Nobody is left to tell when this fails.
+        // When this fails, there is nowhere left to report it.
         Stream::Stderr => drop(io::stderr().lock().write_all(bytes)),
     }
 }
@@ -118,7 +118,7 @@ fn feed(way_in: WayIn) -> io::Result<UnixStream> {
     Ok(ours)
 }
 
-/// Waits for input; `false` when nobody wants it any more.
+/// Waits for input; `false` when it is no longer wanted.
 fn is_typed(over: &UnixStream) -> bool {
     let stdin = io::stdin();
     let mut entries = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(over, PollFlags::IN)];
@@ -176,7 +176,7 @@ struct Scene {
 pub struct Taken(Stage);
 
 impl Stage {
-    /// Waits until the view has stepped back and nobody else has the terminal. Blocks.
+    /// Waits until the view has stepped back and no other question has the terminal. Blocks.
     pub fn take(&self) -> Taken {
         let (scene, changed) = &*self.0;
         let mut scene = scene.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,7 +193,7 @@ impl Stage {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).wanted > 0
     }
 
-    /// For the view: steps back until nobody wants the terminal any more. Blocks.
+    /// For the view: steps back until no question wants the terminal any more. Blocks.
     pub fn step_back(&self) {
         let (scene, changed) = &*self.0;
         let mut scene = scene.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Writes a tar stream that stays valid whatever happens to the files while they are read.
+//! Writes a tar stream that stays valid even if the files change while they are read.
 //!
 //! Entries are GNU tar: names and link targets are bytes of any length, owner and group are 0 without names, since the
 //! unpacker gives everything to the job's user. Times are whole seconds; git compares no finer (see `config`).
@@ -85,7 +85,7 @@ impl<W: Write> Archive<W> {
         Ok(content)
     }
 
-    /// Exactly `length` bytes, whatever the file does meanwhile. A read error counts as its end.
+    /// Exactly `length` bytes, even if the file grows or shrinks meanwhile. A read error counts as its end.
     fn long_content(&mut self, file: &mut File, length: u64) -> io::Result<Content> {
         let mut left = length;
         let mut buffer = std::mem::take(&mut self.buffer);

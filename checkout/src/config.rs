@@ -1,6 +1,6 @@
 //! Git settings: what the host has, and the few of them that go into a job.
 //!
-//! The copy's config is written from an allow-list, so nothing is in it that nobody thought of: no hooks, helpers,
+//! The copy's config is written from an allow-list, so nothing unforeseen is in it: no hooks, helpers,
 //! headers, includes, rewritten URLs. Two settings are the copy's own, `core.checkStat=minimal` and
 //! `core.trustctime=false`: files get new inodes and change times in the job, but keep size and modification time, and
 //! those two make the copied index valid as it is, where git would otherwise read and hash every file again.
@@ -16,7 +16,7 @@ pub(super) struct Settings(Vec<Setting>);
 
 #[derive(Debug, Clone)]
 struct Setting {
-    /// Of this repository (or this worktree of it), includes resolved; not the user's or the system's.
+    /// Settings of this repository (or this worktree of it), includes resolved; not the user's or the system's.
     local: bool,
     /// In lower case, as git gives it.
     section: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What some file system takes for `.git`, and so nobody's file may be called.
+//! Names that some file system takes for `.git`, so that no file of a tree may have them.
 //!
 //! A tree may lie on a disk of Windows or of a Mac, where one directory has many names. git refuses these, on every system,
 //! for a name of the index that leads into the git directory is a way to its credentials.
@@ -8,7 +8,7 @@ fn is_ignorable(bytes: [u8; 3]) -> bool {
     matches!(bytes, [0xe2, 0x80, 0x8c..=0x8f | 0xaa..=0xae] | [0xe2, 0x81, 0xaa..=0xaf] | [0xef, 0xbb, 0xbf])
 }
 
-/// Is one part of a path `.git`, for whatever file system?
+/// Is one part of a path `.git` to any file system?
 pub(super) fn is_dot_git(part: &[u8]) -> bool {
     let seen = without_ignorable(part);
     // What NTFS makes of `.git` for programs that know short names alone.

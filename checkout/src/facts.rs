@@ -31,7 +31,7 @@ pub struct GitFacts {
     pub origin: Option<Remote>,
     /// As `origin/HEAD` says, else `main` or `master`; `None` if there is neither.
     pub default_branch: Option<String>,
-    /// The branch's commit on `origin`, unless that is HEAD itself: what was built last, as far as can be told.
+    /// The branch's commit on `origin`, unless that is HEAD itself: what was probably built last.
     pub base_revision: Option<String>,
     /// `None` until [`Self::load_commit`].
     pub commit: Option<Commit>,
@@ -52,7 +52,7 @@ pub struct Commit {
     pub author_email: String,
 }
 
-/// Where the repository begins that a directory is in; no git process is asked, and nothing of it but that is told: where
+/// Where the repository begins that a directory is in; no git process is asked, and nothing else is looked at: where
 /// its .git leads does not matter yet.
 ///
 /// # Errors

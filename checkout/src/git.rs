@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use navvy_environment::command::{absolute_directories, find, search_path};
 use rustix::process::{Pid, Resource, Rlimit};
 
-/// Of what git writes to stderr this much is kept for the error.
+/// Bytes of git's stderr that are kept for the error.
 const STDERR_CAP: usize = 16 * 1024;
 /// No answer is longer: a history is asked for in pieces.
 const STDOUT_CAP: u64 = 128 << 20;
@@ -31,7 +31,7 @@ const KILLED: Duration = Duration::from_secs(1);
 /// What git may allocate beside its index; files that it maps do not count.
 const MEMORY: u64 = 224 << 20;
 
-/// Settings that switch off whatever could run a program, ask somebody or write, wherever else it may be switched on.
+/// Settings that switch off everything that could run a program, ask the user or write, wherever else it may be switched on.
 /// They go first by way of the environment, which wins over every file and is handed on to any git that git starts.
 const OFF: [(&str, &str); 25] = [
     ("core.fsmonitor", "false"),
@@ -192,7 +192,7 @@ impl Place<'_> {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
                 let read = stdout.by_ref().take(STDOUT_CAP + 1).read_to_end(&mut bytes);
-                // Closed before it is told: then a git that has more to say ends.
+                // Closed before the end is reported: then a git that has more to say ends.
                 drop(stdout);
                 told.send(read.map(|_| bytes))
             });
@@ -207,7 +207,7 @@ impl Place<'_> {
         Ok((status, stdout, stderr))
     }
 
-    /// Starts a git whose output goes into a file, to be read after its end: so it never waits for whoever reads.
+    /// Starts a git whose output goes into a file, to be read after its end: so it never waits for a reader.
     pub(super) fn start_into<S: AsRef<OsStr>>(self, arguments: &[S], output: File) -> Result<Running, GitError> {
         self.start(arguments, Stdio::null(), Stdio::from(output))
     }

@@ -1,5 +1,5 @@
 //! A git directory that may be a stranger's: everything of it is reached beneath it, through no link, as regular files
-//! of a bounded length, and waiting for nobody.
+//! of a bounded length, and without waiting for a writer.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -15,11 +15,11 @@ use rustix::io::Errno;
 
 use super::{CheckoutError, Elsewhere};
 
-/// Of a file that git writes one line into.
+/// Bytes of a file that git writes one line into.
 pub(super) const LINE: u64 = 8 << 10;
-/// Of lists, states and settings.
+/// Bytes of lists, states and settings.
 pub(super) const TEXT: u64 = 16 << 20;
-/// Of what grows with the repository: its index, its packed refs.
+/// Bytes of files that grow with the repository: its index, its packed refs.
 pub(super) const LARGE: u64 = 128 << 20;
 
 /// An open git directory, or its `objects`.

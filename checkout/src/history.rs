@@ -41,7 +41,7 @@ pub struct Change {
     pub id: String,
     /// As short as git has it.
     pub short: String,
-    /// Of the commit: `2026-11-20`.
+    /// The commit's date, `2026-11-20`.
     pub date: String,
     /// The author's name.
     pub author: String,
@@ -128,7 +128,7 @@ fn find(git: &Mirror, file: &str, digest: &[u8; 32], changes: &[Change]) -> Resu
     Ok(None)
 }
 
-/// Of the file in each commit; [`u64::MAX`] where it is none.
+/// Size of the file in each commit; [`u64::MAX`] where it is not a file.
 fn sizes(git: &Mirror, file: &str, changes: &[Change]) -> Result<Vec<u64>, GitError> {
     let asked = changes.iter().map(|change| format!("{}:{file}\n", change.id)).collect();
     let told = batch(git, "--batch-check=%(objecttype) %(objectsize)", asked)?;

@@ -49,7 +49,7 @@ pub enum CheckoutSource {
     WorkingTree(Arc<WorkingTree>),
     /// `git clone`, as the real service does.
     Git,
-    /// There is none; the text says why.
+    /// There is no source; the text says why.
     Unavailable(String),
 }
 
@@ -87,7 +87,7 @@ pub enum CheckoutError {
         /// Where it points.
         target: PathBuf,
     },
-    /// A repository that was not made by git, or by a git that somebody told to: nothing out there is read.
+    /// A repository that was not made by git, or by a git that was asked to: nothing outside is read.
     #[error(
         "{} {says} {}, outside of this repository. What came with a repository may not have that read; if you have set \
          it up so yourself, say so: {FLAG}", path.display(), place.display()

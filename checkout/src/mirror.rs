@@ -31,7 +31,7 @@ const EXCLUDES: &str = "excludes";
 /// What git is given in place of a repository's git directory. It is gone when this is dropped.
 pub(super) struct Mirror {
     directory: TempDir,
-    /// Held as long as it is in use: what nobody holds is left over.
+    /// Held as long as it is in use: a mirror that no process holds is left over.
     _lock: File,
     top: PathBuf,
     index: u64,
@@ -52,7 +52,7 @@ impl Mirror {
         Self::with(repository, Settings::local(repository)?, &index)
     }
 
-    /// Of the repository whose working tree begins here.
+    /// The mirror of the repository whose working tree begins here.
     pub(super) fn at(top: &Path, elsewhere: Elsewhere) -> Result<Self, CheckoutError> {
         let repository = Repository::at(top, elsewhere)?;
         Self::of(&repository.ok_or_else(|| CheckoutError::NotADirectory { path: top.join(".git") })?)
@@ -210,7 +210,7 @@ fn make() -> io::Result<(TempDir, File)> {
         sweep(&parent);
         builder.tempdir_in(&parent)?
     } else {
-        // Somebody else has taken the name.
+        // Another process has taken the name.
         builder.tempdir()?
     };
     let lock = File::open(directory.path())?;
@@ -221,7 +221,7 @@ fn make() -> io::Result<(TempDir, File)> {
     Ok((directory, lock))
 }
 
-/// Removes mirrors that nobody holds. One that was made just now may not be held yet.
+/// Removes mirrors that no process holds. One that was made just now may not be held yet.
 fn sweep(parent: &Path) {
     const YOUNG: Duration = Duration::from_secs(60);
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! Whose repository it is. As git does, we take nothing from a repository of somebody else, unless the user's own
+//! Whose repository it is. As git does, we take nothing from a repository of another user, unless the user's own
 //! settings say that its directory is safe.
 
 use std::fs;

@@ -98,7 +98,7 @@ pub(super) fn without_credentials(url: &str) -> Option<String> {
     // Helpers may stand before each other, as many as a config has room for.
     let mut address = url;
     while let Some((helper, rest)) = address.split_once("::").filter(|(helper, _)| is_word(helper)) {
-        // `ext::` is a command line; what is secret in it nobody can tell.
+        // `ext::` is a command line; which part of it is secret cannot be known.
         if helper == "ext" {
             return None;
         }

@@ -46,7 +46,7 @@ pub enum Reason {
     Device,
     /// We may not read it.
     Unreadable,
-    /// A `.git` that is no repository, or whose repository is gone; its directory is there without files.
+    /// A `.git` that is not a repository, or whose repository is gone; its directory is there without files.
     BrokenRepository,
     /// A repository that leads out of itself, or has something else in place of git's files; likewise.
     ForeignRepository,

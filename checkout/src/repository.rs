@@ -98,7 +98,7 @@ impl Repository {
     }
 
     /// A working tree whose `.git` is a file. git makes such a one in two cases, and in both the other side names this
-    /// one, too: so nobody's repository is read who did not say so himself.
+    /// one, too: so no repository is read unless it names this one itself.
     fn linked(top: &Path, link: &Path, target: &Path, elsewhere: Elsewhere) -> Result<Self, CheckoutError> {
         let target = fs::canonicalize(target).map_err(CheckoutError::read(target))?;
         let git_dir = GitDir::open(&target, elsewhere)?;

@@ -24,7 +24,7 @@ pub struct TaskNumbers<'a> {
     pub run: &'a RunFacts,
     /// A UUID.
     pub workflow_id: &'a str,
-    /// Of the job in its workflow, not of the task.
+    /// Id of the job in its workflow, not of the task.
     pub job_id: &'a str,
     /// As the workflow calls it.
     pub job_name: &'a str,

@@ -131,7 +131,7 @@ struct Snapshot<'a> {
     settings: Settings,
     refs: Vec<u8>,
     head: Vec<u8>,
-    /// Of a detached HEAD: how it came about.
+    /// How a detached HEAD came about.
     switch: Option<Vec<u8>>,
     index: Index,
     /// Names and contents of its other files.
@@ -232,7 +232,7 @@ impl<W: Write> Copy<W> {
         if seen.is_directory() { self.nested(&seen, &name) } else { self.item(&seen, &name) }
     }
 
-    /// Makes sure that a directory of the tree is in the stream. False if it is none: what git lists below it is then
+    /// Makes sure that a directory of the tree is in the stream. False if it is not a directory: what git lists below it is then
     /// deleted, even if the path leads somewhere through a symlink.
     fn enter(&mut self, name: &[u8], directories: &mut Directories, prefix: &[u8]) -> Result<bool, CheckoutError> {
         if name.is_empty() {

@@ -16,7 +16,7 @@ use super::disk::EngineDisk;
 use super::environment::DockerEnvironment;
 
 impl DockerEnvironment {
-    /// For whoever takes it up again.
+    /// What the next agent needs to take it over.
     pub fn inheritance(&self) -> Inheritance {
         Inheritance {
             image_env: self.image_env.clone(),

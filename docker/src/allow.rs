@@ -22,7 +22,7 @@ impl Engine {
         let inspected = inspected.map_err(|error| super::fault::describe(&error))?;
         let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
         let endpoint = networks.get(network::NAME).cloned().unwrap_or_default();
-        // Written first: whoever removes the task takes back what it was allowed.
+        // Written first: the task's removal takes back what it was allowed.
         let place = run_dir::place(host.runtime.as_deref(), run_dir::uid(), task);
         run_dir::note_allowed(&place).map_err(|error| error.to_string())?;
         for (family, source) in [(Family::v4(), endpoint.ip_address), (Family::v6(), endpoint.global_ipv6_address)] {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 
-/// Creates on their way, by task. A request to create a container cannot be taken back: whoever removes a task waits
+/// Creates on their way, by task. A request to create a container cannot be taken back: the removal of a task waits
 /// for its creates first.
 #[derive(Default)]
 pub(super) struct Creating(Mutex<HashMap<TaskId, Vec<JoinHandle<()>>>>);
@@ -35,7 +35,7 @@ impl Creating {
             map.remove(task).unwrap_or_default()
         };
         for handle in handles {
-            // Its result went to whoever asked; only its end matters here.
+            // Its result went to the caller; only its end matters here.
             let _ended = handle.await;
         }
     }
@@ -54,7 +54,7 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let handle = tokio::spawn(async move {
             let answer = shared.docker.create_container(Some(options), body).await;
-            // Nobody listens when prepare was cancelled.
+            // Nothing receives it when prepare was cancelled.
             let _unheard = sender.send(answer.map(drop));
         });
         self.shared.creating.add(task, handle);
@@ -71,7 +71,7 @@ fn request(plan: &ContainerPlan) -> ContainerCreateBody {
         user: plan.user.clone(),
         working_dir: plan.working_directory.clone(),
         labels: Some(plan.labels.clone().into_iter().collect()),
-        // Nobody reads its verdict, and each check costs as much as a `docker exec`.
+        // Its verdict is not used, and each check costs as much as a `docker exec`.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         host_config: Some(host_config(plan)),
         ..ContainerCreateBody::default()

@@ -40,7 +40,7 @@ pub(super) struct CliConfig {
     store: Option<String>,
     #[serde(default, rename = "credHelpers")]
     helpers: BTreeMap<String, String>,
-    /// As it stands: a mistake in it is none of the logins'.
+    /// Not parsed here: a mistake in it does not concern the logins.
     #[serde(default)]
     pub(super) proxies: serde_json::Value,
 }

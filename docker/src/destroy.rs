@@ -1,4 +1,4 @@
-//! A task's end on this machine, from whatever half-made state it is in.
+//! A task's end on this machine, from any half-made state.
 
 use std::time::Duration;
 

@@ -180,7 +180,7 @@ struct Outgoing {
     payload: Bytes,
 }
 
-/// Carries channels until the exec ends or nobody can open another and all have closed.
+/// Carries channels until the exec ends, or all have closed and no caller can open another.
 async fn pump(exec: Exec, mut openings: mpsc::UnboundedReceiver<StdStream>) {
     let Exec { output, input, rest } = exec;
     let (outgoing, queue) = mpsc::channel::<Outgoing>(CHANNEL_QUEUE);

@@ -29,19 +29,19 @@ use tokio::sync::Mutex;
 use super::engine::{Engine, EngineInfo};
 use super::survey::Listed;
 
-/// No disk that jobs write to is faster; so long nobody need look.
+/// Bytes a second. No disk that jobs write to is faster, so the time to the next look follows from it.
 const FASTEST: u64 = 4 << 30;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A free inode for so many bytes of the floor, as file systems have them.
 const BYTES_AN_INODE: u64 = 16 << 10;
-/// A task that has written less has not filled the disk, whoever has.
+/// A task that has written less than this has not filled the disk.
 const LEAST: Used = Used { bytes: 16 << 20, entries: 1_000 };
 /// For asking the engine what its containers have written.
 const COUNT_LIMIT: Duration = Duration::from_secs(30);
 /// A task that is being ended gets this long to give its space back before the next is looked for.
 const GIVING_BACK: Duration = Duration::from_secs(10);
-/// For removing a held environment that nobody ends.
+/// Time limit for removing a held environment that no process looks after.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 /// So many entries of a task tell enough.
 const MOST_ENTRIES: u64 = 2_000_000;
@@ -204,7 +204,7 @@ impl Engine {
         }
     }
 
-    /// Removes what a task has on the engine that nobody looks after. Its journal stays until its time is up.
+    /// Removes what a held task, which no process looks after, has on the engine. Its journal stays until its time is up.
     async fn remove_held(&self, found: &Found, trouble: &str, lack: Lack) {
         let mut known = self.shared.culprit.0.lock().await;
         // Another task's watch may have been quicker.
@@ -324,7 +324,7 @@ impl Suspect {
         self.0 = None;
     }
 
-    /// Whether it had the time in which whoever looks after it would have ended it.
+    /// Whether its own agent has had the time to end it.
     fn stays(&mut self, task: &TaskId, now: Instant) -> bool {
         match &self.0 {
             Some((known, since)) if known == task => now.saturating_duration_since(*since) >= GIVING_BACK,

@@ -113,7 +113,7 @@ pub enum EndpointError {
         /// Its name.
         name: String,
     },
-    /// A connection to whoever answers would hand that machine everything the jobs have.
+    /// A connection to an unverified machine would hand it everything the jobs have.
     #[error("docker context {name:?} asks to skip TLS verification, which is not supported")]
     Unverified {
         /// The context's name.
@@ -157,7 +157,7 @@ pub trait Files {
     fn exists(&self, path: &Path) -> bool;
 }
 
-/// Of the docker CLI's contexts, with their certificates.
+/// Bytes of the longest file of the docker CLI: its contexts, with their certificates.
 const LONGEST: u64 = 4 << 20;
 
 /// The real file system.

@@ -25,7 +25,7 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const REQUEST_LIMIT_S: u64 = 120;
 /// Docker 19.03, the first with everything that a container plan uses.
 const OLDEST_API: (usize, usize) = (1, 40);
-/// A ping's answer is a few hundred bytes; whatever sends more is not Docker.
+/// A ping's answer is a few hundred bytes; a server that sends more is not Docker.
 const PING_ANSWER_LIMIT: u64 = 8 << 10;
 
 /// Why there is no engine to work with. A run without one ends with [`NO_DOCKER`](navvy_job::exit_code::NO_DOCKER).
@@ -118,9 +118,9 @@ impl From<bollard::errors::Error> for BollardError {
 /// What an engine says about itself and its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// Of the engine, `20.10.24`.
+    /// The engine's version, `20.10.24`.
     pub version: String,
-    /// Of the API that both sides speak, `1.41`.
+    /// Version of the API that both sides speak, `1.41`.
     pub api: String,
     /// How it stores layers, `overlay2`.
     pub storage_driver: String,

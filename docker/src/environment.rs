@@ -3,7 +3,7 @@
 //! ```text
 //! prepare ─▶ DockerEnvironment ── primary_died() ─▶ Died::{Exited, DiskFloor, EngineLost}
 //!               │ end: the supervisor is asked to end, services are killed; nothing runs any more
-//!               │ destroy: whatever is there is removed by force
+//!               │ destroy: all that is there is removed by force
 //!               ▼
 //!            nothing
 //! ```
@@ -176,10 +176,10 @@ impl Engine {
                 (message, containers) = full => (Died::DiskFloor { message }, containers),
                 end = engine.end_of(&name, &words, &absence) => (end, Vec::new()),
             };
-            // Told first: the end of a container that is killed would say less.
+            // Reported first: the end of a container that is killed would say less.
             sender.send_replace(Some(end));
             engine.kill_all(&condemned, END_LIMIT).await;
-            // Kept, so that whoever asks later still learns of it.
+            // Kept, so that a later caller still learns of it.
             sender.closed().await;
         });
         (died, away)
@@ -236,7 +236,7 @@ impl Engine {
     /// Kills containers, as far as they run.
     async fn kill_all(&self, names: &[String], limit: Duration) {
         let kill = |name| self.docker().kill_container(name, None::<KillContainerOptions>);
-        // One that has ended by itself, or is gone, is an error to the engine: whoever removes it sees.
+        // One that has ended by itself, or is gone, is an error to the engine: the removal finds out.
         let killed = join_all(names.iter().map(|name| kill(name)));
         let _whoever_lives_is_removed_by_force = tokio::time::timeout(limit, killed).await;
     }

@@ -66,7 +66,7 @@ pub enum HoldError {
 /// A task that is this process's now.
 #[derive(Debug)]
 pub struct Adopted {
-    /// Locked: nobody else can take the task over while this lives.
+    /// Locked: no other process can take the task over while this lives.
     pub journal: Journal,
     /// As it was before.
     pub known: Known,
@@ -76,7 +76,7 @@ pub struct Adopted {
 
 impl Engine {
     /// Leaves a task to itself until `until` (seconds since 1970): from here on no reaper of this machine touches it before
-    /// then, whoever runs it. On failure the caller goes on to own it and removes it.
+    /// then, whichever user runs it. On failure the caller still owns the task, and removes it.
     ///
     /// The journal's lock goes with the last clone of `journal`.
     pub async fn keep_task(
@@ -94,7 +94,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes `here` the owner of a task that somebody else has left, kept, adoptable or dead.
+    /// Makes `here` the owner of a task that another process has left, kept, adoptable or dead.
     ///
     /// Two processes cannot both succeed; the later one gets [`JournalError::Busy`]. On failure the task stays as it was
     /// known to be, for another try. The journal's lock says that it is looked after; should this process die, the task

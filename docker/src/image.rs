@@ -19,7 +19,7 @@ use super::reference::{InvalidReference, Reference};
 
 /// Waits between attempts of a pull that may yet succeed; its length is the number of further attempts.
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// Progress is drawn, not counted: more often than this nobody sees.
+/// Progress is drawn, not counted: more often than this is not seen.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An image that is here.
@@ -28,7 +28,7 @@ pub struct LocalImage {
     pub config: ImageConfig,
     /// `NAME@sha256:…` as the registry knows it, if it came from one.
     pub repository_digest: Option<String>,
-    /// Of the image's config: always there.
+    /// Digest of the image's config: always there.
     pub id: String,
     /// RFC 3339, as the image says.
     pub created: Option<String>,
@@ -244,7 +244,7 @@ impl Engine {
     fn join_pull(&self, reference: &Reference, credentials: Option<DockerCredentials>) -> watch::Receiver<PullState> {
         let key = reference.to_string();
         let mut pulls = self.shared.pulls.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has ended serves nobody any more: with `--pull always` the next task asks again.
+        // A pull that has ended serves no further task: with `--pull always` the next task asks again.
         let running = pulls.get(&key).filter(|state| matches!(*state.borrow(), PullState::Running { .. }));
         if let Some(running) = running.filter(|state| state.has_changed().is_ok()) {
             return running.clone();
@@ -265,7 +265,7 @@ impl Engine {
     }
 }
 
-/// Pulls, again and again where that makes sense, until it is done or nobody waits for it any more.
+/// Pulls, again and again where that makes sense, until it is done or no task waits for it any more.
 async fn carry_out_pull(
     shared: Arc<Shared>,
     reference: Reference,
@@ -390,7 +390,7 @@ fn local_image(found: ImageInspect, reference: &Reference) -> LocalImage {
     }
 }
 
-/// Of the images that are here, the one that comes nearest: same repository, same last name, or Navvy's own.
+/// The image that is here and comes nearest: same repository, same last name, or Navvy's own.
 fn fitting_image<'a>(wanted: &Reference, tags: &'a [String]) -> Option<&'a str> {
     let here = || tags.iter().filter_map(|tag| Some((tag.as_str(), Reference::parse(tag).ok()?)));
     let same_repository = here().find(|(_, known)| known.registry == wanted.registry && known.path == wanted.path);
@@ -414,7 +414,7 @@ pub enum SubstitutionError {
 }
 
 impl ImageSubstitutions {
-    /// Of several patterns that fit, the first counts.
+    /// If several patterns fit, the first counts.
     pub fn parse(texts: &[String]) -> Result<Self, SubstitutionError> {
         texts.iter().map(|text| parse_substitution(text)).collect::<Result<_, _>>().map(Self)
     }

@@ -115,7 +115,7 @@ impl Engine {
     }
 }
 
-/// Is whoever listens there in this process's network? What does not tell is taken to be: only root asks.
+/// Is the process that listens there in this process's network? One that cannot be seen is taken to be: only root asks.
 fn shares_network(socket: &Path) -> bool {
     let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let Ok(stream) = UnixStream::connect(socket) else { return true };

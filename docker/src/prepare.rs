@@ -355,7 +355,7 @@ impl Preparation<'_> {
         })
     }
 
-    /// What the primary's main process writes: read by nobody but an error (or, if it is the user's own, as a stream).
+    /// What the primary's main process writes: read for errors only (or, if it is the user's own, as a stream).
     async fn primary_words(
         &self,
         plan: &Plan,

@@ -44,7 +44,7 @@ impl Engine {
         tasks.spawn(async move {
             let lost = forward(output, sender).await;
             let exit_code = engine.exit_code(&followed).await;
-            // Nobody need wait for it.
+            // Nothing waits for it.
             let _unheard = ended.send(ServiceEnd { exit_code, lost });
         });
         ServiceOutput { name, image, container, rx, end }

@@ -37,7 +37,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(300);
 pub(super) struct Listed {
     pub name: String,
     pub labels: HashMap<String, String>,
-    /// Of a container: it runs.
+    /// The container runs.
     pub runs: bool,
 }
 
@@ -56,7 +56,7 @@ impl Engine {
         }
         gather_files(&mut gathered, host);
         if troubles.is_empty() {
-            // A cgroup carries no owner: one that nobody has named for long, with nothing in it, has none.
+            // A cgroup carries no owner: an old and empty one that nothing else names is left over.
             for task in cgroup::idle(ABANDONED_AFTER) {
                 gathered.entry(task).or_default();
             }

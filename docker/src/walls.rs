@@ -241,7 +241,7 @@ async fn close_v6(name_servers: &[IpAddr], search_path: &str) -> Wall {
     }
 }
 
-/// Whoever is behind one port of the bridge has nothing to say to another port: not IP, which docker's own rules stop, and
+/// A container behind one port of the bridge sends nothing to another port: not IP, which docker's own rules stop, and
 /// not ARP, which they do not see. A port's isolation goes with the port; every container's is a new one.
 pub(super) fn isolate_ports() -> Wall {
     let ports = fs::read_dir(Path::new("/sys/class/net").join(BRIDGE).join("brif"));
@@ -372,7 +372,7 @@ mod tests {
         assert!(changes.contains(&format!("-D INPUT -i navvy0 -j {host}\n")), "{changes}");
         assert!(changes.contains(&format!("-I INPUT 1 -i navvy0 -j {host}\n")), "{changes}");
         assert!(!changes.contains("OTHERS") && !changes.contains("-X "), "{changes}");
-        // A chain that somebody has emptied goes with its jump.
+        // A chain that was emptied by hand goes with its jump.
         assert!(rules.changes(&made.replace("-A INPUT -i navvy0", "-A X -i navvy0")).is_some());
     }
 

@@ -181,7 +181,7 @@ fn certificates_in(origin: &str, path: &Path) -> Result<Vec<String>, Authorities
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    // Names of authorities stand between the certificates in whatever encoding.
+    // Names of authorities stand between the certificates, in any encoding.
     Ok(String::from_utf8_lossy(&navvy_plain_file::read(path, LONGEST)?).into_owned())
 }
 
@@ -202,7 +202,7 @@ fn certificates(text: &str) -> Vec<String> {
     found
 }
 
-/// Made beside its place and renamed into it: whoever looks sees nothing or all of it.
+/// Made beside its place and renamed into it: a reader sees nothing or the whole.
 fn place(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let is_whole = || fs::read(directory.join(FILE)).is_ok_and(|there| there == bytes);
     if is_whole() {

@@ -192,7 +192,7 @@ pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
     first
 }
 
-/// Tasks whose cgroup has been here for `age` and holds no process. Whether anyone still wants one, the engine knows.
+/// Tasks whose cgroup has been here for `age` and holds no process. Whether a task still needs one, the engine knows.
 pub fn idle(age: Duration) -> Vec<TaskId> {
     let roots = mounted().into_iter().map(|hierarchy| hierarchy.path.join(ROOT));
     let tasks = roots.flat_map(|root| children(&root)).filter_map(|directory| {

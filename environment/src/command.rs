@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-/// For whoever has no `PATH`.
+/// The search path of a user who has no `PATH`.
 const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// How a program failed.
@@ -85,14 +85,14 @@ pub async fn run(
 }
 
 /// Where a program is; system directories are looked at, too, since users' paths often lack them. Directories of the path
-/// that depend on where somebody stands are not: a stranger's repository may have a program of that name.
+/// that depend on the current directory are not: a stranger's repository may have a program of that name.
 pub fn find(program: &str, search_path: &str) -> Option<PathBuf> {
     let search_path = absolute_directories(search_path);
     let directories = search_path.split(':').chain(["/usr/sbin", "/sbin"]).filter(|directory| !directory.is_empty());
     directories.map(|directory| Path::new(directory).join(program)).find(|path| path.is_file())
 }
 
-/// The search path that a variable gives; the usual one where there is none. A directory whose name is no text is passed over.
+/// The search path that a variable gives; the usual one if there is no variable. A directory whose name is not UTF-8 is skipped.
 pub fn search_path(given: Option<&OsStr>) -> String {
     let Some(given) = given else { return USUAL_PATH.to_owned() };
     std::env::split_paths(given)
@@ -101,7 +101,7 @@ pub fn search_path(given: Option<&OsStr>) -> String {
         .join(":")
 }
 
-/// A search path without those of its directories that depend on where somebody stands.
+/// A search path without those of its directories that depend on the current directory.
 pub fn absolute_directories(search_path: &str) -> String {
     let absolute = search_path.split(':').filter(|directory| directory.starts_with('/'));
     absolute.collect::<Vec<_>>().join(":")

@@ -27,7 +27,7 @@ use super::authorities::{self, AuthoritiesError, Bundle};
 pub const CA_DIR: &str = "/opt/navvy/ca";
 /// Variables of proxies, in capitals. Each is given in small letters, too: programs differ in which they read.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-/// Variables by which Node, pip, Python's requests, OpenSSL, curl and git are told of authorities.
+/// Variables by which Node, pip, Python's requests, OpenSSL, curl and git learn of authorities.
 const CA_VARIABLES: [&str; 6] =
     ["NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
 
@@ -37,7 +37,7 @@ pub struct Given {
     /// Docker's config file names them for containers: they go before the image's own.
     #[serde(default)]
     pub over_image: Variables,
-    /// Of this host: an image that has its own keeps it.
+    /// Variables of this host: an image that sets one of them keeps its own.
     #[serde(default)]
     pub below_image: Variables,
 }

@@ -1,20 +1,20 @@
 //! What every environment has in common, and the way to its supervisor.
 //!
 //! ```text
-//! Prepare ─▶ plan (pure) ─▶ run directory, supervisor's binary ─▶ … an environment is made of it …
+//! Prepare ─▶ plan (pure) ─▶ run directory, supervisor's binary ─▶ … an environment that uses both …
 //!                                                                     │
 //!            supervisor::Client ◀─ link ◀──────────────── its socket ─┘     survey: whose tasks are on this host
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`request`] | what is asked of an environment, and what it tells |
+//! | [`request`] | what is asked of an environment, and what it reports |
 //! | [`mod@plan`] | the container plan (pure) |
 //! | [`egress`], [`authorities`], [`allowed`] | how jobs reach the outside: proxies and CA certificates that they are given, what is opened to them |
 //! | [`run_dir`], [`supervisor_binary`] | what an environment shares with this host |
 //! | [`cgroup`] | a task's parent cgroup, where it can be had |
 //! | [`link`] | the way to the supervisor where this host shares its socket |
-//! | [`supervisor`] | this side of the supervisor's socket |
+//! | [`supervisor`] | a client of the program `navvy-supervisor`: this side of its socket |
 //! | [`survey`] | tasks on this host, by their marks and journals |
 //! | [`command`] | the one way to run a program of this machine |
 

@@ -49,7 +49,7 @@ impl SocketPlace {
         &self.path
     }
 
-    /// Takes hold of the socket, once somebody answers there.
+    /// Takes hold of the socket, once the supervisor answers there.
     pub fn take_hold(&self) -> io::Result<SocketLink> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let socket = openat(self.directory.as_fd(), CONTROL_SOCKET, flags, Mode::empty())?;

@@ -1,5 +1,5 @@
 //! The container plan: from compiled job, image configs and machine to plain data that says what every container of
-//! a task is made of. Pure; whoever carries it out has nothing left to decide.
+//! a task is made of. Pure; the code that carries the plan out has nothing left to decide.
 
 mod odd;
 mod ports;
@@ -94,7 +94,7 @@ pub struct Machine {
     pub size: Size,
     /// Processes and threads that a container may have.
     pub pids: u32,
-    /// A supervisor that nobody has called for this long ends its job.
+    /// A supervisor that no agent has called for this long ends its job.
     pub idle_limit_s: u64,
     /// The engine's containers have all user ids of its machine, which the range of those who may ping needs.
     pub has_all_ids: bool,
@@ -153,11 +153,11 @@ pub struct ContainerPlan {
     pub shm_size: u64,
     /// Path to mount options.
     pub tmpfs: BTreeMap<String, String>,
-    /// No program in it can gain rights, as by setuid: where steps run as root, nobody needs that.
+    /// No program in it can gain rights, as by setuid: where steps run as root, they need no such program.
     pub no_new_privileges: bool,
-    /// Of those that docker gives by default.
+    /// Capabilities that the container lacks, of those that docker gives by default.
     pub dropped_capabilities: Vec<String>,
-    /// Kernel settings of the network namespace: whose it is says them.
+    /// Kernel settings of the network namespace, set by the container that owns it.
     pub sysctls: BTreeMap<String, String>,
     /// Labels of the container and its volumes.
     pub labels: BTreeMap<String, String>,
@@ -217,7 +217,7 @@ pub enum PlanError {
          the second would fail to start; give one of them another port by its command or environment"
     )]
     PortClash {
-        /// The one whose port it is.
+        /// The service that gets the port.
         first: String,
         /// The one that would fail to start.
         second: String,
@@ -392,7 +392,7 @@ impl Machine {
         }
     }
 
-    /// Of the primary's network, which the services share.
+    /// Settings of the primary's network namespace, which the services share.
     fn sysctls(&self) -> BTreeMap<String, String> {
         let ping = self.has_all_ids.then(|| (PING.0.to_owned(), PING.1.to_owned()));
         ping.into_iter().collect()
@@ -471,7 +471,7 @@ fn clean(path: &str) -> String {
     if path.starts_with('/') { format!("/{}", parts.join("/")) } else { String::new() }
 }
 
-/// As much of somebody else's words as a line takes.
+/// Text from an image or config, cut so that it fits into a line.
 fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &text[..end]),

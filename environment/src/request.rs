@@ -1,4 +1,4 @@
-//! What is asked of an environment, whatever it is made of, and what it tells.
+//! What is asked of an environment of any kind, and what it reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Prepare {
     pub pull: PullPolicy,
     /// Variables that a config's `auth` may name: contexts' and the command line's.
     pub secrets: Secrets,
-    /// Given from outside, with its limits set; nobody here makes or removes it.
+    /// Given from outside, with its limits set; Navvy neither makes nor removes it.
     pub cgroup_parent: Option<String>,
     /// The process that looks after the task; written into marks and labels.
     pub owner: Owner,
@@ -50,7 +50,7 @@ pub struct Prepare {
 /// its task waits.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
-/// What is told while an environment is made.
+/// What is reported while an environment is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrepareEvent {
     /// A line of "Spin up environment".
@@ -83,7 +83,7 @@ pub enum PullPolicy {
     Never,
 }
 
-/// The end of a primary container that nobody asked for.
+/// An unexpected end of the primary container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Died {
     /// Its main process has ended.
@@ -107,7 +107,7 @@ pub enum Died {
     },
 }
 
-/// What whoever takes an environment up must know of it, beside the task's id and the containers' names.
+/// What an agent that takes an environment over must know of it, beside the task's id and the containers' names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inheritance {
     /// Variables of the primary's image, which steps get, too.

@@ -28,7 +28,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 /// With the socket's name. The kernel takes 107; the rest is room for odd mounts.
 const PATH_LIMIT: usize = 100;
 
-/// Ending of the file beside a run directory that whoever is in the environment has locked.
+/// Ending of the file beside a run directory that a `navvy shell` in the environment holds locked.
 const VISITED: &str = "visited";
 
 /// Ending of the file beside a run directory that names the task's owner.
@@ -36,9 +36,9 @@ const MARK: &str = ".owner";
 
 /// What the container gets of the run directory.
 const SHARED: &str = "sockets";
-/// Two sockets and some room; a job that fills it harms nobody.
+/// Two sockets and some room; a job that fills it harms no other.
 const MOUNT_OPTIONS: &CStr = c"size=1m,nr_inodes=64,mode=0700";
-/// Nobody but us mounts there; more than one is a try that was cut off.
+/// Only Navvy mounts there; more than one mount is left by a try that was cut off.
 const MOUNTS_AT_MOST: usize = 4;
 
 /// Why a task has no run directory.
@@ -231,7 +231,7 @@ pub fn marked(runtime: Option<&Path>, uid: u32) -> Vec<(TaskId, Option<Mark>)> {
     let entries = fs::read_dir(parent(runtime, uid)).into_iter().flatten().flatten();
     let task_and_mark = |path: PathBuf| {
         let task = path.file_name()?.to_str()?.strip_suffix(MARK)?.parse().ok()?;
-        // One that was taken away meanwhile is none.
+        // A mark that was removed meanwhile is not counted.
         let text = fs::read_link(&path).ok()?;
         Some((task, text.to_str().and_then(Mark::from_text)))
     };
@@ -287,7 +287,7 @@ fn unmount(path: &Path) -> io::Result<()> {
         }
         match done {
             Ok(()) => {}
-            // Nothing (more) is mounted there, or nobody without the rights to unmount can have mounted it.
+            // Nothing (more) is mounted there; without the rights to unmount, this user cannot have mounted anything either.
             Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

@@ -138,7 +138,7 @@ fn is_whole(directory: &Path, length: u64) -> bool {
     right_length && CLI_NAMES.iter().all(|name| directory.join(name).symlink_metadata().is_ok())
 }
 
-/// Made beside its place and renamed into it: whoever looks sees nothing or all of it.
+/// Made beside its place and renamed into it: a reader sees nothing or the whole.
 fn place(bin: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(bin)?;
     let prefix = Owner::this_process()?.unfinished("");

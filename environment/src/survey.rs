@@ -1,4 +1,4 @@
-//! What tasks there are on this host, by their marks and journals and whatever else an environment finds of them.
+//! What tasks there are on this host, by their marks and journals, and by what an environment's engine lists of them.
 //!
 //! ```text
 //! objects of environments (labels, names) ┐
@@ -38,7 +38,7 @@ pub struct Seen {
     pub known: Option<Known>,
     /// Its journal is in this state directory, readable or not: this user has made it.
     pub has_journal: bool,
-    /// Of the supervisor's sockets, where one is there.
+    /// The directory of the supervisor's sockets, if it exists.
     pub run_directory: Option<PathBuf>,
 }
 

@@ -52,7 +52,7 @@ mod tests {
         }
     }
 
-    /// What a setup config says, and what was told of it.
+    /// The text of a setup config, and the diagnostics it gave.
     fn compiled(orbs: &str, jobs: &str) -> (Option<Pipeline>, Vec<String>) {
         let text = format!("version: 2.1\nsetup: true\norbs: {{{orbs}}}\n{jobs}");
         let inputs = Inputs { orbs: Some(Arc::new(BuiltIn)), ..Inputs::default() };

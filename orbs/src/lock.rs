@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 const HEAD: &str = "# What the orbs that this project's configs name were resolved to, and the digests of their sources.\n\
                     # `navvy orb lock` writes it anew; keep it with the config (docs/orbs.md).\nversion 1\n";
 
-/// A lock file, empty where there is none.
+/// A lock file; empty if the file does not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Lock {
     /// How messages call the file.
@@ -30,7 +30,7 @@ pub struct Entry {
     pub reference: OrbReference,
     /// The same orb in the version that it was resolved to.
     pub resolved: OrbReference,
-    /// Of the source, in hexadecimal.
+    /// SHA-256 of the source, in hexadecimal.
     pub digest: String,
     /// In the file, from 1; 0 when it is new.
     pub line: usize,

@@ -94,7 +94,7 @@ impl Place {
         }
     }
 
-    /// Puts an orb's source in its place: written beside it and renamed, so that nobody sees half of it.
+    /// Puts an orb's source in its place: written beside it and renamed, so that no reader sees half of it.
     ///
     /// # Errors
     /// The file system's. An address that maps to no file is an invalid input.
@@ -148,7 +148,7 @@ fn is_plain(part: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b'+' | b'@' | b':'))
 }
 
-/// Sorted; what is not there or is no text is left out.
+/// Sorted; a name that is not UTF-8 is left out, and a missing directory has no names.
 fn names(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<String> = entries

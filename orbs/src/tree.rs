@@ -40,7 +40,7 @@ impl Tree {
     /// The tree in `directory`, or in its `src`.
     ///
     /// # Errors
-    /// There is none.
+    /// Neither holds a tree.
     pub fn open(directory: &Path) -> Result<Self, TreeError> {
         let shown = directory.display().to_string();
         if directory.is_file() {

@@ -1,7 +1,7 @@
-//! The one way to read a whole file that somebody else may have put there.
+//! The one way to read a whole file that may have been put there by another user.
 //!
-//! It is a regular file, however it is called: nobody waits for the writer of a pipe, and no device is read. It is not
-//! longer than the caller says, whatever it claims to be. A file that came with a project is also one of the project: a
+//! It is a regular file, however it is called: the writer of a pipe is not waited for, and no device is read. It is not
+//! longer than the caller says, even if it claims to be shorter. A file that came with a project is also one of the project: a
 //! link that leads out of it would have us read what its author cannot.
 
 #![warn(missing_docs)]
@@ -84,7 +84,7 @@ fn options() -> std::fs::OpenOptions {
     options
 }
 
-/// Nobody may ever write into a pipe that is called like a file.
+/// A pipe that is called like a file may never get a writer.
 const FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// The file, if it is a regular one.

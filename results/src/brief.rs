@@ -1,4 +1,4 @@
-//! An XML document with its long texts cut short, so that whatever reads it needs little memory.
+//! An XML document with its long texts cut short, so that its reader needs little memory.
 //!
 //! ```text
 //! bytes ─▶ Text ─<─▶ Tag, Bang ─▶ Comment, CData, Doctype, Instruction ─>─▶ Text …
@@ -79,7 +79,7 @@ impl<R: Read> Brief<R> {
         }
     }
 
-    /// Of the byte to come, from 1.
+    /// Line of the next byte, from 1.
     pub fn line(&self) -> u64 {
         self.lines + 1
     }

@@ -47,7 +47,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Finds and reads them. Whatever is wrong with them is told and no error.
+    /// Finds and reads them. What is wrong with a report is a line of the step, not an error.
     ///
     /// # Errors
     /// The connection's: then nothing is known.
@@ -55,7 +55,7 @@ impl Reports {
         let mut collected = Collected::default();
         let found = match client.glob(&self.path, &["**/*.[xX][mM][lL]"], self.user.clone()) {
             Ok(found) => found,
-            // No directory, or none that can be read: what is wrong with it is told by reading it.
+            // Not a directory, or not a readable one: reading it says what is wrong.
             Err(error) if error.failure().is_some() => {
                 self.alone(client, limits, &mut collected)?;
                 return Ok(collected);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Case, Outcome};
 
-/// A test that does not always come to the same.
+/// A test that passes in some runs and fails in others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaky {
     /// Class and name, for people.
@@ -28,7 +28,7 @@ pub fn slowest(cases: &[Case], count: usize) -> Vec<&Case> {
 /// What is the same test in another run: file, class, name.
 type Key<'a> = (Option<&'a str>, Option<&'a str>, &'a str);
 
-/// Of runs in their order: a test that failed and then passed may have been mended, one that failed and passed and failed
+/// The flaky tests of runs that are given in their order: a test that failed and then passed may have been mended, one that failed and passed and failed
 /// again was not. Or one that passed at a later attempt. The worst first.
 pub fn flaky(runs: &[Vec<Case>]) -> Vec<Flaky> {
     let mut tests: BTreeMap<Key<'_>, Vec<Outcome>> = BTreeMap::new();

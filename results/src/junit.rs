@@ -1,4 +1,4 @@
-//! JUnit's XML, in whatever dialect, as test cases.
+//! JUnit's XML, in any of its dialects, as test cases.
 //!
 //! ```text
 //! testsuites? ─▶ testsuite* (in each other) ─▶ testcase ─▶ failure | error | skipped
@@ -19,7 +19,7 @@ use super::encoding::{text, utf8};
 use super::place::place;
 use super::{Case, Outcome};
 
-/// Suites in suites; nobody nests them this deep.
+/// Depth of suites in suites; no real report is this deep.
 const DEPTH_CAP: usize = 128;
 const NAME_CAP: usize = 2 << 10;
 const MESSAGE_CAP: usize = 4 << 10;
@@ -47,7 +47,7 @@ pub struct Broken {
     pub line: u64,
     /// What is wrong with it, as part of a sentence.
     pub why: String,
-    /// What is there is right as far as it goes: whoever writes it may not be done.
+    /// The file is right as far as it goes: its writer may not be done.
     pub is_cut_off: bool,
 }
 
@@ -63,7 +63,7 @@ enum What {
     Suites,
     Suite,
     Case,
-    /// Of the case around it: its text is its message.
+    /// Inside a case's failure or the like, whose text is the case's message.
     Verdict,
     /// Anything else, with all that is in it.
     Other,
@@ -149,10 +149,10 @@ struct Parser<'a> {
     stack: Vec<Open>,
     /// There was an element.
     has_root: bool,
-    /// Of each open suite, where it says so.
+    /// The file that each open suite names, if it does.
     files: Vec<Option<String>>,
     case: Option<Case>,
-    /// Of the case, if it says so.
+    /// The line that the case names, if it does.
     line: Option<u32>,
     /// The text of the verdict that is open, if it is one that is heard.
     message: Vec<u8>,
@@ -357,7 +357,7 @@ fn shorten(case: &mut Case) {
     }
 }
 
-/// Seconds as people's programs write them: `1.5`, `1,234.56`, `0,25`, `3s`. In microseconds; what is no time is none.
+/// Seconds as people's programs write them: `1.5`, `1,234.56`, `0,25`, `3s`. In microseconds; `None` if it is not a time.
 fn micros(text: &str) -> Option<u64> {
     let text = text.trim().trim_end_matches(['s', 'S']);
     let plain: String = match text.rsplit_once(',') {

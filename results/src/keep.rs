@@ -157,7 +157,7 @@ pub struct KeptRun {
     pub branch: Option<String>,
     /// The run's number, if it had one.
     pub build_num: Option<u64>,
-    /// Of the last of its results, by the store's clock.
+    /// Time of the last of its results, by the store's clock.
     pub at: Timestamp,
     entries: Vec<Entry>,
 }

@@ -1,4 +1,4 @@
-//! What tests came to: read from the job's files, shown, kept, and used to share out the tests of the next run.
+//! Results of tests: read from the job's files, shown, kept, and used to share out the tests of the next run.
 //!
 //! ```text
 //! store_test_results ─▶ files ─▶ junit ─▶ Case* ─┬▶ summary          lines of the step
@@ -53,7 +53,7 @@ pub enum Outcome {
     Skipped,
     /// What it tests is not as it should be.
     Failed,
-    /// Did not come to a verdict.
+    /// Ended without a verdict.
     Errored,
 }
 

@@ -1,4 +1,4 @@
-//! What tests came to, in lines for people.
+//! Results of tests, in lines for people.
 
 use navvy_job::figures;
 

@@ -1,4 +1,4 @@
-//! What the jobs of one run are told of earlier runs: the same to all nodes of a job, whenever they ask.
+//! What the jobs of one run learn of earlier runs: the same for all nodes of a job, whenever they ask.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default)]
 pub struct Timings(Arc<Mutex<HashMap<String, Arc<OnceCell<TimingsSent>>>>>);
 
-/// Once said, it stays: nodes that were told different things would leave tests out.
+/// Once said, it stays: nodes that got different answers would leave tests out.
 type TimingsSent = Result<Option<Bytes>, String>;
 
 impl Timings {

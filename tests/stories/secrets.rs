@@ -182,7 +182,7 @@ fn a_value_in_the_wrong_place_is_not_repeated() {
     bench.file("bad.env", "KEY=x\nMIIEvQIBADANBg+kqhki==\n");
     let file = bench.project().join("bad.env");
     let done = bench.run(&["--env-file", &file.display().to_string()]).finish();
-    done.exits_with(2).complains(&["bad.env:2", "no variable name"]);
+    done.exits_with(2).complains(&["bad.env:2", "not a variable name"]);
     assert!(!done.stderr.contains("MIIEvQ"), "{}", done.stderr);
     let done = bench.run(&["-e", "MIIEvQ+IBAD=="]).finish();
     done.exits_with(64);

@@ -8,7 +8,7 @@
 //! | [`summary`] | the end of a run, for people |
 //! | [`list`], [`graph`] | a pipeline before it runs: `--list`, `--graph` |
 //! | [`sanitize`], [`lines`], [`tail`] | a job's bytes → text and lines that may reach a terminal |
-//! | [`sink`] | the way out, and what happens when nobody reads |
+//! | [`sink`] | the way out, and what happens when its reader is gone |
 //! | [`text`], [`style`], [`labels`], [`describe`] | widths, colours, names, words |
 //!
 //! A view has no clock and no thread: [`View::handle`] takes events, [`View::tick`] takes the time, about ten times a
@@ -71,7 +71,7 @@ pub struct Size {
 pub struct Options {
     /// Write colours.
     pub color: bool,
-    /// The terminal's size now; `None` when the output is none.
+    /// The terminal's size now; `None` if the output is not a terminal.
     pub size: fn() -> Option<Size>,
     /// The live view also shows all that jobs write, as prefixed lines above.
     pub show_output: bool,

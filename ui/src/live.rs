@@ -17,7 +17,7 @@ use super::{Options, Size, summary, text};
 
 /// Lines that stay are not held back for the next drawing when there are so many.
 const ABOVE_LIMIT: usize = 64 * 1024;
-/// While somebody else writes to the terminal, they wait longer, but not for ever.
+/// While another writer has the terminal, they wait longer, but not for ever.
 const WAITING_LIMIT: usize = 16 * ABOVE_LIMIT;
 /// A terminal that does not tell its size.
 const USUAL: Size = Size { columns: 80, rows: 24 };
@@ -53,7 +53,7 @@ pub struct Live<W: Write> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Area {
     Shown,
-    /// Somebody else writes to the terminal (a question).
+    /// Another writer has the terminal (a question).
     Suspended,
     /// The run has ended.
     Ended,
@@ -104,7 +104,7 @@ impl<W: Write> Live<W> {
         self.draw_if_due()
     }
 
-    /// Takes the live area away, so that somebody else can write to the terminal.
+    /// Takes the live area away, so that another writer can use the terminal.
     pub fn suspend(&mut self) -> Result<(), ViewError> {
         if self.area == Area::Shown {
             self.area = Area::Suspended;
@@ -182,7 +182,7 @@ impl<W: Write> Live<W> {
 impl<W: Write> Drop for Live<W> {
     /// A panic or an early return leaves no half-drawn area behind.
     fn drop(&mut self) {
-        // Whoever ends like this has no one to tell.
+        // A view that is dropped like this has nowhere to report to.
         let _ = self.finish();
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Printable text, colours (`CSI … m`), newline, tab and carriage return pass. Nothing else does: no titles, no
 //! clipboard, no links, no cursor movement, no bells. What could make text look like other text (bidirectional
-//! overrides) is spelled out. State is a few bytes, whatever comes; the result does not depend on how the bytes were cut.
+//! overrides) is spelled out. State is a few bytes, whatever the input; the result does not depend on how the bytes were cut.
 
 /// A whole text of several lines.
 pub fn tame(text: &str, colors: bool) -> String {

@@ -1,11 +1,11 @@
-//! The way out: bytes gathered, written at once, and a reader who left is told once.
+//! The way out: bytes gathered, written at once, and a reader who left is reported once.
 
 use std::io::{self, ErrorKind, Write};
 
 /// Output could not be written. The view is mute from then on.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
-    /// Whoever read our output has left (`navvy run | head`).
+    /// The reader of our output has left (`navvy run | head`).
     #[error("the reader of the output has gone")]
     BrokenPipe,
     /// A full disk, or another error of the system's.

@@ -126,7 +126,7 @@ impl Page<'_> {
         rows
     }
 
-    /// Of jobs that share it.
+    /// The row of these jobs, which ended alike.
     fn row(&self, jobs: &[&JobSummary]) -> [String; 4] {
         let job = jobs[0];
         let labels: Vec<String> = jobs.iter().map(|job| self.labels.job(&job.job)).collect();
@@ -169,7 +169,7 @@ impl Page<'_> {
         lines
     }
 
-    /// Approvals that nobody gave, and what waits behind each.
+    /// Approvals that were not given, and what waits behind each.
     fn unapproved(&self) -> Vec<String> {
         let mut approvals: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for job in &self.summary.jobs {

@@ -137,7 +137,7 @@ struct Watched {
 }
 
 impl Guard {
-    /// Of artifacts.
+    /// A guard of artifacts.
     pub fn new(masks: Masks, secrets: SecretPolicy, job: &str, step: usize) -> Self {
         let rule = match secrets {
             SecretPolicy::Refuse => Rule::Refuse,

@@ -20,7 +20,7 @@ use super::links::Links;
 /// How much an archive may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of files, holes included.
+    /// Bytes of files, holes included.
     pub bytes: u64,
     pub entries: u64,
 }

@@ -157,7 +157,7 @@ impl Shelf {
         self.store.pieces(PieceKind::Artifacts, run, None).await
     }
 
-    /// What one set holds. A set whose list is damaged hides no other one: it is told of, and passed over.
+    /// What one set holds. A set whose list is damaged hides no other one: it is reported, and skipped.
     async fn files(&self, entry: &Entry) -> Result<Vec<StoredFile>> {
         match self.store.files(entry).await {
             Err(error) if error.is_damage() || matches!(error, StorageError::Foreign { .. }) => {

@@ -39,7 +39,7 @@ impl TextCheck {
 
     fn decode(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
-        // The broken character first: it ends within the next few bytes, or is none.
+        // The broken character first: it ends within the next few bytes, or is not a character.
         while !self.rest.is_empty() {
             let Some((byte, after)) = bytes.split_first() else { return };
             self.rest.push(*byte);

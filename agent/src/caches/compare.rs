@@ -43,7 +43,7 @@ pub struct Part {
     /// As the template writes it.
     pub part: String,
     pub verdict: Verdict,
-    /// `None`: there is none, or it may be a secret.
+    /// `None`: it has no value, or the value may be a secret.
     pub then: Option<String>,
     pub now: Option<String>,
     /// Why it is unknown.

@@ -23,7 +23,7 @@ use crate::step::manifest;
 const PARALLEL: usize = 16;
 /// Bytes of a manifest that are read to tell what is in an archive: two million entries, about.
 const MANIFEST_CAP: u64 = 200 << 20;
-/// Commits that are told of one file.
+/// Commits that are listed for one file.
 const COMMITS: usize = 5;
 
 /// Who explains, and what was looked up for all steps.

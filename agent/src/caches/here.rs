@@ -1,4 +1,4 @@
-//! What a key's parts become in a job, as far as that can be told without the job: from the working tree, git and this
+//! What a key's parts become in a job, as far as that is known without the job: from the working tree, git and this
 //! machine.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct Site {
 #[derive(Debug, Clone)]
 pub struct Here {
     pub facts: GitFacts,
-    /// As `{{ arch }}` says it, or why that cannot be told.
+    /// As `{{ arch }}` says it, or why that is not known.
     pub arch: Result<String, String>,
 }
 
@@ -84,7 +84,7 @@ impl Here {
         }
     }
 
-    /// SHA-256 of a file as the job would see it, or why that cannot be told.
+    /// SHA-256 of a file as the job would see it, or why that is not known.
     fn checksum(&self, site: &Site, file: &str) -> Result<[u8; 32], String> {
         let path = in_tree(site, file)?;
         let top = &self.facts.top;
@@ -121,7 +121,7 @@ fn sha256(path: &Path) -> std::io::Result<[u8; 32]> {
 /// The file's path from the top of what is checked out.
 ///
 /// # Errors
-/// Why there is none, for a person.
+/// Why there is no such file, for a person.
 pub fn in_tree(site: &Site, file: &str) -> Result<String, String> {
     if site.checkouts.is_empty() {
         return Err("no checkout comes before this step".to_owned());

@@ -7,7 +7,7 @@
 //!                                 outside of a job             who would write such a key, other scopes, put aside
 //! ```
 //!
-//! Values of variables that may be secret are compared and never told.
+//! Values of variables that may be secret are compared and never shown.
 
 pub mod compare;
 pub mod explain;

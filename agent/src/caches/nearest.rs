@@ -10,7 +10,7 @@ use crate::step::cached;
 /// Index objects that are read for one key: those that begin most alike, and the newest.
 const ALIKE: usize = 64;
 const NEWEST: usize = 32;
-/// Caches that are told for one key.
+/// Caches that are listed for one key.
 const TOLD: usize = 3;
 
 /// A cache, held against a key.

@@ -1,4 +1,4 @@
-//! What is told of a restore step: as one object of JSON, and as text for a person.
+//! What is said about a restore step: as one object of JSON, and as text for a person.
 
 use navvy_checkout::history::Change;
 use navvy_job::compiled::When;
@@ -29,7 +29,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Of a step. One wrong template is enough for it to fail; a key that is not known may find something before another.
+    /// Outcome of a step. One wrong template is enough for it to fail; a key that is not known may find something before another.
     pub fn of(keys: &[Key]) -> Self {
         let any = |outcome: Self| keys.iter().any(|key| key.outcome == outcome);
         [Self::Broken, Self::Unknown, Self::Hit].into_iter().find(|outcome| any(*outcome)).unwrap_or(Self::Miss)
@@ -108,7 +108,7 @@ pub struct Hit {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Archive {
     pub size: u64,
-    /// Of its files.
+    /// Bytes of its files, before they were compressed.
     pub bytes: Option<u64>,
     pub files: Option<u64>,
     pub save_millis: Option<u64>,
@@ -306,7 +306,7 @@ impl Step {
     }
 }
 
-/// The first cache is told with all of its parts, the others, and what was told for a key before, with those that differ.
+/// The first cache is shown with all of its parts; the others, and those shown for an earlier key, with the parts that differ.
 fn nearest(key: &Key, before: &[Key]) -> Vec<String> {
     let was_told = |saved: &Saved| before.iter().flat_map(|key| &key.nearest).any(|told| told.key == saved.key);
     let mut lines = Vec::new();

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 /// A file below this costs about as much as an empty one.
 pub const SMALL: u64 = 16 << 10;
-/// Paths that are told.
+/// Paths that are listed.
 const TOLD: usize = 5;
-/// A file with less than this part of everything is told as its directory's.
+/// A file with less than this part of everything counts as its directory's.
 const SHARE: u64 = 100;
 
 /// A path with much below it.
@@ -63,7 +63,7 @@ impl Weights {
         }
     }
 
-    /// Where the bytes are: a directory that has more than half of everything is told by what is in it, if that tells more.
+    /// Where the bytes are: a directory that has more than half of everything is shown by what is in it, if that says more.
     pub fn heaviest(&self) -> Vec<Heavy> {
         let mut found = self.below(b"");
         while let Some(at) = found.iter().position(|(_, node)| node.bytes > self.bytes / 2) {

@@ -107,7 +107,7 @@ fn row(Cache { key, entry }: &Cache) -> [String; 4] {
 async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, CliError> {
     let store = of_project(settings, &arguments.store)?;
     let (mut missing, mut failed) = (Vec::new(), Vec::new());
-    // All are removed, whether or not that can be told, and whatever came of the one before.
+    // All are removed, whether or not that can be printed, and even if an earlier one failed.
     let mut printed = Ok(());
     for key in &arguments.keys {
         let found = match find(&store, key, arguments).await {
@@ -144,7 +144,7 @@ async fn remove(settings: &Settings, arguments: &CacheRemoveArgs) -> Result<u8, 
     }
 }
 
-/// Of this scope alone: what it only reads is not its own to remove.
+/// Caches of this scope alone: what it only reads is not its own to remove.
 async fn find(store: &Store, key: &str, arguments: &CacheRemoveArgs) -> Result<Vec<Cache>, StorageError> {
     if !arguments.prefix {
         return Ok(store.find(&Slot::Cache { key: key.to_owned() }).await?.and_then(Cache::of).into_iter().collect());

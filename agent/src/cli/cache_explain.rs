@@ -144,7 +144,7 @@ impl Looker<'_> {
         })
     }
 
-    /// Those that run; a named one in any case, but told once if it runs nowhere.
+    /// Those that run; a named one in any case, but explained once if it runs nowhere.
     fn jobs<'p>(&self, pipeline: &'p Pipeline) -> Result<Vec<(&'p str, &'p WorkflowJob, &'p Job)>, CliError> {
         let wanted = self.arguments.job.as_deref();
         let is_wanted = |job: &WorkflowJob, runs: bool| match wanted {

@@ -77,7 +77,7 @@ pub struct Desk<'a> {
     files: &'a SettingsFiles,
     consents: Consents,
     scope: TrustScope,
-    /// Is there somebody who can be asked?
+    /// Is there a person who can be asked?
     asks: bool,
 }
 

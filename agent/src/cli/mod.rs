@@ -55,7 +55,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     ended(panicked::caught(&settings, docker, || carry_out(&settings, cli.command)))
 }
 
-/// The exit code; an error is told.
+/// The exit code; an error is printed.
 fn ended(done: Result<u8, CliError>) -> u8 {
     done.unwrap_or_else(|error| {
         report(&error);
@@ -94,7 +94,7 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
 /// `--help` and `--version` are no errors; anything else is.
 fn usage(error: &clap::Error) -> u8 {
     if error.use_stderr() {
-        // Nobody is left to tell when this fails.
+        // When this fails, there is nowhere left to report it.
         error.print().ok();
         return exit_code::USAGE;
     }

@@ -1,6 +1,6 @@
 //! Standard output: the one way out of everything that a command prints.
 //!
-//! Whoever read it may have seen enough and gone (`| head`): that is no error, and nobody is told. Any other failure is
+//! The reader may have seen enough and gone (`| head`): that is not an error, and is not reported. Any other failure is
 //! one, for what was asked for did not arrive: a full disk must not look like an empty answer.
 
 use std::io::{self, ErrorKind, Write as _};
@@ -28,8 +28,8 @@ pub fn written(result: io::Result<()>) -> Result<(), CliError> {
     }
 }
 
-/// Of a command that has more to tell than what it printed: its own bad end counts more than output that was lost, which is
-/// told all the same.
+/// Exit of a command that has more to say than it printed: its own bad end counts more than output that was lost, which is
+/// reported all the same.
 pub fn settle(code: u8, printed: Result<(), CliError>) -> Result<u8, CliError> {
     match printed {
         Ok(()) => Ok(code),
@@ -41,7 +41,7 @@ pub fn settle(code: u8, printed: Result<(), CliError>) -> Result<u8, CliError> {
     }
 }
 
-/// What nobody got.
+/// Output that was lost.
 fn lost(error: &io::Error) -> CliError {
     CliError::infra_text(format!("could not write to standard output: {error}"))
         .hint("What was printed is not complete. Look at where standard output goes: is that disk full?")

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use navvy_output::mask::{MaskedIn, Masks};
 
-/// The run's secrets. A process has one run; a panic hook and a logger have nobody to ask.
+/// The run's secrets. A process has one run; a panic hook and a logger get no arguments to take them from.
 static MASKS: OnceLock<Masks> = OnceLock::new();
 
 /// The program's log goes nowhere any more.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// From now on the program's log is dropped: nobody may wait for standard error.
+/// From now on the program's log is dropped: no thread may wait for standard error.
 pub fn be_silent() {
     SILENT.store(true, Ordering::Relaxed);
 }
@@ -39,13 +39,13 @@ pub fn keep_panics_readable() {
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("{trace}\n") } else { String::new() };
         let text = format!("thread '{}' {panic}\n{trace}", thread.name().unwrap_or("unnamed"));
-        // Nobody is left to tell when this fails.
+        // When this fails, there is nowhere left to report it.
         io::stderr().write_all(masked(&text).as_bytes()).ok();
     }));
 }
 
-/// Standard error for the program's log, which writes a line at a time. It never fails: nobody is left to tell where it is on a
-/// full disk, and whoever logs is about something else.
+/// Standard error for the program's log, which writes a line at a time. It never fails: there is nowhere left to report that it is on a
+/// full disk, and the code that logs is about something else.
 pub fn stderr() -> impl Write {
     Masked(io::stderr())
 }

@@ -1,7 +1,7 @@
 //! A panic is a bug of ours, and no reason to leave anything behind: it ends the command, not the care for what it made.
 //!
 //! ```text
-//! command ─ panic ─▶ hook: told, masked ─▶ caught here ─▶ this process's tasks removed ─▶ exit 3
+//! command ─ panic ─▶ hook: said, masked ─▶ caught here ─▶ this process's tasks removed ─▶ exit 3
 //! ```
 //!
 //! What aborts (a panic during a panic, no memory) is as a SIGKILL: the next start removes what was left.

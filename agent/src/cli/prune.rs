@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
         if !arguments.dry_run {
             navvy_environment::survey::sweep(&host.here, &settings.paths);
         }
-        // All is done, whether or not it can be told.
+        // All is done, whether or not it can be printed.
         let mut told = String::new();
         let mut reaped = match &host.engine {
             _ if arguments.dry_run => {
@@ -52,8 +52,8 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
     })
 }
 
-/// Of the store: uploads that nobody committed, entries that were put aside, layers of dead runs, once they are old enough.
-/// One that has never been used is not made for this.
+/// Removes from the store uploads that were never committed, entries that were put aside, layers of dead runs, once they
+/// are old enough. A store that has never been used is not made for this.
 async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) -> Result<String, CliError> {
     let store = store::chosen(settings, flag)?;
     let Some(name) = store.in_use() else { return Ok(String::new()) };
@@ -101,7 +101,7 @@ fn told(name: &str, swept: &Swept) -> String {
     if what.is_empty() { String::new() } else { format!("Swept store {name}; {}.\n", what.join(", ")) }
 }
 
-/// What somebody keeps goes only where it is this user's own: another's has to be named to `navvy rm`.
+/// A kept task is removed only if it is this user's own: another's has to be named to `navvy rm`.
 fn is_doomed(seen: &Seen, kept_too: bool) -> bool {
     match seen.condition {
         Condition::Dead => true,
@@ -138,7 +138,7 @@ fn kept(tasks: &[Seen]) -> String {
     held.map(|seen| format!("Spared {}, {}{}.\n", named(seen), state(&seen.condition, now()), other(seen))).collect()
 }
 
-/// The exit code, or the error that tells what is left or was not told.
+/// The exit code, or the error that says what is left or was not printed.
 pub fn finish(engine: Option<CliError>, left: &[String], printed: Result<(), CliError>) -> Result<u8, CliError> {
     match (engine, left) {
         (Some(error), _) => {

@@ -268,7 +268,7 @@ fn checkout(settings: &Settings, note: &Note) -> CheckoutSource {
     }
 }
 
-/// What the run was told to hand out: the ssh-agent is the one of whoever goes on.
+/// What the run was asked to hand out: the ssh-agent is that of the user who retries.
 fn handing(settings: &Settings, note: &Note) -> Handing {
     let Handing { docker, ssh_agent } = note.source.handing.clone();
     let ours = settings.get(plan::AGENT_SOCKET).filter(|socket| !socket.is_empty()).map(std::path::PathBuf::from);

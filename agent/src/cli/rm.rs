@@ -55,7 +55,7 @@ pub fn find<'a>(settings: &Settings, tasks: &'a [Seen], word: &str) -> Result<&'
     }
 }
 
-/// A task whose logs are here has been: whoever held it wants to know where it went.
+/// A task whose logs are here has existed: the user who held it wants to know where it went.
 fn nowhere(settings: &Settings, word: &str) -> CliError {
     match logs::label_of(settings, word) {
         Some(label) => CliError::usage(format!(

@@ -22,7 +22,7 @@ pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
         if settings.stderr_is_terminal && arguments.command.is_empty() {
             terminal::announce(&own_words::masked(&welcome(&held)));
         }
-        // A reaper sees that somebody is here, also when the time is up meanwhile.
+        // A reaper sees that a person is here, also when the time is up meanwhile.
         let visit = run_dir::visit(settings.paths.runtime.as_deref(), &held.note.claim.task);
         let visit = visit.map_err(|error| CliError::infra(&error))?;
         let ended = terminal::connect(Client::new(held.link), exec).await;

@@ -106,7 +106,7 @@ pub const STDIN: &str = "-";
 const CONFIGS: &str = ".circleci";
 
 /// The nearest directory with a config, from this one up. A repository ends at its top: what lies above is not its own, and
-/// whoever may write there is not to be followed.
+/// another user who may write there must not decide what runs.
 pub fn nearest_config(directory: &Path) -> Result<Option<PathBuf>, CliError> {
     let top = repository(directory)?;
     let mut inside = directory.ancestors().take_while(|above| top.as_ref().is_none_or(|top| above.starts_with(top)));
@@ -212,7 +212,7 @@ fn not_text(name: &str, error: &std::string::FromUtf8Error) -> CliError {
         .hint("Save it as UTF-8; `iconv -f latin1 -t utf-8` converts the commonest other encoding.")
 }
 
-/// What is pushed, as far as can be told: the branch or tag of the command line, else the branch that is checked out. What
+/// What is pushed, as far as it can be known: the branch or tag of the command line, else the branch that is checked out. What
 /// git does not know is not made up: without a branch there is none.
 pub fn facts(settings: &Settings, file: &ConfigFile, arguments: &SourceArgs) -> Result<GitFacts, CliError> {
     let mut facts = project_facts(settings, file)?;

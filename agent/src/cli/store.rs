@@ -12,7 +12,7 @@ use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::store::{StoreError, store};
 
-/// Which store; it is opened when it is needed. That there is no place for one is told to whoever opens it.
+/// Which store; it is opened when it is needed. If there is no place for one, opening it is the error.
 pub fn chosen(settings: &Settings, flag: Option<&str>) -> Result<RunStore, CliError> {
     match store(settings, flag) {
         Err(error) if !matches!(error, StoreError::Settings(SettingsError::NoHome)) => {

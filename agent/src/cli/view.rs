@@ -1,7 +1,7 @@
 //! The thread at the end of the bus: the run's record and the view.
 //!
 //! Every event but output goes into `events.jsonl`; every event goes to the view. Both may fail (a full disk, a pipe that
-//! nobody reads any more); the run goes on, and what could not be kept is told once.
+//! nobody reads any more); the run goes on, and what could not be kept is reported once.
 
 use std::fs::File;
 use std::io::Write;
@@ -111,7 +111,7 @@ impl Viewer {
     }
 }
 
-/// What could not be kept, and what could not be shown though somebody was there to see it.
+/// What could not be kept, and what could not be shown although a person was there to see it.
 struct Trouble {
     record: Option<String>,
     view: Option<std::io::Error>,
@@ -136,7 +136,7 @@ impl Write for Masked {
 
 struct Consumer {
     view: View<Box<dyn Write + Send>>,
-    /// Nobody sees the view any more.
+    /// The view is no longer seen.
     view_broken: bool,
     /// Why it could not be written, where its reader has not simply gone.
     lost: Option<std::io::Error>,
@@ -171,7 +171,7 @@ impl Consumer {
         Trouble { record: self.record.close(), view: self.lost }
     }
 
-    /// Steps back as long as somebody else wants the terminal.
+    /// Steps back as long as another part wants the terminal.
     fn lend(&mut self) {
         let Some(stage) = self.stage.clone().filter(Stage::is_wanted) else { return };
         let suspended = self.view.suspend();
@@ -189,7 +189,7 @@ impl Consumer {
         }
     }
 
-    /// A view that nobody sees any more is left alone; jobs and logs go on.
+    /// A view that is no longer seen is left alone; jobs and logs go on.
     fn note(&mut self, result: Result<(), ViewError>) {
         if let Err(error) = result
             && !self.view_broken

@@ -9,13 +9,13 @@ use navvy_job::resource::{self, Size};
 pub struct Local {
     pub job: Job,
     pub class: String,
-    /// Of the class, before clamping.
+    /// Size of the class, before clamping.
     pub size: Size,
     /// What thereby differs from the real service: sentences about the job.
     pub fidelity: Vec<String>,
 }
 
-/// What `navvy run` was told about jobs that it cannot run as they are.
+/// What the user has said about jobs that `navvy run` cannot run as they are.
 #[derive(Debug, Clone, Default)]
 pub struct Replacements {
     pub images: ImageSubstitutions,

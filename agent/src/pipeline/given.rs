@@ -13,7 +13,7 @@ use super::contexts::Contexts;
 pub struct Entry {
     pub name: String,
     pub value: String,
-    /// Whoever gave it said that everybody may see its value.
+    /// The user gave it as a value that everybody may see.
     pub is_plain: bool,
 }
 

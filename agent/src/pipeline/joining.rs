@@ -25,7 +25,7 @@ impl PipelineRun {
         }
     }
 
-    /// There is one continuation; who comes later is told.
+    /// There is one continuation; a later job gets a warning.
     pub(super) fn refuse_to_go_on(&self, job: JobKey) {
         let job = self.walk.reference(job).job;
         self.warn(format!(

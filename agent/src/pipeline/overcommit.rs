@@ -24,7 +24,7 @@ const MOST: f64 = 16.0;
 pub struct NoOvercommit(String);
 
 impl Overcommit {
-    /// Of this machine, what may be given out.
+    /// The part of this machine that may be given out.
     pub fn of(self, machine: Size) -> Size {
         Size { millicpus: machine.millicpus.saturating_mul(u64::from(self.times)) / 1000, ..machine }
     }

@@ -65,12 +65,12 @@ pub struct Plan {
     pub builtins: Builtins,
     /// `--ssh-key`: for every job that asks for keys.
     pub ssh_keys: Vec<SshKey>,
-    /// Of a setup pipeline: the secret with which its jobs continue it.
+    /// The secret with which the jobs of a setup pipeline continue it.
     pub continuation_key: Option<String>,
 }
 
 impl Plan {
-    /// Whatever must not be seen, of all jobs: one job's secret may come out of another one's. Then the names of what was
+    /// All values that must not be seen, of all jobs: one job's secret may come out of another one's. Then the names of what was
     /// given and cannot be a secret.
     pub fn masked(&self) -> (Variables, Vec<String>) {
         let (given, public) = self.given.sorted(&self.contexts);

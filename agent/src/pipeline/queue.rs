@@ -31,10 +31,10 @@ impl Queued {
     }
 }
 
-/// Why jobs wait, as far as it was told.
+/// Why jobs wait, as it was last reported.
 #[derive(Debug, Default)]
 struct Reasons {
-    /// A task of them has started: they wait no more, whatever their other nodes do.
+    /// A task of them has started: they no longer wait, even if their other nodes do.
     started: BTreeSet<JobKey>,
     told: BTreeMap<JobKey, &'static str>,
 }
@@ -105,7 +105,7 @@ impl Queue {
         news.map(|queued| (queued.reference.job.clone(), why)).collect()
     }
 
-    /// Whoever was made ahead comes before those that wait.
+    /// A task that was prepared early comes before those that wait.
     fn admit_those_ahead(&mut self) {
         let mut waiting = VecDeque::new();
         while let Some((size, sender)) = self.ahead.pop_front() {

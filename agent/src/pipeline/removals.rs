@@ -15,7 +15,7 @@ const WORTH_A_WORD: Duration = Duration::from_secs(1);
 /// Between two words about the same removals.
 const WORD_EVERY: Duration = Duration::from_secs(10);
 
-/// Removals on their way. Those that nobody waits for end with the process: the next start does their work.
+/// Removals on their way. Those that are not waited for end with the process: the next start does their work.
 pub struct Removals {
     bus: Bus,
     going: JoinSet<(TaskRef, Vec<String>)>,

@@ -13,7 +13,7 @@ use super::overcommit::Overcommit;
 #[derive(Debug, Clone)]
 pub struct Room {
     machine: Size,
-    /// Of the machine, what may be given out.
+    /// The part of the machine that may be given out.
     budget: Size,
     used: Size,
     /// Tasks whose steps are not over.
@@ -92,7 +92,7 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// `vacated` is told the size once it is free.
+    /// `vacated` gets the size once it is free.
     pub fn new(size: Size, vacated: UnboundedSender<Size>) -> Self {
         Self { size, vacated }
     }
@@ -100,7 +100,7 @@ impl Occupancy {
 
 impl Drop for Occupancy {
     fn drop(&mut self) {
-        // Nobody listens any more once the run is over.
+        // Nothing receives it once the run is over.
         self.vacated.send(self.size).ok();
     }
 }

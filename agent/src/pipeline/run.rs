@@ -33,15 +33,15 @@ pub struct Finished {
     pub end: RunEnd,
     /// A task ended by a bug of ours: it has removed nothing.
     pub lost: bool,
-    /// A job of a setup pipeline continued it, whatever came of that.
+    /// A job of a setup pipeline continued it, even if the continuation could not run.
     pub was_continued: bool,
     pub leftovers: Vec<String>,
     pub fidelity: Notes,
-    /// Of jobs, for whoever reads the report alone.
+    /// Warnings of jobs, for a reader of the report alone.
     pub warnings: Vec<String>,
 }
 
-/// Tells what a setup pipeline goes on with, or why it does not.
+/// Says what a setup pipeline continues with, or why it does not.
 pub type GoOn<'a> = dyn FnMut(&Continuation) -> Result<Continued, String> + 'a;
 
 /// A run on its way.
@@ -60,7 +60,7 @@ pub struct PipelineRun {
     removals: Removals,
     /// What tasks continued the pipeline with.
     pub(super) continuations: BTreeMap<TaskKey, Continuation>,
-    /// Of a setup pipeline that was continued.
+    /// Set once a setup pipeline has been continued.
     pub(super) second: Option<Second>,
     pub(super) build_number: u64,
     pub(super) finished: Finished,
@@ -123,7 +123,7 @@ impl PipelineRun {
             }
             if effects.is_empty() {
                 let happening = self.next().await;
-                // The wish to stop comes before whatever came with it.
+                // The wish to stop comes before everything that came with it.
                 effects.extend(self.hear_stop());
                 effects.extend(happening.into_iter().flat_map(|happening| self.walk.handle(happening)));
             }
@@ -161,7 +161,7 @@ impl PipelineRun {
         let (id, judged) = match done {
             Ok((id, judged)) => (id, Some(judged)),
             Err(error) => {
-                // A bug of ours, told where it happened. Whoever started the run removes what the task has left.
+                // A bug of ours, reported where it happened. The caller of the run removes what the task has left.
                 tracing::error!(%error, "A task ended without a result.");
                 self.finished.lost = true;
                 (error.id(), None)

@@ -20,7 +20,7 @@ impl PipelineRun {
     /// Queues the tasks of a job.
     pub(super) fn queue_tasks(&mut self, job: JobKey, total: u32) -> Vec<Effect> {
         let Some((workflow_job, local)) = self.local(job) else {
-            // The walk was told of this job by the same functions.
+            // The walk learnt of this job from the same functions.
             let lost = |node| self.lose(TaskKey { job, node }, "it is not to be found in its workflow any more");
             return (0..total).flat_map(lost).collect();
         };
@@ -127,7 +127,7 @@ impl PipelineRun {
             Judged { result, removal }
         });
         self.keys.insert(running.id(), key);
-        // Told at once: whatever asks the run to stop, this task has an end of its own.
+        // Reported at once: even if the run is asked to stop, this task has an end of its own.
         self.walk.handle(Happening::TaskStarted { task: key })
     }
 

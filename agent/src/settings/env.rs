@@ -30,7 +30,7 @@ impl SettingsFile {
         Ok(read)
     }
 
-    /// Where the files are that `env-file` names; those that cannot be told are told when they are read.
+    /// Where the files are that `env-file` names; those that cannot be known yet are reported when they are read.
     pub fn env_file_places(&self, home: Option<&Path>) -> Vec<PathBuf> {
         self.tables.env_file.iter().filter_map(|named| self.place(named, home).ok()).collect()
     }

@@ -77,7 +77,7 @@ pub struct Tables {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContextTable {
-    /// Which projects get it. Nobody is asked for another.
+    /// Which projects get it. For another project the user is not asked.
     pub projects: Projects,
 }
 
@@ -216,7 +216,7 @@ fn parse(whose: Whose, text: &str) -> Result<Tables, String> {
 }
 
 fn check_host_keys(text: &str) -> Result<(), String> {
-    // What is no TOML is told below, with its line.
+    // Text that is not TOML is reported below, with its line.
     let Ok(all) = toml::from_str::<BTreeMap<String, toml::Value>>(text) else { return Ok(()) };
     match HOST_KEYS.iter().find(|key| all.contains_key(**key)) {
         Some(key) => Err(format!(

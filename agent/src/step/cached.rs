@@ -16,7 +16,7 @@ pub const PARTS: &str = "parts";
 pub const CHECKSUMS: &str = "checksums";
 pub const REVISION: &str = "revision";
 pub const FILES: &str = "files";
-/// Of its files, before they were compressed.
+/// Bytes of its files, before they were compressed.
 pub const BYTES: &str = "bytes";
 /// How long packing and uploading took, together.
 pub const MILLIS: &str = "millis";
@@ -26,7 +26,7 @@ pub fn paths(entry: &Entry) -> Option<Vec<String>> {
     serde_json::from_str(entry.record.details.get(PATHS)?).ok()
 }
 
-/// A number of its details; `None` where there is none.
+/// A number of its details; `None` if it has no such detail.
 pub fn number(entry: &Entry, name: &str) -> Option<u64> {
     entry.record.details.get(name)?.parse().ok()
 }

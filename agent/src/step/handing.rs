@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Frame;
 
-/// What `navvy run` was told to hand to jobs that ask.
+/// What `navvy run` was asked to hand to jobs that want it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handing {
     /// `--remote-docker host`: the engine that runs the jobs.
@@ -28,12 +28,12 @@ pub enum Handed {
     SshAgent { fingerprints: Vec<String> },
 }
 
-/// All that a task has been handed; dropped, nobody answers there any more.
+/// All that a task has been handed; once it is dropped, nothing answers there any more.
 #[derive(Default)]
 pub struct HandedOut(Vec<(Handed, Listening)>);
 
 impl HandedOut {
-    /// For whoever goes on.
+    /// For the process that continues the task.
     pub fn notes(&self) -> Vec<Handed> {
         self.0.iter().map(|(handed, _)| handed.clone()).collect()
     }
@@ -56,7 +56,7 @@ impl HandedOut {
         self.0.iter().any(|(known, _)| known == handed)
     }
 
-    /// From here on steps are told of it.
+    /// From here on steps get its variables.
     pub fn add(&mut self, frame: &mut Frame, handed: Handed, opened: Opened) {
         frame.layers.builtin.push((opened.variable.to_owned(), opened.value));
         self.0.push((handed, opened.listening));
@@ -67,7 +67,7 @@ impl HandedOut {
 pub struct Opened {
     pub path: String,
     pub listening: Listening,
-    /// What steps are told of it.
+    /// The variable by which steps find it.
     pub variable: &'static str,
     pub value: String,
 }

@@ -4,7 +4,7 @@
 //!   ([`texts`]); workspace layers ([`layers`]), paths ([`paths`]).
 //! - [`kinds`]: the steps that the agent carries out itself, functions of a borrowed [`cx::StepCx`].
 //! - what those share: output and faults ([`own`]), waiting ([`bounded`]), archives on their way ([`trees`], [`pieces`],
-//!   [`manifest`]), what a job is handed ([`handing`]), and what is told of steps ([`voice`]).
+//!   [`manifest`]), what a job is handed ([`handing`]), and what is reported of steps ([`voice`]).
 //!
 //! A task runs its steps in turn and judges what came of them; nothing here knows of a task.
 
@@ -45,7 +45,7 @@ pub struct Frame {
     pub shell_less: Option<String>,
     /// Absolute, or starting with `~`.
     pub working_directory: String,
-    /// Of the steps; `None` is uid 0.
+    /// User of the steps; `None` is uid 0.
     pub user: Option<String>,
     pub account: Probe,
     /// What `~` is in paths of the config: what it is to the job's steps.

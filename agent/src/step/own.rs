@@ -45,7 +45,7 @@ impl StepOutput {
     }
 }
 
-/// Why a step came to nothing.
+/// Why a step failed.
 #[derive(Debug)]
 pub struct StepFault {
     pub reason: String,

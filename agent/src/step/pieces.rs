@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::artifacts::guard::{Findings, Guard};
 use crate::artifacts::read::{self, Limits, Sink};
 
-/// Pieces that wait for whoever looks through them.
+/// Pieces that wait for the thread that looks through them.
 const PIECES: usize = 2;
 
 /// An archive that comes in pieces.
@@ -55,7 +55,7 @@ impl Lookout {
         let (sender, pieces) = mpsc::channel(PIECES);
         let looking = tokio::task::spawn_blocking(move || {
             let mut files = Files { guard, prefix };
-            // What cannot be read will not be restored either; that is for whoever reads it then.
+            // What cannot be read will not be restored either; that is for its later reader.
             let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
             if let Err(error) = read::read(Pieces::new(pieces), limits, &mut files) {
                 tracing::debug!(%error, "An archive was not looked through for secrets to its end.");

@@ -6,7 +6,7 @@
 //! environment ◀─Extract── blocking thread ◀──2 slices── Store::get
 //! ```
 //!
-//! Whoever stops waiting drops the channel; the thread notices, hangs up, and the supervisor ends what worked there.
+//! A caller that stops waiting drops the channel; the thread notices, hangs up, and the supervisor ends what worked there.
 
 use std::io;
 
@@ -110,7 +110,7 @@ pub fn size_of(packed: &Packed) -> String {
     format!("{} {files}, {} as {}", packed.files, figures::bytes(packed.bytes), figures::bytes(packed.archive))
 }
 
-/// Makes an upload visible. Nobody else may stop this half-way: what then becomes of the entry would not be known. So from here
+/// Makes an upload visible. Nothing may stop this half-way: what then becomes of the entry would not be known. So from here
 /// on nothing is given up; what an error leaves is a sweep's.
 pub async fn commit(cx: &StepCx<'_>, upload: &mut Upload, body: &Body, about: About) -> Result<Commit, StepError> {
     let reservation = upload.reservation.take();
@@ -160,7 +160,7 @@ impl Porter {
         let packing = tokio::task::spawn_blocking(move || {
             let packed = client.pack(trees, user, &mut |piece| {
                 if let Some(watched) = &watched {
-                    // Whoever looks no more has told why.
+                    // A receiver that has stopped has reported why.
                     watched.blocking_send(Ok(piece.clone())).ok();
                 }
                 sender.blocking_send(Ok(piece)).is_ok()
@@ -185,7 +185,7 @@ impl Porter {
                 }
             }
         };
-        // Of two troubles the packer's is the cause, unless it only heard that nobody listens.
+        // Of two troubles the packer's is the cause, unless that is only that the receiver is gone.
         let packed = match packing.await {
             Ok(Ok(packed)) => packed,
             Ok(Err(error)) => return Err(StepFault::of_client("", &error)),

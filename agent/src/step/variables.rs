@@ -99,7 +99,7 @@ mod tests {
         );
         layers.image = one("http_proxy", "the image's");
         assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (None, Some("the image's".into())));
-        // Docker's config names its proxies for containers, whatever their image says.
+        // Docker's config names its proxies for containers, even if their image says otherwise.
         layers.egress = Given { over_image: both("HTTP_PROXY", "docker's"), ..Given::default() };
         let docker_s = Some("docker's".to_owned());
         assert_eq!((has(&layers, "HTTP_PROXY"), has(&layers, "http_proxy")), (docker_s.clone(), docker_s));

@@ -24,7 +24,7 @@ use crate::step::voice::StepRef;
 use crate::task::daemon_hint::DaemonHint;
 use crate::task::step_sink::{StepSignal, Watch};
 
-/// The supervisor has this long, beyond the grace, to say that a step it was told to end has ended.
+/// The supervisor has this long, beyond the grace, to say that a step it was asked to end has ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// From the loss of an environment to the end of what it had sent.
@@ -111,7 +111,7 @@ impl Task {
                 }
                 Action::Finish(end) => {
                     if end.exited.is_none() && end.lost.is_none() {
-                        // Nobody listens to it any more: it must not go on unheard beside the next step.
+                        // Its output is no longer read: it must not run on unheard beside the next step.
                         give_up.get_or_insert_with(|| Instant::now() + self.claim.limits.grace + ENDING_LIMIT);
                         stopping.get_or_insert_with(|| running.stop(self.claim.limits.grace));
                     }
@@ -193,7 +193,7 @@ impl Attempted {
     }
 }
 
-/// Of all that came from an environment that is gone: its follower learns of that a moment later, or is given up.
+/// The digest of all that came from an environment that is gone: its follower learns of that a moment later, or is given up.
 async fn last_digest(running: &mut Running, known: LogDigest) -> LogDigest {
     running.abandon();
     let mut seen = Seen::default();

@@ -17,7 +17,7 @@ impl Task {
         self.claim.may_continue.then(|| self.secrets.get(CONTINUATION_KEY).map(str::to_owned)).flatten()
     }
 
-    /// Asks what the job said. Whatever became of its steps afterwards, that was said.
+    /// Asks what the job said. It counts even if a later step failed.
     pub(super) async fn take_continuation(&mut self, environment: &Environment, client: &Client) {
         if self.continuation_key().is_none() {
             return;
@@ -28,7 +28,7 @@ impl Task {
             Ok(Err(error)) => {
                 self.warn(format!("what the job continues the pipeline with could not be fetched: {}", chain(&error)));
             }
-            // Why its environment is gone is told by its verdict.
+            // Its verdict says why its environment is gone.
             Err(_) => {}
         }
     }

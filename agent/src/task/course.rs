@@ -1,4 +1,4 @@
-//! Where a task stands. The table of moves decides; everybody is told of the state that holds, and of no other.
+//! Where a task stands. The table of moves decides; only the state that holds is reported.
 
 use navvy_job::event::Event;
 use navvy_job::outcome::Verdict;
@@ -6,7 +6,7 @@ use navvy_job::state::{IllegalMove, TaskState};
 
 use crate::step::voice::Voice;
 
-/// A task's state, and who is told of it.
+/// A task's state, and who learns of it.
 pub struct Course {
     state: TaskState,
     voice: Voice,
@@ -24,7 +24,7 @@ impl Course {
     /// Makes a move and tells of it.
     ///
     /// # Errors
-    /// An illegal move is a bug of ours: the state stays, nobody is told of the other one, and `verdict` is an infra fault
+    /// An illegal move is a bug of ours: the state stays, the other one is not reported, and `verdict` is an infra fault
     /// from here on.
     ///
     /// # Panics

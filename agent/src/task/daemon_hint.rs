@@ -11,7 +11,7 @@ use navvy_protocol::frame::Stream;
 const WORDS: [&[u8]; 2] =
     [b"Cannot connect to the Docker daemon", b"Error while fetching server API version: ('Connection aborted.'"];
 
-/// The answer, for whoever started the step. Cheap to clone.
+/// The answer, for the code that started the step. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonHint(Arc<AtomicBool>);
 

@@ -25,7 +25,7 @@ use super::prepare::Ready;
 use super::{Context, Task, TaskState};
 use crate::terminal::{self, Stage};
 
-/// How long an environment is held if nobody says otherwise.
+/// How long an environment is held by default.
 pub const USUAL_TIME: Duration = Duration::from_secs(4 * 3600);
 
 /// How the ids of persons' execs begin.
@@ -41,7 +41,7 @@ pub struct HoldPolicy {
     pub stage: Option<Stage>,
     /// What is needed to compile the config again.
     pub source: SourceNote,
-    /// Whatever the run masks, other jobs' secrets included.
+    /// Everything that the run masks, other jobs' secrets included.
     pub masked: Variables,
 }
 
@@ -144,7 +144,7 @@ impl Task {
         looked_into && self.context.hold.on_fail.is_some()
     }
 
-    /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in whatever state.
+    /// Leaves the environment to a person. Returns it when that cannot be: then it is to be removed, in any state.
     pub(super) async fn hold(&mut self, ready: Ready, mut at: HeldAt) -> Option<Box<Environment>> {
         // It is written into the journal.
         let place = || MaskedIn::of_job(&self.reference.job.job, "step name");
@@ -192,7 +192,7 @@ impl Task {
             until: held.until.clone(),
         });
         self.result.held = Some(held);
-        // Nobody follows any more; what runs goes on inside.
+        // Its output is no longer followed; what runs goes on inside.
         drop(lingering);
         drop(environment);
         self.services_are_over().await;

@@ -1,7 +1,7 @@
 //! What a task writes into its journal.
 //!
 //! The journal's first records must be on disk before anything is made: a disk that has no room for them fails the task.
-//! Later ones are missed by nobody but `navvy ps` and a successor: a disk that fills up midway costs a warning. The mark
+//! Only `navvy ps` and a successor miss later ones: a disk that fills up midway costs a warning. The mark
 //! in the runtime directory, by which reapers go, takes no disk.
 
 use navvy_environment::run_dir;
@@ -40,7 +40,7 @@ impl Task {
         Entry::State { state, verdict: known.then(|| VerdictKind::from(&self.result.verdict)) }
     }
 
-    /// The first failure is told by whoever made nothing because of it; of later ones one warning is enough. The file is
+    /// The first failure is reported by the caller, which made nothing because of it; for later ones one warning is enough. The file is
     /// removed at the end all the same.
     pub(super) fn journal_failed(&mut self, error: &JournalError) {
         let is_told = std::mem::replace(&mut self.is_journal_broken, true);

@@ -15,7 +15,7 @@ use crate::bus::Bus;
 use crate::step::texts;
 use crate::step::voice::{StepEnded, StepRef, Voice};
 
-/// Between SIGTERM and SIGKILL at the end of a job: whoever is left has nothing more to do.
+/// Between SIGTERM and SIGKILL at the end of a job: a process that is left has nothing more to do.
 const GRACE: Duration = Duration::from_secs(1);
 /// All of them together are waited for this long.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ pub struct BackgroundStep {
     pub started: Instant,
 }
 
-/// A background step that is listened to until the job's end: should it end before, that is told at once.
+/// A background step that is listened to until the job's end: should it end before, that is reported at once.
 struct Background {
     exec: String,
     /// Takes the time between SIGTERM and SIGKILL once it has to end. Dropped, it is left to itself.

@@ -113,7 +113,7 @@ pub struct Context {
     pub handing: Handing,
     /// How every job reaches the outside.
     pub egress: Arc<Egress>,
-    /// What earlier runs' tests took, as this run's jobs are told.
+    /// What earlier runs' tests took, as this run's jobs get it.
     pub timings: Timings,
 }
 
@@ -136,7 +136,7 @@ pub struct TaskResult {
     pub held: Option<HeldTask>,
     /// What its job continued the pipeline with.
     pub continuation: Option<Continuation>,
-    /// It was asked to stop before its steps were over, whatever its verdict was by then.
+    /// It was asked to stop before its steps were over, even if its verdict was known by then.
     pub cut_short: bool,
 }
 
@@ -169,8 +169,8 @@ pub(crate) struct Task {
     is_journal_broken: bool,
 }
 
-/// Carries out a claim, up to its verdict. Never fails: whatever goes wrong is a verdict. The caller carries out the
-/// removal, beside whatever it does next.
+/// Carries out a claim, up to its verdict. Never fails: everything that goes wrong is a verdict. The caller carries out the
+/// removal, beside the work that comes next.
 pub async fn run(
     claim: Claim,
     secrets: Secrets,
@@ -233,7 +233,7 @@ impl Task {
         }
     }
 
-    /// Up to the end of its steps. Returns the environment that is to be removed; without one, whatever there is.
+    /// Up to the end of its steps. Returns the environment that is to be removed; without one, all that the task has.
     async fn carry_out(&mut self) -> Option<Box<Environment>> {
         if let Err(error) = self.claim.validate() {
             self.result.verdict = Verdict::Infra { fault: error.to_string() };
@@ -278,7 +278,7 @@ impl Task {
                 let mut stop = self.context.stop.clone();
                 tokio::select! {
                     occupancy = turn => occupancy.map_or(Turn::Over, Turn::Now),
-                    // Whoever runs the steps sees that there are none to run.
+                    // The loop over the steps sees that there are none to run.
                     _ = stop.wait_for(Option::is_some) => Turn::Over,
                 }
             }

@@ -1,4 +1,4 @@
-//! What is needed to go on with a held task. It crosses from one agent to the next, which may be of another version.
+//! What is needed to continue a held task. It crosses from one agent to the next, which may be of another version.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct Note {
     pub(super) secrets: Variables,
     #[serde(default)]
     pub(super) ssh_keys: Vec<KeyNote>,
-    /// Whatever the run masked, other jobs' secrets included.
+    /// Everything that the run masked, other jobs' secrets included.
     pub masked: Variables,
     pub reference: TaskRef,
     /// The step to go on from, from 1.

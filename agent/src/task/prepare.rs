@@ -331,7 +331,7 @@ impl SpinUpLog {
         self.voice.bus.masks().text(place, line).into_owned()
     }
 
-    /// Into the log alone: views are told of an error by the step's end.
+    /// Into the log alone: views learn of an error from the step's end.
     fn keep(&self, line: &str) {
         let line = self.masked(line);
         if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {

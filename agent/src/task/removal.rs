@@ -1,12 +1,12 @@
-//! The end of a task: what still runs is ended, its verdict is told, and its environment is removed beside whatever comes
+//! The end of a task: what still runs is ended, its verdict is reported, and its environment is removed beside whatever comes
 //! next.
 //!
 //! ```text
-//! steps are over ─▶ environment ended, logs sealed ─▶ Reporting: verdict told ─▶ TaskResult, dependents start
+//! steps are over ─▶ environment ended, logs sealed ─▶ Reporting: verdict sent ─▶ TaskResult, dependents start
 //!                                                                            └▶ Removal ─▶ Releasing ─▶ Done
 //! ```
 //!
-//! A container with a hundred thousand files takes an engine a minute to remove. Nobody needs to wait for that but the end of
+//! A container with a hundred thousand files takes an engine a minute to remove. Nothing needs to wait for that but the end of
 //! the run. Should this process die in between, the task's owner is dead, and the next start removes what it left.
 
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::environment::Environment;
 
 use super::{Task, TaskResult, Turn};
 
-/// What still runs is ended within this. Whatever is not, by an engine that hangs, say, is ended by its removal.
+/// What still runs is ended within this. What has not ended by then, because the engine hangs, say, is ended by its removal.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// The environment is destroyed within this, or what is left is named.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What is left to do for a task whose verdict is told.
+/// What is left to do for a task whose verdict is reported.
 pub struct Removal {
     task: Task,
     /// `None`: it is not known how far it was made.
@@ -43,7 +43,7 @@ impl Task {
             environment.end(END_LIMIT).await;
         }
         self.services_are_over().await;
-        // A verdict is told in any case: a bug of ours is one, too.
+        // A verdict is reported in any case, also after a bug of ours.
         self.advance(TaskState::Reporting).await.ok();
         self.result.warnings = self.voice.warnings();
         self.result.repeated = self.voice.take_repeated();

@@ -4,7 +4,7 @@
 //! note, journal (locked), way in ─▶ Preparing: longer held, what a dead retry ran is ended ─▶ Running from a step on ─▶ …
 //! ```
 //!
-//! Until it is over the task stays held, too: should this process die, it is as if it had not been gone on with, but for
+//! Until it is over the task stays held, too: should this process die, it is as if it had not been continued, but for
 //! what the steps have done.
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Resumed {
     pub from: usize,
 }
 
-/// Goes on. Never fails: whatever goes wrong is a verdict.
+/// Continues the task. Never fails: everything that goes wrong is a verdict.
 pub async fn resume(resumed: Resumed, context: Context) -> (TaskResult, Option<Removal>) {
     let Resumed { note, adopted, link, from } = resumed;
     let secrets = note.secrets();
@@ -101,7 +101,7 @@ impl Task {
         }
     }
 
-    /// For whoever goes on after this process, should it die: no exec's name is used twice.
+    /// For the process that continues after this one, should it die: no exec's name is used twice.
     fn further_note(&self, note: &Note) -> Result<Vec<u8>, String> {
         let reruns = |step: &Step| if let StepKind::Run(run) = &step.kind { run.max_auto_reruns } else { 0 };
         let most = note.claim.job.steps.iter().map(reruns).max().unwrap_or(0);

@@ -16,11 +16,11 @@ use crate::task::step_sink::{Activity, StepSignal, StepSink, Watch};
 /// The follower needs little stack; hundreds of them may live at once.
 const STACK: usize = 256 << 10;
 
-/// What an exec has told so far.
+/// What is known of an exec so far.
 #[derive(Default)]
 pub struct Seen {
     pub exited: Option<Exited>,
-    /// Of all its output; set when following is over.
+    /// Digest of all its output; set when following is over.
     pub digest: Option<LogDigest>,
     /// Why its output was not kept to the end.
     pub trouble: Option<String>,
@@ -87,12 +87,12 @@ impl Running {
         tokio::task::spawn_blocking(move || client.stop(&id, grace))
     }
 
-    /// Nobody waits for it any more: its thread ends with the next word from the supervisor, or without any.
+    /// Gives it up: its thread ends with the next word from the supervisor, or without any.
     pub fn abandon(&self) {
         self.abandon.set();
     }
 
-    /// Waits until everything it left running has ended and all output came, noting what is told meanwhile.
+    /// Waits until everything it left running has ended and all output came, noting what is reported meanwhile.
     pub async fn over(&mut self, seen: &mut Seen) {
         while !seen.is_over() {
             let Some(signal) = self.signals.recv().await else { return };

@@ -35,9 +35,9 @@ const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not 
 struct Standing {
     failed: bool,
     halted: bool,
-    /// What the job asked for and only the service has; told already.
+    /// What the job asked for and only the service has; already reported.
     lacks: BTreeSet<Lack>,
-    /// Nothing more is run, whatever its `when` says.
+    /// No further step is run, not even one with `when: always`.
     over: bool,
     /// Nothing more is run now: a person goes on from here.
     held: Option<HeldAt>,
@@ -59,7 +59,7 @@ impl Task {
         }
         let steps = std::mem::take(&mut self.claim.job.steps);
         let mut standing = Standing::default();
-        // Whoever goes on with a held task skipped it before.
+        // A task that is continued has passed these steps before.
         let asks_for_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
         self.lacks_docker = !self.context.handing.docker && steps[..first - 1].iter().any(asks_for_docker);
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
@@ -226,7 +226,7 @@ impl Task {
         }
     }
 
-    /// Waits between two attempts. `Some`: the next one is not begun, and this is what the step has come to.
+    /// Waits between two attempts. `Some`: the next one is not begun, and this is the step's outcome.
     async fn pause(&self, delay: Duration) -> Option<StepOutcome> {
         let mut stop = self.context.stop.clone();
         tokio::select! {

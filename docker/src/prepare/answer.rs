@@ -1,4 +1,4 @@
-//! A supervisor that has just been started answers, and is told that somebody is there.
+//! A supervisor that has just been started answers, and learns that an agent is there.
 
 use std::io;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(super) fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) 
     }
 }
 
-/// Calls the supervisor again and again, so that it knows that somebody is there: a task that waits for room, or between two
+/// Calls the supervisor again and again, so that it knows that an agent is there: a task that waits for room, or between two
 /// attempts, has no other conversation with it.
 pub(super) async fn stay_present(link: Arc<dyn Connect>, idle_limit: Duration) {
     let client = Client::new(link);
@@ -73,7 +73,7 @@ pub(super) async fn stay_present(link: Arc<dyn Connect>, idle_limit: Duration) {
     loop {
         tokio::time::sleep(every).await;
         let client = client.clone();
-        // One that does not answer is found out by whoever has a question for it.
+        // A supervisor that does not answer is found out by the next real request.
         let _not_there = tokio::task::spawn_blocking(move || client.ask_for_life()).await;
     }
 }

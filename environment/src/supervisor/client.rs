@@ -29,7 +29,7 @@ pub(super) struct Limits {
     pub reply: Duration,
     /// Sending makes no headway at all for this long.
     pub send: Duration,
-    /// A step that writes nothing is as silent as a supervisor that is no more: then somebody asks.
+    /// A step that writes nothing is as silent as a supervisor that is gone: after this long the client asks for life.
     pub silence: Duration,
     /// For an answer to that. Where memory or processors are short, seconds pass; a stopped process never answers.
     pub proof: Duration,
@@ -52,7 +52,7 @@ impl Default for Limits {
 /// What a supervisor that has just failed us may still want to say about it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Why an activity came to nothing.
+/// Why an activity failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection, or it broke in the midst.
@@ -151,7 +151,7 @@ impl Client {
         self.limits
     }
 
-    /// Greets and nothing more: proof that somebody is there and alive.
+    /// Greets and nothing more: proof that the supervisor is there and alive.
     pub fn ask_for_life(&self) -> Result<(), ClientError> {
         self.greet(&[], self.limits.proof).map(drop)
     }
@@ -201,7 +201,7 @@ impl Client {
         }
     }
 
-    /// Holds the environment for this long, with a note for whoever goes on; nothing ends the holding.
+    /// Holds the environment for this long, with a note for the agent that continues the task. A zero limit ends the hold.
     pub fn keep(&self, limit: Duration, note: &[u8]) -> Result<(), ClientError> {
         let for_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let mut conversation = self.open(&Request::Keep { for_ms })?;
@@ -340,12 +340,12 @@ pub struct Found {
 pub(super) struct Conversation {
     pub(super) stream: UnixStream,
     pub(super) buffer: Vec<u8>,
-    /// For whatever is waited for next.
+    /// Time limit of the next wait.
     pub(super) limit: Duration,
 }
 
 impl Conversation {
-    /// For whoever sends while another receives.
+    /// A second handle, for a thread that sends while another receives.
     pub(super) fn way_out(&self) -> io::Result<UnixStream> {
         self.stream.try_clone()
     }

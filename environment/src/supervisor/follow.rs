@@ -45,7 +45,7 @@ pub trait Sink: Send {
 pub enum FollowEnd {
     /// Nothing of it runs any more and all output came.
     Ended,
-    /// Nobody needs it any longer.
+    /// The caller has given it up, by [`Abandon::set`].
     Abandoned,
     /// It could not be started: the supervisor says why.
     Refused(navvy_protocol::supervisor::Failure),
@@ -55,7 +55,7 @@ pub enum FollowEnd {
     Sink(io::Error),
 }
 
-/// Tells a follower that nobody waits for it any more.
+/// Lets a caller give a follower up.
 #[derive(Clone, Default)]
 pub struct Abandon(Arc<AtomicBool>);
 
@@ -65,7 +65,7 @@ impl Abandon {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Has somebody called [`Self::set`]?
+    /// Has [`Self::set`] been called?
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -111,7 +111,7 @@ struct Follower<'a> {
     abandon: &'a Abandon,
 }
 
-/// What one connection came to.
+/// How one connection ended.
 enum Pass {
     End(FollowEnd),
     /// `alive`: it brought something new, or held for a while. A greeting alone proves nothing: who only ever greets
@@ -157,7 +157,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Changes whenever the supervisor has told something that we did not know.
+    /// Changes whenever the supervisor has sent something new.
     fn news(&self) -> (u64, bool, bool) {
         (self.offset, self.started, self.exited)
     }
@@ -177,10 +177,10 @@ impl Follower<'_> {
         }
     }
 
-    /// The end, if nobody is there.
+    /// The end, if the supervisor is not there.
     fn ask_for_life(&self) -> Option<FollowEnd> {
         if self.abandon.is_set() {
-            // Whoever it is, it matters no more.
+            // The answer no longer matters.
             return Some(FollowEnd::Abandoned);
         }
         match self.client.ask_for_life() {

@@ -1,4 +1,4 @@
-//! Whatever answers in the supervisor's place: always an error, soon, and little memory.
+//! Hostile answers in the supervisor's place: each is an error, soon, and takes little memory.
 
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
@@ -253,7 +253,7 @@ fn a_step_is_given_up_soon() {
     against_all(|client| {
         let abandon = Abandon::default();
         std::thread::scope(|scope| {
-            // One that greets whoever asks may have a silent step: the step's own limits end that.
+            // A supervisor that greets every caller may have a silent step: the step's own limits end that.
             scope.spawn(|| {
                 std::thread::sleep(Door(stay).patience() * 10);
                 abandon.set();

@@ -1,4 +1,4 @@
-//! The agent's side of the supervisor's socket.
+//! A client of the program `navvy-supervisor`: the agent's side of its socket. The program itself is the crate of that name.
 //!
 //! Blocking code on plain unix sockets: an activity is one connection and one thread, and a step's bytes go from the
 //! socket to its log without an executor in between. However the supervisor is reached, a connection is a
@@ -33,7 +33,7 @@ pub trait Connect: Send + Sync + 'static {
     /// The task's secret, where the supervisor cannot see that the caller is outside.
     fn secret(&self) -> Option<&str>;
 
-    /// How long a way that has broken is tried again before whoever is behind it counts as gone.
+    /// How long a way that has broken is tried again before the supervisor behind it counts as gone.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
     }

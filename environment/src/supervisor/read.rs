@@ -11,7 +11,7 @@ impl Client {
     /// Hands a file's bytes to `consume`, who need not take all of them.
     ///
     /// # Errors
-    /// The connection's, and the supervisor's: then what `consume` came to is not known to be of the whole file.
+    /// The connection's, and the supervisor's: then it is not known whether `consume` has seen the whole file.
     pub fn read_as_stream<T>(
         &self,
         path: &str,
@@ -19,7 +19,7 @@ impl Client {
         consume: impl FnOnce(&mut dyn Read) -> T,
     ) -> Result<T, ClientError> {
         let conversation = self.open(&Request::Read { path: path.to_owned(), user })?;
-        // In the buffer is still the supervisor's greeting, which is none of the file's bytes.
+        // The buffer still holds the supervisor's greeting, which is not part of the file.
         let taken = conversation.buffer.len();
         let mut file = FileReader { conversation, taken, ended: false, trouble: None };
         let consumed = consume(&mut file);
@@ -32,7 +32,7 @@ impl Client {
 
 struct FileReader {
     conversation: Conversation,
-    /// Of the frame in the conversation's buffer.
+    /// Position in the frame in the conversation's buffer.
     taken: usize,
     ended: bool,
     /// Why there is no more.

@@ -1,7 +1,7 @@
 //! A socket inside the environment, and who calls there.
 //!
 //! ```text
-//! Client::relay ─▶ Relay ── serve ─▶ Caller, one thread each ── both ways ─▶ whatever the agent joins it with
+//! Client::relay ─▶ Relay ── serve ─▶ Caller, one thread each ── both ways ─▶ the socket that the agent joins it with
 //!                    ├─ connection lost: the supervisor hangs up on all of them; asked to listen again
 //!                    └─ closed by us: it listens no more
 //! ```
@@ -52,7 +52,7 @@ impl Drop for Listening {
     }
 }
 
-/// Somebody in the environment who connected to it.
+/// A process in the environment that connected to the relay.
 pub struct Caller {
     conversation: Conversation,
 }
@@ -105,7 +105,7 @@ impl Relay {
                 Ok(Some(_)) | Err(_) => return,
             }
             let Ok(Reply::Called { caller }) = self.conversation.message(FrameKind::Reply) else { return };
-            // Whoever calls so often is no supervisor of ours.
+            // A supervisor of ours does not announce so many callers.
             if Arc::strong_count(&self.callers) > CALLERS_CAP {
                 continue;
             }
@@ -174,7 +174,7 @@ impl Caller {
             Ok(()) => other.shutdown(Shutdown::Write).ok(),
             Err(_) => conversation.stream.shutdown(Shutdown::Both).and(other.shutdown(Shutdown::Both)).ok(),
         };
-        // Only a bug of ours ends it by a panic, which is told where it happens.
+        // Only a bug of ours ends it by a panic, which is reported where it happens.
         sending.join().ok();
         received
     }

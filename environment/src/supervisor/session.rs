@@ -89,7 +89,7 @@ impl Session {
         let (header, bytes) =
             OutputHeader::split(&self.conversation.buffer).map_err(|source| ClientError::Protocol { source })?;
         let offset = header.offset.checked_add(bytes.len() as u64).ok_or(ClientError::WrongReply)?;
-        // Whoever looked on may have gone; the exec goes on to its end.
+        // The person who watched may have gone; the exec continues to its end.
         show(header.stream, bytes).ok();
         self.way_in.control(&Control::Ack { offset }).map_err(|source| ClientError::Unreachable { source })
     }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-/// Longer names are none of a real file's: what looks like a head is none.
+/// No real file has a longer name: what looks like a head with one is not a head.
 const LONGEST_NAME: usize = 4096;
 
 /// What the magic bytes promise, in the order of [`MAGIC`].
@@ -70,7 +70,7 @@ pub enum Next {
         at: usize,
         end: usize,
     },
-    /// There is none, but from here on one may begin.
+    /// There is no head, but from here on one may begin.
     MayBegin(usize),
     None,
 }

@@ -9,7 +9,7 @@
 //! a name. A zip's table of contents comes too late for what passes once, and is not needed: each member has a head of its
 //! own, and packed bytes say themselves where they end. What a zip holds without packing it is seen by whoever looks at the file.
 //!
-//! All of it has [`Bounds`]. What is not looked into is [`Unseen`], and told.
+//! All of it has [`Bounds`]. What is not looked into is [`Unseen`], and reported.
 
 use navvy_output::mask::{MaskedIn, Masks};
 
@@ -323,7 +323,7 @@ impl Unpacking {
         if self.is_certain || !self.was_none {
             look.pass_over(about(self.member.as_deref(), why));
         }
-        // Whoever has many of these pays for them, too.
+        // So that many of these are bounded, too.
         look.charge(PIECE);
     }
 }

@@ -9,7 +9,7 @@ use super::heads::{Packer, ZSTD};
 /// one may take.
 const MOST_WINDOW: u32 = 23;
 
-/// Takes one stream apart. Whoever packed it says itself where it ends.
+/// Takes one stream apart. The packed bytes themselves say where it ends.
 pub enum Unpacker {
     Deflate(Box<Decompress>),
     Zstd(DCtx<'static>),

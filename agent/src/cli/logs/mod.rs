@@ -30,7 +30,7 @@ use crate::settings::Settings;
 
 /// Records are small; many are read at once.
 const INDEX_BUFFER: usize = 64 << 10;
-/// Of a step's end in a table; the reason of an error can be long.
+/// Characters of a step's end in a table; the reason of an error can be long.
 const STATE_COLUMNS: usize = 60;
 
 pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
@@ -316,6 +316,6 @@ fn failed(log: &LogRecord, error: &ReadError) -> CliError {
 /// To stderr, since stdout is the log's.
 fn say(text: &str) {
     let mut stderr = io::stderr().lock();
-    // Nobody is left to tell when this fails.
+    // When this fails, there is nowhere left to report it.
     writeln!(stderr, "{text}").ok();
 }

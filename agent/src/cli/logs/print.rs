@@ -80,7 +80,7 @@ impl<'a, W: Write> Printer<'a, W> {
         Ok(())
     }
 
-    /// `stdout`, `stderr`, `service:NAME`; what cannot be told, by why.
+    /// `stdout`, `stderr`, `service:NAME`; if it is unknown, the reason.
     fn stream(&self, piece: &Piece<'_>) -> String {
         match (piece.origin, piece.trust, &self.service) {
             (None, Trust::Damaged, _) => "added".to_owned(),

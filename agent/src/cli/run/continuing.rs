@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Continuation{configuration, parameters} ─▶ continuation.yml ─▶ compile ─▶ choose ─▶ Continued
-//!                                            (run directory)       └──────────┴─▶ why not; told again at the end
+//!                                            (run directory)       └──────────┴─▶ why not; said again at the end
 //! ```
 
 use std::io::{self, Write as _};
@@ -35,7 +35,7 @@ const FILE: &str = "continuation.yml";
 pub(super) enum ContinuationError {
     #[error("only what was named was asked for")]
     NotAsked,
-    /// They are told in full at the end.
+    /// They are listed in full at the end.
     #[error("{path} has {count}", path = path.display())]
     Diagnostics { path: PathBuf, count: String },
     #[error("the continuation is a setup config itself, which is not allowed")]
@@ -143,7 +143,7 @@ impl Continuing<'_> {
 
     fn choose(&self, pipeline: &Pipeline, wanted: &Wanted) -> Result<Vec<Chosen>, ContinuationError> {
         let chosen = match selection::choose(pipeline, wanted) {
-            // To go on with nothing is how a setup job says that there is nothing to do.
+            // A continuation without jobs is how a setup job says that there is nothing to do.
             Err(SelectionError::Nothing { .. }) => Vec::new(),
             chosen => chosen?,
         };

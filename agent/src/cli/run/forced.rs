@@ -1,5 +1,5 @@
 //! The end of a process whose main thread is stuck in a call of the system: a disk or a file server that does not answer, a
-//! pipe that nobody reads.
+//! pipe that is not read.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn words(left: &[String]) -> String {
     sanitize::tame(&own_words::masked(&error.render()), false)
 }
 
-/// Past whoever holds standard error, and not for long.
+/// Past the lock of standard error, and not for long.
 async fn say(text: &str) {
     let text = text.as_bytes().to_vec();
     let writing = tokio::task::spawn_blocking(move || rustix::io::write(std::io::stderr(), &text));

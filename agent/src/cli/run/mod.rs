@@ -75,7 +75,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     let pipeline = compile(&file, &inputs)?;
     let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
     let unknown = names::unknown(&arguments, &images, &pipeline)?;
-    // What a setup pipeline goes on with is not known yet: names and steps may be in there.
+    // What a setup pipeline continues with is not known yet: names and steps may be in there.
     if !pipeline.setup {
         names::refuse(&unknown)?;
     }
@@ -271,7 +271,7 @@ impl Session<'_> {
         summary.env_files_given = self.handed.env_files.iter().cloned().collect();
     }
 
-    /// Nobody attaches them any more, unless a job is held and goes on.
+    /// No later job attaches them, unless one is held and continues.
     async fn remove_workspaces(&self, finished: &Finished) {
         if finished.jobs.iter().any(|job| !job.held.is_empty()) {
             return;

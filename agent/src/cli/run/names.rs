@@ -13,7 +13,7 @@ use crate::cli::CliError;
 use crate::cli::args::run::RunArgs;
 use crate::cli::handed::context_name;
 
-/// Gives every approval, whatever it is called.
+/// Gives every approval, by any name.
 pub const ALL: &str = "all";
 
 /// A flag whose name is not there.

@@ -48,7 +48,7 @@ pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Re
     Ok(Replacements { images, machine_as: machine_as.cloned() })
 }
 
-/// What runs, and what is looked for in the config that a setup pipeline goes on with.
+/// What runs, and what is looked for in the config that a setup pipeline continues with.
 ///
 /// A name that is not in the setup config itself may be in that one: then the setup runs as a push would run it.
 ///
@@ -273,7 +273,7 @@ pub(super) fn build(
     Ok((plan, warnings))
 }
 
-/// What of these jobs later runs take over, if nobody has accepted the commit that they are of yet.
+/// What of these jobs later runs take over, if the user has not yet accepted the commit that they belong to.
 pub fn not_accepted(facts: &GitFacts, scope: &TrustScope, chosen: &[Chosen]) -> Option<String> {
     let saves = |job: &WorkflowJob| match &job.kind {
         WorkflowJobKind::Build { job } => job.steps.iter().any(|step| matches!(step.kind, StepKind::SaveCache { .. })),
@@ -318,7 +318,7 @@ pub(super) fn context_users(chosen: &[Chosen]) -> Users {
 
 /// What jobs get of the user's own; asks the user where that is possible.
 ///
-/// What a setup pipeline goes on with may ask for more: a secret has to be known before the first byte is shown.
+/// What a setup pipeline continues with may ask for more: a secret has to be known before the first byte is shown.
 pub(super) fn hand_out(
     desk: &Desk<'_>,
     settings: &Settings,

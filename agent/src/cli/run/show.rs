@@ -3,8 +3,8 @@
 //! ```text
 //! open ─▶ started ─▶ … jobs … ─▶ jobs_are_over ─▶ removals ─▶ close
 //!  │       │                                                   ├─ the summary, the last event
-//!  │       └─ first events; signals are told from now on       ├─ the view ends: nobody sends any more
-//!  └─ signals, masks, bus, view                                ├─ what is told after it; old runs go
+//!  │       └─ first events; signals are shown from now on       ├─ the view ends: no sender is left
+//!  └─ signals, masks, bus, view                                ├─ what is said after it; old runs go
 //!                                                              └─ exit code
 //! ```
 
@@ -68,13 +68,13 @@ impl<'a> Opening<'a> {
 }
 
 impl Show<'_> {
-    /// The first events; from then on signals are told, too.
+    /// The first events; from then on signals are shown, too.
     pub fn started(&self, first: impl IntoIterator<Item = Event>) {
         first.into_iter().for_each(|event| self.bus.send(event));
         self.stop.tell(self.bus.clone());
     }
 
-    /// The last event, and what is told when nothing is drawn any more. Returns the exit code.
+    /// The last event, and what is said when nothing is drawn any more. Returns the exit code.
     ///
     /// # Errors
     /// What was to be shown could not be written, and nothing worse happened.
@@ -86,7 +86,7 @@ impl Show<'_> {
         let shown = self.viewer.join();
         for text in told {
             let masked = own_words::masked(text).into_owned();
-            // Where standard error takes nothing, the summary has told that there is an error.
+            // Where standard error takes nothing, the summary has said that there is an error.
             std::io::stderr().lock().write_all(navvy_ui::sanitize::tame(&masked, true).as_bytes()).ok();
         }
         run_directory::retain(&self.settings.paths.state);

@@ -1,4 +1,4 @@
-//! Ctrl-C once: end what runs, with grace. Twice: at once, whatever the main thread is about.
+//! Ctrl-C once: end what runs, with grace. Twice: at once, even if the main thread is busy.
 //!
 //! ```text
 //! signals ─▶ a thread of their own ─▶ Cancel ─▶ main thread
@@ -30,7 +30,7 @@ pub struct StopWatch {
     jobs_over: Arc<AtomicBool>,
 }
 
-/// Somebody who wants to know that the main thread still does something.
+/// A caller that wants to know that the main thread still does something.
 type Question = oneshot::Sender<()>;
 
 /// Starts listening, until the end of the process. Needs a runtime, whose thread is the one that has to answer.
@@ -39,7 +39,7 @@ pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
     let (ask, mut asked) = mpsc::unbounded_channel::<Question>();
     tokio::spawn(async move {
         while let Some(question) = asked.recv().await {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             question.send(()).ok();
         }
     });
@@ -54,7 +54,7 @@ pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
             Err(error) => drop(opened.send(Err(error))),
         }
     };
-    // Nobody waits for its end: it is there for when the main thread does not come to its own.
+    // Its end is not waited for: it is there in case the main thread hangs.
     let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(listening);
     let open = thread.and_then(|_| is_open.recv().unwrap_or_else(|error| Err(std::io::Error::other(error))));
     open.map_err(|error| CliError::infra(&error))?;
@@ -125,7 +125,7 @@ async fn listen(
 async fn no_answer(ask: &mpsc::UnboundedSender<Question>, limit: Duration) {
     loop {
         let (question, answer) = oneshot::channel();
-        // Where nobody is left to ask, the process is about to end, and does not get longer for that.
+        // If no channel is left to ask on, the process is about to end, and does not get longer for that.
         let answered = match ask.send(question) {
             Ok(()) => matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(()))),
             Err(_) => false,

@@ -4,7 +4,7 @@
 //! environment ──Pack──▶ thread ──2 pieces──▶ thread: read, guard ──32 events──▶ Packing ─▶ store, invisible until committed
 //! ```
 //!
-//! One archive comes out, whatever the number of files; one body goes in. Links are other names of files that are in the
+//! One archive comes out, for any number of files; one body goes in. Links are other names of files that are in the
 //! archive. Nothing is stored if any file may not be.
 
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ const PIECES: usize = 2;
 const EVENTS: usize = 32;
 /// Of a file, with each event.
 const CHUNK: usize = 256 << 10;
-/// Files, and links that lead nowhere, that are told one by one.
+/// Files, and links that lead nowhere, that are listed one by one.
 const TOLD: usize = 50;
 /// Links from one to the next that are followed of the path itself.
 const MOST_LINKS: usize = 8;
@@ -172,11 +172,11 @@ async fn archive(
     let names = names.clone();
     let reading = tokio::task::spawn_blocking(move || take_apart(pieces, guard, names, sender));
     let added = add_files(whose, &mut events, set).await;
-    // Whoever sends more hears that nobody listens.
+    // A later send fails, since the receiver is gone.
     drop(events);
     let ended = |_| StepFault::thread_ended();
     let (packed, read) = (packing.await.map_err(ended)?, reading.await.map_err(ended)?);
-    // Of several troubles the packer's is the cause, unless it only heard that nobody listens; then the store's.
+    // Of several troubles the packer's is the cause, unless that is only that the receiver is gone; then the store's.
     let packed = match packed {
         Ok(packed) => packed,
         Err(error) => return Err(StepFault::of_client("", &error)),
@@ -217,7 +217,7 @@ async fn commit(cx: &StepCx<'_>, whose: &Whose, output: &mut StepOutput, set: &m
     let lines = summary(&packing);
     let shelf = Shelf::new(set.store.clone());
     let committing = async move {
-        // First the run is known, then there are artifacts of it: of a run that nobody knows they would stay for ever.
+        // First the run is known, then there are artifacts of it: of an unknown run they would stay for ever.
         if let Err(error) = shelf.announce(whose).await {
             packing.abandon().await.ok();
             return Err(error);

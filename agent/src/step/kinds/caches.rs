@@ -1,7 +1,7 @@
 //! `save_cache` and `restore_cache` (docs/caches.md). A cache that cannot be saved or restored never fails the job.
 //!
 //! ```text
-//! save     key ─▶ is it there? ─▶ pack ─▶ put ─▶ commit ─▶ stored, or somebody was first
+//! save     key ─▶ is it there? ─▶ pack ─▶ put ─▶ commit ─▶ stored, or another job was first
 //! restore  keys ─▶ look_up ─▶ get ─▶ extract
 //!                     ▲         └─ damaged: quarantined, as if it had not been there
 //!                     └───────────────┘

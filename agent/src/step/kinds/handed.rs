@@ -1,4 +1,4 @@
-//! What of the caller's machine a job is handed, since somebody asked for it by name: sockets inside the environment
+//! What of the caller's machine a job is handed, since the user asked for it by name: sockets inside the environment
 //! behind which this agent answers.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //!                                                                          └─▶ the user's ssh-agent: what the filter lets through
 //! ```
 //!
-//! They come with the step that asks for them and end with the task. While a task is held nobody answers; whoever goes on
+//! They come with the step that asks for them and end with the task. While a task is held nothing answers; the process that continues it
 //! with it hands out the same again.
 
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ pub fn check_engine(endpoint: &Endpoint) -> Result<(), String> {
     }
 }
 
-/// What somebody who hands over an engine should know.
+/// What a user who hands over an engine should know.
 pub fn risk_of(endpoint: &Endpoint) -> String {
     let host = match &endpoint.address {
         Address::Unix(_) => "this machine".to_owned(),
@@ -85,7 +85,7 @@ pub async fn hand_over_docker(
     Ok(Done { handed: Some((Handed::Docker, opened)), ..Done::default() })
 }
 
-/// Opens what a held task had been handed before. `None`: it cannot be, which is told.
+/// Opens what a held task had been handed before. `None`: it cannot be, which is reported.
 pub async fn open_again(cx: &StepCx<'_>, handed: Handed) -> Result<Option<Opened>, GivenUp> {
     let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), cx.engine.cloned());
     let (asked, number) = (cx.handing.clone(), cx.handed.notes().len());
@@ -107,7 +107,7 @@ fn no_engine() -> StepFault {
 
 fn open_docker(client: &Client, user: Option<String>, endpoint: &Endpoint) -> Result<Opened, StepFault> {
     let failed = |error: ClientError| StepFault::of_client("setup_remote_docker: ", &error);
-    // Whether it is there is told here, and not by the first command that needs it.
+    // Whether it is there is said here, and not by the first command that needs it.
     connect(&endpoint.address)
         .map_err(|error| StepFault::from(format!("setup_remote_docker: no engine at {endpoint}: {error}")))?;
     let [usual, other] = DOCKER_SOCKETS;

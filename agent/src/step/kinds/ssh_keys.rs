@@ -17,7 +17,7 @@ use crate::step::cx::StepCx;
 use crate::step::handing::Handed;
 use crate::step::own::{StepError, StepFault, StepOutput};
 
-/// Of an `~/.ssh/config`; nobody's is longer.
+/// Bytes of an `~/.ssh/config`; no real one is longer.
 const CONFIG_CAP: usize = 1 << 20;
 const HOW: &str =
     "give it with `navvy run --ssh-key [HOST=]FILE`, or let the job use your ssh-agent with `--ssh-key agent`";
@@ -58,7 +58,7 @@ async fn install_all(cx: &StepCx<'_>, output: &mut StepOutput, keys: Vec<SshKey>
                 "Warning: ssh looks for keys in {of_ssh}/.ssh alone, where they could not be put: {}",
                 fault.reason
             )),
-            // A supervisor that is lost is told by the next step.
+            // A supervisor that is lost is reported by the next step.
             Ok(()) | Err(_) => None,
         });
         Ok::<_, StepFault>((keys, missing))

@@ -36,7 +36,7 @@ pub async fn store_test_results(cx: &StepCx<'_>, output: &mut StepOutput, path: 
     }
 }
 
-/// What cannot be stored is told and no failure of the job's.
+/// What cannot be stored is reported, and does not fail the job.
 async fn keep_results(cx: &StepCx<'_>, output: &mut StepOutput, cases: &[Case]) -> Result<(), GivenUp> {
     let trouble = match without_secrets(cx, output.number, cases) {
         Ok(document) => {
