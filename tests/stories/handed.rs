@@ -42,7 +42,7 @@ everywhere! {
         assert!(said.starts_with("circleci\n600 circleci\nOK\n") && said.contains("version True"), "{said}");
         assert_eq!(done.text("build", "half-closes"), "True\n");
         let told = done.text("build", "Setup a remote Docker engine");
-        for words in ["whatever root can do on", "stay until they are removed", "say nothing here", "/var/run/docker.sock"] {
+        for words in ["everything root can do on", "stay until they are removed", "say nothing here", "/var/run/docker.sock"] {
             assert!(told.contains(words), "{words} in {told}");
         }
         let warning = done.event("a warning", |event| event.is("warning"));
