@@ -1,9 +1,18 @@
-//! What the process was given from outside: its environment, read once, here, and touched nowhere else; and [`mod@file`], the
-//! settings files that it names, with [`env_table`] and [`mod@env`], the variables that they give jobs, [`mod@store`], which store they name, and [`projects`], which projects get what.
+//! What the process was given from outside.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`Settings`] | the process's environment, read once, here, and touched nowhere else |
+//! | [`mod@file`], [`env_table`] | the settings files that it names |
+//! | [`mod@env`] | the variables that they give jobs |
+//! | [`overcommit`] | how many times processors are given out |
+//! | [`projects`] | which projects get what |
+//! | [`mod@store`] | which store they name |
 
 pub mod env;
 pub mod env_table;
 pub mod file;
+pub mod overcommit;
 pub mod projects;
 pub mod store;
 

@@ -8,8 +8,9 @@ use navvy_job::compiled::Variables;
 
 use super::CliError;
 use super::args::GivenArgs;
-use crate::pipeline::{Entry, Given, is_name, read_env_file, understand_env_file};
+use crate::pipeline::{Entry, Given, read_env_file, understand_env_file};
 use crate::settings::Settings;
+use crate::settings::env_table::is_name;
 use crate::settings::file::{SettingsFile, SettingsFiles, Whose};
 
 /// What settings and command line give jobs. Low to high: the user's settings, the project's, `--env-file`, contexts, `-e` and

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use navvy_job::compiled::Variables;
 use navvy_plain_file as plain_file;
 
+use crate::settings::env_table::is_name;
+
 /// No file of variables is longer.
 const LONGEST: u64 = 4 << 20;
 
@@ -108,13 +110,6 @@ fn without_export(name: &str) -> &str {
         Some(rest) if rest.starts_with(char::is_whitespace) => rest.trim_start(),
         _ => name,
     }
-}
-
-/// `[A-Za-z_][A-Za-z0-9_]*`
-pub fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// To the end of the line, or to a `#` behind a blank.

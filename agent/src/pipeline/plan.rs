@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::availability::{Replacements, localise};
 use super::contexts::Contexts;
 use super::given::Given;
-use super::overcommit::Overcommit;
+use crate::settings::overcommit::Overcommit;
 
 /// Which approvals are given, and by whom the others are asked for.
 #[derive(Debug, Default)]

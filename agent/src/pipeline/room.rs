@@ -5,9 +5,9 @@
 //! take next to nothing until their steps run, and those then start at once.
 
 use navvy_job::resource::Size;
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::overcommit::Overcommit;
+use crate::settings::overcommit::Overcommit;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// The machine and what runs on it.
 #[derive(Debug, Clone)]

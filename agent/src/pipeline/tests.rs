@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::bus;
 use crate::run_directory::RunDirectory;
+use crate::settings::overcommit::Overcommit;
 
 const JOB: &str = "
 version: 2.1

@@ -6,8 +6,6 @@ use navvy_job::compiled::Variables;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::pipeline::is_name;
-
 /// `[env]`: plain variables.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct EnvTable(pub Variables);
@@ -39,4 +37,11 @@ fn variable((name, value): (String, toml::Value)) -> Result<(String, String), St
         _ => return Err(format!("env.{name} is not text; write its value in quotes")),
     };
     Ok((name, text))
+}
+
+/// Is it a variable's name: `[A-Za-z_][A-Za-z0-9_]*`?
+pub fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

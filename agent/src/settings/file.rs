@@ -21,8 +21,8 @@ use serde::Deserialize;
 
 use super::Settings;
 use super::env_table::EnvTable;
+use super::overcommit::Overcommit;
 use super::projects::Projects;
-use crate::pipeline::Overcommit;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";

@@ -10,8 +10,8 @@ use super::config::GraphFormat;
 use super::{GivenArgs, SourceArgs, parse_duration};
 use crate::artifacts::guard::SecretPolicy;
 use crate::cli::size::parse_size;
-use crate::pipeline::Overcommit;
 use crate::settings::file::SettingsFiles;
+use crate::settings::overcommit::Overcommit;
 
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
