@@ -123,7 +123,7 @@ fn a_caller_is_taken_once_and_too_many_are_hung_up_on() {
     agent.data(b"x");
     callers[0].read_exact(&mut [0]).unwrap();
     assert!(failure(bench.ask(&Request::Take { caller })).message.contains("taken already"));
-    assert!(failure(bench.ask(&Request::Take { caller: 1 << 60 })).message.contains("nobody called"));
+    assert!(failure(bench.ask(&Request::Take { caller: 1 << 60 })).message.contains("no such caller"));
     agent.data(b"");
     callers[0].shutdown(Shutdown::Write).unwrap();
     while agent.frame().is_some() {}

@@ -48,8 +48,8 @@ fn what_is_no_call_is_told_so_and_changes_nothing() {
     let cases = [
         (PATH, GOOD.replace("the-key", "another"), 401, "CIRCLE_CONTINUATION_KEY"),
         (PATH, r#"{"configuration":"x"}"#.to_owned(), 400, "continuation-key"),
-        (PATH, GOOD.replace(r#"{"n":3}"#, "[1]"), 400, "no valid call"),
-        (PATH, "not json".to_owned(), 400, "no valid call"),
+        (PATH, GOOD.replace(r#"{"n":3}"#, "[1]"), 400, "not a valid call"),
+        (PATH, "not json".to_owned(), 400, "not a valid call"),
         ("/api/v2/me", GOOD.to_owned(), 404, PATH),
     ];
     for (path, body, status, words) in cases {
