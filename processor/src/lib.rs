@@ -1,0 +1,5 @@
+//! `navvy-processor`.
+#![warn(missing_docs)]
+
+pub mod auth;
+pub mod state;

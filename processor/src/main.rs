@@ -1,0 +1,3 @@
+//! The processor.
+
+fn main() {}

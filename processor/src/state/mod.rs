@@ -1,0 +1,182 @@
+//! What a processor remembers: SQLite in one file, or PostgreSQL for a fleet. The same statements run on both.
+//!
+//! ```text
+//! pipelines ── happenings (the walk, replayed) ── events (what people see)
+//!     └── tasks ── logs ── segments        tokens        secrets
+//! ```
+//!
+//! Each file of this directory holds the statements about one of them. A number that is given out, a task that is taken and a
+//! happening that is written down are each one statement or one transaction, so that several processors may share a database.
+
+mod tokens;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyPool, AssertSqlSafe, SqlSafeStr as _};
+
+pub use tokens::{Scope, Use, hash, random_text};
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Why something could not be remembered or recalled.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The URL names neither of the two.
+    #[error("{url:?} names no database; use sqlite://PATH or postgres://USER@HOST/DATABASE")]
+    Url {
+        /// The URL's part before its first `:`.
+        url: String,
+    },
+    /// The database's directory cannot be made.
+    #[error("the directory {} cannot be made", path.display())]
+    Directory {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The database did not do what it was asked.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database's schema could not be brought up to date")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    /// What is stored is not what this version writes.
+    #[error("{what} of the database cannot be understood")]
+    Form {
+        /// Which value.
+        what: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// Short for what this module returns.
+pub type Result<T, E = StateError> = std::result::Result<T, E>;
+
+/// Which database it is, where that makes a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// One file, one processor.
+    Sqlite,
+    /// Many processors.
+    Postgres,
+}
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    pool: AnyPool,
+    dialect: Dialect,
+}
+
+impl State {
+    /// Opens a database by URL and brings its schema up to date. A SQLite file is made where it is missing.
+    ///
+    /// # Errors
+    /// The URL is none of ours, the database does not answer, or it was written by a newer version.
+    pub async fn open(url: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let (dialect, connect) = match url.split_once(':') {
+            Some(("sqlite", path)) => {
+                let path = path.trim_start_matches("//");
+                make_parent(Path::new(path))?;
+                (Dialect::Sqlite, format!("sqlite://{path}?mode=rwc"))
+            }
+            Some(("postgres" | "postgresql", _)) => (Dialect::Postgres, url.to_owned()),
+            other => {
+                let url = other.map_or(url, |(scheme, _)| scheme).to_owned();
+                return Err(StateError::Url { url });
+            }
+        };
+        // SQLite has one writer at a time in any case: with one connection, nobody has to wait for a lock and give up.
+        let most = if dialect == Dialect::Sqlite { 1 } else { 16 };
+        let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(Duration::from_secs(10));
+        let pool = options.connect(&connect).await?;
+        if dialect == Dialect::Sqlite {
+            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 5000"] {
+                sqlx::query(pragma).execute(&pool).await?;
+            }
+        }
+        migrations(dialect).run(&pool).await?;
+        Ok(Self { pool, dialect })
+    }
+
+    /// Where statements go.
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Does it answer?
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn check(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+fn migrations(dialect: Dialect) -> Migrator {
+    // The one type that the two call by different names.
+    let sql = match dialect {
+        Dialect::Sqlite => SCHEMA.to_owned(),
+        Dialect::Postgres => SCHEMA.replace(" BLOB", " BYTEA"),
+    };
+    let first = Migration::new(1, "first".into(), MigrationType::Simple, AssertSqlSafe(sql).into_sql_str(), false);
+    Migrator { migrations: vec![first].into(), ..Migrator::DEFAULT }
+}
+
+fn make_parent(file: &Path) -> Result<()> {
+    let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let made = builder.recursive(true).create(parent);
+    made.map_err(|source| StateError::Directory { path: parent.to_owned(), source })
+}
+
+/// A number of ours as the database has it; it has none that are larger.
+pub(crate) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number of the database's as we have it; it has none that are smaller.
+pub(crate) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Milliseconds since 1970. For people to read: no decision hangs on it.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A database of each kind that this machine has: SQLite, and PostgreSQL where `NAVVY_TEST_POSTGRES` names a server.
+    pub(crate) async fn sqlite() -> (tempfile::TempDir, State) {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("state/processor.db").display());
+        let state = State::open(&url).await.unwrap();
+        (directory, state)
+    }
+
+    #[tokio::test]
+    async fn a_database_is_made_once_and_opened_again() {
+        let (directory, state) = sqlite().await;
+        state.check().await.unwrap();
+        let url = format!("sqlite://{}", directory.path().join("state/processor.db").display());
+        State::open(&url).await.unwrap().check().await.unwrap();
+        let error = State::open("mysql://x").await.unwrap_err().to_string();
+        assert!(error.contains("\"mysql\"") && error.contains("postgres://"), "{error}");
+    }
+}

@@ -1,0 +1,38 @@
+//! What agents and processors say to each other: `proto/navvy/processor/v1/`, generated, and the caps on it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The port that a processor listens on for agents.
+pub const PORT: u16 = 8585;
+/// No message is larger: what a receiver must hold at once.
+pub const MAX_MESSAGE: usize = 4 << 20;
+/// A unary call that takes longer has failed, but for a claim, which may wait for a task.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// A claim waits no longer for a task than this.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Bytes of a sealed segment before compression, at most.
+pub const MAX_SEGMENT: usize = 16 << 20;
+/// Between two pings of a connection that says nothing.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Generated from `navvy.processor.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the .proto file has the documentation")]
+pub mod v1 {
+    tonic::include_proto!("navvy.processor.v1");
+
+    /// The description of all services and messages, as the protobuf compiler writes it.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/navvy.processor.v1.bin"));
+}
+
+/// Writes a type's name and that the rest is not shown.
+macro_rules! silent {
+    ($($message:ident),*) => {$(
+        impl fmt::Debug for v1::$message {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($message)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+silent!(Secrets, Variable, SshKey, ClaimedTask, ClaimAnswer, Url, SegmentGrant);
