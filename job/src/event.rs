@@ -395,7 +395,7 @@ pub struct JobSummary {
 }
 
 /// Where a task is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldAt {
     /// From 1.
     pub step: usize,
@@ -406,7 +406,7 @@ pub struct HeldAt {
 }
 
 /// A task that is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldTask {
     /// The task's id.
     pub task: TaskId,

@@ -2,4 +2,5 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod conduct;
 pub mod state;

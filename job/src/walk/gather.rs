@@ -4,28 +4,37 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{HeldTask, JobEnd, JobRef, JobSummary};
 use crate::figures;
 use crate::outcome::{JobStatus, RunEnd, SkipReason, Verdict};
 
 /// How one task of a job ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEnd {
     /// Its verdict.
     pub verdict: Verdict,
     /// Until nothing of the job was left to run. Neither waiting nor removal counts.
+    #[serde(with = "crate::compiled::millis")]
     pub duration: Duration,
     /// Steps recognised and not carried out, by why.
+    #[serde(default)]
     pub skipped: BTreeMap<SkipReason, usize>,
     /// Number of warnings.
+    #[serde(default)]
     pub warnings: usize,
     /// The first failed step's log.
+    #[serde(default)]
     pub failed_log: Option<PathBuf>,
     /// Its environment stays.
+    #[serde(default)]
     pub held: Option<HeldTask>,
     /// It was asked to stop before its steps were over; its verdict may say otherwise.
+    #[serde(default)]
     pub cut_short: bool,
     /// Its job continued the pipeline.
+    #[serde(default)]
     pub continues: bool,
 }
 

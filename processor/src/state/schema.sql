@@ -12,7 +12,10 @@ CREATE TABLE pipelines (
   scope TEXT NOT NULL,
   -- JSON: jobs that count as passed; the pipeline whose workspaces it shares. For reruns.
   assumed TEXT NOT NULL, workspace_of TEXT NOT NULL,
+  -- running, on_hold, and how it ended.
   state TEXT NOT NULL,
+  -- How many there are of each.
+  happenings BIGINT NOT NULL, events BIGINT NOT NULL,
   UNIQUE (project, number)
 );
 
@@ -33,6 +36,8 @@ CREATE TABLE tasks (
   number BIGINT NOT NULL, workflow_name TEXT NOT NULL, job_name TEXT NOT NULL,
   project TEXT NOT NULL, scope TEXT NOT NULL, workspace TEXT NOT NULL,
   class TEXT NOT NULL, millicpus BIGINT NOT NULL, memory BIGINT NOT NULL,
+  -- Of tasks with one value here, one job's at a time run.
+  serial TEXT,
   -- JSON of the claim, of the names of its contexts, and of the lines for its report.
   claim TEXT NOT NULL, contexts TEXT NOT NULL, notes TEXT NOT NULL,
   -- queued, claimed, ended.

@@ -1,0 +1,495 @@
+//! Pipelines: taken, walked, ended. What `navvy run` does in memory is done here in a database, by the same walk.
+//!
+//! ```text
+//! submit ─────────▶ pipeline ─ begin ─┐
+//! a task's end ───▶ happening ────────┼─▶ Walk ─▶ effects: tasks queued, events, what ends  ─▶ one transaction
+//! answer, cancel ─▶ happening ────────┘
+//! ```
+//!
+//! A happening and all that follows from it are one transaction, in which the pipeline's row is locked: several processors may
+//! conduct one pipeline. The walk is kept in memory while it is used, and replayed from its happenings otherwise ([`walk`]).
+
+pub mod compile;
+pub mod fitting;
+mod queueing;
+mod telling;
+pub mod walk;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use navvy_job::chain::chain;
+use navvy_job::outcome::{CancelReason, RunEnd};
+use navvy_job::walk::{Effect, Finish, TaskKey};
+use navvy_protocol::api::{Submit, Submitted};
+use sqlx::{Any, AnyConnection, Row as _, Transaction};
+use tokio::sync::{Mutex, Notify};
+
+use crate::state::{Dialect, State, StateError, int, now_ms, uint};
+use compile::{CompileError, Facts};
+use walk::{Recorded, Standing};
+
+/// Pipelines whose walks are kept in memory.
+const KEPT: usize = 256;
+/// Longer names of projects are nobody's.
+const LONGEST_SLUG: usize = 200;
+
+/// Why something cannot be done with a pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum ConductError {
+    /// The database.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The config.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// No such pipeline.
+    #[error("there is no pipeline {0}")]
+    NoPipeline(String),
+    /// It is over.
+    #[error("pipeline {0} is over: it ended {1}")]
+    Over(String, String),
+    /// No approval of this name is waiting.
+    #[error("no approval `{job}` waits for an answer in this pipeline; waiting are: {waiting}")]
+    NoApproval {
+        /// What was asked for.
+        job: String,
+        /// Those that wait.
+        waiting: String,
+    },
+    /// The slug is none.
+    #[error("{0:?} is no project; a project is called VCS/OWNER/NAME, as in gh/acme/shop")]
+    Slug(String),
+}
+
+impl From<sqlx::Error> for ConductError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::State(error.into())
+    }
+}
+
+/// Short for what this module returns.
+pub type Result<T, E = ConductError> = std::result::Result<T, E>;
+
+/// Something of these changed; who waits looks again.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// A task was queued.
+    pub queued: Arc<Notify>,
+    /// An event was written.
+    pub events: Arc<Notify>,
+    /// A task is to be canceled.
+    pub cancels: Arc<Notify>,
+}
+
+/// Conducts pipelines. Cheap to clone.
+#[derive(Clone)]
+pub struct Conductor {
+    state: State,
+    /// Where people find a pipeline: `http://host:8080`.
+    public_url: Arc<str>,
+    kept: Arc<Mutex<HashMap<String, Arc<Mutex<Option<Standing>>>>>>,
+    /// Who waits for what.
+    pub signals: Signals,
+}
+
+/// A pipeline's row.
+struct PipelineRow {
+    project: String,
+    slug: String,
+    number: u64,
+    scope: String,
+    workspace_of: String,
+    created_ms: i64,
+    state: String,
+    happenings: u64,
+}
+
+/// What a rerun takes from another pipeline.
+#[derive(Debug, Clone, Default)]
+pub struct RerunOf {
+    /// Jobs that count as passed.
+    pub assumed: BTreeSet<String>,
+    /// The pipeline whose workspaces it sees.
+    pub workspace_of: Option<String>,
+}
+
+impl Conductor {
+    /// A conductor on this database.
+    pub fn new(state: State, public_url: &str) -> Self {
+        Self { state, public_url: public_url.into(), kept: Arc::default(), signals: Signals::default() }
+    }
+
+    /// The database.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes a config: compiles it, numbers it, and starts what may start.
+    ///
+    /// # Errors
+    /// The config has mistakes (then nothing is left of it), or the database does not answer.
+    pub async fn submit(&self, slug: &str, submit: Submit, rerun: RerunOf) -> Result<Submitted> {
+        check_slug(slug)?;
+        let id = uuid::Uuid::new_v4().to_string();
+        // A config with mistakes uses up no number: it is compiled once before it has one.
+        let mut facts = compile::facts(&submit, slug, &id, 1)?;
+        compile::compile(&submit, &facts)?;
+        let mut tx = self.state.pool().begin().await?;
+        let (project, number) = self.next_pipeline(&mut tx, slug, &submit).await?;
+        facts.number = number;
+        let compiled = compile::compile(&submit, &facts)?;
+        let warnings = compiled.warnings.clone().into_iter().collect();
+        let created_ms = now_ms();
+        let row = PipelineRow {
+            project,
+            slug: slug.to_owned(),
+            number,
+            scope: scope_of(&submit),
+            workspace_of: rerun.workspace_of.clone().unwrap_or_else(|| id.clone()),
+            created_ms,
+            state: "running".to_owned(),
+            happenings: 0,
+        };
+        insert_pipeline(&mut tx, &id, &row, &submit, &rerun).await?;
+        let (mut standing, effects) = Standing::begin(submit, facts, compiled, rerun.assumed);
+        self.tell_started(&mut tx, &row, &standing).await?;
+        self.carry_out(&mut tx, &row, &mut standing, effects).await?;
+        tx.commit().await?;
+        self.keep(&id, standing).await;
+        self.wake();
+        Ok(Submitted { id, number, state: "created".to_owned(), created_at: rfc3339(created_ms), warnings })
+    }
+
+    /// Writes down what happened, and does what follows from it. Nothing follows where a pipeline is over.
+    ///
+    /// # Errors
+    /// There is no such pipeline, or the database does not answer: then nothing has happened.
+    pub async fn happen(&self, pipeline: &str, recorded: Recorded) -> Result<()> {
+        let mut tx = self.state.pool().begin().await?;
+        self.happen_in(&mut tx, pipeline, recorded).await?.commit(tx, self).await
+    }
+
+    /// The same within a transaction of the caller's, who commits by what is returned.
+    pub async fn happen_in(&self, tx: &mut Transaction<'_, Any>, pipeline: &str, recorded: Recorded) -> Result<Done> {
+        let slot = self.slot(pipeline).await;
+        let mut kept = slot.lock_owned().await;
+        let row = self.pipeline_row(tx, pipeline).await?;
+        if is_over(&row.state) {
+            return Ok(Done { _slot: kept });
+        }
+        // Dropped where something fails: what is in memory is never ahead of what is written.
+        let mut standing = match kept.take().filter(|standing| standing.happenings == row.happenings) {
+            Some(standing) => standing,
+            None => self.replay(tx, pipeline, &row).await?,
+        };
+        let recorded = self.completed(tx, pipeline, recorded).await?;
+        let effects = self.record(tx, pipeline, &mut standing, recorded).await?;
+        self.carry_out(tx, &row, &mut standing, effects).await?;
+        *kept = Some(standing);
+        Ok(Done { _slot: kept })
+    }
+
+    /// A stop is written down with the tasks that agents have.
+    async fn completed(&self, tx: &mut AnyConnection, pipeline: &str, recorded: Recorded) -> Result<Recorded> {
+        let Recorded::Stop { reason, .. } = recorded else { return Ok(recorded) };
+        let select = match self.state.dialect() {
+            Dialect::Sqlite => "SELECT workflow, job, node FROM tasks WHERE pipeline = $1 AND state = 'claimed'",
+            // Nobody may take one of them while the stop is being decided.
+            Dialect::Postgres => {
+                "SELECT workflow, job, node FROM tasks WHERE pipeline = $1 AND state = 'claimed' FOR UPDATE"
+            }
+        };
+        if self.state.dialect() == Dialect::Postgres {
+            let lock = "SELECT id FROM tasks WHERE pipeline = $1 AND state = 'queued' FOR UPDATE";
+            sqlx::query(lock).bind(pipeline).fetch_all(&mut *tx).await?;
+        }
+        let rows = sqlx::query(select).bind(pipeline).fetch_all(tx).await?;
+        let started = rows.iter().map(queueing::key).collect::<Result<_, _>>()?;
+        Ok(Recorded::Stop { reason, started })
+    }
+
+    /// Stops a pipeline: what waits never starts, what runs is canceled.
+    ///
+    /// # Errors
+    /// There is no such pipeline, it is over, or the database does not answer.
+    pub async fn cancel(&self, pipeline: &str, reason: CancelReason, at_once: bool) -> Result<()> {
+        let mut tx = self.state.pool().begin().await?;
+        let row = self.pipeline_row(&mut tx, pipeline).await?;
+        if is_over(&row.state) {
+            return Err(ConductError::Over(pipeline.to_owned(), row.state));
+        }
+        let done = self.happen_in(&mut tx, pipeline, Recorded::Stop { reason, started: Vec::new() }).await?;
+        queueing::cancel_claimed(&mut tx, pipeline, reason, at_once).await?;
+        done.commit(tx, self).await
+    }
+
+    /// Answers an approval. Without a workflow's name, the one approval of this name that waits is meant.
+    ///
+    /// # Errors
+    /// No such approval waits.
+    pub async fn approve(&self, pipeline: &str, job: &str, approved: bool) -> Result<()> {
+        let asked = self.look(pipeline, |standing| standing.asked.clone()).await?;
+        let Some(found) = asked.iter().find(|it| it.job == job) else {
+            let waiting: Vec<&str> = asked.iter().map(|it| it.job.as_str()).collect();
+            let waiting = if waiting.is_empty() { "none".to_owned() } else { waiting.join(", ") };
+            return Err(ConductError::NoApproval { job: job.to_owned(), waiting });
+        };
+        let (workflow, job) = (found.workflow.clone(), found.job.clone());
+        self.happen(pipeline, Recorded::Answered { workflow, job, approved }).await
+    }
+
+    /// Looks at a pipeline as it stands.
+    ///
+    /// # Errors
+    /// There is none, or the database does not answer.
+    pub async fn look<T>(&self, pipeline: &str, look: impl FnOnce(&Standing) -> T) -> Result<T> {
+        let mut tx = self.state.pool().begin().await?;
+        let slot = self.slot(pipeline).await;
+        let mut kept = slot.lock_owned().await;
+        let row = self.pipeline_row(&mut tx, pipeline).await?;
+        let standing = match kept.take().filter(|standing| standing.happenings == row.happenings) {
+            Some(standing) => standing,
+            None => self.replay(&mut tx, pipeline, &row).await?,
+        };
+        let seen = look(&standing);
+        *kept = Some(standing);
+        Ok(seen)
+    }
+
+    async fn carry_out(
+        &self,
+        tx: &mut AnyConnection,
+        row: &PipelineRow,
+        standing: &mut Standing,
+        effects: Vec<Effect>,
+    ) -> Result<()> {
+        let id = standing.facts.id.clone();
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::Start { job, tasks } => {
+                    if !self.queue(tx, row, standing, job, tasks).await? {
+                        // Nothing to run: the walk learnt of this job from the same functions.
+                        tracing::error!(pipeline = id, "A job of the walk is not in its workflow.");
+                    }
+                }
+                Effect::GiveUp { task } => queueing::give_up(tx, &id, task).await?,
+                Effect::Continue { task } => effects.extend(self.go_on(tx, standing, task).await?),
+                Effect::Finish(finish) => self.finish(tx, row, standing, finish).await?,
+                told => self.tell(tx, row, standing, told).await?,
+            }
+        }
+        self.set_state(tx, standing, &id).await
+    }
+
+    /// The workflows of a task's continuation join, or it is said why they do not.
+    async fn go_on(&self, tx: &mut AnyConnection, standing: &mut Standing, task: TaskKey) -> Result<Vec<Effect>> {
+        let id = standing.facts.id.clone();
+        let recorded = match standing.continuation(task) {
+            Ok(_) => Recorded::Continued { task: task.into() },
+            Err(CompileError::Diagnostics { rendered }) => {
+                Recorded::NotContinued { task: task.into(), why: format!("the continuation has mistakes:\n{rendered}") }
+            }
+            Err(error) => Recorded::NotContinued { task: task.into(), why: chain(&error) },
+        };
+        self.tell_continued(tx, standing, &recorded).await?;
+        self.record(tx, &id, standing, recorded).await
+    }
+
+    async fn record(
+        &self,
+        tx: &mut AnyConnection,
+        pipeline: &str,
+        standing: &mut Standing,
+        recorded: Recorded,
+    ) -> Result<Vec<Effect>> {
+        let effects = standing.step(&recorded)?;
+        let body = to_json(&recorded);
+        let insert = "INSERT INTO happenings (pipeline, number, body) VALUES ($1, $2, $3)";
+        sqlx::query(insert).bind(pipeline).bind(int(standing.happenings)).bind(body).execute(&mut *tx).await?;
+        let update = "UPDATE pipelines SET happenings = $1 WHERE id = $2";
+        sqlx::query(update).bind(int(standing.happenings)).bind(pipeline).execute(tx).await?;
+        Ok(effects)
+    }
+
+    async fn replay(&self, tx: &mut AnyConnection, pipeline: &str, row: &PipelineRow) -> Result<Standing> {
+        let select = "SELECT submit, assumed FROM pipelines WHERE id = $1";
+        let found = sqlx::query(select).bind(pipeline).fetch_one(&mut *tx).await?;
+        let submit: Submit = from_json("a submission", &found.try_get::<String, _>(0)?)?;
+        let assumed = from_json("a rerun", &found.try_get::<String, _>(1)?)?;
+        let facts: Facts = compile::facts(&submit, &row.slug, pipeline, row.number)?;
+        let compiled = compile::compile(&submit, &facts)?;
+        let (mut standing, _) = Standing::begin(submit, facts, compiled, assumed);
+        let select = "SELECT body FROM happenings WHERE pipeline = $1 ORDER BY number";
+        for found in sqlx::query(select).bind(pipeline).fetch_all(tx).await? {
+            let recorded = from_json("a happening", &found.try_get::<String, _>(0)?)?;
+            standing.step(&recorded)?;
+        }
+        Ok(standing)
+    }
+
+    async fn pipeline_row(&self, tx: &mut AnyConnection, pipeline: &str) -> Result<PipelineRow> {
+        let select = match self.state.dialect() {
+            Dialect::Sqlite => {
+                "SELECT p.project, p.number, p.scope, p.workspace_of, p.created_ms, p.state, p.happenings, j.slug
+                 FROM pipelines p JOIN projects j ON j.id = p.project WHERE p.id = $1"
+            }
+            Dialect::Postgres => {
+                "SELECT p.project, p.number, p.scope, p.workspace_of, p.created_ms, p.state, p.happenings, j.slug
+                 FROM pipelines p JOIN projects j ON j.id = p.project WHERE p.id = $1 FOR UPDATE OF p"
+            }
+        };
+        let row = sqlx::query(select).bind(pipeline).fetch_optional(tx).await?;
+        let row = row.ok_or_else(|| ConductError::NoPipeline(pipeline.to_owned()))?;
+        Ok(PipelineRow {
+            project: row.try_get(0)?,
+            number: uint(row.try_get(1)?),
+            scope: row.try_get(2)?,
+            workspace_of: row.try_get(3)?,
+            created_ms: row.try_get(4)?,
+            state: row.try_get(5)?,
+            happenings: uint(row.try_get(6)?),
+            slug: row.try_get(7)?,
+        })
+    }
+
+    /// The project's id, and the pipeline's number in it.
+    async fn next_pipeline(&self, tx: &mut AnyConnection, slug: &str, submit: &Submit) -> Result<(String, u64)> {
+        let insert = "INSERT INTO projects (id, slug, repository, created_ms, pipelines, jobs)
+                      VALUES ($1, $2, $3, $4, 0, 0) ON CONFLICT (slug) DO NOTHING";
+        let repository = submit.vcs.origin_repository_url.clone().unwrap_or_default();
+        let query = sqlx::query(insert).bind(uuid::Uuid::new_v4().to_string()).bind(slug).bind(repository);
+        query.bind(now_ms()).execute(&mut *tx).await?;
+        let update = "UPDATE projects SET pipelines = pipelines + 1 WHERE slug = $1 RETURNING id, pipelines";
+        let row = sqlx::query(update).bind(slug).fetch_one(tx).await?;
+        Ok((row.try_get(0)?, uint(row.try_get(1)?)))
+    }
+
+    async fn set_state(&self, tx: &mut AnyConnection, standing: &Standing, id: &str) -> Result<()> {
+        let state = if standing.asked.is_empty() { "running" } else { "on_hold" };
+        let update = "UPDATE pipelines SET state = $1 WHERE id = $2 AND state IN ('running', 'on_hold')";
+        sqlx::query(update).bind(state).bind(id).execute(tx).await?;
+        Ok(())
+    }
+
+    async fn slot(&self, pipeline: &str) -> Arc<Mutex<Option<Standing>>> {
+        let mut kept = self.kept.lock().await;
+        if kept.len() > KEPT {
+            // Those that somebody has in hand stay.
+            kept.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(kept.entry(pipeline.to_owned()).or_default())
+    }
+
+    async fn keep(&self, pipeline: &str, standing: Standing) {
+        *self.slot(pipeline).await.lock().await = Some(standing);
+    }
+
+    fn wake(&self) {
+        self.signals.queued.notify_waiters();
+        self.signals.events.notify_waiters();
+        self.signals.cancels.notify_waiters();
+    }
+}
+
+/// What is to be committed; until then nobody else looks at the pipeline's walk.
+pub struct Done {
+    _slot: tokio::sync::OwnedMutexGuard<Option<Standing>>,
+}
+
+impl Done {
+    /// Makes it last.
+    ///
+    /// # Errors
+    /// It did not: then nothing has happened.
+    pub async fn commit(mut self, tx: Transaction<'_, Any>, conductor: &Conductor) -> Result<()> {
+        if let Err(error) = tx.commit().await {
+            *self._slot = None;
+            return Err(error.into());
+        }
+        conductor.wake();
+        Ok(())
+    }
+}
+
+async fn insert_pipeline(
+    tx: &mut AnyConnection,
+    id: &str,
+    row: &PipelineRow,
+    submit: &Submit,
+    rerun: &RerunOf,
+) -> Result<()> {
+    let insert = "INSERT INTO pipelines
+        (id, project, number, created_ms, submit, scope, assumed, workspace_of, state, happenings, events)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)";
+    let query = sqlx::query(insert).bind(id).bind(&row.project).bind(int(row.number)).bind(row.created_ms);
+    let query = query.bind(to_json(submit)).bind(&row.scope).bind(to_json(&rerun.assumed));
+    query.bind(&row.workspace_of).bind(&row.state).execute(tx).await?;
+    Ok(())
+}
+
+/// What was not committed anywhere writes no cache that the project's own branches read.
+fn scope_of(submit: &Submit) -> String {
+    let scope = match submit.tree {
+        Some(_) => navvy_job::claim::TrustScope::Fork("tree".to_owned()),
+        None => navvy_job::claim::TrustScope::Trusted,
+    };
+    scope.to_string()
+}
+
+/// `VCS/OWNER/NAME`.
+fn check_slug(slug: &str) -> Result<()> {
+    let parts: Vec<&str> = slug.split('/').collect();
+    let plain = |part: &&str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+    match parts.len() >= 3 && parts.iter().all(plain) && slug.len() <= LONGEST_SLUG {
+        true => Ok(()),
+        false => Err(ConductError::Slug(slug.chars().take(LONGEST_SLUG).collect())),
+    }
+}
+
+fn is_over(state: &str) -> bool {
+    !matches!(state, "running" | "on_hold")
+}
+
+/// The word for a pipeline's end.
+fn end_word(end: RunEnd) -> &'static str {
+    match end {
+        RunEnd::Passed => "success",
+        RunEnd::Incomplete => "incomplete",
+        RunEnd::Infra | RunEnd::BadConfig => "error",
+        RunEnd::JobFailed => "failed",
+        RunEnd::Canceled => "canceled",
+    }
+}
+
+impl Conductor {
+    async fn finish(
+        &self,
+        tx: &mut AnyConnection,
+        row: &PipelineRow,
+        standing: &Standing,
+        finish: Finish,
+    ) -> Result<()> {
+        let end = if standing.not_continued.is_some() { finish.end.max(RunEnd::BadConfig) } else { finish.end };
+        self.tell_finished(tx, row, standing, finish.jobs, end).await?;
+        let update = "UPDATE pipelines SET state = $1 WHERE id = $2";
+        sqlx::query(update).bind(end_word(end)).bind(&standing.facts.id).execute(tx).await?;
+        Ok(())
+    }
+}
+
+/// What is written to the database always can be.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What is read from the database was written by this version or an older one.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StateError> {
+    serde_json::from_str(text).map_err(|source| StateError::Form { what: what.to_owned(), source })
+}
+
+/// As people read it.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| time.to_string())
+}
