@@ -26,6 +26,9 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify};
 
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
+pub use queueing::Canceling;
+pub(crate) use queueing::key;
+
 use compile::{CompileError, Facts};
 use walk::{Recorded, Standing};
 
@@ -176,7 +179,7 @@ impl Conductor {
         let mut kept = slot.lock_owned().await;
         let row = self.pipeline_row(tx, pipeline).await?;
         if is_over(&row.state) {
-            return Ok(Done { _slot: kept });
+            return Ok(Done { slot: kept, committed: false });
         }
         // Dropped where something fails: what is in memory is never ahead of what is written.
         let mut standing = match kept.take().filter(|standing| standing.happenings == row.happenings) {
@@ -187,7 +190,7 @@ impl Conductor {
         let effects = self.record(tx, pipeline, &mut standing, recorded).await?;
         self.carry_out(tx, &row, &mut standing, effects).await?;
         *kept = Some(standing);
-        Ok(Done { _slot: kept })
+        Ok(Done { slot: kept, committed: false })
     }
 
     /// A stop is written down with the tasks that agents have.
@@ -395,7 +398,8 @@ impl Conductor {
 
 /// What is to be committed; until then nobody else looks at the pipeline's walk.
 pub struct Done {
-    _slot: tokio::sync::OwnedMutexGuard<Option<Standing>>,
+    slot: tokio::sync::OwnedMutexGuard<Option<Standing>>,
+    committed: bool,
 }
 
 impl Done {
@@ -404,12 +408,19 @@ impl Done {
     /// # Errors
     /// It did not: then nothing has happened.
     pub async fn commit(mut self, tx: Transaction<'_, Any>, conductor: &Conductor) -> Result<()> {
-        if let Err(error) = tx.commit().await {
-            *self._slot = None;
-            return Err(error.into());
-        }
+        tx.commit().await?;
+        self.committed = true;
         conductor.wake();
         Ok(())
+    }
+}
+
+impl Drop for Done {
+    /// What was not written has not happened: the walk is replayed from what was.
+    fn drop(&mut self) {
+        if !self.committed {
+            *self.slot = None;
+        }
     }
 }
 

@@ -146,7 +146,7 @@ pub(super) async fn cancel_claimed(
 }
 
 /// The key in the first three columns.
-pub(super) fn key(row: &AnyRow) -> Result<Key, sqlx::Error> {
+pub(crate) fn key(row: &AnyRow) -> Result<Key, sqlx::Error> {
     let number = |column| Ok::<u64, sqlx::Error>(uint(row.try_get(column)?));
     Ok(Key {
         workflow: usize::try_from(number(0)?).unwrap_or(usize::MAX),

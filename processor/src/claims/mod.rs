@@ -1,0 +1,153 @@
+//! Tasks handed out: taken by one agent at a time, kept by a lease, ended once.
+//!
+//! ```text
+//! queued ──claim (compare and swap, fence + 1)──▶ claimed ──finish──▶ ended
+//!   ▲                                               │ │
+//!   └── lease lost before its steps began, ≤ 3 ─────┘ └── lease lost after: an infra fault, never begun again
+//! ```
+//!
+//! A lease is not a time of day but a count: each heartbeat raises `beats`, and a processor that sees the same number for longer
+//! than a lease, by its own monotonic clock, takes the task for lost. So no clock that is set, and no restart, ends a task.
+
+mod ending;
+mod leases;
+mod secrets;
+mod taking;
+#[cfg(test)]
+mod tests;
+
+use navvy_job::event::{JobRef, TaskRef};
+use navvy_job::id::TaskId;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use std::time::Duration;
+
+use crate::conduct::walk::Key;
+use crate::conduct::{ConductError, Conductor, from_json};
+use crate::state::{StateError, uint};
+use navvy_job::claim::Claim;
+
+pub use ending::{Ending, Finished};
+pub use leases::{Beaten, watch};
+pub use secrets::{Given, SecretSource};
+pub use taking::{Room, Taken};
+
+/// An agent that is not heard of for so long has lost its task; it ends the job by itself before that.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// What a processor waits beyond a lease: the agent's word may be on its way.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// A task that was handed out this often and never began is not handed out again.
+pub const MOST_HANDED: u64 = 3;
+
+/// Why a task cannot be taken, kept or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The database.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its pipeline.
+    #[error(transparent)]
+    Conduct(#[from] ConductError),
+    /// Another agent has the task, or it has ended.
+    #[error(
+        "task {0} is not this agent's any more: its lease was lost, and it was handed to another agent or has ended"
+    )]
+    Lost(String),
+    /// A secret cannot be read.
+    #[error("the secrets of the job cannot be read: {0}")]
+    Secrets(String),
+    /// What an agent sent is not understood.
+    #[error("{what} that the agent sent is not understood: {why}")]
+    Sent {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl From<sqlx::Error> for ClaimError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::State(error.into())
+    }
+}
+
+/// Short for what this module returns.
+pub type Result<T, E = ClaimError> = std::result::Result<T, E>;
+
+/// A task's row, as far as most need it.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskRow {
+    pub id: String,
+    pub pipeline: String,
+    pub key: Key,
+    pub workflow: String,
+    pub job: String,
+    pub class: String,
+    pub claim: Claim,
+    pub contexts: Vec<String>,
+    pub project: String,
+    pub handed: u64,
+    pub begun: bool,
+    pub agent: Option<String>,
+    pub state: String,
+}
+
+/// In the order of [`TaskRow::read`].
+const COLUMNS: &str = "workflow, job, node, id, pipeline, workflow_name, job_name, class, claim, contexts, project, \
+                       handed, begun, agent, state";
+
+impl TaskRow {
+    fn read(row: &AnyRow) -> Result<Self> {
+        let key = crate::conduct::key(row)?;
+        Ok(Self {
+            key,
+            id: row.try_get(3)?,
+            pipeline: row.try_get(4)?,
+            workflow: row.try_get(5)?,
+            job: row.try_get(6)?,
+            class: row.try_get(7)?,
+            claim: from_json("a claim", &row.try_get::<String, _>(8)?)?,
+            contexts: from_json("the contexts of a task", &row.try_get::<String, _>(9)?)?,
+            project: row.try_get(10)?,
+            handed: uint(row.try_get(11)?),
+            begun: row.try_get::<i64, _>(12)? != 0,
+            agent: row.try_get(13)?,
+            state: row.try_get(14)?,
+        })
+    }
+
+    /// How events name it.
+    fn reference(&self) -> TaskRef {
+        TaskRef {
+            task: self.claim.task.clone(),
+            job: JobRef { workflow: self.workflow.clone(), job: self.job.clone() },
+            node_index: self.claim.node_index,
+            node_total: self.claim.node_total,
+        }
+    }
+}
+
+/// Hands tasks out. Cheap to clone.
+#[derive(Clone)]
+pub struct Claims {
+    conductor: Conductor,
+    secrets: SecretSource,
+}
+
+impl Claims {
+    /// On the conductor's database.
+    pub fn new(conductor: Conductor, secrets: SecretSource) -> Self {
+        Self { conductor, secrets }
+    }
+
+    /// Who conducts the pipelines of the tasks.
+    pub fn conductor(&self) -> &Conductor {
+        &self.conductor
+    }
+}
+
+/// Is this the id of a task?
+pub fn is_task(text: &str) -> bool {
+    text.parse::<TaskId>().is_ok()
+}

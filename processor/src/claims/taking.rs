@@ -1,0 +1,162 @@
+//! A task from the queue to an agent.
+
+use navvy_job::claim::{CONTINUATION_KEY, Claim};
+use navvy_job::compiled::Executor;
+use navvy_job::event::Event;
+use navvy_job::resource::Size;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
+
+use super::secrets::Given;
+use super::{COLUMNS, Claims, Result, TaskRow};
+use crate::state::{Dialect, Scope, hash, int, now_ms, random_text, uint};
+
+/// What an agent has room for.
+#[derive(Debug, Clone, Copy)]
+pub struct Room(pub Size);
+
+impl Room {
+    /// Whatever it is.
+    pub const ANY: Self = Self(Size { millicpus: i64::MAX as u64, memory: i64::MAX as u64 });
+}
+
+/// A task that an agent has now.
+pub struct Taken {
+    /// What it carries out.
+    pub claim: Claim,
+    /// What it is given beside.
+    pub given: Given,
+    /// The token for everything else.
+    pub token: String,
+    /// Name of its workflow.
+    pub workflow: String,
+    /// Its resource class.
+    pub class: String,
+    /// The working tree that was sent with the pipeline.
+    pub tree: Option<String>,
+    /// The config's file name.
+    pub config_name: String,
+}
+
+impl Claims {
+    /// The oldest task of this class (`*`: of any) that fits.
+    ///
+    /// # Errors
+    /// The database does not answer, or the job's secrets cannot be read.
+    pub async fn take(&self, class: &str, room: Room, agent: &str) -> Result<Option<Taken>> {
+        // Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one.
+        let free = "(t.serial IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.serial = t.serial
+                     AND (o.pipeline <> t.pipeline OR o.workflow <> t.workflow OR o.job <> t.job)
+                     AND (o.state = 'claimed' OR (o.state = 'queued' AND (o.queued_ms < t.queued_ms
+                          OR (o.queued_ms = t.queued_ms AND o.id < t.id))))))";
+        let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+        let update = format!(
+            "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
+             WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND ($2 = '*' OR t.class = $2)
+                 AND t.millicpus <= $3 AND t.memory <= $4 AND {free} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
+             RETURNING {COLUMNS}"
+        );
+        let mut tx = self.pool().begin().await?;
+        let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(class);
+        let query = query.bind(int(room.0.millicpus)).bind(int(room.0.memory));
+        let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
+        self.hand_over(tx, TaskRow::read(&row)?).await.map(Some)
+    }
+
+    /// The task that a launch token is for; the token is used up by it. `None`: it was used before, or the task is not waiting.
+    ///
+    /// # Errors
+    /// As for [`Self::take`].
+    pub async fn take_launched(&self, task: &str, token: &str, agent: &str) -> Result<Option<Taken>> {
+        let mut tx = self.pool().begin().await?;
+        let use_it = "UPDATE tokens SET used_ms = $1 WHERE hash = $2 AND kind = 'launch' AND subject = $3
+                      AND used_ms IS NULL AND revoked_ms IS NULL";
+        let used = sqlx::query(use_it).bind(now_ms()).bind(hash(token)).bind(task).execute(&mut *tx).await?;
+        if used.rows_affected() != 1 {
+            return Ok(None);
+        }
+        let update = format!(
+            "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
+             WHERE state = 'queued' AND id = $2 RETURNING {COLUMNS}"
+        );
+        let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(task);
+        let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
+        self.hand_over(tx, TaskRow::read(&row)?).await.map(Some)
+    }
+
+    /// Commits the taking, then tells of it: the pipeline's row, which events need, must not be waited for with the task's in
+    /// hand. An agent that does not get its answer in between is lost, and so is the event, until the task is taken again.
+    async fn hand_over(&self, mut tx: Transaction<'_, Any>, row: TaskRow) -> Result<Taken> {
+        let (pipeline, event) = (row.pipeline.clone(), started(&row));
+        let (taken, created_ms) = self.handed(&mut tx, row).await?;
+        tx.commit().await?;
+        let mut tx = self.pool().begin().await?;
+        self.conductor.send(&mut tx, &pipeline, created_ms, event).await?;
+        tx.commit().await?;
+        self.conductor.signals.events.notify_waiters();
+        Ok(taken)
+    }
+
+    async fn handed(&self, tx: &mut AnyConnection, row: TaskRow) -> Result<(Taken, i64)> {
+        let select = "SELECT submit, created_ms FROM pipelines WHERE id = $1";
+        let pipeline = sqlx::query(select).bind(&row.pipeline).fetch_one(&mut *tx).await?;
+        let submit: navvy_protocol::api::Submit =
+            crate::conduct::from_json("a submission", &pipeline.try_get::<String, _>(0)?)?;
+        let created_ms = pipeline.try_get(1)?;
+        let mut given = self.secrets.given(tx, &row.project, &row.contexts).await?;
+        if row.claim.may_continue {
+            given.variables.push((CONTINUATION_KEY.to_owned(), random_text()));
+        }
+        let token = random_text();
+        let insert =
+            "INSERT INTO tokens (hash, name, kind, subject, fence, created_ms) VALUES ($1, $2, $3, $4, $5, $6)";
+        let query = sqlx::query(insert).bind(hash(&token)).bind("agent").bind("task").bind(&row.id);
+        query.bind(int(row.handed)).bind(now_ms()).execute(&mut *tx).await?;
+        let config_name = if submit.config_name.is_empty() { "config.yml".to_owned() } else { submit.config_name };
+        let (workflow, class) = (row.workflow, row.class);
+        let tree = submit.tree;
+        Ok((Taken { claim: row.claim, given, token, workflow, class, tree, config_name }, created_ms))
+    }
+
+    /// A token with which an agent that is started for it takes this task.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn launch_token(&self, task: &str) -> Result<String> {
+        Ok(self.conductor.state().new_token(&Scope::Launch(task.to_owned()), "launch").await?)
+    }
+
+    /// How many tasks of each class wait.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn waiting(&self) -> Result<Vec<(String, u64)>> {
+        let select = "SELECT class, COUNT(*) FROM tasks WHERE state = 'queued' GROUP BY class ORDER BY class";
+        let rows = sqlx::query(select).fetch_all(self.pool()).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, uint(row.try_get(1)?)))).collect()
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.conductor.state().dialect()
+    }
+
+    pub(super) fn pool(&self) -> &sqlx::AnyPool {
+        self.conductor.state().pool()
+    }
+}
+
+fn started(row: &TaskRow) -> Event {
+    Event::TaskStarted {
+        task: row.reference(),
+        image: first_image(&row.claim.job.executor),
+        resource_class: row.class.clone(),
+        size: row.claim.limits.size,
+        steps: row.claim.job.steps.iter().map(|step| step.name.clone()).collect(),
+    }
+}
+
+fn first_image(executor: &Executor) -> Option<String> {
+    match executor {
+        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
+        _ => None,
+    }
+}
