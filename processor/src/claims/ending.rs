@@ -120,7 +120,7 @@ impl Claims {
         row.map(|row| Ok((row.try_get(0)?, uint(row.try_get(1)?)))).transpose()
     }
 
-    async fn row(&self, tx: &mut sqlx::AnyConnection, task: &str) -> Result<TaskRow> {
+    pub(super) async fn row(&self, tx: &mut sqlx::AnyConnection, task: &str) -> Result<TaskRow> {
         let select = format!("SELECT {COLUMNS} FROM tasks WHERE id = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(select)).bind(task).fetch_optional(tx).await?;
         TaskRow::read(&row.ok_or_else(|| ClaimError::Lost(task.to_owned()))?)

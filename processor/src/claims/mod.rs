@@ -11,6 +11,7 @@
 
 mod ending;
 mod leases;
+mod recording;
 mod secrets;
 mod taking;
 #[cfg(test)]

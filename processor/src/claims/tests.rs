@@ -12,7 +12,7 @@ use crate::conduct::RerunOf;
 use crate::state::State;
 use crate::state::tests::sqlite;
 
-const TWO_JOBS: &str = "
+pub(super) const TWO_JOBS: &str = "
 version: 2.1
 jobs:
   unit: {docker: [{image: i}], parallelism: 2, steps: [{run: make}]}
@@ -25,12 +25,12 @@ workflows:
       - deploy: {requires: [hold]}
 ";
 
-fn submit(config: &str) -> Submit {
+pub(super) fn submit(config: &str) -> Submit {
     let vcs = navvy_protocol::api::Vcs { branch: Some("main".to_owned()), ..Default::default() };
     Submit { config: config.to_owned(), vcs, ..Submit::default() }
 }
 
-fn claims(state: &State) -> Claims {
+pub(super) fn claims(state: &State) -> Claims {
     let secrets = SecretSource::new(vec![("first".to_owned(), [7; 32])]).unwrap();
     Claims::new(Conductor::new(state.clone(), "http://here"), secrets)
 }

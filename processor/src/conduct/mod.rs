@@ -28,6 +28,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
 pub use queueing::Canceling;
 pub(crate) use queueing::key;
+pub(crate) use telling::append;
 
 use compile::{CompileError, Facts};
 use walk::{Recorded, Standing};
