@@ -1,7 +1,36 @@
-//! `navvy-processor`.
+//! `navvy-processor`: takes configs, hands out tasks, takes their output, grants storage.
+//!
+//! ```text
+//! people ─▶ web ──┐                 ┌─▶ conduct: compile, walk, events
+//!                 ├─▶ auth ─▶ claims┤
+//! agents ─▶ grpc ─┘      │          └─▶ state (SQL)
+//!                        ├─▶ output: live, segments, readers ─┐
+//!                        └─▶ grants: the store's verbs, URLs ─┴─▶ store
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`serve`], [`settings`] | the program and its operator's words |
+//! | [`grpc`] | what agents say (`navvy.processor.v1`) |
+//! | [`web`], [`probes`] | what people and operators' machines say |
+//! | [`auth`] | who asks, and what for |
+//! | [`conduct`] | pipelines: compiled, walked, told |
+//! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
+//! | [`output`] | logs: live, durable, read |
+//! | [`grants`] | one object, one verb, some minutes |
+//! | [`state`] | the database |
+
 #![warn(missing_docs)]
 
 pub mod auth;
 pub mod claims;
 pub mod conduct;
+pub mod grants;
+pub mod grpc;
+pub mod keys;
+pub mod output;
+pub mod probes;
+pub mod serve;
+pub mod settings;
 pub mod state;
+pub mod web;

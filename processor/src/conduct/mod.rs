@@ -26,7 +26,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify};
 
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
-pub use queueing::Canceling;
+pub use queueing::{Canceling, derived};
 pub(crate) use queueing::key;
 pub(crate) use telling::append;
 

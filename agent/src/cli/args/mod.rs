@@ -125,17 +125,7 @@ pub struct CompletionsArgs {
 
 /// `90s`, `10m`, `1.5h`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let advice = || format!("`{text}` is not a duration; write a number with a unit: 90s, 10m, 1.5h");
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(advice)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| advice())?;
-    let seconds = match unit {
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(advice()),
-    };
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| advice())
+    navvy_job::figures::read_duration(text)
 }
 
 #[cfg(test)]

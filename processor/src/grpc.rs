@@ -1,0 +1,323 @@
+//! The service `Agents` of `navvy.processor.v1`: checks who speaks, and hands on.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use navvy_job::chain::chain;
+use navvy_job::resource::Size;
+use navvy_protocol::processor::{LONGEST_WAIT, v1};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::auth::{self, TaskAccess};
+use crate::claims::{self, ClaimError, Claims, Ending, LEASE, Room, Taken, is_task};
+use crate::conduct::{Canceling, ConductError};
+use crate::output::{Finish, LogEnd, Output};
+use crate::state::{Scope, State, hash};
+
+/// A runner that waits looks again after this, even if nobody has told it of a task: another processor may have queued one.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// An agent that never says which step it is at is no agent.
+const LONGEST_NAME: usize = 200;
+
+/// The service.
+pub struct AgentsService {
+    claims: Claims,
+    output: Output,
+    cancels: watch::Receiver<HashMap<String, Canceling>>,
+}
+
+impl AgentsService {
+    /// Hands tasks out, takes output in; `cancels`: tasks that are to be canceled.
+    pub fn new(claims: Claims, output: Output, cancels: watch::Receiver<HashMap<String, Canceling>>) -> Self {
+        Self { claims, output, cancels }
+    }
+
+    fn state(&self) -> &State {
+        self.claims.conductor().state()
+    }
+
+    async fn access<T>(&self, request: &Request<T>) -> Result<TaskAccess, Status> {
+        auth::task(self.state(), request.metadata()).await
+    }
+
+    /// By a runner: waits for a task of its class.
+    async fn wait_for_task(&self, class: &str, asked: &v1::ClaimRequest) -> Result<Option<Taken>, Status> {
+        let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(LONGEST_WAIT);
+        let room = room(asked);
+        let queued = self.claims.conductor().signals.queued.clone();
+        loop {
+            let told = queued.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if let Some(taken) = self.claims.take(class, room, &asked.agent_name).await.map_err(status)? {
+                return Ok(Some(taken));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            tokio::time::timeout(left.min(LOOK_AGAIN), told).await.ok();
+        }
+    }
+
+    async fn launched(&self, asked: &v1::ClaimRequest, token: &str) -> Result<Taken, Status> {
+        if !is_task(&asked.task) {
+            return Err(Status::invalid_argument("a launch token takes one task: `task` must be its id"));
+        }
+        let taken = self.claims.take_launched(&asked.task, token, &asked.agent_name).await.map_err(status)?;
+        taken.ok_or_else(|| {
+            let why = "this task is not to be had with this token: another agent has it, the token was used before, or the \
+                       task is over";
+            Status::already_exists(why)
+        })
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl v1::agents_server::Agents for AgentsService {
+    async fn claim(&self, request: Request<v1::ClaimRequest>) -> Answer<v1::ClaimAnswer> {
+        let token = auth::bearer(request.metadata())?.to_owned();
+        let asked = request.into_inner();
+        check_name(&asked.agent_name)?;
+        let taken = match self.state().token(&token).await.map_err(|error| auth::failed(&error))? {
+            Some(Scope::Class(class)) => self.wait_for_task(&class, &asked).await?,
+            Some(Scope::Launch(_)) => Some(self.launched(&asked, &token).await?),
+            Some(_) => return Err(Status::permission_denied("this token takes no tasks")),
+            None if self.was_launch(&token).await? => {
+                return Err(Status::already_exists("this launch token was used before: another agent has the task"));
+            }
+            None => return Err(Status::unauthenticated("the token is unknown, or was revoked")),
+        };
+        Ok(Response::new(v1::ClaimAnswer { task: taken.map(claimed) }))
+    }
+
+    type AttendStream = ReceiverStream<Result<v1::Word, Status>>;
+
+    async fn attend(&self, request: Request<Streaming<v1::Beat>>) -> Answer<Self::AttendStream> {
+        let access = self.access(&request).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        let attended = Attended {
+            claims: self.claims.clone(),
+            access: access.clone(),
+            readers: self.output.readers(&access.task),
+            cancels: self.cancels.clone(),
+            words: sender,
+        };
+        tokio::spawn(attended.follow(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn record(&self, request: Request<v1::RecordRequest>) -> Answer<v1::RecordAnswer> {
+        let access = self.access(&request).await?;
+        let asked = request.into_inner();
+        let recorded = self.claims.record(&access.task, access.fence, asked.first, &asked.events).await;
+        Ok(Response::new(v1::RecordAnswer { next: recorded.map_err(status)? }))
+    }
+
+    type LiveStream = Pin<Box<dyn Stream<Item = Result<v1::LiveWord, Status>> + Send>>;
+
+    async fn live(&self, request: Request<Streaming<v1::Chunk>>) -> Answer<Self::LiveStream> {
+        let access = self.access(&request).await?;
+        let mut chunks = request.into_inner();
+        let (output, task) = (self.output.clone(), access.task.clone());
+        tokio::spawn(async move {
+            // What has no room, or no sense, is dropped: readers have the segments.
+            while let Some(Ok(chunk)) = chunks.next().await {
+                output.live(&task, chunk);
+            }
+        });
+        let readers = tokio_stream::wrappers::WatchStream::new(self.output.readers(&access.task));
+        Ok(Response::new(Box::pin(readers.map(|readers| Ok(v1::LiveWord { readers })))))
+    }
+
+    async fn grant_segment(&self, request: Request<v1::SegmentRequest>) -> Answer<v1::SegmentGrant> {
+        let access = self.access(&request).await?;
+        let segment = request.into_inner().segment.ok_or_else(|| Status::invalid_argument("no segment was named"))?;
+        let (object, url) = self.output.grant(&access, &segment).await?;
+        Ok(Response::new(v1::SegmentGrant { object, url }))
+    }
+
+    async fn commit_segments(&self, request: Request<v1::CommitSegmentsRequest>) -> Answer<v1::DurableMarks> {
+        let access = self.access(&request).await?;
+        let marks = self.output.commit(&access, &request.into_inner().segments).await?;
+        self.marks(&access, marks).await
+    }
+
+    async fn get_marks(&self, request: Request<v1::GetMarksRequest>) -> Answer<v1::DurableMarks> {
+        let access = self.access(&request).await?;
+        let marks = self.output.marks(&access).await?;
+        self.marks(&access, marks).await
+    }
+
+    async fn finish(&self, request: Request<v1::FinishRequest>) -> Answer<v1::FinishAnswer> {
+        let access = self.access(&request).await?;
+        let asked = request.into_inner();
+        let unread = |what| move |error: serde_json::Error| status(ClaimError::Sent { what, why: error.to_string() });
+        let end = serde_json::from_slice(&asked.end).map_err(unread("the task's end"))?;
+        let continuation = match asked.continuation.as_slice() {
+            [] => None,
+            json => Some(serde_json::from_slice(json).map_err(unread("the continuation"))?),
+        };
+        let logs = asked.logs.into_iter().map(|it| LogEnd { log: it.log, bytes: it.bytes, sha256: it.sha256 }).collect();
+        let mut missing = match self.output.finish(&access, logs).await? {
+            Finish::Complete => Vec::new(),
+            Finish::Incomplete(missing) => missing,
+        };
+        let known = self.claims.next_event(&access.task).await.map_err(status)?;
+        if known < asked.events {
+            missing.push(format!("{} of {} events", asked.events - known, asked.events));
+        }
+        let output = if missing.is_empty() { "complete".into() } else { format!("incomplete: {}", missing.join("; ")) };
+        let (fidelity, warnings) = (asked.fidelity, asked.warnings);
+        let ending = Ending { end, continuation, fidelity, warnings, output };
+        self.claims.finish(&access.task, access.fence, ending).await.map_err(status)?;
+        Ok(Response::new(v1::FinishAnswer { complete: missing.is_empty(), missing }))
+    }
+}
+
+impl AgentsService {
+    async fn marks(&self, access: &TaskAccess, marks: Vec<v1::DurableMark>) -> Answer<v1::DurableMarks> {
+        let next_event = self.claims.next_event(&access.task).await.map_err(status)?;
+        Ok(Response::new(v1::DurableMarks { marks, next_event }))
+    }
+
+    /// Was this a launch token once?
+    async fn was_launch(&self, token: &str) -> Result<bool, Status> {
+        let select = "SELECT COUNT(*) FROM tokens WHERE hash = $1 AND kind = 'launch' AND used_ms IS NOT NULL";
+        let row = sqlx::query(select).bind(hash(token)).fetch_one(self.state().pool()).await;
+        let count = row.and_then(|row| sqlx::Row::try_get::<i64, _>(&row, 0));
+        Ok(count.map_err(|error| auth::failed(&error.into()))? > 0)
+    }
+}
+
+/// An agent that keeps its lease.
+struct Attended {
+    claims: Claims,
+    access: TaskAccess,
+    readers: watch::Receiver<u32>,
+    cancels: watch::Receiver<HashMap<String, Canceling>>,
+    words: mpsc::Sender<Result<v1::Word, Status>>,
+}
+
+impl Attended {
+    async fn follow(mut self, mut beats: Streaming<v1::Beat>) {
+        let mut told = None;
+        loop {
+            let word = tokio::select! {
+                beat = beats.next() => match beat {
+                    Some(Ok(beat)) => self.beaten(&beat.state).await,
+                    _ => return,
+                },
+                Ok(()) = self.cancels.changed() => match self.canceled() {
+                    canceled if canceled != told => Ok(self.word(canceled)),
+                    _ => continue,
+                },
+                Ok(()) = self.readers.changed() => Ok(self.word(told)),
+                else => return,
+            };
+            if let Ok(word) = &word {
+                told = self.canceled().filter(|_| word.cancel.is_some()).or(told);
+            }
+            let is_over = word.is_err();
+            if self.words.send(word).await.is_err() || is_over {
+                return;
+            }
+        }
+    }
+
+    async fn beaten(&self, state: &str) -> Result<v1::Word, Status> {
+        match self.claims.beat(&self.access.task, self.access.fence, state).await {
+            Ok(beaten) => Ok(self.word(beaten.cancel)),
+            Err(error) => Err(status(error)),
+        }
+    }
+
+    fn canceled(&self) -> Option<Canceling> {
+        self.cancels.borrow().get(&self.access.task).copied()
+    }
+
+    fn word(&self, cancel: Option<Canceling>) -> v1::Word {
+        let reason = |cancel: &Canceling| {
+            serde_json::to_value(cancel.reason).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+        };
+        v1::Word {
+            lease_ms: millis(LEASE),
+            cancel: cancel.map(|cancel| v1::Cancel { reason: reason(&cancel), at_once: cancel.at_once }),
+            readers: *self.readers.borrow(),
+        }
+    }
+}
+
+fn claimed(taken: Taken) -> v1::ClaimedTask {
+    let variables = taken.given.variables.into_iter();
+    let ssh_keys = taken.given.ssh_keys.into_iter();
+    v1::ClaimedTask {
+        claim: serde_json::to_vec(&taken.claim).unwrap_or_default(),
+        secrets: Some(v1::Secrets {
+            variables: variables.map(|(name, value)| v1::Variable { name, value, public: false }).collect(),
+            ssh_keys: ssh_keys
+                .map(|key| v1::SshKey {
+                    host: key.host.unwrap_or_default(),
+                    text: key.text,
+                    md5: key.md5,
+                    sha256: key.sha256,
+                })
+                .collect(),
+            masked: Vec::new(),
+        }),
+        token: taken.token,
+        lease_ms: millis(claims::LEASE),
+        workflow: taken.workflow,
+        resource_class: taken.class,
+        notes: Vec::new(),
+        checkout: Some(match taken.tree {
+            Some(tree) => v1::claimed_task::Checkout::Tree(tree),
+            None => v1::claimed_task::Checkout::Git(true),
+        }),
+        resumed: false,
+        config_name: taken.config_name,
+    }
+}
+
+fn room(asked: &v1::ClaimRequest) -> Room {
+    match (asked.room_millicpus, asked.room_memory) {
+        (0, 0) => Room::ANY,
+        (millicpus, memory) => Room(Size { millicpus, memory }),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Status> {
+    match name.len() <= LONGEST_NAME && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument(format!(
+            "an agent's name has at most {LONGEST_NAME} bytes and no control characters"
+        ))),
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// An error as an agent sees it: may it try again, or is its task lost?
+fn status(error: ClaimError) -> Status {
+    match error {
+        ClaimError::Lost(_) => Status::failed_precondition(error.to_string()),
+        ClaimError::Sent { .. } => Status::invalid_argument(error.to_string()),
+        ClaimError::Conduct(ConductError::NoPipeline(_) | ConductError::Over(..)) => {
+            Status::failed_precondition(error.to_string())
+        }
+        ClaimError::State(error) | ClaimError::Conduct(ConductError::State(error)) => auth::failed(&error),
+        ClaimError::Conduct(_) | ClaimError::Secrets(_) => {
+            tracing::error!("{}.", chain(&error));
+            Status::internal(chain(&error))
+        }
+    }
+}

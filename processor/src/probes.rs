@@ -1,0 +1,71 @@
+//! What operators' machines ask: is it alive, is it ready, how is it doing.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use sqlx::Row as _;
+
+use crate::output::Output;
+use crate::state::State;
+
+/// What is looked at.
+pub struct Health {
+    /// The database.
+    pub state: State,
+    /// Logs.
+    pub output: Output,
+    /// It takes no new connections.
+    pub draining: AtomicBool,
+}
+
+/// `GET /healthz`: the process answers.
+pub async fn alive() -> &'static str {
+    "alive\n"
+}
+
+/// `GET /readyz`: it can do its work.
+pub async fn ready(Extract(health): Extract<Arc<Health>>) -> Response {
+    let mut troubles = Vec::new();
+    if health.draining.load(Ordering::Relaxed) {
+        troubles.push("it is draining".to_owned());
+    }
+    if let Err(error) = health.state.check().await {
+        troubles.push(format!("database: {}", navvy_job::chain::chain(&error)));
+    }
+    if let Err(why) = health.output.check().await {
+        troubles.push(format!("store: {why}"));
+    }
+    match troubles.is_empty() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response(),
+    }
+}
+
+/// `GET /metrics`: for Prometheus.
+pub async fn metrics(Extract(health): Extract<Arc<Health>>) -> Response {
+    match text(&health).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => {
+            tracing::error!("{}.", navvy_job::chain::chain(&error));
+            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response()
+        }
+    }
+}
+
+async fn text(health: &Health) -> Result<String, sqlx::Error> {
+    let mut text = String::from("# TYPE navvy_tasks gauge\n");
+    let select = "SELECT class, state, COUNT(*) FROM tasks WHERE state <> 'ended' GROUP BY class, state ORDER BY class";
+    for row in sqlx::query(select).fetch_all(health.state.pool()).await? {
+        let (class, state, count): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let class = class.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        writeln!(text, "navvy_tasks{{class=\"{class}\",state=\"{state}\"}} {count}").ok();
+    }
+    for (name, kind, value) in health.output.figures() {
+        writeln!(text, "# TYPE {name} {kind}\n{name} {value}").ok();
+    }
+    Ok(text)
+}

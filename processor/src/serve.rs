@@ -1,0 +1,166 @@
+//! The program: its parts put together, served until it is asked to end.
+//!
+//! ```text
+//!            agents ─▶ gRPC :8585 ─┐                      ┌─ state (SQLite, PostgreSQL)
+//!                                  ├─▶ claims, conduct ───┤
+//!            people ─▶ HTTP :8080 ─┘   output, grants ────┴─ store (directory, S3, …)
+//!                                  leases are watched beside
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use navvy_job::chain::chain;
+use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use crate::claims::{self, Claims};
+use crate::conduct::Conductor;
+use crate::grants::Grants;
+use crate::grpc::AgentsService;
+use crate::output::Output;
+use crate::probes::Health;
+use crate::settings::Settings;
+use crate::state::{Scope, State};
+use crate::web::Web;
+use crate::keys;
+
+/// Why the processor does not serve.
+#[derive(Debug)]
+pub struct ServeError {
+    what: String,
+    why: String,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> ServeError {
+    move |error| ServeError { what: what.into(), why: chain(&error) }
+}
+
+/// Serves until SIGTERM or SIGINT, and then drains.
+///
+/// # Errors
+/// It cannot begin: what is missing, and why.
+pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    make_private(&settings.data)?;
+    let state = State::open(&settings.database).await.map_err(failed("the database"))?;
+    let secrets = keys::open(settings.secrets_key.as_deref(), &settings.data).map_err(failed("the keys of secrets"))?;
+    let bucket = settings.store.open().map_err(failed(format!("the store {}", settings.store.location)))?;
+    let agents = listen(settings.listen_agents).await?;
+    let people = listen(settings.listen).await?;
+    let listens = |listener: &TcpListener| listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
+    let (agents_at, people_at) = (listens(&agents), listens(&people));
+    let public_url = settings.public_url.clone().unwrap_or_else(|| format!("http://{people_at}"));
+    let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url);
+    let output = Output::new(state.clone(), Arc::new(grants.objects()));
+    let conductor = Conductor::new(state.clone(), &public_url);
+    let claims = Claims::new(conductor, secrets.clone());
+    let health =
+        Arc::new(Health { state: state.clone(), output: output.clone(), draining: AtomicBool::new(false) });
+    let (cancels_sender, cancels) = watch::channel(HashMap::new());
+    let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
+    let sweeping = tokio::spawn(output.clone().keep_clean());
+    tell(&state, &settings, &agents_at, &public_url).await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    tracing::info!("Agents are served at {scheme}://{agents_at}, people at http://{people_at}.");
+    let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels);
+    let router = Web::new(claims, output, secrets, Arc::clone(&health)).router().merge(grants.router());
+    let people = axum::serve(people, router).with_graceful_shutdown(ended(stopped.clone()));
+    let people = tokio::spawn(people.into_future());
+    let agents = tokio::spawn(serve_agents(settings.tls.as_ref(), agents, agents_service, grants, stopped)?);
+
+    wait_for_stop().await?;
+    tracing::info!("Asked to end: no new connections are taken.");
+    health.draining.store(true, Ordering::Relaxed);
+    stop.send_replace(true);
+    let drained = async { tokio::join!(agents, people) };
+    if tokio::time::timeout(settings.drain_timeout, drained).await.is_err() {
+        // Agents and readers come again with their cursors: nothing of theirs is lost.
+        tracing::info!("Streams that are still open are cut.");
+    }
+    watching.abort();
+    sweeping.abort();
+    state.pool().close().await;
+    Ok(())
+}
+
+fn serve_agents(
+    tls: Option<&crate::settings::Tls>,
+    listener: TcpListener,
+    agents: AgentsService,
+    grants: Grants,
+    stopped: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, ServeError> {
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(256)
+        .http2_max_header_list_size(16 << 10);
+    if let Some(tls) = tls {
+        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
+        if let Some(ca) = &tls.client_ca {
+            config = config.client_ca_root(Certificate::from_pem(ca));
+        }
+        server = server.tls_config(config).map_err(failed("TLS"))?;
+    }
+    let agents = v1::agents_server::AgentsServer::new(agents)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let router = server.add_service(agents).add_service(grants.service());
+    Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended(stopped)))
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    stopped.wait_for(|stopped| *stopped).await.ok();
+}
+
+async fn wait_for_stop() -> Result<(), ServeError> {
+    let mut terminated = signal(SignalKind::terminate()).map_err(failed("signals"))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed("signals"))?;
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    Ok(())
+}
+
+async fn listen(at: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(at).await.map_err(failed(format!("listening at {at}")))
+}
+
+/// Where it serves, and at the very first start the first token: it is shown once and kept nowhere.
+async fn tell(state: &State, settings: &Settings, agents_at: &str, public_url: &str) -> Result<(), ServeError> {
+    let failed_state = || failed("the database");
+    let mut text = format!("Processor: {public_url}\nAgents:    {agents_at}\nData:      {}\n", settings.data.display());
+    if !state.has_token(&Scope::Admin).await.map_err(failed_state())? {
+        let token = state.new_token(&Scope::Admin, "first").await.map_err(failed_state())?;
+        text.push_str(&format!(
+            "Token:     {token}\nThis first token may do everything, and is shown this once. `navvy login {public_url}` keeps it.\n"
+        ));
+    }
+    // Who started it may have closed its output: then nobody is to be told.
+    std::io::stdout().lock().write_all(text.as_bytes()).ok();
+    std::io::stdout().lock().flush().ok();
+    Ok(())
+}
+
+fn make_private(data: &Path) -> Result<(), ServeError> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(data).map_err(failed(format!("the data directory {}", data.display())))
+}

@@ -1,0 +1,429 @@
+//! An operator's settings: by flag, by environment, by file. Gathered once; all that is wrong is said at once, each with its place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use navvy_plain_file as plain_file;
+use navvy_protocol::{api, processor};
+use navvy_storage::{Sources, StorageSettings, StoreTable};
+
+/// Hands out tasks, takes their output, grants storage.
+#[derive(Debug, Parser)]
+#[command(name = "navvy-processor", version, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve agents and people until SIGTERM.
+    Serve(Box<ServeArgs>),
+}
+
+/// Without any: everything embedded, on loopback.
+#[derive(Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Where agents are listened to. Default: 127.0.0.1:8585. [NAVVY_PROCESSOR_LISTEN_AGENTS]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_agents: Option<String>,
+    /// Where people are listened to. Default: 127.0.0.1:8080. [NAVVY_PROCESSOR_LISTEN]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Under which URL people and agents find this processor's pages. Default: where it listens. [NAVVY_PROCESSOR_PUBLIC_URL]
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Directory of the embedded database, its key and its store. Default: ~/.local/share/navvy/processor.
+    /// [NAVVY_PROCESSOR_DATA]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data: Option<String>,
+    /// sqlite://PATH or postgres://USER@HOST/DATABASE. Default: processor.db in the data directory. [NAVVY_PROCESSOR_DATABASE]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// Where output, caches, workspaces and artifacts lie: file:///PATH, s3://BUCKET/PREFIX, gs://…, az://…. Default: store in
+    /// the data directory. [NAVVY_PROCESSOR_STORE]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// File with the keys that secrets are sealed with: one a line, NAME:64 hexadecimal digits, the newest last. Default:
+    /// secrets.key in the data directory, made at the first start. [NAVVY_PROCESSOR_SECRETS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub secrets_key: Option<String>,
+    /// Certificate chain (PEM) that agents are shown. [NAVVY_PROCESSOR_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+    /// Its private key (PEM). [NAVVY_PROCESSOR_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Authority (PEM) whose certificates agents must show. [NAVVY_PROCESSOR_CLIENT_CA]
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<String>,
+    /// Listen without TLS elsewhere than on loopback. [NAVVY_PROCESSOR_PLAINTEXT]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub plaintext: Option<String>,
+    /// How long a drain waits for open streams. Default: 30s. [NAVVY_PROCESSOR_DRAIN_TIMEOUT]
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+    /// A file with these settings, by the same names (TOML): listen_agents = "…". [NAVVY_PROCESSOR_SETTINGS]
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<String>,
+}
+
+/// What the processor goes by.
+#[derive(Debug)]
+pub struct Settings {
+    /// For agents.
+    pub listen_agents: SocketAddr,
+    /// For people.
+    pub listen: SocketAddr,
+    /// Without a slash at its end. `None`: where it listens.
+    pub public_url: Option<String>,
+    /// Where everything embedded lies.
+    pub data: PathBuf,
+    /// URL of the database.
+    pub database: String,
+    /// The object store.
+    pub store: StorageSettings,
+    /// Keys of secrets. `None`: the embedded one.
+    pub secrets_key: Option<PathBuf>,
+    /// What agents are shown, and what they must show.
+    pub tls: Option<Tls>,
+    /// How long a drain waits.
+    pub drain_timeout: Duration,
+}
+
+/// TLS of the agents' port, as PEM.
+pub struct Tls {
+    /// The chain.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The clients' authority.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("client_ca", &self.client_ca.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with the settings, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct SettingsErrors(Vec<String>);
+
+/// Longer settings files are nobody's.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// Names as in the file; flags have dashes, variables the prefix and large letters.
+const NAMES: [&str; 12] = [
+    "listen_agents", "listen", "public_url", "data", "database", "store", "secrets_key", "tls_certificate", "tls_key",
+    "client_ca", "plaintext", "drain_timeout",
+];
+
+/// A value and where it was said.
+#[derive(Debug, Clone)]
+struct Said {
+    value: String,
+    place: String,
+}
+
+/// Gathers values from their places, and what is wrong with them.
+struct Gathering {
+    said: BTreeMap<&'static str, Said>,
+    errors: Vec<String>,
+}
+
+impl Settings {
+    /// Gathers the settings. Reads the settings file and the certificates, and nothing else.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place.
+    pub fn gather(arguments: &ServeArgs, variables: &BTreeMap<String, String>) -> Result<Self, SettingsErrors> {
+        let mut gathering = Gathering::of(arguments, variables);
+        let gathered = gathering.settings(variables);
+        match gathered.filter(|_| gathering.errors.is_empty()) {
+            Some(settings) => Ok(settings),
+            None => Err(SettingsErrors(gathering.errors)),
+        }
+    }
+}
+
+impl Gathering {
+    fn of(arguments: &ServeArgs, variables: &BTreeMap<String, String>) -> Self {
+        let mut gathering = Self { said: BTreeMap::new(), errors: Vec::new() };
+        let file = arguments.settings.clone().map(|path| (path, "--settings".to_owned()));
+        let file = file.or_else(|| set(variables, "NAVVY_PROCESSOR_SETTINGS").map(|path| (path, "NAVVY_PROCESSOR_SETTINGS".into())));
+        if let Some((path, place)) = file {
+            gathering.read_file(Path::new(&path), &place);
+        }
+        for name in NAMES {
+            let variable = format!("NAVVY_PROCESSOR_{}", name.to_uppercase());
+            if let Some(value) = set(variables, &variable) {
+                gathering.said.insert(name, Said { value, place: variable });
+            }
+        }
+        for (name, value) in flags(arguments) {
+            if let Some(value) = value {
+                let place = format!("--{}", name.replace('_', "-"));
+                gathering.said.insert(name, Said { value: value.clone(), place });
+            }
+        }
+        gathering
+    }
+
+    fn read_file(&mut self, path: &Path, place: &str) {
+        let text = match plain_file::read(path, LONGEST_FILE) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => return self.errors.push(format!("{place}: {} cannot be read: {error}", path.display())),
+        };
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(error) => return self.errors.push(format!("{}: {}", path.display(), error.message())),
+        };
+        for (key, value) in table {
+            let place = format!("{} in {}", key, path.display());
+            let Some(name) = NAMES.into_iter().find(|name| *name == key) else {
+                self.errors.push(format!("{place}: there is no such setting; there are {}", NAMES.join(", ")));
+                continue;
+            };
+            match value {
+                toml::Value::String(value) => drop(self.said.insert(name, Said { value, place })),
+                toml::Value::Boolean(value) => drop(self.said.insert(name, Said { value: value.to_string(), place })),
+                _ => self.errors.push(format!("{place}: it must be a text")),
+            }
+        }
+    }
+
+    fn settings(&mut self, variables: &BTreeMap<String, String>) -> Option<Settings> {
+        let listen_agents = self.address("listen_agents", processor::PORT);
+        let listen = self.address("listen", api::PORT);
+        let public_url = self.public_url();
+        let data = self.data(variables);
+        let database = self.text("database");
+        let store = self.store(data.as_deref(), variables);
+        let tls = self.tls();
+        let drain_timeout = self.duration("drain_timeout", Duration::from_secs(30));
+        let plaintext = self.boolean("plaintext");
+        let open = [("listen_agents", listen_agents, tls.is_some()), ("listen", listen, false)];
+        for (name, address, is_safe) in open {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !is_safe && !plaintext) {
+                let flag = name.replace('_', "-");
+                self.errors.push(format!(
+                    "--{flag} {address}: tokens and secrets would go there in the clear. Give a certificate \
+                     (--tls-certificate, --tls-key), put a TLS proxy before it, or say --plaintext"
+                ));
+            }
+        }
+        let data = data?;
+        let database = database.unwrap_or_else(|| format!("sqlite://{}", data.join("processor.db").display()));
+        let secrets_key = self.text("secrets_key").map(PathBuf::from);
+        Some(Settings {
+            listen_agents: listen_agents?,
+            listen: listen?,
+            public_url,
+            data,
+            database,
+            store: store?,
+            secrets_key,
+            tls,
+            drain_timeout,
+        })
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.said.get(name).map(|said| said.value.clone())
+    }
+
+    fn wrong(&mut self, said: &Said, why: impl fmt::Display) {
+        self.errors.push(format!("{}: {:?} {why}", said.place, said.value));
+    }
+
+    fn address(&mut self, name: &str, port: u16) -> Option<SocketAddr> {
+        let Some(said) = self.said.get(name).cloned() else { return Some(SocketAddr::from(([127, 0, 0, 1], port))) };
+        match said.value.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                self.wrong(&said, format!("is no address; write it as 127.0.0.1:{port} or [::1]:{port}"));
+                None
+            }
+        }
+    }
+
+    fn public_url(&mut self) -> Option<String> {
+        let said = self.said.get("public_url").cloned()?;
+        let url = said.value.trim_end_matches('/').to_owned();
+        if !(url.starts_with("https://") || url.starts_with("http://")) || url.contains(char::is_whitespace) {
+            self.wrong(&said, "is no URL; write it as https://ci.example");
+        }
+        Some(url)
+    }
+
+    fn data(&mut self, variables: &BTreeMap<String, String>) -> Option<PathBuf> {
+        if let Some(said) = self.said.get("data").cloned() {
+            let path = PathBuf::from(&said.value);
+            if !path.is_absolute() {
+                self.wrong(&said, "is not absolute: after a change of directory it would be another one");
+                return None;
+            }
+            return Some(path);
+        }
+        let data = set(variables, "XDG_DATA_HOME").map(PathBuf::from);
+        let data = data.or_else(|| Some(Path::new(&set(variables, "HOME")?).join(".local/share")));
+        if data.is_none() {
+            self.errors.push("no directory for data is known: set HOME, or give --data DIRECTORY".to_owned());
+        }
+        Some(data?.join("navvy/processor"))
+    }
+
+    fn store(&mut self, data: Option<&Path>, variables: &BTreeMap<String, String>) -> Option<StorageSettings> {
+        let Some(said) = self.said.get("store").cloned() else {
+            return Some(StorageSettings::directory(&data?.join("store")));
+        };
+        let home = set(variables, "HOME").map(PathBuf::from);
+        let sources = Sources {
+            flag: Some(&said.value),
+            variables,
+            home: home.as_deref(),
+            data,
+            table: StoreTable::default(),
+            file: None,
+        };
+        match StorageSettings::gather(sources) {
+            Ok(settings) => Some(settings),
+            Err(error) => {
+                self.errors.push(format!("{}: {}", said.place, navvy_job::chain::chain(&error)));
+                None
+            }
+        }
+    }
+
+    fn tls(&mut self) -> Option<Tls> {
+        let (certificate, key) = (self.pem("tls_certificate"), self.pem("tls_key"));
+        let client_ca = self.pem("client_ca");
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Tls { certificate, key, client_ca }),
+            (None, None) if client_ca.is_none() => None,
+            _ => {
+                let unread = ["tls_certificate", "tls_key"].iter().all(|name| self.said.contains_key(name));
+                if !unread {
+                    self.errors.push("TLS needs both --tls-certificate and --tls-key".to_owned());
+                }
+                None
+            }
+        }
+    }
+
+    fn pem(&mut self, name: &str) -> Option<Vec<u8>> {
+        let said = self.said.get(name).cloned()?;
+        match std::fs::read(&said.value) {
+            Ok(bytes) if bytes.windows(11).any(|window| window == b"-----BEGIN ") => Some(bytes),
+            Ok(_) => {
+                self.wrong(&said, "holds no PEM: nothing in it begins with -----BEGIN");
+                None
+            }
+            Err(error) => {
+                self.wrong(&said, format!("cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    fn boolean(&mut self, name: &str) -> bool {
+        let Some(said) = self.said.get(name).cloned() else { return false };
+        match said.value.as_str() {
+            "true" | "1" => true,
+            "false" | "0" => false,
+            _ => {
+                self.wrong(&said, "is neither true nor false");
+                false
+            }
+        }
+    }
+
+    fn duration(&mut self, name: &str, default: Duration) -> Duration {
+        let Some(said) = self.said.get(name).cloned() else { return default };
+        navvy_job::figures::read_duration(&said.value).unwrap_or_else(|why| {
+            self.errors.push(format!("{}: {why}", said.place));
+            default
+        })
+    }
+}
+
+fn set(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    variables.get(name).filter(|value| !value.is_empty()).cloned()
+}
+
+fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
+    [
+        ("listen_agents", &arguments.listen_agents),
+        ("listen", &arguments.listen),
+        ("public_url", &arguments.public_url),
+        ("data", &arguments.data),
+        ("database", &arguments.database),
+        ("store", &arguments.store),
+        ("secrets_key", &arguments.secrets_key),
+        ("tls_certificate", &arguments.tls_certificate),
+        ("tls_key", &arguments.tls_key),
+        ("client_ca", &arguments.client_ca),
+        ("plaintext", &arguments.plaintext),
+        ("drain_timeout", &arguments.drain_timeout),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn without_any_setting_everything_is_embedded_and_on_loopback() {
+        let settings = Settings::gather(&ServeArgs::default(), &variables(&[("HOME", "/home/u")])).unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.listen_agents.to_string(), "127.0.0.1:8585");
+        assert_eq!(settings.database, "sqlite:///home/u/.local/share/navvy/processor/processor.db");
+        assert_eq!(settings.store.location.to_string(), "file:///home/u/.local/share/navvy/processor/store");
+    }
+
+    #[test]
+    fn a_flag_stands_above_a_variable_and_a_variable_above_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("processor.toml");
+        std::fs::write(&file, "listen = '127.0.0.1:1'\nlisten_agents = '127.0.0.1:2'\ndrain_timeout = '5s'\n").unwrap();
+        let given = variables(&[("HOME", "/h"), ("NAVVY_PROCESSOR_LISTEN", "127.0.0.1:3"),
+                                ("NAVVY_PROCESSOR_LISTEN_AGENTS", "127.0.0.1:4"),
+                                ("NAVVY_PROCESSOR_SETTINGS", file.to_str().unwrap())]);
+        let arguments = ServeArgs { listen: Some("127.0.0.1:5".into()), ..ServeArgs::default() };
+        let settings = Settings::gather(&arguments, &given).unwrap();
+        assert_eq!((settings.listen.port(), settings.listen_agents.port()), (5, 4));
+        assert_eq!(settings.drain_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+        let arguments = ServeArgs {
+            listen: Some("everywhere".into()),
+            data: Some("here".into()),
+            tls_key: Some("/nowhere/key.pem".into()),
+            ..ServeArgs::default()
+        };
+        let given = variables(&[("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"), ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon")]);
+        let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
+        for expected in [
+            "--listen: \"everywhere\" is no address", "--data: \"here\" is not absolute", "/nowhere/key.pem",
+            "--listen-agents 0.0.0.0:8585: tokens and secrets", "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
+            "both --tls-certificate and --tls-key",
+        ] {
+            assert!(told.contains(expected), "{expected} is missing in:\n{told}");
+        }
+    }
+}

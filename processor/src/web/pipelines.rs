@@ -1,0 +1,230 @@
+//! Pipelines: submitted, listed, shown, canceled, run again, approved.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::extract::rejection::JsonRejection;
+use navvy_job::event::{JobEnd, JobRef};
+use navvy_job::outcome::{CancelReason, JobStatus};
+use navvy_protocol::api::{
+    Approve, CancelPipeline, Job, Message, Page, Pipeline, PipelineDetail, Rerun, Submit, Submitted, Task, Workflow,
+};
+use serde::Deserialize;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::people::{Admin, Viewer};
+use super::{Refusal, Web};
+use crate::conduct::walk::Standing;
+use crate::conduct::{RerunOf, derived, from_json, rfc3339};
+use crate::state::uint;
+
+/// Pipelines of one page.
+const PAGE: i64 = 50;
+
+/// A body that is no JSON of ours.
+fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
+    match body {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => Err(Refusal::new(rejection.status(), rejection.body_text())),
+    }
+}
+
+/// `POST /api/v2/project/{slug}/pipeline`
+pub async fn submit(
+    _: Admin,
+    State(web): State<Web>,
+    Path(slug): Path<String>,
+    submit: Result<Json<Submit>, JsonRejection>,
+) -> Result<Json<Submitted>, Refusal> {
+    let submit = body(submit)?;
+    Ok(Json(web.claims.conductor().submit(&slug, submit, RerunOf::default()).await?))
+}
+
+/// Which pipelines.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Which {
+    #[serde(default)]
+    project: Option<String>,
+    /// The time of the last one that was seen, and its id.
+    #[serde(default)]
+    page_token: Option<String>,
+}
+
+/// `GET /api/v2/pipeline`: the newest first.
+pub async fn list(_: Viewer, State(web): State<Web>, Query(which): Query<Which>) -> Result<Json<Page<Pipeline>>, Refusal> {
+    let (before, id) = match which.page_token.as_deref() {
+        None => (i64::MAX, String::new()),
+        Some(token) => token
+            .split_once('-')
+            .and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())))
+            .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the page token is none that this API gave out"))?,
+    };
+    let select = "SELECT p.id, p.number, j.slug, p.state, p.created_ms, p.submit FROM pipelines p
+                  JOIN projects j ON j.id = p.project WHERE ($1 = '' OR j.slug = $1)
+                  AND (p.created_ms < $2 OR (p.created_ms = $2 AND p.id < $3))
+                  ORDER BY p.created_ms DESC, p.id DESC LIMIT $4";
+    let query = sqlx::query(select).bind(which.project.unwrap_or_default()).bind(before).bind(id).bind(PAGE);
+    let rows = query.fetch_all(web.claims.conductor().state().pool()).await?;
+    let items = rows.iter().map(pipeline).collect::<Result<Vec<_>, Refusal>>()?;
+    let last = rows.last().filter(|_| rows.len() == usize::try_from(PAGE).unwrap_or(0));
+    let next = last.map(|row| Ok::<_, sqlx::Error>(format!("{}-{}", row.try_get::<i64, _>(4)?, row.try_get::<String, _>(0)?)));
+    Ok(Json(Page { items, next_page_token: next.transpose()? }))
+}
+
+fn pipeline(row: &AnyRow) -> Result<Pipeline, Refusal> {
+    let submit: Submit = from_json("a submission", &row.try_get::<String, _>(5)?)?;
+    Ok(Pipeline {
+        id: row.try_get(0)?,
+        number: uint(row.try_get(1)?),
+        project_slug: row.try_get(2)?,
+        state: row.try_get(3)?,
+        created_at: rfc3339(row.try_get(4)?),
+        vcs: submit.vcs,
+    })
+}
+
+/// `GET /api/v2/pipeline/{id}`
+pub async fn show(_: Viewer, State(web): State<Web>, Path(id): Path<String>) -> Result<Json<PipelineDetail>, Refusal> {
+    let conductor = web.claims.conductor();
+    let select = "SELECT p.id, p.number, j.slug, p.state, p.created_ms, p.submit FROM pipelines p
+                  JOIN projects j ON j.id = p.project WHERE p.id = $1";
+    let row = sqlx::query(select).bind(&id).fetch_optional(conductor.state().pool()).await?;
+    let row = row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no pipeline {id}")))?;
+    let pipeline = pipeline(&row)?;
+    let tasks = tasks(&web, &id).await?;
+    let workflows = conductor.look(&id, |standing| workflows(standing, &tasks)).await?;
+    Ok(Json(PipelineDetail { pipeline, workflows }))
+}
+
+/// The tasks of each job, with its number.
+type Tasks = BTreeMap<JobRef, (u64, Vec<Task>)>;
+
+async fn tasks(web: &Web, pipeline: &str) -> Result<Tasks, Refusal> {
+    let select = "SELECT workflow_name, job_name, number, id, node, state, agent, output FROM tasks
+                  WHERE pipeline = $1 ORDER BY node DESC";
+    let rows = sqlx::query(select).bind(pipeline).fetch_all(web.claims.conductor().state().pool()).await?;
+    let mut tasks = Tasks::new();
+    for row in &rows {
+        let job = JobRef { workflow: row.try_get(0)?, job: row.try_get(1)? };
+        let of_job = tasks.entry(job).or_default();
+        of_job.0 = uint(row.try_get(2)?);
+        let node = u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX);
+        let (id, state, agent, output) = (row.try_get(3)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
+        of_job.1.insert(0, Task { id, node, state, agent, output });
+    }
+    Ok(tasks)
+}
+
+fn workflows(standing: &Standing, tasks: &Tasks) -> Vec<Workflow> {
+    let workflow = |(index, names): (usize, &Vec<JobRef>)| Workflow {
+        id: derived(&standing.facts.id, &format!("workflow {index}")),
+        name: standing.workflows.get(index).map(|chosen| chosen.workflow.name.clone()).unwrap_or_default(),
+        jobs: names.iter().map(|job| self::job(standing, tasks, index, job)).collect(),
+    };
+    standing.names.iter().enumerate().map(workflow).collect()
+}
+
+fn job(standing: &Standing, tasks: &Tasks, workflow: usize, job: &JobRef) -> Job {
+    let of_job = tasks.get(job);
+    let (status, why) = status(standing, of_job.map_or(&[], |(_, tasks)| tasks), job);
+    Job {
+        id: derived(&standing.facts.id, &format!("job {workflow} {}", job.job)),
+        name: job.job.clone(),
+        job_number: of_job.map(|(number, _)| *number),
+        status: status.to_owned(),
+        why,
+        tasks: of_job.map(|(_, tasks)| tasks.clone()).unwrap_or_default(),
+    }
+}
+
+fn status(standing: &Standing, tasks: &[Task], job: &JobRef) -> (&'static str, Option<String>) {
+    match standing.ends.get(job) {
+        Some(JobEnd::Ran { infra: Some(fault), .. }) => ("infrastructure_fail", Some(fault.clone())),
+        Some(JobEnd::Ran { status, failed_step, .. }) => {
+            let word = match status {
+                JobStatus::Success => "success",
+                JobStatus::Canceled => "canceled",
+                _ => "failed",
+            };
+            (word, failed_step.clone())
+        }
+        Some(JobEnd::Passed { how }) => ("success", Some(how.clone())),
+        Some(JobEnd::NotAvailable { needs }) => ("not_run", Some(format!("it needs {needs}, which is not available"))),
+        Some(JobEnd::NotRun { why }) => ("not_run", Some(why.clone())),
+        Some(JobEnd::Unapproved { approval }) => ("not_run", Some(format!("{approval} was not approved"))),
+        Some(JobEnd::Held { before }) => ("on_hold", Some(format!("held before {before}"))),
+        None if standing.asked.contains(job) => ("on_hold", Some("it waits for an approval".to_owned())),
+        None if tasks.iter().any(|task| task.state != "queued") => ("running", None),
+        None if !tasks.is_empty() => ("queued", None),
+        None => ("blocked", None),
+    }
+}
+
+/// `POST /api/v2/pipeline/{id}/cancel`
+pub async fn cancel(
+    _: Admin,
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    asked: Result<Json<CancelPipeline>, JsonRejection>,
+) -> Result<Json<Message>, Refusal> {
+    let asked = body(asked)?;
+    web.claims.conductor().cancel(&id, CancelReason::User, asked.at_once).await?;
+    Ok(Json(Message { message: format!("pipeline {id} is being canceled") }))
+}
+
+/// `POST /api/v2/pipeline/{id}/rerun`
+pub async fn rerun(
+    _: Admin,
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    asked: Result<Json<Rerun>, JsonRejection>,
+) -> Result<Json<Submitted>, Refusal> {
+    let asked = body(asked)?;
+    let conductor = web.claims.conductor();
+    let select = "SELECT p.submit, j.slug, p.workspace_of, p.state FROM pipelines p
+                  JOIN projects j ON j.id = p.project WHERE p.id = $1";
+    let row = sqlx::query(select).bind(&id).fetch_optional(conductor.state().pool()).await?;
+    let row = row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no pipeline {id}")))?;
+    let submit: Submit = from_json("a submission", &row.try_get::<String, _>(0)?)?;
+    let (slug, workspace_of, state): (String, String, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    if !asked.from_failed {
+        return Ok(Json(conductor.submit(&slug, submit, RerunOf::default()).await?));
+    }
+    if matches!(state.as_str(), "running" | "on_hold") {
+        return Err(Refusal::new(StatusCode::CONFLICT, format!("pipeline {id} is not over yet"))
+            .hint("Cancel it, or wait for its end."));
+    }
+    let assumed = conductor.look(&id, |standing| standing.ends.iter().filter_map(passed).collect::<BTreeSet<_>>()).await?;
+    if state == "success" {
+        return Err(Refusal::new(StatusCode::CONFLICT, format!("nothing of pipeline {id} failed")));
+    }
+    let rerun = RerunOf { assumed, workspace_of: Some(workspace_of) };
+    Ok(Json(conductor.submit(&slug, submit, rerun).await?))
+}
+
+fn passed((job, end): (&JobRef, &JobEnd)) -> Option<String> {
+    let passed = match end {
+        JobEnd::Passed { .. } => true,
+        JobEnd::Ran { status, .. } => *status == JobStatus::Success,
+        _ => false,
+    };
+    passed.then(|| job.job.clone())
+}
+
+/// `POST /api/v2/pipeline/{id}/approve/{job}`
+pub async fn approve(
+    _: Admin,
+    State(web): State<Web>,
+    Path((id, job)): Path<(String, String)>,
+    asked: Result<Json<Approve>, JsonRejection>,
+) -> Result<Json<Message>, Refusal> {
+    let asked = body(asked)?;
+    web.claims.conductor().approve(&id, &job, asked.approved).await?;
+    let done = if asked.approved { "approved" } else { "held" };
+    Ok(Json(Message { message: format!("{job} is {done}") }))
+}
+

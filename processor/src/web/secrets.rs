@@ -1,0 +1,135 @@
+//! Contexts and project variables: their names are shown, their values never.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use navvy_protocol::api::{Message, Named, Page, Value};
+use sqlx::Row as _;
+
+use super::people::{Admin, Viewer};
+use super::{Refusal, Web};
+use crate::claims::{context_owner, project_owner};
+use crate::conduct::rfc3339;
+
+/// As jobs' environments take them.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    match first && name.len() <= 300 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        true => Ok(()),
+        false => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{name:?} is no name of a variable"))
+            .hint("Letters, digits and underscores make one; it does not begin with a digit.")),
+    }
+}
+
+fn check_context(name: &str) -> Result<(), Refusal> {
+    match !name.is_empty() && name.len() <= 200 && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{name:?} is no name of a context"))),
+    }
+}
+
+/// `GET /api/v2/context`
+pub async fn contexts(_: Viewer, State(web): State<Web>) -> Result<Json<Page<Named>>, Refusal> {
+    let mut connection = web.claims.conductor().state().pool().acquire().await?;
+    let owners = web.secrets.owners(&mut connection, "context:").await?;
+    Ok(page(owners))
+}
+
+/// `GET /api/v2/context/{name}/environment-variable`
+pub async fn of_context(
+    _: Viewer,
+    State(web): State<Web>,
+    Path(name): Path<String>,
+) -> Result<Json<Page<Named>>, Refusal> {
+    list(&web, &context_owner(&name), || format!("there is no context {name:?}, or nothing is in it")).await
+}
+
+/// `PUT /api/v2/context/{name}/environment-variable/{variable}`
+pub async fn set_in_context(
+    _: Admin,
+    State(web): State<Web>,
+    Path((name, variable)): Path<(String, String)>,
+    Json(value): Json<Value>,
+) -> Result<Json<Message>, Refusal> {
+    check_context(&name)?;
+    set(&web, &context_owner(&name), &variable, &value).await
+}
+
+/// `DELETE /api/v2/context/{name}/environment-variable/{variable}`
+pub async fn remove_from_context(
+    _: Admin,
+    State(web): State<Web>,
+    Path((name, variable)): Path<(String, String)>,
+) -> Result<Json<Message>, Refusal> {
+    remove(&web, &context_owner(&name), &variable).await
+}
+
+/// `GET /api/v2/project/{slug}/envvar`
+pub async fn of_project(
+    _: Viewer,
+    State(web): State<Web>,
+    Path(slug): Path<String>,
+) -> Result<Json<Page<Named>>, Refusal> {
+    let owner = project(&web, &slug).await?;
+    list(&web, &owner, || format!("project {slug} has no variables")).await
+}
+
+/// `PUT /api/v2/project/{slug}/envvar/{variable}`
+pub async fn set_in_project(
+    _: Admin,
+    State(web): State<Web>,
+    Path((slug, variable)): Path<(String, String)>,
+    Json(value): Json<Value>,
+) -> Result<Json<Message>, Refusal> {
+    let owner = project(&web, &slug).await?;
+    set(&web, &owner, &variable, &value).await
+}
+
+/// `DELETE /api/v2/project/{slug}/envvar/{variable}`
+pub async fn remove_from_project(
+    _: Admin,
+    State(web): State<Web>,
+    Path((slug, variable)): Path<(String, String)>,
+) -> Result<Json<Message>, Refusal> {
+    let owner = project(&web, &slug).await?;
+    remove(&web, &owner, &variable).await
+}
+
+async fn project(web: &Web, slug: &str) -> Result<String, Refusal> {
+    let query = sqlx::query("SELECT id FROM projects WHERE slug = $1").bind(slug);
+    let row = query.fetch_optional(web.claims.conductor().state().pool()).await?;
+    let row = row.ok_or_else(|| {
+        Refusal::new(StatusCode::NOT_FOUND, format!("there is no project {slug:?}"))
+            .hint("A project comes into being with its first pipeline.")
+    })?;
+    Ok(project_owner(&row.try_get::<String, _>(0)?))
+}
+
+async fn list(web: &Web, owner: &str, none: impl Fn() -> String) -> Result<Json<Page<Named>>, Refusal> {
+    let mut connection = web.claims.conductor().state().pool().acquire().await?;
+    let names = web.secrets.names(&mut connection, owner).await?;
+    match names.is_empty() {
+        true => Err(Refusal::new(StatusCode::NOT_FOUND, none())),
+        false => Ok(page(names)),
+    }
+}
+
+fn page(names: Vec<(String, i64)>) -> Json<Page<Named>> {
+    let items = names.into_iter().map(|(name, at)| Named { name, created_at: rfc3339(at) }).collect();
+    Json(Page { items, next_page_token: None })
+}
+
+async fn set(web: &Web, owner: &str, variable: &str, value: &Value) -> Result<Json<Message>, Refusal> {
+    check_name(variable)?;
+    let mut connection = web.claims.conductor().state().pool().acquire().await?;
+    web.secrets.set(&mut connection, owner, variable, &value.value).await?;
+    Ok(Json(Message { message: format!("{variable} is set") }))
+}
+
+async fn remove(web: &Web, owner: &str, variable: &str) -> Result<Json<Message>, Refusal> {
+    let mut connection = web.claims.conductor().state().pool().acquire().await?;
+    match web.secrets.remove(&mut connection, owner, variable).await? {
+        true => Ok(Json(Message { message: format!("{variable} was removed") })),
+        false => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no variable {variable:?}"))),
+    }
+}
