@@ -16,7 +16,7 @@ use crate::resource::Size;
 use crate::state::TaskState;
 
 /// An event with the moment it happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stamped {
     /// Milliseconds since the run started (monotonic).
     pub at_ms: u64,
@@ -25,6 +25,19 @@ pub struct Stamped {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// An event as it comes from another program, which may be newer than this one.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Received {
+    /// One that this version knows.
+    Known(Box<Stamped>),
+    /// One that it does not know, or that says what it does not know: to be passed over.
+    Unknown {
+        /// Its name.
+        event: String,
+    },
 }
 
 /// Names a job of a workflow.
@@ -51,7 +64,7 @@ pub struct TaskRef {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The run has begun; nothing has started yet.
@@ -170,7 +183,7 @@ pub enum Event {
         /// `stdout`, `stderr`, `service:NAME`.
         stream: String,
         /// The bytes, which may end within a character.
-        #[serde(serialize_with = "lossy")]
+        #[serde(serialize_with = "lossy", deserialize_with = "from_text")]
         bytes: Vec<u8>,
     },
     /// An attempt at a step has ended.
@@ -215,7 +228,7 @@ pub enum Event {
     /// Something that a person should know.
     Warning {
         /// The task, where it is about one.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         task: Option<TaskRef>,
         /// The warning.
         message: String,
@@ -292,7 +305,7 @@ pub enum Event {
 }
 
 /// How a job of the run ended, in more detail than `requires` knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "end", rename_all = "snake_case")]
 pub enum JobEnd {
     /// Its tasks have run, as far as they came.
@@ -336,7 +349,7 @@ pub enum JobEnd {
 }
 
 /// The end of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Exit code of the command.
     pub exit_code: u8,
@@ -357,12 +370,12 @@ pub struct Summary {
     /// Files of the user's own settings whose variables every job got.
     pub env_files_given: Vec<PathBuf>,
     /// What was masked where; only with `--secrets-report`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<Masked>>,
 }
 
 /// A context that jobs were given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextGiven {
     /// Its name.
     pub context: String,
@@ -371,7 +384,7 @@ pub struct ContextGiven {
 }
 
 /// How a job ended, for the run's report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSummary {
     /// The job.
     #[serde(flatten)]
@@ -422,7 +435,7 @@ pub struct HeldTask {
 }
 
 /// Whose log it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LogOf {
     /// The log of one attempt at a step.
@@ -440,7 +453,7 @@ pub enum LogOf {
 }
 
 /// A log whose writer is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEnd {
     /// Whose it is.
     #[serde(flatten)]
@@ -466,7 +479,7 @@ impl LogOf {
 }
 
 /// A line of `--secrets-report`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Masked {
     /// The variable's name; several, with commas, where they have the same value.
     pub secret: String,
@@ -481,7 +494,7 @@ pub struct Masked {
 }
 
 /// One way a value is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
     /// As it is.
@@ -537,9 +550,62 @@ fn lossy<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(&String::from_utf8_lossy(bytes))
 }
 
+/// What [`lossy`] wrote.
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    String::deserialize(deserializer).map(String::into_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stamped(event: Event) -> Stamped {
+        Stamped { at_ms: 1500, time: "2026-01-02T03:04:05.500Z".to_owned(), event }
+    }
+
+    #[test]
+    fn every_event_is_read_back_as_it_was_sent() {
+        for event in examples::examples() {
+            let sent = stamped(event);
+            let text = serde_json::to_string(&sent).unwrap();
+            assert_eq!(serde_json::from_str::<Stamped>(&text).unwrap(), sent, "{text}");
+            let received = serde_json::from_str::<Received>(&text).unwrap();
+            assert_eq!(received, Received::Known(Box::new(sent)), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_end_of_a_job_is_read_back_as_it_was_sent() {
+        let ends = [
+            JobEnd::NotAvailable { needs: "macos".to_owned() },
+            JobEnd::Unapproved { approval: "hold".to_owned() },
+            JobEnd::Held { before: "test".to_owned() },
+            JobEnd::NotRun { why: "unit failed".to_owned() },
+            JobEnd::Passed { how: "approved".to_owned() },
+        ];
+        for end in ends {
+            let sent = Event::JobEnded { job: examples::job("unit"), end };
+            let text = serde_json::to_string(&sent).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), sent, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_newer_program_s_fields_are_ignored_and_its_events_told_by_name() {
+        let known = r#"{"at_ms":1,"time":"t","event":"warning","message":"m","colour":"red"}"#;
+        let message = Event::Warning { task: None, message: "m".to_owned() };
+        let expected = Stamped { at_ms: 1, time: "t".to_owned(), event: message };
+        assert_eq!(serde_json::from_str::<Received>(known).unwrap(), Received::Known(Box::new(expected)));
+        for newer in [
+            r#"{"at_ms":1,"time":"t","event":"job_moved","to":"mars"}"#,
+            r#"{"at_ms":1,"time":"t","event":"task_state","task":"000000000036d984","workflow":"w","job":"j","node_index":0,
+                "node_total":1,"state":"floating"}"#,
+        ] {
+            let event = serde_json::from_str::<serde_json::Value>(newer).unwrap()["event"].as_str().unwrap().to_owned();
+            assert_eq!(serde_json::from_str::<Received>(newer).unwrap(), Received::Unknown { event });
+        }
+        assert!(serde_json::from_str::<Received>(r#"{"at_ms":1}"#).is_err());
+    }
 
     #[test]
     fn other_names_are_no_logs() {
