@@ -8,6 +8,7 @@
 //! is slow, or stopped, slows the job down instead of filling memory; [`Bus::close_output`] lifts that when
 //! the run is being ended.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ const OUTPUT_ROOM: usize = 4 << 20;
 pub struct Bus {
     sender: Sender<Stamped>,
     room: Arc<Room>,
-    start: Instant,
+    clock: Clock,
     masks: Masks,
 }
 
@@ -34,7 +35,21 @@ pub struct Bus {
 pub struct Events {
     receiver: Receiver<Stamped>,
     room: Arc<Room>,
-    start: Instant,
+    clock: Clock,
+}
+
+/// Milliseconds since the run started.
+#[derive(Clone)]
+struct Clock {
+    here: Instant,
+    /// The run had begun before, elsewhere.
+    ahead_ms: Arc<AtomicU64>,
+}
+
+impl Clock {
+    fn now_ms(&self) -> u64 {
+        millis(self.here.elapsed()).saturating_add(self.ahead_ms.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Default)]
@@ -54,8 +69,8 @@ struct Used {
 pub fn channel(masks: Masks) -> (Bus, Events) {
     let (sender, receiver) = mpsc::channel();
     let room = Arc::new(Room::default());
-    let start = Instant::now();
-    (Bus { sender, room: Arc::clone(&room), start, masks }, Events { receiver, room, start })
+    let clock = Clock { here: Instant::now(), ahead_ms: Arc::default() };
+    (Bus { sender, room: Arc::clone(&room), clock: clock.clone(), masks }, Events { receiver, room, clock })
 }
 
 impl Bus {
@@ -65,7 +80,23 @@ impl Bus {
         if let Event::Output { bytes, .. } = &event {
             self.room.take(bytes.len());
         }
-        let stamped = Stamped { at_ms: millis(self.start.elapsed()), time: now(), event };
+        self.put(Stamped { at_ms: self.clock.now_ms(), time: now(), event });
+    }
+
+    /// Passes on an event that was stamped, and masked, elsewhere. Output waits for room, as it does in [`Bus::send`].
+    pub fn pass(&self, stamped: Stamped) {
+        if let Event::Output { bytes, .. } = &stamped.event {
+            self.room.take(bytes.len());
+        }
+        self.put(stamped);
+    }
+
+    /// The run that is told of has begun elsewhere, so long ago.
+    pub fn begun_before(&self, ms: u64) {
+        self.clock.ahead_ms.store(ms.saturating_sub(millis(self.clock.here.elapsed())), Ordering::Relaxed);
+    }
+
+    fn put(&self, stamped: Stamped) {
         if let Err(mpsc::SendError(Stamped { event: Event::Output { bytes, .. }, .. })) = self.sender.send(stamped) {
             self.room.give_back(bytes.len());
         }
@@ -101,7 +132,7 @@ impl Events {
 
     /// Milliseconds since the run started.
     pub fn now_ms(&self) -> u64 {
-        millis(self.start.elapsed())
+        self.clock.now_ms()
     }
 }
 

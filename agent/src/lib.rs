@@ -21,6 +21,7 @@
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`environment`] | where steps run: enum over the kinds there are |
 //! | [`run_directory`] | where a run's logs are |
+//! | [`remote`] | what people say to a processor: calls, events and logs that go on where they were |
 //! | [`bus`] | how events travel, masked on the way |
 //! | `terminal` | the caller's own terminal in a person's session |
 //! | [`doctor`] | checks of this machine |
@@ -38,6 +39,7 @@ pub mod environment;
 mod masking;
 mod oom;
 pub mod pipeline;
+pub mod remote;
 pub mod run_directory;
 pub mod run_store;
 pub mod settings;

@@ -124,17 +124,7 @@ impl Transport {
     /// # Errors
     /// A certificate or a proxy that cannot be read.
     pub fn new(ca: Option<&Path>, proxies: &Proxies, pace: Pace) -> Result<Self, TransportError> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(ca)?)
-            .user_agent(concat!("navvy/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy();
-        for proxy in proxies_of(proxies)? {
-            builder = builder.proxy(proxy);
-        }
-        let client = builder.build().map_err(|source| TransportError::Client(source.without_url().to_string()))?;
-        Ok(Self { client, pace })
+        Ok(Self { client: client(ca, proxies)?, pace })
     }
 
     async fn execute(&self, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
@@ -168,6 +158,24 @@ impl Transport {
             before = now;
         }
     }
+}
+
+/// A client that trusts whom a [`Transport`] trusts, takes the same ways and follows no redirect, for other services than
+/// stores: its user watches the transfers.
+///
+/// # Errors
+/// A certificate or a proxy that cannot be read.
+pub fn client(ca: Option<&Path>, proxies: &Proxies) -> Result<reqwest::Client, TransportError> {
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(ca)?)
+        .user_agent(concat!("navvy/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    for proxy in proxies_of(proxies)? {
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(|source| TransportError::Client(source.without_url().to_string()))
 }
 
 #[async_trait]

@@ -65,7 +65,7 @@ mod tests;
 pub use bucket::Bucket;
 pub use error::{Result, StorageError};
 pub use granted::{Granted, Grantor};
-pub use http::{Pace, Proxies, Transport, TransportError};
+pub use http::{Pace, Proxies, Transport, TransportError, client};
 #[doc(hidden)]
 pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};

@@ -1,0 +1,491 @@
+//! A pipeline's events and output, from a processor onto the bus: what the views of `navvy run` are fed with.
+//!
+//! ```text
+//! cursor::Events ─▶ Relay ─────────────────────────────────▶ bus       in the order in which things happened:
+//!                    ├ step started: a reader ─▶ its output ──▶ bus       a step's end waits for the last of its output
+//!                    ├ step ended: the reader reads to its length
+//!                    └ task's logs are final: what came later is fetched, too
+//! ```
+//!
+//! The views that show tails only are given tails only: of a step that has ended well, nothing is fetched.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use navvy_job::event::{Event, JobRef, LogOf, Received, Stamped, TaskRef};
+use navvy_job::id::TaskId;
+use navvy_job::outcome::StepOutcome;
+use navvy_protocol::api;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::cursor::{Events, Heard, LogStream};
+use super::error::RemoteError;
+use crate::bus::Bus;
+use crate::task::Feed;
+
+/// Bytes of a tail, and the pause between two of them.
+const TAIL: u64 = 8 << 10;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Output that is promised and does not come is waited for so long.
+const PROMISED: Duration = Duration::from_secs(60);
+/// What happened so long ago is history: its end has probably come, too.
+const HISTORY_MS: i64 = 10_000;
+/// So long an end in the history has time to arrive before output is asked for.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How people find a log again that lies with a processor: a command.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    /// `navvy logs --remote`.
+    pub logs: String,
+    /// The pipeline.
+    pub pipeline: String,
+}
+
+/// A pipeline that is being followed.
+pub struct Relay {
+    client: Client,
+    events: Events,
+    bus: Bus,
+    feed: Feed,
+    /// `None`: paths are passed on as they are.
+    commands: Option<Commands>,
+    /// Told of each approval that is asked for.
+    approvals: Option<mpsc::UnboundedSender<JobRef>>,
+    clock: Clock,
+    readers: HashMap<(TaskId, String), Reader>,
+    /// How much of each log of a running task was passed on.
+    passed: HashMap<(TaskId, String), u64>,
+    /// The command for each log, by the path that its agent knows.
+    known: HashMap<PathBuf, PathBuf>,
+}
+
+/// The processor's time on this machine.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    /// When the pipeline began, in milliseconds since 1970.
+    begun: Option<i64>,
+    /// How far the processor's clock is ahead of ours.
+    ahead: i64,
+}
+
+impl Clock {
+    fn now(self) -> Timestamp {
+        let now = Timestamp::now().as_millisecond().saturating_add(self.ahead);
+        Timestamp::from_millisecond(now).unwrap_or_default()
+    }
+
+    /// Milliseconds since the pipeline began.
+    fn since(self, time: Timestamp) -> u64 {
+        let begun = self.begun.unwrap_or_else(|| time.as_millisecond());
+        u64::try_from(time.as_millisecond().saturating_sub(begun)).unwrap_or(0)
+    }
+
+    /// An event of our own.
+    fn stamp(self, event: Event) -> Stamped {
+        let now = self.now();
+        Stamped { at_ms: self.since(now), time: now.to_string(), event }
+    }
+}
+
+impl Relay {
+    /// `met`: the processor was reached a moment ago.
+    pub fn new(client: &Client, pipeline: &str, met: bool, bus: Bus, feed: Feed) -> Self {
+        Self {
+            client: client.clone(),
+            events: Events::new(client.clone(), pipeline, met),
+            bus,
+            feed,
+            commands: None,
+            approvals: None,
+            clock: Clock::default(),
+            readers: HashMap::new(),
+            passed: HashMap::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// For people: in place of paths on other machines there are commands.
+    #[must_use]
+    pub fn with_commands(mut self, commands: Commands) -> Self {
+        self.commands = Some(commands);
+        self
+    }
+
+    /// Approvals that are asked for are told here.
+    #[must_use]
+    pub fn with_approvals(mut self, approvals: mpsc::UnboundedSender<JobRef>) -> Self {
+        self.approvals = Some(approvals);
+        self
+    }
+
+    /// Passes everything on, to the end of the pipeline; returns its exit code.
+    ///
+    /// # Errors
+    /// The processor is away for good, or refuses.
+    pub async fn run(mut self) -> Result<u8, RemoteError> {
+        loop {
+            match self.events.next().await? {
+                Heard::Event { number, event } => match *event {
+                    Received::Known(stamped) => {
+                        if let Some(code) = self.take(*stamped).await {
+                            return Ok(code);
+                        }
+                    }
+                    Received::Unknown { event } if event == "run_ended" => {
+                        let why = "its last event is not what this version knows: this program is older".to_owned();
+                        return Err(RemoteError::Answer { at: self.client.at(), why });
+                    }
+                    Received::Unknown { event } => {
+                        tracing::debug!(number, event, "An event is not known here, and passed over.");
+                    }
+                },
+                Heard::Lost(why) => self.warn(None, format!("{why}; trying again")),
+                Heard::Missing { from, to } => {
+                    self.warn(None, format!("the processor has lost the events {from} to {to} of this pipeline"));
+                }
+            }
+        }
+    }
+
+    /// The exit code, of the last event.
+    async fn take(&mut self, mut stamped: Stamped) -> Option<u8> {
+        let age = self.stamp(&mut stamped);
+        match &stamped.event {
+            // It comes from the logs alone, or it would come twice.
+            Event::Output { .. } => return None,
+            Event::StepStarted { task, step, attempt, log, .. } => {
+                let source = Source::step(task, *step, *attempt);
+                self.remember(&source, log);
+                self.put(stamped);
+                self.open(source, age > HISTORY_MS);
+                return None;
+            }
+            Event::ServiceStarted { task, service, name, log } => {
+                let source = Source::service(task, *service, name);
+                self.remember(&source, log);
+                self.put(stamped);
+                self.open(source, age > HISTORY_MS);
+                return None;
+            }
+            Event::StepEnded { task, step, attempt, outcome, bytes, .. } => {
+                let is_shown = !matches!(outcome, StepOutcome::Success | StepOutcome::Canceled);
+                self.finish(Source::step(task, *step, *attempt), *bytes, is_shown).await;
+            }
+            Event::TaskLogs { task, logs } => {
+                let (task, logs) = (task.clone(), logs.clone());
+                for end in logs {
+                    self.complete(&task, &end.of, end.bytes).await;
+                }
+            }
+            Event::TaskEnded { task, .. } => self.forget(&task.task),
+            Event::ApprovalAsked { job, .. } => {
+                if let Some(approvals) = &self.approvals {
+                    // Whoever asked may have stopped asking.
+                    approvals.send(job.clone()).ok();
+                }
+            }
+            Event::RunEnded(summary) => {
+                let code = summary.exit_code;
+                self.readers.clear();
+                self.put(stamped);
+                return Some(code);
+            }
+            _ => {}
+        }
+        self.put(stamped);
+        None
+    }
+
+    /// The event on one clock with all others. Returns its age in milliseconds.
+    fn stamp(&mut self, stamped: &mut Stamped) -> i64 {
+        let Ok(time) = stamped.time.parse::<Timestamp>() else { return 0 };
+        if self.clock.begun.is_none() {
+            let date = self.events.date().and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+            let here = Timestamp::now().as_millisecond();
+            // Whole seconds: less than that is no difference.
+            let ahead = date.map_or(0, |date| date.timestamp().as_millisecond().saturating_sub(here));
+            self.clock =
+                Clock { begun: Some(time.as_millisecond()), ahead: if ahead.abs() < 2000 { 0 } else { ahead } };
+            self.bus.begun_before(self.clock.since(self.clock.now()));
+        }
+        stamped.at_ms = self.clock.since(time);
+        self.clock.now().as_millisecond().saturating_sub(time.as_millisecond())
+    }
+
+    fn put(&self, mut stamped: Stamped) {
+        if let Some(commands) = &self.commands {
+            rename(&mut stamped.event, commands, &self.known);
+        }
+        self.bus.pass(stamped);
+    }
+
+    fn warn(&self, task: Option<TaskRef>, message: String) {
+        self.bus.pass(self.clock.stamp(Event::Warning { task, message }));
+    }
+
+    fn remember(&mut self, source: &Source, log: &Path) {
+        if let Some(commands) = &self.commands {
+            let command = format!("{} {} {}", commands.logs, source.task.task, source.word);
+            self.known.insert(log.to_owned(), command.into());
+        }
+    }
+
+    /// Begins to pass a log on.
+    fn open(&mut self, source: Source, is_history: bool) {
+        match self.feed {
+            Feed::Nothing => {}
+            Feed::All => self.start(source, 0, Start::Now),
+            Feed::Tail => self.start(source, 0, if is_history { Start::AtTail } else { Start::Now }),
+        }
+    }
+
+    fn start(&mut self, source: Source, offset: u64, start: Start) {
+        let stream = LogStream::new(self.client.clone(), source.task.task.as_str(), &source.log, offset);
+        let (goal, watched) = watch::channel(None);
+        let passed = Arc::new(AtomicU64::new(offset));
+        let key = source.key();
+        let reading = Reading {
+            client: self.client.clone(),
+            source,
+            stream,
+            start,
+            goal: watched,
+            passed: Arc::clone(&passed),
+            pending: Vec::new(),
+            taken: offset,
+            flushed: Instant::now(),
+            tails: self.feed == Feed::Tail,
+            bus: self.bus.clone(),
+            clock: self.clock,
+        };
+        self.readers.insert(key, Reader { goal, passed, reading: tokio::spawn(reading.run()) });
+    }
+
+    /// The step has ended, and has written so much until then.
+    async fn finish(&mut self, source: Source, bytes: u64, is_shown: bool) {
+        let key = source.key();
+        let Some(reader) = self.readers.remove(&key) else { return };
+        if self.feed == Feed::All {
+            let passed = self.to_its_end(&source, reader, bytes).await;
+            self.passed.insert(key, passed);
+        } else if is_shown {
+            let passed = reader.passed.load(Ordering::Relaxed);
+            drop(reader);
+            self.start(source.clone(), passed.max(bytes.saturating_sub(TAIL)), Start::Now);
+            if let Some(reader) = self.readers.remove(&key) {
+                self.to_its_end(&source, reader, bytes).await;
+            }
+        }
+    }
+
+    /// The log is final: what was written after the step's end comes now.
+    async fn complete(&mut self, task: &TaskRef, of: &LogOf, bytes: u64) {
+        let source = Source::of(task, of);
+        let key = source.key();
+        if self.feed != Feed::All {
+            self.readers.remove(&key);
+            return;
+        }
+        if !self.readers.contains_key(&key) {
+            // Of "Spin up environment" there are events, and no reader.
+            let Some(passed) = self.passed.get(&key).copied().filter(|passed| *passed < bytes) else { return };
+            self.start(source.clone(), passed, Start::Now);
+        }
+        if let Some(reader) = self.readers.remove(&key) {
+            let passed = self.to_its_end(&source, reader, bytes).await;
+            self.passed.insert(key, passed);
+        }
+    }
+
+    /// Waits until so much of the log was passed on. Returns how much it was.
+    async fn to_its_end(&self, source: &Source, mut reader: Reader, bytes: u64) -> u64 {
+        reader.goal.send_replace(Some(bytes));
+        let trouble = (&mut reader.reading).await.unwrap_or_else(|error| Some(error.to_string()));
+        let passed = reader.passed.load(Ordering::Relaxed);
+        if let Some(trouble) = trouble.filter(|_| passed < bytes) {
+            let what = format!("of its log {} only {passed} of {bytes} bytes came: {trouble}", source.word);
+            self.warn(Some(source.task.clone()), what);
+        }
+        passed
+    }
+
+    fn forget(&mut self, task: &TaskId) {
+        self.readers.retain(|(of, _), _| of != task);
+        self.passed.retain(|(of, _), _| of != task);
+    }
+}
+
+/// Paths on other machines become commands.
+fn rename(event: &mut Event, commands: &Commands, known: &HashMap<PathBuf, PathBuf>) {
+    let all = || PathBuf::from(format!("{} --run {}", commands.logs, commands.pipeline));
+    match event {
+        Event::RunStarted { logs, .. } => *logs = all(),
+        Event::StepStarted { log, .. } => {
+            if let Some(command) = known.get(log) {
+                log.clone_from(command);
+            }
+        }
+        Event::RunEnded(summary) => {
+            summary.logs = all();
+            for job in &mut summary.jobs {
+                job.log = job.log.take().and_then(|log| known.get(&log).cloned());
+                job.other_logs = job.other_logs.iter().filter_map(|log| known.get(log).cloned()).collect();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whose output it is.
+#[derive(Debug, Clone)]
+struct Source {
+    task: TaskRef,
+    /// 0 for what does not belong to a step.
+    step: usize,
+    stream: String,
+    /// As the processor names it.
+    log: String,
+    /// As `navvy logs` names it.
+    word: String,
+}
+
+impl Source {
+    fn step(task: &TaskRef, step: usize, attempt: u32) -> Self {
+        let (log, word) = (format!("{step:03}-{attempt}"), format!("{step}-{attempt}"));
+        Self { task: task.clone(), step, stream: "stdout".to_owned(), log, word }
+    }
+
+    fn service(task: &TaskRef, service: usize, name: &str) -> Self {
+        let log = format!("service-{service}");
+        Self { task: task.clone(), step: 0, stream: format!("service:{name}"), word: log.clone(), log }
+    }
+
+    fn of(task: &TaskRef, of: &LogOf) -> Self {
+        match of {
+            LogOf::Step { step, attempt } => Self::step(task, *step, *attempt),
+            LogOf::Service { service } => Self::service(task, *service, &service.to_string()),
+        }
+    }
+
+    fn key(&self) -> (TaskId, String) {
+        (self.task.task.clone(), self.log.clone())
+    }
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Now,
+    /// Close to the newest byte, if the step still runs in a moment.
+    AtTail,
+}
+
+/// The other end of a [`Reading`], which ends with it.
+struct Reader {
+    goal: watch::Sender<Option<u64>>,
+    passed: Arc<AtomicU64>,
+    reading: JoinHandle<Option<String>>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// One log on its way.
+struct Reading {
+    client: Client,
+    source: Source,
+    stream: LogStream,
+    start: Start,
+    /// So much is to be passed on; `None`: whatever comes.
+    goal: watch::Receiver<Option<u64>>,
+    passed: Arc<AtomicU64>,
+    /// Of a tail: what was not passed on yet, where it ends, and when the last of it was.
+    pending: Vec<u8>,
+    taken: u64,
+    flushed: Instant,
+    tails: bool,
+    bus: Bus,
+    clock: Clock,
+}
+
+impl Reading {
+    /// Returns why it has ended before its goal.
+    async fn run(mut self) -> Option<String> {
+        if self.start == Start::AtTail {
+            tokio::time::sleep(SETTLE).await;
+            let from = self.durable().await.saturating_sub(TAIL);
+            let task = self.source.task.task.to_string();
+            self.stream = LogStream::new(self.client.clone(), &task, &self.source.log, from);
+        }
+        loop {
+            let goal = *self.goal.borrow_and_update();
+            if goal.is_some_and(|end| self.stream.offset() >= end) {
+                self.flush().await;
+                return None;
+            }
+            tokio::select! {
+                changed = self.goal.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+                piece = self.stream.next() => match piece {
+                    Ok(bytes) => self.take(&bytes, goal).await,
+                    Err(error) => return Some(error.to_string()),
+                },
+                () = tokio::time::sleep(PAUSE), if !self.pending.is_empty() => self.flush().await,
+                () = tokio::time::sleep(PROMISED), if goal.is_some() => {
+                    return Some(format!("nothing came for {} seconds", PROMISED.as_secs()));
+                }
+            }
+        }
+    }
+
+    /// How far the log is durable, as far as anybody knows.
+    async fn durable(&self) -> u64 {
+        let task = self.source.task.task.as_str();
+        let logs = self.client.get::<api::Page<api::Log>>(&["task", task, "logs"], &[]).await;
+        let mine = logs.ok().and_then(|logs| logs.items.into_iter().find(|log| log.log == self.source.log));
+        mine.map_or(0, |log| log.durable)
+    }
+
+    /// What lies behind the goal was written after the step's end, and is fetched again then.
+    async fn take(&mut self, bytes: &[u8], goal: Option<u64>) {
+        let surplus = goal.map_or(0, |end| self.stream.offset().saturating_sub(end));
+        let bytes = &bytes[..bytes.len().saturating_sub(usize::try_from(surplus).unwrap_or(usize::MAX))];
+        self.pending.extend_from_slice(bytes);
+        self.taken = self.stream.offset() - surplus;
+        if self.tails {
+            let surplus = self.pending.len().saturating_sub(TAIL as usize);
+            self.pending.drain(..surplus);
+        }
+        if !self.tails || self.flushed.elapsed() >= PAUSE {
+            self.flush().await;
+        }
+    }
+
+    /// Waits where the view is slow, on another thread: Ctrl-C is heard meanwhile.
+    async fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let Source { task, step, stream, .. } = self.source.clone();
+        let event = Event::Output { task, step, stream, bytes: std::mem::take(&mut self.pending) };
+        let (bus, stamped) = (self.bus.clone(), self.clock.stamp(event));
+        self.passed.store(self.taken, Ordering::Relaxed);
+        // It fails at the end of the program alone.
+        tokio::task::spawn_blocking(move || bus.pass(stamped)).await.ok();
+        self.flushed = Instant::now();
+    }
+}
