@@ -66,6 +66,8 @@ pub struct Cloud {
     pub pages: Arc<dyn PaginatedListStore>,
     pub multipart: Arc<dyn MultipartStore>,
     pub signer: Arc<dyn Signer>,
+    /// Whether a signature of it can be for one part of an upload.
+    pub signs_parts: bool,
     /// Where open uploads can be listed, in a cloud that keeps them until they are ended.
     pub uploads: Option<Urls>,
 }
@@ -154,9 +156,9 @@ impl Bucket {
         self.text_limit
     }
 
-    /// Signs URLs, where it can: what a grantor needs.
-    pub fn signer(&self) -> Option<&dyn Signer> {
-        self.as_cloud().map(|cloud| cloud.signer.as_ref())
+    /// The cloud, if it signs all that an upload needs.
+    pub(super) fn signing_cloud(&self) -> Option<&Cloud> {
+        self.as_cloud().filter(|cloud| cloud.signs_parts)
     }
 
     pub(super) fn multipart(&self) -> Option<&dyn MultipartStore> {
@@ -204,6 +206,20 @@ impl Bucket {
             Ok((got.bytes().await?, modified))
         };
         absent_is_none(read.await).map_err(failed)
+    }
+
+    /// Reads a whole object of at most `most` bytes. `None`: it does not exist.
+    pub(super) async fn whole(&self, path: &str, most: u64) -> Result<Option<Bytes>> {
+        let failed = self.failed("read an object");
+        let got = match absent_is_none(self.store.get(&self.full(path)).await) {
+            Ok(None) => return Ok(None),
+            Ok(Some(got)) if got.meta.size > most => {
+                return Err(StorageError::TooLong { path: path.to_owned(), most });
+            }
+            Ok(Some(got)) => got.bytes().await,
+            Err(error) => Err(error),
+        };
+        got.map(Some).map_err(failed)
     }
 
     /// Reads a range of an object. `None`: the object does not exist.

@@ -111,6 +111,40 @@ pub enum StorageError {
     /// The store's directory leaves too little room for a file's path; the text is the directory.
     #[error("store {0}: its own path is too long, no key would have room beneath it")]
     NoRoom(String),
+    /// An object is larger than whoever reads or writes it may take.
+    #[error("object {path} is larger than {most} bytes, the most that is taken")]
+    TooLong {
+        /// The object, from the store's root.
+        path: String,
+        /// Bytes.
+        most: u64,
+    },
+    /// A request carries another number of bytes than it was granted for.
+    #[error("the request has {found} bytes (or more) in place of the {expected} that it was granted for")]
+    Length {
+        /// Bytes that were granted.
+        expected: u64,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// A range begins behind the object's end.
+    #[error("the object has {size} bytes, and the range begins behind them")]
+    Range {
+        /// Bytes of the object.
+        size: u64,
+    },
+    /// A part or the end of an upload that is not open.
+    #[error("no upload to {path} is open: it has ended, or was given up")]
+    NoUpload {
+        /// The object, from the store's root.
+        path: String,
+    },
+    /// This kind of store cannot take an upload in parts from somebody without its credentials.
+    #[error("store {store} takes no uploads in parts by URLs")]
+    TakesNoParts {
+        /// The store, for people.
+        store: String,
+    },
     /// No connection to the store can be made.
     #[error(transparent)]
     Transport(#[from] super::http::TransportError),

@@ -27,14 +27,14 @@ use super::urls::{UrlError, Urls};
 /// A process that has the credentials. A URL is asked for when it is about to be used: it need not live long.
 #[async_trait]
 pub trait Grantor: Ledger {
-    /// URL to PUT a whole body.
-    async fn put_url(&self, id: BodyId) -> Result<String>;
+    /// URL to PUT a whole body of this length.
+    async fn put_url(&self, id: BodyId, length: u64) -> Result<String>;
     /// URL to GET a body, or a range.
     async fn get_url(&self, id: BodyId) -> Result<String>;
     /// Begins an upload in parts, and returns its id.
     async fn begin(&self, id: BodyId) -> Result<String>;
-    /// URL to PUT a part; parts count from 0.
-    async fn part_url(&self, id: BodyId, upload: &str, part: usize) -> Result<String>;
+    /// URL to PUT a part of this length; parts count from 0.
+    async fn part_url(&self, id: BodyId, upload: &str, part: u32, length: u64) -> Result<String>;
     /// Ends an upload. `tags`: what the store said of each part, in their order.
     async fn complete(&self, id: BodyId, upload: &str, tags: Vec<String>) -> Result<()>;
     /// Gives an upload up; its parts are removed.
@@ -60,7 +60,7 @@ impl Granted {
 #[async_trait]
 impl Bodies for Granted {
     async fn put(&self, id: BodyId, bytes: Bytes) -> Result<()> {
-        let put = self.http.put(bytes.into(), || self.grantor.put_url(id)).await;
+        let put = self.http.put(bytes.into(), |length| self.grantor.put_url(id, length)).await;
         put.map_err(|error| self.failed("upload", error))?;
         Ok(())
     }
@@ -100,7 +100,7 @@ impl Granted {
 /// An upload in parts, by one URL each.
 #[derive(Debug)]
 struct GrantedUpload {
-    next: usize,
+    next: u32,
     state: Arc<State>,
 }
 
@@ -130,9 +130,9 @@ impl MultipartUpload for GrantedUpload {
         self.next += 1;
         let state = self.state.clone();
         Box::pin(async move {
-            let url = || state.home.grantor.part_url(state.id, &state.upload, part);
+            let url = |length| state.home.grantor.part_url(state.id, &state.upload, part, length);
             let tag = state.home.http.put(data, url).await.map_err(UrlError::into_store)?;
-            state.tag(part, tag.ok_or(UrlError::NoHeader("ETag")).map_err(UrlError::into_store)?);
+            state.tag(part as usize, tag.ok_or(UrlError::NoHeader("ETag")).map_err(UrlError::into_store)?);
             Ok(())
         })
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
+use super::grants::Known;
 use super::key;
 use super::layout::{self, Namespace};
 use super::record::{Body, BodyId, Entry, Listed, PieceKind, Producer, Quarantined, Record, Slot, VERSION, json};
@@ -36,10 +37,12 @@ pub struct Reservation {
     /// Where its entry will be found.
     pub place: Slot,
     pub(super) since: Instant,
+    /// How old it was by then: it may have been made by another process.
+    pub(super) before: Duration,
 }
 
 /// What a writer says of its body.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct About {
     /// Who made it.
     pub producer: Producer,
@@ -118,6 +121,18 @@ impl Index {
     pub fn new(bucket: Arc<Bucket>, project: &str, scope: TrustScope) -> Self {
         let namespaces = scope.chain().map(|scope| Namespace::new(project, &scope)).collect();
         Self { bucket, project: project.to_owned(), scope, namespaces }
+    }
+
+    /// What is at the place of an entry that somebody tells of, if it is that entry. Its scope must be one that is read here.
+    pub(super) async fn known(&self, told: &Entry) -> Result<Option<Known>> {
+        let Ok(scope) = told.record.scope.parse::<TrustScope>() else { return Ok(None) };
+        let nth = self.scope.chain().position(|read| read == scope);
+        let place = &told.record.place;
+        // A piece is found in the own scope alone.
+        let Some(nth) = nth.filter(|nth| *nth == 0 || matches!(place, Slot::Cache { .. })) else { return Ok(None) };
+        let path = layout::index(&self.namespaces[nth], place, self.bucket.text_limit());
+        let entry = self.entry(&path, None).await?.filter(|entry| entry.record.body == told.record.body);
+        Ok(entry.map(|entry| Known { entry, own: nth == 0 }))
     }
 
     fn own(&self) -> &Namespace {
@@ -288,6 +303,14 @@ impl Ledger for Index {
     }
 
     async fn read(&self, listed: &Listed) -> Result<Option<Entry>> {
+        // A path may have been told by somebody else.
+        let beneath = |namespace: &Namespace| {
+            let beneath = listed.path.strip_prefix(&layout::caches(namespace)).and_then(|path| path.strip_prefix('/'));
+            beneath.and_then(key::read).is_some()
+        };
+        if !self.namespaces.iter().any(beneath) {
+            return Ok(None);
+        }
         self.entry(&listed.path, Some(listed.created)).await
     }
 
@@ -321,11 +344,11 @@ impl Ledger for Index {
         }
         let id = BodyId::random();
         self.mark(id, self.path(&place)).await?;
-        Ok(Reservation { id, place, since: Instant::now() })
+        Ok(Reservation { id, place, since: Instant::now(), before: Duration::ZERO })
     }
 
     async fn commit(&self, reservation: &Reservation, body: &Body, about: About) -> Result<Commit> {
-        let age = reservation.since.elapsed();
+        let age = reservation.since.elapsed().saturating_add(reservation.before);
         if age > RESERVED_FOR {
             return Err(StorageError::Expired { id: reservation.id, hours: age.as_secs() / 3600 });
         }

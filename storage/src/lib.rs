@@ -18,6 +18,8 @@
 //! | `transfer` | bytes: uploads in parts, reads in ranges, digests |
 //! | `bucket`, `private` | a directory or a cloud; a directory is its user's alone |
 //! | `granted`, `urls` | the same without credentials |
+//! | `grants`, `objects` | the grantor's side: URLs for those without credentials |
+//! | `served`, `parts` | a store that cannot sign, served by the grantor itself |
 //! | `layout`, `key` | what lies where (pure) |
 //! | [`template`] | a cache's key, as a config writes it (pure) |
 //! | [`artifacts`] | many small files in one body |
@@ -43,15 +45,19 @@ pub mod artifacts;
 mod bucket;
 mod error;
 mod granted;
+mod grants;
 mod http;
 mod key;
 mod layout;
 mod ledger;
+mod objects;
 mod open;
+mod parts;
 mod patience;
 mod private;
 mod record;
 mod seen;
+mod served;
 mod settings;
 mod survey;
 mod sweep;
@@ -65,14 +71,17 @@ mod tests;
 pub use bucket::Bucket;
 pub use error::{Result, StorageError};
 pub use granted::{Granted, Grantor};
+pub use grants::{Grants, Known};
 pub use http::{Pace, Proxies, Transport, TransportError, client};
 #[doc(hidden)]
 pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};
-pub use patience::Retries;
+pub use objects::{MOST_PARTS, MOST_PUT, ObjectPath, Objects, Stored, URL_LIVES_FOR, UrlSigner, Verb};
+pub use patience::{Patience, Retries};
 pub use record::{Body, BodyId, Entry, Listed, Piece, PieceKind, Producer, Record, Slot};
 #[doc(hidden)]
 pub use seen::{Content, belongs, content};
+pub use served::{MOST_HELD, Sent};
 pub use settings::{Location, Origin, Scheme, SettingsError, Sources, StorageSettings, StoreTable};
 pub use survey::PutAside;
 pub use sweep::{Swept, Unswept};

@@ -49,7 +49,15 @@ impl StorageSettings {
                 let builder = builder.$with_name(bucket).with_retry(retry).with_http_connector(transport);
                 let store = Arc::new(builder.build().map_err(failed)?);
                 let uploads = (scheme == Scheme::S3).then_some(urls);
-                let cloud = Cloud { pages: store.clone(), multipart: store.clone(), signer: store.clone(), uploads };
+                // Azure's signature is for an object, and leaves no room for the number of a part.
+                let signs_parts = scheme != Scheme::Az;
+                let cloud = Cloud {
+                    pages: store.clone(),
+                    multipart: store.clone(),
+                    signer: store.clone(),
+                    signs_parts,
+                    uploads,
+                };
                 Bucket::cloud(name.clone(), root, store, cloud)
             }};
         }

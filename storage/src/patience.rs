@@ -36,7 +36,7 @@ impl Retries {
     }
 }
 
-/// The retries of one request.
+/// The retries of one request: how many there were, and when it began.
 #[derive(Debug)]
 pub struct Patience {
     retries: Retries,
@@ -46,6 +46,7 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Before the first attempt.
     pub fn new(retries: Retries) -> Self {
         Self { retries, begun: Instant::now(), made: 0, last: retries.first }
     }

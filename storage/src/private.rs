@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::layout;
@@ -38,6 +38,22 @@ pub(super) fn close(root: &Path, path: &str) {
             let _unchanged = fs::set_permissions(place, Permissions::from_mode(mode));
         }
     }
+}
+
+/// Closes a directory that was just made below the store's, and those on the way.
+pub(super) fn close_directory(root: &Path, directory: &Path) {
+    if fs::metadata(root).is_ok_and(|found| found.mode() & FOR_OTHERS != 0) {
+        return;
+    }
+    for directory in directory.ancestors().take_while(|directory| *directory != root) {
+        // On a file system without modes it stays as it is. The directory above them all is closed.
+        let _unchanged = fs::set_permissions(directory, Permissions::from_mode(0o700));
+    }
+}
+
+/// Makes a file that others may read only once [`close`] has seen that they may.
+pub(super) fn create_new(file: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
 }
 
 #[cfg(test)]

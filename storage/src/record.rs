@@ -139,11 +139,12 @@ impl Record {
 }
 
 /// A record, as the store has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The index object's content.
     pub record: Record,
     /// By the store's clock.
+    #[serde(with = "stamp")]
     pub created: Timestamp,
 }
 
@@ -163,11 +164,12 @@ impl Entry {
 }
 
 /// What is known of a cache before its index object is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// `None`: longer than its path; the index object has it.
     pub key: Option<String>,
     /// By the store's clock.
+    #[serde(with = "stamp")]
     pub created: Timestamp,
     /// Path from the store's root.
     pub(super) path: String,
@@ -182,6 +184,20 @@ pub(super) struct Quarantined {
     /// Where an index object that could not be read was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<String>,
+}
+
+/// A time as text, for those who are told of an entry and do not read the store.
+mod stamp {
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(time)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// What we write ourselves always has a spelling.

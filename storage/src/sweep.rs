@@ -22,6 +22,8 @@ use super::bucket::{Bucket, Object};
 use super::error::{Result, StorageError};
 use super::layout;
 use super::ledger::{Index, Ledger as _, Reserved};
+use super::objects::ObjectPath;
+use super::parts;
 use super::record::BodyId;
 use super::seen::{Content, Seen, content};
 
@@ -266,9 +268,13 @@ fn is_old(time: std::time::SystemTime, bound: Timestamp) -> bool {
 }
 
 impl Bucket {
-    /// Ends every open upload to `path`. Only S3 keeps them for ever and is asked; the others forget them by themselves, GCS by
-    /// a rule of the bucket's (`docs/storage.md`).
+    /// Ends every open upload to `path`: those of a directory, and of S3, which keeps them for ever and is asked. The others forget
+    /// them by themselves, GCS by a rule of the bucket's (`docs/storage.md`).
     pub(super) async fn abort_uploads(&self, path: &str) -> Result<u64> {
+        if let Some((root, object)) = self.as_directory().zip(ObjectPath::read(path)) {
+            let aborted = parts::abort_all(root.to_owned(), object).await;
+            return aborted.map_err(self.failed("abort an upload"));
+        }
         let Some(multipart) = self.multipart() else { return Ok(0) };
         let location = self.full(path);
         let mut aborted = 0;

@@ -102,7 +102,7 @@ impl Bodies for Bucket {
 /// virtual machine whose host takes back such pages while they are free.
 const SLICE: usize = 256 << 10;
 
-fn in_slices(mut bytes: Bytes) -> PutPayload {
+pub(super) fn in_slices(mut bytes: Bytes) -> PutPayload {
     let slices = std::iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(SLICE))));
     slices.collect()
 }

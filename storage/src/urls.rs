@@ -12,6 +12,9 @@ use super::error::Result;
 use super::http::Transport;
 use super::patience::{Patience, Retries};
 
+/// Fresh URLs that are asked for after a refusal.
+const MOST_REFUSALS: u32 = 2;
+
 /// Why a request by URL failed. Holds no URL.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
@@ -35,8 +38,33 @@ impl UrlError {
         }
     }
 
+    /// A URL may have expired on its way, or its signer's key have gone with its process: a fresh one is asked for, and that
+    /// settles whether it is refused.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { status: 403, .. })
+    }
+
     pub fn into_store(self) -> object_store::Error {
         object_store::Error::Generic { store: "granted", source: Box::new(self) }
+    }
+}
+
+/// The retries of one request by URL.
+struct Attempts {
+    patience: Patience,
+    refusals: u32,
+}
+
+impl Attempts {
+    fn new(retries: Retries) -> Self {
+        Self { patience: Patience::new(retries), refusals: 0 }
+    }
+
+    /// Waits before the next attempt. `false`: there shall be none.
+    async fn go_on_after(&mut self, error: &UrlError) -> bool {
+        self.refusals += u32::from(error.is_refusal());
+        let may_pass = error.is_passing() || (error.is_refusal() && self.refusals <= MOST_REFUSALS);
+        may_pass && self.patience.wait().await
     }
 }
 
@@ -53,21 +81,22 @@ impl fmt::Debug for Urls {
 }
 
 impl Urls {
-    /// PUTs `bytes`; `url` makes a fresh URL for each attempt. The store's tag of what it took.
-    pub async fn put<F>(&self, bytes: PutPayload, url: impl Fn() -> F) -> Result<Option<String>, UrlError>
+    /// PUTs `bytes`; `url` makes a fresh URL, for so many bytes, for each attempt. The store's tag of what it took.
+    pub async fn put<F>(&self, bytes: PutPayload, url: impl Fn(u64) -> F) -> Result<Option<String>, UrlError>
     where
         F: Future<Output = Result<String>>,
     {
-        let mut patience = Patience::new(self.retries);
+        let mut attempts = Attempts::new(self.retries);
         loop {
             let attempt = async {
-                let length = bytes.content_length().to_string();
-                let request = request("PUT", &grant(url()).await?, ("content-length", &length), bytes.clone())?;
+                let length = bytes.content_length();
+                let url = grant(url(length as u64)).await?;
+                let request = request("PUT", &url, ("content-length", &length.to_string()), bytes.clone())?;
                 let response = accepted(self.transport.call(request).await?).await?;
                 Ok(response.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned))
             };
             match attempt.await {
-                Err(error) if UrlError::is_passing(&error) && patience.wait().await => {}
+                Err(error) if attempts.go_on_after(&error).await => {}
                 ended => return ended,
             }
         }
@@ -78,7 +107,7 @@ impl Urls {
     where
         F: Future<Output = Result<String>>,
     {
-        let mut patience = Patience::new(self.retries);
+        let mut attempts = Attempts::new(self.retries);
         loop {
             let attempt = async {
                 let request = request("GET", &grant(url()).await?, ("accept", "*/*"), PutPayload::new())?;
@@ -86,7 +115,7 @@ impl Urls {
                 Ok(response.into_body().bytes().await?)
             };
             match attempt.await {
-                Err(error) if UrlError::is_passing(&error) && patience.wait().await => {}
+                Err(error) if attempts.go_on_after(&error).await => {}
                 ended => return ended,
             }
         }
@@ -98,12 +127,12 @@ impl Urls {
         F: Future<Output = Result<String>>,
     {
         let mut got = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
-        let mut patience = Patience::new(self.retries);
+        let mut attempts = Attempts::new(self.retries);
         loop {
             match self.get_more(&range, &mut got, &url).await {
                 Ok(()) => return Ok(Some(got.into())),
                 Err(UrlError::Status { status: 404, .. }) => return Ok(None),
-                Err(error) if error.is_passing() && patience.wait().await => {}
+                Err(error) if attempts.go_on_after(&error).await => {}
                 Err(error) => return Err(error),
             }
         }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::super::*;
-use super::grantor::Signing;
 use super::proxy::{Asked, Fate, Proxy};
 use super::server::server;
+use super::signs_nothing;
 
 /// The least that S3 takes.
 const SHAPE: Shape = Shape { part: 5 << 20, parallel: 2 };
@@ -41,7 +41,8 @@ fn store(home: Home, settings: &StorageSettings) -> (Store, Arc<Bucket>) {
     let store = match home {
         Home::Direct => Store::direct(bucket.clone(), "project", TrustScope::Trusted, SHAPE),
         Home::Granted => {
-            let grantor = Arc::new(Signing::new(bucket.clone(), "project", TrustScope::Trusted));
+            let objects = Objects::new(bucket.clone(), signs_nothing());
+            let grantor = Arc::new(objects.grants("project", TrustScope::Trusted));
             Store::granted(grantor, settings.transport().unwrap(), RETRIES, SHAPE)
         }
     };

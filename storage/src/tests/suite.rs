@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::artifacts::Name;
 use super::super::*;
-use super::grantor::Signing;
 use super::server::server;
+use super::signs_nothing;
 
 /// Small parts, so that a small body has many. Only for stores that take them.
 const SMALL: Shape = Shape { part: 10, parallel: 3 };
@@ -57,7 +57,8 @@ impl Home {
         match &self.transport {
             None => Store::direct(self.bucket.clone(), "project", scope, self.shape),
             Some(transport) => {
-                let grantor = Arc::new(Signing::new(self.bucket.clone(), "project", scope));
+                let objects = Objects::new(self.bucket.clone(), signs_nothing());
+                let grantor = Arc::new(objects.grants("project", scope));
                 Store::granted(grantor, transport.clone(), Retries::default(), self.shape)
             }
         }
