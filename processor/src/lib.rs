@@ -13,7 +13,7 @@
 //! | [`serve`], [`settings`] | the program and its operator's words |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
 //! | [`web`], [`probes`] | what people and operators' machines say |
-//! | [`auth`] | who asks, and what for |
+//! | [`auth`], [`audit`] | who asks, and what for; who did what |
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
 //! | [`output`] | logs: live, durable, read |
@@ -22,6 +22,7 @@
 
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod auth;
 pub mod claims;
 pub mod conduct;

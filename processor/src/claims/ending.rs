@@ -6,6 +6,7 @@ use navvy_protocol::supervisor::Continuation;
 use sqlx::Row as _;
 
 use super::{COLUMNS, ClaimError, Claims, MOST_HANDED, Result, TaskRow};
+use crate::audit::Entry;
 use crate::conduct::to_json;
 use crate::conduct::walk::Recorded;
 use crate::state::{int, uint};
@@ -64,6 +65,9 @@ impl Claims {
         if query.execute(&mut *tx).await?.rows_affected() != 1 {
             return Err(ClaimError::Lost(task.to_owned()));
         }
+        let agent = row.agent.clone().unwrap_or_default();
+        let entry = Entry::new("task.end", &agent, "task", task).by_agent().in_project(&row.project);
+        entry.write(&mut tx).await?;
         done.commit(tx, &self.conductor).await?;
         Ok(Finished::Now)
     }

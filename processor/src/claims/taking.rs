@@ -7,6 +7,7 @@ use navvy_job::resource::Size;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 
 use super::secrets::Given;
+use crate::audit::Entry;
 use super::{COLUMNS, Claims, Result, TaskRow};
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text, uint};
 
@@ -87,7 +88,10 @@ impl Claims {
     /// hand. An agent that does not get its answer in between is lost, and so is the event, until the task is taken again.
     async fn hand_over(&self, mut tx: Transaction<'_, Any>, row: TaskRow) -> Result<Taken> {
         let (pipeline, event) = (row.pipeline.clone(), started(&row));
+        let agent = row.agent.clone().unwrap_or_default();
+        let entry = Entry::new("task.claim", &agent, "task", &row.id).by_agent().in_project(&row.project);
         let (taken, created_ms) = self.handed(&mut tx, row).await?;
+        entry.write(&mut tx).await?;
         tx.commit().await?;
         let mut tx = self.pool().begin().await?;
         self.conductor.send(&mut tx, &pipeline, created_ms, event).await?;

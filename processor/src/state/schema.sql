@@ -83,3 +83,6 @@ CREATE TABLE secrets (
   key_name TEXT NOT NULL, wrapped BLOB NOT NULL, sealed BLOB NOT NULL,
   PRIMARY KEY (owner, name)
 );
+
+-- Lines of the audit log on their way to the store.
+CREATE TABLE audit (id TEXT PRIMARY KEY, at_ms BIGINT NOT NULL, body TEXT NOT NULL);

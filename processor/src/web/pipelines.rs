@@ -15,7 +15,8 @@ use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::people::{Admin, Viewer};
+use super::people::{Admin, Viewer, note};
+use crate::audit::Entry;
 use super::{Refusal, Web};
 use crate::conduct::walk::Standing;
 use crate::conduct::{RerunOf, derived, from_json, rfc3339};
@@ -34,13 +35,15 @@ fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
 
 /// `POST /api/v2/project/{slug}/pipeline`
 pub async fn submit(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path(slug): Path<String>,
     submit: Result<Json<Submit>, JsonRejection>,
 ) -> Result<Json<Submitted>, Refusal> {
     let submit = body(submit)?;
-    Ok(Json(web.claims.conductor().submit(&slug, submit, RerunOf::default()).await?))
+    let submitted = web.claims.conductor().submit(&slug, submit, RerunOf::default()).await?;
+    note(&web, &Entry::new("pipeline.submit", &by.actor, "pipeline", &submitted.id)).await?;
+    Ok(Json(submitted))
 }
 
 /// Which pipelines.
@@ -166,24 +169,26 @@ fn status(standing: &Standing, tasks: &[Task], job: &JobRef) -> (&'static str, O
 
 /// `POST /api/v2/pipeline/{id}/cancel`
 pub async fn cancel(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path(id): Path<String>,
     asked: Result<Json<CancelPipeline>, JsonRejection>,
 ) -> Result<Json<Message>, Refusal> {
     let asked = body(asked)?;
     web.claims.conductor().cancel(&id, CancelReason::User, asked.at_once).await?;
+    note(&web, &Entry::new("pipeline.cancel", &by.actor, "pipeline", &id)).await?;
     Ok(Json(Message { message: format!("pipeline {id} is being canceled") }))
 }
 
 /// `POST /api/v2/pipeline/{id}/rerun`
 pub async fn rerun(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path(id): Path<String>,
     asked: Result<Json<Rerun>, JsonRejection>,
 ) -> Result<Json<Submitted>, Refusal> {
     let asked = body(asked)?;
+    note(&web, &Entry::new("pipeline.rerun", &by.actor, "pipeline", &id)).await?;
     let conductor = web.claims.conductor();
     let select = "SELECT p.submit, j.slug, p.workspace_of, p.state FROM pipelines p
                   JOIN projects j ON j.id = p.project WHERE p.id = $1";
@@ -217,13 +222,14 @@ fn passed((job, end): (&JobRef, &JobEnd)) -> Option<String> {
 
 /// `POST /api/v2/pipeline/{id}/approve/{job}`
 pub async fn approve(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path((id, job)): Path<(String, String)>,
     asked: Result<Json<Approve>, JsonRejection>,
 ) -> Result<Json<Message>, Refusal> {
     let asked = body(asked)?;
     web.claims.conductor().approve(&id, &job, asked.approved).await?;
+    note(&web, &Entry::new("approval.answer", &by.actor, "pipeline", &id).with(serde_json::json!({"job": job}))).await?;
     let done = if asked.approved { "approved" } else { "held" };
     Ok(Json(Message { message: format!("{job} is {done}") }))
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use navvy_protocol::api::{Message, Named, Page, Value};
 use sqlx::Row as _;
 
+use crate::audit::Entry;
 use super::people::{Admin, Viewer};
 use super::{Refusal, Web};
 use crate::claims::{context_owner, project_owner};
@@ -46,22 +47,22 @@ pub async fn of_context(
 
 /// `PUT /api/v2/context/{name}/environment-variable/{variable}`
 pub async fn set_in_context(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path((name, variable)): Path<(String, String)>,
     Json(value): Json<Value>,
 ) -> Result<Json<Message>, Refusal> {
     check_context(&name)?;
-    set(&web, &context_owner(&name), &variable, &value).await
+    set(&web, &by, &context_owner(&name), &variable, &value).await
 }
 
 /// `DELETE /api/v2/context/{name}/environment-variable/{variable}`
 pub async fn remove_from_context(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path((name, variable)): Path<(String, String)>,
 ) -> Result<Json<Message>, Refusal> {
-    remove(&web, &context_owner(&name), &variable).await
+    remove(&web, &by, &context_owner(&name), &variable).await
 }
 
 /// `GET /api/v2/project/{slug}/envvar`
@@ -76,23 +77,23 @@ pub async fn of_project(
 
 /// `PUT /api/v2/project/{slug}/envvar/{variable}`
 pub async fn set_in_project(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path((slug, variable)): Path<(String, String)>,
     Json(value): Json<Value>,
 ) -> Result<Json<Message>, Refusal> {
     let owner = project(&web, &slug).await?;
-    set(&web, &owner, &variable, &value).await
+    set(&web, &by, &owner, &variable, &value).await
 }
 
 /// `DELETE /api/v2/project/{slug}/envvar/{variable}`
 pub async fn remove_from_project(
-    _: Admin,
+    by: Admin,
     State(web): State<Web>,
     Path((slug, variable)): Path<(String, String)>,
 ) -> Result<Json<Message>, Refusal> {
     let owner = project(&web, &slug).await?;
-    remove(&web, &owner, &variable).await
+    remove(&web, &by, &owner, &variable).await
 }
 
 async fn project(web: &Web, slug: &str) -> Result<String, Refusal> {
@@ -103,6 +104,10 @@ async fn project(web: &Web, slug: &str) -> Result<String, Refusal> {
             .hint("A project comes into being with its first pipeline.")
     })?;
     Ok(project_owner(&row.try_get::<String, _>(0)?))
+}
+
+fn note(action: &'static str, by: &Admin, owner: &str, variable: &str) -> Entry {
+    Entry::new(action, &by.actor, "variable", variable).with(serde_json::json!({"owner": owner}))
 }
 
 async fn list(web: &Web, owner: &str, none: impl Fn() -> String) -> Result<Json<Page<Named>>, Refusal> {
@@ -119,16 +124,21 @@ fn page(names: Vec<(String, i64)>) -> Json<Page<Named>> {
     Json(Page { items, next_page_token: None })
 }
 
-async fn set(web: &Web, owner: &str, variable: &str, value: &Value) -> Result<Json<Message>, Refusal> {
+async fn set(web: &Web, by: &Admin, owner: &str, variable: &str, value: &Value) -> Result<Json<Message>, Refusal> {
     check_name(variable)?;
-    let mut connection = web.claims.conductor().state().pool().acquire().await?;
-    web.secrets.set(&mut connection, owner, variable, &value.value).await?;
+    let mut tx = web.claims.conductor().state().pool().begin().await?;
+    web.secrets.set(&mut tx, owner, variable, &value.value).await?;
+    note("env_var.store", by, owner, variable).write(&mut tx).await?;
+    tx.commit().await?;
     Ok(Json(Message { message: format!("{variable} is set") }))
 }
 
-async fn remove(web: &Web, owner: &str, variable: &str) -> Result<Json<Message>, Refusal> {
-    let mut connection = web.claims.conductor().state().pool().acquire().await?;
-    match web.secrets.remove(&mut connection, owner, variable).await? {
+async fn remove(web: &Web, by: &Admin, owner: &str, variable: &str) -> Result<Json<Message>, Refusal> {
+    let mut tx = web.claims.conductor().state().pool().begin().await?;
+    let was_there = web.secrets.remove(&mut tx, owner, variable).await?;
+    note("env_var.remove", by, owner, variable).write(&mut tx).await?;
+    tx.commit().await?;
+    match was_there {
         true => Ok(Json(Message { message: format!("{variable} was removed") })),
         false => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no variable {variable:?}"))),
     }
