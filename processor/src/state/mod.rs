@@ -8,6 +8,7 @@
 //! Each file of this directory holds the statements about one of them. A number that is given out, a task that is taken and a
 //! happening that is written down are each one statement or one transaction, so that several processors may share a database.
 
+mod segments;
 mod tokens;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, AssertSqlSafe, SqlSafeStr as _};
 
+pub use segments::{Holder, LogState, Segment, SegmentsError, forget_logs_in};
 pub use tokens::{Scope, Use, hash, random_text};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -162,7 +164,50 @@ pub(crate) fn now_ms() -> i64 {
 pub(crate) mod tests {
     use super::*;
 
-    /// A database of each kind that this machine has: SQLite, and PostgreSQL where `NAVVY_TEST_POSTGRES` names a server.
+    /// A database of its own for one test.
+    pub(crate) struct Database {
+        state: State,
+        _directory: Option<tempfile::TempDir>,
+    }
+
+    impl std::ops::Deref for Database {
+        type Target = State;
+
+        fn deref(&self) -> &State {
+            &self.state
+        }
+    }
+
+    /// A database of each kind that there is here: SQLite, and PostgreSQL where `NAVVY_TEST_POSTGRES` names a server's
+    /// database by URL. There each is a schema, which stays until the server goes.
+    pub(crate) async fn databases() -> Vec<Database> {
+        let (directory, state) = sqlite().await;
+        let mut databases = vec![Database { state, _directory: Some(directory) }];
+        if let Ok(server) = std::env::var("NAVVY_TEST_POSTGRES") {
+            databases.push(Database { state: postgres(&server).await, _directory: None });
+        }
+        databases
+    }
+
+    async fn postgres(server: &str) -> State {
+        sqlx::any::install_default_drivers();
+        let schema = format!("navvy_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(server).await.unwrap();
+        let create = AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+        sqlx::query(create).execute(&mut connection).await.unwrap();
+        let joined = if server.contains('?') { '&' } else { '?' };
+        State::open(&format!("{server}{joined}options=-csearch_path%3D{schema}")).await.unwrap()
+    }
+
+    /// A task that nothing but its row is known of.
+    pub(crate) async fn add_task(state: &State, id: &str, stands: &str, handed: u64) {
+        let insert = "INSERT INTO tasks (id, pipeline, workflow, job, node, number, workflow_name, job_name, project, scope, \
+            workspace, class, millicpus, memory, claim, contexts, notes, state, queued_ms, handed, begun, beats, events) \
+            VALUES ($1, $1, 0, 0, 0, 1, 'w', 'j', 'p', 's', 'w', 'c', 1, 1, '', '', '', $2, $3, $4, 0, 0, 0)";
+        let query = sqlx::query(insert).bind(id).bind(stands).bind(now_ms()).bind(int(handed));
+        query.execute(state.pool()).await.unwrap();
+    }
+
     pub(crate) async fn sqlite() -> (tempfile::TempDir, State) {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("state/processor.db").display());
