@@ -210,11 +210,16 @@ impl State {
         Ok(one_log(&mut connection, task, log).await?)
     }
 
-    /// Whether a task has ended. `None`: there is no such task.
-    pub async fn has_ended(&self, task: &str) -> Result<Option<bool>> {
-        let row = sqlx::query("SELECT state FROM tasks WHERE id = $1").bind(task).fetch_optional(self.pool()).await?;
-        let state: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
-        Ok(state.map(|state| state == "ended"))
+    /// Whether a task has ended, and what is known of one of its logs. `None`: there is no such task.
+    pub async fn look_at_log(&self, task: &str, log: &str) -> Result<Option<(bool, Option<LogState>)>> {
+        let select = "SELECT tasks.state, logs.log, durable, bytes, sha256 FROM tasks \
+            LEFT JOIN logs ON logs.task = tasks.id AND logs.log = $2 WHERE tasks.id = $1";
+        let row = sqlx::query(select).bind(task).bind(log).fetch_optional(self.pool()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let state: String = row.try_get(0)?;
+        let log: Option<String> = row.try_get(1)?;
+        let log = log.map(|_| LogState::read(&row)).transpose()?;
+        Ok(Some((state == "ended", log)))
     }
 
     /// The segments that have bytes at `offset` or behind it, in their order: at most `most`.
