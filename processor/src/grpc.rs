@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::{self, TaskAccess};
 use crate::claims::{self, ClaimError, Claims, Ending, LEASE, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
-use crate::output::{Finish, LogEnd, Output};
-use crate::state::{Scope, State, hash};
+use crate::output::Output;
+use crate::state::{LogState, Scope, State, hash};
 
 /// A runner that waits looks again after this, even if nobody has told it of a task: another processor may have queued one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ impl v1::agents_server::Agents for AgentsService {
         let attended = Attended {
             claims: self.claims.clone(),
             access: access.clone(),
-            readers: self.output.readers(&access.task),
+            readers: self.output.hub().readers(&access.task),
             cancels: self.cancels.clone(),
             words: sender,
         };
@@ -130,18 +130,20 @@ impl v1::agents_server::Agents for AgentsService {
         tokio::spawn(async move {
             // What has no room, or no sense, is dropped: readers have the segments.
             while let Some(Ok(chunk)) = chunks.next().await {
-                output.live(&task, chunk);
+                if let Err(error) = output.hub().push(&task, &chunk) {
+                    tracing::debug!(task, "A live chunk was dropped: {error}.");
+                }
             }
         });
-        let readers = tokio_stream::wrappers::WatchStream::new(self.output.readers(&access.task));
+        let readers = tokio_stream::wrappers::WatchStream::new(self.output.hub().readers(&access.task));
         Ok(Response::new(Box::pin(readers.map(|readers| Ok(v1::LiveWord { readers })))))
     }
 
     async fn grant_segment(&self, request: Request<v1::SegmentRequest>) -> Answer<v1::SegmentGrant> {
         let access = self.access(&request).await?;
         let segment = request.into_inner().segment.ok_or_else(|| Status::invalid_argument("no segment was named"))?;
-        let (object, url) = self.output.grant(&access, &segment).await?;
-        Ok(Response::new(v1::SegmentGrant { object, url }))
+        let grant = self.output.grant(&access, &segment).await?;
+        Ok(Response::new(v1::SegmentGrant { object: grant.object, url: grant.url }))
     }
 
     async fn commit_segments(&self, request: Request<v1::CommitSegmentsRequest>) -> Answer<v1::DurableMarks> {
@@ -152,7 +154,7 @@ impl v1::agents_server::Agents for AgentsService {
 
     async fn get_marks(&self, request: Request<v1::GetMarksRequest>) -> Answer<v1::DurableMarks> {
         let access = self.access(&request).await?;
-        let marks = self.output.marks(&access).await?;
+        let marks = self.output.marks(&access.task).await?;
         self.marks(&access, marks).await
     }
 
@@ -165,11 +167,7 @@ impl v1::agents_server::Agents for AgentsService {
             [] => None,
             json => Some(serde_json::from_slice(json).map_err(unread("the continuation"))?),
         };
-        let logs = asked.logs.into_iter().map(|it| LogEnd { log: it.log, bytes: it.bytes, sha256: it.sha256 }).collect();
-        let mut missing = match self.output.finish(&access, logs).await? {
-            Finish::Complete => Vec::new(),
-            Finish::Incomplete(missing) => missing,
-        };
+        let mut missing = self.output.finish(&access, &asked.logs).await?;
         let known = self.claims.next_event(&access.task).await.map_err(status)?;
         if known < asked.events {
             missing.push(format!("{} of {} events", asked.events - known, asked.events));
@@ -183,7 +181,8 @@ impl v1::agents_server::Agents for AgentsService {
 }
 
 impl AgentsService {
-    async fn marks(&self, access: &TaskAccess, marks: Vec<v1::DurableMark>) -> Answer<v1::DurableMarks> {
+    async fn marks(&self, access: &TaskAccess, marks: Vec<LogState>) -> Answer<v1::DurableMarks> {
+        let marks = marks.into_iter().map(|it| v1::DurableMark { log: it.log, durable: it.durable }).collect();
         let next_event = self.claims.next_event(&access.task).await.map_err(status)?;
         Ok(Response::new(v1::DurableMarks { marks, next_event }))
     }

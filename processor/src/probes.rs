@@ -9,6 +9,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use sqlx::Row as _;
 
+use navvy_storage::Objects;
+
 use crate::output::Output;
 use crate::state::State;
 
@@ -18,6 +20,8 @@ pub struct Health {
     pub state: State,
     /// Logs.
     pub output: Output,
+    /// The store.
+    pub objects: Objects,
     /// It takes no new connections.
     pub draining: AtomicBool,
 }
@@ -36,8 +40,8 @@ pub async fn ready(Extract(health): Extract<Arc<Health>>) -> Response {
     if let Err(error) = health.state.check().await {
         troubles.push(format!("database: {}", navvy_job::chain::chain(&error)));
     }
-    if let Err(why) = health.output.check().await {
-        troubles.push(format!("store: {why}"));
+    if let Err(error) = health.objects.now().await {
+        troubles.push(format!("store: {}", navvy_job::chain::chain(&error)));
     }
     match troubles.is_empty() {
         true => "ready\n".into_response(),
@@ -64,8 +68,7 @@ async fn text(health: &Health) -> Result<String, sqlx::Error> {
         let class = class.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         writeln!(text, "navvy_tasks{{class=\"{class}\",state=\"{state}\"}} {count}").ok();
     }
-    for (name, kind, value) in health.output.figures() {
-        writeln!(text, "# TYPE {name} {kind}\n{name} {value}").ok();
-    }
+    let held = health.output.hub().held();
+    writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {held}").ok();
     Ok(text)
 }

@@ -69,10 +69,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone());
     let health =
-        Arc::new(Health { state: state.clone(), output: output.clone(), draining: AtomicBool::new(false) });
+        Arc::new(Health {
+            state: state.clone(),
+            output: output.clone(),
+            objects: grants.objects(),
+            draining: AtomicBool::new(false),
+        });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
-    let sweeping = tokio::spawn(output.clone().keep_clean());
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -94,7 +98,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         tracing::info!("Streams that are still open are cut.");
     }
     watching.abort();
-    sweeping.abort();
     state.pool().close().await;
     Ok(())
 }

@@ -295,6 +295,11 @@ impl Objects {
         self.bucket.remove(path.as_str()).await
     }
 
+    /// The store's own time.
+    pub async fn now(&self) -> Result<jiff::Timestamp> {
+        self.bucket.now().await
+    }
+
     /// The objects whose path begins with `prefix`, `v1/log/…` for example.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Stored>> {
         let objects = self.bucket.list(prefix).await?;

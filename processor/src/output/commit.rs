@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use navvy_protocol::processor::v1;
 
 use super::store::within;
@@ -58,7 +58,7 @@ impl Output {
         }
         let read = said.iter().map(|said| segment::read(of, said, &said.object));
         let segments = read.collect::<Result<Vec<_>, _>>()?;
-        let checks = segments.iter().map(|segment| self.check_stored(of, segment));
+        let checks: Vec<_> = segments.iter().map(|segment| self.check_stored(of, segment).boxed()).collect();
         let () = futures_util::stream::iter(checks).buffer_unordered(PARALLEL).try_collect().await?;
         let holder = Holder { task: &of.task, fence: of.fence };
         let states = self.state.commit_segments(holder, &segments).await?;

@@ -29,6 +29,7 @@ mod commit;
 mod error;
 pub mod hub;
 mod name;
+mod objects;
 mod read;
 mod ring;
 pub mod segment;

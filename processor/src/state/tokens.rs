@@ -93,11 +93,18 @@ impl State {
 
     /// What a token is good for; `None`: it is unknown, was used up, or was revoked.
     pub async fn token(&self, text: &str) -> Result<Option<Scope>> {
-        let select =
-            "SELECT kind, subject, fence FROM tokens WHERE hash = $1 AND revoked_ms IS NULL AND used_ms IS NULL";
+        Ok(self.named_token(text).await?.map(|(scope, _)| scope))
+    }
+
+    /// The same, with the token's name.
+    pub async fn named_token(&self, text: &str) -> Result<Option<(Scope, String)>> {
+        let select = "SELECT kind, subject, fence, name FROM tokens
+                      WHERE hash = $1 AND revoked_ms IS NULL AND used_ms IS NULL";
         let row = sqlx::query(select).bind(hash(text)).fetch_optional(self.pool()).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Scope::read(&row.try_get::<String, _>(0)?, row.try_get(1)?, uint(row.try_get(2)?)))
+        let scope = Scope::read(&row.try_get::<String, _>(0)?, row.try_get(1)?, uint(row.try_get(2)?));
+        let name = row.try_get(3)?;
+        Ok(scope.map(|scope| (scope, name)))
     }
 
     /// Uses a token that is good for one use.

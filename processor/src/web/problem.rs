@@ -10,6 +10,7 @@ use navvy_protocol::api::Problem;
 use crate::claims::ClaimError;
 use crate::conduct::ConductError;
 use crate::conduct::compile::CompileError;
+use crate::output::OutputError;
 use crate::state::StateError;
 
 /// Why a request was not carried out.
@@ -71,6 +72,23 @@ impl From<ConductError> for Refusal {
             ConductError::Over(..) => Self::new(StatusCode::CONFLICT, error.to_string()),
             ConductError::Slug(_) => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
         }
+    }
+}
+
+impl From<OutputError> for Refusal {
+    fn from(error: OutputError) -> Self {
+        if error.is_passing() {
+            tracing::error!("{}.", chain(&error));
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "the processor's database or store does not answer")
+                .hint("Try again; the processor's log says more.");
+        }
+        let status = match error {
+            OutputError::NoTask { .. } | OutputError::NoLog { .. } => StatusCode::NOT_FOUND,
+            OutputError::Beyond { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            OutputError::Form(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::CONFLICT,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

@@ -111,8 +111,11 @@ impl Reading {
 /// `GET /api/v2/task/{id}/logs`
 pub async fn logs(_: Viewer, State(web): State<Web>, Path(task): Path<String>) -> Result<Json<Page<Log>>, Refusal> {
     exists(&web, &task).await?;
-    let logs = web.output.logs(&task).await?;
-    Ok(Json(Page { items: logs, next_page_token: None }))
+    let logs = web.output.marks(&task).await?.into_iter().map(|it| {
+        let (bytes, sha256) = it.end.unzip();
+        Log { log: it.log, durable: it.durable, bytes, sha256 }
+    });
+    Ok(Json(Page { items: logs.collect(), next_page_token: None }))
 }
 
 /// `GET /api/v2/task/{id}/log/{log}`
