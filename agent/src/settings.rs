@@ -36,6 +36,8 @@ pub struct Settings {
     pub orbs: Option<PathBuf>,
     /// An operator's settings: `$XDG_CONFIG_HOME/navvy/settings.toml`.
     pub file: Option<PathBuf>,
+    /// The processor that `navvy login` keeps: `$XDG_CONFIG_HOME/navvy/login.toml`.
+    pub login: Option<PathBuf>,
     /// What Navvy keeps for its user: `$XDG_DATA_HOME/navvy`.
     pub data: Option<PathBuf>,
     pub stdout_is_terminal: bool,
@@ -76,6 +78,7 @@ impl Settings {
         Self {
             paths,
             contexts: config.as_ref().map(|config| config.join("navvy/contexts")),
+            login: config.as_ref().map(|config| config.join("navvy/login.toml")),
             file: config.map(|config| config.join("navvy/settings.toml")),
             orbs: data.as_ref().map(|data| data.join("orbs")),
             data,

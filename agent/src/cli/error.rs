@@ -48,7 +48,7 @@ impl CliError {
         }
     }
 
-    fn new(blame: Blame, message: impl Into<String>) -> Self {
+    pub fn new(blame: Blame, message: impl Into<String>) -> Self {
         Self { blame, message: message.into(), hints: Vec::new() }
     }
 

@@ -8,17 +8,22 @@ mod cache;
 mod cache_explain;
 mod completions;
 mod config;
+mod contexts;
 mod doctor;
 mod error;
+mod follow;
 mod given;
 mod handed;
 mod held;
 mod host;
+mod login;
 mod logs;
 mod orb;
 mod out;
 mod own_words;
 mod panicked;
+mod pipelines;
+mod processor;
 mod prune;
 mod ps;
 mod retry;
@@ -28,6 +33,7 @@ mod shell;
 mod size;
 mod source;
 mod store;
+mod submit;
 mod tests;
 mod view;
 
@@ -86,6 +92,13 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
         Command::Rm(arguments) => rm::run(settings, &arguments),
         Command::Logs(arguments) => logs::run(settings, &arguments),
         Command::Tests(arguments) => tests::run(settings, &arguments),
+        Command::Login(arguments) => login::run(settings, &arguments),
+        Command::Logout => login::forget(settings),
+        Command::Submit(arguments) => submit::run(settings, *arguments),
+        Command::Follow(arguments) => follow::run(settings, &arguments),
+        Command::Pipelines(arguments) => pipelines::run(settings, arguments.command),
+        Command::Context(arguments) => contexts::run(settings, arguments.command),
+        Command::Project(arguments) => contexts::run_project(settings, arguments.command),
         Command::Doctor(arguments) => doctor::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }

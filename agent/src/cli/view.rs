@@ -75,11 +75,11 @@ pub struct Viewer {
 
 impl Viewer {
     /// Starts the thread; it ends with [`Event::RunEnded`], or when every sender of events is gone.
-    /// On `stage` others may have the terminal for a while.
+    /// `record`: where `events.jsonl` is kept. On `stage` others may have the terminal for a while.
     pub fn start(
         events: Events,
         shown: &Shown,
-        record: PathBuf,
+        record: Option<PathBuf>,
         stage: Option<Stage>,
         masks: Masks,
     ) -> std::io::Result<Self> {
@@ -92,7 +92,14 @@ impl Viewer {
             // Control characters are gone by now: what stood around them may have become a secret.
             let writer: Box<dyn Write + Send> = Box::new(Masked { writer, masks });
             let view = View::new(kind, &options, writer);
-            Consumer { view, view_broken: false, lost: None, record: Record::open(record), stage }.run(&events)
+            Consumer {
+                view,
+                view_broken: false,
+                lost: None,
+                record: record.map(Record::open).unwrap_or_default(),
+                stage,
+            }
+            .run(&events)
         })?;
         Ok(Self { thread })
     }
@@ -203,7 +210,8 @@ impl Consumer {
     }
 }
 
-/// `events.jsonl`.
+/// `events.jsonl`; by default none is kept.
+#[derive(Default)]
 struct Record {
     file: Option<File>,
     /// Of whole lines.

@@ -241,6 +241,8 @@ pub struct LogStream {
     log: String,
     /// Where the next byte stands that was not given yet.
     offset: u64,
+    /// What is not written yet is waited for.
+    follows: bool,
     incoming: Option<Incoming>,
     patience: Patience,
 }
@@ -249,7 +251,7 @@ impl LogStream {
     /// Opens no connection yet.
     pub fn new(client: Client, task: &str, log: &str, offset: u64) -> Self {
         let (task, log) = (task.to_owned(), log.to_owned());
-        Self { client, task, log, offset, incoming: None, patience: Patience::new(true) }
+        Self { client, task, log, offset, follows: true, incoming: None, patience: Patience::new(true) }
     }
 
     /// All bytes before this one were given.
@@ -292,11 +294,52 @@ impl LogStream {
         let incoming = match &mut self.incoming {
             Some(incoming) => incoming,
             None => {
-                let query = [("offset", self.offset.to_string()), ("follow", "true".to_owned())];
+                let query = [("offset", self.offset.to_string()), ("follow", self.follows.to_string())];
                 let opened = self.client.open(&["task", &self.task, "log", &self.log], &query).await?;
                 self.incoming.insert(opened)
             }
         };
         incoming.next().await
+    }
+}
+
+/// The bytes of a log as far as it goes now.
+#[derive(Debug)]
+pub struct Whole {
+    stream: LogStream,
+}
+
+impl Whole {
+    /// Opens no connection yet.
+    pub fn new(client: Client, task: &str, log: &str) -> Self {
+        let mut stream = LogStream::new(client, task, log, 0);
+        stream.follows = false;
+        stream.patience.met = false;
+        Self { stream }
+    }
+
+    /// So many bytes were given.
+    pub fn offset(&self) -> u64 {
+        self.stream.offset
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The processor is away for good, or refuses.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
+        loop {
+            match self.stream.piece().await {
+                Ok(piece) => {
+                    self.stream.offset += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                    self.stream.patience.went_well();
+                    return Ok(piece);
+                }
+                Err(error) => {
+                    self.stream.incoming = None;
+                    self.stream.patience.bear(error).await?;
+                }
+            }
+        }
     }
 }

@@ -27,5 +27,10 @@ pub mod login;
 pub mod relay;
 pub mod tree;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use client::Client;
 pub use error::RemoteError;

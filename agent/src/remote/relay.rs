@@ -20,7 +20,7 @@ use navvy_job::event::{Event, JobRef, LogOf, Received, Stamped, TaskRef};
 use navvy_job::id::TaskId;
 use navvy_job::outcome::StepOutcome;
 use navvy_protocol::api;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -57,8 +57,8 @@ pub struct Relay {
     feed: Feed,
     /// `None`: paths are passed on as they are.
     commands: Option<Commands>,
-    /// Told of each approval that is asked for.
-    approvals: Option<mpsc::UnboundedSender<JobRef>>,
+    /// Approvals that wait for an answer, the oldest first.
+    approvals: Option<watch::Sender<Vec<JobRef>>>,
     clock: Clock,
     readers: HashMap<(TaskId, String), Reader>,
     /// How much of each log of a running task was passed on.
@@ -119,9 +119,9 @@ impl Relay {
         self
     }
 
-    /// Approvals that are asked for are told here.
+    /// Approvals that wait for an answer are told here.
     #[must_use]
-    pub fn with_approvals(mut self, approvals: mpsc::UnboundedSender<JobRef>) -> Self {
+    pub fn with_approvals(mut self, approvals: watch::Sender<Vec<JobRef>>) -> Self {
         self.approvals = Some(approvals);
         self
     }
@@ -188,8 +188,12 @@ impl Relay {
             Event::TaskEnded { task, .. } => self.forget(&task.task),
             Event::ApprovalAsked { job, .. } => {
                 if let Some(approvals) = &self.approvals {
-                    // Whoever asked may have stopped asking.
-                    approvals.send(job.clone()).ok();
+                    approvals.send_modify(|waiting| waiting.push(job.clone()));
+                }
+            }
+            Event::JobEnded { job, .. } => {
+                if let Some(approvals) = &self.approvals {
+                    approvals.send_modify(|waiting| waiting.retain(|it| it != job));
                 }
             }
             Event::RunEnded(summary) => {

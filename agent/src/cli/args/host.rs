@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::remote::ElsewhereArgs;
+
 #[derive(Debug, Args)]
 pub struct PsArgs {
     /// Print one task a line, as JSON (docs/host.md).
@@ -18,7 +20,7 @@ pub struct LogsArgs {
     pub task: Option<String>,
     /// A step's number, N-A for its attempt A, or service:NAME. Without it: all of them, one after another.
     pub step: Option<String>,
-    /// The run: its directory's name, or the beginning of it. Without it: the newest.
+    /// The run: its directory's name, or the beginning of it. Without it: the newest. With --remote: the pipeline's id.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
     /// Put the time and the stream in front of every line.
@@ -30,6 +32,8 @@ pub struct LogsArgs {
     /// Print no log, only whether each is whole.
     #[arg(long)]
     pub verify: bool,
+    #[command(flatten)]
+    pub elsewhere: ElsewhereArgs,
 }
 
 #[derive(Debug, Args)]

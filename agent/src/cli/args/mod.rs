@@ -3,6 +3,7 @@
 pub mod config;
 pub mod host;
 pub mod orb;
+pub mod remote;
 pub mod run;
 pub mod store;
 
@@ -16,6 +17,7 @@ use navvy_checkout::Elsewhere;
 use self::config::ConfigArgs;
 use self::host::{DoctorArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
 use self::orb::OrbArgs;
+use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, SubmitArgs};
 use self::run::{RetryArgs, RunArgs, ShellArgs};
 use self::store::{ArtifactsArgs, CacheArgs, TestsArgs};
 use crate::settings::file::SettingsFiles;
@@ -64,6 +66,20 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show the last test results of each job, its slowest tests, and flaky tests.
     Tests(TestsArgs),
+    /// Keep a processor's address and a token for it.
+    Login(LoginArgs),
+    /// Forget what `navvy login` keeps.
+    Logout,
+    /// Send a config to a processor, to be run by its fleet.
+    Submit(Box<SubmitArgs>),
+    /// Show a pipeline of a processor as `navvy run` shows one of this machine.
+    Follow(Box<FollowArgs>),
+    /// List, show, cancel, run again and approve pipelines of a processor.
+    Pipelines(Box<PipelinesArgs>),
+    /// Set, remove and list the secrets of a processor's contexts.
+    Context(ContextArgs),
+    /// Set, remove and list a project's variables at a processor, and its deploy key.
+    Project(ProjectArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.

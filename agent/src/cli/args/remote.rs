@@ -87,7 +87,7 @@ pub struct SubmitArgs {
 
 #[derive(Debug, Args)]
 pub struct FollowArgs {
-    /// The pipeline: its id, or the beginning of it.
+    /// The pipeline's id.
     pub pipeline: String,
     #[command(flatten)]
     pub view: FollowViewArgs,
@@ -160,7 +160,7 @@ pub struct PipelinesListArgs {
 
 #[derive(Debug, Args)]
 pub struct PipelineArgs {
-    /// The pipeline: its id, or the beginning of it.
+    /// The pipeline's id.
     pub pipeline: String,
     /// Print JSON.
     #[arg(long)]
@@ -171,7 +171,7 @@ pub struct PipelineArgs {
 
 #[derive(Debug, Args)]
 pub struct PipelineCancelArgs {
-    /// The pipeline: its id, or the beginning of it.
+    /// The pipeline's id.
     pub pipeline: String,
     /// Processes get no time for their clean-up.
     #[arg(long)]
@@ -182,7 +182,7 @@ pub struct PipelineCancelArgs {
 
 #[derive(Debug, Args)]
 pub struct PipelineRerunArgs {
-    /// The pipeline: its id, or the beginning of it.
+    /// The pipeline's id.
     pub pipeline: String,
     /// Only the jobs that did not pass, and what comes after them.
     #[arg(long)]
@@ -198,7 +198,7 @@ pub struct PipelineRerunArgs {
 
 #[derive(Debug, Args)]
 pub struct PipelineApproveArgs {
-    /// The pipeline: its id, or the beginning of it.
+    /// The pipeline's id.
     pub pipeline: String,
     /// The approval: its job's name.
     pub job: String,

@@ -9,6 +9,7 @@
 mod choose;
 mod print;
 mod record;
+mod remote;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -34,6 +35,9 @@ const INDEX_BUFFER: usize = 64 << 10;
 const STATE_COLUMNS: usize = 60;
 
 pub fn run(settings: &Settings, arguments: &LogsArgs) -> Result<u8, CliError> {
+    if arguments.elsewhere.is_remote() {
+        return remote::run(settings, arguments);
+    }
     let runs = Runs::of(&settings.paths.state);
     let mut run = runs.choose(arguments.run.as_deref())?;
     let mut stdout = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());

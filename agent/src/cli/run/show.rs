@@ -60,7 +60,7 @@ impl<'a> Opening<'a> {
         own_words::mask_with(&masks);
         let (bus, events) = bus::channel(masks.clone());
         let shown = Shown::new(view, settings);
-        let viewer = Viewer::start(events, &shown, directory.events(), stage, masks.clone())
+        let viewer = Viewer::start(events, &shown, Some(directory.events()), stage, masks.clone())
             .map_err(|error| CliError::infra(&error))?;
         let tells_secrets = view.secrets_report;
         Ok(Show { directory, masks, bus, feed: shown.feed, stop, viewer, settings, tells_secrets })

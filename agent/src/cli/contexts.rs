@@ -1,0 +1,161 @@
+//! `navvy context`, `navvy project`: secrets that a processor keeps. Values go there and never come back.
+
+use std::io::Read as _;
+
+use navvy_job::exit_code;
+use navvy_plain_file as plain_file;
+use navvy_protocol::api;
+use navvy_ui::sanitize::clean;
+use reqwest::Method;
+
+use super::args::remote::{
+    ContextCommand, ContextListArgs, ContextRemoveArgs, ContextSetArgs, DeployKeyArgs, ProjectCommand, ProjectListArgs,
+    ProjectRemoveArgs, ProjectSetArgs, ValueArgs,
+};
+use super::pipelines::{all, table, tell};
+use super::processor::{Processor, project};
+use super::{CliError, host, out};
+use crate::settings::Settings;
+use crate::settings::env_table::is_name;
+
+/// No value is longer.
+const LONGEST: u64 = 1 << 20;
+/// No list is longer, whatever a processor says.
+const MOST: usize = 10_000;
+
+pub fn run(settings: &Settings, command: ContextCommand) -> Result<u8, CliError> {
+    match command {
+        ContextCommand::Set(arguments) => set(settings, &arguments),
+        ContextCommand::Rm(arguments) => remove(settings, &arguments),
+        ContextCommand::Ls(arguments) => list(settings, &arguments),
+    }
+}
+
+pub fn run_project(settings: &Settings, command: ProjectCommand) -> Result<u8, CliError> {
+    match command {
+        ProjectCommand::SetVar(arguments) => set_of_project(settings, &arguments),
+        ProjectCommand::RmVar(arguments) => remove_of_project(settings, &arguments),
+        ProjectCommand::Vars(arguments) => list_of_project(settings, &arguments),
+        ProjectCommand::DeployKey(arguments) => deploy_key(settings, &arguments),
+    }
+}
+
+fn set(settings: &Settings, arguments: &ContextSetArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.processor)?;
+    check(&arguments.variable)?;
+    let path = ["context", &arguments.name, "environment-variable", &arguments.variable];
+    let value = api::Value { value: value(settings, &arguments.value)? };
+    tell(&processor.ask(processor.client.send(Method::PUT, &path, &value))?)
+}
+
+fn remove(settings: &Settings, arguments: &ContextRemoveArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.processor)?;
+    let name = arguments.name.as_str();
+    tell(&processor.ask(async {
+        match &arguments.variable {
+            Some(variable) => processor.client.delete(&["context", name, "environment-variable", variable]).await,
+            None => processor.client.delete(&["context", name]).await,
+        }
+    })?)
+}
+
+fn list(settings: &Settings, arguments: &ContextListArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.processor)?;
+    let (path, nothing) = match &arguments.name {
+        Some(name) => (vec!["context", name, "environment-variable"], format!("Context {} is empty.\n", clean(name))),
+        None => (vec!["context"], "There are no contexts.\n".to_owned()),
+    };
+    named(&processor, &path, arguments.json, &nothing)
+}
+
+fn named(processor: &Processor, path: &[&str], json: bool, nothing: &str) -> Result<u8, CliError> {
+    let names = processor.ask(all::<api::Named>(&processor.client, path, &[], MOST))?;
+    let row = |named: &api::Named| vec![clean(&named.name), clean(&named.created_at)];
+    let text = match json {
+        true => host::json_lines(&names)?,
+        false if names.is_empty() => nothing.to_owned(),
+        false => table(&names.iter().map(row).collect::<Vec<_>>()),
+    };
+    out::print(&text)?;
+    Ok(exit_code::PASSED)
+}
+
+fn set_of_project(settings: &Settings, arguments: &ProjectSetArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.of.processor)?;
+    let slug = project(settings, arguments.of.project.as_deref())?;
+    check(&arguments.variable)?;
+    let value = api::Value { value: value(settings, &arguments.value)? };
+    let path = ["project", &slug, "environment-variable", &arguments.variable];
+    tell(&processor.ask(processor.client.send(Method::PUT, &path, &value))?)
+}
+
+fn remove_of_project(settings: &Settings, arguments: &ProjectRemoveArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.of.processor)?;
+    let slug = project(settings, arguments.of.project.as_deref())?;
+    let path = ["project", &slug, "environment-variable", &arguments.variable];
+    tell(&processor.ask(processor.client.delete(&path))?)
+}
+
+fn list_of_project(settings: &Settings, arguments: &ProjectListArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.of.processor)?;
+    let slug = project(settings, arguments.of.project.as_deref())?;
+    let nothing = format!("{} has no variables.\n", clean(&slug));
+    named(&processor, &["project", &slug, "environment-variable"], arguments.json, &nothing)
+}
+
+fn deploy_key(settings: &Settings, arguments: &DeployKeyArgs) -> Result<u8, CliError> {
+    let processor = Processor::named(settings, &arguments.of.processor)?;
+    let slug = project(settings, arguments.of.project.as_deref())?;
+    let mut key = value(settings, &arguments.value)?;
+    if !key.contains("PRIVATE KEY-----") {
+        return Err(CliError::usage("it is not a private key")
+            .hint("`ssh-keygen -t ed25519 -f deploy-key` makes one; give the file without .pub."));
+    }
+    // Its format wants the end of its last line.
+    key.push('\n');
+    let host = arguments.host.as_deref();
+    let path: Vec<&str> = ["project", &slug, "deploy-key"].into_iter().chain(host).collect();
+    tell(&processor.ask(processor.client.send(Method::PUT, &path, &api::Value { value: key }))?)
+}
+
+fn check(variable: &str) -> Result<(), CliError> {
+    if is_name(variable) {
+        return Ok(());
+    }
+    // It may be a value in the wrong place: it is not repeated.
+    Err(CliError::usage("that is not a variable's name: it has letters, digits and _ only")
+        .hint("The value comes from standard input, or from `--value-file FILE`."))
+}
+
+/// From a file, or from standard input. One line end at the end is left out: it is the editor's.
+fn value(settings: &Settings, arguments: &ValueArgs) -> Result<String, CliError> {
+    let mut text = match &arguments.value_file {
+        Some(path) => plain_file::given_text(path, LONGEST)
+            .map_err(|error| CliError::usage(format!("--value-file {}: {error}", path.display())))?,
+        None => typed(settings)?,
+    };
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    match text.is_empty() {
+        true => Err(CliError::usage("the value is empty")),
+        false => Ok(text),
+    }
+}
+
+fn typed(settings: &Settings) -> Result<String, CliError> {
+    if settings.stdin_is_terminal {
+        return Err(CliError::usage("the value is to come from standard input, which is a terminal")
+            .hint("Pipe it in (`pass show NAME | navvy …`), or name a file with `--value-file FILE`."));
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes);
+    read.map_err(|error| CliError::usage(format!("the value cannot be read from standard input: {error}")))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(CliError::usage(format!("the value is longer than {} MiB", LONGEST >> 20)));
+    }
+    String::from_utf8(bytes).map_err(|_| CliError::usage("the value is not UTF-8 text"))
+}
