@@ -14,6 +14,7 @@
 //! | [`settings`] | the process's environment, read once |
 //! | [`consent`] | what of the user's own a project may be given, as they answered |
 //! | [`pipeline`] | `navvy run`: walks workflows, starts tasks side by side within the machine's room |
+//! | [`fleet`] | tasks of a processor: claimed, carried out by [`task`], delivered |
 //! | [`task`] | one task from claim to verdict |
 //! | [`step`] | each step kind to its outcome: a borrowed look at its task in, what came of it out |
 //! | [`run_store`] | the store of a run, opened when it is needed |
@@ -23,6 +24,7 @@
 //! | [`run_directory`] | where a run's logs are |
 //! | [`remote`] | what people say to a processor: calls, events and logs that go on where they were |
 //! | [`bus`] | how events travel, masked on the way |
+//! | `spool` | how much output waits for its delivery |
 //! | `terminal` | the caller's own terminal in a person's session |
 //! | [`doctor`] | checks of this machine |
 //!
@@ -36,6 +38,7 @@ pub mod cli;
 pub mod consent;
 pub mod doctor;
 pub mod environment;
+pub mod fleet;
 mod masking;
 mod oom;
 pub mod pipeline;
@@ -43,6 +46,7 @@ pub mod remote;
 pub mod run_directory;
 pub mod run_store;
 pub mod settings;
+mod spool;
 pub mod ssh_agent;
 pub mod ssh_key;
 pub mod step;

@@ -109,6 +109,7 @@ impl v1::agents_server::Agents for AgentsService {
             readers: self.output.hub().readers(&access.task),
             cancels: self.cancels.clone(),
             words: sender,
+            written: "claimed".to_owned(),
         };
         tokio::spawn(attended.follow(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -203,6 +204,8 @@ struct Attended {
     readers: watch::Receiver<u32>,
     cancels: watch::Receiver<HashMap<String, Canceling>>,
     words: mpsc::Sender<Result<v1::Word, Status>>,
+    /// Where the task is, as far as that is written down: the agent begins no step before that is `running`.
+    written: String,
 }
 
 impl Attended {
@@ -231,9 +234,12 @@ impl Attended {
         }
     }
 
-    async fn beaten(&self, state: &str) -> Result<v1::Word, Status> {
+    async fn beaten(&mut self, state: &str) -> Result<v1::Word, Status> {
         match self.claims.beat(&self.access.task, self.access.fence, state).await {
-            Ok(beaten) => Ok(self.word(beaten.cancel)),
+            Ok(beaten) => {
+                state.clone_into(&mut self.written);
+                Ok(self.word(beaten.cancel))
+            }
             Err(error) => Err(status(error)),
         }
     }
@@ -250,6 +256,7 @@ impl Attended {
             lease_ms: millis(LEASE),
             cancel: cancel.map(|cancel| v1::Cancel { reason: reason(&cancel), at_once: cancel.at_once }),
             readers: *self.readers.borrow(),
+            state: self.written.clone(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use navvy_ui::sanitize::tame;
 
+mod agent;
 mod args;
 mod artifacts;
 mod cache;
@@ -12,6 +13,7 @@ mod contexts;
 mod doctor;
 mod error;
 mod follow;
+mod fleet;
 mod given;
 mod handed;
 mod held;
@@ -29,6 +31,7 @@ mod ps;
 mod retry;
 mod rm;
 mod run;
+mod runner;
 mod shell;
 mod size;
 mod source;
@@ -74,6 +77,8 @@ fn makes_tasks(command: &Command) -> Option<Option<String>> {
     match command {
         Command::Run(arguments) => Some(arguments.docker.clone()),
         Command::Retry(arguments) => Some(arguments.docker.clone()),
+        Command::Agent(arguments) => Some(arguments.machine.docker.clone()),
+        Command::Runner(arguments) => Some(arguments.machine.docker.clone()),
         _ => None,
     }
 }
@@ -100,6 +105,8 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
         Command::Context(arguments) => contexts::run(settings, arguments.command),
         Command::Project(arguments) => contexts::run_project(settings, arguments.command),
         Command::Doctor(arguments) => doctor::run(settings, &arguments),
+        Command::Agent(arguments) => agent::run(settings, &arguments),
+        Command::Runner(arguments) => runner::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -2,14 +2,35 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use navvy_output::mask::{MaskedIn, Masks};
 
 /// The run's secrets. A process has one run; a panic hook and a logger get no arguments to take them from.
 static MASKS: OnceLock<Masks> = OnceLock::new();
+
+/// Those of tasks that run side by side, by number.
+static OF_TASKS: RwLock<BTreeMap<u64, Masks>> = RwLock::new(BTreeMap::new());
+
+/// What hides a task's secrets as long as it lives.
+pub struct Hidden(u64);
+
+/// Nothing says these, as long as what is returned lives.
+pub fn hide(masks: &Masks) -> Hidden {
+    let mut all = OF_TASKS.write().unwrap_or_else(PoisonError::into_inner);
+    let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+    all.insert(number, masks.clone());
+    Hidden(number)
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        OF_TASKS.write().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 /// The program's log goes nowhere any more.
 static SILENT: AtomicBool = AtomicBool::new(false);
@@ -25,10 +46,14 @@ pub fn mask_with(masks: &Masks) {
 }
 
 pub fn masked(text: &str) -> Cow<'_, str> {
-    match MASKS.get() {
-        Some(masks) => masks.text(|| MaskedIn::of_run("message of navvy"), text),
-        None => Cow::Borrowed(text),
+    let of_tasks = OF_TASKS.read().unwrap_or_else(PoisonError::into_inner);
+    let mut shown = Cow::Borrowed(text);
+    for masks in MASKS.get().into_iter().chain(of_tasks.values()) {
+        if let Cow::Owned(masked) = masks.text(|| MaskedIn::of_run("message of navvy"), &shown) {
+            shown = Cow::Owned(masked);
+        }
     }
+    shown
 }
 
 /// A panic is a bug of ours: it must not be drawn over by the live view, nor tell a secret.

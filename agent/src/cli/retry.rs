@@ -40,6 +40,7 @@ use crate::pipeline::{Ended, Finished, Removals, localise};
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
+use crate::spool::Spool;
 use crate::step::handing::Handing;
 use crate::task::{self, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
@@ -217,6 +218,7 @@ fn context(
         // The environment was given its own when it was made.
         egress: Arc::default(),
         timings: Timings::default(),
+        spool: Spool::default(),
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(note.time())),
             source: note.source.clone(),

@@ -34,8 +34,9 @@ impl StepOutput {
         let Voice { bus, task, .. } = &self.voice;
         let place = || mask::MaskedIn::of_job(&task.job.job, format!("output of step {}", self.number));
         let bytes = format!("{}\n", bus.masks().text(place, line)).into_bytes();
-        if let Err(error) = self.log.append_now(&bytes) {
-            tracing::warn!(%error, "A line of the agent's own could not be written to a step's log.");
+        match self.log.append_now(&bytes) {
+            Ok(()) => self.voice.spool.appended(bytes.len()),
+            Err(error) => tracing::warn!(%error, "A line of the agent's own could not be written to a step's log."),
         }
         bus.send(Event::Output { task: task.clone(), step: self.number, stream: "stdout".to_owned(), bytes });
     }

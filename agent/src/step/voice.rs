@@ -11,6 +11,7 @@ use navvy_job::outcome::{SkipReason, StepOutcome};
 use navvy_output::LogDigest;
 
 use crate::bus::Bus;
+use crate::spool::Spool;
 
 /// Which attempt at which step, and what people call it.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct StepEnded {
 pub struct Voice {
     pub bus: Bus,
     pub task: TaskRef,
+    /// Rung by whoever writes a log.
+    pub spool: Spool,
     warnings: Arc<AtomicUsize>,
     repeated: Arc<Mutex<Vec<String>>>,
     /// The environment is being destroyed: what ends now ends by our hand.
@@ -49,7 +52,14 @@ pub struct Voice {
 
 impl Voice {
     pub fn new(bus: Bus, task: TaskRef) -> Self {
-        Self { bus, task, warnings: Arc::default(), repeated: Arc::default(), releasing: Arc::default() }
+        let (warnings, repeated, releasing) = Default::default();
+        Self { bus, task, spool: Spool::default(), warnings, repeated, releasing }
+    }
+
+    /// The same, whose output is delivered.
+    #[must_use]
+    pub fn spooled(self, spool: Spool) -> Self {
+        Self { spool, ..self }
     }
 
     pub fn warn(&self, message: String) {

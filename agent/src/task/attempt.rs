@@ -55,6 +55,7 @@ impl Task {
         self.voice.step_started(at, run.background, Some(prepared.header), log.clone());
         let watch = Watch {
             bus: self.context.bus.clone(),
+            spool: self.context.spool.clone(),
             task: self.reference.clone(),
             step: at.number,
             feed: self.context.feed,

@@ -28,13 +28,14 @@ mod services;
 mod step_sink;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
@@ -62,6 +63,7 @@ use crate::environment::{Environment, Provider};
 use crate::artifacts::guard;
 use crate::bus::Bus;
 use crate::run_store::RunStore;
+use crate::spool::Spool;
 use crate::step::bounded::{Bounds, Stop};
 use crate::step::cx::StepCx;
 use crate::step::handing::Handing;
@@ -74,11 +76,16 @@ use steps::Ended;
 /// What a task occupies while its steps run, as its caller counts it: dropped as soon as they are over.
 pub type Occupancy = Box<dyn std::any::Any + Send + Sync>;
 
+/// Asks for a task's turn, once its environment is ready. `None`: its steps must not run.
+pub type Asking = Box<dyn FnOnce() -> BoxFuture<'static, Option<Occupancy>> + Send + Sync>;
+
 /// When a task's steps may run. Its environment is made in any case.
 pub enum Turn {
     Now(Occupancy),
     /// Once there is room.
     Later(oneshot::Receiver<Occupancy>),
+    /// Once somebody else allows it: a task whose steps have begun is never handed out again.
+    Ask(Asking),
     Over,
 }
 
@@ -115,6 +122,8 @@ pub struct Context {
     pub egress: Arc<Egress>,
     /// What earlier runs' tests took, as this run's jobs get it.
     pub timings: Timings,
+    /// Rung by whoever writes a log; full, it holds steps up.
+    pub spool: Spool,
 }
 
 /// What came of a task.
@@ -211,7 +220,7 @@ impl Task {
         notes: Vec<String>,
         turn: Turn,
     ) -> Self {
-        let voice = Voice::new(context.bus.clone(), reference.clone());
+        let voice = Voice::new(context.bus.clone(), reference.clone()).spooled(context.spool.clone());
         Self {
             course: Course::new(voice.clone()),
             started: Instant::now(),
@@ -248,8 +257,10 @@ impl Task {
         match self.prepare().await {
             Ok(ready) => {
                 test_results::bring_timings(&self.step_cx(&ready)).await;
-                self.take_turn().await;
-                self.go_through(ready, 1).await
+                match self.take_turn().await {
+                    true => self.go_through(ready, 1).await,
+                    false => Some(Box::new(ready.environment)),
+                }
             }
             Err(Unready { verdict, environment }) => {
                 self.result.verdict = verdict;
@@ -266,11 +277,27 @@ impl Task {
         }
     }
 
-    /// Waits for room on the machine. The time does not count: neither as the job's nor towards its limit.
-    async fn take_turn(&mut self) {
-        let Turn::Later(turn) = &mut self.turn else { return };
+    /// Waits until its steps may run. `false`: they must not. The time does not count: neither as the job's nor towards its
+    /// limit.
+    async fn take_turn(&mut self) -> bool {
         let waits_from = Instant::now();
-        let taken = match turn.try_recv() {
+        let may_run = match std::mem::replace(&mut self.turn, Turn::Over) {
+            Turn::Later(turn) => {
+                self.wait_for_room(turn).await;
+                true
+            }
+            Turn::Ask(ask) => self.ask_for_turn(ask).await,
+            known => {
+                self.turn = known;
+                true
+            }
+        };
+        self.started += waits_from.elapsed();
+        may_run
+    }
+
+    async fn wait_for_room(&mut self, mut turn: oneshot::Receiver<Occupancy>) {
+        self.turn = match turn.try_recv() {
             Ok(occupancy) => Turn::Now(occupancy),
             Err(_) => {
                 let what = "ready, waits for room on this machine".to_owned();
@@ -283,8 +310,28 @@ impl Task {
                 }
             }
         };
-        self.turn = taken;
-        self.started += waits_from.elapsed();
+    }
+
+    /// Only a yes lets steps run. Without one, and without a wish to stop, the fault is ours.
+    async fn ask_for_turn(&mut self, ask: Asking) -> bool {
+        let mut stop = self.context.stop.clone();
+        let occupancy = tokio::select! {
+            biased;
+            Ok(_) = stop.wait_for(Option::is_some) => None,
+            occupancy = ask() => occupancy,
+        };
+        match occupancy {
+            Some(occupancy) => {
+                self.turn = Turn::Now(occupancy);
+                true
+            }
+            None => {
+                let refused = || Verdict::Infra { fault: "nobody allowed the steps to begin".to_owned() };
+                self.result.verdict = self.stop_asked().map_or_else(refused, |_| self.canceled());
+                self.result.cut_short = self.stop_asked().is_some();
+                false
+            }
+        }
     }
 
     /// Writes the move down, then makes it: what a state does comes after its record is on disk. See [`Self::enter`].

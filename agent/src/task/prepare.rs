@@ -335,9 +335,9 @@ impl SpinUpLog {
     fn keep(&self, line: &str) {
         let line = self.masked(line);
         if let Some(log) = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_mut() {
-            let written = log.append_now(format!("{line}\n").as_bytes());
-            if let Err(error) = written {
-                tracing::warn!(%error, "A line of the environment's report could not be written.");
+            match log.append_now(format!("{line}\n").as_bytes()) {
+                Ok(()) => self.voice.spool.appended(line.len() + 1),
+                Err(error) => tracing::warn!(%error, "A line of the environment's report could not be written."),
             }
         }
     }

@@ -57,10 +57,14 @@ async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice
             Some(piece) => masks.push(piece, &mut |masked| bytes.extend_from_slice(masked)),
             None => masks.finish(&mut |masked| bytes.extend_from_slice(masked)),
         }
-        if let Some(Err(error)) = log.as_mut().map(|log| log.append_now(&bytes)) {
-            tell_loss(&service.name, &error, &voice);
-            // Dropped, it is sealed.
-            log = None;
+        match log.as_mut().map(|log| log.append_now(&bytes)) {
+            Some(Ok(())) => voice.spool.appended(bytes.len()),
+            Some(Err(error)) => {
+                tell_loss(&service.name, &error, &voice);
+                // Dropped, it is sealed.
+                log = None;
+            }
+            None => {}
         }
         // A flood of a service must never slow the runtime's thread: the view gets it only where it shows all.
         if feed == Feed::All && !bytes.is_empty() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use navvy_environment::supervisor::{FollowEnd, Sink};
 use navvy_job::event::{Event, TaskRef};
+use navvy_job::figures;
 use navvy_output::mask::{MaskStream, MaskedIn};
 use navvy_output::{LogDigest, StepLog, stream_name};
 use navvy_protocol::frame::{OutputHeader, Stream};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::daemon_hint::{DaemonHint, DaemonScan};
 use crate::bus::Bus;
+use crate::spool::Spool;
 
 /// How much of a step's output the view gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl Activity {
 /// Who looks on.
 pub struct Watch {
     pub bus: Bus,
+    pub spool: Spool,
     pub task: TaskRef,
     pub step: usize,
     pub feed: Feed,
@@ -164,12 +167,27 @@ impl Masking {
 
 impl Out {
     fn put(&mut self, stream: Stream, nanoseconds: u64, masked: &[u8]) -> io::Result<()> {
+        self.wait_for_room();
         self.log.append(stream, nanoseconds, masked)?;
+        self.watch.spool.appended(masked.len());
         if let Some(daemon) = &mut self.daemon {
             daemon.look_at(stream, masked);
         }
         self.show(stream_name(stream), masked);
         Ok(())
+    }
+
+    /// As long as the spool is full the step waits: that is no silence of its own.
+    fn wait_for_room(&self) {
+        let Watch { bus, spool, task, step, .. } = &self.watch;
+        let full = |waiting: u64| {
+            let message = format!(
+                "step {step} waits: {} of output are spooled and not delivered yet, and the spool takes no more",
+                figures::bytes(waiting)
+            );
+            bus.send(Event::Warning { task: Some(task.clone()), message });
+        };
+        spool.wait_for_room(full, || self.activity.touch());
     }
 
     fn show(&mut self, stream: &'static str, bytes: &[u8]) {

@@ -1,6 +1,7 @@
 //! The words of the command line.
 
 pub mod config;
+pub mod fleet;
 pub mod host;
 pub mod orb;
 pub mod remote;
@@ -15,6 +16,7 @@ use clap_complete::Shell;
 use navvy_checkout::Elsewhere;
 
 use self::config::ConfigArgs;
+use self::fleet::{AgentArgs, RunnerArgs};
 use self::host::{DoctorArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
 use self::orb::OrbArgs;
 use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, SubmitArgs};
@@ -82,6 +84,10 @@ pub enum Command {
     Project(ProjectArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
+    /// Carry out one task of a processor, then end.
+    Agent(Box<AgentArgs>),
+    /// Carry out tasks of a processor, as they come.
+    Runner(Box<RunnerArgs>),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }

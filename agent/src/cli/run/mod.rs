@@ -25,6 +25,7 @@ use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
 use navvy_checkout::{GitFacts, WorkingTree};
 use navvy_config::Inputs;
 use navvy_docker::Engine;
+use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::IDLE_LIMIT;
 use navvy_environment::survey::survey_files;
@@ -55,6 +56,7 @@ use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
+use crate::spool::Spool;
 use crate::task::{BreakPoint, Context, HoldPolicy};
 use crate::terminal::Stage;
 
@@ -287,11 +289,7 @@ impl Session<'_> {
 
     /// Removes what dead owners left on this host, beside the run.
     fn reap(&self, engine: &Engine) -> tokio::task::JoinHandle<()> {
-        let (engine, paths) = (engine.clone(), self.settings.paths.clone());
-        tokio::spawn(async move {
-            let Ok(here) = Owner::this_process() else { return };
-            tell_left(&engine.reap(&here, &paths, REAP_LIMIT).await.left);
-        })
+        reap(engine, &self.settings.paths)
     }
 
     /// Again at the end, for what died meanwhile. Marks and journals tell for nothing whether there is reason to; other
@@ -311,13 +309,7 @@ impl Session<'_> {
 
     /// The machine that tasks share: this one, or the engine's where that is another.
     async fn machine(&self, engine: Option<&Engine>) -> Result<Size, CliError> {
-        match engine {
-            Some(engine) if !engine.endpoint().looks_local() => {
-                let info = engine.info().await?;
-                Ok(Size { millicpus: info.cpus * 1000, memory: info.memory })
-            }
-            _ => Ok(plan::this_machine()),
-        }
+        machine_of(engine).await
     }
 
     fn context(&self, site: &Site, show: &Show<'_>, hold: HoldPolicy) -> Option<Context> {
@@ -341,6 +333,7 @@ impl Session<'_> {
             handing: plan::handing(self.arguments, self.settings),
             egress: Arc::clone(&site.egress),
             timings: Timings::default(),
+            spool: Spool::default(),
         })
     }
 
@@ -373,6 +366,26 @@ const WORKSPACES_LIMIT: Duration = Duration::from_secs(10);
 /// After a run of this length the reaper asks the engine again.
 const LONG_RUN: Duration = Duration::from_secs(60);
 
+/// Removes what dead owners left on this host, beside what else is done.
+pub(super) fn reap(engine: &Engine, paths: &HostPaths) -> tokio::task::JoinHandle<()> {
+    let (engine, paths) = (engine.clone(), paths.clone());
+    tokio::spawn(async move {
+        let Ok(here) = Owner::this_process() else { return };
+        tell_left(&engine.reap(&here, &paths, REAP_LIMIT).await.left);
+    })
+}
+
+/// The machine that tasks share: this one, or the engine's where that is another.
+pub(super) async fn machine_of(engine: Option<&Engine>) -> Result<Size, CliError> {
+    match engine {
+        Some(engine) if !engine.endpoint().looks_local() => {
+            let info = engine.info().await?;
+            Ok(Size { millicpus: info.cpus * 1000, memory: info.memory })
+        }
+        _ => Ok(plan::this_machine()),
+    }
+}
+
 fn tell_left(left: &[String]) {
     for left in left {
         tracing::warn!("{left} was left by a run that is dead, and could not be removed.");
@@ -389,7 +402,7 @@ pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor,
 const DISK_FLOOR: &str = "NAVVY_DISK_FLOOR";
 
 /// `NAVVY_IDLE_LIMIT`, else the default.
-fn idle_limit(settings: &Settings) -> Result<Duration, CliError> {
+pub(super) fn idle_limit(settings: &Settings) -> Result<Duration, CliError> {
     let text = settings.get(NAME_OF_IDLE_LIMIT).filter(|text| !text.is_empty());
     match text.map(parse_duration).transpose() {
         Ok(limit) if limit.is_some_and(|limit| limit < LEAST_IDLE_LIMIT) => Err(CliError::usage(format!(

@@ -1,4 +1,5 @@
-//! Ctrl-C once: end what runs, with grace. Twice: at once, even if the main thread is busy.
+//! Ctrl-C once: end what runs, with grace. Twice: at once, even if the main thread is busy. A runner takes one more before
+//! those: it takes no new task, and lets what runs end.
 //!
 //! ```text
 //! signals ─▶ a thread of their own ─▶ Cancel ─▶ main thread
@@ -35,6 +36,16 @@ type Question = oneshot::Sender<()>;
 
 /// Starts listening, until the end of the process. Needs a runtime, whose thread is the one that has to answer.
 pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
+    start(last, None)
+}
+
+/// The same, but that the first signal only asks to take nothing more on: then what is returned beside is true.
+pub fn watch_with_drain(last: LastResort) -> Result<(StopWatch, watch::Receiver<bool>), CliError> {
+    let (drain, drained) = watch::channel(false);
+    Ok((start(last, Some(drain))?, drained))
+}
+
+fn start(last: LastResort, drain: Option<watch::Sender<bool>>) -> Result<StopWatch, CliError> {
     let (sender, stop) = watch::channel(None);
     let (ask, mut asked) = mpsc::unbounded_channel::<Question>();
     tokio::spawn(async move {
@@ -49,7 +60,7 @@ pub fn watch(last: LastResort) -> Result<StopWatch, CliError> {
         match runtime.and_then(|runtime| Ok((Signals::open(&runtime)?, runtime))) {
             Ok((signals, runtime)) => {
                 opened.send(Ok(())).ok();
-                runtime.block_on(listen(signals, &sender, &ask, last));
+                runtime.block_on(listen(signals, drain.as_ref(), &sender, &ask, last));
             }
             Err(error) => drop(opened.send(Err(error))),
         }
@@ -106,10 +117,15 @@ impl Signals {
 
 async fn listen(
     mut signals: Signals,
+    drain: Option<&watch::Sender<bool>>,
     sender: &watch::Sender<Option<Cancel>>,
     ask: &mpsc::UnboundedSender<Question>,
     last: LastResort,
 ) {
+    if let Some(drain) = drain {
+        signals.next().await;
+        drain.send_replace(true);
+    }
     let cancel = Cancel::gently(signals.next().await);
     sender.send_replace(Some(cancel));
     signals.next().await;

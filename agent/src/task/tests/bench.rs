@@ -195,7 +195,7 @@ fn stand_still() -> mpsc::Sender<()> {
     clock
 }
 
-fn claim(steps: Vec<Step>) -> Claim {
+pub fn claim(steps: Vec<Step>) -> Claim {
     let primary = Container { image: "image".to_owned(), ..Container::default() };
     let job = Job {
         executor: Executor::Docker { containers: vec![primary] },
@@ -260,6 +260,7 @@ fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiv
         handing: Handing::default(),
         egress: Arc::default(),
         timings: navvy_results::Timings::default(),
+        spool: crate::spool::Spool::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tasks from claim to removal on a fake environment: no engine, no clock that goes on by itself.
 
-mod bench;
+pub mod bench;
 mod endings;
 mod holding;
 mod kinds;
@@ -16,7 +16,7 @@ fn step(name: &str, kind: StepKind) -> Step {
 }
 
 /// `run: COMMAND`; its name is the command.
-fn run(command: &str) -> Step {
+pub fn run(command: &str) -> Step {
     step(command, StepKind::Run(Run::new(command)))
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::bench::LIMIT;
 use super::*;
 use crate::environment::fake::Act;
+use crate::task::{Occupancy, Turn};
 
 /// The verdict where there is no environment because of the job.
 fn of_the_job() -> Verdict {
@@ -132,4 +133,44 @@ async fn a_service_that_ends_before_its_job_is_told_of() {
     assert_eq!((result.verdict, result.warnings), (Verdict::Passed, 1));
     let log = std::fs::read_to_string(StepLog::service_path_for(&bench.context.directory, 0)).unwrap();
     assert_eq!(log, "ready\n");
+}
+
+fn asks(answer: oneshot::Receiver<Option<Occupancy>>) -> Turn {
+    Turn::Ask(Box::new(|| Box::pin(async { answer.await.ok().flatten() })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_step_begins_before_it_is_allowed() {
+    let mut bench = Bench::new([run("build")]);
+    let (answer, answered) = oneshot::channel::<Option<Occupancy>>();
+    let running = bench.start_with(asks(answered));
+    bench.until_told("end 0-1 Success").await;
+    assert!(!bench.world.asked().contains(&"exec 1-1".to_owned()) && !bench.has_told("state Running"));
+    assert!(answer.send(Some(Box::new(()))).is_ok());
+    assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
+    assert!(bench.world.asked().contains(&"exec 1-1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_are_not_allowed_never_begin() {
+    let mut bench = Bench::new([run("build").when(When::Always)]);
+    let (answer, answered) = oneshot::channel::<Option<Occupancy>>();
+    drop(answer);
+    let running = bench.start_with(asks(answered));
+    let result = bench.end(running).await;
+    assert_eq!(result.verdict, infra("nobody allowed the steps to begin"));
+    assert_eq!(bench.world.count("exec"), 0);
+    assert_eq!(bench.world.count("destroy"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_stop_ends_the_wait_for_leave() {
+    let mut bench = Bench::new([run("build")]);
+    let (_answer, answered) = oneshot::channel::<Option<Occupancy>>();
+    let running = bench.start_with(asks(answered));
+    bench.until_told("end 0-1 Success").await;
+    bench.cancel(CancelReason::LeaseLost, true);
+    let result = bench.end(running).await;
+    assert_eq!((result.verdict, result.cut_short), (Verdict::Canceled { reason: CancelReason::LeaseLost }, true));
+    assert_eq!(bench.world.count("exec"), 0);
 }

@@ -1,0 +1,147 @@
+//! `navvy agent`: one task of a processor, then the end. The exit code speaks of the agent alone: a job that fails is reported,
+//! and no failure of the agent.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::args::fleet::AgentArgs;
+use super::fleet::{self, agent_name, bearer, one_time_text, tell, token_file};
+use super::run::forced::LastResort;
+use super::run::signals;
+use super::{CliError, host};
+use crate::fleet::carry::carry;
+use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
+use crate::fleet::connection::{Address, Bearer, Processor};
+use crate::fleet::persist::Pauses;
+use crate::settings::Settings;
+
+/// A claim file is never longer.
+const MAX_CLAIM: u64 = 64 << 10;
+/// The form of claim files that is written and read.
+const VERSION: u32 = 1;
+/// A processor that cannot be reached is called again for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a scheduler starts an agent with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClaimFile {
+    version: u32,
+    /// The processor's address.
+    processor: String,
+    task: String,
+    /// A launch token: for this task, for one use.
+    token: String,
+}
+
+/// What is to be claimed, and where.
+struct Launch {
+    address: Address,
+    task: String,
+    token: Bearer,
+}
+
+pub fn run(settings: &Settings, arguments: &AgentArgs) -> Result<u8, CliError> {
+    let launch = launch(settings, arguments)?;
+    let Launch { task, .. } = &launch;
+    let task = task.clone();
+    host::finish(host::runtime()?, async {
+        let processor = fleet::processor(&launch.address)?;
+        let stop = signals::watch(LastResort::new(settings, arguments.machine.docker.as_deref()))?;
+        let room = fleet::whole_machine(settings, arguments.machine.docker.as_deref()).await?;
+        let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        fleet::reap_dead(&machine);
+        let mut stopped = stop.receiver();
+        let claimed = tokio::select! {
+            claimed = take(&processor, &launch) => claimed?,
+            Ok(_) = stopped.wait_for(Option::is_some) => return Ok(navvy_job::exit_code::CANCELED),
+        };
+        let carried = carry(&processor, &machine, claimed, stop.receiver(), Box::new(())).await;
+        tell(&task, carried)?;
+        Ok(navvy_job::exit_code::PASSED)
+    })
+}
+
+fn launch(settings: &Settings, arguments: &AgentArgs) -> Result<Launch, CliError> {
+    if let Some(path) = &arguments.claim {
+        let ClaimFile { processor, task, token, .. } = claim_file(path)?;
+        let named = super::args::fleet::ProcessorArgs { processor: Some(processor), ..arguments.processor.clone() };
+        return Ok(Launch { address: fleet::address(settings, &named)?, task, token: bearer(&token)? });
+    }
+    let Some(task) = arguments.task.clone() else { return Err(CliError::usage("no task is named").hint("--task ID")) };
+    let address = fleet::address(settings, &arguments.processor)?;
+    let path = token_file(settings, arguments.token_file.as_deref())?;
+    let token = bearer(&one_time_text(&path, "the token", MAX_CLAIM)?)?;
+    Ok(Launch { address, task, token })
+}
+
+fn claim_file(path: &Path) -> Result<ClaimFile, CliError> {
+    let text = one_time_text(path, "the claim file", MAX_CLAIM)?;
+    let wrong = |why: String| {
+        CliError::usage(format!("the claim file {} is none: {why}", path.display()))
+            .hint("It is JSON with version, processor, task and token.")
+    };
+    // The library's own words may quote the token.
+    let file: ClaimFile = serde_json::from_str(&text)
+        .map_err(|error| wrong(format!("line {}, column {} is not as it should be", error.line(), error.column())))?;
+    match file.version {
+        VERSION => Ok(file),
+        other => Err(wrong(format!("it has version {other}, and this agent reads {VERSION}"))),
+    }
+}
+
+/// Takes the task. A processor that is not there yet is waited for.
+async fn take(processor: &Processor, launch: &Launch) -> Result<Claimed, CliError> {
+    let (begun, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
+    loop {
+        let wish = Wish::Task(launch.task.clone());
+        match claim(processor, &launch.token, &agent_name(), &wish, Duration::ZERO).await {
+            Ok(Some(claimed)) => return Ok(claimed),
+            Ok(None) => {
+                let none = format!("the processor has no task {} to hand out", launch.task);
+                return Err(CliError::infra_text(none).hint("It may have been canceled, or have ended."));
+            }
+            Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(pauses.another()).await
+            }
+            Err(error @ ClaimError::Taken { .. }) => return Err(CliError::infra_text(error.to_string())),
+            Err(error) => return Err(CliError::infra_text(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<ClaimFile, CliError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("claim.json");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let read = claim_file(&path);
+        assert!(!path.exists());
+        read
+    }
+
+    #[test]
+    fn a_claim_file_is_strict_and_its_token_is_told_nowhere() {
+        let good = r#"{"version": 1, "processor": "https://h:8585", "task": "0123456789abcdef", "token": "hunter2"}"#;
+        let file = read(good).unwrap_or_else(|error| panic!("{}", error.render()));
+        assert_eq!((file.task.as_str(), file.token.as_str()), ("0123456789abcdef", "hunter2"));
+        for (wrong, why) in [
+            (good.replace("\"version\": 1", "\"version\": 2"), "version 2"),
+            (good.replace("\"task\"", "\"tsak\""), "line 1"),
+            (good.replace("\"hunter2\"", "hunter2"), "line 1"),
+            (good.replace("\"hunter2\"", "[\"hunter2\"]"), "line 1"),
+        ] {
+            let Err(error) = read(&wrong) else { panic!("{wrong} was read") };
+            let told = error.render();
+            assert!(told.contains(why) && !told.contains("hunter2"), "{told}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What `agent` and `runner` share: the way to the processor, tokens, and what this machine brings.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use navvy_docker::Engine;
+use navvy_docker::proxies::configured;
+use navvy_environment::egress::Egress;
+use navvy_environment::request::PullPolicy;
+use navvy_job::resource::Size;
+use navvy_journal::owner::Owner;
+use navvy_output::mask::Masks;
+use navvy_plain_file as plain_file;
+use navvy_storage::{Pace, Proxies, SettingsError, Transport};
+
+use super::args::fleet::{MachineArgs, ProcessorArgs};
+use super::run::{floor, idle_limit, reap};
+use super::{CliError, host, own_words};
+use crate::environment::Provider;
+use crate::fleet::carry::{Carried, Machine};
+use crate::fleet::connection::{Address, Bearer, ConnectionError, Processor};
+use crate::oom;
+use crate::run_directory::RunDirectory;
+use crate::run_store::RunStore;
+use crate::settings::Settings;
+use crate::settings::store::StoreError;
+
+/// A token is never longer.
+const MAX_TOKEN: u64 = 4 << 10;
+pub const PROCESSOR: &str = "NAVVY_PROCESSOR";
+const TOKEN_FILE: &str = "NAVVY_TOKEN_FILE";
+
+impl From<ConnectionError> for CliError {
+    fn from(error: ConnectionError) -> Self {
+        Self::usage(navvy_job::chain::chain(&error))
+    }
+}
+
+/// The processor that words and environment name.
+pub fn address(settings: &Settings, arguments: &ProcessorArgs) -> Result<Address, CliError> {
+    let variable = settings.get(PROCESSOR).filter(|url| !url.is_empty());
+    let Some(url) = arguments.processor.as_deref().or(variable) else {
+        return Err(CliError::usage("no processor is named").hint(format!("--processor URL, or {PROCESSOR}.")));
+    };
+    Ok(Address {
+        url: url.to_owned(),
+        plaintext: arguments.plaintext,
+        ca: arguments.ca.clone(),
+        identity: arguments.cert.clone().zip(arguments.key.clone()),
+    })
+}
+
+/// Within a runtime only.
+pub fn processor(address: &Address) -> Result<Processor, CliError> {
+    Ok(Processor::new(address)?)
+}
+
+/// The file of the token that words and environment name.
+pub fn token_file(settings: &Settings, flag: Option<&Path>) -> Result<PathBuf, CliError> {
+    let variable = settings.get(TOKEN_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let missing = || CliError::usage("no token is named").hint(format!("--token-file FILE, or {TOKEN_FILE}."));
+    flag.map(Path::to_owned).or(variable).ok_or_else(missing)
+}
+
+/// A token that stays where it is.
+pub fn token(path: &Path) -> Result<Bearer, CliError> {
+    bearer(&private_text(path, "the token", MAX_TOKEN)?)
+}
+
+pub fn bearer(text: &str) -> Result<Bearer, CliError> {
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(CliError::usage("the token is empty"));
+    }
+    Ok(Bearer::new(token)?)
+}
+
+/// The text of a file that only we can read: it is as good as a password.
+pub fn private_text(path: &Path, what: &str, most: u64) -> Result<String, CliError> {
+    let read = || -> io::Result<Result<String, String>> {
+        let file = plain_file::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Ok(Err("it belongs to another user".to_owned()));
+        }
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Ok(Err(format!("its mode is {mode:04o}, and others can read it")));
+        }
+        let bytes = plain_file::rest(file, most)?;
+        String::from_utf8(bytes).map(Ok).map_err(|_| io::Error::other("it is not UTF-8 text"))
+    };
+    match read() {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(why)) => {
+            let refused = CliError::usage(format!("{what} {} is not private: {why}", path.display()));
+            Err(refused.hint(format!("Make it yours alone: chmod 600 {}", path.display())))
+        }
+        Err(error) => Err(CliError::usage(format!("{what} {} cannot be read: {error}", path.display()))),
+    }
+}
+
+/// The same, of a file that is good for one use: it is gone then.
+pub fn one_time_text(path: &Path, what: &str, most: u64) -> Result<String, CliError> {
+    let text = private_text(path, what, most)?;
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, "{what} {} could not be removed. It is good for one use only.", path.display());
+    }
+    Ok(text)
+}
+
+/// What this machine brings to tasks, each of which gets no more than `room`.
+pub async fn machine(
+    settings: &Settings,
+    arguments: &MachineArgs,
+    processor: &ProcessorArgs,
+    room: Size,
+) -> Result<Machine, CliError> {
+    RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
+    let engine = host::connect(settings, arguments.docker.as_deref()).await?;
+    oom::spare_this_process();
+    // A job that cannot have it says why.
+    engine.supervisor(&settings.paths).ok();
+    let transport = Transport::new(processor.ca.as_deref(), &Proxies::of(&settings.variables), Pace::default());
+    Ok(Machine {
+        egress: Arc::new(egress(settings, &engine)),
+        provider: Provider::Docker(engine),
+        paths: Arc::new(settings.paths.clone()),
+        owner: Owner::this_process().map_err(|error| CliError::infra(&error))?,
+        floor: floor(settings, arguments.disk_floor)?,
+        idle_limit: idle_limit(settings)?,
+        pull: PullPolicy::default(),
+        room,
+        transport: transport.map_err(|error| CliError::usage(error.to_string()))?,
+        store: RunStore::new(Err(StoreError::Settings(SettingsError::NoHome))),
+        spool: arguments.spool,
+        hide,
+    })
+}
+
+/// The proxies of docker's config file, as under `navvy run`.
+fn egress(settings: &Settings, engine: &Engine) -> Egress {
+    match configured(&settings.paths, &engine.endpoint().to_string()) {
+        Ok(configured) => Egress::of_docker_config(configured),
+        Err(why) => {
+            tracing::warn!("Jobs get no proxies of docker's config file: {why}.");
+            Egress::default()
+        }
+    }
+}
+
+/// Removes what dead owners left on this host, beside the work.
+pub fn reap_dead(machine: &Machine) {
+    match &machine.provider {
+        // Its end is not waited for: what it does not get done is the next one's.
+        Provider::Docker(engine) => drop(reap(engine, &machine.paths)),
+        #[cfg(test)]
+        Provider::Fake(_) => {}
+    }
+}
+
+fn hide(masks: &Masks) -> Box<dyn std::any::Any + Send + Sync> {
+    Box::new(own_words::hide(masks))
+}
+
+/// The machine that engine and processes share: this one, or the engine's where that is another.
+pub async fn whole_machine(settings: &Settings, docker: Option<&str>) -> Result<Size, CliError> {
+    let engine = host::connect(settings, docker).await?;
+    super::run::machine_of(Some(&engine)).await
+}
+
+/// What people call this agent: host and process.
+pub fn agent_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| !c.is_control()).take(100).collect();
+    format!("{host}/{}", std::process::id())
+}
+
+/// Says how a task was left. An error is the agent's, never the job's.
+pub fn tell(task: &str, carried: Carried) -> Result<(), CliError> {
+    match carried {
+        Carried::Reported { missing } => {
+            for missing in missing {
+                tracing::warn!(task, "The processor says that the task's output is incomplete: {missing}.");
+            }
+            Ok(())
+        }
+        Carried::Lost { why } => {
+            let lost = CliError::infra_text(format!("the right to run task {task} was lost: {why}"));
+            Err(lost.hint("The task was ended. What it wrote is kept; `navvy logs` shows it."))
+        }
+        Carried::Unreported { why } => {
+            let unreported = CliError::infra_text(format!("the end of task {task} was not taken: {why}"));
+            Err(unreported.hint("What the task wrote is kept; `navvy logs` shows it."))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn file(mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_is_refused_with_what_to_do() {
+        for mode in [0o644, 0o640, 0o602] {
+            let (_directory, path) = file(mode);
+            let told = token(&path).unwrap_err().render();
+            assert!(told.contains("chmod 600") && told.contains(&format!("{mode:04o}")), "{told}");
+            assert!(!told.contains("hunter2") && path.exists(), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_one_time_token_is_read_once() {
+        let (_directory, path) = file(0o600);
+        assert!(token(&path).is_ok() && path.exists());
+        assert_eq!(one_time_text(&path, "the token", MAX_TOKEN).unwrap(), "hunter2\n");
+        let again = one_time_text(&path, "the token", MAX_TOKEN).unwrap_err();
+        assert!(again.message().contains("cannot be read"), "{}", again.message());
+    }
+
+    #[test]
+    fn words_stand_above_the_environment() {
+        let settings = Settings::for_tests(&[(PROCESSOR, "http://127.0.0.1:1"), (TOKEN_FILE, "/t")]);
+        let flag = ProcessorArgs { processor: Some("http://127.0.0.1:2".to_owned()), ..ProcessorArgs::default() };
+        assert_eq!(address(&settings, &flag).unwrap().url, "http://127.0.0.1:2");
+        assert_eq!(address(&settings, &ProcessorArgs::default()).unwrap().url, "http://127.0.0.1:1");
+        assert_eq!(token_file(&settings, None).unwrap(), Path::new("/t"));
+        let nothing = Settings::for_tests(&[]);
+        assert!(address(&nothing, &ProcessorArgs::default()).unwrap_err().render().contains(PROCESSOR));
+        assert!(token_file(&nothing, None).unwrap_err().render().contains(TOKEN_FILE));
+    }
+}

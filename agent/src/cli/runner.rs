@@ -1,0 +1,254 @@
+//! `navvy runner`: tasks of a processor, as they come, within the room that the reservation leaves.
+//!
+//! ```text
+//! room? ─▶ Claim (waits) ─▶ carry, beside the others ─▶ steps over: its room is free ─▶ end told
+//!   ▲                                                        │
+//!   └────────────────────────────────────────────────────────┘
+//! signal 1: drain, nothing more is claimed     2, or the drain's time is over: tasks are canceled     3: at once
+//! ```
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use navvy_job::outcome::{Cancel, CancelReason};
+use navvy_job::resource::Size;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::args::fleet::RunnerArgs;
+use super::fleet::{self, agent_name, tell, token, token_file};
+use super::run::forced::LastResort;
+use super::run::signals::{self, StopWatch};
+use super::{CliError, host};
+use crate::fleet::carry::{Carried, Machine, carry};
+use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
+use crate::fleet::connection::{Bearer, Processor};
+use crate::fleet::lease::ask_to_stop;
+use crate::fleet::persist::Pauses;
+use crate::fleet::room::Room;
+use crate::settings::Settings;
+
+/// One open request while nothing runs.
+const WAIT: Duration = Duration::from_secs(60);
+/// Room that becomes free is offered with the next request.
+const WAIT_BESIDE_OTHERS: Duration = Duration::from_secs(10);
+
+pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> {
+    let address = fleet::address(settings, &arguments.processor)?;
+    let token = token(&token_file(settings, arguments.token_file.as_deref())?)?;
+    host::finish(host::runtime()?, async {
+        let processor = fleet::processor(&address)?;
+        let docker = arguments.machine.docker.as_deref();
+        let (stop, drain) = signals::watch_with_drain(LastResort::new(settings, docker))?;
+        let whole = fleet::whole_machine(settings, docker).await?;
+        let room = left(whole, reservation(arguments))?;
+        let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        fleet::reap_dead(&machine);
+        let runner = Runner::new(arguments, processor, token, machine);
+        runner.work(&stop, drain).await
+    })
+}
+
+fn reservation(arguments: &RunnerArgs) -> Size {
+    Size { millicpus: (arguments.reserve_cpus * 1000.0) as u64, memory: arguments.reserve_memory }
+}
+
+/// What the reservation leaves of a machine.
+fn left(whole: Size, reserved: Size) -> Result<Size, CliError> {
+    let room = whole.minus(reserved);
+    if room.millicpus > 0 && room.memory > 0 {
+        return Ok(room);
+    }
+    let show = |size: Size| {
+        format!("{} CPUs and {}", navvy_job::figures::cpus(size.millicpus), navvy_job::figures::bytes(size.memory))
+    };
+    let error = CliError::usage(format!(
+        "this machine is too small: it has {}, and {} are reserved for what is not a task",
+        show(whole),
+        show(reserved)
+    ));
+    Err(error.hint("Lower the reservation: --reserve-cpus 0.5 --reserve-memory 512M. Nothing was started."))
+}
+
+/// A claim that is waited for.
+type Asking = BoxFuture<'static, Result<Option<Claimed>, ClaimError>>;
+
+async fn answer(asking: &mut Option<Asking>) -> Result<Option<Claimed>, ClaimError> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Runner<'a> {
+    arguments: &'a RunnerArgs,
+    processor: Processor,
+    token: Bearer,
+    machine: Machine,
+    room: Room,
+    /// Sizes of tasks whose steps are over.
+    vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
+    tasks: JoinSet<(String, Carried)>,
+    /// The wish to stop of all tasks.
+    stop_tasks: watch::Sender<Option<Cancel>>,
+    taken: u64,
+    idle_since: Instant,
+    /// Why it ends, where that is a fault.
+    fault: Option<CliError>,
+    pauses: Pauses,
+    /// That the processor does not answer was said.
+    is_away: bool,
+}
+
+impl<'a> Runner<'a> {
+    fn new(arguments: &'a RunnerArgs, processor: Processor, token: Bearer, machine: Machine) -> Self {
+        Self {
+            room: Room::new(machine.room, usize::from(arguments.concurrency)),
+            arguments,
+            processor,
+            token,
+            machine,
+            vacated: mpsc::unbounded_channel(),
+            tasks: JoinSet::new(),
+            stop_tasks: watch::Sender::new(None),
+            taken: 0,
+            idle_since: Instant::now(),
+            fault: None,
+            pauses: Pauses::default(),
+            is_away: false,
+        }
+    }
+
+    /// Until it is to end. Tasks that run then end first.
+    async fn work(mut self, stop: &StopWatch, mut drain: watch::Receiver<bool>) -> Result<u8, CliError> {
+        // Kept until it is answered: a task that was given and not taken would be nobody's until its lease is over.
+        let mut asking: Option<Asking> = None;
+        while !*drain.borrow() && self.fault.is_none() && !self.is_over() {
+            if asking.is_none() {
+                asking = self.room.offer().map(|room| self.ask(room));
+            }
+            let idle = self.idle_until();
+            tokio::select! {
+                claimed = answer(&mut asking) => {
+                    asking = None;
+                    self.take(claimed).await;
+                }
+                Some(done) = self.tasks.join_next() => self.ended(done),
+                Some(size) = self.vacated.1.recv() => self.room.leave(size),
+                () = sleep_until(idle) => {}
+                Ok(()) = drain.changed() => {}
+            }
+        }
+        self.drain(stop).await;
+        self.fault.map_or(Ok(navvy_job::exit_code::PASSED), Err)
+    }
+
+    fn is_over(&self) -> bool {
+        let is_idle = |limit: Duration| self.tasks.is_empty() && self.idle_since.elapsed() >= limit;
+        (self.arguments.once && self.taken > 0) || self.arguments.idle_timeout.is_some_and(is_idle)
+    }
+
+    /// When it has been idle for too long; `None` if it may be so forever, or is at work.
+    fn idle_until(&self) -> Option<Instant> {
+        self.arguments.idle_timeout.filter(|_| self.tasks.is_empty()).map(|limit| self.idle_since + limit)
+    }
+
+    /// Asks for a task that fits into this room.
+    fn ask(&self, room: Size) -> Asking {
+        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room };
+        let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
+        let (processor, token) = (self.processor.clone(), self.token.clone());
+        Box::pin(async move { claim(&processor, &token, &agent_name(), &wish, wait).await })
+    }
+
+    async fn take(&mut self, claimed: Result<Option<Claimed>, ClaimError>) {
+        match claimed {
+            Ok(claimed) => {
+                self.pauses = Pauses::default();
+                if std::mem::take(&mut self.is_away) {
+                    tracing::warn!("The processor answers again.");
+                }
+                if let Some(claimed) = claimed {
+                    self.begin(claimed);
+                }
+            }
+            Err(error) if error.is_passing() => {
+                if !std::mem::replace(&mut self.is_away, true) {
+                    tracing::warn!("No task can be taken for now: {error}. It is tried again.");
+                }
+                tokio::time::sleep(self.pauses.another()).await;
+            }
+            Err(error) => self.fault = Some(CliError::infra_text(error.to_string())),
+        }
+    }
+
+    fn begin(&mut self, claimed: Claimed) {
+        let occupancy = self.room.enter(claimed.size(), self.vacated.0.clone());
+        self.taken += 1;
+        let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
+        let name = claimed.name();
+        self.tasks.spawn(async move {
+            let carried = carry(&processor, &machine, claimed, stop, Box::new(occupancy)).await;
+            (name, carried)
+        });
+    }
+
+    fn ended(&mut self, done: Result<(String, Carried), tokio::task::JoinError>) {
+        self.room.ended();
+        self.idle_since = Instant::now();
+        let told = match done {
+            Ok((task, carried)) => tell(&task, carried),
+            Err(error) => Err(CliError::infra_text(format!("a task ended by a bug of Navvy: {error}"))),
+        };
+        if let Err(error) = told {
+            tracing::error!("{}", error.message());
+        }
+    }
+
+    /// Nothing more is taken; what runs ends, by itself or asked to.
+    async fn drain(&mut self, stop: &StopWatch) {
+        let mut asked = stop.receiver();
+        let until = Instant::now() + self.arguments.drain_timeout;
+        let mut in_time = true;
+        loop {
+            let wish = *asked.borrow_and_update();
+            if let Some(Cancel { at_once, .. }) = wish {
+                ask_to_stop(&self.stop_tasks, Cancel { reason: CancelReason::Drain, at_once });
+            }
+            tokio::select! {
+                done = self.tasks.join_next() => match done {
+                    Some(done) => self.ended(done),
+                    None => return,
+                },
+                Ok(()) = asked.changed() => {}
+                () = tokio::time::sleep_until(until), if in_time => {
+                    in_time = false;
+                    ask_to_stop(&self.stop_tasks, Cancel::gently(CancelReason::Drain));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_too_small_says_so_and_how_to_lower_the_reservation() {
+        let reserved = Size::new(2, 4);
+        assert_eq!(left(Size::new(4, 16), reserved).unwrap(), Size::new(2, 12));
+        for small in [Size::new(2, 16), Size::new(8, 4), Size::new(1, 1)] {
+            let told = left(small, reserved).unwrap_err().render();
+            assert!(told.contains("too small") && told.contains("--reserve-cpus"), "{told}");
+        }
+    }
+}

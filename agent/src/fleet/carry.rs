@@ -1,0 +1,417 @@
+//! One task from its claim to `Finish`.
+//!
+//! ```text
+//! Claimed ─▶ directory, masks, bus ─▶ task::run ──────────▶ removal ─▶ record closed ─▶ flushed ─▶ Finish ─▶ lease let go
+//!               │     lease kept: ────┤  ▲ may steps begin?                 all durable,
+//!               │                     └──┘ asked of the processor           or nothing more becomes so
+//!               └─ delivery: beside all of it
+//! ```
+//!
+//! The lease goes last. Whoever loses it says nothing more, ends what runs, and leaves the spool where it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use navvy_checkout::CheckoutSource;
+use navvy_environment::HostPaths;
+use navvy_environment::egress::Egress;
+use navvy_environment::request::PullPolicy;
+use navvy_job::claim::{Claim, Limits};
+use navvy_job::compiled::Executor;
+use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
+use navvy_job::figures;
+use navvy_job::outcome::{Cancel, Verdict};
+use navvy_job::resource::Size;
+use navvy_job::state::TaskState;
+use navvy_job::walk::TaskEnd;
+use navvy_journal::owner::Owner;
+use navvy_output::DiskFloor;
+use navvy_output::mask::Masks;
+use navvy_protocol::processor::v1::claimed_task::Checkout;
+use navvy_protocol::processor::v1::{self, FinishRequest};
+use navvy_results::Timings;
+use navvy_storage::Transport;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::claiming::{Claimed, Work};
+use super::connection::{Processor, Session, unary};
+use super::delivery::{Delivered, Delivery, Ending, Logs, Parts, name_of};
+use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
+use super::persist::{Loss, persist};
+use super::record::{self, Followers, LogNews, Recorded};
+use crate::artifacts::guard;
+use crate::bus::{self, Bus};
+use crate::environment::Provider;
+use crate::pipeline::{Ended, secrets_of_proxies};
+use crate::run_directory::RunDirectory;
+use crate::run_store::RunStore;
+use crate::spool::Spool;
+use crate::step::bounded::Stop;
+use crate::step::handing::Handing;
+use crate::task::{self, Context, Feed, HoldPolicy, Occupancy, TaskResult, Turn};
+
+/// What this machine brings to every task.
+#[derive(Clone)]
+pub struct Machine {
+    pub provider: Provider,
+    pub paths: Arc<HostPaths>,
+    pub owner: Owner,
+    /// What logs leave free on their disk.
+    pub floor: DiskFloor,
+    pub idle_limit: std::time::Duration,
+    pub pull: PullPolicy,
+    pub egress: Arc<Egress>,
+    /// What a task gets at most.
+    pub room: Size,
+    /// The way to the store.
+    pub transport: Transport,
+    pub store: RunStore,
+    /// Bytes of output that wait for their delivery.
+    pub spool: u64,
+    /// The program's own messages must not tell these, as long as what is returned lives.
+    pub hide: fn(&Masks) -> Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// How a task was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carried {
+    /// The processor has its end. Not complete: it names what is missing.
+    Reported { missing: Vec<String> },
+    /// The lease was lost: the task was ended, and its spool is kept.
+    Lost { why: String },
+    /// The processor did not take its end.
+    Unreported { why: String },
+}
+
+/// Carries out a task. `stop` is the machine's own wish that it ends; `occupancy` is what it takes of the machine, until its
+/// steps are over.
+pub async fn carry(
+    processor: &Processor,
+    machine: &Machine,
+    claimed: Claimed,
+    stop: Stop,
+    occupancy: Occupancy,
+) -> Carried {
+    let session = match claimed.session(processor) {
+        Ok(session) => session,
+        Err(error) => return Carried::Unreported { why: error.to_string() },
+    };
+    let (state, state_seen) = watch::channel(TaskState::Claimed);
+    let (questions, asked) = mpsc::channel(1);
+    let (stop_task, spool) = (watch::Sender::new(None), Spool::new(machine.spool));
+    let (readers, loss) = (watch::Sender::new(0), watch::Sender::new(false));
+    let lost = loss.subscribe();
+    let keeping = Keeping {
+        session: session.clone(),
+        clock: LeaseClock::new(claimed.lease(), claimed.asked),
+        stop: stop_task.clone(),
+        state: state_seen,
+        spool: spool.clone(),
+        readers: readers.clone(),
+        loss,
+        questions: asked,
+    };
+    let mut keeper = Ending(tokio::spawn(Keeper::new(keeping).keep()));
+    let _forwarding = Ending(tokio::spawn(forward(stop, stop_task.clone())));
+    let carrying = Carrying {
+        session,
+        machine: machine.clone(),
+        spool,
+        lost: lost.clone(),
+        state,
+        readers,
+        questions,
+        stop: stop_task,
+    };
+    let carried = carrying.carry_out(claimed, occupancy).await;
+    if *lost.borrow() && !matches!(carried, Carried::Reported { .. }) {
+        let why = (&mut keeper.0).await.unwrap_or_else(|_| "the task that keeps it ended unexpectedly".to_owned());
+        return Carried::Lost { why };
+    }
+    carried
+}
+
+/// The machine's wish to stop is the task's.
+async fn forward(mut machine: Stop, task: StopSender) {
+    loop {
+        let asked = *machine.borrow_and_update();
+        if let Some(cancel) = asked {
+            ask_to_stop(&task, cancel);
+        }
+        if machine.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A task that holds its lease.
+struct Carrying {
+    session: Session,
+    machine: Machine,
+    spool: Spool,
+    lost: Loss,
+    state: watch::Sender<TaskState>,
+    readers: watch::Sender<u32>,
+    questions: mpsc::Sender<MayBegin>,
+    stop: StopSender,
+}
+
+/// Where a task's files are.
+struct Place {
+    run: PathBuf,
+    logs: PathBuf,
+}
+
+impl Carrying {
+    async fn carry_out(self, claimed: Claimed, occupancy: Occupancy) -> Carried {
+        let work = match claimed.read() {
+            Ok(work) => work,
+            Err(fault) => return self.refuse(fault).await,
+        };
+        let place = match self.place(&work.claim) {
+            Ok(place) => place,
+            Err(fault) => return self.refuse(fault).await,
+        };
+        let mut masked = work.masked.clone();
+        masked.extend(secrets_of_proxies(self.machine.egress.variables().all()));
+        let masks = Masks::new(&masked);
+        let _hidden = (self.machine.hide)(&masks);
+        let (bus, events) = bus::channel(masks.clone());
+        let (recorded, seen) = watch::channel(Recorded::default());
+        let (logs, news) = mpsc::unbounded_channel();
+        let followers = Followers { recorded, state: self.state.clone(), logs };
+        if let Err(error) = record::start(events, &record::path_in(&place.run), followers) {
+            return self.refuse(format!("the task's events have no place on disk: {error}")).await;
+        }
+        let delivery = self.deliver(&place, seen.clone(), news);
+        let ended = self.run(work, &place, bus, occupancy).await;
+        let delivered = delivery.flush().await;
+        self.finish(ended, delivered, &place).await
+    }
+
+    fn place(&self, claim: &Claim) -> Result<Place, String> {
+        let random = u32::from_be_bytes(uuid::Uuid::new_v4().as_bytes()[..4].try_into().unwrap_or_default());
+        let failed = |error: crate::run_directory::RunDirectoryError| navvy_job::chain::chain(&error);
+        let run = RunDirectory::create(&self.machine.paths.state, random).map_err(failed)?;
+        let logs = run.task(&claim.task).map_err(failed)?;
+        Ok(Place { run: run.path().to_owned(), logs })
+    }
+
+    fn deliver(
+        &self,
+        place: &Place,
+        recorded: watch::Receiver<Recorded>,
+        news: mpsc::UnboundedReceiver<LogNews>,
+    ) -> Delivery {
+        Delivery::start(Parts {
+            session: self.session.clone(),
+            loss: self.lost.clone(),
+            transport: self.machine.transport.clone(),
+            spool: self.spool.clone(),
+            keep: self.machine.spool / 2,
+            logs: Logs::new(place.logs.clone()),
+            events: record::path_in(&place.run),
+            recorded,
+            news,
+            readers: self.readers.clone(),
+        })
+    }
+
+    /// From its first event to the end of its environment.
+    async fn run(&self, work: Work, place: &Place, bus: Bus, occupancy: Occupancy) -> TaskResult {
+        let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
+        let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
+        let clamped = clamp(&mut claim.limits, self.machine.room);
+        let job = JobRef { workflow, job: claim.job_name.clone() };
+        let reference =
+            TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
+        announce(&bus, &claim, &reference, resource_class);
+        let context = self.context(place, bus, checkout, config_name);
+        let turn = Turn::Ask(self.asking(occupancy));
+        let (mut result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
+        result.fidelity.extend(clamped);
+        if let Some(removal) = removal {
+            removal.carry_out().await;
+        }
+        drop(telling);
+        result
+    }
+
+    fn context(&self, place: &Place, bus: Bus, checkout: Option<Checkout>, config_name: String) -> Context {
+        let machine = &self.machine;
+        Context {
+            provider: machine.provider.clone(),
+            bus,
+            // Whoever looks on gets what is on disk.
+            feed: Feed::Nothing,
+            directory: place.logs.clone(),
+            paths: Arc::clone(&machine.paths),
+            owner: machine.owner.clone(),
+            checkout: source(checkout),
+            pull: machine.pull,
+            no_tty: false,
+            floor: machine.floor,
+            idle_limit: machine.idle_limit,
+            config_name,
+            stop: self.stop.subscribe(),
+            hold: Arc::new(HoldPolicy::default()),
+            store: machine.store.clone(),
+            secrets_in_artifacts: guard::SecretPolicy::default(),
+            handing: Handing::default(),
+            egress: Arc::clone(&machine.egress),
+            timings: Timings::default(),
+            spool: self.spool.clone(),
+        }
+    }
+
+    /// A task whose steps began is never handed out again: so no step begins before the processor knows.
+    fn asking(&self, occupancy: Occupancy) -> task::Asking {
+        let questions = self.questions.clone();
+        Box::new(move || {
+            Box::pin(async move {
+                let (answer, answered) = oneshot::channel();
+                questions.send(answer).await.ok()?;
+                answered.await.ok()?;
+                Some(occupancy)
+            })
+        })
+    }
+
+    /// A task that cannot be carried out here.
+    async fn refuse(&self, fault: String) -> Carried {
+        let end = TaskEnd::new(Verdict::Infra { fault });
+        self.report(FinishRequest { end: json(&end), ..FinishRequest::default() }).await
+    }
+
+    async fn finish(&self, result: TaskResult, delivered: Delivered, place: &Place) -> Carried {
+        if delivered.lost {
+            return Carried::Unreported { why: "the task is no longer this agent's".to_owned() };
+        }
+        for trouble in &delivered.trouble {
+            tracing::warn!("Not all of the task's output is durable: {trouble}. It is in {}.", place.run.display());
+        }
+        let Ended { end, continuation, fidelity, repeated } = result.into();
+        let request = FinishRequest {
+            end: json(&end),
+            logs: delivered.logs.iter().filter_map(log_end).collect(),
+            continuation: continuation.as_ref().map(json).unwrap_or_default(),
+            fidelity,
+            warnings: repeated,
+            events: delivered.events,
+        };
+        let carried = self.report(request).await;
+        if carried == (Carried::Reported { missing: Vec::new() }) {
+            // All of it is durable elsewhere.
+            let run = place.run.clone();
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(run)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(%error, "The spool of a task that is over could not be removed.");
+            }
+        }
+        carried
+    }
+
+    async fn report(&self, request: FinishRequest) -> Carried {
+        let call = || {
+            let (mut agents, request) = (self.session.agents(), request.clone());
+            async move { unary(agents.finish(request)).await }
+        };
+        match persist(&self.session, &self.lost, call).await {
+            Ok(answer) if answer.complete => Carried::Reported { missing: Vec::new() },
+            Ok(answer) if answer.missing.is_empty() => {
+                Carried::Reported { missing: vec!["it does not say what".to_owned()] }
+            }
+            Ok(answer) => Carried::Reported { missing: answer.missing },
+            Err(halt) => Carried::Unreported { why: halt.to_string() },
+        }
+    }
+}
+
+/// Says that the task is to stop. From then on nothing of it waits for its delivery.
+async fn tell_stop(mut stop: Stop, bus: Bus, spool: Spool) {
+    while stop.changed().await.is_ok() {
+        let at_once = stop.borrow_and_update().is_some_and(|cancel: Cancel| cancel.at_once);
+        spool.open();
+        bus.send(Event::StopAsked { at_once, jobs_over: false });
+    }
+}
+
+/// The first events of a task.
+fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: String) {
+    let image = match &claim.job.executor {
+        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
+        _ => None,
+    };
+    let steps = claim.job.steps.iter().map(|step| step.name.clone()).collect();
+    let (task, size) = (reference.clone(), claim.limits.size);
+    bus.send(Event::TaskStarted { task, image, resource_class, size, steps });
+    for name in bus.masks().unmasked() {
+        let message = format!("the value of {name} is not masked: shorter than 4 characters, it occurs everywhere");
+        bus.send(Event::Warning { task: Some(reference.clone()), message });
+    }
+}
+
+/// A task gets no more than the machine has for it.
+fn clamp(limits: &mut Limits, room: Size) -> Option<String> {
+    let (wanted, given) = (limits.size, limits.size.clamp_to(room));
+    limits.size = given;
+    let show = |size: Size| format!("{} CPUs, {}", figures::cpus(size.millicpus), figures::bytes(size.memory));
+    (wanted != given)
+        .then(|| format!("the resource class ({}) was clamped to this machine: {}", show(wanted), show(given)))
+}
+
+fn source(checkout: Option<Checkout>) -> CheckoutSource {
+    match checkout {
+        Some(Checkout::Tree(_)) => {
+            CheckoutSource::Unavailable("this agent cannot unpack a submitted working tree".to_owned())
+        }
+        Some(Checkout::Git(_)) | None => CheckoutSource::Git,
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// A log that was not sealed has no digest.
+fn log_end(end: &LogEnd) -> Option<v1::LogEnd> {
+    let sha256 = end.sha256.as_deref().and_then(bytes_of_hex).unwrap_or_default();
+    Some(v1::LogEnd { log: name_of(&end.log)?, bytes: end.bytes, sha256 })
+}
+
+fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().as_chunks::<2>().0.iter();
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_sent_as_its_bytes_and_a_log_without_one_without() {
+        let end = |sha256: Option<&str>| LogEnd {
+            of: navvy_job::event::LogOf::Step { step: 3, attempt: 1 },
+            log: "/state/003-1.log".into(),
+            bytes: 7,
+            sha256: sha256.map(str::to_owned),
+        };
+        let sent = log_end(&end(Some("00ff10"))).unwrap();
+        assert_eq!((sent.log.as_str(), sent.bytes, sent.sha256), ("003-1", 7, vec![0, 255, 16]));
+        assert!(log_end(&end(None)).unwrap().sha256.is_empty());
+    }
+
+    #[test]
+    fn a_class_that_is_larger_than_the_machine_is_clamped_and_told() {
+        let mut limits = Limits {
+            job: std::time::Duration::from_secs(1),
+            size: Size::new(4, 8),
+            grace: std::time::Duration::ZERO,
+            pids: 1,
+        };
+        let told = clamp(&mut limits, Size::new(2, 16)).unwrap();
+        assert_eq!(limits.size, Size::new(2, 8));
+        assert!(told.contains("clamped to this machine: 2 CPUs"), "{told}");
+        assert_eq!(clamp(&mut limits, Size::new(2, 16)), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! How a task is taken.
+//!
+//! ```text
+//! launch token, task ───────▶ Claim ─▶ Claimed: the claim, its secrets, the task's own token
+//! runner's token, free room ─▶  (waits)  └─ or nothing within the time
+//! ```
+//!
+//! What a processor sends is checked before any of it is used.
+
+use std::time::Duration;
+
+use navvy_job::claim::{Claim, Secrets, SshKey};
+use navvy_job::compiled::Variables;
+use navvy_job::resource::Size;
+use navvy_protocol::processor::v1::claimed_task::Checkout;
+use navvy_protocol::processor::v1::{self, ClaimRequest, ClaimedTask};
+use navvy_protocol::processor::{CALL_DEADLINE, LONGEST_WAIT};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::connection::{Bearer, CallError, Processor, Session, is_passing, within};
+
+/// A task that was taken, and not looked at yet.
+pub struct Claimed {
+    pub task: ClaimedTask,
+    /// When it was asked for: its lease is counted from then.
+    pub asked: Instant,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// The one task that a launch token is for.
+    Task(String),
+    /// Any of these classes that fits into the room.
+    Classes { classes: Vec<String>, room: Size },
+}
+
+/// Why there is no task.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("task {task} is taken: its launch token was used before. A token is for one agent")]
+    Taken { task: String },
+    #[error(transparent)]
+    Call(CallError),
+}
+
+impl ClaimError {
+    /// Might it go well in a moment?
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Call(error) if is_passing(&Status::new(error.code, "")))
+    }
+}
+
+/// What a task's claim holds, read and checked.
+pub struct Work {
+    pub claim: Claim,
+    pub secrets: Secrets,
+    /// Values that nobody may see, with their names.
+    pub masked: Variables,
+    pub checkout: Option<Checkout>,
+    pub workflow: String,
+    pub resource_class: String,
+    pub notes: Vec<String>,
+    pub config_name: String,
+}
+
+/// Waits for a task, up to `wait`. `None`: there was none.
+///
+/// # Errors
+/// The processor cannot be reached, or refuses.
+pub async fn claim(
+    processor: &Processor,
+    token: &Bearer,
+    name: &str,
+    wish: &Wish,
+    wait: Duration,
+) -> Result<Option<Claimed>, ClaimError> {
+    let wait = wait.min(LONGEST_WAIT);
+    let (task, classes, room) = match wish {
+        Wish::Task(task) => (task.clone(), Vec::new(), Size { millicpus: 0, memory: 0 }),
+        Wish::Classes { classes, room } => (String::new(), classes.clone(), *room),
+    };
+    let request = ClaimRequest {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_name: name.to_owned(),
+        task: task.clone(),
+        classes,
+        wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        room_millicpus: room.millicpus,
+        room_memory: room.memory,
+    };
+    let asked = Instant::now();
+    let mut agents = processor.agents(token);
+    match within(wait + CALL_DEADLINE, agents.claim(request)).await {
+        // A runner's call waits: the lease begins when the task is there, which is not before now by more than the way back.
+        Ok(answer) => Ok(answer.into_inner().task.map(|task| Claimed { task, asked: begun(wish, asked) })),
+        Err(status) if status.code() == Code::AlreadyExists => Err(ClaimError::Taken { task }),
+        Err(status) => Err(ClaimError::Call(processor.explain(&status))),
+    }
+}
+
+/// When the lease may have begun.
+fn begun(wish: &Wish, asked: Instant) -> Instant {
+    match wish {
+        Wish::Task(_) => asked,
+        // The first beat renews it within moments.
+        Wish::Classes { .. } => Instant::now(),
+    }
+}
+
+impl Claimed {
+    /// The way to the processor in the name of this task.
+    ///
+    /// # Errors
+    /// Its token is none.
+    pub fn session(&self, processor: &Processor) -> Result<Session, super::connection::ConnectionError> {
+        Ok(Session { processor: processor.clone(), bearer: Bearer::new(&self.task.token)? })
+    }
+
+    /// The task's id, for people; empty where the claim cannot be read.
+    pub fn name(&self) -> String {
+        self.peek().map(|claim| claim.task.to_string()).unwrap_or_default()
+    }
+
+    /// What it takes of the machine; nothing where the claim cannot be read.
+    pub fn size(&self) -> Size {
+        self.peek().map_or(Size { millicpus: 0, memory: 0 }, |claim| claim.limits.size)
+    }
+
+    fn peek(&self) -> Option<Claim> {
+        serde_json::from_slice(&self.task.claim).ok()
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.task.lease_ms.into())
+    }
+
+    /// Reads what was claimed.
+    ///
+    /// # Errors
+    /// Why it cannot be carried out here, in words.
+    pub fn read(self) -> Result<Work, String> {
+        let ClaimedTask { claim, secrets, token, workflow, resource_class, notes, checkout, config_name, .. } =
+            self.task;
+        let claim: Claim = serde_json::from_slice(&claim)
+            .map_err(|error| format!("the claim cannot be read by navvy {}: {error}", env!("CARGO_PKG_VERSION")))?;
+        claim.validate().map_err(|error| error.to_string())?;
+        let v1::Secrets { variables, ssh_keys, masked } = secrets.unwrap_or_default();
+        let keys: Vec<SshKey> = ssh_keys.into_iter().map(ssh_key).collect();
+        let mut hidden = secret_ones(variables.iter().chain(&masked));
+        hidden.extend(keys.iter().map(|key| (format!("SSH key {}", key.md5), key.text.clone())));
+        hidden.push(("the task's token".to_owned(), token));
+        let given = variables.into_iter().map(|variable| (variable.name, variable.value)).collect();
+        Ok(Work {
+            claim,
+            secrets: Secrets::new(given).with_ssh_keys(keys),
+            masked: hidden,
+            checkout,
+            workflow,
+            resource_class,
+            notes,
+            config_name,
+        })
+    }
+}
+
+fn secret_ones<'a>(variables: impl Iterator<Item = &'a v1::Variable>) -> Variables {
+    variables.filter(|variable| !variable.public).map(|it| (it.name.clone(), it.value.clone())).collect()
+}
+
+fn ssh_key(key: v1::SshKey) -> SshKey {
+    let v1::SshKey { host, text, md5, sha256 } = key;
+    SshKey { host: (!host.is_empty()).then_some(host), text, md5, sha256 }
+}

@@ -1,0 +1,351 @@
+//! Logs on their way into the store, segment by segment.
+//!
+//! ```text
+//! bell, news, time ─▶ look: which log is to be cut? ─▶ seal ─▶ grant ─▶ PUT ─┐  up to three at a time, again on failure
+//!                                                                            ▼
+//!                      durable ◀──────────────── CommitSegments ◀── all that has arrived meanwhile
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use navvy_job::event::LogEnd;
+use navvy_protocol::processor::MAX_SEGMENT;
+use navvy_protocol::processor::v1::{CommitSegmentsRequest, Segment, SegmentRequest};
+use navvy_storage::Transport;
+use object_store::client::{HttpRequest, HttpService as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::codegen::http;
+
+use super::cuts::{Cuts, Next, SEGMENT};
+use super::seal::{Sealed, drop_range, seal};
+use super::{Logs, Progress, name_of};
+use crate::fleet::connection::{Session, unary};
+use crate::fleet::persist::{Halt, Loss, Pauses, lost, persist};
+use crate::fleet::record::LogNews;
+use crate::spool::Spool;
+
+/// Segments on their way at a time: two cover the way of the third.
+const AT_ONCE: usize = 3;
+/// Segments of one commit.
+const BATCH: usize = 100;
+/// Between two looks at logs that are being written to.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at logs whose step has ended.
+const SELDOM: Duration = Duration::from_secs(1);
+
+const _: () = assert!(SEGMENT as usize <= MAX_SEGMENT, "a processor takes no longer segments");
+
+/// What is delivered, and to whom.
+pub struct SegmentDelivery {
+    pub session: Session,
+    pub loss: Loss,
+    pub transport: Transport,
+    pub spool: Spool,
+    /// Bytes on disk from which on durable ones are dropped.
+    pub keep: u64,
+    pub logs: Logs,
+    pub news: mpsc::UnboundedReceiver<LogNews>,
+    pub progress: Progress,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    cuts: Cuts,
+    /// As it was seen last.
+    length: u64,
+    /// Its step has ended.
+    quiet: bool,
+    /// All before is gone from the disk.
+    dropped: u64,
+}
+
+/// What came of a piece of work.
+enum Done {
+    Arrived(Segment),
+    Committed(Vec<Segment>),
+}
+
+struct State {
+    parts: SegmentDelivery,
+    logs: BTreeMap<String, Log>,
+    /// Nothing is written any more.
+    over: bool,
+    ends: Vec<LogEnd>,
+    working: JoinSet<Result<Done, Halt>>,
+    on_their_way: usize,
+    /// In the store, and not in the index.
+    arrived: Vec<Segment>,
+    is_committing: bool,
+    looked_at_all: Instant,
+    /// The disk does not take holes, or no more of them.
+    keeps_all: bool,
+}
+
+impl SegmentDelivery {
+    /// Until all logs are durable. Returns their ends.
+    ///
+    /// # Errors
+    /// The task is lost, the processor refuses a segment, or a log cannot be read.
+    pub async fn deliver(self) -> Result<Vec<LogEnd>, Halt> {
+        let mut bell = self.spool.bell();
+        let mut loss = self.loss.clone();
+        let mut state = State {
+            parts: self,
+            logs: BTreeMap::new(),
+            over: false,
+            ends: Vec::new(),
+            working: JoinSet::new(),
+            on_their_way: 0,
+            arrived: Vec::new(),
+            is_committing: false,
+            looked_at_all: Instant::now(),
+            keeps_all: false,
+        };
+        loop {
+            let wake = state.look();
+            state.commit();
+            if state.is_done() {
+                return Ok(state.ends);
+            }
+            let over = state.over;
+            tokio::select! {
+                biased;
+                () = lost(&mut loss) => return Err(Halt::Lost),
+                Some(news) = state.parts.news.recv(), if !over => state.hear(news),
+                Some(done) = state.working.join_next() => {
+                    let ended = || Halt::Spool("a thread of the agent ended unexpectedly".to_owned());
+                    state.take(done.map_err(|_| ended())??);
+                }
+                // Whatever else happens meanwhile leads to a look, too.
+                () = rung(&mut bell), if !over => {}
+                () = tokio::time::sleep_until(wake.unwrap_or_else(|| Instant::now() + SELDOM)) => {}
+            }
+        }
+    }
+}
+
+/// Rings not so often that looking would be all that is done.
+async fn rung(bell: &mut tokio::sync::watch::Receiver<u64>) {
+    if bell.changed().await.is_err() {
+        std::future::pending().await
+    }
+    tokio::time::sleep(PAUSE).await;
+}
+
+impl State {
+    fn hear(&mut self, news: LogNews) {
+        match news {
+            LogNews::Begins(name) => {
+                self.parts.logs.note_writer(&name, false);
+                self.logs.entry(name).or_default();
+            }
+            LogNews::Pauses(name) => {
+                self.parts.logs.note_writer(&name, true);
+                if let Some(log) = self.logs.get_mut(&name) {
+                    log.length = self.parts.logs.length(&name);
+                    log.quiet = true;
+                    log.cuts.hurry();
+                }
+            }
+            LogNews::Over(ends) => self.end(ends),
+        }
+    }
+
+    fn end(&mut self, ends: Vec<LogEnd>) {
+        self.over = true;
+        let mut known = std::mem::take(&mut self.logs);
+        for end in &ends {
+            let Some(name) = name_of(&end.log) else { continue };
+            self.parts.logs.note_writer(&name, true);
+            let mut log = known.remove(&name).unwrap_or_default();
+            log.length = end.bytes;
+            log.cuts.ends(end.bytes);
+            self.logs.insert(name, log);
+        }
+        // Others were never made.
+        known.keys().for_each(|name| self.parts.logs.note_writer(name, true));
+        self.ends = ends;
+    }
+
+    /// Starts what can be started. Returns when it is time to look again.
+    fn look(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let all = now >= self.looked_at_all + SELDOM;
+        if all {
+            self.looked_at_all = now;
+        }
+        if !self.over {
+            for (name, log) in self.logs.iter_mut().filter(|(_, log)| all || !log.quiet) {
+                log.length = self.parts.logs.length(name);
+            }
+        }
+        let mut wake = None;
+        while self.on_their_way < AT_ONCE {
+            let mut due: Option<(Option<Instant>, String, Range<u64>)> = None;
+            wake = None;
+            for (name, log) in &mut self.logs {
+                match log.cuts.next(log.length, now) {
+                    Next::Cut(range) => {
+                        let since = log.cuts.since();
+                        if due.as_ref().is_none_or(|(oldest, ..)| since < *oldest) {
+                            due = Some((since, name.clone(), range));
+                        }
+                    }
+                    Next::At(moment) => wake = Some(wake.map_or(moment, |known: Instant| known.min(moment))),
+                    Next::Nothing => {}
+                }
+            }
+            let Some((_, name, range)) = due else { break };
+            self.send(&name, range);
+        }
+        wake
+    }
+
+    fn send(&mut self, name: &str, range: Range<u64>) {
+        if let Some(log) = self.logs.get_mut(name) {
+            log.cuts.make(&range);
+        }
+        self.on_their_way += 1;
+        let SegmentDelivery { session, loss, transport, logs, .. } = &self.parts;
+        let sending = Sending {
+            session: session.clone(),
+            loss: loss.clone(),
+            transport: transport.clone(),
+            log: name.to_owned(),
+            path: logs.path(name),
+            range,
+        };
+        self.working.spawn(async move { sending.carry_out().await.map(Done::Arrived) });
+    }
+
+    fn commit(&mut self) {
+        if self.is_committing || self.arrived.is_empty() {
+            return;
+        }
+        self.is_committing = true;
+        let segments: Vec<Segment> = self.arrived.drain(..self.arrived.len().min(BATCH)).collect();
+        let (session, loss) = (self.parts.session.clone(), self.parts.loss.clone());
+        self.working.spawn(async move {
+            let call = || {
+                let (mut agents, request) = (session.agents(), CommitSegmentsRequest { segments: segments.clone() });
+                async move { unary(agents.commit_segments(request)).await }
+            };
+            persist(&session, &loss, call).await?;
+            Ok(Done::Committed(segments))
+        });
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Arrived(segment) => {
+                self.on_their_way -= 1;
+                self.arrived.push(segment);
+            }
+            Done::Committed(segments) => {
+                self.is_committing = false;
+                for segment in segments {
+                    if let Some(log) = self.logs.get_mut(&segment.log) {
+                        let range = segment.offset..segment.offset + u64::from(segment.length);
+                        self.parts.spool.durable(log.cuts.committed(range));
+                    }
+                }
+                self.parts.progress.made();
+                self.make_room();
+            }
+        }
+    }
+
+    /// Drops what is durable from a disk that holds much.
+    fn make_room(&mut self) {
+        let on_disk: u64 = self.logs.values().map(|log| log.length.saturating_sub(log.dropped)).sum();
+        if on_disk <= self.parts.keep || self.keeps_all {
+            return;
+        }
+        for (name, log) in &mut self.logs {
+            let range = log.dropped..log.cuts.durable();
+            match drop_range(&self.parts.logs.path(name), range) {
+                Ok(dropped) => log.dropped = dropped,
+                Err(error) => {
+                    tracing::warn!(%error, "What is durable of a task's logs stays on the disk, which makes no holes in files.");
+                    self.keeps_all = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.over
+            && self.working.is_empty()
+            && self.arrived.is_empty()
+            && self.logs.values().all(|log| log.cuts.is_done())
+    }
+}
+
+/// One segment on its way.
+struct Sending {
+    session: Session,
+    loss: Loss,
+    transport: Transport,
+    log: String,
+    path: std::path::PathBuf,
+    range: Range<u64>,
+}
+
+impl Sending {
+    async fn carry_out(mut self) -> Result<Segment, Halt> {
+        let (path, range) = (self.path.clone(), self.range.clone());
+        let sealed = tokio::task::spawn_blocking(move || seal(&path, &range)).await;
+        let unreadable = |why: String| Halt::Spool(format!("log {} cannot be read back from disk: {why}", self.log));
+        let sealed = sealed.map_err(|_| unreadable("a thread ended unexpectedly".to_owned()))?;
+        let sealed = sealed.map_err(|error| unreadable(error.to_string()))?;
+        let segment = Segment {
+            log: self.log.clone(),
+            offset: self.range.start,
+            length: u32::try_from(self.range.end - self.range.start).unwrap_or(u32::MAX),
+            stored: u32::try_from(sealed.object.len()).unwrap_or(u32::MAX),
+            sha256: sealed.sha256.to_vec(),
+            object: String::new(),
+        };
+        let mut pauses = Pauses::default();
+        loop {
+            match self.put(&segment, &sealed).await? {
+                Ok(object) => return Ok(Segment { object, ..segment }),
+                // For as long as the lease holds: the store may be away for a while.
+                Err(why) => tracing::debug!(log = %segment.log, "A segment is sent again: {why}."),
+            }
+            tokio::select! {
+                () = lost(&mut self.loss) => return Err(Halt::Lost),
+                () = tokio::time::sleep(pauses.another()) => {}
+            }
+        }
+    }
+
+    /// One attempt, with a grant of its own. The inner error is the store's, without its URL.
+    async fn put(&mut self, segment: &Segment, sealed: &Sealed) -> Result<Result<String, String>, Halt> {
+        let call = || {
+            let (mut agents, request) = (self.session.agents(), SegmentRequest { segment: Some(segment.clone()) });
+            async move { unary(agents.grant_segment(request)).await }
+        };
+        let grant = persist(&self.session, &self.loss, call).await?;
+        let request: Result<HttpRequest, _> = http::Request::builder()
+            .method(http::Method::PUT)
+            .uri(grant.url)
+            .header(http::header::CONTENT_LENGTH, sealed.object.len())
+            .body(sealed.object.clone().into());
+        let Ok(request) = request else { return Ok(Err("the granted address is no URL".to_owned())) };
+        let answered = tokio::select! {
+            () = lost(&mut self.loss) => return Err(Halt::Lost),
+            answered = self.transport.call(request) => answered,
+        };
+        Ok(match answered {
+            Ok(response) if response.status().is_success() => Ok(grant.object),
+            Ok(response) => Err(format!("the store answered {}", response.status())),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! The thread at the end of a task's bus: events go to disk, from where they are delivered, and to those who follow the task.
+//!
+//! ```text
+//! bus ─▶ events.jsonl ─▶ Recorded: how many whole lines there are
+//!    ├─▶ where the task stands
+//!    └─▶ which logs begin, pause and end
+//! ```
+//!
+//! A disk that takes nothing for a while loses no event: they wait in memory, up to a limit.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use navvy_job::event::{Event, LogEnd, Stamped};
+use navvy_job::state::TaskState;
+use navvy_ui::json::add_line;
+use tokio::sync::{mpsc, watch};
+
+use crate::bus::Events;
+
+/// Lines that the disk does not take are tried again so often.
+const TICK: Duration = Duration::from_millis(200);
+/// Bytes of lines that wait for the disk.
+const MOST_WAITING: usize = 4 << 20;
+
+/// What is in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whole lines.
+    pub lines: u64,
+    /// Nothing more comes.
+    pub closed: bool,
+    /// Why not all events are in it.
+    pub trouble: Option<String>,
+}
+
+/// What a task's events say of its logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogNews {
+    /// Something will be written there.
+    Begins(String),
+    /// Its step has ended. What the step left running may still write.
+    Pauses(String),
+    /// All that there are, with their ends.
+    Over(Vec<LogEnd>),
+}
+
+/// Who learns of events.
+pub struct Followers {
+    pub recorded: watch::Sender<Recorded>,
+    pub state: watch::Sender<TaskState>,
+    pub logs: mpsc::UnboundedSender<LogNews>,
+}
+
+/// Starts the thread. It ends when the task is done, or every sender of events is gone.
+///
+/// # Errors
+/// The file cannot be made, or the system gives no thread.
+pub fn start(events: Events, path: &Path, followers: Followers) -> io::Result<JoinHandle<()>> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let record = Record { file, at: 0, waiting: Vec::new(), lines: 0, whole: Recorded::default(), followers };
+    std::thread::Builder::new().name("record".to_owned()).spawn(move || record.run(&events))
+}
+
+struct Record {
+    file: File,
+    /// Bytes of whole lines in the file.
+    at: u64,
+    waiting: Vec<u8>,
+    /// Lines that wait.
+    lines: u64,
+    whole: Recorded,
+    followers: Followers,
+}
+
+impl Record {
+    fn run(mut self, events: &Events) {
+        loop {
+            match events.next(TICK) {
+                Ok(Some(stamped)) => {
+                    self.take(&stamped);
+                    // Nothing comes behind that, even if a thread that is lost could still send something.
+                    if matches!(stamped.event, Event::TaskState { state: TaskState::Done, .. }) {
+                        break;
+                    }
+                }
+                Ok(None) => self.write(),
+                Err(_) => break,
+            }
+        }
+        self.write();
+        if self.lines > 0 {
+            self.give_up("the disk is full");
+        }
+        self.whole.closed = true;
+        self.tell();
+    }
+
+    fn take(&mut self, stamped: &Stamped) {
+        // Those who follow may have gone.
+        match &stamped.event {
+            Event::Output { .. } | Event::Progress { .. } => return,
+            Event::TaskState { state, .. } => drop(self.followers.state.send_replace(*state)),
+            Event::StepStarted { log, .. } | Event::ServiceStarted { log, .. } => self.log(log, LogNews::Begins),
+            Event::StepEnded { step, attempt, .. } => {
+                self.followers.logs.send(LogNews::Pauses(format!("{step:03}-{attempt}"))).ok();
+            }
+            Event::TaskLogs { logs, .. } => drop(self.followers.logs.send(LogNews::Over(logs.clone()))),
+            _ => {}
+        }
+        if self.whole.trouble.is_some() {
+            return;
+        }
+        let length = self.waiting.len();
+        match add_line(&mut self.waiting, stamped) {
+            Ok(()) => self.lines += 1,
+            Err(error) => {
+                self.waiting.truncate(length);
+                self.give_up(&error.to_string());
+            }
+        }
+        self.write();
+    }
+
+    fn log(&self, log: &Path, news: impl FnOnce(String) -> LogNews) {
+        if let Some(name) = log.file_stem() {
+            self.followers.logs.send(news(name.to_string_lossy().into_owned())).ok();
+        }
+    }
+
+    /// All that waits, or nothing of it: the file ends with a whole line, whatever the disk does.
+    fn write(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        match self.file.write_all_at(&self.waiting, self.at) {
+            Ok(()) => {
+                self.at += self.waiting.len() as u64;
+                self.whole.lines += self.lines;
+                self.waiting.clear();
+                self.lines = 0;
+                self.tell();
+            }
+            Err(error) if self.waiting.len() > MOST_WAITING => self.give_up(&error.to_string()),
+            Err(error) => tracing::debug!(%error, "Events wait for room on the disk."),
+        }
+    }
+
+    fn give_up(&mut self, why: &str) {
+        let trouble =
+            format!("{} events of the task could not be written to disk, and none behind them is: {why}", self.lines);
+        tracing::error!("{trouble}.");
+        self.whole.trouble = Some(trouble);
+        self.waiting.clear();
+        self.lines = 0;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.followers.recorded.send_replace(self.whole.clone());
+    }
+}
+
+/// Where a task's events are.
+pub fn path_in(run: &Path) -> PathBuf {
+    run.join("events.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_output::mask::Masks;
+
+    use super::*;
+    use crate::bus;
+
+    #[test]
+    fn events_are_on_disk_before_they_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (bus, events) = bus::channel(Masks::default());
+        let (recorded, mut seen) = watch::channel(Recorded::default());
+        let (logs, _news) = mpsc::unbounded_channel();
+        let followers = Followers { recorded, state: watch::Sender::new(TaskState::Claimed), logs };
+        let path = path_in(directory.path());
+        let thread = start(events, &path, followers).unwrap();
+        for message in ["one", "two\nlines"] {
+            bus.send(Event::Warning { task: None, message: message.to_owned() });
+        }
+        drop(bus);
+        thread.join().unwrap();
+        assert_eq!(*seen.borrow_and_update(), Recorded { lines: 2, closed: true, trouble: None });
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
+    }
+}
