@@ -21,12 +21,15 @@
 //! | `segment` | the agent's words, paths and frames (pure) |
 //! | `commit` | grants, and what becomes durable |
 //! | `read` | readers |
+//! | `finish` | complete, or what is missing |
+//! | `sweep` | what nobody needs goes |
 //! | `store` | what is needed of the store |
 //!
 //! Memory: the rings of all logs together are bounded, and so are the segments that all readers and checks hold at one time.
 
 mod commit;
 mod error;
+mod finish;
 pub mod hub;
 mod name;
 mod objects;
@@ -34,6 +37,7 @@ mod read;
 mod ring;
 pub mod segment;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -43,11 +47,14 @@ use tokio::sync::Semaphore;
 
 pub use commit::Grant;
 pub use error::OutputError;
+pub use finish::Finished;
 pub use hub::Hub;
 pub use name::LogName;
 pub use read::LogStream;
 pub use store::SegmentStore;
+pub use sweep::Swept;
 
+use self::finish::Checks;
 use crate::state::State;
 
 /// No byte of a log stands behind this one: sums of offsets and lengths stay far from overflowing.
@@ -65,12 +72,14 @@ pub struct Output {
     hub: Hub,
     /// Permits are KiB.
     segments: Arc<Semaphore>,
+    checks: Arc<Checks>,
 }
 
 impl Output {
     /// Output whose index and store these are.
     pub fn new(state: State, store: Arc<dyn SegmentStore>) -> Self {
-        Self { state, store, hub: Hub::new(RINGS), segments: Arc::new(Semaphore::new(SEGMENTS)) }
+        let segments = Arc::new(Semaphore::new(SEGMENTS));
+        Self { state, store, hub: Hub::new(RINGS), segments, checks: Arc::default() }
     }
 
     /// Live chunks, and who looks.

@@ -1,14 +1,15 @@
 //! A store in memory, that can be made to fail.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::super::store::{Listed, SegmentStore, StoreError};
 
@@ -18,8 +19,12 @@ pub struct Memory {
     clock: Mutex<Timestamp>,
     /// So many calls fail from now on.
     pub failing: AtomicU32,
+    /// So many removals fail from now on.
+    pub failing_removals: AtomicU32,
     /// Objects that were read.
     pub gets: AtomicU64,
+    /// Whoever wants to read takes one, where there is such a bound.
+    held: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl Memory {
@@ -43,12 +48,24 @@ impl Memory {
         *self.clock.lock().unwrap() = now;
     }
 
+    /// After so many more objects, reading waits.
+    pub fn hold_after(&self, gets: usize) {
+        *self.held.lock().unwrap() = Some(Arc::new(Semaphore::new(gets)));
+    }
+
+    pub fn let_go(&self) {
+        *self.held.lock().unwrap() = None;
+    }
+
     fn fail(&self) -> Result<(), StoreError> {
-        let failing = self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        match failing {
-            Ok(_) => Err(StoreError { verb: "do anything", source: "503 as the test wants it".into() }),
-            Err(_) => Ok(()),
-        }
+        fail(&self.failing)
+    }
+}
+
+fn fail(left: &AtomicU32) -> Result<(), StoreError> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(_) => Err(StoreError { verb: "do anything", source: "503 as the test wants it".into() }),
+        Err(_) => Ok(()),
     }
 }
 
@@ -61,6 +78,10 @@ impl SegmentStore for Memory {
 
     async fn get(&self, path: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         self.fail()?;
+        let held = self.held.lock().unwrap().clone();
+        if let Some(held) = held {
+            held.acquire().await.unwrap().forget();
+        }
         self.gets.fetch_add(1, Ordering::SeqCst);
         let bytes = self.objects.lock().unwrap().get(path).map(|(bytes, _)| bytes.clone());
         match bytes {
@@ -77,7 +98,7 @@ impl SegmentStore for Memory {
     }
 
     async fn remove(&self, path: &str) -> Result<(), StoreError> {
-        self.fail()?;
+        fail(&self.failing_removals)?;
         self.objects.lock().unwrap().remove(path);
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Stories over an index, a store in memory, and the hub.
 
 mod commits;
+mod finishes;
 mod memory;
 mod readers;
+mod sweeps;
 
 use std::sync::Arc;
 
