@@ -105,6 +105,13 @@ pub trait AuditStore: Send + Sync {
     async fn put(&self, name: &str, lines: Bytes) -> Result<(), navvy_storage::StorageError>;
 }
 
+#[async_trait]
+impl AuditStore for navvy_storage::Objects {
+    async fn put(&self, name: &str, lines: Bytes) -> Result<(), navvy_storage::StorageError> {
+        self.put_audit(name, lines).await
+    }
+}
+
 /// Carries lines to the store, as long as it is polled.
 pub async fn flush(state: State, store: impl AuditStore) {
     loop {

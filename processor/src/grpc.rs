@@ -16,11 +16,13 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::{self, TaskAccess};
 use crate::claims::{self, ClaimError, Claims, Ending, LEASE, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
-use crate::output::Output;
+use crate::output::{Finished, Output};
 use crate::state::{LogState, Scope, State, hash};
 
 /// A runner that waits looks again after this, even if nobody has told it of a task: another processor may have queued one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a call waits for the digests of a task's logs.
+const CHECK: Duration = Duration::from_secs(20);
 /// An agent that never says which step it is at is no agent.
 const LONGEST_NAME: usize = 200;
 
@@ -168,7 +170,14 @@ impl v1::agents_server::Agents for AgentsService {
             [] => None,
             json => Some(serde_json::from_slice(json).map_err(unread("the continuation"))?),
         };
-        let mut missing = self.output.finish(&access, &asked.logs).await?;
+        let mut missing = match self.output.finish(&access, &asked.logs, CHECK).await? {
+            Finished::Complete => Vec::new(),
+            Finished::Incomplete(missing) => missing,
+            Finished::Checking { checked, bytes } => {
+                let why = format!("the logs' digests are being compared, {checked} of {bytes} bytes so far: call again");
+                return Err(Status::unavailable(why));
+            }
+        };
         let known = self.claims.next_event(&access.task).await.map_err(status)?;
         if known < asked.events {
             missing.push(format!("{} of {} events", asked.events - known, asked.events));
@@ -210,18 +219,23 @@ struct Attended {
 
 impl Attended {
     async fn follow(mut self, mut beats: Streaming<v1::Beat>) {
-        let mut told = None;
+        // What is written down, and what the agent was told of a wish to cancel.
+        let (mut state, mut told) = (String::new(), None);
         loop {
             let word = tokio::select! {
                 beat = beats.next() => match beat {
-                    Some(Ok(beat)) => self.beaten(&beat.state).await,
+                    Some(Ok(beat)) => {
+                        let beaten = self.beaten(&beat.state).await;
+                        state = beat.state;
+                        beaten
+                    }
                     _ => return,
                 },
                 Ok(()) = self.cancels.changed() => match self.canceled() {
-                    canceled if canceled != told => Ok(self.word(canceled)),
+                    canceled if canceled != told => Ok(self.word(canceled, &state)),
                     _ => continue,
                 },
-                Ok(()) = self.readers.changed() => Ok(self.word(told)),
+                Ok(()) = self.readers.changed() => Ok(self.word(told, &state)),
                 else => return,
             };
             if let Ok(word) = &word {
@@ -248,7 +262,7 @@ impl Attended {
         self.cancels.borrow().get(&self.access.task).copied()
     }
 
-    fn word(&self, cancel: Option<Canceling>) -> v1::Word {
+    fn word(&self, cancel: Option<Canceling>, state: &str) -> v1::Word {
         let reason = |cancel: &Canceling| {
             serde_json::to_value(cancel.reason).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
         };

@@ -13,6 +13,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use navvy_job::chain::chain;
 use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
+use crate::audit;
 use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
 use crate::grants::Grants;
@@ -32,6 +34,13 @@ use crate::settings::Settings;
 use crate::state::{Scope, State};
 use crate::web::Web;
 use crate::keys;
+
+/// Between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// What was put and never committed is removed after this: every URL for it is dead by then.
+const ORPHANS: Duration = Duration::from_secs(24 * 3600);
+/// Logs are kept for so long.
+const KEEP_LOGS: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Why the processor does not serve.
 #[derive(Debug)]
@@ -77,6 +86,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
+    let sweeping = tokio::spawn(keep_clean(output.clone()));
+    let noting = tokio::spawn(audit::flush(state.clone(), grants.objects()));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -97,7 +108,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    watching.abort();
+    [watching, sweeping, noting].iter().for_each(tokio::task::JoinHandle::abort);
     state.pool().close().await;
     Ok(())
 }
@@ -126,6 +137,17 @@ fn serve_agents(
         .max_encoding_message_size(MAX_MESSAGE);
     let router = server.add_service(agents).add_service(grants.service());
     Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended(stopped)))
+}
+
+/// Removes what was never committed, and logs that are too old, as long as it is polled.
+async fn keep_clean(output: Output) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        match output.sweep(ORPHANS, KEEP_LOGS).await {
+            Ok(swept) => tracing::debug!(?swept, "Logs were swept."),
+            Err(error) => tracing::warn!("Logs could not be swept: {}.", chain(&error)),
+        }
+    }
 }
 
 async fn ended(mut stopped: watch::Receiver<bool>) {

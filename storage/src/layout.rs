@@ -15,6 +15,8 @@ use super::key;
 use super::record::{BodyId, Piece, PieceKind, Slot};
 
 pub const ROOT: &str = "v1";
+/// Beside the rest, where operators look for it.
+pub const AUDIT: &str = "audit-logs/audit_log/v1";
 pub const BODIES: &str = "v1/body";
 pub const RESERVED: &str = "v1/reserved";
 pub const QUARANTINE: &str = "v1/quarantine";

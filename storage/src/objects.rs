@@ -295,6 +295,11 @@ impl Objects {
         self.bucket.remove(path.as_str()).await
     }
 
+    /// Writes an object of the audit log, which no URL is ever for. `name` is of our own making.
+    pub async fn put_audit(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.bucket.put(&format!("{}/{name}", layout::AUDIT), super::transfer::in_slices(bytes)).await
+    }
+
     /// The store's own time.
     pub async fn now(&self) -> Result<jiff::Timestamp> {
         self.bucket.now().await

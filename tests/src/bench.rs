@@ -351,6 +351,11 @@ impl Bench {
         self.config(yaml).run(args).finish()
     }
 
+    /// `navvy` with these words, in the project, as whoever this bench's commands are.
+    pub fn command_of(&self, args: &[&str]) -> Command {
+        self.command(args)
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let program = navvy();
         let mut command = if self.as_user {
@@ -399,6 +404,11 @@ fn write(path: &Path, bytes: &[u8]) {
 
 /// The program under test: what `scripts/build` has made.
 fn navvy() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin/navvy");
+    program_of_ours("navvy")
+}
+
+/// The same, by name.
+pub(crate) fn program_of_ours(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin").join(name);
     path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; run scripts/build", path.display()))
 }

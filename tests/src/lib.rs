@@ -14,6 +14,7 @@
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
+//! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //! | [`StuckPipe`] | a named pipe that takes nothing more once it is filled |
@@ -27,6 +28,7 @@ mod docker;
 mod engine;
 mod event;
 mod finished;
+mod fleet;
 mod gate;
 mod git_server;
 pub mod hostile;
@@ -51,6 +53,7 @@ pub use docker::Docker;
 pub use engine::PrivateEngine;
 pub use event::Event;
 pub use finished::{Finished, Step};
+pub use fleet::{Fleet, Served, files_that_hold};
 pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
 pub use network::Network;

@@ -20,6 +20,7 @@ mod egress;
 mod elsewhere;
 mod explain;
 mod field;
+mod fleet;
 mod full_output;
 mod graph;
 mod halfway;

@@ -12,8 +12,8 @@ mod config;
 mod contexts;
 mod doctor;
 mod error;
-mod follow;
 mod fleet;
+mod follow;
 mod given;
 mod handed;
 mod held;
@@ -32,6 +32,7 @@ mod retry;
 mod rm;
 mod run;
 mod runner;
+mod runner_token;
 mod shell;
 mod size;
 mod source;
@@ -104,6 +105,7 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
         Command::Pipelines(arguments) => pipelines::run(settings, arguments.command),
         Command::Context(arguments) => contexts::run(settings, arguments.command),
         Command::Project(arguments) => contexts::run_project(settings, arguments.command),
+        Command::RunnerToken(arguments) => runner_token::run(settings, &arguments),
         Command::Doctor(arguments) => doctor::run(settings, &arguments),
         Command::Agent(arguments) => agent::run(settings, &arguments),
         Command::Runner(arguments) => runner::run(settings, &arguments),

@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use navvy_job::chain::chain;
+use navvy_job::event::JobRef;
 use navvy_job::outcome::{CancelReason, RunEnd};
 use navvy_job::walk::{Effect, Finish, TaskKey};
 use navvy_protocol::api::{Submit, Submitted};
@@ -228,14 +229,14 @@ impl Conductor {
         done.commit(tx, self).await
     }
 
-    /// Answers an approval. Without a workflow's name, the one approval of this name that waits is meant.
+    /// Answers an approval, by its id or by its name.
     ///
     /// # Errors
     /// No such approval waits.
     pub async fn approve(&self, pipeline: &str, job: &str, approved: bool) -> Result<()> {
-        let asked = self.look(pipeline, |standing| standing.asked.clone()).await?;
-        let Some(found) = asked.iter().find(|it| it.job == job) else {
-            let waiting: Vec<&str> = asked.iter().map(|it| it.job.as_str()).collect();
+        let asked: Vec<(JobRef, String)> = self.look(pipeline, asked).await?;
+        let Some((found, _)) = asked.iter().find(|(it, id)| it.job == job || id == job) else {
+            let waiting: Vec<&str> = asked.iter().map(|(it, _)| it.job.as_str()).collect();
             let waiting = if waiting.is_empty() { "none".to_owned() } else { waiting.join(", ") };
             return Err(ConductError::NoApproval { job: job.to_owned(), waiting });
         };
@@ -439,6 +440,15 @@ async fn insert_pipeline(
     let query = query.bind(to_json(submit)).bind(&row.scope).bind(to_json(&rerun.assumed));
     query.bind(&row.workspace_of).bind(&row.state).execute(tx).await?;
     Ok(())
+}
+
+/// The approvals that wait, with their ids.
+fn asked(standing: &Standing) -> Vec<(JobRef, String)> {
+    let id = |job: &JobRef| {
+        let workflow = standing.key(&job.workflow, &job.job)?.workflow;
+        Some((job.clone(), derived(&standing.facts.id, &format!("job {workflow} {}", job.job))))
+    };
+    standing.asked.iter().filter_map(id).collect()
 }
 
 /// What was not committed anywhere writes no cache that the project's own branches read.

@@ -44,7 +44,7 @@ impl Web {
     /// All routes.
     pub fn router(self) -> Router {
         let variable = "/api/v2/context/{name}/environment-variable/{variable}";
-        let of_project = "/api/v2/project/{slug}/envvar/{variable}";
+        let of_project = "/api/v2/project/{slug}/environment-variable/{variable}";
         Router::new()
             .route("/api/v2/project/{slug}/pipeline", post(pipelines::submit))
             .route("/api/v2/pipeline", get(pipelines::list))
@@ -56,10 +56,11 @@ impl Web {
             .route("/api/v2/task/{id}/logs", get(streams::logs))
             .route("/api/v2/task/{id}/log/{log}", get(streams::log))
             .route("/api/v2/context", get(secrets::contexts))
+            .route("/api/v2/context/{name}", delete(secrets::remove_context))
             .route("/api/v2/context/{name}/environment-variable", get(secrets::of_context))
             .route(variable, put(secrets::set_in_context))
             .route(variable, delete(secrets::remove_from_context))
-            .route("/api/v2/project/{slug}/envvar", get(secrets::of_project))
+            .route("/api/v2/project/{slug}/environment-variable", get(secrets::of_project))
             .route(of_project, put(secrets::set_in_project))
             .route(of_project, delete(secrets::remove_from_project))
             .route("/api/v2/runner/token/{class}", post(people::new_runner_token))

@@ -65,7 +65,27 @@ pub async fn remove_from_context(
     remove(&web, &by, &context_owner(&name), &variable).await
 }
 
-/// `GET /api/v2/project/{slug}/envvar`
+/// `DELETE /api/v2/context/{name}`: with all that is in it.
+pub async fn remove_context(
+    by: Admin,
+    State(web): State<Web>,
+    Path(name): Path<String>,
+) -> Result<Json<Message>, Refusal> {
+    let owner = context_owner(&name);
+    let mut tx = web.claims.conductor().state().pool().begin().await?;
+    let variables = web.secrets.names(&mut tx, &owner).await?;
+    for (variable, _) in &variables {
+        web.secrets.remove(&mut tx, &owner, variable).await?;
+    }
+    Entry::new("context.remove", &by.actor, "context", &name).write(&mut tx).await?;
+    tx.commit().await?;
+    match variables.is_empty() {
+        true => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no context {name:?}"))),
+        false => Ok(Json(Message { message: format!("context {name} was removed, with {} variables", variables.len()) })),
+    }
+}
+
+/// `GET /api/v2/project/{slug}/environment-variable`
 pub async fn of_project(
     _: Viewer,
     State(web): State<Web>,
@@ -75,7 +95,7 @@ pub async fn of_project(
     list(&web, &owner, || format!("project {slug} has no variables")).await
 }
 
-/// `PUT /api/v2/project/{slug}/envvar/{variable}`
+/// `PUT /api/v2/project/{slug}/environment-variable/{variable}`
 pub async fn set_in_project(
     by: Admin,
     State(web): State<Web>,
@@ -86,7 +106,7 @@ pub async fn set_in_project(
     set(&web, &by, &owner, &variable, &value).await
 }
 
-/// `DELETE /api/v2/project/{slug}/envvar/{variable}`
+/// `DELETE /api/v2/project/{slug}/environment-variable/{variable}`
 pub async fn remove_from_project(
     by: Admin,
     State(web): State<Web>,

@@ -19,7 +19,7 @@ use self::config::ConfigArgs;
 use self::fleet::{AgentArgs, RunnerArgs};
 use self::host::{DoctorArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
 use self::orb::OrbArgs;
-use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, SubmitArgs};
+use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, RunnerTokenArgs, SubmitArgs};
 use self::run::{RetryArgs, RunArgs, ShellArgs};
 use self::store::{ArtifactsArgs, CacheArgs, TestsArgs};
 use crate::settings::file::SettingsFiles;
@@ -82,6 +82,8 @@ pub enum Command {
     Context(ContextArgs),
     /// Set, remove and list a project's variables at a processor, and its deploy key.
     Project(ProjectArgs),
+    /// Make a token with which runners take a processor's tasks of a resource class. It is printed, and kept nowhere.
+    RunnerToken(RunnerTokenArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
     /// Carry out one task of a processor, then end.

@@ -332,3 +332,16 @@ pub struct DeployKeyArgs {
     #[command(flatten)]
     pub of: OfProjectArgs,
 }
+
+/// Tokens with which runners take tasks.
+#[derive(Debug, Args)]
+pub struct RunnerTokenArgs {
+    /// The resource class whose tasks a runner takes with it; * stands for all.
+    #[arg(value_name = "CLASS")]
+    pub class: String,
+    /// End all tokens of the class instead of making one.
+    #[arg(long)]
+    pub revoke: bool,
+    #[command(flatten)]
+    pub processor: ProcessorArgs,
+}

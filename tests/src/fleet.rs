@@ -1,0 +1,268 @@
+//! A processor and its runners, each a process of the story's own.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::bench::Bench;
+use crate::deadline::eventually;
+use crate::program::Answer;
+use crate::sys::{self, Signal};
+
+/// For programs to begin.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A process that is killed when the story is over.
+pub struct Served {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Served {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let to = || File::options().create(true).append(true).open(&log).expect("a log can be made");
+        let child = command.stdin(Stdio::null()).stdout(to()).stderr(to()).spawn();
+        Self { child: child.unwrap_or_else(|error| panic!("{command:?}: {error}")), log }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        sys::signal(self.child.id(), signal);
+    }
+
+    /// Kills it, and waits for its end.
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Waits for its end. Its exit code.
+    #[track_caller]
+    pub fn end(&mut self, limit: Duration) -> Option<i32> {
+        let log = self.log.clone();
+        let ended = || self.child.try_wait().expect("a child can be waited for");
+        let mut ended = ended;
+        eventually(&format!("the end of the process that logs to {}", log.display()), limit, &mut ended).code()
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.said());
+        }
+    }
+}
+
+/// A processor with all that is its own in one directory.
+pub struct Fleet<'a> {
+    bench: &'a Bench,
+    directory: PathBuf,
+    processor: Served,
+    extra: Vec<(String, String)>,
+    /// Where people find it, and where agents do.
+    pub url: String,
+    pub agents: String,
+    runners: u32,
+}
+
+impl<'a> Fleet<'a> {
+    /// A processor on loopback, with everything embedded, that this bench is logged in at.
+    #[track_caller]
+    pub fn start(bench: &'a Bench) -> Self {
+        Self::with(bench, &[])
+    }
+
+    /// The same with these settings (`NAVVY_PROCESSOR_…`) beside.
+    #[track_caller]
+    pub fn with(bench: &'a Bench, settings: &[(&str, &str)]) -> Self {
+        let directory = bench.state().join("fleet");
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        let extra = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
+        let processor = serve(&directory, &extra, ["127.0.0.1:0", "127.0.0.1:0"]);
+        let (url, agents) = addresses(&processor);
+        let fleet = Self { bench, directory, processor, extra, url, agents, runners: 0 };
+        let token = fleet.word("Token").expect("the first start tells a token");
+        let file = fleet.secret("admin.token", &token);
+        fleet.navvy(&["login", &fleet.url, "--token-file", file.to_str().expect("a path of ours")]).succeeded();
+        fleet
+    }
+
+    /// `navvy` with these words, in the bench's project.
+    #[track_caller]
+    pub fn navvy(&self, args: &[&str]) -> Answer {
+        self.bench.program(args).run()
+    }
+
+    /// A runner that takes tasks of every class.
+    #[track_caller]
+    pub fn runner(&mut self, args: &[&str]) -> Served {
+        self.runners += 1;
+        let token = self.navvy(&["runner-token", "*"]).text();
+        let file = self.secret(&format!("runner-{}.token", self.runners), token.trim());
+        let url = format!("http://{}", self.agents);
+        let words =
+            ["runner", "--processor", &url, "--token-file", file.to_str().expect("a path of ours"), "--class", "*"];
+        let without_reservation = ["--reserve-cpus", "0", "--reserve-memory", "0"];
+        let all: Vec<&str> = words.iter().chain(&without_reservation).chain(args).copied().collect();
+        Served::start(self.bench.command_of(&all), self.directory.join(format!("runner-{}.log", self.runners)))
+    }
+
+    /// Submits the bench's project. The pipeline's id.
+    #[track_caller]
+    pub fn submit(&self, args: &[&str]) -> String {
+        let words: Vec<&str> = ["submit", "--json"].iter().chain(args).copied().collect();
+        let said = self.navvy(&words).text();
+        let json: serde_json::Value = said
+            .lines()
+            .find_map(|line| serde_json::from_str(line).ok())
+            .unwrap_or_else(|| panic!("no JSON in: {said}"));
+        json["id"].as_str().unwrap_or_else(|| panic!("no id in: {said}")).to_owned()
+    }
+
+    /// The pipeline's end: `success`, `failed`, …
+    #[track_caller]
+    pub fn end_of(&self, pipeline: &str, limit: Duration) -> String {
+        eventually(&format!("the end of pipeline {pipeline}"), limit, || {
+            let state = self.show(pipeline)["state"].as_str()?.to_owned();
+            (state != "running" && state != "on_hold").then_some(state)
+        })
+    }
+
+    /// The pipeline as the processor shows it.
+    #[track_caller]
+    pub fn show(&self, pipeline: &str) -> serde_json::Value {
+        let said = self.navvy(&["pipelines", "show", pipeline, "--json"]).text();
+        serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+
+    /// The job of this name.
+    #[track_caller]
+    pub fn job(&self, pipeline: &str, name: &str) -> serde_json::Value {
+        let shown = self.show(pipeline);
+        let workflows = shown["workflows"].as_array().expect("workflows").iter();
+        let mut jobs = workflows.flat_map(|workflow| workflow["jobs"].as_array().expect("jobs"));
+        jobs.find(|job| job["name"] == name).unwrap_or_else(|| panic!("no job {name} in {shown}")).clone()
+    }
+
+    /// The id of the job's first task.
+    #[track_caller]
+    pub fn task(&self, pipeline: &str, job: &str) -> String {
+        eventually(&format!("a task of {job}"), LIMIT, || {
+            Some(self.job(pipeline, job)["tasks"].get(0)?["id"].as_str()?.to_owned())
+        })
+    }
+
+    /// A log as the processor has it.
+    #[track_caller]
+    pub fn log(&self, task: &str, log: &str) -> Vec<u8> {
+        let path = format!("/api/v2/task/{task}/log/{log}");
+        self.get(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The log's bytes so far, if there is one.
+    pub fn log_so_far(&self, task: &str, log: &str) -> Vec<u8> {
+        self.get(&format!("/api/v2/task/{task}/log/{log}")).unwrap_or_default()
+    }
+
+    /// By HTTP, as an admin.
+    ///
+    /// # Errors
+    /// What the processor answered, or why it did not.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>, String> {
+        let token = fs::read_to_string(self.directory.join("admin.token")).expect("the token is kept");
+        let mut command = Command::new("curl");
+        let header = format!("authorization: Bearer {}", token.trim());
+        command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--header", &header]);
+        let done = command.arg(format!("{}{path}", self.url)).output().expect("curl can be run");
+        match done.status.success() {
+            true => Ok(done.stdout),
+            false => Err(String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()),
+        }
+    }
+
+    /// SIGKILL to the processor, and a start at the same addresses.
+    #[track_caller]
+    pub fn crash_and_restart(&mut self) {
+        self.processor.kill();
+        self.restart();
+    }
+
+    /// A start at the same addresses, of a processor that has ended.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        let people = self.url.trim_start_matches("http://").to_owned();
+        fs::rename(self.directory.join("processor.log"), self.directory.join("processor.before.log")).ok();
+        self.processor = serve(&self.directory, &self.extra, [&people, &self.agents]);
+        addresses(&self.processor);
+    }
+
+    /// The processor's process.
+    pub fn processor(&mut self) -> &mut Served {
+        &mut self.processor
+    }
+
+    /// Where all that is the processor's own is.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn word(&self, name: &str) -> Option<String> {
+        word(&self.processor.said(), name)
+    }
+
+    fn secret(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.directory.join(name);
+        fs::write(&path, text).expect("a file can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        path
+    }
+}
+
+fn serve(directory: &Path, settings: &[(String, String)], [people, agents]: [&str; 2]) -> Served {
+    let mut command = Command::new(crate::bench::program_of_ours("navvy-processor"));
+    command.args(["serve", "--listen", people, "--listen-agents", agents, "--data"]).arg(directory.join("data"));
+    command.env_remove("XDG_DATA_HOME").envs(settings.iter().map(|(name, value)| (name, value)));
+    Served::start(command, directory.join("processor.log"))
+}
+
+#[track_caller]
+fn addresses(processor: &Served) -> (String, String) {
+    let said = eventually("the processor's addresses", LIMIT, || {
+        let said = processor.said();
+        word(&said, "Data").map(|_| said)
+    });
+    let of = |name: &str| word(&said, name).unwrap_or_else(|| panic!("no {name} in: {said}"));
+    (of("Processor"), of("Agents"))
+}
+
+fn word(said: &str, name: &str) -> Option<String> {
+    said.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// All files beneath a directory that hold these bytes.
+pub fn files_that_hold(directory: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_that_hold(&path, bytes));
+            continue;
+        }
+        let mut content = Vec::new();
+        let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut content));
+        if read.is_ok() && content.windows(bytes.len()).any(|window| window == bytes) {
+            found.push(path);
+        }
+    }
+    found
+}
