@@ -64,6 +64,15 @@ pub fn read(word: &str, home: Option<&Path>) -> Result<SshKey, SshKeyError> {
     Ok(key(host.filter(|host| !host.is_empty()).map(str::to_owned), text, &blob))
 }
 
+/// Reads the text of a private key.
+///
+/// # Errors
+/// It is none that a job could use.
+pub fn of_text(host: Option<String>, text: String) -> Result<SshKey, NoKey> {
+    let blob = public_part(&text)?;
+    Ok(key(host, text, &blob))
+}
+
 fn text_of(path: &Path) -> io::Result<String> {
     navvy_plain_file::given_text(path, LONGEST)
 }

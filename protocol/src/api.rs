@@ -12,6 +12,13 @@
 //! | `GET /api/v2/task/{id}/log/{log}?offset=N&follow=BOOL` | the log's bytes |
 //! | `GET /api/v2/task/{id}/logs` | [`Page`] of [`Log`] |
 //! | `PUT /api/v2/context/{name}/environment-variable/{variable}` | [`Value`] → [`Message`] |
+//! | `GET /api/v2/context` | [`Page`] of [`Named`] |
+//! | `GET /api/v2/context/{name}/environment-variable` | [`Page`] of [`Named`] |
+//! | `DELETE /api/v2/context/{name}/environment-variable/{variable}` | [`Message`] |
+//! | `GET /api/v2/project/{slug}/envvar` | [`Page`] of [`Named`] |
+//! | `PUT /api/v2/project/{slug}/envvar/{variable}` | [`Value`] → [`Message`] |
+//! | `DELETE /api/v2/project/{slug}/envvar/{variable}` | [`Message`] |
+//! | `PUT /api/v2/project/{slug}/deploy-key` | [`DeployKey`] → [`Message`] |
 //! | `POST /api/v2/tree` | the archive's bytes → [`Tree`] |
 //!
 //! Slugs stand percent-encoded in a path: `gh%2Facme%2Fshop`. Every request carries `authorization: Bearer TOKEN`. An error is
@@ -263,6 +270,27 @@ pub struct Value {
 impl std::fmt::Debug for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Value").finish_non_exhaustive()
+    }
+}
+
+/// A private key that `checkout` and `add_ssh_keys` use. One of the same fingerprint is replaced.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployKey {
+    /// The host that it is for; none: all.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The private key's file as it is.
+    pub text: String,
+    /// Fingerprint of the public key: `aa:bb:…`.
+    pub md5: String,
+    /// The same: `SHA256:…`.
+    pub sha256: String,
+}
+
+impl std::fmt::Debug for DeployKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeployKey").field("host", &self.host).field("sha256", &self.sha256).finish_non_exhaustive()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::io::Read as _;
 
+use navvy_job::claim::SshKey;
 use navvy_job::exit_code;
 use navvy_plain_file as plain_file;
 use navvy_protocol::api;
 use navvy_ui::sanitize::clean;
+use navvy_ui::text;
 use reqwest::Method;
 
 use super::args::remote::{
@@ -17,6 +19,7 @@ use super::processor::{Processor, project};
 use super::{CliError, host, out};
 use crate::settings::Settings;
 use crate::settings::env_table::is_name;
+use crate::ssh_key;
 
 /// No value is longer.
 const LONGEST: u64 = 1 << 20;
@@ -51,12 +54,25 @@ fn set(settings: &Settings, arguments: &ContextSetArgs) -> Result<u8, CliError> 
 fn remove(settings: &Settings, arguments: &ContextRemoveArgs) -> Result<u8, CliError> {
     let processor = Processor::named(settings, &arguments.processor)?;
     let name = arguments.name.as_str();
-    tell(&processor.ask(async {
-        match &arguments.variable {
-            Some(variable) => processor.client.delete(&["context", name, "environment-variable", variable]).await,
-            None => processor.client.delete(&["context", name]).await,
+    let client = &processor.client;
+    let removed = |variable: String| async move {
+        client.delete::<api::Message>(&["context", name, "environment-variable", &variable]).await
+    };
+    if let Some(variable) = &arguments.variable {
+        return tell(&processor.ask(removed(variable.clone()))?);
+    }
+    let count = processor.ask(async {
+        let variables = all::<api::Named>(client, &["context", name, "environment-variable"], &[], MOST).await?;
+        for variable in &variables {
+            match removed(variable.name.clone()).await {
+                // Somebody else was first.
+                Err(error) if error.is_absent() => {}
+                other => drop(other?),
+            }
         }
-    })?)
+        Ok(variables.len())
+    })?;
+    tell(&api::Message { message: format!("Context {name} is removed: {}", text::count(count, "variable")) })
 }
 
 fn list(settings: &Settings, arguments: &ContextListArgs) -> Result<u8, CliError> {
@@ -85,14 +101,14 @@ fn set_of_project(settings: &Settings, arguments: &ProjectSetArgs) -> Result<u8,
     let slug = project(settings, arguments.of.project.as_deref())?;
     check(&arguments.variable)?;
     let value = api::Value { value: value(settings, &arguments.value)? };
-    let path = ["project", &slug, "environment-variable", &arguments.variable];
+    let path = ["project", &slug, "envvar", &arguments.variable];
     tell(&processor.ask(processor.client.send(Method::PUT, &path, &value))?)
 }
 
 fn remove_of_project(settings: &Settings, arguments: &ProjectRemoveArgs) -> Result<u8, CliError> {
     let processor = Processor::named(settings, &arguments.of.processor)?;
     let slug = project(settings, arguments.of.project.as_deref())?;
-    let path = ["project", &slug, "environment-variable", &arguments.variable];
+    let path = ["project", &slug, "envvar", &arguments.variable];
     tell(&processor.ask(processor.client.delete(&path))?)
 }
 
@@ -100,22 +116,20 @@ fn list_of_project(settings: &Settings, arguments: &ProjectListArgs) -> Result<u
     let processor = Processor::named(settings, &arguments.of.processor)?;
     let slug = project(settings, arguments.of.project.as_deref())?;
     let nothing = format!("{} has no variables.\n", clean(&slug));
-    named(&processor, &["project", &slug, "environment-variable"], arguments.json, &nothing)
+    named(&processor, &["project", &slug, "envvar"], arguments.json, &nothing)
 }
 
 fn deploy_key(settings: &Settings, arguments: &DeployKeyArgs) -> Result<u8, CliError> {
     let processor = Processor::named(settings, &arguments.of.processor)?;
     let slug = project(settings, arguments.of.project.as_deref())?;
-    let mut key = value(settings, &arguments.value)?;
-    if !key.contains("PRIVATE KEY-----") {
-        return Err(CliError::usage("it is not a private key")
-            .hint("`ssh-keygen -t ed25519 -f deploy-key` makes one; give the file without .pub."));
-    }
-    // Its format wants the end of its last line.
-    key.push('\n');
-    let host = arguments.host.as_deref();
-    let path: Vec<&str> = ["project", &slug, "deploy-key"].into_iter().chain(host).collect();
-    tell(&processor.ask(processor.client.send(Method::PUT, &path, &api::Value { value: key }))?)
+    let text = value(settings, &arguments.value)?;
+    let key = ssh_key::of_text(arguments.host.clone(), text).map_err(|error| {
+        CliError::usage(error.to_string())
+            .hint("`ssh-keygen -t ed25519 -N '' -f deploy-key` makes one without a passphrase.")
+    })?;
+    let SshKey { host, text, md5, sha256 } = key;
+    let key = api::DeployKey { host, text, md5, sha256 };
+    tell(&processor.ask(processor.client.send(Method::PUT, &["project", &slug, "deploy-key"], &key))?)
 }
 
 fn check(variable: &str) -> Result<(), CliError> {

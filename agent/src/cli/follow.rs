@@ -203,7 +203,7 @@ impl Watcher<'_> {
             _ => return,
         };
         let Some(job) = self.approvals.borrow().first().cloned() else { return };
-        if let Err(error) = approve(self.client, self.pipeline, &job.job, Some(&job.workflow), approved).await {
+        if let Err(error) = approve(self.client, self.pipeline, &job.job, approved).await {
             self.warn(format!("approval {}: {error}", job.job));
         }
     }
@@ -215,21 +215,9 @@ pub async fn cancel(client: &Client, pipeline: &str, at_once: bool) -> Result<()
     client.send::<api::Message>(Method::POST, &["pipeline", pipeline, "cancel"], &body).await.map(drop)
 }
 
-/// Answers an approval, which is named by its job and, where several workflows have one of that name, by the workflow.
-pub async fn approve(
-    client: &Client,
-    pipeline: &str,
-    job: &str,
-    workflow: Option<&str>,
-    approved: bool,
-) -> Result<api::Message, RemoteError> {
-    let detail = client.get::<api::PipelineDetail>(&["pipeline", pipeline], &[]).await?;
-    let workflows = detail.workflows.iter().filter(|it| workflow.is_none_or(|name| it.name == name));
-    let jobs: Vec<&api::Job> = workflows.flat_map(|it| &it.jobs).filter(|it| it.name == job).collect();
-    let waits = jobs.iter().find(|it| it.status == "on_hold").or(jobs.first());
-    // If it knows none, the processor says so in its own words.
-    let id = waits.map_or(job, |it| it.id.as_str());
-    client.send(Method::POST, &["pipeline", pipeline, "approve", id], &api::Approve { approved }).await
+/// Answers an approval, which is named by its job.
+pub async fn approve(client: &Client, pipeline: &str, job: &str, approved: bool) -> Result<api::Message, RemoteError> {
+    client.send(Method::POST, &["pipeline", pipeline, "approve", job], &api::Approve { approved }).await
 }
 
 /// Never ends if nobody can type, or all was typed.

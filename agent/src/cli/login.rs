@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, arguments: &LoginArgs) -> Result<u8, CliError> {
     let path = place(settings)?;
     let address = Address::parse(&arguments.url, arguments.plaintext).map_err(|error| no_way(&error.into()))?;
     let token = token(settings, arguments)?;
-    let ca = arguments.ca_file.clone().or(settings.get(CA_FILE).filter(|path| !path.is_empty()).map(Into::into));
+    let ca = arguments.ca.clone().or(settings.get(CA_FILE).filter(|path| !path.is_empty()).map(Into::into));
     let access = Access { address, token, ca };
     let at = access.address.shown().to_owned();
     host::block_on(try_it(settings, access.clone()))?;

@@ -141,7 +141,7 @@ fn cancel(settings: &Settings, arguments: &PipelineCancelArgs) -> Result<u8, Cli
 
 fn approve(settings: &Settings, arguments: &PipelineApproveArgs) -> Result<u8, CliError> {
     let processor = Processor::named(settings, &arguments.processor)?;
-    let asked = follow::approve(&processor.client, &arguments.pipeline, &arguments.job, None, !arguments.deny);
+    let asked = follow::approve(&processor.client, &arguments.pipeline, &arguments.job, !arguments.deny);
     tell(&processor.ask(asked)?)
 }
 

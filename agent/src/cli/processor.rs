@@ -34,7 +34,7 @@ impl Processor {
         let sources = Sources {
             processor: arguments.processor.as_deref().or(variable(PROCESSOR)),
             token_file: arguments.token_file.as_deref().or(variable(TOKEN_FILE).map(Path::new)),
-            ca: arguments.ca_file.as_deref().or(variable(CA_FILE).map(Path::new)),
+            ca: arguments.ca.as_deref().or(variable(CA_FILE).map(Path::new)),
             plaintext: arguments.plaintext,
             login: settings.login.as_deref(),
         };

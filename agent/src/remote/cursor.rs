@@ -277,7 +277,7 @@ impl LogStream {
                     self.incoming = None;
                     self.patience.rest().await;
                 }
-                // Nothing of it has come to the processor yet.
+                // Nothing of it has come to the processor yet; or it was begun anew, and what it had seen live is not durable yet.
                 Err(error) if error.is_absent() => {
                     self.incoming = None;
                     self.patience.rest().await;

@@ -1,6 +1,6 @@
 //! Why a processor did not do what it was asked for.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::time::Duration;
 
 use navvy_job::outcome::Blame;
@@ -73,9 +73,9 @@ impl RemoteError {
         }
     }
 
-    /// Is it not there?
+    /// Is it not there, or not yet so long?
     pub fn is_absent(&self) -> bool {
-        matches!(self, Self::Refused { status: 404, .. })
+        matches!(self, Self::Refused { status: 404 | 416, .. })
     }
 
     /// Who can do something about it.

@@ -172,7 +172,10 @@ impl Relay {
                 let source = Source::service(task, *service, name);
                 self.remember(&source, log);
                 self.put(stamped);
-                self.open(source, age > HISTORY_MS);
+                // A view of tails has no place for them.
+                if self.feed == Feed::All {
+                    self.open(source, age > HISTORY_MS);
+                }
                 return None;
             }
             Event::StepEnded { task, step, attempt, outcome, bytes, .. } => {

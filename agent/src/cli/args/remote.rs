@@ -19,7 +19,7 @@ pub struct ProcessorArgs {
     pub token_file: Option<PathBuf>,
     /// Trust this authority, too: a PEM file. Without it: the file that $NAVVY_PROCESSOR_CA names.
     #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     /// Let the token go over a network in plain text: http:// to another machine.
     #[arg(long)]
     pub plaintext: bool,
@@ -51,7 +51,7 @@ pub struct LoginArgs {
     pub token_file: Option<PathBuf>,
     /// Trust this authority, too: a PEM file.
     #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     /// Let the token go over a network in plain text: http:// to another machine.
     #[arg(long)]
     pub plaintext: bool,
