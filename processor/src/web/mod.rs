@@ -44,7 +44,7 @@ impl Web {
     /// All routes.
     pub fn router(self) -> Router {
         let variable = "/api/v2/context/{name}/environment-variable/{variable}";
-        let of_project = "/api/v2/project/{slug}/environment-variable/{variable}";
+        let of_project = "/api/v2/project/{slug}/envvar/{variable}";
         Router::new()
             .route("/api/v2/project/{slug}/pipeline", post(pipelines::submit))
             .route("/api/v2/pipeline", get(pipelines::list))
@@ -60,9 +60,10 @@ impl Web {
             .route("/api/v2/context/{name}/environment-variable", get(secrets::of_context))
             .route(variable, put(secrets::set_in_context))
             .route(variable, delete(secrets::remove_from_context))
-            .route("/api/v2/project/{slug}/environment-variable", get(secrets::of_project))
+            .route("/api/v2/project/{slug}/envvar", get(secrets::of_project))
             .route(of_project, put(secrets::set_in_project))
             .route(of_project, delete(secrets::remove_from_project))
+            .route("/api/v2/project/{slug}/deploy-key", put(secrets::set_deploy_key))
             .route("/api/v2/runner/token/{class}", post(people::new_runner_token))
             .route("/api/v2/runner/token/{class}", delete(people::revoke_runner_tokens))
             .route("/api/v2/task/{id}/launch", post(people::launch_token))

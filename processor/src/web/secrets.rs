@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use navvy_protocol::api::{Message, Named, Page, Value};
+use navvy_protocol::api::{DeployKey, Message, Named, Page, Value};
 use sqlx::Row as _;
 
 use crate::audit::Entry;
 use super::people::{Admin, Viewer};
 use super::{Refusal, Web};
-use crate::claims::{context_owner, project_owner};
+use crate::claims::{context_owner, keys_owner, project_owner};
 use crate::conduct::rfc3339;
 
 /// As jobs' environments take them.
@@ -85,7 +85,7 @@ pub async fn remove_context(
     }
 }
 
-/// `GET /api/v2/project/{slug}/environment-variable`
+/// `GET /api/v2/project/{slug}/envvar`
 pub async fn of_project(
     _: Viewer,
     State(web): State<Web>,
@@ -95,7 +95,7 @@ pub async fn of_project(
     list(&web, &owner, || format!("project {slug} has no variables")).await
 }
 
-/// `PUT /api/v2/project/{slug}/environment-variable/{variable}`
+/// `PUT /api/v2/project/{slug}/envvar/{variable}`
 pub async fn set_in_project(
     by: Admin,
     State(web): State<Web>,
@@ -106,7 +106,7 @@ pub async fn set_in_project(
     set(&web, &by, &owner, &variable, &value).await
 }
 
-/// `DELETE /api/v2/project/{slug}/environment-variable/{variable}`
+/// `DELETE /api/v2/project/{slug}/envvar/{variable}`
 pub async fn remove_from_project(
     by: Admin,
     State(web): State<Web>,
@@ -116,14 +116,37 @@ pub async fn remove_from_project(
     remove(&web, &by, &owner, &variable).await
 }
 
+/// `PUT /api/v2/project/{slug}/deploy-key`: one of the same fingerprint is replaced.
+pub async fn set_deploy_key(
+    by: Admin,
+    State(web): State<Web>,
+    Path(slug): Path<String>,
+    Json(key): Json<DeployKey>,
+) -> Result<Json<Message>, Refusal> {
+    let owner = keys_owner(&project_id(&web, &slug).await?);
+    if !key.sha256.starts_with("SHA256:") || key.sha256.len() > 100 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the key's fingerprint is none: SHA256:…"));
+    }
+    let json = serde_json::json!({"host": key.host, "text": key.text, "md5": key.md5, "sha256": key.sha256});
+    let mut tx = web.claims.conductor().state().pool().begin().await?;
+    web.secrets.set(&mut tx, &owner, &key.sha256, &json.to_string()).await?;
+    Entry::new("project.deploy_key.store", &by.actor, "key", &key.sha256).in_project(&owner).write(&mut tx).await?;
+    tx.commit().await?;
+    Ok(Json(Message { message: format!("key {} is kept", key.sha256) }))
+}
+
 async fn project(web: &Web, slug: &str) -> Result<String, Refusal> {
+    Ok(project_owner(&project_id(web, slug).await?))
+}
+
+async fn project_id(web: &Web, slug: &str) -> Result<String, Refusal> {
     let query = sqlx::query("SELECT id FROM projects WHERE slug = $1").bind(slug);
     let row = query.fetch_optional(web.claims.conductor().state().pool()).await?;
     let row = row.ok_or_else(|| {
         Refusal::new(StatusCode::NOT_FOUND, format!("there is no project {slug:?}"))
             .hint("A project comes into being with its first pipeline.")
     })?;
-    Ok(project_owner(&row.try_get::<String, _>(0)?))
+    Ok(row.try_get(0)?)
 }
 
 fn note(action: &'static str, by: &Admin, owner: &str, variable: &str) -> Entry {
