@@ -21,6 +21,7 @@
 //! | [`artifacts`] | what a job leaves for people: out of its environment, looked through, into the store and out again |
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`environment`] | where steps run: enum over the kinds there are |
+//! | [`fleet`] | what an agent of a fleet has of its processor |
 //! | [`run_directory`] | where a run's logs are |
 //! | [`remote`] | what people say to a processor: calls, events and logs that go on where they were |
 //! | [`bus`] | how events travel, masked on the way |

@@ -1,4 +1,9 @@
 //! The store of a run: known from the start, opened once, when the first step needs it.
+//!
+//! ```text
+//! RunStore ─┬─ own: settings ─▶ a bucket with credentials      `navvy run`; the run removes its workspaces itself
+//!           └─ granted: a grantor, and the way to its URLs     a fleet; project, scope and workspaces are the grantor's affair
+//! ```
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,7 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use navvy_job::claim::TrustScope;
-use navvy_storage::{Bucket, Location, PieceKind, PutAside, StorageError, StorageSettings, Store, Swept};
+use navvy_storage::{
+    Bucket, Grantor, Location, PieceKind, PutAside, Retries, Shape, StorageError, StorageSettings, Store, Swept,
+    Transport,
+};
 
 use crate::settings::store::StoreError;
 
@@ -22,6 +30,9 @@ pub enum RunStoreError {
     /// It could not be opened, or did not answer.
     #[error(transparent)]
     Storage(Arc<StorageError>),
+    /// It is the grantor's, and so is its upkeep.
+    #[error("the store is the processor's: what is to be done with all of it is done there")]
+    Granted,
     #[error("{count} of its layers")]
     Layers {
         count: usize,
@@ -41,7 +52,15 @@ impl From<StorageError> for RunStoreError {
 #[derive(Clone)]
 pub struct RunStore(Arc<Inner>);
 
-struct Inner {
+enum Inner {
+    Own(Box<Own>),
+    Granted {
+        /// A task has one store.
+        store: Store,
+    },
+}
+
+struct Own {
     /// The error is for the first step that needs a store.
     settings: Result<StorageSettings, Arc<StoreError>>,
     bucket: OnceLock<Result<Arc<Bucket>, Arc<StorageError>>>,
@@ -51,22 +70,44 @@ struct Inner {
 
 impl fmt::Debug for RunStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunStore").field("settings", &self.0.settings).finish_non_exhaustive()
+        let mut shown = f.debug_struct("RunStore");
+        match &*self.0 {
+            Inner::Own(own) => shown.field("settings", &own.settings),
+            Inner::Granted { store } => shown.field("granted", &store.name()),
+        };
+        shown.finish_non_exhaustive()
     }
 }
 
 impl RunStore {
     pub fn new(settings: Result<StorageSettings, StoreError>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Inner::Own(Box::new(Own {
             settings: settings.map_err(Arc::new),
             bucket: OnceLock::new(),
             workspaces: Mutex::default(),
-        }))
+        }))))
+    }
+
+    /// The second home: a grantor that speaks for one task. `transport` goes where its URLs lead.
+    pub fn granted(grantor: Arc<dyn Grantor>, transport: Transport, retries: Retries) -> Self {
+        let store = Store::granted(grantor, transport, retries, Shape::default());
+        Self(Arc::new(Inner::Granted { store }))
+    }
+
+    fn own(&self) -> Result<&Own, RunStoreError> {
+        match &*self.0 {
+            Inner::Own(own) => Ok(own),
+            Inner::Granted { .. } => Err(RunStoreError::Granted),
+        }
     }
 
     /// Its name, if there may be something in it: a directory that is not made yet is empty.
     pub fn in_use(&self) -> Option<String> {
-        let settings = self.0.settings.as_ref().ok()?;
+        let own = match &*self.0 {
+            Inner::Own(own) => own,
+            Inner::Granted { store } => return Some(store.name().to_owned()),
+        };
+        let settings = own.settings.as_ref().ok()?;
         let in_use = if let Location::Directory(path) = &settings.location { path.is_dir() } else { true };
         in_use.then(|| settings.location.to_string())
     }
@@ -104,20 +145,23 @@ impl RunStore {
     }
 
     fn settings(&self) -> Result<&StorageSettings, RunStoreError> {
-        self.0.settings.as_ref().map_err(|error| RunStoreError::Settings(Arc::clone(error)))
+        self.own()?.settings.as_ref().map_err(|error| RunStoreError::Settings(Arc::clone(error)))
     }
 
     fn bucket(&self) -> Result<&Arc<Bucket>, RunStoreError> {
         let settings = self.settings()?;
         let open = || settings.open().map(Arc::new).map_err(Arc::new);
-        self.0.bucket.get_or_init(open).as_ref().map_err(|error| RunStoreError::Storage(Arc::clone(error)))
+        self.own()?.bucket.get_or_init(open).as_ref().map_err(|error| RunStoreError::Storage(Arc::clone(error)))
     }
 
-    /// One project's store, as this scope sees it.
+    /// One project's store, as this scope sees it. A grantor knows both by itself.
     ///
     /// # Errors
     /// The store is not known, or cannot be opened.
     pub fn open(&self, project: &str, scope: &TrustScope) -> Result<Store, RunStoreError> {
+        if let Inner::Granted { store } = &*self.0 {
+            return Ok(store.clone());
+        }
         let bucket = self.bucket()?;
         let shape = self.settings()?.shape;
         Ok(Store::direct(Arc::clone(bucket), project, scope.clone(), shape))
@@ -125,7 +169,9 @@ impl RunStore {
 
     /// There will be layers of this workspace.
     pub fn uses_workspace(&self, project: &str, scope: &TrustScope, id: &str) {
-        let mut workspaces = self.0.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Other tasks of a fleet go on with a workspace: who knows the whole pipeline removes it.
+        let Ok(own) = self.own() else { return };
+        let mut workspaces = own.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         workspaces.insert((project.to_owned(), scope.clone(), id.to_owned()));
     }
 
@@ -135,7 +181,8 @@ impl RunStore {
     /// # Errors
     /// Some layers could not be removed.
     pub async fn remove_workspaces(&self) -> Result<(), RunStoreError> {
-        let workspaces = std::mem::take(&mut *self.0.workspaces.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(own) = self.own() else { return Ok(()) };
+        let workspaces = std::mem::take(&mut *own.workspaces.lock().unwrap_or_else(PoisonError::into_inner));
         let mut troubles = Vec::new();
         for (project, scope, id) in workspaces {
             let store = self.open(&project, &scope)?;
@@ -171,5 +218,22 @@ mod tests {
         assert!(store.open("p", &TrustScope::Local).is_ok() && place.is_dir());
         let none = RunStore::new(Err(StoreError::Settings(SettingsError::NoHome)));
         assert!(none.open("p", &TrustScope::Local).unwrap_err().to_string().contains("--store"));
+    }
+    #[tokio::test]
+    async fn a_granted_store_is_asked_for_its_verbs_and_is_nobody_s_to_keep_clean() {
+        let transport = StorageSettings::directory("/".as_ref()).transport().unwrap();
+        // Nobody listens there.
+        let nobody = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let retries = Retries { most: 0, ..Retries::default() };
+        let grantor = Arc::new(crate::fleet::grantor::Remote::new(nobody, "token", retries).unwrap());
+        let store = RunStore::granted(grantor, transport, retries);
+        assert!(store.in_use().is_some());
+        let opened = store.open("any project", &TrustScope::Trusted).unwrap();
+        let error = opened.look_up(&["k".into()]).await.unwrap_err();
+        assert!(error.to_string().starts_with("failed to look up a cache"), "{error}");
+        store.uses_workspace("any project", &TrustScope::Trusted, "ws");
+        store.remove_workspaces().await.expect("other tasks of the fleet need them");
+        let kept = store.sweep(Duration::ZERO).await.unwrap_err();
+        assert!(matches!(kept, RunStoreError::Granted) && kept.to_string().contains("processor"), "{kept}");
     }
 }

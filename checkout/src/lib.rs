@@ -42,11 +42,22 @@ pub use remote::Remote;
 pub use report::{LeftOut, Reason, TreeReport};
 pub use worktree::WorkingTree;
 
+/// A working tree of another machine.
+pub trait SentTree: Send + Sync {
+    /// Writes it as one tar stream. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or not be written, for people.
+    fn stream(&self, into: &mut dyn io::Write) -> Result<(), String>;
+}
+
 /// Where `checkout` takes the files from.
 #[derive(Clone)]
 pub enum CheckoutSource {
     /// A private copy of the working tree as it is now.
     WorkingTree(Arc<WorkingTree>),
+    /// The working tree that was sent with the pipeline.
+    Sent(Arc<dyn SentTree>),
     /// `git clone`, as the real service does.
     Git,
     /// There is no source; the text says why.

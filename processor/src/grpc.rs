@@ -219,23 +219,19 @@ struct Attended {
 
 impl Attended {
     async fn follow(mut self, mut beats: Streaming<v1::Beat>) {
-        // What is written down, and what the agent was told of a wish to cancel.
-        let (mut state, mut told) = (String::new(), None);
+        // What the agent was told of a wish to cancel.
+        let mut told = None;
         loop {
             let word = tokio::select! {
                 beat = beats.next() => match beat {
-                    Some(Ok(beat)) => {
-                        let beaten = self.beaten(&beat.state).await;
-                        state = beat.state;
-                        beaten
-                    }
+                    Some(Ok(beat)) => self.beaten(&beat.state).await,
                     _ => return,
                 },
                 Ok(()) = self.cancels.changed() => match self.canceled() {
-                    canceled if canceled != told => Ok(self.word(canceled, &state)),
+                    canceled if canceled != told => Ok(self.word(canceled)),
                     _ => continue,
                 },
-                Ok(()) = self.readers.changed() => Ok(self.word(told, &state)),
+                Ok(()) = self.readers.changed() => Ok(self.word(told)),
                 else => return,
             };
             if let Ok(word) = &word {
@@ -262,7 +258,7 @@ impl Attended {
         self.cancels.borrow().get(&self.access.task).copied()
     }
 
-    fn word(&self, cancel: Option<Canceling>, state: &str) -> v1::Word {
+    fn word(&self, cancel: Option<Canceling>) -> v1::Word {
         let reason = |cancel: &Canceling| {
             serde_json::to_value(cancel.reason).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
         };

@@ -97,6 +97,43 @@ impl Granted {
     }
 }
 
+/// An object that is read piece by piece by granted URLs, whatever its length.
+#[derive(Debug)]
+pub struct GrantedReader {
+    http: Urls,
+    at: u64,
+}
+
+/// Bytes of one piece.
+const PIECE: u64 = 8 << 20;
+
+impl GrantedReader {
+    /// From the object's first byte on.
+    pub fn new(transport: Transport, retries: Retries) -> Self {
+        Self { http: Urls { transport, retries }, at: 0 }
+    }
+
+    /// The next piece; `None` behind the last. `url` makes a fresh URL for each attempt.
+    ///
+    /// # Errors
+    /// There is no such object, or it cannot be read, after all retries.
+    pub async fn next<F>(&mut self, url: impl Fn() -> F) -> Result<Option<Bytes>>
+    where
+        F: Future<Output = Result<String>>,
+    {
+        let failed = |why: String| StorageError::Grant { verb: "read an object", why };
+        let piece = match self.http.get(self.at..self.at + PIECE, url).await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Err(failed("there is no such object".to_owned())),
+            // It ends exactly here.
+            Err(UrlError::Status { status: 416, .. }) => return Ok(None),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        self.at += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+}
+
 /// An upload in parts, by one URL each.
 #[derive(Debug)]
 struct GrantedUpload {

@@ -59,6 +59,9 @@ mod record;
 mod seen;
 mod served;
 mod settings;
+#[cfg(any(test, feature = "suite"))]
+#[doc(hidden)]
+pub mod suite;
 mod survey;
 mod sweep;
 pub mod template;
@@ -70,7 +73,7 @@ mod tests;
 
 pub use bucket::Bucket;
 pub use error::{Result, StorageError};
-pub use granted::{Granted, Grantor};
+pub use granted::{Granted, GrantedReader, Grantor};
 pub use grants::{Grants, Known};
 pub use http::{Pace, Proxies, Transport, TransportError, client};
 #[doc(hidden)]

@@ -18,7 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
 use navvy_job::claim::TrustScope;
+use object_store::MultipartUpload;
 use object_store::multipart::PartId;
 use object_store::signer::{Method, SignedUrlOptions};
 
@@ -35,6 +38,8 @@ pub const URL_LIVES_FOR: Duration = Duration::from_secs(300);
 pub const MOST_PUT: u64 = 5 << 30;
 /// Parts of an upload, at most.
 pub const MOST_PARTS: u32 = 10_000;
+/// Bytes of a part of a stream.
+const PIECE: usize = 8 << 20;
 /// Bytes of one name in an [`ObjectPath`].
 const MOST_NAME: usize = 200;
 /// Names in an [`ObjectPath`] behind its first two.
@@ -123,8 +128,8 @@ pub struct Stored {
     pub path: ObjectPath,
     /// Bytes.
     pub size: u64,
-    /// How long it has been there, by the store's clock.
-    pub age: Duration,
+    /// When it was written, by the store's clock.
+    pub modified: Timestamp,
 }
 
 /// A store's objects, and URLs for them. Cheap to clone.
@@ -263,6 +268,54 @@ impl Objects {
         self.bucket.put(path.as_str(), super::transfer::in_slices(bytes)).await
     }
 
+    /// Writes an object from a stream of unknown length, of at most `most` bytes: all of it, or nothing. Its length.
+    ///
+    /// # Errors
+    /// The stream's own, the store's, and [`StorageError::TooLong`].
+    pub async fn put_stream<S>(&self, path: &ObjectPath, most: u64, stream: S) -> Result<u64>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    {
+        let mut upload = self.bucket.upload(path.as_str()).await?;
+        let written = self.put_pieces(path, most, stream, &mut upload).await;
+        let ended = match &written {
+            Ok(_) => upload.complete().await.map(drop),
+            Err(_) => upload.abort().await,
+        };
+        let length = written?;
+        ended.map_err(self.bucket.failed("end an upload"))?;
+        Ok(length)
+    }
+
+    async fn put_pieces<S>(
+        &self,
+        path: &ObjectPath,
+        most: u64,
+        mut stream: S,
+        upload: &mut Box<dyn MultipartUpload>,
+    ) -> Result<u64>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    {
+        let (mut piece, mut length) = (Vec::new(), 0_u64);
+        while let Some(bytes) = stream.next().await {
+            let bytes = bytes.map_err(StorageError::Source)?;
+            length += bytes.len() as u64;
+            if length > most {
+                return Err(StorageError::TooLong { path: path.to_string(), most });
+            }
+            piece.extend_from_slice(&bytes);
+            if piece.len() >= PIECE {
+                let full = std::mem::take(&mut piece);
+                upload.put_part(full.into()).await.map_err(self.bucket.failed("upload"))?;
+            }
+        }
+        if !piece.is_empty() {
+            upload.put_part(piece.into()).await.map_err(self.bucket.failed("upload"))?;
+        }
+        Ok(length)
+    }
+
     /// Reads a whole object of at most `most` bytes. `None`: there is none.
     ///
     /// # Errors
@@ -300,24 +353,17 @@ impl Objects {
         self.bucket.put(&format!("{}/{name}", layout::AUDIT), super::transfer::in_slices(bytes)).await
     }
 
-    /// The store's own time.
-    pub async fn now(&self) -> Result<jiff::Timestamp> {
-        self.bucket.now().await
-    }
-
     /// The objects whose path begins with `prefix`, `v1/log/…` for example.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Stored>> {
-        let objects = self.bucket.list(prefix).await?;
-        if objects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let now = self.bucket.now().await?;
         let stored = |object: super::bucket::Object| {
-            // Younger than now is possible: a store tells times in seconds or milliseconds.
-            let age = now.duration_since(object.modified).try_into().unwrap_or_default();
-            Some(Stored { path: ObjectPath::read(&object.path)?, size: object.size, age })
+            Some(Stored { path: ObjectPath::read(&object.path)?, size: object.size, modified: object.modified })
         };
-        Ok(objects.into_iter().filter_map(stored).collect())
+        Ok(self.bucket.list(prefix).await?.into_iter().filter_map(stored).collect())
+    }
+
+    /// What time it is for the store.
+    pub async fn now(&self) -> Result<Timestamp> {
+        self.bucket.now().await
     }
 }
 

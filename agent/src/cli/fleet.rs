@@ -13,7 +13,7 @@ use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_output::mask::Masks;
 use navvy_plain_file as plain_file;
-use navvy_storage::{Pace, Proxies, SettingsError, Transport};
+use navvy_storage::{Pace, Proxies, Transport};
 
 use super::args::fleet::{MachineArgs, ProcessorArgs};
 use super::run::{floor, idle_limit, reap};
@@ -23,9 +23,7 @@ use crate::fleet::carry::{Carried, Machine};
 use crate::fleet::connection::{Address, Bearer, ConnectionError, Processor};
 use crate::oom;
 use crate::run_directory::RunDirectory;
-use crate::run_store::RunStore;
 use crate::settings::Settings;
-use crate::settings::store::StoreError;
 
 /// A token is never longer.
 const MAX_TOKEN: u64 = 4 << 10;
@@ -134,7 +132,7 @@ pub async fn machine(
         pull: PullPolicy::default(),
         room,
         transport: transport.map_err(|error| CliError::usage(error.to_string()))?,
-        store: RunStore::new(Err(StoreError::Settings(SettingsError::NoHome))),
+        store: None,
         spool: arguments.spool,
         hide,
     })

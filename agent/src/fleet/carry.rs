@@ -30,14 +30,16 @@ use navvy_output::mask::Masks;
 use navvy_protocol::processor::v1::claimed_task::Checkout;
 use navvy_protocol::processor::v1::{self, FinishRequest};
 use navvy_results::Timings;
-use navvy_storage::Transport;
+use navvy_storage::{Retries, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::claiming::{Claimed, Work};
 use super::connection::{Processor, Session, unary};
+use super::grantor::Remote;
 use super::delivery::{Delivered, Delivery, Ending, Logs, Parts, name_of};
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
 use super::persist::{Loss, persist};
+use super::tree::SubmittedTree;
 use super::record::{self, Followers, LogNews, Recorded};
 use crate::artifacts::guard;
 use crate::bus::{self, Bus};
@@ -65,7 +67,8 @@ pub struct Machine {
     pub room: Size,
     /// The way to the store.
     pub transport: Transport,
-    pub store: RunStore,
+    /// In place of the processor's grants.
+    pub store: Option<RunStore>,
     /// Bytes of output that wait for their delivery.
     pub spool: u64,
     /// The program's own messages must not tell these, as long as what is returned lives.
@@ -226,7 +229,8 @@ impl Carrying {
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
         announce(&bus, &claim, &reference, resource_class);
-        let context = self.context(place, bus, checkout, config_name);
+        let (store, checkout) = self.store_and_tree(checkout);
+        let context = self.context(place, bus, checkout, store, config_name);
         let turn = Turn::Ask(self.asking(occupancy));
         let (mut result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
         result.fidelity.extend(clamped);
@@ -237,7 +241,7 @@ impl Carrying {
         result
     }
 
-    fn context(&self, place: &Place, bus: Bus, checkout: Option<Checkout>, config_name: String) -> Context {
+    fn context(&self, place: &Place, bus: Bus, checkout: CheckoutSource, store: RunStore, config_name: String) -> Context {
         let machine = &self.machine;
         Context {
             provider: machine.provider.clone(),
@@ -247,7 +251,7 @@ impl Carrying {
             directory: place.logs.clone(),
             paths: Arc::clone(&machine.paths),
             owner: machine.owner.clone(),
-            checkout: source(checkout),
+            checkout,
             pull: machine.pull,
             no_tty: false,
             floor: machine.floor,
@@ -255,13 +259,29 @@ impl Carrying {
             config_name,
             stop: self.stop.subscribe(),
             hold: Arc::new(HoldPolicy::default()),
-            store: machine.store.clone(),
+            store,
             secrets_in_artifacts: guard::SecretPolicy::default(),
             handing: Handing::default(),
             egress: Arc::clone(&machine.egress),
             timings: Timings::default(),
             spool: self.spool.clone(),
         }
+    }
+
+    /// Caches, workspaces and the like by the processor's grants, and the tree that was sent, if any.
+    fn store_and_tree(&self, checkout: Option<Checkout>) -> (RunStore, CheckoutSource) {
+        let (transport, retries) = (self.machine.transport.clone(), Retries::default());
+        let grantor = Remote::new(self.session.processor.channel(), self.session.bearer.value(), retries);
+        let granted = || RunStore::granted(Arc::new(grantor.clone()), transport.clone(), retries);
+        let store = self.machine.store.clone().unwrap_or_else(granted);
+        let source = match checkout {
+            Some(Checkout::Tree(name)) => {
+                let runtime = tokio::runtime::Handle::current();
+                CheckoutSource::Sent(Arc::new(SubmittedTree { name, grantor, transport, retries, runtime }))
+            }
+            Some(Checkout::Git(_)) | None => CheckoutSource::Git,
+        };
+        (store, source)
     }
 
     /// A task whose steps began is never handed out again: so no step begins before the processor knows.
@@ -358,15 +378,6 @@ fn clamp(limits: &mut Limits, room: Size) -> Option<String> {
     let show = |size: Size| format!("{} CPUs, {}", figures::cpus(size.millicpus), figures::bytes(size.memory));
     (wanted != given)
         .then(|| format!("the resource class ({}) was clamped to this machine: {}", show(wanted), show(given)))
-}
-
-fn source(checkout: Option<Checkout>) -> CheckoutSource {
-    match checkout {
-        Some(Checkout::Tree(_)) => {
-            CheckoutSource::Unavailable("this agent cannot unpack a submitted working tree".to_owned())
-        }
-        Some(Checkout::Git(_)) | None => CheckoutSource::Git,
-    }
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -166,6 +166,11 @@ impl Session {
 }
 
 impl Bearer {
+    /// As metadata has it. It is marked as one that is not shown.
+    pub fn value(&self) -> MetadataValue<Ascii> {
+        self.0.clone()
+    }
+
     /// # Errors
     /// It has characters that no token has.
     pub fn new(token: &str) -> Result<Self, ConnectionError> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
-use navvy_storage::{ObjectPath, Objects, StorageError, Verb};
+use navvy_storage::{ObjectPath, Objects, StorageError, Stored, Verb};
 
 use super::store::{Listed, SegmentStore, StoreError};
 
@@ -16,6 +16,10 @@ fn failed(verb: &'static str) -> impl FnOnce(StorageError) -> StoreError {
 fn path(text: &str) -> Result<ObjectPath, StoreError> {
     let none = || StoreError { verb: "name an object", source: format!("{text:?} is no path of the store").into() };
     ObjectPath::read(text).ok_or_else(none)
+}
+
+fn listed(stored: Stored) -> Listed {
+    Listed { path: stored.path.to_string(), modified: stored.modified }
 }
 
 #[async_trait]
@@ -38,13 +42,10 @@ impl SegmentStore for Objects {
 
     fn list<'a>(&'a self, beneath: &'a str) -> BoxStream<'a, Result<Listed, StoreError>> {
         let listed = async move {
-            let now = SegmentStore::now(self).await;
-            let (now, objects) = match (now, Objects::list(self, beneath).await.map_err(failed("list objects"))) {
-                (Ok(now), Ok(objects)) => (now, objects),
-                (Err(error), _) | (_, Err(error)) => return vec![Err(error)],
-            };
-            let modified = |age| now.checked_sub(jiff::SignedDuration::try_from(age).unwrap_or_default()).unwrap_or(now);
-            objects.into_iter().map(|it| Ok(Listed { path: it.path.to_string(), modified: modified(it.age) })).collect()
+            match Objects::list(self, beneath).await.map_err(failed("list objects")) {
+                Ok(objects) => objects.into_iter().map(|it| Ok(listed(it))).collect(),
+                Err(error) => vec![Err(error)],
+            }
         };
         stream::once(listed).flat_map(stream::iter).boxed()
     }

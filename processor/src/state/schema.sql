@@ -86,3 +86,14 @@ CREATE TABLE secrets (
 
 -- Lines of the audit log on their way to the store.
 CREATE TABLE audit (id TEXT PRIMARY KEY, at_ms BIGINT NOT NULL, body TEXT NOT NULL);
+
+-- Bodies of the store that a task may upload, and the place each is for (JSON).
+CREATE TABLE reservations (
+  body TEXT PRIMARY KEY, task TEXT NOT NULL, slot TEXT NOT NULL, reserved_ms BIGINT NOT NULL,
+  -- open; sealed: it is being committed, or was; abandoned. It is written only while it is open.
+  stage TEXT NOT NULL
+);
+CREATE INDEX reservations_by_task ON reservations (task);
+
+-- Bodies that a task may read: it was shown an entry that names them.
+CREATE TABLE shown (task TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task, body));

@@ -10,12 +10,15 @@ mod pipelines;
 mod problem;
 mod secrets;
 mod streams;
+mod trees;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post, put};
+
+use navvy_storage::Objects;
 
 use crate::claims::{Claims, SecretSource};
 use crate::output::Output;
@@ -33,12 +36,14 @@ pub struct Web {
     output: Output,
     secrets: SecretSource,
     health: Arc<probes::Health>,
+    objects: Objects,
 }
 
 impl Web {
     /// On these parts.
     pub fn new(claims: Claims, output: Output, secrets: SecretSource, health: Arc<probes::Health>) -> Self {
-        Self { claims, output, secrets, health }
+        let objects = health.objects.clone();
+        Self { claims, output, secrets, health, objects }
     }
 
     /// All routes.
@@ -63,6 +68,8 @@ impl Web {
             .route("/api/v2/project/{slug}/envvar", get(secrets::of_project))
             .route(of_project, put(secrets::set_in_project))
             .route(of_project, delete(secrets::remove_from_project))
+            // As large as a working tree is; it is streamed into the store.
+            .route("/api/v2/tree", post(trees::send).layer(DefaultBodyLimit::disable()))
             .route("/api/v2/project/{slug}/deploy-key", put(secrets::set_deploy_key))
             .route("/api/v2/runner/token/{class}", post(people::new_runner_token))
             .route("/api/v2/runner/token/{class}", delete(people::revoke_runner_tokens))

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
+use super::super::suite::server::server;
 use super::super::*;
 use super::proxy::{Asked, Fate, Proxy};
-use super::server::server;
 use super::signs_nothing;
 
 /// The least that S3 takes.

@@ -3,7 +3,6 @@
 mod faults;
 mod proxy;
 mod served;
-mod server;
 mod suite;
 mod sweeps;
 mod tls;

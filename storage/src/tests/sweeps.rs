@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::record::BodyId;
+use super::super::suite::server::server;
 use super::super::*;
 use super::proxy::{Asked, Fate, Proxy};
-use super::server::server;
 
 const SHAPE: Shape = Shape { part: 5 << 20, parallel: 2 };
 const RETRIES: Retries = Retries {

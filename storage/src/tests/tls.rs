@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::super::suite::server::server;
 use super::super::*;
-use super::server::server;
 
 /// An authority, `ca.pem`, and what it signed for 127.0.0.1: `server.pem`, `server.key`.
 fn make_certificates(directory: &Path) {

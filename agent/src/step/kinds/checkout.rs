@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use navvy_checkout::{CheckoutSource, WorkingTree, clone_script};
+use navvy_checkout::{CheckoutSource, SentTree, WorkingTree, clone_script};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::RunFacts;
@@ -23,7 +23,8 @@ pub fn clone(checkout: &Checkout, run: &RunFacts) -> Run {
 /// Gives the job a private copy of the working tree, as one stream into its environment.
 pub async fn checkout(cx: &StepCx<'_>, output: &mut StepOutput, checkout: &Checkout) -> Result<(), StepError> {
     let tree = match cx.checkout {
-        CheckoutSource::WorkingTree(tree) => Arc::clone(tree),
+        CheckoutSource::WorkingTree(tree) => Tree::Here(Arc::clone(tree)),
+        CheckoutSource::Sent(tree) => Tree::Sent(Arc::clone(tree)),
         CheckoutSource::Git => return Err("checkout: a clone runs in a shell of the job".to_owned().into()),
         CheckoutSource::Unavailable(why) => return Err(why.clone().into()),
     };
@@ -40,7 +41,7 @@ fn target_of(frame: &Frame, checkout: &Checkout) -> String {
 }
 
 /// Returns what to tell of it, or why it failed.
-fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree) -> Result<Vec<String>, StepFault> {
+fn copy(client: &Client, user: Option<String>, target: &str, tree: &Tree) -> Result<Vec<String>, StepFault> {
     let failed = |error: ClientError| StepFault::of_client("", &error);
     client.make_directory(target, user.clone()).map_err(failed)?;
     let present = client.glob(target, &["*", ".*"], user.clone()).map_err(failed)?.paths;
@@ -51,25 +52,43 @@ fn copy(client: &Client, user: Option<String>, target: &str, tree: &WorkingTree)
              another working_directory"
         )));
     }
-    let mut report = None;
+    let mut told = Vec::new();
     let unpacked = client.unpack(target, user, |sink| {
         let mut buffered = std::io::BufWriter::with_capacity(256 << 10, sink);
-        report = Some(tree.stream(&mut buffered).map_err(|error| chain(&error))?);
+        told = tree.stream(&mut buffered)?;
         buffered.flush().map_err(|error| error.to_string())
     });
     match unpacked {
         Ok(Ok((entries, bytes))) => {
-            Ok(told(tree, target, entries, bytes, report.map(|r| r.lines()).unwrap_or_default()))
+            let mib = bytes as f64 / f64::from(1 << 20);
+            let what = tree.words();
+            let first = format!("Copied the working tree {what} to {target}: {entries} entries, {mib:.1} MiB");
+            Ok(std::iter::once(first).chain(told).collect())
         }
         Ok(Err(reason)) => Err(StepFault::from(format!("checkout: {reason}"))),
         Err(error) => Err(StepFault::of_client(&format!("checkout into {target}: "), &error)),
     }
 }
 
-fn told(tree: &WorkingTree, target: &str, entries: u64, bytes: u64, more: Vec<String>) -> Vec<String> {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    let mut lines =
-        vec![format!("Copied the working tree {} to {target}: {entries} entries, {mib:.1} MiB", tree.root().display())];
-    lines.extend(more);
-    lines
+/// A working tree, wherever it is.
+enum Tree {
+    Here(Arc<WorkingTree>),
+    Sent(Arc<dyn SentTree>),
+}
+
+impl Tree {
+    /// What there is to tell of it.
+    fn stream(&self, into: &mut impl std::io::Write) -> Result<Vec<String>, String> {
+        match self {
+            Self::Here(tree) => Ok(tree.stream(into).map_err(|error| chain(&error))?.lines()),
+            Self::Sent(tree) => tree.stream(into).map(|()| Vec::new()),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Here(tree) => tree.root().display().to_string(),
+            Self::Sent(_) => "that was submitted".to_owned(),
+        }
+    }
 }
