@@ -189,10 +189,26 @@ mod tests {
         assert_eq!(flush_some(&state, &&kept).await, Ok(2));
         assert_eq!(flush_some(&state, &&kept).await, Ok(0));
         let objects = kept.objects.lock().unwrap();
-        let lines: Vec<Value> =
-            objects[0].1.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+        let lines: Vec<Value> = objects[0]
+            .1
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
         assert_eq!((objects.len(), lines.len()), (1, 2));
-        for field in ["id", "version", "action", "actor", "target", "payload", "occurred_at", "scope", "success", "request", "metadata"] {
+        for field in [
+            "id",
+            "version",
+            "action",
+            "actor",
+            "target",
+            "payload",
+            "occurred_at",
+            "scope",
+            "success",
+            "request",
+            "metadata",
+        ] {
             assert!(lines.iter().all(|line| line.get(field).is_some()), "{field}");
         }
     }

@@ -174,7 +174,8 @@ impl v1::agents_server::Agents for AgentsService {
             Finished::Complete => Vec::new(),
             Finished::Incomplete(missing) => missing,
             Finished::Checking { checked, bytes } => {
-                let why = format!("the logs' digests are being compared, {checked} of {bytes} bytes so far: call again");
+                let why =
+                    format!("the logs' digests are being compared, {checked} of {bytes} bytes so far: call again");
                 return Err(Status::unavailable(why));
             }
         };
@@ -260,7 +261,10 @@ impl Attended {
 
     fn word(&self, cancel: Option<Canceling>) -> v1::Word {
         let reason = |cancel: &Canceling| {
-            serde_json::to_value(cancel.reason).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+            serde_json::to_value(cancel.reason)
+                .ok()
+                .and_then(|word| word.as_str().map(str::to_owned))
+                .unwrap_or_default()
         };
         v1::Word {
             lease_ms: millis(LEASE),

@@ -1,7 +1,7 @@
 //! The processor: turns words into settings, and errors into exit codes.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -50,5 +50,10 @@ fn log_to_stderr() {
     let info = tracing::level_filters::LevelFilter::INFO;
     let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(info.into()).with_env_var("NAVVY_LOG");
     let filter = filter.try_from_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }

@@ -28,12 +28,12 @@ use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
 use crate::grants::Grants;
 use crate::grpc::AgentsService;
+use crate::keys;
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
 use crate::state::{Scope, State};
 use crate::web::Web;
-use crate::keys;
 
 /// Between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -77,13 +77,12 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let output = Output::new(state.clone(), Arc::new(grants.objects()));
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone());
-    let health =
-        Arc::new(Health {
-            state: state.clone(),
-            output: output.clone(),
-            objects: grants.objects(),
-            draining: AtomicBool::new(false),
-        });
+    let health = Arc::new(Health {
+        state: state.clone(),
+        output: output.clone(),
+        objects: grants.objects(),
+        draining: AtomicBool::new(false),
+    });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
     let sweeping = tokio::spawn(keep_clean(output.clone()));

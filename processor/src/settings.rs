@@ -123,8 +123,18 @@ const LONGEST_FILE: u64 = 1 << 20;
 
 /// Names as in the file; flags have dashes, variables the prefix and large letters.
 const NAMES: [&str; 12] = [
-    "listen_agents", "listen", "public_url", "data", "database", "store", "secrets_key", "tls_certificate", "tls_key",
-    "client_ca", "plaintext", "drain_timeout",
+    "listen_agents",
+    "listen",
+    "public_url",
+    "data",
+    "database",
+    "store",
+    "secrets_key",
+    "tls_certificate",
+    "tls_key",
+    "client_ca",
+    "plaintext",
+    "drain_timeout",
 ];
 
 /// A value and where it was said.
@@ -159,7 +169,9 @@ impl Gathering {
     fn of(arguments: &ServeArgs, variables: &BTreeMap<String, String>) -> Self {
         let mut gathering = Self { said: BTreeMap::new(), errors: Vec::new() };
         let file = arguments.settings.clone().map(|path| (path, "--settings".to_owned()));
-        let file = file.or_else(|| set(variables, "NAVVY_PROCESSOR_SETTINGS").map(|path| (path, "NAVVY_PROCESSOR_SETTINGS".into())));
+        let file = file.or_else(|| {
+            set(variables, "NAVVY_PROCESSOR_SETTINGS").map(|path| (path, "NAVVY_PROCESSOR_SETTINGS".into()))
+        });
         if let Some((path, place)) = file {
             gathering.read_file(Path::new(&path), &place);
         }
@@ -399,9 +411,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("processor.toml");
         std::fs::write(&file, "listen = '127.0.0.1:1'\nlisten_agents = '127.0.0.1:2'\ndrain_timeout = '5s'\n").unwrap();
-        let given = variables(&[("HOME", "/h"), ("NAVVY_PROCESSOR_LISTEN", "127.0.0.1:3"),
-                                ("NAVVY_PROCESSOR_LISTEN_AGENTS", "127.0.0.1:4"),
-                                ("NAVVY_PROCESSOR_SETTINGS", file.to_str().unwrap())]);
+        let given = variables(&[
+            ("HOME", "/h"),
+            ("NAVVY_PROCESSOR_LISTEN", "127.0.0.1:3"),
+            ("NAVVY_PROCESSOR_LISTEN_AGENTS", "127.0.0.1:4"),
+            ("NAVVY_PROCESSOR_SETTINGS", file.to_str().unwrap()),
+        ]);
         let arguments = ServeArgs { listen: Some("127.0.0.1:5".into()), ..ServeArgs::default() };
         let settings = Settings::gather(&arguments, &given).unwrap();
         assert_eq!((settings.listen.port(), settings.listen_agents.port()), (5, 4));
@@ -416,11 +431,15 @@ mod tests {
             tls_key: Some("/nowhere/key.pem".into()),
             ..ServeArgs::default()
         };
-        let given = variables(&[("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"), ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon")]);
+        let given =
+            variables(&[("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"), ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon")]);
         let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
         for expected in [
-            "--listen: \"everywhere\" is no address", "--data: \"here\" is not absolute", "/nowhere/key.pem",
-            "--listen-agents 0.0.0.0:8585: tokens and secrets", "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
+            "--listen: \"everywhere\" is no address",
+            "--data: \"here\" is not absolute",
+            "/nowhere/key.pem",
+            "--listen-agents 0.0.0.0:8585: tokens and secrets",
+            "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
             "both --tls-certificate and --tls-key",
         ] {
             assert!(told.contains(expected), "{expected} is missing in:\n{told}");

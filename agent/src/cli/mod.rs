@@ -42,7 +42,7 @@ mod tests;
 mod view;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use clap::Parser as _;
 use navvy_job::exit_code;
@@ -142,7 +142,8 @@ fn log_to_stderr() {
         Err(error) => (builder().parse_lossy(""), std::env::var_os("NAVVY_LOG").map(|_| error)),
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(own_words::stderr);
-    subscriber.log_internal_errors(false).with_target(false).init();
+    let ansi = std::io::stderr().is_terminal();
+    subscriber.log_internal_errors(false).with_ansi(ansi).with_target(false).init();
     if let Some(error) = wrong {
         tracing::warn!("NAVVY_LOG is not understood, and counts as not set: {error}.");
     }

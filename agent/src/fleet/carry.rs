@@ -35,12 +35,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::claiming::{Claimed, Work};
 use super::connection::{Processor, Session, unary};
-use super::grantor::Remote;
 use super::delivery::{Delivered, Delivery, Ending, Logs, Parts, name_of};
+use super::grantor::Remote;
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
 use super::persist::{Loss, persist};
-use super::tree::SubmittedTree;
 use super::record::{self, Followers, LogNews, Recorded};
+use super::tree::SubmittedTree;
 use crate::artifacts::guard;
 use crate::bus::{self, Bus};
 use crate::environment::Provider;
@@ -241,7 +241,14 @@ impl Carrying {
         result
     }
 
-    fn context(&self, place: &Place, bus: Bus, checkout: CheckoutSource, store: RunStore, config_name: String) -> Context {
+    fn context(
+        &self,
+        place: &Place,
+        bus: Bus,
+        checkout: CheckoutSource,
+        store: RunStore,
+        config_name: String,
+    ) -> Context {
         let machine = &self.machine;
         Context {
             provider: machine.provider.clone(),

@@ -30,7 +30,9 @@ impl SentTree for SubmittedTree {
     fn stream(&self, into: &mut dyn Write) -> Result<(), String> {
         let mut reader = GrantedReader::new(self.transport.clone(), self.retries);
         let mut unpacking = Unpacking::new();
-        while let Some(piece) = self.runtime.block_on(reader.next(|| self.grantor.tree_url(&self.name))).map_err(|error| chain(&error))? {
+        while let Some(piece) =
+            self.runtime.block_on(reader.next(|| self.grantor.tree_url(&self.name))).map_err(|error| chain(&error))?
+        {
             unpacking.unpack(&piece, into)?;
         }
         unpacking.end()
@@ -56,7 +58,8 @@ impl Unpacking {
             self.plain.clear();
             let mut output = OutBuffer::around(&mut self.plain);
             let hint = self.context.decompress_stream(&mut output, &mut input);
-            let hint = hint.map_err(|code| format!("the submitted tree is damaged: {}", zstd_safe::get_error_name(code)))?;
+            let hint =
+                hint.map_err(|code| format!("the submitted tree is damaged: {}", zstd_safe::get_error_name(code)))?;
             let is_full = output.pos() == output.capacity();
             into.write_all(output.as_slice()).map_err(|error| error.to_string())?;
             self.within = hint != 0;

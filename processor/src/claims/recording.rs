@@ -14,6 +14,8 @@ use crate::state::{int, uint};
 const LONGEST: usize = 1 << 20;
 /// Most events of one task: beyond it an agent is broken, or hostile.
 const MOST: u64 = 1_000_000;
+/// What an agent's own record has, too, and its pipeline's readers know already: it counts, and is not told again.
+const TOLD: [&str; 1] = ["task_started"];
 /// What a task's agent may say.
 const KINDS: [&str; 12] = [
     "task_state",
@@ -56,9 +58,10 @@ impl Claims {
         if next > MOST {
             return Err(ClaimError::Sent { what: "an event", why: format!("a task has at most {MOST}") });
         }
-        let checked: Vec<String> = new.iter().map(|event| checked(event, &row)).collect::<Result<_>>()?;
+        let checked: Vec<Option<String>> = new.iter().map(|event| checked(event, &row)).collect::<Result<_>>()?;
+        let told: Vec<String> = checked.into_iter().flatten().collect();
         // The pipeline's row comes before its tasks' rows.
-        append(&mut tx, &row.pipeline, &checked).await?;
+        append(&mut tx, &row.pipeline, &told).await?;
         let update = "UPDATE tasks SET events = $1 WHERE id = $2 AND events = $3 AND handed = $4";
         let query = sqlx::query(update).bind(int(next)).bind(task).bind(int(known)).bind(int(fence));
         if query.execute(&mut *tx).await?.rows_affected() != 1 {
@@ -79,14 +82,15 @@ impl Claims {
     }
 }
 
-fn checked(event: &[u8], row: &TaskRow) -> Result<String> {
+/// As it is told; `None`: it is not.
+fn checked(event: &[u8], row: &TaskRow) -> Result<Option<String>> {
     let wrong = |why: String| ClaimError::Sent { what: "an event", why };
     if event.len() > LONGEST {
         return Err(wrong(format!("it has {} bytes, and {LONGEST} at most are taken", event.len())));
     }
     let value: Value = serde_json::from_slice(event).map_err(|error| wrong(error.to_string()))?;
     let kind = value.get("event").and_then(Value::as_str).unwrap_or_default();
-    if !KINDS.contains(&kind) {
+    if !KINDS.contains(&kind) && !TOLD.contains(&kind) {
         return Err(wrong(format!("a task has no event {kind:?}")));
     }
     // A warning's task stands in an object of its own.
@@ -102,13 +106,13 @@ fn checked(event: &[u8], row: &TaskRow) -> Result<String> {
         return Err(wrong(format!("it is about another task than {}", row.id)));
     }
     // Written again: what is stored is what was understood, on one line.
-    Ok(value.to_string())
+    Ok((!TOLD.contains(&kind)).then(|| value.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Room;
-    use super::super::tests::{TWO_JOBS, claims, submit};
+    use super::super::tests::{TWO_JOBS, claims, events, submit};
     use super::*;
     use crate::conduct::RerunOf;
     use crate::state::tests::sqlite;
@@ -130,7 +134,8 @@ mod tests {
         let [one, two] = [event(task, "report"), event(task, "report")];
         assert_eq!(claims.record(task, 1, 0, &[one.clone(), two.clone()]).await.unwrap(), 2);
         assert_eq!(claims.record(task, 1, 0, &[one.clone(), two]).await.unwrap(), 2, "the answer was lost");
-        assert_eq!(claims.record(task, 1, 1, &[one.clone(), event(task, "step_started")]).await.unwrap(), 3);
+        let again = claims.record(task, 1, 1, &[one.clone(), event(task, "step_started")]);
+        assert_eq!(again.await.unwrap(), 3);
         for (first, refused) in [
             (4, one.clone()),
             (3, event("0123456789abcdef", "report")),
@@ -143,5 +148,9 @@ mod tests {
         }
         assert!(claims.record(task, 2, 3, &[one]).await.is_err(), "another agent's token");
         assert_eq!(claims.next_event(task).await.unwrap(), 3);
+        assert_eq!(claims.record(task, 1, 3, &[event(task, "task_started")]).await.unwrap(), 4);
+        let pipeline = &taken.claim.run.pipeline;
+        let told = events(&state, pipeline).await;
+        assert_eq!(told, ["run_started", "task_started", "report", "report", "step_started"], "it was told once");
     }
 }

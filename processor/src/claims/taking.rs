@@ -7,8 +7,8 @@ use navvy_job::resource::Size;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 
 use super::secrets::Given;
-use crate::audit::Entry;
 use super::{COLUMNS, Claims, Result, TaskRow};
+use crate::audit::Entry;
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text, uint};
 
 /// What an agent has room for.

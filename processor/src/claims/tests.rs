@@ -49,7 +49,7 @@ async fn pass(claims: &Claims, taken: &Taken) -> Finished {
     claims.finish(taken.claim.task.as_str(), 1, ending(Verdict::Passed)).await.unwrap()
 }
 
-async fn events(state: &State, pipeline: &str) -> Vec<String> {
+pub(super) async fn events(state: &State, pipeline: &str) -> Vec<String> {
     let select = "SELECT number, body FROM events WHERE pipeline = $1 ORDER BY number";
     let rows = sqlx::query(select).bind(pipeline).fetch_all(state.pool()).await.unwrap();
     let numbers: Vec<i64> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();

@@ -27,8 +27,8 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify};
 
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
-pub use queueing::{Canceling, derived};
 pub(crate) use queueing::key;
+pub use queueing::{Canceling, derived};
 pub(crate) use telling::append;
 
 use compile::{CompileError, Facts};

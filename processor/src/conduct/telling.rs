@@ -116,6 +116,9 @@ impl Conductor {
 
 /// Writes events down, behind those that the pipeline has.
 pub(crate) async fn append(tx: &mut AnyConnection, pipeline: &str, bodies: &[String]) -> Result<()> {
+    if bodies.is_empty() {
+        return Ok(());
+    }
     let update = "UPDATE pipelines SET events = events + $1 WHERE id = $2 RETURNING events";
     let row = sqlx::query(update).bind(int(bodies.len() as u64)).bind(pipeline).fetch_one(&mut *tx).await?;
     let last: i64 = row.try_get(0)?;

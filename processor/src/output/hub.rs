@@ -142,11 +142,23 @@ impl Hub {
         }
     }
 
+    /// The task has ended: nothing more is kept of it than for those who look on now.
+    pub fn ended(&self, task: &str) {
+        let mut inner = self.inner();
+        for log in inner.logs(task) {
+            inner.change(task, log, |log| {
+                if log.readers == 0 {
+                    log.ring.let_go(u64::MAX);
+                }
+                log.changed.send_modify(|change| change.index += 1);
+            });
+        }
+    }
+
     /// The task's output begins anew: what is held of it is dropped, and its readers are told.
     pub fn begin_anew(&self, task: &str) {
         let mut inner = self.inner();
-        let logs: Vec<LogName> = inner.tasks.get(task).into_iter().flat_map(|task| task.logs.keys()).copied().collect();
-        for log in logs {
+        for log in inner.logs(task) {
             inner.change(task, log, |log| {
                 log.ring.let_go(u64::MAX);
                 log.durable = 0;
@@ -191,6 +203,10 @@ impl Inner {
             readers: watch::Sender::new(0),
             logs: HashMap::new(),
         })
+    }
+
+    fn logs(&self, task: &str) -> Vec<LogName> {
+        self.tasks.get(task).into_iter().flat_map(|task| task.logs.keys()).copied().collect()
     }
 
     /// Changes a log of a task that is known, and keeps the sums: what is held, and who was used when.

@@ -53,9 +53,7 @@ async fn scope(parts: &Parts, web: &Web) -> Result<(Scope, String), Refusal> {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "this request has no token").hint(hint));
     };
     let scope = web.claims.conductor().state().named_token(token).await?;
-    scope.ok_or_else(|| {
-        Refusal::new(StatusCode::UNAUTHORIZED, "this token is unknown, or was revoked").hint(hint)
-    })
+    scope.ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, "this token is unknown, or was revoked").hint(hint))
 }
 
 /// Writes a line of the audit log.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::extract::rejection::JsonRejection;
 use navvy_job::event::{JobEnd, JobRef};
 use navvy_job::outcome::{CancelReason, JobStatus};
 use navvy_protocol::api::{
@@ -16,8 +16,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::people::{Admin, Viewer, note};
-use crate::audit::Entry;
 use super::{Refusal, Web};
+use crate::audit::Entry;
 use crate::conduct::walk::Standing;
 use crate::conduct::{RerunOf, derived, from_json, rfc3339};
 use crate::state::uint;
@@ -58,7 +58,11 @@ pub struct Which {
 }
 
 /// `GET /api/v2/pipeline`: the newest first.
-pub async fn list(_: Viewer, State(web): State<Web>, Query(which): Query<Which>) -> Result<Json<Page<Pipeline>>, Refusal> {
+pub async fn list(
+    _: Viewer,
+    State(web): State<Web>,
+    Query(which): Query<Which>,
+) -> Result<Json<Page<Pipeline>>, Refusal> {
     let (before, id) = match which.page_token.as_deref() {
         None => (i64::MAX, String::new()),
         Some(token) => token
@@ -74,7 +78,8 @@ pub async fn list(_: Viewer, State(web): State<Web>, Query(which): Query<Which>)
     let rows = query.fetch_all(web.claims.conductor().state().pool()).await?;
     let items = rows.iter().map(pipeline).collect::<Result<Vec<_>, Refusal>>()?;
     let last = rows.last().filter(|_| rows.len() == usize::try_from(PAGE).unwrap_or(0));
-    let next = last.map(|row| Ok::<_, sqlx::Error>(format!("{}-{}", row.try_get::<i64, _>(4)?, row.try_get::<String, _>(0)?)));
+    let next =
+        last.map(|row| Ok::<_, sqlx::Error>(format!("{}-{}", row.try_get::<i64, _>(4)?, row.try_get::<String, _>(0)?)));
     Ok(Json(Page { items, next_page_token: next.transpose()? }))
 }
 
@@ -203,7 +208,8 @@ pub async fn rerun(
         return Err(Refusal::new(StatusCode::CONFLICT, format!("pipeline {id} is not over yet"))
             .hint("Cancel it, or wait for its end."));
     }
-    let assumed = conductor.look(&id, |standing| standing.ends.iter().filter_map(passed).collect::<BTreeSet<_>>()).await?;
+    let assumed =
+        conductor.look(&id, |standing| standing.ends.iter().filter_map(passed).collect::<BTreeSet<_>>()).await?;
     if state == "success" {
         return Err(Refusal::new(StatusCode::CONFLICT, format!("nothing of pipeline {id} failed")));
     }
@@ -229,8 +235,8 @@ pub async fn approve(
 ) -> Result<Json<Message>, Refusal> {
     let asked = body(asked)?;
     web.claims.conductor().approve(&id, &job, asked.approved).await?;
-    note(&web, &Entry::new("approval.answer", &by.actor, "pipeline", &id).with(serde_json::json!({"job": job}))).await?;
+    note(&web, &Entry::new("approval.answer", &by.actor, "pipeline", &id).with(serde_json::json!({"job": job})))
+        .await?;
     let done = if asked.approved { "approved" } else { "held" };
     Ok(Json(Message { message: format!("{job} is {done}") }))
 }
-

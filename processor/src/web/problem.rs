@@ -61,7 +61,8 @@ impl From<ConductError> for Refusal {
         match error {
             ConductError::State(error) => error.into(),
             ConductError::Compile(CompileError::Diagnostics { rendered }) => {
-                let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has mistakes; nothing was run");
+                let mut refusal =
+                    Self::new(StatusCode::UNPROCESSABLE_ENTITY, "the config has mistakes; nothing was run");
                 refusal.problem.diagnostics = Some(rendered);
                 refusal
             }

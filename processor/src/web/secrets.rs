@@ -6,9 +6,9 @@ use axum::http::StatusCode;
 use navvy_protocol::api::{DeployKey, Message, Named, Page, Value};
 use sqlx::Row as _;
 
-use crate::audit::Entry;
 use super::people::{Admin, Viewer};
 use super::{Refusal, Web};
+use crate::audit::Entry;
 use crate::claims::{context_owner, keys_owner, project_owner};
 use crate::conduct::rfc3339;
 
@@ -81,7 +81,9 @@ pub async fn remove_context(
     tx.commit().await?;
     match variables.is_empty() {
         true => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no context {name:?}"))),
-        false => Ok(Json(Message { message: format!("context {name} was removed, with {} variables", variables.len()) })),
+        false => {
+            Ok(Json(Message { message: format!("context {name} was removed, with {} variables", variables.len()) }))
+        }
     }
 }
 

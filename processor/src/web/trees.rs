@@ -21,11 +21,13 @@ const MOST: u64 = 16 << 30;
 /// `POST /api/v2/tree`: a tar, compressed with zstd. All of it is kept, or nothing.
 pub async fn send(by: Admin, State(web): State<Web>, body: Body) -> Result<Json<Tree>, Refusal> {
     let tree = format!("{}.tar.zst", uuid::Uuid::new_v4().simple());
-    let path = tree_path(&tree).ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the tree has no name"))?;
+    let path =
+        tree_path(&tree).ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the tree has no name"))?;
     let stream = body.into_data_stream().map_err(io::Error::other).boxed();
     match web.objects.put_stream(&path, MOST, stream).await {
         Ok(bytes) => {
-            note(&web, &Entry::new("tree.send", &by.actor, "tree", &tree).with(serde_json::json!({"bytes": bytes}))).await?;
+            note(&web, &Entry::new("tree.send", &by.actor, "tree", &tree).with(serde_json::json!({"bytes": bytes})))
+                .await?;
             Ok(Json(Tree { tree }))
         }
         Err(StorageError::TooLong { most, .. }) => Err(Refusal::new(

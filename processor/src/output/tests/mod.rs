@@ -2,6 +2,8 @@
 
 mod commits;
 mod finishes;
+mod hubs;
+mod interleavings;
 mod memory;
 mod readers;
 mod sweeps;
