@@ -149,7 +149,7 @@ version: 2.1
 jobs:
   tells:
     docker: [{image: navvy/base:bookworm}]
-    steps: [{run: {name: tells, command: "echo the word is $WORD; test $WORD = hunter2-of-the-fleet"}}]
+    steps: [{run: {name: tells, command: "echo the word is $WORD; test ${#WORD} = 20"}}]
   other:
     docker: [{image: navvy/base:bookworm}]
     steps: [{run: {name: knows, command: "test -z \"$WORD\""}}]
