@@ -30,46 +30,46 @@ pub enum Command {
 /// Without any: everything embedded, on loopback.
 #[derive(Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Where agents are listened to. Default: 127.0.0.1:8585. [NAVVY_PROCESSOR_LISTEN_AGENTS]
+    /// Where agents are listened to. Default: 127.0.0.1:8585. Also $NAVVY_PROCESSOR_LISTEN_AGENTS.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen_agents: Option<String>,
-    /// Where people are listened to. Default: 127.0.0.1:8080. [NAVVY_PROCESSOR_LISTEN]
+    /// Where people are listened to. Default: 127.0.0.1:8080. Also $NAVVY_PROCESSOR_LISTEN.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Under which URL people and agents find this processor's pages. Default: where it listens. [NAVVY_PROCESSOR_PUBLIC_URL]
+    /// Under which URL people and agents find this processor's pages. Default: where it listens. Also $NAVVY_PROCESSOR_PUBLIC_URL.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Directory of the embedded database, its key and its store. Default: ~/.local/share/navvy/processor.
-    /// [NAVVY_PROCESSOR_DATA]
+    /// Also $NAVVY_PROCESSOR_DATA.
     #[arg(long, value_name = "DIRECTORY")]
     pub data: Option<String>,
-    /// sqlite://PATH or postgres://USER@HOST/DATABASE. Default: processor.db in the data directory. [NAVVY_PROCESSOR_DATABASE]
+    /// sqlite://PATH or postgres://USER@HOST/DATABASE. Default: processor.db in the data directory. Also $NAVVY_PROCESSOR_DATABASE.
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// Where output, caches, workspaces and artifacts lie: file:///PATH, s3://BUCKET/PREFIX, gs://…, az://…. Default: store in
-    /// the data directory. [NAVVY_PROCESSOR_STORE]
+    /// the data directory. Also $NAVVY_PROCESSOR_STORE.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// File with the keys that secrets are sealed with: one a line, NAME:64 hexadecimal digits, the newest last. Default:
-    /// secrets.key in the data directory, made at the first start. [NAVVY_PROCESSOR_SECRETS_KEY]
+    /// secrets.key in the data directory, made at the first start. Also $NAVVY_PROCESSOR_SECRETS_KEY.
     #[arg(long, value_name = "FILE")]
     pub secrets_key: Option<String>,
-    /// Certificate chain (PEM) that agents are shown. [NAVVY_PROCESSOR_TLS_CERTIFICATE]
+    /// Certificate chain (PEM) that agents are shown. Also $NAVVY_PROCESSOR_TLS_CERTIFICATE.
     #[arg(long, value_name = "FILE")]
     pub tls_certificate: Option<String>,
-    /// Its private key (PEM). [NAVVY_PROCESSOR_TLS_KEY]
+    /// Its private key (PEM). Also $NAVVY_PROCESSOR_TLS_KEY.
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
-    /// Authority (PEM) whose certificates agents must show. [NAVVY_PROCESSOR_CLIENT_CA]
+    /// Authority (PEM) whose certificates agents must show. Also $NAVVY_PROCESSOR_CLIENT_CA.
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<String>,
-    /// Listen without TLS elsewhere than on loopback. [NAVVY_PROCESSOR_PLAINTEXT]
+    /// Listen without TLS elsewhere than on loopback. Also $NAVVY_PROCESSOR_PLAINTEXT.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub plaintext: Option<String>,
-    /// How long a drain waits for open streams. Default: 30s. [NAVVY_PROCESSOR_DRAIN_TIMEOUT]
+    /// How long a drain waits for open streams. Default: 30s. Also $NAVVY_PROCESSOR_DRAIN_TIMEOUT.
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
-    /// A file with these settings, by the same names (TOML): listen_agents = "…". [NAVVY_PROCESSOR_SETTINGS]
+    /// A file with these settings, by the same names (TOML): listen_agents = "…". Also $NAVVY_PROCESSOR_SETTINGS.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! A processor and its runners, each a process of the story's own.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -42,8 +42,7 @@ impl Served {
     #[track_caller]
     pub fn end(&mut self, limit: Duration) -> Option<i32> {
         let log = self.log.clone();
-        let ended = || self.child.try_wait().expect("a child can be waited for");
-        let mut ended = ended;
+        let mut ended = || self.child.try_wait().expect("a child can be waited for");
         eventually(&format!("the end of the process that logs to {}", log.display()), limit, &mut ended).code()
     }
 
@@ -57,7 +56,8 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.log.display(), self.said());
+            // For whoever looks into why the story failed.
+            std::io::stderr().write_all(format!("--- {}\n{}", self.log.display(), self.said()).as_bytes()).ok();
         }
     }
 }

@@ -87,13 +87,16 @@ pub struct Signals {
     pub cancels: Arc<Notify>,
 }
 
+/// A pipeline's walk, if it is in memory; whoever has it locked is the one who moves it.
+type Slot = Arc<Mutex<Option<Standing>>>;
+
 /// Conducts pipelines. Cheap to clone.
 #[derive(Clone)]
 pub struct Conductor {
     state: State,
     /// Where people find a pipeline: `http://host:8080`.
     public_url: Arc<str>,
-    kept: Arc<Mutex<HashMap<String, Arc<Mutex<Option<Standing>>>>>>,
+    kept: Arc<Mutex<HashMap<String, Slot>>>,
     /// Who waits for what.
     pub signals: Signals,
 }
@@ -378,7 +381,7 @@ impl Conductor {
         Ok(())
     }
 
-    async fn slot(&self, pipeline: &str) -> Arc<Mutex<Option<Standing>>> {
+    async fn slot(&self, pipeline: &str) -> Slot {
         let mut kept = self.kept.lock().await;
         if kept.len() > KEPT {
             // Those that somebody has in hand stay.

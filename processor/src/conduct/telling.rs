@@ -61,7 +61,7 @@ impl Conductor {
         let event = match recorded {
             Recorded::Continued { task } => {
                 let compiled = standing.continuation((*task).into())?;
-                let jobs = compiled.workflows.iter().flat_map(|chosen| super::walk::references(chosen)).collect();
+                let jobs = compiled.workflows.iter().flat_map(super::walk::references).collect();
                 Event::PipelineContinued { config: compile::CONTINUATION.into(), jobs }
             }
             Recorded::NotContinued { why, .. } => {
