@@ -42,6 +42,7 @@ mod sweep;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -64,6 +65,9 @@ const RINGS: usize = 64 << 20;
 /// KiB of segments that are held at one time, by all readers and checks: one of the largest fits in, stored and unpacked.
 const SEGMENTS: usize = 48 << 10;
 
+/// A reader that waits looks at the index again after this: another processor tells nobody here that it has changed it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The output of all tasks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -73,13 +77,14 @@ pub struct Output {
     /// Permits are KiB.
     segments: Arc<Semaphore>,
     checks: Arc<Checks>,
+    look_again: Duration,
 }
 
 impl Output {
     /// Output whose index and store these are.
     pub fn new(state: State, store: Arc<dyn SegmentStore>) -> Self {
         let segments = Arc::new(Semaphore::new(SEGMENTS));
-        Self { state, store, hub: Hub::new(RINGS), segments, checks: Arc::default() }
+        Self { state, store, hub: Hub::new(RINGS), segments, checks: Arc::default(), look_again: LOOK_AGAIN }
     }
 
     /// Live chunks, and who looks.

@@ -34,8 +34,6 @@ use crate::state::{LogState, Segment};
 const PIECE: usize = 64 << 10;
 /// Rows of the index that are read at once.
 const ROWS: u32 = 64;
-/// Another processor tells nobody here that it has changed the index.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A reader that does not take a segment within this time does not keep others from theirs.
 const HOLD: Duration = Duration::from_secs(2);
 /// How often a database or a store is asked that does not answer; the waits between add up to half a minute.
@@ -206,7 +204,8 @@ impl Reader {
             if told.anew != self.seen.anew {
                 return Err(OutputError::BeganAnew { log: self.log.clone() });
             }
-            if told.index != self.seen.index || looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) {
+            if told.index != self.seen.index || looked.is_some_and(|looked| looked.elapsed() >= self.output.look_again)
+            {
                 looked = None;
             }
             self.seen = told;
@@ -234,7 +233,7 @@ impl Reader {
             };
             tokio::select! {
                 () = self.live.told() => {}
-                () = sleep_until(at + LOOK_AGAIN) => {}
+                () = sleep_until(at + self.output.look_again) => {}
             }
         }
         Ok(())

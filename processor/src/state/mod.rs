@@ -183,7 +183,8 @@ pub(crate) mod tests {
     pub(crate) async fn databases() -> Vec<Database> {
         let (directory, state) = sqlite().await;
         let mut databases = vec![Database { state, _directory: Some(directory) }];
-        if let Ok(server) = std::env::var("NAVVY_TEST_POSTGRES") {
+        let server = std::env::var("NAVVY_TEST_POSTGRES").ok().filter(|server| !server.is_empty());
+        if let Some(server) = server {
             databases.push(Database { state: postgres(&server).await, _directory: None });
         }
         databases

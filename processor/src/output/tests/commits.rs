@@ -10,6 +10,14 @@ async fn what_lies_in_the_store_becomes_durable() {
         // Once more, and with an object of its own that nobody needs.
         assert_eq!(bench.commit(&[first]).await.unwrap(), 11);
         assert_eq!(bench.put_and_commit("003-1", 0, b"hello ").await, 11);
+        // Once more, and the object that was put beside has been swept since.
+        let again = bench.put("003-1", 6, b"world").await;
+        bench
+            .store
+            .remove(&bench.store.paths().into_iter().find(|path| path.ends_with(&again.object)).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(bench.commit(&[again]).await.unwrap(), 11);
         let marks = bench.output.marks(TASK).await.unwrap();
         assert_eq!(marks.iter().map(|mark| (&*mark.log, mark.durable)).collect::<Vec<_>>(), [("003-1", 11)]);
     }

@@ -137,8 +137,7 @@ impl Story {
                 let range = self.write(length);
                 let segment = self.put(range).await;
                 if elsewhere {
-                    let store = Arc::clone(&self.bench.store) as Arc<dyn SegmentStore>;
-                    let other = Output::new(self.bench.database.clone(), store);
+                    let other = output(&self.bench.database, &self.bench.store);
                     other.commit(&access(TASK), std::slice::from_ref(&segment)).await.unwrap();
                 }
                 self.commit(vec![segment]).await;
@@ -183,7 +182,9 @@ impl Story {
         let finished = self.bench.output.finish(&access(TASK), &ends, Duration::from_secs(60)).await.unwrap();
         assert_eq!(finished, Finished::Complete);
         self.clients.spawn(client(self.current.subscribe(), 0));
-        while let Some(read) = self.clients.join_next().await {
+        while !self.clients.is_empty() {
+            let read = tokio::time::timeout(Duration::from_secs(60), self.clients.join_next()).await;
+            let Some(read) = read.expect("readers that are told") else { break };
             let (start, all) = read.unwrap();
             assert!(all == whole[start as usize..], "a reader from {start} got {} bytes of {}", all.len(), whole.len());
         }

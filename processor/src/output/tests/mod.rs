@@ -47,13 +47,19 @@ pub(super) struct Bench {
     pub output: Output,
 }
 
+/// A processor over these, whose readers are told of everything: what they would see an hour later is seen by no test.
+fn output(database: &Database, store: &Arc<Memory>) -> Output {
+    let output = Output::new((**database).clone(), Arc::clone(store) as Arc<dyn SegmentStore>);
+    Output { look_again: Duration::from_secs(3600), ..output }
+}
+
 /// One for each database that there is here, with a task that an agent has.
 pub(super) async fn benches() -> Vec<Bench> {
     let mut benches = Vec::new();
     for database in databases().await {
         add_task(&database, TASK, "claimed", 1).await;
         let store = Arc::new(Memory::default());
-        let output = Output::new(database.clone(), Arc::clone(&store) as Arc<dyn SegmentStore>);
+        let output = output(&database, &store);
         benches.push(Bench { database, store, output });
     }
     benches
@@ -62,7 +68,7 @@ pub(super) async fn benches() -> Vec<Bench> {
 impl Bench {
     /// The processor is killed and starts again.
     pub fn restart(&mut self) {
-        self.output = Output::new(self.database.clone(), Arc::clone(&self.store) as Arc<dyn SegmentStore>);
+        self.output = output(&self.database, &self.store);
     }
 
     pub fn live(&self, log: &str, offset: u64, bytes: &[u8]) -> Result<(), OutputError> {

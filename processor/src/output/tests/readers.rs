@@ -9,7 +9,8 @@ use super::*;
 async fn up_to(stream: &mut LogStream, length: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < length {
-        all.extend_from_slice(&stream.next().await.unwrap().unwrap());
+        let piece = tokio::time::timeout(Duration::from_secs(60), stream.next()).await.expect("a reader that is told");
+        all.extend_from_slice(&piece.unwrap().unwrap());
     }
     all
 }
@@ -138,21 +139,39 @@ async fn a_store_that_fails_for_a_while_is_waited_for() {
     }
 }
 
+/// Another processor over the same index and store.
+fn other(bench: &Bench) -> Output {
+    output(&bench.database, &bench.store)
+}
+
 #[tokio::test]
 async fn another_processors_commits_are_seen() {
-    for bench in benches().await {
+    for mut bench in benches().await {
+        bench.output.look_again = Duration::from_millis(20);
         let mut stream = bench.output.read(TASK, "003-1", 0, true).await.unwrap();
-        let store = Arc::clone(&bench.store) as Arc<dyn SegmentStore>;
-        let other = Bench {
-            output: Output::new(bench.database.clone(), store),
-            store: Arc::clone(&bench.store),
-            database: bench.database,
-        };
-        other.put_and_commit("003-1", 0, b"one ").await;
-        assert_eq!(up_to(&mut stream, 4).await, b"one ");
-        other.end_log("003-1", b"one ").await;
-        other.end_task().await;
+        bench.output = other(&bench);
+        for nth in 0..5 {
+            bench.put_and_commit("003-1", nth * 4, b"one ").await;
+            assert_eq!(up_to(&mut stream, 4).await, b"one ");
+        }
+        bench.end_log("003-1", &b"one ".repeat(5)).await;
         assert!(stream.next().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_another_processor_began_anew_ends_its_readers() {
+    for mut bench in benches().await {
+        bench.output.look_again = Duration::from_millis(20);
+        bench.put_and_commit("000-1", 0, b"first agent").await;
+        let mut stream = bench.output.read(TASK, "000-1", 0, true).await.unwrap();
+        assert_eq!(up_to(&mut stream, 11).await, b"first agent");
+        // Nothing behind its cursor comes before it has looked: it would wait for what the second agent has not written.
+        bench.database.forget_logs(TASK).await.unwrap();
+        bench.output = other(&bench);
+        bench.put_and_commit("000-1", 0, b"second").await;
+        let error = stream.next().await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("log 000-1 begins anew"), "{error}");
     }
 }
 
