@@ -2,6 +2,7 @@
 
 mod attacks;
 mod homes;
+mod raw;
 mod served;
 
 /// The agent's side. Neither program imports the other, and it needs nothing else of its own: so the very file is built here,
