@@ -139,6 +139,12 @@ pub enum StorageError {
         /// The object, from the store's root.
         path: String,
     },
+    /// Another call is at it, whose answer was not waited for.
+    #[error("the parts of {path} are being joined; ask again")]
+    Busy {
+        /// The object, from the store's root.
+        path: String,
+    },
     /// This kind of store cannot take an upload in parts from somebody without its credentials.
     #[error("store {store} takes no uploads in parts by URLs")]
     TakesNoParts {

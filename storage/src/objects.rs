@@ -137,12 +137,13 @@ pub struct Stored {
 pub struct Objects {
     pub(super) bucket: Arc<Bucket>,
     signer: Arc<dyn UrlSigner>,
+    pub(super) joining: parts::Joining,
 }
 
 impl Objects {
     /// `signer` is asked where the store itself cannot sign.
     pub fn new(bucket: Arc<Bucket>, signer: Arc<dyn UrlSigner>) -> Self {
-        Self { bucket, signer }
+        Self { bucket, signer, joining: parts::Joining::default() }
     }
 
     /// The store's name, for people.
@@ -216,7 +217,9 @@ impl Objects {
         let completed = match self.bucket.as_directory() {
             Some(directory) => {
                 let mark = self.mark(path).await?;
-                let joined = parts::complete(directory.to_owned(), path.clone(), upload.to_owned(), tags).await;
+                let busy = || StorageError::Busy { path: path.to_string() };
+                let joining = self.joining.begin(upload).ok_or_else(busy)?;
+                let joined = parts::complete(directory.to_owned(), path.clone(), joining, tags).await;
                 if joined.is_ok() {
                     self.mark_again(path, mark).await?;
                 }

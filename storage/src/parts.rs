@@ -11,9 +11,11 @@
 //! No listing shows a name with a `#`. An upload that is given up loses its directory in one step (it is renamed), so that a
 //! part that arrives later finds no place.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::Error;
 
@@ -71,22 +73,54 @@ pub(super) async fn begin(root: PathBuf, path: ObjectPath) -> Result<String, Err
     .await
 }
 
-/// Joins the parts. Whoever asks again, since no answer came, finds the object.
-pub(super) async fn complete(root: PathBuf, path: ObjectPath, upload: String, tags: Vec<String>) -> Result<(), Error> {
+/// The uploads that are being joined. A large one takes longer than a caller waits: who asks again must not begin it again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Joining(Arc<Mutex<HashSet<String>>>);
+
+impl Joining {
+    fn set(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: it is being joined already.
+    pub(super) fn begin(&self, upload: &str) -> Option<Joined> {
+        let is_new = self.set().insert(upload.to_owned());
+        is_new.then(|| Joined { joining: self.clone(), upload: upload.to_owned() })
+    }
+}
+
+/// Ends with the work on it.
+pub(super) struct Joined {
+    joining: Joining,
+    upload: String,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.joining.set().remove(&self.upload);
+    }
+}
+
+/// Joins the parts, and ends the upload. Whoever asks again, since no answer came, finds the object.
+pub(super) async fn complete(root: PathBuf, path: ObjectPath, joined: Joined, tags: Vec<String>) -> Result<(), Error> {
     blocking(move || {
+        let upload = joined.upload.clone();
         let open = upload_directory(&root, &path, &upload).filter(|directory| directory.is_dir());
         let directory = open.ok_or_else(|| no_upload(&path))?;
         let staged = staged(&root, &path);
         make_parent(&staged).map_err(of_files)?;
-        let joined = join(&directory, &tags, &staged).and_then(|()| finish(&root, &path, &staged));
-        if joined.is_err() {
+        let ended = join(&directory, &tags, &staged).and_then(|()| finish(&root, &path, &staged));
+        if ended.is_err() {
             fs::remove_file(&staged).ok();
             if !directory.is_dir() {
-                // Another call has joined them meanwhile, or it was given up.
+                // It was given up meanwhile.
                 return Err(no_upload(&path));
             }
         }
-        joined
+        ended?;
+        let removed = remove(&root, &directory).map_err(of_files);
+        drop(joined);
+        removed
     })
     .await
 }

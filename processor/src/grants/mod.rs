@@ -17,15 +17,21 @@ mod sign;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use navvy_job::chain::chain;
 use navvy_protocol::processor::{MAX_MESSAGE, v1};
-use navvy_storage::{Bucket, Objects};
+use navvy_storage::{Bucket, Objects, SWEEP_AFTER, Swept};
 
 pub use bodies::forget_ended;
 pub use service::{Granting, tree_path};
 
 use crate::state::State;
 use sign::UrlKey;
+
+const CLEANED_EVERY: Duration = Duration::from_secs(3600);
+/// As the real service keeps them.
+const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// Storage granted, put together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,6 +58,29 @@ impl Grants {
         let service = Granting::new(self.state.clone(), self.objects.clone());
         let server = v1::storage_server::StorageServer::new(service);
         server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Removes, now and then, what nobody needs any more: rows of tasks that have ended, what was reserved and never committed,
+    /// layers of workspaces that are older than any pipeline. Several processors may be at it.
+    pub async fn keep_clean(self) {
+        let mut due = tokio::time::interval(CLEANED_EVERY);
+        loop {
+            due.tick().await;
+            if let Err(error) = bodies::forget_ended(&self.state).await {
+                tracing::warn!("What is kept of tasks that have ended was not removed: {}.", chain(&error));
+            }
+            for swept in [self.objects.bucket().sweep(SWEEP_AFTER).await, self.remove_layers().await] {
+                match swept {
+                    Ok(swept) if swept == Swept::default() => {}
+                    Ok(swept) => tracing::info!(?swept, "The store was swept."),
+                    Err(error) => tracing::warn!("The store was not swept: {}.", chain(&error)),
+                }
+            }
+        }
+    }
+
+    async fn remove_layers(&self) -> navvy_storage::Result<Swept> {
+        self.objects.bucket().remove_old_layers(LAYERS_KEPT_FOR).await
     }
 
     /// `/store/…`: what the URLs lead to that the store itself cannot sign.

@@ -422,6 +422,7 @@ fn status(error: &StorageError) -> Status {
             tracing::error!("{why}.");
             Status::failed_precondition(why)
         }
+        StorageError::Busy { .. } => Status::unavailable(why),
         StorageError::Store { .. } | StorageError::Transport(_) | StorageError::Source(_) => {
             tracing::warn!("{why}.");
             Status::unavailable(why)

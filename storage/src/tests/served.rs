@@ -196,3 +196,20 @@ async fn a_sweep_finds_the_parts_that_nobody_joined() {
     assert_eq!((swept.uploads, swept.failed.len()), (1, 0));
     assert_eq!(home.files(), [""; 0]);
 }
+
+#[tokio::test]
+async fn an_upload_that_is_being_joined_is_not_joined_again() {
+    let home = Home::new();
+    let (_, path) = home.reserved().await;
+    let upload = home.objects.begin(&path).await.unwrap();
+    let tag = home.objects.receive(&path, &part(&upload, 0, 3), stream_of(&["abc"])).await.unwrap();
+    // As if the first call were at it still, and its caller had gone.
+    let joining = home.objects.joining.begin(&upload).unwrap();
+    let busy = home.objects.clone().complete(&path, &upload, vec![tag.clone()]).await.unwrap_err();
+    assert!(matches!(busy, StorageError::Busy { .. }), "{busy:?}");
+    drop(joining);
+    for _ in 0..2 {
+        home.objects.complete(&path, &upload, vec![tag.clone()]).await.unwrap();
+    }
+    assert_eq!(home.files().len(), 2, "a mark and a body: {:?}", home.files());
+}
