@@ -7,8 +7,10 @@
 //! signal 1: drain, nothing more is claimed     2, or the drain's time is over: tasks are canceled     3: at once
 //! ```
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use navvy_job::outcome::{Cancel, CancelReason};
 use navvy_job::resource::Size;
@@ -33,6 +35,8 @@ use crate::settings::Settings;
 const WAIT: Duration = Duration::from_secs(60);
 /// Room that becomes free is offered with the next request.
 const WAIT_BESIDE_OTHERS: Duration = Duration::from_secs(10);
+/// What a task that ended by a bug has left is removed within this.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 
 pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> {
     let address = fleet::address(settings, &arguments.processor)?;
@@ -81,6 +85,18 @@ async fn answer(asking: &mut Option<Asking>) -> Result<Option<Claimed>, ClaimErr
     }
 }
 
+/// What the task had is removed, for it will not do so itself.
+async fn lost_by_a_bug(machine: &Machine, task: &str) -> Carried {
+    let left = match task.parse() {
+        Ok(task) => machine.provider.remove(&task, &machine.paths, REMOVAL_LIMIT).await,
+        Err(_) => Vec::new(),
+    };
+    for left in left {
+        tracing::error!("{left} is still there. `navvy prune` removes it.");
+    }
+    Carried::Unreported { why: "a bug of Navvy, told above, ended it".to_owned() }
+}
+
 async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
@@ -104,6 +120,8 @@ struct Runner<'a> {
     /// Why it ends, where that is a fault.
     fault: Option<CliError>,
     pauses: Pauses,
+    /// Before the next request.
+    pause: Duration,
     /// That the processor does not answer was said.
     is_away: bool,
 }
@@ -123,6 +141,7 @@ impl<'a> Runner<'a> {
             idle_since: Instant::now(),
             fault: None,
             pauses: Pauses::default(),
+            pause: Duration::ZERO,
             is_away: false,
         }
     }
@@ -139,7 +158,7 @@ impl<'a> Runner<'a> {
             tokio::select! {
                 claimed = answer(&mut asking) => {
                     asking = None;
-                    self.take(claimed).await;
+                    self.take(claimed);
                 }
                 Some(done) = self.tasks.join_next() => self.ended(done),
                 Some(size) = self.vacated.1.recv() => self.room.leave(size),
@@ -162,14 +181,18 @@ impl<'a> Runner<'a> {
     }
 
     /// Asks for a task that fits into this room.
-    fn ask(&self, room: Size) -> Asking {
+    fn ask(&mut self, room: Size) -> Asking {
+        let pause = std::mem::take(&mut self.pause);
         let wish = Wish::Classes { classes: self.arguments.classes.clone(), room };
         let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
         let (processor, token) = (self.processor.clone(), self.token.clone());
-        Box::pin(async move { claim(&processor, &token, &agent_name(), &wish, wait).await })
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            claim(&processor, &token, &agent_name(), &wish, wait).await
+        })
     }
 
-    async fn take(&mut self, claimed: Result<Option<Claimed>, ClaimError>) {
+    fn take(&mut self, claimed: Result<Option<Claimed>, ClaimError>) {
         match claimed {
             Ok(claimed) => {
                 self.pauses = Pauses::default();
@@ -184,7 +207,7 @@ impl<'a> Runner<'a> {
                 if !std::mem::replace(&mut self.is_away, true) {
                     tracing::warn!("No task can be taken for now: {error}. It is tried again.");
                 }
-                tokio::time::sleep(self.pauses.another()).await;
+                self.pause = self.pauses.another();
             }
             Err(error) => self.fault = Some(CliError::infra_text(error.to_string())),
         }
@@ -196,7 +219,11 @@ impl<'a> Runner<'a> {
         let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
         let name = claimed.name();
         self.tasks.spawn(async move {
-            let carried = carry(&processor, &machine, claimed, stop, Box::new(occupancy)).await;
+            let carrying = carry(&processor, &machine, claimed, stop, Box::new(occupancy));
+            let carried = match AssertUnwindSafe(carrying).catch_unwind().await {
+                Ok(carried) => carried,
+                Err(_) => lost_by_a_bug(&machine, &name).await,
+            };
             (name, carried)
         });
     }

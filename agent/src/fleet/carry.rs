@@ -188,7 +188,8 @@ impl Carrying {
         }
         let delivery = self.deliver(&place, seen.clone(), news);
         let ended = self.run(work, &place, bus, occupancy).await;
-        let delivered = delivery.flush().await;
+        let mut delivered = delivery.flush().await;
+        delivered.trouble.extend(seen.borrow().trouble.clone());
         self.finish(ended, delivered, &place).await
     }
 
@@ -323,7 +324,7 @@ impl Carrying {
             logs: delivered.logs.iter().filter_map(log_end).collect(),
             continuation: continuation.as_ref().map(json).unwrap_or_default(),
             fidelity,
-            warnings: repeated,
+            warnings: repeated.into_iter().chain(delivered.trouble).collect(),
             events: delivered.events,
         };
         let carried = self.report(request).await;

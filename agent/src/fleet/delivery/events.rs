@@ -1,4 +1,7 @@
-//! Events on their way: lines of `events.jsonl`, numbered from 0, handed over in batches.
+//! Events on their way: lines of `events.jsonl`, numbered, handed over in batches.
+//!
+//! Numbers go on where an earlier agent of the task has ended, if there was one. An event that the processor does not take is told
+//! of in its place: one that nobody understands must not keep back those behind it.
 
 use std::fs::File;
 use std::io;
@@ -6,8 +9,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use navvy_protocol::processor::v1::RecordRequest;
+use navvy_protocol::processor::v1::{GetMarksRequest, RecordRequest};
 use tokio::sync::watch;
+use tonic::Code;
 
 use super::Progress;
 use crate::fleet::connection::{Session, unary};
@@ -17,8 +21,8 @@ use crate::fleet::record::Recorded;
 /// Bytes and lines of one call.
 const BATCH: usize = 1 << 20;
 const LINES: usize = 500;
-/// A line that is longer fits into no message.
-const LONGEST: usize = 3 << 20;
+/// A processor takes no longer event.
+const LONGEST: usize = 1 << 20;
 
 /// What is delivered, and to whom.
 pub struct EventDelivery {
@@ -38,18 +42,19 @@ struct Lines {
 }
 
 impl EventDelivery {
-    /// Until all events are handed over. Returns how many there were.
+    /// Until all events are handed over. Returns how many the task has.
     ///
     /// # Errors
     /// The task is lost, the processor refuses them, or the file cannot be read.
     pub async fn deliver(mut self) -> Result<u64, Halt> {
         let file = open(&self.path)?;
+        let base = self.wanted().await?;
         let (mut lines, mut next, mut pauses) = (Lines::default(), 0, Pauses::default());
         loop {
             let Recorded { lines: there, closed, .. } = self.recorded.borrow_and_update().clone();
             if next >= there {
                 if closed {
-                    return Ok(there);
+                    return Ok(base + there);
                 }
                 tokio::select! {
                     changed = self.recorded.changed() => changed.map_err(|_| spool("its writer is gone"))?,
@@ -59,9 +64,9 @@ impl EventDelivery {
             }
             let batch = lines.read(&file, next, there).await?;
             let sent_to = next + batch.len() as u64;
-            let answered = self.hand_over(next, batch).await?;
-            // A processor that wants what there is not yet is not believed.
-            let wanted = answered.min(sent_to);
+            let answered = self.hand_over_each(base + next, batch).await?;
+            // A processor that wants what there is not yet, or was before this agent, is not believed.
+            let wanted = answered.saturating_sub(base).min(sent_to);
             if wanted > next {
                 self.progress.made();
                 pauses = Pauses::default();
@@ -70,6 +75,36 @@ impl EventDelivery {
             }
             next = wanted;
         }
+    }
+
+    /// The number of the event that the processor wants next.
+    async fn wanted(&self) -> Result<u64, Halt> {
+        let call = || {
+            let mut agents = self.session.agents();
+            async move { unary(agents.get_marks(GetMarksRequest {})).await }
+        };
+        Ok(persist(&self.session, &self.loss, call).await?.next_event)
+    }
+
+    /// All at once; if one of them is refused, one after the other, with a word in the place of that one.
+    async fn hand_over_each(&self, first: u64, events: Vec<Vec<u8>>) -> Result<u64, Halt> {
+        let mut next = match self.hand_over(first, events.clone()).await {
+            Err(Halt::Refused(error)) if error.code == Code::InvalidArgument => first,
+            handed => return handed,
+        };
+        for (number, event) in (first..).zip(events) {
+            next = match self.hand_over(number, vec![event]).await {
+                Err(Halt::Refused(error)) if error.code == Code::InvalidArgument => {
+                    tracing::warn!("An event is not taken: {error}.");
+                    self.hand_over(number, vec![in_place_of(number, "was not taken by the processor")]).await?
+                }
+                handed => handed?,
+            };
+            if next <= number {
+                break;
+            }
+        }
+        Ok(next)
     }
 
     async fn hand_over(&self, first: u64, events: Vec<Vec<u8>>) -> Result<u64, Halt> {
@@ -99,8 +134,9 @@ impl Lines {
             at += line.len() as u64 + 1;
         }
         self.end = self.end.max(at);
-        let sendable = |(index, line): (usize, Vec<u8>)| {
-            if line.len() > LONGEST { too_long(first + index, line.len()) } else { line }
+        let sendable = |(index, line): (usize, Vec<u8>)| match line.len() {
+            ..=LONGEST => line,
+            length => in_place_of((first + index) as u64, &format!("is {length} bytes long, and was not handed over")),
         };
         Ok(found.into_iter().enumerate().map(sendable).collect())
     }
@@ -137,9 +173,9 @@ fn read_up_to(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
     Ok(done)
 }
 
-/// In place of an event that fits into no message.
-fn too_long(number: usize, length: usize) -> Vec<u8> {
-    let message = format!("event {number} is {length} bytes long and could not be handed over");
+/// What stands for an event that is not handed over.
+fn in_place_of(number: u64, what: &str) -> Vec<u8> {
+    let message = format!("event {number} of the task {what}");
     let time = jiff::Timestamp::now().to_string();
     serde_json::json!({ "at_ms": 0, "time": time, "event": "warning", "message": message }).to_string().into_bytes()
 }
@@ -178,7 +214,7 @@ mod tests {
         let mut text = vec![b'x'; LONGEST + 1];
         text.extend(b"\nnext\n");
         let read = Lines::default().read(&file_of(&text), 0, 2).await.unwrap();
-        assert!(String::from_utf8_lossy(&read[0]).contains("could not be handed over"));
+        assert!(String::from_utf8_lossy(&read[0]).contains("was not handed over"));
         assert!(read.len() == 1 || read[1] == b"next");
     }
 }

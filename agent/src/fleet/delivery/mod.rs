@@ -147,11 +147,17 @@ impl Delivery {
             progress: progress.clone(),
         };
         let live = Live { session: session.clone(), logs: logs.clone(), bell: spool.bell(), readers };
+        let brake = spool.clone();
         let segments =
             SegmentDelivery { session, loss, transport, spool, keep, logs, news, progress: progress.clone() };
         Self {
             events: Ending(tokio::spawn(event_delivery.deliver())),
-            segments: Ending(tokio::spawn(segments.deliver())),
+            segments: Ending(tokio::spawn(async move {
+                let ended = segments.deliver().await;
+                // Nobody makes room any more.
+                brake.open();
+                ended
+            })),
             _live: Ending(tokio::spawn(live.deliver())),
             progress,
         }

@@ -4,16 +4,17 @@ mod processor;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_environment::HostPaths;
 use navvy_environment::request::PullPolicy;
 use navvy_job::compiled::Step;
-use navvy_job::outcome::Cancel;
+use navvy_job::outcome::{Cancel, CancelReason};
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_output::DiskFloor;
 use navvy_output::mask::Masks;
-use navvy_protocol::processor::v1::{ClaimedTask, Secrets, Variable};
+use navvy_protocol::processor::v1::{ClaimedTask, Secrets, Variable, Word};
 use navvy_storage::{Pace, Proxies, StorageSettings, Transport};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use super::carry::{Carried, Machine, carry};
 use super::claiming::Claimed;
 use super::connection::{Address, Processor};
 use crate::environment::Provider;
-use crate::environment::fake::{World, exits, says};
+use crate::environment::fake::{Act, World, exits, says};
 use crate::run_store::RunStore;
 use crate::task::tests::bench::claim;
 use crate::task::tests::run;
@@ -89,6 +90,13 @@ impl Bench {
         assert!(state.segments.iter().all(|segment| logs.iter().any(|log| log.log == segment.log)));
     }
 
+    /// The directory of the only task's logs.
+    fn task_logs(&self) -> PathBuf {
+        let runs = self.directory.path().join("state/runs");
+        let run = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+        run.join("0123456789abcdef")
+    }
+
     /// What is left of spools.
     fn spools(&self) -> usize {
         std::fs::read_dir(self.directory.path().join("state/runs")).map_or(0, Iterator::count)
@@ -140,4 +148,235 @@ async fn a_task_is_carried_out_and_all_of_it_is_delivered() {
     // The processor knew that steps began before one did.
     assert!(bench.fake.state().beats.iter().any(|beat| beat.state == "running"));
     assert_eq!(bench.spools(), 0);
+}
+
+/// Bytes of which no two places look alike.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// A command that writes all of this, as much at a time as one frame holds.
+fn writes(bytes: &[u8]) -> impl Iterator<Item = Act> {
+    bytes.chunks(64 << 10).map(|piece| Act::Says(piece.to_vec()))
+}
+
+fn canceled(reason: &str) -> serde_json::Value {
+    serde_json::json!({ "verdict": "canceled", "reason": reason })
+}
+
+#[tokio::test]
+async fn no_step_begins_before_the_processor_has_it_written_down() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().says_state = Some("preparing");
+    let running = bench.start();
+    bench.fake.until("the beat", |state| state.beats.iter().any(|beat| beat.state == "running")).await;
+    // A word that is sent for another reason is no leave either.
+    bench.fake.say(Word { readers: 1, state: "preparing".to_owned(), ..Word::default() }).await;
+    bench.fake.cut();
+    bench
+        .fake
+        .until("another beat", |state| state.beats.iter().filter(|beat| beat.state == "running").count() > 1)
+        .await;
+    assert_eq!(bench.world.count("exec"), 0);
+    bench.fake.state().says_state = None;
+    bench.fake.cut();
+    assert_eq!(running.await.unwrap(), reported());
+    assert_eq!((bench.world.count("exec"), bench.verdict()), (1, serde_json::json!({ "verdict": "passed" })));
+}
+
+#[tokio::test]
+async fn what_is_written_while_connections_break_is_stored_once_and_whole() {
+    let bench = Bench::new([run("build")]).await;
+    let text = noise(15 << 20);
+    let mut acts = Vec::new();
+    for (piece, word) in text.chunks(5 << 20).zip(["first", "second", "third"]) {
+        acts.extend(writes(piece));
+        acts.push(Act::Waits(word));
+    }
+    bench.world.script("build", acts);
+    let running = bench.start();
+    for (count, word) in [(1, "first"), (2, "second"), (3, "third")] {
+        bench.fake.until("a segment", |state| state.segments.len() >= count as usize).await;
+        bench.fake.cut();
+        bench.fake.state().failing = count;
+        bench.world.say(word);
+        bench.fake.until("a call", |state| state.failing == 0).await;
+    }
+    bench.fake.cut();
+    assert_eq!(running.await.unwrap(), reported());
+    assert!(bench.fake.log("001-1") == text);
+    bench.check_logs();
+    // Whole segments where there was enough for one.
+    assert!(bench.fake.state().segments.iter().any(|segment| segment.length == 4 << 20));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_a_while_is_waited_for() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().store_failing = 6;
+    let text = noise(5 << 20);
+    bench.world.script("build", writes(&text).collect::<Vec<_>>());
+    assert_eq!(bench.run().await, reported());
+    assert!(bench.fake.log("001-1") == text);
+    bench.check_logs();
+    assert_eq!(bench.fake.state().store_failing, 0);
+}
+
+#[tokio::test]
+async fn a_full_spool_holds_the_step_up_and_says_so() {
+    let mut bench = Bench::new([run("build")]).await;
+    bench.machine.spool = 1 << 20;
+    bench.fake.state().store_failing = u32::MAX;
+    let text = noise(8 << 20);
+    bench.world.script("build", writes(&text).collect::<Vec<_>>());
+    let running = bench.start();
+    let is_full =
+        |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("step 1 waits"));
+    bench.fake.until("the warning", |state| state.events.iter().any(is_full)).await;
+    let log = bench.task_logs().join("001-1.log");
+    assert!(std::fs::metadata(&log).unwrap().len() < 2 << 20);
+    bench.fake.state().store_failing = 0;
+    assert_eq!(running.await.unwrap(), reported());
+    assert!(bench.fake.log("001-1") == text);
+    bench.check_logs();
+}
+
+#[tokio::test]
+async fn a_task_that_is_canceled_ends_and_is_reported() {
+    for (at_once, act) in [(false, Act::UntilStopped), (true, Act::UntilKilled)] {
+        let bench = Bench::new([run("build")]).await;
+        bench.world.script("build", [says("started\n"), act]);
+        let running = bench.start();
+        bench.world.until_asked("exec 1-1").await;
+        bench.fake.cancel("user", at_once).await;
+        assert_eq!(running.await.unwrap(), reported());
+        assert_eq!(bench.verdict(), canceled("user"));
+        assert_eq!(bench.fake.log("001-1"), b"started\n");
+        bench.check_logs();
+        assert!(bench.fake.events().contains(&"stop_asked".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_canceled_while_its_environment_is_made_runs_no_step() {
+    let bench = Bench::new([run("build")]).await;
+    bench.world.never_be_ready();
+    let running = bench.start();
+    bench.world.until_asked("prepare").await;
+    bench.fake.until("a beat", |state| !state.beats.is_empty()).await;
+    bench.fake.cancel("user", false).await;
+    assert_eq!((running.await.unwrap(), bench.verdict()), (reported(), canceled("user")));
+    assert_eq!(bench.world.count("exec"), 0);
+}
+
+#[tokio::test]
+async fn the_machines_own_wish_to_stop_ends_the_task() {
+    let bench = Bench::new([run("build")]).await;
+    bench.world.script("build", [Act::UntilStopped]);
+    let running = bench.start();
+    bench.world.until_asked("exec 1-1").await;
+    bench.stop.send_replace(Some(Cancel::gently(CancelReason::Drain)));
+    assert_eq!((running.await.unwrap(), bench.verdict()), (reported(), canceled("drain")));
+}
+
+#[tokio::test]
+async fn a_lease_that_the_processor_takes_away_ends_the_task_and_keeps_its_spool() {
+    let bench = Bench::new([run("build")]).await;
+    bench.world.script("build", [says("kept\n"), Act::UntilKilled]);
+    let running = bench.start();
+    bench.world.until_asked("exec 1-1").await;
+    bench.fake.state().is_lost = true;
+    bench.fake.cut();
+    assert!(matches!(running.await.unwrap(), Carried::Lost { why } if why.contains("the lease is lost")));
+    assert!(bench.fake.state().finishes.is_empty());
+    assert_eq!(bench.world.count("destroy"), 1);
+    assert_eq!(std::fs::read(bench.task_logs().join("001-1.log")).unwrap(), b"kept\n");
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_is_over_by_the_agents_own_clock() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().lease = Duration::from_millis(300);
+    bench.world.script("build", [Act::UntilKilled]);
+    let running = bench.start();
+    bench.fake.until("a beat", |state| !state.beats.is_empty()).await;
+    bench.fake.state().is_mute = true;
+    assert!(matches!(running.await.unwrap(), Carried::Lost { why } if why.contains("not renewed")));
+    assert_eq!((bench.fake.state().finishes.len(), bench.spools()), (0, 1));
+}
+
+#[tokio::test]
+async fn an_end_whose_answer_is_lost_is_told_again() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().drops_finish = true;
+    assert_eq!(bench.run().await, reported());
+    let state = bench.fake.state();
+    assert_eq!(state.finishes.len(), 2);
+    assert_eq!(state.finishes[0], state.finishes[1]);
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_read_is_reported_as_a_fault_and_makes_nothing() {
+    let mut bench = Bench::new([run("build")]).await;
+    let mut claim = claim(vec![run("build")]);
+    claim.version += 1;
+    for (claim, why) in [(serde_json::to_vec(&claim).unwrap(), "update the agent"), (b"{".to_vec(), "cannot be read")] {
+        bench.task.claim = claim;
+        assert_eq!(bench.run().await, reported());
+        let verdict = bench.verdict();
+        assert_eq!(verdict["verdict"], "infra");
+        assert!(verdict["fault"].as_str().unwrap().contains(why), "{verdict}");
+    }
+    assert!(bench.world.asked().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_looks_on_gets_every_byte_live_and_in_order() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().readers = 1;
+    let lines: Vec<String> = (0..50).map(|number| format!("line {number}\n")).collect();
+    let mut acts: Vec<Act> = lines.iter().map(|line| says(line)).collect();
+    acts.push(Act::Waits("seen"));
+    bench.world.script("build", acts);
+    let running = bench.start();
+    let text = lines.concat().into_bytes();
+    let seen = |state: &processor::State| {
+        let mut bytes = Vec::new();
+        for chunk in state.live.iter().filter(|chunk| chunk.log == "001-1") {
+            assert_eq!(chunk.offset, bytes.len() as u64);
+            bytes.extend_from_slice(&chunk.bytes);
+        }
+        bytes == text
+    };
+    // Long before its segment is due, and before the step has ended.
+    bench.fake.until("all lines live", seen).await;
+    bench.world.say("seen");
+    assert_eq!(running.await.unwrap(), reported());
+}
+
+#[tokio::test]
+async fn numbers_go_on_where_an_earlier_agent_of_the_task_has_ended() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().events = vec![serde_json::json!({ "event": "task_state", "state": "preparing" }); 3];
+    assert_eq!(bench.run().await, reported());
+    assert!(bench.fake.events()[3..].contains(&"task_ended".to_owned()));
+    bench.check_logs();
+}
+
+#[tokio::test]
+async fn an_event_that_is_refused_keeps_back_none_behind_it() {
+    let bench = Bench::new([run("build")]).await;
+    bench.fake.state().refuses = Some("step_started");
+    assert_eq!(bench.run().await, reported());
+    let events = bench.fake.events();
+    assert!(events.contains(&"task_ended".to_owned()) && !events.contains(&"step_started".to_owned()), "{events:?}");
+    let is_told =
+        |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("was not taken"));
+    assert!(bench.fake.state().events.iter().any(is_told));
+    bench.check_logs();
 }

@@ -64,6 +64,8 @@ pub struct State {
     pub is_lost: bool,
     /// The answer to the next Finish does not arrive.
     pub drops_finish: bool,
+    /// Events of this kind are refused.
+    pub refuses: Option<&'static str>,
     grants: u32,
 }
 
@@ -288,11 +290,15 @@ impl Agents for Fake {
         let next = self.change(|state| {
             for (number, event) in (first..).zip(events) {
                 if number == state.events.len() as u64 {
-                    state.events.push(serde_json::from_slice(&event).unwrap());
+                    let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+                    if state.refuses.is_some_and(|kind| event["event"] == kind) {
+                        return Err(Status::invalid_argument("no task says that"));
+                    }
+                    state.events.push(event);
                 }
             }
-            state.events.len() as u64
-        });
+            Ok(state.events.len() as u64)
+        })?;
         Ok(Response::new(RecordAnswer { next }))
     }
 
@@ -331,7 +337,8 @@ impl Agents for Fake {
     }
 
     async fn get_marks(&self, _: Request<GetMarksRequest>) -> Result<Response<DurableMarks>, Status> {
-        Ok(Response::new(DurableMarks::default()))
+        let next_event = self.state().events.len() as u64;
+        Ok(Response::new(DurableMarks { marks: Vec::new(), next_event }))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishAnswer>, Status> {
