@@ -443,7 +443,7 @@ async fn people_are_told_commands_in_place_of_paths_of_other_machines() {
 async fn an_end_that_this_version_does_not_know_is_an_error() {
     let end = story(&node("unit", 0, 1), b"one\n", 0, StepOutcome::Success).pop().unwrap();
     let newer = end.replace("\"exit_code\":1", "\"exit_code\":\"fine\"").replacen("\"number\":5", "\"number\":1", 1);
-    let fake = Fake::start(move |_, _| Answer::lines(&[newer.clone()])).await;
+    let fake = Fake::start(move |_, _| Answer::lines(std::slice::from_ref(&newer))).await;
     let (bus, _events) = bus::channel(Masks::new(&[]));
     let error = Relay::new(&fake.client(), "p", false, bus, Feed::All).run().await.unwrap_err();
     assert!(error.to_string().contains("this program is older"), "{error}");
