@@ -77,8 +77,9 @@ impl Following<'_> {
         let shown = joined.unwrap_or_else(|error| Err(CliError::infra(&error)));
         match end {
             End::Over(code) => out::settle(code, shown),
-            End::Failed(error) => Err(failed(error)
+            End::Failed(error) if error.is_transient() => Err(failed(error)
                 .hint(format!("The pipeline goes on without us; `navvy follow {}` shows it again.", self.pipeline))),
+            End::Failed(error) => Err(failed(error)),
             End::Left => {
                 self.say_how_to_go_on();
                 Ok(exit_code::CANCELED)

@@ -1,6 +1,5 @@
 //! Why a processor did not do what it was asked for.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use navvy_job::outcome::Blame;
@@ -104,17 +103,12 @@ impl RemoteError {
     }
 }
 
-/// An error of the HTTP client in words, with its causes and without the URL.
+/// What an error of the HTTP client comes from, in words: the layers above only say that they have failed. Never a URL.
 pub fn words(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
     }
-    text
+    innermost.to_string()
 }

@@ -165,7 +165,10 @@ impl Relay {
                 let source = Source::step(task, *step, *attempt);
                 self.remember(&source, log);
                 self.put(stamped);
-                self.open(source, age > HISTORY_MS);
+                // What "Spin up environment" writes comes as events, line by line.
+                if source.step > 0 {
+                    self.open(source, age > HISTORY_MS);
+                }
                 return None;
             }
             Event::ServiceStarted { task, service, name, log } => {

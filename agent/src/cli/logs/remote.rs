@@ -71,8 +71,8 @@ fn row(log: &api::Log) -> Vec<String> {
 
 /// As people name a log: `2-1` for `002-1`.
 fn word(log: &str) -> String {
-    let trimmed = log.trim_start_matches('0');
-    clean(if trimmed.starts_with('-') { log } else { trimmed })
+    let numbers = log.split_once('-').and_then(|(step, attempt)| Some((step.parse::<usize>().ok()?, attempt)));
+    clean(&numbers.map_or_else(|| log.to_owned(), |(step, attempt)| format!("{step}-{attempt}")))
 }
 
 /// Is this log meant by `STEP`, `STEP-ATTEMPT`, `service-K` or `service:K`?
@@ -180,7 +180,7 @@ mod tests {
         assert!(is_meant("service-0", "service-0") && is_meant("service-0", "service:0"));
         assert_eq!(
             (word("002-1").as_str(), word("000-1").as_str(), word("service-0").as_str()),
-            ("2-1", "000-1", "service-0")
+            ("2-1", "0-1", "service-0")
         );
         assert_eq!(word("\u{1b}[31mx"), clean("\u{1b}[31mx"));
     }
