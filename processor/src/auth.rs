@@ -44,17 +44,34 @@ pub async fn scope(state: &State, token: &str) -> Result<Scope, Status> {
     scope.ok_or_else(|| Status::unauthenticated("the token is unknown, was used up, or has ended with what it was for"))
 }
 
-/// The task that a call speaks for.
+/// The task that a call speaks for. A token is dead with its task.
 ///
 /// # Errors
 /// The token is for no task, or the task was handed to another agent since, or it has ended.
 pub async fn task(state: &State, metadata: &MetadataMap) -> Result<TaskAccess, Status> {
+    let (access, stands) = task_with_state(state, metadata).await?;
+    match stands.as_str() {
+        "claimed" => Ok(access),
+        _ => Err(Status::failed_precondition("the task has ended, or waits for another agent: its lease is lost")),
+    }
+}
+
+/// The same for the report of a task's end, whose answer may have been lost: it may be repeated.
+///
+/// # Errors
+/// The token is for no task, or the task was handed to another agent since.
+pub async fn task_or_ended(state: &State, metadata: &MetadataMap) -> Result<(TaskAccess, bool), Status> {
+    let (access, stands) = task_with_state(state, metadata).await?;
+    Ok((access, stands == "ended"))
+}
+
+async fn task_with_state(state: &State, metadata: &MetadataMap) -> Result<(TaskAccess, String), Status> {
     let Scope::Task { task, fence } = scope(state, bearer(metadata)?).await? else {
         return Err(Status::permission_denied("this call needs the token of a task"));
     };
-    let select = "SELECT pipeline, project, scope, workspace, handed FROM tasks WHERE id = $1";
+    let select = "SELECT pipeline, project, scope, workspace, handed, state FROM tasks WHERE id = $1";
     let row = sqlx::query(select).bind(&task).fetch_optional(state.pool()).await;
-    let read = || -> Result<Option<TaskAccess>, sqlx::Error> {
+    let read = || -> Result<Option<(TaskAccess, String)>, sqlx::Error> {
         let Some(row) = row? else { return Ok(None) };
         if row.try_get::<i64, _>(4)? != i64::try_from(fence).unwrap_or(i64::MAX) {
             return Ok(None);
@@ -62,7 +79,8 @@ pub async fn task(state: &State, metadata: &MetadataMap) -> Result<TaskAccess, S
         let scope: String = row.try_get(2)?;
         let scope = scope.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let (pipeline, project, workspace) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
-        Ok(Some(TaskAccess { task: task.clone(), fence, pipeline, project, scope, workspace }))
+        let access = TaskAccess { task: task.clone(), fence, pipeline, project, scope, workspace };
+        Ok(Some((access, row.try_get(5)?)))
     };
     let access = read().map_err(|error| failed(&StateError::Database(error)))?;
     access.ok_or_else(|| {

@@ -162,7 +162,10 @@ impl v1::agents_server::Agents for AgentsService {
     }
 
     async fn finish(&self, request: Request<v1::FinishRequest>) -> Answer<v1::FinishAnswer> {
-        let access = self.access(&request).await?;
+        let (access, has_ended) = auth::task_or_ended(self.state(), request.metadata()).await?;
+        if has_ended {
+            return self.ended_before(&access).await;
+        }
         let asked = request.into_inner();
         let unread = |what| move |error: serde_json::Error| status(ClaimError::Sent { what, why: error.to_string() });
         let end = serde_json::from_slice(&asked.end).map_err(unread("the task's end"))?;
@@ -196,6 +199,16 @@ impl AgentsService {
         let marks = marks.into_iter().map(|it| v1::DurableMark { log: it.log, durable: it.durable }).collect();
         let next_event = self.claims.next_event(&access.task).await.map_err(status)?;
         Ok(Response::new(v1::DurableMarks { marks, next_event }))
+    }
+
+    /// The report again: its first answer was lost, or the processor ended the task itself.
+    async fn ended_before(&self, access: &TaskAccess) -> Answer<v1::FinishAnswer> {
+        let select = "SELECT output FROM tasks WHERE id = $1";
+        let row = sqlx::query(select).bind(&access.task).fetch_one(self.state().pool()).await;
+        let output = row.and_then(|row| sqlx::Row::try_get::<Option<String>, _>(&row, 0));
+        let output = output.map_err(|error| auth::failed(&error.into()))?.unwrap_or_default();
+        let complete = output == "complete";
+        Ok(Response::new(v1::FinishAnswer { complete, missing: if complete { Vec::new() } else { vec![output] } }))
     }
 
     /// Was this a launch token once?

@@ -76,7 +76,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url);
     let output = Output::new(state.clone(), Arc::new(grants.objects()));
     let conductor = Conductor::new(state.clone(), &public_url);
-    let claims = Claims::new(conductor, secrets.clone());
+    let claims = Claims::new(conductor, secrets.clone(), output.hub().clone());
     let health = Arc::new(Health {
         state: state.clone(),
         output: output.clone(),
@@ -86,6 +86,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
     let sweeping = tokio::spawn(keep_clean(output.clone()));
+    let tidying = grants.clone();
     let noting = tokio::spawn(audit::flush(state.clone(), grants.objects()));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
@@ -98,7 +99,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let people = tokio::spawn(people.into_future());
     let agents = tokio::spawn(serve_agents(settings.tls.as_ref(), agents, agents_service, grants, stopped)?);
 
-    wait_for_stop().await?;
+    tokio::select! {
+        stopped = wait_for_stop() => stopped?,
+        () = tidying.keep_clean() => {}
+    }
     tracing::info!("Asked to end: no new connections are taken.");
     health.draining.store(true, Ordering::Relaxed);
     stop.send_replace(true);

@@ -321,10 +321,15 @@ impl Gathering {
         let client_ca = self.pem("client_ca");
         match (certificate, key) {
             (Some(certificate), Some(key)) => Some(Tls { certificate, key, client_ca }),
-            (None, None) if client_ca.is_none() => None,
+            (None, None)
+                if !["tls_certificate", "tls_key", "client_ca"].iter().any(|it| self.said.contains_key(*it)) =>
+            {
+                None
+            }
             _ => {
-                let unread = ["tls_certificate", "tls_key"].iter().all(|name| self.said.contains_key(name));
-                if !unread {
+                let names = ["tls_certificate", "tls_key"].map(|name| self.said.contains_key(name));
+                // One that was named and cannot be read was told of.
+                if names != [true, true] {
                     self.errors.push("TLS needs both --tls-certificate and --tls-key".to_owned());
                 }
                 None
@@ -440,7 +445,7 @@ mod tests {
             "/nowhere/key.pem",
             "--listen-agents 0.0.0.0:8585: tokens and secrets",
             "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
-            "both --tls-certificate and --tls-key",
+            "needs both --tls-certificate and --tls-key",
         ] {
             assert!(told.contains(expected), "{expected} is missing in:\n{told}");
         }

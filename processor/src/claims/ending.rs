@@ -9,7 +9,7 @@ use super::{COLUMNS, ClaimError, Claims, MOST_HANDED, Result, TaskRow};
 use crate::audit::Entry;
 use crate::conduct::to_json;
 use crate::conduct::walk::Recorded;
-use crate::state::{int, uint};
+use crate::state::{forget_logs_in, int, uint};
 
 /// What an agent says at the end of its task.
 #[derive(Debug, Clone)]
@@ -69,6 +69,7 @@ impl Claims {
         let entry = Entry::new("task.end", &agent, "task", task).by_agent().in_project(&row.project);
         entry.write(&mut tx).await?;
         done.commit(tx, &self.conductor).await?;
+        self.hub.ended(task);
         Ok(Finished::Now)
     }
 
@@ -79,8 +80,14 @@ impl Claims {
     pub async fn lose(&self, task: &str, beats: i64) -> Result<()> {
         let requeue = "UPDATE tasks SET state = 'queued', agent = NULL
                        WHERE id = $1 AND beats = $2 AND state = 'claimed' AND begun = 0 AND handed < $3 AND cancel IS NULL";
+        let mut tx = self.pool().begin().await?;
         let query = sqlx::query(requeue).bind(task).bind(beats).bind(int(MOST_HANDED));
-        if query.execute(self.pool()).await?.rows_affected() == 1 {
+        if query.execute(&mut *tx).await?.rows_affected() == 1 {
+            // What was prepared is prepared again, with logs of the same names.
+            forget_logs_in(&mut tx, task).await?;
+            sqlx::query("UPDATE tasks SET events = 0 WHERE id = $1").bind(task).execute(&mut *tx).await?;
+            tx.commit().await?;
+            self.hub.begin_anew(task);
             tracing::warn!(
                 task,
                 "The agent of a task was not heard of any more before its first step: it is handed out again."
@@ -88,7 +95,6 @@ impl Claims {
             self.conductor.signals.queued.notify_waiters();
             return Ok(());
         }
-        let mut tx = self.pool().begin().await?;
         let row = self.row(&mut tx, task).await?;
         if row.state != "claimed" {
             return Ok(());
@@ -113,6 +119,7 @@ impl Claims {
             return Ok(());
         }
         done.commit(tx, &self.conductor).await?;
+        self.hub.ended(task);
         tracing::warn!(task, "{fault}.");
         Ok(())
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::conduct::walk::Key;
 use crate::conduct::{ConductError, Conductor, from_json};
+use crate::output::Hub;
 use crate::state::{StateError, uint};
 use navvy_job::claim::Claim;
 
@@ -134,12 +135,14 @@ impl TaskRow {
 pub struct Claims {
     conductor: Conductor,
     secrets: SecretSource,
+    /// Live output of tasks that begin anew or end.
+    hub: Hub,
 }
 
 impl Claims {
-    /// On the conductor's database.
-    pub fn new(conductor: Conductor, secrets: SecretSource) -> Self {
-        Self { conductor, secrets }
+    /// On the conductor's database. `hub`: readers of output hear there of tasks that begin anew or end.
+    pub fn new(conductor: Conductor, secrets: SecretSource, hub: Hub) -> Self {
+        Self { conductor, secrets, hub }
     }
 
     /// Who conducts the pipelines of the tasks.

@@ -32,7 +32,7 @@ pub(super) fn submit(config: &str) -> Submit {
 
 pub(super) fn claims(state: &State) -> Claims {
     let secrets = SecretSource::new(vec![("first".to_owned(), [7; 32])]).unwrap();
-    Claims::new(Conductor::new(state.clone(), "http://here"), secrets)
+    Claims::new(Conductor::new(state.clone(), "http://here"), secrets, Hub::new(1 << 20))
 }
 
 fn ending(verdict: Verdict) -> Ending {
