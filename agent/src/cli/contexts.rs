@@ -173,3 +173,37 @@ fn typed(settings: &Settings) -> Result<String, CliError> {
     }
     String::from_utf8(bytes).map_err(|_| CliError::usage("the value is not UTF-8 text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &[u8]) -> Result<String, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value");
+        std::fs::write(&path, text).unwrap();
+        let arguments = ValueArgs { value_file: Some(path) };
+        value(&Settings::for_tests(&[]), &arguments).map_err(|error| error.render())
+    }
+
+    #[test]
+    fn a_value_loses_one_line_end_and_nothing_else() {
+        assert_eq!(from(b"a b \n").as_deref(), Ok("a b "));
+        assert_eq!(from(b"a\r\n").as_deref(), Ok("a"));
+        assert_eq!(from(b"a\n\n").as_deref(), Ok("a\n"));
+        assert_eq!(from(b"a").as_deref(), Ok("a"));
+        for bad in [&b""[..], b"\n", b"hunter2\xff", &vec![b'x'; (1 << 20) + 1]] {
+            let told = from(bad).unwrap_err();
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_value_in_the_place_of_a_name_is_not_repeated() {
+        assert!(check("AWS_KEY").is_ok());
+        for name in ["hunter2-x", "", "1A", "A=hunter2"] {
+            let told = check(name).unwrap_err().render();
+            assert!(told.contains("--value-file") && !told.contains("hunter2"), "{told}");
+        }
+    }
+}

@@ -155,9 +155,9 @@ impl Watcher<'_> {
                         end = &mut running => return end.map_or_else(End::Failed, End::Over),
                         told = canceling => told,
                     };
-                    match told {
-                        Ok(()) => self.bus.send(Event::StopAsked { at_once, jobs_over: false }),
-                        Err(error) => self.warn(format!("the pipeline could not be canceled: {error}")),
+                    // That it is heard, the agents tell.
+                    if let Err(error) = told {
+                        self.warn(format!("the pipeline could not be canceled: {error}"));
                     }
                 }
             }

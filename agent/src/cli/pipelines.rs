@@ -160,3 +160,43 @@ pub fn tell(said: &api::Message) -> Result<u8, CliError> {
     out::print(&format!("{}\n", clean(&said.message)))?;
     Ok(exit_code::PASSED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_stranger_reach_no_terminal_as_they_are() {
+        let evil = || "\u{1b}]0;owned\u{7}<b>x</b>\u{9b}31m\nnext".to_owned();
+        let task = api::Task { id: evil(), node: 0, state: evil(), agent: Some(evil()), output: Some(evil()) };
+        let job = api::Job {
+            id: evil(),
+            name: evil(),
+            job_number: None,
+            status: evil(),
+            why: Some(evil()),
+            tasks: vec![task],
+        };
+        let vcs = api::Vcs {
+            branch: Some(evil()),
+            revision: Some("é\u{1b}[31mxxxxxxxxx".to_owned()),
+            subject: Some(evil()),
+            ..api::Vcs::default()
+        };
+        let pipeline =
+            api::Pipeline { id: evil(), number: 7, project_slug: evil(), state: evil(), created_at: evil(), vcs };
+        let workflows = vec![api::Workflow { id: evil(), name: evil(), jobs: vec![job] }];
+        let text = shown(&api::PipelineDetail { pipeline, workflows });
+        assert!(text.contains("Pipeline 7 of") && text.contains("<b>x</b>"), "{text}");
+        let is_control = |character: char| character.is_control() && character != '\n';
+        assert!(!text.contains(is_control), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("next")), "{text:?}");
+    }
+
+    #[test]
+    fn columns_stand_side_by_side() {
+        let rows = [vec!["a".to_owned(), "long".to_owned()], vec!["bcd".to_owned(), "x".to_owned(), "y".to_owned()]];
+        assert_eq!(table(&rows), "a    long\nbcd  x     y\n");
+        assert_eq!(table(&[]), "");
+    }
+}

@@ -233,3 +233,91 @@ impl OrbSource for Asked {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::SourceArgs;
+
+    /// A project with this config and these orbs, and where it begins.
+    fn project(config: &str, orbs: &[(&str, &str)]) -> (tempfile::TempDir, Settings, ConfigFile) {
+        let directory = tempfile::tempdir().unwrap();
+        let top = std::fs::canonicalize(directory.path()).unwrap();
+        let put = |path: &str, text: &str| {
+            let path = top.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put(".circleci/config.yml", config);
+        orbs.iter().for_each(|(path, text)| put(&format!(".circleci/{path}"), text));
+        let settings = Settings { here: Ok(top.clone()), ..Settings::for_tests(&[]) };
+        let file = ConfigFile::find(None, &top).unwrap();
+        (directory, settings, file)
+    }
+
+    fn arguments() -> SubmitArgs {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Words {
+            #[command(flatten)]
+            arguments: SubmitArgs,
+        }
+        Words::parse_from(["submit", "-p", "a=b=c", "--context", "x", "--branch", "main"]).arguments
+    }
+
+    fn submitted(settings: &Settings, file: &ConfigFile) -> Result<api::Submit, String> {
+        let arguments = arguments();
+        let facts = facts(settings, file, &arguments).unwrap();
+        submission(settings, file, &arguments, &facts).map_err(|error| error.render())
+    }
+
+    const CONFIG: &str = "version: 2.1\norbs: {one: acme/one@1, gone: acme/gone@1}\njobs: {a: {docker: [{image: x}], steps: [one/go]}}\n\
+                          workflows: {w: {jobs: [a]}}\n";
+    const ONE: &str = "version: 2.1\norbs: {two: acme/two@2.0.0}\ncommands: {go: {steps: [two/do]}}\n";
+    const TWO: &str = "version: 2.1\ncommands: {do: {steps: [{run: x}]}}\n";
+
+    #[test]
+    fn orbs_that_are_here_go_along_by_the_names_that_the_config_gives_them() {
+        let orbs =
+            [("orbs/acme/one@1.2.3.yml", ONE), ("orbs/acme/two@2.0.0.yml", TWO), ("orbs/acme/other@1.0.0.yml", TWO)];
+        let (_directory, settings, file) = project(CONFIG, &orbs);
+        let submit = submitted(&settings, &file).unwrap();
+        let sent: Vec<(&str, &str)> = submit.orbs.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(sent, [("acme/one@1", ONE), ("acme/two@2.0.0", TWO)]);
+        assert_eq!((submit.config.as_str(), submit.config_name.as_str()), (CONFIG, ".circleci/config.yml"));
+        assert_eq!(submit.parameters.get("a").map(String::as_str), Some("b=c"));
+        assert_eq!(
+            (submit.contexts.as_slice(), submit.vcs.branch.as_deref()),
+            (["x".to_owned()].as_slice(), Some("main"))
+        );
+        let trace = submit.traceparent.unwrap();
+        assert_eq!(trace.split('-').map(str::len).collect::<Vec<_>>(), [2, 32, 16, 2]);
+    }
+
+    #[test]
+    fn an_orb_that_is_not_what_the_lock_has_is_not_sent() {
+        let lock = format!("version 1\nacme/one@1 1.2.3 sha256:{}\n", navvy_orbs::lock::digest("another"));
+        let orbs = [("orbs/acme/one@1.2.3.yml", ONE), ("orbs.lock", lock.as_str())];
+        let (_directory, settings, file) = project(CONFIG, &orbs);
+        let told = submitted(&settings, &file).unwrap_err();
+        assert!(told.contains("is not what") && told.contains("orbs.lock"), "{told}");
+    }
+
+    #[test]
+    fn another_commit_than_the_one_that_is_checked_out_has_no_branch_of_its_own() {
+        let (_directory, settings, file) = project(CONFIG, &[]);
+        let of = |branch: Option<&str>| {
+            let source = SourceArgs { branch: branch.map(str::to_owned), ..SourceArgs::default() };
+            let arguments = SubmitArgs { revision: Some("0123".to_owned()), source, ..arguments() };
+            let facts = facts(&settings, &file, &arguments).unwrap();
+            (facts.head, facts.branch)
+        };
+        assert_eq!(of(None), (Some("0123".to_owned()), None));
+        assert_eq!(of(Some("main")), (Some("0123".to_owned()), Some("main".to_owned())));
+    }
+
+    #[test]
+    fn a_project_that_no_job_can_clone_is_told_of() {
+        assert!(not_there(&GitFacts::default(), false).is_some_and(|text| text.contains("--tree")));
+    }
+}

@@ -60,6 +60,8 @@ pub struct Relay {
     /// Approvals that wait for an answer, the oldest first.
     approvals: Option<watch::Sender<Vec<JobRef>>>,
     clock: Clock,
+    /// That what runs is to stop was told; and if at once.
+    stop_told: Option<bool>,
     readers: HashMap<(TaskId, String), Reader>,
     /// How much of each log of a running task was passed on.
     passed: HashMap<(TaskId, String), u64>,
@@ -106,6 +108,7 @@ impl Relay {
             commands: None,
             approvals: None,
             clock: Clock::default(),
+            stop_told: None,
             readers: HashMap::new(),
             passed: HashMap::new(),
             known: HashMap::new(),
@@ -190,6 +193,13 @@ impl Relay {
                 for end in logs {
                     self.complete(&task, &end.of, end.bytes).await;
                 }
+            }
+            // Each agent hears the same wish.
+            Event::StopAsked { at_once, .. } => {
+                if self.stop_told >= Some(*at_once) {
+                    return None;
+                }
+                self.stop_told = Some(*at_once);
             }
             Event::TaskEnded { task, .. } => self.forget(&task.task),
             Event::ApprovalAsked { job, .. } => {

@@ -440,6 +440,17 @@ async fn people_are_told_commands_in_place_of_paths_of_other_machines() {
 }
 
 #[tokio::test]
+async fn that_what_runs_is_to_stop_is_told_once_whoever_hears_it() {
+    let stop = |number, at_once| line(number, Event::StopAsked { at_once, jobs_over: false });
+    let end = story(&node("unit", 0, 1), b"", 0, StepOutcome::Success).pop().unwrap();
+    let end = end.replacen("\"number\":5", "\"number\":6", 1);
+    let story = vec![stop(1, false), stop(2, false), stop(3, true), stop(4, false), stop(5, true), end];
+    let fake = Fake::start(processor(story, b"")).await;
+    let (_, events) = relayed(&fake, Feed::All, false).await;
+    assert_eq!(outline(&events), ["stop_asked", "stop_asked", "run_ended"]);
+}
+
+#[tokio::test]
 async fn an_end_that_this_version_does_not_know_is_an_error() {
     let end = story(&node("unit", 0, 1), b"one\n", 0, StepOutcome::Success).pop().unwrap();
     let newer = end.replace("\"exit_code\":1", "\"exit_code\":\"fine\"").replacen("\"number\":5", "\"number\":1", 1);
