@@ -249,6 +249,8 @@ mod tests {
             std::fs::write(path, text).unwrap();
         };
         put(".circleci/config.yml", config);
+        put(".git/HEAD", "ref: refs/heads/main\n");
+        [".git/objects", ".git/refs"].iter().for_each(|path| std::fs::create_dir_all(top.join(path)).unwrap());
         orbs.iter().for_each(|(path, text)| put(&format!(".circleci/{path}"), text));
         let settings = Settings { here: Ok(top.clone()), ..Settings::for_tests(&[]) };
         let file = ConfigFile::find(None, &top).unwrap();
@@ -312,6 +314,9 @@ mod tests {
             let facts = facts(&settings, &file, &arguments).unwrap();
             (facts.head, facts.branch)
         };
+        let checked_out =
+            facts(&settings, &file, &SubmitArgs { source: SourceArgs::default(), ..arguments() }).unwrap();
+        assert_eq!(checked_out.branch.as_deref(), Some("main"));
         assert_eq!(of(None), (Some("0123".to_owned()), None));
         assert_eq!(of(Some("main")), (Some("0123".to_owned()), Some("main".to_owned())));
     }

@@ -12,7 +12,7 @@
 //! | [`login`] | which processor: words, environment, `login.toml` |
 //! | [`client`] | one call: deadlines, caps on answers, refusals |
 //! | [`cursor`] | events and logs that go on where they were |
-//! | [`relay`] | a pipeline's events and output onto the bus |
+//! | [`relay`], `reading` | a pipeline's events and output onto the bus |
 //! | [`tree`] | the working tree as one compressed stream |
 //! | [`error`] | why a call came to nothing, and whose fault that is |
 //!
@@ -24,6 +24,7 @@ pub mod client;
 pub mod cursor;
 pub mod error;
 pub mod login;
+mod reading;
 pub mod relay;
 pub mod tree;
 
