@@ -11,6 +11,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`serve`], [`settings`] | the program and its operator's words |
+//! | [`door`] | connections, before anybody has said who they are |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
 //! | [`web`], [`probes`] | what people and operators' machines say |
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
@@ -26,6 +27,7 @@ pub mod audit;
 pub mod auth;
 pub mod claims;
 pub mod conduct;
+pub mod door;
 pub mod grants;
 pub mod grpc;
 pub mod keys;

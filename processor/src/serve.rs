@@ -20,12 +20,12 @@ use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::audit;
 use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
+use crate::door::{Door, serve_people};
 use crate::grants::Grants;
 use crate::grpc::AgentsService;
 use crate::keys;
@@ -65,6 +65,7 @@ fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> Se
 /// It cannot begin: what is missing, and why.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     make_private(&settings.data)?;
+    raise_files();
     let state = State::open(&settings.database).await.map_err(failed("the database"))?;
     let secrets = keys::open(settings.secrets_key.as_deref(), &settings.data).map_err(failed("the keys of secrets"))?;
     let bucket = settings.store.open().map_err(failed(format!("the store {}", settings.store.location)))?;
@@ -95,8 +96,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tracing::info!("Agents are served at {scheme}://{agents_at}, people at http://{people_at}.");
     let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels);
     let router = Web::new(claims, output, secrets, Arc::clone(&health)).router().merge(grants.router());
-    let people = axum::serve(people, router).with_graceful_shutdown(ended(stopped.clone()));
-    let people = tokio::spawn(people.into_future());
+    let people = tokio::spawn(serve_people(Door::new(people), router, stopped.clone()));
     let agents = tokio::spawn(serve_agents(settings.tls.as_ref(), agents, agents_service, grants, stopped)?);
 
     tokio::select! {
@@ -139,7 +139,8 @@ fn serve_agents(
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let router = server.add_service(agents).add_service(grants.service());
-    Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended(stopped)))
+    let connections = Box::pin(Door::new(listener).connections());
+    Ok(router.serve_with_incoming_shutdown(connections, ended(stopped)))
 }
 
 /// Removes what was never committed, and logs that are too old, as long as it is polled.
@@ -185,6 +186,15 @@ async fn tell(state: &State, settings: &Settings, agents_at: &str, public_url: &
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
     std::io::stdout().lock().flush().ok();
     Ok(())
+}
+
+/// Each connection is a file: as many as the system allows.
+fn raise_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "The number of open files could not be raised.");
+    }
 }
 
 fn make_private(data: &Path) -> Result<(), ServeError> {

@@ -1,0 +1,225 @@
+//! Connections, before anybody has said who they are: few at a time, and none that keeps its place without a word.
+//!
+//! ```text
+//! accept ─▶ is there a place? ─ no ─▶ closed at once
+//!              │ yes
+//!              ▼
+//!           first byte within FIRST_WORD? ─ no ─▶ closed        (then the protocol's own deadlines: headers, pings)
+//! ```
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::Stream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+/// Connections of one port, at most.
+pub const MOST: usize = 8192;
+/// A connection that has said nothing for so long is closed.
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
+/// The headers of a request are here within this.
+const HEADERS: Duration = Duration::from_secs(10);
+/// Bytes of a request's headers.
+const MOST_HEADERS: usize = 64 << 10;
+/// After an error that is the machine's (no file descriptor is free, say), accepting waits so long.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// A connection that has a place.
+pub struct Admitted {
+    stream: TcpStream,
+    /// Until its first byte has come.
+    silence: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Where connections come in.
+pub struct Door {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    first_word: Duration,
+}
+
+impl Door {
+    /// With [`MOST`] places.
+    pub fn new(listener: TcpListener) -> Self {
+        Self::with(listener, MOST, FIRST_WORD)
+    }
+
+    fn with(listener: TcpListener, most: usize, first_word: Duration) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(most)), first_word }
+    }
+
+    /// The next connection that finds a place.
+    pub async fn next(&self) -> Admitted {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "A connection could not be accepted.");
+                    tokio::time::sleep(BREATHER).await;
+                    continue;
+                }
+            };
+            // Closed without an answer: whoever it is comes again.
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            stream.set_nodelay(true).ok();
+            let silence = Some(Box::pin(tokio::time::sleep(self.first_word)));
+            return Admitted { stream, silence, _place: place };
+        }
+    }
+
+    /// All of them.
+    pub fn connections(self) -> impl Stream<Item = io::Result<Admitted>> {
+        futures_util::stream::unfold(self, |door| async move { Some((Ok(door.next().await), door)) })
+    }
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            if buffer.filled().len() > before {
+                this.silence = None;
+            }
+            return read;
+        }
+        let is_over = this.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(context).is_ready());
+        match is_over {
+            true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Admitted {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+/// Serves people until `stopped`, and then those requests that are under way.
+pub async fn serve_people(door: Door, router: Router, stopped: watch::Receiver<bool>) {
+    let mut served = JoinSet::new();
+    loop {
+        let admitted = tokio::select! {
+            admitted = door.next() => admitted,
+            () = told(stopped.clone()) => break,
+            Some(_) = served.join_next(), if !served.is_empty() => continue,
+        };
+        served.spawn(serve_one(admitted, router.clone(), stopped.clone()));
+    }
+    while served.join_next().await.is_some() {}
+}
+
+/// Ends when it is time to end; what is seen of the channel is not held on to.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    stopped.wait_for(|stopped| *stopped).await.ok();
+}
+
+async fn serve_one(admitted: Admitted, router: Router, stopped: watch::Receiver<bool>) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MOST_HEADERS);
+    let connection = http.serve_connection(TokioIo::new(admitted), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = told(stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "A connection ended early.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn served(most: usize, first_word: Duration) -> (std::net::SocketAddr, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/", get(async || "here"));
+        tokio::spawn(serve_people(Door::with(listener, most, first_word), router, stopped));
+        (address, stop)
+    }
+
+    async fn ask(address: std::net::SocketAddr) -> io::Result<String> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        match answer.is_empty() {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(answer),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_loses_the_place_to_who_asks() {
+        let (address, _stop) = served(2, Duration::from_millis(50)).await;
+        let mut silent = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for silent in &mut silent {
+            // Closed by the other side.
+            assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        }
+        assert!(ask(address).await.unwrap().ends_with("here"));
+    }
+
+    #[tokio::test]
+    async fn beyond_the_places_a_connection_is_closed_and_the_others_are_served() {
+        let (address, _stop) = served(1, FIRST_WORD).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(b"GET / HT").await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        first.write_all(b"TP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+    }
+}
