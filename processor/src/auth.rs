@@ -90,6 +90,7 @@ async fn task_with_state(state: &State, metadata: &MetadataMap) -> Result<(TaskA
 
 /// An error of ours as an agent sees it: it may try again.
 pub fn failed(error: &StateError) -> Status {
+    crate::figures::ERRORS.count();
     tracing::error!("{}.", navvy_job::chain::chain(error));
     Status::unavailable("the processor's database does not answer; try again")
 }

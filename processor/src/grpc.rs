@@ -133,6 +133,7 @@ impl v1::agents_server::Agents for AgentsService {
         tokio::spawn(async move {
             // What has no room, or no sense, is dropped: readers have the segments.
             while let Some(Ok(chunk)) = chunks.next().await {
+                crate::figures::LIVE_BYTES.add(chunk.bytes.len() as u64);
                 if let Err(error) = output.hub().push(&task, &chunk) {
                     tracing::debug!(task, "A live chunk was dropped: {error}.");
                 }

@@ -12,7 +12,7 @@ use crate::claims::SecretSource;
 /// Longer files are nobody's.
 const LONGEST: u64 = 64 << 10;
 /// In the data directory.
-const FILE: &str = "secrets.key";
+pub const FILE: &str = "secrets.key";
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]

@@ -10,10 +10,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`serve`], [`settings`] | the program and its operator's words |
+//! | [`serve`], [`settings`], [`backup`] | the program and its operator's words |
 //! | [`door`] | connections, before anybody has said who they are |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
-//! | [`web`], [`probes`] | what people and operators' machines say |
+//! | [`web`], [`probes`], [`figures`] | what people and operators' machines say |
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
@@ -25,9 +25,11 @@
 
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod claims;
 pub mod conduct;
 pub mod door;
+pub mod figures;
 pub mod grants;
 pub mod grpc;
 pub mod keys;

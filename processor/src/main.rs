@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use navvy_job::exit_code;
-use navvy_processor::serve;
-use navvy_processor::settings::{Cli, Command, Settings};
+use navvy_processor::settings::{BackupArgs, Cli, Command, ServeArgs, Settings};
+use navvy_processor::{backup, serve};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -18,20 +18,47 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr();
-    let Command::Serve(arguments) = cli.command;
     // What is no text cannot be a setting of ours.
     let variables: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let settings = match Settings::gather(&arguments, &variables) {
-        Ok(settings) => settings,
-        Err(errors) => return refused(&errors.to_string(), exit_code::USAGE),
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refused(&error.to_string(), exit_code::INFRA),
     };
-    match runtime.block_on(serve::serve(settings)) {
+    match cli.command {
+        Command::Serve(arguments) => match Settings::gather(&arguments, &variables) {
+            Ok(settings) => ended(runtime.block_on(serve::serve(settings))),
+            Err(errors) => refused(&errors.to_string(), exit_code::USAGE),
+        },
+        Command::Backup(arguments) => with_data(&arguments, &variables, |data| {
+            chained(runtime.block_on(backup::backup(data, &arguments.directory)))
+        }),
+        Command::Restore(arguments) => with_data(&arguments, &variables, |data| {
+            chained(runtime.block_on(backup::restore(&arguments.directory, data)))
+        }),
+    }
+}
+
+/// Carries out what needs the data directory alone.
+fn with_data(
+    arguments: &BackupArgs,
+    variables: &BTreeMap<String, String>,
+    work: impl FnOnce(&std::path::Path) -> Result<(), String>,
+) -> ExitCode {
+    let serve = ServeArgs { data: arguments.data.clone(), ..ServeArgs::default() };
+    match Settings::gather(&serve, variables) {
+        Ok(settings) => ended(work(&settings.data)),
+        Err(errors) => refused(&errors.to_string(), exit_code::USAGE),
+    }
+}
+
+fn chained<E: std::error::Error>(done: Result<(), E>) -> Result<(), String> {
+    done.map_err(|error| navvy_job::chain::chain(&error))
+}
+
+fn ended<E: std::fmt::Display>(done: Result<(), E>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::from(exit_code::PASSED),
         Err(error) => refused(&error.to_string(), exit_code::INFRA),
     }

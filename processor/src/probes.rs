@@ -11,6 +11,7 @@ use sqlx::Row as _;
 
 use navvy_storage::Objects;
 
+use crate::figures;
 use crate::output::Output;
 use crate::state::State;
 
@@ -67,6 +68,10 @@ async fn text(health: &Health) -> Result<String, sqlx::Error> {
         let (class, state, count): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let class = class.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         writeln!(text, "navvy_tasks{{class=\"{class}\",state=\"{state}\"}} {count}").ok();
+    }
+    for counter in figures::ALL {
+        let (name, help) = (counter.name, counter.help);
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", counter.value()).ok();
     }
     let held = health.output.hub().held();
     writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {held}").ok();

@@ -25,6 +25,22 @@ pub struct Cli {
 pub enum Command {
     /// Serve agents and people until SIGTERM.
     Serve(Box<ServeArgs>),
+    /// Copy the embedded database and the keys of secrets, while the processor runs. The store is copied after it, by what
+    /// copies directories or buckets.
+    Backup(BackupArgs),
+    /// Put a backup into a data directory where no processor has been.
+    Restore(BackupArgs),
+}
+
+/// What is copied, and where.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The backup's directory.
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// The processor's data directory, as for `serve`.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data: Option<String>,
 }
 
 /// Without any: everything embedded, on loopback.

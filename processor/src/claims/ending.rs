@@ -9,6 +9,7 @@ use super::{COLUMNS, ClaimError, Claims, MOST_HANDED, Result, TaskRow};
 use crate::audit::Entry;
 use crate::conduct::to_json;
 use crate::conduct::walk::Recorded;
+use crate::figures;
 use crate::state::{forget_logs_in, int, uint};
 
 /// What an agent says at the end of its task.
@@ -70,6 +71,7 @@ impl Claims {
         entry.write(&mut tx).await?;
         done.commit(tx, &self.conductor).await?;
         self.hub.ended(task);
+        figures::ENDS.count();
         Ok(Finished::Now)
     }
 
@@ -78,6 +80,7 @@ impl Claims {
     /// # Errors
     /// The database does not answer.
     pub async fn lose(&self, task: &str, beats: i64) -> Result<()> {
+        figures::LOST.count();
         let requeue = "UPDATE tasks SET state = 'queued', agent = NULL
                        WHERE id = $1 AND beats = $2 AND state = 'claimed' AND begun = 0 AND handed < $3 AND cancel IS NULL";
         let mut tx = self.pool().begin().await?;

@@ -9,6 +9,7 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 use super::secrets::Given;
 use super::{COLUMNS, Claims, Result, TaskRow};
 use crate::audit::Entry;
+use crate::figures;
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text, uint};
 
 /// What an agent has room for.
@@ -97,6 +98,7 @@ impl Claims {
         self.conductor.send(&mut tx, &pipeline, created_ms, event).await?;
         tx.commit().await?;
         self.conductor.signals.events.notify_waiters();
+        figures::CLAIMS.count();
         Ok(taken)
     }
 

@@ -165,6 +165,7 @@ impl Conductor {
         self.carry_out(&mut tx, &row, &mut standing, effects).await?;
         tx.commit().await?;
         self.keep(&id, standing).await;
+        crate::figures::PIPELINES.count();
         self.wake();
         Ok(Submitted { id, number, state: "created".to_owned(), created_at: rfc3339(created_ms), warnings })
     }

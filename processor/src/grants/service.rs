@@ -192,6 +192,11 @@ impl Entered<'_> {
     }
 }
 
+fn granted(url: String) -> Response<v1::Url> {
+    crate::figures::GRANTS.count();
+    Response::new(v1::Url { url })
+}
+
 #[tonic::async_trait]
 impl v1::storage_server::Storage for Granting {
     async fn look_up(&self, request: Request<v1::LookUpRequest>) -> Answer<v1::LookUpAnswer> {
@@ -318,14 +323,14 @@ impl v1::storage_server::Storage for Granting {
         let v1::BodyRequest { body, length } = request.into_inner();
         let id = entered.writable(&body).await?;
         let url = entered.grants.put_url(id, length).await.map_err(|error| status(&error))?;
-        Ok(Response::new(v1::Url { url }))
+        Ok(granted(url))
     }
 
     async fn get_url(&self, request: Request<v1::BodyRequest>) -> Answer<v1::Url> {
         let entered = self.enter(request.metadata()).await?;
         let path = entered.readable(&request.into_inner().body).await?;
         let url = entered.objects.url(&path, &Verb::Get).await.map_err(|error| status(&error))?;
-        Ok(Response::new(v1::Url { url }))
+        Ok(granted(url))
     }
 
     async fn begin_upload(&self, request: Request<v1::BodyRequest>) -> Answer<v1::Upload> {
@@ -341,7 +346,7 @@ impl v1::storage_server::Storage for Granting {
         let id = entered.writable(&body).await?;
         is_upload(&upload)?;
         let url = entered.grants.part_url(id, &upload, part, length).await.map_err(|error| status(&error))?;
-        Ok(Response::new(v1::Url { url }))
+        Ok(granted(url))
     }
 
     async fn complete_upload(&self, request: Request<v1::CompleteUploadRequest>) -> Answer<v1::Done> {

@@ -13,6 +13,7 @@ use navvy_protocol::processor::v1;
 use super::store::within;
 use super::{LogName, Output, OutputError, segment};
 use crate::auth::TaskAccess;
+use crate::figures;
 use crate::state::{Holder, LogState, Segment};
 
 /// Segments of one call, at most.
@@ -43,6 +44,7 @@ impl Output {
         let object = uuid::Uuid::new_v4().simple().to_string();
         let segment = segment::read(of, said, &object)?;
         let url = within("sign a URL", self.store.put_url(&segment.object, segment.stored)).await?;
+        figures::GRANTS.count();
         Ok(Grant { object, url })
     }
 
@@ -62,6 +64,8 @@ impl Output {
         let () = futures_util::stream::iter(checks).buffer_unordered(PARALLEL).try_collect().await?;
         let holder = Holder { task: &of.task, fence: of.fence };
         let states = self.state.commit_segments(holder, &segments).await?;
+        figures::SEGMENTS.add(segments.len() as u64);
+        figures::SEGMENT_BYTES.add(segments.iter().map(|segment| segment.end() - segment.start).sum());
         for state in &states {
             self.hub.durable(&of.task, LogName::read(&state.log)?, state.durable);
         }
