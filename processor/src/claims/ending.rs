@@ -98,6 +98,9 @@ impl Claims {
             self.conductor.signals.queued.notify_waiters();
             return Ok(());
         }
+        // An update that changes nothing may have locked the task's row all the same, and the pipeline's row comes first.
+        tx.rollback().await?;
+        let mut tx = self.pool().begin().await?;
         let row = self.row(&mut tx, task).await?;
         if row.state != "claimed" {
             return Ok(());

@@ -13,6 +13,8 @@ mod ending;
 mod leases;
 mod recording;
 mod secrets;
+#[cfg(test)]
+mod sharing;
 mod taking;
 #[cfg(test)]
 mod tests;

@@ -115,7 +115,7 @@ mod tests {
     use super::super::tests::{TWO_JOBS, claims, events, submit};
     use super::*;
     use crate::conduct::RerunOf;
-    use crate::state::tests::sqlite;
+    use crate::state::tests::databases;
 
     fn event(task: &str, kind: &str) -> Vec<u8> {
         let text = format!(
@@ -126,31 +126,32 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_taken_once_in_order_and_only_of_the_own_task() {
-        let (_directory, state) = sqlite().await;
-        let claims = claims(&state);
-        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-        let taken = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
-        let task = taken.claim.task.as_str();
-        let [one, two] = [event(task, "report"), event(task, "report")];
-        assert_eq!(claims.record(task, 1, 0, &[one.clone(), two.clone()]).await.unwrap(), 2);
-        assert_eq!(claims.record(task, 1, 0, &[one.clone(), two]).await.unwrap(), 2, "the answer was lost");
-        let again = [one.clone(), event(task, "step_started")];
-        assert_eq!(claims.record(task, 1, 1, &again).await.unwrap(), 3);
-        for (first, refused) in [
-            (4, one.clone()),
-            (3, event("0123456789abcdef", "report")),
-            (3, event(task, "run_ended")),
-            (3, b"{".to_vec()),
-            (3, b"[]".to_vec()),
-            (3, vec![b' '; LONGEST + 1]),
-        ] {
-            assert!(claims.record(task, 1, first, &[refused]).await.is_err());
+        for state in databases().await {
+            let claims = claims(&state);
+            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+            let taken = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
+            let task = taken.claim.task.as_str();
+            let [one, two] = [event(task, "report"), event(task, "report")];
+            assert_eq!(claims.record(task, 1, 0, &[one.clone(), two.clone()]).await.unwrap(), 2);
+            assert_eq!(claims.record(task, 1, 0, &[one.clone(), two]).await.unwrap(), 2, "the answer was lost");
+            let again = [one.clone(), event(task, "step_started")];
+            assert_eq!(claims.record(task, 1, 1, &again).await.unwrap(), 3);
+            for (first, refused) in [
+                (4, one.clone()),
+                (3, event("0123456789abcdef", "report")),
+                (3, event(task, "run_ended")),
+                (3, b"{".to_vec()),
+                (3, b"[]".to_vec()),
+                (3, vec![b' '; LONGEST + 1]),
+            ] {
+                assert!(claims.record(task, 1, first, &[refused]).await.is_err());
+            }
+            assert!(claims.record(task, 2, 3, &[one]).await.is_err(), "another agent's token");
+            assert_eq!(claims.next_event(task).await.unwrap(), 3);
+            assert_eq!(claims.record(task, 1, 3, &[event(task, "task_started")]).await.unwrap(), 4);
+            let pipeline = &taken.claim.run.pipeline;
+            let told = events(&state, pipeline).await;
+            assert_eq!(told, ["run_started", "task_started", "report", "report", "step_started"], "it was told once");
         }
-        assert!(claims.record(task, 2, 3, &[one]).await.is_err(), "another agent's token");
-        assert_eq!(claims.next_event(task).await.unwrap(), 3);
-        assert_eq!(claims.record(task, 1, 3, &[event(task, "task_started")]).await.unwrap(), 4);
-        let pipeline = &taken.claim.run.pipeline;
-        let told = events(&state, pipeline).await;
-        assert_eq!(told, ["run_started", "task_started", "report", "report", "step_started"], "it was told once");
     }
 }

@@ -218,7 +218,7 @@ fn unseal(key: &XChaCha20Poly1305, sealed: &[u8], bound: &[u8]) -> Result<Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::tests::sqlite;
+    use crate::state::tests::databases;
 
     fn source(names: &[&str]) -> SecretSource {
         SecretSource::new(names.iter().map(|name| ((*name).to_owned(), [name.len() as u8; 32])).collect()).unwrap()
@@ -226,40 +226,44 @@ mod tests {
 
     #[tokio::test]
     async fn secrets_are_given_to_their_jobs_alone_and_later_contexts_win() {
-        let (_directory, state) = sqlite().await;
-        let secrets = source(&["a"]);
-        let mut connection = state.pool().acquire().await.unwrap();
-        let all = [("project:p", "A", "1"), ("context:x", "A", "2"), ("context:y", "B", "3"), ("project:q", "A", "4")];
-        for (owner, name, value) in all {
-            secrets.set(&mut connection, owner, name, value).await.unwrap();
+        for state in databases().await {
+            let secrets = source(&["a"]);
+            let mut connection = state.pool().acquire().await.unwrap();
+            let all =
+                [("project:p", "A", "1"), ("context:x", "A", "2"), ("context:y", "B", "3"), ("project:q", "A", "4")];
+            for (owner, name, value) in all {
+                secrets.set(&mut connection, owner, name, value).await.unwrap();
+            }
+            let given = secrets.given(&mut connection, "p", &["x".to_owned()]).await.unwrap();
+            assert_eq!(given.variables, [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())]);
+            assert!(secrets.remove(&mut connection, "context:x", "A").await.unwrap());
+            assert!(!secrets.remove(&mut connection, "context:x", "A").await.unwrap());
         }
-        let given = secrets.given(&mut connection, "p", &["x".to_owned()]).await.unwrap();
-        assert_eq!(given.variables, [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())]);
-        assert!(secrets.remove(&mut connection, "context:x", "A").await.unwrap());
-        assert!(!secrets.remove(&mut connection, "context:x", "A").await.unwrap());
     }
 
     #[tokio::test]
     async fn a_new_key_opens_what_an_old_one_sealed_and_takes_over() {
-        let (_directory, state) = sqlite().await;
-        let mut connection = state.pool().acquire().await.unwrap();
-        source(&["a"]).set(&mut connection, "project:p", "A", "hunter2").await.unwrap();
-        let both = source(&["a", "bb"]);
-        assert_eq!(both.given(&mut connection, "p", &[]).await.unwrap().variables[0].1, "hunter2");
-        assert_eq!(both.rewrap(&mut connection).await.unwrap(), 1);
-        let new = source(&["bb"]);
-        assert_eq!(new.given(&mut connection, "p", &[]).await.unwrap().variables[0].1, "hunter2");
-        let error = source(&["a"]).given(&mut connection, "p", &[]).await.unwrap_err().to_string();
-        assert!(error.contains("\"bb\""), "{error}");
+        for state in databases().await {
+            let mut connection = state.pool().acquire().await.unwrap();
+            source(&["a"]).set(&mut connection, "project:p", "A", "hunter2").await.unwrap();
+            let both = source(&["a", "bb"]);
+            assert_eq!(both.given(&mut connection, "p", &[]).await.unwrap().variables[0].1, "hunter2");
+            assert_eq!(both.rewrap(&mut connection).await.unwrap(), 1);
+            let new = source(&["bb"]);
+            assert_eq!(new.given(&mut connection, "p", &[]).await.unwrap().variables[0].1, "hunter2");
+            let error = source(&["a"]).given(&mut connection, "p", &[]).await.unwrap_err().to_string();
+            assert!(error.contains("\"bb\""), "{error}");
+        }
     }
 
     #[tokio::test]
     async fn a_secret_that_was_moved_or_changed_does_not_open() {
-        let (_directory, state) = sqlite().await;
-        let secrets = source(&["a"]);
-        let mut connection = state.pool().acquire().await.unwrap();
-        secrets.set(&mut connection, "context:mine", "A", "hunter2").await.unwrap();
-        sqlx::query("UPDATE secrets SET owner = 'context:yours'").execute(&mut *connection).await.unwrap();
-        assert!(secrets.given(&mut connection, "p", &["yours".to_owned()]).await.is_err());
+        for state in databases().await {
+            let secrets = source(&["a"]);
+            let mut connection = state.pool().acquire().await.unwrap();
+            secrets.set(&mut connection, "context:mine", "A", "hunter2").await.unwrap();
+            sqlx::query("UPDATE secrets SET owner = 'context:yours'").execute(&mut *connection).await.unwrap();
+            assert!(secrets.given(&mut connection, "p", &["yours".to_owned()]).await.is_err());
+        }
     }
 }

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use super::*;
 use crate::conduct::RerunOf;
 use crate::state::State;
-use crate::state::tests::sqlite;
+use crate::state::tests::databases;
 
 pub(super) const TWO_JOBS: &str = "
 version: 2.1
@@ -35,7 +35,7 @@ pub(super) fn claims(state: &State) -> Claims {
     Claims::new(Conductor::new(state.clone(), "http://here"), secrets, Hub::new(1 << 20))
 }
 
-fn ending(verdict: Verdict) -> Ending {
+pub(super) fn ending(verdict: Verdict) -> Ending {
     Ending {
         end: TaskEnd::new(verdict),
         continuation: None,
@@ -59,77 +59,82 @@ pub(super) async fn events(state: &State, pipeline: &str) -> Vec<String> {
     rows.iter().map(|row| word(row.try_get(1).unwrap())).collect()
 }
 
-async fn pipeline_state(state: &State, pipeline: &str) -> String {
+pub(super) async fn pipeline_state(state: &State, pipeline: &str) -> String {
     let row = sqlx::query("SELECT state FROM pipelines WHERE id = $1").bind(pipeline);
     row.fetch_one(state.pool()).await.unwrap().try_get(0).unwrap()
 }
 
 #[tokio::test]
 async fn a_pipeline_goes_from_submission_to_its_end_over_restarts() {
-    let (_directory, state) = sqlite().await;
-    let claims_now = claims(&state);
-    let submitted = claims_now.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-    assert_eq!(submitted.number, 1);
-    let first = claims_now.take("medium", Room::ANY, "one").await.unwrap().unwrap();
-    // Another processor, which knows nothing but the database.
-    let claims_now = claims(&state);
-    let second = claims_now.take("*", Room::ANY, "two").await.unwrap().unwrap();
-    assert_ne!(first.claim.task, second.claim.task);
-    assert!(claims_now.take("*", Room::ANY, "three").await.unwrap().is_none(), "the approval holds the rest");
-    first.claim.validate().unwrap();
-    assert_eq!(pass(&claims_now, &first).await, Finished::Now);
-    assert_eq!(pass(&claims_now, &first).await, Finished::Before);
-    let claims_now = claims(&state);
-    pass(&claims_now, &second).await;
-    assert_eq!(pipeline_state(&state, &submitted.id).await, "on_hold");
-    let error = claims_now.conductor().approve(&submitted.id, "unit", true).await.unwrap_err().to_string();
-    assert!(error.contains("waiting are: hold"), "{error}");
-    claims_now.conductor().approve(&submitted.id, "hold", true).await.unwrap();
-    assert!(claims_now.take("medium", Room::ANY, "four").await.unwrap().is_none(), "its class is another");
-    let deploy = claims_now.take("large", Room::ANY, "four").await.unwrap().unwrap();
-    assert_eq!(deploy.claim.upstream.len(), 2);
-    pass(&claims_now, &deploy).await;
-    assert_eq!(pipeline_state(&state, &submitted.id).await, "success");
-    let told = events(&state, &submitted.id).await;
-    let expected = [
-        "run_started",
-        "task_started",
-        "task_started",
-        "job_ended",
-        "approval_asked",
-        "job_ended",
-        "task_started",
-        "job_ended",
-        "run_ended",
-    ];
-    assert_eq!(told, expected);
+    for state in databases().await {
+        let claims_now = claims(&state);
+        let submitted =
+            claims_now.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        assert_eq!(submitted.number, 1);
+        let first = claims_now.take("medium", Room::ANY, "one").await.unwrap().unwrap();
+        // Another processor, which knows nothing but the database.
+        let claims_now = claims(&state);
+        let second = claims_now.take("*", Room::ANY, "two").await.unwrap().unwrap();
+        assert_ne!(first.claim.task, second.claim.task);
+        assert!(claims_now.take("*", Room::ANY, "three").await.unwrap().is_none(), "the approval holds the rest");
+        first.claim.validate().unwrap();
+        assert_eq!(pass(&claims_now, &first).await, Finished::Now);
+        assert_eq!(pass(&claims_now, &first).await, Finished::Before);
+        let claims_now = claims(&state);
+        pass(&claims_now, &second).await;
+        assert_eq!(pipeline_state(&state, &submitted.id).await, "on_hold");
+        let error = claims_now.conductor().approve(&submitted.id, "unit", true).await.unwrap_err().to_string();
+        assert!(error.contains("waiting are: hold"), "{error}");
+        claims_now.conductor().approve(&submitted.id, "hold", true).await.unwrap();
+        assert!(claims_now.take("medium", Room::ANY, "four").await.unwrap().is_none(), "its class is another");
+        let deploy = claims_now.take("large", Room::ANY, "four").await.unwrap().unwrap();
+        assert_eq!(deploy.claim.upstream.len(), 2);
+        pass(&claims_now, &deploy).await;
+        assert_eq!(pipeline_state(&state, &submitted.id).await, "success");
+        let told = events(&state, &submitted.id).await;
+        let expected = [
+            "run_started",
+            "task_started",
+            "task_started",
+            "job_ended",
+            "approval_asked",
+            "job_ended",
+            "task_started",
+            "job_ended",
+            "run_ended",
+        ];
+        assert_eq!(told, expected);
+    }
 }
 
 #[tokio::test]
 async fn a_canceled_pipeline_starts_nothing_and_its_tasks_hear_of_it() {
-    let (_directory, state) = sqlite().await;
-    let claims = claims(&state);
-    let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-    let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
-    claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.unwrap();
-    assert!(claims.take("*", Room::ANY, "two").await.unwrap().is_none());
-    let heard = claims.beat(first.claim.task.as_str(), 1, "running").await.unwrap();
-    assert_eq!(heard.cancel.unwrap().reason, CancelReason::User);
-    let verdict = Verdict::Canceled { reason: CancelReason::User };
-    claims.finish(first.claim.task.as_str(), 1, ending(verdict)).await.unwrap();
-    assert_eq!(pipeline_state(&state, &submitted.id).await, "canceled");
-    assert!(claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.is_err());
+    for state in databases().await {
+        let claims = claims(&state);
+        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
+        claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.unwrap();
+        assert!(claims.take("*", Room::ANY, "two").await.unwrap().is_none());
+        let heard = claims.beat(first.claim.task.as_str(), 1, "running").await.unwrap();
+        assert_eq!(heard.cancel.unwrap().reason, CancelReason::User);
+        let verdict = Verdict::Canceled { reason: CancelReason::User };
+        claims.finish(first.claim.task.as_str(), 1, ending(verdict)).await.unwrap();
+        assert_eq!(pipeline_state(&state, &submitted.id).await, "canceled");
+        assert!(claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.is_err());
+    }
 }
 
 #[tokio::test]
 async fn a_config_with_mistakes_leaves_nothing() {
-    let (_directory, state) = sqlite().await;
-    let claims = claims(&state);
-    let error = claims.conductor().submit("gh/acme/shop", submit("version: 2.1\njobs: 7\n"), RerunOf::default()).await;
-    assert!(error.is_err());
-    let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-    assert_eq!(submitted.number, 1, "the refused one used up no number");
-    assert!(claims.conductor().submit("../x", submit(TWO_JOBS), RerunOf::default()).await.is_err());
+    for state in databases().await {
+        let claims = claims(&state);
+        let error =
+            claims.conductor().submit("gh/acme/shop", submit("version: 2.1\njobs: 7\n"), RerunOf::default()).await;
+        assert!(error.is_err());
+        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        assert_eq!(submitted.number, 1, "the refused one used up no number");
+        assert!(claims.conductor().submit("../x", submit(TWO_JOBS), RerunOf::default()).await.is_err());
+    }
 }
 
 #[tokio::test]
@@ -141,32 +146,34 @@ jobs:
 workflows:
   main: {jobs: [{ship: {serial-group: live}}]}
 ";
-    let (_directory, state) = sqlite().await;
-    let claims = claims(&state);
-    for _ in 0..2 {
-        claims.conductor().submit("gh/acme/shop", submit(config), RerunOf::default()).await.unwrap();
+    for state in databases().await {
+        let claims = claims(&state);
+        for _ in 0..2 {
+            claims.conductor().submit("gh/acme/shop", submit(config), RerunOf::default()).await.unwrap();
+        }
+        let take = async || claims.take("*", Room::ANY, "one").await.unwrap();
+        let (first, second) = (take().await.unwrap(), take().await.unwrap());
+        assert_eq!(first.claim.run.pipeline, second.claim.run.pipeline, "nodes of one job are one");
+        assert!(take().await.is_none());
+        pass(&claims, &first).await;
+        assert!(take().await.is_none());
+        pass(&claims, &second).await;
+        assert!(take().await.is_some());
     }
-    let take = async || claims.take("*", Room::ANY, "one").await.unwrap();
-    let (first, second) = (take().await.unwrap(), take().await.unwrap());
-    assert_eq!(first.claim.run.pipeline, second.claim.run.pipeline, "nodes of one job are one");
-    assert!(take().await.is_none());
-    pass(&claims, &first).await;
-    assert!(take().await.is_none());
-    pass(&claims, &second).await;
-    assert!(take().await.is_some());
 }
 
 #[tokio::test]
 async fn a_launch_token_takes_its_task_once() {
-    let (_directory, state) = sqlite().await;
-    let claims = claims(&state);
-    claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-    let row = sqlx::query("SELECT id FROM tasks ORDER BY node").fetch_all(state.pool()).await.unwrap();
-    let [one, two]: [String; 2] = [row[0].try_get(0).unwrap(), row[1].try_get(0).unwrap()];
-    let token = claims.launch_token(&one).await.unwrap();
-    assert!(claims.take_launched(&two, &token, "a").await.unwrap().is_none(), "it is for another task");
-    assert!(claims.take_launched(&one, &token, "a").await.unwrap().is_some());
-    assert!(claims.take_launched(&one, &token, "b").await.unwrap().is_none(), "it was used");
+    for state in databases().await {
+        let claims = claims(&state);
+        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let row = sqlx::query("SELECT id FROM tasks ORDER BY node").fetch_all(state.pool()).await.unwrap();
+        let [one, two]: [String; 2] = [row[0].try_get(0).unwrap(), row[1].try_get(0).unwrap()];
+        let token = claims.launch_token(&one).await.unwrap();
+        assert!(claims.take_launched(&two, &token, "a").await.unwrap().is_none(), "it is for another task");
+        assert!(claims.take_launched(&one, &token, "a").await.unwrap().is_some());
+        assert!(claims.take_launched(&one, &token, "b").await.unwrap().is_none(), "it was used");
+    }
 }
 
 async fn task_state(state: &State, task: &str) -> String {
@@ -176,28 +183,30 @@ async fn task_state(state: &State, task: &str) -> String {
 
 #[tokio::test]
 async fn a_silent_agent_loses_its_task_which_is_begun_again_only_if_it_never_began() {
-    let (_directory, state) = sqlite().await;
-    let claims = claims(&state);
-    let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
-    let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
-    let second = claims.take("*", Room::ANY, "two").await.unwrap().unwrap();
-    let (first, second) = (first.claim.task.to_string(), second.claim.task.to_string());
-    claims.beat(&first, 1, "preparing").await.unwrap();
-    claims.beat(&second, 1, "running").await.unwrap();
-    let mut seen = HashMap::new();
-    claims.look_at_leases(&mut seen).await.unwrap();
-    claims.beat(&second, 1, "running").await.unwrap();
-    claims.lose_the_silent(&seen, Duration::ZERO).await.unwrap();
-    assert_eq!(task_state(&state, &first).await, "queued");
-    assert_eq!(task_state(&state, &second).await, "claimed", "it was heard of meanwhile");
-    claims.look_at_leases(&mut seen).await.unwrap();
-    claims.lose_the_silent(&seen, Duration::ZERO).await.unwrap();
-    assert_eq!(task_state(&state, &second).await, "ended");
-    assert!(claims.beat(&first, 1, "running").await.is_err(), "it is not its task any more");
-    let error = claims.finish(&second, 1, ending(Verdict::Passed)).await;
-    assert_eq!(error.unwrap(), Finished::Before, "what the processor decided stays");
-    let row = sqlx::query("SELECT ended FROM tasks WHERE id = $1").bind(&second).fetch_one(state.pool()).await.unwrap();
-    let ended: String = row.try_get(0).unwrap();
-    assert!(ended.contains("agent two was lost at") && ended.contains("infra"), "{ended}");
-    assert_eq!(pipeline_state(&state, &submitted.id).await, "running");
+    for state in databases().await {
+        let claims = claims(&state);
+        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
+        let second = claims.take("*", Room::ANY, "two").await.unwrap().unwrap();
+        let (first, second) = (first.claim.task.to_string(), second.claim.task.to_string());
+        claims.beat(&first, 1, "preparing").await.unwrap();
+        claims.beat(&second, 1, "running").await.unwrap();
+        let mut seen = HashMap::new();
+        claims.look_at_leases(&mut seen).await.unwrap();
+        claims.beat(&second, 1, "running").await.unwrap();
+        claims.lose_the_silent(&seen, Duration::ZERO).await.unwrap();
+        assert_eq!(task_state(&state, &first).await, "queued");
+        assert_eq!(task_state(&state, &second).await, "claimed", "it was heard of meanwhile");
+        claims.look_at_leases(&mut seen).await.unwrap();
+        claims.lose_the_silent(&seen, Duration::ZERO).await.unwrap();
+        assert_eq!(task_state(&state, &second).await, "ended");
+        assert!(claims.beat(&first, 1, "running").await.is_err(), "it is not its task any more");
+        let error = claims.finish(&second, 1, ending(Verdict::Passed)).await;
+        assert_eq!(error.unwrap(), Finished::Before, "what the processor decided stays");
+        let row =
+            sqlx::query("SELECT ended FROM tasks WHERE id = $1").bind(&second).fetch_one(state.pool()).await.unwrap();
+        let ended: String = row.try_get(0).unwrap();
+        assert!(ended.contains("agent two was lost at") && ended.contains("infra"), "{ended}");
+        assert_eq!(pipeline_state(&state, &submitted.id).await, "running");
+    }
 }

@@ -224,9 +224,12 @@ impl Conductor {
     /// There is no such pipeline, it is over, or the database does not answer.
     pub async fn cancel(&self, pipeline: &str, reason: CancelReason, at_once: bool) -> Result<()> {
         let mut tx = self.state.pool().begin().await?;
-        let row = self.pipeline_row(&mut tx, pipeline).await?;
-        if is_over(&row.state) {
-            return Err(ConductError::Over(pipeline.to_owned(), row.state));
+        // Without its lock: whoever has the pipeline's row locked must not wait for its walk, which `happen_in` locks first.
+        let select = "SELECT state FROM pipelines WHERE id = $1";
+        let row = sqlx::query(select).bind(pipeline).fetch_optional(&mut *tx).await?;
+        let state: String = row.ok_or_else(|| ConductError::NoPipeline(pipeline.to_owned()))?.try_get(0)?;
+        if is_over(&state) {
+            return Err(ConductError::Over(pipeline.to_owned(), state));
         }
         let done = self.happen_in(&mut tx, pipeline, Recorded::Stop { reason, started: Vec::new() }).await?;
         queueing::cancel_claimed(&mut tx, pipeline, reason, at_once).await?;

@@ -167,7 +167,19 @@ pub(crate) mod tests {
     /// A database of its own for one test.
     pub(crate) struct Database {
         state: State,
+        /// Of the database as another processor opens it; SQLite has one processor.
+        url: Option<String>,
         _directory: Option<tempfile::TempDir>,
+    }
+
+    impl Database {
+        /// The same database as another processor has it.
+        pub(crate) async fn again(&self) -> State {
+            match &self.url {
+                Some(url) => State::open(url).await.unwrap(),
+                None => self.state.clone(),
+            }
+        }
     }
 
     impl std::ops::Deref for Database {
@@ -179,25 +191,28 @@ pub(crate) mod tests {
     }
 
     /// A database of each kind that there is here: SQLite, and PostgreSQL where `NAVVY_TEST_POSTGRES` names a server's
-    /// database by URL. There each is a schema, which stays until the server goes.
+    /// database by URL (scripts/postgres). There each is a schema, which stays until the server goes.
     pub(crate) async fn databases() -> Vec<Database> {
         let (directory, state) = sqlite().await;
-        let mut databases = vec![Database { state, _directory: Some(directory) }];
+        let mut databases = vec![Database { state, url: None, _directory: Some(directory) }];
         let server = std::env::var("NAVVY_TEST_POSTGRES").ok().filter(|server| !server.is_empty());
+        // What CI calls tested is tested on both.
+        assert!(server.is_some() || std::env::var_os("CI").is_none(), "NAVVY_TEST_POSTGRES names no server");
         if let Some(server) = server {
-            databases.push(Database { state: postgres(&server).await, _directory: None });
+            databases.push(postgres(&server).await);
         }
         databases
     }
 
-    async fn postgres(server: &str) -> State {
+    async fn postgres(server: &str) -> Database {
         sqlx::any::install_default_drivers();
         let schema = format!("navvy_{}", uuid::Uuid::new_v4().simple());
         let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(server).await.unwrap();
         let create = AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
         sqlx::query(create).execute(&mut connection).await.unwrap();
         let joined = if server.contains('?') { '&' } else { '?' };
-        State::open(&format!("{server}{joined}options=-csearch_path%3D{schema}")).await.unwrap()
+        let url = format!("{server}{joined}options=-csearch_path%3D{schema}");
+        Database { state: State::open(&url).await.unwrap(), url: Some(url), _directory: None }
     }
 
     /// A task that nothing but its row is known of.

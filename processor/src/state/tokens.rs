@@ -133,28 +133,30 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::sqlite;
+    use super::super::tests::{databases, sqlite};
     use super::*;
 
     #[tokio::test]
     async fn a_token_is_good_for_its_scope_until_it_is_revoked() {
-        let (_directory, state) = sqlite().await;
-        let scope = Scope::Class("acme/linux".into());
-        let text = state.new_token(&scope, "a runner").await.unwrap();
-        assert!(text.starts_with("navvy_") && text.len() > 40, "{text}");
-        assert_eq!(state.token(&text).await.unwrap(), Some(scope.clone()));
-        assert_eq!(state.token("navvy_guessed").await.unwrap(), None);
-        assert_eq!(state.revoke(&scope).await.unwrap(), 1);
-        assert_eq!(state.token(&text).await.unwrap(), None);
+        for state in databases().await {
+            let scope = Scope::Class("acme/linux".into());
+            let text = state.new_token(&scope, "a runner").await.unwrap();
+            assert!(text.starts_with("navvy_") && text.len() > 40, "{text}");
+            assert_eq!(state.token(&text).await.unwrap(), Some(scope.clone()));
+            assert_eq!(state.token("navvy_guessed").await.unwrap(), None);
+            assert_eq!(state.revoke(&scope).await.unwrap(), 1);
+            assert_eq!(state.token(&text).await.unwrap(), None);
+        }
     }
 
     #[tokio::test]
     async fn a_launch_token_is_used_once() {
-        let (_directory, state) = sqlite().await;
-        let text = state.new_token(&Scope::Launch("0123456789abcdef".into()), "launch").await.unwrap();
-        assert_eq!(state.use_token(&text).await.unwrap(), Use::First);
-        assert_eq!(state.use_token(&text).await.unwrap(), Use::Refused);
-        assert_eq!(state.token(&text).await.unwrap(), None);
+        for state in databases().await {
+            let text = state.new_token(&Scope::Launch("0123456789abcdef".into()), "launch").await.unwrap();
+            assert_eq!(state.use_token(&text).await.unwrap(), Use::First);
+            assert_eq!(state.use_token(&text).await.unwrap(), Use::Refused);
+            assert_eq!(state.token(&text).await.unwrap(), None);
+        }
     }
 
     #[tokio::test]
