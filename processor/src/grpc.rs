@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::{self, TaskAccess};
-use crate::claims::{self, ClaimError, Claims, Ending, LEASE, Room, Taken, is_task};
+use crate::claims::{ClaimError, Claims, Ending, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
 use crate::output::{Finished, Output};
 use crate::state::{LogState, Scope, State, hash};
@@ -97,7 +97,7 @@ impl v1::agents_server::Agents for AgentsService {
             }
             None => return Err(Status::unauthenticated("the token is unknown, or was revoked")),
         };
-        Ok(Response::new(v1::ClaimAnswer { task: taken.map(claimed) }))
+        Ok(Response::new(v1::ClaimAnswer { task: taken.map(|taken| claimed(taken, self.claims.lease())) }))
     }
 
     type AttendStream = ReceiverStream<Result<v1::Word, Status>>;
@@ -281,7 +281,7 @@ impl Attended {
                 .unwrap_or_default()
         };
         v1::Word {
-            lease_ms: millis(LEASE),
+            lease_ms: millis(self.claims.lease()),
             cancel: cancel.map(|cancel| v1::Cancel { reason: reason(&cancel), at_once: cancel.at_once }),
             readers: *self.readers.borrow(),
             state: self.written.clone(),
@@ -289,7 +289,7 @@ impl Attended {
     }
 }
 
-fn claimed(taken: Taken) -> v1::ClaimedTask {
+fn claimed(taken: Taken, lease: Duration) -> v1::ClaimedTask {
     let variables = taken.given.variables.into_iter();
     let ssh_keys = taken.given.ssh_keys.into_iter();
     v1::ClaimedTask {
@@ -307,7 +307,7 @@ fn claimed(taken: Taken) -> v1::ClaimedTask {
             masked: Vec::new(),
         }),
         token: taken.token,
-        lease_ms: millis(claims::LEASE),
+        lease_ms: millis(lease),
         workflow: taken.workflow,
         resource_class: taken.class,
         notes: Vec::new(),

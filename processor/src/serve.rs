@@ -77,7 +77,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url);
     let output = Output::new(state.clone(), Arc::new(grants.objects()));
     let conductor = Conductor::new(state.clone(), &public_url);
-    let claims = Claims::new(conductor, secrets.clone(), output.hub().clone());
+    let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let health = Arc::new(Health {
         state: state.clone(),
         output: output.clone(),

@@ -11,6 +11,8 @@ use navvy_plain_file as plain_file;
 use navvy_protocol::{api, processor};
 use navvy_storage::{Sources, StorageSettings, StoreTable};
 
+use crate::claims::LEASE;
+
 /// Hands out tasks, takes their output, grants storage.
 #[derive(Debug, Parser)]
 #[command(name = "navvy-processor", version, max_term_width = 110)]
@@ -85,6 +87,10 @@ pub struct ServeArgs {
     /// How long a drain waits for open streams. Default: 30s. Also $NAVVY_PROCESSOR_DRAIN_TIMEOUT.
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
+    /// An agent that is not heard of for so long loses its task, a third of it later. At least 2s. Default: 30s. Also
+    /// $NAVVY_PROCESSOR_LEASE.
+    #[arg(long, value_name = "DURATION")]
+    pub lease: Option<String>,
     /// A file with these settings, by the same names (TOML): listen_agents = "…". Also $NAVVY_PROCESSOR_SETTINGS.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<String>,
@@ -111,6 +117,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How long a drain waits.
     pub drain_timeout: Duration,
+    /// How long an agent has its task without a word.
+    pub lease: Duration,
 }
 
 /// TLS of the agents' port, as PEM.
@@ -138,7 +146,7 @@ pub struct SettingsErrors(Vec<String>);
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// Names as in the file; flags have dashes, variables the prefix and large letters.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "listen_agents",
     "listen",
     "public_url",
@@ -151,7 +159,13 @@ const NAMES: [&str; 12] = [
     "client_ca",
     "plaintext",
     "drain_timeout",
+    "lease",
 ];
+
+/// With a shorter lease, a slow answer would be the end of a task.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+/// With a longer one, nobody would ever hear that an agent is gone.
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// A value and where it was said.
 #[derive(Debug, Clone)]
@@ -238,6 +252,7 @@ impl Gathering {
         let store = self.store(data.as_deref(), variables);
         let tls = self.tls();
         let drain_timeout = self.duration("drain_timeout", Duration::from_secs(30));
+        let lease = self.lease();
         let plaintext = self.boolean("plaintext");
         let open = [("listen_agents", listen_agents, tls.is_some()), ("listen", listen, false)];
         for (name, address, is_safe) in open {
@@ -262,7 +277,18 @@ impl Gathering {
             secrets_key,
             tls,
             drain_timeout,
+            lease,
         })
+    }
+
+    fn lease(&mut self) -> Duration {
+        let lease = self.duration("lease", LEASE);
+        if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease)
+            && let Some(said) = self.said.get("lease").cloned()
+        {
+            self.wrong(&said, "is not between 2s and 1h");
+        }
+        lease
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -393,7 +419,7 @@ fn set(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
     variables.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
-fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
+fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 13] {
     [
         ("listen_agents", &arguments.listen_agents),
         ("listen", &arguments.listen),
@@ -407,6 +433,7 @@ fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 12] {
         ("client_ca", &arguments.client_ca),
         ("plaintext", &arguments.plaintext),
         ("drain_timeout", &arguments.drain_timeout),
+        ("lease", &arguments.lease),
     ]
 }
 
@@ -441,7 +468,7 @@ mod tests {
         let arguments = ServeArgs { listen: Some("127.0.0.1:5".into()), ..ServeArgs::default() };
         let settings = Settings::gather(&arguments, &given).unwrap();
         assert_eq!((settings.listen.port(), settings.listen_agents.port()), (5, 4));
-        assert_eq!(settings.drain_timeout, Duration::from_secs(5));
+        assert_eq!((settings.drain_timeout, settings.lease), (Duration::from_secs(5), LEASE));
     }
 
     #[test]
@@ -452,8 +479,11 @@ mod tests {
             tls_key: Some("/nowhere/key.pem".into()),
             ..ServeArgs::default()
         };
-        let given =
-            variables(&[("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"), ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon")]);
+        let given = variables(&[
+            ("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"),
+            ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon"),
+            ("NAVVY_PROCESSOR_LEASE", "1s"),
+        ]);
         let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
         for expected in [
             "--listen: \"everywhere\" is no address",
@@ -461,6 +491,7 @@ mod tests {
             "/nowhere/key.pem",
             "--listen-agents 0.0.0.0:8585: tokens and secrets",
             "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
+            "NAVVY_PROCESSOR_LEASE: \"1s\" is not between 2s and 1h",
             "needs both --tls-certificate and --tls-key",
         ] {
             assert!(told.contains(expected), "{expected} is missing in:\n{told}");

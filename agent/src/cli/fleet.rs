@@ -132,6 +132,7 @@ pub async fn machine(
         pull: PullPolicy::default(),
         room,
         transport: transport.map_err(|error| CliError::usage(error.to_string()))?,
+        no_tty: arguments.no_tty,
         store: None,
         spool: arguments.spool,
         hide,

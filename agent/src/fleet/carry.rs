@@ -67,6 +67,8 @@ pub struct Machine {
     pub room: Size,
     /// The way to the store.
     pub transport: Transport,
+    /// Steps get two pipes in place of a terminal.
+    pub no_tty: bool,
     /// In place of the processor's grants.
     pub store: Option<RunStore>,
     /// Bytes of output that wait for their delivery.
@@ -261,7 +263,7 @@ impl Carrying {
             owner: machine.owner.clone(),
             checkout,
             pull: machine.pull,
-            no_tty: false,
+            no_tty: machine.no_tty,
             floor: machine.floor,
             idle_limit: machine.idle_limit,
             config_name,

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{ClaimError, Claims, LEASE, PATIENCE, Result};
+use super::{ClaimError, Claims, Result};
 use crate::conduct::{Canceling, from_json};
 use crate::state::int;
 
@@ -86,7 +86,7 @@ pub async fn watch(claims: Claims, cancels: watch::Sender<HashMap<String, Cancel
                     *known = found;
                     differs
                 });
-                claims.lose_the_silent(&seen, LEASE + PATIENCE).await
+                claims.lose_the_silent(&seen, claims.lease() + claims.patience()).await
             }
             Err(error) => Err(error),
         };

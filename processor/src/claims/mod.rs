@@ -36,10 +36,9 @@ pub use leases::{Beaten, watch};
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
 pub use taking::{Room, Taken};
 
-/// An agent that is not heard of for so long has lost its task; it ends the job by itself before that.
+/// An agent that is not heard of for so long has lost its task; it ends the job by itself before that. Unless an operator sets
+/// another length.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// What a processor waits beyond a lease: the agent's word may be on its way.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A task that was handed out this often and never began is not handed out again.
 pub const MOST_HANDED: u64 = 3;
 
@@ -139,12 +138,29 @@ pub struct Claims {
     secrets: SecretSource,
     /// Live output of tasks that begin anew or end.
     hub: Hub,
+    lease: Duration,
 }
 
 impl Claims {
     /// On the conductor's database. `hub`: readers of output hear there of tasks that begin anew or end.
     pub fn new(conductor: Conductor, secrets: SecretSource, hub: Hub) -> Self {
-        Self { conductor, secrets, hub }
+        Self { conductor, secrets, hub, lease: LEASE }
+    }
+
+    /// With leases of another length.
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// How long an agent has its task without a word.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// What is waited beyond a lease: the agent's word may be on its way.
+    fn patience(&self) -> Duration {
+        self.lease / 3
     }
 
     /// Who conducts the pipelines of the tasks.

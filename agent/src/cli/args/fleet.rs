@@ -37,6 +37,9 @@ pub struct MachineArgs {
     /// Output that waits on disk for its delivery, for each task. Full, it holds the step up.
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
     pub spool: u64,
+    /// Give steps two pipes in place of a terminal.
+    #[arg(long)]
+    pub no_tty: bool,
     /// As for `navvy run`.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub disk_floor: Option<u64>,

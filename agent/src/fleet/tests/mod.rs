@@ -125,6 +125,7 @@ fn machine(directory: PathBuf, world: &World) -> Machine {
         egress: Arc::default(),
         room: Size::new(64, 256),
         transport: Transport::new(None, &Proxies::default(), Pace::default()).unwrap(),
+        no_tty: false,
         store: Some(RunStore::new(Ok(StorageSettings::directory(&directory.join("store"))))),
         spool: 1 << 30,
         hide: |_: &Masks| Box::new(()),
