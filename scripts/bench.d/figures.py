@@ -7,6 +7,7 @@ UNITS = {
     "MB/s": lambda value: f"{value:,.0f} MB/s",
     "%": lambda value: f"{value:,.2g} %",
     "MB": lambda value: f"{value:,.1f} MB",
+    "/s": lambda value: f"{value:,.0f} /s",
     # A count.
     "": lambda value: f"{value:,.0f}",
 }

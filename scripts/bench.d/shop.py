@@ -135,9 +135,11 @@ def memory_mb(pid, field, file="status"):
 
 
 class Shop:
-    def __init__(self, anyway=False):
+    def __init__(self, anyway=False, quick=False):
         # Measured although the machine is not quiet.
         self.anyway = anyway
+        # Small sizes: to see that a row works.
+        self.quick = quick
         self.docker_program = os.environ.get("NAVVY_DOCKER", "/usr/bin/docker")
         if not os.access(self.docker_program, os.X_OK):
             self.docker_program = "docker"
