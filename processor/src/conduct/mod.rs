@@ -31,7 +31,7 @@ pub(crate) use queueing::key;
 pub use queueing::{Canceling, derived};
 pub(crate) use telling::append;
 
-use compile::{CompileError, Facts};
+use compile::{CompileError, Compiled, Facts};
 use walk::{Recorded, Standing};
 
 /// Pipelines whose walks are kept in memory.
@@ -62,6 +62,9 @@ pub enum ConductError {
         /// Those that wait.
         waiting: String,
     },
+    /// The compiler panicked.
+    #[error("a bug of ours: the config could not be compiled: {0}")]
+    Bug(String),
     /// The slug is none.
     #[error("{0:?} is no project; a project is called VCS/OWNER/NAME, as in gh/acme/shop")]
     Slug(String),
@@ -142,11 +145,11 @@ impl Conductor {
         let id = uuid::Uuid::new_v4().to_string();
         // A config with mistakes uses up no number: it is compiled once before it has one.
         let mut facts = compile::facts(&submit, slug, &id, 1)?;
-        compile::compile(&submit, &facts)?;
+        compiled(&submit, &facts).await?;
         let mut tx = self.state.pool().begin().await?;
         let (project, number) = self.next_pipeline(&mut tx, slug, &submit).await?;
         facts.number = number;
-        let compiled = compile::compile(&submit, &facts)?;
+        let compiled = compiled(&submit, &facts).await?;
         let warnings = compiled.warnings.clone().into_iter().collect();
         let created_ms = now_ms();
         let row = PipelineRow {
@@ -331,7 +334,7 @@ impl Conductor {
         let submit: Submit = from_json("a submission", &found.try_get::<String, _>(0)?)?;
         let assumed = from_json("a rerun", &found.try_get::<String, _>(1)?)?;
         let facts: Facts = compile::facts(&submit, &row.slug, pipeline, row.number)?;
-        let compiled = compile::compile(&submit, &facts)?;
+        let compiled = compiled(&submit, &facts).await?;
         let (mut standing, _) = Standing::begin(submit, facts, compiled, assumed);
         let select = "SELECT body FROM happenings WHERE pipeline = $1 ORDER BY number";
         for found in sqlx::query(select).bind(pipeline).fetch_all(tx).await? {
@@ -447,6 +450,15 @@ async fn insert_pipeline(
     let query = query.bind(to_json(submit)).bind(&row.scope).bind(to_json(&rerun.assumed));
     query.bind(&row.workspace_of).bind(&row.state).execute(tx).await?;
     Ok(())
+}
+
+/// Compiles beside the threads that serve: a large config takes its time.
+async fn compiled(submit: &Submit, facts: &Facts) -> Result<Compiled> {
+    let (submit, facts) = (submit.clone(), facts.clone());
+    match tokio::task::spawn_blocking(move || compile::compile(&submit, &facts)).await {
+        Ok(compiled) => Ok(compiled?),
+        Err(error) => Err(ConductError::Bug(error.to_string())),
+    }
 }
 
 /// The approvals that wait, with their ids.

@@ -71,6 +71,11 @@ impl From<ConductError> for Refusal {
                 Self::new(StatusCode::NOT_FOUND, error.to_string())
             }
             ConductError::Over(..) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            ConductError::Bug(_) => {
+                tracing::error!("{error}.");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+                    .hint("Please report it with the config, if it may be shown.")
+            }
             ConductError::Slug(_) => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
         }
     }
