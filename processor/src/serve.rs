@@ -198,6 +198,10 @@ fn raise_files() {
 }
 
 fn make_private(data: &Path) -> Result<(), ServeError> {
+    if data.exists() && !data.is_dir() {
+        let what = format!("the data directory {}", data.display());
+        return Err(ServeError { what, why: "it is no directory; name another one with --data".to_owned() });
+    }
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(data).map_err(failed(format!("the data directory {}", data.display())))

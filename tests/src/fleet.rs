@@ -105,15 +105,53 @@ impl<'a> Fleet<'a> {
     /// A runner that takes tasks of every class.
     #[track_caller]
     pub fn runner(&mut self, args: &[&str]) -> Served {
+        let agents = self.agents.clone();
+        self.runner_by(&agents, args)
+    }
+
+    /// The same, which finds the processor at this address.
+    #[track_caller]
+    pub fn runner_by(&mut self, address: &str, args: &[&str]) -> Served {
         self.runners += 1;
         let token = self.navvy(&["runner-token", "*"]).text();
         let file = self.secret(&format!("runner-{}.token", self.runners), token.trim());
-        let url = format!("http://{}", self.agents);
+        let url = format!("http://{address}");
         let words =
             ["runner", "--processor", &url, "--token-file", file.to_str().expect("a path of ours"), "--class", "*"];
         let without_reservation = ["--reserve-cpus", "0", "--reserve-memory", "0"];
         let all: Vec<&str> = words.iter().chain(&without_reservation).chain(args).copied().collect();
         Served::start(self.bench.command_of(&all), self.directory.join(format!("runner-{}.log", self.runners)))
+    }
+
+    /// An agent that was started for this task.
+    #[track_caller]
+    pub fn agent(&mut self, task: &str, token: &str) -> Served {
+        self.runners += 1;
+        let file = self.secret(&format!("agent-{}.token", self.runners), token);
+        let url = format!("http://{}", self.agents);
+        let file = file.to_str().expect("a path of ours");
+        let command = self.bench.command_of(&["agent", "--processor", &url, "--task", task, "--token-file", file]);
+        Served::start(command, self.directory.join(format!("agent-{}.log", self.runners)))
+    }
+
+    /// A token for an agent of this task.
+    #[track_caller]
+    pub fn launch_token(&self, task: &str) -> String {
+        let path = format!("/api/v2/task/{task}/launch");
+        let said = self.ask("POST", &path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let said: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+        said["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// All events of a pipeline that has ended.
+    #[track_caller]
+    pub fn events(&self, pipeline: &str) -> Vec<serde_json::Value> {
+        let path = format!("/api/v2/pipeline/{pipeline}/events?follow=true");
+        let said = self.get(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let lines = String::from_utf8(said).expect("JSON is UTF-8");
+        let event =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("an event a line")["event"].take();
+        lines.lines().map(event).collect()
     }
 
     /// Submits the bench's project. The pipeline's id.
@@ -178,10 +216,15 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// What the processor answered, or why it did not.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, String> {
+        self.ask("GET", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Vec<u8>, String> {
         let token = fs::read_to_string(self.directory.join("admin.token")).expect("the token is kept");
         let mut command = Command::new("curl");
         let header = format!("authorization: Bearer {}", token.trim());
         command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--header", &header]);
+        command.args(["--request", method]);
         let done = command.arg(format!("{}{path}", self.url)).output().expect("curl can be run");
         match done.status.success() {
             true => Ok(done.stdout),

@@ -17,6 +17,7 @@
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
+//! | [`Wire`] | a network between two programs on loopback, which can be cut and mended |
 //! | [`StuckPipe`] | a named pipe that takes nothing more once it is filled |
 //!
 //! Everything waits for events or ends of processes, with a deadline. [`Run::finish`] also looks for what a run must
@@ -46,6 +47,7 @@ mod ssh_agent;
 mod stuck_pipe;
 mod sys;
 mod trap;
+mod wire;
 
 pub use bench::{Bench, Setting};
 pub use deadline::eventually;
@@ -68,6 +70,7 @@ pub use ssh_agent::SshAgent;
 pub use stuck_pipe::{StuckPipe, waits_for_stderr};
 pub use sys::Signal;
 pub use trap::{Last, Trap, When};
+pub use wire::Wire;
 
 use sha2::Digest as _;
 

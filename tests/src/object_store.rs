@@ -54,6 +54,18 @@ impl ObjectStore {
         self.used_by(bench).env("AWS_ENDPOINT", gate.endpoint())
     }
 
+    /// What makes a processor use it through a gate.
+    pub fn of_a_processor(&self, gate: &Gate) -> [(&'static str, String); 6] {
+        [
+            ("NAVVY_PROCESSOR_STORE", format!("s3://{}/of-a-fleet", self.bucket)),
+            ("AWS_ENDPOINT", gate.endpoint().to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.access.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret.clone()),
+        ]
+    }
+
     /// A gate before it.
     #[track_caller]
     pub fn gate(&self) -> Gate {

@@ -21,6 +21,7 @@ mod elsewhere;
 mod explain;
 mod field;
 mod fleet;
+mod fleet_faults;
 mod full_output;
 mod graph;
 mod halfway;

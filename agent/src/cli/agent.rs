@@ -104,6 +104,7 @@ async fn take(processor: &Processor, launch: &Launch) -> Result<Claimed, CliErro
                 return Err(CliError::infra_text(none).hint("It may have been canceled, or have ended."));
             }
             Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
+                tracing::warn!("{error}; it is asked again.");
                 tokio::time::sleep(pauses.another()).await
             }
             Err(error @ ClaimError::Taken { .. }) => return Err(CliError::infra_text(error.to_string())),

@@ -1,0 +1,205 @@
+//! A fleet in which something breaks: each story ends with one end of the task, with the bytes that were printed, and with nothing
+//! left on the host.
+
+use std::time::Duration;
+
+use navvy_tests::{Bench, Fate, Fleet, ObjectStore, Signal, Wire, eventually, sha256};
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// What the processor is told, so that a lease is over soon.
+const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "3s");
+const LOG: &str = "001-1";
+
+/// Prints lines for some seconds, and how often it has run in its container.
+const SLOW: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+
+fn printed() -> Vec<u8> {
+    let lines: String = (1..=3000).map(|i| format!("line {i}\n")).collect();
+    format!("{lines}1\n").into_bytes()
+}
+
+/// Submitted, and in the middle of its step. Pipeline and task.
+#[track_caller]
+fn in_the_middle(fleet: &Fleet<'_>) -> (String, String) {
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    seen(fleet, &task, 100);
+    (pipeline, task)
+}
+
+#[track_caller]
+fn seen(fleet: &Fleet<'_>, task: &str, line: u32) {
+    let mark = format!("line {line}\n");
+    eventually(&format!("line {line} of the step"), LIMIT, || {
+        let so_far = fleet.log_so_far(task, LOG);
+        so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
+    });
+}
+
+/// Passed, with all that was printed, after one start of its step; nothing is left.
+#[track_caller]
+fn is_whole(bench: &Bench, fleet: &Fleet<'_>, pipeline: &str, task: &str) {
+    assert_eq!(fleet.end_of(pipeline, LIMIT), "success", "{}", fleet.show(pipeline));
+    assert_eq!(sha256(&fleet.log(task, LOG)), sha256(&printed()));
+    assert_eq!(fleet.job(pipeline, "slow")["tasks"][0]["output"], "complete");
+    ran_once(fleet, pipeline);
+    nothing_is_left(bench, task);
+}
+
+#[track_caller]
+fn ran_once(fleet: &Fleet<'_>, pipeline: &str) {
+    assert_eq!(fleet.job(pipeline, "slow")["tasks"].as_array().map(Vec::len), Some(1));
+    let of = |kind: &str| -> Vec<serde_json::Value> {
+        fleet.events(pipeline).into_iter().filter(|event| event["event"] == kind).collect()
+    };
+    let starts = of("step_started");
+    assert_eq!(starts.iter().filter(|event| event["name"] == "counts").count(), 1, "{starts:?}");
+    assert_eq!(of("run_ended").len(), 1);
+}
+
+#[track_caller]
+fn nothing_is_left(bench: &Bench, task: &str) {
+    eventually("the removal of the task's containers", LIMIT, || {
+        bench.docker().containers_of(task).is_empty().then_some(())
+    });
+    assert_eq!(bench.docker().volumes_of(task), Vec::<String>::new());
+}
+
+/// The task that was lost ended once, by the processor's word, and what is durable of it is a beginning of what was printed.
+#[track_caller]
+fn was_lost(fleet: &Fleet<'_>, pipeline: &str, task: &str) {
+    assert_eq!(fleet.end_of(pipeline, LIMIT), "error");
+    let job = fleet.job(pipeline, "slow");
+    let output = job["tasks"][0]["output"].as_str().unwrap_or_default();
+    assert!(output.starts_with("incomplete: agent ") && output.contains(" was lost at "), "{job}");
+    let durable = fleet.log_so_far(task, LOG);
+    assert!(printed().starts_with(&durable), "{}", String::from_utf8_lossy(&durable));
+    ran_once(fleet, pipeline);
+}
+
+#[test]
+fn an_agent_that_is_killed_loses_its_task_which_is_removed_by_the_next_one_and_can_be_run_again() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[SHORT]);
+    let mut runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    runner.kill();
+    was_lost(&fleet, &pipeline, &task);
+    let _next = fleet.runner(&[]);
+    nothing_is_left(&bench, &task);
+    let said = fleet.navvy(&["pipelines", "rerun", &pipeline, "--from-failed", "--json"]).text();
+    let again: serde_json::Value = serde_json::from_str(said.trim()).expect("JSON");
+    let again = again["id"].as_str().expect("an id").to_owned();
+    let task = fleet.task(&again, "slow");
+    is_whole(&bench, &fleet, &again, &task);
+}
+
+#[test]
+fn an_agent_that_slept_past_its_lease_ends_its_job_and_reports_nothing() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[SHORT]);
+    let mut runner = fleet.runner(&["--once"]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    runner.signal(Signal::Stop);
+    was_lost(&fleet, &pipeline, &task);
+    let before = fleet.show(&pipeline);
+    runner.signal(Signal::Continue);
+    runner.end(LIMIT);
+    assert!(runner.said().contains("lost"), "{}", runner.said());
+    nothing_is_left(&bench, &task);
+    assert_eq!(fleet.show(&pipeline), before);
+    was_lost(&fleet, &pipeline, &task);
+}
+
+#[test]
+fn of_two_agents_with_one_launch_token_the_second_is_refused() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    let token = fleet.launch_token(&task);
+    let mut first = fleet.agent(&task, &token);
+    seen(&fleet, &task, 100);
+    let mut second = fleet.agent(&task, &token);
+    assert_eq!(second.end(LIMIT), Some(3), "{}", second.said());
+    assert!(second.said().contains("its launch token was used before"), "{}", second.said());
+    assert!(!second.said().contains(&token), "the token is shown");
+    assert_eq!(first.end(LIMIT), Some(0), "{}", first.said());
+    is_whole(&bench, &fleet, &pipeline, &task);
+}
+
+#[test]
+fn a_processor_that_is_stopped_in_the_middle_of_a_step_and_started_goes_on() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "1s")]);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    fleet.processor().signal(Signal::Terminate);
+    assert_eq!(fleet.processor().end(LIMIT), Some(0));
+    fleet.restart();
+    is_whole(&bench, &fleet, &pipeline, &task);
+}
+
+#[test]
+fn a_store_that_is_away_for_a_while_costs_no_byte() {
+    let (bench, store) = (Bench::on_this_machine(), ObjectStore::serve());
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let settings = store.of_a_processor(&gate);
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut fleet = Fleet::with(&bench, &settings);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    gate.rule(|_| Fate::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned()));
+    // The agent has come back again and again.
+    eventually("PUTs that were refused", LIMIT, || {
+        (gate.asked().iter().filter(|asked| asked.method == "PUT").count() >= 6).then_some(())
+    });
+    assert!(!fleet.log_so_far(&task, LOG).is_empty(), "who looks sees what is printed all the same");
+    gate.rule(|_| Fate::Pass);
+    is_whole(&bench, &fleet, &pipeline, &task);
+}
+
+#[test]
+fn a_network_that_is_cut_for_a_while_costs_no_byte() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let wire = Wire::to(&fleet.agents);
+    let _runner = fleet.runner_by(&wire.address(), &[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    wire.cut();
+    // The pauses between these grow: some seconds.
+    eventually("calls that went nowhere", LIMIT, || (wire.refused() >= 5).then_some(()));
+    wire.mend();
+    is_whole(&bench, &fleet, &pipeline, &task);
+}
+
+#[test]
+fn a_network_that_is_cut_past_the_lease_ends_the_job_on_both_sides() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[SHORT]);
+    let wire = Wire::to(&fleet.agents);
+    let mut runner = fleet.runner_by(&wire.address(), &["--once"]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    wire.cut();
+    // The agent's own clock comes first, and needs nobody.
+    runner.end(LIMIT);
+    nothing_is_left(&bench, &task);
+    was_lost(&fleet, &pipeline, &task);
+    wire.mend();
+}
