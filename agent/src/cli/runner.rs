@@ -205,7 +205,7 @@ impl<'a> Runner<'a> {
             }
             Err(error) if error.is_passing() => {
                 if !std::mem::replace(&mut self.is_away, true) {
-                    tracing::warn!("No task can be taken for now: {error}. It is tried again.");
+                    tracing::warn!("No task can be taken for now, and it is tried again: {error}");
                 }
                 self.pause = self.pauses.another();
             }
