@@ -355,3 +355,6 @@ fn status(error: ClaimError) -> Status {
         }
     }
 }
+
+#[cfg(test)]
+mod attacks;

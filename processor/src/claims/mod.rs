@@ -17,7 +17,7 @@ mod secrets;
 mod sharing;
 mod taking;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use navvy_job::event::{JobRef, TaskRef};
 use navvy_job::id::TaskId;

@@ -12,7 +12,7 @@ use crate::conduct::RerunOf;
 use crate::state::State;
 use crate::state::tests::databases;
 
-pub(super) const TWO_JOBS: &str = "
+pub(crate) const TWO_JOBS: &str = "
 version: 2.1
 jobs:
   unit: {docker: [{image: i}], parallelism: 2, steps: [{run: make}]}
@@ -25,17 +25,20 @@ workflows:
       - deploy: {requires: [hold]}
 ";
 
-pub(super) fn submit(config: &str) -> Submit {
+pub(crate) fn submit(config: &str) -> Submit {
     let vcs = navvy_protocol::api::Vcs { branch: Some("main".to_owned()), ..Default::default() };
     Submit { config: config.to_owned(), vcs, ..Submit::default() }
 }
 
-pub(super) fn claims(state: &State) -> Claims {
-    let secrets = SecretSource::new(vec![("first".to_owned(), [7; 32])]).unwrap();
-    Claims::new(Conductor::new(state.clone(), "http://here"), secrets, Hub::new(1 << 20))
+pub(crate) fn secrets() -> SecretSource {
+    SecretSource::new(vec![("first".to_owned(), [7; 32])]).unwrap()
 }
 
-pub(super) fn ending(verdict: Verdict) -> Ending {
+pub(crate) fn claims(state: &State) -> Claims {
+    Claims::new(Conductor::new(state.clone(), "http://here"), secrets(), Hub::new(1 << 20))
+}
+
+pub(crate) fn ending(verdict: Verdict) -> Ending {
     Ending {
         end: TaskEnd::new(verdict),
         continuation: None,
@@ -49,7 +52,7 @@ async fn pass(claims: &Claims, taken: &Taken) -> Finished {
     claims.finish(taken.claim.task.as_str(), 1, ending(Verdict::Passed)).await.unwrap()
 }
 
-pub(super) async fn events(state: &State, pipeline: &str) -> Vec<String> {
+pub(crate) async fn events(state: &State, pipeline: &str) -> Vec<String> {
     let select = "SELECT number, body FROM events WHERE pipeline = $1 ORDER BY number";
     let rows = sqlx::query(select).bind(pipeline).fetch_all(state.pool()).await.unwrap();
     let numbers: Vec<i64> = rows.iter().map(|row| row.try_get(0).unwrap()).collect();
@@ -59,7 +62,7 @@ pub(super) async fn events(state: &State, pipeline: &str) -> Vec<String> {
     rows.iter().map(|row| word(row.try_get(1).unwrap())).collect()
 }
 
-pub(super) async fn pipeline_state(state: &State, pipeline: &str) -> String {
+pub(crate) async fn pipeline_state(state: &State, pipeline: &str) -> String {
     let row = sqlx::query("SELECT state FROM pipelines WHERE id = $1").bind(pipeline);
     row.fetch_one(state.pool()).await.unwrap().try_get(0).unwrap()
 }

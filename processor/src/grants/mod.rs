@@ -14,7 +14,7 @@ mod service;
 mod sign;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

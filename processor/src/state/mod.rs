@@ -162,6 +162,10 @@ pub(crate) fn now_ms() -> i64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use sqlx::Row as _;
+
     use super::*;
 
     /// A database of its own for one test.
@@ -222,6 +226,30 @@ pub(crate) mod tests {
             VALUES ($1, $1, 0, 0, 0, 1, 'w', 'j', 'p', 's', 'w', 'c', 1, 1, '', '', '', $2, $3, $4, 0, 0, 0)";
         let query = sqlx::query(insert).bind(id).bind(stands).bind(now_ms()).bind(int(handed));
         query.execute(state.pool()).await.unwrap();
+    }
+
+    /// All rows of all tables.
+    pub(crate) async fn dump(state: &State) -> BTreeMap<&'static str, Vec<String>> {
+        let mut tables = BTreeMap::new();
+        for begun in SCHEMA.split("CREATE TABLE ").skip(1) {
+            let table = begun.split(' ').next().unwrap();
+            let select = AssertSqlSafe(format!("SELECT * FROM {table}"));
+            let rows = sqlx::query(select).fetch_all(state.pool()).await.unwrap();
+            let mut rows: Vec<String> = rows.iter().map(written).collect();
+            rows.sort();
+            tables.insert(table, rows);
+        }
+        tables
+    }
+
+    fn written(row: &sqlx::any::AnyRow) -> String {
+        let column = |nth| {
+            let number = row.try_get::<Option<i64>, _>(nth).map(|number| format!("{number:?}"));
+            let text = || row.try_get::<Option<String>, _>(nth).map(|text| format!("{text:?}"));
+            let bytes = || row.try_get::<Option<Vec<u8>>, _>(nth).map(|bytes| format!("{bytes:?}"));
+            number.or_else(|_| text()).or_else(|_| bytes()).unwrap()
+        };
+        (0..row.len()).map(column).collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) async fn sqlite() -> (tempfile::TempDir, State) {

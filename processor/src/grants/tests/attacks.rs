@@ -1,9 +1,6 @@
 //! Somebody else's token on every method, generated from the protocol's own description: a method or a field that is new
 //! fails here until it is said what an attacker would put into it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use bytes::Bytes;
 use navvy_storage::suite::{cache, won};
 use navvy_storage::{Body, Entry, Grantor as _, Ledger as _, Piece, PieceKind, Slot};
@@ -45,7 +42,7 @@ impl Victim {
     fn known(&self, field: &str, body: &Body) -> Value {
         let text = |text: &str| Value::Bytes(text.as_bytes().to_vec());
         let json = |json: serde_json::Value| Value::Bytes(json.to_string().into_bytes());
-        match field {
+        match field.rsplit('.').next().unwrap() {
             "body" => text(&body.id.to_string()),
             "upload" => text(&self.upload),
             "entry" => Value::Bytes(serde_json::to_vec(&self.entry).unwrap()),
@@ -76,8 +73,8 @@ impl Victim {
     /// Every method with every body of the victim's.
     fn calls(&self) -> Vec<(Method, Vec<u8>)> {
         let bodies = [self.entry.body(), &self.open];
-        let calls = methods().into_iter().flat_map(|method| {
-            bodies.map(|body| (method.clone(), filled(&method.input, |field| self.known(field, body))))
+        let calls = methods("Storage").into_iter().flat_map(|method| {
+            bodies.map(|body| (method.clone(), filled(&method.input, &|field| self.known(field, body))))
         });
         calls.collect()
     }
@@ -88,22 +85,6 @@ impl Victim {
             [self.entry.body().id.to_string(), self.open.id.to_string(), self.upload.clone(), "/store/".into()];
         secrets.iter().any(|secret| said.windows(secret.len()).any(|said| said == secret.as_bytes()))
     }
-}
-
-/// Every file of a store with its content.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    fn walk(at: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
-        for entry in std::fs::read_dir(at).unwrap().flatten() {
-            let path = entry.path();
-            match path.is_dir() {
-                true => walk(&path, found),
-                false => drop(found.insert(path.display().to_string(), std::fs::read(&path).unwrap())),
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(directory, &mut found);
-    found
 }
 
 struct Scene {
@@ -123,7 +104,7 @@ impl Scene {
         let before = files(self.directory.path());
         let mut ended = Vec::new();
         for (method, message) in victim.calls() {
-            let answer = call(&self.bench.channel, &method.name, token, message).await;
+            let answer = call(&self.bench.channel, &format!("Storage/{}", method.name), token, message).await;
             let (said, status) = match answer {
                 Ok(said) => (said, None),
                 Err(status) => (format!("{status:?}").into_bytes(), Some(status)),

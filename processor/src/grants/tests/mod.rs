@@ -2,7 +2,7 @@
 
 mod attacks;
 mod homes;
-mod raw;
+pub(crate) mod raw;
 mod served;
 
 /// The agent's side. Neither program imports the other, and it needs nothing else of its own: so the very file is built here,
@@ -11,6 +11,8 @@ mod served;
 #[allow(dead_code, reason = "an agent uses all of it")]
 mod grantor;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use navvy_job::claim::TrustScope;
@@ -95,4 +97,20 @@ async fn task(state: &State, project: &str, scope: &str, workspace: &str) -> Tas
 /// One task of the usual project.
 async fn usual(bench: &Bench) -> Task {
     bench.task(PROJECT, "trusted", WORKSPACE).await
+}
+
+/// Every file of a store with its content.
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(at: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in std::fs::read_dir(at).unwrap().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => drop(found.insert(path.display().to_string(), std::fs::read(&path).unwrap())),
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(directory, &mut found);
+    found
 }

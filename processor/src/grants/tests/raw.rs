@@ -25,17 +25,13 @@ fn file() -> FileDescriptorProto {
     set.file.into_iter().find(|file| file.package() == "navvy.processor.v1").unwrap()
 }
 
-/// All methods of the service.
-pub fn methods() -> Vec<Method> {
+/// All methods of a service.
+pub fn methods(service: &str) -> Vec<Method> {
     let file = file();
-    let service = file.service.iter().find(|service| service.name() == "Storage").unwrap();
-    let input = |name: &str| {
-        let name = name.rsplit('.').next().unwrap();
-        file.message_type.iter().find(|message| message.name() == name).unwrap().clone()
-    };
-    let method = |method: &prost_types::MethodDescriptorProto| {
-        assert!(!method.client_streaming() && !method.server_streaming(), "{}", method.name());
-        Method { name: method.name().to_owned(), input: input(method.input_type()) }
+    let service = file.service.iter().find(|it| it.name() == service).unwrap();
+    let method = |method: &prost_types::MethodDescriptorProto| Method {
+        name: method.name().to_owned(),
+        input: message(&file, method.input_type()),
     };
     service.method.iter().map(method).collect()
 }
@@ -46,18 +42,27 @@ pub enum Value {
     Number(u64),
 }
 
-/// A message with each of its fields as `value` says.
-pub fn filled(message: &DescriptorProto, value: impl Fn(&str) -> Value) -> Vec<u8> {
+fn message(file: &FileDescriptorProto, name: &str) -> DescriptorProto {
+    let name = name.rsplit('.').next().unwrap();
+    file.message_type.iter().find(|message| message.name() == name).unwrap().clone()
+}
+
+/// A message with each of its fields as `value` says, which is asked for `MESSAGE.FIELD`.
+pub fn filled(message: &DescriptorProto, value: &dyn Fn(&str) -> Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in &message.field {
         let number = u64::try_from(field.number()).unwrap();
-        match (field.r#type(), value(field.name())) {
-            (Type::String | Type::Bytes, Value::Bytes(content)) => {
+        let content = match field.r#type() {
+            Type::Message => Value::Bytes(filled(&self::message(&file(), field.type_name()), value)),
+            _ => value(&format!("{}.{}", message.name(), field.name())),
+        };
+        match (field.r#type(), content) {
+            (Type::String | Type::Bytes | Type::Message, Value::Bytes(content)) => {
                 prost::encoding::encode_varint(number << 3 | 2, &mut bytes);
                 prost::encoding::encode_varint(content.len() as u64, &mut bytes);
                 bytes.put_slice(&content);
             }
-            (Type::Uint32 | Type::Uint64 | Type::Bool, Value::Number(content)) => {
+            (Type::Uint32 | Type::Uint64 | Type::Bool | Type::Enum, Value::Number(content)) => {
                 prost::encoding::encode_varint(number << 3, &mut bytes);
                 prost::encoding::encode_varint(content, &mut bytes);
             }
@@ -67,16 +72,17 @@ pub fn filled(message: &DescriptorProto, value: impl Fn(&str) -> Value) -> Vec<u
     bytes
 }
 
-/// Calls a method of `Storage` with these bytes.
+/// Calls a method, `SERVICE/METHOD`, with one message, and hears one. A stream of one is no other thing than a plain call.
 pub async fn call(channel: &Channel, method: &str, token: Option<&str>, message: Vec<u8>) -> Result<Vec<u8>, Status> {
-    let mut request = Request::new(message);
+    let mut request = Request::new(tokio_stream::once(message));
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = PathAndQuery::try_from(format!("/navvy.processor.v1.Storage/{method}")).unwrap();
-    Ok(client.unary(request, path, Plain).await?.into_inner())
+    let path = PathAndQuery::try_from(format!("/navvy.processor.v1.{method}")).unwrap();
+    let mut answers = client.streaming(request, path, Plain).await?.into_inner();
+    answers.message().await?.ok_or_else(|| Status::unknown("no answer"))
 }
 
 /// Messages as they are.
