@@ -482,7 +482,8 @@ fn scope_of(submit: &Submit) -> String {
 /// `VCS/OWNER/NAME`.
 fn check_slug(slug: &str) -> Result<()> {
     let parts: Vec<&str> = slug.split('/').collect();
-    let plain = |part: &&str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+    let plain =
+        |part: &&str| !matches!(*part, "" | "." | "..") && !part.chars().any(|c| c.is_control() || c.is_whitespace());
     match parts.len() >= 3 && parts.iter().all(plain) && slug.len() <= LONGEST_SLUG {
         true => Ok(()),
         false => Err(ConductError::Slug(slug.chars().take(LONGEST_SLUG).collect())),

@@ -5,9 +5,13 @@
 //!                                                                   └─ an error: Problem, with the status that HTTP has for it
 //! ```
 
+#[cfg(test)]
+mod attacks;
+mod openapi;
 mod people;
 mod pipelines;
 mod problem;
+mod routes;
 mod secrets;
 mod streams;
 mod trees;
@@ -15,8 +19,10 @@ mod trees;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{delete, get, post, put};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{map_request, map_response};
+use axum::response::Response;
 
 use navvy_storage::Objects;
 
@@ -48,39 +54,30 @@ impl Web {
 
     /// All routes.
     pub fn router(self) -> Router {
-        let variable = "/api/v2/context/{name}/environment-variable/{variable}";
-        let of_project = "/api/v2/project/{slug}/envvar/{variable}";
-        Router::new()
-            .route("/api/v2/project/{slug}/pipeline", post(pipelines::submit))
-            .route("/api/v2/pipeline", get(pipelines::list))
-            .route("/api/v2/pipeline/{id}", get(pipelines::show))
-            .route("/api/v2/pipeline/{id}/cancel", post(pipelines::cancel))
-            .route("/api/v2/pipeline/{id}/rerun", post(pipelines::rerun))
-            .route("/api/v2/pipeline/{id}/approve/{job}", post(pipelines::approve))
-            .route("/api/v2/pipeline/{id}/events", get(streams::events))
-            .route("/api/v2/task/{id}/logs", get(streams::logs))
-            .route("/api/v2/task/{id}/log/{log}", get(streams::log))
-            .route("/api/v2/context", get(secrets::contexts))
-            .route("/api/v2/context/{name}", delete(secrets::remove_context))
-            .route("/api/v2/context/{name}/environment-variable", get(secrets::of_context))
-            .route(variable, put(secrets::set_in_context))
-            .route(variable, delete(secrets::remove_from_context))
-            .route("/api/v2/project/{slug}/envvar", get(secrets::of_project))
-            .route(of_project, put(secrets::set_in_project))
-            .route(of_project, delete(secrets::remove_from_project))
-            // As large as a working tree is; it is streamed into the store.
-            .route("/api/v2/tree", post(trees::send).layer(DefaultBodyLimit::disable()))
-            .route("/api/v2/project/{slug}/deploy-key", put(secrets::set_deploy_key))
-            .route("/api/v2/runner/token/{class}", post(people::new_runner_token))
-            .route("/api/v2/runner/token/{class}", delete(people::revoke_runner_tokens))
-            .route("/api/v2/task/{id}/launch", post(people::launch_token))
-            .route("/healthz", get(probes::alive))
-            .route("/readyz", get(probes::ready))
-            .route("/metrics", get(probes::metrics))
+        let add = |router: Router<Self>, route: routes::Route| router.route(route.path, route.handler);
+        routes::routes()
+            .into_iter()
+            .fold(Router::new(), add)
             .fallback(problem::no_such_path)
             .layer(DefaultBodyLimit::max(MOST_BODY))
+            .layer(map_request(no_nul))
+            .layer(map_response(no_sniffing))
             .with_state(self)
     }
+}
+
+/// No name of ours has one, and PostgreSQL takes none in a text: it would look as if the database did not answer.
+async fn no_nul(request: Request) -> Result<Request, Refusal> {
+    match request.uri().path_and_query().is_some_and(|path| path.as_str().contains("%00")) {
+        true => Err(Refusal::new(StatusCode::BAD_REQUEST, "no name in a URL has a NUL byte (%00)")),
+        false => Ok(request),
+    }
+}
+
+/// Much of what is answered are words of strangers: no browser is to take them for a page.
+async fn no_sniffing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 impl axum::extract::FromRef<Web> for Arc<probes::Health> {

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use navvy_protocol::api::Message;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Refusal, Web};
 use crate::audit::Entry;
@@ -63,8 +64,9 @@ pub(super) async fn note(web: &Web, entry: &Entry) -> Result<(), Refusal> {
 }
 
 /// A token, shown once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct NewToken {
+    /// It is kept nowhere.
     token: String,
 }
 

@@ -16,6 +16,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::people::{Admin, Viewer, note};
+use super::problem::body;
 use super::{Refusal, Web};
 use crate::audit::Entry;
 use crate::conduct::walk::Standing;
@@ -24,14 +25,6 @@ use crate::state::uint;
 
 /// Pipelines of one page.
 const PAGE: i64 = 50;
-
-/// A body that is no JSON of ours.
-fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
-    match body {
-        Ok(Json(value)) => Ok(value),
-        Err(rejection) => Err(Refusal::new(rejection.status(), rejection.body_text())),
-    }
-}
 
 /// `POST /api/v2/project/{slug}/pipeline`
 pub async fn submit(

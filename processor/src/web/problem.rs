@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::Request;
+use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use navvy_job::chain::chain;
@@ -110,6 +111,14 @@ impl From<ClaimError> for Refusal {
                     .hint("The processor's log says which key is missing.")
             }
         }
+    }
+}
+
+/// A body, or why it is no JSON of ours.
+pub(super) fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
+    match body {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => Err(Refusal::new(rejection.status(), rejection.body_text())),
     }
 }
 
