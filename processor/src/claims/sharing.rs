@@ -6,11 +6,12 @@ use std::time::Duration;
 use navvy_job::outcome::{CancelReason, Verdict};
 use tokio::task::JoinSet;
 
+use super::taking::LOCK_SERIAL;
 use super::tests::{claims, ending, events, pipeline_state, submit};
 use super::*;
 use crate::conduct::RerunOf;
-use crate::state::State;
 use crate::state::tests::databases;
+use crate::state::{Dialect, State};
 
 /// A deadlock between a lock of the process and one of the database is seen by nobody: the test ends it.
 const STUCK: Duration = Duration::from_secs(60);
@@ -37,6 +38,14 @@ workflows:
       - hold: {type: approval, requires: [low]}
       - high: {requires: [hold]}
       - top: {requires: [high]}
+";
+
+const SERIAL: &str = "
+version: 2.1
+jobs:
+  ship: {docker: [{image: i}], steps: [{run: ship}]}
+workflows:
+  main: {jobs: [{ship: {serial-group: at-once}}]}
 ";
 
 async fn count(state: &State, select: &'static str) -> i64 {
@@ -136,5 +145,34 @@ async fn a_pipeline_is_canceled_while_its_tasks_end() {
             let state = pipeline_state(&database, &submitted.id).await;
             assert_eq!(state, "canceled");
         }
+    }
+}
+
+/// Somebody waits for a lock of a serial group.
+async fn somebody_waits(state: &State) -> bool {
+    count(state, "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").await > 0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processors_that_take_at_once_run_one_job_of_a_serial_group() {
+    for database in databases().await.into_iter().filter(|database| database.dialect() == Dialect::Postgres) {
+        let claims = claims(&database);
+        for _ in 0..2 {
+            claims.conductor().submit("gh/acme/shop", submit(SERIAL), RerunOf::default()).await.unwrap();
+        }
+        // Another processor takes the younger one, before it can know of the older one.
+        let select = "SELECT id FROM tasks ORDER BY queued_ms DESC, id DESC LIMIT 1";
+        let younger: String = sqlx::query(select).fetch_one(database.pool()).await.unwrap().try_get(0).unwrap();
+        let mut other = database.pool().begin().await.unwrap();
+        let update = "UPDATE tasks SET state = 'claimed', handed = 1, agent = 'other' WHERE id = $1";
+        sqlx::query(update).bind(&younger).execute(&mut *other).await.unwrap();
+        sqlx::query(LOCK_SERIAL).bind(&younger).fetch_one(&mut *other).await.unwrap();
+        let here = claims.clone();
+        let taking = tokio::spawn(async move { here.take("*", Room::ANY, "here").await.unwrap().is_some() });
+        while !taking.is_finished() && !somebody_waits(&database).await {}
+        other.commit().await.unwrap();
+        assert!(!taking.await.unwrap(), "the other one has a job of the group");
+        claims.finish(&younger, 1, ending(Verdict::Passed)).await.unwrap();
+        assert!(claims.take("*", Room::ANY, "here").await.unwrap().is_some());
     }
 }

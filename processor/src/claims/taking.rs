@@ -61,7 +61,11 @@ impl Claims {
         let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(class);
         let query = query.bind(int(room.0.millicpus)).bind(int(room.0.memory));
         let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
-        self.hand_over(tx, TaskRow::read(&row)?).await.map(Some)
+        let row = TaskRow::read(&row)?;
+        if self.dialect() == Dialect::Postgres && !is_alone(&mut tx, &row.id).await? {
+            return Ok(None);
+        }
+        self.hand_over(tx, row).await.map(Some)
     }
 
     /// The task that a launch token is for; the token is used up by it. `None`: it was used before, or the task is not waiting.
@@ -149,6 +153,21 @@ impl Claims {
         self.conductor.state().pool()
     }
 }
+
+/// Two that take at the same time do not see each other's task: in a serial group one of them waits here for the other, and
+/// then looks again. `false`: another job of the group runs.
+async fn is_alone(tx: &mut AnyConnection, task: &str) -> Result<bool> {
+    if sqlx::query(LOCK_SERIAL).bind(task).fetch_optional(&mut *tx).await?.is_none() {
+        return Ok(true);
+    }
+    let select = "SELECT 1 FROM tasks t JOIN tasks o ON o.serial = t.serial AND o.state = 'claimed'
+                  AND (o.pipeline <> t.pipeline OR o.workflow <> t.workflow OR o.job <> t.job) WHERE t.id = $1 LIMIT 1";
+    Ok(sqlx::query(select).bind(task).fetch_optional(tx).await?.is_none())
+}
+
+/// Until the transaction ends, nobody else takes of the task's serial group. No row: it is in none.
+pub(super) const LOCK_SERIAL: &str = "SELECT 1 FROM tasks WHERE id = $1 AND serial IS NOT NULL
+    AND pg_advisory_xact_lock(hashtextextended(serial, 0))::text = ''";
 
 fn started(row: &TaskRow) -> Event {
     Event::TaskStarted {
