@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Fast: a step's output is compressed while it is written, on the machine that runs the step.
 const LEVEL: i32 = 1;
+/// The step's output, which other threads of this process read and mask, comes first where processors are scarce.
+const NICENESS: i32 = 10;
 /// File systems keep files in blocks: what does not fill one cannot go.
 const BLOCK: u64 = 4096;
 
@@ -38,6 +40,21 @@ pub fn seal(log: &Path, range: &Range<u64>) -> io::Result<Sealed> {
     compressed.map_err(|code| io::Error::other(zstd_safe::get_error_name(code)))?;
     object.shrink_to_fit();
     Ok(Sealed { object: object.into(), sha256 })
+}
+
+/// Does work that blocks on a thread of its own, which yields to the step's. None of the runtime's: a thread that was made nice
+/// stays so.
+///
+/// # Errors
+/// The work's, or there is no thread for it.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("seal".to_owned()).spawn(move || {
+        // Of this thread alone. Where that is not allowed, it is as good as the others.
+        rustix::process::setpriority_process(None, NICENESS).ok();
+        answer.send(work()).ok();
+    })?;
+    answered.await.unwrap_or_else(|_| Err(io::Error::other("a thread ended unexpectedly")))
 }
 
 /// Gives the blocks of a range back to the disk; the log keeps its length. Returns up to where it is gone.
@@ -71,6 +88,16 @@ mod tests {
         assert_eq!(sealed.sha256[..], Sha256::digest(&plain)[..]);
         assert!(sealed.object.len() < plain.len() / 10);
         assert!(seal(&log, &(0..10_001)).is_err());
+    }
+
+    #[tokio::test]
+    async fn work_aside_yields_and_leaves_other_threads_as_they_are() {
+        let nice = || rustix::process::getpriority_process(None).map_err(io::Error::from);
+        let before = nice().unwrap();
+        assert_eq!(aside(nice).await.unwrap(), NICENESS.max(before));
+        assert_eq!(nice().unwrap(), before);
+        let panicked = aside(|| -> io::Result<()> { panic!("a bug") }).await;
+        assert_eq!(panicked.unwrap_err().to_string(), "a thread ended unexpectedly");
     }
 
     #[test]

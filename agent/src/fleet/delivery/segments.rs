@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tonic::codegen::http;
 
 use super::cuts::{Cuts, Next, SEGMENT};
-use super::seal::{Sealed, drop_range, seal};
+use super::seal::{Sealed, aside, drop_range, seal};
 use super::{Logs, Progress, name_of};
 use crate::fleet::connection::{Session, unary};
 use crate::fleet::persist::{Halt, Loss, Pauses, lost, persist};
@@ -299,9 +299,8 @@ struct Sending {
 impl Sending {
     async fn carry_out(mut self) -> Result<Segment, Halt> {
         let (path, range) = (self.path.clone(), self.range.clone());
-        let sealed = tokio::task::spawn_blocking(move || seal(&path, &range)).await;
+        let sealed = aside(move || seal(&path, &range)).await;
         let unreadable = |why: String| Halt::Spool(format!("log {} cannot be read back from disk: {why}", self.log));
-        let sealed = sealed.map_err(|_| unreadable("a thread ended unexpectedly".to_owned()))?;
         let sealed = sealed.map_err(|error| unreadable(error.to_string()))?;
         let segment = Segment {
             log: self.log.clone(),
