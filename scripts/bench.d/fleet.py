@@ -144,6 +144,13 @@ class Fleet:
             if event["event"] == "run_ended":
                 return
 
+    def step_over(self, pipeline, name):
+        """The end of a step, as soon as it is told of."""
+        for _, event in self.events(pipeline):
+            if event["event"] == "step_ended" and event["name"] == name:
+                return event
+        raise NotMeasured(f"pipeline {pipeline} ended before its step {name} did")
+
     def log_when_begun(self, pipeline, name):
         """The log of the step of this name, once it has started, and its step_started."""
         for _, event in self.events(pipeline):
@@ -183,7 +190,7 @@ class Fleet:
             for known in self.get(f"/api/v2/task/{task}/logs", connection)["items"]:
                 if known["log"] == log and known["durable"] >= size:
                     return time.time()
-            time.sleep(0.02)
+            time.sleep(0.01)
         raise NotMeasured(f"{size} bytes of log {log} were not durable within {PIPELINE_S} s")
 
     def close(self):
@@ -228,17 +235,17 @@ class FleetLog(Row):
     warm_up = True
     units = {"until durable, directory": "MB/s", "until durable, S3": "MB/s", "step, directory": "ms", "step, S3": "ms",
              "navvy run": "ms"}
-    lines = [
-        Line("a step's 200 MB, 100 secrets, no terminal, until durable in S3 on loopback", "until durable, S3",
-             bound="≥ 100 MB/s", at_least=100),
-        Line("… the step's time", "step, S3", "navvy run", bound="≤ 1.05 × navvy run", at_most=1.05),
-        Line("… until durable in a directory that the processor serves", "until durable, directory"),
-        Line("… the step's time", "step, directory", "navvy run", bound="≤ 1.05 × navvy run", at_most=1.05),
-    ]
 
     def __init__(self, shop):
         super().__init__(shop)
         self.bytes = self.size(3052, 763) * 65536
+        self.lines = [
+            Line(f"a step's {self.bytes / 1e6:.0f} MB, 100 secrets, no terminal, until durable in S3 on loopback",
+                 "until durable, S3", bound="≥ 100 MB/s", at_least=100),
+            Line("… the step's time", "step, S3", "navvy run", bound="≤ 1.05 × navvy run", at_most=1.05),
+            Line("… until durable in a directory that the processor serves", "until durable, directory"),
+            Line("… the step's time", "step, directory", "navvy run", bound="≤ 1.05 × navvy run", at_most=1.05),
+        ]
         secrets = secrets_of(100)
         plain, masked, lengths = text_of(secrets)
         (shop.project / "text").write_bytes(plain)
@@ -284,6 +291,8 @@ class FleetLog(Row):
         pipeline = fleet.submit(self.config, "--context", CONTEXT)
         task = fleet.task(pipeline)
         log, started = fleet.log_when_begun(pipeline, "writes")
+        # Asking costs processors that the step is measured with: the log's end is durable no sooner than the step is over.
+        fleet.step_over(pipeline, "writes")
         durable = fleet.durable_at(task, log, self.kept)
         step = fleet.step(fleet.ended(pipeline), "writes")
         if step["sha256"] != self.expected or fleet.digest(task, log) != self.expected:
