@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_job::event::LogEnd;
@@ -15,7 +16,7 @@ use navvy_protocol::processor::MAX_SEGMENT;
 use navvy_protocol::processor::v1::{CommitSegmentsRequest, Segment, SegmentRequest};
 use navvy_storage::Transport;
 use object_store::client::{HttpRequest, HttpService as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::codegen::http;
@@ -77,6 +78,8 @@ struct State {
     ends: Vec<LogEnd>,
     working: JoinSet<Result<Done, Halt>>,
     on_their_way: usize,
+    /// One segment is sealed at a time: more would take the step's processors, and one is faster than most networks.
+    sealing: Arc<Semaphore>,
     /// In the store, and not in the index.
     arrived: Vec<Segment>,
     is_committing: bool,
@@ -100,6 +103,7 @@ impl SegmentDelivery {
             ends: Vec::new(),
             working: JoinSet::new(),
             on_their_way: 0,
+            sealing: Arc::new(Semaphore::new(1)),
             arrived: Vec::new(),
             is_committing: false,
             looked_at_all: Instant::now(),
@@ -218,6 +222,7 @@ impl State {
             log: name.to_owned(),
             path: logs.path(name),
             range,
+            sealing: Arc::clone(&self.sealing),
         };
         self.working.spawn(async move { sending.carry_out().await.map(Done::Arrived) });
     }
@@ -294,12 +299,15 @@ struct Sending {
     log: String,
     path: std::path::PathBuf,
     range: Range<u64>,
+    sealing: Arc<Semaphore>,
 }
 
 impl Sending {
     async fn carry_out(mut self) -> Result<Segment, Halt> {
         let (path, range) = (self.path.clone(), self.range.clone());
+        let turn = Arc::clone(&self.sealing).acquire_owned().await;
         let sealed = aside(move || seal(&path, &range)).await;
+        drop(turn);
         let unreadable = |why: String| Halt::Spool(format!("log {} cannot be read back from disk: {why}", self.log));
         let sealed = sealed.map_err(|error| unreadable(error.to_string()))?;
         let segment = Segment {
