@@ -97,6 +97,11 @@ impl Spool {
         self.0.as_ref().map_or(0, |inner| inner.lock().waiting)
     }
 
+    /// Bytes that may wait.
+    pub fn limit(&self) -> u64 {
+        self.0.as_ref().map_or(u64::MAX, |inner| inner.limit)
+    }
+
     /// Rings whenever something was appended; holds the number of all bytes. A spool that nobody delivers never rings.
     pub fn bell(&self) -> watch::Receiver<u64> {
         match &self.0 {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0 ─────────── durable ─────────── cut ─────────── length
-//!    in the index        on its way      next: 4 MiB, or what there is 2 s after its first byte, or at the log's end
+//!    in the index        on its way      next: 4 MiB behind a burst, or what there is 2 s after its first byte, or at the log's end
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ pub const SEGMENT: u64 = 4 << 20;
 /// A byte waits no longer than this for its segment to fill up.
 pub const AGE: Duration = Duration::from_secs(2);
 
+/// A step that writes much for less than this has the machine's processors for itself; its output goes on its way then.
+pub const BURST: Duration = Duration::from_millis(500);
+
 /// One log's cuts.
 #[derive(Debug, Clone, Default)]
 pub struct Cuts {
@@ -23,6 +26,10 @@ pub struct Cuts {
     cut: u64,
     /// When the first byte behind the cut was seen.
     since: Option<Instant>,
+    /// Since when there has been something behind the cut all the time.
+    behind: Option<Instant>,
+    /// Whole segments are cut without waiting for the end of a burst.
+    presses: bool,
     /// What there is becomes a segment without waiting for more.
     hurries: bool,
     /// Its length, once nothing more is written.
@@ -49,11 +56,15 @@ impl Cuts {
         let length = self.end.map_or(length, |end| end.min(length));
         let waiting = length.saturating_sub(self.cut);
         if waiting == 0 {
-            self.since = None;
+            (self.since, self.behind) = (None, None);
             return Next::Nothing;
         }
         let due = *self.since.get_or_insert(now) + AGE;
-        if waiting >= SEGMENT {
+        let burst = *self.behind.get_or_insert(now) + BURST;
+        let may_wait = self.end.is_none() && !self.hurries && !self.presses;
+        if waiting >= SEGMENT && may_wait && now < burst {
+            Next::At(burst.min(due))
+        } else if waiting >= SEGMENT {
             Next::Cut(self.cut..self.cut + SEGMENT)
         } else if self.end.is_some() || self.hurries || now >= due {
             Next::Cut(self.cut..length)
@@ -66,7 +77,8 @@ impl Cuts {
     pub fn make(&mut self, range: &Range<u64>) {
         self.cut = range.end;
         self.since = None;
-        self.hurries = false;
+        // The rest of what there was when the writer paused hurries, too.
+        self.hurries &= range.end - range.start == SEGMENT;
     }
 
     /// When its oldest byte that is in no segment was seen.
@@ -77,6 +89,11 @@ impl Cuts {
     /// Its writer pauses: what there is need not wait for more.
     pub fn hurry(&mut self) {
         self.hurries = true;
+    }
+
+    /// Whether the spool needs room: then no burst is waited for.
+    pub fn press(&mut self, presses: bool) {
+        self.presses = presses;
     }
 
     /// Nothing more is written: it has this length.
@@ -118,8 +135,30 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn a_burst_goes_first_unless_the_spool_needs_room() {
+        let (mut cuts, start) = (Cuts::default(), Instant::now());
+        assert_eq!(cuts.next(3 * SEGMENT, start), Next::At(start + BURST));
+        cuts.press(true);
+        assert_eq!(cuts.next(3 * SEGMENT, start), Next::Cut(0..SEGMENT));
+        cuts.make(&(0..SEGMENT));
+        cuts.press(false);
+        assert_eq!(cuts.next(3 * SEGMENT, start + BURST / 2), Next::At(start + BURST));
+        // Once it is over, each segment is cut as soon as it is there.
+        assert_eq!(cuts.next(3 * SEGMENT, start + BURST), Next::Cut(SEGMENT..2 * SEGMENT));
+        cuts.make(&(SEGMENT..2 * SEGMENT));
+        assert_eq!(cuts.next(3 * SEGMENT, start + BURST), Next::Cut(2 * SEGMENT..3 * SEGMENT));
+        cuts.make(&(2 * SEGMENT..3 * SEGMENT));
+        assert_eq!(cuts.next(3 * SEGMENT, start + BURST), Next::Nothing);
+        // The writer pauses: there is nobody to wait for.
+        assert_eq!(cuts.next(5 * SEGMENT, start + BURST), Next::At(start + 2 * BURST));
+        cuts.hurry();
+        assert_eq!(cuts.next(5 * SEGMENT, start + BURST), Next::Cut(3 * SEGMENT..4 * SEGMENT));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_full_segment_is_cut_at_once_and_a_small_one_after_a_while_or_at_the_end() {
         let (mut cuts, start) = (Cuts::default(), Instant::now());
+        cuts.press(true);
         assert_eq!(cuts.next(0, start), Next::Nothing);
         assert_eq!(cuts.next(10, start), Next::At(start + AGE));
         // A byte that comes later does not put it off.

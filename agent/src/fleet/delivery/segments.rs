@@ -187,6 +187,8 @@ impl State {
                 log.length = self.parts.logs.length(name);
             }
         }
+        let presses = self.parts.spool.waiting() >= self.parts.spool.limit() / 8;
+        self.logs.values_mut().for_each(|log| log.cuts.press(presses));
         let mut wake = None;
         while self.on_their_way < AT_ONCE {
             let mut due: Option<(Option<Instant>, String, Range<u64>)> = None;
