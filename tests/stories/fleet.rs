@@ -201,14 +201,13 @@ fn a_processor_that_is_killed_at_twenty_random_moments_loses_and_doubles_nothing
     eventually("output of the step", LIMIT, || (!fleet.log_so_far(&task, "001-1").is_empty()).then_some(()));
     let mut random =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").subsec_nanos();
-    println!("random from {random}");
     for _ in 0..20 {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         // The moment is what is random here; nothing waits for the time to be over.
         std::thread::sleep(Duration::from_millis(u64::from(random >> 22)));
         fleet.crash_and_restart();
     }
-    assert_eq!(fleet.end_of(&pipeline, 2 * LIMIT), "success");
+    assert_eq!(fleet.end_of(&pipeline, 2 * LIMIT), "success", "moments from {random}");
     let lines: String = (1..=60_000).map(|i| format!("line {i}\n")).collect();
     assert_eq!(sha256(&fleet.log(&task, "001-1")), sha256(format!("{lines}1\n").as_bytes()));
     assert_eq!(fleet.job(&pipeline, "long")["tasks"][0]["output"], "complete");
