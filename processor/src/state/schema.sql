@@ -55,7 +55,10 @@ CREATE TABLE tasks (
   ended TEXT, output TEXT,
   UNIQUE (pipeline, workflow, job, node)
 );
-CREATE INDEX tasks_in_queue ON tasks (state, class, queued_ms);
+-- In the order in which a queue is served: of one class, and of any.
+CREATE INDEX tasks_of_class ON tasks (state, class, queued_ms, id);
+CREATE INDEX tasks_in_queue ON tasks (state, queued_ms, id);
+CREATE INDEX tasks_by_serial ON tasks (serial, state);
 
 CREATE TABLE segments (
   task TEXT NOT NULL, log TEXT NOT NULL, start BIGINT NOT NULL,
