@@ -12,6 +12,8 @@
 mod ending;
 mod leases;
 mod recording;
+#[cfg(test)]
+mod reruns;
 mod secrets;
 #[cfg(test)]
 mod sharing;

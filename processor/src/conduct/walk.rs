@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use navvy_job::compiled::Job;
 use navvy_job::event::{JobEnd, JobRef};
-use navvy_job::outcome::CancelReason;
+use navvy_job::outcome::{CancelReason, JobStatus};
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::selection::Chosen;
 use navvy_job::walk::{Effect, Happening, JobKey, Part, TaskEnd, TaskKey, Terms, Walk};
@@ -226,6 +226,19 @@ impl Standing {
         }
     }
 
+    /// Names of the jobs that a rerun from the failed ones passes over.
+    ///
+    /// The walk knows them by name alone, so a name counts where every job of that name has passed. Jobs of a setup config run
+    /// again: without them nothing continues the pipeline.
+    pub fn passed(&self) -> BTreeSet<String> {
+        let first = if self.setup { self.second.unwrap_or(self.names.len()) } else { 0 };
+        let (again, rest) = self.names.split_at(first.min(self.names.len()));
+        let has_passed = |job: &&JobRef| self.ends.get(job).is_some_and(has_passed);
+        let (passed, failed): (Vec<&JobRef>, Vec<&JobRef>) = rest.iter().flatten().partition(has_passed);
+        let runs_again: BTreeSet<&String> = again.iter().flatten().chain(failed).map(|job| &job.job).collect();
+        passed.into_iter().map(|job| &job.job).filter(|name| !runs_again.contains(name)).cloned().collect()
+    }
+
     /// How people know a job.
     pub fn reference(&self, job: JobKey) -> Option<&JobRef> {
         self.names.get(job.workflow)?.get(job.job)
@@ -248,6 +261,14 @@ impl Standing {
             WorkflowJobKind::Build { job: build } => Some((job, build)),
             _ => None,
         }
+    }
+}
+
+fn has_passed(end: &JobEnd) -> bool {
+    match end {
+        JobEnd::Passed { .. } => true,
+        JobEnd::Ran { status, .. } => *status == JobStatus::Success,
+        _ => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pipelines: submitted, listed, shown, canceled, run again, approved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -201,22 +201,12 @@ pub async fn rerun(
         return Err(Refusal::new(StatusCode::CONFLICT, format!("pipeline {id} is not over yet"))
             .hint("Cancel it, or wait for its end."));
     }
-    let assumed =
-        conductor.look(&id, |standing| standing.ends.iter().filter_map(passed).collect::<BTreeSet<_>>()).await?;
+    let assumed = conductor.look(&id, Standing::passed).await?;
     if state == "success" {
         return Err(Refusal::new(StatusCode::CONFLICT, format!("nothing of pipeline {id} failed")));
     }
     let rerun = RerunOf { assumed, workspace_of: Some(workspace_of) };
     Ok(Json(conductor.submit(&slug, submit, rerun).await?))
-}
-
-fn passed((job, end): (&JobRef, &JobEnd)) -> Option<String> {
-    let passed = match end {
-        JobEnd::Passed { .. } => true,
-        JobEnd::Ran { status, .. } => *status == JobStatus::Success,
-        _ => false,
-    };
-    passed.then(|| job.job.clone())
 }
 
 /// `POST /api/v2/pipeline/{id}/approve/{job}`
