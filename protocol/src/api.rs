@@ -27,13 +27,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
 /// The port that a processor listens on for people.
 pub const PORT: u16 = 8080;
 
 /// What went wrong, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Problem {
     /// What went wrong, in a sentence.
     pub message: String,
@@ -46,14 +48,16 @@ pub struct Problem {
 }
 
 /// That something was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Message {
     /// In a sentence.
     pub message: String,
 }
 
 /// Some of many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Page<T> {
     /// In the order that the call says.
     pub items: Vec<T>,
@@ -63,7 +67,8 @@ pub struct Page<T> {
 }
 
 /// A config to be run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Submit {
     /// The config's text.
@@ -98,7 +103,8 @@ pub struct Submit {
 }
 
 /// What of a repository is built.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Vcs {
     /// URL of the repository, without credentials.
@@ -131,7 +137,8 @@ pub struct Vcs {
 }
 
 /// A pipeline that was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Submitted {
     /// A UUID.
     pub id: String,
@@ -147,7 +154,8 @@ pub struct Submitted {
 }
 
 /// A pipeline in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Pipeline {
     /// A UUID.
     pub id: String,
@@ -164,7 +172,8 @@ pub struct Pipeline {
 }
 
 /// A pipeline with its jobs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct PipelineDetail {
     /// As in a list.
     #[serde(flatten)]
@@ -174,7 +183,8 @@ pub struct PipelineDetail {
 }
 
 /// A workflow of a pipeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Workflow {
     /// A UUID.
     pub id: String,
@@ -185,7 +195,8 @@ pub struct Workflow {
 }
 
 /// A job of a workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Job {
     /// A UUID.
     pub id: String,
@@ -204,7 +215,8 @@ pub struct Job {
 }
 
 /// A task of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Task {
     /// By which its containers and directories are named, too.
     pub id: String,
@@ -221,7 +233,8 @@ pub struct Task {
 }
 
 /// A log of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Log {
     /// `NNN-A` for attempt A of step NNN, `service-K` for service container K.
     pub log: String,
@@ -234,7 +247,8 @@ pub struct Log {
 }
 
 /// How a pipeline is to be canceled.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CancelPipeline {
     /// Processes get no time for their clean-up.
@@ -243,7 +257,8 @@ pub struct CancelPipeline {
 }
 
 /// What is to run again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rerun {
     /// Only the jobs that did not pass, and what comes after them.
@@ -252,7 +267,8 @@ pub struct Rerun {
 }
 
 /// The answer to an approval.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Approve {
     /// `false` holds what comes after it.
@@ -260,7 +276,8 @@ pub struct Approve {
 }
 
 /// A secret's value.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Value {
     /// As jobs see it.
@@ -274,7 +291,8 @@ impl std::fmt::Debug for Value {
 }
 
 /// A private key that `checkout` and `add_ssh_keys` use. One of the same fingerprint is replaced.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeployKey {
     /// The host that it is for; none: all.
@@ -295,7 +313,8 @@ impl std::fmt::Debug for DeployKey {
 }
 
 /// A name in a list of secrets; values are never shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Named {
     /// The variable's or the context's name.
     pub name: String,
@@ -304,18 +323,20 @@ pub struct Named {
 }
 
 /// A working tree that was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct Tree {
     /// For [`Submit::tree`].
     pub tree: String,
 }
 
 /// An event of a pipeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct NumberedEvent {
     /// Counted in the pipeline from 1: the cursor for `after`.
     pub number: u64,
     /// As docs/events.md describes it.
-    #[schema(value_type = Object)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub event: serde_json::Value,
 }
