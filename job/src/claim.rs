@@ -106,6 +106,18 @@ pub struct Limits {
     pub pids: u32,
 }
 
+impl Limits {
+    /// Processes of one task: high enough for any build, low enough for a fork bomb.
+    pub const PIDS: u32 = 8192;
+    /// Between SIGTERM and SIGKILL.
+    pub const GRACE: Duration = Duration::from_secs(10);
+
+    /// This size for this time, and what every task gets.
+    pub fn new(size: Size, job: Duration) -> Self {
+        Self { job, size, grace: Self::GRACE, pids: Self::PIDS }
+    }
+}
+
 /// How far the job's author is trusted: decides which caches the job may write and read. The maker of the claim sets it;
 /// the job can neither see nor change it.
 ///

@@ -58,6 +58,14 @@ pub enum Executor {
 }
 
 impl Executor {
+    /// The primary container's image; `None` where there are no containers.
+    pub fn primary_image(&self) -> Option<&str> {
+        match self {
+            Self::Docker { containers } => containers.first().map(|container| container.image.as_str()),
+            _ => None,
+        }
+    }
+
     /// Its name in the config.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -26,6 +26,12 @@ impl TaskId {
         Self(format!("{:016x}", u64::from_be_bytes(bytes)))
     }
 
+    /// Makes an id of a random UUID's bytes that the caller brings: of its second half, where only two bits are fixed.
+    pub fn from_uuid(bytes: [u8; 16]) -> Self {
+        let [_, _, _, _, _, _, _, _, half @ ..] = bytes;
+        Self::from_random(half)
+    }
+
     /// The id as text: 16 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -106,6 +106,20 @@ pub enum RunEnd {
     Canceled,
 }
 
+impl RunEnd {
+    /// What a program ends with that shows such a run.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Passed => exit_code::PASSED,
+            Self::Incomplete => exit_code::INCOMPLETE,
+            Self::Infra => exit_code::INFRA,
+            Self::JobFailed => exit_code::JOB_FAILED,
+            Self::BadConfig => exit_code::BAD_CONFIG,
+            Self::Canceled => exit_code::CANCELED,
+        }
+    }
+}
+
 /// Why a task was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

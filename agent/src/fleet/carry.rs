@@ -17,7 +17,6 @@ use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_job::claim::{Claim, Limits};
-use navvy_job::compiled::Executor;
 use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::{Cancel, Verdict};
@@ -368,10 +367,7 @@ async fn tell_stop(mut stop: Stop, bus: Bus, spool: Spool) {
 
 /// The first events of a task.
 fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: String) {
-    let image = match &claim.job.executor {
-        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
-        _ => None,
-    };
+    let image = claim.job.executor.primary_image().map(str::to_owned);
     let steps = claim.job.steps.iter().map(|step| step.name.clone()).collect();
     let (task, size) = (reference.clone(), claim.limits.size);
     bus.send(Event::TaskStarted { task, image, resource_class, size, steps });

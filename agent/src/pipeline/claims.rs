@@ -10,11 +10,6 @@ use navvy_job::resource::Size;
 
 use super::availability::Local;
 
-/// Processes of one task: high enough for any build, low enough for a fork bomb.
-const PIDS: u32 = 8192;
-/// Between SIGTERM and SIGKILL.
-pub const GRACE: Duration = Duration::from_secs(10);
-
 /// One task's claim: what is known of its run, and the `CIRCLE_*` variables that derive from it.
 pub fn claim(
     job_name: &str,
@@ -26,13 +21,13 @@ pub fn claim(
 ) -> Claim {
     Claim {
         version: claim::VERSION,
-        task: random_task_id(),
+        task: TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes()),
         job_name: job_name.to_owned(),
         job: local.job.clone(),
         node_index: node.0,
         node_total: node.1,
         attempt: 1,
-        limits: Limits { job: job_limit, size, grace: GRACE, pids: PIDS },
+        limits: Limits::new(size, job_limit),
         trust: TrustScope::Local,
         run,
         builtin_variables,
@@ -40,14 +35,6 @@ pub fn claim(
         may_continue: false,
         upstream: Vec::new(),
     }
-}
-
-/// A fresh task id.
-pub fn random_task_id() -> TaskId {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    let mut half = [0; 8];
-    half.copy_from_slice(&bytes[8..]);
-    TaskId::from_random(half)
 }
 
 /// A local file as a URL, for `CIRCLE_BUILD_URL`.

@@ -2,7 +2,6 @@
 
 use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
-use navvy_job::compiled::Executor;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
@@ -87,7 +86,7 @@ impl PipelineRun {
         Queued {
             key,
             reference: TaskRef { task: claim.task.clone(), job: reference, node_index: key.node, node_total: total },
-            image: first_image(&local.job.executor),
+            image: local.job.executor.primary_image().map(str::to_owned),
             steps: local.job.steps.iter().map(|step| step.name.clone()).collect(),
             claim,
             secrets: Secrets::new(secrets).with_ssh_keys(self.plan.ssh_keys.clone()),
@@ -134,13 +133,6 @@ impl PipelineRun {
     /// A task that cannot start, or that has ended without a result.
     pub(super) fn lose(&mut self, task: TaskKey, fault: &str) -> Vec<Effect> {
         self.walk.handle(Happening::TaskEnded { task, end: Box::new(lost(fault)) })
-    }
-}
-
-fn first_image(executor: &Executor) -> Option<String> {
-    match executor {
-        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
-        _ => None,
     }
 }
 

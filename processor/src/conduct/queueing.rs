@@ -16,10 +16,6 @@ use super::walk::{Key, Standing};
 use super::{Conductor, PipelineRow, Result, to_json};
 use crate::state::{int, now_ms, uint};
 
-/// Processes of one task: high enough for any build, low enough for a fork bomb.
-const PIDS: u32 = 8192;
-/// Between SIGTERM and SIGKILL.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 /// The longest that a job runs, as the service has it.
 const JOB_LIMIT: std::time::Duration = std::time::Duration::from_secs(5 * 3600);
 
@@ -86,7 +82,7 @@ impl Conductor {
         let mut run = run_facts(&facts.git, &facts.id, &workspace, number);
         // The project is the one that it was submitted to: what a repository says of itself is a stranger's word.
         run.project.clone_from(&row.project);
-        let task = random_task_id();
+        let task = TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes());
         let build_url = format!("{}/api/v2/pipeline/{}", self.public_url, facts.id);
         let numbers = TaskNumbers {
             run: &run,
@@ -110,7 +106,7 @@ impl Conductor {
             node_index: key.node,
             node_total: total,
             attempt: 1,
-            limits: Limits { job: JOB_LIMIT, size: fitting.size, grace: GRACE, pids: PIDS },
+            limits: Limits::new(fitting.size, JOB_LIMIT),
             trust: row.scope.parse().unwrap_or_else(|_| TrustScope::Fork("unknown".to_owned())),
             run,
             builtin_variables,
@@ -163,13 +159,6 @@ async fn next_job(tx: &mut AnyConnection, project: &str) -> Result<u64> {
 /// `gh/acme` of `gh/acme/shop`.
 fn organization(slug: &str) -> &str {
     slug.rsplit_once('/').map_or(slug, |(organization, _)| organization)
-}
-
-fn random_task_id() -> TaskId {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    let mut half = [0; 8];
-    half.copy_from_slice(&bytes[8..]);
-    TaskId::from_random(half)
 }
 
 /// A UUID that is the same whenever it is asked for.

@@ -1,7 +1,6 @@
 //! What people see of a pipeline: events, numbered, in the form of docs/events.md.
 
 use navvy_job::event::{Event, JobSummary, Stamped, Summary};
-use navvy_job::exit_code;
 use navvy_job::outcome::RunEnd;
 use navvy_job::walk::Effect;
 use sqlx::{AnyConnection, Row as _};
@@ -82,7 +81,7 @@ impl Conductor {
     ) -> Result<()> {
         let duration = now_ms().saturating_sub(row.created_ms);
         let summary = Summary {
-            exit_code: code(end),
+            exit_code: end.exit_code(),
             duration_ms: uint(duration),
             jobs,
             logs: self.pipeline_url(&standing.facts.id).into(),
@@ -128,15 +127,4 @@ pub(crate) async fn append(tx: &mut AnyConnection, pipeline: &str, bodies: &[Str
         sqlx::query(insert).bind(pipeline).bind(number).bind(body).execute(&mut *tx).await?;
     }
     Ok(())
-}
-
-fn code(end: RunEnd) -> u8 {
-    match end {
-        RunEnd::Passed => exit_code::PASSED,
-        RunEnd::Incomplete => exit_code::INCOMPLETE,
-        RunEnd::Infra => exit_code::INFRA,
-        RunEnd::JobFailed => exit_code::JOB_FAILED,
-        RunEnd::BadConfig => exit_code::BAD_CONFIG,
-        RunEnd::Canceled => exit_code::CANCELED,
-    }
 }

@@ -3,22 +3,9 @@
 use std::time::Duration;
 
 use navvy_job::event::Summary;
-use navvy_job::exit_code;
-use navvy_job::outcome::RunEnd;
 
 use crate::pipeline::Finished;
 use crate::run_directory::RunDirectory;
-
-fn code(end: RunEnd) -> u8 {
-    match end {
-        RunEnd::Passed => exit_code::PASSED,
-        RunEnd::Incomplete => exit_code::INCOMPLETE,
-        RunEnd::Infra => exit_code::INFRA,
-        RunEnd::JobFailed => exit_code::JOB_FAILED,
-        RunEnd::BadConfig => exit_code::BAD_CONFIG,
-        RunEnd::Canceled => exit_code::CANCELED,
-    }
-}
 
 /// `missing` tells what was asked for and is not here: contexts.
 pub fn summary(
@@ -32,7 +19,7 @@ pub fn summary(
     fidelity.extend(missing);
     fidelity.extend(finished.fidelity.lines());
     Summary {
-        exit_code: code(finished.end),
+        exit_code: finished.end.exit_code(),
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         jobs: finished.jobs,
         logs: directory.path().to_owned(),
