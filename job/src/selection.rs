@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pipeline::{Pipeline, Selection, Workflow};
 
 /// What was asked on the command line.
@@ -16,7 +18,7 @@ pub struct Wanted {
 }
 
 /// A workflow that takes part, and which of its jobs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Chosen {
     /// It is whole: `only` tells which jobs are left.
     pub workflow: Workflow,

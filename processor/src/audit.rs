@@ -1,11 +1,12 @@
-//! Who did what: a line of JSON for every change, claim and grant, in object storage.
+//! Who did what: a line of JSON for every change and claim, in object storage.
 //!
 //! ```text
 //! change ─┬─▶ the database ─▶ (one transaction) ─▶ flush: some lines, one object ─▶ audit-logs/audit_log/v1/DAY/TIME-ID.jsonl
 //!         └─▶ its line ──────┘                      then the lines are removed from the database
 //! ```
 //!
-//! So a line is there exactly if its change is, and it is in the store at least once: who counts goes by `id`.
+//! So no change of a pipeline, a task or a secret is without its line; a token or a tree is made known, or revoked, only once
+//! its line is written. A line is in the store at least once: who counts goes by `id`.
 
 use std::time::Duration;
 

@@ -80,7 +80,6 @@ impl Claims {
     /// # Errors
     /// The database does not answer.
     pub async fn lose(&self, task: &str, beats: i64) -> Result<()> {
-        figures::LOST.count();
         let requeue = "UPDATE tasks SET state = 'queued', agent = NULL
                        WHERE id = $1 AND beats = $2 AND state = 'claimed' AND begun = 0 AND handed < $3 AND cancel IS NULL";
         let mut tx = self.pool().begin().await?;
@@ -91,6 +90,7 @@ impl Claims {
             sqlx::query("UPDATE tasks SET events = 0 WHERE id = $1").bind(task).execute(&mut *tx).await?;
             tx.commit().await?;
             self.hub.begin_anew(task);
+            figures::LOST.count();
             tracing::warn!(
                 task,
                 "The agent of a task was not heard of any more before its first step: it is handed out again."
@@ -126,6 +126,7 @@ impl Claims {
         }
         done.commit(tx, &self.conductor).await?;
         self.hub.ended(task);
+        figures::LOST.count();
         tracing::warn!(task, "{fault}.");
         Ok(())
     }

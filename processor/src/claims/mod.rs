@@ -21,7 +21,6 @@ mod taking;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use navvy_job::event::{JobRef, TaskRef};
 use navvy_job::id::TaskId;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -120,16 +119,6 @@ impl TaskRow {
             agent: row.try_get(13)?,
             state: row.try_get(14)?,
         })
-    }
-
-    /// How events name it.
-    fn reference(&self) -> TaskRef {
-        TaskRef {
-            task: self.claim.task.clone(),
-            job: JobRef { workflow: self.workflow.clone(), job: self.job.clone() },
-            node_index: self.claim.node_index,
-            node_total: self.claim.node_total,
-        }
     }
 }
 

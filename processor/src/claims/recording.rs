@@ -14,10 +14,9 @@ use crate::state::{int, uint};
 const LONGEST: usize = 1 << 20;
 /// Most events of one task: beyond it an agent is broken, or hostile.
 const MOST: u64 = 1_000_000;
-/// What an agent's own record has, too, and its pipeline's readers know already: it counts, and is not told again.
-const TOLD: [&str; 1] = ["task_started"];
 /// What a task's agent may say.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
+    "task_started",
     "task_state",
     "report",
     "service_started",
@@ -58,10 +57,9 @@ impl Claims {
         if next > MOST {
             return Err(ClaimError::Sent { what: "an event", why: format!("a task has at most {MOST}") });
         }
-        let checked: Vec<Option<String>> = new.iter().map(|event| checked(event, &row)).collect::<Result<_>>()?;
-        let told: Vec<String> = checked.into_iter().flatten().collect();
+        let checked: Vec<String> = new.iter().map(|event| checked(event, &row)).collect::<Result<_>>()?;
         // The pipeline's row comes before its tasks' rows.
-        append(&mut tx, &row.pipeline, &told).await?;
+        append(&mut tx, &row.pipeline, &checked).await?;
         let update = "UPDATE tasks SET events = $1 WHERE id = $2 AND events = $3 AND handed = $4";
         let query = sqlx::query(update).bind(int(next)).bind(task).bind(int(known)).bind(int(fence));
         if query.execute(&mut *tx).await?.rows_affected() != 1 {
@@ -82,15 +80,14 @@ impl Claims {
     }
 }
 
-/// As it is told; `None`: it is not.
-fn checked(event: &[u8], row: &TaskRow) -> Result<Option<String>> {
+fn checked(event: &[u8], row: &TaskRow) -> Result<String> {
     let wrong = |why: String| ClaimError::Sent { what: "an event", why };
     if event.len() > LONGEST {
         return Err(wrong(format!("it has {} bytes, and {LONGEST} at most are taken", event.len())));
     }
     let value: Value = serde_json::from_slice(event).map_err(|error| wrong(error.to_string()))?;
     let kind = value.get("event").and_then(Value::as_str).unwrap_or_default();
-    if !KINDS.contains(&kind) && !TOLD.contains(&kind) {
+    if !KINDS.contains(&kind) {
         return Err(wrong(format!("a task has no event {kind:?}")));
     }
     // A warning's task stands in an object of its own.
@@ -106,7 +103,7 @@ fn checked(event: &[u8], row: &TaskRow) -> Result<Option<String>> {
         return Err(wrong(format!("it is about another task than {}", row.id)));
     }
     // Written again: what is stored is what was understood, on one line.
-    Ok((!TOLD.contains(&kind)).then(|| value.to_string()))
+    Ok(value.to_string())
 }
 
 #[cfg(test)]
@@ -128,7 +125,7 @@ mod tests {
     async fn events_are_taken_once_in_order_and_only_of_the_own_task() {
         for state in databases().await {
             let claims = claims(&state);
-            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
             let taken = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
             let task = taken.claim.task.as_str();
             let [one, two] = [event(task, "report"), event(task, "report")];
@@ -148,10 +145,9 @@ mod tests {
             }
             assert!(claims.record(task, 2, 3, &[one]).await.is_err(), "another agent's token");
             assert_eq!(claims.next_event(task).await.unwrap(), 3);
-            assert_eq!(claims.record(task, 1, 3, &[event(task, "task_started")]).await.unwrap(), 4);
             let pipeline = &taken.claim.run.pipeline;
             let told = events(&state, pipeline).await;
-            assert_eq!(told, ["run_started", "task_started", "report", "report", "step_started"], "it was told once");
+            assert_eq!(told, ["run_started", "report", "report", "step_started"]);
         }
     }
 }

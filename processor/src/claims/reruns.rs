@@ -32,7 +32,7 @@ async fn run(claims: &Claims, failing: &[&str], continuation: Option<&str>) -> V
 async fn rerun(claims: &Claims, pipeline: &str, config: &str) -> String {
     let assumed = claims.conductor().look(pipeline, Standing::passed).await.unwrap();
     let rerun = RerunOf { assumed, workspace_of: Some(pipeline.to_owned()) };
-    claims.conductor().submit("gh/acme/shop", submit(config), rerun).await.unwrap().id
+    claims.conductor().submit("gh/acme/shop", submit(config), rerun, "me").await.unwrap().id
 }
 
 const TWO_WORKFLOWS: &str = "
@@ -49,7 +49,8 @@ workflows:
 async fn a_job_that_failed_runs_again_although_another_of_its_name_passed() {
     for state in databases().await {
         let claims = claims(&state);
-        let first = claims.conductor().submit("gh/acme/shop", submit(TWO_WORKFLOWS), RerunOf::default()).await.unwrap();
+        let first =
+            claims.conductor().submit("gh/acme/shop", submit(TWO_WORKFLOWS), RerunOf::default(), "me").await.unwrap();
         assert_eq!(run(&claims, &["new/test"], None).await, ["new/test", "old/lint", "old/test"]);
         assert_eq!(pipeline_state(&state, &first.id).await, "failed");
         let second = rerun(&claims, &first.id, TWO_WORKFLOWS).await;
@@ -78,7 +79,7 @@ workflows: {main: {jobs: [unit, {ship: {requires: [unit]}}]}}
 async fn a_setup_pipeline_is_continued_again_and_only_what_failed_of_that_runs() {
     for state in databases().await {
         let claims = claims(&state);
-        let first = claims.conductor().submit("gh/acme/shop", submit(SETUP), RerunOf::default()).await.unwrap();
+        let first = claims.conductor().submit("gh/acme/shop", submit(SETUP), RerunOf::default(), "me").await.unwrap();
         assert_eq!(run(&claims, &["main/ship"], Some(CONTINUED)).await, ["main/ship", "main/unit", "setup/make"]);
         assert_eq!(pipeline_state(&state, &first.id).await, "failed");
         let second = rerun(&claims, &first.id, SETUP).await;

@@ -7,7 +7,7 @@ use navvy_job::outcome::{CancelReason, Verdict};
 use tokio::task::JoinSet;
 
 use super::taking::LOCK_SERIAL;
-use super::tests::{claims, ending, events, pipeline_state, submit};
+use super::tests::{claims, ending, events, pipeline_state, submit, tell_start};
 use super::*;
 use crate::conduct::RerunOf;
 use crate::state::tests::databases;
@@ -60,6 +60,7 @@ async fn take_all(both: &[Claims; 2]) -> Vec<(String, u64)> {
         agents.spawn(async move {
             let mut taken = Vec::new();
             while let Some(one) = claims.take("*", Room::ANY, &format!("agent-{agent}")).await.unwrap() {
+                tell_start(&claims, &one).await;
                 taken.push((one.claim.task.to_string(), 1));
             }
             taken
@@ -84,7 +85,7 @@ async fn pass_all(both: &[Claims; 2], tasks: Vec<(String, u64)>) {
 async fn two_processors_hand_out_each_task_of_one_queue_once() {
     for database in databases().await {
         let both = [claims(&database), claims(&database.again().await)];
-        both[0].conductor().submit("gh/acme/shop", submit(MANY), RerunOf::default()).await.unwrap();
+        both[0].conductor().submit("gh/acme/shop", submit(MANY), RerunOf::default(), "me").await.unwrap();
         let taken = take_all(&both).await;
         let distinct: BTreeSet<&String> = taken.iter().map(|(task, _)| task).collect();
         assert_eq!((taken.len(), distinct.len()), (200, 200), "no task twice, and none is left");
@@ -98,13 +99,14 @@ async fn two_processors_hand_out_each_task_of_one_queue_once() {
 async fn two_processors_conduct_one_pipeline_by_turns() {
     for database in databases().await {
         let both = [claims(&database), claims(&database.again().await)];
-        let submitted = both[0].conductor().submit("gh/acme/shop", submit(STAIRS), RerunOf::default()).await.unwrap();
+        let submitted =
+            both[0].conductor().submit("gh/acme/shop", submit(STAIRS), RerunOf::default(), "me").await.unwrap();
         for (turn, tasks) in [6, 6, 1].into_iter().enumerate() {
             let taken = take_all(&both).await;
             assert_eq!(taken.len(), tasks);
             pass_all(&both, taken).await;
             if turn == 0 {
-                both[1].conductor().approve(&submitted.id, "hold", true).await.unwrap();
+                both[1].conductor().approve(&submitted.id, "hold", true, "me").await.unwrap();
             }
         }
         assert_eq!(pipeline_state(&database, &submitted.id).await, "success");
@@ -128,13 +130,13 @@ async fn a_pipeline_is_canceled_while_its_tasks_end() {
         let both = [claims(&database), claims(&database.again().await)];
         for _ in 0..8 {
             let submitted =
-                both[0].conductor().submit("gh/acme/shop", submit(STAIRS), RerunOf::default()).await.unwrap();
+                both[0].conductor().submit("gh/acme/shop", submit(STAIRS), RerunOf::default(), "me").await.unwrap();
             let taken = take_all(&both).await;
             let cancels = async {
                 let [one, two] = &both;
                 let cancel = |claims: &Claims| {
                     let (conductor, id) = (claims.conductor().clone(), submitted.id.clone());
-                    async move { conductor.cancel(&id, CancelReason::User, false).await }
+                    async move { conductor.cancel(&id, CancelReason::User, false, "me").await }
                 };
                 // Whoever comes second may find it over.
                 tokio::join!(cancel(one), cancel(one), cancel(two))
@@ -158,7 +160,7 @@ async fn two_processors_that_take_at_once_run_one_job_of_a_serial_group() {
     for database in databases().await.into_iter().filter(|database| database.dialect() == Dialect::Postgres) {
         let claims = claims(&database);
         for _ in 0..2 {
-            claims.conductor().submit("gh/acme/shop", submit(SERIAL), RerunOf::default()).await.unwrap();
+            claims.conductor().submit("gh/acme/shop", submit(SERIAL), RerunOf::default(), "me").await.unwrap();
         }
         // Another processor takes the younger one, before it can know of the older one.
         let select = "SELECT id FROM tasks ORDER BY queued_ms DESC, id DESC LIMIT 1";

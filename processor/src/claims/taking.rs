@@ -1,16 +1,15 @@
 //! A task from the queue to an agent.
 
 use navvy_job::claim::{CONTINUATION_KEY, Claim};
-use navvy_job::compiled::Executor;
-use navvy_job::event::Event;
 use navvy_job::resource::Size;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 
 use super::secrets::Given;
 use super::{COLUMNS, Claims, Result, TaskRow};
 use crate::audit::Entry;
+use crate::conduct::compile::config_name;
 use crate::figures;
-use crate::state::{Dialect, Scope, hash, int, now_ms, random_text, uint};
+use crate::state::{Dialect, Scope, hash, int, now_ms, random_text};
 
 /// What an agent has room for.
 #[derive(Debug, Clone, Copy)]
@@ -91,29 +90,22 @@ impl Claims {
         self.hand_over(tx, TaskRow::read(&row)?).await.map(Some)
     }
 
-    /// Commits the taking, then tells of it: the pipeline's row, which events need, must not be waited for with the task's in
-    /// hand. An agent that does not get its answer in between is lost, and so is the event, until the task is taken again.
+    /// Commits the taking. That the task has started is told by its agent, whose events are masked.
     async fn hand_over(&self, mut tx: Transaction<'_, Any>, row: TaskRow) -> Result<Taken> {
-        let (pipeline, event) = (row.pipeline.clone(), started(&row));
         let agent = row.agent.clone().unwrap_or_default();
         let entry = Entry::new("task.claim", &agent, "task", &row.id).by_agent().in_project(&row.project);
-        let (taken, created_ms) = self.handed(&mut tx, row).await?;
+        let taken = self.handed(&mut tx, row).await?;
         entry.write(&mut tx).await?;
         tx.commit().await?;
-        let mut tx = self.pool().begin().await?;
-        self.conductor.send(&mut tx, &pipeline, created_ms, event).await?;
-        tx.commit().await?;
-        self.conductor.signals.events.notify_waiters();
         figures::CLAIMS.count();
         Ok(taken)
     }
 
-    async fn handed(&self, tx: &mut AnyConnection, row: TaskRow) -> Result<(Taken, i64)> {
-        let select = "SELECT submit, created_ms FROM pipelines WHERE id = $1";
+    async fn handed(&self, tx: &mut AnyConnection, row: TaskRow) -> Result<Taken> {
+        let select = "SELECT submit FROM pipelines WHERE id = $1";
         let pipeline = sqlx::query(select).bind(&row.pipeline).fetch_one(&mut *tx).await?;
         let submit: navvy_protocol::api::Submit =
             crate::conduct::from_json("a submission", &pipeline.try_get::<String, _>(0)?)?;
-        let created_ms = pipeline.try_get(1)?;
         let mut given = self.secrets.given(tx, &row.project, &row.contexts).await?;
         if row.claim.may_continue {
             given.variables.push((CONTINUATION_KEY.to_owned(), random_text()));
@@ -123,10 +115,10 @@ impl Claims {
             "INSERT INTO tokens (hash, name, kind, subject, fence, created_ms) VALUES ($1, $2, $3, $4, $5, $6)";
         let query = sqlx::query(insert).bind(hash(&token)).bind("agent").bind("task").bind(&row.id);
         query.bind(int(row.handed)).bind(now_ms()).execute(&mut *tx).await?;
-        let config_name = if submit.config_name.is_empty() { "config.yml".to_owned() } else { submit.config_name };
+        let config_name = config_name(&submit).to_owned();
         let (workflow, class) = (row.workflow, row.class);
         let tree = submit.tree;
-        Ok((Taken { claim: row.claim, given, token, workflow, class, tree, config_name }, created_ms))
+        Ok(Taken { claim: row.claim, given, token, workflow, class, tree, config_name })
     }
 
     /// A token with which an agent that is started for it takes this task.
@@ -135,16 +127,6 @@ impl Claims {
     /// The database does not answer.
     pub async fn launch_token(&self, task: &str) -> Result<String> {
         Ok(self.conductor.state().new_token(&Scope::Launch(task.to_owned()), "launch").await?)
-    }
-
-    /// How many tasks of each class wait.
-    ///
-    /// # Errors
-    /// The database does not answer.
-    pub async fn waiting(&self) -> Result<Vec<(String, u64)>> {
-        let select = "SELECT class, COUNT(*) FROM tasks WHERE state = 'queued' GROUP BY class ORDER BY class";
-        let rows = sqlx::query(select).fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, uint(row.try_get(1)?)))).collect()
     }
 
     fn dialect(&self) -> Dialect {
@@ -170,20 +152,3 @@ async fn is_alone(tx: &mut AnyConnection, task: &str) -> Result<bool> {
 /// Until the transaction ends, nobody else takes of the task's serial group. No row: it is in none.
 pub(super) const LOCK_SERIAL: &str = "SELECT 1 FROM tasks WHERE id = $1 AND serial IS NOT NULL
     AND pg_advisory_xact_lock(hashtextextended(serial, 0))::text = ''";
-
-fn started(row: &TaskRow) -> Event {
-    Event::TaskStarted {
-        task: row.reference(),
-        image: first_image(&row.claim.job.executor),
-        resource_class: row.class.clone(),
-        size: row.claim.limits.size,
-        steps: row.claim.job.steps.iter().map(|step| step.name.clone()).collect(),
-    }
-}
-
-fn first_image(executor: &Executor) -> Option<String> {
-    match executor {
-        Executor::Docker { containers } => containers.first().map(|container| container.image.clone()),
-        _ => None,
-    }
-}

@@ -48,6 +48,14 @@ pub(crate) fn ending(verdict: Verdict) -> Ending {
     }
 }
 
+/// The first event that an agent tells of its task.
+pub(crate) async fn tell_start(claims: &Claims, taken: &Taken) {
+    let (task, job) = (taken.claim.task.as_str(), &taken.claim.job_name);
+    let event = serde_json::json!({"at_ms": 0, "time": "t", "event": "task_started", "task": task,
+                                   "workflow": taken.workflow, "job": job});
+    assert_eq!(claims.record(task, 1, 0, &[event.to_string().into_bytes()]).await.unwrap(), 1);
+}
+
 async fn pass(claims: &Claims, taken: &Taken) -> Finished {
     claims.finish(taken.claim.task.as_str(), 1, ending(Verdict::Passed)).await.unwrap()
 }
@@ -72,12 +80,14 @@ async fn a_pipeline_goes_from_submission_to_its_end_over_restarts() {
     for state in databases().await {
         let claims_now = claims(&state);
         let submitted =
-            claims_now.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+            claims_now.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         assert_eq!(submitted.number, 1);
         let first = claims_now.take("medium", Room::ANY, "one").await.unwrap().unwrap();
+        tell_start(&claims_now, &first).await;
         // Another processor, which knows nothing but the database.
         let claims_now = claims(&state);
         let second = claims_now.take("*", Room::ANY, "two").await.unwrap().unwrap();
+        tell_start(&claims_now, &second).await;
         assert_ne!(first.claim.task, second.claim.task);
         assert!(claims_now.take("*", Room::ANY, "three").await.unwrap().is_none(), "the approval holds the rest");
         first.claim.validate().unwrap();
@@ -86,11 +96,12 @@ async fn a_pipeline_goes_from_submission_to_its_end_over_restarts() {
         let claims_now = claims(&state);
         pass(&claims_now, &second).await;
         assert_eq!(pipeline_state(&state, &submitted.id).await, "on_hold");
-        let error = claims_now.conductor().approve(&submitted.id, "unit", true).await.unwrap_err().to_string();
+        let error = claims_now.conductor().approve(&submitted.id, "unit", true, "me").await.unwrap_err().to_string();
         assert!(error.contains("waiting are: hold"), "{error}");
-        claims_now.conductor().approve(&submitted.id, "hold", true).await.unwrap();
+        claims_now.conductor().approve(&submitted.id, "hold", true, "me").await.unwrap();
         assert!(claims_now.take("medium", Room::ANY, "four").await.unwrap().is_none(), "its class is another");
         let deploy = claims_now.take("large", Room::ANY, "four").await.unwrap().unwrap();
+        tell_start(&claims_now, &deploy).await;
         assert_eq!(deploy.claim.upstream.len(), 2);
         pass(&claims_now, &deploy).await;
         assert_eq!(pipeline_state(&state, &submitted.id).await, "success");
@@ -114,16 +125,17 @@ async fn a_pipeline_goes_from_submission_to_its_end_over_restarts() {
 async fn a_canceled_pipeline_starts_nothing_and_its_tasks_hear_of_it() {
     for state in databases().await {
         let claims = claims(&state);
-        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
-        claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.unwrap();
+        claims.conductor().cancel(&submitted.id, CancelReason::User, false, "me").await.unwrap();
         assert!(claims.take("*", Room::ANY, "two").await.unwrap().is_none());
         let heard = claims.beat(first.claim.task.as_str(), 1, "running").await.unwrap();
         assert_eq!(heard.cancel.unwrap().reason, CancelReason::User);
         let verdict = Verdict::Canceled { reason: CancelReason::User };
         claims.finish(first.claim.task.as_str(), 1, ending(verdict)).await.unwrap();
         assert_eq!(pipeline_state(&state, &submitted.id).await, "canceled");
-        assert!(claims.conductor().cancel(&submitted.id, CancelReason::User, false).await.is_err());
+        assert!(claims.conductor().cancel(&submitted.id, CancelReason::User, false, "me").await.is_err());
     }
 }
 
@@ -131,12 +143,15 @@ async fn a_canceled_pipeline_starts_nothing_and_its_tasks_hear_of_it() {
 async fn a_config_with_mistakes_leaves_nothing() {
     for state in databases().await {
         let claims = claims(&state);
-        let error =
-            claims.conductor().submit("gh/acme/shop", submit("version: 2.1\njobs: 7\n"), RerunOf::default()).await;
+        let error = claims
+            .conductor()
+            .submit("gh/acme/shop", submit("version: 2.1\njobs: 7\n"), RerunOf::default(), "me")
+            .await;
         assert!(error.is_err());
-        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         assert_eq!(submitted.number, 1, "the refused one used up no number");
-        assert!(claims.conductor().submit("../x", submit(TWO_JOBS), RerunOf::default()).await.is_err());
+        assert!(claims.conductor().submit("../x", submit(TWO_JOBS), RerunOf::default(), "me").await.is_err());
     }
 }
 
@@ -152,7 +167,7 @@ workflows:
     for state in databases().await {
         let claims = claims(&state);
         for _ in 0..2 {
-            claims.conductor().submit("gh/acme/shop", submit(config), RerunOf::default()).await.unwrap();
+            claims.conductor().submit("gh/acme/shop", submit(config), RerunOf::default(), "me").await.unwrap();
         }
         let take = async || claims.take("*", Room::ANY, "one").await.unwrap();
         let (first, second) = (take().await.unwrap(), take().await.unwrap());
@@ -169,7 +184,7 @@ workflows:
 async fn a_launch_token_takes_its_task_once() {
     for state in databases().await {
         let claims = claims(&state);
-        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         let row = sqlx::query("SELECT id FROM tasks ORDER BY node").fetch_all(state.pool()).await.unwrap();
         let [one, two]: [String; 2] = [row[0].try_get(0).unwrap(), row[1].try_get(0).unwrap()];
         let token = claims.launch_token(&one).await.unwrap();
@@ -188,7 +203,8 @@ async fn task_state(state: &State, task: &str) -> String {
 async fn a_silent_agent_loses_its_task_which_is_begun_again_only_if_it_never_began() {
     for state in databases().await {
         let claims = claims(&state);
-        let submitted = claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
         let second = claims.take("*", Room::ANY, "two").await.unwrap().unwrap();
         let (first, second) = (first.claim.task.to_string(), second.claim.task.to_string());

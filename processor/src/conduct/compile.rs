@@ -10,6 +10,7 @@ use navvy_config::{File, Inputs, NoOrb, OrbReference, OrbSource, OrbText, Severi
 use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
 use navvy_protocol::api::Submit;
 use navvy_protocol::supervisor::Continuation;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The file that a pipeline is continued with, as diagnostics call it.
@@ -41,8 +42,8 @@ pub enum CompileError {
     NotScalar(String),
 }
 
-/// What runs.
-#[derive(Debug, Clone)]
+/// What runs. It is stored as it is: another version's compiler may understand the config in another way, or not at all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compiled {
     /// Those that take part.
     pub workflows: Vec<Chosen>,
@@ -61,6 +62,11 @@ pub struct Facts {
     pub number: u64,
     /// Of the repository.
     pub git: GitFacts,
+}
+
+/// The config's file, for people.
+pub fn config_name(submit: &Submit) -> &str {
+    if submit.config_name.is_empty() { "config.yml" } else { &submit.config_name }
 }
 
 /// The facts of what was submitted.
@@ -98,7 +104,7 @@ pub fn facts(submit: &Submit, slug: &str, id: &str, number: u64) -> Result<Facts
 /// # Errors
 /// The config has mistakes, or nothing of it runs.
 pub fn compile(submit: &Submit, facts: &Facts) -> Result<Compiled, CompileError> {
-    let name = if submit.config_name.is_empty() { "config.yml" } else { &submit.config_name };
+    let name = config_name(submit);
     let parameters = submit.parameters.clone().into_iter().collect();
     let (setup, pipeline, warnings) = text_to_pipeline(name, &submit.config, submit, facts, parameters)?;
     let wanted = Wanted { workflow: submit.workflow.clone(), ..Wanted::default() };

@@ -20,12 +20,13 @@ use std::sync::Arc;
 
 use navvy_job::chain::chain;
 use navvy_job::event::JobRef;
-use navvy_job::outcome::{CancelReason, RunEnd};
-use navvy_job::walk::{Effect, Finish, TaskKey};
+use navvy_job::outcome::{CancelReason, RunEnd, Verdict};
+use navvy_job::walk::{Effect, Finish, JobKey, TaskEnd, TaskKey};
 use navvy_protocol::api::{Submit, Submitted};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify};
 
+use crate::audit::Entry;
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
 pub(crate) use queueing::key;
 pub use queueing::{Canceling, derived};
@@ -140,7 +141,7 @@ impl Conductor {
     ///
     /// # Errors
     /// The config has mistakes (then nothing is left of it), or the database does not answer.
-    pub async fn submit(&self, slug: &str, submit: Submit, rerun: RerunOf) -> Result<Submitted> {
+    pub async fn submit(&self, slug: &str, submit: Submit, rerun: RerunOf, by: &str) -> Result<Submitted> {
         check_slug(slug)?;
         let id = uuid::Uuid::new_v4().to_string();
         // A config with mistakes uses up no number: it is compiled once before it has one.
@@ -162,10 +163,12 @@ impl Conductor {
             state: "running".to_owned(),
             happenings: 0,
         };
-        insert_pipeline(&mut tx, &id, &row, &submit, &rerun).await?;
+        insert_pipeline(&mut tx, &id, &row, (&submit, &compiled), &rerun).await?;
         let (mut standing, effects) = Standing::begin(submit, facts, compiled, rerun.assumed);
         self.tell_started(&mut tx, &row, &standing).await?;
         self.carry_out(&mut tx, &row, &mut standing, effects).await?;
+        let entry = Entry::new("pipeline.submit", by, "pipeline", &id).in_project(&row.project);
+        entry.write(&mut tx).await?;
         tx.commit().await?;
         self.keep(&id, standing).await;
         crate::figures::PIPELINES.count();
@@ -173,16 +176,11 @@ impl Conductor {
         Ok(Submitted { id, number, state: "created".to_owned(), created_at: rfc3339(created_ms), warnings })
     }
 
-    /// Writes down what happened, and does what follows from it. Nothing follows where a pipeline is over.
+    /// Writes down what happened, and does what follows from it, within a transaction of the caller's, who commits by what is
+    /// returned. Nothing follows where a pipeline is over.
     ///
     /// # Errors
     /// There is no such pipeline, or the database does not answer: then nothing has happened.
-    pub async fn happen(&self, pipeline: &str, recorded: Recorded) -> Result<()> {
-        let mut tx = self.state.pool().begin().await?;
-        self.happen_in(&mut tx, pipeline, recorded).await?.commit(tx, self).await
-    }
-
-    /// The same within a transaction of the caller's, who commits by what is returned.
     pub async fn happen_in(&self, tx: &mut Transaction<'_, Any>, pipeline: &str, recorded: Recorded) -> Result<Done> {
         let slot = self.slot(pipeline).await;
         let mut kept = slot.lock_owned().await;
@@ -225,7 +223,7 @@ impl Conductor {
     ///
     /// # Errors
     /// There is no such pipeline, it is over, or the database does not answer.
-    pub async fn cancel(&self, pipeline: &str, reason: CancelReason, at_once: bool) -> Result<()> {
+    pub async fn cancel(&self, pipeline: &str, reason: CancelReason, at_once: bool, by: &str) -> Result<()> {
         let mut tx = self.state.pool().begin().await?;
         // Without its lock: whoever has the pipeline's row locked must not wait for its walk, which `happen_in` locks first.
         let select = "SELECT state FROM pipelines WHERE id = $1";
@@ -236,6 +234,7 @@ impl Conductor {
         }
         let done = self.happen_in(&mut tx, pipeline, Recorded::Stop { reason, started: Vec::new() }).await?;
         queueing::cancel_claimed(&mut tx, pipeline, reason, at_once).await?;
+        Entry::new("pipeline.cancel", by, "pipeline", pipeline).write(&mut tx).await?;
         done.commit(tx, self).await
     }
 
@@ -243,7 +242,7 @@ impl Conductor {
     ///
     /// # Errors
     /// No such approval waits.
-    pub async fn approve(&self, pipeline: &str, job: &str, approved: bool) -> Result<()> {
+    pub async fn approve(&self, pipeline: &str, job: &str, approved: bool, by: &str) -> Result<()> {
         let asked: Vec<(JobRef, String)> = self.look(pipeline, asked).await?;
         let Some((found, _)) = asked.iter().find(|(it, id)| it.job == job || id == job) else {
             let waiting: Vec<&str> = asked.iter().map(|(it, _)| it.job.as_str()).collect();
@@ -251,7 +250,12 @@ impl Conductor {
             return Err(ConductError::NoApproval { job: job.to_owned(), waiting });
         };
         let (workflow, job) = (found.workflow.clone(), found.job.clone());
-        self.happen(pipeline, Recorded::Answered { workflow, job, approved }).await
+        let entry = Entry::new("approval.answer", by, "pipeline", pipeline);
+        let entry = entry.with(serde_json::json!({"workflow": workflow, "job": job, "approved": approved}));
+        let mut tx = self.state.pool().begin().await?;
+        let done = self.happen_in(&mut tx, pipeline, Recorded::Answered { workflow, job, approved }).await?;
+        entry.write(&mut tx).await?;
+        done.commit(tx, self).await
     }
 
     /// Looks at a pipeline as it stands.
@@ -285,12 +289,11 @@ impl Conductor {
             match effect {
                 Effect::Start { job, tasks } => {
                     if !self.queue(tx, row, standing, job, tasks).await? {
-                        // Nothing to run: the walk learnt of this job from the same functions.
-                        tracing::error!(pipeline = id, "A job of the walk is not in its workflow.");
+                        effects.extend(self.lose(tx, standing, job, tasks).await?);
                     }
                 }
                 Effect::GiveUp { task } => queueing::give_up(tx, &id, task).await?,
-                Effect::Continue { task } => effects.extend(self.go_on(tx, standing, task).await?),
+                Effect::Continue { task } => effects.extend(self.go_on(tx, row, standing, task).await?),
                 Effect::Finish(finish) => self.finish(tx, row, standing, finish).await?,
                 told => self.tell(tx, row, standing, told).await?,
             }
@@ -298,17 +301,55 @@ impl Conductor {
         self.set_state(tx, standing, &id).await
     }
 
-    /// The workflows of a task's continuation join, or it is said why they do not.
-    async fn go_on(&self, tx: &mut AnyConnection, standing: &mut Standing, task: TaskKey) -> Result<Vec<Effect>> {
+    /// A job that the walk starts and that is not in its workflow ends as a fault of ours: nobody waits for it.
+    async fn lose(
+        &self,
+        tx: &mut AnyConnection,
+        standing: &mut Standing,
+        job: JobKey,
+        tasks: u32,
+    ) -> Result<Vec<Effect>> {
         let id = standing.facts.id.clone();
-        let recorded = match standing.continuation(task) {
-            Ok(_) => Recorded::Continued { task: task.into() },
-            Err(CompileError::Diagnostics { rendered }) => {
-                Recorded::NotContinued { task: task.into(), why: format!("the continuation has mistakes:\n{rendered}") }
+        tracing::error!(pipeline = id, ?job, "A job of the walk is not in its workflow.");
+        let mut effects = Vec::new();
+        for node in 0..tasks {
+            let fault = "it is not to be found in its workflow any more".to_owned();
+            let recorded = Recorded::TaskEnded {
+                task: TaskKey { job, node }.into(),
+                end: Box::new(TaskEnd::new(Verdict::Infra { fault })),
+                continuation: None,
+                fidelity: Vec::new(),
+                warnings: Vec::new(),
+            };
+            effects.extend(self.record(tx, &id, standing, recorded).await?);
+        }
+        Ok(effects)
+    }
+
+    /// The workflows of a task's continuation join, or it is said why they do not.
+    async fn go_on(
+        &self,
+        tx: &mut AnyConnection,
+        row: &PipelineRow,
+        standing: &mut Standing,
+        task: TaskKey,
+    ) -> Result<Vec<Effect>> {
+        let id = standing.facts.id.clone();
+        let refused = |why| Recorded::NotContinued { task: task.into(), why };
+        let recorded = match standing.continuation(task).cloned() {
+            None => refused("what it continues with is lost".to_owned()),
+            Some(continuation) => {
+                let (submit, facts) = (standing.submit.clone(), standing.facts.clone());
+                match beside(move || compile::compile_continuation(&submit, &facts, &continuation)).await? {
+                    Ok(compiled) => Recorded::Continued { task: task.into(), compiled: Box::new(compiled) },
+                    Err(CompileError::Diagnostics { rendered }) => {
+                        refused(format!("the continuation has mistakes:\n{rendered}"))
+                    }
+                    Err(error) => refused(chain(&error)),
+                }
             }
-            Err(error) => Recorded::NotContinued { task: task.into(), why: chain(&error) },
         };
-        self.tell_continued(tx, standing, &recorded).await?;
+        self.tell_continued(tx, row, standing, &recorded).await?;
         self.record(tx, &id, standing, recorded).await
     }
 
@@ -319,7 +360,7 @@ impl Conductor {
         standing: &mut Standing,
         recorded: Recorded,
     ) -> Result<Vec<Effect>> {
-        let effects = standing.step(&recorded)?;
+        let effects = standing.step(&recorded);
         let body = to_json(&recorded);
         let insert = "INSERT INTO happenings (pipeline, number, body) VALUES ($1, $2, $3)";
         sqlx::query(insert).bind(pipeline).bind(int(standing.happenings)).bind(body).execute(&mut *tx).await?;
@@ -329,17 +370,17 @@ impl Conductor {
     }
 
     async fn replay(&self, tx: &mut AnyConnection, pipeline: &str, row: &PipelineRow) -> Result<Standing> {
-        let select = "SELECT submit, assumed FROM pipelines WHERE id = $1";
+        let select = "SELECT submit, assumed, compiled FROM pipelines WHERE id = $1";
         let found = sqlx::query(select).bind(pipeline).fetch_one(&mut *tx).await?;
         let submit: Submit = from_json("a submission", &found.try_get::<String, _>(0)?)?;
         let assumed = from_json("a rerun", &found.try_get::<String, _>(1)?)?;
         let facts: Facts = compile::facts(&submit, &row.slug, pipeline, row.number)?;
-        let compiled = compiled(&submit, &facts).await?;
+        let compiled = from_json("a compiled pipeline", &found.try_get::<String, _>(2)?)?;
         let (mut standing, _) = Standing::begin(submit, facts, compiled, assumed);
         let select = "SELECT body FROM happenings WHERE pipeline = $1 ORDER BY number";
         for found in sqlx::query(select).bind(pipeline).fetch_all(tx).await? {
             let recorded = from_json("a happening", &found.try_get::<String, _>(0)?)?;
-            standing.step(&recorded)?;
+            standing.step(&recorded);
         }
         Ok(standing)
     }
@@ -440,25 +481,26 @@ async fn insert_pipeline(
     tx: &mut AnyConnection,
     id: &str,
     row: &PipelineRow,
-    submit: &Submit,
+    (submit, compiled): (&Submit, &Compiled),
     rerun: &RerunOf,
 ) -> Result<()> {
     let insert = "INSERT INTO pipelines
-        (id, project, number, created_ms, submit, scope, assumed, workspace_of, state, happenings, events)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)";
+        (id, project, number, created_ms, submit, compiled, scope, assumed, workspace_of, state, happenings, events)
+        VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, $9, 0, 0)";
     let query = sqlx::query(insert).bind(id).bind(&row.project).bind(int(row.number)).bind(row.created_ms);
     let query = query.bind(to_json(submit)).bind(&row.scope).bind(to_json(&rerun.assumed));
-    query.bind(&row.workspace_of).bind(&row.state).execute(tx).await?;
+    query.bind(&row.workspace_of).bind(&row.state).bind(to_json(compiled)).execute(tx).await?;
     Ok(())
 }
 
-/// Compiles beside the threads that serve: a large config takes its time.
+/// Beside the threads that serve: a large config takes its time.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ConductError::Bug(error.to_string()))
+}
+
 async fn compiled(submit: &Submit, facts: &Facts) -> Result<Compiled> {
     let (submit, facts) = (submit.clone(), facts.clone());
-    match tokio::task::spawn_blocking(move || compile::compile(&submit, &facts)).await {
-        Ok(compiled) => Ok(compiled?),
-        Err(error) => Err(ConductError::Bug(error.to_string())),
-    }
+    Ok(beside(move || compile::compile(&submit, &facts)).await??)
 }
 
 /// The approvals that wait, with their ids.

@@ -16,7 +16,7 @@ impl Conductor {
         row: &PipelineRow,
         standing: &Standing,
     ) -> Result<()> {
-        let config = if standing.submit.config_name.is_empty() { "config.yml" } else { &standing.submit.config_name };
+        let config = compile::config_name(&standing.submit);
         let event = Event::RunStarted {
             logs: self.pipeline_url(&standing.facts.id).into(),
             config: config.into(),
@@ -54,12 +54,12 @@ impl Conductor {
     pub(super) async fn tell_continued(
         &self,
         tx: &mut AnyConnection,
+        row: &PipelineRow,
         standing: &Standing,
         recorded: &Recorded,
     ) -> Result<()> {
         let event = match recorded {
-            Recorded::Continued { task } => {
-                let compiled = standing.continuation((*task).into())?;
+            Recorded::Continued { compiled, .. } => {
                 let jobs = compiled.workflows.iter().flat_map(super::walk::references).collect();
                 Event::PipelineContinued { config: compile::CONTINUATION.into(), jobs }
             }
@@ -68,7 +68,7 @@ impl Conductor {
             }
             _ => return Ok(()),
         };
-        self.send(tx, &standing.facts.id, now_ms(), event).await
+        self.send(tx, &standing.facts.id, row.created_ms, event).await
     }
 
     pub(super) async fn tell_finished(
@@ -96,13 +96,7 @@ impl Conductor {
     }
 
     /// Writes an event down, as the pipeline's next.
-    pub(crate) async fn send(
-        &self,
-        tx: &mut AnyConnection,
-        pipeline: &str,
-        created_ms: i64,
-        event: Event,
-    ) -> Result<()> {
+    async fn send(&self, tx: &mut AnyConnection, pipeline: &str, created_ms: i64, event: Event) -> Result<()> {
         let now = now_ms();
         let stamped = Stamped { at_ms: uint(now.saturating_sub(created_ms)), time: rfc3339(now), event };
         append(tx, pipeline, &[to_json(&stamped)]).await

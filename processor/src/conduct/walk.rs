@@ -1,9 +1,9 @@
 //! A pipeline's walk, as its happenings made it.
 //!
 //! ```text
-//! submit ─▶ compile ─▶ Walk ──begin──▶ effects
-//!                       ▲
-//! happening 1, 2, 3 … ──┘  each is handled once when it comes, and again whenever the walk is built anew
+//! what it compiled to ─▶ Walk ──begin──▶ effects
+//!                         ▲
+//! happening 1, 2, 3 … ────┘  each is handled once when it comes, and again whenever the walk is built anew
 //! ```
 //!
 //! So the happenings are the state: a processor that starts, or another one that takes over, replays them.
@@ -20,7 +20,7 @@ use navvy_protocol::api::Submit;
 use navvy_protocol::supervisor::Continuation;
 use serde::{Deserialize, Serialize};
 
-use super::compile::{self, CompileError, Compiled, Facts};
+use super::compile::{Compiled, Facts};
 use super::fitting;
 
 /// A task's key, as it is written down.
@@ -79,6 +79,8 @@ pub enum Recorded {
     Continued {
         /// Which.
         task: Key,
+        /// What it compiled to.
+        compiled: Box<Compiled>,
     },
     /// The continuation of this task could not be carried out.
     NotContinued {
@@ -156,9 +158,7 @@ impl Standing {
 
     /// What is to be done now. The same happenings in the same order always give the same.
     ///
-    /// # Errors
-    /// A continuation that compiled before does not any more: another version wrote it.
-    pub fn step(&mut self, recorded: &Recorded) -> Result<Vec<Effect>, CompileError> {
+    pub fn step(&mut self, recorded: &Recorded) -> Vec<Effect> {
         self.happenings += 1;
         let effects = match recorded {
             Recorded::TaskEnded { task, end, continuation, fidelity, warnings } => {
@@ -173,7 +173,7 @@ impl Standing {
                 Some(key) => self.walk.handle(Happening::Answered { job: key, approved: *approved }),
                 None => Vec::new(),
             },
-            Recorded::Continued { task } => self.join((*task).into())?,
+            Recorded::Continued { compiled, .. } => self.join(compiled),
             Recorded::NotContinued { why, .. } => {
                 self.not_continued = Some(why.clone());
                 self.walk.handle(Happening::NotContinued)
@@ -188,26 +188,20 @@ impl Standing {
             }
         };
         self.keep(&effects);
-        Ok(effects)
+        effects
     }
 
-    /// The workflows of a task's continuation.
-    ///
-    /// # Errors
-    /// It cannot be compiled.
-    pub fn continuation(&self, task: TaskKey) -> Result<Compiled, CompileError> {
-        let empty = Continuation { configuration: String::new(), parameters: serde_json::Map::new() };
-        let continuation = self.continuations.get(&task).unwrap_or(&empty);
-        compile::compile_continuation(&self.submit, &self.facts, continuation)
+    /// What a task continued the pipeline with.
+    pub fn continuation(&self, task: TaskKey) -> Option<&Continuation> {
+        self.continuations.get(&task)
     }
 
-    fn join(&mut self, task: TaskKey) -> Result<Vec<Effect>, CompileError> {
-        let compiled = self.continuation(task)?;
+    fn join(&mut self, compiled: &Compiled) -> Vec<Effect> {
         let parts: Vec<Part> = compiled.workflows.iter().map(part).collect();
         self.second.get_or_insert(self.workflows.len());
         self.names.extend(parts.iter().map(Part::references));
-        self.workflows.extend(compiled.workflows);
-        Ok(self.walk.handle(Happening::Continued { parts }))
+        self.workflows.extend(compiled.workflows.iter().cloned());
+        self.walk.handle(Happening::Continued { parts })
     }
 
     fn keep(&mut self, effects: &[Effect]) {

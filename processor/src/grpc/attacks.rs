@@ -40,7 +40,7 @@ impl Scene {
         let bucket = Arc::new(Bucket::directory(directory.path()).unwrap());
         let grants = Grants::new((*database).clone(), bucket, "http://here");
         let claims = claims(&database);
-        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default()).await.unwrap();
+        claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
         claims.lose(first.claim.task.as_str(), 0).await.unwrap();
         let again = claims.take("*", Room::ANY, "two").await.unwrap().unwrap();

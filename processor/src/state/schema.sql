@@ -8,6 +8,8 @@ CREATE TABLE pipelines (
   id TEXT PRIMARY KEY, project TEXT NOT NULL, number BIGINT NOT NULL, created_ms BIGINT NOT NULL,
   -- JSON of api::Submit, as it came.
   submit TEXT NOT NULL,
+  -- JSON of what it compiled to.
+  compiled TEXT NOT NULL,
   -- Trust scope of its jobs, as text.
   scope TEXT NOT NULL,
   -- JSON: jobs that count as passed; the pipeline whose workspaces it shares. For reruns.

@@ -50,7 +50,8 @@ impl Scene {
         let bucket = Arc::new(Bucket::directory(directory.path()).unwrap());
         let grants = Grants::new((*database).clone(), bucket, "http://here");
         let claims = claims(&database);
-        let submitted = claims.conductor().submit("gh/acme/shop", submit(CONFIG), RerunOf::default()).await.unwrap();
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(CONFIG), RerunOf::default(), "me").await.unwrap();
         let taken = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
         let mut connection = database.pool().acquire().await.unwrap();
         secrets().set(&mut connection, "context:deploy", "KEY", "hunter2").await.unwrap();

@@ -90,8 +90,8 @@ pub async fn revoke_runner_tokens(
     State(web): State<Web>,
     Path(class): Path<String>,
 ) -> Result<Json<Message>, Refusal> {
-    let revoked = web.claims.conductor().state().revoke(&Scope::Class(class.clone())).await?;
     note(&web, &Entry::new("runner.token.revoke", &by.actor, "class", &class)).await?;
+    let revoked = web.claims.conductor().state().revoke(&Scope::Class(class.clone())).await?;
     match revoked {
         0 => Err(Refusal::new(StatusCode::NOT_FOUND, format!("class {class} has no token"))),
         count => Ok(Json(Message { message: format!("{count} tokens of class {class} were revoked") })),

@@ -15,10 +15,9 @@ use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::people::{Admin, Viewer, note};
+use super::people::{Admin, Viewer};
 use super::problem::body;
 use super::{Refusal, Web};
-use crate::audit::Entry;
 use crate::conduct::walk::Standing;
 use crate::conduct::{RerunOf, derived, from_json, rfc3339};
 use crate::state::uint;
@@ -34,9 +33,7 @@ pub async fn submit(
     submit: Result<Json<Submit>, JsonRejection>,
 ) -> Result<Json<Submitted>, Refusal> {
     let submit = body(submit)?;
-    let submitted = web.claims.conductor().submit(&slug, submit, RerunOf::default()).await?;
-    note(&web, &Entry::new("pipeline.submit", &by.actor, "pipeline", &submitted.id)).await?;
-    Ok(Json(submitted))
+    Ok(Json(web.claims.conductor().submit(&slug, submit, RerunOf::default(), &by.actor).await?))
 }
 
 /// Which pipelines.
@@ -173,8 +170,7 @@ pub async fn cancel(
     asked: Result<Json<CancelPipeline>, JsonRejection>,
 ) -> Result<Json<Message>, Refusal> {
     let asked = body(asked)?;
-    web.claims.conductor().cancel(&id, CancelReason::User, asked.at_once).await?;
-    note(&web, &Entry::new("pipeline.cancel", &by.actor, "pipeline", &id)).await?;
+    web.claims.conductor().cancel(&id, CancelReason::User, asked.at_once, &by.actor).await?;
     Ok(Json(Message { message: format!("pipeline {id} is being canceled") }))
 }
 
@@ -186,7 +182,6 @@ pub async fn rerun(
     asked: Result<Json<Rerun>, JsonRejection>,
 ) -> Result<Json<Submitted>, Refusal> {
     let asked = body(asked)?;
-    note(&web, &Entry::new("pipeline.rerun", &by.actor, "pipeline", &id)).await?;
     let conductor = web.claims.conductor();
     let select = "SELECT p.submit, j.slug, p.workspace_of, p.state FROM pipelines p
                   JOIN projects j ON j.id = p.project WHERE p.id = $1";
@@ -195,7 +190,7 @@ pub async fn rerun(
     let submit: Submit = from_json("a submission", &row.try_get::<String, _>(0)?)?;
     let (slug, workspace_of, state): (String, String, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
     if !asked.from_failed {
-        return Ok(Json(conductor.submit(&slug, submit, RerunOf::default()).await?));
+        return Ok(Json(conductor.submit(&slug, submit, RerunOf::default(), &by.actor).await?));
     }
     if matches!(state.as_str(), "running" | "on_hold") {
         return Err(Refusal::new(StatusCode::CONFLICT, format!("pipeline {id} is not over yet"))
@@ -206,7 +201,7 @@ pub async fn rerun(
         return Err(Refusal::new(StatusCode::CONFLICT, format!("nothing of pipeline {id} failed")));
     }
     let rerun = RerunOf { assumed, workspace_of: Some(workspace_of) };
-    Ok(Json(conductor.submit(&slug, submit, rerun).await?))
+    Ok(Json(conductor.submit(&slug, submit, rerun, &by.actor).await?))
 }
 
 /// `POST /api/v2/pipeline/{id}/approve/{job}`
@@ -217,9 +212,7 @@ pub async fn approve(
     asked: Result<Json<Approve>, JsonRejection>,
 ) -> Result<Json<Message>, Refusal> {
     let asked = body(asked)?;
-    web.claims.conductor().approve(&id, &job, asked.approved).await?;
-    note(&web, &Entry::new("approval.answer", &by.actor, "pipeline", &id).with(serde_json::json!({"job": job})))
-        .await?;
+    web.claims.conductor().approve(&id, &job, asked.approved, &by.actor).await?;
     let done = if asked.approved { "approved" } else { "held" };
     Ok(Json(Message { message: format!("{job} is {done}") }))
 }

@@ -237,8 +237,8 @@ async fn a_pipeline_s_tasks_read_its_working_tree() {
     let path = crate::grants::tree_path("0123abcd").unwrap();
     bench.grants.objects().put(&path, Bytes::from_static(b"a tree")).await.unwrap();
     let submit = serde_json::json!({"config": "", "tree": "0123abcd"}).to_string();
-    let insert = "INSERT INTO pipelines (id, project, number, created_ms, submit, scope, assumed, workspace_of, state, \
-                  happenings, events) VALUES ($1, 'p', 1, 0, $2, 'trusted', '', '', '', 0, 0)";
+    let insert = "INSERT INTO pipelines (id, project, number, created_ms, submit, compiled, scope, assumed, workspace_of, state, \
+                  happenings, events) VALUES ($1, 'p', 1, 0, $2, '', 'trusted', '', '', '', 0, 0)";
     let query = sqlx::query(insert).bind(format!("pipeline of {}", task.id)).bind(submit);
     query.execute(bench.state.pool()).await.unwrap();
     let url = async |token: &str, name: &str| {
