@@ -212,3 +212,62 @@ fn a_processor_that_is_killed_at_twenty_random_moments_loses_and_doubles_nothing
     assert_eq!(sha256(&fleet.log(&task, "001-1")), sha256(format!("{lines}1\n").as_bytes()));
     assert_eq!(fleet.job(&pipeline, "long")["tasks"][0]["output"], "complete");
 }
+
+const SETUP: &str = r#"
+version: 2.1
+setup: true
+jobs:
+  decide:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - checkout
+      - run: {name: decides, command: circleci continuation continue --configuration next.yml}
+workflows:
+  setup: {jobs: [decide]}
+"#;
+
+/// `ships` takes what the job before it made, leaves a cache, and fails.
+const NEXT: &str = r#"
+version: 2.1
+jobs:
+  makes:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - checkout
+      - run: "echo made >made.txt"
+      - persist_to_workspace: {root: ., paths: [made.txt]}
+  ships:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - attach_workspace: {at: /tmp/w}
+      - run: {name: takes, command: "cat /tmp/w/made.txt"}
+      - restore_cache: {keys: [mark]}
+      - run: touch /tmp/mark
+      - save_cache: {key: mark, paths: [/tmp/mark]}
+      - run: {name: fails, command: "false"}
+workflows:
+  main: {jobs: [makes, {ships: {requires: [makes]}}]}
+"#;
+
+#[test]
+fn a_setup_pipeline_goes_on_with_what_its_job_chose_and_so_does_its_rerun() {
+    let bench = Bench::on_this_machine();
+    bench.config(SETUP).file("next.yml", NEXT).commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let _runner = fleet.runner(&[]);
+    let pipeline = fleet.submit(&["--tree"]);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed");
+    let task = fleet.task(&pipeline, "ships");
+    assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "002-1")), "made\n");
+    let said = fleet.navvy(&["pipelines", "rerun", &pipeline, "--from-failed", "--json"]).text();
+    let again: serde_json::Value = serde_json::from_str(said.trim()).expect("JSON");
+    let again = again["id"].as_str().expect("an id").to_owned();
+    assert_eq!(fleet.end_of(&again, LIMIT), "failed");
+    assert_eq!(fleet.job(&again, "makes")["tasks"].as_array().map(Vec::len), Some(0), "it was not run again");
+    let task = fleet.task(&again, "ships");
+    assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "002-1")), "made\n", "what the first run made is there");
+    assert!(
+        String::from_utf8_lossy(&fleet.log(&task, "003-1")).contains("mark"),
+        "the cache of the first run is found"
+    );
+}
