@@ -18,9 +18,16 @@ impl Peak {
     /// Looks at a process now.
     pub fn look(&mut self, pid: u32) {
         self.own = self.own.max(resident(pid, "VmHWM:"));
-        let programs: u64 = below(pid).into_iter().map(|pid| resident(pid, "VmRSS:")).sum();
+        let started = below(pid).into_iter().filter(|child| !is_same_program(*child, pid));
+        let programs: u64 = started.map(|pid| resident(pid, "VmRSS:")).sum();
         self.programs = self.programs.max(programs);
     }
+}
+
+/// Between fork and exec a child still is its parent, whose memory it shows as its own. The agent starts no other agents.
+fn is_same_program(child: u32, parent: u32) -> bool {
+    let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program(child).is_some_and(|child| Some(child) == program(parent))
 }
 
 /// 0 for a process that is over.
@@ -44,4 +51,32 @@ fn below(pid: u32) -> Vec<u32> {
         next += 1;
     }
     found.split_off(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn children_that_have_not_become_other_programs_are_not_counted() {
+        // Each of the shell's halves shows the 40 MiB that the shell has read.
+        let script =
+            r#"big=$(head -c 40000000 /dev/zero | tr '\0' x); (echo up; read x) <&3 & (echo up; read x) <&3 & wait"#;
+        let script = format!("exec 3<&0; {script}");
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = shell.spawn().expect("bash is installed");
+        let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+        let up: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
+        let mut peak = Peak::default();
+        peak.look(shell.id());
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(up, ["up", "up"]);
+        assert!(peak.own > 40_000, "{peak:?}");
+        assert!(peak.programs < 40_000, "{peak:?}");
+    }
 }
