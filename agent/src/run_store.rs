@@ -225,7 +225,7 @@ mod tests {
         // Nobody listens there.
         let nobody = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
         let retries = Retries { most: 0, ..Retries::default() };
-        let grantor = Arc::new(crate::fleet::grantor::Remote::new(nobody, "Bearer token".parse().unwrap(), retries));
+        let grantor = Arc::new(navvy_granted::Remote::new(nobody, "Bearer token".parse().unwrap(), retries));
         let store = RunStore::granted(grantor, transport, retries);
         assert!(store.in_use().is_some());
         let opened = store.open("any project", &TrustScope::Trusted).unwrap();

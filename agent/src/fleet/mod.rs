@@ -15,7 +15,6 @@
 //! | [`carry`] | one task from its claim to `Finish` |
 //! | [`lease`] | the right to run, by this machine's own clock |
 //! | [`delivery`] | what is on disk, on its way to where it is durable |
-//! | [`grantor`] | the store, by the processor's grants |
 //! | [`persist`] | calls that are repeated until they are answered |
 //! | [`room`] | what a runner's tasks take of its machine |
 //! | `tree` | the working tree that was submitted |
@@ -25,7 +24,6 @@ pub mod carry;
 pub mod claiming;
 pub mod connection;
 pub mod delivery;
-pub mod grantor;
 pub mod lease;
 pub mod persist;
 mod record;

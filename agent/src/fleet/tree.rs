@@ -12,7 +12,7 @@ use navvy_storage::{GrantedReader, Retries, Transport};
 use tokio::runtime::Handle;
 use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
-use super::grantor::Remote;
+use navvy_granted::Remote;
 
 /// Bytes that are unpacked at once.
 const UNPACKED: usize = 256 << 10;

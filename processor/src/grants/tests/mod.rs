@@ -5,16 +5,11 @@ mod homes;
 pub(crate) mod raw;
 mod served;
 
-/// The agent's side. Neither program imports the other, and it needs nothing else of its own: so the very file is built here,
-/// and what is tested is what agents run.
-#[path = "../../../../agent/src/fleet/grantor.rs"]
-#[allow(dead_code, reason = "an agent uses all of it")]
-mod grantor;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use navvy_granted::Remote;
 use navvy_job::claim::TrustScope;
 use navvy_storage::suite::{PROJECT, WORKSPACE};
 use navvy_storage::{Bucket, Pace, Proxies, Retries, Shape, Store, Transport};
@@ -23,7 +18,6 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint};
 
-use self::grantor::Remote;
 use super::Grants;
 use crate::state::{Scope, State};
 
