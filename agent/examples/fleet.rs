@@ -3,7 +3,7 @@
 //!
 //! | verb | does | prints, as JSON |
 //! |---|---|---|
-//! | `claims URL TOKEN-FILE AT-ONCE` | AT-ONCE agents empty the queue, then report all ends | rates, latencies, doubled tasks |
+//! | `claims URL[,URL…] TOKEN-FILE AT-ONCE` | AT-ONCE agents, spread over the processors, empty the queue, then report all ends | rates, latencies, doubled tasks |
 //! | `agents URL TOKEN-FILE COUNT LINES SECONDS` | COUNT agents with a task each, LINES of 80 bytes a second | latencies of claims, each log's length and digest, what was incomplete |
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
@@ -48,12 +48,15 @@ async fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let figures = match words[..] {
-        ["claims", url, token, at_once] => claims(&Fleet::new(url, token)?, at_once.parse()?).await?,
+        ["claims", urls, token, at_once] => {
+            let fleets = urls.split(',').map(|url| Fleet::new(url, token)).collect::<anyhow::Result<Vec<_>>>()?;
+            claims(&fleets, at_once.parse()?).await?
+        }
         ["agents", url, token, count, lines, seconds] => {
             let load = Load { lines: lines.parse()?, time: Duration::from_secs(seconds.parse()?) };
             agents(&Fleet::new(url, token)?, count.parse()?, load).await?
         }
-        _ => bail!("usage: fleet claims URL TOKEN-FILE AT-ONCE, agents URL TOKEN-FILE COUNT LINES SECONDS"),
+        _ => bail!("usage: fleet claims URL[,URL…] TOKEN-FILE AT-ONCE, agents URL TOKEN-FILE COUNT LINES SECONDS"),
     };
     println!("{figures}");
     Ok(())
@@ -97,10 +100,10 @@ fn spread(mut samples: Vec<Duration>) -> serde_json::Value {
 }
 
 /// The queue is emptied, and only then is any task ended: the two have rates of their own.
-async fn claims(fleet: &Fleet, at_once: usize) -> anyhow::Result<serde_json::Value> {
+async fn claims(fleets: &[Fleet], at_once: usize) -> anyhow::Result<serde_json::Value> {
     let begun = Instant::now();
     let mut claiming = JoinSet::new();
-    for number in 0..at_once {
+    for (number, fleet) in fleets.iter().cycle().take(at_once).enumerate() {
         let (fleet, processor) = (fleet.clone(), fleet.processor()?);
         claiming.spawn(async move {
             let (name, mut taken, mut took) = (format!("agent {number}"), Vec::new(), Vec::new());

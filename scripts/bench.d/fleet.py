@@ -38,9 +38,9 @@ def percentile(samples, share):
 
 
 class Fleet:
-    """A processor with all that is its own in one directory, and its runner."""
+    """A processor with all that is its own in one directory, and its runner. One beside another shares its database and keys."""
 
-    def __init__(self, shop, name, variables=None, cpu=None):
+    def __init__(self, shop, name, variables=None, cpu=None, beside=None):
         self.shop, self.room = shop, shop.room / f"fleet-{name}"
         self.room.mkdir(mode=0o700)
         self.environment = shop.environment | {f"XDG_{kind}_HOME": str(self.room / kind.lower())
@@ -52,7 +52,9 @@ class Fleet:
             command = ["taskset", "--cpu-list", str(cpu), *command]
         with open(self.said, "wb") as out:
             self.processor = shop.start(command, stdout=out, env=self.environment | (variables or {}))
-        self.url, self.agents, self.token = self.word("Processor"), self.word("Agents"), self.word("Token")
+        self.url, self.agents = self.word("Processor"), self.word("Agents")
+        # The first one to see a database makes its first token.
+        self.token = beside.token if beside else self.word("Token")
         self.host = self.url.removeprefix("http://")
         self.navvy("login", self.url, "--token-file", self.private("admin", self.token))
 
@@ -369,6 +371,81 @@ class FleetClaims(Row):
                 "doubled": said["doubled"]}
 
 
+class FleetPostgres(Row):
+    """The same queue in a PostgreSQL that waits for its disk, emptied through two processors."""
+
+    name = "fleet-postgres"
+    units = FleetClaims.units
+
+    def __init__(self, shop):
+        super().__init__(shop)
+        self.count = self.size(20_000, 1_000)
+        self.lines = [
+            Line(f"claims from a queue of {self.count:,}, PostgreSQL, two processors, {FleetClaims.AT_ONCE} at once", "claims",
+                 bound="≥ 1,000/s", at_least=1000),
+            Line("… p99 of a claim", "p99"), Line("… ends, by Finish", "ends"),
+            Line("… tasks that two agents got", "doubled", bound="= 0", at_most=0)]
+        self.program = agents_program(shop.quick)
+        self.postgres = os.environ | {"NAVVY_POSTGRES_RECORD": str(shop.room / "postgres"), "NAVVY_POSTGRES_FSYNC": "on"}
+        call([ROOT / "scripts/postgres", "start"], env=self.postgres)
+        database = call([ROOT / "scripts/postgres", "url"], env=self.postgres).strip()
+        keys = shop.room / "postgres.keys"
+        keys.touch(0o600)
+        keys.write_text(f"bench:{os.urandom(32).hex()}\n")
+        shared = {"NAVVY_PROCESSOR_DATABASE": database, "NAVVY_PROCESSOR_SECRETS_KEY": str(keys),
+                  "NAVVY_PROCESSOR_STORE": f"file://{shop.room}/postgres-store", "NAVVY_PROCESSOR_LEASE": "1h"}
+        first = self.fleet("first", shared)
+        self.two = [first, self.fleet("second", shared, beside=first)]
+        self.sides = [self.empty]
+
+    def empty(self):
+        self.two[0].queue(self.count)
+        urls = ",".join(f"http://{it.agents}" for it in self.two)
+        said = json.loads(call([self.program, "claims", urls, self.two[0].runner_token(), FleetClaims.AT_ONCE]))
+        if said["claimed"] < self.count:
+            raise NotMeasured(f"fleet-postgres: {said['claimed']} of {self.count} tasks were claimed")
+        return {"claims": said["claims_per_s"], "ends": said["ends_per_s"], "p99": said["claim_ms"]["p99"],
+                "doubled": said["doubled"]}
+
+    def close(self):
+        super().close()
+        call([ROOT / "scripts/postgres", "stop"], env=self.postgres)
+
+
+class FleetCost(Row):
+    """The processor's own time for a task that writes ten lines a second, from its claim to its end."""
+
+    name = "fleet-cost"
+    RATE = 10
+
+    def __init__(self, shop):
+        super().__init__(shop)
+        self.counts, self.seconds = self.size([10, 100, 1000], [10, 100]), self.size(60, 15)
+        self.units = {str(count): "ms" for count in self.counts}
+        few, *more = self.counts
+        self.lines = [Line(f"processor's time a task of {self.seconds} s, {few} running", str(few))] + [
+            Line(f"… {count:,} running", str(count), str(few), bound=f"≤ 1.1 × that of {few}", at_most=1.1) for count in more]
+        self.program = agents_program(shop.quick)
+        self.one = self.fleet("one")
+        self.sides = [lambda count=count: self.cost(count) for count in self.counts]
+
+    def cost(self, count):
+        fleet = self.one
+        fleet.queue(count)
+        before = cpu_ms(fleet.processor.pid)
+        said = json.loads(call([self.program, "agents", f"http://{fleet.agents}", fleet.runner_token(), count, self.RATE, self.seconds]))
+        took = cpu_ms(fleet.processor.pid) - before
+        if said["incomplete"] or len(said["logs"]) != count:
+            raise NotMeasured(f"fleet-cost: {len(said['logs'])} of {count} tasks ended; incomplete: {said['incomplete'][:3]}")
+        return {str(count): took / count}
+
+
+def cpu_ms(pid):
+    """What a process has used of processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 class FleetAgents(Row):
     """Simulated agents, the processor on one core; the agents take what is left."""
 
@@ -502,4 +579,4 @@ class FleetMemory(Row):
         return figures
 
 
-ROWS = (FleetLog, FleetLive, FleetClaims, FleetAgents, FleetStart, FleetLate, FleetMemory)
+ROWS = (FleetLog, FleetLive, FleetClaims, FleetPostgres, FleetAgents, FleetCost, FleetStart, FleetLate, FleetMemory)
