@@ -7,14 +7,14 @@
 //!
 //! Owner and name are part of what is sealed: a row that is moved to another name opens no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead as _, Generate as _, Key, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use navvy_job::claim::SshKey;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{ClaimError, Result};
 use crate::state::now_ms;
@@ -33,6 +33,9 @@ impl fmt::Debug for Given {
         f.debug_struct("Given").field("variables", &self.variables.len()).finish_non_exhaustive()
     }
 }
+
+/// Names and values of one owner's secrets.
+type Opened = Vec<(String, String)>;
 
 /// Opens and seals. Cheap to clone.
 #[derive(Clone)]
@@ -111,25 +114,30 @@ impl SecretSource {
     /// # Errors
     /// The database does not answer, or a secret cannot be opened with any key that is here.
     pub async fn given(&self, tx: &mut AnyConnection, project: &str, contexts: &[String]) -> Result<Given> {
-        let mut given = Given::default();
-        let owners = std::iter::once(project_owner(project)).chain(contexts.iter().map(|name| context_owner(name)));
-        for owner in owners {
-            given.variables.extend(self.open_all(tx, &owner).await?);
-        }
-        given.ssh_keys = self.open_all(tx, &keys_owner(project)).await?.into_iter().map(ssh_key).collect();
-        Ok(given)
+        let keys_of = keys_owner(project);
+        let mut owners = vec![keys_of.clone(), project_owner(project)];
+        owners.extend(contexts.iter().map(|name| context_owner(name)));
+        let opened = self.open_all(tx, &owners).await?;
+        // A context that is named twice counts where it stands last, too.
+        let of = |owner: &String| opened.get(owner).cloned().unwrap_or_default();
+        let ssh_keys = of(&keys_of).into_iter().map(ssh_key).collect();
+        Ok(Given { ssh_keys, variables: owners.iter().skip(1).flat_map(of).collect() })
     }
 
-    async fn open_all(&self, tx: &mut AnyConnection, owner: &str) -> Result<Vec<(String, String)>> {
-        let select = "SELECT name, key_name, wrapped, sealed FROM secrets WHERE owner = $1 ORDER BY name";
-        let rows = sqlx::query(select).bind(owner).fetch_all(tx).await?;
-        let open = |row: &sqlx::any::AnyRow| {
-            let (name, key_name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let (wrapped, sealed): (Vec<u8>, Vec<u8>) = (row.try_get(2)?, row.try_get(3)?);
-            let value = self.open(owner, &name, &key_name, &wrapped, &sealed)?;
-            Ok((name, value))
-        };
-        rows.iter().map(open).collect()
+    /// The secrets of these owners, by their names; a claim waits for one question only.
+    async fn open_all(&self, tx: &mut AnyConnection, owners: &[String]) -> Result<HashMap<String, Opened>> {
+        let places: Vec<String> = (1..=owners.len()).map(|number| format!("${number}")).collect();
+        let select = "SELECT owner, name, key_name, wrapped, sealed FROM secrets WHERE owner IN";
+        let select = AssertSqlSafe(format!("{select} ({}) ORDER BY name", places.join(", ")));
+        let query = owners.iter().fold(sqlx::query(select), |query, owner| query.bind(owner.clone()));
+        let mut opened: HashMap<String, Opened> = HashMap::new();
+        for row in query.fetch_all(tx).await? {
+            let (owner, name, key_name): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (wrapped, sealed): (Vec<u8>, Vec<u8>) = (row.try_get(3)?, row.try_get(4)?);
+            let value = self.open(&owner, &name, &key_name, &wrapped, &sealed)?;
+            opened.entry(owner).or_default().push((name, value));
+        }
+        Ok(opened)
     }
 
     fn open(&self, owner: &str, name: &str, key_name: &str, wrapped: &[u8], sealed: &[u8]) -> Result<String> {
@@ -230,12 +238,15 @@ mod tests {
             let secrets = source(&["a"]);
             let mut connection = state.pool().acquire().await.unwrap();
             let all =
-                [("project:p", "A", "1"), ("context:x", "A", "2"), ("context:y", "B", "3"), ("project:q", "A", "4")];
+                [("project:p", "A", "1"), ("context:x", "A", "2"), ("context:y", "A", "3"), ("project:q", "A", "4")];
             for (owner, name, value) in all {
                 secrets.set(&mut connection, owner, name, value).await.unwrap();
             }
             let given = secrets.given(&mut connection, "p", &["x".to_owned()]).await.unwrap();
             assert_eq!(given.variables, [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())]);
+            let twice = ["x", "y", "x"].map(str::to_owned);
+            let given = secrets.given(&mut connection, "p", &twice).await.unwrap();
+            assert_eq!(given.variables.last().unwrap().1, "2");
             assert!(secrets.remove(&mut connection, "context:x", "A").await.unwrap());
             assert!(!secrets.remove(&mut connection, "context:x", "A").await.unwrap());
         }
