@@ -12,15 +12,17 @@
 //! is made with the first byte: most steps of a long job say little, and one that says nothing costs nothing.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use navvy_protocol::frame::Stream;
+use sha2::digest::common::hazmat::{SerializableState as _, SerializedState};
 use sha2::{Digest as _, Sha256};
 
 use super::disk_floor::{DiskFloor, DiskWatch};
+use super::resumed_index::resume_index;
 use super::segments::{Header, MAX_SEGMENT, SLOT, Seal, Segment, hex};
 
 /// A segment that took its first byte this long after the last cut is cut at once.
@@ -35,6 +37,21 @@ pub struct LogDigest {
     pub bytes: u64,
     /// Hexadecimal.
     pub sha256: String,
+}
+
+/// A place in a log at which another process can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPoint {
+    /// Bytes of the log.
+    pub bytes: u64,
+    /// The state of the digest of all of them. It holds up to 63 of the last ones.
+    pub digest: Vec<u8>,
+}
+
+impl Default for LogPoint {
+    fn default() -> Self {
+        Self { bytes: 0, digest: Sha256::new().serialize().to_vec() }
+    }
 }
 
 /// A log being written. Sealed when dropped, unless by a panic.
@@ -70,9 +87,12 @@ impl StepLog {
     }
 
     fn create_at(path: PathBuf) -> io::Result<Self> {
-        let file = create_new(&path)?;
+        Ok(Self::of_file(create_new(&path)?, path))
+    }
+
+    fn of_file(file: File, path: PathBuf) -> Self {
         let index = Index::new(path.with_extension("seg"));
-        Ok(Self {
+        Self {
             file,
             path,
             created: Instant::now(),
@@ -82,7 +102,53 @@ impl StepLog {
             bytes: 0,
             digest: Sha256::new(),
             sealed: false,
-        })
+        }
+    }
+
+    /// Goes on with a log that another process has left. What stands behind `point` is taken back: it is written again.
+    ///
+    /// # Errors
+    /// The log is shorter than that, or cannot be read.
+    pub fn resume(path: &Path, point: &LogPoint) -> io::Result<Self> {
+        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+        let digest = SerializedState::<Sha256>::try_from(&point.digest[..]).ok();
+        let digest = digest.and_then(|state| Sha256::deserialize(&state).ok());
+        let digest = digest.ok_or_else(|| invalid("the state of its digest is none"))?;
+        let file = File::options().append(true).create(point.bytes == 0).mode(0o600).open(path)?;
+        if file.metadata()?.len() < point.bytes {
+            return Err(invalid("it is shorter than it was"));
+        }
+        file.set_len(point.bytes)?;
+        let mut log = Self::of_file(file, path.to_owned());
+        log.index = resume_index(path, point.bytes)?;
+        (log.bytes, log.digest) = (point.bytes, digest);
+        Ok(log)
+    }
+
+    /// The same for a log that nobody writes to any more: as it stands.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn close(path: &Path) -> io::Result<()> {
+        let (mut digest, mut buffer) = (Sha256::new(), vec![0; MAX_SEGMENT]);
+        let (mut file, mut bytes) = (navvy_plain_file::open(path)?, 0);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    digest.update(&buffer[..count]);
+                    bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Self::resume(path, &LogPoint { bytes, digest: digest.serialize().to_vec() })?.seal()
+    }
+
+    /// Where the log stands, for another process.
+    pub fn point(&self) -> LogPoint {
+        LogPoint { bytes: self.bytes, digest: self.digest.serialize().to_vec() }
     }
 
     /// Sets another disk floor than the default.
@@ -203,11 +269,11 @@ impl Drop for StepLog {
 }
 
 /// The file of records, made with the first one.
-struct Index {
+pub(super) struct Index {
     path: PathBuf,
-    file: Option<File>,
+    pub(super) file: Option<File>,
     /// Bytes of whole records in it.
-    length: u64,
+    pub(super) length: u64,
     pending: Vec<u8>,
     /// When a segment was last cut for its time.
     cut_ns: Option<u64>,
@@ -217,11 +283,11 @@ struct Index {
 }
 
 impl Index {
-    fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: None, length: 0, pending: Vec::new(), cut_ns: None, written_ns: None, written_at: 0 }
     }
 
-    fn add(&mut self, segment: Segment) {
+    pub(super) fn add(&mut self, segment: Segment) {
         if self.length == 0 && self.pending.is_empty() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -375,6 +441,62 @@ mod tests {
         assert!(StepLog::create(directory.path(), 1, 1).is_err());
         first.seal().unwrap();
         assert!(first.append(Stream::Stdout, 1, b"late").is_err());
+    }
+
+    /// What a reader of the log gets, however it was written.
+    fn check(log: &Path, text: &[u8]) {
+        assert_eq!(std::fs::read(log).unwrap(), text);
+        let mut at = 0;
+        for segment in records(log) {
+            assert_eq!(segment.start(), at);
+            let bytes = &text[at as usize..segment.end as usize];
+            assert_eq!(crc32fast::hash(bytes), segment.crc);
+            at = segment.end;
+        }
+        let seal = sealed(log).unwrap();
+        assert_eq!((at, seal.total, seal.hex()), (text.len() as u64, text.len() as u64, hex(&Sha256::digest(text))));
+    }
+
+    #[test]
+    fn a_log_goes_on_from_any_of_its_points_whatever_stands_behind_it() {
+        let text: Vec<u8> = (0..700_000_u32).map(|at| (at * 31 + at / 251) as u8).collect();
+        let directory = tempfile::tempdir().unwrap();
+        for (nth, sealed_before) in (0..40).zip([true, false].into_iter().cycle()) {
+            let mut log = StepLog::create(directory.path(), nth + 1, 1).unwrap();
+            let path = log.path().to_owned();
+            let (mut points, mut ns) = (vec![log.point()], 0);
+            for piece in text.chunks(17_000 + nth * 977) {
+                ns += nth as u64 * 4 * MS;
+                log.append(if ns % 3 == 0 { Stream::Stdout } else { Stream::Stderr }, ns, piece).unwrap();
+                points.push(log.point());
+            }
+            match sealed_before {
+                true => drop(log),
+                // As if it had been killed: nothing is recorded that was not.
+                false => std::mem::forget(log),
+            }
+            let point = &points[nth * 7 % points.len()];
+            let mut again = StepLog::resume(&path, point).unwrap();
+            again.append(Stream::Stdout, ns + MS, &text[point.bytes as usize..]).unwrap();
+            drop(again);
+            check(&path, &text);
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_left_is_closed_as_it_stands_and_one_that_is_too_short_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = StepLog::create(directory.path(), 1, 1).unwrap();
+        let path = log.path().to_owned();
+        log.append(Stream::Stdout, 1, b"first").unwrap();
+        log.append(Stream::Stdout, 2, b"second").unwrap();
+        let point = log.point();
+        std::mem::forget(log);
+        StepLog::close(&path).unwrap();
+        check(&path, b"firstsecond");
+        File::options().write(true).open(&path).unwrap().set_len(3).unwrap();
+        assert!(StepLog::resume(&path, &point).is_err());
+        assert!(StepLog::resume(&path, &LogPoint { bytes: 1, digest: vec![1, 2] }).is_err());
     }
 
     #[test]

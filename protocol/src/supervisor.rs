@@ -11,6 +11,7 @@
 //! Pack     ─▶ Data* (an archive, or nothing), empty Data, Reply::Packed
 //! Extract  ◀─ Data* (paths to pass over, an archive), empty Data;   ─▶ Reply::Extracted
 //! Keep     ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
+//! Remember ◀─ Data* (a note), empty Data;   ─▶ Reply::Done
 //! Recall   ─▶ Data* (the note), empty Data, Reply::Done
 //! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
 //! Relay    ─▶ Reply::Done, Reply::Called*, until the agent hangs up
@@ -38,6 +39,9 @@ pub const CAPABILITIES: [&str; 0] = [];
 pub const ABANDONED: u8 = 75;
 /// Bytes of the longest note of [`Request::Keep`].
 pub const NOTE_CAP: usize = 16 << 20;
+
+/// Bytes of the longest note of [`Control::Ack`]: those of hundreds of execs fit into one [`Reply::Execs`].
+pub const ACK_NOTE_CAP: usize = 4 << 10;
 
 /// Bytes of the longest configuration that a setup pipeline is continued with.
 pub const MAX_CONFIGURATION: usize = 8 << 20;
@@ -78,12 +82,15 @@ impl Hello {
 pub enum Request {
     /// Start a program; its output and its end follow on this connection.
     Exec(Exec),
-    /// Go on with an exec's output from byte `offset`.
+    /// Go on with an exec's output from byte `offset`: what came before is acknowledged with it.
     Attach {
         /// Id of the exec.
         exec: String,
         /// In bytes of both streams together, as in [`crate::frame::OutputHeader`].
         offset: u64,
+        /// As in [`Control::Ack`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// Every exec of this task.
     List,
@@ -183,7 +190,10 @@ pub enum Request {
         /// In milliseconds.
         for_ms: u64,
     },
-    /// Give the note back.
+    /// Keep a note of the agent, in memory only, for an agent that goes on with the task should this one die. Holds nothing:
+    /// an environment that is left alone ends as any other. Replaces the note before.
+    Remember,
+    /// Give the note back: the one of [`Self::Keep`] where the environment is held, else that of [`Self::Remember`].
     Recall,
     /// Accept the call that continues a setup pipeline, on the environment's own loopback, from a caller with this key.
     /// A second request with the same key returns the same port.
@@ -343,6 +353,10 @@ pub enum Control {
     Ack {
         /// In bytes of both streams together.
         offset: u64,
+        /// What the agent must know to go on exactly there. It is kept, in memory only, until the next acknowledgement;
+        /// [`ExecStatus`] gives it back. Bytes: at most [`ACK_NOTE_CAP`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
 }
 
@@ -491,6 +505,18 @@ pub struct ExecStatus {
     pub exited: Option<Exited>,
     /// None of its processes runs any more.
     pub ended: bool,
+    /// The last acknowledgement, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
+}
+
+/// What an agent has of an exec's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Bytes before this one, of both streams together, are forgotten.
+    pub offset: u64,
+    /// What the agent said with it.
+    pub note: Option<String>,
 }
 
 /// What the environment uses now.

@@ -72,14 +72,16 @@ fn throughput<'a>(name: &str, step: impl FnOnce() -> Step<'a>) {
                 bytes += OutputHeader::split(&payload).unwrap().1.len() as u64;
                 if bytes - acknowledged >= 128 << 10 {
                     acknowledged = bytes;
-                    frame::write_message(&mut stream, FrameKind::Control, &Control::Ack { offset: bytes }).unwrap();
+                    frame::write_message(&mut stream, FrameKind::Control, &Control::Ack { offset: bytes, note: None })
+                        .unwrap();
                 }
             }
             FrameKind::Reply => match frame::parse_message(FrameKind::Reply, &payload).unwrap() {
                 Reply::Exited(_) => {
                     taken = Some(began.elapsed());
                     // With nothing left to acknowledge the supervisor may have gone.
-                    frame::write_message(&mut stream, FrameKind::Control, &Control::Ack { offset: bytes }).ok();
+                    frame::write_message(&mut stream, FrameKind::Control, &Control::Ack { offset: bytes, note: None })
+                        .ok();
                 }
                 Reply::Ended { .. } => break,
                 _ => {}

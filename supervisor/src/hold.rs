@@ -5,6 +5,7 @@
 //! no call for the idle limit ──────▶ end        Keep{for} ─▶ held ── time is up and no person is here ─▶ end
 //!                                                            │ ▲
 //!                                                     Recall ▼ └ Keep again; Keep{0} ends the hold
+//! Remember ─▶ a note without a hold; Recall gives it where none is held
 //! ```
 
 use std::io::Read as _;
@@ -21,6 +22,8 @@ use crate::{failure, lock};
 /// What is held, until when; and the wake-up of the thread that waits for that time.
 pub struct Hold {
     held: Mutex<Option<Held>>,
+    /// Of a task that runs, for whoever goes on with it should its agent die.
+    remembered: Mutex<Option<Arc<Vec<u8>>>>,
     pub changed: Event,
 }
 
@@ -31,7 +34,7 @@ struct Held {
 
 impl Hold {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { held: Mutex::new(None), changed: Event::new()? })
+        Ok(Self { held: Mutex::new(None), remembered: Mutex::new(None), changed: Event::new()? })
     }
 
     /// When the environment must not be ended for being left alone.
@@ -59,6 +62,17 @@ pub fn keep(hold: &Hold, mut connection: Connection, for_ms: u64) {
     }
 }
 
+/// Takes a note and holds nothing. One that does not come whole changes nothing.
+pub fn remember(hold: &Hold, mut connection: Connection) {
+    match receive(&mut connection) {
+        Ok(note) => {
+            *lock(&hold.remembered) = Some(Arc::new(note));
+            connection.answer(&Reply::Done);
+        }
+        Err(failure) => connection.answer_and_listen(&Reply::Failed(failure)),
+    }
+}
+
 fn receive(connection: &mut Connection) -> Result<Vec<u8>, Failure> {
     connection.flush().map_err(|error| failure::of(&error, format_args!("greet")))?;
     let early = connection.take_received();
@@ -73,8 +87,8 @@ fn receive(connection: &mut Connection) -> Result<Vec<u8>, Failure> {
 
 /// Gives the note to the agent that continues the task.
 pub fn recall(hold: &Hold, mut connection: Connection) {
-    let note = lock(&hold.held).as_ref().map(|held| Arc::clone(&held.note));
-    let Some(note) = note else {
+    let held = lock(&hold.held).as_ref().map(|held| Arc::clone(&held.note));
+    let Some(note) = held.or_else(|| lock(&hold.remembered).clone()) else {
         let why = Failure::new(FailureKind::Other, "this environment is not held");
         return connection.answer(&Reply::Failed(why));
     };

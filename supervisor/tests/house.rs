@@ -137,7 +137,7 @@ fn a_million_zeros(channel: u32) -> Vec<u8> {
 }
 
 fn million_acknowledged() -> Vec<u8> {
-    let (mut frames, control) = (Vec::new(), Control::Ack { offset: 1_000_000 });
+    let (mut frames, control) = (Vec::new(), Control::Ack { offset: 1_000_000, note: None });
     frame::encode_message(&mut frames, FrameKind::Control, &control).unwrap();
     frames
 }

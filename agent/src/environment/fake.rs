@@ -94,6 +94,7 @@ struct State {
     patience: Duration,
     connections: Vec<UnixStream>,
     note: Option<Vec<u8>>,
+    remembered: Option<Vec<u8>>,
     continuation: Option<Continuation>,
     /// Nothing runs any more, and nobody waits.
     over: bool,

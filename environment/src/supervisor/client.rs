@@ -210,6 +210,14 @@ impl Client {
         done(conversation.reply()?)
     }
 
+    /// Leaves a note with the supervisor for the agent that goes on with the task, should this one die. Holds nothing.
+    pub fn remember(&self, note: &[u8]) -> Result<(), ClientError> {
+        let mut conversation = self.open(&Request::Remember)?;
+        conversation.send_bytes(note)?;
+        conversation.end_stream()?;
+        done(conversation.reply()?)
+    }
+
     /// Has the environment take the call that continues a setup pipeline. The port on its loopback.
     pub fn offer_continuation(&self, key: &str) -> Result<u16, ClientError> {
         match self.ask(&Request::OfferContinuation { key: key.to_owned() })? {
@@ -230,7 +238,7 @@ impl Client {
         parsed.map(Some).map_err(|source| ClientError::Protocol { source })
     }
 
-    /// The note of an environment that is held.
+    /// The note of an environment that is held, or that an agent has left behind.
     pub fn recall(&self) -> Result<Vec<u8>, ClientError> {
         let mut conversation = self.open(&Request::Recall)?;
         let note = conversation.receive_stream(NOTE_CAP)?;

@@ -38,6 +38,11 @@ pub trait Sink: Send {
     fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()>;
     /// The exec's own process ended; everything it had written by then came before.
     fn exited(&mut self, exited: Exited);
+    /// What another process must know to go on exactly behind the bytes that came so far. The supervisor keeps it with each
+    /// acknowledgement.
+    fn note(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How following ended.
@@ -73,30 +78,21 @@ impl Abandon {
 
 /// Starts `exec` and stays with it. Blocks its thread until the end.
 pub fn follow(client: &Client, exec: Exec, sink: &mut dyn Sink, abandon: &Abandon) -> FollowEnd {
-    let mut follower =
-        Follower { client, id: exec.id.clone(), offset: 0, acked: 0, started: false, exited: false, sink, abandon };
+    let follower = Follower::new(client, &exec, 0, sink, abandon);
     let start = Request::Exec(exec);
-    let mut outcome = follower.converse(&start);
-    let mut lost_at = Instant::now();
-    loop {
-        let (error, alive) = match outcome {
-            Pass::End(end) => return end,
-            Pass::Broken { error, alive } => (error, alive),
-        };
-        if alive {
-            lost_at = Instant::now();
-        }
-        if abandon.is_set() {
-            return FollowEnd::Abandoned;
-        }
-        if lost_at.elapsed() > client.patience() {
-            return FollowEnd::Lost(error);
-        }
-        if !alive {
-            std::thread::sleep(REATTACH_PAUSE);
-        }
-        outcome = follower.call_again(&start);
-    }
+    follower.stay(&start, |follower, start| follower.converse(start))
+}
+
+/// Goes on with an exec that another process has followed up to `offset`, or had not started yet: then it is started. The
+/// supervisor starts it once, whoever asks. Blocks its thread until the end.
+pub fn follow_on(client: &Client, exec: Exec, offset: u64, sink: &mut dyn Sink, abandon: &Abandon) -> FollowEnd {
+    let follower = Follower::new(client, &exec, offset, sink, abandon);
+    let start = Request::Exec(exec);
+    follower.stay(&start, |follower, start| match follower.call_again(start) {
+        // What the other process had asked for came in between.
+        Pass::End(FollowEnd::Refused(failure)) if failure.kind == FailureKind::Duplicate => follower.call_again(start),
+        other => other,
+    })
 }
 
 struct Follower<'a> {
@@ -122,9 +118,38 @@ enum Pass {
     },
 }
 
-impl Follower<'_> {
+impl<'a> Follower<'a> {
+    fn new(client: &'a Client, exec: &Exec, offset: u64, sink: &'a mut dyn Sink, abandon: &'a Abandon) -> Self {
+        let id = exec.id.clone();
+        Self { client, id, offset, acked: offset, started: false, exited: false, sink, abandon }
+    }
+
+    fn stay(mut self, start: &Request, first: impl FnOnce(&mut Self, &Request) -> Pass) -> FollowEnd {
+        let mut outcome = first(&mut self, start);
+        let mut lost_at = Instant::now();
+        loop {
+            let (error, alive) = match outcome {
+                Pass::End(end) => return end,
+                Pass::Broken { error, alive } => (error, alive),
+            };
+            if alive {
+                lost_at = Instant::now();
+            }
+            if self.abandon.is_set() {
+                return FollowEnd::Abandoned;
+            }
+            if lost_at.elapsed() > self.client.patience() {
+                return FollowEnd::Lost(error);
+            }
+            if !alive {
+                std::thread::sleep(REATTACH_PAUSE);
+            }
+            outcome = self.call_again(start);
+        }
+    }
+
     fn call_again(&mut self, start: &Request) -> Pass {
-        let attach = Request::Attach { exec: self.id.clone(), offset: self.offset };
+        let attach = Request::Attach { exec: self.id.clone(), offset: self.offset, note: self.sink.note() };
         match self.converse(&attach) {
             // The first request never arrived: it is safe to send it again, the id is started once at most.
             Pass::End(FollowEnd::Refused(failure)) if failure.kind == FailureKind::NoSuchExec && !self.started => {
@@ -243,7 +268,7 @@ impl Follower<'_> {
 
     fn acknowledge(&mut self, conversation: &mut Conversation) -> Result<(), ClientError> {
         if self.acked < self.offset {
-            conversation.control(&Control::Ack { offset: self.offset })?;
+            conversation.control(&Control::Ack { offset: self.offset, note: self.sink.note() })?;
             self.acked = self.offset;
         }
         Ok(())

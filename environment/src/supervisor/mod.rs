@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use archives::Fed;
 pub use client::{Client, ClientError, Found};
-pub use follow::{Abandon, FollowEnd, Sink, follow};
+pub use follow::{Abandon, FollowEnd, Sink, follow, follow_on};
 pub use relay::{Caller, Listening, Relay};
 pub use session::{Session, WayIn};
 

@@ -91,6 +91,6 @@ impl Session {
         let offset = header.offset.checked_add(bytes.len() as u64).ok_or(ClientError::WrongReply)?;
         // The person who watched may have gone; the exec continues to its end.
         show(header.stream, bytes).ok();
-        self.way_in.control(&Control::Ack { offset }).map_err(|source| ClientError::Unreachable { source })
+        self.way_in.control(&Control::Ack { offset, note: None }).map_err(|source| ClientError::Unreachable { source })
     }
 }

@@ -88,6 +88,23 @@ impl MaskStream {
         self.held.len()
     }
 
+    /// All that another stream of the same masks must know to go on exactly here: the bytes that wait, and how many of them
+    /// belong to a match that was written.
+    pub fn waiting(&self) -> (&[u8], usize) {
+        (&self.held, self.covered)
+    }
+
+    /// Takes up where a stream of the same masks was left, as [`Self::waiting`] told it.
+    pub fn take_up(&mut self, held: &[u8], covered: usize) {
+        self.covered = covered.min(held.len());
+        let text = held.to_vec();
+        self.go_on_with_begun(&text);
+        self.look(&text);
+        self.held = text;
+        // Counted by whoever found them.
+        self.hits.clear();
+    }
+
     fn work(&mut self, text: &[u8], is_last: bool, write: &mut impl FnMut(&[u8])) {
         self.go_on_with_begun(text);
         self.look(text);

@@ -24,6 +24,23 @@ fn in_pieces(masks: &Masks, text: &[u8], mut size: impl FnMut() -> usize) -> Vec
     all
 }
 
+/// The same, each piece by a stream that takes up where the one before was left.
+fn in_hands(masks: &Masks, text: &[u8], mut size: impl FnMut() -> usize) -> Vec<u8> {
+    let mut stream = masks.stream(MaskedIn::of_run("test"));
+    let mut all = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(size().clamp(1, rest.len()));
+        let (held, covered) = stream.waiting();
+        let mut next = masks.stream(MaskedIn::of_run("test"));
+        next.take_up(held, covered);
+        next.push(piece, &mut |bytes| all.extend_from_slice(bytes));
+        (stream, rest) = (next, after);
+    }
+    stream.finish(&mut |bytes| all.extend_from_slice(bytes));
+    all
+}
+
 #[test]
 fn every_occurrence_becomes_stars() {
     let masks = masks(&["hunter2", "s3cr3t value"]);
@@ -160,6 +177,9 @@ proptest! {
         let mut sizes = sizes.into_iter().cycle();
         let got = in_pieces(&masks, &text, || sizes.next().unwrap_or(1));
         prop_assert_eq!(got, oracle::replace(&text, &patterns));
+        let mut sizes = sizes.clone();
+        let handed = in_hands(&masks, &text, || sizes.next().unwrap_or(1));
+        prop_assert_eq!(handed, oracle::replace(&text, &patterns));
         let whole = masks.whole(|| MaskedIn::of_run("whole"), &text).into_owned();
         prop_assert_eq!(whole, oracle::replace(&text, &patterns));
     }

@@ -13,9 +13,10 @@ use crate::{continuation, failure, files, hold, relay, sys, users};
 pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
     match request {
         Request::Exec(exec) => exec::run(init, &exec, connection),
-        Request::Attach { exec, offset } => exec::attach(init, &exec, offset, connection),
+        Request::Attach { exec, offset, note } => exec::attach(init, &exec, exec::Attach { connection, offset, note }),
         Request::Shutdown { grace_ms } => shut_down(init, grace_ms, connection),
         Request::Keep { for_ms } => hold::keep(&init.hold, connection, for_ms),
+        Request::Remember => hold::remember(&init.hold, connection),
         Request::OfferContinuation { key } => answer(connection, continuation::offer(&init.continuation, &key)),
         Request::Continuation => continuation::tell(&init.continuation, connection),
         Request::Relay { path, user } => relay::listen(&init.relays, connection, &path, user.as_deref()),

@@ -22,7 +22,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use navvy_protocol::frame::FrameKind;
-use navvy_protocol::supervisor::{Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply, Usage};
+use navvy_protocol::supervisor::{
+    ACK_NOTE_CAP, Acknowledged, Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply, Usage,
+};
 
 use crate::control::connection::Connection;
 use crate::init::Init;
@@ -48,6 +50,7 @@ struct State {
     keeper: Pid,
     step: Pid,
     output: u64,
+    acknowledged: Option<Acknowledged>,
     exited: Option<Exited>,
     /// No process of it is left.
     gone: bool,
@@ -63,9 +66,10 @@ struct State {
 }
 
 /// A connection that wants to follow.
-struct Attach {
-    connection: Connection,
-    offset: u64,
+pub struct Attach {
+    pub connection: Connection,
+    pub offset: u64,
+    pub note: Option<String>,
 }
 
 impl Record {
@@ -82,7 +86,14 @@ impl Record {
             output: state.output,
             exited: state.exited.clone(),
             ended: state.ended,
+            acknowledged: state.acknowledged.clone(),
         }
+    }
+
+    /// The agent has everything before `offset`. A note that is too long counts as none.
+    fn acknowledge(&self, offset: u64, note: Option<String>) {
+        let note = note.filter(|note| note.len() <= ACK_NOTE_CAP);
+        lock(&self.state).acknowledged = Some(Acknowledged { offset, note });
     }
 
     fn keeper(&self) -> Pid {
@@ -194,16 +205,17 @@ fn start(init: &Arc<Init>, exec: &Exec, record: &Arc<Record>, mail: Arc<Event>) 
 }
 
 /// Hands the connection to the exec's owner, or answers from the record when the owner has ended.
-pub fn attach(init: &Arc<Init>, id: &str, offset: u64, connection: Connection) {
+pub fn attach(init: &Arc<Init>, id: &str, attach: Attach) {
     let record = match init.execs.get(id) {
         Ok(record) => record,
-        Err(failure) => return connection.answer(&Reply::Failed(failure)),
+        Err(failure) => return attach.connection.answer(&Reply::Failed(failure)),
     };
     let mut state = lock(&record.state);
     if let Some(owner) = state.owner.clone() {
-        state.attaches.push(Attach { connection, offset });
+        state.attaches.push(attach);
         return owner.raise();
     }
+    let Attach { connection, offset, .. } = attach;
     let (step, output, exited) = (state.step, state.output, state.exited.clone());
     drop(state);
     retell(connection, offset, step, output, exited);

@@ -167,7 +167,7 @@ impl Pump {
     }
 
     pub fn run(mut self, connection: Connection) {
-        self.follow(Attach { connection, offset: 0 });
+        self.begin_link(connection, 0);
         while !self.retire() {
             let ready = self.wait();
             // Before mail: it may bring another link, of which this poll knows nothing.
@@ -267,12 +267,20 @@ impl Pump {
 
     /// A new follower replaces the one before. Output before its offset is not sent again.
     fn follow(&mut self, attach: Attach) {
-        let Attach { mut connection, offset } = attach;
+        let Attach { connection, offset, note } = attach;
+        if self.begin_link(connection, offset) {
+            self.record.acknowledge(offset, note);
+        }
+    }
+
+    /// False: output from there on is not here, and the connection was told so.
+    fn begin_link(&mut self, mut connection: Connection, offset: u64) -> bool {
         let Some(resume) = self.ring.resume(offset) else {
-            return connection.answer(&Reply::Failed(wrong_offset(offset, self.ring.output())));
+            connection.answer(&Reply::Failed(wrong_offset(offset, self.ring.output())));
+            return false;
         };
         if connection.stream().set_nonblocking(true).is_err() {
-            return;
+            return false;
         }
         sys::enlarge_send_buffer(connection.stream(), SEND_BUFFER);
         connection.push(FrameKind::Reply, &Reply::Started { pid: self.step as u32 });
@@ -288,6 +296,7 @@ impl Pump {
             Some(Link { connection, cursor: resume.cursor, told_exit, told_end: false, listens: true, sent: None });
         self.ring.acknowledge(offset, resume.cursor);
         self.send();
+        true
     }
 
     /// What the agent says.
@@ -346,9 +355,10 @@ impl Pump {
     fn control(&mut self, control: Control) {
         match control {
             Control::Resize { columns, rows } => self.streams.resize(columns, rows),
-            Control::Ack { offset } => {
-                let cursor = self.cursor();
+            Control::Ack { offset, note } => {
+                let (cursor, output) = (self.cursor(), self.ring.output());
                 self.ring.acknowledge(offset, cursor);
+                self.record.acknowledge(offset.min(output), note);
             }
         }
     }

@@ -78,7 +78,7 @@ impl Bench {
     }
 
     pub fn attach(&self, exec: &str, offset: u64) -> Conversation {
-        self.open(&Request::Attach { exec: exec.to_owned(), offset })
+        self.open(&Request::Attach { exec: exec.to_owned(), offset, note: None })
     }
 
     pub fn stop(&self, exec: &str, grace: Duration) {
@@ -250,7 +250,7 @@ impl Conversation {
     }
 
     pub fn acknowledge(&mut self, offset: u64) {
-        self.control(&Control::Ack { offset });
+        self.control(&Control::Ack { offset, note: None });
     }
 
     pub fn control(&mut self, control: &Control) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use navvy_protocol::frame::Stream;
-use navvy_protocol::supervisor::{Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply};
+use navvy_protocol::supervisor::{Acknowledged, Exec, ExecStatus, Exit, Exited, Failure, FailureKind, Reply};
 
 use super::script::{Act, exits_by};
 use super::{State, Way, World};
@@ -30,6 +30,7 @@ pub struct FakeExec {
     stops: Vec<Duration>,
     /// How often whoever follows it was cut off.
     pub cuts: usize,
+    acknowledged: Option<Acknowledged>,
 }
 
 impl FakeExec {
@@ -126,6 +127,11 @@ impl World {
         self.change(|state| state.execs.get_mut(id).map(change));
     }
 
+    /// Whoever follows it has everything before `offset`.
+    pub fn acknowledge(&self, id: &str, offset: u64, note: Option<String>) {
+        self.with_exec(id, |exec| exec.acknowledged = Some(Acknowledged { offset, note }));
+    }
+
     /// Returns once everything of it has ended.
     pub fn stop(&self, id: &str, grace: Duration) -> Result<Reply, Failure> {
         self.change(|state| {
@@ -141,7 +147,8 @@ impl World {
         let execs = &self.lock().execs;
         let status = |(id, exec): (&String, &FakeExec)| {
             let (output, exited) = (exec.output, exec.exited().cloned());
-            ExecStatus { id: id.clone(), pid: 1, output, exited, ended: exec.has_ended() }
+            let acknowledged = exec.acknowledged.clone();
+            ExecStatus { id: id.clone(), pid: 1, output, exited, ended: exec.has_ended(), acknowledged }
         };
         Reply::Execs { execs: execs.iter().map(status).collect() }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use navvy_environment::supervisor::Connect;
 use navvy_protocol::frame::{self, FrameKind, OutputHeader};
-use navvy_protocol::supervisor::{Exec, Failure, Hello, Probe, Reply, Request};
+use navvy_protocol::supervisor::{Control, Exec, Failure, Hello, Probe, Reply, Request};
 
 use super::execs::{STREAM, Told, no_such_exec};
 use super::{HOME, Way, World};
@@ -103,7 +103,8 @@ impl Serving {
     /// `None`: all is answered.
     fn answer(&mut self, request: Request) -> io::Result<Result<Option<Reply>, Failure>> {
         Ok(match request {
-            Request::Attach { exec, offset } => {
+            Request::Attach { exec, offset, note } => {
+                self.world.acknowledge(&exec, offset, note);
                 let cuts = self.world.lock().execs.get(&exec).map(|exec| exec.cuts);
                 let Some(cuts) = cuts else { return Ok(Err(no_such_exec(&exec))) };
                 self.reply(&Reply::Started { pid: 1 })?;
@@ -117,8 +118,15 @@ impl Serving {
                 self.world.change(|state| state.note = Some(note));
                 Ok(Some(Reply::Done))
             }
+            Request::Remember => {
+                let note = self.receive_stream()?;
+                self.world.change(|state| state.remembered = Some(note));
+                Ok(Some(Reply::Done))
+            }
             Request::Recall => {
-                let note = self.world.lock().note.clone().unwrap_or_default();
+                let state = self.world.lock();
+                let note = state.note.clone().or_else(|| state.remembered.clone()).unwrap_or_default();
+                drop(state);
                 self.send_stream(&note)?;
                 Ok(Some(Reply::Done))
             }
@@ -145,6 +153,22 @@ impl Serving {
 
     /// Tells all of an exec from this offset on, up to its end or to the first cut after these.
     fn follow(&mut self, id: &str, from: u64, cuts: usize) -> io::Result<()> {
+        let (world, exec, mut stream) = (self.world.clone(), id.to_owned(), self.stream.try_clone()?);
+        // Until the caller hangs up.
+        let hearing = std::thread::spawn(move || {
+            let mut payload = Vec::new();
+            while let Ok(Some(kind)) = frame::read(&mut stream, &mut payload) {
+                if let Ok(Control::Ack { offset, note }) = frame::parse_message(kind, &payload) {
+                    world.acknowledge(&exec, offset, note);
+                }
+            }
+        });
+        let told = self.tell_all(id, from, cuts);
+        hearing.join().ok();
+        told
+    }
+
+    fn tell_all(&mut self, id: &str, from: u64, cuts: usize) -> io::Result<()> {
         let mut next = 0;
         loop {
             let told = self.world.wait_for(|state| {
@@ -226,7 +250,7 @@ fn probe(programs: Vec<String>) -> Probe {
 fn describe(request: &Request) -> String {
     match request {
         Request::Exec(exec) => format!("exec {}", exec.id),
-        Request::Attach { exec, offset } => format!("attach {exec} from {offset}"),
+        Request::Attach { exec, offset, .. } => format!("attach {exec} from {offset}"),
         Request::Stop { exec, grace_ms } => format!("stop {exec} within {:?}", Duration::from_millis(*grace_ms)),
         Request::Keep { for_ms } => format!("keep for {:?}", Duration::from_millis(*for_ms)),
         Request::Read { path, .. } => format!("read {path}"),
