@@ -90,6 +90,9 @@ async fn task_with_state(state: &State, metadata: &MetadataMap) -> Result<(TaskA
 
 /// An error of ours as an agent sees it: it may try again.
 pub fn failed(error: &StateError) -> Status {
+    if error.is_text() {
+        return Status::invalid_argument("a text has a NUL character, which the database does not take");
+    }
     crate::figures::ERRORS.count();
     tracing::error!("{}.", navvy_job::chain::chain(error));
     Status::unavailable("the processor's database does not answer; try again")

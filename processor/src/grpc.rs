@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::{self, TaskAccess};
-use crate::claims::{ClaimError, Claims, Ending, Room, Taken, is_task};
+use crate::claims::{ClaimError, Claims, Ending, Launched, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
 use crate::output::{Finished, Output};
 use crate::state::{LogState, Scope, State, hash};
@@ -49,14 +49,43 @@ impl AgentsService {
 
     /// By a runner: waits for a task of its class.
     async fn wait_for_task(&self, class: &str, asked: &v1::ClaimRequest) -> Result<Option<Taken>, Status> {
-        let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(LONGEST_WAIT);
         let room = room(asked);
+        self.wait(asked, || self.claims.take(class, room, &asked.agent_name)).await.map_err(status)
+    }
+
+    /// By an agent that was started for it: waits until no other job of the task's serial group runs.
+    async fn launched(&self, asked: &v1::ClaimRequest, token: &str) -> Result<Option<Taken>, Status> {
+        if !is_task(&asked.task) {
+            return Err(Status::invalid_argument("a launch token takes one task: `task` must be its id"));
+        }
+        let take = || async {
+            Ok(match self.claims.take_launched(&asked.task, token, &asked.agent_name).await? {
+                Launched::Waits => None,
+                Launched::Taken(taken) => Some(Some(taken)),
+                Launched::Refused => Some(None),
+            })
+        };
+        let Some(settled) = self.wait(asked, take).await.map_err(status)? else { return Ok(None) };
+        let taken = settled.ok_or_else(|| {
+            let why = "this task is not to be had with this token: another agent has it, the token was used before, or the \
+                       task is over";
+            Status::already_exists(why)
+        })?;
+        Ok(Some(*taken))
+    }
+
+    /// Tries again and again until something comes of it, or the time is over that the agent wants to wait.
+    async fn wait<T, F>(&self, asked: &v1::ClaimRequest, take: impl Fn() -> F) -> Result<Option<T>, ClaimError>
+    where
+        F: Future<Output = Result<Option<T>, ClaimError>>,
+    {
+        let until = Instant::now() + Duration::from_millis(asked.wait_ms.into()).min(LONGEST_WAIT);
         let queued = self.claims.conductor().signals.queued.clone();
         loop {
             let told = queued.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            if let Some(taken) = self.claims.take(class, room, &asked.agent_name).await.map_err(status)? {
+            if let Some(taken) = take().await? {
                 return Ok(Some(taken));
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -65,18 +94,6 @@ impl AgentsService {
             }
             tokio::time::timeout(left.min(LOOK_AGAIN), told).await.ok();
         }
-    }
-
-    async fn launched(&self, asked: &v1::ClaimRequest, token: &str) -> Result<Taken, Status> {
-        if !is_task(&asked.task) {
-            return Err(Status::invalid_argument("a launch token takes one task: `task` must be its id"));
-        }
-        let taken = self.claims.take_launched(&asked.task, token, &asked.agent_name).await.map_err(status)?;
-        taken.ok_or_else(|| {
-            let why = "this task is not to be had with this token: another agent has it, the token was used before, or the \
-                       task is over";
-            Status::already_exists(why)
-        })
     }
 }
 
@@ -90,7 +107,7 @@ impl v1::agents_server::Agents for AgentsService {
         check_name(&asked.agent_name)?;
         let taken = match self.state().token(&token).await.map_err(|error| auth::failed(&error))? {
             Some(Scope::Class(class)) => self.wait_for_task(&class, &asked).await?,
-            Some(Scope::Launch(_)) => Some(self.launched(&asked, &token).await?),
+            Some(Scope::Launch(_)) => self.launched(&asked, &token).await?,
             Some(_) => return Err(Status::permission_denied("this token takes no tasks")),
             None if self.was_launch(&token).await? => {
                 return Err(Status::already_exists("this launch token was used before: another agent has the task"));

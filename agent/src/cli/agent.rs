@@ -24,6 +24,9 @@ const VERSION: u32 = 1;
 /// A processor that cannot be reached is called again for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// One call waits so long for the task's turn.
+const TURN: Duration = Duration::from_secs(20);
+
 /// What a scheduler starts an agent with.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,17 +95,15 @@ fn claim_file(path: &Path) -> Result<ClaimFile, CliError> {
     }
 }
 
-/// Takes the task. A processor that is not there yet is waited for.
+/// Takes the task. A processor that is not there yet is waited for, and another job of the task's serial group as long as it
+/// runs.
 async fn take(processor: &Processor, launch: &Launch) -> Result<Claimed, CliError> {
     let (begun, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
     loop {
         let wish = Wish::Task(launch.task.clone());
-        match claim(processor, &launch.token, &agent_name(), &wish, Duration::ZERO).await {
+        match claim(processor, &launch.token, &agent_name(), &wish, TURN).await {
             Ok(Some(claimed)) => return Ok(claimed),
-            Ok(None) => {
-                let none = format!("the processor has no task {} to hand out", launch.task);
-                return Err(CliError::infra_text(none).hint("It may have been canceled, or have ended."));
-            }
+            Ok(None) => tracing::info!("Task {} waits: another job of its serial group comes first.", launch.task),
             Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
                 tracing::warn!("{error}; it is asked again.");
                 tokio::time::sleep(pauses.another()).await

@@ -204,8 +204,10 @@ impl Watcher<'_> {
             _ => return,
         };
         let Some(job) = self.approvals.borrow().first().cloned() else { return };
-        if let Err(error) = approve(self.client, self.pipeline, &job.job, approved).await {
-            self.warn(format!("approval {}: {error}", job.job));
+        // Another workflow may have one of that name.
+        let name = format!("{}/{}", job.workflow, job.job);
+        if let Err(error) = approve(self.client, self.pipeline, &name, approved).await {
+            self.warn(format!("approval {name}: {error}"));
         }
     }
 }

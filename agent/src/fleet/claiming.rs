@@ -23,7 +23,7 @@ use super::connection::{Bearer, CallError, Processor, Session, is_passing, withi
 /// A task that was taken, and not looked at yet.
 pub struct Claimed {
     pub task: ClaimedTask,
-    /// When it was asked for: its lease is counted from then.
+    /// When it came: its lease is counted from then.
     pub asked: Instant,
 }
 
@@ -90,22 +90,13 @@ pub async fn claim(
         room_millicpus: room.millicpus,
         room_memory: room.memory,
     };
-    let asked = Instant::now();
     let mut agents = processor.agents(token);
     match within(wait + CALL_DEADLINE, agents.claim(request)).await {
-        // A runner's call waits: the lease begins when the task is there, which is not before now by more than the way back.
-        Ok(answer) => Ok(answer.into_inner().task.map(|task| Claimed { task, asked: begun(wish, asked) })),
+        // The call may have waited: the lease begins when the task is there, which is not before now by more than the way back.
+        // The first beat renews it within moments.
+        Ok(answer) => Ok(answer.into_inner().task.map(|task| Claimed { task, asked: Instant::now() })),
         Err(status) if status.code() == Code::AlreadyExists => Err(ClaimError::Taken { task }),
         Err(status) => Err(ClaimError::Call(processor.explain(&status))),
-    }
-}
-
-/// When the lease may have begun.
-fn begun(wish: &Wish, asked: Instant) -> Instant {
-    match wish {
-        Wish::Task(_) => asked,
-        // The first beat renews it within moments.
-        Wish::Classes { .. } => Instant::now(),
     }
 }
 

@@ -35,7 +35,7 @@ use navvy_job::claim::Claim;
 pub use ending::{Ending, Finished};
 pub use leases::{Beaten, watch};
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
-pub use taking::{Room, Taken};
+pub use taking::{Launched, Room, Taken};
 
 /// An agent that is not heard of for so long has lost its task; it ends the job by itself before that. Unless an operator sets
 /// another length.

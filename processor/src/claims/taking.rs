@@ -20,6 +20,22 @@ impl Room {
     pub const ANY: Self = Self(Size { millicpus: i64::MAX as u64, memory: i64::MAX as u64 });
 }
 
+/// Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one. Task `t` may be taken.
+const FREE: &str = "(t.serial IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.serial = t.serial
+     AND (o.pipeline <> t.pipeline OR o.workflow <> t.workflow OR o.job <> t.job)
+     AND (o.state = 'claimed' OR (o.state = 'queued' AND (o.queued_ms < t.queued_ms
+          OR (o.queued_ms = t.queued_ms AND o.id < t.id))))))";
+
+/// What came of a launch token. Only a task that was taken uses it up.
+pub enum Launched {
+    /// The task is the agent's.
+    Taken(Box<Taken>),
+    /// Another job of its serial group comes first.
+    Waits,
+    /// The token was used before, or the task is not in the queue.
+    Refused,
+}
+
 /// A task that an agent has now.
 pub struct Taken {
     /// What it carries out.
@@ -44,18 +60,13 @@ impl Claims {
     /// # Errors
     /// The database does not answer, or the job's secrets cannot be read.
     pub async fn take(&self, class: &str, room: Room, agent: &str) -> Result<Option<Taken>> {
-        // Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one.
-        let free = "(t.serial IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.serial = t.serial
-                     AND (o.pipeline <> t.pipeline OR o.workflow <> t.workflow OR o.job <> t.job)
-                     AND (o.state = 'claimed' OR (o.state = 'queued' AND (o.queued_ms < t.queued_ms
-                          OR (o.queued_ms = t.queued_ms AND o.id < t.id))))))";
         // Each way has an index of its own order: a long queue costs no more than a short one.
         let of_class = if class == "*" { "$2 = '*'" } else { "t.class = $2" };
         let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let update = format!(
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
              WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND {of_class}
-                 AND t.millicpus <= $3 AND t.memory <= $4 AND {free} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
+                 AND t.millicpus <= $3 AND t.memory <= $4 AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
              RETURNING {COLUMNS}"
         );
         let mut tx = self.pool().begin().await?;
@@ -69,25 +80,36 @@ impl Claims {
         self.hand_over(tx, row).await.map(Some)
     }
 
-    /// The task that a launch token is for; the token is used up by it. `None`: it was used before, or the task is not waiting.
+    /// The task that a launch token is for; the token is used up by it.
     ///
     /// # Errors
     /// As for [`Self::take`].
-    pub async fn take_launched(&self, task: &str, token: &str, agent: &str) -> Result<Option<Taken>> {
+    pub async fn take_launched(&self, task: &str, token: &str, agent: &str) -> Result<Launched> {
         let mut tx = self.pool().begin().await?;
         let use_it = "UPDATE tokens SET used_ms = $1 WHERE hash = $2 AND kind = 'launch' AND subject = $3
                       AND used_ms IS NULL AND revoked_ms IS NULL";
         let used = sqlx::query(use_it).bind(now_ms()).bind(hash(token)).bind(task).execute(&mut *tx).await?;
         if used.rows_affected() != 1 {
-            return Ok(None);
+            return Ok(Launched::Refused);
         }
+        let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
         let update = format!(
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
-             WHERE state = 'queued' AND id = $2 RETURNING {COLUMNS}"
+             WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND t.id = $2
+                 AND {FREE} {lock})
+             RETURNING {COLUMNS}"
         );
         let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(task);
-        let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
-        self.hand_over(tx, TaskRow::read(&row)?).await.map(Some)
+        let Some(row) = query.fetch_optional(&mut *tx).await? else {
+            let queued = sqlx::query("SELECT 1 FROM tasks WHERE id = $1 AND state = 'queued'").bind(task);
+            let waits = queued.fetch_optional(&mut *tx).await?.is_some();
+            return Ok(if waits { Launched::Waits } else { Launched::Refused });
+        };
+        let row = TaskRow::read(&row)?;
+        if self.dialect() == Dialect::Postgres && !is_alone(&mut tx, &row.id).await? {
+            return Ok(Launched::Waits);
+        }
+        Ok(Launched::Taken(Box::new(self.hand_over(tx, row).await?)))
     }
 
     /// Commits the taking. That the task has started is told by its agent, whose events are masked.

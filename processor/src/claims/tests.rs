@@ -97,7 +97,7 @@ async fn a_pipeline_goes_from_submission_to_its_end_over_restarts() {
         pass(&claims_now, &second).await;
         assert_eq!(pipeline_state(&state, &submitted.id).await, "on_hold");
         let error = claims_now.conductor().approve(&submitted.id, "unit", true, "me").await.unwrap_err().to_string();
-        assert!(error.contains("waiting are: hold"), "{error}");
+        assert!(error.contains("waiting are: main/hold"), "{error}");
         claims_now.conductor().approve(&submitted.id, "hold", true, "me").await.unwrap();
         assert!(claims_now.take("medium", Room::ANY, "four").await.unwrap().is_none(), "its class is another");
         let deploy = claims_now.take("large", Room::ANY, "four").await.unwrap().unwrap();
@@ -155,19 +155,20 @@ async fn a_config_with_mistakes_leaves_nothing() {
     }
 }
 
-#[tokio::test]
-async fn jobs_of_a_serial_group_run_one_at_a_time() {
-    let config = "
+const SERIAL: &str = "
 version: 2.1
 jobs:
   ship: {docker: [{image: i}], parallelism: 2, steps: [{run: ship}]}
 workflows:
   main: {jobs: [{ship: {serial-group: live}}]}
 ";
+
+#[tokio::test]
+async fn jobs_of_a_serial_group_run_one_at_a_time() {
     for state in databases().await {
         let claims = claims(&state);
         for _ in 0..2 {
-            claims.conductor().submit("gh/acme/shop", submit(config), RerunOf::default(), "me").await.unwrap();
+            claims.conductor().submit("gh/acme/shop", submit(SERIAL), RerunOf::default(), "me").await.unwrap();
         }
         let take = async || claims.take("*", Room::ANY, "one").await.unwrap();
         let (first, second) = (take().await.unwrap(), take().await.unwrap());
@@ -188,9 +189,61 @@ async fn a_launch_token_takes_its_task_once() {
         let row = sqlx::query("SELECT id FROM tasks ORDER BY node").fetch_all(state.pool()).await.unwrap();
         let [one, two]: [String; 2] = [row[0].try_get(0).unwrap(), row[1].try_get(0).unwrap()];
         let token = claims.launch_token(&one).await.unwrap();
-        assert!(claims.take_launched(&two, &token, "a").await.unwrap().is_none(), "it is for another task");
-        assert!(claims.take_launched(&one, &token, "a").await.unwrap().is_some());
-        assert!(claims.take_launched(&one, &token, "b").await.unwrap().is_none(), "it was used");
+        let launched = async |task, agent| claims.take_launched(task, &token, agent).await.unwrap();
+        assert!(matches!(launched(&two, "a").await, Launched::Refused), "it is for another task");
+        assert!(matches!(launched(&one, "a").await, Launched::Taken(_)));
+        assert!(matches!(launched(&one, "b").await, Launched::Refused), "it was used");
+    }
+}
+
+#[tokio::test]
+async fn a_launched_agent_waits_for_its_turn_in_a_serial_group_and_keeps_its_token() {
+    for state in databases().await {
+        let claims = claims(&state);
+        for _ in 0..2 {
+            claims.conductor().submit("gh/acme/shop", submit(SERIAL), RerunOf::default(), "me").await.unwrap();
+        }
+        let rows = sqlx::query("SELECT id FROM tasks ORDER BY queued_ms, id").fetch_all(state.pool()).await.unwrap();
+        let [first, second]: [String; 2] = [rows[0].try_get(0).unwrap(), rows[2].try_get(0).unwrap()];
+        let token = claims.launch_token(&second).await.unwrap();
+        let launched = async || claims.take_launched(&second, &token, "a").await.unwrap();
+        assert!(matches!(launched().await, Launched::Waits), "the older job comes first");
+        let taken = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
+        let node = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
+        assert_eq!(taken.claim.run.pipeline, node.claim.run.pipeline);
+        assert!([&taken, &node].iter().any(|it| it.claim.task.as_str() == first));
+        assert!(matches!(launched().await, Launched::Waits), "another job of the group runs");
+        pass(&claims, &taken).await;
+        pass(&claims, &node).await;
+        assert!(matches!(launched().await, Launched::Taken(_)), "its token is still good");
+        assert!(matches!(launched().await, Launched::Refused));
+    }
+}
+
+const BOTH_HOLD: &str = "
+version: 2.1
+jobs:
+  unit: {docker: [{image: i}], steps: [{run: make}]}
+workflows:
+  stage: {jobs: [{hold: {type: approval}}, {unit: {requires: [hold]}}]}
+  live: {jobs: [{hold: {type: approval}}, {unit: {requires: [hold]}}]}
+";
+
+#[tokio::test]
+async fn an_approval_that_two_workflows_have_is_named_with_its_workflow() {
+    for state in databases().await {
+        let claims = claims(&state);
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(BOTH_HOLD), RerunOf::default(), "me").await.unwrap();
+        let approve = async |name| claims.conductor().approve(&submitted.id, name, true, "me").await;
+        let said = approve("hold").await.unwrap_err().to_string();
+        assert!(said.contains("stage/hold, live/hold") || said.contains("live/hold, stage/hold"), "{said}");
+        assert!(claims.take("*", Room::ANY, "one").await.unwrap().is_none(), "nothing was approved");
+        approve("live/hold").await.unwrap();
+        assert_eq!(claims.take("*", Room::ANY, "one").await.unwrap().unwrap().workflow, "live");
+        // One of them is left.
+        approve("hold").await.unwrap();
+        assert_eq!(claims.take("*", Room::ANY, "one").await.unwrap().unwrap().workflow, "stage");
     }
 }
 

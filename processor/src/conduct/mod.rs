@@ -63,6 +63,14 @@ pub enum ConductError {
         /// Those that wait.
         waiting: String,
     },
+    /// Several approvals of this name are waiting.
+    #[error("several approvals `{job}` wait for an answer in this pipeline: {waiting}")]
+    WhichApproval {
+        /// What was asked for.
+        job: String,
+        /// Those that are meant by it, each by a name that means it alone.
+        waiting: String,
+    },
     /// The compiler panicked.
     #[error("a bug of ours: the config could not be compiled: {0}")]
     Bug(String),
@@ -244,11 +252,7 @@ impl Conductor {
     /// No such approval waits.
     pub async fn approve(&self, pipeline: &str, job: &str, approved: bool, by: &str) -> Result<()> {
         let asked: Vec<(JobRef, String)> = self.look(pipeline, asked).await?;
-        let Some((found, _)) = asked.iter().find(|(it, id)| it.job == job || id == job) else {
-            let waiting: Vec<&str> = asked.iter().map(|(it, _)| it.job.as_str()).collect();
-            let waiting = if waiting.is_empty() { "none".to_owned() } else { waiting.join(", ") };
-            return Err(ConductError::NoApproval { job: job.to_owned(), waiting });
-        };
+        let found = which_approval(&asked, job)?;
         let (workflow, job) = (found.workflow.clone(), found.job.clone());
         let entry = Entry::new("approval.answer", by, "pipeline", pipeline);
         let entry = entry.with(serde_json::json!({"workflow": workflow, "job": job, "approved": approved}));
@@ -510,6 +514,27 @@ fn asked(standing: &Standing) -> Vec<(JobRef, String)> {
         Some((job.clone(), derived(&standing.facts.id, &format!("job {workflow} {}", job.job))))
     };
     standing.asked.iter().filter_map(id).collect()
+}
+
+/// By the job's id, by its name where one of that name waits, or by WORKFLOW/JOB.
+fn which_approval<'a>(asked: &'a [(JobRef, String)], wanted: &str) -> Result<&'a JobRef> {
+    let full = |job: &JobRef| format!("{}/{}", job.workflow, job.job);
+    let exactly = asked.iter().find(|(job, id)| id == wanted || full(job) == wanted);
+    let named: Vec<&JobRef> = asked.iter().map(|(job, _)| job).filter(|job| job.job == wanted).collect();
+    let names = |jobs: &mut dyn Iterator<Item = &JobRef>| jobs.map(full).collect::<Vec<_>>().join(", ");
+    match (exactly, named.as_slice()) {
+        (Some((job, _)), _) => Ok(job),
+        (None, [job]) => Ok(job),
+        (None, []) => {
+            let waiting = names(&mut asked.iter().map(|(job, _)| job));
+            let waiting = if waiting.is_empty() { "none".to_owned() } else { waiting };
+            Err(ConductError::NoApproval { job: wanted.to_owned(), waiting })
+        }
+        (None, several) => {
+            let waiting = names(&mut several.iter().copied());
+            Err(ConductError::WhichApproval { job: wanted.to_owned(), waiting })
+        }
+    }
 }
 
 /// What was not committed anywhere writes no cache that the project's own branches read.

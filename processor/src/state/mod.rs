@@ -56,6 +56,17 @@ pub enum StateError {
     },
 }
 
+/// PostgreSQL's code for a text that it cannot hold: one with a NUL.
+const NO_SUCH_TEXT: &str = "22021";
+
+impl StateError {
+    /// Is it about a text that the database cannot hold? Then whoever sent it is told, and does not try again.
+    pub fn is_text(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code == NO_SUCH_TEXT)
+    }
+}
+
 /// Short for what this module returns.
 pub type Result<T, E = StateError> = std::result::Result<T, E>;
 
@@ -257,6 +268,17 @@ pub(crate) mod tests {
         let url = format!("sqlite://{}", directory.path().join("state/processor.db").display());
         let state = State::open(&url).await.unwrap();
         (directory, state)
+    }
+
+    #[tokio::test]
+    async fn a_text_that_the_database_cannot_hold_is_not_taken_for_a_database_that_does_not_answer() {
+        for state in databases().await {
+            let asked = sqlx::query("SELECT 1 FROM tokens WHERE name = $1").bind("a\0b").execute(state.pool()).await;
+            match state.dialect() {
+                Dialect::Sqlite => assert!(asked.is_ok()),
+                Dialect::Postgres => assert!(StateError::from(asked.unwrap_err()).is_text()),
+            }
+        }
     }
 
     #[tokio::test]

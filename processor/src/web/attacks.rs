@@ -216,6 +216,7 @@ async fn bodies_that_are_too_long_or_no_json_of_ours_are_refused() {
                 (Bytes::from_static(b"{"), StatusCode::BAD_REQUEST),
                 (Bytes::from_static(b"\xff\xfe"), StatusCode::BAD_REQUEST),
                 (Bytes::from_static(b"[7]"), StatusCode::UNPROCESSABLE_ENTITY),
+                (Bytes::from_static(br#"{"value": "a\u0000b"}"#), StatusCode::BAD_REQUEST),
                 (Bytes::from_static(br#"{"no such field": 7}"#), StatusCode::UNPROCESSABLE_ENTITY),
             ];
             for (body, expected) in wrong {

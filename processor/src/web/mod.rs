@@ -13,6 +13,7 @@ mod pipelines;
 mod problem;
 mod routes;
 mod secrets;
+mod sent;
 mod streams;
 mod trees;
 

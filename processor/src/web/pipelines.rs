@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use navvy_job::event::{JobEnd, JobRef};
@@ -16,7 +15,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::people::{Admin, Viewer};
-use super::problem::body;
+use super::sent::Sent;
 use super::{Refusal, Web};
 use crate::conduct::walk::Standing;
 use crate::conduct::{RerunOf, derived, from_json, rfc3339};
@@ -30,9 +29,8 @@ pub async fn submit(
     by: Admin,
     State(web): State<Web>,
     Path(slug): Path<String>,
-    submit: Result<Json<Submit>, JsonRejection>,
+    Sent(submit): Sent<Submit>,
 ) -> Result<Json<Submitted>, Refusal> {
-    let submit = body(submit)?;
     Ok(Json(web.claims.conductor().submit(&slug, submit, RerunOf::default(), &by.actor).await?))
 }
 
@@ -167,9 +165,8 @@ pub async fn cancel(
     by: Admin,
     State(web): State<Web>,
     Path(id): Path<String>,
-    asked: Result<Json<CancelPipeline>, JsonRejection>,
+    Sent(asked): Sent<CancelPipeline>,
 ) -> Result<Json<Message>, Refusal> {
-    let asked = body(asked)?;
     web.claims.conductor().cancel(&id, CancelReason::User, asked.at_once, &by.actor).await?;
     Ok(Json(Message { message: format!("pipeline {id} is being canceled") }))
 }
@@ -179,9 +176,8 @@ pub async fn rerun(
     by: Admin,
     State(web): State<Web>,
     Path(id): Path<String>,
-    asked: Result<Json<Rerun>, JsonRejection>,
+    Sent(asked): Sent<Rerun>,
 ) -> Result<Json<Submitted>, Refusal> {
-    let asked = body(asked)?;
     let conductor = web.claims.conductor();
     let select = "SELECT p.submit, j.slug, p.workspace_of, p.state FROM pipelines p
                   JOIN projects j ON j.id = p.project WHERE p.id = $1";
@@ -209,9 +205,8 @@ pub async fn approve(
     by: Admin,
     State(web): State<Web>,
     Path((id, job)): Path<(String, String)>,
-    asked: Result<Json<Approve>, JsonRejection>,
+    Sent(asked): Sent<Approve>,
 ) -> Result<Json<Message>, Refusal> {
-    let asked = body(asked)?;
     web.claims.conductor().approve(&id, &job, asked.approved, &by.actor).await?;
     let done = if asked.approved { "approved" } else { "held" };
     Ok(Json(Message { message: format!("{job} is {done}") }))

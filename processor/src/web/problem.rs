@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::Request;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use navvy_job::chain::chain;
@@ -13,6 +12,9 @@ use crate::conduct::ConductError;
 use crate::conduct::compile::CompileError;
 use crate::output::OutputError;
 use crate::state::StateError;
+
+/// PostgreSQL says so itself where it comes to that.
+const NUL: &str = "a text has a NUL character, which the database does not take";
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -45,6 +47,9 @@ impl IntoResponse for Refusal {
 
 impl From<StateError> for Refusal {
     fn from(error: StateError) -> Self {
+        if error.is_text() {
+            return Self::new(StatusCode::BAD_REQUEST, NUL);
+        }
         tracing::error!("{}.", chain(&error));
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the processor's database does not answer")
             .hint("Try again; the processor's log says more.")
@@ -70,6 +75,9 @@ impl From<ConductError> for Refusal {
             ConductError::Compile(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, chain(&error)),
             ConductError::NoPipeline(_) | ConductError::NoApproval { .. } => {
                 Self::new(StatusCode::NOT_FOUND, error.to_string())
+            }
+            ConductError::WhichApproval { .. } => {
+                Self::new(StatusCode::CONFLICT, error.to_string()).hint("Name it with its workflow: WORKFLOW/JOB.")
             }
             ConductError::Over(..) => Self::new(StatusCode::CONFLICT, error.to_string()),
             ConductError::Bug(_) => {
@@ -111,14 +119,6 @@ impl From<ClaimError> for Refusal {
                     .hint("The processor's log says which key is missing.")
             }
         }
-    }
-}
-
-/// A body, or why it is no JSON of ours.
-pub(super) fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
-    match body {
-        Ok(Json(value)) => Ok(value),
-        Err(rejection) => Err(Refusal::new(rejection.status(), rejection.body_text())),
     }
 }
 

@@ -1,14 +1,13 @@
 //! Contexts and project variables: their names are shown, their values never.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use navvy_protocol::api::{DeployKey, Message, Named, Page, Value};
 use sqlx::Row as _;
 
 use super::people::{Admin, Viewer};
-use super::problem::body;
+use super::sent::Sent;
 use super::{Refusal, Web};
 use crate::audit::Entry;
 use crate::claims::{context_owner, keys_owner, project_owner};
@@ -52,10 +51,10 @@ pub async fn set_in_context(
     by: Admin,
     State(web): State<Web>,
     Path((name, variable)): Path<(String, String)>,
-    value: Result<Json<Value>, JsonRejection>,
+    Sent(value): Sent<Value>,
 ) -> Result<Json<Message>, Refusal> {
     check_context(&name)?;
-    set(&web, &by, &context_owner(&name), &variable, &body(value)?).await
+    set(&web, &by, &context_owner(&name), &variable, &value).await
 }
 
 /// `DELETE /api/v2/context/{name}/environment-variable/{variable}`
@@ -104,10 +103,10 @@ pub async fn set_in_project(
     by: Admin,
     State(web): State<Web>,
     Path((slug, variable)): Path<(String, String)>,
-    value: Result<Json<Value>, JsonRejection>,
+    Sent(value): Sent<Value>,
 ) -> Result<Json<Message>, Refusal> {
     let owner = project(&web, &slug).await?;
-    set(&web, &by, &owner, &variable, &body(value)?).await
+    set(&web, &by, &owner, &variable, &value).await
 }
 
 /// `DELETE /api/v2/project/{slug}/envvar/{variable}`
@@ -125,9 +124,8 @@ pub async fn set_deploy_key(
     by: Admin,
     State(web): State<Web>,
     Path(slug): Path<String>,
-    key: Result<Json<DeployKey>, JsonRejection>,
+    Sent(key): Sent<DeployKey>,
 ) -> Result<Json<Message>, Refusal> {
-    let key = body(key)?;
     let owner = keys_owner(&project_id(&web, &slug).await?);
     if !key.sha256.starts_with("SHA256:") || key.sha256.len() > 100 || key.sha256.chars().any(char::is_control) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the key's fingerprint is none: SHA256:…"));

@@ -200,7 +200,7 @@ pub struct PipelineRerunArgs {
 pub struct PipelineApproveArgs {
     /// The pipeline's id.
     pub pipeline: String,
-    /// The approval: its job's name.
+    /// The approval: its job's name; WORKFLOW/JOB where several workflows have one of that name.
     pub job: String,
     /// Say no: what comes after it is not run.
     #[arg(long)]
