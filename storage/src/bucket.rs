@@ -24,6 +24,7 @@ use object_store::{
 use tokio::sync::OnceCell;
 
 use super::error::{Result, StorageError};
+use super::expiry::Place;
 use super::urls::Urls;
 use super::{layout, private};
 
@@ -342,6 +343,43 @@ impl Bucket {
             token = page.page_token;
             if token.is_none() {
                 return Ok(objects);
+            }
+        }
+    }
+
+    /// About `most` objects whose path begins with `prefix`, which ends at a segment's end, and where the next ones begin.
+    pub(super) async fn list_some(&self, prefix: &str, from: Place, most: usize) -> Result<(Vec<Object>, Place)> {
+        if let Kind::Cloud(cloud) = &self.kind {
+            return self.list_some_pages(cloud, prefix, from, most).await.map_err(self.failed("list objects"));
+        }
+        let mut objects = self.list(prefix).await?;
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        if let Place(Some(after)) = from {
+            objects.retain(|object| object.path > after);
+        }
+        let more = objects.len() > most;
+        objects.truncate(most);
+        let next = objects.last().filter(|_| more).map(|object| object.path.clone());
+        Ok((objects, Place(next)))
+    }
+
+    async fn list_some_pages(
+        &self,
+        cloud: &Cloud,
+        prefix: &str,
+        from: Place,
+        most: usize,
+    ) -> Result<(Vec<Object>, Place), Error> {
+        let prefix = format!("{}{prefix}", self.root);
+        let (mut objects, mut token) = (Vec::new(), from.0);
+        loop {
+            let max_keys = Some((most - objects.len()).min(1000));
+            let options = PaginatedListOptions { page_token: token.take(), max_keys, ..Default::default() };
+            let page = cloud.pages.list_paginated(Some(&prefix), options).await?;
+            objects.extend(page.result.objects.iter().filter_map(|meta| self.object(meta)));
+            token = page.page_token;
+            if token.is_none() || objects.len() >= most {
+                return Ok((objects, Place(token)));
             }
         }
     }

@@ -256,6 +256,12 @@ impl Index {
         Ok(())
     }
 
+    /// Hides an entry. Its body stays until a sweep finds its mark: whoever has found the entry before reads on.
+    pub(super) async fn retire(&self, entry: &Entry) -> Result<()> {
+        self.mark(entry.body().id, self.path(&entry.record.place)).await?;
+        self.hide(entry).await
+    }
+
     async fn mark(&self, id: BodyId, index: String) -> Result<()> {
         self.bucket.write(&layout::reserved(id), json(&Reserved { index }).into()).await
     }

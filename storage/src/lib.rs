@@ -19,10 +19,12 @@
 //! | `bucket`, `private` | a directory or a cloud; a directory is its user's alone |
 //! | `granted`, `urls` | the same without credentials |
 //! | `grants`, `objects` | the grantor's side: URLs for those without credentials |
+//! | `streams` | objects from streams of unknown length |
 //! | `served`, `parts` | a store that cannot sign, served by the grantor itself |
 //! | `layout`, `key` | what lies where (pure) |
 //! | [`template`] | a cache's key, as a config writes it (pure) |
 //! | [`artifacts`] | many small files in one body |
+//! | `expiry` | hides what is older than a rule |
 //! | `sweep`, `survey` | removes what was never committed; lists what was put aside |
 //! | `settings`, `open` | which store, and the way to it |
 //! | `http`, `patience` | one request: whose certificates count, what "stalled" means, when to try again |
@@ -44,6 +46,7 @@ use navvy_job::claim::TrustScope;
 pub mod artifacts;
 mod bucket;
 mod error;
+mod expiry;
 mod granted;
 mod grants;
 mod http;
@@ -59,6 +62,7 @@ mod record;
 mod seen;
 mod served;
 mod settings;
+mod streams;
 #[cfg(any(test, feature = "suite"))]
 #[doc(hidden)]
 pub mod suite;
@@ -73,6 +77,7 @@ mod tests;
 
 pub use bucket::Bucket;
 pub use error::{Result, StorageError};
+pub use expiry::{Expired, Kept, Place};
 pub use granted::{Granted, GrantedReader, Grantor};
 pub use grants::{Grants, Known};
 pub use http::{Pace, Proxies, Transport, TransportError, client};

@@ -18,10 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use navvy_job::claim::TrustScope;
-use object_store::MultipartUpload;
 use object_store::multipart::PartId;
 use object_store::signer::{Method, SignedUrlOptions};
 
@@ -31,6 +29,7 @@ use super::grants::Grants;
 use super::layout;
 use super::parts;
 use super::record::BodyId;
+use super::transfer::Aborts;
 
 /// A URL is asked for right before each attempt, so it need not live long. The clocks of two machines may differ a little.
 pub const URL_LIVES_FOR: Duration = Duration::from_secs(300);
@@ -38,8 +37,6 @@ pub const URL_LIVES_FOR: Duration = Duration::from_secs(300);
 pub const MOST_PUT: u64 = 5 << 30;
 /// Parts of an upload, at most.
 pub const MOST_PARTS: u32 = 10_000;
-/// Bytes of a part of a stream.
-const PIECE: usize = 8 << 20;
 /// Bytes of one name in an [`ObjectPath`].
 const MOST_NAME: usize = 200;
 /// Names in an [`ObjectPath`] behind its first two.
@@ -138,12 +135,13 @@ pub struct Objects {
     pub(super) bucket: Arc<Bucket>,
     signer: Arc<dyn UrlSigner>,
     pub(super) joining: parts::Joining,
+    pub(super) aborts: Aborts,
 }
 
 impl Objects {
     /// `signer` is asked where the store itself cannot sign.
     pub fn new(bucket: Arc<Bucket>, signer: Arc<dyn UrlSigner>) -> Self {
-        Self { bucket, signer, joining: parts::Joining::default() }
+        Self { bucket, signer, joining: parts::Joining::default(), aborts: Aborts::default() }
     }
 
     /// The store's name, for people.
@@ -269,54 +267,6 @@ impl Objects {
     /// The store's; so it is with everything below.
     pub async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<()> {
         self.bucket.put(path.as_str(), super::transfer::in_slices(bytes)).await
-    }
-
-    /// Writes an object from a stream of unknown length, of at most `most` bytes: all of it, or nothing. Its length.
-    ///
-    /// # Errors
-    /// The stream's own, the store's, and [`StorageError::TooLong`].
-    pub async fn put_stream<S>(&self, path: &ObjectPath, most: u64, stream: S) -> Result<u64>
-    where
-        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
-    {
-        let mut upload = self.bucket.upload(path.as_str()).await?;
-        let written = self.put_pieces(path, most, stream, &mut upload).await;
-        let ended = match &written {
-            Ok(_) => upload.complete().await.map(drop),
-            Err(_) => upload.abort().await,
-        };
-        let length = written?;
-        ended.map_err(self.bucket.failed("end an upload"))?;
-        Ok(length)
-    }
-
-    async fn put_pieces<S>(
-        &self,
-        path: &ObjectPath,
-        most: u64,
-        mut stream: S,
-        upload: &mut Box<dyn MultipartUpload>,
-    ) -> Result<u64>
-    where
-        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
-    {
-        let (mut piece, mut length) = (Vec::new(), 0_u64);
-        while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(StorageError::Source)?;
-            length += bytes.len() as u64;
-            if length > most {
-                return Err(StorageError::TooLong { path: path.to_string(), most });
-            }
-            piece.extend_from_slice(&bytes);
-            if piece.len() >= PIECE {
-                let full = std::mem::take(&mut piece);
-                upload.put_part(full.into()).await.map_err(self.bucket.failed("upload"))?;
-            }
-        }
-        if !piece.is_empty() {
-            upload.put_part(piece.into()).await.map_err(self.bucket.failed("upload"))?;
-        }
-        Ok(length)
     }
 
     /// Reads a whole object of at most `most` bytes. `None`: there is none.

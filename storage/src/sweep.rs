@@ -210,7 +210,7 @@ impl Bucket {
     }
 
     /// Files named `PATH#N` (or `PATH/…#N`): what a directory's writer writes to before it renames. No listing shows them.
-    async fn sweep_staged(&self, path: &str, bound: Timestamp) -> Swept {
+    pub(super) async fn sweep_staged(&self, path: &str, bound: Timestamp) -> Swept {
         let Some(root) = self.as_directory().map(FilePath::to_owned) else { return Swept::default() };
         // What a mark says is a path beneath our root, or nothing.
         if !FilePath::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_))) {

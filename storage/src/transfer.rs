@@ -138,7 +138,7 @@ impl Aborts {
         receiver.await.unwrap_or_else(|error| Err(StorageError::Source(io::Error::other(error))))
     }
 
-    fn begin(&self, upload: Box<dyn MultipartUpload>, mut sending: JoinSet<object_store::Result<()>>) {
+    pub(super) fn begin(&self, upload: Box<dyn MultipartUpload>, mut sending: JoinSet<object_store::Result<()>>) {
         // Without a runtime the upload cannot be aborted here; a sweep will do it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let ending = async move {
@@ -166,7 +166,7 @@ impl Aborts {
     }
 }
 
-async fn abort(mut upload: Box<dyn MultipartUpload>) {
+pub(super) async fn abort(mut upload: Box<dyn MultipartUpload>) {
     if let Err(error) = upload.abort().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "An upload could not be aborted; a sweep will.");
     }

@@ -1,8 +1,10 @@
 //! What every store must do, whatever home it has.
 
+mod expiry;
 mod faults;
 mod proxy;
 mod served;
+mod streams;
 mod suite;
 mod sweeps;
 mod tls;
