@@ -4,7 +4,10 @@
 //! accept ─▶ is there a place? ─ no ─▶ closed at once
 //!              │ yes
 //!              ▼
-//!           first byte within FIRST_WORD? ─ no ─▶ closed        (then the protocol's own deadlines: headers, pings)
+//!           handshake (with TLS) and first byte within FIRST_WORD? ─ no ─▶ closed
+//!              │ yes
+//!              ▼
+//!           the protocol's own deadlines: headers, pings
 //! ```
 
 use std::io;
@@ -24,9 +27,11 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::tls::{Greeting, Wire};
+
 /// Connections of one port, at most.
 pub const MOST: usize = 8192;
-/// A connection that has said nothing for so long is closed.
+/// A connection that has said nothing for so long is closed. A TLS handshake is nothing yet.
 pub const FIRST_WORD: Duration = Duration::from_secs(10);
 /// The headers of a request are here within this.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -37,7 +42,7 @@ const BREATHER: Duration = Duration::from_millis(100);
 
 /// A connection that has a place.
 pub struct Admitted {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     /// Until its first byte has come.
     silence: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
@@ -48,16 +53,17 @@ pub struct Door {
     listener: TcpListener,
     places: Arc<Semaphore>,
     first_word: Duration,
+    greeting: Option<Greeting>,
 }
 
 impl Door {
-    /// With [`MOST`] places.
-    pub fn new(listener: TcpListener) -> Self {
-        Self::with(listener, MOST, FIRST_WORD)
+    /// With [`MOST`] places; `greeting`: none without TLS.
+    pub fn new(listener: TcpListener, greeting: Option<Greeting>) -> Self {
+        Self { greeting, ..Self::with(listener, MOST, FIRST_WORD) }
     }
 
     fn with(listener: TcpListener, most: usize, first_word: Duration) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(most)), first_word }
+        Self { listener, places: Arc::new(Semaphore::new(most)), first_word, greeting: None }
     }
 
     /// The next connection that finds a place.
@@ -75,7 +81,7 @@ impl Door {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             stream.set_nodelay(true).ok();
             let silence = Some(Box::pin(tokio::time::sleep(self.first_word)));
-            return Admitted { stream, silence, _place: place };
+            return Admitted { stream: Wire::new(stream, self.greeting.as_ref()), silence, _place: place };
         }
     }
 
@@ -85,28 +91,34 @@ impl Door {
     }
 }
 
+impl Admitted {
+    /// What has waited for the other side too long has failed. In a handshake who writes waits for it, too.
+    fn unless_silent<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let is_over = |silence: &mut Pin<Box<Sleep>>| silence.as_mut().poll(context).is_ready();
+        match polled.is_pending() && self.silence.as_mut().is_some_and(is_over) {
+            true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
+            false => polled,
+        }
+    }
+}
+
 impl AsyncRead for Admitted {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            if buffer.filled().len() > before {
-                this.silence = None;
-            }
-            return read;
+        if buffer.filled().len() > before {
+            this.silence = None;
         }
-        let is_over = this.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(context).is_ready());
-        match is_over {
-            true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
-            false => Poll::Pending,
-        }
+        this.unless_silent(read, context)
     }
 }
 
 impl AsyncWrite for Admitted {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.unless_silent(written, context)
     }
 
     fn poll_write_vectored(
@@ -114,7 +126,9 @@ impl AsyncWrite for Admitted {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.unless_silent(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -122,11 +136,15 @@ impl AsyncWrite for Admitted {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        this.unless_silent(flushed, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.stream).poll_shutdown(context);
+        this.unless_silent(shut, context)
     }
 }
 
@@ -173,18 +191,28 @@ async fn serve_one(admitted: Admitted, router: Router, stopped: watch::Receiver<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
     async fn served(most: usize, first_word: Duration) -> (std::net::SocketAddr, watch::Sender<bool>) {
+        served_with(most, first_word, None).await
+    }
+
+    /// Says `here` at `/`, for as long as the sender lives.
+    pub(crate) async fn served_with(
+        most: usize,
+        first_word: Duration,
+        greeting: Option<Greeting>,
+    ) -> (std::net::SocketAddr, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let router = Router::new().route("/", get(async || "here"));
-        tokio::spawn(serve_people(Door::with(listener, most, first_word), router, stopped));
+        let door = Door { greeting, ..Door::with(listener, most, first_word) };
+        tokio::spawn(serve_people(door, router, stopped));
         (address, stop)
     }
 

@@ -11,7 +11,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`serve`], [`settings`], [`backup`] | the program and its operator's words |
-//! | [`door`] | connections, before anybody has said who they are |
+//! | [`door`], [`tls`] | connections, before anybody has said who they are |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
 //! | [`web`], [`probes`], [`figures`] | what people and operators' machines say |
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
@@ -38,4 +38,5 @@ pub mod probes;
 pub mod serve;
 pub mod settings;
 pub mod state;
+pub mod tls;
 pub mod web;

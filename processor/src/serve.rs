@@ -20,7 +20,7 @@ use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use crate::audit;
 use crate::claims::{self, Claims};
@@ -33,6 +33,7 @@ use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
 use crate::state::{Scope, State};
+use crate::tls::{self, Certificates};
 use crate::web::Web;
 
 /// Between two sweeps.
@@ -73,7 +74,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let people = listen(settings.listen).await?;
     let listens = |listener: &TcpListener| listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
     let (agents_at, people_at) = (listens(&agents), listens(&people));
-    let public_url = settings.public_url.clone().unwrap_or_else(|| format!("http://{people_at}"));
+    let [for_people, for_agents] = [settings.greeting_of_people(), settings.greeting_of_agents()];
+    let scheme = |greeting: &Option<_>| if greeting.is_some() { "https" } else { "http" };
+    let listens_at = format!("{}://{people_at}", scheme(&for_people));
+    let public_url = settings.public_url.clone().unwrap_or_else(|| listens_at.clone());
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url);
     let output = Output::new(state.clone(), Arc::new(grants.objects()));
     let conductor = Conductor::new(state.clone(), &public_url);
@@ -92,12 +96,12 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    tracing::info!("Agents are served at {scheme}://{agents_at}, people at http://{people_at}.");
+    tracing::info!("Agents are served at {}://{agents_at}, people at {listens_at}.", scheme(&for_agents));
+    let rereading = tokio::spawn(reread(settings.tls.clone())?);
     let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels);
     let router = Web::new(claims, output, secrets, Arc::clone(&health)).router().merge(grants.router());
-    let people = tokio::spawn(serve_people(Door::new(people), router, stopped.clone()));
-    let agents = tokio::spawn(serve_agents(settings.tls.as_ref(), agents, agents_service, grants, stopped)?);
+    let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
+    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents), agents_service, grants, stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
@@ -111,36 +115,38 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    [watching, sweeping, noting].iter().for_each(tokio::task::JoinHandle::abort);
+    [watching, sweeping, noting, rereading].iter().for_each(tokio::task::JoinHandle::abort);
     state.pool().close().await;
     Ok(())
 }
 
 fn serve_agents(
-    tls: Option<&crate::settings::Tls>,
-    listener: TcpListener,
+    door: Door,
     agents: AgentsService,
     grants: Grants,
     stopped: watch::Receiver<bool>,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, ServeError> {
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_concurrent_streams(256)
         .http2_max_header_list_size(16 << 10);
-    if let Some(tls) = tls {
-        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
-        if let Some(ca) = &tls.client_ca {
-            config = config.client_ca_root(Certificate::from_pem(ca));
-        }
-        server = server.tls_config(config).map_err(failed("TLS"))?;
-    }
     let agents = v1::agents_server::AgentsServer::new(agents)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let router = server.add_service(agents).add_service(grants.service());
-    let connections = Box::pin(Door::new(listener).connections());
-    Ok(router.serve_with_incoming_shutdown(connections, ended(stopped)))
+    router.serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+}
+
+/// Reads certificates again when a hangup says so. Without any, a hangup ends the program, as everywhere.
+fn reread(certificates: Option<Arc<Certificates>>) -> Result<impl Future<Output = ()>, ServeError> {
+    let hangups = certificates.is_some().then(|| signal(SignalKind::hangup())).transpose();
+    let both = certificates.zip(hangups.map_err(failed("signals"))?);
+    Ok(async move {
+        if let Some((certificates, hangups)) = both {
+            tls::follow(certificates, hangups).await;
+        }
+    })
 }
 
 /// Removes what was never committed, and logs that are too old, as long as it is polled.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -12,6 +13,7 @@ use navvy_protocol::{api, processor};
 use navvy_storage::{Sources, StorageSettings, StoreTable};
 
 use crate::claims::LEASE;
+use crate::tls::{self, Certificates, For, Greeting};
 
 /// Hands out tasks, takes their output, grants storage.
 #[derive(Debug, Parser)]
@@ -72,7 +74,7 @@ pub struct ServeArgs {
     /// secrets.key in the data directory, made at the first start. Also $NAVVY_PROCESSOR_SECRETS_KEY.
     #[arg(long, value_name = "FILE")]
     pub secrets_key: Option<String>,
-    /// Certificate chain (PEM) that agents are shown. Also $NAVVY_PROCESSOR_TLS_CERTIFICATE.
+    /// Certificate chain (PEM) of both ports. SIGHUP reads it again. Also $NAVVY_PROCESSOR_TLS_CERTIFICATE.
     #[arg(long, value_name = "FILE")]
     pub tls_certificate: Option<String>,
     /// Its private key (PEM). Also $NAVVY_PROCESSOR_TLS_KEY.
@@ -81,8 +83,9 @@ pub struct ServeArgs {
     /// Authority (PEM) whose certificates agents must show. Also $NAVVY_PROCESSOR_CLIENT_CA.
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<String>,
-    /// Listen without TLS elsewhere than on loopback. Also $NAVVY_PROCESSOR_PLAINTEXT.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Listen without TLS elsewhere than on loopback; `people` or `agents`: on that port alone, whether there is a certificate
+    /// or not. Also $NAVVY_PROCESSOR_PLAINTEXT.
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub plaintext: Option<String>,
     /// How long a drain waits for open streams. Default: 30s. Also $NAVVY_PROCESSOR_DRAIN_TIMEOUT.
     #[arg(long, value_name = "DURATION")]
@@ -113,27 +116,36 @@ pub struct Settings {
     pub store: StorageSettings,
     /// Keys of secrets. `None`: the embedded one.
     pub secrets_key: Option<PathBuf>,
-    /// What agents are shown, and what they must show.
-    pub tls: Option<Tls>,
+    /// The certificates. `None`: no port has TLS.
+    pub tls: Option<Arc<Certificates>>,
+    /// Which ports have none all the same.
+    pub plaintext: Plaintext,
     /// How long a drain waits.
     pub drain_timeout: Duration,
     /// How long an agent has its task without a word.
     pub lease: Duration,
 }
 
-/// TLS of the agents' port, as PEM.
-pub struct Tls {
-    /// The chain.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// The clients' authority.
-    pub client_ca: Option<Vec<u8>>,
+/// Which ports an operator wants without TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plaintext {
+    /// The people's.
+    pub people: bool,
+    /// The agents'.
+    pub agents: bool,
 }
 
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("client_ca", &self.client_ca.is_some()).finish_non_exhaustive()
+impl Settings {
+    /// How the people's port greets; `None`: without TLS.
+    pub fn greeting_of_people(&self) -> Option<Greeting> {
+        let certificates = self.tls.clone().filter(|_| !self.plaintext.people)?;
+        Some(Greeting::new(certificates, For::People))
+    }
+
+    /// How the agents' port greets.
+    pub fn greeting_of_agents(&self) -> Option<Greeting> {
+        let certificates = self.tls.clone().filter(|_| !self.plaintext.agents)?;
+        Some(Greeting::new(certificates, For::Agents))
     }
 }
 
@@ -253,10 +265,12 @@ impl Gathering {
         let tls = self.tls();
         let drain_timeout = self.duration("drain_timeout", Duration::from_secs(30));
         let lease = self.lease();
-        let plaintext = self.boolean("plaintext");
-        let open = [("listen_agents", listen_agents, tls.is_some()), ("listen", listen, false)];
-        for (name, address, is_safe) in open {
-            if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !is_safe && !plaintext) {
+        let plaintext = self.plaintext();
+        let has_certificate = self.said.contains_key("tls_certificate");
+        let open = [("listen_agents", listen_agents, plaintext.agents), ("listen", listen, plaintext.people)];
+        for (name, address, is_meant) in open {
+            let is_open = |address: &SocketAddr| !address.ip().is_loopback() && !has_certificate && !is_meant;
+            if let Some(address) = address.filter(is_open) {
                 let flag = name.replace('_', "-");
                 self.errors.push(format!(
                     "--{flag} {address}: tokens and secrets would go there in the clear. Give a certificate \
@@ -275,7 +289,8 @@ impl Gathering {
             database,
             store: store?,
             secrets_key,
-            tls,
+            tls: tls.map(Arc::new),
+            plaintext,
             drain_timeout,
             lease,
         })
@@ -358,50 +373,54 @@ impl Gathering {
         }
     }
 
-    fn tls(&mut self) -> Option<Tls> {
-        let (certificate, key) = (self.pem("tls_certificate"), self.pem("tls_key"));
-        let client_ca = self.pem("client_ca");
-        match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(Tls { certificate, key, client_ca }),
-            (None, None)
-                if !["tls_certificate", "tls_key", "client_ca"].iter().any(|it| self.said.contains_key(*it)) =>
-            {
-                None
-            }
-            _ => {
-                let names = ["tls_certificate", "tls_key"].map(|name| self.said.contains_key(name));
-                // One that was named and cannot be read was told of.
-                if names != [true, true] {
-                    self.errors.push("TLS needs both --tls-certificate and --tls-key".to_owned());
+    fn tls(&mut self) -> Option<Certificates> {
+        let said = ["tls_certificate", "tls_key", "client_ca"].map(|name| self.said.get(name).cloned());
+        let path = |said: &Said| PathBuf::from(&said.value);
+        let (certificate, key, client_ca) = match &said {
+            [None, None, None] => return None,
+            [Some(certificate), Some(key), client_ca] => (path(certificate), path(key), client_ca.as_ref().map(path)),
+            [certificate, key, client_ca] => {
+                for said in [certificate, key, client_ca].into_iter().flatten() {
+                    self.wrong(said, "is only of use with both --tls-certificate and --tls-key");
                 }
-                None
+                return None;
+            }
+        };
+        let read = Certificates::read(tls::Files { certificate, key, client_ca });
+        let [certificate, key, client_ca] = said;
+        for tls::Wrong { file, why } in read.as_ref().err().into_iter().flatten() {
+            let said = match file {
+                tls::File::Certificate => &certificate,
+                tls::File::Key => &key,
+                tls::File::ClientCa => &client_ca,
+            };
+            if let Some(said) = said {
+                self.wrong(said, why);
             }
         }
+        read.ok()
     }
 
-    fn pem(&mut self, name: &str) -> Option<Vec<u8>> {
-        let said = self.said.get(name).cloned()?;
-        match std::fs::read(&said.value) {
-            Ok(bytes) if bytes.windows(11).any(|window| window == b"-----BEGIN ") => Some(bytes),
-            Ok(_) => {
-                self.wrong(&said, "holds no PEM: nothing in it begins with -----BEGIN");
-                None
-            }
-            Err(error) => {
-                self.wrong(&said, format!("cannot be read: {error}"));
-                None
-            }
-        }
-    }
-
-    fn boolean(&mut self, name: &str) -> bool {
-        let Some(said) = self.said.get(name).cloned() else { return false };
+    fn plaintext(&mut self) -> Plaintext {
+        let Some(said) = self.said.get("plaintext").cloned() else { return Plaintext::default() };
         match said.value.as_str() {
-            "true" | "1" => true,
-            "false" | "0" => false,
+            "true" | "1" => {
+                if self.said.contains_key("tls_certificate") {
+                    self.wrong(&said, "and a certificate: say which port is to be without TLS, people or agents");
+                }
+                Plaintext { people: true, agents: true }
+            }
+            "people" => Plaintext { people: true, agents: false },
+            "agents" => {
+                if let Some(client_ca) = self.said.get("client_ca").cloned() {
+                    self.wrong(&client_ca, format!("has no effect: {} leaves agents without TLS", said.place));
+                }
+                Plaintext { people: false, agents: true }
+            }
+            "false" | "0" => Plaintext::default(),
             _ => {
-                self.wrong(&said, "is neither true nor false");
-                false
+                self.wrong(&said, "is none of true, false, people, agents");
+                Plaintext::default()
             }
         }
     }
@@ -483,6 +502,7 @@ mod tests {
             ("NAVVY_PROCESSOR_LISTEN_AGENTS", "0.0.0.0:8585"),
             ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon"),
             ("NAVVY_PROCESSOR_LEASE", "1s"),
+            ("NAVVY_PROCESSOR_PLAINTEXT", "maybe"),
         ]);
         let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
         for expected in [
@@ -492,7 +512,8 @@ mod tests {
             "--listen-agents 0.0.0.0:8585: tokens and secrets",
             "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
             "NAVVY_PROCESSOR_LEASE: \"1s\" is not between 2s and 1h",
-            "needs both --tls-certificate and --tls-key",
+            "--tls-key: \"/nowhere/key.pem\" is only of use with both --tls-certificate and --tls-key",
+            "NAVVY_PROCESSOR_PLAINTEXT: \"maybe\" is none of true, false, people, agents",
         ] {
             assert!(told.contains(expected), "{expected} is missing in:\n{told}");
         }
