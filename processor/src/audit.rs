@@ -1,4 +1,4 @@
-//! Who did what: a line of JSON for every change and claim, in object storage.
+//! Who did what: a line of JSON for every change, claim and grant, in object storage.
 //!
 //! ```text
 //! change ─┬─▶ the database ─▶ (one transaction) ─▶ flush: some lines, one object ─▶ audit-logs/audit_log/v1/DAY/TIME-ID.jsonl
@@ -6,7 +6,10 @@
 //! ```
 //!
 //! So no change of a pipeline, a task or a secret is without its line; a token or a tree is made known, or revoked, only once
-//! its line is written. A line is in the store at least once: who counts goes by `id`.
+//! its line is written. A line is in the store at least once: who counts goes by `id`. Grants are many, and go another way:
+//! [`grants`].
+
+pub mod grants;
 
 use std::time::Duration;
 
@@ -140,8 +143,7 @@ async fn flush_some(state: &State, store: &impl AuditStore) -> Result<i64, Strin
         lines.extend(row.try_get::<String, _>(1).map_err(failed)?.into_bytes());
         lines.push(b'\n');
     }
-    let time = rfc3339(now_ms()).replace([':', '.'], "-");
-    let (day, time) = time.split_once('T').unwrap_or(("unknown", &time));
+    let (day, time) = day_and_time(now_ms());
     let name = format!("{day}/{time}-{}.jsonl", uuid::Uuid::new_v4().simple());
     store.put(&name, lines.into()).await.map_err(|error| chain(&error))?;
     let mut tx = state.pool().begin().await.map_err(failed)?;
@@ -150,6 +152,13 @@ async fn flush_some(state: &State, store: &impl AuditStore) -> Result<i64, Strin
     }
     tx.commit().await.map_err(failed)?;
     Ok(i64::try_from(ids.len()).unwrap_or(AT_ONCE))
+}
+
+/// As they stand in an object's name.
+fn day_and_time(at_ms: i64) -> (String, String) {
+    let time = rfc3339(at_ms).replace([':', '.'], "-");
+    let (day, time) = time.split_once('T').unwrap_or(("unknown", &time));
+    (day.to_owned(), time.to_owned())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::Server;
 
-use crate::audit;
+use crate::audit::{self, grants::GrantLog};
 use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
 use crate::door::{Door, serve_people};
@@ -42,6 +42,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3600);
 /// Logs are kept for so long.
 const KEEP_LOGS: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long the end waits for the store to take the last lines of the audit log.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Why the processor does not serve.
 #[derive(Debug)]
@@ -78,8 +81,11 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let scheme = |greeting: &Option<_>| if greeting.is_some() { "https" } else { "http" };
     let listens_at = format!("{}://{people_at}", scheme(&for_people));
     let public_url = settings.public_url.clone().unwrap_or_else(|| listens_at.clone());
-    let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url);
-    let output = Output::new(state.clone(), Arc::new(grants.objects()));
+    let noted = settings.data.join("audit");
+    let (log, carrier) =
+        GrantLog::open(&noted).map_err(failed(format!("the audit log's directory {}", noted.display())))?;
+    let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url).noting(log.clone());
+    let output = Output::new(state.clone(), Arc::new(grants.objects())).noting(log);
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let health = Arc::new(Health {
@@ -92,7 +98,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
     let sweeping = tokio::spawn(keep_clean(output.clone()));
     let tidying = grants.clone();
-    let noting = tokio::spawn(audit::flush(state.clone(), grants.objects()));
+    let objects = grants.objects();
+    let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -106,6 +113,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
         () = tidying.keep_clean() => {}
+        () = carrier.carry(&objects) => {}
     }
     tracing::info!("Asked to end: no new connections are taken.");
     health.draining.store(true, Ordering::Relaxed);
@@ -116,6 +124,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         tracing::info!("Streams that are still open are cut.");
     }
     [watching, sweeping, noting, rereading].iter().for_each(tokio::task::JoinHandle::abort);
+    // What is left, the next start carries.
+    tokio::time::timeout(LAST_WORDS, carrier.carry_all(&objects)).await.ok();
     state.pool().close().await;
     Ok(())
 }

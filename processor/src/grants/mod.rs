@@ -26,6 +26,7 @@ use navvy_storage::{Bucket, Objects, SWEEP_AFTER, Swept};
 pub use bodies::forget_ended;
 pub use service::{Granting, tree_path};
 
+use crate::audit::grants::GrantLog;
 use crate::state::State;
 use sign::UrlKey;
 
@@ -39,13 +40,20 @@ pub struct Grants {
     state: State,
     objects: Objects,
     key: Arc<UrlKey>,
+    log: GrantLog,
 }
 
 impl Grants {
     /// `public_url`: where [`Self::router`] is reached by agents.
     pub fn new(state: State, bucket: Arc<Bucket>, public_url: &str) -> Self {
         let key = Arc::new(UrlKey::random(public_url));
-        Self { state, objects: Objects::new(bucket, key.clone()), key }
+        Self { state, objects: Objects::new(bucket, key.clone()), key, log: GrantLog::none() }
+    }
+
+    /// Each grant is noted there.
+    #[must_use]
+    pub fn noting(self, log: GrantLog) -> Self {
+        Self { log, ..self }
     }
 
     /// The store's objects, for the processor's own.
@@ -55,7 +63,7 @@ impl Grants {
 
     /// The service `Storage`, for agents.
     pub fn service(&self) -> v1::storage_server::StorageServer<Granting> {
-        let service = Granting::new(self.state.clone(), self.objects.clone());
+        let service = Granting::new(self.state.clone(), self.objects.clone(), self.log.clone());
         let server = v1::storage_server::StorageServer::new(service);
         server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
     }

@@ -27,6 +27,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::bodies::{self, Reserved, Stage};
+use crate::audit::grants::{By, GrantLog, Verb as Granted};
 use crate::auth::{self, TaskAccess};
 use crate::state::State;
 
@@ -44,19 +45,20 @@ type Answer<T> = Result<Response<T>, Status>;
 pub struct Granting {
     state: State,
     objects: Objects,
+    log: GrantLog,
 }
 
 impl Granting {
-    /// Over this store.
-    pub fn new(state: State, objects: Objects) -> Self {
-        Self { state, objects }
+    /// Over this store; what is granted is noted in the log.
+    pub fn new(state: State, objects: Objects, log: GrantLog) -> Self {
+        Self { state, objects, log }
     }
 
     /// Who asks. Each call begins with it.
     async fn enter(&self, metadata: &MetadataMap) -> Result<Entered<'_>, Status> {
         let access = auth::task(&self.state, metadata).await?;
         let grants = self.objects.grants(&access.project, access.scope.clone());
-        Ok(Entered { state: &self.state, objects: &self.objects, access, grants })
+        Ok(Entered { state: &self.state, objects: &self.objects, log: &self.log, access, grants })
     }
 }
 
@@ -69,6 +71,7 @@ pub fn tree_path(name: &str) -> Option<ObjectPath> {
 struct Entered<'a> {
     state: &'a State,
     objects: &'a Objects,
+    log: &'a GrantLog,
     access: TaskAccess,
     grants: Grants,
 }
@@ -183,6 +186,13 @@ impl Entered<'_> {
         Ok(Response::new(v1::CommitAnswer { entry: spelled(&entry)?, lost, newer: 0 }))
     }
 
+    /// A URL goes out, once it is noted for what.
+    async fn granted(&self, verb: Granted, path: &ObjectPath, url: String) -> Answer<v1::Url> {
+        self.log.note(By::Task(&self.access), verb, path.as_str()).await?;
+        crate::figures::GRANTS.count();
+        Ok(Response::new(v1::Url { url }))
+    }
+
     /// The entry that the task tells of, as the store has it, if the task may change it.
     async fn changeable(&self, entry: &[u8]) -> Result<Option<Entry>, Status> {
         let told: Entry = read("entry", entry)?;
@@ -190,11 +200,6 @@ impl Entered<'_> {
         let known = self.grants.known(&told).await.map_err(|error| status(&error))?;
         Ok(known.filter(|known| known.own).map(|known| known.entry))
     }
-}
-
-fn granted(url: String) -> Response<v1::Url> {
-    crate::figures::GRANTS.count();
-    Response::new(v1::Url { url })
 }
 
 #[tonic::async_trait]
@@ -323,14 +328,14 @@ impl v1::storage_server::Storage for Granting {
         let v1::BodyRequest { body, length } = request.into_inner();
         let id = entered.writable(&body).await?;
         let url = entered.grants.put_url(id, length).await.map_err(|error| status(&error))?;
-        Ok(granted(url))
+        entered.granted(Granted::Put, &ObjectPath::body(id), url).await
     }
 
     async fn get_url(&self, request: Request<v1::BodyRequest>) -> Answer<v1::Url> {
         let entered = self.enter(request.metadata()).await?;
         let path = entered.readable(&request.into_inner().body).await?;
         let url = entered.objects.url(&path, &Verb::Get).await.map_err(|error| status(&error))?;
-        Ok(granted(url))
+        entered.granted(Granted::Get, &path, url).await
     }
 
     async fn begin_upload(&self, request: Request<v1::BodyRequest>) -> Answer<v1::Upload> {
@@ -346,7 +351,7 @@ impl v1::storage_server::Storage for Granting {
         let id = entered.writable(&body).await?;
         is_upload(&upload)?;
         let url = entered.grants.part_url(id, &upload, part, length).await.map_err(|error| status(&error))?;
-        Ok(granted(url))
+        entered.granted(Granted::Part, &ObjectPath::body(id), url).await
     }
 
     async fn complete_upload(&self, request: Request<v1::CompleteUploadRequest>) -> Answer<v1::Done> {

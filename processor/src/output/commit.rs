@@ -1,7 +1,7 @@
 //! From a grant to the index.
 //!
 //! ```text
-//! grant: form, name ─▶ URL        (nothing is kept: what is never committed is swept)
+//! grant: form, name ─▶ URL, a line of the audit log        (else nothing is kept: what is never committed is swept)
 //! commit: form ─▶ known already? ─ no ─▶ HEAD: is it as long as was said? ─▶ index, whole or not at all ─▶ readers are told
 //! ```
 
@@ -12,6 +12,7 @@ use navvy_protocol::processor::v1;
 
 use super::store::within;
 use super::{LogName, Output, OutputError, segment};
+use crate::audit::grants::{By, Verb};
 use crate::auth::TaskAccess;
 use crate::figures;
 use crate::state::{Holder, LogState, Segment};
@@ -39,11 +40,12 @@ impl Output {
     /// Where a sealed segment may be put.
     ///
     /// # Errors
-    /// It is not of the form that `agents.proto` says, or the store signs no URL.
+    /// It is not of the form that `agents.proto` says, the store signs no URL, or it cannot be noted.
     pub async fn grant(&self, of: &TaskAccess, said: &v1::Segment) -> Result<Grant, OutputError> {
         let object = uuid::Uuid::new_v4().simple().to_string();
         let segment = segment::read(of, said, &object)?;
         let url = within("sign a URL", self.store.put_url(&segment.object, segment.stored)).await?;
+        self.grants.note(By::Task(of), Verb::Put, &segment.object).await.map_err(OutputError::NotNoted)?;
         figures::GRANTS.count();
         Ok(Grant { object, url })
     }

@@ -93,6 +93,9 @@ pub enum OutputError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A grant has no line in the audit log.
+    #[error("the grant could not be noted")]
+    NotNoted(#[source] Status),
 }
 
 impl From<StateError> for OutputError {
@@ -117,6 +120,7 @@ impl From<OutputError> for Status {
         }
         let text = error.to_string();
         match error {
+            OutputError::NotNoted(status) => status,
             OutputError::Form(_) => Self::invalid_argument(text),
             OutputError::NoTask { .. } | OutputError::NoLog { .. } => Self::not_found(text),
             OutputError::Beyond { .. } => Self::out_of_range(text),

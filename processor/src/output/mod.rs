@@ -56,6 +56,7 @@ pub use store::SegmentStore;
 pub use sweep::Swept;
 
 use self::finish::Checks;
+use crate::audit::grants::GrantLog;
 use crate::state::State;
 
 /// No byte of a log stands behind this one: sums of offsets and lengths stay far from overflowing.
@@ -74,6 +75,7 @@ pub struct Output {
     state: State,
     store: Arc<dyn SegmentStore>,
     hub: Hub,
+    grants: GrantLog,
     /// Permits are KiB.
     segments: Arc<Semaphore>,
     checks: Arc<Checks>,
@@ -84,7 +86,14 @@ impl Output {
     /// Output whose index and store these are.
     pub fn new(state: State, store: Arc<dyn SegmentStore>) -> Self {
         let segments = Arc::new(Semaphore::new(SEGMENTS));
-        Self { state, store, hub: Hub::new(RINGS), segments, checks: Arc::default(), look_again: LOOK_AGAIN }
+        let (hub, grants) = (Hub::new(RINGS), GrantLog::none());
+        Self { state, store, hub, grants, segments, checks: Arc::default(), look_again: LOOK_AGAIN }
+    }
+
+    /// Each grant is noted there.
+    #[must_use]
+    pub fn noting(self, grants: GrantLog) -> Self {
+        Self { grants, ..self }
     }
 
     /// Live chunks, and who looks.
