@@ -95,11 +95,13 @@ pub(crate) struct TaskRow {
     pub begun: bool,
     pub agent: Option<String>,
     pub state: String,
+    /// Whether it is in a serial group.
+    pub serial: bool,
 }
 
 /// In the order of [`TaskRow::read`].
 const COLUMNS: &str = "workflow, job, node, id, pipeline, workflow_name, job_name, class, claim, contexts, project, \
-                       handed, begun, agent, state";
+                       handed, begun, agent, state, serial";
 
 impl TaskRow {
     fn read(row: &AnyRow) -> Result<Self> {
@@ -118,6 +120,7 @@ impl TaskRow {
             begun: row.try_get::<i64, _>(12)? != 0,
             agent: row.try_get(13)?,
             state: row.try_get(14)?,
+            serial: row.try_get::<Option<String>, _>(15)?.is_some(),
         })
     }
 }

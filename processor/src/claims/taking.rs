@@ -2,12 +2,15 @@
 
 use navvy_job::claim::{CONTINUATION_KEY, Claim};
 use navvy_job::resource::Size;
+use navvy_protocol::api::Submit;
+use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 
 use super::secrets::Given;
 use super::{COLUMNS, Claims, Result, TaskRow};
 use crate::audit::Entry;
 use crate::conduct::compile::config_name;
+use crate::conduct::from_json;
 use crate::figures;
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text};
 
@@ -67,17 +70,17 @@ impl Claims {
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
              WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND {of_class}
                  AND t.millicpus <= $3 AND t.memory <= $4 AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
-             RETURNING {COLUMNS}"
+             RETURNING {COLUMNS}, {SUBMIT}"
         );
         let mut tx = self.pool().begin().await?;
         let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(class);
         let query = query.bind(int(room.0.millicpus)).bind(int(room.0.memory));
         let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
-        let row = TaskRow::read(&row)?;
-        if self.dialect() == Dialect::Postgres && !is_alone(&mut tx, &row.id).await? {
+        let taking = Taking::read(&row)?;
+        if !self.is_alone(&mut tx, &taking.row).await? {
             return Ok(None);
         }
-        self.hand_over(tx, row).await.map(Some)
+        self.hand_over(tx, taking).await.map(Some)
     }
 
     /// The task that a launch token is for; the token is used up by it.
@@ -97,7 +100,7 @@ impl Claims {
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
              WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND t.id = $2
                  AND {FREE} {lock})
-             RETURNING {COLUMNS}"
+             RETURNING {COLUMNS}, {SUBMIT}"
         );
         let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(task);
         let Some(row) = query.fetch_optional(&mut *tx).await? else {
@@ -105,29 +108,27 @@ impl Claims {
             let waits = queued.fetch_optional(&mut *tx).await?.is_some();
             return Ok(if waits { Launched::Waits } else { Launched::Refused });
         };
-        let row = TaskRow::read(&row)?;
-        if self.dialect() == Dialect::Postgres && !is_alone(&mut tx, &row.id).await? {
+        let taking = Taking::read(&row)?;
+        if !self.is_alone(&mut tx, &taking.row).await? {
             return Ok(Launched::Waits);
         }
-        Ok(Launched::Taken(Box::new(self.hand_over(tx, row).await?)))
+        Ok(Launched::Taken(Box::new(self.hand_over(tx, taking).await?)))
     }
 
     /// Commits the taking. That the task has started is told by its agent, whose events are masked.
-    async fn hand_over(&self, mut tx: Transaction<'_, Any>, row: TaskRow) -> Result<Taken> {
+    async fn hand_over(&self, mut tx: Transaction<'_, Any>, taking: Taking) -> Result<Taken> {
+        let row = &taking.row;
         let agent = row.agent.clone().unwrap_or_default();
         let entry = Entry::new("task.claim", &agent, "task", &row.id).by_agent().in_project(&row.project);
-        let taken = self.handed(&mut tx, row).await?;
+        let taken = self.handed(&mut tx, taking).await?;
         entry.write(&mut tx).await?;
         tx.commit().await?;
         figures::CLAIMS.count();
         Ok(taken)
     }
 
-    async fn handed(&self, tx: &mut AnyConnection, row: TaskRow) -> Result<Taken> {
-        let select = "SELECT submit FROM pipelines WHERE id = $1";
-        let pipeline = sqlx::query(select).bind(&row.pipeline).fetch_one(&mut *tx).await?;
-        let submit: navvy_protocol::api::Submit =
-            crate::conduct::from_json("a submission", &pipeline.try_get::<String, _>(0)?)?;
+    async fn handed(&self, tx: &mut AnyConnection, taking: Taking) -> Result<Taken> {
+        let Taking { row, submit } = taking;
         let mut given = self.secrets.given(tx, &row.project, &row.contexts).await?;
         if row.claim.may_continue {
             given.variables.push((CONTINUATION_KEY.to_owned(), random_text()));
@@ -151,6 +152,12 @@ impl Claims {
         Ok(self.conductor.state().new_token(&Scope::Launch(task.to_owned()), "launch").await?)
     }
 
+    /// Two that take at the same time do not see each other's task: in a serial group one of them waits here for the other, and
+    /// then looks again. SQLite lets one take at a time.
+    async fn is_alone(&self, tx: &mut AnyConnection, row: &TaskRow) -> Result<bool> {
+        if self.dialect() == Dialect::Postgres && row.serial { is_alone(tx, &row.id).await } else { Ok(true) }
+    }
+
     fn dialect(&self) -> Dialect {
         self.conductor.state().dialect()
     }
@@ -160,8 +167,23 @@ impl Claims {
     }
 }
 
-/// Two that take at the same time do not see each other's task: in a serial group one of them waits here for the other, and
-/// then looks again. `false`: another job of the group runs.
+/// A task's row, and what it was submitted with: read at once, since a claim waits for each question.
+struct Taking {
+    row: TaskRow,
+    submit: Submit,
+}
+
+/// Behind the columns of [`TaskRow`].
+const SUBMIT: &str = "(SELECT p.submit FROM pipelines p WHERE p.id = tasks.pipeline) AS submit";
+
+impl Taking {
+    fn read(row: &AnyRow) -> Result<Self> {
+        let submit = from_json("a submission", &row.try_get::<String, _>("submit")?)?;
+        Ok(Self { row: TaskRow::read(row)?, submit })
+    }
+}
+
+/// `false`: another job of the task's serial group runs.
 async fn is_alone(tx: &mut AnyConnection, task: &str) -> Result<bool> {
     if sqlx::query(LOCK_SERIAL).bind(task).fetch_optional(&mut *tx).await?.is_none() {
         return Ok(true);
