@@ -1,5 +1,9 @@
 //! The service `Agents` of `navvy.processor.v1`: checks who speaks, and hands on.
 
+#[cfg(test)]
+mod recorded;
+mod version;
+
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
@@ -106,8 +110,14 @@ impl v1::agents_server::Agents for AgentsService {
         let asked = request.into_inner();
         check_name(&asked.agent_name)?;
         let taken = match self.state().token(&token).await.map_err(|error| auth::failed(&error))? {
-            Some(Scope::Class(class)) => self.wait_for_task(&class, &asked).await?,
-            Some(Scope::Launch(_)) => self.launched(&asked, &token).await?,
+            Some(Scope::Class(class)) => {
+                check_version(&asked)?;
+                self.wait_for_task(&class, &asked).await?
+            }
+            Some(Scope::Launch(_)) => {
+                check_version(&asked)?;
+                self.launched(&asked, &token).await?
+            }
             Some(_) => return Err(Status::permission_denied("this token takes no tasks")),
             None if self.was_launch(&token).await? => {
                 return Err(Status::already_exists("this launch token was used before: another agent has the task"));
@@ -351,6 +361,11 @@ fn check_name(name: &str) -> Result<(), Status> {
             "an agent's name has at most {LONGEST_NAME} bytes and no control characters"
         ))),
     }
+}
+
+/// Nothing is handed out to an agent that would not understand it.
+fn check_version(asked: &v1::ClaimRequest) -> Result<(), Status> {
+    version::understands(&asked.agent_version, version::OURS).map_err(Status::failed_precondition)
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -27,6 +27,8 @@ pub mod delivery;
 pub mod lease;
 pub mod persist;
 mod record;
+#[cfg(test)]
+mod recorded;
 pub mod room;
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,8 @@ impl Scene {
         let text = |text: &str| Value::Bytes(text.as_bytes().to_vec());
         match field {
             "ClaimRequest.task" => text(&self.victim),
-            "ClaimRequest.agent_version" | "ClaimRequest.agent_name" | "ClaimRequest.classes" => text("mallory"),
+            "ClaimRequest.agent_version" => text(version::OURS),
+            "ClaimRequest.agent_name" | "ClaimRequest.classes" => text("mallory"),
             "ClaimRequest.wait_ms" | "ClaimRequest.room_millicpus" | "ClaimRequest.room_memory" => Value::Number(0),
             "Beat.state" => text("running"),
             "Beat.spooled" | "RecordRequest.first" | "Chunk.offset" | "Chunk.stream" | "Segment.offset" => {

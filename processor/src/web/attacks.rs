@@ -19,7 +19,7 @@ use crate::grants::tests::files;
 use crate::state::Scope;
 use crate::state::tests::{Database, databases, dump};
 
-const CONFIG: &str = "
+pub(super) const CONFIG: &str = "
 version: 2.1
 jobs:
   unit: {docker: [{image: i}], steps: [{run: make}]}
@@ -27,25 +27,25 @@ workflows:
   main: {jobs: [unit, {hold: {type: approval}}]}
 ";
 
-struct Scene {
+pub(super) struct Scene {
     database: Database,
     directory: tempfile::TempDir,
     router: Router,
-    pipeline: String,
-    task: String,
+    pub(super) pipeline: String,
+    pub(super) task: String,
     task_token: String,
 }
 
 /// An answer, read whole.
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     media: String,
     sniffing: Option<String>,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Scene {
-    async fn new(database: Database) -> Self {
+    pub(super) async fn new(database: Database) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bucket = Arc::new(Bucket::directory(directory.path()).unwrap());
         let grants = Grants::new((*database).clone(), bucket, "http://here");
@@ -81,7 +81,7 @@ impl Scene {
         names(route.path).fold(route.path.to_owned(), |path, name| path.replace(&format!("{{{name}}}"), &known(name)))
     }
 
-    async fn ask(&self, method: &Method, path: &str, token: Option<&str>, body: impl Into<Body>) -> Answer {
+    pub(super) async fn ask(&self, method: &Method, path: &str, token: Option<&str>, body: impl Into<Body>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -99,7 +99,7 @@ impl Scene {
         (dump(&self.database).await, files(self.directory.path()))
     }
 
-    async fn token(&self, scope: Scope) -> String {
+    pub(super) async fn token(&self, scope: Scope) -> String {
         self.database.new_token(&scope, "a test's").await.unwrap()
     }
 }

@@ -11,6 +11,8 @@ mod openapi;
 mod people;
 mod pipelines;
 mod problem;
+#[cfg(test)]
+mod recorded;
 mod routes;
 mod secrets;
 mod sent;
