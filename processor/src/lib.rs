@@ -13,7 +13,7 @@
 //! | [`serve`], [`settings`], [`backup`] | the program and its operator's words |
 //! | [`door`], [`tls`] | connections, before anybody has said who they are |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
-//! | [`web`], [`probes`], [`figures`] | what people and operators' machines say |
+//! | [`web`], [`probes`], [`disks`], [`figures`] | what people and operators' machines say |
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
@@ -28,6 +28,7 @@ pub mod auth;
 pub mod backup;
 pub mod claims;
 pub mod conduct;
+pub mod disks;
 pub mod door;
 pub mod figures;
 pub mod grants;

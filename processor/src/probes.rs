@@ -11,6 +11,7 @@ use sqlx::Row as _;
 
 use navvy_storage::Objects;
 
+use crate::disks::Disks;
 use crate::figures;
 use crate::output::Output;
 use crate::state::State;
@@ -23,6 +24,8 @@ pub struct Health {
     pub output: Output,
     /// The store.
     pub objects: Objects,
+    /// What is embedded lies on them.
+    pub disks: Disks,
     /// It takes no new connections.
     pub draining: AtomicBool,
 }
@@ -45,6 +48,7 @@ pub async fn ready(Extract(health): Extract<Arc<Health>>) -> Response {
     if let Err(error) = health.objects.list("v1/log/ready").await {
         troubles.push(format!("store: {}", navvy_job::chain::chain(&error)));
     }
+    troubles.extend(health.disks.troubles());
     match troubles.is_empty() {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response(),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use navvy_job::chain::chain;
 use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
+use navvy_storage::Location;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ use tonic::transport::Server;
 use crate::audit::{self, grants::GrantLog};
 use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
+use crate::disks::Disks;
 use crate::door::{Door, serve_people};
 use crate::grants::Grants;
 use crate::grpc::AgentsService;
@@ -92,6 +94,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         state: state.clone(),
         output: output.clone(),
         objects: grants.objects(),
+        disks: disks(&settings),
         draining: AtomicBool::new(false),
     });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
@@ -161,8 +164,10 @@ fn reread(certificates: Option<Arc<Certificates>>) -> Result<impl Future<Output 
 
 /// Removes what was never committed, and logs that are too old, as long as it is polled.
 async fn keep_clean(output: Output) {
+    // At once, too: a processor that is started again more often than that sweeps all the same.
+    let mut due = tokio::time::interval(SWEEP_EVERY);
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
+        due.tick().await;
         match output.sweep(ORPHANS, KEEP_LOGS).await {
             Ok(swept) => tracing::debug!(?swept, "Logs were swept."),
             Err(error) => tracing::warn!("Logs could not be swept: {}.", chain(&error)),
@@ -202,6 +207,17 @@ async fn tell(state: &State, settings: &Settings, agents_at: &str, public_url: &
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
     std::io::stdout().lock().flush().ok();
     Ok(())
+}
+
+/// Where it writes on this machine.
+fn disks(settings: &Settings) -> Disks {
+    let store = match &settings.store.location {
+        Location::Directory(directory) => Some(directory.clone()),
+        Location::Cloud { .. } => None,
+    };
+    let database = settings.database.strip_prefix("sqlite:").map(|path| Path::new(path.trim_start_matches("//")));
+    let database = database.and_then(Path::parent).map(Path::to_owned);
+    Disks::of([settings.data.clone()].into_iter().chain(database).chain(store))
 }
 
 /// Each connection is a file: as many as the system allows.

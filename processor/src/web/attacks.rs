@@ -14,6 +14,7 @@ use super::*;
 use crate::claims::Room;
 use crate::claims::tests::{claims, secrets, submit};
 use crate::conduct::RerunOf;
+use crate::disks::Disks;
 use crate::grants::Grants;
 use crate::grants::tests::files;
 use crate::state::Scope;
@@ -59,7 +60,8 @@ impl Scene {
         let state = (*database).clone();
         let output = Output::new(state.clone(), Arc::new(grants.objects()));
         let objects = grants.objects();
-        let health = probes::Health { state, output: output.clone(), objects, draining: false.into() };
+        let health =
+            probes::Health { state, output: output.clone(), objects, disks: Disks::default(), draining: false.into() };
         let router = Web::new(claims, output, secrets(), Arc::new(health)).router();
         let (task, task_token) = (taken.claim.task.to_string(), taken.token);
         Self { database, directory, router, pipeline: submitted.id, task, task_token }
