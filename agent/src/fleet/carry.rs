@@ -189,7 +189,7 @@ impl Carrying {
         }
         let delivery = self.deliver(&place, seen.clone(), news);
         let ended = self.run(work, &place, bus, occupancy).await;
-        let mut delivered = delivery.flush().await;
+        let mut delivered = delivery.flush(self.stop.subscribe()).await;
         delivered.trouble.extend(seen.borrow().trouble.clone());
         self.finish(ended, delivered, &place).await
     }

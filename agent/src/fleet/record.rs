@@ -36,6 +36,8 @@ pub struct Recorded {
     pub closed: bool,
     /// Why not all events are in it.
     pub trouble: Option<String>,
+    /// All logs that there are, with their ends: once nothing is written to them any more.
+    pub logs: Vec<LogEnd>,
 }
 
 /// What a task's events say of its logs.
@@ -109,7 +111,10 @@ impl Record {
             Event::StepEnded { step, attempt, .. } => {
                 self.followers.logs.send(LogNews::Pauses(format!("{step:03}-{attempt}"))).ok();
             }
-            Event::TaskLogs { logs, .. } => drop(self.followers.logs.send(LogNews::Over(logs.clone()))),
+            Event::TaskLogs { logs, .. } => {
+                self.whole.logs.clone_from(logs);
+                self.followers.logs.send(LogNews::Over(logs.clone())).ok();
+            }
             _ => {}
         }
         if self.whole.trouble.is_some() {
@@ -191,7 +196,7 @@ mod tests {
         }
         drop(bus);
         thread.join().unwrap();
-        assert_eq!(*seen.borrow_and_update(), Recorded { lines: 2, closed: true, trouble: None });
+        assert_eq!(*seen.borrow_and_update(), Recorded { lines: 2, closed: true, ..Recorded::default() });
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
     }
 }

@@ -31,9 +31,15 @@ use super::connection::Session;
 use super::persist::{Halt, Loss};
 use super::record::{LogNews, Recorded};
 use crate::spool::Spool;
+use crate::step::bounded::Stop;
 
 /// A delivery that gets nothing done for so long at its end is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The same, of a task that was asked to stop: somebody waits for its end.
+const PATIENCE_OF_STOPPED: Duration = Duration::from_secs(15);
+
+/// The thread that writes events down ends with the task.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Counts what was acknowledged. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -120,6 +126,7 @@ pub struct Delivery {
     segments: Ending<Result<Vec<LogEnd>, Halt>>,
     _live: Ending<()>,
     progress: Progress,
+    recorded: watch::Receiver<Recorded>,
 }
 
 /// What came of it.
@@ -143,7 +150,7 @@ impl Delivery {
             session: session.clone(),
             loss: loss.clone(),
             path: events,
-            recorded,
+            recorded: recorded.clone(),
             progress: progress.clone(),
         };
         let live = Live { session: session.clone(), logs: logs.clone(), bell: spool.bell(), readers };
@@ -160,20 +167,37 @@ impl Delivery {
             })),
             _live: Ending(tokio::spawn(live.deliver())),
             progress,
+            recorded,
         }
     }
 
-    /// The flush barrier: waits until all is durable, or until nothing more becomes so.
-    pub async fn flush(mut self) -> Delivered {
+    /// The flush barrier: waits until all is durable, or until nothing more becomes so. `stop`: the wish that the task ends.
+    pub async fn flush(mut self, stop: Stop) -> Delivered {
+        let (mut events, mut logs) = (None, None);
+        let mut delivered = self.wait(&mut events, &mut logs, stop).await;
+        if events.is_none() || logs.is_none() {
+            // What there is, whatever became of it: the processor sees what is missing.
+            let ended = tokio::time::timeout(CLOSED_WITHIN, self.recorded.wait_for(|recorded| recorded.closed)).await;
+            drop(ended);
+        }
+        let recorded = self.recorded.borrow();
+        delivered.events = events.unwrap_or(recorded.lines);
+        delivered.logs = logs.unwrap_or_else(|| recorded.logs.clone());
+        delivered
+    }
+
+    /// Until both are over, or nothing moves any more. What was not delivered stays `None`.
+    async fn wait(&mut self, events: &mut Option<u64>, logs: &mut Option<Vec<LogEnd>>, mut stop: Stop) -> Delivered {
         let mut delivered = Delivered { events: 0, logs: Vec::new(), trouble: Vec::new(), lost: false };
         let (mut events_over, mut segments_over) = (false, false);
         let mut progress = self.progress.0.subscribe();
         while !(events_over && segments_over) {
+            let patience = if stop.borrow_and_update().is_some() { PATIENCE_OF_STOPPED } else { PATIENCE };
             tokio::select! {
                 ended = &mut self.events.0, if !events_over => {
                     events_over = true;
                     match ended.unwrap_or_else(|_| Err(Halt::Spool("the delivery of events ended unexpectedly".to_owned()))) {
-                        Ok(count) => delivered.events = count,
+                        Ok(count) => *events = Some(count),
                         Err(halt) => delivered.failed(&halt),
                     }
                 }
@@ -181,13 +205,15 @@ impl Delivery {
                     segments_over = true;
                     let ended = ended.unwrap_or_else(|_| Err(Halt::Spool("the delivery of logs ended unexpectedly".to_owned())));
                     match ended {
-                        Ok(logs) => delivered.logs = logs,
+                        Ok(ends) => *logs = Some(ends),
                         Err(halt) => delivered.failed(&halt),
                     }
                 }
-                waited = tokio::time::timeout(PATIENCE, progress.changed()) => {
+                // Another patience.
+                Ok(()) = stop.changed() => {}
+                waited = tokio::time::timeout(patience, progress.changed()) => {
                     if waited.is_err() {
-                        delivered.trouble.push(format!("nothing became durable for {} min", PATIENCE.as_secs() / 60));
+                        delivered.trouble.push(format!("nothing became durable for {} s", patience.as_secs()));
                         return delivered;
                     }
                 }
