@@ -1,5 +1,6 @@
 //! A processor and its runners, each a process of the story's own.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::deadline::eventually;
+use crate::gate::Gate;
+use crate::object_store::ObjectStore;
 use crate::program::Answer;
 use crate::sys::{self, Signal};
 
@@ -72,6 +75,9 @@ pub struct Fleet<'a> {
     pub url: String,
     pub agents: String,
     runners: u32,
+    /// Where its store has its objects on this machine.
+    objects: PathBuf,
+    submitted: Cell<usize>,
 }
 
 impl<'a> Fleet<'a> {
@@ -84,16 +90,63 @@ impl<'a> Fleet<'a> {
     /// The same with these settings (`NAVVY_PROCESSOR_…`) beside.
     #[track_caller]
     pub fn with(bench: &'a Bench, settings: &[(&str, &str)]) -> Self {
-        let directory = bench.state().join("fleet");
+        let objects = bench.state().join("fleet/data/store");
+        let fleet = Self::served(bench, "fleet", settings, objects);
+        let token = fleet.word("Token").expect("the first start tells a token");
+        fleet.secret("admin.token", &token);
+        fleet.log_in();
+        fleet
+    }
+
+    /// The same, whose store is an object store behind a gate.
+    #[track_caller]
+    pub fn over(bench: &'a Bench, store: &ObjectStore, gate: &Gate, settings: &[(&str, &str)]) -> Self {
+        let of_store = store.of_a_processor(gate);
+        let of_store = of_store.iter().map(|(name, value)| (*name, value.as_str()));
+        let all: Vec<(&str, &str)> = of_store.chain(settings.iter().copied()).collect();
+        Self { objects: store.files().join("of-a-fleet"), ..Self::with(bench, &all) }
+    }
+
+    /// Another processor with the same settings, so over the same database and store; this bench is logged in there now.
+    #[track_caller]
+    pub fn another(&self) -> Self {
+        let settings: Vec<(&str, &str)> = self.extra.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let fleet = Self::served(self.bench, "fleet-2", &settings, self.objects.clone());
+        fleet.submitted.set(self.submitted.get());
+        fs::copy(self.directory.join("admin.token"), fleet.directory.join("admin.token")).expect("the token is kept");
+        fleet.log_in();
+        fleet
+    }
+
+    #[track_caller]
+    fn served(bench: &'a Bench, name: &str, settings: &[(&str, &str)], objects: PathBuf) -> Self {
+        let directory = bench.state().join(name);
         fs::create_dir_all(&directory).expect("a directory can be made");
         let extra = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
         let processor = serve(&directory, &extra, ["127.0.0.1:0", "127.0.0.1:0"]);
         let (url, agents) = addresses(&processor);
-        let fleet = Self { bench, directory, processor, extra, url, agents, runners: 0 };
-        let token = fleet.word("Token").expect("the first start tells a token");
-        let file = fleet.secret("admin.token", &token);
-        fleet.navvy(&["login", &fleet.url, "--token-file", file.to_str().expect("a path of ours")]).succeeded();
-        fleet
+        Self { bench, directory, processor, extra, url, agents, runners: 0, objects, submitted: Cell::new(0) }
+    }
+
+    #[track_caller]
+    fn log_in(&self) {
+        let file = self.directory.join("admin.token");
+        self.navvy(&["login", &self.url, "--token-file", file.to_str().expect("a path of ours")]).succeeded();
+    }
+
+    /// Whose commands these are.
+    pub fn bench(&self) -> &'a Bench {
+        self.bench
+    }
+
+    /// The store's own directory.
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.objects.clone()
+    }
+
+    /// How many pipelines this was asked for.
+    pub(crate) fn submitted(&self) -> usize {
+        self.submitted.get()
     }
 
     /// `navvy` with these words, in the bench's project.
@@ -134,6 +187,16 @@ impl<'a> Fleet<'a> {
         Served::start(command, self.directory.join(format!("agent-{}.log", self.runners)))
     }
 
+    /// A reader who looks on from the first event, by this address of a processor.
+    #[track_caller]
+    pub fn follow(&mut self, pipeline: &str, address: &str) -> Served {
+        self.runners += 1;
+        let (url, token) = (format!("http://{address}"), self.directory.join("admin.token"));
+        let token = token.to_str().expect("a path of ours");
+        let words = ["follow", pipeline, "--plain", "--verbose", "--processor", &url, "--token-file", token];
+        Served::start(self.bench.command_of(&words), self.directory.join(format!("reader-{}.log", self.runners)))
+    }
+
     /// A token for an agent of this task.
     #[track_caller]
     pub fn launch_token(&self, task: &str) -> String {
@@ -143,11 +206,21 @@ impl<'a> Fleet<'a> {
         said["token"].as_str().expect("a token").to_owned()
     }
 
-    /// All events of a pipeline that has ended.
+    /// All events of a pipeline, up to its end.
     #[track_caller]
     pub fn events(&self, pipeline: &str) -> Vec<serde_json::Value> {
-        let path = format!("/api/v2/pipeline/{pipeline}/events?follow=true");
-        let said = self.get(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        self.events_by(&format!("/api/v2/pipeline/{pipeline}/events?follow=true"))
+    }
+
+    /// The events that a pipeline has had so far.
+    #[track_caller]
+    pub fn events_so_far(&self, pipeline: &str) -> Vec<serde_json::Value> {
+        self.events_by(&format!("/api/v2/pipeline/{pipeline}/events"))
+    }
+
+    #[track_caller]
+    fn events_by(&self, path: &str) -> Vec<serde_json::Value> {
+        let said = self.get(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let lines = String::from_utf8(said).expect("JSON is UTF-8");
         let event =
             |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("an event a line")["event"].take();
@@ -158,6 +231,7 @@ impl<'a> Fleet<'a> {
     #[track_caller]
     pub fn submit(&self, args: &[&str]) -> String {
         let words: Vec<&str> = ["submit", "--json"].iter().chain(args).copied().collect();
+        self.submitted.set(self.submitted.get() + 1);
         let said = self.navvy(&words).text();
         let json: serde_json::Value = said
             .lines()
@@ -251,6 +325,11 @@ impl<'a> Fleet<'a> {
     /// The processor's process.
     pub fn processor(&mut self) -> &mut Served {
         &mut self.processor
+    }
+
+    /// What the processor said before it was started again.
+    pub fn said_before(&self) -> String {
+        fs::read_to_string(self.directory.join("processor.before.log")).unwrap_or_default()
     }
 
     /// Where all that is the processor's own is.

@@ -15,6 +15,8 @@
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
+//! | [`Ending`] | how a task of a fleet must have ended, whatever broke meanwhile |
+//! | [`Postgres`] | a database of the story's own, which may fail in its middle |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
 //! | [`Wire`] | a network between two programs on loopback, which can be cut and mended |
@@ -30,6 +32,7 @@ mod engine;
 mod event;
 mod finished;
 mod fleet;
+mod fleet_end;
 mod gate;
 mod git_server;
 pub mod hostile;
@@ -37,6 +40,7 @@ mod leaks;
 mod memory;
 mod network;
 mod object_store;
+mod postgres;
 mod pressure;
 mod program;
 mod proxy;
@@ -56,10 +60,12 @@ pub use engine::PrivateEngine;
 pub use event::Event;
 pub use finished::{Finished, Step};
 pub use fleet::{Fleet, Served, files_that_hold};
+pub use fleet_end::{End, Ending};
 pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
 pub use network::Network;
 pub use object_store::ObjectStore;
+pub use postgres::Postgres;
 pub use pressure::Unhindered;
 pub use program::{Answer, Program};
 pub use proxy::Proxy;

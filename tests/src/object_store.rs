@@ -1,8 +1,11 @@
 //! A real S3 server on loopback, signatures on: what `scripts/store` serves.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
 
 use crate::bench::Bench;
 use crate::gate::Gate;
@@ -16,14 +19,18 @@ pub struct ObjectStore {
     bucket: String,
     access: String,
     secret: String,
+    /// Where the server keeps everything.
+    directory: TempDir,
 }
 
 impl ObjectStore {
     #[track_caller]
     pub fn serve() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/store");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let mut server = Command::new(script)
             .arg("serve")
+            .env("TMPDIR", directory.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -33,7 +40,7 @@ impl ObjectStore {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let [endpoint, bucket, access, secret] =
             <[String; 4]>::try_from(words).unwrap_or_else(|_| panic!("scripts/store serve said {line:?} ({read:?})"));
-        Self { server, endpoint, bucket, access, secret }
+        Self { server, endpoint, bucket, access, secret, directory }
     }
 
     /// A bench whose runs use it.
@@ -64,6 +71,13 @@ impl ObjectStore {
             ("AWS_ACCESS_KEY_ID", self.access.clone()),
             ("AWS_SECRET_ACCESS_KEY", self.secret.clone()),
         ]
+    }
+
+    /// The bucket's objects, as files of this machine.
+    #[track_caller]
+    pub fn files(&self) -> PathBuf {
+        let mut served = fs::read_dir(self.directory.path()).expect("the server's directory").flatten();
+        served.next().expect("the server keeps its objects there").path().join("objects").join(&self.bucket)
     }
 
     /// A gate before it.

@@ -1,5 +1,7 @@
 //! A file system that fills up soon.
 
+use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::program::Program;
@@ -29,6 +31,28 @@ impl SmallDisk {
         let options = format!("{size},mode=0700");
         Program::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).args([path]).run().succeeded();
         Self { path: path.to_owned() }
+    }
+}
+
+impl SmallDisk {
+    /// Takes all of its room.
+    #[track_caller]
+    pub fn fill(&self) {
+        let noise = vec![0; 64 << 10];
+        let mut file = fs::File::create(self.filler()).expect("a file can be made");
+        while file.write_all(&noise).is_ok() {}
+        // What is left of the last page.
+        while file.write_all(&[0]).is_ok() {}
+    }
+
+    /// Gives back what [`Self::fill`] has taken.
+    #[track_caller]
+    pub fn free(&self) {
+        fs::remove_file(self.filler()).expect("it was filled");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path.join("filler")
     }
 }
 

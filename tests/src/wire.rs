@@ -15,6 +15,7 @@ pub struct Wire {
 
 #[derive(Debug, Default)]
 struct Shared {
+    there: Mutex<String>,
     connections: Mutex<Vec<[TcpStream; 2]>>,
     is_cut: AtomicBool,
     /// Connections that came while it was cut.
@@ -28,10 +29,15 @@ impl Wire {
     pub fn to(address: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let here = listener.local_addr().expect("a listener has an address");
-        let shared = Arc::new(Shared::default());
-        let (accepting, there) = (Arc::clone(&shared), address.to_owned());
-        thread::spawn(move || accept(&listener, &there, &accepting));
+        let shared = Arc::new(Shared { there: Mutex::new(address.to_owned()), ..Shared::default() });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &accepting));
         Self { address: here, shared }
+    }
+
+    /// New connections lead there from now on, as a balancer's do once a machine is lost.
+    pub fn lead_to(&self, address: &str) {
+        address.clone_into(&mut self.shared.there.lock().expect("nobody panics here"));
     }
 
     /// `127.0.0.1:PORT`
@@ -69,7 +75,7 @@ impl Drop for Wire {
     }
 }
 
-fn accept(listener: &TcpListener, there: &str, shared: &Shared) {
+fn accept(listener: &TcpListener, shared: &Shared) {
     for near in listener.incoming().flatten() {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
@@ -80,6 +86,7 @@ fn accept(listener: &TcpListener, there: &str, shared: &Shared) {
             shared.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         }
+        let there = shared.there.lock().expect("nobody panics here").clone();
         let Ok(far) = TcpStream::connect(there) else { continue };
         near.set_nodelay(true).ok();
         far.set_nodelay(true).ok();

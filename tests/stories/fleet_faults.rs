@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use navvy_tests::{Bench, Fate, Fleet, ObjectStore, Signal, Wire, eventually, sha256};
+use navvy_tests::{Bench, End, Ending, Fate, Fleet, ObjectStore, Signal, Wire, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// What the processor is told, so that a lease is over soon.
@@ -47,43 +47,14 @@ fn seen(fleet: &Fleet<'_>, task: &str, line: u32) {
 
 /// Passed, with all that was printed, after one start of its step; nothing is left.
 #[track_caller]
-fn is_whole(bench: &Bench, fleet: &Fleet<'_>, pipeline: &str, task: &str) {
-    assert_eq!(fleet.end_of(pipeline, LIMIT), "success", "{}", fleet.show(pipeline));
-    assert_eq!(sha256(&fleet.log(task, LOG)), sha256(&printed()));
-    assert_eq!(fleet.job(pipeline, "slow")["tasks"][0]["output"], "complete");
-    ran_once(fleet, pipeline);
-    nothing_is_left(bench, task);
-}
-
-#[track_caller]
-fn ran_once(fleet: &Fleet<'_>, pipeline: &str) {
-    assert_eq!(fleet.job(pipeline, "slow")["tasks"].as_array().map(Vec::len), Some(1));
-    let of = |kind: &str| -> Vec<serde_json::Value> {
-        fleet.events(pipeline).into_iter().filter(|event| event["event"] == kind).collect()
-    };
-    let starts = of("step_started");
-    assert_eq!(starts.iter().filter(|event| event["name"] == "counts").count(), 1, "{starts:?}");
-    assert_eq!(of("run_ended").len(), 1);
-}
-
-#[track_caller]
-fn nothing_is_left(bench: &Bench, task: &str) {
-    eventually("the removal of the task's containers", LIMIT, || {
-        bench.docker().containers_of(task).is_empty().then_some(())
-    });
-    assert_eq!(bench.docker().volumes_of(task), Vec::<String>::new());
+fn is_whole(fleet: &mut Fleet<'_>, pipeline: &str, task: &str) {
+    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
 }
 
 /// The task that was lost ended once, by the processor's word, and what is durable of it is a beginning of what was printed.
 #[track_caller]
-fn was_lost(fleet: &Fleet<'_>, pipeline: &str, task: &str) {
-    assert_eq!(fleet.end_of(pipeline, LIMIT), "error");
-    let job = fleet.job(pipeline, "slow");
-    let output = job["tasks"][0]["output"].as_str().unwrap_or_default();
-    assert!(output.starts_with("incomplete: agent ") && output.contains(" was lost at "), "{job}");
-    let durable = fleet.log_so_far(task, LOG);
-    assert!(printed().starts_with(&durable), "{}", String::from_utf8_lossy(&durable));
-    ran_once(fleet, pipeline);
+fn was_lost(fleet: &mut Fleet<'_>, pipeline: &str, task: &str) {
+    fleet.has_ended(End::Lost, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
 }
 
 #[test]
@@ -94,14 +65,14 @@ fn an_agent_that_is_killed_loses_its_task_which_is_removed_by_the_next_one_and_c
     let mut runner = fleet.runner(&[]);
     let (pipeline, task) = in_the_middle(&fleet);
     runner.kill();
-    was_lost(&fleet, &pipeline, &task);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "error");
     let _next = fleet.runner(&[]);
-    nothing_is_left(&bench, &task);
+    was_lost(&mut fleet, &pipeline, &task);
     let said = fleet.navvy(&["pipelines", "rerun", &pipeline, "--from-failed", "--json"]).text();
     let again: serde_json::Value = serde_json::from_str(said.trim()).expect("JSON");
     let again = again["id"].as_str().expect("an id").to_owned();
     let task = fleet.task(&again, "slow");
-    is_whole(&bench, &fleet, &again, &task);
+    is_whole(&mut fleet, &again, &task);
 }
 
 #[test]
@@ -112,14 +83,13 @@ fn an_agent_that_slept_past_its_lease_ends_its_job_and_reports_nothing() {
     let mut runner = fleet.runner(&["--once"]);
     let (pipeline, task) = in_the_middle(&fleet);
     runner.signal(Signal::Stop);
-    was_lost(&fleet, &pipeline, &task);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "error");
     let before = fleet.show(&pipeline);
     runner.signal(Signal::Continue);
     runner.end(LIMIT);
     assert!(runner.said().contains("lost"), "{}", runner.said());
-    nothing_is_left(&bench, &task);
     assert_eq!(fleet.show(&pipeline), before);
-    was_lost(&fleet, &pipeline, &task);
+    was_lost(&mut fleet, &pipeline, &task);
 }
 
 #[test]
@@ -137,7 +107,7 @@ fn of_two_agents_with_one_launch_token_the_second_is_refused() {
     assert!(second.said().contains("its launch token was used before"), "{}", second.said());
     assert!(!second.said().contains(&token), "the token is shown");
     assert_eq!(first.end(LIMIT), Some(0), "{}", first.said());
-    is_whole(&bench, &fleet, &pipeline, &task);
+    is_whole(&mut fleet, &pipeline, &task);
 }
 
 #[test]
@@ -150,7 +120,7 @@ fn a_processor_that_is_stopped_in_the_middle_of_a_step_and_started_goes_on() {
     fleet.processor().signal(Signal::Terminate);
     assert_eq!(fleet.processor().end(LIMIT), Some(0));
     fleet.restart();
-    is_whole(&bench, &fleet, &pipeline, &task);
+    is_whole(&mut fleet, &pipeline, &task);
 }
 
 #[test]
@@ -158,9 +128,7 @@ fn a_store_that_is_away_for_a_while_costs_no_byte() {
     let (bench, store) = (Bench::on_this_machine(), ObjectStore::serve());
     bench.config(SLOW).commit("a project");
     let gate = store.gate();
-    let settings = store.of_a_processor(&gate);
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mut fleet = Fleet::with(&bench, &settings);
+    let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
     let _runner = fleet.runner(&[]);
     let (pipeline, task) = in_the_middle(&fleet);
     gate.rule(|_| Fate::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned()));
@@ -170,7 +138,7 @@ fn a_store_that_is_away_for_a_while_costs_no_byte() {
     });
     assert!(!fleet.log_so_far(&task, LOG).is_empty(), "who looks sees what is printed all the same");
     gate.rule(|_| Fate::Pass);
-    is_whole(&bench, &fleet, &pipeline, &task);
+    is_whole(&mut fleet, &pipeline, &task);
 }
 
 #[test]
@@ -185,7 +153,7 @@ fn a_network_that_is_cut_for_a_while_costs_no_byte() {
     // The pauses between these grow: some seconds.
     eventually("calls that went nowhere", LIMIT, || (wire.refused() >= 5).then_some(()));
     wire.mend();
-    is_whole(&bench, &fleet, &pipeline, &task);
+    is_whole(&mut fleet, &pipeline, &task);
 }
 
 #[test]
@@ -199,7 +167,7 @@ fn a_network_that_is_cut_past_the_lease_ends_the_job_on_both_sides() {
     wire.cut();
     // The agent's own clock comes first, and needs nobody.
     runner.end(LIMIT);
-    nothing_is_left(&bench, &task);
-    was_lost(&fleet, &pipeline, &task);
+    fleet.nothing_is_left_on_the_host(&task);
+    was_lost(&mut fleet, &pipeline, &task);
     wire.mend();
 }

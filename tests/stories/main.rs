@@ -21,6 +21,8 @@ mod elsewhere;
 mod explain;
 mod field;
 mod fleet;
+mod fleet_cancel;
+mod fleet_disasters;
 mod fleet_faults;
 mod full_output;
 mod graph;

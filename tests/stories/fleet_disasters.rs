@@ -1,0 +1,153 @@
+//! A fleet that loses machines, disks, databases, clocks: each story ends with [`Fleet::has_ended`].
+
+use std::fs;
+use std::time::Duration;
+
+use navvy_tests::{Bench, End, Ending, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const LOG: &str = "001-1";
+
+/// Prints lines for some seconds, and how often it has run in its container.
+const SLOW: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+
+fn printed() -> Vec<u8> {
+    let lines: String = (1..=3000).map(|i| format!("line {i}\n")).collect();
+    format!("{lines}1\n").into_bytes()
+}
+
+/// Submitted, and in the middle of its step. Pipeline and task.
+#[track_caller]
+fn in_the_middle(fleet: &Fleet<'_>) -> (String, String) {
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    seen(fleet, &task, 100);
+    (pipeline, task)
+}
+
+#[track_caller]
+fn seen(fleet: &Fleet<'_>, task: &str, line: u32) {
+    let mark = format!("line {line}\n");
+    eventually(&format!("line {line} of the step"), LIMIT, || {
+        let so_far = fleet.log_so_far(task, LOG);
+        so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
+    });
+}
+
+#[track_caller]
+fn ends(fleet: &mut Fleet<'_>, end: End, pipeline: &str, task: &str) {
+    fleet.has_ended(end, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
+}
+
+/// Each line once, in order.
+#[track_caller]
+fn shows_each_line_once(said: &str) {
+    let shown: Vec<u32> = said.lines().filter_map(|line| line.rsplit_once("line ")?.1.trim().parse().ok()).collect();
+    assert_eq!(shown, (1..=3000).collect::<Vec<u32>>(), "{said}");
+}
+
+#[test]
+fn what_nobody_names_in_the_store_is_swept() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
+    // A working tree whose config has mistakes.
+    bench.config("version: 2.1\njobs: {a: {docker: [{image: i}], stepz: []}}\nworkflows: {w: {jobs: [a]}}\n");
+    fleet.navvy(&["submit", "--tree"]).ends(2, &["stepz"]);
+    // What is left of an agent that died between its upload and its commit, and of a processor that died within one.
+    let log = fleet.data().join("store/v1/log").join(&pipeline).join(&task).join(LOG);
+    let unique = "0123456789abcdef0123456789abcdef";
+    for name in [format!("0-{unique}"), format!("7-{unique}#12345")] {
+        fs::write(log.join(name), "left behind").expect("a file can be written");
+    }
+    fs::write(fleet.data().join("store/v1/tree/0123.tar.zst#9"), "left behind").expect("a file can be written");
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+#[test]
+fn a_database_that_crashes_in_the_middle_of_a_step_and_comes_back_costs_nothing() {
+    let (bench, postgres) = (Bench::on_this_machine(), Postgres::start());
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_DATABASE", postgres.url())]);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    postgres.crash();
+    let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
+    assert!(said.contains("database: "), "{said}");
+    assert_eq!(fleet.get("/healthz").map(|text| text == b"alive\n"), Ok(true));
+    fleet.navvy(&["pipelines", "show", &pipeline]).ends(3, &["database does not answer"]);
+    postgres.restart();
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+#[test]
+fn over_postgres_and_an_object_store_a_second_processor_goes_on_when_the_first_ones_machine_is_lost() {
+    let (bench, postgres, store) = (Bench::on_this_machine(), Postgres::start(), ObjectStore::serve());
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let mut first = Fleet::over(&bench, &store, &gate, &[("NAVVY_PROCESSOR_DATABASE", postgres.url())]);
+    let (people, agents) = (Wire::to(first.url.trim_start_matches("http://")), Wire::to(&first.agents));
+    let _runner = first.runner_by(&agents.address(), &[]);
+    let (pipeline, task) = in_the_middle(&first);
+    let mut reader = first.follow(&pipeline, &people.address());
+    eventually("the reader's first lines", LIMIT, || reader.said().contains("line 50\n").then_some(()));
+    first.processor().kill();
+    fs::remove_dir_all(first.data()).expect("its disk is gone with it");
+    let mut second = first.another();
+    people.lead_to(second.url.trim_start_matches("http://"));
+    agents.lead_to(&second.agents);
+    ends(&mut second, End::Passed, &pipeline, &task);
+    assert_eq!(reader.end(LIMIT), Some(0), "{}", reader.said());
+    shows_each_line_once(&reader.said());
+}
+
+#[test]
+fn a_processor_whose_embedded_state_is_lost_lets_its_agents_end_as_their_leases_say() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let mut runner = fleet.runner(&[]);
+    let (_, task) = in_the_middle(&fleet);
+    fleet.processor().kill();
+    for name in ["processor.db", "processor.db-wal", "processor.db-shm"] {
+        fs::remove_file(fleet.data().join(name)).ok();
+    }
+    fleet.restart();
+    // It knows neither the task nor the runner.
+    fleet.nothing_is_left_on_the_host(&task);
+    assert_eq!(runner.end(LIMIT), Some(3), "{}", runner.said());
+    let said = runner.said();
+    assert!(said.contains("lost") && said.contains("does not know the token"), "{said}");
+}
+
+#[test]
+fn a_processor_whose_disk_is_full_says_so_and_goes_on_when_there_is_room_again() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let data = bench.state().join("fleet/data");
+    fs::create_dir_all(&data).expect("a directory can be made");
+    let disk = SmallDisk::mounted_at(&data, 128);
+    let mut fleet = Fleet::start(&bench);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    disk.fill();
+    let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
+    assert!(said.contains("disk: ") && said.contains("free"), "{said}");
+    fleet.navvy(&["submit"]).ends(3, &["database does not answer"]);
+    disk.free();
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+    let log = fleet.said_before();
+    assert!(!log.contains("panicked"), "{log}");
+}
