@@ -17,6 +17,8 @@ use super::record::{BodyId, Piece, PieceKind, Slot};
 pub const ROOT: &str = "v1";
 /// Beside the rest, where operators look for it.
 pub const AUDIT: &str = "audit-logs/audit_log/v1";
+pub const LOGS: &str = "v1/log";
+pub const TREES: &str = "v1/tree";
 pub const BODIES: &str = "v1/body";
 pub const RESERVED: &str = "v1/reserved";
 pub const QUARANTINE: &str = "v1/quarantine";

@@ -103,6 +103,10 @@ impl Bucket {
         for path in [layout::ROOT, layout::RESERVED, layout::QUARANTINE] {
             swept = swept.and(self.sweep_staged(path, bound).await);
         }
+        // A processor's objects have no marks.
+        for path in [layout::LOGS, layout::TREES, layout::AUDIT] {
+            swept = swept.and(self.sweep_staged_below(path, bound).await);
+        }
         Ok(swept)
     }
 
@@ -220,6 +224,25 @@ impl Bucket {
         let removal = tokio::task::spawn_blocking(move || remove_staged(&root, &beneath, bound)).await;
         removal.unwrap_or_else(|error| Swept::failed(path, error.to_string()))
     }
+
+    /// Such files in this directory and all those below.
+    async fn sweep_staged_below(&self, path: &'static str, bound: Timestamp) -> Swept {
+        let Some(root) = self.as_directory().map(FilePath::to_owned) else { return Swept::default() };
+        let removal = tokio::task::spawn_blocking(move || remove_staged_below(&root, path, bound)).await;
+        removal.unwrap_or_else(|error| Swept::failed(path, error.to_string()))
+    }
+}
+
+fn remove_staged_below(root: &FilePath, path: &str, bound: Timestamp) -> Swept {
+    let entries = match std::fs::read_dir(root.join(path)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Swept::default(),
+        Err(error) => return Swept::failed(path, error.to_string()),
+    };
+    // A link is followed nowhere.
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let below = directories.filter_map(|entry| Some(format!("{path}/{}", entry.file_name().to_str()?)));
+    below.fold(remove_staged(root, path, bound), |swept, path| swept.and(remove_staged_below(root, &path, bound)))
 }
 
 /// See [`Bucket::sweep_staged`].

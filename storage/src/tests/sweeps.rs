@@ -144,3 +144,23 @@ async fn a_file_that_cannot_be_removed_keeps_no_other_from_being_swept() {
     assert_eq!(bucket.sweep(Duration::ZERO).await.unwrap().failed.len(), 1);
     assert!(!at(layout::reserved(bad)).exists());
 }
+
+/// A processor's objects have no marks: what it was writing when it died is found where it lies.
+#[tokio::test]
+async fn what_a_processor_was_writing_is_swept_and_what_it_wrote_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = Arc::new(Bucket::directory(directory.path()).unwrap());
+    let at = |path: &str| directory.path().join(path);
+    let paths = ["v1/log/p/t/001-1/0-a", "v1/tree/0123.tar.zst", "audit-logs/audit_log/v1/2026-01-02/x.jsonl"];
+    for path in paths {
+        std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+        std::fs::write(at(path), "whole").unwrap();
+        std::fs::write(at(&format!("{path}#17")), "half").unwrap();
+    }
+    assert_eq!(bucket.sweep(SWEEP_AFTER).await.unwrap(), Swept::default(), "somebody may still write them");
+    let swept = bucket.sweep(Duration::ZERO).await.unwrap();
+    assert_eq!((swept.staged, swept.failed), (3, Vec::new()));
+    for path in paths {
+        assert!(at(path).exists() && !at(&format!("{path}#17")).exists(), "{path}");
+    }
+}
