@@ -489,11 +489,12 @@ async fn insert_pipeline(
     rerun: &RerunOf,
 ) -> Result<()> {
     let insert = "INSERT INTO pipelines
-        (id, project, number, created_ms, submit, compiled, scope, assumed, workspace_of, state, happenings, events)
-        VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, $9, 0, 0)";
+        (id, project, number, created_ms, submit, compiled, scope, assumed, workspace_of, state, tree, happenings, events)
+        VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, $9, $11, 0, 0)";
     let query = sqlx::query(insert).bind(id).bind(&row.project).bind(int(row.number)).bind(row.created_ms);
     let query = query.bind(to_json(submit)).bind(&row.scope).bind(to_json(&rerun.assumed));
-    query.bind(&row.workspace_of).bind(&row.state).bind(to_json(compiled)).execute(tx).await?;
+    let query = query.bind(&row.workspace_of).bind(&row.state).bind(to_json(compiled)).bind(&submit.tree);
+    query.execute(tx).await?;
     Ok(())
 }
 

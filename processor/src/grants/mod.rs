@@ -12,6 +12,7 @@ mod bodies;
 mod serve;
 mod service;
 mod sign;
+mod trees;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -68,14 +69,19 @@ impl Grants {
         server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
     }
 
-    /// Removes, now and then, what nobody needs any more: rows of tasks that have ended, what was reserved and never committed,
-    /// layers of workspaces that are older than any pipeline. Several processors may be at it.
+    /// Removes, now and then, what nobody needs any more: rows of tasks that have ended, working trees that no pipeline checks out,
+    /// what was reserved and never committed, layers of workspaces that are older than any pipeline. Several processors may be at it.
     pub async fn keep_clean(self) {
         let mut due = tokio::time::interval(CLEANED_EVERY);
         loop {
             due.tick().await;
             if let Err(error) = bodies::forget_ended(&self.state).await {
                 tracing::warn!("What is kept of tasks that have ended was not removed: {}.", chain(&error));
+            }
+            match trees::sweep(&self.state, &self.objects).await {
+                Ok(0) => {}
+                Ok(trees) => tracing::info!(trees, "Working trees that no pipeline checks out any more were removed."),
+                Err(error) => tracing::warn!("Working trees were not swept: {}.", chain(&error)),
             }
             for swept in [self.objects.bucket().sweep(SWEEP_AFTER).await, self.remove_layers().await] {
                 match swept {

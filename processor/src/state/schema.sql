@@ -8,6 +8,8 @@ CREATE TABLE pipelines (
   id TEXT PRIMARY KEY, project TEXT NOT NULL, number BIGINT NOT NULL, created_ms BIGINT NOT NULL,
   -- JSON of api::Submit, as it came.
   submit TEXT NOT NULL,
+  -- The working tree that was sent with it.
+  tree TEXT,
   -- JSON of what it compiled to.
   compiled TEXT NOT NULL,
   -- Trust scope of its jobs, as text.
@@ -20,6 +22,7 @@ CREATE TABLE pipelines (
   happenings BIGINT NOT NULL, events BIGINT NOT NULL,
   UNIQUE (project, number)
 );
+CREATE INDEX pipelines_by_tree ON pipelines (tree);
 
 -- What happened to a pipeline's walk, in order: replayed, they are its state.
 CREATE TABLE happenings (

@@ -4,6 +4,7 @@ mod attacks;
 mod homes;
 pub(crate) mod raw;
 mod served;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::path::Path;
