@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, AssertSqlSafe, SqlSafeStr as _};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection as _, SqlSafeStr as _};
 
 pub use segments::{Holder, LogState, Segment, SegmentsError, forget_logs_in};
 pub use tokens::{Scope, Use, hash, random_text};
@@ -108,12 +108,9 @@ impl State {
         // SQLite has one writer at a time in any case: with one connection, nobody has to wait for a lock and give up.
         let most = if dialect == Dialect::Sqlite { 1 } else { 16 };
         let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(Duration::from_secs(10));
+        let options = options.after_connect(move |connection, _| Box::pin(set_up(connection, dialect)));
+        let options = options.before_acquire(|connection, _| Box::pin(std::future::ready(Ok(is_clean(connection)))));
         let pool = options.connect(&connect).await?;
-        if dialect == Dialect::Sqlite {
-            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 5000"] {
-                sqlx::query(pragma).execute(&pool).await?;
-            }
-        }
         migrations(dialect).run(&pool).await?;
         Ok(Self { pool, dialect })
     }
@@ -136,6 +133,26 @@ impl State {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
     }
+}
+
+async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
+    if dialect == Dialect::Sqlite {
+        for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 5000"] {
+            sqlx::query(pragma).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Is the connection outside of any transaction? SQLite ends one by itself if its disk is full; sqlx takes that one for open for
+/// ever, and all that follows for a part of it: it would be answered as written, and be gone with the process. So such a
+/// connection is closed, and another one opened.
+fn is_clean(connection: &AnyConnection) -> bool {
+    let is_clean = !connection.is_in_transaction();
+    if !is_clean {
+        tracing::warn!("A transaction ended with an error of the database: its connection is opened anew.");
+    }
+    is_clean
 }
 
 fn migrations(dialect: Dialect) -> Migrator {
@@ -279,6 +296,27 @@ pub(crate) mod tests {
                 Dialect::Postgres => assert!(StateError::from(asked.unwrap_err()).is_text()),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_after_a_full_disk_is_written() {
+        let (directory, state) = sqlite().await;
+        let insert = "INSERT INTO projects (id, slug, created_ms, pipelines, jobs) VALUES ($1, $1, 0, 0, 0)";
+        let long = "a".repeat(1 << 20);
+        // As on a full disk; the limit is this connection's.
+        sqlx::query("PRAGMA max_page_count = 100").execute(state.pool()).await.unwrap();
+        let mut full = state.pool().begin().await.unwrap();
+        sqlx::query(insert).bind(&*long).execute(&mut *full).await.unwrap_err();
+        drop(full);
+        // Somebody looks, and has nothing to write.
+        drop(state.pool().begin().await.unwrap());
+        let mut tx = state.pool().begin().await.unwrap();
+        sqlx::query(insert).bind("short").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let url = format!("sqlite://{}", directory.path().join("state/processor.db").display());
+        let other = State::open(&url).await.unwrap();
+        let row = sqlx::query("SELECT slug FROM projects").fetch_one(other.pool()).await.unwrap();
+        assert_eq!(row.try_get::<String, _>(0).unwrap(), "short");
     }
 
     #[tokio::test]
