@@ -14,6 +14,7 @@
 //! | [`Registry`] | Debian's `docker-registry` on loopback, with or without a password; [`IllRegistry`] answers 503 |
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
+//! | [`Clock`] | what programs read in place of the machine's clock; it can be set while they run |
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Ending`] | how a task of a fleet must have ended, whatever broke meanwhile |
 //! | [`Postgres`] | a database of the story's own, which may fail in its middle |
@@ -26,6 +27,7 @@
 //! not leave behind: containers, volumes, cgroups, sockets.
 
 mod bench;
+mod clock;
 mod deadline;
 mod docker;
 mod engine;
@@ -54,6 +56,7 @@ mod trap;
 mod wire;
 
 pub use bench::{Bench, Setting};
+pub use clock::Clock;
 pub use deadline::eventually;
 pub use docker::Docker;
 pub use engine::PrivateEngine;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use navvy_tests::{Bench, End, Ending, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually};
+use navvy_tests::{Bench, Clock, End, Ending, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const LOG: &str = "001-1";
@@ -150,4 +150,63 @@ fn a_processor_whose_disk_is_full_says_so_and_goes_on_when_there_is_room_again()
     ends(&mut fleet, End::Passed, &pipeline, &task);
     let log = fleet.said_before();
     assert!(!log.contains("panicked"), "{log}");
+}
+
+const HOUR: i64 = 3600;
+
+/// Neither a lease nor a signed URL of an embedded store goes by it.
+#[test]
+fn a_processors_clock_that_is_set_an_hour_on_and_back_costs_nothing() {
+    let (bench, clock) = (Bench::on_this_machine(), Clock::right());
+    bench.config(SLOW).commit("a project");
+    let variables = clock.variables();
+    let settings: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut fleet = Fleet::with(&bench, &settings);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    clock.set(HOUR);
+    seen(&fleet, &task, 1000);
+    clock.set(-HOUR);
+    seen(&fleet, &task, 2000);
+    // What is begun by the wrong clock.
+    let token = fleet.navvy(&["runner-token", "small"]).text();
+    assert!(token.starts_with("navvy_"), "{token}");
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+#[test]
+fn an_agents_clock_that_is_set_an_hour_on_and_back_costs_nothing() {
+    let (clock, store) = (Clock::right(), ObjectStore::serve());
+    let bench = clock.variables().iter().fold(Bench::on_this_machine(), |bench, (name, value)| bench.env(name, value));
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    clock.set(HOUR);
+    seen(&fleet, &task, 1000);
+    clock.set(-HOUR);
+    seen(&fleet, &task, 2000);
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+/// An object store refuses what is signed by a wrong clock: that is said, and nothing is lost until the clock is right again.
+#[test]
+fn a_processor_whose_clock_an_object_store_refuses_says_so_and_goes_on_when_it_is_right() {
+    let (bench, clock, store) = (Bench::on_this_machine(), Clock::right(), ObjectStore::serve());
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let variables = clock.variables();
+    let settings: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut fleet = Fleet::over(&bench, &store, &gate, &settings);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    for (wrong, line) in [(HOUR, 1000), (-HOUR, 2000)] {
+        clock.set(wrong);
+        let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
+        assert!(said.contains("store: ") && said.contains("clock"), "{said}");
+        seen(&fleet, &task, line);
+    }
+    clock.set(0);
+    ends(&mut fleet, End::Passed, &pipeline, &task);
 }
