@@ -8,7 +8,7 @@
 use std::fmt;
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use navvy_protocol::processor::v1;
+use navvy_protocol::processor::{FormError, v1};
 
 use super::store::within;
 use super::{LogName, Output, OutputError, segment};
@@ -21,6 +21,13 @@ use crate::state::{Holder, LogState, Segment};
 pub const MOST_SEGMENTS: usize = 1024;
 /// Objects that are asked for at one time, by one call.
 const PARALLEL: usize = 8;
+
+/// What an agent says of a segment, as the index has it.
+fn read(of: &TaskAccess, said: &v1::Segment, unique: &str) -> Result<Segment, OutputError> {
+    let of = segment::Of { pipeline: &of.pipeline, task: &of.task };
+    let segment::Sealed { log, start, length, stored, sha256, object } = segment::read(of, said, unique)?;
+    Ok(Segment { log: log.to_string(), start, length, stored, sha256, object })
+}
 
 /// Where to put a segment.
 pub struct Grant {
@@ -43,7 +50,7 @@ impl Output {
     /// It is not of the form that `agents.proto` says, the store signs no URL, or it cannot be noted.
     pub async fn grant(&self, of: &TaskAccess, said: &v1::Segment) -> Result<Grant, OutputError> {
         let object = uuid::Uuid::new_v4().simple().to_string();
-        let segment = segment::read(of, said, &object)?;
+        let segment = read(of, said, &object)?;
         let url = within("sign a URL", self.store.put_url(&segment.object, segment.stored)).await?;
         self.grants.note(By::Task(of), Verb::Put, &segment.object).await.map_err(OutputError::NotNoted)?;
         figures::GRANTS.count();
@@ -58,9 +65,9 @@ impl Output {
     pub async fn commit(&self, of: &TaskAccess, said: &[v1::Segment]) -> Result<Vec<LogState>, OutputError> {
         if said.len() > MOST_SEGMENTS {
             let text = format!("one call commits at most {MOST_SEGMENTS} segments, and not {}", said.len());
-            return Err(OutputError::Form(text));
+            return Err(FormError(text).into());
         }
-        let read = said.iter().map(|said| segment::read(of, said, &said.object));
+        let read = said.iter().map(|said| read(of, said, &said.object));
         let segments = read.collect::<Result<Vec<_>, _>>()?;
         let checks: Vec<_> = segments.iter().map(|segment| self.check_stored(of, segment).boxed()).collect();
         let () = futures_util::stream::iter(checks).buffer_unordered(PARALLEL).try_collect().await?;

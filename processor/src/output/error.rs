@@ -2,6 +2,8 @@
 
 use tonic::Status;
 
+use navvy_protocol::processor::FormError;
+
 use super::store::StoreError;
 use crate::state::{SegmentsError, StateError};
 
@@ -9,8 +11,8 @@ use crate::state::{SegmentsError, StateError};
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// What came is not of the form that `agents.proto` says.
-    #[error("{0}")]
-    Form(String),
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// A segment was to be entered into the index, and is not in the store.
     #[error(
         "bytes {start} to {end} of log {log} are not in the store as they should be: the object has {} instead of {stored} \

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use navvy_protocol::processor::v1;
+use navvy_protocol::processor::{FormError, v1};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio::time::timeout;
@@ -110,7 +110,7 @@ impl Output {
         for end in said {
             let (log, end) = read_end(end)?;
             if ends.insert(log.to_string(), end).is_some() {
-                return Err(OutputError::Form(format!("log {log} is ended twice in one call")));
+                return Err(FormError(format!("log {log} is ended twice in one call")).into());
             }
         }
         self.state.end_logs(Holder { task: &of.task, fence: of.fence }, &ends).await?;
@@ -210,10 +210,10 @@ impl Output {
 fn read_end(end: &v1::LogEnd) -> Result<(LogName, (u64, String)), OutputError> {
     let log = LogName::read(&end.log)?;
     if end.bytes > MOST_OFFSET {
-        return Err(OutputError::Form(format!("log {log} cannot have {} bytes", end.bytes)));
+        return Err(FormError(format!("log {log} cannot have {} bytes", end.bytes)).into());
     }
     let Ok(sha256) = <[u8; 32]>::try_from(&end.sha256[..]) else {
-        return Err(OutputError::Form(format!("log {log}: a SHA-256 has 32 bytes, and not {}", end.sha256.len())));
+        return Err(FormError(format!("log {log}: a SHA-256 has 32 bytes, and not {}", end.sha256.len())).into());
     };
     Ok((log, (end.bytes, segment::hex(&sha256))))
 }

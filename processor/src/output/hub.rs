@@ -18,10 +18,9 @@ use navvy_protocol::processor::v1;
 use tokio::sync::watch;
 
 use super::ring::Ring;
-use super::{LogName, MOST_OFFSET, OutputError};
+use super::{LogName, OutputError, segment};
 
-/// Bytes of a chunk, at most.
-pub const MAX_CHUNK: usize = 256 << 10;
+pub use navvy_protocol::processor::MAX_CHUNK;
 /// Bytes of a log that are kept for whoever may come to look.
 const UNSEEN: usize = 256 << 10;
 /// Bytes of a log that are kept while somebody looks: a fifth of a second at 20 MB/s. A reader that is slower waits for segments.
@@ -97,14 +96,7 @@ impl Hub {
     /// # Errors
     /// It is not of the form that `agents.proto` says.
     pub fn push(&self, task: &str, chunk: &v1::Chunk) -> Result<(), OutputError> {
-        let log = LogName::read(&chunk.log)?;
-        let length = chunk.bytes.len();
-        if length == 0 || length > MAX_CHUNK {
-            return Err(OutputError::Form(format!("a chunk has 1 to {MAX_CHUNK} bytes, and not {length}")));
-        }
-        if chunk.offset > MOST_OFFSET {
-            return Err(OutputError::Form(format!("no log has a byte {}", chunk.offset)));
-        }
+        let log = segment::check_chunk(chunk)?;
         let mut inner = self.inner();
         inner.task(task);
         inner.change(task, log, |log| {

@@ -18,7 +18,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `hub`, `ring` | live chunks, and who looks |
-//! | `segment` | the agent's words, paths and frames (pure) |
+//! | [`segment`] | the agent's words, paths and frames (pure; a part of the protocol) |
 //! | `commit` | grants, and what becomes durable |
 //! | `read` | readers |
 //! | `finish` | complete, or what is missing |
@@ -31,11 +31,9 @@ mod commit;
 mod error;
 mod finish;
 pub mod hub;
-mod name;
 mod objects;
 mod read;
 mod ring;
-pub mod segment;
 pub mod store;
 mod sweep;
 #[cfg(test)]
@@ -50,17 +48,17 @@ pub use commit::Grant;
 pub use error::OutputError;
 pub use finish::Finished;
 pub use hub::Hub;
-pub use name::LogName;
+pub use navvy_protocol::processor::{LogName, segment};
 pub use read::LogStream;
 pub use store::SegmentStore;
 pub use sweep::Swept;
+
+use navvy_protocol::processor::MOST_OFFSET;
 
 use self::finish::Checks;
 use crate::audit::grants::GrantLog;
 use crate::state::State;
 
-/// No byte of a log stands behind this one: sums of offsets and lengths stay far from overflowing.
-const MOST_OFFSET: u64 = 1 << 60;
 /// Bytes that the rings of all logs may take.
 const RINGS: usize = 64 << 20;
 /// KiB of segments that are held at one time, by all readers and checks: one of the largest fits in, stored and unpacked.

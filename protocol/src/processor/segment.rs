@@ -1,32 +1,72 @@
-//! A segment as it comes from an agent, as it lies in the store, and as bytes. Pure.
+//! Output as it comes from an agent, as it lies in the store, and as bytes. Pure.
 //!
 //! ```text
-//! agent's words ─▶ read ─▶ state::Segment, its object at   v1/log/PIPELINE/TASK/LOG/OFFSET-UNIQUE
+//! agent's words ─▶ check_chunk ─▶ the log
+//!               └▶ read ─▶ Sealed, its object at   v1/log/PIPELINE/TASK/LOG/OFFSET-UNIQUE
 //! object ─▶ unpack ─▶ bytes, whose length and digest are those of the index
 //! ```
 //!
 //! Of an object's path, an agent says UNIQUE alone: 32 hexadecimal digits that the processor gave it. All else comes from its
 //! task's record and from a log's name that was read.
 
-use navvy_protocol::processor::{MAX_SEGMENT, v1};
 use sha2::{Digest as _, Sha256};
 
-use super::{LogName, MOST_OFFSET, OutputError};
-use crate::auth::TaskAccess;
-use crate::state::Segment;
+use super::{FormError, LogName, MAX_CHUNK, MAX_SEGMENT, MOST_OFFSET, v1};
 
 /// Where all segments lie.
 pub const ROOT: &str = "v1/log/";
 /// An object is at most this long: what zstd makes of a segment that it cannot compress, and some.
 pub const MAX_STORED: usize = MAX_SEGMENT + (MAX_SEGMENT >> 8) + 1024;
 
+/// A segment whose form is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its log.
+    pub log: LogName,
+    /// Offset of its first byte.
+    pub start: u64,
+    /// Length before compression.
+    pub length: u64,
+    /// Length of its object.
+    pub stored: u64,
+    /// SHA-256 of the bytes before compression, hexadecimal.
+    pub sha256: String,
+    /// The object's path.
+    pub object: String,
+}
+
+/// Whose output it is. Nothing in it comes from the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    /// The pipeline's id.
+    pub pipeline: &'a str,
+    /// The task's id.
+    pub task: &'a str,
+}
+
+/// Checks a live chunk. The log that it belongs to.
+///
+/// # Errors
+/// It is not of the form that `agents.proto` says.
+pub fn check_chunk(chunk: &v1::Chunk) -> Result<LogName, FormError> {
+    let log = LogName::read(&chunk.log)?;
+    let length = chunk.bytes.len();
+    if length == 0 || length > MAX_CHUNK {
+        return Err(FormError(format!("a chunk has 1 to {MAX_CHUNK} bytes, and not {length}")));
+    }
+    if chunk.offset > MOST_OFFSET {
+        return Err(FormError(format!("no log has a byte {}", chunk.offset)));
+    }
+    Ok(log)
+}
+
 /// Reads a segment that an agent wants to put somewhere, or has put there.
 ///
 /// # Errors
 /// It is not of the form that `agents.proto` says.
-pub fn read(of: &TaskAccess, segment: &v1::Segment, unique: &str) -> Result<Segment, OutputError> {
+pub fn read(of: Of<'_>, segment: &v1::Segment, unique: &str) -> Result<Sealed, FormError> {
     let log = LogName::read(&segment.log)?;
-    let form = |text: String| OutputError::Form(format!("segment at byte {} of log {log}: {text}", segment.offset));
+    let form = |text: String| FormError(format!("segment at byte {} of log {log}: {text}", segment.offset));
     let (length, stored) = (u64::from(segment.length), u64::from(segment.stored));
     if segment.offset > MOST_OFFSET {
         return Err(form("no log is that long".into()));
@@ -44,14 +84,14 @@ pub fn read(of: &TaskAccess, segment: &v1::Segment, unique: &str) -> Result<Segm
         return Err(form("its object's name is none that was granted".into()));
     }
     let object = format!("{}{log}/{}-{unique}", beneath(of)?, segment.offset);
-    Ok(Segment { log: log.to_string(), start: segment.offset, length, stored, sha256: hex(&sha256), object })
+    Ok(Sealed { log, start: segment.offset, length, stored, sha256: hex(&sha256), object })
 }
 
 /// Where all segments of a task lie.
-fn beneath(of: &TaskAccess) -> Result<String, OutputError> {
-    let (pipeline, task) = (&of.pipeline, &of.task);
+fn beneath(of: Of<'_>) -> Result<String, FormError> {
+    let Of { pipeline, task } = of;
     if !is_plain(pipeline) || !is_plain(task) {
-        return Err(OutputError::Form(format!("{pipeline:?} and {task:?} are no ids that a path may be made of")));
+        return Err(FormError(format!("{pipeline:?} and {task:?} are no ids that a path may be made of")));
     }
     Ok(format!("{ROOT}{pipeline}/{task}/"))
 }
@@ -103,10 +143,20 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{access, packed};
     use super::*;
 
     const UNIQUE: &str = "0123456789abcdef0123456789abcdef";
+
+    fn access(task: &str) -> Of<'_> {
+        Of { pipeline: "a-pipeline", task }
+    }
+
+    /// A segment's object, and the digest of its bytes.
+    fn packed(bytes: &[u8]) -> (Vec<u8>, String) {
+        let mut object = Vec::with_capacity(zstd_safe::compress_bound(bytes.len()));
+        zstd_safe::compress(&mut object, bytes, 3).unwrap();
+        (object, hex(&Sha256::digest(bytes)))
+    }
 
     fn said(log: &str, offset: u64) -> v1::Segment {
         v1::Segment { log: log.into(), offset, length: 5, stored: 14, sha256: vec![7; 32], object: String::new() }
@@ -114,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_path_is_made_of_the_tasks_record_and_read_again() {
-        let segment = read(&access("0123456789abcdef"), &said("003-1", 77), UNIQUE).unwrap();
+        let segment = read(access("0123456789abcdef"), &said("003-1", 77), UNIQUE).unwrap();
         assert_eq!(segment.object, format!("v1/log/a-pipeline/0123456789abcdef/003-1/77-{UNIQUE}"));
         let log = LogName::read("003-1").unwrap();
         assert_eq!(parse_path(&segment.object), Some(("0123456789abcdef", log, 77)));
@@ -144,17 +194,17 @@ mod tests {
             (v1::Segment { sha256: vec![7; 31], ..good.clone() }, "32 bytes, and not 31"),
         ];
         for (segment, text) in cases {
-            let error = read(&task, &segment, UNIQUE).unwrap_err().to_string();
+            let error = read(task, &segment, UNIQUE).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
         for unique in ["", "../../../../../../../../../../../x", &UNIQUE.to_uppercase(), &format!("{UNIQUE}0")] {
-            let error = read(&task, &good, unique).unwrap_err().to_string();
+            let error = read(task, &good, unique).unwrap_err().to_string();
             assert!(
                 error.contains("segment at byte 77 of log 003-1") && error.contains("none that was granted"),
                 "{error}"
             );
         }
-        assert!(read(&access("../../etc"), &good, UNIQUE).is_err());
+        assert!(read(access("../../etc"), &good, UNIQUE).is_err());
     }
 
     #[test]
@@ -191,9 +241,9 @@ mod tests {
         #[test]
         fn any_words_are_read_or_refused(log in "[-0-9a-z./]{0,12}", offset: u64, length: u32, stored: u32, sha256 in prop::collection::vec(any::<u8>(), 0..40), unique in "[0-9a-f/.]{0,33}") {
             let said = v1::Segment { log, offset, length, stored, sha256, object: String::new() };
-            if let Ok(segment) = read(&access("0123456789abcdef"), &said, &unique) {
-                prop_assert!(segment.end() <= MOST_OFFSET + (16 << 20));
-                prop_assert_eq!(parse_path(&segment.object), Some(("0123456789abcdef", LogName::read(&segment.log).unwrap(), offset)));
+            if let Ok(segment) = read(access("0123456789abcdef"), &said, &unique) {
+                prop_assert!(segment.start + segment.length <= MOST_OFFSET + (16 << 20));
+                prop_assert_eq!(parse_path(&segment.object), Some(("0123456789abcdef", segment.log, offset)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::OutputError;
+use super::FormError;
 
 /// Whose log it is. Names are `NNN-A` for attempt A of step NNN, and `service-K` for service container K.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ impl LogName {
     ///
     /// # Errors
     /// It is no log's name.
-    pub fn read(text: &str) -> Result<Self, OutputError> {
+    pub fn read(text: &str) -> Result<Self, FormError> {
         let read = || match text.strip_prefix("service-") {
             Some(service) => Some(Self::Service(service.parse().ok()?)),
             None => {
@@ -34,7 +34,7 @@ impl LogName {
         // Numbers have many spellings: `+1`, `01`.
         read().filter(|name| name.to_string() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
-            OutputError::Form(format!("{shown:?} is no log; logs are named 003-1 for step 3, attempt 1, and service-0"))
+            FormError(format!("{shown:?} is no log; logs are named 003-1 for step 3, attempt 1, and service-0"))
         })
     }
 }
