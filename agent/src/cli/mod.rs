@@ -18,6 +18,7 @@ mod given;
 mod handed;
 mod held;
 mod host;
+mod idle_code;
 mod login;
 mod logs;
 mod orb;

@@ -22,7 +22,7 @@ use super::args::fleet::RunnerArgs;
 use super::fleet::{self, agent_name, tell, token, token_file};
 use super::run::forced::LastResort;
 use super::run::signals::{self, StopWatch};
-use super::{CliError, host};
+use super::{CliError, host, idle_code};
 use crate::fleet::carry::{Carried, Machine, carry};
 use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
 use crate::fleet::connection::{Bearer, Processor};
@@ -35,6 +35,8 @@ use crate::settings::Settings;
 const WAIT: Duration = Duration::from_secs(60);
 /// Room that becomes free is offered with the next request.
 const WAIT_BESIDE_OTHERS: Duration = Duration::from_secs(10);
+/// A runner that waits for so long is idle.
+const SETTLED: Duration = Duration::from_secs(1);
 /// What a task that ended by a bug has left is removed within this.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -186,9 +188,18 @@ impl<'a> Runner<'a> {
         let wish = Wish::Classes { classes: self.arguments.classes.clone(), room };
         let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
         let (processor, token) = (self.processor.clone(), self.token.clone());
+        let is_idle = self.tasks.is_empty();
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            claim(&processor, &token, &agent_name(), &wish, wait).await
+            let name = agent_name();
+            let mut claimed = std::pin::pin!(claim(&processor, &token, &name, &wish, wait));
+            if is_idle {
+                match tokio::time::timeout(SETTLED, &mut claimed).await {
+                    Ok(answer) => return answer,
+                    Err(_) => idle_code::let_go(),
+                }
+            }
+            claimed.await
         })
     }
 
