@@ -100,6 +100,7 @@ pub fn read_duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         _ => return Err(advice()),
     };
     Duration::try_from_secs_f64(number * seconds).map_err(|_| advice())

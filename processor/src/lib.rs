@@ -33,6 +33,7 @@ pub mod door;
 pub mod figures;
 pub mod grants;
 pub mod grpc;
+pub mod keep;
 pub mod keys;
 pub mod output;
 pub mod probes;

@@ -30,6 +30,7 @@ use crate::disks::Disks;
 use crate::door::{Door, serve_people};
 use crate::grants::Grants;
 use crate::grpc::AgentsService;
+use crate::keep::Keep;
 use crate::keys;
 use crate::output::Output;
 use crate::probes::Health;
@@ -42,8 +43,6 @@ use crate::web::Web;
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// What was put and never committed is removed after this: every URL for it is dead by then.
 const ORPHANS: Duration = Duration::from_secs(24 * 3600);
-/// Logs are kept for so long.
-const KEEP_LOGS: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How long the end waits for the store to take the last lines of the audit log.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -99,7 +98,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
-    let sweeping = tokio::spawn(keep_clean(output.clone()));
+    let sweeping = tokio::spawn(keep_clean(output.clone(), settings.keep));
     let tidying = grants.clone();
     let objects = grants.objects();
     let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
@@ -109,13 +108,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tracing::info!("Agents are served at {}://{agents_at}, people at {listens_at}.", scheme(&for_agents));
     let rereading = tokio::spawn(reread(settings.tls.clone())?);
     let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels);
-    let router = Web::new(claims, output, secrets, Arc::clone(&health)).router().merge(grants.router());
+    let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
+    let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
     let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents), agents_service, grants, stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
-        () = tidying.keep_clean() => {}
+        () = tidying.keep_clean(settings.keep) => {}
         () = carrier.carry(&objects) => {}
     }
     tracing::info!("Asked to end: no new connections are taken.");
@@ -163,12 +163,12 @@ fn reread(certificates: Option<Arc<Certificates>>) -> Result<impl Future<Output 
 }
 
 /// Removes what was never committed, and logs that are too old, as long as it is polled.
-async fn keep_clean(output: Output) {
+async fn keep_clean(output: Output, keep: Keep) {
     // At once, too: a processor that is started again more often than that sweeps all the same.
     let mut due = tokio::time::interval(SWEEP_EVERY);
     loop {
         due.tick().await;
-        match output.sweep(ORPHANS, KEEP_LOGS).await {
+        match output.sweep(ORPHANS, keep.logs.unwrap_or(Duration::MAX)).await {
             Ok(swept) => tracing::debug!(?swept, "Logs were swept."),
             Err(error) => tracing::warn!("Logs could not be swept: {}.", chain(&error)),
         }

@@ -13,6 +13,7 @@ use navvy_protocol::{api, processor};
 use navvy_storage::{Sources, StorageSettings, StoreTable};
 
 use crate::claims::LEASE;
+use crate::keep::Keep;
 use crate::tls::{self, Certificates, For, Greeting};
 
 /// Hands out tasks, takes their output, grants storage.
@@ -94,6 +95,19 @@ pub struct ServeArgs {
     /// $NAVVY_PROCESSOR_LEASE.
     #[arg(long, value_name = "DURATION")]
     pub lease: Option<String>,
+    /// How long caches are kept: a duration such as 15d, or `forever`. Default: 15d. Also
+    /// $NAVVY_PROCESSOR_KEEP_CACHES.
+    #[arg(long, value_name = "DURATION")]
+    pub keep_caches: Option<String>,
+    /// How long workspaces are kept, and working trees that were sent. Default: 15d. Also $NAVVY_PROCESSOR_KEEP_WORKSPACES.
+    #[arg(long, value_name = "DURATION")]
+    pub keep_workspaces: Option<String>,
+    /// How long artifacts are kept. Default: 30d. Also $NAVVY_PROCESSOR_KEEP_ARTIFACTS.
+    #[arg(long, value_name = "DURATION")]
+    pub keep_artifacts: Option<String>,
+    /// How long logs are kept. Default: 90d. Also $NAVVY_PROCESSOR_KEEP_LOGS.
+    #[arg(long, value_name = "DURATION")]
+    pub keep_logs: Option<String>,
     /// A file with these settings, by the same names (TOML): listen_agents = "…". Also $NAVVY_PROCESSOR_SETTINGS.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<String>,
@@ -124,6 +138,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// How long an agent has its task without a word.
     pub lease: Duration,
+    /// How long what is kept.
+    pub keep: Keep,
 }
 
 /// Which ports an operator wants without TLS.
@@ -158,7 +174,7 @@ pub struct SettingsErrors(Vec<String>);
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// Names as in the file; flags have dashes, variables the prefix and large letters.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 17] = [
     "listen_agents",
     "listen",
     "public_url",
@@ -172,6 +188,10 @@ const NAMES: [&str; 13] = [
     "plaintext",
     "drain_timeout",
     "lease",
+    "keep_caches",
+    "keep_workspaces",
+    "keep_artifacts",
+    "keep_logs",
 ];
 
 /// With a shorter lease, a slow answer would be the end of a task.
@@ -265,6 +285,7 @@ impl Gathering {
         let tls = self.tls();
         let drain_timeout = self.duration("drain_timeout", Duration::from_secs(30));
         let lease = self.lease();
+        let keep = self.keep();
         let plaintext = self.plaintext();
         let has_certificate = self.said.contains_key("tls_certificate");
         let open = [("listen_agents", listen_agents, plaintext.agents), ("listen", listen, plaintext.people)];
@@ -293,7 +314,31 @@ impl Gathering {
             plaintext,
             drain_timeout,
             lease,
+            keep,
         })
+    }
+
+    fn keep(&mut self) -> Keep {
+        let Keep { caches, workspaces, artifacts, logs } = Keep::default();
+        Keep {
+            caches: self.kept("keep_caches", caches),
+            workspaces: self.kept("keep_workspaces", workspaces),
+            artifacts: self.kept("keep_artifacts", artifacts),
+            logs: self.kept("keep_logs", logs),
+        }
+    }
+
+    /// Nothing, such as an empty rule or `0s`, means that all goes at once: it must not be said by mistake.
+    fn kept(&mut self, name: &str, default: Option<Duration>) -> Option<Duration> {
+        let Some(said) = self.said.get(name).cloned() else { return default };
+        if said.value == "forever" {
+            return None;
+        }
+        let kept = self.duration(name, Duration::MAX);
+        if kept.is_zero() {
+            self.wrong(&said, "keeps nothing; write a duration such as 15d, or `forever`");
+        }
+        Some(kept)
     }
 
     fn lease(&mut self) -> Duration {
@@ -438,7 +483,7 @@ fn set(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
     variables.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
-fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 13] {
+fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 17] {
     [
         ("listen_agents", &arguments.listen_agents),
         ("listen", &arguments.listen),
@@ -453,6 +498,10 @@ fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 13] {
         ("plaintext", &arguments.plaintext),
         ("drain_timeout", &arguments.drain_timeout),
         ("lease", &arguments.lease),
+        ("keep_caches", &arguments.keep_caches),
+        ("keep_workspaces", &arguments.keep_workspaces),
+        ("keep_artifacts", &arguments.keep_artifacts),
+        ("keep_logs", &arguments.keep_logs),
     ]
 }
 
@@ -477,7 +526,7 @@ mod tests {
     fn a_flag_stands_above_a_variable_and_a_variable_above_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("processor.toml");
-        std::fs::write(&file, "listen = '127.0.0.1:1'\nlisten_agents = '127.0.0.1:2'\ndrain_timeout = '5s'\n").unwrap();
+        std::fs::write(&file, "listen = '127.0.0.1:1'\nlisten_agents = '127.0.0.1:2'\ndrain_timeout = '5s'\nkeep_caches = '2d'\nkeep_logs = 'forever'\n").unwrap();
         let given = variables(&[
             ("HOME", "/h"),
             ("NAVVY_PROCESSOR_LISTEN", "127.0.0.1:3"),
@@ -488,6 +537,8 @@ mod tests {
         let settings = Settings::gather(&arguments, &given).unwrap();
         assert_eq!((settings.listen.port(), settings.listen_agents.port()), (5, 4));
         assert_eq!((settings.drain_timeout, settings.lease), (Duration::from_secs(5), LEASE));
+        let keep = Keep { caches: Some(Duration::from_secs(48 * 3600)), logs: None, ..Keep::default() };
+        assert_eq!(settings.keep, keep);
     }
 
     #[test]
@@ -503,6 +554,8 @@ mod tests {
             ("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "soon"),
             ("NAVVY_PROCESSOR_LEASE", "1s"),
             ("NAVVY_PROCESSOR_PLAINTEXT", "maybe"),
+            ("NAVVY_PROCESSOR_KEEP_CACHES", "0s"),
+            ("NAVVY_PROCESSOR_KEEP_LOGS", "two weeks"),
         ]);
         let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
         for expected in [
@@ -514,6 +567,8 @@ mod tests {
             "NAVVY_PROCESSOR_LEASE: \"1s\" is not between 2s and 1h",
             "--tls-key: \"/nowhere/key.pem\" is only of use with both --tls-certificate and --tls-key",
             "NAVVY_PROCESSOR_PLAINTEXT: \"maybe\" is none of true, false, people, agents",
+            "NAVVY_PROCESSOR_KEEP_CACHES: \"0s\" keeps nothing",
+            "NAVVY_PROCESSOR_KEEP_LOGS: `two weeks` is not a duration",
         ] {
             assert!(told.contains(expected), "{expected} is missing in:\n{told}");
         }

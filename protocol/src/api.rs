@@ -11,6 +11,9 @@
 //! | `GET /api/v2/pipeline/{id}/events?after=N&follow=BOOL` | one [`NumberedEvent`] a line |
 //! | `GET /api/v2/task/{id}/log/{log}?offset=N&follow=BOOL` | the log's bytes |
 //! | `GET /api/v2/task/{id}/logs` | [`Page`] of [`Log`] |
+//! | `GET /api/v2/pipeline/{id}/artifacts`, `GET /api/v2/project/{slug}/{number}/artifacts` | [`Page`] of [`Artifact`] |
+//! | `GET /api/v2/task/{id}/artifact/{artifact}?offset=N` | the artifact's bytes |
+//! | `GET /api/v2/pipeline/{id}/tests`, `GET /api/v2/project/{slug}/{number}/tests` | [`Page`] of [`Test`] |
 //! | `PUT /api/v2/context/{name}/environment-variable/{variable}` | [`Value`] → [`Message`] |
 //! | `GET /api/v2/context` | [`Page`] of [`Named`] |
 //! | `GET /api/v2/context/{name}/environment-variable` | [`Page`] of [`Named`] |
@@ -244,6 +247,88 @@ pub struct Log {
     pub bytes: Option<u64>,
     /// Hexadecimal, once it has ended.
     pub sha256: Option<String>,
+}
+
+/// A file that a job left for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Artifact {
+    /// Its name among the artifacts of its job, with U+FFFD where it is not UTF-8. A job chose it: it is no path to be followed.
+    pub path: String,
+    /// The same, byte by byte, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<Vec<u8>>,
+    /// Which of the job's parallel tasks left it, from 0.
+    pub node_index: u32,
+    /// Where its bytes are; the same token is needed.
+    pub url: String,
+    /// The workflow of its job.
+    #[serde(default)]
+    pub workflow: String,
+    /// Its job.
+    #[serde(default)]
+    pub job: String,
+    /// The job's number.
+    #[serde(default)]
+    pub job_number: u64,
+    /// The task that left it.
+    #[serde(default)]
+    pub task: String,
+    /// The step that left it.
+    #[serde(default)]
+    pub step: u32,
+    /// For `GET /api/v2/task/{task}/artifact/{artifact}`.
+    #[serde(default)]
+    pub artifact: String,
+    /// Bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// Hexadecimal.
+    #[serde(default)]
+    pub sha256: String,
+    /// Media type, by its name.
+    #[serde(default)]
+    pub content_type: String,
+}
+
+/// A test that a job ran.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Test {
+    /// As the report has it.
+    pub name: String,
+    /// As the report has it; empty if it has none.
+    #[serde(default)]
+    pub classname: String,
+    /// As the report has it; empty if it has none.
+    #[serde(default)]
+    pub file: String,
+    /// `success`, `flaky`, `skipped`, `failure`, `error`.
+    pub result: String,
+    /// What it said when it failed, or why it was skipped.
+    #[serde(default)]
+    pub message: String,
+    /// Seconds; none where the report does not say.
+    #[serde(default)]
+    pub run_time: Option<f64>,
+    /// What kind of report it comes from: `junit`.
+    #[serde(default)]
+    pub source: String,
+    /// Where it failed: `spec/cart_spec.rb:12`, or the file alone.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// The workflow of its job.
+    #[serde(default)]
+    pub workflow: String,
+    /// Its job.
+    #[serde(default)]
+    pub job: String,
+    /// The job's number.
+    #[serde(default)]
+    pub job_number: u64,
+    /// Which of the job's parallel tasks ran it, from 0.
+    #[serde(default)]
+    pub node_index: u32,
 }
 
 /// How a pipeline is to be canceled.

@@ -240,6 +240,11 @@ impl Keeper {
         Ok(runs)
     }
 
+    /// What a run of a job left.
+    pub async fn run(&self, job: &str, run: &str) -> Result<Option<KeptRun>> {
+        Ok(self.runs(job).await?.into_iter().find(|kept| kept.run == run))
+    }
+
     /// All test cases of a run: of each node and step, those of the last attempt.
     pub async fn cases(&self, run: &KeptRun) -> Result<Vec<Case>> {
         let reads: Vec<_> = run.entries.iter().map(|entry| self.document(entry)).collect();
@@ -264,8 +269,7 @@ impl Keeper {
                 Err(error) => return Err(error),
             }
         }
-        let document: Document = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(if document.version > VERSION { Document::default() } else { document })
+        Ok(Document::read(&bytes).unwrap_or_default())
     }
 
     /// What the tests of a job took in earlier runs, newest first, those of the same branch before others: of each file (or
@@ -297,7 +301,26 @@ fn unit(case: &Case) -> &str {
     case.file.as_deref().or(case.class.as_deref()).unwrap_or(&case.name)
 }
 
+impl Document {
+    /// Reads what a body holds.
+    ///
+    /// # Errors
+    /// Why it is no document, in words.
+    pub fn read(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let document: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match document.version > VERSION {
+            true => Err(format!("a newer version of Navvy wrote it (version {})", document.version)),
+            false => Ok(document),
+        }
+    }
+}
+
 impl KeptRun {
+    /// Where its results are: of each node and step, those of the last attempt.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     fn keep_last_attempts(&mut self) {
         let mut last: BTreeMap<(u32, u32), (u32, Entry)> = BTreeMap::new();
         for entry in self.entries.drain(..) {

@@ -30,6 +30,10 @@ const FILES: &str = "files";
 const BUFFER: usize = 256 << 10;
 /// Bytes of the largest manifest: ten million files' worth. This code writes no larger one.
 const MOST_MANIFEST: u64 = 2 << 30;
+/// Bytes of a manifest that are read at once by who does not want all of it.
+const SOME: u64 = 1 << 20;
+/// No line of a manifest is longer: a path has 4096 bytes, and one that is no text takes four characters for each.
+const LONGEST_LINE: u64 = 64 << 10;
 
 /// One stored file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +57,20 @@ impl StoredFile {
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.size)
     }
+}
+
+/// The producer of a job's artifacts in its run's group: both are names of any characters.
+pub fn producer(workflow: &str, job: &str) -> String {
+    format!("{}:{workflow}:{job}", workflow.len())
+}
+
+/// Some of a set's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SomeFiles {
+    /// Where the line of each begins in the manifest, and the file.
+    pub files: Vec<(u64, StoredFile)>,
+    /// Where the next ones begin; `None`: there are no more.
+    pub next: Option<u64>,
 }
 
 /// A name as the job's file system had it: any bytes. Written as text where it is UTF-8, else as numbers.
@@ -122,29 +140,85 @@ impl Store {
     /// # Errors
     /// [`StorageError::Foreign`] if the entry was not made by [`Packing`].
     pub async fn files(&self, entry: &Entry) -> Result<Vec<StoredFile>> {
-        let foreign = |why: &str| StorageError::Foreign {
-            store: self.name().to_owned(),
-            path: format!("body {}", entry.body().id),
-            why: why.to_owned(),
-        };
-        let number = |name: &str| entry.record.details.get(name)?.parse::<u64>().ok();
-        let (offset, size) = number(OFFSET).zip(number(SIZE)).ok_or_else(|| foreign("no manifest"))?;
-        if size > MOST_MANIFEST || offset.checked_add(size) != Some(entry.body().size) {
-            return Err(foreign("its manifest is not at its end"));
-        }
+        let place = self.manifest(entry)?;
         let mut manifest = Vec::new();
-        let mut stream = self.get_part(entry.body(), offset..offset + size);
+        let mut stream = self.get_part(entry.body(), place.clone());
         while let Some(bytes) = stream.next().await {
             manifest.extend_from_slice(&bytes?);
         }
         let lines = manifest.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let files: Vec<StoredFile> =
-            lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|error| foreign(&error.to_string()))?;
-        let beneath = |file: &StoredFile| file.offset.checked_add(file.size).is_some_and(|end| end <= offset);
-        if !files.iter().all(beneath) {
-            return Err(foreign("a file in its manifest ends beyond the files"));
+        lines.map(|line| self.file_of_line(entry, &place, line)).collect()
+    }
+
+    /// Some of the files of a set, so that nobody has to hold a long list: those whose lines in its manifest begin at or behind
+    /// `from`, in about 1 MiB of it; and where the next ones begin, if there are more. 0 is the first.
+    ///
+    /// # Errors
+    /// As for [`Self::files`].
+    pub async fn some_files(&self, entry: &Entry, from: u64) -> Result<SomeFiles> {
+        let place = self.manifest(entry)?;
+        let start = place.start.saturating_add(from).min(place.end);
+        let range = start..place.end.min(start + SOME);
+        let bytes = if range.is_empty() { Bytes::new() } else { self.get_range(entry.body(), range.clone()).await? };
+        let mut some = SomeFiles::default();
+        let mut at = from;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            some.files.push((at, self.file_of_line(entry, &place, line)?));
+            at += line.len() as u64;
         }
-        Ok(files)
+        let end = place.end - place.start;
+        match some.files.is_empty() && at < end {
+            true => Err(self.foreign(entry, "a line of its manifest has no end")),
+            false => Ok(SomeFiles { next: (at < end).then_some(at), ..some }),
+        }
+    }
+
+    /// The file whose line in the manifest begins at `at`. `None`: no line begins there.
+    ///
+    /// # Errors
+    /// As for [`Self::files`].
+    pub async fn file_at(&self, entry: &Entry, at: u64) -> Result<Option<StoredFile>> {
+        let place = self.manifest(entry)?;
+        let Some(start) = place.start.checked_add(at).filter(|start| *start < place.end) else { return Ok(None) };
+        // The end of the line before it shows that one begins there.
+        let before = start.saturating_sub(1).max(place.start);
+        let bytes = self.get_range(entry.body(), before..place.end.min(start + LONGEST_LINE)).await?;
+        let (end_before, line) = bytes.split_at(usize::try_from(start - before).unwrap_or(0));
+        let Some(end) =
+            line.iter().position(|byte| *byte == b'\n').filter(|_| !matches!(end_before, [byte] if *byte != b'\n'))
+        else {
+            return Ok(None);
+        };
+        self.file_of_line(entry, &place, &line[..end]).map(Some)
+    }
+
+    /// Where the manifest is in the body.
+    fn manifest(&self, entry: &Entry) -> Result<Range<u64>> {
+        let number = |name: &str| entry.record.details.get(name)?.parse::<u64>().ok();
+        let (offset, size) = number(OFFSET).zip(number(SIZE)).ok_or_else(|| self.foreign(entry, "no manifest"))?;
+        if size > MOST_MANIFEST || offset.checked_add(size) != Some(entry.body().size) {
+            return Err(self.foreign(entry, "its manifest is not at its end"));
+        }
+        Ok(offset..offset + size)
+    }
+
+    fn file_of_line(&self, entry: &Entry, manifest: &Range<u64>, line: &[u8]) -> Result<StoredFile> {
+        let file: StoredFile = serde_json::from_slice(line).map_err(|error| self.foreign(entry, &error.to_string()))?;
+        match file.offset.checked_add(file.size).is_some_and(|end| end <= manifest.start) {
+            true => Ok(file),
+            false => Err(self.foreign(entry, "a file in its manifest ends beyond the files")),
+        }
+    }
+
+    fn foreign(&self, entry: &Entry, why: &str) -> StorageError {
+        StorageError::Foreign {
+            store: self.name().to_owned(),
+            path: format!("body {}", entry.body().id),
+            why: why.to_owned(),
+        }
     }
 
     /// One file of a set, by one request.

@@ -24,6 +24,7 @@ mod fleet;
 mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;
+mod fleet_results;
 mod full_output;
 mod graph;
 mod halfway;

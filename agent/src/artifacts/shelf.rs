@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{Timestamp, ToSpan as _};
 use navvy_job::chain::chain;
-use navvy_storage::artifacts::{Name, StoredFile};
+use navvy_storage::artifacts::{Name, StoredFile, producer};
 use navvy_storage::{About, Body, Commit, Entry, Piece, PieceKind, Producer, Result, Slot, StorageError, Store};
 
 const RUNS: &str = "runs with artifacts";
@@ -41,8 +41,7 @@ impl Whose {
         Slot::Piece(Piece {
             of: PieceKind::Artifacts,
             group: self.run.clone(),
-            // Both are names of any characters.
-            producer: format!("{}:{}:{}", self.workflow.len(), self.workflow, self.producer.job),
+            producer: producer(&self.workflow, &self.producer.job),
             node: self.node,
             step: self.step,
         })

@@ -7,10 +7,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::figures;
-use navvy_storage::Store;
+use navvy_protocol::api;
+use navvy_storage::artifacts::{Name, StoredFile};
+use navvy_storage::{Body, Store};
 use navvy_ui::sanitize::clean;
 use navvy_ui::text::{pad, width};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -22,12 +25,18 @@ use super::CliError;
 use super::args::store::{ArtifactsArgs, ArtifactsCommand, ArtifactsGetArgs, ArtifactsListArgs, ArtifactsOfArgs};
 use super::host::{block_on, json_lines};
 use super::out::print;
+use super::pipelines::{all, pipelines_there};
+use super::processor::{Processor, failed};
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
+use crate::remote::Client;
+use crate::remote::cursor::Whole;
 use crate::settings::Settings;
 
 /// Small files that are fetched at once.
 const PARALLEL: usize = 8;
+/// No list is longer, whatever a processor says.
+const MOST: usize = 1_000_000;
 /// A larger file is fetched in parts, and not held in memory.
 const SMALL: u64 = 8 << 20;
 
@@ -38,8 +47,45 @@ pub fn run(settings: &Settings, arguments: &ArtifactsArgs) -> Result<u8, CliErro
     }
 }
 
+/// Where artifacts are.
+enum Way {
+    Store(Store),
+    Processor(Client),
+}
+
+/// A run, as people know it.
+struct Of {
+    name: String,
+    at: Timestamp,
+}
+
+/// An artifact, and the way to its bytes.
+struct Found {
+    workflow: String,
+    job: String,
+    node: u32,
+    step: u32,
+    file: StoredFile,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    In(Body),
+    At { task: String, artifact: String },
+}
+
 /// The chosen run's artifacts. `None`: the project has none at all.
-async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Option<(Run, Vec<Artifact>)>), CliError> {
+async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Way, Option<(Of, Vec<Found>)>), CliError> {
+    let (way, found) = match of.there.elsewhere.is_remote() {
+        true => there(settings, of).await?,
+        false => here(settings, of).await?,
+    };
+    let Some((run, all)) = found else { return Ok((way, None)) };
+    let all = narrowed(&run, all, of)?;
+    Ok((way, Some((run, all))))
+}
+
+async fn here(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Way, Option<(Of, Vec<Found>)>), CliError> {
     let shelf = Shelf::new(of_project(settings, &of.store)?);
     let runs = shelf.runs().await?;
     let named = of.run.as_deref();
@@ -48,28 +94,61 @@ async fn chosen(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Store, Opt
         let all = shelf.artifacts(&run).await?;
         // One that died before its first artifacts were whole is known, and has none.
         if !all.is_empty() || named.is_some() {
-            found = Some((run, all));
+            let all = all.into_iter().map(|it| {
+                let Artifact { workflow, job, node, step, body, file } = it;
+                Found { workflow, job, node, step, file, bytes: Bytes::In(body) }
+            });
+            found = Some((Of { name: run.logs.clone(), at: run.at }, all.collect()));
             break;
         }
     }
-    let Some((run, all)) = found else { return Ok((shelf.store().clone(), None)) };
+    Ok((Way::Store(shelf.store().clone()), found))
+}
+
+/// Those of a pipeline of a processor's. A name that it gives is a name, and no path.
+async fn there(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Way, Option<(Of, Vec<Found>)>), CliError> {
+    let processor = Processor::of_what_is_left(settings, &of.there, of.store.store.as_deref())?;
+    let client = &processor.client;
+    let mut found = None;
+    for pipeline in pipelines_there(settings, &processor, &of.there, of.run.as_deref()).await? {
+        let path = ["pipeline", &pipeline.id, "artifacts"];
+        let all = all::<api::Artifact>(client, &path, &[], MOST).await.map_err(failed)?;
+        if !all.is_empty() || of.run.is_some() {
+            let run = Of { name: pipeline.id.clone(), at: pipeline.created_at.parse().unwrap_or_default() };
+            found = Some((run, all.into_iter().map(Found::from).collect()));
+            break;
+        }
+    }
+    Ok((Way::Processor(client.clone()), found))
+}
+
+impl From<api::Artifact> for Found {
+    fn from(it: api::Artifact) -> Self {
+        let name = Name(it.path_bytes.unwrap_or_else(|| it.path.into_bytes()));
+        let (size, sha256, content_type) = (it.size, it.sha256, it.content_type);
+        let file = StoredFile { id: 0, name, offset: 0, size, sha256, content_type };
+        let bytes = Bytes::At { task: it.task, artifact: it.artifact };
+        Self { workflow: it.workflow, job: it.job, node: it.node_index, step: it.step, file, bytes }
+    }
+}
+
+fn narrowed(run: &Of, all: Vec<Found>, of: &ArtifactsOfArgs) -> Result<Vec<Found>, CliError> {
     let mut jobs: Vec<String> = all.iter().map(|artifact| artifact.job.clone()).collect();
     jobs.dedup();
     if let Some(job) = of.job.as_ref().filter(|job| !jobs.contains(job)) {
-        let error = CliError::usage(format!("run {} has no artifacts of a job {}", clean(&run.logs), clean(job)));
+        let error = CliError::usage(format!("run {} has no artifacts of a job {}", clean(&run.name), clean(job)));
         return Err(error.hint(format!("There are some of: {}", clean(&jobs.join(", ")))));
     }
-    let all: Vec<Artifact> = all.into_iter().filter(|it| of.job.as_ref().is_none_or(|job| *job == it.job)).collect();
+    let all: Vec<Found> = all.into_iter().filter(|it| of.job.as_ref().is_none_or(|job| *job == it.job)).collect();
     let mut nodes: Vec<u32> = all.iter().map(|artifact| artifact.node).collect();
     nodes.sort_unstable();
     nodes.dedup();
     if let Some(node) = of.node.filter(|node| !nodes.contains(node)) {
         let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
-        let error = CliError::usage(format!("run {} has no artifacts of node {node}", clean(&run.logs)));
+        let error = CliError::usage(format!("run {} has no artifacts of node {node}", clean(&run.name)));
         return Err(error.hint(format!("There are some of: {}", nodes.join(", "))));
     }
-    let all = all.into_iter().filter(|artifact| of.node.is_none_or(|node| node == artifact.node)).collect();
-    Ok((shelf.store().clone(), Some((run, all))))
+    Ok(all.into_iter().filter(|artifact| of.node.is_none_or(|node| node == artifact.node)).collect())
 }
 
 /// All of them, newest first, or the one that begins so.
@@ -118,10 +197,10 @@ struct Line<'a> {
     content_type: &'a str,
 }
 
-fn line<'a>(run: &'a Run, artifact: &'a Artifact) -> Line<'a> {
-    let Artifact { workflow, job, node, step, file, .. } = artifact;
+fn line<'a>(run: &'a Of, artifact: &'a Found) -> Line<'a> {
+    let Found { workflow, job, node, step, file, .. } = artifact;
     Line {
-        run: &run.logs,
+        run: &run.name,
         workflow,
         job,
         node: *node,
@@ -133,9 +212,9 @@ fn line<'a>(run: &'a Run, artifact: &'a Artifact) -> Line<'a> {
     }
 }
 
-fn as_table(run: &Run, all: &[Artifact]) -> String {
-    let mut text = format!("{}  ({})\n", clean(&run.logs), run.at.strftime("%Y-%m-%d %H:%M UTC"));
-    let row = |artifact: &Artifact| [whose(artifact), figures::bytes(artifact.file.size), shown(artifact)];
+fn as_table(run: &Of, all: &[Found]) -> String {
+    let mut text = format!("{}  ({})\n", clean(&run.name), run.at.strftime("%Y-%m-%d %H:%M UTC"));
+    let row = |artifact: &Found| [whose(artifact), figures::bytes(artifact.file.size), shown(artifact)];
     let rows: Vec<[String; 3]> = all.iter().map(row).collect();
     let widths: [usize; 2] = std::array::from_fn(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0));
     for [whose, size, name] in &rows {
@@ -145,17 +224,17 @@ fn as_table(run: &Run, all: &[Artifact]) -> String {
 }
 
 /// `build`, `build node 2`.
-fn whose(artifact: &Artifact) -> String {
+fn whose(artifact: &Found) -> String {
     let node = if artifact.node > 0 { format!(" node {}", artifact.node) } else { String::new() };
     clean(&format!("{}{node}", artifact.job))
 }
 
-fn shown(artifact: &Artifact) -> String {
+fn shown(artifact: &Found) -> String {
     clean(&String::from_utf8_lossy(&artifact.file.name.0))
 }
 
 async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, CliError> {
-    let (store, found) = chosen(settings, &arguments.of).await?;
+    let (way, found) = chosen(settings, &arguments.of).await?;
     let Some((run, all)) = found else {
         return Err(
             CliError::usage("there are no artifacts of this project").hint("A step `store_artifacts` keeps some.")
@@ -171,7 +250,7 @@ async fn get(settings: &Settings, arguments: &ArtifactsGetArgs) -> Result<u8, Cl
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, arguments.to.as_path(), flags, Mode::empty());
     let root = root.map_err(|error| cannot(&arguments.to, &error.into()))?;
-    let fetches: Vec<_> = wanted.iter().map(|(path, artifact)| fetch(&store, &root, path, artifact)).collect();
+    let fetches: Vec<_> = wanted.iter().map(|(path, artifact)| fetch(&way, &root, path, artifact)).collect();
     let mut fetched = futures_util::stream::iter(fetches).buffered(PARALLEL);
     let (mut nth, mut failed, mut bytes) = (0, Vec::new(), 0);
     while let Some(result) = fetched.next().await {
@@ -196,12 +275,12 @@ fn cannot(directory: &Path, error: &std::io::Error) -> CliError {
     CliError::usage(format!("cannot write to {}: {error}", directory.display()))
 }
 
-fn artifact_named<'a>(run: &Run, all: &'a [Artifact], name: &str) -> Result<&'a Artifact, CliError> {
-    let found: Vec<&Artifact> = all.iter().filter(|artifact| artifact.file.name.0 == name.as_bytes()).collect();
+fn artifact_named<'a>(run: &Of, all: &'a [Found], name: &str) -> Result<&'a Found, CliError> {
+    let found: Vec<&Found> = all.iter().filter(|artifact| artifact.file.name.0 == name.as_bytes()).collect();
     match found[..] {
         [artifact] => Ok(artifact),
         [] => {
-            let error = CliError::usage(format!("run {} has no artifact {}", clean(&run.logs), clean(name)));
+            let error = CliError::usage(format!("run {} has no artifact {}", clean(&run.name), clean(name)));
             Err(error.hint("`navvy artifacts ls` lists what there is; without a name, `get` fetches all of it."))
         }
         _ => {
@@ -222,7 +301,7 @@ fn artifact_path(name: &[u8]) -> Names {
 }
 
 /// Below the job's and the node's own directory.
-fn place(artifact: &Artifact) -> Names {
+fn place(artifact: &Found) -> Names {
     let above = [artifact.job.clone(), artifact.node.to_string()];
     let above = above.iter().map(|name| single(name.replace('/', "%2F").as_bytes()));
     above.chain(artifact_path(&artifact.file.name.0)).collect()
@@ -237,14 +316,14 @@ fn single(name: &[u8]) -> Vec<u8> {
 }
 
 /// Fetches a file beside its place and renames it: what was there is replaced at once, or not at all.
-async fn fetch(store: &Store, root: &OwnedFd, path: &[Vec<u8>], artifact: &Artifact) -> Result<(), String> {
+async fn fetch(way: &Way, root: &OwnedFd, path: &[Vec<u8>], artifact: &Found) -> Result<(), String> {
     let Some((name, above)) = path.split_last() else { return Err("it has no name".to_owned()) };
     let directory = directory(root, above)?;
     let beside = format!(".navvy-{}-{}", std::process::id(), uuid::Uuid::new_v4().as_simple());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&directory, &*beside, flags, Mode::from_raw_mode(0o644));
     let file = file.map_err(|error| format!("cannot make a file: {error}"))?;
-    let written = match write(store, artifact, &mut File::from(file)).await {
+    let written = match write(way, artifact, &mut File::from(file)).await {
         Ok(()) => rustix::fs::renameat(&directory, &*beside, &directory, &name[..]).map_err(|error| match error {
             Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => "a directory is in its place".to_owned(),
             error => format!("cannot be put into its place: {error}"),
@@ -278,21 +357,55 @@ fn directory(root: &OwnedFd, names: &[Vec<u8>]) -> Result<OwnedFd, String> {
 }
 
 /// Holds it against its digest before anybody sees it.
-async fn write(store: &Store, artifact: &Artifact, file: &mut File) -> Result<(), String> {
-    let (stored, body) = (&artifact.file, &artifact.body);
-    let disk = |error: std::io::Error| format!("cannot be written: {error}");
-    if stored.size <= SMALL {
-        let bytes = store.file(body, stored).await.map_err(|error| chain(&error))?;
-        return file.write_all(&bytes).map_err(disk);
+async fn write(way: &Way, artifact: &Found, file: &mut File) -> Result<(), String> {
+    let stored = &artifact.file;
+    let mut taken = Taken { file, digest: Sha256::new(), bytes: 0, most: stored.size };
+    match (way, &artifact.bytes) {
+        (Way::Store(store), Bytes::In(body)) if stored.size <= SMALL => {
+            let bytes = store.file(body, stored).await.map_err(|error| chain(&error))?;
+            taken.take(&bytes)?;
+        }
+        (Way::Store(store), Bytes::In(body)) => {
+            let mut pieces = store.get_part(body, stored.range());
+            while let Some(piece) = pieces.next().await {
+                taken.take(&piece.map_err(|error| chain(&error))?)?;
+            }
+        }
+        (Way::Processor(client), Bytes::At { task, artifact }) => {
+            let mut pieces = Whole::artifact(client.clone(), task, artifact);
+            while taken.bytes < taken.most {
+                match pieces.next().await.map_err(|error| chain(&error))? {
+                    Some(piece) => taken.take(&piece)?,
+                    None => break,
+                }
+            }
+        }
+        (Way::Store(_), Bytes::At { .. }) | (Way::Processor(_), Bytes::In(_)) => {
+            return Err("it is somewhere else".to_owned());
+        }
     }
-    let (mut pieces, mut digest) = (store.get_part(body, stored.range()), Sha256::new());
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| chain(&error))?;
-        digest.update(&piece);
-        file.write_all(&piece).map_err(disk)?;
-    }
-    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found: String = taken.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if found == stored.sha256 { Ok(()) } else { Err("it is not what was stored: its digest differs".to_owned()) }
+}
+
+/// What has come of a file.
+struct Taken<'a> {
+    file: &'a mut File,
+    digest: Sha256,
+    bytes: u64,
+    /// No more than was said is written, whatever comes.
+    most: u64,
+}
+
+impl Taken<'_> {
+    fn take(&mut self, piece: &[u8]) -> Result<(), String> {
+        self.bytes += piece.len() as u64;
+        if self.bytes > self.most {
+            return Err("it is not what was stored: it is longer".to_owned());
+        }
+        self.digest.update(piece);
+        self.file.write_all(piece).map_err(|error| format!("cannot be written: {error}"))
+    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,14 @@ use reqwest::Method;
 use super::args::remote::{
     PipelineApproveArgs, PipelineArgs, PipelineCancelArgs, PipelineRerunArgs, PipelinesCommand, PipelinesListArgs,
 };
+use super::args::store::ThereArgs;
 use super::processor::{Processor, failed, project};
 use super::{CliError, follow, host, out, submit};
 use crate::remote::{Client, RemoteError};
 use crate::settings::Settings;
 
+/// Pipelines that are looked through for what their jobs left.
+const NEWEST: usize = 20;
 /// No list is longer, whatever a processor says.
 const MOST: usize = 10_000;
 
@@ -64,6 +67,21 @@ pub async fn all<T: serde::de::DeserializeOwned>(
     }
     items.truncate(enough);
     Ok(items)
+}
+
+/// The pipeline that is named, or the newest of the project.
+pub async fn pipelines_there(
+    settings: &Settings,
+    processor: &Processor,
+    there: &ThereArgs,
+    run: Option<&str>,
+) -> Result<Vec<api::Pipeline>, CliError> {
+    if let Some(id) = run {
+        let detail: api::PipelineDetail = processor.client.get(&["pipeline", id], &[]).await.map_err(failed)?;
+        return Ok(vec![detail.pipeline]);
+    }
+    let query = [("project", project(settings, there.project.as_deref())?)];
+    all(&processor.client, &["pipeline"], &query, NEWEST).await.map_err(failed)
 }
 
 fn row(pipeline: &api::Pipeline) -> Vec<String> {

@@ -9,6 +9,7 @@ use navvy_job::chain::chain;
 use navvy_storage::Proxies;
 
 use super::args::remote::ProcessorArgs;
+use super::args::store::ThereArgs;
 use super::source::{nearest_config, tell};
 use super::{CliError, host};
 use crate::remote::login::{Access, CA_FILE, LoginError, PROCESSOR, Sources, TOKEN_FILE};
@@ -40,6 +41,14 @@ impl Processor {
         };
         let access = Access::gather(&sources).map_err(|error| no_way(&error))?;
         Ok(Self { client: client(settings, access)?, word })
+    }
+
+    /// The one that has what its jobs left. `store`: one of this machine's that was named beside it.
+    pub fn of_what_is_left(settings: &Settings, there: &ThereArgs, store: Option<&str>) -> Result<Self, CliError> {
+        if store.is_some() {
+            return Err(CliError::usage("--store: a processor has a store of its own"));
+        }
+        Self::named(settings, &there.elsewhere.processor)
     }
 
     /// How a pipeline's logs are found again.

@@ -1,16 +1,22 @@
 //! `navvy tests`: the last results of each job, its slowest tests, and flaky tests.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use navvy_job::exit_code;
 use navvy_job::figures;
+use navvy_protocol::api;
 use navvy_results::Case;
 use navvy_results::history::{Flaky, flaky, slowest};
-use navvy_results::keep::{Keeper, KeptRun, Test};
+use navvy_results::keep::{Keeper, Test};
 use navvy_results::summary;
 use navvy_storage::StorageError;
 use serde::Serialize;
 
 use super::args::store::TestsArgs;
 use super::out::print;
+use super::pipelines::{all, pipelines_there};
+use super::processor::{Processor, failed};
 use super::{CliError, host, store};
 use crate::settings::Settings;
 
@@ -18,16 +24,23 @@ const NOTHING: &str = "No test results are kept of this project. Jobs with a `st
                        they run in (--scope).\n";
 
 pub fn run(settings: &Settings, arguments: &TestsArgs) -> Result<u8, CliError> {
-    let store = store::of_project(settings, &arguments.store)?;
+    let is_remote = arguments.there.elsewhere.is_remote();
+    if !is_remote && arguments.run.is_some() {
+        return Err(CliError::usage("--run PIPELINE is for what a processor keeps")
+            .hint("Give --remote, too. What is kept here is shown of the last run of each job."));
+    }
     host::block_on(async {
-        let keeper = Keeper::new(store);
-        let known = keeper.jobs().await?;
+        let results = match is_remote {
+            true => Results::There(there(settings, arguments).await?),
+            false => Results::Here(Keeper::new(store::of_project(settings, &arguments.store)?)),
+        };
+        let known = results.jobs().await?;
         if known.is_empty() && arguments.job.is_none() && !arguments.json {
-            print(NOTHING)?;
+            print(if is_remote { NOTHING_THERE } else { NOTHING })?;
         }
         let mut total = Total::default();
         for job in chosen(arguments, &known)? {
-            let Some(looked) = look(&keeper, &job).await? else { continue };
+            let Some(looked) = results.look(&job).await? else { continue };
             total.add(&looked);
             print(&if arguments.json { looked.json(arguments.slowest)? } else { looked.text(arguments.slowest) })?;
         }
@@ -48,10 +61,86 @@ fn chosen(arguments: &TestsArgs, known: &[String]) -> Result<Vec<String>, CliErr
     Err(if known.is_empty() { error } else { error.hint(format!("There are some of: {}", known.join(", "))) })
 }
 
+/// Where results are kept.
+enum Results {
+    Here(Keeper),
+    /// Of each job, newest first.
+    There(BTreeMap<String, Vec<(LastRun, Vec<Case>)>>),
+}
+
+impl Results {
+    async fn jobs(&self) -> Result<Vec<String>, StorageError> {
+        match self {
+            Self::Here(keeper) => keeper.jobs().await,
+            Self::There(jobs) => Ok(jobs.keys().cloned().collect()),
+        }
+    }
+
+    async fn look(&self, job: &str) -> Result<Option<Looked>, StorageError> {
+        let runs = match self {
+            Self::There(jobs) => jobs.get(job).cloned().unwrap_or_default(),
+            Self::Here(keeper) => {
+                let mut runs = Vec::new();
+                for run in keeper.runs(job).await? {
+                    let cases = keeper.cases(&run).await?;
+                    runs.push((LastRun { run: run.run, branch: run.branch, at: run.at }, cases));
+                }
+                runs
+            }
+        };
+        Ok(Looked::of(job, runs))
+    }
+}
+
+/// What the newest pipelines of a processor's project hold.
+async fn there(
+    settings: &Settings,
+    arguments: &TestsArgs,
+) -> Result<BTreeMap<String, Vec<(LastRun, Vec<Case>)>>, CliError> {
+    let store = arguments.store.store.as_deref();
+    let processor = Processor::of_what_is_left(settings, &arguments.there, store)?;
+    let mut jobs: BTreeMap<String, Vec<(LastRun, Vec<Case>)>> = BTreeMap::new();
+    for pipeline in pipelines_there(settings, &processor, &arguments.there, arguments.run.as_deref()).await? {
+        let path = ["pipeline", &pipeline.id, "tests"];
+        let tests = all::<api::Test>(&processor.client, &path, &[], MOST);
+        let mut of_jobs: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+        for test in tests.await.map_err(failed)? {
+            of_jobs.entry(test.job.clone()).or_default().push(case(test));
+        }
+        let at = pipeline.created_at.parse().unwrap_or_default();
+        let run = LastRun { run: pipeline.id, branch: pipeline.vcs.branch, at };
+        for (job, cases) in of_jobs {
+            jobs.entry(job).or_default().push((run.clone(), cases));
+        }
+    }
+    Ok(jobs)
+}
+
+fn case(test: api::Test) -> Case {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    Case::from(Test {
+        file: some(test.file),
+        classname: some(test.classname),
+        name: test.name,
+        result: test.result,
+        run_time: test.run_time,
+        message: some(test.message),
+        place: test.place,
+    })
+}
+
+/// A run whose results are kept.
+#[derive(Clone)]
+struct LastRun {
+    run: String,
+    branch: Option<String>,
+    at: Timestamp,
+}
+
 /// A job's runs.
 struct Looked {
     job: String,
-    last: KeptRun,
+    last: LastRun,
     cases: Vec<Case>,
     flaky: Vec<Flaky>,
     runs: usize,
@@ -75,16 +164,10 @@ impl Total {
     }
 }
 
-async fn look(keeper: &Keeper, job: &str) -> Result<Option<Looked>, StorageError> {
-    let runs = keeper.runs(job).await?;
-    let mut all = Vec::new();
-    for run in runs.iter().rev() {
-        all.push(keeper.cases(run).await?);
-    }
-    let flaky = flaky(&all);
-    let Some((last, cases)) = runs.first().zip(all.pop()) else { return Ok(None) };
-    Ok(Some(Looked { job: job.to_owned(), last: last.clone(), cases, flaky, runs: runs.len() }))
-}
+const NOTHING_THERE: &str =
+    "No test results are kept of the newest pipelines. Jobs with a `store_test_results` step leave some.\n";
+/// Tests of one pipeline that are looked at, at most.
+const MOST: usize = 1_000_000;
 
 /// One object a line (docs/tests.md).
 #[derive(Serialize)]
@@ -116,6 +199,19 @@ struct NotAlways<'a> {
 }
 
 impl Looked {
+    /// `runs`: newest first.
+    fn of(job: &str, runs: Vec<(LastRun, Vec<Case>)>) -> Option<Self> {
+        let count = runs.len();
+        let (mut all, mut last) = (Vec::new(), None);
+        for (run, cases) in runs.into_iter().rev() {
+            all.push(cases);
+            last = Some(run);
+        }
+        let flaky = flaky(&all);
+        let (last, cases) = last.zip(all.pop())?;
+        Some(Self { job: job.to_owned(), last, cases, flaky, runs: count })
+    }
+
     fn json(&self, slow: usize) -> Result<String, CliError> {
         let counts = summary::Counts::of(&self.cases);
         let line = Line {

@@ -238,7 +238,9 @@ impl Lines {
 pub struct LogStream {
     client: Client,
     task: String,
-    log: String,
+    /// `log` or `artifact`, and which one.
+    kind: &'static str,
+    name: String,
     /// Where the next byte stands that was not given yet.
     offset: u64,
     /// What is not written yet is waited for.
@@ -250,8 +252,8 @@ pub struct LogStream {
 impl LogStream {
     /// Opens no connection yet.
     pub fn new(client: Client, task: &str, log: &str, offset: u64) -> Self {
-        let (task, log) = (task.to_owned(), log.to_owned());
-        Self { client, task, log, offset, follows: true, incoming: None, patience: Patience::new(true) }
+        let (task, name) = (task.to_owned(), log.to_owned());
+        Self { client, task, kind: "log", name, offset, follows: true, incoming: None, patience: Patience::new(true) }
     }
 
     /// All bytes before this one were given.
@@ -295,7 +297,9 @@ impl LogStream {
             Some(incoming) => incoming,
             None => {
                 let query = [("offset", self.offset.to_string()), ("follow", self.follows.to_string())];
-                let opened = self.client.open(&["task", &self.task, "log", &self.log], &query).await?;
+                // What is no log does not grow.
+                let query = if self.kind == "log" { &query[..] } else { &query[..1] };
+                let opened = self.client.open(&["task", &self.task, self.kind, &self.name], query).await?;
                 self.incoming.insert(opened)
             }
         };
@@ -303,7 +307,7 @@ impl LogStream {
     }
 }
 
-/// The bytes of a log as far as it goes now.
+/// The bytes of a log as far as it goes now, or of an artifact.
 #[derive(Debug)]
 pub struct Whole {
     stream: LogStream,
@@ -316,6 +320,13 @@ impl Whole {
         stream.follows = false;
         stream.patience.met = false;
         Self { stream }
+    }
+
+    /// The same of an artifact.
+    pub fn artifact(client: Client, task: &str, artifact: &str) -> Self {
+        let mut whole = Self::new(client, task, artifact);
+        whole.stream.kind = "artifact";
+        whole
     }
 
     /// So many bytes were given.

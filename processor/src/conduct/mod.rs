@@ -262,6 +262,11 @@ impl Conductor {
         done.commit(tx, self).await
     }
 
+    /// Where people find the processor.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
     /// Looks at a pipeline as it stands.
     ///
     /// # Errors

@@ -41,8 +41,9 @@ impl Conductor {
         let Some((workflow_job, build)) = standing.build(job) else { return Ok(false) };
         let Ok(fitting) = fitting(build) else { return Ok(false) };
         let serial = workflow_job.serial_group.as_ref().map(|group| format!("{}:{group}", organization(&row.slug)));
+        // The nodes of a job are one job.
+        let number = next_job(tx, &row.project).await?;
         for node in 0..total {
-            let number = next_job(tx, &row.project).await?;
             let claim = self.claim(row, standing, TaskKey { job, node }, total, number, &fitting);
             let contexts: Vec<&String> = workflow_job.contexts.iter().chain(&standing.submit.contexts).collect();
             let insert = "INSERT INTO tasks

@@ -12,7 +12,7 @@ mod bodies;
 mod serve;
 mod service;
 mod sign;
-mod trees;
+pub(crate) mod trees;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,12 +28,11 @@ pub use bodies::forget_ended;
 pub use service::{Granting, tree_path};
 
 use crate::audit::grants::GrantLog;
+use crate::keep::{Keep, Keeper};
 use crate::state::State;
 use sign::UrlKey;
 
 const CLEANED_EVERY: Duration = Duration::from_secs(3600);
-/// As the real service keeps them.
-const LAYERS_KEPT_FOR: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// Storage granted, put together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,32 +68,23 @@ impl Grants {
         server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
     }
 
-    /// Removes, now and then, what nobody needs any more: rows of tasks that have ended, working trees that no pipeline checks out,
-    /// what was reserved and never committed, layers of workspaces that are older than any pipeline. Several processors may be at it.
-    pub async fn keep_clean(self) {
+    /// Removes, now and then, what nobody needs any more: rows of tasks that have ended, what was reserved and never committed,
+    /// and what is older than it is to be kept. Several processors may be at it.
+    pub async fn keep_clean(self, keep: Keep) {
         let mut due = tokio::time::interval(CLEANED_EVERY);
+        let mut keeper = Keeper::new(self.state.clone(), self.objects.clone(), keep);
         loop {
             due.tick().await;
             if let Err(error) = bodies::forget_ended(&self.state).await {
                 tracing::warn!("What is kept of tasks that have ended was not removed: {}.", chain(&error));
             }
-            match trees::sweep(&self.state, &self.objects).await {
-                Ok(0) => {}
-                Ok(trees) => tracing::info!(trees, "Working trees that no pipeline checks out any more were removed."),
-                Err(error) => tracing::warn!("Working trees were not swept: {}.", chain(&error)),
+            match self.objects.bucket().sweep(SWEEP_AFTER).await {
+                Ok(swept) if swept == Swept::default() => {}
+                Ok(swept) => tracing::info!(?swept, "The store was swept."),
+                Err(error) => tracing::warn!("The store was not swept: {}.", chain(&error)),
             }
-            for swept in [self.objects.bucket().sweep(SWEEP_AFTER).await, self.remove_layers().await] {
-                match swept {
-                    Ok(swept) if swept == Swept::default() => {}
-                    Ok(swept) => tracing::info!(?swept, "The store was swept."),
-                    Err(error) => tracing::warn!("The store was not swept: {}.", chain(&error)),
-                }
-            }
+            keeper.tell_round().await;
         }
-    }
-
-    async fn remove_layers(&self) -> navvy_storage::Result<Swept> {
-        self.objects.bucket().remove_old_layers(LAYERS_KEPT_FOR).await
     }
 
     /// `/store/…`: what the URLs lead to that the store itself cannot sign.

@@ -64,6 +64,7 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_of_class ON tasks (state, class, queued_ms, id);
 CREATE INDEX tasks_in_queue ON tasks (state, queued_ms, id);
 CREATE INDEX tasks_by_serial ON tasks (serial, state);
+CREATE INDEX tasks_by_number ON tasks (project, number);
 
 CREATE TABLE segments (
   task TEXT NOT NULL, log TEXT NOT NULL, start BIGINT NOT NULL,

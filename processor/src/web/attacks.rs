@@ -29,8 +29,8 @@ workflows:
 ";
 
 pub(super) struct Scene {
-    database: Database,
-    directory: tempfile::TempDir,
+    pub(super) database: Database,
+    pub(super) directory: tempfile::TempDir,
     router: Router,
     pub(super) pipeline: String,
     pub(super) task: String,
@@ -40,7 +40,7 @@ pub(super) struct Scene {
 /// An answer, read whole.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    media: String,
+    pub(super) media: String,
     sniffing: Option<String>,
     pub(super) body: Bytes,
 }
@@ -78,6 +78,8 @@ impl Scene {
             "name" => "deploy".to_owned(),
             "variable" => "KEY".to_owned(),
             "class" => "medium".to_owned(),
+            "number" => "1".to_owned(),
+            "artifact" => "0-0".to_owned(),
             other => panic!("say what there is for {other}"),
         };
         names(route.path).fold(route.path.to_owned(), |path, name| path.replace(&format!("{{{name}}}"), &known(name)))
@@ -93,8 +95,16 @@ impl Scene {
         let (media, sniffing) =
             (header(header::CONTENT_TYPE).unwrap_or_default(), header(header::X_CONTENT_TYPE_OPTIONS));
         let status = response.status();
-        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let body = to_bytes(response.into_body(), 16 << 20).await.unwrap();
         Answer { status, media, sniffing, body }
+    }
+
+    /// Does the answer break off?
+    pub(super) async fn cut_off(&self, path: &str, token: &str) -> bool {
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        to_bytes(response.into_body(), 1 << 20).await.is_err()
     }
 
     async fn all(&self) -> (BTreeMap<&'static str, Vec<String>>, BTreeMap<String, Vec<u8>>) {
@@ -228,6 +238,24 @@ async fn bodies_that_are_too_long_or_no_json_of_ours_are_refused() {
                 assert_eq!(answer.status, expected, "{what}: {:?}", answer.body);
                 assert!(serde_json::from_slice::<Problem>(&answer.body).is_ok(), "{what}: {:?}", answer.body);
                 assert!(scene.all().await == before, "{what}: something has changed");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn queries_that_nobody_understands_are_refused_in_words() {
+    for database in databases().await {
+        let scene = Scene::new(database).await;
+        let admin = scene.token(Scope::Admin).await;
+        for route in routes().iter().filter(|route| !route.query.is_empty()) {
+            let number = |name: &str| matches!(name, "after" | "offset" | "node" | "page-token");
+            let wrong = route.query.iter().filter(|(name, _)| number(name)).map(|(name, _)| format!("{name}=x"));
+            for query in wrong.chain(["no-such-thing=1".to_owned()]) {
+                let path = format!("{}?{query}", scene.path(route));
+                let answer = scene.ask(&route.method, &path, Some(&admin), "").await;
+                assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+                assert!(serde_json::from_slice::<Problem>(&answer.body).is_ok(), "{path}: {:?}", answer.body);
             }
         }
     }

@@ -1,22 +1,27 @@
 //! JSON over HTTP, for people and their programs. Types and words: `navvy_protocol::api`.
 //!
 //! ```text
-//! request ─▶ token (admin or viewer) ─▶ one file a subject: pipelines, events and logs, secrets ─▶ JSON, or a stream
+//! request ─▶ token (admin or viewer) ─▶ one file a subject: pipelines, events and logs, artifacts, … ─▶ JSON, or a stream
 //!                                                                   └─ an error: Problem, with the status that HTTP has for it
 //! ```
 
+mod artifacts;
 #[cfg(test)]
 mod attacks;
+mod left;
 mod openapi;
 mod people;
 mod pipelines;
 mod problem;
 #[cfg(test)]
 mod recorded;
+mod results;
 mod routes;
 mod secrets;
 mod sent;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod trees;
 
 use std::sync::Arc;
@@ -28,8 +33,10 @@ use axum::middleware::{map_request, map_response};
 use axum::response::Response;
 
 use navvy_storage::Objects;
+use tokio::sync::Semaphore;
 
 use crate::claims::{Claims, SecretSource};
+use crate::keep::Keep;
 use crate::output::Output;
 use crate::probes;
 
@@ -46,13 +53,25 @@ pub struct Web {
     secrets: SecretSource,
     health: Arc<probes::Health>,
     objects: Objects,
+    keep: Keep,
+    /// A permit for each artifact that is being read.
+    reads: Arc<Semaphore>,
+    /// A permit for each document of test results.
+    documents: Arc<Semaphore>,
 }
 
 impl Web {
     /// On these parts.
     pub fn new(claims: Claims, output: Output, secrets: SecretSource, health: Arc<probes::Health>) -> Self {
         let objects = health.objects.clone();
-        Self { claims, output, secrets, health, objects }
+        let (reads, documents) = (Arc::new(Semaphore::new(artifacts::AT_ONCE)), Arc::new(Semaphore::new(1)));
+        Self { claims, output, secrets, health, objects, keep: Keep::default(), reads, documents }
+    }
+
+    /// With other rules of how long things are kept.
+    #[must_use]
+    pub fn keeping(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 
     /// All routes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use navvy_job::event::{JobEnd, JobRef};
 use navvy_job::outcome::{CancelReason, JobStatus};
@@ -14,12 +14,14 @@ use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::left::failed;
 use super::people::{Admin, Viewer};
-use super::sent::Sent;
+use super::sent::{Asked, Sent};
 use super::{Refusal, Web};
 use crate::conduct::walk::Standing;
 use crate::conduct::{RerunOf, derived, from_json, rfc3339};
-use crate::state::uint;
+use crate::grants::tree_path;
+use crate::state::{now_ms, uint};
 
 /// Pipelines of one page.
 const PAGE: i64 = 50;
@@ -49,7 +51,7 @@ pub struct Which {
 pub async fn list(
     _: Viewer,
     State(web): State<Web>,
-    Query(which): Query<Which>,
+    Asked(which): Asked<Which>,
 ) -> Result<Json<Page<Pipeline>>, Refusal> {
     let (before, id) = match which.page_token.as_deref() {
         None => (i64::MAX, String::new()),
@@ -185,6 +187,7 @@ pub async fn rerun(
     let row = row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no pipeline {id}")))?;
     let submit: Submit = from_json("a submission", &row.try_get::<String, _>(0)?)?;
     let (slug, workspace_of, state): (String, String, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    has_tree(&web, &id, &submit).await?;
     if !asked.from_failed {
         return Ok(Json(conductor.submit(&slug, submit, RerunOf::default(), &by.actor).await?));
     }
@@ -196,8 +199,38 @@ pub async fn rerun(
     if state == "success" {
         return Err(Refusal::new(StatusCode::CONFLICT, format!("nothing of pipeline {id} failed")));
     }
+    has_workspaces(&web, &id, &workspace_of).await?;
     let rerun = RerunOf { assumed, workspace_of: Some(workspace_of) };
     Ok(Json(conductor.submit(&slug, submit, rerun, &by.actor).await?))
+}
+
+/// A working tree that was sent is not kept for ever.
+async fn has_tree(web: &Web, id: &str, submit: &Submit) -> Result<(), Refusal> {
+    let Some(path) = submit.tree.as_deref().and_then(tree_path) else { return Ok(()) };
+    match web.objects.size(&path).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            Err(Refusal::new(StatusCode::CONFLICT, format!("the working tree of pipeline {id} is not kept any more"))
+                .hint("Submit it anew: `navvy submit --tree`."))
+        }
+        Err(error) => Err(failed("the working tree", &error)),
+    }
+}
+
+/// Without their layers, jobs would see another workspace than those that passed had left.
+async fn has_workspaces(web: &Web, id: &str, workspace_of: &str) -> Result<(), Refusal> {
+    let Some(keep) = web.keep.workspaces else { return Ok(()) };
+    let select = sqlx::query("SELECT created_ms FROM pipelines WHERE id = $1").bind(workspace_of);
+    let row = select.fetch_optional(web.claims.conductor().state().pool()).await?;
+    let created: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+    let age = uint(now_ms().saturating_sub(created));
+    match u128::from(age) < keep.as_millis() {
+        true => Ok(()),
+        false => {
+            Err(Refusal::new(StatusCode::CONFLICT, format!("the workspaces of pipeline {id} are not kept any more"))
+                .hint("Run all of it again: `navvy pipelines rerun` without --from-failed."))
+        }
+    }
 }
 
 /// `POST /api/v2/pipeline/{id}/approve/{job}`

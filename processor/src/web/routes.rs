@@ -5,14 +5,14 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use navvy_protocol::api::{
-    Approve, CancelPipeline, DeployKey, Log, Message, Named, NumberedEvent, Page, Pipeline, PipelineDetail, Rerun,
-    Submit, Submitted, Tree, Value,
+    Approve, Artifact, CancelPipeline, DeployKey, Log, Message, Named, NumberedEvent, Page, Pipeline, PipelineDetail,
+    Rerun, Submit, Submitted, Test, Tree, Value,
 };
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::people::NewToken;
-use super::{Web, openapi, people, pipelines, secrets, streams, trees};
+use super::{Web, artifacts, openapi, people, pipelines, results, secrets, streams, trees};
 use crate::probes;
 
 /// Whose token a route needs.
@@ -101,7 +101,7 @@ impl Route {
 
 /// The table.
 pub(super) fn routes() -> Vec<Route> {
-    [of_pipelines(), of_output(), of_contexts(), of_projects(), of_agents(), of_operators()]
+    [of_pipelines(), of_output(), of_what_is_left(), of_contexts(), of_projects(), of_agents(), of_operators()]
         .into_iter()
         .flatten()
         .collect()
@@ -187,6 +187,60 @@ fn of_output() -> Vec<Route> {
             "Reads a log's bytes.",
         )
         .query(&[("offset", "the first byte that is wanted"), FOLLOW]),
+    ]
+}
+
+const WANTED: &[(&str, &str)] = &[
+    ("job", "only those of the job of this name"),
+    ("node", "only those of this parallel node, from 0"),
+    ("page-token", "from the page before"),
+];
+
+fn of_what_is_left() -> Vec<Route> {
+    let artifacts = Body::page::<Artifact>;
+    let tests = Body::page::<Test>;
+    let viewer = Who::Viewer;
+    vec![
+        Route::new(
+            (GET, "/api/v2/pipeline/{id}/artifacts"),
+            viewer,
+            artifacts::of_pipeline,
+            artifacts(),
+            "Lists the artifacts of a pipeline's jobs.",
+        )
+        .query(WANTED),
+        Route::new(
+            (GET, "/api/v2/project/{slug}/{number}/artifacts"),
+            viewer,
+            artifacts::of_job,
+            artifacts(),
+            "Lists the artifacts of a job, by its number.",
+        )
+        .query(WANTED),
+        Route::new(
+            (GET, "/api/v2/task/{id}/artifact/{artifact}"),
+            viewer,
+            artifacts::read,
+            Body::plain("application/octet-stream"),
+            "Reads an artifact's bytes.",
+        )
+        .query(&[("offset", "the first byte that is wanted")]),
+        Route::new(
+            (GET, "/api/v2/pipeline/{id}/tests"),
+            viewer,
+            results::of_pipeline,
+            tests(),
+            "Lists the results of the tests that a pipeline's jobs ran.",
+        )
+        .query(WANTED),
+        Route::new(
+            (GET, "/api/v2/project/{slug}/{number}/tests"),
+            viewer,
+            results::of_job,
+            tests(),
+            "Lists the results of the tests that a job ran, by its number.",
+        )
+        .query(WANTED),
     ]
 }
 

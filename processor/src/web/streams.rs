@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use sqlx::Row as _;
 
 use super::people::Viewer;
+use super::sent::Asked;
 use super::{Refusal, Web};
 use crate::claims::is_task;
 use crate::state::{int, uint};
@@ -39,7 +40,7 @@ pub async fn events(
     _: Viewer,
     State(web): State<Web>,
     Path(id): Path<String>,
-    Query(cursor): Query<Cursor>,
+    Asked(cursor): Asked<Cursor>,
 ) -> Result<Response, Refusal> {
     let exists = sqlx::query("SELECT 1 FROM pipelines WHERE id = $1").bind(&id);
     if exists.fetch_optional(web.claims.conductor().state().pool()).await?.is_none() {
@@ -123,7 +124,7 @@ pub async fn log(
     _: Viewer,
     State(web): State<Web>,
     Path((task, log)): Path<(String, String)>,
-    Query(cursor): Query<Cursor>,
+    Asked(cursor): Asked<Cursor>,
 ) -> Result<Response, Refusal> {
     exists(&web, &task).await?;
     let bytes = web.output.read(&task, &log, cursor.offset, cursor.follow).await?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use navvy_job::claim::TrustScope;
 
+use super::remote::ElsewhereArgs;
 use super::{GivenArgs, SourceArgs};
 
 #[derive(Debug, Args)]
@@ -100,7 +101,8 @@ pub enum ArtifactsCommand {
 /// Whose artifacts, and where they are.
 #[derive(Debug, Args)]
 pub struct ArtifactsOfArgs {
-    /// The run: its log directory's name or its pipeline's id, or the beginning of either. Without it: the newest.
+    /// The run: its log directory's name or its pipeline's id, or the beginning of either. Without it: the newest. With
+    /// --remote: the pipeline's id.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
     /// Of this job alone.
@@ -111,6 +113,18 @@ pub struct ArtifactsOfArgs {
     pub node: Option<u32>,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub there: ThereArgs,
+}
+
+/// For what a processor's jobs left.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ThereArgs {
+    /// With --remote: the project, as the processor knows it: gh/OWNER/NAME. Without it: as git's remote says.
+    #[arg(long, value_name = "SLUG", help_heading = "Processor")]
+    pub project: Option<String>,
+    #[command(flatten)]
+    pub elsewhere: ElsewhereArgs,
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +158,11 @@ pub struct TestsArgs {
     /// Print one job a line, as JSON (docs/tests.md).
     #[arg(long)]
     pub json: bool,
+    /// With --remote: of this pipeline alone. Without it: of the newest pipelines of the project.
+    #[arg(long, value_name = "PIPELINE", help_heading = "Processor")]
+    pub run: Option<String>,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub there: ThereArgs,
 }

@@ -41,8 +41,8 @@ impl Trees {
         query.execute(self.bench.state.pool()).await.unwrap();
     }
 
-    async fn swept(&self) -> (u64, Vec<String>) {
-        let removed = sweep(&self.bench.state, &self.bench.grants.objects()).await.unwrap();
+    async fn swept(&self, keep: Option<Duration>) -> (u64, Vec<String>) {
+        let removed = sweep(&self.bench.state, &self.bench.grants.objects(), keep).await.unwrap().trees;
         let names = std::fs::read_dir(self.directory.path().join("v1/tree")).unwrap().flatten();
         let mut names: Vec<String> = names.map(|entry| entry.file_name().into_string().unwrap()).collect();
         names.sort();
@@ -62,7 +62,9 @@ async fn a_tree_stays_while_a_pipeline_may_check_it_out_and_goes_when_none_does(
     trees.pipeline(3, "old-and-rerun", "failed", 91 * DAY).await;
     trees.pipeline(4, "old-and-rerun", "success", DAY).await;
     trees.pipeline(5, "old-and-running", "on_hold", 91 * DAY).await;
-    let (removed, left) = trees.swept().await;
+    let (removed, left) = trees.swept(None).await;
+    assert_eq!((removed, left.len()), (1, 5), "unnamed");
+    let (removed, left) = trees.swept(Some(90 * DAY)).await;
     assert_eq!(left, ["just-sent", "named", "old-and-rerun", "old-and-running"]);
-    assert_eq!(removed, 2);
+    assert_eq!(removed, 1);
 }
