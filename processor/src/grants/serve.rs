@@ -26,9 +26,10 @@ use tokio::time::Instant;
 
 use super::UrlKey;
 
-/// Who sends fewer bytes than this in this time is given up, and tries again. Agents are stricter with the store.
+/// Who sends fewer bytes than this in this time is given up, and tries again: half a KiB a second, as slow as an agent is with a
+/// small object. With larger ones agents are stricter.
 const WINDOW: Duration = Duration::from_secs(30);
-const FLOOR: usize = 64 << 10;
+const FLOOR: usize = 16 << 10;
 
 /// Serves `/store/…` for URLs of `key`.
 pub fn router(objects: Objects, key: Arc<UrlKey>) -> Router {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0 ─────────── durable ─────────── cut ─────────── length
-//!    in the index        on its way      next: 4 MiB behind a burst, or what there is 2 s after its first byte, or at the log's end
+//!    in the index        on its way      next: 4 MiB (less where the store is slow) behind a burst, or what there is 2 s after its first byte, or at the log's end
 //! ```
 
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub const BURST: Duration = Duration::from_millis(500);
 /// One log's cuts.
 #[derive(Debug, Clone, Default)]
 pub struct Cuts {
+    /// Bytes of a whole segment, where it is less than [`SEGMENT`].
+    whole: Option<u64>,
     /// All before is cut into segments.
     cut: u64,
     /// When the first byte behind the cut was seen.
@@ -62,10 +64,11 @@ impl Cuts {
         let due = *self.since.get_or_insert(now) + AGE;
         let burst = *self.behind.get_or_insert(now) + BURST;
         let may_wait = self.end.is_none() && !self.hurries && !self.presses;
-        if waiting >= SEGMENT && may_wait && now < burst {
+        let whole = self.whole();
+        if waiting >= whole && may_wait && now < burst {
             Next::At(burst.min(due))
-        } else if waiting >= SEGMENT {
-            Next::Cut(self.cut..self.cut + SEGMENT)
+        } else if waiting >= whole {
+            Next::Cut(self.cut..self.cut + whole)
         } else if self.end.is_some() || self.hurries || now >= due {
             Next::Cut(self.cut..length)
         } else {
@@ -78,7 +81,16 @@ impl Cuts {
         self.cut = range.end;
         self.since = None;
         // The rest of what there was when the writer paused hurries, too.
-        self.hurries &= range.end - range.start == SEGMENT;
+        self.hurries &= range.end - range.start == self.whole();
+    }
+
+    fn whole(&self) -> u64 {
+        self.whole.unwrap_or(SEGMENT)
+    }
+
+    /// Segments have at most these many bytes from now on.
+    pub fn limit(&mut self, whole: u64) {
+        self.whole = Some(whole.clamp(1, SEGMENT));
     }
 
     /// When its oldest byte that is in no segment was seen.

@@ -122,6 +122,7 @@ impl Live {
             let offset = range.start;
             range.start += bytes.len() as u64;
             *sent = range.start;
+            // The log has both streams in one.
             permit.send(Chunk { log: name.to_owned(), offset, bytes: bytes.into(), stream: Stream::Stdout.into() });
         }
     }

@@ -13,6 +13,7 @@ mod events;
 mod live;
 mod seal;
 mod segments;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! bell, news, time ─▶ look: which log is to be cut? ─▶ seal ─▶ grant ─▶ PUT ─┐  up to three at a time, again on failure
+//!                      ▲───────────── cut smaller ◀── too slow ◀────────────┤
 //!                                                                            ▼
 //!                      durable ◀──────────────── CommitSegments ◀── all that has arrived meanwhile
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use navvy_job::event::LogEnd;
 use navvy_protocol::processor::MAX_SEGMENT;
 use navvy_protocol::processor::v1::{CommitSegmentsRequest, Segment, SegmentRequest};
 use navvy_storage::Transport;
-use object_store::client::{HttpRequest, HttpService as _};
+use object_store::client::{HttpErrorKind, HttpRequest, HttpService as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,14 +24,13 @@ use tonic::codegen::http;
 
 use super::cuts::{Cuts, Next, SEGMENT};
 use super::seal::{Sealed, aside, drop_range, seal};
+use super::sizes::Sizes;
 use super::{Logs, Progress, name_of};
 use crate::fleet::connection::{Session, unary};
 use crate::fleet::persist::{Halt, Loss, Pauses, lost, persist};
 use crate::fleet::record::LogNews;
 use crate::spool::Spool;
 
-/// Segments on their way at a time: two cover the way of the third.
-const AT_ONCE: usize = 3;
 /// Segments of one commit.
 const BATCH: usize = 100;
 /// Between two looks at logs that are being written to.
@@ -66,7 +66,10 @@ struct Log {
 
 /// What came of a piece of work.
 enum Done {
-    Arrived(Segment),
+    /// And how long its last attempt took.
+    Arrived(Segment, Duration),
+    /// The store takes so little that this range of a log is to go in smaller segments.
+    TooSlow(String, Range<u64>),
     Committed(Vec<Segment>),
 }
 
@@ -77,6 +80,9 @@ struct State {
     over: bool,
     ends: Vec<LogEnd>,
     working: JoinSet<Result<Done, Halt>>,
+    sizes: Sizes,
+    /// Ranges that were cut before, and go again in smaller segments.
+    again: VecDeque<(String, Range<u64>)>,
     on_their_way: usize,
     /// One segment is sealed at a time: more would take the step's processors, and one is faster than most networks.
     sealing: Arc<Semaphore>,
@@ -102,6 +108,8 @@ impl SegmentDelivery {
             over: false,
             ends: Vec::new(),
             working: JoinSet::new(),
+            sizes: Sizes::default(),
+            again: VecDeque::new(),
             on_their_way: 0,
             sealing: Arc::new(Semaphore::new(1)),
             arrived: Vec::new(),
@@ -188,9 +196,13 @@ impl State {
             }
         }
         let presses = self.parts.spool.waiting() >= self.parts.spool.limit() / 8;
-        self.logs.values_mut().for_each(|log| log.cuts.press(presses));
+        for log in self.logs.values_mut() {
+            log.cuts.press(presses);
+            log.cuts.limit(self.sizes.whole());
+        }
+        self.send_again();
         let mut wake = None;
-        while self.on_their_way < AT_ONCE {
+        while self.on_their_way < self.sizes.at_once() {
             let mut due: Option<(Option<Instant>, String, Range<u64>)> = None;
             wake = None;
             for (name, log) in &mut self.logs {
@@ -206,15 +218,27 @@ impl State {
                 }
             }
             let Some((_, name, range)) = due else { break };
+            if let Some(log) = self.logs.get_mut(&name) {
+                log.cuts.make(&range);
+            }
             self.send(&name, range);
         }
         wake
     }
 
-    fn send(&mut self, name: &str, range: Range<u64>) {
-        if let Some(log) = self.logs.get_mut(name) {
-            log.cuts.make(&range);
+    /// What was too slow goes before what comes behind it.
+    fn send_again(&mut self) {
+        while self.on_their_way < self.sizes.at_once() {
+            let Some((name, range)) = self.again.pop_front() else { return };
+            let end = range.end.min(range.start + self.sizes.whole());
+            if end < range.end {
+                self.again.push_front((name.clone(), end..range.end));
+            }
+            self.send(&name, range.start..end);
         }
+    }
+
+    fn send(&mut self, name: &str, range: Range<u64>) {
         self.on_their_way += 1;
         let SegmentDelivery { session, loss, transport, logs, .. } = &self.parts;
         let sending = Sending {
@@ -226,7 +250,7 @@ impl State {
             range,
             sealing: Arc::clone(&self.sealing),
         };
-        self.working.spawn(async move { sending.carry_out().await.map(Done::Arrived) });
+        self.working.spawn(sending.carry_out());
     }
 
     fn commit(&mut self) {
@@ -248,9 +272,17 @@ impl State {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Arrived(segment) => {
+            Done::Arrived(segment, took) => {
                 self.on_their_way -= 1;
+                self.sizes.arrived(segment.length.into(), took);
                 self.arrived.push(segment);
+            }
+            Done::TooSlow(log, range) => {
+                self.on_their_way -= 1;
+                self.sizes.too_slow(range.end - range.start);
+                let whole = self.sizes.whole();
+                tracing::debug!(log, "The store is slow: segments have at most {whole} bytes now.");
+                self.again.push_back((log, range));
             }
             Done::Committed(segments) => {
                 self.is_committing = false;
@@ -293,6 +325,16 @@ impl State {
     }
 }
 
+/// What came of one attempt.
+enum Put {
+    /// As this object.
+    Stored(String),
+    /// It was given up, since so little of it moved.
+    Slow,
+    /// Why not, without the URL.
+    Failed(String),
+}
+
 /// One segment on its way.
 struct Sending {
     session: Session,
@@ -305,7 +347,7 @@ struct Sending {
 }
 
 impl Sending {
-    async fn carry_out(mut self) -> Result<Segment, Halt> {
+    async fn carry_out(mut self) -> Result<Done, Halt> {
         let (path, range) = (self.path.clone(), self.range.clone());
         let turn = Arc::clone(&self.sealing).acquire_owned().await;
         let sealed = aside(move || seal(&path, &range)).await;
@@ -322,10 +364,15 @@ impl Sending {
         };
         let mut pauses = Pauses::default();
         loop {
+            let begun = Instant::now();
             match self.put(&segment, &sealed).await? {
-                Ok(object) => return Ok(Segment { object, ..segment }),
+                Put::Stored(object) => return Ok(Done::Arrived(Segment { object, ..segment }, begun.elapsed())),
+                Put::Slow if Sizes::can_shrink(segment.length.into()) => {
+                    return Ok(Done::TooSlow(segment.log, self.range));
+                }
+                Put::Slow => tracing::debug!(log = %segment.log, "A segment is sent again: the store hardly takes it."),
                 // For as long as the lease holds: the store may be away for a while.
-                Err(why) => tracing::debug!(log = %segment.log, "A segment is sent again: {why}."),
+                Put::Failed(why) => tracing::debug!(log = %segment.log, "A segment is sent again: {why}."),
             }
             tokio::select! {
                 () = lost(&mut self.loss) => return Err(Halt::Lost),
@@ -334,8 +381,8 @@ impl Sending {
         }
     }
 
-    /// One attempt, with a grant of its own. The inner error is the store's, without its URL.
-    async fn put(&mut self, segment: &Segment, sealed: &Sealed) -> Result<Result<String, String>, Halt> {
+    /// One attempt, with a grant of its own.
+    async fn put(&mut self, segment: &Segment, sealed: &Sealed) -> Result<Put, Halt> {
         let call = || {
             let (mut agents, request) = (self.session.agents(), SegmentRequest { segment: Some(segment.clone()) });
             async move { unary(agents.grant_segment(request)).await }
@@ -346,15 +393,16 @@ impl Sending {
             .uri(grant.url)
             .header(http::header::CONTENT_LENGTH, sealed.object.len())
             .body(sealed.object.clone().into());
-        let Ok(request) = request else { return Ok(Err("the granted address is no URL".to_owned())) };
+        let Ok(request) = request else { return Ok(Put::Failed("the granted address is no URL".to_owned())) };
         let answered = tokio::select! {
             () = lost(&mut self.loss) => return Err(Halt::Lost),
             answered = self.transport.call(request) => answered,
         };
         Ok(match answered {
-            Ok(response) if response.status().is_success() => Ok(grant.object),
-            Ok(response) => Err(format!("the store answered {}", response.status())),
-            Err(error) => Err(error.to_string()),
+            Ok(response) if response.status().is_success() => Put::Stored(grant.object),
+            Ok(response) => Put::Failed(format!("the store answered {}", response.status())),
+            Err(error) if error.kind() == HttpErrorKind::Timeout => Put::Slow,
+            Err(error) => Put::Failed(error.to_string()),
         })
     }
 }

@@ -229,6 +229,21 @@ async fn a_store_that_is_away_for_a_while_is_waited_for() {
 }
 
 #[tokio::test]
+async fn what_a_slow_store_does_not_take_whole_goes_in_small_segments() {
+    let mut bench = Bench::new([run("build")]).await;
+    // As if the time that a request has were enough for so many bytes.
+    let pace = Pace { window: Duration::from_millis(100), floor: 1, answer: Duration::from_millis(300) };
+    bench.machine.transport = Transport::new(None, &Proxies::default(), pace).unwrap();
+    bench.fake.state().store_takes = Some(100_000);
+    let text = noise(1 << 20);
+    bench.world.script("build", writes(&text).collect::<Vec<_>>());
+    assert_eq!(bench.run().await, reported());
+    assert!(bench.fake.log("001-1") == text);
+    bench.check_logs();
+    assert!(bench.fake.state().segments.iter().all(|segment| segment.stored <= 100_000));
+}
+
+#[tokio::test]
 async fn a_full_spool_holds_the_step_up_and_says_so() {
     let mut bench = Bench::new([run("build")]).await;
     bench.machine.spool = 1 << 20;

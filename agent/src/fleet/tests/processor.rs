@@ -52,6 +52,8 @@ pub struct State {
     pub failing: u32,
     /// So many PUTs are answered with 503.
     pub store_failing: u32,
+    /// Of a longer PUT nobody hears again.
+    pub store_takes: Option<usize>,
     pub puts: u32,
     /// Words that were sent unasked.
     words: Vec<mpsc::Sender<Result<Word, Status>>>,
@@ -219,6 +221,9 @@ impl Fake {
             }
             let body = Bytes::copy_from_slice(&bytes[head..head + length]);
             bytes.drain(..head + length);
+            if self.state().store_takes.is_some_and(|most| length > most) {
+                return std::future::pending().await;
+            }
             let status = self.change(|state| {
                 state.puts += 1;
                 match state.store_failing.checked_sub(1) {
