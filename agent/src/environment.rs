@@ -134,6 +134,39 @@ impl Provider {
         }
     }
 
+    /// Makes this process the owner of a task that runs and whose agent was killed. `journal`: the task's, locked; `until`:
+    /// should this process be killed, too, another may do the same until then, in seconds since 1970. Returns its containers,
+    /// the primary first.
+    ///
+    /// # Errors
+    /// There is nothing to take over, or it could not be written down.
+    pub async fn take_over(
+        &self,
+        journal: &Journal,
+        task: &TaskId,
+        until: u64,
+        owner: &Owner,
+        host: &HostPaths,
+    ) -> Result<Vec<String>, HoldError> {
+        match self {
+            Self::Docker(engine) => Ok(engine.take_over(journal, task, until, owner, host).await?),
+            #[cfg(test)]
+            Self::Fake(world) => world.take_over(journal, owner).await,
+        }
+    }
+
+    /// The way to the supervisor of a task whose agent was killed.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        match self {
+            Self::Docker(engine) => engine.link_of_left(task, host).await,
+            #[cfg(test)]
+            Self::Fake(world) => Ok(world.link()),
+        }
+    }
+
     /// Removes everything that carries the task's id, within `limit`, from any half-made state. Returns what is left, by
     /// name.
     pub async fn remove(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {

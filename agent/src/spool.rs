@@ -36,6 +36,8 @@ struct State {
     waiting: u64,
     /// Nobody waits any more.
     open: bool,
+    /// Bytes that were taken back from a log: as many are written again, and were counted.
+    again: u64,
     /// That it is full was said, and it has had no room since.
     told: bool,
 }
@@ -70,8 +72,20 @@ impl Spool {
     /// These bytes are in a log now.
     pub fn appended(&self, bytes: usize) {
         let Some(inner) = &self.0 else { return };
-        inner.lock().waiting += bytes as u64;
+        let mut state = inner.lock();
+        let again = state.again.min(bytes as u64);
+        state.again -= again;
+        state.waiting += bytes as u64 - again;
+        drop(state);
         inner.rung.send_modify(|all| *all += bytes as u64);
+    }
+
+    /// Another process left these: `waiting` are on disk and not durable; `again` of all were taken back, and are written
+    /// again.
+    pub fn take_up(&self, waiting: u64, again: u64) {
+        let Some(inner) = &self.0 else { return };
+        let mut state = inner.lock();
+        (state.waiting, state.again) = (waiting, again);
     }
 
     /// These bytes are durable.
@@ -151,6 +165,16 @@ mod tests {
         spool.durable(1);
         assert_eq!(told.recv().unwrap(), "goes on");
         assert_eq!((spool.waiting(), *spool.bell().borrow()), (9, 12));
+    }
+
+    #[test]
+    fn what_another_process_left_is_counted_once() {
+        let spool = Spool::new(100);
+        spool.take_up(30, 20);
+        spool.appended(15);
+        assert_eq!(spool.waiting(), 30);
+        spool.appended(15);
+        assert_eq!((spool.waiting(), *spool.bell().borrow()), (40, 30));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use navvy_environment::HostPaths;
-use navvy_environment::request::Inheritance;
+use navvy_environment::request::{IDLE_LIMIT, Inheritance};
 use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use super::Engine;
 use super::dial::DialLink;
 use super::disk::EngineDisk;
 use super::environment::DockerEnvironment;
+use super::prepare::stay_present;
 
 impl DockerEnvironment {
     /// What the next agent needs to take it over.
@@ -23,6 +24,7 @@ impl DockerEnvironment {
             step_user: self.step_user.clone(),
             egress: self.egress.clone(),
             uploaded: self.engine.needs_upload(),
+            idle_limit: Some(self.idle_limit),
         }
     }
 
@@ -42,6 +44,8 @@ impl DockerEnvironment {
         let is_local = engine.endpoint().looks_local() && !inherited.uploaded;
         let disk = engine.info().await.ok().and_then(|info| EngineDisk::of(info, is_local, floor).ok());
         let full = engine.clone().condemned(disk, task.clone(), containers.clone());
+        let idle_limit = inherited.idle_limit.unwrap_or(IDLE_LIMIT);
+        tasks.spawn(stay_present(Arc::clone(&link), idle_limit));
         let (died, away) = engine.watch_primary(&mut tasks, containers[0].clone(), words, full);
         Self {
             engine: engine.clone(),
@@ -52,6 +56,7 @@ impl DockerEnvironment {
             image_env: inherited.image_env,
             step_user: inherited.step_user,
             egress: inherited.egress,
+            idle_limit,
             services: Vec::new(),
             died,
             away,

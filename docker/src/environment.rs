@@ -49,6 +49,7 @@ pub struct DockerEnvironment {
     pub(super) image_env: Vec<(String, String)>,
     pub(super) step_user: Option<String>,
     pub(super) egress: Given,
+    pub(super) idle_limit: Duration,
     pub(super) services: Vec<ServiceOutput>,
     pub(super) died: watch::Receiver<Option<Died>>,
     /// The engine does not answer at the moment.

@@ -8,12 +8,15 @@
 //! Journal and mark are this user's; a container's name is what every user of the engine can see.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bollard::query_parameters::RenameContainerOptionsBuilder;
 use futures_util::future::try_join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::link::shared_link;
 use navvy_environment::plan::LABEL_TASK;
 use navvy_environment::run_dir::{self, RunDirError};
+use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::{Mark, NameSays};
@@ -118,6 +121,35 @@ impl Engine {
             return Err(HoldError::NoContainers { task: task.clone() });
         }
         Ok(Adopted { journal, known, containers })
+    }
+
+    /// Makes `here` the owner of a task that runs and whose agent was killed: its containers keep their names. Should this
+    /// process die, too, another may take it over until `until`. Returns the containers, the primary first.
+    ///
+    /// `journal`: the task's, locked by this process.
+    pub async fn take_over(
+        &self,
+        journal: &Journal,
+        task: &TaskId,
+        until: u64,
+        here: &Owner,
+        host: &HostPaths,
+    ) -> Result<Vec<String>, HoldError> {
+        journal.record(Entry::Owner { owner: here.clone() }).await?;
+        run_dir::mark(&place(task, host), &Mark::Adoptable(until, here.clone()))?;
+        let containers = self.rename_task(task, &NameSays::Nothing).await?;
+        if containers.is_empty() {
+            return Err(HoldError::NoContainers { task: task.clone() });
+        }
+        Ok(containers)
+    }
+
+    /// The way to the supervisor of a task whose agent was killed.
+    pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        match run_dir::kept_secret(host.runtime.as_deref(), task) {
+            None => shared_link(task, host),
+            Some(secret) => self.dialled_link(&task.primary_name(), secret).await,
+        }
     }
 
     /// Gives all containers of a task names that say this. Returns them, the primary first.

@@ -32,7 +32,8 @@ use navvy_journal::standing::Mark;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::answer::{stay_present, wait_for_socket, with_last_words};
+pub(super) use self::answer::stay_present;
+use self::answer::{wait_for_socket, with_last_words};
 pub use self::error::{PrepareError, PrepareErrorKind};
 use self::error::{StartError, container_error, not_shared};
 use super::dial::DialLink;
@@ -222,6 +223,7 @@ impl Preparation<'_> {
         let machine = Machine {
             task: self.request.task.clone(),
             owner: self.request.owner.to_label(),
+            is_adoptable: self.request.is_adoptable,
             entry,
             network: network::NAME.to_owned(),
             cgroup_parent: parent.cloned(),
@@ -448,6 +450,7 @@ impl Preparation<'_> {
             image_env: assignments.into_iter().filter_map(pair).collect(),
             step_user: plan.step_user,
             egress: self.request.egress.variables(),
+            idle_limit: self.request.idle_limit,
             services: started.services,
             died: started.died,
             away: started.away,

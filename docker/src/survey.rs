@@ -17,7 +17,7 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptions
 use futures_util::future::join_all;
 use navvy_environment::HostPaths;
 use navvy_environment::cgroup;
-use navvy_environment::plan::{LABEL_OWNER, LABEL_TASK};
+use navvy_environment::plan::{LABEL_ADOPTABLE, LABEL_OWNER, LABEL_TASK};
 use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, sweep};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
@@ -147,6 +147,7 @@ fn gather_objects(gathered: &mut BTreeMap<TaskId, Gathered>, containers: Vec<Lis
         let entry = gathered.entry(task).or_default();
         entry.has_ended |= has_ended;
         entry.evidence.is_alive |= role == PRIMARY_ROLE && container.runs;
+        entry.evidence.is_adoptable |= container.labels.contains_key(LABEL_ADOPTABLE);
         entry.evidence.labels.push(owner(&container));
         entry.evidence.names.push(says);
         entry.containers.push(container.name);

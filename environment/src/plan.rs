@@ -21,6 +21,9 @@ use crate::egress::{CA_DIR, Given};
 pub const LABEL_TASK: &str = "dev.navvy.task";
 /// The owner, as [`Owner::to_label`](navvy_journal::owner::Owner::to_label) writes it.
 pub const LABEL_OWNER: &str = "dev.navvy.owner";
+/// Label of what another agent may go on with, should the owner be killed: who cannot see whether one does spares it as long as
+/// it runs. With nobody inside it ends by itself.
+pub const LABEL_ADOPTABLE: &str = "dev.navvy.adoptable";
 /// `primary` or `service`.
 pub const LABEL_ROLE: &str = "dev.navvy.role";
 /// An image that carries it with the value `true` wants its own entrypoint as main process, even in a primary.
@@ -84,6 +87,8 @@ pub struct Machine {
     pub task: TaskId,
     /// Its owner, as written into labels.
     pub owner: String,
+    /// Another agent may go on with it, should the owner be killed.
+    pub is_adoptable: bool,
     /// How the supervisor comes into the primary.
     pub entry: Entry,
     /// Name of the network that the primary joins.
@@ -442,7 +447,8 @@ impl Machine {
             Role::Service => "service",
         };
         let labels = [(LABEL_TASK, self.task.as_str()), (LABEL_OWNER, self.owner.as_str()), (LABEL_ROLE, role)];
-        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        let adoptable = self.is_adoptable.then_some((LABEL_ADOPTABLE, "1"));
+        labels.into_iter().chain(adoptable).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
 

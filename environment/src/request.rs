@@ -34,6 +34,8 @@ pub struct Prepare {
     pub cgroup_parent: Option<String>,
     /// The process that looks after the task; written into marks and labels.
     pub owner: Owner,
+    /// Another agent may go on with the task, should its owner be killed.
+    pub is_adoptable: bool,
     /// Begun by the caller: nothing is made before it is on disk.
     pub journal: Option<Journal>,
     /// A supervisor that has not been called for this long ends its environment: whoever made it is dead.
@@ -120,6 +122,9 @@ pub struct Inheritance {
     /// Its engine sees none of this machine's files.
     #[serde(default)]
     pub uploaded: bool,
+    /// Its supervisor ends it when it is not called for so long. `None`: for [`IDLE_LIMIT`].
+    #[serde(default)]
+    pub idle_limit: Option<Duration>,
 }
 
 /// A service container and what it writes: stdout and stderr as they come.

@@ -103,6 +103,8 @@ pub struct Evidence {
     pub is_visited: bool,
     /// Its primary container runs.
     pub is_alive: bool,
+    /// Its labels say that another agent may go on with it.
+    pub is_adoptable: bool,
 }
 
 /// How a task stands, as a reaper judges it.
@@ -161,6 +163,10 @@ impl Evidence {
             (Some(until), _) if until > now => Condition::Adoptable(until),
             // No person is thrown out: a held task stays until the last person has left.
             (_, Some(until)) if until.saturating_add(wait) > now || self.is_visited => Condition::Kept(until),
+            // Whether an agent goes on with it is seen in that user's files alone; without one it ends by itself.
+            _ if self.is_adoptable && self.is_alive && marks().next().is_none() => {
+                Condition::Adoptable(now.saturating_add(STRANGERS_WAIT))
+            }
             _ => Condition::Dead,
         }
     }
@@ -242,6 +248,20 @@ mod tests {
         }
         let adoptable = Evidence { mark: Some(Some(Mark::Adoptable(10, dead()))), ..Evidence::default() };
         assert_eq!(adoptable.judge(&here(), 9), Condition::Adoptable(10));
+    }
+
+    #[test]
+    fn what_another_users_agent_may_go_on_with_is_spared_as_long_as_it_runs() {
+        let labels = vec![Some(dead())];
+        let strangers = Evidence { labels, is_alive: true, is_adoptable: true, ..Evidence::default() };
+        assert!(matches!(strangers.judge(&here(), 9), Condition::Adoptable(until) if until > 9));
+        let ended = Evidence { is_alive: false, ..strangers.clone() };
+        let plain = Evidence { is_adoptable: false, ..strangers.clone() };
+        let ours = Evidence { mark: Some(Some(Mark::Running(dead()))), ..strangers.clone() };
+        let over = Evidence { mark: Some(Some(Mark::Adoptable(9, dead()))), ..strangers };
+        for evidence in [ended, plain, ours, over] {
+            assert_eq!(evidence.judge(&here(), 9), Condition::Dead);
+        }
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Served {
         sys::signal(self.child.id(), signal);
     }
 
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it, and waits for its end.
     pub fn kill(&mut self) {
         self.child.kill().ok();

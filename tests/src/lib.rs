@@ -66,6 +66,7 @@ pub use fleet::{Fleet, Served, files_that_hold};
 pub use fleet_end::{End, Ending};
 pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
+pub use memory::Peak;
 pub use network::Network;
 pub use object_store::ObjectStore;
 pub use postgres::Postgres;

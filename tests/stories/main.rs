@@ -21,6 +21,7 @@ mod elsewhere;
 mod explain;
 mod field;
 mod fleet;
+mod fleet_adoption;
 mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;

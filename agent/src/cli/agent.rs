@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use navvy_journal::owner::Owner;
 use serde::Deserialize;
 
 use super::args::fleet::AgentArgs;
@@ -11,9 +12,10 @@ use super::fleet::{self, agent_name, bearer, one_time_text, tell, token_file};
 use super::run::forced::LastResort;
 use super::run::signals;
 use super::{CliError, host};
-use crate::fleet::carry::carry;
+use crate::fleet::carry::{carry, go_on};
 use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
 use crate::fleet::connection::{Address, Bearer, Processor};
+use crate::fleet::left::left_tasks;
 use crate::fleet::persist::Pauses;
 use crate::settings::Settings;
 
@@ -43,22 +45,33 @@ struct ClaimFile {
 struct Launch {
     address: Address,
     task: String,
-    token: Bearer,
+    /// It may be used, or gone, where the agent before was killed.
+    token: Result<Bearer, CliError>,
 }
 
 pub fn run(settings: &Settings, arguments: &AgentArgs) -> Result<u8, CliError> {
-    let launch = launch(settings, arguments)?;
-    let Launch { task, .. } = &launch;
-    let task = task.clone();
+    let Launch { address, task, token } = launch(settings, arguments)?;
+    let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
+    let is_left = left_tasks(&settings.paths, &here).iter().any(|left| left.as_str() == task);
+    // An agent that goes on with a task needs no token of its own.
+    let token = if is_left { token } else { Ok(token?) };
     host::finish(host::runtime()?, async {
-        let processor = fleet::processor(&launch.address)?;
+        let processor = fleet::processor(&address)?;
         let stop = signals::watch(LastResort::new(settings, arguments.machine.docker.as_deref()))?;
         let room = fleet::whole_machine(settings, arguments.machine.docker.as_deref()).await?;
         let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        // Its agent may have been killed: then its launch token is used, and this one goes on.
+        let left = fleet::take_over_left(&machine, &processor, Some(&task)).await;
         fleet::reap_dead(&machine);
+        if let Some(found) = left.into_iter().next() {
+            let carried = go_on(&processor, &machine, found, stop.receiver(), Box::new(())).await;
+            tell(&task, carried)?;
+            return Ok(navvy_job::exit_code::PASSED);
+        }
+        let token = token?;
         let mut stopped = stop.receiver();
         let claimed = tokio::select! {
-            claimed = take(&processor, &launch) => claimed?,
+            claimed = take(&processor, &task, &token) => claimed?,
             Ok(_) = stopped.wait_for(Option::is_some) => return Ok(navvy_job::exit_code::CANCELED),
         };
         let carried = carry(&processor, &machine, claimed, stop.receiver(), Box::new(())).await;
@@ -71,12 +84,12 @@ fn launch(settings: &Settings, arguments: &AgentArgs) -> Result<Launch, CliError
     if let Some(path) = &arguments.claim {
         let ClaimFile { processor, task, token, .. } = claim_file(path)?;
         let named = super::args::fleet::ProcessorArgs { processor: Some(processor), ..arguments.processor.clone() };
-        return Ok(Launch { address: fleet::address(settings, &named)?, task, token: bearer(&token)? });
+        return Ok(Launch { address: fleet::address(settings, &named)?, task, token: bearer(&token) });
     }
     let Some(task) = arguments.task.clone() else { return Err(CliError::usage("no task is named").hint("--task ID")) };
     let address = fleet::address(settings, &arguments.processor)?;
-    let path = token_file(settings, arguments.token_file.as_deref())?;
-    let token = bearer(&one_time_text(&path, "the token", MAX_CLAIM)?)?;
+    let token = token_file(settings, arguments.token_file.as_deref());
+    let token = token.and_then(|path| bearer(&one_time_text(&path, "the token", MAX_CLAIM)?));
     Ok(Launch { address, task, token })
 }
 
@@ -97,13 +110,13 @@ fn claim_file(path: &Path) -> Result<ClaimFile, CliError> {
 
 /// Takes the task. A processor that is not there yet is waited for, and another job of the task's serial group as long as it
 /// runs.
-async fn take(processor: &Processor, launch: &Launch) -> Result<Claimed, CliError> {
+async fn take(processor: &Processor, task: &str, token: &Bearer) -> Result<Claimed, CliError> {
     let (begun, mut pauses) = (tokio::time::Instant::now(), Pauses::default());
     loop {
-        let wish = Wish::Task(launch.task.clone());
-        match claim(processor, &launch.token, &agent_name(), &wish, TURN).await {
+        let wish = Wish::Task(task.to_owned());
+        match claim(processor, token, &agent_name(), &wish, TURN).await {
             Ok(Some(claimed)) => return Ok(claimed),
-            Ok(None) => tracing::info!("Task {} waits: another job of its serial group comes first.", launch.task),
+            Ok(None) => tracing::info!("Task {task} waits: another job of its serial group comes first."),
             Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
                 tracing::warn!("{error}; it is asked again.");
                 tokio::time::sleep(pauses.another()).await

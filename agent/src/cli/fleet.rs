@@ -21,6 +21,7 @@ use super::{CliError, host, own_words};
 use crate::environment::Provider;
 use crate::fleet::carry::{Carried, Machine};
 use crate::fleet::connection::{Address, Bearer, ConnectionError, Processor};
+use crate::fleet::left::{self, Found, NotTaken};
 use crate::oom;
 use crate::run_directory::RunDirectory;
 use crate::settings::Settings;
@@ -148,6 +149,31 @@ fn egress(settings: &Settings, engine: &Engine) -> Egress {
             Egress::default()
         }
     }
+}
+
+/// Takes over the tasks of killed agents that run on, or this one alone. What cannot be gone on with is removed, and said.
+pub async fn take_over_left(machine: &Machine, processor: &Processor, only: Option<&str>) -> Vec<Found> {
+    let mut found = Vec::new();
+    for task in left::left_tasks(&machine.paths, &machine.owner) {
+        if only.is_some_and(|only| only != task.as_str()) {
+            continue;
+        }
+        match left::take_over(machine, processor.url(), &task).await {
+            Ok(taken) => found.push(taken),
+            // It is looked after, or will be.
+            Err(NotTaken::Busy) => {}
+            Err(error @ NotTaken::Elsewhere { .. }) => {
+                tracing::warn!(%task, "A killed agent's task is left alone: {error}.")
+            }
+            Err(NotTaken::Gone { why, left }) => {
+                tracing::warn!(%task, "A killed agent's task cannot be gone on with, and is removed: {why}.");
+                for left in left {
+                    tracing::error!("{left} is still there. `navvy prune` removes it.");
+                }
+            }
+        }
+    }
+    found
 }
 
 /// Removes what dead owners left on this host, beside the work.

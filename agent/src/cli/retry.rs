@@ -219,6 +219,7 @@ fn context(
         egress: Arc::default(),
         timings: Timings::default(),
         spool: Spool::default(),
+        leaving: None,
         hold: Arc::new(HoldPolicy {
             on_fail: Some(arguments.keep.unwrap_or(note.time())),
             source: note.source.clone(),

@@ -23,10 +23,11 @@ use super::fleet::{self, agent_name, tell, token, token_file};
 use super::run::forced::LastResort;
 use super::run::signals::{self, StopWatch};
 use super::{CliError, host, idle_code};
-use crate::fleet::carry::{Carried, Machine, carry};
+use crate::fleet::carry::{Carried, Machine, carry, go_on};
 use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
 use crate::fleet::connection::{Bearer, Processor};
 use crate::fleet::lease::ask_to_stop;
+use crate::fleet::left::Found;
 use crate::fleet::persist::Pauses;
 use crate::fleet::room::Room;
 use crate::settings::Settings;
@@ -50,8 +51,11 @@ pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> 
         let whole = fleet::whole_machine(settings, docker).await?;
         let room = left(whole, reservation(arguments))?;
         let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        // Before what is dead is removed.
+        let left = fleet::take_over_left(&machine, &processor, None).await;
         fleet::reap_dead(&machine);
-        let runner = Runner::new(arguments, processor, token, machine);
+        let mut runner = Runner::new(arguments, processor, token, machine);
+        left.into_iter().for_each(|found| runner.go_on(found));
         runner.work(&stop, drain).await
     })
 }
@@ -229,8 +233,21 @@ impl<'a> Runner<'a> {
         self.taken += 1;
         let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
         let name = claimed.name();
+        self.spawn(name, async move { carry(&processor, &machine, claimed, stop, Box::new(occupancy)).await });
+    }
+
+    /// With a task whose agent was killed.
+    fn go_on(&mut self, found: Found) {
+        let occupancy = self.room.enter(found.left.note.claim.limits.size, self.vacated.0.clone());
+        self.taken += 1;
+        let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
+        let name = found.task.to_string();
+        self.spawn(name, async move { go_on(&processor, &machine, found, stop, Box::new(occupancy)).await });
+    }
+
+    fn spawn(&mut self, name: String, carrying: impl Future<Output = Carried> + Send + 'static) {
+        let machine = self.machine.clone();
         self.tasks.spawn(async move {
-            let carrying = carry(&processor, &machine, claimed, stop, Box::new(occupancy));
             let carried = match AssertUnwindSafe(carrying).catch_unwind().await {
                 Ok(carried) => carried,
                 Err(_) => lost_by_a_bug(&machine, &name).await,

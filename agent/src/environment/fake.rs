@@ -25,6 +25,7 @@ use navvy_environment::request::{Died, OnEvent, Prepare, PrepareEvent, ServiceOu
 use navvy_environment::supervisor::Connect;
 use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
+use navvy_journal::owner::Owner;
 use navvy_journal::{Entry, HeldStep, Journal, JournalError, Standing};
 use navvy_protocol::supervisor::{Continuation, Failure};
 use tokio::sync::watch;
@@ -164,6 +165,16 @@ impl World {
         self.change(|state| state.patience = patience);
     }
 
+    /// Every connection breaks, and the next ones hold.
+    pub fn hang_up(&self) {
+        self.change(State::cut);
+    }
+
+    /// In place of what an agent had left.
+    pub fn remember(&self, note: &[u8]) {
+        self.change(|state| state.remembered = Some(note.to_vec()));
+    }
+
     /// What the supervisor was given to keep.
     pub fn kept_note(&self) -> Vec<u8> {
         self.lock().note.clone().unwrap_or_default()
@@ -265,6 +276,13 @@ impl World {
         }
         let held = journal.record(Entry::Standing(Standing::Kept { until, step })).await;
         held.map_err(|error| HoldError::Fake(chain(&error)))
+    }
+
+    pub(super) async fn take_over(&self, journal: &Journal, owner: &Owner) -> Result<Vec<String>, HoldError> {
+        self.note("take over");
+        let taken = journal.record(Entry::Owner { owner: owner.clone() }).await;
+        taken.map_err(|error| HoldError::Fake(chain(&error)))?;
+        Ok(Vec::new())
     }
 
     /// `how`: the word for it.

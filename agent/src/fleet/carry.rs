@@ -9,35 +9,45 @@
 //!
 //! The lease goes last. Whoever loses it says nothing more, ends what runs, and leaves the spool where it is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
+use navvy_environment::run_dir;
+use navvy_environment::survey::now;
 use navvy_granted::Remote;
+use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Limits};
 use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
 use navvy_job::figures;
+use navvy_job::id::TaskId;
 use navvy_job::outcome::{Cancel, Verdict};
 use navvy_job::resource::Size;
 use navvy_job::state::TaskState;
 use navvy_job::walk::TaskEnd;
 use navvy_journal::owner::Owner;
+use navvy_journal::standing::Mark;
 use navvy_output::DiskFloor;
+use navvy_output::log_ends;
 use navvy_output::mask::Masks;
 use navvy_protocol::processor::v1::claimed_task::Checkout;
-use navvy_protocol::processor::v1::{self, FinishRequest};
+use navvy_protocol::processor::v1::{self, FinishRequest, GetMarksRequest};
 use navvy_results::Timings;
 use navvy_storage::{Retries, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::claiming::{Claimed, Work};
-use super::connection::{Processor, Session, unary};
-use super::delivery::{Delivered, Delivery, Ending, Logs, Parts, name_of};
+use super::connection::{Bearer, Processor, Session, unary};
+use super::delivery::{Delivered, Delivery, Ending, Left, Logs, Parts, name_of};
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
-use super::persist::{Loss, persist};
+use super::left::{self, Caller, Found};
+use super::persist::{Halt, Loss, persist};
 use super::record::{self, Followers, LogNews, Recorded};
 use super::tree::SubmittedTree;
 use crate::artifacts::guard;
@@ -49,7 +59,7 @@ use crate::run_store::RunStore;
 use crate::spool::Spool;
 use crate::step::bounded::Stop;
 use crate::step::handing::Handing;
-use crate::task::{self, Context, Feed, HoldPolicy, Occupancy, TaskResult, Turn};
+use crate::task::{self, Context, Feed, HoldPolicy, Inherited, Leaving, LeftLogs, Occupancy, TaskResult, Turn};
 
 /// What this machine brings to every task.
 #[derive(Clone)]
@@ -59,7 +69,7 @@ pub struct Machine {
     pub owner: Owner,
     /// What logs leave free on their disk.
     pub floor: DiskFloor,
-    pub idle_limit: std::time::Duration,
+    pub idle_limit: Duration,
     pub pull: PullPolicy,
     pub egress: Arc<Egress>,
     /// What a task gets at most.
@@ -100,39 +110,72 @@ pub async fn carry(
         Ok(session) => session,
         Err(error) => return Carried::Unreported { why: error.to_string() },
     };
-    let (state, state_seen) = watch::channel(TaskState::Claimed);
+    let lease = LeaseClock::new(claimed.lease(), claimed.asked);
+    let (keeping, carrying) = hold(session, machine, lease, TaskState::Claimed, stop);
+    keeping.beside(carrying.carry_out(claimed, occupancy)).await
+}
+
+/// Goes on with a task whose agent was killed, in its place: with its token, for as long as its lease holds.
+pub async fn go_on(
+    processor: &Processor,
+    machine: &Machine,
+    found: Found,
+    stop: Stop,
+    occupancy: Occupancy,
+) -> Carried {
+    let bearer = match Bearer::new(&found.caller.token) {
+        Ok(bearer) => bearer,
+        Err(error) => return Carried::Unreported { why: error.to_string() },
+    };
+    let session = Session { processor: processor.clone(), bearer };
+    let lease = LeaseClock::new(Duration::from_millis(found.caller.lease_ms.into()), Instant::now());
+    let state = if found.left.progress.step > 0 { TaskState::Running } else { TaskState::Preparing };
+    let (keeping, carrying) = hold(session, machine, lease, state, stop);
+    keeping.beside(carrying.go_on(found, occupancy)).await
+}
+
+/// Keeps the lease from now on.
+fn hold(session: Session, machine: &Machine, clock: LeaseClock, state: TaskState, stop: Stop) -> (Kept, Carrying) {
+    let (state, state_seen) = watch::channel(state);
     let (questions, asked) = mpsc::channel(1);
     let (stop_task, spool) = (watch::Sender::new(None), Spool::new(machine.spool));
     let (readers, loss) = (watch::Sender::new(0), watch::Sender::new(false));
+    let (renewed, good_until) = watch::channel(clock.good_until());
     let lost = loss.subscribe();
     let keeping = Keeping {
         session: session.clone(),
-        clock: LeaseClock::new(claimed.lease(), claimed.asked),
+        clock,
         stop: stop_task.clone(),
         state: state_seen,
         spool: spool.clone(),
         readers: readers.clone(),
         loss,
         questions: asked,
+        renewed,
     };
-    let mut keeper = Ending(tokio::spawn(Keeper::new(keeping).keep()));
-    let _forwarding = Ending(tokio::spawn(forward(stop, stop_task.clone())));
-    let carrying = Carrying {
-        session,
-        machine: machine.clone(),
-        spool,
-        lost: lost.clone(),
-        state,
-        readers,
-        questions,
-        stop: stop_task,
-    };
-    let carried = carrying.carry_out(claimed, occupancy).await;
-    if *lost.borrow() && !matches!(carried, Carried::Reported { .. }) {
-        let why = (&mut keeper.0).await.unwrap_or_else(|_| "the task that keeps it ended unexpectedly".to_owned());
-        return Carried::Lost { why };
+    let keeper = Ending(tokio::spawn(Keeper::new(keeping).keep()));
+    let forwarding = Ending(tokio::spawn(forward(stop, stop_task.clone())));
+    let machine = machine.clone();
+    let kept = Kept { keeper, lost: lost.clone(), _forwarding: forwarding };
+    (kept, Carrying { session, machine, spool, lost, state, readers, questions, stop: stop_task, good_until })
+}
+
+/// A lease that is kept as long as this lives.
+struct Kept {
+    keeper: Ending<String>,
+    lost: Loss,
+    _forwarding: Ending<()>,
+}
+
+impl Kept {
+    async fn beside(mut self, carrying: impl Future<Output = Carried>) -> Carried {
+        let carried = carrying.await;
+        if *self.lost.borrow() && !matches!(carried, Carried::Reported { .. }) {
+            let ended = || "the task that keeps it ended unexpectedly".to_owned();
+            return Carried::Lost { why: (&mut self.keeper.0).await.unwrap_or_else(|_| ended()) };
+        }
+        carried
     }
-    carried
 }
 
 /// The machine's wish to stop is the task's.
@@ -158,16 +201,20 @@ struct Carrying {
     readers: watch::Sender<u32>,
     questions: mpsc::Sender<MayBegin>,
     stop: StopSender,
+    /// Until when the lease is good.
+    good_until: watch::Receiver<Instant>,
 }
 
 /// Where a task's files are.
-struct Place {
-    run: PathBuf,
-    logs: PathBuf,
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub run: PathBuf,
+    pub logs: PathBuf,
 }
 
 impl Carrying {
     async fn carry_out(self, claimed: Claimed, occupancy: Occupancy) -> Carried {
+        let (token, lease_ms) = (claimed.task.token.clone(), claimed.task.lease_ms);
         let work = match claimed.read() {
             Ok(work) => work,
             Err(fault) => return self.refuse(fault).await,
@@ -178,6 +225,9 @@ impl Carrying {
         };
         let mut masked = work.masked.clone();
         masked.extend(secrets_of_proxies(self.machine.egress.variables().all()));
+        let tree = if let Some(Checkout::Tree(name)) = &work.checkout { Some(name.clone()) } else { None };
+        let (url, config_name) = (self.session.processor.url().to_owned(), work.config_name.clone());
+        let caller = Caller { url, token, lease_ms, masked: masked.clone(), tree, config_name };
         let masks = Masks::new(&masked);
         let _hidden = (self.machine.hide)(&masks);
         let (bus, events) = bus::channel(masks.clone());
@@ -187,11 +237,68 @@ impl Carrying {
         if let Err(error) = record::start(events, &record::path_in(&place.run), followers) {
             return self.refuse(format!("the task's events have no place on disk: {error}")).await;
         }
-        let delivery = self.deliver(&place, seen.clone(), news);
-        let ended = self.run(work, &place, bus, occupancy).await;
+        let delivery = self.deliver(&place, seen.clone(), news, Left::default());
+        let ended = self.run(work, &place, bus, occupancy, &caller).await;
+        self.end(ended, delivery, &seen, &place).await
+    }
+
+    /// What another agent of the task has left, and how far the processor has it.
+    async fn go_on(self, found: Found, occupancy: Occupancy) -> Carried {
+        let call = || {
+            let mut agents = self.session.agents();
+            async move { unary(agents.get_marks(GetMarksRequest {})).await }
+        };
+        // The first word of the processor that the lease holds: before it nothing of the task is touched.
+        let marks = match persist(&self.session, &self.lost, call).await {
+            Ok(marks) => marks,
+            Err(halt) => return self.leave_to_nobody(found, halt).await,
+        };
+        tracing::warn!(task = %found.task, "The agent of a task was killed; this one goes on with it.");
+        let logs = found.take_up_logs().await;
+        let place = found.place.clone();
+        let masks = Masks::new(&found.caller.masked);
+        let _hidden = (self.machine.hide)(&masks);
+        let (bus, events) = bus::channel(masks.clone());
+        let (recorded, seen) = watch::channel(Recorded::default());
+        let (names, news) = mpsc::unbounded_channel();
+        let followers = Followers { recorded, state: self.state.clone(), logs: names.clone() };
+        if let Err(error) = record::resume(events, &record::path_in(&place.run), followers) {
+            left::remove(&self.machine, &found.task, &found.journal).await;
+            return self
+                .refuse(format!("the events that another agent of the task has left cannot be read: {error}"))
+                .await;
+        }
+        let marks: BTreeMap<String, u64> = marks.marks.into_iter().map(|mark| (mark.log, mark.durable)).collect();
+        let waiting = tell_of_logs(&place, &marks, &names);
+        drop(names);
+        self.spool.take_up(waiting, logs.again);
+        let lines = seen.borrow().lines;
+        let delivery = self.deliver(&place, seen.clone(), news, Left { lines, marks });
+        let ended = self.run_on(found, logs, bus, occupancy).await;
+        self.end(ended, delivery, &seen, &place).await
+    }
+
+    /// The lease is lost, or the processor does not take this agent for the task's: what runs is ended. The spool stays.
+    async fn leave_to_nobody(self, found: Found, halt: Halt) -> Carried {
+        for left in left::remove(&self.machine, &found.task, &found.journal).await {
+            tracing::error!("{left} is still there. `navvy prune` removes it.");
+        }
+        match halt {
+            Halt::Lost => Carried::Lost { why: "its lease was over before this agent could go on with it".to_owned() },
+            other => Carried::Unreported { why: other.to_string() },
+        }
+    }
+
+    async fn end(
+        &self,
+        ended: TaskResult,
+        delivery: Delivery,
+        seen: &watch::Receiver<Recorded>,
+        place: &Place,
+    ) -> Carried {
         let mut delivered = delivery.flush(self.stop.subscribe()).await;
         delivered.trouble.extend(seen.borrow().trouble.clone());
-        self.finish(ended, delivered, &place).await
+        self.finish(ended, delivered, place).await
     }
 
     fn place(&self, claim: &Claim) -> Result<Place, String> {
@@ -207,6 +314,7 @@ impl Carrying {
         place: &Place,
         recorded: watch::Receiver<Recorded>,
         news: mpsc::UnboundedReceiver<LogNews>,
+        left: Left,
     ) -> Delivery {
         Delivery::start(Parts {
             session: self.session.clone(),
@@ -219,11 +327,12 @@ impl Carrying {
             recorded,
             news,
             readers: self.readers.clone(),
+            left,
         })
     }
 
     /// From its first event to the end of its environment.
-    async fn run(&self, work: Work, place: &Place, bus: Bus, occupancy: Occupancy) -> TaskResult {
+    async fn run(&self, work: Work, place: &Place, bus: Bus, occupancy: Occupancy, caller: &Caller) -> TaskResult {
         let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
         let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
         let clamped = clamp(&mut claim.limits, self.machine.room);
@@ -231,16 +340,50 @@ impl Carrying {
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
         announce(&bus, &claim, &reference, resource_class);
-        let (store, checkout) = self.store_and_tree(checkout);
-        let context = self.context(place, bus, checkout, store, config_name);
+        let tree = if let Some(Checkout::Tree(name)) = checkout { Some(name) } else { None };
+        let (store, checkout) = self.store_and_tree(tree);
+        let (is_left, sparing) = self.spare(claim.task.clone());
+        let mut context = self.context(place, bus, checkout, store, config_name);
+        context.leaving = serde_json::to_string(caller).ok().map(|caller| Leaving { caller: caller.into(), is_left });
         let turn = Turn::Ask(self.asking(occupancy));
         let (mut result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
         result.fidelity.extend(clamped);
+        sparing.end().await;
         if let Some(removal) = removal {
             removal.carry_out().await;
         }
         drop(telling);
         result
+    }
+
+    /// The same from where another agent was killed on.
+    async fn run_on(&self, found: Found, logs: LeftLogs, bus: Bus, occupancy: Occupancy) -> TaskResult {
+        let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
+        let Found { task, left, caller, journal, containers, link, place, .. } = found;
+        let (store, checkout) = self.store_and_tree(caller.tree.clone());
+        let (is_left, sparing) = self.spare(task);
+        is_left.send_replace(true);
+        let mut context = self.context(&place, bus, checkout, store, caller.config_name.clone());
+        context.leaving = serde_json::to_string(&caller).ok().map(|caller| Leaving { caller: caller.into(), is_left });
+        let has_begun = left.progress.step > 0;
+        let turn = if has_begun { Turn::Now(occupancy) } else { Turn::Ask(self.asking(occupancy)) };
+        let inherited = Inherited { left, logs, journal, containers, link };
+        let (result, removal) = task::go_on(inherited, context, turn).await;
+        sparing.end().await;
+        if let Some(removal) = removal {
+            removal.carry_out().await;
+        }
+        drop(telling);
+        result
+    }
+
+    /// From when on another agent could go on with the task, its mark says until when it is spared: as long as the lease
+    /// holds, and some more.
+    fn spare(&self, task: TaskId) -> (watch::Sender<bool>, Sparing) {
+        let (is_left, left) = watch::channel(false);
+        let Machine { paths, owner, .. } = &self.machine;
+        let place = run_dir::place(paths.runtime.as_deref(), run_dir::uid(), &task);
+        (is_left, Sparing(tokio::spawn(spare(place, owner.clone(), self.good_until.clone(), left))))
     }
 
     fn context(
@@ -274,21 +417,22 @@ impl Carrying {
             egress: Arc::clone(&machine.egress),
             timings: Timings::default(),
             spool: self.spool.clone(),
+            leaving: None,
         }
     }
 
     /// Caches, workspaces and the like by the processor's grants, and the tree that was sent, if any.
-    fn store_and_tree(&self, checkout: Option<Checkout>) -> (RunStore, CheckoutSource) {
+    fn store_and_tree(&self, tree: Option<String>) -> (RunStore, CheckoutSource) {
         let (transport, retries) = (self.machine.transport.clone(), Retries::default());
         let grantor = Remote::new(self.session.processor.channel(), self.session.bearer.value(), retries);
         let granted = || RunStore::granted(Arc::new(grantor.clone()), transport.clone(), retries);
         let store = self.machine.store.clone().unwrap_or_else(granted);
-        let source = match checkout {
-            Some(Checkout::Tree(name)) => {
+        let source = match tree {
+            Some(name) => {
                 let runtime = tokio::runtime::Handle::current();
                 CheckoutSource::Sent(Arc::new(SubmittedTree { name, grantor, transport, retries, runtime }))
             }
-            Some(Checkout::Git(_)) | None => CheckoutSource::Git,
+            None => CheckoutSource::Git,
         };
         (store, source)
     }
@@ -354,6 +498,54 @@ impl Carrying {
             Err(halt) => Carried::Unreported { why: halt.to_string() },
         }
     }
+}
+
+/// Who keeps the mark.
+struct Sparing(tokio::task::JoinHandle<()>);
+
+impl Sparing {
+    /// From now on nobody is to go on with the task: the mark is not written again.
+    async fn end(self) {
+        self.0.abort();
+        self.0.await.ok();
+    }
+}
+
+async fn spare(
+    place: PathBuf,
+    owner: Owner,
+    mut good_until: watch::Receiver<Instant>,
+    mut is_left: watch::Receiver<bool>,
+) {
+    loop {
+        if *is_left.borrow_and_update() {
+            let rest = good_until.borrow_and_update().saturating_duration_since(Instant::now());
+            // A processor waits for a third of a lease longer.
+            let until = now() + (rest + rest / 3).as_secs() + 1;
+            if let Err(error) = run_dir::mark(&place, &Mark::Adoptable(until, owner.clone())) {
+                tracing::debug!("Another agent would not find the task: {}.", chain(&error));
+            }
+        }
+        tokio::select! {
+            Ok(()) = good_until.changed() => {}
+            Ok(()) = is_left.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// Tells the delivery which logs there are. Returns how many of their bytes are not durable.
+fn tell_of_logs(place: &Place, marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> u64 {
+    let mut waiting = 0;
+    for end in log_ends(&place.logs) {
+        let Some(name) = name_of(&end.log) else { continue };
+        waiting += end.bytes.saturating_sub(marks.get(&name).copied().unwrap_or(0));
+        names.send(LogNews::Begins(name.clone())).ok();
+        if end.sha256.is_some() {
+            names.send(LogNews::Pauses(name)).ok();
+        }
+    }
+    waiting
 }
 
 /// Says that the task is to stop. From then on nothing of it waits for its delivery.

@@ -141,6 +141,11 @@ impl Processor {
         Ok(Self { channel, url: address.url.trim_end_matches('/').to_owned() })
     }
 
+    /// Its address, as it was named.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The connection, for services beside `Agents`.
     pub fn channel(&self) -> Channel {
         self.channel.clone()

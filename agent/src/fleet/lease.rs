@@ -98,6 +98,8 @@ pub struct Keeping {
     /// Set to true with the loss.
     pub loss: watch::Sender<bool>,
     pub questions: mpsc::Receiver<MayBegin>,
+    /// Until when the lease is good, whenever that changes.
+    pub renewed: watch::Sender<Instant>,
 }
 
 /// Keeps one lease.
@@ -201,6 +203,7 @@ impl Keeper {
 
     fn hear(&mut self, word: &Word) {
         self.keeping.clock.word(Duration::from_millis(word.lease_ms.into()));
+        self.keeping.renewed.send_replace(self.keeping.clock.good_until());
         self.keeping.readers.send_if_modified(|readers| std::mem::replace(readers, word.readers) != word.readers);
         if let Some(cancel) = &word.cancel {
             ask_to_stop(&self.keeping.stop, cancel_of(cancel));

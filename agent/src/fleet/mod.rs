@@ -14,6 +14,7 @@
 //! | [`claiming`] | how a task is taken |
 //! | [`carry`] | one task from its claim to `Finish` |
 //! | [`lease`] | the right to run, by this machine's own clock |
+//! | [`left`] | tasks whose agent was killed, for the next one |
 //! | [`delivery`] | what is on disk, on its way to where it is durable |
 //! | [`persist`] | calls that are repeated until they are answered |
 //! | [`room`] | what a runner's tasks take of its machine |
@@ -25,6 +26,7 @@ pub mod claiming;
 pub mod connection;
 pub mod delivery;
 pub mod lease;
+pub mod left;
 pub mod persist;
 mod record;
 #[cfg(test)]

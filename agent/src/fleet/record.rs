@@ -8,6 +8,7 @@
 //!
 //! A disk that takes nothing for a while loses no event: they wait in memory, up to a limit.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -26,6 +27,9 @@ use crate::bus::Events;
 const TICK: Duration = Duration::from_millis(200);
 /// Bytes of lines that wait for the disk.
 const MOST_WAITING: usize = 4 << 20;
+
+/// A task's events are never longer.
+const MOST_RECORDED: u64 = 1 << 30;
 
 /// What is in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,8 +68,53 @@ pub struct Followers {
 /// The file cannot be made, or the system gives no thread.
 pub fn start(events: Events, path: &Path, followers: Followers) -> io::Result<JoinHandle<()>> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    let record = Record { file, at: 0, waiting: Vec::new(), lines: 0, whole: Recorded::default(), followers };
+    let record = Record {
+        file,
+        at: 0,
+        waiting: Vec::new(),
+        lines: 0,
+        whole: Recorded::default(),
+        followers,
+        told: BTreeSet::new(),
+    };
     std::thread::Builder::new().name("record".to_owned()).spawn(move || record.run(&events))
+}
+
+/// The same for a task that another agent of it has recorded before: what it had told is not told again.
+///
+/// # Errors
+/// The file is not there or cannot be read, or the system gives no thread.
+pub fn resume(events: Events, path: &Path, followers: Followers) -> io::Result<JoinHandle<()>> {
+    let text = navvy_plain_file::read(path, MOST_RECORDED)?;
+    // A line that the other agent did not live to finish never counted.
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let file = File::options().write(true).open(path)?;
+    file.set_len(whole as u64)?;
+    let mut told = BTreeSet::new();
+    let mut lines = 0;
+    for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
+        lines += 1;
+        told.extend(serde_json::from_slice::<serde_json::Value>(line).ok().as_ref().and_then(key));
+    }
+    let known = Recorded { lines, ..Recorded::default() };
+    followers.recorded.send_replace(known.clone());
+    let record = Record { file, at: whole as u64, waiting: Vec::new(), lines: 0, whole: known, followers, told };
+    std::thread::Builder::new().name("record".to_owned()).spawn(move || record.run(&events))
+}
+
+/// What is told once of a task, whoever tells it. `None`: it may be told again and again.
+fn key(event: &serde_json::Value) -> Option<String> {
+    let said = |field: &str| event.get(field).map(ToString::to_string).unwrap_or_default();
+    let kind = event.get("event")?.as_str()?;
+    Some(match kind {
+        "task_started" | "task_logs" | "task_ended" | "task_removed" => kind.to_owned(),
+        "task_state" => format!("{kind} {}", said("state")),
+        "step_started" | "step_ended" => format!("{kind} {}-{}", said("step"), said("attempt")),
+        "step_skipped" => format!("{kind} {}", said("step")),
+        "service_started" => format!("{kind} {}", said("service")),
+        "warning" => format!("{kind} {}", said("message")),
+        _ => return None,
+    })
 }
 
 struct Record {
@@ -77,6 +126,8 @@ struct Record {
     lines: u64,
     whole: Recorded,
     followers: Followers,
+    /// What another agent of the task has told.
+    told: BTreeSet<String>,
 }
 
 impl Record {
@@ -102,7 +153,15 @@ impl Record {
         self.tell();
     }
 
+    fn is_told(&self, stamped: &Stamped) -> bool {
+        let known = || serde_json::to_value(stamped).ok().as_ref().and_then(key);
+        !self.told.is_empty() && known().is_some_and(|key| self.told.contains(&key))
+    }
+
     fn take(&mut self, stamped: &Stamped) {
+        if self.is_told(stamped) {
+            return;
+        }
         // Those who follow may have gone.
         match &stamped.event {
             Event::Output { .. } | Event::Progress { .. } => return,
@@ -177,6 +236,8 @@ pub fn path_in(run: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use navvy_job::event::{JobRef, TaskRef};
+
     use navvy_output::mask::Masks;
 
     use super::*;
@@ -198,5 +259,34 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(*seen.borrow_and_update(), Recorded { lines: 2, closed: true, ..Recorded::default() });
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn another_agent_tells_nothing_again_and_no_line_is_half() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path_in(directory.path());
+        let job = JobRef { workflow: "w".to_owned(), job: "build".to_owned() };
+        let task = TaskRef { task: "0123456789abcdef".parse().unwrap(), job, node_index: 0, node_total: 1 };
+        let state = |state| Event::TaskState { task: task.clone(), state };
+        let warning = |message: &str| Event::Warning { task: None, message: message.to_owned() };
+        let told = |resumed: bool, events: Vec<Event>| {
+            let (bus, received) = bus::channel(Masks::default());
+            let (recorded, mut seen) = watch::channel(Recorded::default());
+            let (logs, _news) = mpsc::unbounded_channel();
+            let followers = Followers { recorded, state: watch::Sender::new(TaskState::Claimed), logs };
+            let started = if resumed { resume(received, &path, followers) } else { start(received, &path, followers) };
+            events.into_iter().for_each(|event| bus.send(event));
+            drop(bus);
+            started.unwrap().join().unwrap();
+            seen.borrow_and_update().lines
+        };
+        assert_eq!(told(false, vec![state(TaskState::Preparing), warning("one")]), 2);
+        let half = std::fs::read(&path).unwrap().len() as u64;
+        File::options().write(true).open(&path).unwrap().write_all_at(b"{\"half", half).unwrap();
+        let again = vec![state(TaskState::Preparing), warning("one"), warning("two"), state(TaskState::Running)];
+        assert_eq!(told(true, again), 4);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[2]["message"], &lines[3]["state"]), (4, &"two".into(), &"running".into()));
     }
 }

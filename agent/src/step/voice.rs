@@ -84,6 +84,17 @@ impl Voice {
         std::mem::take(&mut self.repeated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The same, for another process.
+    pub fn repeated(&self) -> Vec<String> {
+        self.repeated.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What another process has said of the task counts.
+    pub fn take_up(&self, warnings: usize, repeated: Vec<String>) {
+        self.warnings.store(warnings, Ordering::Relaxed);
+        *self.repeated.lock().unwrap_or_else(PoisonError::into_inner) = repeated;
+    }
+
     /// From now on what ends is ended by us.
     pub fn release(&self) {
         self.releasing.store(true, Ordering::Relaxed);

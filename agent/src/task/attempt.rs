@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Task;
 use super::decide::{Action, Happening, StepEnd, StepWatch};
+use super::left::LeftLog;
 use super::lingering::BackgroundStep;
 use super::prepare::Ready;
-use super::running::{Running, Seen};
+use super::running::{LeftOff, Running, Seen};
 use crate::step::Frame;
 use crate::step::bounded::{GivenUp, Lost, Stop, in_words, lost_with};
 use crate::step::own::{StepError, StepFault, log_trouble};
@@ -53,20 +54,22 @@ impl Task {
             }
         };
         self.voice.step_started(at, run.background, Some(prepared.header), log.clone());
-        let watch = Watch {
-            bus: self.context.bus.clone(),
-            spool: self.context.spool.clone(),
-            task: self.reference.clone(),
-            step: at.number,
-            feed: self.context.feed,
-            daemon: self.lacks_docker.then(DaemonHint::default),
-        };
+        let watch = self.watch(at.number);
         let daemon = watch.daemon.clone();
-        let step_log = match StepLog::create(&self.context.directory, at.number, at.attempt) {
-            Ok(step_log) => step_log.above(self.context.floor),
-            Err(error) => return Attempted::not_started(log, log_trouble(&error)),
+        let started = match self.take_midst(at) {
+            Some(Err(why)) => return Attempted::in_midst(log, &why),
+            Some(Ok(LeftLog { log, offset, held })) => {
+                // A wish to stop that came before is to be heard by this attempt.
+                self.context.stop.mark_changed();
+                let log = log.above(self.context.floor);
+                Running::go_on(&ready.client, prepared.exec, LeftOff { offset, held }, log, watch)
+            }
+            None => match StepLog::create(&self.context.directory, at.number, at.attempt) {
+                Ok(log) => Running::start(&ready.client, prepared.exec, log.above(self.context.floor), watch),
+                Err(error) => return Attempted::not_started(log, log_trouble(&error)),
+            },
         };
-        match Running::start(&ready.client, prepared.exec, step_log, watch) {
+        match started {
             Ok(running) if run.background => self.settle_background(ready, at, running).await,
             Ok(running) => {
                 let attempted = self.stay_with(ready, run, running).await;
@@ -74,6 +77,18 @@ impl Task {
                 Attempted { lacks_daemon, ..attempted }
             }
             Err(error) => Attempted::not_started(log, format!("could not start a thread for the step: {error}")),
+        }
+    }
+
+    pub(super) fn watch(&self, step: usize) -> Watch {
+        Watch {
+            bus: self.context.bus.clone(),
+            spool: self.context.spool.clone(),
+            task: self.reference.clone(),
+            step,
+            feed: self.context.feed,
+            daemon: self.lacks_docker.then(DaemonHint::default),
+            notes: self.context.leaving.is_some(),
         }
     }
 
@@ -164,6 +179,12 @@ impl Task {
 impl Attempted {
     pub fn not_started(log: PathBuf, reason: String) -> Self {
         Self::without_process(log, LogDigest::default(), StepOutcome::Error { reason }, None)
+    }
+
+    /// Its agent was killed, and nobody knows how it went on.
+    pub fn in_midst(log: PathBuf, why: &str) -> Self {
+        let reason = format!("the agent that ran this step was killed {why}");
+        Self::without_process(log, LogDigest::default(), StepOutcome::Error { reason }, Some(Lost::Supervisor))
     }
 
     /// Work of the agent's own, without a process.

@@ -16,8 +16,10 @@ mod continuation;
 mod course;
 mod daemon_hint;
 mod decide;
+mod going_on;
 mod hold;
 mod journalling;
+mod left;
 mod lingering;
 mod note;
 mod prepare;
@@ -52,7 +54,9 @@ use navvy_results::Timings;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use going_on::{Inherited, go_on};
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
+pub use left::{Leaving, Left, LeftError, LeftLogs};
 pub use note::{Note, NoteError, SourceNote};
 pub use removal::Removal;
 pub use resume::{Resumed, resume};
@@ -124,6 +128,8 @@ pub struct Context {
     pub timings: Timings,
     /// Rung by whoever writes a log; full, it holds steps up.
     pub spool: Spool,
+    /// Should this process be killed, another may go on with the task.
+    pub leaving: Option<Leaving>,
 }
 
 /// What came of a task.
@@ -176,6 +182,10 @@ pub(crate) struct Task {
     lacks_docker: bool,
     /// The journal could not be written once.
     is_journal_broken: bool,
+    /// The step in whose midst the agent before was killed.
+    midst: Option<going_on::Midst>,
+    /// What of [`left`] does not change.
+    left_head: Option<Arc<str>>,
 }
 
 /// Carries out a claim, up to its verdict. Never fails: everything that goes wrong is a verdict. The caller carries out the
@@ -228,6 +238,8 @@ impl Task {
             voice,
             journal: None,
             is_journal_broken: false,
+            midst: None,
+            left_head: None,
             lacks_docker: false,
             services: Vec::new(),
             attempts: 0,
@@ -257,6 +269,8 @@ impl Task {
         match self.prepare().await {
             Ok(ready) => {
                 test_results::bring_timings(&self.step_cx(&ready)).await;
+                self.left_head = self.begin_leaving(&ready);
+                self.leave_progress(&ready.client, 0, 0, &Default::default()).await;
                 match self.take_turn().await {
                     true => self.go_through(ready, 1).await,
                     false => Some(Box::new(ready.environment)),

@@ -100,11 +100,17 @@ impl Note {
         let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(parse)?;
         state_facts(&mut value["claim"]).map_err(parse)?;
         let note: Self = serde_json::from_value(value).map_err(parse)?;
-        if note.version > VERSION {
-            return Err(NoteError::Version { found: note.version });
-        }
-        note.claim.validate().map_err(|source| NoteError::Claim { source })?;
+        note.check()?;
         Ok(note)
+    }
+
+    /// # Errors
+    /// It was written by a newer version, or its claim is none.
+    pub(super) fn check(&self) -> Result<(), NoteError> {
+        if self.version > VERSION {
+            return Err(NoteError::Version { found: self.version });
+        }
+        self.claim.validate().map_err(|source| NoteError::Claim { source })
     }
 
     /// The same, with another count of attempts, for the supervisor.

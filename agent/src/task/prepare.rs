@@ -118,6 +118,7 @@ impl Task {
             secrets: self.secrets.clone(),
             cgroup_parent: None,
             owner: self.context.owner.clone(),
+            is_adoptable: self.context.leaving.is_some(),
             journal: self.journal.clone(),
             idle_limit: self.context.idle_limit,
             disk_floor: self.context.floor.0,

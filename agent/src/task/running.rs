@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use navvy_environment::supervisor::{Abandon, Client, ClientError, FollowEnd, follow};
+use navvy_environment::supervisor::{Abandon, Client, ClientError, FollowEnd, follow, follow_on};
 use navvy_output::{LogDigest, StepLog};
+use navvy_protocol::frame::Stream;
 use navvy_protocol::supervisor::{Exec, Exited};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -55,9 +56,26 @@ pub struct Running {
     client: Client,
 }
 
+/// Where another process has stopped following an exec.
+pub struct LeftOff {
+    /// Bytes of its output that are put away.
+    pub offset: u64,
+    /// What the masks of its streams held, and how much of that belongs to a match that was written.
+    pub held: Vec<(Stream, Vec<u8>, usize)>,
+}
+
 impl Running {
     /// Starts `exec` and a thread that puts its output away. Within a Tokio runtime only.
     pub fn start(client: &Client, exec: Exec, log: StepLog, watch: Watch) -> io::Result<Self> {
+        Self::follow(client, exec, log, watch, None)
+    }
+
+    /// Goes on with an exec that another process has followed, or had not started yet. Within a Tokio runtime only.
+    pub fn go_on(client: &Client, exec: Exec, from: LeftOff, log: StepLog, watch: Watch) -> io::Result<Self> {
+        Self::follow(client, exec, log, watch, Some(from))
+    }
+
+    fn follow(client: &Client, exec: Exec, log: StepLog, watch: Watch, from: Option<LeftOff>) -> io::Result<Self> {
         let (sender, signals) = mpsc::unbounded_channel();
         let activity = Activity::default();
         let abandon = Abandon::default();
@@ -75,7 +93,13 @@ impl Running {
         std::thread::Builder::new().name(format!("step {}", exec.id)).stack_size(STACK).spawn(move || {
             // Its clock is the one by which the task's limits are counted.
             let _clock = runtime.enter();
-            let end = follow(&client, exec, &mut sink, &abandon);
+            let end = match from {
+                None => follow(&client, exec, &mut sink, &abandon),
+                Some(LeftOff { offset, held }) => {
+                    sink.take_up(&held);
+                    follow_on(&client, exec, offset, &mut sink, &abandon)
+                }
+            };
             sink.over(end);
         })?;
         Ok(running)

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::daemon_hint::{DaemonHint, DaemonScan};
+use super::left::Place;
 use crate::bus::Bus;
 use crate::spool::Spool;
 
@@ -83,6 +84,8 @@ pub struct Watch {
     pub feed: Feed,
     /// Looked for, if it says anything.
     pub daemon: Option<DaemonHint>,
+    /// Another process could go on behind each acknowledgement.
+    pub notes: bool,
 }
 
 /// ```text
@@ -122,6 +125,16 @@ impl StepSink {
         let (tail, tail_stream, tail_sent) = (Vec::new(), "stdout", Instant::now());
         let daemon = watch.daemon.clone().map(DaemonScan::new);
         Self { stdout, stderr, out: Out { log, watch, activity, signals, tail, tail_stream, tail_sent, daemon } }
+    }
+
+    /// What another process had held back of each stream, and how much of that belongs to a match that it has written.
+    pub fn take_up(&mut self, held: &[(Stream, Vec<u8>, usize)]) {
+        for (stream, bytes, covered) in held {
+            match stream {
+                Stream::Stdout => self.stdout.masks.take_up(bytes, *covered),
+                Stream::Stderr => self.stderr.masks.take_up(bytes, *covered),
+            }
+        }
     }
 
     /// Following is over.
@@ -235,6 +248,15 @@ impl Sink for StepSink {
             Stream::Stderr => &mut self.stderr,
         };
         masking.push(header.nanoseconds, bytes, &mut self.out)
+    }
+
+    fn note(&self) -> Option<String> {
+        if !self.out.watch.notes {
+            return None;
+        }
+        let held = [(Stream::Stdout, self.stdout.masks.waiting()), (Stream::Stderr, self.stderr.masks.waiting())];
+        let place = Place::new(&self.out.log.point(), held)?;
+        serde_json::to_string(&place).ok()
     }
 
     fn exited(&mut self, exited: Exited) {

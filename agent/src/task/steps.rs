@@ -32,15 +32,15 @@ const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not 
 
 /// How the job stands between two steps.
 #[derive(Default)]
-struct Standing {
-    failed: bool,
-    halted: bool,
+pub(super) struct Standing {
+    pub(super) failed: bool,
+    pub(super) halted: bool,
     /// What the job asked for and only the service has; already reported.
-    lacks: BTreeSet<Lack>,
+    pub(super) lacks: BTreeSet<Lack>,
     /// No further step is run, not even one with `when: always`.
-    over: bool,
+    pub(super) over: bool,
     /// Nothing more is run now: a person goes on from here.
-    held: Option<HeldAt>,
+    pub(super) held: Option<HeldAt>,
 }
 
 /// How the steps ended.
@@ -58,13 +58,13 @@ impl Task {
             return Ended::Over(Box::new(ready.environment));
         }
         let steps = std::mem::take(&mut self.claim.job.steps);
-        let mut standing = Standing::default();
+        let mut standing = self.standing_before();
         // A task that is continued has passed these steps before.
         let asks_for_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
         self.lacks_docker = !self.context.handing.docker && steps[..first - 1].iter().any(asks_for_docker);
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
             let number = index + 1;
-            if self.stop_asked().is_some() && !standing.over {
+            if self.stop_asked().is_some() && !standing.over && !self.is_in_midst_of(number) {
                 standing.over = true;
                 self.fix(self.canceled());
                 if self.resumed_at.is_some() {
@@ -147,6 +147,9 @@ impl Task {
     ) {
         let at = self.step_ref(number, self.attempts_before + 1, step);
         let started = Instant::now();
+        if !self.is_in_midst_of(number) {
+            self.leave_progress(&ready.client, at.number, at.attempt, standing).await;
+        }
         let attempted = match (kind, &self.context.checkout) {
             (StepKind::Checkout(checkout), CheckoutSource::Git) => {
                 let clone = kinds::checkout::clone(checkout, &self.claim.run);
@@ -168,6 +171,9 @@ impl Task {
     async fn carry_out_own(&mut self, ready: &mut Ready, at: &StepRef, kind: &StepKind) -> Attempted {
         let log = StepLog::path_for(&self.context.directory, at.number, at.attempt);
         self.voice.step_started(at, false, None, log.clone());
+        if self.take_own_midst(at.number) {
+            return Attempted::in_midst(log, "in the midst of this step of its own, which is not begun a second time");
+        }
         let mut output = match StepOutput::create(&self.voice, &self.context.directory, at) {
             Ok(output) => output,
             Err(error) => return Attempted::not_started(log, format!("the step's log could not be made: {error}")),
@@ -205,9 +211,12 @@ impl Task {
     ) {
         // Attempts that a person asked for come after those there were.
         let attempts = self.attempts_before + 1 + run.max_auto_reruns;
-        for attempt in self.attempts_before + 1..=attempts {
+        for attempt in self.first_attempt(number)..=attempts {
             let at = self.step_ref(number, attempt, step);
             let started = Instant::now();
+            if !self.is_in_midst_of(number) {
+                self.leave_progress(&ready.client, number, attempt, standing).await;
+            }
             let mut attempted = self.attempt(ready, &at, run).await;
             let background_runs = run.background && attempted.end.outcome.is_success();
             let again = attempt < attempts && may_rerun(&attempted) && self.stop_asked().is_none();
@@ -315,7 +324,7 @@ impl Task {
     }
 
     /// `config.yml:12`, or the place in an orb's file.
-    fn origin(&self, step: &Step) -> Option<String> {
+    pub(super) fn origin(&self, step: &Step) -> Option<String> {
         let file = step.origin.file.as_deref().unwrap_or(&self.context.config_name);
         (step.origin.line > 0).then(|| format!("{file}:{}", step.origin.line))
     }

@@ -66,7 +66,7 @@ pub(super) fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) 
 
 /// Calls the supervisor again and again, so that it knows that an agent is there: a task that waits for room, or between two
 /// attempts, has no other conversation with it.
-pub(super) async fn stay_present(link: Arc<dyn Connect>, idle_limit: Duration) {
+pub(crate) async fn stay_present(link: Arc<dyn Connect>, idle_limit: Duration) {
     let client = Client::new(link);
     // With a call or two that fail there is still time for another.
     let every = idle_limit / 5;

@@ -8,6 +8,7 @@ fn machine() -> Machine {
     Machine {
         task: "0123456789abcdef".parse().unwrap(),
         owner: "machine/boot/1/2/3".into(),
+        is_adoptable: false,
         entry: Entry::Mounts { bin: "/state/bin/d1".into(), run: "/run/navvy/0123456789abcdef".into() },
         network: "navvy".into(),
         cgroup_parent: None,

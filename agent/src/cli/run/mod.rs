@@ -334,6 +334,7 @@ impl Session<'_> {
             egress: Arc::clone(&site.egress),
             timings: Timings::default(),
             spool: Spool::default(),
+            leaving: None,
         })
     }
 

@@ -53,6 +53,11 @@ pub enum Next {
 }
 
 impl Cuts {
+    /// Of a log of which another agent has made this much durable.
+    pub fn from(durable: u64) -> Self {
+        Self { cut: durable, durable, ..Self::default() }
+    }
+
     /// What is next, now that the log is this long. A cut is only made by [`Self::make`].
     pub fn next(&mut self, length: u64, now: Instant) -> Next {
         let length = self.end.map_or(length, |end| end.min(length));

@@ -30,6 +30,8 @@ pub struct EventDelivery {
     pub loss: Loss,
     pub path: PathBuf,
     pub recorded: watch::Receiver<Recorded>,
+    /// Lines that another agent of the task has left.
+    pub left: u64,
     pub progress: Progress,
 }
 
@@ -48,8 +50,13 @@ impl EventDelivery {
     /// The task is lost, the processor refuses them, or the file cannot be read.
     pub async fn deliver(mut self) -> Result<u64, Halt> {
         let file = open(&self.path)?;
-        let base = self.wanted().await?;
+        let wanted = self.wanted().await?;
+        // Another agent's file holds all events of the task, and some of them were handed over.
+        let base = wanted.saturating_sub(self.left);
         let (mut lines, mut next, mut pauses) = (Lines::default(), 0, Pauses::default());
+        while next < wanted - base {
+            next += lines.read(&file, next, wanted - base).await?.len() as u64;
+        }
         loop {
             let Recorded { lines: there, closed, .. } = self.recorded.borrow_and_update().clone();
             if next >= there {

@@ -119,6 +119,16 @@ pub struct Parts {
     pub recorded: watch::Receiver<Recorded>,
     pub news: mpsc::UnboundedReceiver<LogNews>,
     pub readers: watch::Sender<u32>,
+    pub left: Left,
+}
+
+/// What another agent of the task has left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Lines of events.
+    pub lines: u64,
+    /// How far logs are durable, by name.
+    pub marks: BTreeMap<String, u64>,
 }
 
 /// A delivery on its way. Ends when dropped.
@@ -145,19 +155,29 @@ pub struct Delivered {
 
 impl Delivery {
     pub fn start(parts: Parts) -> Self {
-        let Parts { session, loss, transport, spool, keep, logs, events, recorded, news, readers } = parts;
+        let Parts { session, loss, transport, spool, keep, logs, events, recorded, news, readers, left } = parts;
         let progress = Progress::default();
         let event_delivery = EventDelivery {
             session: session.clone(),
             loss: loss.clone(),
             path: events,
             recorded: recorded.clone(),
+            left: left.lines,
             progress: progress.clone(),
         };
         let live = Live { session: session.clone(), logs: logs.clone(), bell: spool.bell(), readers };
         let brake = spool.clone();
-        let segments =
-            SegmentDelivery { session, loss, transport, spool, keep, logs, news, progress: progress.clone() };
+        let segments = SegmentDelivery {
+            session,
+            loss,
+            transport,
+            spool,
+            keep,
+            logs,
+            news,
+            marks: left.marks,
+            progress: progress.clone(),
+        };
         Self {
             events: Ending(tokio::spawn(event_delivery.deliver())),
             segments: Ending(tokio::spawn(async move {

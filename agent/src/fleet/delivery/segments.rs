@@ -50,6 +50,8 @@ pub struct SegmentDelivery {
     pub keep: u64,
     pub logs: Logs,
     pub news: mpsc::UnboundedReceiver<LogNews>,
+    /// How far logs are durable already, by name.
+    pub marks: BTreeMap<String, u64>,
     pub progress: Progress,
 }
 
@@ -153,7 +155,8 @@ impl State {
         match news {
             LogNews::Begins(name) => {
                 self.parts.logs.note_writer(&name, false);
-                self.logs.entry(name).or_default();
+                let durable = self.parts.marks.get(&name).copied().unwrap_or(0);
+                self.logs.entry(name).or_insert_with(|| Log { cuts: Cuts::from(durable), ..Log::default() });
             }
             LogNews::Pauses(name) => {
                 self.parts.logs.note_writer(&name, true);
@@ -257,8 +260,11 @@ impl State {
         if self.is_committing || self.arrived.is_empty() {
             return;
         }
+        let segments = self.next_in_order();
+        if segments.is_empty() {
+            return;
+        }
         self.is_committing = true;
-        let segments: Vec<Segment> = self.arrived.drain(..self.arrived.len().min(BATCH)).collect();
         let (session, loss) = (self.parts.session.clone(), self.parts.loss.clone());
         self.working.spawn(async move {
             let call = || {
@@ -268,6 +274,26 @@ impl State {
             persist(&session, &loss, call).await?;
             Ok(Done::Committed(segments))
         });
+    }
+
+    /// Those that follow each other from where their log is durable: an agent that goes on with another's spool may cut what
+    /// is behind in another way.
+    fn next_in_order(&mut self) -> Vec<Segment> {
+        self.arrived.sort_by(|a, b| (&a.log, a.offset).cmp(&(&b.log, b.offset)));
+        let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut next, mut later) = (Vec::new(), Vec::new());
+        for segment in std::mem::take(&mut self.arrived) {
+            let durable = || self.logs.get(&segment.log).map_or(0, |log| log.cuts.durable());
+            let end = ends.entry(segment.log.clone()).or_insert_with(durable);
+            if next.len() < BATCH && segment.offset == *end {
+                *end += u64::from(segment.length);
+                next.push(segment);
+            } else {
+                later.push(segment);
+            }
+        }
+        self.arrived = later;
+        next
     }
 
     fn take(&mut self, done: Done) {

@@ -1,5 +1,6 @@
 //! Tasks of a processor on loopback, in an environment that is not there.
 
+mod adoption;
 mod processor;
 
 use std::path::PathBuf;

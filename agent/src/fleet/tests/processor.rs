@@ -332,18 +332,35 @@ impl Agents for Fake {
         self.asked(&request)?;
         self.change(|state| {
             for segment in request.into_inner().segments {
-                let known = |other: &Segment| other.log == segment.log && other.offset == segment.offset;
-                if !state.segments.iter().any(known) {
-                    state.segments.push(segment);
+                let end = |of: &Segment| of.offset + u64::from(of.length);
+                let known = |other: &&Segment| {
+                    other.log == segment.log && other.offset < end(&segment) && segment.offset < end(other)
+                };
+                match state.segments.iter().find(known) {
+                    None => state.segments.push(segment),
+                    Some(same) if same.offset == segment.offset && same.sha256 == segment.sha256 => {}
+                    Some(_) => return Err(Status::invalid_argument("it overlaps with what is durable")),
                 }
             }
-        });
+            Ok(())
+        })?;
         Ok(Response::new(DurableMarks::default()))
     }
 
-    async fn get_marks(&self, _: Request<GetMarksRequest>) -> Result<Response<DurableMarks>, Status> {
-        let next_event = self.state().events.len() as u64;
-        Ok(Response::new(DurableMarks { marks: Vec::new(), next_event }))
+    async fn get_marks(&self, request: Request<GetMarksRequest>) -> Result<Response<DurableMarks>, Status> {
+        self.asked(&request)?;
+        let state = self.state();
+        let mut marks: BTreeMap<String, u64> = BTreeMap::new();
+        let mut segments: Vec<&Segment> = state.segments.iter().collect();
+        segments.sort_by_key(|segment| segment.offset);
+        for segment in segments {
+            let durable = marks.entry(segment.log.clone()).or_default();
+            if *durable == segment.offset {
+                *durable += u64::from(segment.length);
+            }
+        }
+        let marks = marks.into_iter().map(|(log, durable)| DurableMark { log, durable }).collect();
+        Ok(Response::new(DurableMarks { marks, next_event: state.events.len() as u64 }))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishAnswer>, Status> {

@@ -261,6 +261,7 @@ fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiv
         egress: Arc::default(),
         timings: navvy_results::Timings::default(),
         spool: crate::spool::Spool::default(),
+        leaving: None,
     }
 }
 
