@@ -55,6 +55,10 @@ pub static GRANTS: Counter =
 pub static ERRORS: Counter =
     Counter::new("navvy_errors_total", "Calls that failed by the fault of the processor, its database or its store.");
 
+/// Pipelines whose spans did not reach the collector.
+pub static SPANS_LOST: Counter =
+    Counter::new("navvy_spans_lost_total", "Pipelines whose spans did not reach the collector, or not all of them.");
+
 /// All of them.
-pub static ALL: [&Counter; 9] =
-    [&PIPELINES, &CLAIMS, &ENDS, &LOST, &SEGMENTS, &SEGMENT_BYTES, &LIVE_BYTES, &GRANTS, &ERRORS];
+pub static ALL: [&Counter; 10] =
+    [&PIPELINES, &CLAIMS, &ENDS, &LOST, &SEGMENTS, &SEGMENT_BYTES, &LIVE_BYTES, &GRANTS, &ERRORS, &SPANS_LOST];

@@ -344,6 +344,7 @@ fn claimed(taken: Taken, lease: Duration) -> v1::ClaimedTask {
         }),
         resumed: false,
         config_name: taken.config_name,
+        traceparent: taken.traceparent,
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`door`], [`tls`] | connections, before anybody has said who they are |
 //! | [`grpc`] | what agents say (`navvy.processor.v1`) |
 //! | [`web`], [`probes`], [`disks`], [`figures`] | what people and operators' machines say |
+//! | [`telemetry`] | what other machines are told: figures, spans |
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
@@ -40,5 +41,6 @@ pub mod probes;
 pub mod serve;
 pub mod settings;
 pub mod state;
+pub mod telemetry;
 pub mod tls;
 pub mod web;

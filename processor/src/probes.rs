@@ -66,11 +66,31 @@ pub async fn metrics(Extract(health): Extract<Arc<Health>>) -> Response {
     }
 }
 
+/// What there is to be done now.
+#[derive(Debug, Clone, Default)]
+pub struct Load {
+    /// Tasks that have not ended: class, state, how many.
+    pub tasks: Vec<(String, String, i64)>,
+    /// Bytes of live output that are held.
+    pub live_bytes: usize,
+}
+
+/// As the database has it.
+///
+/// # Errors
+/// It does not answer.
+pub async fn load(health: &Health) -> Result<Load, sqlx::Error> {
+    let select = "SELECT class, state, COUNT(*) FROM tasks WHERE state <> 'ended' GROUP BY class, state ORDER BY class";
+    let rows = sqlx::query(select).fetch_all(health.state.pool()).await?;
+    let tasks = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+    let tasks = tasks.collect::<Result<_, sqlx::Error>>()?;
+    Ok(Load { tasks, live_bytes: health.output.hub().held() })
+}
+
 async fn text(health: &Health) -> Result<String, sqlx::Error> {
     let mut text = String::from("# TYPE navvy_tasks gauge\n");
-    let select = "SELECT class, state, COUNT(*) FROM tasks WHERE state <> 'ended' GROUP BY class, state ORDER BY class";
-    for row in sqlx::query(select).fetch_all(health.state.pool()).await? {
-        let (class, state, count): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let Load { tasks, live_bytes } = load(health).await?;
+    for (class, state, count) in tasks {
         let class = class.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         writeln!(text, "navvy_tasks{{class=\"{class}\",state=\"{state}\"}} {count}").ok();
     }
@@ -78,7 +98,25 @@ async fn text(health: &Health) -> Result<String, sqlx::Error> {
         let (name, help) = (counter.name, counter.help);
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", counter.value()).ok();
     }
-    let held = health.output.hub().held();
-    writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {held}").ok();
+    writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {live_bytes}").ok();
     Ok(text)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use navvy_storage::Bucket;
+
+    use super::*;
+    use crate::grants::Grants;
+
+    /// A processor's parts that are looked at, over an empty database and an empty store.
+    pub(crate) async fn health() -> (tempfile::TempDir, Health) {
+        let (directory, state) = crate::state::tests::sqlite().await;
+        let store = directory.path().join("store");
+        std::fs::create_dir(&store).unwrap();
+        let bucket = Arc::new(Bucket::directory(&store).unwrap());
+        let objects = Grants::new(state.clone(), bucket, "http://here").objects();
+        let output = Output::new(state.clone(), Arc::new(objects.clone()));
+        (directory, Health { state, output, objects, disks: Disks::of([]), draining: false.into() })
+    }
 }

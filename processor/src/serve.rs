@@ -36,6 +36,7 @@ use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
 use crate::state::{Scope, State};
+use crate::telemetry::{otlp, statsd};
 use crate::tls::{self, Certificates};
 use crate::web::Web;
 
@@ -102,6 +103,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let tidying = grants.clone();
     let objects = grants.objects();
     let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
+    let telling = tokio::spawn(tell_others(&settings, Arc::clone(&health), &claims));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
@@ -126,7 +128,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    [watching, sweeping, noting, rereading].iter().for_each(tokio::task::JoinHandle::abort);
+    [watching, sweeping, noting, rereading, telling].iter().for_each(tokio::task::JoinHandle::abort);
     // What is left, the next start carries.
     tokio::time::timeout(LAST_WORDS, carrier.carry_all(&objects)).await.ok();
     state.pool().close().await;
@@ -149,6 +151,28 @@ fn serve_agents(
         .max_encoding_message_size(MAX_MESSAGE);
     let router = server.add_service(agents).add_service(grants.service());
     router.serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+}
+
+/// Tells other machines what they were set up for, as long as it is polled.
+fn tell_others(settings: &Settings, health: Arc<Health>, claims: &Claims) -> impl Future<Output = ()> + use<> {
+    let figures = settings.dogstatsd.map(|to| statsd::send(to, Arc::clone(&health)));
+    let ended = claims.conductor().signals.ended.subscribe();
+    let (proxies, state) = (settings.proxies.clone(), health.state.clone());
+    let spans = settings.otlp.clone().map(|endpoint| otlp::export(endpoint, proxies, state, ended));
+    async move {
+        tokio::join!(
+            async {
+                if let Some(figures) = figures {
+                    figures.await
+                }
+            },
+            async {
+                if let Some(spans) = spans {
+                    spans.await
+                }
+            }
+        );
+    }
 }
 
 /// Reads certificates again when a hangup says so. Without any, a hangup ends the program, as everywhere.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use navvy_plain_file as plain_file;
 use navvy_protocol::{api, processor};
-use navvy_storage::{Sources, StorageSettings, StoreTable};
+use navvy_storage::{Proxies, Sources, StorageSettings, StoreTable};
 
 use crate::claims::LEASE;
 use crate::keep::Keep;
+use crate::telemetry::statsd;
 use crate::tls::{self, Certificates, For, Greeting};
 
 /// Hands out tasks, takes their output, grants storage.
@@ -108,6 +109,13 @@ pub struct ServeArgs {
     /// How long logs are kept. Default: 90d. Also $NAVVY_PROCESSOR_KEEP_LOGS.
     #[arg(long, value_name = "DURATION")]
     pub keep_logs: Option<String>,
+    /// Send figures to DogStatsD there, by UDP. Without a port: 8125. Also $NAVVY_PROCESSOR_DOGSTATSD.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub dogstatsd: Option<String>,
+    /// Send spans of pipelines that have ended to this OpenTelemetry collector (OTLP over HTTP): http://127.0.0.1:4318. Also
+    /// $NAVVY_PROCESSOR_OTLP.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
     /// A file with these settings, by the same names (TOML): listen_agents = "…". Also $NAVVY_PROCESSOR_SETTINGS.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<String>,
@@ -140,6 +148,12 @@ pub struct Settings {
     pub lease: Duration,
     /// How long what is kept.
     pub keep: Keep,
+    /// Where figures are sent.
+    pub dogstatsd: Option<SocketAddr>,
+    /// Where spans are sent.
+    pub otlp: Option<String>,
+    /// The way there.
+    pub proxies: Proxies,
 }
 
 /// Which ports an operator wants without TLS.
@@ -174,7 +188,7 @@ pub struct SettingsErrors(Vec<String>);
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// Names as in the file; flags have dashes, variables the prefix and large letters.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 19] = [
     "listen_agents",
     "listen",
     "public_url",
@@ -192,6 +206,8 @@ const NAMES: [&str; 17] = [
     "keep_workspaces",
     "keep_artifacts",
     "keep_logs",
+    "dogstatsd",
+    "otlp",
 ];
 
 /// With a shorter lease, a slow answer would be the end of a task.
@@ -299,6 +315,7 @@ impl Gathering {
                 ));
             }
         }
+        let (dogstatsd, otlp) = (self.dogstatsd(), self.otlp());
         let data = data?;
         let database = database.unwrap_or_else(|| format!("sqlite://{}", data.join("processor.db").display()));
         let secrets_key = self.text("secrets_key").map(PathBuf::from);
@@ -315,6 +332,9 @@ impl Gathering {
             drain_timeout,
             lease,
             keep,
+            dogstatsd,
+            otlp,
+            proxies: Proxies::of(variables),
         })
     }
 
@@ -446,6 +466,28 @@ impl Gathering {
         read.ok()
     }
 
+    fn dogstatsd(&mut self) -> Option<SocketAddr> {
+        let said = self.said.get("dogstatsd").cloned()?;
+        let alone = || said.value.parse().map(|ip| SocketAddr::new(ip, statsd::PORT));
+        let address = said.value.parse().or_else(|_| alone()).ok();
+        if address.is_none() {
+            self.wrong(&said, "is no address; write it as 127.0.0.1 or 127.0.0.1:8125");
+        }
+        address
+    }
+
+    fn otlp(&mut self) -> Option<String> {
+        let said = self.said.get("otlp").cloned()?;
+        let rest = said.value.strip_prefix("https://").or_else(|| said.value.strip_prefix("http://"));
+        if rest.is_none_or(|rest| {
+            rest.is_empty() || rest.contains(|c: char| c.is_whitespace() || matches!(c, '@' | '?' | '#'))
+        }) {
+            // What stands there may be a password.
+            self.errors.push(format!("{}: it is no URL of a collector; write it as http://127.0.0.1:4318", said.place));
+        }
+        Some(said.value)
+    }
+
     fn plaintext(&mut self) -> Plaintext {
         let Some(said) = self.said.get("plaintext").cloned() else { return Plaintext::default() };
         match said.value.as_str() {
@@ -483,7 +525,7 @@ fn set(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
     variables.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
-fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 17] {
+fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 19] {
     [
         ("listen_agents", &arguments.listen_agents),
         ("listen", &arguments.listen),
@@ -502,6 +544,8 @@ fn flags(arguments: &ServeArgs) -> [(&'static str, &Option<String>); 17] {
         ("keep_workspaces", &arguments.keep_workspaces),
         ("keep_artifacts", &arguments.keep_artifacts),
         ("keep_logs", &arguments.keep_logs),
+        ("dogstatsd", &arguments.dogstatsd),
+        ("otlp", &arguments.otlp),
     ]
 }
 
@@ -556,6 +600,8 @@ mod tests {
             ("NAVVY_PROCESSOR_PLAINTEXT", "maybe"),
             ("NAVVY_PROCESSOR_KEEP_CACHES", "0s"),
             ("NAVVY_PROCESSOR_KEEP_LOGS", "two weeks"),
+            ("NAVVY_PROCESSOR_DOGSTATSD", "metrics"),
+            ("NAVVY_PROCESSOR_OTLP", "http://me:hunter2@collector"),
         ]);
         let told = Settings::gather(&arguments, &given).unwrap_err().to_string();
         for expected in [
@@ -566,6 +612,8 @@ mod tests {
             "NAVVY_PROCESSOR_DRAIN_TIMEOUT: `soon` is not a duration",
             "NAVVY_PROCESSOR_LEASE: \"1s\" is not between 2s and 1h",
             "--tls-key: \"/nowhere/key.pem\" is only of use with both --tls-certificate and --tls-key",
+            "NAVVY_PROCESSOR_DOGSTATSD: \"metrics\" is no address",
+            "NAVVY_PROCESSOR_OTLP: it is no URL of a collector",
             "NAVVY_PROCESSOR_PLAINTEXT: \"maybe\" is none of true, false, people, agents",
             "NAVVY_PROCESSOR_KEEP_CACHES: \"0s\" keeps nothing",
             "NAVVY_PROCESSOR_KEEP_LOGS: `two weeks` is not a duration",

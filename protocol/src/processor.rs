@@ -3,6 +3,7 @@
 
 mod log_name;
 pub mod segment;
+pub mod trace;
 
 use std::fmt;
 use std::time::Duration;

@@ -19,6 +19,7 @@ use navvy_config::{Inputs, NoOrb, OrbReference, OrbSource, OrbText};
 use navvy_job::exit_code;
 use navvy_orbs::OrbPath;
 use navvy_protocol::api;
+use navvy_protocol::processor::trace::{self, TraceParent};
 use navvy_ui::sanitize::{clean, tame};
 use reqwest::Method;
 
@@ -174,14 +175,20 @@ fn submission(
         tree: None,
         orbs: orbs(settings, file, arguments, facts)?,
         allow_missing_orbs: source.allows_missing_orbs(),
-        traceparent: Some(traceparent()),
+        traceparent: Some(traceparent(settings.get(trace::VARIABLE))),
     })
 }
 
-/// W3C: a trace that begins here.
-fn traceparent() -> String {
-    let (trace, span) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
-    format!("00-{}-{}-01", trace.simple(), &span.simple().to_string()[..16])
+/// The trace that this is a part of, or one that begins here.
+fn traceparent(given: Option<&str>) -> String {
+    let begin = || {
+        let (trace, span) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+        let mut random = [0; 24];
+        random[..16].copy_from_slice(trace.as_bytes());
+        random[16..].copy_from_slice(&span.as_bytes()[..8]);
+        TraceParent::begin(random)
+    };
+    given.and_then(TraceParent::read).unwrap_or_else(begin).to_string()
 }
 
 /// The sources of all orbs that the config names, and of those that they name.

@@ -35,14 +35,16 @@ use navvy_journal::standing::Mark;
 use navvy_output::DiskFloor;
 use navvy_output::log_ends;
 use navvy_output::mask::Masks;
+use navvy_protocol::processor::trace::TraceParent;
 use navvy_protocol::processor::v1::claimed_task::Checkout;
 use navvy_protocol::processor::v1::{self, FinishRequest, GetMarksRequest};
 use navvy_results::Timings;
 use navvy_storage::{Retries, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
-use super::claiming::{Claimed, Work};
+use super::claiming::{Claimed, Work, trace_in, trace_of};
 use super::connection::{Bearer, Processor, Session, unary};
 use super::delivery::{Delivered, Delivery, Ending, Left, Logs, Parts, name_of};
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
@@ -111,7 +113,8 @@ pub async fn carry(
         Err(error) => return Carried::Unreported { why: error.to_string() },
     };
     let lease = LeaseClock::new(claimed.lease(), claimed.asked);
-    let (keeping, carrying) = hold(session, machine, lease, TaskState::Claimed, stop);
+    let span = span_of(&claimed.name(), trace_of(&claimed.task));
+    let (keeping, carrying) = hold(session, machine, lease, TaskState::Claimed, stop, span);
     keeping.beside(carrying.carry_out(claimed, occupancy)).await
 }
 
@@ -130,12 +133,27 @@ pub async fn go_on(
     let session = Session { processor: processor.clone(), bearer };
     let lease = LeaseClock::new(Duration::from_millis(found.caller.lease_ms.into()), Instant::now());
     let state = if found.left.progress.step > 0 { TaskState::Running } else { TaskState::Preparing };
-    let (keeping, carrying) = hold(session, machine, lease, state, stop);
+    let span = span_of(found.task.as_str(), trace_in(&found.left.note.claim));
+    let (keeping, carrying) = hold(session, machine, lease, state, stop, span);
     keeping.beside(carrying.go_on(found, occupancy)).await
 }
 
+/// What a task's lines in the log are told with.
+fn span_of(task: &str, trace: Option<TraceParent>) -> Span {
+    let trace = trace.map(|trace| trace.trace_id()).unwrap_or_default();
+    // At the highest level: it is there whatever is logged.
+    tracing::error_span!("task", task, trace_id = trace)
+}
+
 /// Keeps the lease from now on.
-fn hold(session: Session, machine: &Machine, clock: LeaseClock, state: TaskState, stop: Stop) -> (Kept, Carrying) {
+fn hold(
+    session: Session,
+    machine: &Machine,
+    clock: LeaseClock,
+    state: TaskState,
+    stop: Stop,
+    span: Span,
+) -> (Kept, Carrying) {
     let (state, state_seen) = watch::channel(state);
     let (questions, asked) = mpsc::channel(1);
     let (stop_task, spool) = (watch::Sender::new(None), Spool::new(machine.spool));
@@ -153,15 +171,17 @@ fn hold(session: Session, machine: &Machine, clock: LeaseClock, state: TaskState
         questions: asked,
         renewed,
     };
-    let keeper = Ending(tokio::spawn(Keeper::new(keeping).keep()));
+    let keeper = Ending(tokio::spawn(Keeper::new(keeping).keep().instrument(span.clone())));
     let forwarding = Ending(tokio::spawn(forward(stop, stop_task.clone())));
     let machine = machine.clone();
-    let kept = Kept { keeper, lost: lost.clone(), _forwarding: forwarding };
+    let kept = Kept { span, keeper, lost: lost.clone(), _forwarding: forwarding };
     (kept, Carrying { session, machine, spool, lost, state, readers, questions, stop: stop_task, good_until })
 }
 
 /// A lease that is kept as long as this lives.
 struct Kept {
+    /// Of the task's lines in the log.
+    span: Span,
     keeper: Ending<String>,
     lost: Loss,
     _forwarding: Ending<()>,
@@ -169,7 +189,7 @@ struct Kept {
 
 impl Kept {
     async fn beside(mut self, carrying: impl Future<Output = Carried>) -> Carried {
-        let carried = carrying.await;
+        let carried = carrying.instrument(self.span.clone()).await;
         if *self.lost.borrow() && !matches!(carried, Carried::Reported { .. }) {
             let ended = || "the task that keeps it ended unexpectedly".to_owned();
             return Carried::Lost { why: (&mut self.keeper.0).await.unwrap_or_else(|_| ended()) };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use navvy_job::claim::{Claim, Secrets, SshKey};
 use navvy_job::compiled::Variables;
 use navvy_job::resource::Size;
+use navvy_protocol::processor::trace::{self, TraceParent};
 use navvy_protocol::processor::v1::claimed_task::Checkout;
 use navvy_protocol::processor::v1::{self, ClaimRequest, ClaimedTask};
 use navvy_protocol::processor::{CALL_DEADLINE, LONGEST_WAIT};
@@ -63,6 +64,17 @@ pub struct Work {
     pub resource_class: String,
     pub notes: Vec<String>,
     pub config_name: String,
+}
+
+/// The trace of a task; `None`: it has none, or its processor is older.
+pub fn trace_of(task: &ClaimedTask) -> Option<TraceParent> {
+    TraceParent::read(&task.traceparent)
+}
+
+/// The same of a claim that was read.
+pub fn trace_in(claim: &Claim) -> Option<TraceParent> {
+    let variables = claim.builtin_variables.iter();
+    variables.rev().find(|(name, _)| name == trace::VARIABLE).and_then(|(_, value)| TraceParent::read(value))
 }
 
 /// Waits for a task, up to `wait`. `None`: there was none.
@@ -132,11 +144,15 @@ impl Claimed {
     /// # Errors
     /// Why it cannot be carried out here, in words.
     pub fn read(self) -> Result<Work, String> {
+        let trace = trace_of(&self.task);
         let ClaimedTask { claim, secrets, token, workflow, resource_class, notes, checkout, config_name, .. } =
             self.task;
-        let claim: Claim = serde_json::from_slice(&claim)
+        let mut claim: Claim = serde_json::from_slice(&claim)
             .map_err(|error| format!("the claim cannot be read by navvy {}: {error}", env!("CARGO_PKG_VERSION")))?;
         claim.validate().map_err(|error| error.to_string())?;
+        if let Some(trace) = trace {
+            claim.builtin_variables.push((trace::VARIABLE.to_owned(), trace.to_string()));
+        }
         let v1::Secrets { variables, ssh_keys, masked } = secrets.unwrap_or_default();
         let keys: Vec<SshKey> = ssh_keys.into_iter().map(ssh_key).collect();
         let mut hidden = secret_ones(variables.iter().chain(&masked));

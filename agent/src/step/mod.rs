@@ -4,7 +4,7 @@
 //!   ([`texts`]); workspace layers ([`layers`]), paths ([`paths`]).
 //! - [`kinds`]: the steps that the agent carries out itself, functions of a borrowed [`cx::StepCx`].
 //! - what those share: output and faults ([`own`]), waiting ([`bounded`]), archives on their way ([`trees`], [`pieces`],
-//!   [`manifest`]), what a job is handed ([`handing`]), and what is reported of steps ([`voice`]).
+//!   [`manifest`]), what a job is handed ([`handing`]), their trace ([`trace`]), and what is reported of steps ([`voice`]).
 //!
 //! A task runs its steps in turn and judges what came of them; nothing here knows of a task.
 
@@ -20,6 +20,7 @@ pub mod paths;
 pub mod pieces;
 pub mod shell;
 pub mod texts;
+pub mod trace;
 pub mod trees;
 pub mod variables;
 pub mod voice;

@@ -21,6 +21,7 @@ use super::running::{LeftOff, Running, Seen};
 use crate::step::Frame;
 use crate::step::bounded::{GivenUp, Lost, Stop, in_words, lost_with};
 use crate::step::own::{StepError, StepFault, log_trouble};
+use crate::step::trace;
 use crate::step::voice::StepRef;
 use crate::task::daemon_hint::DaemonHint;
 use crate::task::step_sink::{StepSignal, Watch};
@@ -47,7 +48,11 @@ impl Task {
         let log = StepLog::path_for(&self.context.directory, at.number, at.attempt);
         let id = format!("{}-{}", at.number, at.attempt);
         let prepared = match ready.frame.prepare(run, id) {
-            Ok(prepared) => prepared,
+            Ok(mut prepared) => {
+                let builtin = &ready.frame.layers.builtin;
+                trace::of_step(&mut prepared.exec.env, builtin, at.number as u64, u64::from(at.attempt));
+                prepared
+            }
             Err(error) => {
                 self.voice.step_started(at, run.background, None, log.clone());
                 return Attempted::not_started(log, error.to_string());

@@ -13,6 +13,7 @@ use crate::conduct::compile::config_name;
 use crate::conduct::from_json;
 use crate::figures;
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text};
+use crate::telemetry::trace_of;
 
 /// What an agent has room for.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub struct Taken {
     pub tree: Option<String>,
     /// The config's file name.
     pub config_name: String,
+    /// W3C `traceparent` of the task's span.
+    pub traceparent: String,
 }
 
 impl Claims {
@@ -140,8 +143,11 @@ impl Claims {
         query.bind(int(row.handed)).bind(now_ms()).execute(&mut *tx).await?;
         let config_name = config_name(&submit).to_owned();
         let (workflow, class) = (row.workflow, row.class);
-        let tree = submit.tree;
-        Ok(Taken { claim: row.claim, given, token, workflow, class, tree, config_name })
+        let trace = trace_of(submit.traceparent.as_deref()).pipeline(&row.pipeline).task(&row.id);
+        let agent = row.agent.unwrap_or_default();
+        tracing::info!(trace_id = trace.trace_id(), task = row.id, "A task of job {} is given to {agent}.", row.job);
+        let (tree, traceparent) = (submit.tree, trace.to_string());
+        Ok(Taken { claim: row.claim, given, token, workflow, class, tree, config_name, traceparent })
     }
 
     /// A token with which an agent that is started for it takes this task.

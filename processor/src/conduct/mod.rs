@@ -24,10 +24,11 @@ use navvy_job::outcome::{CancelReason, RunEnd, Verdict};
 use navvy_job::walk::{Effect, Finish, JobKey, TaskEnd, TaskKey};
 use navvy_protocol::api::{Submit, Submitted};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, broadcast};
 
 use crate::audit::Entry;
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
+use crate::telemetry::{otlp::QUEUE, trace_of};
 pub(crate) use queueing::key;
 pub use queueing::{Canceling, derived};
 pub(crate) use telling::append;
@@ -89,7 +90,7 @@ impl From<sqlx::Error> for ConductError {
 pub type Result<T, E = ConductError> = std::result::Result<T, E>;
 
 /// Something of these changed; who waits looks again.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Signals {
     /// A task was queued.
     pub queued: Arc<Notify>,
@@ -97,6 +98,15 @@ pub struct Signals {
     pub events: Arc<Notify>,
     /// A task is to be canceled.
     pub cancels: Arc<Notify>,
+    /// Pipelines that end, as told before that is committed: who hears of one looks whether it is so.
+    pub ended: broadcast::Sender<String>,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        let (queued, events, cancels) = Default::default();
+        Self { queued, events, cancels, ended: broadcast::Sender::new(QUEUE) }
+    }
 }
 
 /// A pipeline's walk, if it is in memory; whoever has it locked is the one who moves it.
@@ -152,6 +162,8 @@ impl Conductor {
     pub async fn submit(&self, slug: &str, submit: Submit, rerun: RerunOf, by: &str) -> Result<Submitted> {
         check_slug(slug)?;
         let id = uuid::Uuid::new_v4().to_string();
+        let trace = trace_of(submit.traceparent.as_deref());
+        let submit = Submit { traceparent: Some(trace.to_string()), ..submit };
         // A config with mistakes uses up no number: it is compiled once before it has one.
         let mut facts = compile::facts(&submit, slug, &id, 1)?;
         compiled(&submit, &facts).await?;
@@ -181,6 +193,7 @@ impl Conductor {
         self.keep(&id, standing).await;
         crate::figures::PIPELINES.count();
         self.wake();
+        tracing::info!(trace_id = trace.trace_id(), pipeline = id, "Pipeline {number} of {slug} was submitted.");
         Ok(Submitted { id, number, state: "created".to_owned(), created_at: rfc3339(created_ms), warnings })
     }
 
@@ -590,6 +603,10 @@ impl Conductor {
         self.tell_finished(tx, row, standing, finish.jobs, end).await?;
         let update = "UPDATE pipelines SET state = $1 WHERE id = $2";
         sqlx::query(update).bind(end_word(end)).bind(&standing.facts.id).execute(tx).await?;
+        let trace_id = trace_of(standing.submit.traceparent.as_deref()).trace_id();
+        tracing::info!(trace_id, pipeline = standing.facts.id, "A pipeline ends: {}.", end_word(end));
+        // Nobody may be listening.
+        self.signals.ended.send(standing.facts.id.clone()).ok();
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use navvy_job::event::LogEnd;
 use navvy_storage::Transport;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use self::events::EventDelivery;
 use self::live::Live;
@@ -179,14 +180,17 @@ impl Delivery {
             progress: progress.clone(),
         };
         Self {
-            events: Ending(tokio::spawn(event_delivery.deliver())),
-            segments: Ending(tokio::spawn(async move {
-                let ended = segments.deliver().await;
-                // Nobody makes room any more.
-                brake.open();
-                ended
-            })),
-            _live: Ending(tokio::spawn(live.deliver())),
+            events: Ending(tokio::spawn(event_delivery.deliver().in_current_span())),
+            segments: Ending(tokio::spawn(
+                async move {
+                    let ended = segments.deliver().await;
+                    // Nobody makes room any more.
+                    brake.open();
+                    ended
+                }
+                .in_current_span(),
+            )),
+            _live: Ending(tokio::spawn(live.deliver().in_current_span())),
             progress,
             recorded,
         }

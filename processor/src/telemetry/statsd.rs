@@ -1,0 +1,128 @@
+//! Figures for DogStatsD: those of `/metrics`, counters as what came since the last time.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+
+use crate::figures;
+use crate::probes::{Health, Load};
+
+/// Where DogStatsD listens.
+pub const PORT: u16 = 8125;
+const EVERY: Duration = Duration::from_secs(10);
+/// Bytes of a datagram: whole on any network.
+const DATAGRAM: usize = 1400;
+/// Lines of one round: classes are named by configs.
+const MOST_LINES: usize = 1000;
+
+/// Sends figures, as long as it is polled.
+pub async fn send(to: SocketAddr, health: Arc<Health>) {
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = match UdpSocket::bind(any).await {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!("Figures cannot be sent to DogStatsD at {to}: {error}."),
+    };
+    let (mut told, mut due) = (HashMap::new(), tokio::time::interval(EVERY));
+    loop {
+        due.tick().await;
+        match crate::probes::load(&health).await {
+            Ok(load) => {
+                for datagram in datagrams(&lines(&load, &mut told)) {
+                    // Nobody listens, or the queue is full: figures come again.
+                    socket.try_send_to(datagram.as_bytes(), to).ok();
+                    tokio::task::yield_now().await;
+                }
+            }
+            Err(error) => tracing::warn!("Figures are not sent: {}.", navvy_job::chain::chain(&error)),
+        }
+    }
+}
+
+/// `told`: how far each counter was told.
+fn lines(load: &Load, told: &mut HashMap<&'static str, u64>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for counter in figures::ALL {
+        let value = counter.value();
+        let more = value - told.insert(counter.name, value).unwrap_or(0).min(value);
+        let name = name(counter.name.trim_end_matches("_total"));
+        lines.push(format!("{name}:{more}|c"));
+    }
+    lines.push(format!("{}:{}|g", name("navvy_live_bytes_held"), load.live_bytes));
+    for (class, state, count) in load.tasks.iter().take(MOST_LINES) {
+        lines.push(format!("{}:{count}|g|#class:{},state:{state}", name("navvy_tasks"), tag(class)));
+    }
+    lines
+}
+
+/// `navvy_claims` is `navvy.claims` there.
+fn name(prometheus: &str) -> String {
+    prometheus.replacen('_', ".", 1)
+}
+
+/// What would end a tag or a line is no part of one.
+fn tag(text: &str) -> String {
+    let kept = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '*') { c } else { '_' };
+    text.chars().take(100).map(kept).collect()
+}
+
+/// Whole lines, as many as fit.
+fn datagrams(lines: &[String]) -> Vec<String> {
+    let mut datagrams = vec![String::new()];
+    for line in lines {
+        if datagrams.last().is_some_and(|last| !last.is_empty() && last.len() + 1 + line.len() > DATAGRAM) {
+            datagrams.push(String::new());
+        }
+        if let Some(last) = datagrams.last_mut() {
+            let _written = write!(last, "{}{line}", if last.is_empty() { "" } else { "\n" });
+        }
+    }
+    datagrams.retain(|datagram| !datagram.is_empty());
+    datagrams
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_told_by_what_came_and_names_end_no_line() {
+        let tasks =
+            vec![("medium".to_owned(), "queued".to_owned(), 3), ("a|c\nx:1".to_owned(), "claimed".to_owned(), 1)];
+        let load = Load { tasks, live_bytes: 7 };
+        let mut told = HashMap::from([("navvy_grants_total", 0)]);
+        figures::GRANTS.add(5);
+        let first = lines(&load, &mut told);
+        assert!(first.iter().any(|line| line.starts_with("navvy.grants:") && line != "navvy.grants:0|c"), "{first:?}");
+        assert!(first.contains(&"navvy.tasks:3|g|#class:medium,state:queued".to_owned()), "{first:?}");
+        assert!(first.contains(&"navvy.tasks:1|g|#class:a_c_x:1,state:claimed".to_owned()), "{first:?}");
+        assert!(first.contains(&"navvy.live_bytes_held:7|g".to_owned()), "{first:?}");
+        // Nothing in this process counts what comes a second time.
+        told.insert("navvy_pipelines_total", u64::MAX);
+        assert!(lines(&load, &mut told).contains(&"navvy.pipelines:0|c".to_owned()));
+    }
+
+    #[test]
+    fn datagrams_are_whole_lines() {
+        let lines: Vec<String> =
+            (0..500).map(|nth| format!("navvy.tasks:{nth}|g|#class:{}", "x".repeat(nth % 90))).collect();
+        let datagrams = datagrams(&lines);
+        assert!(datagrams.len() > 10 && datagrams.iter().all(|datagram| datagram.len() <= DATAGRAM));
+        assert_eq!(datagrams.join("\n"), lines.join("\n"));
+    }
+
+    #[tokio::test]
+    async fn figures_arrive() {
+        let listener = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (_directory, health) = crate::probes::tests::health().await;
+        let sending = tokio::spawn(send(listener.local_addr().unwrap(), Arc::new(health)));
+        let mut datagram = [0; 2 * DATAGRAM];
+        let length = listener.recv(&mut datagram).await.unwrap();
+        sending.abort();
+        let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+        assert!(text.contains("navvy.claims:") && text.contains("navvy.live_bytes_held:0|g"), "{text}");
+    }
+}
