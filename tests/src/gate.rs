@@ -54,8 +54,10 @@ pub enum Fate {
     Answer(u16, String),
     /// So many bytes of its body are taken, then the connection ends.
     RequestEnds(usize),
-    /// So many bytes of its body are taken each second.
+    /// So many bytes of its body are taken each second, and it is never answered.
     RequestTrickles(usize),
+    /// So many bytes of its body are taken each second, and then the store does it.
+    RequestDawdles(usize),
     /// So many bytes of the answer are given, then the connection ends.
     AnswerEnds(usize),
     /// So many bytes of the answer are given each second.
@@ -238,7 +240,10 @@ fn one_request(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         Fate::RequestTrickles(a_second) => return swallow_slowly(&mut client, a_second),
         _ => {}
     }
-    let body = read_body(&mut client, begun, asked.length)?;
+    let body = match fate {
+        Fate::RequestDawdles(a_second) => read_slowly(&mut client, begun, asked.length, a_second)?,
+        _ => read_body(&mut client, begun, asked.length)?,
+    };
     match fate {
         Fate::Answer(status, text) => return client.write_all(&answer(status, &text)),
         Fate::Signal(signal @ Signal::Kill, When::Before) => {
@@ -294,6 +299,15 @@ fn swallow_slowly(client: &mut TcpStream, a_second: usize) -> io::Result<()> {
         thread::sleep(BEAT);
     }
     Ok(())
+}
+
+fn read_slowly(client: &mut TcpStream, mut body: Vec<u8>, length: usize, a_second: usize) -> io::Result<Vec<u8>> {
+    while body.len() < length {
+        let some = length.min(body.len() + (a_second / 10).max(1));
+        body = read_body(client, body, some)?;
+        thread::sleep(BEAT);
+    }
+    Ok(body)
 }
 
 fn give_slowly(client: &mut TcpStream, answer: &[u8], a_second: usize) -> io::Result<()> {

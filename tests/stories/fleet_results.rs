@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use navvy_tests::{Bench, Fleet, eventually};
+use navvy_tests::{Bench, Fate, Fleet, ObjectStore, eventually, sha256};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -201,4 +201,57 @@ fn caches_go_when_their_time_is_over_and_the_rest_stays() {
         let listed = fleet.navvy(&["artifacts", "ls", "--remote", "--run", pipeline]).text();
         assert!(listed.contains("deps/built"), "{listed}");
     }
+}
+
+const MUCH: &str = r#"
+version: 2.1
+jobs:
+  build:
+    docker: [{image: navvy/base:bookworm}]
+    resource_class: small
+    steps:
+      - checkout
+      - run: {name: prints, command: "cat noise"}
+      - store_artifacts: {path: noise}
+workflows:
+  ci: {jobs: [build]}
+"#;
+
+/// Text of which no two places look alike.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"[(state >> 58) as usize]
+    };
+    (0..length).map(|at| if at % 80 == 79 { b'\n' } else { next() }).collect()
+}
+
+#[test]
+fn over_a_slow_object_store_output_and_artifacts_are_whole_and_no_upload_stays_open() {
+    let (bench, store) = (Bench::on_this_machine(), ObjectStore::serve());
+    let noise = noise(9 << 20);
+    bench.config(MUCH).file("noise", &noise).commit("a project");
+    let gate = store.gate();
+    let settings = store.of_a_processor(&gate);
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut fleet = Fleet::with(&bench, &settings);
+    let _runner = fleet.runner(&[]);
+    // Segments alone: they are printed much faster than the store takes them.
+    gate.rule(|asked| match asked.is("PUT", "/v1/log/") {
+        true => Fate::RequestDawdles(1 << 20),
+        false => Fate::Pass,
+    });
+    let pipeline = fleet.submit(&["--tree"]);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
+    let task = fleet.task(&pipeline, "build");
+    assert_eq!(sha256(&fleet.log(&task, "002-1")), sha256(&noise));
+    assert_eq!(fleet.job(&pipeline, "build")["tasks"][0]["output"], "complete");
+    let to = bench.state().join("fetched");
+    let word = to.to_str().expect("a path of ours");
+    fleet.navvy(&["artifacts", "get", "noise", "--remote", "--to", word]).succeeded();
+    assert_eq!(sha256(&fs::read(to.join("noise")).expect("it was fetched")), sha256(&noise));
+    assert_eq!(store.open_uploads(), Vec::<String>::new());
+    let trees: Vec<String> = store.objects().into_iter().filter(|key| key.contains("/v1/tree/")).collect();
+    assert!(trees.len() == 1 && trees[0].ends_with(".tar.zst"), "no mark is left: {trees:?}");
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | project and scope | the store is opened in those of the record; an entry that a task tells of is read anew from the store, at a place of this project and of a scope that this one reads ([`Grants::known`]) |
 //! | workspace | a layer of another workspace is refused in every verb that names a place |
+//! | what a pipeline left | artifacts and results whose place names another pipeline are not reserved |
 //! | writing | URLs, uploads, commit and abandonment only of a body that this task reserved, and for the place that it named then; none but abandonment and commit repeated once it is committed |
 //! | reading | URLs only of bodies that an entry names which this task was shown, and of its pipeline's working tree |
 //! | removing | entries of the own scope alone, and only what the store has there |
@@ -86,6 +87,20 @@ impl Entered<'_> {
             }
             Slot::Piece(Piece { of: PieceKind::Layer, group, .. }) if *group != self.access.workspace => Err(strange()),
             Slot::Cache { .. } | Slot::Piece(_) => Ok(()),
+        }
+    }
+
+    /// May the task leave something at this place? What a pipeline left has its name in its place, and is its own tasks' to write.
+    async fn may_leave(&self, slot: &Slot) -> Result<(), Status> {
+        let Slot::Piece(Piece { of: PieceKind::Artifacts | PieceKind::TestResults, group, producer, .. }) = slot else {
+            return Ok(());
+        };
+        let run = producer.split_once('/').map_or(producer.as_str(), |(run, _)| run);
+        let select = "SELECT 1 FROM pipelines WHERE id IN ($1, $2) AND id <> $3 LIMIT 1";
+        let query = sqlx::query(select).bind(group).bind(run).bind(&self.access.pipeline);
+        match query.fetch_optional(self.state.pool()).await.map_err(|error| auth::failed(&error.into()))? {
+            None => Ok(()),
+            Some(_) => Err(Status::permission_denied("this would be another pipeline's")),
         }
     }
 
@@ -268,6 +283,7 @@ impl v1::storage_server::Storage for Granting {
         let entered = self.enter(request.metadata()).await?;
         let slot: Slot = read("slot", &request.into_inner().slot)?;
         entered.allows(&slot)?;
+        entered.may_leave(&slot).await?;
         let task = &entered.access.task;
         if bodies::open(&self.state, task).await.map_err(|error| auth::failed(&error))? >= bodies::MOST_OPEN {
             return Err(Status::resource_exhausted(format!(

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod homes;
+mod pieces;
 pub(crate) mod raw;
 mod served;
 mod trees;
