@@ -1,10 +1,10 @@
 //! Connections, before anybody has said who they are: few at a time, and none that keeps its place without a word.
 //!
 //! ```text
-//! accept ─▶ is there a place? ─ no ─▶ closed at once
+//! accept ─▶ is there a place? ─ no ─▶ the oldest that has said nothing loses its own; is there none, it is closed at once
 //!              │ yes
 //!              ▼
-//!           handshake (with TLS) and first byte within FIRST_WORD? ─ no ─▶ closed
+//!           handshake (with TLS) and first words within FIRST_WORD? ─ no ─▶ closed
 //!              │ yes
 //!              ▼
 //!           the protocol's own deadlines: headers, pings
@@ -27,12 +27,15 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::silent::{Silent, Turn};
 use crate::tls::{Greeting, Wire};
 
 /// Connections of one port, at most.
 pub const MOST: usize = 8192;
 /// A connection that has said nothing for so long is closed. A TLS handshake is nothing yet.
 pub const FIRST_WORD: Duration = Duration::from_secs(10);
+/// What an HTTP/2 client says first: its magic words, and the head of its settings.
+const HTTP2_PREFACE: usize = 24 + 9;
 /// The headers of a request are here within this.
 const HEADERS: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
@@ -43,16 +46,27 @@ const BREATHER: Duration = Duration::from_millis(100);
 /// A connection that has a place.
 pub struct Admitted {
     stream: Wire<TcpStream>,
-    /// Until its first byte has come.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Until its first words have come.
+    silence: Option<Silence>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What a connection has that has not said enough.
+struct Silence {
+    until: Pin<Box<Sleep>>,
+    turn: Arc<Turn>,
+    /// Bytes that are still to come.
+    missing: usize,
 }
 
 /// Where connections come in.
 pub struct Door {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    silent: Silent,
     first_word: Duration,
+    /// Bytes of a first word.
+    words: usize,
     greeting: Option<Greeting>,
 }
 
@@ -63,7 +77,14 @@ impl Door {
     }
 
     fn with(listener: TcpListener, most: usize, first_word: Duration) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(most)), first_word, greeting: None }
+        let places = Arc::new(Semaphore::new(most));
+        Self { listener, places, silent: Silent::default(), first_word, words: 1, greeting: None }
+    }
+
+    /// For HTTP/2 alone, which has no deadline of its own before a client's preface is whole.
+    #[must_use]
+    pub fn of_http2(self) -> Self {
+        Self { words: HTTP2_PREFACE, ..self }
     }
 
     /// The next connection that finds a place.
@@ -78,11 +99,24 @@ impl Door {
                 }
             };
             // Closed without an answer: whoever it is comes again.
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let Some(place) = self.place().await else { continue };
             stream.set_nodelay(true).ok();
-            let silence = Some(Box::pin(tokio::time::sleep(self.first_word)));
+            let until = Box::pin(tokio::time::sleep(self.first_word));
+            let silence = Some(Silence { until, turn: self.silent.enter(), missing: self.words });
             return Admitted { stream: Wire::new(stream, self.greeting.as_ref()), silence, _place: place };
         }
+    }
+
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let places = || Arc::clone(&self.places);
+        if let Ok(place) = places().try_acquire_owned() {
+            return Some(place);
+        }
+        if !self.silent.end_oldest() {
+            return None;
+        }
+        // Its task is awake by now, and ends.
+        tokio::time::timeout(BREATHER, places().acquire_owned()).await.ok()?.ok()
     }
 
     /// All of them.
@@ -94,7 +128,8 @@ impl Door {
 impl Admitted {
     /// What has waited for the other side too long has failed. In a handshake who writes waits for it, too.
     fn unless_silent<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let is_over = |silence: &mut Pin<Box<Sleep>>| silence.as_mut().poll(context).is_ready();
+        let is_over =
+            |silence: &mut Silence| silence.turn.is_over(context) || silence.until.as_mut().poll(context).is_ready();
         match polled.is_pending() && self.silence.as_mut().is_some_and(is_over) {
             true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
             false => polled,
@@ -107,9 +142,11 @@ impl AsyncRead for Admitted {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.silence = None;
+        let came = buffer.filled().len() - before;
+        if let Some(silence) = &mut this.silence {
+            silence.missing = silence.missing.saturating_sub(came);
         }
+        this.silence.take_if(|silence| silence.missing == 0);
         this.unless_silent(read, context)
     }
 }
@@ -158,10 +195,11 @@ impl Connected for Admitted {
 pub async fn serve_people(door: Door, router: Router, stopped: watch::Receiver<bool>) {
     let mut served = JoinSet::new();
     loop {
+        // Not beside the accepting: who is on the way in would be dropped whenever another one ends.
+        while served.try_join_next().is_some() {}
         let admitted = tokio::select! {
             admitted = door.next() => admitted,
             () = told(stopped.clone()) => break,
-            Some(_) = served.join_next(), if !served.is_empty() => continue,
         };
         served.spawn(serve_one(admitted, router.clone(), stopped.clone()));
     }
@@ -236,6 +274,32 @@ pub(crate) mod tests {
             assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
         }
         assert!(ask(address).await.unwrap().ends_with("here"));
+    }
+
+    #[tokio::test]
+    async fn who_comes_takes_the_place_of_the_oldest_that_says_nothing() {
+        let (address, _stop) = served(2, Duration::from_secs(3600)).await;
+        let mut oldest = TcpStream::connect(address).await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        assert!(ask(address).await.unwrap().ends_with("here"));
+        assert_eq!(oldest.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        other.write_all(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn half_a_preface_is_no_first_word() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Door::with(listener, 2, Duration::from_millis(50)).of_http2();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        let mut admitted = door.next().await;
+        let mut read = Vec::new();
+        let error = admitted.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!((error.kind(), &*read), (io::ErrorKind::TimedOut, &b"PRI * HTTP/2.0\r\n"[..]));
     }
 
     #[tokio::test]

@@ -40,6 +40,7 @@ pub mod output;
 pub mod probes;
 pub mod serve;
 pub mod settings;
+pub mod silent;
 pub mod state;
 pub mod telemetry;
 pub mod tls;

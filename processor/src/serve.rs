@@ -18,7 +18,7 @@ use std::time::Duration;
 use navvy_job::chain::chain;
 use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
 use navvy_storage::Location;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -44,6 +44,8 @@ use crate::web::Web;
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// What was put and never committed is removed after this: every URL for it is dead by then.
 const ORPHANS: Duration = Duration::from_secs(24 * 3600);
+/// Connections that wait to be accepted. Beyond it the kernel lets those of others wait for seconds.
+const WAITING: u32 = 4096;
 
 /// How long the end waits for the store to take the last lines of the audit log.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -75,8 +77,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let state = State::open(&settings.database).await.map_err(failed("the database"))?;
     let secrets = keys::open(settings.secrets_key.as_deref(), &settings.data).map_err(failed("the keys of secrets"))?;
     let bucket = settings.store.open().map_err(failed(format!("the store {}", settings.store.location)))?;
-    let agents = listen(settings.listen_agents).await?;
-    let people = listen(settings.listen).await?;
+    let agents = listen(settings.listen_agents)?;
+    let people = listen(settings.listen)?;
     let listens = |listener: &TcpListener| listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
     let (agents_at, people_at) = (listens(&agents), listens(&people));
     let [for_people, for_agents] = [settings.greeting_of_people(), settings.greeting_of_agents()];
@@ -113,7 +115,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
-    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents), agents_service, grants, stopped));
+    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents).of_http2(), agents_service, grants, stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
@@ -213,8 +215,14 @@ async fn wait_for_stop() -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn listen(at: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(at).await.map_err(failed(format!("listening at {at}")))
+fn listen(at: std::net::SocketAddr) -> Result<TcpListener, ServeError> {
+    let listening = || -> std::io::Result<TcpListener> {
+        let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        socket.listen(WAITING)
+    };
+    listening().map_err(failed(format!("listening at {at}")))
 }
 
 /// Where it serves, and at the very first start the first token: it is shown once and kept nowhere.
