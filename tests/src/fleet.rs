@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::deadline::eventually;
 use crate::gate::Gate;
 use crate::object_store::ObjectStore;
-use crate::program::Answer;
+use crate::program::{Answer, Program};
 use crate::sys::{self, Signal};
 
 /// For programs to begin.
@@ -52,6 +52,11 @@ impl Served {
         let log = self.log.clone();
         let mut ended = || self.child.try_wait().expect("a child can be waited for");
         eventually(&format!("the end of the process that logs to {}", log.display()), limit, &mut ended).code()
+    }
+
+    /// The most memory that it has had.
+    pub fn peak_mebibytes(&self) -> u64 {
+        crate::memory::peak_mebibytes(self.child.id())
     }
 
     /// What it has said so far.
@@ -298,10 +303,25 @@ impl<'a> Fleet<'a> {
         self.ask("GET", path)
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Vec<u8>, String> {
+    /// `authorization: Bearer TOKEN` of an admin.
+    #[track_caller]
+    pub fn admin_header(&self) -> String {
         let token = fs::read_to_string(self.directory.join("admin.token")).expect("the token is kept");
+        format!("authorization: Bearer {}", token.trim())
+    }
+
+    /// What an answer's head says.
+    #[track_caller]
+    pub fn head(&self, path: &str) -> String {
+        let words = ["--silent", "--show-error", "--dump-header", "-", "--output", "/dev/null", "--max-time", "60"];
+        let header = self.admin_header();
+        let program = Program::new("curl").args(words).args(["--header", &header, &format!("{}{path}", self.url)]);
+        program.run().text()
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Vec<u8>, String> {
+        let header = self.admin_header();
         let mut command = Command::new("curl");
-        let header = format!("authorization: Bearer {}", token.trim());
         command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--header", &header]);
         command.args(["--request", method]);
         let done = command.arg(format!("{}{path}", self.url)).output().expect("curl can be run");

@@ -15,6 +15,7 @@
 //! | [`ObjectStore`] | a real S3 server on loopback, signatures on |
 //! | [`SshAgent`] | a real ssh-agent of whoever runs `navvy` |
 //! | [`Clock`] | what programs read in place of the machine's clock; it can be set while they run |
+//! | [`Crowd`] | connections that are there to be in the way |
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Ending`] | how a task of a fleet must have ended, whatever broke meanwhile |
 //! | [`Postgres`] | a database of the story's own, which may fail in its middle |
@@ -28,6 +29,7 @@
 
 mod bench;
 mod clock;
+mod crowd;
 mod deadline;
 mod docker;
 mod engine;
@@ -57,6 +59,7 @@ mod wire;
 
 pub use bench::{Bench, Setting};
 pub use clock::Clock;
+pub use crowd::Crowd;
 pub use deadline::eventually;
 pub use docker::Docker;
 pub use engine::PrivateEngine;

@@ -30,6 +30,11 @@ fn is_same_program(child: u32, parent: u32) -> bool {
     program(child).is_some_and(|child| Some(child) == program(parent))
 }
 
+/// The most that a process itself has had, in MiB.
+pub fn peak_mebibytes(pid: u32) -> u64 {
+    resident(pid, "VmHWM:") >> 10
+}
+
 /// 0 for a process that is over.
 fn resident(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

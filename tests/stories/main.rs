@@ -22,6 +22,7 @@ mod explain;
 mod field;
 mod fleet;
 mod fleet_adoption;
+mod fleet_attacks;
 mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;
