@@ -289,9 +289,9 @@ impl Carrying {
                 .await;
         }
         let marks: BTreeMap<String, u64> = marks.marks.into_iter().map(|mark| (mark.log, mark.durable)).collect();
-        let waiting = tell_of_logs(&place, &marks, &names);
+        let (waiting, again) = tell_of_logs(&place, &marks, &names);
         drop(names);
-        self.spool.take_up(waiting, logs.again);
+        self.spool.take_up(waiting, again);
         let lines = seen.borrow().lines;
         let delivery = self.deliver(&place, seen.clone(), news, Left { lines, marks });
         let ended = self.run_on(found, logs, bus, occupancy).await;
@@ -537,8 +537,14 @@ async fn spare(
     mut good_until: watch::Receiver<Instant>,
     mut is_left: watch::Receiver<bool>,
 ) {
+    let mut was_left = false;
     loop {
-        if *is_left.borrow_and_update() {
+        let says = *is_left.borrow_and_update();
+        if std::mem::replace(&mut was_left, says) && !says {
+            // What is left there is of an earlier step.
+            run_dir::mark(&place, &Mark::Running(owner.clone())).ok();
+        }
+        if says {
             let rest = good_until.borrow_and_update().saturating_duration_since(Instant::now());
             // A processor waits for a third of a lease longer.
             let until = now() + (rest + rest / 3).as_secs() + 1;
@@ -554,18 +560,21 @@ async fn spare(
     }
 }
 
-/// Tells the delivery which logs there are. Returns how many of their bytes are not durable.
-fn tell_of_logs(place: &Place, marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> u64 {
-    let mut waiting = 0;
+/// Tells the delivery which logs there are. Returns how many of their bytes are not durable, and how many that are durable were
+/// taken back.
+fn tell_of_logs(place: &Place, marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> (u64, u64) {
+    let (mut waiting, mut again) = (0, 0);
     for end in log_ends(&place.logs) {
         let Some(name) = name_of(&end.log) else { continue };
-        waiting += end.bytes.saturating_sub(marks.get(&name).copied().unwrap_or(0));
+        let durable = marks.get(&name).copied().unwrap_or(0);
+        waiting += end.bytes.saturating_sub(durable);
+        again += durable.saturating_sub(end.bytes);
         names.send(LogNews::Begins(name.clone())).ok();
         if end.sha256.is_some() {
             names.send(LogNews::Pauses(name)).ok();
         }
     }
-    waiting
+    (waiting, again)
 }
 
 /// Says that the task is to stop. From then on nothing of it waits for its delivery.

@@ -263,8 +263,6 @@ pub struct LeftLogs {
     pub open: BTreeMap<String, LeftLog>,
     /// Execs that cannot be gone on with, and why.
     pub broken: BTreeMap<String, String>,
-    /// Bytes that were taken back from logs, and are written again.
-    pub again: u64,
 }
 
 impl LeftLogs {
@@ -288,7 +286,7 @@ impl LeftLogs {
             if exec.id != current && exec.ended && !unsealed.contains(&path) {
                 continue;
             }
-            match left.open(&path, exec) {
+            match open(&path, exec) {
                 Ok(log) => {
                     gone_on.push(path);
                     left.open.insert(exec.id.clone(), log);
@@ -303,23 +301,21 @@ impl LeftLogs {
         }
         left
     }
+}
 
-    fn open(&mut self, path: &Path, exec: &ExecStatus) -> Result<LeftLog, String> {
-        let (offset, place) = match &exec.acknowledged {
-            None => (0, None),
-            Some(acknowledged) => {
-                let place = acknowledged.note.as_deref().and_then(|note| serde_json::from_str::<Place>(note).ok());
-                (acknowledged.offset, Some(place.ok_or("its agent was killed in the midst of a long secret")?))
-            }
-        };
-        let damaged = "what its agent noted of its log is not understood";
-        let point = place.as_ref().map_or(Some(LogPoint::default()), Place::point).ok_or(damaged)?;
-        let held = place.as_ref().map_or(Some(Vec::new()), Place::held).ok_or(damaged)?;
-        let before = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let log = StepLog::resume(path, &point).map_err(|error| format!("its log cannot be gone on with: {error}"))?;
-        self.again += before.saturating_sub(point.bytes);
-        Ok(LeftLog { log, offset, held })
-    }
+fn open(path: &Path, exec: &ExecStatus) -> Result<LeftLog, String> {
+    let (offset, place) = match &exec.acknowledged {
+        None => (0, None),
+        Some(acknowledged) => {
+            let place = acknowledged.note.as_deref().and_then(|note| serde_json::from_str::<Place>(note).ok());
+            (acknowledged.offset, Some(place.ok_or("its agent was killed in the midst of a long secret")?))
+        }
+    };
+    let damaged = "what its agent noted of its log is not understood";
+    let point = place.as_ref().map_or(Some(LogPoint::default()), Place::point).ok_or(damaged)?;
+    let held = place.as_ref().map_or(Some(Vec::new()), Place::held).ok_or(damaged)?;
+    let log = StepLog::resume(path, &point).map_err(|error| format!("its log cannot be gone on with: {error}"))?;
+    Ok(LeftLog { log, offset, held })
 }
 
 /// Step and attempt of an exec; none of a person's.
