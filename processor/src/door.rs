@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::known::Known;
 use crate::silent::{Silent, Turn};
 use crate::tls::{Greeting, Wire};
 
@@ -186,9 +187,11 @@ impl AsyncWrite for Admitted {
 }
 
 impl Connected for Admitted {
-    type ConnectInfo = ();
+    type ConnectInfo = Known;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Known {
+        Known::default()
+    }
 }
 
 /// Serves people until `stopped`, and then those requests that are under way.

@@ -36,6 +36,7 @@ pub mod grants;
 pub mod grpc;
 pub mod keep;
 pub mod keys;
+pub mod known;
 pub mod output;
 pub mod probes;
 pub mod serve;

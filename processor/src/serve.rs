@@ -21,6 +21,7 @@ use navvy_storage::Location;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::audit::{self, grants::GrantLog};
@@ -32,6 +33,7 @@ use crate::grants::Grants;
 use crate::grpc::AgentsService;
 use crate::keep::Keep;
 use crate::keys;
+use crate::known;
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
@@ -115,7 +117,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
-    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents).of_http2(), agents_service, grants, stopped));
+    let door = Door::new(agents, for_agents).of_http2();
+    let agents = tokio::spawn(serve_agents(door, state.clone(), agents_service, grants, stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
@@ -139,6 +142,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 
 fn serve_agents(
     door: Door,
+    state: State,
     agents: AgentsService,
     grants: Grants,
     stopped: watch::Receiver<bool>,
@@ -151,8 +155,9 @@ fn serve_agents(
     let agents = v1::agents_server::AgentsServer::new(agents)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let router = server.add_service(agents).add_service(grants.service());
-    router.serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+    let routes = Routes::new(agents).add_service(grants.service()).into_axum_router();
+    let routes = routes.layer(axum::middleware::from_fn_with_state(state, known::check));
+    server.add_routes(Routes::from(routes)).serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
 }
 
 /// Tells other machines what they were set up for, as long as it is polled.
