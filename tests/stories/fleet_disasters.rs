@@ -1,9 +1,9 @@
 //! A fleet that loses machines, disks, databases, clocks: each story ends with [`Fleet::has_ended`].
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use navvy_tests::{Bench, Clock, End, Ending, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually};
+use navvy_tests::{Bench, Clock, End, Ending, Fate, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually, sha256};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const LOG: &str = "001-1";
@@ -209,4 +209,78 @@ fn a_processor_whose_clock_an_object_store_refuses_says_so_and_goes_on_when_it_i
     }
     clock.set(0);
     ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+const HARDLY: usize = 10_000;
+
+#[test]
+fn a_store_that_takes_ten_kilobytes_a_second_costs_no_byte() {
+    let (bench, store) = (Bench::on_this_machine(), ObjectStore::serve());
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
+    let _runner = fleet.runner(&[]);
+    gate.rule(|asked| if asked.is("PUT", "/v1/log/") { Fate::RequestDawdles(HARDLY) } else { Fate::Pass });
+    let (pipeline, task) = in_the_middle(&fleet);
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/soak fleet"]
+fn a_store_that_answers_503_for_a_minute_costs_no_byte() {
+    let (bench, store) = (Bench::on_this_machine(), ObjectStore::serve());
+    bench.config(SLOW).commit("a project");
+    let gate = store.gate();
+    let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
+    let _runner = fleet.runner(&[]);
+    let (pipeline, task) = in_the_middle(&fleet);
+    gate.rule(|_| Fate::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned()));
+    // The minute is the fault itself.
+    let begun = Instant::now();
+    eventually("the end of a minute", LIMIT, || (begun.elapsed() > Duration::from_secs(60)).then_some(()));
+    assert!(gate.asked().iter().any(|asked| asked.method == "PUT"));
+    gate.rule(|_| Fate::Pass);
+    ends(&mut fleet, End::Passed, &pipeline, &task);
+}
+
+/// What a step wrote into its pipe arrives byte for byte: the job itself tells the digest of it.
+#[track_caller]
+fn arrives_as_it_was_written(makes: &str) {
+    let bench = Bench::on_this_machine();
+    bench.config(&format!(
+        "version: 2.1\njobs:\n  slow:\n    docker: [{{image: navvy/base:bookworm}}]\n    steps:\n      \
+         - run: {{name: prints, command: '{makes} | tee /tmp/printed'}}\n      \
+         - run: {{name: tells, command: 'sha256sum </tmp/printed'}}\nworkflows:\n  ci: {{jobs: [slow]}}\n"
+    ));
+    bench.commit("a project");
+    let mut fleet = Fleet::start(&bench);
+    let _runner = fleet.runner(&["--no-tty"]);
+    let pipeline = fleet.submit(&["--tree"]);
+    assert_eq!(fleet.end_of(&pipeline, 5 * LIMIT), "success");
+    let task = fleet.task(&pipeline, "slow");
+    let told = String::from_utf8_lossy(&fleet.log(&task, "002-1")).into_owned();
+    let printed = fleet.log(&task, LOG);
+    assert_eq!(told.split_whitespace().next(), Some(&*sha256(&printed)), "{} bytes", printed.len());
+    ends_with(&mut fleet, &pipeline, &task, &printed);
+}
+
+#[track_caller]
+fn ends_with(fleet: &mut Fleet<'_>, pipeline: &str, task: &str, printed: &[u8]) {
+    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: LOG, printed });
+}
+
+#[test]
+fn random_bytes_arrive_as_they_were_written() {
+    arrives_as_it_was_written("head -c 20000000 /dev/urandom");
+}
+
+#[test]
+fn a_line_of_many_megabytes_arrives_as_it_was_written() {
+    arrives_as_it_was_written("head -c 60000000 /dev/zero | tr \"\\0\" a");
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/soak fleet"]
+fn a_line_of_a_gibibyte_arrives_as_it_was_written() {
+    arrives_as_it_was_written("head -c 1073741824 /dev/zero | tr \"\\0\" a");
 }
