@@ -178,7 +178,7 @@ impl<'a> Fleet<'a> {
         self.runners += 1;
         let token = self.navvy(&["runner-token", "*"]).text();
         let file = self.secret(&format!("runner-{}.token", self.runners), token.trim());
-        let url = format!("http://{address}");
+        let url = format!("{}://{address}", self.scheme());
         let words =
             ["runner", "--processor", &url, "--token-file", file.to_str().expect("a path of ours"), "--class", "*"];
         let without_reservation = ["--reserve-cpus", "0", "--reserve-memory", "0"];
@@ -324,6 +324,8 @@ impl<'a> Fleet<'a> {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--header", &header]);
         command.args(["--request", method]);
+        // Whom it trusts is what `navvy` is asked for.
+        command.args(self.url.starts_with("https://").then_some("--insecure"));
         let done = command.arg(format!("{}{path}", self.url)).output().expect("curl can be run");
         match done.status.success() {
             true => Ok(done.stdout),
@@ -341,7 +343,7 @@ impl<'a> Fleet<'a> {
     /// A start at the same addresses, of a processor that has ended.
     #[track_caller]
     pub fn restart(&mut self) {
-        let people = self.url.trim_start_matches("http://").to_owned();
+        let people = self.url.trim_start_matches("http://").trim_start_matches("https://").to_owned();
         fs::rename(self.directory.join("processor.log"), self.directory.join("processor.before.log")).ok();
         self.processor = serve(&self.directory, &self.extra, [&people, &self.agents]);
         addresses(&self.processor);
@@ -360,6 +362,11 @@ impl<'a> Fleet<'a> {
     /// Where all that is the processor's own is.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
+    }
+
+    /// Both ports have TLS, or none.
+    fn scheme(&self) -> &'static str {
+        if self.url.starts_with("https://") { "https" } else { "http" }
     }
 
     fn word(&self, name: &str) -> Option<String> {

@@ -1,11 +1,12 @@
 //! The few calls of the kernel that the standard library does not have.
 
-use libc::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+use libc::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     Interrupt,
     Terminate,
+    Hangup,
     Kill,
     /// It is not run any more until [`Signal::Continue`].
     Stop,
@@ -17,6 +18,7 @@ impl Signal {
         match self {
             Self::Interrupt => SIGINT,
             Self::Terminate => SIGTERM,
+            Self::Hangup => SIGHUP,
             Self::Kill => SIGKILL,
             Self::Stop => SIGSTOP,
             Self::Continue => SIGCONT,

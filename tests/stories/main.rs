@@ -27,6 +27,7 @@ mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;
 mod fleet_results;
+mod fleet_operation;
 mod full_output;
 mod graph;
 mod halfway;
