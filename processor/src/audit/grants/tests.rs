@@ -121,6 +121,7 @@ async fn what_cannot_be_noted_is_not_granted() {
 /// Not a test of anything: prints what a grant costs. `cargo test --release … -- --ignored --nocapture cost_of_a_grant`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "whoever measures reads it")]
 async fn cost_of_a_grant() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _carrier) = GrantLog::open(directory.path()).unwrap();

@@ -26,7 +26,7 @@ async fn pipeline(state: &State, traceparent: &str) -> (String, String) {
     let task = taken.claim.task.to_string();
     assert_eq!(
         taken.traceparent,
-        TraceParent::read(&traceparent).map(|it| it.pipeline(&submitted.id).task(&task).to_string()).unwrap()
+        TraceParent::read(traceparent).map(|it| it.pipeline(&submitted.id).task(&task).to_string()).unwrap()
     );
     let event = |word: &str, at: u32, more: Value| {
         let mut event = json!({"at_ms": 0, "time": format!("2026-01-02T03:04:0{at}Z"), "event": word, "task": task,
