@@ -43,7 +43,7 @@ impl AgentsService {
         Self { claims, output, cancels }
     }
 
-    fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         self.claims.conductor().state()
     }
 

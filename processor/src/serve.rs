@@ -104,8 +104,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
     let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
     let sweeping = tokio::spawn(keep_clean(output.clone(), settings.keep));
-    let tidying = grants.clone();
-    let objects = grants.objects();
+    let (tidying, objects) = (grants.clone(), grants.objects());
     let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
     let telling = tokio::spawn(tell_others(&settings, Arc::clone(&health), &claims));
     tell(&state, &settings, &agents_at, &public_url).await?;
@@ -117,8 +116,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
-    let door = Door::new(agents, for_agents).of_http2();
-    let agents = tokio::spawn(serve_agents(door, state.clone(), agents_service, grants, stopped));
+    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents).of_http2(), agents_service, grants, stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
@@ -142,7 +140,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 
 fn serve_agents(
     door: Door,
-    state: State,
     agents: AgentsService,
     grants: Grants,
     stopped: watch::Receiver<bool>,
@@ -152,6 +149,7 @@ fn serve_agents(
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_concurrent_streams(256)
         .http2_max_header_list_size(16 << 10);
+    let state = agents.state().clone();
     let agents = v1::agents_server::AgentsServer::new(agents)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
