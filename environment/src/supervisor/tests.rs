@@ -170,3 +170,19 @@ fn a_request_that_never_arrived_is_sent_again() {
     assert!(matches!(end, FollowEnd::Ended), "{end:?}");
     assert_eq!(kept.bytes, b"hello");
 }
+
+#[test]
+fn what_another_process_followed_comes_from_there_on_and_what_it_never_started_is_started() {
+    for (offset, starts) in [(0, 0), (0, 1), (4, 1), (11, 1)] {
+        let bytes = b"hello again".to_vec();
+        let (cuts, calls) = (Mutex::new(vec![5, 4]), AtomicU32::new(0));
+        let fickle = Fickle { bytes: bytes.clone(), cuts, starts: AtomicU32::new(starts), swallow_first: false, calls };
+        let fickle = std::sync::Arc::new(fickle);
+        let client = Client::new(std::sync::Arc::new(Door(std::sync::Arc::clone(&fickle))));
+        let mut kept = Kept { bytes: bytes[..offset].to_vec(), ..Kept::default() };
+        let end = super::follow_on(&client, exec(), offset as u64, &mut kept, &Abandon::default());
+        assert!(matches!(end, FollowEnd::Ended), "{end:?}");
+        assert_eq!((kept.bytes, kept.starts, kept.exits), (bytes, 1, 1));
+        assert_eq!(fickle.starts.load(Ordering::SeqCst), 1);
+    }
+}
