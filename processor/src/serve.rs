@@ -24,7 +24,10 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::audit::{self, grants::GrantLog};
+use crate::audit::{
+    self,
+    grants::{Carrier, GrantLog},
+};
 use crate::claims::{self, Claims};
 use crate::conduct::Conductor;
 use crate::disks::Disks;
@@ -87,9 +90,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let scheme = |greeting: &Option<_>| if greeting.is_some() { "https" } else { "http" };
     let listens_at = format!("{}://{people_at}", scheme(&for_people));
     let public_url = settings.public_url.clone().unwrap_or_else(|| listens_at.clone());
-    let noted = settings.data.join("audit");
-    let (log, carrier) =
-        GrantLog::open(&noted).map_err(failed(format!("the audit log's directory {}", noted.display())))?;
+    let (log, carrier) = grant_log(&settings)?;
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url).noting(log.clone());
     let output = Output::new(state.clone(), Arc::new(grants.objects())).noting(log);
     let conductor = Conductor::new(state.clone(), &public_url);
@@ -156,6 +157,12 @@ fn serve_agents(
     let routes = Routes::new(agents).add_service(grants.service()).into_axum_router();
     let routes = routes.layer(axum::middleware::from_fn_with_state(state, known::check));
     server.add_routes(Routes::from(routes)).serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+}
+
+/// Where grants are noted on this machine, and what carries them to the store.
+fn grant_log(settings: &Settings) -> Result<(GrantLog, Carrier), ServeError> {
+    let noted = settings.data.join("audit");
+    GrantLog::open(&noted).map_err(failed(format!("the audit log's directory {}", noted.display())))
 }
 
 /// Tells other machines what they were set up for, as long as it is polled.
