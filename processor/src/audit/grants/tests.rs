@@ -1,5 +1,4 @@
 use std::sync::Mutex;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -116,31 +115,4 @@ async fn what_cannot_be_noted_is_not_granted() {
     carrier.waiting.store(0, Ordering::Relaxed);
     fs::remove_dir_all(directory.path()).unwrap();
     assert!(log.note(By::Task(&access("t1")), Verb::Put, "v1/body/x").await.is_err());
-}
-
-/// Not a test of anything: prints what a grant costs. `cargo test --release … -- --ignored --nocapture cost_of_a_grant`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "whoever measures reads it")]
-async fn cost_of_a_grant() {
-    let directory = tempfile::tempdir().unwrap();
-    let (log, _carrier) = GrantLog::open(directory.path()).unwrap();
-    for side_by_side in [1, 50, 500] {
-        let (begun, each) = (Instant::now(), 20_000 / side_by_side);
-        let mut asking = tokio::task::JoinSet::new();
-        for task in 0..side_by_side {
-            let (log, access) = (log.clone(), access(&format!("{task:016x}")));
-            asking.spawn(async move {
-                for nth in 0..each {
-                    let object = format!("v1/log/{}/{}/003-1/{nth}-{}", "p".repeat(36), access.task, "u".repeat(32));
-                    log.note(By::Task(&access), Verb::Put, &object).await.unwrap();
-                }
-            });
-        }
-        while asking.join_next().await.is_some() {}
-        let took = begun.elapsed();
-        let grants = f64::from(side_by_side * each);
-        let (rate, cost) = (grants / took.as_secs_f64(), took.as_secs_f64() * 1e6 / f64::from(each));
-        writeln!(io::stderr(), "{side_by_side} side by side: {rate:.0} grants/s, {cost:.1} µs each").unwrap();
-    }
 }
