@@ -24,12 +24,10 @@ LINE = 80
 PIPELINE_S = 600
 
 
-def agents_program(quick):
-    """Simulated agents. Beside the quick rows it is the dev build, as the programs may be."""
-    profile = [] if quick else ["--release"]
-    call(["cargo", "build", "--quiet", "--locked", *profile, "--workspace", "--example", "fleet"], cwd=ROOT)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return target / ("debug" if quick else "release") / "examples/fleet"
+def agents_program():
+    """Simulated agents: the dev build, which costs more than a real one, beside a processor that is what operators get."""
+    call(["cargo", "build", "--quiet", "--locked", "--workspace", "--example", "fleet"], cwd=ROOT)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/examples/fleet"
 
 
 def percentile(samples, share):
@@ -357,7 +355,7 @@ class FleetClaims(Row):
             Line(f"claims from a queue of {self.count:,}, SQLite, {self.AT_ONCE} at once", "claims", bound="≥ 200/s", at_least=200),
             Line("… p99 of a claim", "p99"), Line("… ends, by Finish", "ends"),
             Line("… tasks that two agents got", "doubled", bound="= 0", at_most=0)]
-        self.program = agents_program(shop.quick)
+        self.program = agents_program()
         # Nobody beats here.
         self.one = self.fleet("one", {"NAVVY_PROCESSOR_LEASE": "1h"})
         self.sides = [self.empty]
@@ -385,7 +383,7 @@ class FleetPostgres(Row):
                  bound="≥ 1,000/s", at_least=1000),
             Line("… p99 of a claim", "p99"), Line("… ends, by Finish", "ends"),
             Line("… tasks that two agents got", "doubled", bound="= 0", at_most=0)]
-        self.program = agents_program(shop.quick)
+        self.program = agents_program()
         self.postgres = os.environ | {"NAVVY_POSTGRES_RECORD": str(shop.room / "postgres"), "NAVVY_POSTGRES_FSYNC": "on"}
         call([ROOT / "scripts/postgres", "start"], env=self.postgres)
         database = call([ROOT / "scripts/postgres", "url"], env=self.postgres).strip()
@@ -425,7 +423,7 @@ class FleetCost(Row):
         few, *more = self.counts
         self.lines = [Line(f"processor's time a task of {self.seconds} s, {few} running", str(few))] + [
             Line(f"… {count:,} running", str(count), str(few), bound=f"≤ 1.1 × that of {few}", at_most=1.1) for count in more]
-        self.program = agents_program(shop.quick)
+        self.program = agents_program()
         self.one = self.fleet("one")
         self.sides = [lambda count=count: self.cost(count) for count in self.counts]
 
@@ -461,7 +459,7 @@ class FleetAgents(Row):
             Line("… claim p99", "claim p99", bound="≤ 100 ms", at_most=100),
             Line("… processor's peak (VmHWM)", "peak", bound="≤ 300 MB", at_most=300),
             Line("… its growth in the second half (VmRSS)", "growth", bound="flat: ≤ 30 MB", at_most=30)]
-        self.program = agents_program(shop.quick)
+        self.program = agents_program()
         self.one = self.fleet("one", cpu=0)
         self.sides = [self.load]
 

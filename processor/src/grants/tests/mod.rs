@@ -21,6 +21,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Grants;
+use crate::state::tests::{Database, databases};
 use crate::state::{Scope, State};
 
 /// A processor, as far as the store is concerned: two servers on loopback. They end with this value.
@@ -31,12 +32,21 @@ struct Bench {
     /// Where its URLs lead.
     people: String,
     _serving: JoinSet<()>,
-    _database: Option<tempfile::TempDir>,
+    _database: Option<Database>,
 }
 
 impl Bench {
     async fn new(bucket: Arc<Bucket>) -> Self {
-        let (database, state) = crate::state::tests::sqlite().await;
+        Self::of(bucket, databases().await.swap_remove(0)).await
+    }
+
+    /// Over PostgreSQL, where there is one.
+    async fn of_a_fleet(bucket: Arc<Bucket>) -> Self {
+        Self::of(bucket, databases().await.pop().expect("SQLite is always there")).await
+    }
+
+    async fn of(bucket: Arc<Bucket>, database: Database) -> Self {
+        let state = (*database).clone();
         Self { _database: Some(database), ..Self::over(bucket, state).await }
     }
 
