@@ -4,6 +4,8 @@
 //! accept ─▶ is there a place? ─ no ─▶ the oldest that has said nothing loses its own; is there none, it is closed at once
 //!              │ yes
 //!              ▼
+//!           Quiet: a socket and a clock, no more ─ the first byte comes ─▶ Admitted: TLS, HTTP and their buffers
+//!              ▼
 //!           handshake (with TLS) and first words within FIRST_WORD? ─ no ─▶ closed
 //!              │ yes
 //!              ▼
@@ -22,9 +24,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::known::Known;
@@ -41,10 +44,21 @@ const HTTP2_PREFACE: usize = 24 + 9;
 const HEADERS: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
 const MOST_HEADERS: usize = 64 << 10;
+/// Connections that speak, and wait for the server to take them.
+const SPEAKING: usize = 64;
 /// After an error that is the machine's (no file descriptor is free, say), accepting waits so long.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// A connection that has a place.
+/// A connection that has a place and has not said anything. There may be thousands: nothing is held for it that it may never
+/// use.
+pub struct Quiet {
+    stream: TcpStream,
+    silence: Silence,
+    greeting: Option<Greeting>,
+    place: OwnedSemaphorePermit,
+}
+
+/// A connection that has a place and has begun to speak.
 pub struct Admitted {
     stream: Wire<TcpStream>,
     /// Until its first words have come.
@@ -89,7 +103,7 @@ impl Door {
     }
 
     /// The next connection that finds a place.
-    pub async fn next(&self) -> Admitted {
+    pub async fn next(&self) -> Quiet {
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -103,8 +117,8 @@ impl Door {
             let Some(place) = self.place().await else { continue };
             stream.set_nodelay(true).ok();
             let until = Box::pin(tokio::time::sleep(self.first_word));
-            let silence = Some(Silence { until, turn: self.silent.enter(), missing: self.words });
-            return Admitted { stream: Wire::new(stream, self.greeting.as_ref()), silence, _place: place };
+            let silence = Silence { until, turn: self.silent.enter(), missing: self.words };
+            return Quiet { stream, silence, greeting: self.greeting.clone(), place };
         }
     }
 
@@ -120,18 +134,60 @@ impl Door {
         tokio::time::timeout(BREATHER, places().acquire_owned()).await.ok()?.ok()
     }
 
-    /// All of them.
+    /// All of them, once they speak. With the stream the port is closed.
     pub fn connections(self) -> impl Stream<Item = io::Result<Admitted>> {
-        futures_util::stream::unfold(self, |door| async move { Some((Ok(door.next().await), door)) })
+        let (heard, speaking) = mpsc::channel(SPEAKING);
+        tokio::spawn(async move {
+            let mut quiet = JoinSet::new();
+            loop {
+                while quiet.try_join_next().is_some() {}
+                let next = tokio::select! {
+                    next = self.next() => next,
+                    () = heard.closed() => return,
+                };
+                let heard = heard.clone();
+                quiet.spawn(async move {
+                    if let Some(admitted) = next.speaks().await {
+                        heard.send(Ok(admitted)).await.ok();
+                    }
+                });
+            }
+        });
+        ReceiverStream::new(speaking)
+    }
+}
+
+impl Quiet {
+    /// Waits for its first byte. `None`: it did not come in time, another connection needed the place, or the
+    /// other side has gone.
+    pub async fn speaks(mut self) -> Option<Admitted> {
+        // A look at the byte itself: that a socket may be read is a guess until it was tried.
+        let heard = std::future::poll_fn(|context| {
+            let mut byte = [0];
+            match self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+                Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|count| count > 0)),
+                Poll::Pending if self.silence.is_over(context) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        heard.await.then(|| Admitted {
+            stream: Wire::new(self.stream, self.greeting.as_ref()),
+            silence: Some(self.silence),
+            _place: self.place,
+        })
+    }
+}
+
+impl Silence {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.turn.is_over(context) || self.until.as_mut().poll(context).is_ready()
     }
 }
 
 impl Admitted {
     /// What has waited for the other side too long has failed. In a handshake who writes waits for it, too.
     fn unless_silent<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let is_over =
-            |silence: &mut Silence| silence.turn.is_over(context) || silence.until.as_mut().poll(context).is_ready();
-        match polled.is_pending() && self.silence.as_mut().is_some_and(is_over) {
+        match polled.is_pending() && self.silence.as_mut().is_some_and(|silence| silence.is_over(context)) {
             true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
             false => polled,
         }
@@ -200,11 +256,21 @@ pub async fn serve_people(door: Door, router: Router, stopped: watch::Receiver<b
     loop {
         // Not beside the accepting: who is on the way in would be dropped whenever another one ends.
         while served.try_join_next().is_some() {}
-        let admitted = tokio::select! {
-            admitted = door.next() => admitted,
+        let next = tokio::select! {
+            next = door.next() => next,
             () = told(stopped.clone()) => break,
         };
-        served.spawn(serve_one(admitted, router.clone(), stopped.clone()));
+        let (router, stopped) = (router.clone(), stopped.clone());
+        served.spawn(async move {
+            let admitted = tokio::select! {
+                admitted = next.speaks() => admitted,
+                () = told(stopped.clone()) => None,
+            };
+            if let Some(admitted) = admitted {
+                // In a place of its own: who is quiet does not take the room of a request.
+                Box::pin(serve_one(admitted, router, stopped)).await;
+            }
+        });
     }
     while served.join_next().await.is_some() {}
 }
@@ -293,13 +359,34 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_is_quiet_until_its_first_byte_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Door::with(listener, 3, Duration::from_secs(3600));
+        let (mut first, second) =
+            (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+        let (quiet, gone) = (door.next().await, door.next().await);
+        let speaks = tokio::spawn(quiet.speaks());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+            assert!(!speaks.is_finished());
+        }
+        first.write_all(b"G").await.unwrap();
+        let mut byte = [0];
+        speaks.await.unwrap().unwrap().read_exact(&mut byte).await.unwrap();
+        assert_eq!(&byte, b"G");
+        drop(second);
+        assert!(gone.speaks().await.is_none());
+    }
+
+    #[tokio::test]
     async fn half_a_preface_is_no_first_word() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let door = Door::with(listener, 2, Duration::from_millis(50)).of_http2();
         let mut half = TcpStream::connect(address).await.unwrap();
         half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
-        let mut admitted = door.next().await;
+        let mut admitted = door.next().await.speaks().await.unwrap();
         let mut read = Vec::new();
         let error = admitted.read_to_end(&mut read).await.unwrap_err();
         assert_eq!((error.kind(), &*read), (io::ErrorKind::TimedOut, &b"PRI * HTTP/2.0\r\n"[..]));
