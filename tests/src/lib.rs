@@ -18,6 +18,7 @@
 //! | [`Crowd`] | connections that are there to be in the way |
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Ending`] | how a task of a fleet must have ended, whatever broke meanwhile |
+//! | [`SLOW`] | a step that prints for some seconds, so that something can break in its middle |
 //! | [`Postgres`] | a database of the story's own, which may fail in its middle |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
@@ -50,6 +51,7 @@ mod program;
 mod proxy;
 mod registry;
 mod run;
+mod slow;
 mod small_disk;
 mod ssh_agent;
 mod stuck_pipe;
@@ -78,6 +80,7 @@ pub use program::{Answer, Program};
 pub use proxy::Proxy;
 pub use registry::{IllRegistry, Password, Registry};
 pub use run::Run;
+pub use slow::{SLOW, SLOW_LOG, printed_by_slow};
 pub use small_disk::SmallDisk;
 pub use ssh_agent::SshAgent;
 pub use stuck_pipe::{StuckPipe, waits_for_stderr};

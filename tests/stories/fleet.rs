@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navvy_tests::{Bench, Fleet, Signal, eventually, files_that_hold, sha256};
+use navvy_tests::{Bench, Fleet, SLOW, SLOW_LOG, Signal, eventually, files_that_hold, printed_by_slow, sha256};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -72,22 +72,6 @@ workflows:
     assert_eq!(fleet.job(&again, "good")["tasks"].as_array().map(Vec::len), Some(0), "it was not run again");
 }
 
-const SLOW: &str = r#"
-version: 2.1
-jobs:
-  slow:
-    docker: [{image: navvy/base:bookworm}]
-    steps:
-      - run: {name: counts, command: "for i in $(seq 1 2000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
-workflows:
-  ci: {jobs: [slow]}
-"#;
-
-fn counted() -> Vec<u8> {
-    let lines: String = (1..=2000).map(|i| format!("line {i}\n")).collect();
-    format!("{lines}1\n").into_bytes()
-}
-
 #[test]
 fn a_processor_that_is_killed_in_the_middle_of_a_step_loses_and_doubles_nothing() {
     let bench = Bench::on_this_machine();
@@ -97,15 +81,11 @@ fn a_processor_that_is_killed_in_the_middle_of_a_step_loses_and_doubles_nothing(
     let pipeline = fleet.submit(&["--tree"]);
     let task = fleet.task(&pipeline, "slow");
     for lines in [100, 900] {
-        let mark = format!("line {lines}\n");
-        eventually("output of the step", LIMIT, || {
-            let so_far = fleet.log_so_far(&task, "001-1");
-            so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
-        });
+        fleet.has_shown(&task, SLOW_LOG, &format!("line {lines}\n"));
         fleet.crash_and_restart();
     }
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
-    assert_eq!(sha256(&fleet.log(&task, "001-1")), sha256(&counted()));
+    assert_eq!(sha256(&fleet.log(&task, "001-1")), sha256(&printed_by_slow()));
     assert_eq!(fleet.job(&pipeline, "slow")["tasks"][0]["output"], "complete");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navvy_tests::{Bench, Fleet, Peak, Served, SmallDisk, Wire, eventually, files_that_hold, sha256};
+use navvy_tests::{Bench, Fleet, Peak, Served, SmallDisk, Wire, eventually, files_that_hold, printed_by_slow, sha256};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// What the processor is told, so that a lease is over soon.
@@ -21,28 +21,6 @@ jobs:
 workflows:
   ci: {jobs: [slow]}
 "#;
-
-fn printed() -> Vec<u8> {
-    let lines: String = (1..=3000).map(|i| format!("line {i}\n")).collect();
-    format!("{lines}1\n").into_bytes()
-}
-
-/// Submitted, and in the middle of its step. Pipeline and task.
-#[track_caller]
-fn in_the_middle(fleet: &Fleet<'_>) -> (String, String) {
-    let pipeline = fleet.submit(&["--tree"]);
-    let task = fleet.task(&pipeline, "slow");
-    seen(fleet, &task, LOG, "line 100\n");
-    (pipeline, task)
-}
-
-#[track_caller]
-fn seen(fleet: &Fleet<'_>, task: &str, log: &str, mark: &str) {
-    eventually(&format!("{mark:?} in log {log}"), LIMIT, || {
-        let so_far = fleet.log_so_far(task, log);
-        so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
-    });
-}
 
 #[track_caller]
 fn goes_on(runner: &Served) {
@@ -85,15 +63,15 @@ fn a_runner_that_is_killed_in_the_middle_of_a_step_again_and_again_and_started_g
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::start(&bench);
     let mut runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     for line in [700, 1500, 2400] {
         runner.kill();
         runner = fleet.runner(&[]);
         goes_on(&runner);
-        seen(&fleet, &task, LOG, &format!("line {line}\n"));
+        fleet.has_shown(&task, LOG, &format!("line {line}\n"));
     }
     passed_once(&bench, &fleet, &pipeline, &task, &["counts", "after"]);
-    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed()));
+    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed_by_slow()));
     assert_eq!(fleet.log(&task, "002-1"), b"1\n");
 }
 
@@ -120,7 +98,7 @@ fn a_secret_that_is_cut_by_a_kill_is_shown_nowhere() {
     let pipeline = fleet.submit(&["--tree"]);
     let task = fleet.task(&pipeline, "slow");
     for line in [50, 150, 250] {
-        seen(&fleet, &task, LOG, &format!("line {line} "));
+        fleet.has_shown(&task, LOG, &format!("line {line} "));
         runner.kill();
         runner = fleet.runner(&["--no-tty"]);
         goes_on(&runner);
@@ -155,7 +133,7 @@ fn a_runner_that_is_killed_between_steps_runs_none_of_them_twice() {
     let pipeline = fleet.submit(&["--tree"]);
     let task = fleet.task(&pipeline, "slow");
     for n in [3, 11, 19, 27, 35] {
-        seen(&fleet, &task, &format!("{n:03}-1"), "ends");
+        fleet.has_shown(&task, &format!("{n:03}-1"), "ends");
         runner.kill();
         runner = fleet.runner(&[]);
         goes_on(&runner);
@@ -178,7 +156,7 @@ fn a_runner_that_is_killed_while_the_processor_is_away_waits_for_it_and_goes_on(
     let mut fleet = Fleet::start(&bench);
     let wire = Wire::to(&fleet.agents);
     let mut runner = fleet.runner_by(&wire.address(), &[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     wire.cut();
     runner.kill();
     let next = fleet.runner_by(&wire.address(), &[]);
@@ -186,7 +164,7 @@ fn a_runner_that_is_killed_while_the_processor_is_away_waits_for_it_and_goes_on(
     wire.mend();
     goes_on(&next);
     passed_once(&bench, &fleet, &pipeline, &task, &["counts", "after"]);
-    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed()));
+    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed_by_slow()));
 }
 
 #[test]
@@ -198,16 +176,16 @@ fn of_runners_that_start_together_one_goes_on_and_an_agent_needs_no_second_token
     let task = fleet.task(&pipeline, "slow");
     let token = fleet.launch_token(&task);
     let mut agent = fleet.agent(&task, &token);
-    seen(&fleet, &task, LOG, "line 100\n");
+    fleet.has_shown(&task, LOG, "line 100\n");
     agent.kill();
     // Its token was used by the first.
     let mut next = fleet.agent(&task, &token);
     goes_on(&next);
-    seen(&fleet, &task, LOG, "line 700\n");
+    fleet.has_shown(&task, LOG, "line 700\n");
     next.kill();
     let runners = [fleet.runner(&[]), fleet.runner(&[]), fleet.runner(&[])];
     passed_once(&bench, &fleet, &pipeline, &task, &["counts", "after"]);
-    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed()));
+    assert_eq!(sha256(&fleet.log(&task, LOG)), sha256(&printed_by_slow()));
     let said: Vec<String> = runners.iter().map(Served::said).collect();
     assert_eq!(said.iter().filter(|said| said.contains("this one goes on with it")).count(), 1, "{said:#?}");
 }
@@ -218,7 +196,7 @@ fn an_agent_that_comes_past_the_lease_removes_what_is_left_and_keeps_the_spool()
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let mut runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     runner.kill();
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "error");
     let output = fleet.job(&pipeline, "slow")["tasks"][0]["output"].as_str().unwrap_or_default().to_owned();
@@ -232,7 +210,7 @@ fn an_agent_that_comes_past_the_lease_removes_what_is_left_and_keeps_the_spool()
     assert_eq!(fleet.show(&pipeline), shown);
     let spooled = files_that_hold(&bench.state().join("navvy/runs"), b"line 100\n");
     assert_eq!(spooled.len(), 1, "{spooled:?}");
-    assert!(printed().starts_with(&fleet.log_so_far(&task, LOG)));
+    assert!(printed_by_slow().starts_with(&fleet.log_so_far(&task, LOG)));
 }
 
 /// Fills the disk, and has a step behind that.

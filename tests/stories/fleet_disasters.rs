@@ -3,49 +3,16 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use navvy_tests::{Bench, Clock, End, Ending, Fate, Fleet, ObjectStore, Postgres, SmallDisk, Wire, eventually, sha256};
+use navvy_tests::{
+    Bench, Clock, End, Ending, Fate, Fleet, ObjectStore, Postgres, SLOW, SLOW_LOG, SmallDisk, Wire, eventually,
+    printed_by_slow, sha256,
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const LOG: &str = "001-1";
-
-/// Prints lines for some seconds, and how often it has run in its container.
-const SLOW: &str = r#"
-version: 2.1
-jobs:
-  slow:
-    docker: [{image: navvy/base:bookworm}]
-    steps:
-      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
-workflows:
-  ci: {jobs: [slow]}
-"#;
-
-fn printed() -> Vec<u8> {
-    let lines: String = (1..=3000).map(|i| format!("line {i}\n")).collect();
-    format!("{lines}1\n").into_bytes()
-}
-
-/// Submitted, and in the middle of its step. Pipeline and task.
-#[track_caller]
-fn in_the_middle(fleet: &Fleet<'_>) -> (String, String) {
-    let pipeline = fleet.submit(&["--tree"]);
-    let task = fleet.task(&pipeline, "slow");
-    seen(fleet, &task, 100);
-    (pipeline, task)
-}
-
-#[track_caller]
-fn seen(fleet: &Fleet<'_>, task: &str, line: u32) {
-    let mark = format!("line {line}\n");
-    eventually(&format!("line {line} of the step"), LIMIT, || {
-        let so_far = fleet.log_so_far(task, LOG);
-        so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
-    });
-}
 
 #[track_caller]
 fn ends(fleet: &mut Fleet<'_>, end: End, pipeline: &str, task: &str) {
-    fleet.has_ended(end, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
+    fleet.has_ended(end, &Ending { pipeline, task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() });
 }
 
 /// Each line once, in order.
@@ -61,13 +28,13 @@ fn what_nobody_names_in_the_store_is_swept() {
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::start(&bench);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
     // A working tree whose config has mistakes.
     bench.config("version: 2.1\njobs: {a: {docker: [{image: i}], stepz: []}}\nworkflows: {w: {jobs: [a]}}\n");
     fleet.navvy(&["submit", "--tree"]).ends(2, &["stepz"]);
     // What is left of an agent that died between its upload and its commit, and of a processor that died within one.
-    let log = fleet.data().join("store/v1/log").join(&pipeline).join(&task).join(LOG);
+    let log = fleet.data().join("store/v1/log").join(&pipeline).join(&task).join(SLOW_LOG);
     let unique = "0123456789abcdef0123456789abcdef";
     for name in [format!("0-{unique}"), format!("7-{unique}#12345")] {
         fs::write(log.join(name), "left behind").expect("a file can be written");
@@ -82,7 +49,7 @@ fn a_database_that_crashes_in_the_middle_of_a_step_and_comes_back_costs_nothing(
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_DATABASE", postgres.url())]);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     postgres.crash();
     let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
     assert!(said.contains("database: "), "{said}");
@@ -100,7 +67,7 @@ fn over_postgres_and_an_object_store_a_second_processor_goes_on_when_the_first_o
     let mut first = Fleet::over(&bench, &store, &gate, &[("NAVVY_PROCESSOR_DATABASE", postgres.url())]);
     let (people, agents) = (Wire::to(first.url.trim_start_matches("http://")), Wire::to(&first.agents));
     let _runner = first.runner_by(&agents.address(), &[]);
-    let (pipeline, task) = in_the_middle(&first);
+    let (pipeline, task) = first.in_the_middle();
     let mut reader = first.follow(&pipeline, &people.address());
     eventually("the reader's first lines", LIMIT, || reader.said().contains("line 50\n").then_some(()));
     first.processor().kill();
@@ -119,7 +86,7 @@ fn a_processor_whose_embedded_state_is_lost_lets_its_agents_end_as_their_leases_
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::start(&bench);
     let mut runner = fleet.runner(&[]);
-    let (_, task) = in_the_middle(&fleet);
+    let (_, task) = fleet.in_the_middle();
     fleet.processor().kill();
     for name in ["processor.db", "processor.db-wal", "processor.db-shm"] {
         fs::remove_file(fleet.data().join(name)).ok();
@@ -141,7 +108,7 @@ fn a_processor_whose_disk_is_full_says_so_and_goes_on_when_there_is_room_again()
     let disk = SmallDisk::mounted_at(&data, 128);
     let mut fleet = Fleet::start(&bench);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     disk.fill();
     let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
     assert!(said.contains("disk: ") && said.contains("free"), "{said}");
@@ -163,11 +130,11 @@ fn a_processors_clock_that_is_set_an_hour_on_and_back_costs_nothing() {
     let settings: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut fleet = Fleet::with(&bench, &settings);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     clock.set(HOUR);
-    seen(&fleet, &task, 1000);
+    fleet.has_shown(&task, SLOW_LOG, "line 1000\n");
     clock.set(-HOUR);
-    seen(&fleet, &task, 2000);
+    fleet.has_shown(&task, SLOW_LOG, "line 2000\n");
     // What is begun by the wrong clock.
     let token = fleet.navvy(&["runner-token", "small"]).text();
     assert!(token.starts_with("navvy_"), "{token}");
@@ -182,11 +149,11 @@ fn an_agents_clock_that_is_set_an_hour_on_and_back_costs_nothing() {
     let gate = store.gate();
     let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     clock.set(HOUR);
-    seen(&fleet, &task, 1000);
+    fleet.has_shown(&task, SLOW_LOG, "line 1000\n");
     clock.set(-HOUR);
-    seen(&fleet, &task, 2000);
+    fleet.has_shown(&task, SLOW_LOG, "line 2000\n");
     ends(&mut fleet, End::Passed, &pipeline, &task);
 }
 
@@ -200,12 +167,12 @@ fn a_processor_whose_clock_an_object_store_refuses_says_so_and_goes_on_when_it_i
     let settings: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut fleet = Fleet::over(&bench, &store, &gate, &settings);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     for (wrong, line) in [(HOUR, 1000), (-HOUR, 2000)] {
         clock.set(wrong);
         let said = eventually("word that it is not ready", LIMIT, || fleet.get("/readyz").err());
         assert!(said.contains("store: ") && said.contains("clock"), "{said}");
-        seen(&fleet, &task, line);
+        fleet.has_shown(&task, SLOW_LOG, &format!("line {line}\n"));
     }
     clock.set(0);
     ends(&mut fleet, End::Passed, &pipeline, &task);
@@ -221,7 +188,7 @@ fn a_store_that_takes_ten_kilobytes_a_second_costs_no_byte() {
     let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
     let _runner = fleet.runner(&[]);
     gate.rule(|asked| if asked.is("PUT", "/v1/log/") { Fate::RequestDawdles(HARDLY) } else { Fate::Pass });
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     ends(&mut fleet, End::Passed, &pipeline, &task);
 }
 
@@ -233,7 +200,7 @@ fn a_store_that_answers_503_for_a_minute_costs_no_byte() {
     let gate = store.gate();
     let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     gate.rule(|_| Fate::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned()));
     // The minute is the fault itself.
     let begun = Instant::now();
@@ -259,14 +226,14 @@ fn arrives_as_it_was_written(makes: &str) {
     assert_eq!(fleet.end_of(&pipeline, 5 * LIMIT), "success");
     let task = fleet.task(&pipeline, "slow");
     let told = String::from_utf8_lossy(&fleet.log(&task, "002-1")).into_owned();
-    let printed = fleet.log(&task, LOG);
+    let printed = fleet.log(&task, SLOW_LOG);
     assert_eq!(told.split_whitespace().next(), Some(&*sha256(&printed)), "{} bytes", printed.len());
     ends_with(&mut fleet, &pipeline, &task, &printed);
 }
 
 #[track_caller]
 fn ends_with(fleet: &mut Fleet<'_>, pipeline: &str, task: &str, printed: &[u8]) {
-    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: LOG, printed });
+    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: SLOW_LOG, printed });
 }
 
 #[test]

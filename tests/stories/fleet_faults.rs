@@ -3,58 +3,24 @@
 
 use std::time::Duration;
 
-use navvy_tests::{Bench, End, Ending, Fate, Fleet, ObjectStore, Signal, Wire, eventually};
+use navvy_tests::{
+    Bench, End, Ending, Fate, Fleet, ObjectStore, SLOW, SLOW_LOG, Signal, Wire, eventually, printed_by_slow,
+};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// What the processor is told, so that a lease is over soon.
 const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "3s");
-const LOG: &str = "001-1";
-
-/// Prints lines for some seconds, and how often it has run in its container.
-const SLOW: &str = r#"
-version: 2.1
-jobs:
-  slow:
-    docker: [{image: navvy/base:bookworm}]
-    steps:
-      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
-workflows:
-  ci: {jobs: [slow]}
-"#;
-
-fn printed() -> Vec<u8> {
-    let lines: String = (1..=3000).map(|i| format!("line {i}\n")).collect();
-    format!("{lines}1\n").into_bytes()
-}
-
-/// Submitted, and in the middle of its step. Pipeline and task.
-#[track_caller]
-fn in_the_middle(fleet: &Fleet<'_>) -> (String, String) {
-    let pipeline = fleet.submit(&["--tree"]);
-    let task = fleet.task(&pipeline, "slow");
-    seen(fleet, &task, 100);
-    (pipeline, task)
-}
-
-#[track_caller]
-fn seen(fleet: &Fleet<'_>, task: &str, line: u32) {
-    let mark = format!("line {line}\n");
-    eventually(&format!("line {line} of the step"), LIMIT, || {
-        let so_far = fleet.log_so_far(task, LOG);
-        so_far.windows(mark.len()).any(|window| window == mark.as_bytes()).then_some(())
-    });
-}
 
 /// Passed, with all that was printed, after one start of its step; nothing is left.
 #[track_caller]
 fn is_whole(fleet: &mut Fleet<'_>, pipeline: &str, task: &str) {
-    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
+    fleet.has_ended(End::Passed, &Ending { pipeline, task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() });
 }
 
 /// The task that was lost ended once, by the processor's word, and what is durable of it is a beginning of what was printed.
 #[track_caller]
 fn was_lost(fleet: &mut Fleet<'_>, pipeline: &str, task: &str) {
-    fleet.has_ended(End::Lost, &Ending { pipeline, task, job: "slow", log: LOG, printed: &printed() });
+    fleet.has_ended(End::Lost, &Ending { pipeline, task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() });
 }
 
 #[test]
@@ -63,7 +29,7 @@ fn an_agent_that_is_killed_loses_its_task_which_is_removed_by_the_next_one_and_c
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let mut runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     runner.kill();
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "error");
     let _next = fleet.runner(&[]);
@@ -81,7 +47,7 @@ fn an_agent_that_slept_past_its_lease_ends_its_job_and_reports_nothing() {
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let mut runner = fleet.runner(&["--once"]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     runner.signal(Signal::Stop);
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "error");
     let before = fleet.show(&pipeline);
@@ -101,7 +67,7 @@ fn of_two_agents_with_one_launch_token_the_second_is_refused() {
     let task = fleet.task(&pipeline, "slow");
     let token = fleet.launch_token(&task);
     let mut first = fleet.agent(&task, &token);
-    seen(&fleet, &task, 100);
+    fleet.has_shown(&task, SLOW_LOG, "line 100\n");
     let mut second = fleet.agent(&task, &token);
     assert_eq!(second.end(LIMIT), Some(3), "{}", second.said());
     assert!(second.said().contains("its launch token was used before"), "{}", second.said());
@@ -116,7 +82,7 @@ fn a_processor_that_is_stopped_in_the_middle_of_a_step_and_started_goes_on() {
     bench.config(SLOW).commit("a project");
     let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_DRAIN_TIMEOUT", "1s")]);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     fleet.processor().signal(Signal::Terminate);
     assert_eq!(fleet.processor().end(LIMIT), Some(0));
     fleet.restart();
@@ -130,13 +96,13 @@ fn a_store_that_is_away_for_a_while_costs_no_byte() {
     let gate = store.gate();
     let mut fleet = Fleet::over(&bench, &store, &gate, &[]);
     let _runner = fleet.runner(&[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     gate.rule(|_| Fate::Answer(503, "<Error><Code>SlowDown</Code></Error>".to_owned()));
     // The agent has come back again and again.
     eventually("PUTs that were refused", LIMIT, || {
         (gate.asked().iter().filter(|asked| asked.method == "PUT").count() >= 6).then_some(())
     });
-    assert!(!fleet.log_so_far(&task, LOG).is_empty(), "who looks sees what is printed all the same");
+    assert!(!fleet.log_so_far(&task, SLOW_LOG).is_empty(), "who looks sees what is printed all the same");
     gate.rule(|_| Fate::Pass);
     is_whole(&mut fleet, &pipeline, &task);
 }
@@ -148,7 +114,7 @@ fn a_network_that_is_cut_for_a_while_costs_no_byte() {
     let mut fleet = Fleet::start(&bench);
     let wire = Wire::to(&fleet.agents);
     let _runner = fleet.runner_by(&wire.address(), &[]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     wire.cut();
     // The pauses between these grow: some seconds.
     eventually("calls that went nowhere", LIMIT, || (wire.refused() >= 5).then_some(()));
@@ -163,7 +129,7 @@ fn a_network_that_is_cut_past_the_lease_ends_the_job_on_both_sides() {
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let wire = Wire::to(&fleet.agents);
     let mut runner = fleet.runner_by(&wire.address(), &["--once"]);
-    let (pipeline, task) = in_the_middle(&fleet);
+    let (pipeline, task) = fleet.in_the_middle();
     wire.cut();
     // The agent's own clock comes first, and needs nobody.
     runner.end(LIMIT);
