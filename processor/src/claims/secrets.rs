@@ -120,7 +120,7 @@ impl SecretSource {
         let opened = self.open_all(tx, &owners).await?;
         // A context that is named twice counts where it stands last, too.
         let of = |owner: &String| opened.get(owner).cloned().unwrap_or_default();
-        let ssh_keys = of(&keys_of).into_iter().map(ssh_key).collect();
+        let ssh_keys = of(&keys_of).into_iter().map(ssh_key).collect::<Result<_>>()?;
         Ok(Given { ssh_keys, variables: owners.iter().skip(1).flat_map(of).collect() })
     }
 
@@ -193,16 +193,17 @@ pub fn keys_owner(project: &str) -> String {
     format!("keys:{project}")
 }
 
-/// Kept as JSON: host, text and fingerprints.
-fn ssh_key((name, value): (String, String)) -> SshKey {
-    let field = |json: &serde_json::Value, field: &str| json.get(field)?.as_str().map(str::to_owned);
+/// Kept as JSON: host, text and fingerprints. The library's own words may quote the key.
+fn ssh_key((name, value): (String, String)) -> Result<SshKey> {
     let json = serde_json::from_str::<serde_json::Value>(&value).unwrap_or_default();
-    SshKey {
-        host: field(&json, "host").filter(|host| !host.is_empty()),
-        text: field(&json, "text").unwrap_or_default(),
-        md5: field(&json, "md5").unwrap_or_default(),
-        sha256: field(&json, "sha256").unwrap_or(name),
-    }
+    let field = |field: &str| json.get(field).and_then(|text| text.as_str()).map(str::to_owned);
+    let damaged = || ClaimError::Secrets(format!("the key {name} is not kept in a form that this processor knows"));
+    Ok(SshKey {
+        host: field("host").filter(|host| !host.is_empty()),
+        text: field("text").filter(|text| !text.is_empty()).ok_or_else(damaged)?,
+        md5: field("md5").ok_or_else(damaged)?,
+        sha256: field("sha256").unwrap_or_else(|| name.clone()),
+    })
 }
 
 fn bound(owner: &str, name: &str) -> Vec<u8> {
@@ -264,6 +265,19 @@ mod tests {
             assert_eq!(new.given(&mut connection, "p", &[]).await.unwrap().variables[0].1, "hunter2");
             let error = source(&["a"]).given(&mut connection, "p", &[]).await.unwrap_err().to_string();
             assert!(error.contains("\"bb\""), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_understood_is_no_empty_key() {
+        for state in databases().await {
+            let secrets = source(&["a"]);
+            let mut connection = state.pool().acquire().await.unwrap();
+            for broken in ["hunter2", "{}", r#"{"text": "", "md5": "0"}"#, r#"{"text": ["hunter2"], "md5": "0"}"#] {
+                secrets.set(&mut connection, "keys:p", "SHA256:0", broken).await.unwrap();
+                let error = secrets.given(&mut connection, "p", &[]).await.unwrap_err().to_string();
+                assert!(error.contains("SHA256:0") && !error.contains("hunter2"), "{error}");
+            }
         }
     }
 
