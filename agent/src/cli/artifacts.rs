@@ -25,7 +25,7 @@ use super::CliError;
 use super::args::store::{ArtifactsArgs, ArtifactsCommand, ArtifactsGetArgs, ArtifactsListArgs, ArtifactsOfArgs};
 use super::host::{block_on, json_lines};
 use super::out::print;
-use super::pipelines::{all, pipelines_there};
+use super::pipelines::{all, began, pipelines_there};
 use super::processor::{Processor, failed};
 use super::store::of_project;
 use crate::artifacts::shelf::{Artifact, Run, Shelf};
@@ -114,7 +114,7 @@ async fn there(settings: &Settings, of: &ArtifactsOfArgs) -> Result<(Way, Option
         let path = ["pipeline", &pipeline.id, "artifacts"];
         let all = all::<api::Artifact>(client, &path, &[], MOST).await.map_err(failed)?;
         if !all.is_empty() || of.run.is_some() {
-            let run = Of { name: pipeline.id.clone(), at: pipeline.created_at.parse().unwrap_or_default() };
+            let run = Of { name: pipeline.id.clone(), at: began(&pipeline)? };
             found = Some((run, all.into_iter().map(Found::from).collect()));
             break;
         }

@@ -1,5 +1,6 @@
 //! `navvy pipelines`: what a processor has of a project's pipelines, and what can be done with them.
 
+use jiff::Timestamp;
 use navvy_job::exit_code;
 use navvy_protocol::api;
 use navvy_ui::sanitize::clean;
@@ -82,6 +83,15 @@ pub async fn pipelines_there(
     }
     let query = [("project", project(settings, there.project.as_deref())?)];
     all(&processor.client, &["pipeline"], &query, NEWEST).await.map_err(failed)
+}
+
+/// When a pipeline began, by its processor's word.
+pub fn began(pipeline: &api::Pipeline) -> Result<Timestamp, CliError> {
+    pipeline.created_at.parse().map_err(|_| {
+        let (id, at) = (clean(&pipeline.id), clean(&pipeline.created_at));
+        CliError::infra_text(format!("the processor says that pipeline {id} was created at {at:?}, which is no time"))
+            .hint("Navvy here and the processor may be too far apart: see `navvy --version`.")
+    })
 }
 
 fn row(pipeline: &api::Pipeline) -> Vec<String> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::args::store::TestsArgs;
 use super::out::print;
-use super::pipelines::{all, pipelines_there};
+use super::pipelines::{all, began, pipelines_there};
 use super::processor::{Processor, failed};
 use super::{CliError, host, store};
 use crate::settings::Settings;
@@ -107,7 +107,7 @@ async fn there(
         for test in tests.await.map_err(failed)? {
             of_jobs.entry(test.job.clone()).or_default().push(case(test));
         }
-        let at = pipeline.created_at.parse().unwrap_or_default();
+        let at = began(&pipeline)?;
         let run = LastRun { run: pipeline.id, branch: pipeline.vcs.branch, at };
         for (job, cases) in of_jobs {
             jobs.entry(job).or_default().push((run.clone(), cases));

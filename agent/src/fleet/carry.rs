@@ -9,7 +9,9 @@
 //!
 //! The lease goes last. Whoever loses it says nothing more, ends what runs, and leaves the spool where it is.
 
-use std::collections::BTreeMap;
+mod going_on;
+mod spare;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,26 +20,20 @@ use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
-use navvy_environment::run_dir;
-use navvy_environment::survey::now;
 use navvy_granted::Remote;
-use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Limits};
 use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
 use navvy_job::figures;
-use navvy_job::id::TaskId;
 use navvy_job::outcome::{Cancel, Verdict};
 use navvy_job::resource::Size;
 use navvy_job::state::TaskState;
 use navvy_job::walk::TaskEnd;
 use navvy_journal::owner::Owner;
-use navvy_journal::standing::Mark;
 use navvy_output::DiskFloor;
-use navvy_output::log_ends;
 use navvy_output::mask::Masks;
 use navvy_protocol::processor::trace::TraceParent;
 use navvy_protocol::processor::v1::claimed_task::Checkout;
-use navvy_protocol::processor::v1::{self, FinishRequest, GetMarksRequest};
+use navvy_protocol::processor::v1::{self, FinishRequest};
 use navvy_results::Timings;
 use navvy_storage::{Retries, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,8 +44,8 @@ use super::claiming::{Claimed, Work, trace_in, trace_of};
 use super::connection::{Bearer, Processor, Session, unary};
 use super::delivery::{Delivered, Delivery, Ending, Left, Logs, Parts, name_of};
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
-use super::left::{self, Caller, Found};
-use super::persist::{Halt, Loss, persist};
+use super::left::{Caller, Found};
+use super::persist::{Loss, persist};
 use super::record::{self, Followers, LogNews, Recorded};
 use super::tree::SubmittedTree;
 use crate::artifacts::guard;
@@ -61,7 +57,7 @@ use crate::run_store::RunStore;
 use crate::spool::Spool;
 use crate::step::bounded::Stop;
 use crate::step::handing::Handing;
-use crate::task::{self, Context, Feed, HoldPolicy, Inherited, Leaving, LeftLogs, Occupancy, TaskResult, Turn};
+use crate::task::{self, Context, Feed, HoldPolicy, Leaving, Occupancy, TaskResult, Turn};
 
 /// What this machine brings to every task.
 #[derive(Clone)]
@@ -262,53 +258,6 @@ impl Carrying {
         self.end(ended, delivery, &seen, &place).await
     }
 
-    /// What another agent of the task has left, and how far the processor has it.
-    async fn go_on(self, found: Found, occupancy: Occupancy) -> Carried {
-        let call = || {
-            let mut agents = self.session.agents();
-            async move { unary(agents.get_marks(GetMarksRequest {})).await }
-        };
-        // The first word of the processor that the lease holds: before it nothing of the task is touched.
-        let marks = match persist(&self.session, &self.lost, call).await {
-            Ok(marks) => marks,
-            Err(halt) => return self.leave_to_nobody(found, halt).await,
-        };
-        tracing::warn!(task = %found.task, "The agent of a task was killed; this one goes on with it.");
-        let logs = found.take_up_logs().await;
-        let place = found.place.clone();
-        let masks = Masks::new(&found.caller.masked);
-        let _hidden = (self.machine.hide)(&masks);
-        let (bus, events) = bus::channel(masks.clone());
-        let (recorded, seen) = watch::channel(Recorded::default());
-        let (names, news) = mpsc::unbounded_channel();
-        let followers = Followers { recorded, state: self.state.clone(), logs: names.clone() };
-        if let Err(error) = record::resume(events, &record::path_in(&place.run), followers) {
-            left::remove(&self.machine, &found.task, &found.journal).await;
-            return self
-                .refuse(format!("the events that another agent of the task has left cannot be read: {error}"))
-                .await;
-        }
-        let marks: BTreeMap<String, u64> = marks.marks.into_iter().map(|mark| (mark.log, mark.durable)).collect();
-        let (waiting, again) = tell_of_logs(&place, &marks, &names);
-        drop(names);
-        self.spool.take_up(waiting, again);
-        let lines = seen.borrow().lines;
-        let delivery = self.deliver(&place, seen.clone(), news, Left { lines, marks });
-        let ended = self.run_on(found, logs, bus, occupancy).await;
-        self.end(ended, delivery, &seen, &place).await
-    }
-
-    /// The lease is lost, or the processor does not take this agent for the task's: what runs is ended. The spool stays.
-    async fn leave_to_nobody(self, found: Found, halt: Halt) -> Carried {
-        for left in left::remove(&self.machine, &found.task, &found.journal).await {
-            tracing::error!("{left} is still there. `navvy prune` removes it.");
-        }
-        match halt {
-            Halt::Lost => Carried::Lost { why: "its lease was over before this agent could go on with it".to_owned() },
-            other => Carried::Unreported { why: other.to_string() },
-        }
-    }
-
     async fn end(
         &self,
         ended: TaskResult,
@@ -374,36 +323,6 @@ impl Carrying {
         }
         drop(telling);
         result
-    }
-
-    /// The same from where another agent was killed on.
-    async fn run_on(&self, found: Found, logs: LeftLogs, bus: Bus, occupancy: Occupancy) -> TaskResult {
-        let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
-        let Found { task, left, caller, journal, containers, link, place, .. } = found;
-        let (store, checkout) = self.store_and_tree(caller.tree.clone());
-        let (is_left, sparing) = self.spare(task);
-        is_left.send_replace(true);
-        let mut context = self.context(&place, bus, checkout, store, caller.config_name.clone());
-        context.leaving = serde_json::to_string(&caller).ok().map(|caller| Leaving { caller: caller.into(), is_left });
-        let has_begun = left.progress.step > 0;
-        let turn = if has_begun { Turn::Now(occupancy) } else { Turn::Ask(self.asking(occupancy)) };
-        let inherited = Inherited { left, logs, journal, containers, link };
-        let (result, removal) = task::go_on(inherited, context, turn).await;
-        sparing.end().await;
-        if let Some(removal) = removal {
-            removal.carry_out().await;
-        }
-        drop(telling);
-        result
-    }
-
-    /// From when on another agent could go on with the task, its mark says until when it is spared: as long as the lease
-    /// holds, and some more.
-    fn spare(&self, task: TaskId) -> (watch::Sender<bool>, Sparing) {
-        let (is_left, left) = watch::channel(false);
-        let Machine { paths, owner, .. } = &self.machine;
-        let place = run_dir::place(paths.runtime.as_deref(), run_dir::uid(), &task);
-        (is_left, Sparing(tokio::spawn(spare(place, owner.clone(), self.good_until.clone(), left))))
     }
 
     fn context(
@@ -518,63 +437,6 @@ impl Carrying {
             Err(halt) => Carried::Unreported { why: halt.to_string() },
         }
     }
-}
-
-/// Who keeps the mark.
-struct Sparing(tokio::task::JoinHandle<()>);
-
-impl Sparing {
-    /// From now on nobody is to go on with the task: the mark is not written again.
-    async fn end(self) {
-        self.0.abort();
-        self.0.await.ok();
-    }
-}
-
-async fn spare(
-    place: PathBuf,
-    owner: Owner,
-    mut good_until: watch::Receiver<Instant>,
-    mut is_left: watch::Receiver<bool>,
-) {
-    let mut was_left = false;
-    loop {
-        let says = *is_left.borrow_and_update();
-        if std::mem::replace(&mut was_left, says) && !says {
-            // What is left there is of an earlier step.
-            run_dir::mark(&place, &Mark::Running(owner.clone())).ok();
-        }
-        if says {
-            let rest = good_until.borrow_and_update().saturating_duration_since(Instant::now());
-            // A processor waits for a third of a lease longer.
-            let until = now() + (rest + rest / 3).as_secs() + 1;
-            if let Err(error) = run_dir::mark(&place, &Mark::Adoptable(until, owner.clone())) {
-                tracing::debug!("Another agent would not find the task: {}.", chain(&error));
-            }
-        }
-        tokio::select! {
-            Ok(()) = good_until.changed() => {}
-            Ok(()) = is_left.changed() => {}
-            else => return,
-        }
-    }
-}
-
-/// Tells the delivery which logs there are. Returns how many of their bytes are not durable, and how many that are durable were
-/// taken back.
-fn tell_of_logs(place: &Place, marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> (u64, u64) {
-    let (mut waiting, mut again) = (0, 0);
-    for end in log_ends(&place.logs) {
-        let Some(name) = name_of(&end.log) else { continue };
-        let durable = marks.get(&name).copied().unwrap_or(0);
-        waiting += end.bytes.saturating_sub(durable);
-        again += durable.saturating_sub(end.bytes);
-        names.send(LogNews::Begins(name.clone())).ok();
-        if end.sha256.is_some() {
-            names.send(LogNews::Pauses(name)).ok();
-        }
-    }
-    (waiting, again)
 }
 
 /// Says that the task is to stop. From then on nothing of it waits for its delivery.

@@ -163,7 +163,10 @@ async fn recall(machine: &Machine, task: &TaskId, logs: PathBuf) -> Result<Recal
 
 impl Found {
     /// Cuts its logs to what was acknowledged. Nothing is delivered meanwhile.
-    pub async fn take_up_logs(&self) -> LeftLogs {
+    ///
+    /// # Errors
+    /// A bug ended it: how far the logs are good is not known then.
+    pub async fn take_up_logs(&self) -> Result<LeftLogs, String> {
         let (logs, execs, progress) = (self.place.logs.clone(), self.execs.clone(), self.left.progress.clone());
         let step = progress.step.checked_sub(1).and_then(|index| self.left.note.claim.job.steps.get(index));
         let is_exec = match step.map(|step| &step.kind) {
@@ -172,6 +175,6 @@ impl Found {
             _ => false,
         };
         let cut = tokio::task::spawn_blocking(move || LeftLogs::take_up(&logs, &execs, &progress, is_exec));
-        cut.await.unwrap_or_default()
+        cut.await.map_err(|error| error.to_string())
     }
 }
