@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use navvy_agent::fleet::claiming::{Claimed, Wish, claim};
 use navvy_agent::fleet::connection::{Address, Bearer, Processor, Session, unary};
+use navvy_agent::fleet::persist::{Loss, Pauses, persist};
 use navvy_job::claim::Claim;
 use navvy_job::outcome::Verdict;
 use navvy_job::resource::Size;
@@ -26,7 +27,7 @@ use navvy_storage::{Pace, Proxies, Transport};
 use object_store::client::HttpService as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
@@ -87,7 +88,13 @@ impl Fleet {
 
     async fn claim(&self, processor: &Processor, name: &str, wait: Duration) -> anyhow::Result<Option<Claimed>> {
         let wish = Wish::Classes { classes: vec!["*".to_owned()], room: Size { millicpus: 0, memory: 0 } };
-        Ok(claim(processor, &self.token, name, &wish, wait).await?)
+        let mut pauses = Pauses::default();
+        loop {
+            match claim(processor, &self.token, name, &wish, wait).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(pauses.another()).await,
+                answered => return Ok(answered?),
+            }
+        }
     }
 }
 
@@ -204,6 +211,8 @@ async fn agents(fleet: &Fleet, count: usize, load: Load) -> anyhow::Result<serde
 /// One simulated agent with its task.
 struct Agent {
     session: Session,
+    /// Never.
+    loss: Loss,
     transport: Transport,
     lease: Duration,
     /// `task`, `workflow` and `job`, as events have them.
@@ -224,7 +233,8 @@ impl Agent {
         let reference = json!({"at_ms": 0, "time": "2026-01-02T03:04:05.500Z", "task": task,
             "workflow": claimed.task.workflow, "job": claim.job_name, "node_index": 0, "node_total": 1, "step": 1});
         let (lease, open, digest) = (claimed.lease(), Vec::new(), Sha256::new());
-        Ok(Self { session, transport, lease, reference, task, events: 0, open, sealed: 0, shown: 0, digest })
+        let loss = watch::channel(false).1;
+        Ok(Self { session, loss, transport, lease, reference, task, events: 0, open, sealed: 0, shown: 0, digest })
     }
 
     async fn work(mut self, load: Load, claim: Duration) -> anyhow::Result<Ended> {
@@ -256,7 +266,12 @@ impl Agent {
         self.deliver().await?;
         self.record("step_ended").await?;
         let sha256 = self.digest.clone().finalize().into();
-        let answer = unary(self.session.agents().finish(finish(&[(self.sealed, sha256)], self.events)?)).await?;
+        let report = finish(&[(self.sealed, sha256)], self.events)?;
+        let call = || {
+            let (mut agents, report) = (self.session.agents(), report.clone());
+            async move { unary(agents.finish(report)).await }
+        };
+        let answer = persist(&self.session, &self.loss, call).await?;
         Ok(Ended { task: self.task, claim, bytes: self.sealed, sha256, missing: answer.missing })
     }
 
@@ -282,7 +297,11 @@ impl Agent {
         let mut event = self.reference.clone();
         event["event"] = kind.into();
         let request = RecordRequest { first: self.events, events: vec![serde_json::to_vec(&event)?] };
-        self.events = unary(self.session.agents().record(request)).await?.next;
+        let call = || {
+            let (mut agents, request) = (self.session.agents(), request.clone());
+            async move { unary(agents.record(request)).await }
+        };
+        self.events = persist(&self.session, &self.loss, call).await?.next;
         Ok(())
     }
 
@@ -303,16 +322,32 @@ impl Agent {
             sha256: Sha256::digest(&plain).to_vec(),
             object: String::new(),
         };
-        let request = SegmentRequest { segment: Some(segment.clone()) };
-        let grant = unary(self.session.agents().grant_segment(request)).await?;
-        let put = http::Request::builder().method(http::Method::PUT).uri(grant.url);
-        let put = put.header(http::header::CONTENT_LENGTH, object.len()).body(Bytes::from(object).into())?;
-        let answered =
-            self.transport.call(put).await.map_err(|error| anyhow::anyhow!("a segment was not put: {error}"))?;
-        anyhow::ensure!(answered.status().is_success(), "the store answered {}", answered.status());
-        let segments = vec![Segment { object: grant.object, ..segment }];
-        unary(self.session.agents().commit_segments(CommitSegmentsRequest { segments })).await?;
+        let object = self.put(&segment, object.into()).await?;
+        let segments = vec![Segment { object, ..segment }];
+        let call = || {
+            let (mut agents, request) = (self.session.agents(), CommitSegmentsRequest { segments: segments.clone() });
+            async move { unary(agents.commit_segments(request)).await }
+        };
+        persist(&self.session, &self.loss, call).await?;
         self.sealed += plain.len() as u64;
         Ok(())
+    }
+
+    /// Until the store has it: it may be away for a while. Its name.
+    async fn put(&self, segment: &Segment, object: Bytes) -> anyhow::Result<String> {
+        let mut pauses = Pauses::default();
+        loop {
+            let call = || {
+                let (mut agents, request) = (self.session.agents(), SegmentRequest { segment: Some(segment.clone()) });
+                async move { unary(agents.grant_segment(request)).await }
+            };
+            let grant = persist(&self.session, &self.loss, call).await?;
+            let put = http::Request::builder().method(http::Method::PUT).uri(grant.url);
+            let put = put.header(http::header::CONTENT_LENGTH, object.len()).body(object.clone().into())?;
+            match self.transport.call(put).await {
+                Ok(answered) if answered.status().is_success() => return Ok(grant.object),
+                _ => tokio::time::sleep(pauses.another()).await,
+            }
+        }
     }
 }

@@ -28,7 +28,10 @@ def call(command, **more):
     """Runs what has to work; its output."""
     done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, **more)
     if done.returncode != 0:
-        raise NotMeasured(f"failed to {' '.join(map(str, command))}: {(done.stderr or done.stdout).strip()[-600:]}")
+        said = (done.stderr or done.stdout).strip()
+        # What was wrong stands first or last; between them may be a long trace.
+        said = said if len(said) <= 1200 else f"{said[:600]} […] {said[-600:]}"
+        raise NotMeasured(f"failed to {' '.join(map(str, command))}: {said}")
     return done.stdout.strip()
 
 
