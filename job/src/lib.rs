@@ -14,7 +14,9 @@
 //! | [`state`] | task and step states with their tables of legal moves |
 //! | [`outcome`] | how steps, tasks and jobs end |
 //! | [`resource`] | resource classes: named sizes of a task |
+//! | [`reservation`] | what a fleet's host keeps for coordination, and what it leaves for tasks (pure) |
 //! | [`claim`] | the serialised value by which an agent gets work |
+//! | [`scheduled`] | what an agent and the task driver that starts it tell each other |
 //! | [`chain`] | an error with its causes on one line |
 //! | [`figures`] | times and sizes for people |
 //! | [`event`] | what happens during a run, as values |
@@ -33,7 +35,9 @@ pub mod id;
 mod made;
 pub mod outcome;
 pub mod pipeline;
+pub mod reservation;
 pub mod resource;
+pub mod scheduled;
 pub mod selection;
 pub mod state;
 pub mod upstream;

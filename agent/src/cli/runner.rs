@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use navvy_job::outcome::{Cancel, CancelReason};
+use navvy_job::reservation::Reservation;
 use navvy_job::resource::Size;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -60,25 +61,16 @@ pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> 
     })
 }
 
-fn reservation(arguments: &RunnerArgs) -> Size {
-    Size { millicpus: (arguments.reserve_cpus * 1000.0) as u64, memory: arguments.reserve_memory }
+fn reservation(arguments: &RunnerArgs) -> Reservation {
+    Reservation(Size { millicpus: (arguments.reserve_cpus * 1000.0) as u64, memory: arguments.reserve_memory })
 }
 
 /// What the reservation leaves of a machine.
-fn left(whole: Size, reserved: Size) -> Result<Size, CliError> {
-    let room = whole.minus(reserved);
-    if room.millicpus > 0 && room.memory > 0 {
-        return Ok(room);
-    }
-    let show = |size: Size| {
-        format!("{} CPUs and {}", navvy_job::figures::cpus(size.millicpus), navvy_job::figures::bytes(size.memory))
-    };
-    let error = CliError::usage(format!(
-        "this machine is too small: it has {}, and {} are reserved for what is not a task",
-        show(whole),
-        show(reserved)
-    ));
-    Err(error.hint("Lower the reservation: --reserve-cpus 0.5 --reserve-memory 512M. Nothing was started."))
+fn left(whole: Size, reserved: Reservation) -> Result<Size, CliError> {
+    reserved.room(whole).map_err(|error| {
+        CliError::usage(error.to_string())
+            .hint("Lower the reservation: --reserve-cpus 0.5 --reserve-memory 512M. Nothing was started.")
+    })
 }
 
 /// A claim that is waited for.
@@ -299,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_too_small_says_so_and_how_to_lower_the_reservation() {
-        let reserved = Size::new(2, 4);
+        let reserved = Reservation::default();
         assert_eq!(left(Size::new(4, 16), reserved).unwrap(), Size::new(2, 12));
         for small in [Size::new(2, 16), Size::new(8, 4), Size::new(1, 1)] {
             let told = left(small, reserved).unwrap_err().render();

@@ -1,0 +1,3 @@
+//! The Nomad task driver `navvy`.
+
+pub mod proto;

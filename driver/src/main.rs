@@ -1,0 +1,3 @@
+//! `navvy-driver`: started by a Nomad agent.
+
+fn main() {}
