@@ -106,6 +106,28 @@ pub fn read_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| advice())
 }
 
+/// Reads a number of bytes: `64M`, `1.5GiB`, `0`. Units are powers of 1024; without one it is bytes.
+///
+/// # Errors
+/// What was expected instead.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    let advice = || format!("`{text}` is not a size; write a number of bytes, or one with a unit: 512K, 64M, 1.5G");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| advice())?;
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(advice()),
+    };
+    let bytes = number * (1_u64 << shift) as f64;
+    // 2^63: far beyond any disk, and exact as a float.
+    if bytes <= 9_223_372_036_854_775_808.0 { Ok(bytes as u64) } else { Err(advice()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +169,14 @@ mod tests {
         assert_eq!(go_duration(Duration::from_secs(5)), "5s");
         assert_eq!(go_duration(Duration::from_millis(1500)), "1.5s");
         assert_eq!(go_duration(Duration::from_secs(3600)), "1h0m0s");
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let sizes = ["0", "12", "512K", "64M", "64MiB", "1.5g", "2 GB"].map(read_size);
+        assert_eq!(sizes.map(Result::unwrap), [0, 12, 512 << 10, 64 << 20, 64 << 20, 3 << 29, 2 << 30]);
+        for text in ["", "M", "-1", "1 quart", "99999999T", "."] {
+            assert!(read_size(text).is_err(), "{text:?}");
+        }
     }
 }

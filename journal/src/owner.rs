@@ -31,7 +31,14 @@ pub struct Owner {
 impl Owner {
     /// This very process.
     pub fn this_process() -> io::Result<Self> {
-        let pid = std::process::id();
+        Self::of_process(std::process::id())
+    }
+
+    /// A process of this pid namespace, which the caller knows to be the one that is meant: its own child, say.
+    ///
+    /// # Errors
+    /// There is none with this number.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
         Ok(Self {
             machine: machine_id(),
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),

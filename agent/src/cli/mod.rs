@@ -35,7 +35,6 @@ mod run;
 mod runner;
 mod runner_token;
 mod shell;
-mod size;
 mod source;
 mod store;
 mod submit;

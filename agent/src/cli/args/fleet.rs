@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::parse_duration;
-use crate::cli::size::parse_size;
+use navvy_job::figures::read_size;
 
 /// Where the processor is, and who vouches for it.
 #[derive(Debug, Clone, Default, Args)]
@@ -35,13 +35,13 @@ pub struct MachineArgs {
     #[arg(long, value_name = "KIND", default_value = "docker")]
     pub environment: EnvironmentKind,
     /// Output that waits on disk for its delivery, for each task. Full, it holds the step up.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = read_size)]
     pub spool: u64,
     /// Give steps two pipes in place of a terminal.
     #[arg(long)]
     pub no_tty: bool,
     /// As for `navvy run`.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
     pub disk_floor: Option<u64>,
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
@@ -96,7 +96,7 @@ pub struct RunnerArgs {
     #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = parse_cpus)]
     pub reserve_cpus: f64,
     /// Memory that is never given to tasks.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = read_size)]
     pub reserve_memory: u64,
     #[command(flatten)]
     pub processor: ProcessorArgs,

@@ -9,9 +9,9 @@ use navvy_job::claim::TrustScope;
 use super::config::GraphFormat;
 use super::{GivenArgs, SourceArgs, parse_duration};
 use crate::artifacts::guard::SecretPolicy;
-use crate::cli::size::parse_size;
 use crate::settings::file::SettingsFiles;
 use crate::settings::overcommit::Overcommit;
+use navvy_job::figures::read_size;
 
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -95,7 +95,7 @@ pub struct RunArgs {
     pub secrets_in_artifacts: SecretsIn,
     /// End a step rather than let its log take the logs' disk below this, and the job that has written most rather than
     /// let it take the engine's: 64M unless NAVVY_DISK_FLOOR says otherwise, 0 for none.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
     pub disk_floor: Option<u64>,
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
@@ -183,7 +183,7 @@ pub struct RetryArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub keep: Option<Duration>,
     /// As for `navvy run`.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
     pub disk_floor: Option<u64>,
     /// The Docker engine. Without it: the one the task runs on.
     #[arg(long, value_name = "ENDPOINT")]

@@ -46,7 +46,6 @@ use super::args::parse_duration;
 use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
 use super::host;
-use super::size::parse_size;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
 use super::{CliError, out, store};
 use crate::environment::Provider;
@@ -59,6 +58,7 @@ use crate::settings::file::SettingsFiles;
 use crate::spool::Spool;
 use crate::task::{BreakPoint, Context, HoldPolicy};
 use crate::terminal::Stage;
+use navvy_job::figures::read_size;
 
 pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> {
     if arguments.shell_on_fail && !(settings.stdin_is_terminal && settings.stdout_is_terminal) {
@@ -395,7 +395,7 @@ fn tell_left(left: &[String]) {
 
 /// The flag's, else `NAVVY_DISK_FLOOR`, else the default.
 pub(super) fn floor(settings: &Settings, flag: Option<u64>) -> Result<DiskFloor, CliError> {
-    let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(parse_size).transpose();
+    let variable = settings.get(DISK_FLOOR).filter(|text| !text.is_empty()).map(read_size).transpose();
     let variable = variable.map_err(|why| CliError::usage(format!("{DISK_FLOOR}: {why}")))?;
     Ok(flag.or(variable).map_or_else(DiskFloor::default, DiskFloor))
 }

@@ -1,0 +1,392 @@
+//! The driver service: tasks.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures_util::{Stream, StreamExt as _};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, WatchStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::host::Answers;
+use super::{Plugin, signals};
+use crate::cgroup::Mounts;
+use crate::directory::{Directory, Ended};
+use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
+use crate::start::{StartError, Wanted};
+use crate::stats::{self, Meter};
+use crate::task::Task;
+use crate::{exec, info, schema, warning};
+
+/// The form of a handle's state.
+const HANDLE_VERSION: i32 = 1;
+/// Nomad waits for the first fingerprint while it starts.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Without one of Nomad's.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// "No time" of Go: the first second of the year 1.
+const NO_TIME: prost_types::Timestamp = prost_types::Timestamp { seconds: -62_135_596_800, nanos: 0 };
+
+/// `Driver`.
+pub struct Driver(pub Arc<Plugin>);
+
+/// What Nomad keeps for us. It is written once, so it says only where the rest is.
+#[derive(Serialize, Deserialize)]
+struct State {
+    directory: std::path::PathBuf,
+}
+
+#[tonic::async_trait]
+impl nomad::driver_server::Driver for Driver {
+    async fn init(&self, _: Request<nomad::InitRequest>) -> Result<Response<nomad::InitResponse>, Status> {
+        Ok(Response::new(nomad::InitResponse {}))
+    }
+
+    /// Nomad says good-bye; tasks go on.
+    async fn shutdown(&self, _: Request<nomad::ShutdownRequest>) -> Result<Response<nomad::ShutdownResponse>, Status> {
+        Ok(Response::new(nomad::ShutdownResponse {}))
+    }
+
+    async fn task_config_schema(
+        &self,
+        _: Request<nomad::TaskConfigSchemaRequest>,
+    ) -> Result<Response<nomad::TaskConfigSchemaResponse>, Status> {
+        Ok(Response::new(nomad::TaskConfigSchemaResponse { spec: Some(schema::task()) }))
+    }
+
+    async fn capabilities(
+        &self,
+        _: Request<nomad::CapabilitiesRequest>,
+    ) -> Result<Response<nomad::CapabilitiesResponse>, Status> {
+        use nomad::driver_capabilities::{FsIsolation, MountConfigs};
+        let capabilities = nomad::DriverCapabilities {
+            send_signals: true,
+            exec: true,
+            fs_isolation: FsIsolation::None.into(),
+            network_isolation_modes: vec![nomad::network_isolation_spec::NetworkIsolationMode::Host.into()],
+            must_create_network: false,
+            // A job's volumes are its config's business; what Nomad would mount reaches no container.
+            mount_configs: MountConfigs::NoMounts.into(),
+            disable_log_collection: false,
+            dynamic_workload_users: false,
+        };
+        Ok(Response::new(nomad::CapabilitiesResponse { capabilities: Some(capabilities) }))
+    }
+
+    type FingerprintStream = Answers<nomad::FingerprintResponse>;
+
+    async fn fingerprint(
+        &self,
+        _: Request<nomad::FingerprintRequest>,
+    ) -> Result<Response<Self::FingerprintStream>, Status> {
+        let mut health = self.0.fingerprint.subscribe();
+        let first = health.borrow().clone();
+        // What is known before the first look is only that nothing is known.
+        if first == crate::fingerprint::Fingerprint::default().now() {
+            let _in_time = tokio::time::timeout(FIRST_LOOK, health.changed()).await;
+        }
+        health.mark_changed();
+        let responses = WatchStream::from_changes(health).map(|health| Ok(health.response()));
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn recover_task(
+        &self,
+        request: Request<nomad::RecoverTaskRequest>,
+    ) -> Result<Response<nomad::RecoverTaskResponse>, Status> {
+        let handle = request.into_inner().handle.ok_or_else(|| Status::invalid_argument("a handle is missing"))?;
+        self.recover(&handle)?;
+        Ok(Response::new(nomad::RecoverTaskResponse {}))
+    }
+
+    async fn start_task(
+        &self,
+        request: Request<nomad::StartTaskRequest>,
+    ) -> Result<Response<nomad::StartTaskResponse>, Status> {
+        let config =
+            request.into_inner().task.ok_or_else(|| Status::invalid_argument("the task's configuration is missing"))?;
+        let task = self.start(&config).await?;
+        let state = State { directory: task.directory.path().to_owned() };
+        let handle = nomad::TaskHandle {
+            version: HANDLE_VERSION,
+            config: Some(config),
+            state: nomad::TaskState::Running.into(),
+            driver_state: serde_json::to_vec(&state).map_err(|error| Status::internal(error.to_string()))?,
+        };
+        Ok(Response::new(nomad::StartTaskResponse {
+            result: nomad::start_task_response::Result::Success.into(),
+            driver_error_msg: String::new(),
+            handle: Some(handle),
+            network_override: None,
+        }))
+    }
+
+    async fn wait_task(
+        &self,
+        request: Request<nomad::WaitTaskRequest>,
+    ) -> Result<Response<nomad::WaitTaskResponse>, Status> {
+        let ended = self.0.known(&request.into_inner().task_id)?.wait().await;
+        Ok(Response::new(nomad::WaitTaskResponse { result: Some(result(Some(&ended))), err: ended.error }))
+    }
+
+    async fn stop_task(
+        &self,
+        request: Request<nomad::StopTaskRequest>,
+    ) -> Result<Response<nomad::StopTaskResponse>, Status> {
+        let request = request.into_inner();
+        if let Some(task) = self.0.task(&request.task_id) {
+            let wanted = if request.signal.is_empty() { Some(Signal::TERM) } else { signals::signal(&request.signal) };
+            // A signal that does not exist must not keep a task from being stopped.
+            let signal = wanted.unwrap_or(Signal::TERM);
+            let within = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok()).unwrap_or(STOP_LIMIT);
+            info!("Task {} is to end within {} s.", task.record().task, within.as_secs());
+            // Nomad may hang up: the end goes on.
+            let stopping = tokio::spawn(async move { task.stop(signal, within).await });
+            let _ended = stopping.await;
+        }
+        Ok(Response::new(nomad::StopTaskResponse {}))
+    }
+
+    async fn destroy_task(
+        &self,
+        request: Request<nomad::DestroyTaskRequest>,
+    ) -> Result<Response<nomad::DestroyTaskResponse>, Status> {
+        let request = request.into_inner();
+        if let Some(task) = self.0.task(&request.task_id) {
+            if task.ended().is_none() && !request.force {
+                return Err(Status::failed_precondition("the task runs; it is destroyed by force alone"));
+            }
+            task.stop(Signal::KILL, Duration::ZERO).await;
+            task.destroy().await;
+            self.0.tasks().remove(&request.task_id);
+        }
+        Ok(Response::new(nomad::DestroyTaskResponse {}))
+    }
+
+    async fn inspect_task(
+        &self,
+        request: Request<nomad::InspectTaskRequest>,
+    ) -> Result<Response<nomad::InspectTaskResponse>, Status> {
+        let task = self.0.known(&request.into_inner().task_id)?;
+        let record = task.record();
+        let moment = |ms: u64| (UNIX_EPOCH + Duration::from_millis(ms)).into();
+        let state = if record.ended.is_some() { nomad::TaskState::Exited } else { nomad::TaskState::Running };
+        let status = nomad::TaskStatus {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            state: state.into(),
+            started_at: Some(moment(record.started_ms)),
+            completed_at: Some(record.ended.as_ref().map_or(NO_TIME, |ended| moment(ended.at_ms))),
+            result: Some(result(record.ended.as_ref())),
+        };
+        let pid = record.agent.map_or(0, |agent| agent.pid);
+        let attributes = [("task", record.task), ("pid", pid.to_string())];
+        let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(Response::new(nomad::InspectTaskResponse {
+            task: Some(status),
+            driver: Some(nomad::TaskDriverStatus { attributes }),
+            network_override: None,
+        }))
+    }
+
+    type TaskStatsStream = Answers<nomad::TaskStatsResponse>;
+
+    async fn task_stats(
+        &self,
+        request: Request<nomad::TaskStatsRequest>,
+    ) -> Result<Response<Self::TaskStatsStream>, Status> {
+        let request = request.into_inner();
+        let task = self.0.known(&request.task_id)?;
+        let interval = request.collection_interval.and_then(|interval| Duration::try_from(interval).ok());
+        let interval = interval.filter(|interval| !interval.is_zero()).unwrap_or(STATS_INTERVAL);
+        Ok(Response::new(Box::pin(self.stats(task, interval))))
+    }
+
+    type TaskEventsStream = Answers<nomad::DriverTaskEvent>;
+
+    async fn task_events(
+        &self,
+        _: Request<nomad::TaskEventsRequest>,
+    ) -> Result<Response<Self::TaskEventsStream>, Status> {
+        let events = BroadcastStream::new(self.0.events.subscribe());
+        // Events that were too many are gone; the next ones matter.
+        let events = events.filter_map(|event| async {
+            match event {
+                Ok(event) => Some(Ok(event)),
+                Err(BroadcastStreamRecvError::Lagged(_)) => None,
+            }
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn signal_task(
+        &self,
+        request: Request<nomad::SignalTaskRequest>,
+    ) -> Result<Response<nomad::SignalTaskResponse>, Status> {
+        let request = request.into_inner();
+        let task = self.0.known(&request.task_id)?;
+        let Some(signal) = signals::signal(&request.signal) else {
+            return Err(Status::invalid_argument(format!("{:?} is no signal", request.signal)));
+        };
+        task.signal(signal);
+        Ok(Response::new(nomad::SignalTaskResponse {}))
+    }
+
+    async fn exec_task(
+        &self,
+        request: Request<nomad::ExecTaskRequest>,
+    ) -> Result<Response<nomad::ExecTaskResponse>, Status> {
+        let request = request.into_inner();
+        let task = self.running(&request.task_id)?;
+        let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+        exec::run(&task.record(), &request.command, limit).await.map(Response::new)
+    }
+
+    type ExecTaskStreamingStream = Answers<nomad::ExecTaskStreamingResponse>;
+
+    async fn exec_task_streaming(
+        &self,
+        request: Request<Streaming<nomad::ExecTaskStreamingRequest>>,
+    ) -> Result<Response<Self::ExecTaskStreamingStream>, Status> {
+        let mut input = request.into_inner();
+        let first = input.message().await?;
+        let Some(setup) = first.and_then(|first| first.setup) else {
+            return Err(Status::invalid_argument("the first message says which command to run"));
+        };
+        let record = self.running(&setup.task_id)?.record();
+        let (answers, taken) = mpsc::channel(exec::MOST_WAITING);
+        tokio::spawn(exec::stream(record, setup, input, answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(taken))))
+    }
+
+    async fn create_network(
+        &self,
+        _: Request<nomad::CreateNetworkRequest>,
+    ) -> Result<Response<nomad::CreateNetworkResponse>, Status> {
+        Err(Status::unimplemented("this driver makes no networks: a job's containers have those of their environment"))
+    }
+
+    async fn destroy_network(
+        &self,
+        _: Request<nomad::DestroyNetworkRequest>,
+    ) -> Result<Response<nomad::DestroyNetworkResponse>, Status> {
+        Ok(Response::new(nomad::DestroyNetworkResponse {}))
+    }
+}
+
+impl Driver {
+    async fn start(&self, config: &nomad::TaskConfig) -> Result<Arc<Task>, Status> {
+        let plugin = &self.0;
+        let (settings, node) = plugin.config()?;
+        if plugin.task(&config.id).is_some() {
+            return Err(Status::already_exists(format!("the task {} has been started before", config.id)));
+        }
+        let wanted = Wanted::of(config, &settings, node).map_err(|error| refused(&error))?;
+        let known = plugin.fingerprint.now();
+        // A state that was seen some time ago may be over by now.
+        let health = if known.is_healthy { known } else { plugin.fingerprint.look(&settings, &plugin.variables).await };
+        let room = match health.room {
+            Some(room) if health.is_healthy => room,
+            _ => return Err(Status::failed_precondition(format!("this client takes no tasks: {}", health.text))),
+        };
+        let (directory, record) = wanted.prepare(&settings, &plugin.variables).map_err(|error| refused(&error))?;
+        let name = record.task.clone();
+        let task = Task::new(directory, record, plugin.events.clone());
+        let started = match plugin.enter(&config.id, &task, wanted.size, room) {
+            Ok(()) => task.start().map_err(|error| {
+                plugin.tasks().remove(&config.id);
+                format!("the agent could not be started: {error}")
+            }),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = started {
+            task.destroy().await;
+            warning!("Task {name} was not started: {why}");
+            return Err(Status::failed_precondition(why));
+        }
+        info!("Task {name} was started, as {} of allocation {}.", config.name, config.alloc_id);
+        Ok(task)
+    }
+
+    fn recover(&self, handle: &nomad::TaskHandle) -> Result<(), Status> {
+        let id = handle.config.as_ref().map(|config| config.id.clone()).unwrap_or_default();
+        if self.0.task(&id).is_some() {
+            return Ok(());
+        }
+        if handle.version != HANDLE_VERSION {
+            let text = format!("the handle has version {}, and this driver reads {HANDLE_VERSION}", handle.version);
+            return Err(Status::failed_precondition(text));
+        }
+        let state: State = serde_json::from_slice(&handle.driver_state)
+            .map_err(|_| Status::failed_precondition("the handle is not one that this driver has written"))?;
+        let directory = Directory::at(state.directory);
+        let unreadable = |error: std::io::Error| {
+            let path = directory.path().display();
+            Status::failed_precondition(format!("what is known of the task in {path} cannot be read: {error}"))
+        };
+        let record = directory.record().map_err(unreadable)?;
+        if record.id != id {
+            return Err(Status::failed_precondition(format!("{} belongs to another task", directory.path().display())));
+        }
+        let task = Task::new(directory, record, self.0.events.clone());
+        task.recover().map_err(|error| Status::internal(format!("the task's agent cannot be looked at: {error}")))?;
+        info!("Task {} was recovered.", task.record().task);
+        self.0.tasks().insert(id, task);
+        Ok(())
+    }
+
+    fn running(&self, id: &str) -> Result<Arc<Task>, Status> {
+        let task = self.0.known(id)?;
+        match task.ended() {
+            None => Ok(task),
+            Some(_) => Err(Status::failed_precondition("the task has ended")),
+        }
+    }
+
+    /// Figures until the task ends. Where there are none, nothing is sent, and nothing ends: Nomad would ask again and again.
+    fn stats(
+        &self,
+        task: Arc<Task>,
+        interval: Duration,
+    ) -> impl Stream<Item = Result<nomad::TaskStatsResponse, Status>> + use<> {
+        let (id, cgroup, node) = (task.record().id, task.record().cgroup, self.0.node());
+        let (answers, taken) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mounts = Mounts::here();
+            let name = cgroup.filter(|name| stats::is_there(&mounts, name));
+            let mut meter = name.map(|name| Meter::new(mounts, name, node));
+            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    _ = task.wait() => return,
+                    () = answers.closed() => return,
+                }
+                let read = meter.as_mut().and_then(|meter| meter.read(&id));
+                let Some(stats) = read else { continue };
+                if answers.send(Ok(nomad::TaskStatsResponse { stats: Some(stats) })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(taken)
+    }
+}
+
+/// The words that `nomad alloc status` shows. Nothing is tried again: what is wrong stays so.
+fn refused(error: &StartError) -> Status {
+    warning!("A task was not started: {error}");
+    Status::failed_precondition(navvy_job::chain::chain(error))
+}
+
+fn result(ended: Option<&Ended>) -> nomad::ExitResult {
+    ended.map_or_else(nomad::ExitResult::default, |ended| nomad::ExitResult {
+        exit_code: ended.code,
+        signal: ended.signal,
+        oom_killed: ended.oom_killed,
+    })
+}

@@ -1,0 +1,107 @@
+//! The agent's process: this plugin's child, or that of a plugin which was here before.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use navvy_journal::owner::Owner;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+
+use crate::directory::{Directory, Record};
+use crate::ready::ready;
+
+/// A way to one process, and to no other that has its number later.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<OwnedFd>);
+
+impl Handle {
+    /// Sends it a signal. One that has ended needs none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.0, signal) {
+            Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// An agent that runs.
+#[derive(Debug)]
+pub struct Process {
+    handle: Handle,
+    /// Who it is, for the plugin after this one.
+    pub owner: Owner,
+    /// `None`: another process's child.
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts an agent for what is in the directory.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(directory: &Directory, record: &Record) -> io::Result<Self> {
+        let mut command = Command::new(&record.agent_path);
+        command.arg("agent").arg("--scheduled").arg(directory.path());
+        command.env_clear().envs(record.environment.iter().map(|(name, value)| (name, value))).current_dir("/");
+        command.stdin(Stdio::null()).stderr(directory.agent_err()?);
+        // The agent writes nothing there. It keeps the pipe open: a reader that never had a writer holds up a task's end.
+        command.stdout(pipe(&record.stdout).map_or_else(Stdio::null, Stdio::from));
+        let child = command.spawn()?;
+        // A child that has not been waited for keeps its number.
+        let owner = Owner::of_process(child.id())?;
+        let handle = open(child.id())?;
+        Ok(Self { handle, owner, child: Some(child) })
+    }
+
+    /// Finds one that another plugin has started; `None`: it has ended.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn find(owner: &Owner) -> io::Result<Option<Self>> {
+        let here = Owner::this_process()?;
+        if owner.is_dead(&here) {
+            return Ok(None);
+        }
+        let handle = match open(owner.pid) {
+            Ok(handle) => handle,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // The number may have gone to another process between the two.
+        Ok((!owner.is_dead(&here)).then(|| Self { handle, owner: owner.clone(), child: None }))
+    }
+
+    /// The way to it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits for its end. `None`: how it ended, only its own parent is told.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub async fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        let readiness = ready(self.handle.0.try_clone()?, Interest::READABLE)?;
+        drop(readiness.readable().await?);
+        self.child.as_mut().map(Child::wait).transpose()
+    }
+}
+
+fn open(pid: u32) -> io::Result<Handle> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Handle(Arc::new(pidfd_open(pid, PidfdFlags::empty())?)))
+}
+
+/// Nomad's pipe, if somebody reads it now: an opening that waits would hold up everything.
+fn pipe(path: &Path) -> Option<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
+}

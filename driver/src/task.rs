@@ -1,0 +1,359 @@
+//! One Nomad task from its start to its end.
+//!
+//! ```text
+//!           start ─▶ agent runs ─┬─ it leaves exit.json ─────────────────────────────▶ Ended ─▶ WaitTask
+//!                      ▲         ├─ it could not begin: exits without ───────────────▶ Ended, with its last words
+//!                      │         └─ killed by a stranger ─┬─ at most 5 times ─┐
+//!                      └──────────────────────────────────┼───────────────────┘
+//! stop: TERM, TERM again, KILL ───────────────────────────┴─▶ what it left is removed ─▶ Ended
+//! ```
+//!
+//! Each change is in the task's record before it is acted on, so that a plugin that comes after this one goes on from there.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use navvy_job::chain::chain;
+use navvy_job::resource::Size;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::cgroup::{self, Mounts};
+use crate::directory::{Directory, Ended, Record};
+use crate::events::Events;
+use crate::process::{Handle, Process};
+use crate::{info, warning};
+
+/// An agent that is killed again and again will be so next time.
+const MOST_RESTARTS: u32 = 5;
+/// Before an agent is started again.
+const BEFORE_RESTART: Duration = Duration::from_secs(1);
+/// Removing what a killed agent has left takes no longer.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+/// Before the time is up, an agent is asked to end without grace.
+const LAST_CALL: Duration = Duration::from_secs(3);
+/// What was killed is gone within this.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A task that has begun.
+pub struct Task {
+    /// Its files.
+    pub directory: Directory,
+    record: Mutex<Record>,
+    /// The way to its agent, while one runs.
+    agent: Mutex<Option<Handle>>,
+    ended: watch::Sender<Option<Ended>>,
+    events: Events,
+}
+
+impl Task {
+    /// Of a record. Nothing runs yet.
+    pub fn new(directory: Directory, record: Record, events: Events) -> Arc<Self> {
+        let ended = watch::Sender::new(record.ended.clone());
+        Arc::new(Self { directory, record: Mutex::new(record), agent: Mutex::new(None), ended, events })
+    }
+
+    /// What is known of it now.
+    pub fn record(&self) -> Record {
+        self.locked().clone()
+    }
+
+    /// What it may use while it has not ended.
+    pub fn size(&self) -> Option<Size> {
+        self.ended.borrow().is_none().then(|| self.locked().size)
+    }
+
+    /// How it ended, once it has.
+    pub async fn wait(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+            Ok(Some(ended)) => ended,
+            // The sender lives as long as this.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.borrow().clone()
+    }
+
+    /// Starts the first agent, and looks after it from then on.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let process = Process::start(&self.directory, &self.record())?;
+        self.attend(Some(process))
+    }
+
+    /// Goes on with what a plugin before this one has begun.
+    ///
+    /// # Errors
+    /// The process cannot be looked at.
+    pub fn recover(self: &Arc<Self>) -> io::Result<()> {
+        let record = self.record();
+        if record.ended.is_some() {
+            return Ok(());
+        }
+        if record.boot != boot()? {
+            let task = self.clone();
+            tokio::spawn(async move {
+                task.remove_left().await;
+                task.finish(killed(0, "the machine was restarted while the task ran"));
+            });
+            return Ok(());
+        }
+        let process = record.agent.as_ref().map(Process::find).transpose()?.flatten();
+        self.attend(process)
+    }
+
+    fn attend(self: &Arc<Self>, process: Option<Process>) -> io::Result<()> {
+        if let Some(process) = &process {
+            self.note_process(process)?;
+        }
+        let from = if self.locked().restarts == 0 && process.is_some() { 0 } else { self.directory.progress_length() };
+        let (task, telling) = (self.clone(), self.clone());
+        let told = tokio::spawn(async move { telling.tell_progress(from).await });
+        tokio::spawn(async move {
+            task.supervise(process).await;
+            drop(told);
+        });
+        Ok(())
+    }
+
+    /// The process is in the record before anything else happens to it.
+    fn note_process(&self, process: &Process) -> io::Result<()> {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.handle());
+        self.change(|record| record.agent = Some(process.owner.clone()))
+    }
+
+    async fn supervise(&self, mut process: Option<Process>) {
+        loop {
+            let status = match &mut process {
+                Some(process) => process.ended().await,
+                None => Ok(None),
+            };
+            *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let status = status.unwrap_or_else(|error| {
+                warning!("The agent of task {} cannot be waited for: {error}", self.locked().task);
+                None
+            });
+            match self.after(status) {
+                After::Ended { ended, is_clean } => {
+                    if !is_clean {
+                        self.remove_left().await;
+                    }
+                    return self.finish(ended);
+                }
+                After::Again => match self.again().await {
+                    Ok(started) => process = started,
+                    Err(error) => {
+                        self.remove_left().await;
+                        return self.finish(killed(
+                            0,
+                            &format!("the agent was killed, and could not be started again: {error}"),
+                        ));
+                    }
+                },
+            }
+        }
+    }
+
+    /// What the end of an agent means. `None`: how it ended is not known here.
+    fn after(&self, status: Option<ExitStatus>) -> After {
+        let record = self.record();
+        match self.directory.exit() {
+            Ok(Some(exit)) => {
+                let error = if exit.code == 0 { String::new() } else { exit.message };
+                let oom_killed = exit.oom_killed || self.was_out_of_memory(&record);
+                let ended = Ended { code: exit.code.into(), signal: 0, oom_killed, error, at_ms: now_ms() };
+                return After::Ended { ended, is_clean: true };
+            }
+            Ok(None) => {}
+            Err(error) => warning!("How the agent of task {} ended cannot be read: {}", record.task, chain(&error)),
+        }
+        let signal = status.and_then(|status| status.signal());
+        if let Some(code) = status.and_then(|status| status.code()) {
+            let words = self.directory.last_words();
+            let words = if words.is_empty() { "it said nothing".to_owned() } else { words };
+            let error = format!("the agent {} ended before it could begin: {words}", record.agent_path.display());
+            return After::Ended { ended: Ended { code, ..killed(0, &error) }, is_clean: false };
+        }
+        let oom_killed = self.was_out_of_memory(&record);
+        if !record.is_stopping && record.restarts < MOST_RESTARTS {
+            return After::Again;
+        }
+        let why = match (record.is_stopping, signal) {
+            (true, _) => "the agent did not end in time after it was asked to, and was killed".to_owned(),
+            (false, _) => {
+                format!("the agent was killed, and started again {MOST_RESTARTS} times; each time it was killed again")
+            }
+        };
+        let ended = Ended { oom_killed, ..killed(signal.unwrap_or(9), &why) };
+        After::Ended { ended, is_clean: false }
+    }
+
+    fn was_out_of_memory(&self, record: &Record) -> bool {
+        record.cgroup.as_deref().is_some_and(|name| Mounts::here().was_out_of_memory(name))
+    }
+
+    /// `None`: its end is wanted by now.
+    async fn again(&self) -> io::Result<Option<Process>> {
+        sleep(BEFORE_RESTART).await;
+        if self.locked().is_stopping {
+            return Ok(None);
+        }
+        self.change(|record| record.restarts += 1)?;
+        let record = self.record();
+        info!(
+            "The agent of task {} was killed; it is started again and goes on ({} of {MOST_RESTARTS}).",
+            record.task, record.restarts
+        );
+        self.events.tell(&record, "The agent was killed; another one goes on with the task.".to_owned());
+        let process = Process::start(&self.directory, &record)?;
+        self.note_process(&process)?;
+        if self.locked().is_stopping {
+            process.handle().signal(Signal::TERM)?;
+        }
+        Ok(Some(process))
+    }
+
+    fn finish(&self, ended: Ended) {
+        if let Err(error) = self.change(|record| record.ended = Some(ended.clone())) {
+            warning!("The end of task {} could not be written down: {error}", self.locked().task);
+        }
+        self.ended.send_replace(Some(ended));
+    }
+
+    /// Asks it to end, and sees to it that it does within the time.
+    pub async fn stop(&self, signal: Signal, within: Duration) {
+        if self.ended().is_some() {
+            return;
+        }
+        if let Err(error) = self.change(|record| record.is_stopping = true) {
+            warning!("That task {} is to end could not be written down: {error}", self.locked().task);
+        }
+        let end = Instant::now() + within;
+        let last_call = Instant::now() + within.saturating_sub(LAST_CALL.min(within / 2));
+        for (signal, until) in
+            [(signal, last_call), (Signal::TERM, end), (Signal::KILL, end + KILL_LIMIT + REMOVAL_LIMIT)]
+        {
+            self.signal(signal);
+            if timeout_at(until, self.wait()).await.is_ok() {
+                return;
+            }
+        }
+        warning!("Task {} has not ended although its agent was killed.", self.locked().task);
+    }
+
+    /// Sends a signal to its agent, if one runs.
+    pub fn signal(&self, signal: Signal) {
+        let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Err(error)) = agent.map(|agent| agent.signal(signal)) {
+            warning!("The agent of task {} takes no signal: {error}", self.locked().task);
+        }
+    }
+
+    /// Removes all that is this task's on this machine. It has ended.
+    pub async fn destroy(&self) {
+        let record = self.record();
+        let left = tokio::task::spawn_blocking(move || cgroup::remove(&record.cgroup_directories)).await;
+        for left in left.unwrap_or_default() {
+            warning!("A cgroup of task {} is left: {left}", self.locked().task);
+        }
+        if let Err(error) = self.directory.remove() {
+            warning!("{} could not be removed: {error}", self.directory.path().display());
+        }
+    }
+
+    /// Containers and files of an agent that was killed: an agent removes them, which knows them.
+    async fn remove_left(&self) {
+        let record = self.record();
+        let mut command = Command::new(&record.agent_path);
+        command.args(["agent", "--scheduled"]).arg(self.directory.path()).arg("--remove");
+        command.env_clear().envs(record.environment.iter().map(|(name, value)| (name, value))).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        match tokio::time::timeout(REMOVAL_LIMIT, command.output()).await {
+            Ok(Ok(output)) if output.status.success() => {}
+            Ok(Ok(output)) => {
+                let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(1024)]).into_owned();
+                warning!("Something of task {} is left on this machine: {}", record.task, words.trim());
+            }
+            Ok(Err(error)) => warning!("What task {} has left could not be removed: {error}", record.task),
+            Err(_) => {
+                warning!("Removing what task {} has left took longer than {} s.", record.task, REMOVAL_LIMIT.as_secs())
+            }
+        }
+    }
+
+    /// Tells where the task has come to, the newest alone and seldom: Nomad keeps ten events of a task.
+    async fn tell_progress(&self, mut from: u64) {
+        const LOOK: Duration = Duration::from_millis(500);
+        const BETWEEN: Duration = Duration::from_secs(10);
+        let mut newest = None;
+        let mut next = Instant::now();
+        loop {
+            let is_over = tokio::time::timeout(LOOK, self.wait()).await.is_ok();
+            if self.directory.progress_length() > from {
+                let (lines, place) = self.directory.progress(from);
+                from = place;
+                newest = lines.into_iter().last().or(newest);
+            }
+            if (is_over || Instant::now() >= next)
+                && let Some(progress) = newest.take()
+            {
+                self.events.tell(&self.record(), progress.message);
+                next = Instant::now() + BETWEEN;
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the record, in memory and on disk.
+    fn change(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let mut record = self.locked();
+        change(&mut record);
+        self.directory.put_record(&record)
+    }
+}
+
+enum After {
+    Ended {
+        ended: Ended,
+        /// The agent has left nothing.
+        is_clean: bool,
+    },
+    Again,
+}
+
+fn killed(signal: i32, why: &str) -> Ended {
+    Ended {
+        code: if signal == 0 { 1 } else { 128 + signal },
+        signal,
+        oom_killed: false,
+        error: why.to_owned(),
+        at_ms: now_ms(),
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+/// The id of this machine's boot.
+pub fn boot() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
