@@ -22,6 +22,7 @@
 //! | [`caches`] | why a cache is found or not, and what makes it slow |
 //! | [`environment`] | where steps run: enum over the kinds there are |
 //! | [`fleet`] | what an agent of a fleet has of its processor |
+//! | [`scheduled`] | what a scheduler's task driver and its agent tell each other |
 //! | [`run_directory`] | where a run's logs are |
 //! | [`remote`] | what people say to a processor: calls, events and logs that go on where they were |
 //! | [`bus`] | how events travel, masked on the way |
@@ -46,6 +47,7 @@ pub mod pipeline;
 pub mod remote;
 pub mod run_directory;
 pub mod run_store;
+pub mod scheduled;
 pub mod settings;
 mod spool;
 pub mod ssh_agent;

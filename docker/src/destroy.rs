@@ -10,6 +10,7 @@ use navvy_environment::HostPaths;
 use navvy_environment::plan::LABEL_TASK;
 use navvy_environment::{cgroup, run_dir};
 use navvy_job::id::TaskId;
+use navvy_journal as journal;
 use tokio::time::Instant;
 
 use super::engine::{BollardError, Engine};
@@ -201,11 +202,14 @@ async fn remove_and_unmark(task: &TaskId, host: &HostPaths, is_all_else_gone: bo
 pub(super) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String> {
     let run = run_dir::place(host.runtime.as_deref(), run_dir::uid(), task);
     let rules = super::allow::take_back(task, host).await.err();
-    let task = task.clone();
+    let (task, journal) = (task.clone(), journal::path(&host.state, task));
     // A cgroup may take a moment of waiting: not on the runtime's own thread.
     let work = tokio::task::spawn_blocking(move || {
+        // A cgroup is made after the journal says where.
+        let known = journal::load(&journal).ok().and_then(|reading| reading.known());
+        let place = cgroup::Place::read(&task, known.as_ref().map_or("", |known| &known.opening.cgroup));
         let directory = run_dir::remove(&run).map_err(|e| format!("directory {} ({e})", run.display()));
-        let group = cgroup::remove(&task).map_err(|(path, e)| format!("cgroup {} ({e})", path.display()));
+        let group = cgroup::remove(&place).map_err(|(path, e)| format!("cgroup {} ({e})", path.display()));
         [directory, group].into_iter().filter_map(Result::err).collect()
     });
     let left: Vec<String> = work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")]);

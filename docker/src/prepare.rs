@@ -172,16 +172,17 @@ impl Preparation<'_> {
 
     /// The parent for all containers, or why there is none.
     fn cgroup_parent(&self, info: &EngineInfo) -> Result<String, String> {
-        if let Some(given) = &self.request.cgroup_parent {
-            return Ok(given.clone());
-        }
         let facts = Facts {
             engine_is_local: self.engine.endpoint().looks_local() && !self.engine.needs_upload(),
             uid: run_dir::uid(),
             driver: &info.cgroup_driver,
             version: &info.cgroup_version,
         };
-        cgroup::make(&self.request.task, self.size(), self.request.pids, facts).map_err(|e| e.to_string())
+        cgroup::make(&self.cgroup(), self.size(), self.request.pids, facts).map_err(|e| e.to_string())
+    }
+
+    fn cgroup(&self) -> cgroup::Place {
+        cgroup::Place::of(&self.request.task, self.request.cgroup_parent.as_ref())
     }
 
     /// The engine's disk, if it can be seen, with enough of it left to begin something.
@@ -418,7 +419,7 @@ impl Preparation<'_> {
         }
         self.report(format!("Supervisor: {}", started.how));
         // The engine may see other cgroups than this process does.
-        let used = self.request.cgroup_parent.is_some() || cgroup::is_used(&self.request.task);
+        let used = cgroup::is_used(&self.cgroup());
         let together = match parent {
             Ok(name) if used => Ok(name.as_str()),
             Ok(_) => Err("the engine sees other cgroups"),

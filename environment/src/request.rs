@@ -13,6 +13,7 @@ use navvy_journal::owner::Owner;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cgroup::Parent;
 use crate::egress::{Egress, Given};
 
 /// What to make. Images are the ones to use: substitutions have been applied.
@@ -30,8 +31,8 @@ pub struct Prepare {
     pub pull: PullPolicy,
     /// Variables that a config's `auth` may name: contexts' and the command line's.
     pub secrets: Secrets,
-    /// Given from outside, with its limits set; Navvy neither makes nor removes it.
-    pub cgroup_parent: Option<String>,
+    /// Given from outside, with the limits of the whole task set; Navvy neither makes nor removes it. The task's own is below.
+    pub cgroup_parent: Option<Parent>,
     /// The process that looks after the task; written into marks and labels.
     pub owner: Owner,
     /// Another agent may go on with the task, should its owner be killed.

@@ -4,19 +4,21 @@
 use std::path::Path;
 use std::time::Duration;
 
+use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use serde::Deserialize;
 
-use super::args::fleet::AgentArgs;
+use super::args::fleet::{AgentArgs, ProcessorArgs};
 use super::fleet::{self, agent_name, bearer, one_time_text, tell, token_file};
 use super::run::forced::LastResort;
 use super::run::signals;
-use super::{CliError, host};
-use crate::fleet::carry::{carry, go_on};
+use super::{CliError, host, scheduled};
+use crate::fleet::carry::{Machine, carry, go_on};
 use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
 use crate::fleet::connection::{Address, Bearer, Processor};
 use crate::fleet::left::left_tasks;
 use crate::fleet::persist::Pauses;
+use crate::scheduled::Scheduled;
 use crate::settings::Settings;
 
 /// A claim file is never longer.
@@ -32,34 +34,53 @@ const TURN: Duration = Duration::from_secs(20);
 /// What a scheduler starts an agent with.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClaimFile {
+pub struct ClaimFile {
     version: u32,
     /// The processor's address.
-    processor: String,
-    task: String,
+    pub processor: String,
+    pub task: String,
     /// A launch token: for this task, for one use.
-    token: String,
+    pub token: String,
 }
 
 /// What is to be claimed, and where.
-struct Launch {
-    address: Address,
-    task: String,
+pub struct Launch {
+    pub address: Address,
+    /// The same in words.
+    pub named: ProcessorArgs,
+    pub task: String,
     /// It may be used, or gone, where the agent before was killed.
-    token: Result<Bearer, CliError>,
+    pub token: Result<Bearer, CliError>,
 }
 
 pub fn run(settings: &Settings, arguments: &AgentArgs) -> Result<u8, CliError> {
-    let Launch { address, task, token } = launch(settings, arguments)?;
+    if let Some(directory) = &arguments.scheduled {
+        return scheduled::run(settings, arguments, directory);
+    }
+    let last = LastResort::new(settings, arguments.machine.docker.as_deref());
+    carry_out(settings, arguments, launch(settings, arguments)?, Scheduled::default(), None, last)
+}
+
+/// `most`: what the task gets at most, beside what the machine has.
+pub fn carry_out(
+    settings: &Settings,
+    arguments: &AgentArgs,
+    Launch { address, named, task, token }: Launch,
+    scheduled: Scheduled,
+    most: Option<Size>,
+    last: LastResort,
+) -> Result<u8, CliError> {
     let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
     let is_left = left_tasks(&settings.paths, &here).iter().any(|left| left.as_str() == task);
     // An agent that goes on with a task needs no token of its own.
     let token = if is_left { token } else { Ok(token?) };
     host::finish(host::runtime()?, async {
         let processor = fleet::processor(&address)?;
-        let stop = signals::watch(LastResort::new(settings, arguments.machine.docker.as_deref()))?;
-        let room = fleet::whole_machine(settings, arguments.machine.docker.as_deref()).await?;
-        let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        let stop = signals::watch(last)?;
+        let whole = fleet::whole_machine(settings, arguments.machine.docker.as_deref()).await?;
+        let room = most.map_or(whole, |most| most.clamp_to(whole));
+        let machine = fleet::machine(settings, &arguments.machine, &named, room).await?;
+        let machine = Machine { scheduled, ..machine };
         // Its agent may have been killed: then its launch token is used, and this one goes on.
         let left = fleet::take_over_left(&machine, &processor, Some(&task)).await;
         fleet::reap_dead(&machine);
@@ -83,17 +104,17 @@ pub fn run(settings: &Settings, arguments: &AgentArgs) -> Result<u8, CliError> {
 fn launch(settings: &Settings, arguments: &AgentArgs) -> Result<Launch, CliError> {
     if let Some(path) = &arguments.claim {
         let ClaimFile { processor, task, token, .. } = claim_file(path)?;
-        let named = super::args::fleet::ProcessorArgs { processor: Some(processor), ..arguments.processor.clone() };
-        return Ok(Launch { address: fleet::address(settings, &named)?, task, token: bearer(&token) });
+        let named = ProcessorArgs { processor: Some(processor), ..arguments.processor.clone() };
+        return Ok(Launch { address: fleet::address(settings, &named)?, named, task, token: bearer(&token) });
     }
     let Some(task) = arguments.task.clone() else { return Err(CliError::usage("no task is named").hint("--task ID")) };
     let address = fleet::address(settings, &arguments.processor)?;
     let token = token_file(settings, arguments.token_file.as_deref());
     let token = token.and_then(|path| bearer(&one_time_text(&path, "the token", MAX_CLAIM)?));
-    Ok(Launch { address, task, token })
+    Ok(Launch { address, named: arguments.processor.clone(), task, token })
 }
 
-fn claim_file(path: &Path) -> Result<ClaimFile, CliError> {
+pub fn claim_file(path: &Path) -> Result<ClaimFile, CliError> {
     let text = one_time_text(path, "the claim file", MAX_CLAIM)?;
     let wrong = |why: String| {
         CliError::usage(format!("the claim file {} is none: {why}", path.display()))

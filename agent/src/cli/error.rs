@@ -67,6 +67,16 @@ impl CliError {
         self.blame.exit_code()
     }
 
+    /// All of it, for where there is one line.
+    pub fn in_one_line(&self) -> String {
+        let mut text = self.message.clone();
+        for hint in &self.hints {
+            text.push_str(if text.ends_with(['.', '?', '!']) { " " } else { ". " });
+            text.push_str(hint);
+        }
+        text
+    }
+
     pub fn render(&self) -> String {
         let mut text = format!("Error: {}\n", self.message);
         for hint in &self.hints {

@@ -24,6 +24,7 @@ use crate::fleet::connection::{Address, Bearer, ConnectionError, Processor};
 use crate::fleet::left::{self, Found, NotTaken};
 use crate::oom;
 use crate::run_directory::RunDirectory;
+use crate::scheduled::Scheduled;
 use crate::settings::Settings;
 
 /// A token is never longer.
@@ -136,6 +137,7 @@ pub async fn machine(
         no_tty: arguments.no_tty,
         store: None,
         spool: arguments.spool,
+        scheduled: Scheduled::default(),
         hide,
     })
 }

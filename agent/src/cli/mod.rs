@@ -34,6 +34,7 @@ mod rm;
 mod run;
 mod runner;
 mod runner_token;
+mod scheduled;
 mod shell;
 mod source;
 mod store;
@@ -46,6 +47,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::Parser as _;
 use navvy_job::exit_code;
+use tracing::level_filters::LevelFilter;
 
 use args::{Cli, Command};
 pub use error::CliError;
@@ -58,11 +60,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log_to_stderr();
+    log_to_stderr(usual_level(&cli.command));
     own_words::keep_panics_readable();
     let settings = Settings { elsewhere: cli.elsewhere(), ..Settings::from_process() };
     let docker = makes_tasks(&cli.command);
-    ended(panicked::caught(&settings, docker, || carry_out(&settings, cli.command)))
+    let code = ended(panicked::caught(&settings, docker, || carry_out(&settings, cli.command)));
+    own_words::settle();
+    code
 }
 
 /// The exit code; an error is printed.
@@ -124,17 +128,22 @@ fn usage(error: &clap::Error) -> u8 {
 }
 
 fn report(error: &CliError) {
-    let mut stderr = std::io::stderr().lock();
     // It may quote a config, an engine or a registry.
-    stderr.write_all(tame(&own_words::masked(&error.render()), false).as_bytes()).ok();
+    own_words::say(tame(&own_words::masked(&error.render()), false).as_bytes());
+}
+
+/// A scheduler shows its agent's log to people who ask what becomes of a task.
+fn usual_level(command: &Command) -> LevelFilter {
+    match command {
+        Command::Agent(arguments) if arguments.scheduled.is_some() => LevelFilter::INFO,
+        _ => LevelFilter::WARN,
+    }
 }
 
 /// `NAVVY_LOG=debug` shows what the program itself does.
-fn log_to_stderr() {
-    let builder = || {
-        let warn = tracing::level_filters::LevelFilter::WARN;
-        tracing_subscriber::EnvFilter::builder().with_default_directive(warn.into()).with_env_var("NAVVY_LOG")
-    };
+fn log_to_stderr(usual: LevelFilter) {
+    let builder =
+        || tracing_subscriber::EnvFilter::builder().with_default_directive(usual.into()).with_env_var("NAVVY_LOG");
     // The library's own words about a wrong filter, or about a line that could not be written, panic where standard error
     // takes nothing (a full disk).
     let (filter, wrong) = match builder().try_from_env() {

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use navvy_output::mask::{MaskedIn, Masks};
+
+use crate::scheduled::pipe::Pipe;
 
 /// The run's secrets. A process has one run; a panic hook and a logger get no arguments to take them from.
 static MASKS: OnceLock<Masks> = OnceLock::new();
@@ -40,6 +43,31 @@ pub fn be_silent() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
+/// Where the program's own words go in place of standard error.
+static PIPE: OnceLock<Pipe> = OnceLock::new();
+/// The last of them are waited for no longer.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// From now on the program's own words go there.
+pub fn send_to(pipe: Pipe) {
+    PIPE.get_or_init(|| pipe);
+}
+
+/// Says this as it is. When that fails, there is nowhere left to report it.
+pub fn say(text: &[u8]) {
+    match PIPE.get() {
+        Some(pipe) => pipe.push(text),
+        None => drop(io::stderr().lock().write_all(text)),
+    }
+}
+
+/// Before the process's end: what was said last shall arrive where somebody listens.
+pub fn settle() {
+    if let Some(pipe) = PIPE.get() {
+        pipe.settle(LAST_WORDS);
+    }
+}
+
 /// From now on nothing says these.
 pub fn mask_with(masks: &Masks) {
     MASKS.get_or_init(|| masks.clone());
@@ -64,31 +92,32 @@ pub fn keep_panics_readable() {
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("{trace}\n") } else { String::new() };
         let text = format!("thread '{}' {panic}\n{trace}", thread.name().unwrap_or("unnamed"));
-        // When this fails, there is nowhere left to report it.
-        io::stderr().write_all(masked(&text).as_bytes()).ok();
+        say(masked(&text).as_bytes());
     }));
 }
 
 /// Standard error for the program's log, which writes a line at a time. It never fails: there is nowhere left to report that it is on a
 /// full disk, and the code that logs is about something else.
 pub fn stderr() -> impl Write {
-    Masked(io::stderr())
+    Masked
 }
 
-struct Masked<W>(W);
+struct Masked;
 
-impl<W: Write> Write for Masked<W> {
+impl Write for Masked {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if SILENT.load(Ordering::Relaxed) {
             return Ok(line.len());
         }
         let text = String::from_utf8_lossy(line);
-        self.0.write_all(masked(&text).as_bytes()).ok();
+        say(masked(&text).as_bytes());
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().ok();
+        if PIPE.get().is_none() {
+            io::stderr().flush().ok();
+        }
         Ok(())
     }
 }

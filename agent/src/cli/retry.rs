@@ -210,6 +210,7 @@ fn context(
         config_name: file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         floor,
         // The environment was told its own when it was made.
+        cgroup: None,
         idle_limit: IDLE_LIMIT,
         stop: show.stop.receiver(),
         store,

@@ -54,6 +54,7 @@ use crate::environment::Provider;
 use crate::pipeline::{Ended, secrets_of_proxies};
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
+use crate::scheduled::{Onlooker, Scheduled};
 use crate::spool::Spool;
 use crate::step::bounded::Stop;
 use crate::step::handing::Handing;
@@ -80,6 +81,8 @@ pub struct Machine {
     pub store: Option<RunStore>,
     /// Bytes of output that wait for their delivery.
     pub spool: u64,
+    /// What a scheduler's task driver has said of the agent's one task.
+    pub scheduled: Scheduled,
     /// The program's own messages must not tell these, as long as what is returned lives.
     pub hide: fn(&Masks) -> Box<dyn std::any::Any + Send + Sync>,
 }
@@ -249,7 +252,8 @@ impl Carrying {
         let (bus, events) = bus::channel(masks.clone());
         let (recorded, seen) = watch::channel(Recorded::default());
         let (logs, news) = mpsc::unbounded_channel();
-        let followers = Followers { recorded, state: self.state.clone(), logs };
+        let onlooker = self.machine.scheduled.onlooker.clone();
+        let followers = Followers { recorded, state: self.state.clone(), logs, onlooker };
         if let Err(error) = record::start(events, &record::path_in(&place.run), followers) {
             return self.refuse(format!("the task's events have no place on disk: {error}")).await;
         }
@@ -304,7 +308,7 @@ impl Carrying {
     async fn run(&self, work: Work, place: &Place, bus: Bus, occupancy: Occupancy, caller: &Caller) -> TaskResult {
         let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
         let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
-        let clamped = clamp(&mut claim.limits, self.machine.room);
+        let clamped = clamp(&mut claim.limits, self.machine.room, self.machine.scheduled.pids);
         let job = JobRef { workflow, job: claim.job_name.clone() };
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
@@ -334,11 +338,13 @@ impl Carrying {
         config_name: String,
     ) -> Context {
         let machine = &self.machine;
+        let onlooker = machine.scheduled.onlooker.as_ref();
         Context {
             provider: machine.provider.clone(),
             bus,
-            // Whoever looks on gets what is on disk.
-            feed: Feed::Nothing,
+            // Whoever looks on gets what is on disk, but for the pipe of a driver.
+            feed: if onlooker.is_some_and(Onlooker::wants_output) { Feed::All } else { Feed::Nothing },
+            cgroup: machine.scheduled.cgroup.clone(),
             directory: place.logs.clone(),
             paths: Arc::clone(&machine.paths),
             owner: machine.owner.clone(),
@@ -460,8 +466,9 @@ fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: Strin
     }
 }
 
-/// A task gets no more than the machine has for it.
-fn clamp(limits: &mut Limits, room: Size) -> Option<String> {
+/// A task gets no more than the machine has for it, nor more than its scheduler allows.
+fn clamp(limits: &mut Limits, room: Size, pids: Option<u32>) -> Option<String> {
+    limits.pids = limits.pids.min(pids.unwrap_or(u32::MAX));
     let (wanted, given) = (limits.size, limits.size.clamp_to(room));
     limits.size = given;
     let show = |size: Size| format!("{} CPUs, {}", figures::cpus(size.millicpus), figures::bytes(size.memory));
@@ -507,11 +514,14 @@ mod tests {
             job: std::time::Duration::from_secs(1),
             size: Size::new(4, 8),
             grace: std::time::Duration::ZERO,
-            pids: 1,
+            pids: 10,
         };
-        let told = clamp(&mut limits, Size::new(2, 16)).unwrap();
+        let told = clamp(&mut limits, Size::new(2, 16), None).unwrap();
         assert_eq!(limits.size, Size::new(2, 8));
         assert!(told.contains("clamped to this machine: 2 CPUs"), "{told}");
-        assert_eq!(clamp(&mut limits, Size::new(2, 16)), None);
+        assert_eq!(clamp(&mut limits, Size::new(2, 16), Some(9)), None);
+        assert_eq!(limits.pids, 9);
+        clamp(&mut limits, Size::new(2, 16), Some(10));
+        assert_eq!(limits.pids, 9, "the smaller one holds");
     }
 }

@@ -22,6 +22,7 @@ use navvy_ui::json::add_line;
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::Events;
+use crate::scheduled::Onlooker;
 
 /// Lines that the disk does not take are tried again so often.
 const TICK: Duration = Duration::from_millis(200);
@@ -60,6 +61,7 @@ pub struct Followers {
     pub recorded: watch::Sender<Recorded>,
     pub state: watch::Sender<TaskState>,
     pub logs: mpsc::UnboundedSender<LogNews>,
+    pub onlooker: Option<Onlooker>,
 }
 
 /// Starts the thread. It ends when the task is done, or every sender of events is gone.
@@ -141,7 +143,7 @@ impl Record {
                         break;
                     }
                 }
-                Ok(None) => self.write(),
+                Ok(None) => self.tick(),
                 Err(_) => break,
             }
         }
@@ -161,6 +163,9 @@ impl Record {
     fn take(&mut self, stamped: &Stamped) {
         if self.is_told(stamped) {
             return;
+        }
+        if let Some(onlooker) = &self.followers.onlooker {
+            onlooker.see(stamped);
         }
         // Those who follow may have gone.
         match &stamped.event {
@@ -188,6 +193,13 @@ impl Record {
             }
         }
         self.write();
+    }
+
+    fn tick(&mut self) {
+        self.write();
+        if let Some(onlooker) = &self.followers.onlooker {
+            onlooker.tick();
+        }
     }
 
     fn log(&self, log: &Path, news: impl FnOnce(String) -> LogNews) {
@@ -249,7 +261,8 @@ mod tests {
         let (bus, events) = bus::channel(Masks::default());
         let (recorded, mut seen) = watch::channel(Recorded::default());
         let (logs, _news) = mpsc::unbounded_channel();
-        let followers = Followers { recorded, state: watch::Sender::new(TaskState::Claimed), logs };
+        let (state, onlooker) = (watch::Sender::new(TaskState::Claimed), None);
+        let followers = Followers { recorded, state, logs, onlooker };
         let path = path_in(directory.path());
         let thread = start(events, &path, followers).unwrap();
         for message in ["one", "two\nlines"] {
@@ -273,7 +286,8 @@ mod tests {
             let (bus, received) = bus::channel(Masks::default());
             let (recorded, mut seen) = watch::channel(Recorded::default());
             let (logs, _news) = mpsc::unbounded_channel();
-            let followers = Followers { recorded, state: watch::Sender::new(TaskState::Claimed), logs };
+            let (state, onlooker) = (watch::Sender::new(TaskState::Claimed), None);
+            let followers = Followers { recorded, state, logs, onlooker };
             let started = if resumed { resume(received, &path, followers) } else { start(received, &path, followers) };
             events.into_iter().for_each(|event| bus.send(event));
             drop(bus);

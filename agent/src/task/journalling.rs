@@ -4,7 +4,7 @@
 //! Only `navvy ps` and a successor miss later ones: a disk that fills up midway costs a warning. The mark
 //! in the runtime directory, by which reapers go, takes no disk.
 
-use navvy_environment::run_dir;
+use navvy_environment::{cgroup, run_dir};
 use navvy_job::chain::chain;
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
@@ -27,7 +27,7 @@ impl Task {
             logs: context.directory.clone(),
             run_directory: run_dir::place(context.paths.runtime.as_deref(), run_dir::uid(), task),
             containers: format!("navvy-{task}-"),
-            cgroup: format!("navvy/{}", task.cgroup_name()),
+            cgroup: cgroup::Place::of(task, context.cgroup.as_ref()).text(),
         }
     }
 

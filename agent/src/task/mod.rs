@@ -40,6 +40,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
+use navvy_environment::cgroup::Parent;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_job::claim::{Claim, Secrets};
@@ -110,6 +111,8 @@ pub struct Context {
     pub no_tty: bool,
     /// What logs leave free on their disk.
     pub floor: DiskFloor,
+    /// Below which the task's own cgroup is made.
+    pub cgroup: Option<Parent>,
     /// A supervisor that this process has not called for so long ends its environment.
     pub idle_limit: Duration,
     /// File name shown with the place of a failing step.

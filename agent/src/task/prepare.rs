@@ -116,7 +116,7 @@ impl Task {
             pids: self.claim.limits.pids,
             pull: self.context.pull,
             secrets: self.secrets.clone(),
-            cgroup_parent: None,
+            cgroup_parent: self.context.cgroup.clone(),
             owner: self.context.owner.clone(),
             is_adoptable: self.context.leaving.is_some(),
             journal: self.journal.clone(),

@@ -60,8 +60,12 @@ pub struct AgentArgs {
     /// removed.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["processor", "task", "token_file"])]
     pub claim: Option<PathBuf>,
+    /// The directory that a scheduler's task driver has made for one task (docs/host.md): where the task lives on this machine,
+    /// its claim, and what the driver learns of it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["processor", "ca", "task", "token_file", "claim"])]
+    pub scheduled: Option<PathBuf>,
     /// The task.
-    #[arg(long, value_name = "ID", required_unless_present = "claim")]
+    #[arg(long, value_name = "ID", required_unless_present_any = ["claim", "scheduled"])]
     pub task: Option<String>,
     /// The file of the task's launch token. Mode 0600; read once, then removed. Without it: NAVVY_TOKEN_FILE.
     #[arg(long, value_name = "FILE")]

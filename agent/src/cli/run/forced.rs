@@ -1,6 +1,7 @@
 //! The end of a process whose main thread is stuck in a call of the system: a disk or a file server that does not answer, a
 //! pipe that is not read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_job::exit_code;
@@ -16,15 +17,24 @@ const CLEANING: Duration = Duration::from_secs(30);
 const SAYING: Duration = Duration::from_secs(1);
 
 /// What it takes to end without the main thread.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LastResort {
     settings: Settings,
     docker: Option<String>,
+    last_word: Option<LastWord>,
 }
+
+/// Gets the exit code, and why it ended.
+type LastWord = Arc<dyn Fn(u8, &str) + Send + Sync>;
 
 impl LastResort {
     pub fn new(settings: &Settings, docker: Option<&str>) -> Self {
-        Self { settings: settings.clone(), docker: docker.map(str::to_owned) }
+        Self { settings: settings.clone(), docker: docker.map(str::to_owned), last_word: None }
+    }
+
+    /// Told to whoever started the process, as its last act.
+    pub fn with_last_word(self, last_word: LastWord) -> Self {
+        Self { last_word: Some(last_word), ..self }
     }
 
     /// Removes what this process has made, says so, and ends the process; at once when `another` signal comes.
@@ -33,7 +43,8 @@ impl LastResort {
         // A thread that waits for standard error would wait with what it has to do.
         own_words::be_silent();
         let (done, cleaned) = oneshot::channel();
-        let cleaning = move || done.send(panicked::clean_up(&self.settings, self.docker.as_deref()));
+        let Self { settings, docker, last_word } = self;
+        let cleaning = move || done.send(panicked::clean_up(&settings, docker.as_deref()));
         // Its end is not waited for: what it reads may be what does not answer.
         let left = match std::thread::Builder::new().name("clean-up".to_owned()).spawn(cleaning) {
             Ok(_) => tokio::select! {
@@ -43,21 +54,30 @@ impl LastResort {
             Err(_) => None,
         };
         let left = left.unwrap_or_else(|| vec!["what this run made".to_owned()]);
+        let code = if left.is_empty() { exit_code::CANCELED } else { exit_code::INFRA };
         say(&words(&left)).await;
-        exit(if left.is_empty() { exit_code::CANCELED } else { exit_code::INFRA });
+        if let Some(last_word) = last_word {
+            let message = error(&left).in_one_line();
+            // The disk may be what is stuck.
+            tokio::time::timeout(SAYING, tokio::task::spawn_blocking(move || last_word(code, &message))).await.ok();
+        }
+        exit(code);
     }
 }
 
 fn words(left: &[String]) -> String {
+    sanitize::tame(&own_words::masked(&error(left).render()), false)
+}
+
+fn error(left: &[String]) -> CliError {
     let error = CliError::infra_text("the run was ended in the middle: a call of the system did not return").hint(
         "A disk or a file server does not answer, or standard error or output leads to a reader that does not read. What was \
          being written is not complete.",
     );
-    let error = match left.is_empty() {
+    match left.is_empty() {
         true => error,
         false => error.hint(format!("Still there: {}. `navvy prune` removes it.", left.join(", "))),
-    };
-    sanitize::tame(&own_words::masked(&error.render()), false)
+    }
 }
 
 /// Past the lock of standard error, and not for long.

@@ -324,6 +324,7 @@ impl Session<'_> {
             pull: self.arguments.pull.into(),
             no_tty: self.arguments.no_tty,
             floor: self.floor,
+            cgroup: None,
             idle_limit: self.idle_limit,
             config_name: self.file.name.clone(),
             stop: show.stop.receiver(),

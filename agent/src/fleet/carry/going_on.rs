@@ -48,7 +48,11 @@ impl Carrying {
         let (bus, events) = bus::channel(masks.clone());
         let (recorded, seen) = watch::channel(Recorded::default());
         let (names, news) = mpsc::unbounded_channel();
-        let followers = Followers { recorded, state: self.state.clone(), logs: names.clone() };
+        let onlooker = self.machine.scheduled.onlooker.clone();
+        if let Some(onlooker) = &onlooker {
+            onlooker.goes_on(found.left.note.claim.job.steps.len());
+        }
+        let followers = Followers { recorded, state: self.state.clone(), logs: names.clone(), onlooker };
         if let Err(error) = record::resume(events, &record::path_in(&place.run), followers) {
             let why = format!("the events that another agent of the task has left cannot be read: {error}");
             return self.take_away(&found, why).await;

@@ -28,6 +28,7 @@ use super::connection::{Address, Processor};
 use crate::environment::Provider;
 use crate::environment::fake::{Act, World, exits, says};
 use crate::run_store::RunStore;
+use crate::scheduled::Scheduled;
 use crate::task::tests::bench::claim;
 use crate::task::tests::run;
 use processor::{Fake, TOKEN};
@@ -129,6 +130,7 @@ fn machine(directory: PathBuf, world: &World) -> Machine {
         no_tty: false,
         store: Some(RunStore::new(Ok(StorageSettings::directory(&directory.join("store"))))),
         spool: 1 << 30,
+        scheduled: Scheduled::default(),
         hide: |_: &Masks| Box::new(()),
     }
 }

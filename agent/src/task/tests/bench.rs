@@ -251,6 +251,7 @@ fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiv
         pull: PullPolicy::Never,
         no_tty: false,
         floor: DiskFloor(0),
+        cgroup: None,
         idle_limit: navvy_environment::request::IDLE_LIMIT,
         config_name: "config.yml".to_owned(),
         stop,

@@ -5,7 +5,8 @@
 //! v2   /sys/fs/cgroup/navvy/task-ID/CONTAINER
 //! ```
 //!
-//! `navvy` itself stays, as the network does; `task-ID` goes with its task.
+//! `navvy` itself stays, as the network does; `task-ID` goes with its task. Where somebody else has made a cgroup for the whole task
+//! ([`Parent`]), that stands in place of `navvy`; the task's journal says which.
 
 use std::fs;
 use std::io;
@@ -16,7 +17,13 @@ use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+mod parent;
+
+pub use parent::{Parent, ParentError};
+
 const ROOT: &str = "navvy";
+/// What a task's limits need.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The scheduler's usual period; quotas are counted in it.
 const CPU_PERIOD_US: u64 = 100_000;
 /// A container that has just ended lets go of its cgroups a moment later; all of a task's are waited for this long.
@@ -94,48 +101,92 @@ pub fn check(facts: Facts<'_>) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Where a task's cgroup is, below each hierarchy's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    parent: PathBuf,
+    /// The parent is not ours.
+    is_given: bool,
+    name: String,
+}
+
+impl Place {
+    /// Below the cgroup that was given, else below our own.
+    pub fn of(task: &TaskId, given: Option<&Parent>) -> Self {
+        let parent = given.map_or_else(|| PathBuf::from(ROOT), |given| given.below().to_owned());
+        Self { parent, is_given: given.is_some(), name: task.cgroup_name() }
+    }
+
+    /// As [`Self::text`] has written it. What is no place of this task is below our own root.
+    pub fn read(task: &TaskId, text: &str) -> Self {
+        let parent = text.strip_suffix(&format!("/{}", task.cgroup_name())).filter(|parent| *parent != ROOT);
+        let given = parent.and_then(|parent| Parent::read(&format!("/{parent}")).ok());
+        Self::of(task, given.as_ref())
+    }
+
+    /// For a journal: without a slash in front.
+    pub fn text(&self) -> String {
+        self.below().display().to_string()
+    }
+
+    fn below(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    /// Where it exists.
+    fn directories(&self, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
+        let below = hierarchies.iter().map(|h| h.path.join(self.below()));
+        below.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_dir())).collect()
+    }
+}
+
 /// Makes the task's cgroup and returns its name as the engine wants it. On failure nothing is left.
-pub fn make(task: &TaskId, size: Size, pids: u32, facts: Facts<'_>) -> Result<String, CgroupError> {
+pub fn make(place: &Place, size: Size, pids: u32, facts: Facts<'_>) -> Result<String, CgroupError> {
     check(facts)?;
     let hierarchies = mounted();
     let made = match facts.version {
-        "2" => make_v2(task, size, pids, &hierarchies),
-        _ => make_v1(task, size, pids, &hierarchies),
+        "2" => make_v2(place, size, pids, &hierarchies),
+        _ => make_v1(place, size, pids, &hierarchies),
     };
     if made.is_err() {
         // Never entered by any process: there is nothing to wait for.
-        for directory in directories(task, &hierarchies) {
+        for directory in place.directories(&hierarchies) {
             let _reported_by_make = fs::remove_dir(directory);
         }
     }
-    made.map(|()| format!("/{ROOT}/{}", task.cgroup_name()))
+    made.map(|()| format!("/{}", place.text()))
 }
 
-fn make_v1(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
-    for setting in settings_v1(task, size, pids, hierarchies)? {
+fn make_v1(place: &Place, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
+    for setting in settings_v1(place, size, pids, hierarchies)? {
         apply(&setting)?;
     }
     Ok(())
 }
 
-fn make_v2(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
+fn make_v2(place: &Place, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
     let unified = hierarchies.iter().find(|h| h.unified).ok_or(CgroupError::NoController("unified"))?;
-    let root = unified.path.join(ROOT);
-    for directory in [&unified.path, &root] {
-        let value = "+cpu +memory +pids".to_owned();
-        apply(&Setting { directory: directory.clone(), file: "cgroup.subtree_control", value, optional: false })?;
+    for directory in givers_v2(place, &unified.path) {
+        let value = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
+        apply(&Setting { directory, file: "cgroup.subtree_control", value, optional: false })?;
     }
-    for setting in settings_v2(&root.join(task.cgroup_name()), size, pids) {
+    for setting in settings_v2(&unified.path.join(place.below()), size, pids) {
         apply(&setting)?;
     }
     Ok(())
 }
 
-fn settings_v1(task: &TaskId, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<Vec<Setting>, CgroupError> {
+/// What must give controllers to those below. Above a cgroup that was given that is its maker's.
+fn givers_v2(place: &Place, root: &Path) -> Vec<PathBuf> {
+    let parent = root.join(&place.parent);
+    if place.is_given { vec![parent] } else { vec![root.to_owned(), parent] }
+}
+
+fn settings_v1(place: &Place, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<Vec<Setting>, CgroupError> {
     let directory = |controller: &'static str| {
         let found = hierarchies.iter().find(|h| h.controllers.iter().any(|known| known == controller));
         let found = found.ok_or(CgroupError::NoController(controller))?;
-        Ok(found.path.join(ROOT).join(task.cgroup_name()))
+        Ok(found.path.join(place.below()))
     };
     let (memory, cpu, pid) = (directory("memory")?, directory("cpu")?, directory("pids")?);
     let of =
@@ -174,17 +225,17 @@ fn apply(setting: &Setting) -> Result<(), CgroupError> {
 }
 
 /// Has the engine put a container below the task's cgroup? It may see other hierarchies than this process does.
-pub fn is_used(task: &TaskId) -> bool {
-    directories(task, &mounted()).iter().any(|directory| children(directory).next().is_some())
+pub fn is_used(place: &Place) -> bool {
+    place.directories(&mounted()).iter().any(|directory| children(directory).next().is_some())
 }
 
 /// Kills what sits in the task's cgroup, and removes it from every hierarchy. Its containers are gone, or shall go: what an
 /// engine leaves there that died while it started one is nobody's any more. Blocks for three seconds at most; missing is
 /// fine.
-pub fn remove(task: &TaskId) -> Result<(), (PathBuf, io::Error)> {
+pub fn remove(place: &Place) -> Result<(), (PathBuf, io::Error)> {
     let deadline = Instant::now() + REMOVE_LIMIT;
     let mut first = Ok(());
-    for directory in directories(task, &mounted()) {
+    for directory in place.directories(&mounted()) {
         if let Err(error) = remove_tree(&directory, deadline) {
             first = first.and(Err((directory, error)));
         }
@@ -254,11 +305,6 @@ fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
 }
 
-fn directories(task: &TaskId, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
-    let below = hierarchies.iter().map(|h| h.path.join(ROOT).join(task.cgroup_name()));
-    below.filter(|path| path.is_dir()).collect()
-}
-
 fn mounted() -> Vec<Hierarchy> {
     parse_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
 }
@@ -298,9 +344,37 @@ mod tests {
         "0123456789abcdef".parse().unwrap()
     }
 
+    fn own() -> Place {
+        Place::of(&task(), None)
+    }
+
+    #[test]
+    fn a_place_is_written_down_and_read_again_and_no_text_leads_elsewhere() {
+        let given = Place::of(&task(), Some(&Parent::read("/nomad/a.b").unwrap()));
+        assert_eq!(
+            (own().text(), given.text()),
+            ("navvy/task-0123456789abcdef".to_owned(), "nomad/a.b/task-0123456789abcdef".to_owned(),)
+        );
+        for place in [own(), given] {
+            assert_eq!(Place::read(&task(), &place.text()), place);
+        }
+        for wrong in
+            ["", "nomad/a.b", "nomad/task-another", "../task-0123456789abcdef", "a/../../task-0123456789abcdef"]
+        {
+            assert_eq!(Place::read(&task(), wrong), own(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn below_a_given_cgroup_of_version_2_its_maker_has_given_the_controllers_above() {
+        let given = Place::of(&task(), Some(&Parent::read("/nomad.slice/a.scope").unwrap()));
+        assert_eq!(givers_v2(&given, Path::new("/c")), [Path::new("/c/nomad.slice/a.scope")]);
+        assert_eq!(givers_v2(&own(), Path::new("/c")), [Path::new("/c"), Path::new("/c/navvy")]);
+    }
+
     #[test]
     fn limits_of_version_1_go_to_three_hierarchies() {
-        let settings = settings_v1(&task(), Size::new(2, 4), 100, &parse_mounts(MOUNTS)).unwrap();
+        let settings = settings_v1(&own(), Size::new(2, 4), 100, &parse_mounts(MOUNTS)).unwrap();
         let shown: Vec<_> =
             settings.iter().map(|s| format!("{}/{}={}", s.directory.display(), s.file, s.value)).collect();
         assert_eq!(
@@ -324,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_missing_controller_is_named() {
-        let error = settings_v1(&task(), Size::new(1, 1), 1, &[]).unwrap_err();
+        let error = settings_v1(&own(), Size::new(1, 1), 1, &[]).unwrap_err();
         assert_eq!(error.to_string(), "no memory controller is mounted here");
     }
 

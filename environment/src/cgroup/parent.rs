@@ -1,0 +1,215 @@
+//! A cgroup that somebody else has made for a whole task (a scheduler's task driver), with the limits of the whole task: the agent
+//! moves into it, and the task's own cgroup is made below it.
+//!
+//! ```text
+//! v1   /sys/fs/cgroup/{memory,cpu,…}/nomad/ALLOC.TASK        the agent
+//!                                        └ task-ID/CONTAINER    what `make` makes
+//! v2   /sys/fs/cgroup/nomad.slice/…/ALLOC.TASK.scope         no process: it gives controllers to those below
+//!                                        ├ agent                 the agent
+//!                                        └ task-ID/CONTAINER
+//! ```
+//!
+//! Whoever has made it removes it.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::{CONTROLLERS, Hierarchy, children, mounted};
+
+/// Version 2 lets a cgroup with children have controllers or processes, not both.
+const LEAF: &str = "agent";
+/// A cgroup's files are short.
+const DEPTH: usize = 4;
+
+/// A path below each hierarchy's root, which leads to no other place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent(PathBuf);
+
+/// Why a cgroup that was given cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ParentError {
+    /// It is no path below a root.
+    #[error("`{path}` is no cgroup: it has to be an absolute path such as /nomad/NAME, without `..`")]
+    Path {
+        /// As it was given.
+        path: String,
+    },
+    /// No hierarchy has it.
+    #[error("the cgroup {path} does not exist in any mounted hierarchy; whoever starts the agent has to make it first")]
+    Missing {
+        /// As it was given.
+        path: String,
+    },
+    /// The kernel does not take a process in, or does not give controllers to those below.
+    #[error("failed to write {path}: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+impl Parent {
+    /// Reads a path such as `/nomad/ALLOC.TASK`.
+    ///
+    /// # Errors
+    /// It leads elsewhere, or nowhere.
+    pub fn read(path: &str) -> Result<Self, ParentError> {
+        let wrong = || ParentError::Path { path: path.to_owned() };
+        let below = path.strip_prefix('/').ok_or_else(wrong)?;
+        let is_plain = |part| matches!(part, Component::Normal(_));
+        let as_written = !below.is_empty() && !below.ends_with('/') && !below.contains("//") && !path.contains('\0');
+        match as_written && Path::new(below).components().all(is_plain) {
+            true => Ok(Self(PathBuf::from(below))),
+            false => Err(wrong()),
+        }
+    }
+
+    /// As the engine wants it.
+    pub fn text(&self) -> String {
+        format!("/{}", self.0.display())
+    }
+
+    pub(super) fn below(&self) -> &Path {
+        &self.0
+    }
+
+    fn directories(&self, hierarchies: &[Hierarchy]) -> Vec<(PathBuf, bool)> {
+        let all = hierarchies.iter().map(|h| (h.path.join(&self.0), h.unified));
+        all.filter(|(path, _)| path.symlink_metadata().is_ok_and(|found| found.is_dir())).collect()
+    }
+
+    /// Moves this process into it in every hierarchy that has it, and lets those below it have the controllers that a task's
+    /// limits need.
+    ///
+    /// # Errors
+    /// No hierarchy has it, or the kernel refuses.
+    pub fn enter(&self) -> Result<(), ParentError> {
+        let directories = self.directories(&mounted());
+        if directories.is_empty() {
+            return Err(ParentError::Missing { path: self.text() });
+        }
+        for (directory, unified) in directories {
+            let home = if unified { directory.join(LEAF) } else { directory.clone() };
+            if unified && !home.is_dir() {
+                write_to(&home, fs::create_dir(&home))?;
+            }
+            // 0 is whoever writes it, with all of its threads.
+            let members = home.join("cgroup.procs");
+            write_to(&members, fs::write(&members, "0"))?;
+            if unified {
+                give_controllers(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes of it and of those below it the kernel has killed for want of memory. Those of cgroups that are gone
+    /// do not count (version 1).
+    pub fn oom_kills(&self) -> u64 {
+        let hierarchies = mounted();
+        let memory = hierarchies.iter().filter(|h| h.unified || h.controllers.iter().any(|known| known == "memory"));
+        let counts = memory.map(|h| match h.unified {
+            // Counts those below, too.
+            true => count_in(&h.path.join(&self.0).join("memory.events")),
+            false => count_below(&h.path.join(&self.0), "memory.oom_control", DEPTH),
+        });
+        counts.sum()
+    }
+
+    /// Removes the leaf that [`Self::enter`] has made. Missing is fine.
+    ///
+    /// # Errors
+    /// A process is in it.
+    pub fn remove_leaf(&self) -> Result<(), (PathBuf, io::Error)> {
+        let leaves = self.directories(&mounted()).into_iter().filter(|(_, unified)| *unified);
+        for leaf in leaves.map(|(directory, _)| directory.join(LEAF)) {
+            match fs::remove_dir(&leaf) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((leaf, error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As many of the task's controllers as the cgroup has itself: in a hybrid, where version 1 has them, it has none.
+fn give_controllers(directory: &Path) -> Result<(), ParentError> {
+    let known = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    let wanted = CONTROLLERS.iter().filter(|wanted| known.split_whitespace().any(|known| known == **wanted));
+    let words: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    let path = directory.join("cgroup.subtree_control");
+    write_to(&path, fs::write(&path, words.join(" ")))
+}
+
+fn write_to(path: &Path, written: io::Result<()>) -> Result<(), ParentError> {
+    written.map_err(|source| ParentError::Write { path: path.to_owned(), source })
+}
+
+fn count_below(directory: &Path, file: &str, depth: usize) -> u64 {
+    let own = count_in(&directory.join(file));
+    let below = match depth {
+        0 => 0,
+        _ => children(directory).map(|child| count_below(&child, file, depth - 1)).sum(),
+    };
+    own + below
+}
+
+/// The line `oom_kill N`.
+fn count_in(path: &Path) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
+    counts.next().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_path_below_a_root_is_a_cgroup() {
+        assert_eq!(Parent::read("/nomad/a.b").unwrap().text(), "/nomad/a.b");
+        for wrong in ["", "/", "nomad/a", "/nomad/../../etc", "/./a", "/a/", "//a", "/a//b", "/a\0b"] {
+            assert!(matches!(Parent::read(wrong), Err(ParentError::Path { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn kills_are_counted_in_both_versions() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("task-x/container");
+        fs::create_dir_all(&below).unwrap();
+        fs::write(directory.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+            .unwrap();
+        fs::write(below.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap();
+        assert_eq!(count_below(directory.path(), "memory.oom_control", DEPTH), 3);
+        let events = directory.path().join("memory.events");
+        fs::write(&events, "low 0\noom 4\noom_kill 5\noom_group_kill 6\n").unwrap();
+        assert_eq!((count_in(&events), count_in(&directory.path().join("none"))), (5, 0));
+    }
+
+    #[test]
+    fn those_below_get_what_there_is_to_give() {
+        let directory = tempfile::tempdir().unwrap();
+        let (has, gives) =
+            (directory.path().join("cgroup.controllers"), directory.path().join("cgroup.subtree_control"));
+        fs::write(&has, "cpuset cpu io memory hugetlb pids\n").unwrap();
+        give_controllers(directory.path()).unwrap();
+        assert_eq!(fs::read_to_string(&gives).unwrap(), "+cpu +memory +pids");
+        fs::remove_file(&gives).unwrap();
+        fs::write(&has, "\n").unwrap();
+        give_controllers(directory.path()).unwrap();
+        assert!(!gives.exists(), "a hybrid's hierarchy has nothing to give");
+    }
+
+    #[test]
+    fn one_that_nobody_has_made_is_named() {
+        let error = Parent::read("/navvy-nobody-has-made-this").unwrap().enter().unwrap_err();
+        assert!(error.to_string().contains("/navvy-nobody-has-made-this does not exist"), "{error}");
+    }
+}
