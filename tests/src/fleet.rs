@@ -24,7 +24,7 @@ pub struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command, log: PathBuf) -> Self {
+    pub(crate) fn start(mut command: Command, log: PathBuf) -> Self {
         let to = || File::options().create(true).append(true).open(&log).expect("a log can be made");
         let child = command.stdin(Stdio::null()).stdout(to()).stderr(to()).spawn();
         Self { child: child.unwrap_or_else(|error| panic!("{command:?}: {error}")), log }

@@ -19,6 +19,7 @@
 //! | [`Fleet`] | a processor of the story's own, its runners, and what is said to it |
 //! | [`Ending`] | how a task of a fleet must have ended, whatever broke meanwhile |
 //! | [`SLOW`] | a step that prints for some seconds, so that something can break in its middle |
+//! | [`Nomad`] | a real Nomad: a server, and clients with our driver |
 //! | [`Postgres`] | a database of the story's own, which may fail in its middle |
 //! | [`Gate`] | stands before an object store, decides the fate of requests, and signals a run at one |
 //! | [`SmallDisk`] | a file system that fills up soon |
@@ -44,6 +45,7 @@ pub mod hostile;
 mod leaks;
 mod memory;
 mod network;
+mod nomad;
 mod object_store;
 mod postgres;
 mod pressure;
@@ -73,6 +75,9 @@ pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
 pub use memory::Peak;
 pub use network::Network;
+pub use nomad::{
+    NOMAD_LIMIT, Nomad, NomadAgent, NomadSetup, nomad_driver_tests, nomad_program, parameterized, text_of,
+};
 pub use object_store::ObjectStore;
 pub use postgres::Postgres;
 pub use pressure::Unhindered;
@@ -84,7 +89,7 @@ pub use slow::{SLOW, SLOW_LOG, printed_by_slow};
 pub use small_disk::SmallDisk;
 pub use ssh_agent::SshAgent;
 pub use stuck_pipe::{StuckPipe, waits_for_stderr};
-pub use sys::Signal;
+pub use sys::{Signal, signal};
 pub use trap::{Last, Trap, When};
 pub use wire::Wire;
 
