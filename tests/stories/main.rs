@@ -14,6 +14,7 @@ mod bad_stores;
 mod caches;
 mod cancel;
 mod checkout;
+mod client_config;
 mod config;
 mod consent;
 mod egress;

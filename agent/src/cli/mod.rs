@@ -21,6 +21,7 @@ mod host;
 mod idle_code;
 mod login;
 mod logs;
+mod nomad_config;
 mod orb;
 mod out;
 mod own_words;
@@ -49,6 +50,7 @@ use clap::Parser as _;
 use navvy_job::exit_code;
 use tracing::level_filters::LevelFilter;
 
+use args::host::HostCommand;
 use args::{Cli, Command};
 pub use error::CliError;
 
@@ -111,6 +113,9 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
         Command::Project(arguments) => contexts::run_project(settings, arguments.command),
         Command::RunnerToken(arguments) => runner_token::run(settings, &arguments),
         Command::Doctor(arguments) => doctor::run(settings, &arguments),
+        Command::Host(arguments) => match arguments.command {
+            HostCommand::NomadConfig(arguments) => nomad_config::run(settings, &arguments),
+        },
         Command::Agent(arguments) => agent::run(settings, &arguments),
         Command::Runner(arguments) => runner::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),

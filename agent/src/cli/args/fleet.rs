@@ -109,7 +109,7 @@ pub struct RunnerArgs {
 }
 
 /// `0`, `2`, `0.5`.
-fn parse_cpus(text: &str) -> Result<f64, String> {
+pub(super) fn parse_cpus(text: &str) -> Result<f64, String> {
     let cpus: f64 = text.parse().map_err(|_| format!("`{text}` is no number of processors; write 2 or 0.5"))?;
     match (0.0..=4096.0).contains(&cpus) {
         true => Ok(cpus),

@@ -1,8 +1,21 @@
-//! What is on this host: `ps`, `logs`, `rm`, `prune`, `doctor`.
+//! What is on this host: `ps`, `logs`, `rm`, `prune`, `doctor`; `host`, for machines of a fleet.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::nomad_config::NomadConfigArgs;
 use super::remote::ElsewhereArgs;
+
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    #[command(subcommand)]
+    pub command: HostCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Print a Nomad client's configuration for this machine, or for another one.
+    NomadConfig(Box<NomadConfigArgs>),
+}
 
 #[derive(Debug, Args)]
 pub struct PsArgs {

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod fleet;
 pub mod host;
+pub mod nomad_config;
 pub mod orb;
 pub mod remote;
 pub mod run;
@@ -17,7 +18,7 @@ use navvy_checkout::Elsewhere;
 
 use self::config::ConfigArgs;
 use self::fleet::{AgentArgs, RunnerArgs};
-use self::host::{DoctorArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
+use self::host::{DoctorArgs, HostArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
 use self::orb::OrbArgs;
 use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, RunnerTokenArgs, SubmitArgs};
 use self::run::{RetryArgs, RunArgs, ShellArgs};
@@ -86,6 +87,8 @@ pub enum Command {
     RunnerToken(RunnerTokenArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
+    /// Prepare this machine for a fleet.
+    Host(HostArgs),
     /// Carry out one task of a processor, then end.
     Agent(Box<AgentArgs>),
     /// Carry out tasks of a processor, as they come.

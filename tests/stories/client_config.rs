@@ -1,0 +1,188 @@
+//! `navvy host nomad-config`: what it prints is what a real Nomad makes of it.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use navvy_tests::{Bench, Program, eventually};
+use serde_json::Value;
+
+/// A cold Nomad beside other stories needs some seconds.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The real one: `NAVVY_NOMAD`, else what `scripts/nomad` has built. Without one the story says so and tells nothing.
+fn nomad() -> Option<PathBuf> {
+    let named = std::env::var_os("NAVVY_NOMAD").map(PathBuf::from);
+    let built = || {
+        let built = fs::read_dir("/var/cache/navvy-nomad").ok()?.flatten().map(|entry| entry.path());
+        built
+            .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nomad-1.11.3")))
+            .max()
+    };
+    let found = named.or_else(built).filter(|path| path.is_file());
+    if found.is_none() {
+        writeln!(std::io::stderr(), "skipped: no Nomad is here; scripts/nomad builds one").ok();
+    }
+    found
+}
+
+/// What is printed, as a file of the bench.
+fn printed(bench: &Bench, words: &[&str]) -> PathBuf {
+    let done = bench.program(&[&["host", "nomad-config"], words].concat()).run();
+    done.succeeded();
+    let path = bench.state().join("client.hcl");
+    fs::create_dir_all(bench.state()).expect("a directory can be made");
+    fs::write(&path, done.stdout()).expect("a file can be written");
+    path
+}
+
+#[test]
+fn nomad_takes_what_is_printed() {
+    let Some(nomad) = nomad() else { return };
+    let bench = Bench::on_this_machine();
+    let everything = [
+        "--servers=a.example:4647,b.example:4647",
+        "--acl",
+        "--tls=/etc/ssl/nomad",
+        "--region=eu",
+        "--datacenter=berlin",
+        "--driver=docker",
+        "--processor=https://ci.example.com:8585",
+        "--processor-ca=/etc/navvy/ca.pem",
+        "--agent-path=/opt/navvy",
+        "--state-dir=/srv/navvy",
+        "--cgroup-parent=/ci",
+        "--docker=unix:///run/docker.sock",
+        "--reserve-cpus=0.5",
+        "--reserve-memory=1536M",
+        "--cpus=16",
+        "--memory=64G",
+    ];
+    let this_machine = ["--reserve-cpus=0.5", "--reserve-memory=512M"];
+    let single = ["--single", "--cpus=8", "--memory=32G"];
+    let provider = ["--servers=provider=aws tag_key=fleet tag_value=ci", "--cpus=65", "--memory=256G"];
+    for words in [&everything[..], &this_machine, &single, &provider] {
+        let path = printed(&bench, words);
+        let answer = Program::new(&nomad).args(["config", "validate"]).args([&path]).run();
+        assert_eq!(
+            answer.exit_code,
+            Some(0),
+            "{words:?}: {}{}",
+            String::from_utf8_lossy(&answer.stdout),
+            answer.stderr
+        );
+    }
+    // It does refuse what it does not know.
+    let path = printed(&bench, &single);
+    let broken = fs::read_to_string(&path).expect("a file of ours").replace("cpu_total_compute", "cpu_compute_total");
+    fs::write(&path, broken).expect("a file of ours");
+    let answer = Program::new(&nomad).args(["config", "validate"]).args([&path]).run();
+    assert_ne!(answer.exit_code, Some(0), "a key that Nomad does not know went through");
+}
+
+/// A Nomad of the story's own, server and client in one, on loopback.
+struct Agent {
+    child: Child,
+    nomad: PathBuf,
+    address: String,
+    log: PathBuf,
+}
+
+impl Agent {
+    fn start(nomad: &Path, bench: &Bench, words: &[&str], extra: &str) -> Self {
+        let data = bench.state().join("nomad");
+        fs::create_dir_all(data.join("plugins")).expect("a directory can be made");
+        let (data_word, plugins) =
+            (format!("--data-dir={}", data.display()), format!("--plugin-dir={}/plugins", data.display()));
+        let config = printed(bench, &[&["--single", &data_word, &plugins], words].concat());
+        let [http, rpc, serf] = [(); 3].map(|()| free_port());
+        let beside = bench.state().join("story.hcl");
+        let advertised = "advertise {\n  rpc = \"127.0.0.1\"\n  serf = \"127.0.0.1\"\n}\n";
+        let ports = format!(
+            "bind_addr = \"127.0.0.1\"\nports {{\n  http = {http}\n  rpc = {rpc}\n  serf = {serf}\n}}\n{advertised}"
+        );
+        fs::write(&beside, ports + extra).expect("a file can be written");
+        let log = bench.state().join("nomad.log");
+        let out = fs::File::create(&log).expect("a file can be made");
+        let child = Command::new(nomad)
+            .args(["agent", "-config"])
+            .arg(&config)
+            .arg("-config")
+            .arg(&beside)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stderr(out.try_clone().expect("a file can be shared"))
+            .stdout(out)
+            .spawn()
+            .expect("Nomad can be started");
+        Self { child, nomad: nomad.to_owned(), address: format!("http://127.0.0.1:{http}"), log }
+    }
+
+    /// The node, once its fingerprint is there.
+    fn node(&mut self) -> Value {
+        eventually("Nomad tells of its node", LIMIT, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("Nomad ended, {status}: {}", fs::read_to_string(&self.log).unwrap_or_default());
+            }
+            let words = ["node", "status", "-self", "-json", "-address", &self.address];
+            let answer = Program::new(&self.nomad).args(words).run();
+            let node: Value = serde_json::from_slice(&answer.stdout).ok()?;
+            (node["NodeResources"]["Memory"]["MemoryMB"].as_u64()? > 0 && node["Status"] == "ready").then_some(node)
+        })
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
+#[test]
+fn what_nomad_gives_to_tasks_and_what_is_reserved_is_the_machine() {
+    let Some(nomad) = nomad() else { return };
+    // The largest machine that is tested, which Nomad is told to find here, and this one.
+    let quiet =
+        "client {\n  options = {\n    \"fingerprint.denylist\" = \"env_aws,env_gce,env_azure,env_digitalocean\"\n  }\n";
+    let huge = format!("{quiet}  memory_total_mb = {}\n}}\n", 128 << 10);
+    let here = format!("{quiet}}}\n");
+    let huge_words = ["--cpus=64", "--memory=128G"];
+    let cases =
+        [(&huge_words[..], huge, (2000, 4096)), (&["--reserve-cpus=0.5", "--reserve-memory=512M"], here, (500, 512))];
+    for (words, extra, (cpu, memory)) in cases {
+        let bench = Bench::on_this_machine();
+        let mut agent = Agent::start(&nomad, &bench, words, &extra);
+        let node = agent.node();
+        let whole = (&node["NodeResources"]["Cpu"]["CpuShares"], &node["NodeResources"]["Memory"]["MemoryMB"]);
+        let reserved =
+            (&node["ReservedResources"]["Cpu"]["CpuShares"], &node["ReservedResources"]["Memory"]["MemoryMB"]);
+        assert_eq!((reserved.0.as_u64(), reserved.1.as_u64()), (Some(cpu), Some(memory)), "{words:?}");
+        let text = fs::read_to_string(bench.state().join("client.hcl")).expect("a file of ours");
+        let told = text.lines().find(|line| line.contains("cpu_total_compute =")).expect("the line of CPUs");
+        let cpus = told.split_once("= ").expect("a number").1.parse::<u64>().expect("a number");
+        assert_eq!(whole.0.as_u64(), Some(cpus), "{words:?}: {}", node["NodeResources"]);
+        match words[0] {
+            "--cpus=64" => assert_eq!((cpus, whole.1.as_u64()), (64_000, Some(128 << 10))),
+            _ => {
+                let meminfo = fs::read_to_string("/proc/meminfo").expect("the kernel tells");
+                let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).expect("the total");
+                let kib: u64 = total.trim().trim_end_matches(" kB").parse().expect("a number");
+                assert_eq!(whole.1.as_u64(), Some(kib / 1024), "Nomad and navvy see one machine");
+            }
+        }
+        assert_eq!(node["NodeClass"], "linux-64bit");
+        let drivers = node["Drivers"].as_object().expect("a map of drivers");
+        let other = drivers.iter().find(|(name, driver)| *name != "navvy" && driver["Detected"] == true);
+        assert!(other.is_none(), "another driver is at work: {other:?}");
+    }
+}
