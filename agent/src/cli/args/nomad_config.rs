@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::fleet::parse_cpus;
-use crate::cli::size::parse_size;
+use navvy_job::figures::read_size;
 
 /// Everything that an operator may say about a Nomad client.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct NomadConfigArgs {
     #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = parse_cpus)]
     pub reserve_cpus: f64,
     /// Memory that is never given to tasks.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = read_size)]
     pub reserve_memory: u64,
     /// The processor that tasks come from: https://HOST:8585. Without it: NAVVY_PROCESSOR, else each Nomad job names its own.
     #[arg(long, value_name = "URL", value_parser = parse_word)]
@@ -72,7 +72,7 @@ pub struct NomadConfigArgs {
     #[arg(long, value_name = "N", requires = "memory", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub cpus: Option<u16>,
     /// Print it for another machine: its memory.
-    #[arg(long, value_name = "SIZE", requires = "cpus", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", requires = "cpus", value_parser = read_size)]
     pub memory: Option<u64>,
 }
 
