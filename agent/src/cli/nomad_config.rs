@@ -131,7 +131,7 @@ mod tests {
                 line.split_once('=').unwrap().1.trim().trim_matches('"').to_owned()
             };
             prop_assert_eq!((told("cpus").parse::<f64>().unwrap() * 1000.0).round() as u64, reserved.millicpus);
-            prop_assert_eq!(crate::cli::size::read_size(&told("memory")).unwrap(), reserved.memory);
+            prop_assert_eq!(navvy_job::figures::read_size(&told("memory")).unwrap(), reserved.memory);
             prop_assert!(!text.contains("untried"), "{}", text);
         }
     }
