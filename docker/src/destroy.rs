@@ -207,10 +207,14 @@ pub(super) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String>
     let work = tokio::task::spawn_blocking(move || {
         // A cgroup is made after the journal says where.
         let known = journal::load(&journal).ok().and_then(|reading| reading.known());
-        let place = cgroup::Place::read(&task, known.as_ref().map_or("", |known| &known.opening.cgroup));
+        let places = match known {
+            Some(known) => vec![cgroup::Place::read(&task, &known.opening.cgroup)],
+            None => cgroup::Place::find(&task),
+        };
         let directory = run_dir::remove(&run).map_err(|e| format!("directory {} ({e})", run.display()));
-        let group = cgroup::remove(&place).map_err(|(path, e)| format!("cgroup {} ({e})", path.display()));
-        [directory, group].into_iter().filter_map(Result::err).collect()
+        let groups = places.iter().map(cgroup::remove);
+        let groups = groups.map(|gone| gone.map_err(|(path, e)| format!("cgroup {} ({e})", path.display())));
+        std::iter::once(directory).chain(groups).filter_map(Result::err).collect()
     });
     let left: Vec<String> = work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")]);
     rules.into_iter().chain(left).collect()

@@ -18,6 +18,7 @@
 //! | `allow` | the way through the walls for what is allowed |
 //! | `dial` | the way to the supervisor through the engine |
 //! | [`prepare`], [`environment`], `services`, [`destroy`] | a task's containers from nothing to nothing |
+//! | `trial` | a try whether jobs can run here at all |
 //! | `disk` | the engine's disk, watched while tasks run |
 //! | `adopt` | an environment that outlived its agent, taken up again |
 //! | [`survey`], [`hold`] | tasks on this host: what is dead is removed, what is kept is spared, and taken over |
@@ -44,6 +45,7 @@ mod reference;
 mod report;
 mod services;
 pub mod survey;
+mod trial;
 mod upload;
 pub mod walls;
 
@@ -52,3 +54,4 @@ pub use engine::{Engine, EngineError, EngineInfo};
 pub use environment::DockerEnvironment;
 pub use image::ImageSubstitutions;
 pub use prepare::PrepareError;
+pub use trial::TrialError;

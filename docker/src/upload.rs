@@ -61,6 +61,13 @@ fn archive(bin: &Path, secret: &str) -> io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
+/// A file system that holds one program and nothing else.
+pub(super) fn one_program(path: &str, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, path, 0o755, bytes)?;
+    tar.into_inner()
+}
+
 fn authorities(bundle: &[u8]) -> io::Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     directory(&mut tar, parent(CA_DIR), 0o755)?;

@@ -52,6 +52,7 @@ mod output;
 mod people;
 mod removals;
 mod results;
+mod scheduled;
 mod secrets;
 mod services;
 mod settings;

@@ -31,7 +31,11 @@ impl Held {
     pub async fn find(settings: &Settings, word: &str, docker: Option<&str>) -> Result<Self, CliError> {
         let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
         let survey = survey_files(&here, &settings.paths);
-        let seen = find(settings, &survey.tasks, word)?;
+        Self::of(settings, find(settings, &survey.tasks, word)?, here, docker).await
+    }
+
+    /// The same of one that was found.
+    pub async fn of(settings: &Settings, seen: &Seen, here: Owner, docker: Option<&str>) -> Result<Self, CliError> {
         let until = kept_until(seen)?;
         let known = seen.known.clone().ok_or_else(|| {
             CliError::infra_text(format!("the journal of task {} is not here: nothing is known about it", seen.task))
@@ -55,7 +59,7 @@ impl Held {
     }
 }
 
-async fn engine(settings: &Settings, docker: Option<&str>, known: &Known) -> Result<Engine, CliError> {
+pub async fn engine(settings: &Settings, docker: Option<&str>, known: &Known) -> Result<Engine, CliError> {
     host::connect(settings, Some(docker.unwrap_or(&known.opening.engine))).await
 }
 

@@ -18,6 +18,7 @@ mod given;
 mod handed;
 mod held;
 mod host;
+mod host_check;
 mod idle_code;
 mod login;
 mod logs;
@@ -35,6 +36,7 @@ mod rm;
 mod run;
 mod runner;
 mod runner_token;
+mod running;
 mod scheduled;
 mod shell;
 mod source;
@@ -114,6 +116,7 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
         Command::RunnerToken(arguments) => runner_token::run(settings, &arguments),
         Command::Doctor(arguments) => doctor::run(settings, &arguments),
         Command::Host(arguments) => match arguments.command {
+            HostCommand::Check(arguments) => host_check::run(settings, &arguments),
             HostCommand::NomadConfig(arguments) => nomad_config::run(settings, &arguments),
         },
         Command::Agent(arguments) => agent::run(settings, &arguments),

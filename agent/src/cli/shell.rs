@@ -1,21 +1,33 @@
-//! `navvy shell`: a person in a held environment, in the failing step's directory, user and variables.
+//! `navvy shell`: a person in a held environment, in the failing step's directory, user and variables; or in a job that runs, with what
+//! all of its steps have.
 //!
 //! What is typed and shown goes from terminal to terminal: it is neither masked nor written down.
 
 use navvy_environment::run_dir;
 use navvy_environment::supervisor::Client;
+use navvy_environment::survey::survey_files;
+use navvy_journal::owner::Owner;
+use navvy_journal::standing::Condition;
 
 use super::args::run::ShellArgs;
 use super::held::Held;
 use super::host;
-use super::{CliError, out, own_words};
+use super::rm::find;
+use super::{CliError, out, own_words, running};
 use crate::settings::Settings;
 use crate::task::PERSON;
 use crate::terminal;
 
 pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
     host::block_on(async {
-        let held = Held::find(settings, &arguments.task, arguments.docker.as_deref()).await?;
+        let (here, docker) =
+            (Owner::this_process().map_err(|error| CliError::infra(&error))?, arguments.docker.as_deref());
+        let survey = survey_files(&here, &settings.paths);
+        let seen = find(settings, &survey.tasks, &arguments.task)?;
+        if let Condition::Running(_) = &seen.condition {
+            return running::enter(settings, arguments, seen).await;
+        }
+        let held = Held::of(settings, seen, here, docker).await?;
         let wanted = terminal::wanted(settings.stdin_is_terminal, settings.stdout_is_terminal);
         let id = format!("{PERSON}{}", uuid::Uuid::new_v4());
         let exec = held.note.frame().person(held.note.run(), &arguments.command, wanted, id);

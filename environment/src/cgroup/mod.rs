@@ -22,6 +22,10 @@ mod parent;
 pub use parent::{Parent, ParentError};
 
 const ROOT: &str = "navvy";
+/// A task's is at most so deep below a hierarchy's root: `nomad.slice/reserve.slice/ALLOC.TASK.scope/task-ID`.
+const DEPTH: usize = 4;
+/// A machine has some thousand cgroups; no job that makes more of them holds up a search.
+const MOST_LOOKED_AT: usize = 20_000;
 /// What a task's limits need.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The scheduler's usual period; quotas are counted in it.
@@ -122,6 +126,19 @@ impl Place {
         let parent = text.strip_suffix(&format!("/{}", task.cgroup_name())).filter(|parent| *parent != ROOT);
         let given = parent.and_then(|parent| Parent::read(&format!("/{parent}")).ok());
         Self::of(task, given.as_ref())
+    }
+
+    /// Everywhere that a task of this id has a cgroup. For where no journal says it.
+    pub fn find(task: &TaskId) -> Vec<Self> {
+        let found = of_tasks(&mounted()).into_iter().filter(|(_, found)| found == task);
+        let mut places: Vec<Self> = Vec::new();
+        for (below, task) in found {
+            let place = Self::read(&task, &below.display().to_string());
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
     }
 
     /// For a journal: without a slash in front.
@@ -245,16 +262,49 @@ pub fn remove(place: &Place) -> Result<(), (PathBuf, io::Error)> {
 
 /// Tasks whose cgroup has been here for `age` and holds no process. Whether a task still needs one, the engine knows.
 pub fn idle(age: Duration) -> Vec<TaskId> {
-    let roots = mounted().into_iter().map(|hierarchy| hierarchy.path.join(ROOT));
-    let tasks = roots.flat_map(|root| children(&root)).filter_map(|directory| {
-        let task = directory.file_name()?.to_str()?.strip_prefix("task-")?.parse::<TaskId>().ok()?;
-        let is_old = directory.metadata().ok()?.modified().ok()?.elapsed().ok()? >= age;
-        (is_old && is_empty(&directory)).then_some(task)
-    });
-    let mut tasks: Vec<_> = tasks.collect();
+    let hierarchies = mounted();
+    let is_idle = |below: &Path| {
+        let mut there = hierarchies.iter().map(|h| h.path.join(below)).filter(|directory| directory.is_dir());
+        there.all(|directory| is_old(&directory, age) && is_empty(&directory))
+    };
+    let idle = of_tasks(&hierarchies).into_iter().filter(|(below, _)| is_idle(below));
+    let mut tasks: Vec<_> = idle.map(|(_, task)| task).collect();
     tasks.sort();
     tasks.dedup();
     tasks
+}
+
+fn is_old(directory: &Path, age: Duration) -> bool {
+    let modified = directory.metadata().and_then(|found| found.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= age))
+}
+
+/// Every cgroup that is called like a task's, by its path below a hierarchy's root: ours, and those below a cgroup that was given.
+fn of_tasks(hierarchies: &[Hierarchy]) -> Vec<(PathBuf, TaskId)> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies {
+        let mut left = MOST_LOOKED_AT;
+        look_for_tasks(&hierarchy.path, &hierarchy.path, DEPTH, &mut left, &mut found);
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What is below a task's is its containers', where names say nothing.
+fn look_for_tasks(root: &Path, at: &Path, depth: usize, left: &mut usize, found: &mut Vec<(PathBuf, TaskId)>) {
+    for child in children(at) {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return;
+        }
+        let name = child.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match name.strip_prefix("task-").and_then(|id| id.parse::<TaskId>().ok()) {
+            Some(task) => found.extend(child.strip_prefix(root).ok().map(|below| (below.to_owned(), task))),
+            None if depth > 1 => look_for_tasks(root, &child, depth - 1, left, found),
+            None => {}
+        }
+    }
 }
 
 fn is_empty(directory: &Path) -> bool {
@@ -363,6 +413,23 @@ mod tests {
         {
             assert_eq!(Place::read(&task(), wrong), own(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn tasks_are_found_wherever_their_cgroups_may_be_and_not_in_each_others() {
+        let root = tempfile::tempdir().unwrap();
+        for below in [
+            "navvy/task-aaaaaaaa",
+            "nomad/x.y/task-bbbbbbbb/task-cccccccc",
+            "a/b/c/task-dddddddd",
+            "a/b/c/d/task-eeeeeeee",
+        ] {
+            fs::create_dir_all(root.path().join(below)).unwrap();
+        }
+        let hierarchy = || Hierarchy { path: root.path().to_owned(), controllers: Vec::new(), unified: false };
+        let found: Vec<String> =
+            of_tasks(&[hierarchy(), hierarchy()]).into_iter().map(|(_, task)| task.to_string()).collect();
+        assert_eq!(found, ["dddddddd", "aaaaaaaa", "bbbbbbbb"]);
     }
 
     #[test]

@@ -14,8 +14,9 @@
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
 
-use super::{CONTROLLERS, Hierarchy, children, mounted};
+use super::{CONTROLLERS, Hierarchy, REMOVE_LIMIT, children, mounted, remove_tree};
 
 /// Version 2 lets a cgroup with children have controllers or processes, not both.
 const LEAF: &str = "agent";
@@ -119,17 +120,15 @@ impl Parent {
         counts.sum()
     }
 
-    /// Removes the leaf that [`Self::enter`] has made. Missing is fine.
+    /// Removes the leaf that [`Self::enter`] has made, with what a killed agent has left in it. Missing is fine.
     ///
     /// # Errors
-    /// A process is in it.
+    /// The kernel refuses.
     pub fn remove_leaf(&self) -> Result<(), (PathBuf, io::Error)> {
+        let deadline = Instant::now() + REMOVE_LIMIT;
         let leaves = self.directories(&mounted()).into_iter().filter(|(_, unified)| *unified);
         for leaf in leaves.map(|(directory, _)| directory.join(LEAF)) {
-            match fs::remove_dir(&leaf) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((leaf, error)),
-                _ => {}
-            }
+            remove_tree(&leaf, deadline).map_err(|error| (leaf, error))?;
         }
         Ok(())
     }

@@ -64,6 +64,9 @@ pub struct AgentArgs {
     /// its claim, and what the driver learns of it.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["processor", "ca", "task", "token_file", "claim"])]
     pub scheduled: Option<PathBuf>,
+    /// Run nothing: remove all that the task has left on this host, and tell nobody. For after its agent was killed for good.
+    #[arg(long, requires = "scheduled")]
+    pub remove: bool,
     /// The task.
     #[arg(long, value_name = "ID", required_unless_present_any = ["claim", "scheduled"])]
     pub task: Option<String>,

@@ -13,6 +13,8 @@ pub struct HostArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
+    /// Say whether tasks of a fleet can run here, and if not, why.
+    Check(HostCheckArgs),
     /// Print a Nomad client's configuration for this machine, or for another one.
     NomadConfig(Box<NomadConfigArgs>),
 }
@@ -80,6 +82,19 @@ pub struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub docker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct HostCheckArgs {
+    /// Print one JSON object (docs/host.md), and exit with 0 whatever it says.
+    #[arg(long)]
+    pub json: bool,
+    /// Really start a container with the supervisor; it is removed again.
+    #[arg(long)]
+    pub thorough: bool,
     /// The Docker engine: unix:///path, tcp://host:port. Without it: as the docker command finds it.
     #[arg(long, value_name = "ENDPOINT")]
     pub docker: Option<String>,

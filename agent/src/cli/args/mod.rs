@@ -47,7 +47,7 @@ impl Cli {
 pub enum Command {
     /// Run the jobs of a config here, in Docker containers.
     Run(Box<RunArgs>),
-    /// Open a shell in the environment of a task that is held.
+    /// Open a shell in the environment of a task that is held, or of a fleet's task that runs here.
     Shell(ShellArgs),
     /// Continue a task that is held, from the step it is held at.
     Retry(Box<RetryArgs>),

@@ -6,6 +6,8 @@
 //!                    └──────────────────── whatever happens from here on ─────────────────────────────────▶ exit.json
 //! ```
 
+mod removal;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +15,10 @@ use std::time::Duration;
 use navvy_environment::cgroup::Parent;
 use navvy_job::scheduled::{Exit, Host, files};
 
-use super::agent::{self, Launch};
-use super::args::fleet::{AgentArgs, ProcessorArgs};
-use super::run::forced::LastResort;
-use super::{CliError, fleet, own_words, panicked};
+use crate::cli::agent::{self, Launch};
+use crate::cli::args::fleet::{AgentArgs, ProcessorArgs};
+use crate::cli::run::forced::LastResort;
+use crate::cli::{CliError, fleet, own_words, panicked};
 use crate::scheduled::directory::{Directory, DirectoryError};
 use crate::scheduled::onlooker::{Onlooker, in_words};
 use crate::scheduled::pipe::Pipe;
@@ -35,6 +37,9 @@ impl From<DirectoryError> for CliError {
 }
 
 pub fn run(settings: &Settings, arguments: &AgentArgs, path: &Path) -> Result<u8, CliError> {
+    if arguments.remove {
+        return removal::run(settings, arguments, path);
+    }
     let directory = Directory::open(path)?;
     directory.check_writable()?;
     directory.forget_exit();

@@ -1,0 +1,107 @@
+//! `navvy agent --scheduled DIR --remove`: all that a task has left on this host goes, whatever it was doing. For after the last kill of
+//! its agent: nothing is told to the processor, which learns from the lease.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use navvy_environment::cgroup::{self, Parent};
+use navvy_environment::run_dir;
+use navvy_environment::survey::{Seen, survey_files};
+use navvy_job::exit_code;
+use navvy_job::id::TaskId;
+use navvy_journal as journal;
+use navvy_journal::owner::Owner;
+
+use crate::cli::args::fleet::AgentArgs;
+use crate::cli::{CliError, host};
+use crate::scheduled::directory::Directory;
+use crate::settings::Settings;
+
+/// What the engine has is removed within this.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub fn run(settings: &Settings, arguments: &AgentArgs, path: &Path) -> Result<u8, CliError> {
+    let host = Directory::open(path)?.host()?;
+    let task = host.task.parse::<TaskId>().map_err(|error| CliError::usage(error.to_string()))?;
+    let parent = host.cgroup.as_deref().map(Parent::read).transpose();
+    let parent = parent.map_err(|error| CliError::usage(error.to_string()))?;
+    let docker = arguments.machine.docker.as_deref();
+    let left = host::block_on(remove(settings, docker, &task, parent.as_ref()))?;
+    match left.is_empty() {
+        true => Ok(exit_code::PASSED),
+        false => Err(CliError::infra_text(format!("of task {task} there is still: {}", left.join(", ")))
+            .hint("The same command, once more, removes what can be removed by then.")),
+    }
+}
+
+/// Returns what is left.
+///
+/// # Errors
+/// Its agent lives.
+pub async fn remove(
+    settings: &Settings,
+    docker: Option<&str>,
+    task: &TaskId,
+    parent: Option<&Parent>,
+) -> Result<Vec<String>, CliError> {
+    let (paths, log) = (&settings.paths, journal::path(&settings.paths.state, task));
+    if journal::is_held(&log) {
+        let lives = CliError::usage(format!("a process still looks after task {task}: its journal is locked"));
+        return Err(lives.hint("End the agent first: SIGTERM, and SIGKILL past its time."));
+    }
+    let spool = spool_of(&settings.paths.state, &log);
+    let mut left = match host::connect(settings, docker).await {
+        Ok(engine) => engine.remove_task(task, paths, LIMIT).await,
+        Err(error) => without_engine(settings, task, error.message()).await,
+    };
+    let parents = parent.cloned();
+    let groups = tokio::task::spawn_blocking({
+        let task = task.clone();
+        move || parents.map(|parent| of_cgroups(&task, &parent))
+    });
+    left.extend(groups.await.map_err(|error| CliError::infra(&error))?.into_iter().flatten());
+    if !left.is_empty() {
+        // The journal says where the rest is.
+        return Ok(left);
+    }
+    let failed = |what: &str, path: &Path, error: std::io::Error| format!("{what} {} ({error})", path.display());
+    if let Some(spool) = spool {
+        match std::fs::remove_dir_all(&spool) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => left.push(failed("spool", &spool, error)),
+            _ => {}
+        }
+    }
+    if left.is_empty() {
+        left.extend(journal::remove(&log).err().map(|error| failed("journal", &log, error)));
+    }
+    Ok(left)
+}
+
+/// The run's directory, which is below our own.
+fn spool_of(state: &Path, log: &Path) -> Option<PathBuf> {
+    let known = journal::load(log).ok()?.known()?;
+    let run = known.opening.logs.parent()?.to_owned();
+    (run.parent() == Some(&state.join("runs"))).then_some(run)
+}
+
+/// Files alone; containers are named, and so is why they were not looked for.
+async fn without_engine(settings: &Settings, task: &TaskId, why: &str) -> Vec<String> {
+    let Ok(here) = Owner::this_process() else { return vec![format!("all of it ({why})")] };
+    let seen = survey_files(&here, &settings.paths).tasks;
+    let seen: Vec<Seen> = seen.into_iter().filter(|seen| seen.task == *task).collect();
+    let run = run_dir::place(settings.paths.runtime.as_deref(), run_dir::uid(), task);
+    if seen.is_empty() && !run.exists() {
+        // Nothing was made that would not have left a mark.
+        return Vec::new();
+    }
+    let mut left = navvy_docker::survey::remove_files_only(&seen, &settings.paths).await;
+    left.push(format!("perhaps containers of its ({why})"));
+    left
+}
+
+/// Below the cgroup that was given; that itself is its maker's.
+fn of_cgroups(task: &TaskId, parent: &Parent) -> Vec<String> {
+    let own = cgroup::remove(&cgroup::Place::of(task, Some(parent)));
+    let left = own.and_then(|()| parent.remove_leaf());
+    left.err().map(|(path, error)| format!("cgroup {} ({error})", path.display())).into_iter().collect()
+}
