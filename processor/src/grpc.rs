@@ -6,11 +6,14 @@ mod version;
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use navvy_job::chain::chain;
+use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_job::resource::Size;
+use navvy_job::walk::TaskEnd;
 use navvy_protocol::processor::{LONGEST_WAIT, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -20,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::{self, TaskAccess};
 use crate::claims::{ClaimError, Claims, Ending, Launched, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
+use crate::launch::Launcher;
 use crate::output::{Finished, Output};
 use crate::state::{LogState, Scope, State, hash};
 
@@ -35,12 +39,19 @@ pub struct AgentsService {
     claims: Claims,
     output: Output,
     cancels: watch::Receiver<HashMap<String, Canceling>>,
+    launcher: Option<Arc<Launcher>>,
 }
 
 impl AgentsService {
     /// Hands tasks out, takes output in; `cancels`: tasks that are to be canceled.
     pub fn new(claims: Claims, output: Output, cancels: watch::Receiver<HashMap<String, Canceling>>) -> Self {
-        Self { claims, output, cancels }
+        Self { claims, output, cancels, launcher: None }
+    }
+
+    /// Agents may have been started by this.
+    #[must_use]
+    pub fn launched_by(self, launcher: Option<Arc<Launcher>>) -> Self {
+        Self { launcher, ..self }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -196,7 +207,8 @@ impl v1::agents_server::Agents for AgentsService {
         }
         let asked = request.into_inner();
         let unread = |what| move |error: serde_json::Error| status(ClaimError::Sent { what, why: error.to_string() });
-        let end = serde_json::from_slice(&asked.end).map_err(unread("the task's end"))?;
+        let end: TaskEnd = serde_json::from_slice(&asked.end).map_err(unread("the task's end"))?;
+        let end = self.with_reason(&access, end).await?;
         let continuation = match asked.continuation.as_slice() {
             [] => None,
             json => Some(serde_json::from_slice(json).map_err(unread("the continuation"))?),
@@ -237,6 +249,19 @@ impl AgentsService {
         let output = output.map_err(|error| auth::failed(&error.into()))?.unwrap_or_default();
         let complete = output == "complete";
         Ok(Response::new(v1::FinishAnswer { complete, missing: if complete { Vec::new() } else { vec![output] } }))
+    }
+
+    /// An agent whose machine asks it to stop does not hear why; the scheduler that started it knows.
+    async fn with_reason(&self, access: &TaskAccess, end: TaskEnd) -> Result<TaskEnd, Status> {
+        if !matches!(end.verdict, Verdict::Canceled { reason: CancelReason::Shutdown }) {
+            return Ok(end);
+        }
+        let drained = match &self.launcher {
+            Some(launcher) => launcher.was_drained(&access.task, access.fence).await,
+            None => self.claims.was_drained(&access.task, access.fence).await.map_err(status)?,
+        };
+        let reason = if drained { CancelReason::Drain } else { CancelReason::Shutdown };
+        Ok(TaskEnd { verdict: Verdict::Canceled { reason }, ..end })
     }
 
     /// Was this a launch token once?

@@ -18,6 +18,7 @@
 //! | [`auth`], [`audit`] | who asks, and what for; who did what |
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
+//! | [`launch`] | agents started for tasks, through Nomad |
 //! | [`output`] | logs: live, durable, read |
 //! | [`grants`] | one object, one verb, some minutes |
 //! | [`state`] | the database |
@@ -37,6 +38,7 @@ pub mod grpc;
 pub mod keep;
 pub mod keys;
 pub mod known;
+pub mod launch;
 pub mod output;
 pub mod probes;
 pub mod serve;

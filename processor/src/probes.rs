@@ -13,6 +13,8 @@ use navvy_storage::Objects;
 
 use crate::disks::Disks;
 use crate::figures;
+use crate::launch::Launcher;
+use crate::launch::figures::{Figure, figures as launch_figures, prometheus};
 use crate::output::Output;
 use crate::state::State;
 
@@ -26,8 +28,20 @@ pub struct Health {
     pub objects: Objects,
     /// What is embedded lies on them.
     pub disks: Disks,
+    /// What launches tasks, if anything does.
+    pub launcher: Option<Arc<Launcher>>,
     /// It takes no new connections.
     pub draining: AtomicBool,
+}
+
+impl Health {
+    /// Figures of Nomad's cluster; none where nothing is launched.
+    pub fn of_nomad(&self) -> Vec<Figure> {
+        let standing = self.launcher.as_ref().map(|launcher| launcher.standing());
+        standing
+            .map(|standing| launch_figures(!standing.troubles().is_empty(), standing.cluster().as_ref()))
+            .unwrap_or_default()
+    }
 }
 
 /// `GET /healthz`: the process answers.
@@ -49,6 +63,8 @@ pub async fn ready(Extract(health): Extract<Arc<Health>>) -> Response {
         troubles.push(format!("store: {}", navvy_job::chain::chain(&error)));
     }
     troubles.extend(health.disks.troubles());
+    // Nothing is lost meanwhile, but nothing is started either.
+    troubles.extend(health.launcher.iter().flat_map(|launcher| launcher.standing().troubles()));
     match troubles.is_empty() {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response(),
@@ -99,6 +115,7 @@ async fn text(health: &Health) -> Result<String, sqlx::Error> {
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", counter.value()).ok();
     }
     writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {live_bytes}").ok();
+    text.push_str(&prometheus(&health.of_nomad()));
     Ok(text)
 }
 
@@ -117,6 +134,6 @@ pub(crate) mod tests {
         let bucket = Arc::new(Bucket::directory(&store).unwrap());
         let objects = Grants::new(state.clone(), bucket, "http://here").objects();
         let output = Output::new(state.clone(), Arc::new(objects.clone()));
-        (directory, Health { state, output, objects, disks: Disks::of([]), draining: false.into() })
+        (directory, Health { state, output, objects, disks: Disks::of([]), launcher: None, draining: false.into() })
     }
 }

@@ -37,6 +37,7 @@ use crate::grpc::AgentsService;
 use crate::keep::Keep;
 use crate::keys;
 use crate::known;
+use crate::launch::Launcher;
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
@@ -95,11 +96,13 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let output = Output::new(state.clone(), Arc::new(grants.objects())).noting(log);
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
+    let launcher = launcher(&settings, &claims, (&public_url, scheme(&for_agents)), &agents)?;
     let health = Arc::new(Health {
         state: state.clone(),
         output: output.clone(),
         objects: grants.objects(),
         disks: disks(&settings),
+        launcher: launcher.clone(),
         draining: AtomicBool::new(false),
     });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
@@ -107,13 +110,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let sweeping = tokio::spawn(keep_clean(output.clone(), settings.keep));
     let (tidying, objects) = (grants.clone(), grants.objects());
     let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
+    let launching = tokio::spawn(launch(launcher.clone()));
     let telling = tokio::spawn(tell_others(&settings, Arc::clone(&health), &claims));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
     tracing::info!("Agents are served at {}://{agents_at}, people at {listens_at}.", scheme(&for_agents));
     let rereading = tokio::spawn(reread(settings.tls.clone())?);
-    let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels);
+    let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels).launched_by(launcher);
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
@@ -132,7 +136,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    [watching, sweeping, noting, rereading, telling].iter().for_each(tokio::task::JoinHandle::abort);
+    [watching, sweeping, noting, rereading, launching, telling].iter().for_each(tokio::task::JoinHandle::abort);
     // What is left, the next start carries.
     tokio::time::timeout(LAST_WORDS, carrier.carry_all(&objects)).await.ok();
     state.pool().close().await;
@@ -157,6 +161,40 @@ fn serve_agents(
     let routes = Routes::new(agents).add_service(grants.service()).into_axum_router();
     let routes = routes.layer(axum::middleware::from_fn_with_state(state, known::check));
     server.add_routes(Routes::from(routes)).serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+}
+
+/// What launches tasks, if anything is to.
+fn launcher(
+    settings: &Settings,
+    claims: &Claims,
+    (public_url, scheme): (&str, &str),
+    agents: &TcpListener,
+) -> Result<Option<Arc<Launcher>>, ServeError> {
+    let Some(nomad) = settings.nomad.clone() else { return Ok(None) };
+    let what = "launching through Nomad";
+    let port = agents.local_addr().map_err(failed(what))?.port();
+    let processor = nomad.processor.clone().unwrap_or_else(|| {
+        let rest = public_url.split_once("://").map_or(public_url, |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        // An IPv6 address has colons of its own, within brackets.
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        format!("{scheme}://{host}:{port}")
+    });
+    if processor.contains("://0.0.0.0:") || processor.contains("://[::]:") {
+        let why = format!("agents would be told to find this processor at {processor}; give --nomad-processor URL");
+        return Err(ServeError { what: what.to_owned(), why });
+    }
+    Launcher::new(nomad, &settings.proxies, claims.clone(), processor).map(Some).map_err(failed(what))
+}
+
+/// Launches, as long as it is polled.
+async fn launch(launcher: Option<Arc<Launcher>>) {
+    if let Some(launcher) = launcher {
+        launcher.run().await;
+    }
 }
 
 /// Where grants are noted on this machine, and what carries them to the store.

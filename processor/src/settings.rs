@@ -17,6 +17,10 @@ use crate::keep::Keep;
 use crate::telemetry::statsd;
 use crate::tls::{self, Certificates, For, Greeting};
 
+mod nomad;
+
+pub use nomad::{Classes, NomadArgs, NomadSettings};
+
 /// Hands out tasks, takes their output, grants storage.
 #[derive(Debug, Parser)]
 #[command(name = "navvy-processor", version, max_term_width = 110)]
@@ -116,6 +120,9 @@ pub struct ServeArgs {
     /// $NAVVY_PROCESSOR_OTLP.
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
+    /// The way through Nomad.
+    #[command(flatten)]
+    pub nomad: NomadArgs,
     /// A file with these settings, by the same names (TOML): listen_agents = "…". Also $NAVVY_PROCESSOR_SETTINGS.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<String>,
@@ -152,8 +159,10 @@ pub struct Settings {
     pub dogstatsd: Option<SocketAddr>,
     /// Where spans are sent.
     pub otlp: Option<String>,
-    /// The way there.
+    /// The way to other machines.
     pub proxies: Proxies,
+    /// Where tasks are launched. `None`: nowhere, runners and schedulers of one's own come for them.
+    pub nomad: Option<NomadSettings>,
 }
 
 /// Which ports an operator wants without TLS.
@@ -210,6 +219,10 @@ const NAMES: [&str; 19] = [
     "otlp",
 ];
 
+fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().chain(nomad::NAMES)
+}
+
 /// With a shorter lease, a slow answer would be the end of a task.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 /// With a longer one, nobody would ever hear that an agent is gone.
@@ -253,13 +266,13 @@ impl Gathering {
         if let Some((path, place)) = file {
             gathering.read_file(Path::new(&path), &place);
         }
-        for name in NAMES {
+        for name in names() {
             let variable = format!("NAVVY_PROCESSOR_{}", name.to_uppercase());
             if let Some(value) = set(variables, &variable) {
                 gathering.said.insert(name, Said { value, place: variable });
             }
         }
-        for (name, value) in flags(arguments) {
+        for (name, value) in flags(arguments).into_iter().chain(nomad::flags(&arguments.nomad)) {
             if let Some(value) = value {
                 let place = format!("--{}", name.replace('_', "-"));
                 gathering.said.insert(name, Said { value: value.clone(), place });
@@ -279,8 +292,11 @@ impl Gathering {
         };
         for (key, value) in table {
             let place = format!("{} in {}", key, path.display());
-            let Some(name) = NAMES.into_iter().find(|name| *name == key) else {
-                self.errors.push(format!("{place}: there is no such setting; there are {}", NAMES.join(", ")));
+            let Some(name) = names().find(|name| *name == key) else {
+                self.errors.push(format!(
+                    "{place}: there is no such setting; there are {}",
+                    names().collect::<Vec<_>>().join(", ")
+                ));
                 continue;
             };
             match value {
@@ -315,7 +331,7 @@ impl Gathering {
                 ));
             }
         }
-        let (dogstatsd, otlp) = (self.dogstatsd(), self.otlp());
+        let (dogstatsd, otlp, nomad) = (self.dogstatsd(), self.otlp(), self.nomad());
         let data = data?;
         let database = database.unwrap_or_else(|| format!("sqlite://{}", data.join("processor.db").display()));
         let secrets_key = self.text("secrets_key").map(PathBuf::from);
@@ -335,6 +351,7 @@ impl Gathering {
             dogstatsd,
             otlp,
             proxies: Proxies::of(variables),
+            nomad,
         })
     }
 

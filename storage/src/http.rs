@@ -23,8 +23,8 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
     HttpService,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
@@ -166,8 +166,29 @@ impl Transport {
 /// # Errors
 /// A certificate or a proxy that cannot be read.
 pub fn client(ca: Option<&Path>, proxies: &Proxies) -> Result<reqwest::Client, TransportError> {
+    client_as(ca, None, proxies)
+}
+
+/// Files (PEM) by which a client says who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and what stands between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// The same for a service that wants to see a certificate.
+///
+/// # Errors
+/// A certificate, a key or a proxy that cannot be read.
+pub fn client_as(
+    ca: Option<&Path>,
+    identity: Option<&Identity>,
+    proxies: &Proxies,
+) -> Result<reqwest::Client, TransportError> {
     let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(ca)?)
+        .tls_backend_preconfigured(tls(ca, identity)?)
         .user_agent(concat!("navvy/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
         .redirect(reqwest::redirect::Policy::none())
@@ -333,7 +354,7 @@ fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dy
 }
 
 /// The machine's certificates and the one that the settings name.
-fn tls(ca: Option<&Path>) -> Result<ClientConfig, TransportError> {
+fn tls(ca: Option<&Path>, identity: Option<&Identity>) -> Result<ClientConfig, TransportError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca {
@@ -353,7 +374,17 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig, TransportError> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TransportError::Client(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some(Identity { certificate, key }) = identity else { return Ok(config.with_no_client_auth()) };
+    let failed = |path: &Path, why: String| TransportError::Ca { path: path.to_owned(), why };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| failed(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(failed(certificate, "no certificate in it".into()));
+    }
+    // The library's text of an error never shows the key.
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error.to_string()))?;
+    config.with_client_auth_cert(chain, private).map_err(|error| failed(certificate, error.to_string()))
 }
 
 fn proxies_of(settings: &Proxies) -> Result<Vec<reqwest::Proxy>, TransportError> {

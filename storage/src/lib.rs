@@ -80,7 +80,7 @@ pub use error::{Result, StorageError};
 pub use expiry::{Expired, Kept, Place};
 pub use granted::{Granted, GrantedReader, Grantor};
 pub use grants::{Grants, Known};
-pub use http::{Pace, Proxies, Transport, TransportError, client};
+pub use http::{Identity, Pace, Proxies, Transport, TransportError, client, client_as};
 #[doc(hidden)]
 pub use layout::{Namespace, index as index_path};
 pub use ledger::{About, Commit, Hit, Index, Ledger, RESERVED_FOR, Reservation};

@@ -75,15 +75,17 @@ impl Claims {
         Ok(Finished::Now)
     }
 
-    /// Decides about a task whose agent is not heard of any more: it waits again if its steps cannot have begun.
+    /// Decides about a task whose agent is not heard of any more: it waits again if its steps cannot have begun. `fence`, `beats`:
+    /// which agent that is, and what was last heard of it. `why`: how that is known, if not by a silence.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn lose(&self, task: &str, beats: i64) -> Result<()> {
+    pub async fn lose(&self, task: &str, fence: u64, beats: i64, why: Option<&str>) -> Result<()> {
         let requeue = "UPDATE tasks SET state = 'queued', agent = NULL
-                       WHERE id = $1 AND beats = $2 AND state = 'claimed' AND begun = 0 AND handed < $3 AND cancel IS NULL";
+                       WHERE id = $1 AND beats = $2 AND state = 'claimed' AND begun = 0 AND handed < $3 AND cancel IS NULL
+                       AND handed = $4";
         let mut tx = self.pool().begin().await?;
-        let query = sqlx::query(requeue).bind(task).bind(beats).bind(int(MOST_HANDED));
+        let query = sqlx::query(requeue).bind(task).bind(beats).bind(int(MOST_HANDED)).bind(int(fence));
         if query.execute(&mut *tx).await?.rows_affected() == 1 {
             // What was prepared is prepared again, with logs of the same names.
             forget_logs_in(&mut tx, task).await?;
@@ -102,11 +104,11 @@ impl Claims {
         tx.rollback().await?;
         let mut tx = self.pool().begin().await?;
         let row = self.row(&mut tx, task).await?;
-        if row.state != "claimed" {
+        if row.state != "claimed" || row.handed != fence {
             return Ok(());
         }
         let durable = self.durable(&mut tx, task).await?;
-        let fault = lost_text(&row, &durable);
+        let fault = lost_text(&row, &durable, why);
         let end = TaskEnd::new(Verdict::Infra { fault: fault.clone() });
         let (recorded_end, ended) = (Box::new(end.clone()), to_json(&end));
         let recorded = Recorded::TaskEnded {
@@ -118,8 +120,9 @@ impl Claims {
         };
         let done = self.conductor.happen_in(&mut tx, &row.pipeline, recorded).await?;
         let update = "UPDATE tasks SET state = 'ended', ended = $1, output = $2
-                      WHERE id = $3 AND beats = $4 AND state = 'claimed'";
+                      WHERE id = $3 AND beats = $4 AND handed = $5 AND state = 'claimed'";
         let query = sqlx::query(update).bind(ended).bind(format!("incomplete: {fault}")).bind(task).bind(beats);
+        let query = query.bind(int(fence));
         if query.execute(&mut *tx).await?.rows_affected() != 1 {
             // It was heard of meanwhile.
             return Ok(());
@@ -145,7 +148,7 @@ impl Claims {
     }
 }
 
-fn lost_text(row: &TaskRow, durable: &Option<(String, u64)>) -> String {
+fn lost_text(row: &TaskRow, durable: &Option<(String, u64)>, why: Option<&str>) -> String {
     let agent = row.agent.as_deref().unwrap_or("unknown");
     let at = crate::conduct::rfc3339(crate::state::now_ms());
     let last = match durable {
@@ -153,7 +156,10 @@ fn lost_text(row: &TaskRow, durable: &Option<(String, u64)>) -> String {
         None => "none of its output is durable".to_owned(),
     };
     match row.begun {
-        true => format!("agent {agent} was lost at {at}; {last}"),
+        true => match why {
+            Some(why) => format!("agent {agent} was lost at {at} ({why}); {last}"),
+            None => format!("agent {agent} was lost at {at}; {last}"),
+        },
         false => {
             format!("the task was handed to {MOST_HANDED} agents, and each was lost before its first step; {last}")
         }

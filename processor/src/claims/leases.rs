@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{ClaimError, Claims, Result};
 use crate::conduct::{Canceling, from_json};
-use crate::state::int;
+use crate::state::{int, uint};
 
 /// Between two looks at all tasks that agents have.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Claims {
 
     /// Looks at all tasks that agents have, once.
     pub(super) async fn look_at_leases(&self, seen: &mut HashMap<String, Seen>) -> Result<HashMap<String, Canceling>> {
-        let select = "SELECT id, beats, cancel FROM tasks WHERE state = 'claimed'";
+        let select = "SELECT id, beats, cancel, handed FROM tasks WHERE state = 'claimed'";
         let rows = sqlx::query(select).fetch_all(self.pool()).await?;
         let (mut now_seen, mut cancels) = (HashMap::with_capacity(rows.len()), HashMap::new());
         for row in &rows {
@@ -45,8 +45,9 @@ impl Claims {
             if let Some(cancel) = canceling(row.try_get(2)?)? {
                 cancels.insert(task.clone(), cancel);
             }
-            let before = seen.remove(&task).filter(|before| before.beats == beats);
-            now_seen.insert(task, before.unwrap_or_else(|| Seen { beats, since: Instant::now() }));
+            let fence = uint(row.try_get(3)?);
+            let before = seen.remove(&task).filter(|before| (before.fence, before.beats) == (fence, beats));
+            now_seen.insert(task, before.unwrap_or_else(|| Seen { fence, beats, since: Instant::now() }));
         }
         *seen = now_seen;
         Ok(cancels)
@@ -55,15 +56,16 @@ impl Claims {
     /// Those that have not been heard of for longer than this.
     pub(super) async fn lose_the_silent(&self, seen: &HashMap<String, Seen>, after: Duration) -> Result<()> {
         for (task, at) in seen.iter().filter(|(_, seen)| seen.since.elapsed() > after) {
-            self.lose(task, at.beats).await?;
+            self.lose(task, at.fence, at.beats, None).await?;
         }
         Ok(())
     }
 }
 
-/// The heartbeats that a task had, and since when it has had no more.
+/// The agent that has a task, the heartbeats that it had, and since when it has had no more.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
+    fence: u64,
     beats: i64,
     since: Instant,
 }

@@ -10,6 +10,7 @@
 //! than a lease, by its own monotonic clock, takes the task for lost. So no clock that is set, and no restart, ends a task.
 
 mod ending;
+mod launching;
 mod leases;
 mod recording;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use navvy_job::claim::Claim;
 pub use ending::{Ending, Finished};
 pub use leases::{Beaten, watch};
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
+pub(crate) use taking::FREE;
 pub use taking::{Launched, Room, Taken};
 
 /// An agent that is not heard of for so long has lost its task; it ends the job by itself before that. Unless an operator sets
@@ -155,6 +157,11 @@ impl Claims {
     /// What is waited beyond a lease: the agent's word may be on its way.
     fn patience(&self) -> Duration {
         self.lease / 3
+    }
+
+    /// What opens secrets.
+    pub(crate) fn secrets(&self) -> &SecretSource {
+        &self.secrets
     }
 
     /// Who conducts the pipelines of the tasks.

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead as _, Generate as _, Key, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
 use navvy_job::claim::SshKey;
+use sha2::Sha256;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::{ClaimError, Result};
@@ -41,6 +43,8 @@ type Opened = Vec<(String, String)>;
 #[derive(Clone)]
 pub struct SecretSource {
     keys: Arc<BTreeMap<String, XChaCha20Poly1305>>,
+    /// Keys of their own, from which texts of tokens derive.
+    deriving: Arc<BTreeMap<String, [u8; 32]>>,
     /// The key that new secrets are wrapped with.
     newest: Arc<str>,
 }
@@ -52,13 +56,35 @@ impl fmt::Debug for SecretSource {
 }
 
 const NONCE: usize = 24;
+/// What a key of secrets is put to beside secrets has a key of its own.
+const DERIVING: &[u8] = b"navvy: texts of tokens";
+
+fn derive(key: &[u8; 32], of: &[u8]) -> [u8; 32] {
+    // As HMAC itself does it with a short key.
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(of);
+    mac.finalize().into_bytes().into()
+}
 
 impl SecretSource {
     /// Keys by name, the newest last: 32 bytes each. `None`: there is none.
     pub fn new(keys: Vec<(String, [u8; 32])>) -> Option<Self> {
         let newest = keys.last()?.0.as_str().into();
+        let deriving = keys.iter().map(|(name, key)| (name.clone(), derive(key, DERIVING))).collect();
         let keys = keys.into_iter().map(|(name, key)| (name, XChaCha20Poly1305::new(&key.into()))).collect();
-        Some(Self { keys: Arc::new(keys), newest })
+        Some(Self { keys: Arc::new(keys), deriving: Arc::new(deriving), newest })
+    }
+
+    /// The key that is used for what is new.
+    pub(crate) fn newest(&self) -> &str {
+        &self.newest
+    }
+
+    /// 256 bits that nobody knows who has not this key, the same whenever they are asked for. `None`: that key is not here.
+    pub(crate) fn derived(&self, key_name: &str, of: &str) -> Option<[u8; 32]> {
+        Some(derive(self.deriving.get(key_name)?, of.as_bytes()))
     }
 
     /// Keeps a secret, in place of the one of that name.

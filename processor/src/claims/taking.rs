@@ -25,7 +25,7 @@ impl Room {
 }
 
 /// Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one. Task `t` may be taken.
-const FREE: &str = "(t.serial IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.serial = t.serial
+pub(crate) const FREE: &str = "(t.serial IS NULL OR NOT EXISTS (SELECT 1 FROM tasks o WHERE o.serial = t.serial
      AND (o.pipeline <> t.pipeline OR o.workflow <> t.workflow OR o.job <> t.job)
      AND (o.state = 'claimed' OR (o.state = 'queued' AND (o.queued_ms < t.queued_ms
           OR (o.queued_ms = t.queued_ms AND o.id < t.id))))))";

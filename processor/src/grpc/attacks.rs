@@ -42,7 +42,7 @@ impl Scene {
         let claims = claims(&database);
         claims.conductor().submit("gh/acme/shop", submit(TWO_JOBS), RerunOf::default(), "me").await.unwrap();
         let first = claims.take("*", Room::ANY, "one").await.unwrap().unwrap();
-        claims.lose(first.claim.task.as_str(), 0).await.unwrap();
+        claims.lose(first.claim.task.as_str(), 1, 0, None).await.unwrap();
         let again = claims.take("*", Room::ANY, "two").await.unwrap().unwrap();
         let other = claims.take("*", Room::ANY, "three").await.unwrap().unwrap();
         assert_eq!(first.claim.task, again.claim.task);

@@ -3,6 +3,7 @@
 //! ```text
 //! pipelines ── happenings (the walk, replayed) ── events (what people see)
 //!     └── tasks ── logs ── segments        tokens        secrets
+//!           └── launches (agents that a scheduler starts)
 //! ```
 //!
 //! Each file of this directory holds the statements about one of them. A number that is given out, a task that is taken and a
@@ -19,9 +20,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection as _, SqlSafeStr as _};
 
 pub use segments::{Holder, LogState, Segment, SegmentsError, forget_logs_in};
-pub use tokens::{Scope, Use, hash, random_text};
+pub use tokens::{Scope, Use, hash, random_text, spelled};
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// Each is applied once, in this order, and never changed afterwards.
+const SCHEMAS: [(&str, &str); 2] = [("first", include_str!("schema.sql")), ("launches", include_str!("launches.sql"))];
 
 /// Why something could not be remembered or recalled.
 #[derive(Debug, thiserror::Error)]
@@ -156,13 +158,16 @@ fn is_clean(connection: &AnyConnection) -> bool {
 }
 
 fn migrations(dialect: Dialect) -> Migrator {
-    // The one type that the two call by different names.
-    let sql = match dialect {
-        Dialect::Sqlite => SCHEMA.to_owned(),
-        Dialect::Postgres => SCHEMA.replace(" BLOB", " BYTEA"),
+    let migration = |(version, (name, sql)): (i64, (&'static str, &str))| {
+        // The one type that the two call by different names.
+        let sql = match dialect {
+            Dialect::Sqlite => sql.to_owned(),
+            Dialect::Postgres => sql.replace(" BLOB", " BYTEA"),
+        };
+        Migration::new(version, name.into(), MigrationType::Simple, AssertSqlSafe(sql).into_sql_str(), false)
     };
-    let first = Migration::new(1, "first".into(), MigrationType::Simple, AssertSqlSafe(sql).into_sql_str(), false);
-    Migrator { migrations: vec![first].into(), ..Migrator::DEFAULT }
+    let migrations: Vec<Migration> = (1..).zip(SCHEMAS).map(migration).collect();
+    Migrator { migrations: migrations.into(), ..Migrator::DEFAULT }
 }
 
 fn make_parent(file: &Path) -> Result<()> {
@@ -259,7 +264,7 @@ pub(crate) mod tests {
     /// All rows of all tables.
     pub(crate) async fn dump(state: &State) -> BTreeMap<&'static str, Vec<String>> {
         let mut tables = BTreeMap::new();
-        for begun in SCHEMA.split("CREATE TABLE ").skip(1) {
+        for begun in SCHEMAS.iter().flat_map(|(_, sql)| sql.split("CREATE TABLE ").skip(1)) {
             let table = begun.split(' ').next().unwrap();
             let select = AssertSqlSafe(format!("SELECT * FROM {table}"));
             let rows = sqlx::query(select).fetch_all(state.pool()).await.unwrap();

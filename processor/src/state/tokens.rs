@@ -65,7 +65,12 @@ pub fn random_text() -> String {
     bytes[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
     bytes[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
     // A version and a variant stand in each of them: hashed, the bits are spread.
-    format!("navvy_{}", URL_SAFE_NO_PAD.encode(Sha256::digest(bytes)))
+    spelled(Sha256::digest(bytes).into())
+}
+
+/// A token's text of bits that nobody can guess.
+pub fn spelled(bits: [u8; 32]) -> String {
+    format!("navvy_{}", URL_SAFE_NO_PAD.encode(bits))
 }
 
 /// What is stored of a token. No salt: the text is random.

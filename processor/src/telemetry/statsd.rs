@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 
 use crate::figures;
+use crate::launch::figures::Figure;
 use crate::probes::{Health, Load};
 
 /// Where DogStatsD listens.
@@ -31,7 +32,9 @@ pub async fn send(to: SocketAddr, health: Arc<Health>) {
         due.tick().await;
         match crate::probes::load(&health).await {
             Ok(load) => {
-                for datagram in datagrams(&lines(&load, &mut told)) {
+                let mut lines = lines(&load, &mut told);
+                lines.extend(health.of_nomad().iter().map(line));
+                for datagram in datagrams(&lines) {
                     // Nobody listens, or the queue is full: figures come again.
                     socket.try_send_to(datagram.as_bytes(), to).ok();
                     tokio::task::yield_now().await;
@@ -56,6 +59,13 @@ fn lines(load: &Load, told: &mut HashMap<&'static str, u64>) -> Vec<String> {
         lines.push(format!("{}:{count}|g|#class:{},state:{state}", name("navvy_tasks"), tag(class)));
     }
     lines
+}
+
+/// A figure that has its name already.
+fn line(figure: &Figure) -> String {
+    let tags: Vec<String> = figure.tags.iter().map(|(key, value)| format!("{key}:{}", tag(value))).collect();
+    let tags = if tags.is_empty() { String::new() } else { format!("|#{}", tags.join(",")) };
+    format!("{}:{}|g{tags}", figure.name, figure.value)
 }
 
 /// `navvy_claims` is `navvy.claims` there.

@@ -60,8 +60,14 @@ impl Scene {
         let state = (*database).clone();
         let output = Output::new(state.clone(), Arc::new(grants.objects()));
         let objects = grants.objects();
-        let health =
-            probes::Health { state, output: output.clone(), objects, disks: Disks::default(), draining: false.into() };
+        let health = probes::Health {
+            state,
+            output: output.clone(),
+            objects,
+            disks: Disks::default(),
+            launcher: None,
+            draining: false.into(),
+        };
         let router = Web::new(claims, output, secrets(), Arc::new(health)).router();
         let (task, task_token) = (taken.claim.task.to_string(), taken.token);
         Self { database, directory, router, pipeline: submitted.id, task, task_token }

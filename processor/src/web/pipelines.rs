@@ -98,21 +98,32 @@ pub async fn show(_: Viewer, State(web): State<Web>, Path(id): Path<String>) -> 
     Ok(Json(PipelineDetail { pipeline, workflows }))
 }
 
-/// The tasks of each job, with its number.
-type Tasks = BTreeMap<JobRef, (u64, Vec<Task>)>;
+/// The tasks of a job.
+#[derive(Default)]
+struct OfJob {
+    number: u64,
+    tasks: Vec<Task>,
+    /// Why one of them waits.
+    waits: Option<String>,
+}
+
+type Tasks = BTreeMap<JobRef, OfJob>;
 
 async fn tasks(web: &Web, pipeline: &str) -> Result<Tasks, Refusal> {
-    let select = "SELECT workflow_name, job_name, number, id, node, state, agent, output FROM tasks
-                  WHERE pipeline = $1 ORDER BY node DESC";
+    let select = "SELECT t.workflow_name, t.job_name, t.number, t.id, t.node, t.state, t.agent, t.output,
+                  (SELECT MAX(l.note) FROM launches l WHERE l.task = t.id AND l.fence = t.handed + 1 AND l.closed = 0)
+                  FROM tasks t WHERE t.pipeline = $1 ORDER BY t.node DESC";
     let rows = sqlx::query(select).bind(pipeline).fetch_all(web.claims.conductor().state().pool()).await?;
     let mut tasks = Tasks::new();
     for row in &rows {
         let job = JobRef { workflow: row.try_get(0)?, job: row.try_get(1)? };
         let of_job = tasks.entry(job).or_default();
-        of_job.0 = uint(row.try_get(2)?);
+        of_job.number = uint(row.try_get(2)?);
         let node = u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX);
-        let (id, state, agent, output) = (row.try_get(3)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
-        of_job.1.insert(0, Task { id, node, state, agent, output });
+        let (id, agent, output) = (row.try_get(3)?, row.try_get(6)?, row.try_get(7)?);
+        let state: String = row.try_get(5)?;
+        of_job.waits = row.try_get::<Option<String>, _>(8)?.filter(|_| state == "queued").or(of_job.waits.take());
+        of_job.tasks.insert(0, Task { id, node, state, agent, output });
     }
     Ok(tasks)
 }
@@ -128,18 +139,20 @@ fn workflows(standing: &Standing, tasks: &Tasks) -> Vec<Workflow> {
 
 fn job(standing: &Standing, tasks: &Tasks, workflow: usize, job: &JobRef) -> Job {
     let of_job = tasks.get(job);
-    let (status, why) = status(standing, of_job.map_or(&[], |(_, tasks)| tasks), job);
+    let (status, why) = status(standing, of_job, job);
     Job {
         id: derived(&standing.facts.id, &format!("job {workflow} {}", job.job)),
         name: job.job.clone(),
-        job_number: of_job.map(|(number, _)| *number),
+        job_number: of_job.map(|of_job| of_job.number),
         status: status.to_owned(),
         why,
-        tasks: of_job.map(|(_, tasks)| tasks.clone()).unwrap_or_default(),
+        tasks: of_job.map(|of_job| of_job.tasks.clone()).unwrap_or_default(),
     }
 }
 
-fn status(standing: &Standing, tasks: &[Task], job: &JobRef) -> (&'static str, Option<String>) {
+fn status(standing: &Standing, of_job: Option<&OfJob>, job: &JobRef) -> (&'static str, Option<String>) {
+    let tasks = of_job.map_or(&[][..], |of_job| &of_job.tasks);
+    let waits = of_job.and_then(|of_job| of_job.waits.clone());
     match standing.ends.get(job) {
         Some(JobEnd::Ran { infra: Some(fault), .. }) => ("infrastructure_fail", Some(fault.clone())),
         Some(JobEnd::Ran { status, failed_step, .. }) => {
@@ -156,8 +169,8 @@ fn status(standing: &Standing, tasks: &[Task], job: &JobRef) -> (&'static str, O
         Some(JobEnd::Unapproved { approval }) => ("not_run", Some(format!("{approval} was not approved"))),
         Some(JobEnd::Held { before }) => ("on_hold", Some(format!("held before {before}"))),
         None if standing.asked.contains(job) => ("on_hold", Some("it waits for an approval".to_owned())),
-        None if tasks.iter().any(|task| task.state != "queued") => ("running", None),
-        None if !tasks.is_empty() => ("queued", None),
+        None if tasks.iter().any(|task| task.state != "queued") => ("running", waits),
+        None if !tasks.is_empty() => ("queued", waits),
         None => ("blocked", None),
     }
 }
