@@ -7,14 +7,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use navvy_tests::{Bench, Program, eventually};
+use navvy_tests::{Answer, Bench, Program, eventually};
 use serde_json::Value;
 
 /// A cold Nomad beside other stories needs some seconds.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// What this machine can reserve, however small it is.
+pub const SMALL: [&str; 2] = ["--reserve-cpus=0.5", "--reserve-memory=512M"];
+/// No cloud is asked whether this is one of its machines.
+pub const QUIET: &str = r#"client {
+  options = { "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }
+}
+"#;
+
 /// The real one: `NAVVY_NOMAD`, else what `scripts/nomad` has built. Without one the story says so and tells nothing.
-fn nomad() -> Option<PathBuf> {
+pub fn nomad() -> Option<PathBuf> {
     let named = std::env::var_os("NAVVY_NOMAD").map(PathBuf::from);
     let built = || {
         let built = fs::read_dir("/var/cache/navvy-nomad").ok()?.flatten().map(|entry| entry.path());
@@ -61,10 +69,9 @@ fn nomad_takes_what_is_printed() {
         "--cpus=16",
         "--memory=64G",
     ];
-    let this_machine = ["--reserve-cpus=0.5", "--reserve-memory=512M"];
     let single = ["--single", "--cpus=8", "--memory=32G"];
     let provider = ["--servers=provider=aws tag_key=fleet tag_value=ci", "--cpus=65", "--memory=256G"];
-    for words in [&everything[..], &this_machine, &single, &provider] {
+    for words in [&everything[..], &SMALL, &single, &provider] {
         let path = printed(&bench, words);
         let answer = Program::new(&nomad).args(["config", "validate"]).args([&path]).run();
         assert_eq!(
@@ -84,15 +91,15 @@ fn nomad_takes_what_is_printed() {
 }
 
 /// A Nomad of the story's own, server and client in one, on loopback.
-struct Agent {
+pub struct Agent {
     child: Child,
     nomad: PathBuf,
-    address: String,
+    pub address: String,
     log: PathBuf,
 }
 
 impl Agent {
-    fn start(nomad: &Path, bench: &Bench, words: &[&str], extra: &str) -> Self {
+    pub fn start(nomad: &Path, bench: &Bench, words: &[&str], extra: &str) -> Self {
         let data = bench.state().join("nomad");
         fs::create_dir_all(data.join("plugins")).expect("a directory can be made");
         let (data_word, plugins) =
@@ -122,14 +129,18 @@ impl Agent {
         Self { child, nomad: nomad.to_owned(), address: format!("http://127.0.0.1:{http}"), log }
     }
 
+    /// What Nomad's own command says.
+    pub fn ask(&self, words: &[&str]) -> Answer {
+        Program::new(&self.nomad).args(words).env("NOMAD_ADDR", &self.address).run()
+    }
+
     /// The node, once its fingerprint is there.
-    fn node(&mut self) -> Value {
+    pub fn node(&mut self) -> Value {
         eventually("Nomad tells of its node", LIMIT, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("Nomad ended, {status}: {}", fs::read_to_string(&self.log).unwrap_or_default());
             }
-            let words = ["node", "status", "-self", "-json", "-address", &self.address];
-            let answer = Program::new(&self.nomad).args(words).run();
+            let answer = self.ask(&["node", "status", "-self", "-json"]);
             let node: Value = serde_json::from_slice(&answer.stdout).ok()?;
             (node["NodeResources"]["Memory"]["MemoryMB"].as_u64()? > 0 && node["Status"] == "ready").then_some(node)
         })
@@ -149,16 +160,38 @@ fn free_port() -> u16 {
 }
 
 #[test]
+fn the_example_is_what_is_printed() {
+    let bench = Bench::on_this_machine();
+    let words = [
+        "--cpus=8",
+        "--memory=32G",
+        "--servers=nomad.example.com:4647",
+        "--processor=https://processor.example.com:8585",
+        "--processor-ca=/etc/navvy/ca.pem",
+        "--tls=/etc/ssl/nomad",
+    ];
+    let printed = fs::read_to_string(printed(&bench, &words)).expect("a file of ours");
+    assert_eq!(printed, include_str!("../../packaging/examples/client.hcl"), "navvy host nomad-config {words:?}");
+}
+
+#[test]
+fn nomad_takes_the_job_that_is_shown_to_operators() {
+    let Some(nomad) = nomad() else { return };
+    let bench = Bench::on_this_machine();
+    let mut agent = Agent::start(&nomad, &bench, &SMALL, QUIET);
+    agent.node();
+    let job = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/examples/job.hcl");
+    let answer = agent.ask(&["job", "validate", job.to_str().expect("a path of ours")]);
+    answer.ends(0, &[]);
+}
+
+#[test]
 fn what_nomad_gives_to_tasks_and_what_is_reserved_is_the_machine() {
     let Some(nomad) = nomad() else { return };
     // The largest machine that is tested, which Nomad is told to find here, and this one.
-    let quiet =
-        "client {\n  options = {\n    \"fingerprint.denylist\" = \"env_aws,env_gce,env_azure,env_digitalocean\"\n  }\n";
-    let huge = format!("{quiet}  memory_total_mb = {}\n}}\n", 128 << 10);
-    let here = format!("{quiet}}}\n");
+    let huge = QUIET.replace("client {\n", &format!("client {{\n  memory_total_mb = {}\n", 128 << 10));
     let huge_words = ["--cpus=64", "--memory=128G"];
-    let cases =
-        [(&huge_words[..], huge, (2000, 4096)), (&["--reserve-cpus=0.5", "--reserve-memory=512M"], here, (500, 512))];
+    let cases = [(&huge_words[..], huge, (2000, 4096)), (&SMALL, QUIET.to_owned(), (500, 512))];
     for (words, extra, (cpu, memory)) in cases {
         let bench = Bench::on_this_machine();
         let mut agent = Agent::start(&nomad, &bench, words, &extra);

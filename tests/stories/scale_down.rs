@@ -1,0 +1,173 @@
+//! `packaging/scale-down` on a real Nomad: a node leaves its pool when what runs there has ended, and not before.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use navvy_tests::{Answer, Bench, Program, eventually};
+use serde_json::Value;
+
+use crate::client_config::{Agent, QUIET, SMALL, nomad};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// The printed configuration keeps it off.
+const RAW_EXEC: &str = "plugin \"raw_exec\" {\n  config {\n    enabled = true\n  }\n}\n";
+
+/// A Nomad with jobs that run until a file is there.
+struct Pool {
+    bench: Bench,
+    agent: Agent,
+    /// Holds `nomad` alone.
+    programs: PathBuf,
+}
+
+impl Pool {
+    fn new(nomad: &Path) -> Self {
+        let bench = Bench::on_this_machine();
+        let words = [&SMALL[..], &["--driver=raw_exec"]].concat();
+        let mut agent = Agent::start(nomad, &bench, &words, &[QUIET, RAW_EXEC].concat());
+        agent.node();
+        let programs = bench.state().join("bin");
+        fs::create_dir_all(&programs).expect("a directory can be made");
+        symlink(nomad, programs.join("nomad")).expect("a link can be made");
+        Self { bench, agent, programs }
+    }
+
+    fn end(&self) -> PathBuf {
+        self.bench.state().join("end")
+    }
+
+    /// A job that ends with the file, and not for a signal.
+    fn begin(&self, name: &str) {
+        let script = format!("trap '' INT TERM; until [ -e {} ]; do sleep 0.1; done", self.end().display());
+        let job = format!(
+            r#"job "{name}" {{
+  type = "batch"
+  group "g" {{
+    reschedule {{
+      attempts  = 0
+      unlimited = false
+    }}
+    task "t" {{
+      driver       = "raw_exec"
+      kill_timeout = "25s"
+      config {{
+        command = "/bin/sh"
+        args    = ["-c", "{script}"]
+      }}
+      resources {{
+        cpu    = 100
+        memory = 16
+      }}
+    }}
+  }}
+}}
+"#
+        );
+        let path = self.bench.state().join("job.hcl");
+        fs::write(&path, job).expect("a file can be written");
+        self.agent.ask(&["job", "run", "-detach", path.to_str().expect("a path of ours")]).succeeded();
+        eventually("the job runs", LIMIT, || {
+            let answer = self.agent.ask(&["job", "allocs", "-json", name]);
+            let allocations: Value = serde_json::from_slice(&answer.stdout).ok()?;
+            (allocations[0]["ClientStatus"] == "running").then_some(())
+        });
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/scale-down"));
+        let path = std::env::var("PATH").expect("a PATH");
+        command
+            .args(words)
+            .env("PATH", format!("{}:{path}", self.programs.display()))
+            .env("NOMAD_ADDR", &self.agent.address)
+            .env("NAVVY_SCALE_DOWN_PAUSE", "0.1")
+            .env("NAVVY_SCALE_DOWN_MARK", self.bench.state().join("mark"));
+        command
+    }
+
+    fn scale_down(&self, words: &[&str]) -> Answer {
+        let command = self.command(words);
+        let mut program = Program::new(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            program = program.env(&name.to_string_lossy(), value.unwrap_or_default());
+        }
+        program.run()
+    }
+
+    fn node(&mut self) -> Value {
+        self.agent.node()
+    }
+}
+
+impl Drop for Pool {
+    /// Jobs outlive Nomad.
+    fn drop(&mut self) {
+        fs::write(self.end(), "").ok();
+    }
+}
+
+fn is_over(child: &mut Child) -> bool {
+    child.try_wait().expect("a child can be asked").is_some()
+}
+
+#[test]
+fn a_node_leaves_its_pool_when_what_runs_there_has_ended() {
+    let Some(nomad) = nomad() else { return };
+    let mut pool = Pool::new(&nomad);
+    pool.begin("long");
+    let mut hook = pool.command(&["--deadline", "1h"]).stderr(Stdio::null()).spawn().expect("the hook can be started");
+    eventually("the node is being drained", LIMIT, || {
+        let node = pool.node();
+        (node["SchedulingEligibility"] == "ineligible" && !node["DrainStrategy"].is_null()).then_some(())
+    });
+    let until = pool.node()["DrainStrategy"]["ForceDeadline"].clone();
+    assert!(!is_over(&mut hook), "the job still runs");
+    // Beside it, as a hook that is called twice: it waits for the same drain, and does not begin another.
+    let mut twice =
+        pool.command(&["--deadline", "2h"]).stderr(Stdio::piped()).spawn().expect("the hook can be started");
+    let mut told = String::new();
+    let mut reader = std::io::BufReader::new(twice.stderr.take().expect("a pipe"));
+    std::io::BufRead::read_line(&mut reader, &mut told).expect("it says what it waits for");
+    assert!(told.contains("1 still running") && told.contains("long"), "{told}");
+    assert_eq!(pool.node()["DrainStrategy"]["ForceDeadline"], until);
+    fs::write(pool.end(), "").expect("a file can be written");
+    assert_eq!(hook.wait().expect("it ends").code(), Some(0));
+    assert_eq!(twice.wait().expect("it ends").code(), Some(0));
+    // Again, when there is nothing left to do; then back into the pool.
+    pool.scale_down(&[]).ends(0, &["nothing runs on node"]);
+    assert_eq!(pool.node()["SchedulingEligibility"], "ineligible");
+    pool.scale_down(&["--cancel"]).ends(0, &["takes tasks again"]);
+    assert_eq!(pool.node()["SchedulingEligibility"], "eligible");
+}
+
+#[test]
+fn what_runs_beyond_deadline_and_grace_is_told_by_exit_code_and_name() {
+    let Some(nomad) = nomad() else { return };
+    let mut pool = Pool::new(&nomad);
+    pool.begin("stubborn");
+    pool.scale_down(&["--deadline", "1s", "--grace", "1s"]).ends(3, &["1 still running after 1s and 1s", "stubborn"]);
+    // An ineligible node with something that runs, as a person may have left it, is drained.
+    pool.scale_down(&["--cancel"]).ends(0, &[]);
+    let id = pool.node()["ID"].as_str().expect("an id").to_owned();
+    pool.agent.ask(&["node", "eligibility", "-disable", &id]).succeeded();
+    fs::write(pool.end(), "").expect("a file can be written");
+    pool.scale_down(&["--node", &id]).ends(0, &["nothing runs"]);
+}
+
+#[test]
+fn a_nomad_that_does_not_answer_is_no_empty_node() {
+    let Some(nomad) = nomad() else { return };
+    let mut pool = Pool::new(&nomad);
+    let id = pool.node()["ID"].as_str().expect("an id").to_owned();
+    pool.scale_down(&["--node", "1234"]).ends(64, &["no whole id"]);
+    pool.scale_down(&["--deadline", "soon"]).ends(64, &["is no time"]);
+    pool.scale_down(&["--deadline", "0s"]).ends(64, &["for ever"]);
+    pool.scale_down(&["--faster"]).ends(64, &["unknown argument"]);
+    pool.agent.address = "http://127.0.0.1:1".to_owned();
+    for words in [&[][..], &["--node", &id], &["--cancel"]] {
+        pool.scale_down(words).ends(1, &["does not answer", "127.0.0.1:1"]);
+    }
+}
