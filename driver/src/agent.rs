@@ -113,7 +113,8 @@ pub async fn check(path: &Path, environment: &[(String, String)], is_thorough: b
     read(&output.stdout).map_err(|Unreadable { agent }| match agent {
         Some(agent) => AgentError::Version { path: path.to_owned(), agent },
         None => {
-            let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(400)]).trim().to_owned();
+            let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(400)]).into_owned();
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
             let words = if words.is_empty() { String::new() } else { format!(", and says: {words}") };
             broken(format!("`navvy host check` ends with {}{words}", output.status))
         }

@@ -76,13 +76,7 @@ impl Mounts {
         let kind = mounts.iter().find(|(_, path, _)| path == Path::new("/sys/fs/cgroup")).map(|(kind, ..)| *kind);
         match kind {
             Some("cgroup2") => Self::V2(PathBuf::from("/sys/fs/cgroup")),
-            Some("tmpfs") => Self::V1(
-                mounts
-                    .into_iter()
-                    .filter(|(kind, ..)| *kind == "cgroup")
-                    .map(|(_, path, options)| (options.split(',').map(str::to_owned).collect(), path))
-                    .collect(),
-            ),
+            Some("tmpfs") => Self::V1(mounts.into_iter().filter_map(hierarchy).collect()),
             _ => Self::None,
         }
     }
@@ -152,6 +146,13 @@ impl Mounts {
             Some(root) => set_cpuset(root, &below(root, name), &limits.cores),
             None => Ok(()),
         }
+    }
+
+    /// Where the engine has made the cgroup too, on its way to a container's, in hierarchies that neither Nomad nor the driver uses.
+    pub fn beside(&self, name: &str) -> Vec<PathBuf> {
+        let Self::V1(list) = self else { return Vec::new() };
+        let foreign = list.iter().filter(|(names, _)| !names.iter().any(|name| CONTROLLERS.contains(&name.as_str())));
+        foreign.map(|(_, root)| below(root, name)).filter(|path| path.is_dir()).collect()
     }
 
     /// Did the kernel kill a process of this cgroup for want of memory?
@@ -265,6 +266,15 @@ fn mount(line: &str) -> Option<(&str, PathBuf, &str)> {
     Some((right.next()?, PathBuf::from(left.split(' ').nth(4)?), right.nth(1)?))
 }
 
+/// A hierarchy of version 1; or that of version 2 which holds no controllers, beside them.
+fn hierarchy((kind, path, options): (&str, PathBuf, &str)) -> Option<(Vec<String>, PathBuf)> {
+    match kind {
+        "cgroup" => Some((options.split(',').map(str::to_owned).collect(), path)),
+        "cgroup2" => Some((vec!["unified".to_owned()], path)),
+        _ => None,
+    }
+}
+
 /// Kills what is left in the directories, and removes them with all below. Blocks for three seconds at most. What could not be
 /// removed.
 pub fn remove(directories: &[PathBuf]) -> Vec<String> {
@@ -347,6 +357,21 @@ mod tests {
             v2.name(scope.to_str().unwrap(), None, "a.b").as_deref(),
             Some("/nomad.slice/share.slice/a.b.scope")
         );
+    }
+
+    #[test]
+    fn what_the_engine_makes_elsewhere_is_known() {
+        let place = tempfile::tempdir().unwrap();
+        let root = |name: &str| (vec![name.to_owned()], place.path().join(name));
+        let mounts = Mounts::V1(["memory", "blkio", "name=systemd", "unified"].map(root).to_vec());
+        for name in ["memory", "blkio", "unified"] {
+            fs::create_dir_all(place.path().join(name).join("nomad/a.b")).unwrap();
+        }
+        assert_eq!(
+            mounts.beside("/nomad/a.b"),
+            ["blkio", "unified"].map(|name| place.path().join(name).join("nomad/a.b"))
+        );
+        assert_eq!(Mounts::parse(V1).hierarchy("unified"), Some(Path::new("/sys/fs/cgroup/unified")));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Task {
     /// It cannot be started.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
         let process = Process::start(&self.directory, &self.record())?;
-        self.attend(Some(process))
+        self.attend(Some(process), 0)
     }
 
     /// Goes on with what a plugin before this one has begun.
@@ -110,20 +110,17 @@ impl Task {
             return Ok(());
         }
         let process = record.agent.as_ref().map(Process::find).transpose()?.flatten();
-        self.attend(process)
+        // What was told before is not told again.
+        self.attend(process, self.directory.progress_length())
     }
 
-    fn attend(self: &Arc<Self>, process: Option<Process>) -> io::Result<()> {
+    fn attend(self: &Arc<Self>, process: Option<Process>, told: u64) -> io::Result<()> {
         if let Some(process) = &process {
             self.note_process(process)?;
         }
-        let from = if self.locked().restarts == 0 && process.is_some() { 0 } else { self.directory.progress_length() };
         let (task, telling) = (self.clone(), self.clone());
-        let told = tokio::spawn(async move { telling.tell_progress(from).await });
-        tokio::spawn(async move {
-            task.supervise(process).await;
-            drop(told);
-        });
+        tokio::spawn(async move { telling.tell_progress(told).await });
+        tokio::spawn(async move { task.supervise(process).await });
         Ok(())
     }
 
@@ -263,7 +260,11 @@ impl Task {
     /// Removes all that is this task's on this machine. It has ended.
     pub async fn destroy(&self) {
         let record = self.record();
-        let left = tokio::task::spawn_blocking(move || cgroup::remove(&record.cgroup_directories)).await;
+        let removal = move || {
+            let engines = record.cgroup.as_deref().map(|name| Mounts::here().beside(name)).unwrap_or_default();
+            cgroup::remove(&[record.cgroup_directories, engines].concat())
+        };
+        let left = tokio::task::spawn_blocking(removal).await;
         for left in left.unwrap_or_default() {
             warning!("A cgroup of task {} is left: {left}", self.locked().task);
         }
