@@ -14,6 +14,7 @@ use navvy_environment::supervisor::{Client, ClientError, WayIn};
 use navvy_protocol::frame::Stream;
 use navvy_protocol::supervisor::{Exec, Exit, Terminal};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{ioctl_tiocsctty, setsid};
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -43,6 +44,9 @@ pub async fn connect(client: Client, exec: Exec) -> Result<(u8, io::Result<()>),
     let id = exec.id.clone();
     let leave = |kind| signal(kind).map_err(|source| ClientError::Source { source });
     let (mut terminate, mut hang_up) = (leave(SignalKind::terminate())?, leave(SignalKind::hangup())?);
+    if is_terminal {
+        own();
+    }
     let session = blocking(move || opening.session(exec)).await??;
     let raw = is_terminal.then(Raw::enter).transpose().map_err(|source| ClientError::Source { source })?;
     let feeding = feed(session.way_in()).map_err(|source| ClientError::Source { source })?;
@@ -75,6 +79,18 @@ pub async fn connect(client: Client, exec: Exec) -> Result<(u8, io::Result<()>),
         Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
     };
     Ok((code, shown))
+}
+
+/// A terminal that was made for this process alone (a driver's, for `nomad alloc exec`) is nobody's yet: the kernel tells of its size
+/// and of its end only whose session it belongs to. A person's is their session's already.
+fn own() {
+    let is_ours = || termios::tcgetpgrp(io::stdin()).is_ok();
+    if !is_ours() {
+        // Fails for one that leads a session without a terminal: then it takes the terminal all the same.
+        setsid().ok();
+        // Another session may have it.
+        ioctl_tiocsctty(io::stdin()).ok();
+    }
 }
 
 /// Tells a person why their terminal is no longer the run's.
@@ -133,6 +149,9 @@ fn is_typed(over: &UnixStream) -> bool {
 
 async fn resize(way_in: WayIn) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    // It may have changed before it was listened for.
+    let (columns, rows) = size();
+    way_in.resize(columns, rows).ok();
     while changes.recv().await.is_some() {
         let (columns, rows) = size();
         // A session that has ended needs no size.

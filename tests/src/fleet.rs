@@ -207,6 +207,13 @@ impl<'a> Fleet<'a> {
         Served::start(self.bench.command_of(&words), self.directory.join(format!("reader-{}.log", self.runners)))
     }
 
+    /// A command of a person's, which runs beside the story.
+    #[track_caller]
+    pub fn beside(&mut self, words: &[&str]) -> Served {
+        self.runners += 1;
+        Served::start(self.bench.command_of(words), self.directory.join(format!("beside-{}.log", self.runners)))
+    }
+
     /// A token for an agent of this task.
     #[track_caller]
     pub fn launch_token(&self, task: &str) -> String {

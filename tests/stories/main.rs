@@ -55,6 +55,7 @@ mod removals;
 mod results;
 mod scale_down;
 mod scheduled;
+mod scheduled_shell;
 mod secrets;
 mod services;
 mod settings;
