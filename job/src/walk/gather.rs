@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{HeldTask, JobEnd, JobRef, JobSummary};
 use crate::figures;
-use crate::outcome::{JobStatus, RunEnd, SkipReason, Verdict};
+use crate::outcome::{CancelReason, JobStatus, RunEnd, SkipReason, Verdict};
+
+/// Why a job was kept from its end whose machine is given back.
+const DRAINED: &str = "node drained: its machine takes no further work, so the job may be run again";
 
 /// How one task of a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,8 @@ fn ran(verdict: &Verdict, ends: &[TaskEnd]) -> JobEnd {
     let duration = ends.iter().map(|end| end.duration).max().unwrap_or_default();
     let infra = match verdict {
         Verdict::Infra { fault } => Some(fault.clone()),
+        // Nobody wanted this job canceled.
+        Verdict::Canceled { reason: CancelReason::Drain } => Some(DRAINED.to_owned()),
         _ => None,
     };
     JobEnd::Ran {
@@ -176,6 +181,20 @@ mod tests {
 
     fn gathered(ends: &[TaskEnd]) -> Gathered {
         gather(JobRef { workflow: "w".into(), job: "j".into() }, ends)
+    }
+
+    #[test]
+    fn a_drained_machine_is_told_as_no_fault_of_the_job() {
+        let job = JobRef { workflow: "w".into(), job: "j".into() };
+        for (reason, is_ours) in
+            [(CancelReason::Drain, true), (CancelReason::User, false), (CancelReason::Shutdown, false)]
+        {
+            let end = TaskEnd::new(Verdict::Canceled { reason });
+            let gathered = gather(job.clone(), &[TaskEnd::new(Verdict::Passed), end]);
+            assert_eq!((gathered.status, gathered.run_end), (JobStatus::Canceled, RunEnd::Canceled));
+            let JobEnd::Ran { infra, .. } = gathered.summary.end else { panic!("it ran") };
+            assert_eq!(infra.is_some_and(|infra| infra.starts_with("node drained")), is_ours);
+        }
     }
 
     #[test]

@@ -15,15 +15,16 @@ impl Claims {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn end_unstarted(&self, task: &str, handed: u64, verdict: Verdict) -> Result<bool> {
+    pub async fn end_unstarted(&self, task: &str, handed: u64, verdict: Verdict, why: &str) -> Result<bool> {
         let mut tx = self.pool().begin().await?;
         let row = self.row(&mut tx, task).await?;
         if row.state != "queued" || row.handed != handed {
             return Ok(false);
         }
-        let output = match &verdict {
-            Verdict::Infra { fault } => format!("incomplete: {fault}"),
-            _ => "complete".to_owned(),
+        // A verdict of that kind has no words of its own.
+        let warnings = match &verdict {
+            Verdict::Canceled { .. } => vec![format!("{} was canceled: {why}", row.job)],
+            _ => Vec::new(),
         };
         let end = TaskEnd::new(verdict);
         let ended = to_json(&end);
@@ -32,13 +33,13 @@ impl Claims {
             end: Box::new(end),
             continuation: None,
             fidelity: Vec::new(),
-            warnings: Vec::new(),
+            warnings,
         };
         // The pipeline's row comes before its tasks' rows.
         let done = self.conductor.happen_in(&mut tx, &row.pipeline, recorded).await?;
         let update = "UPDATE tasks SET state = 'ended', ended = $1, output = $2
                       WHERE id = $3 AND handed = $4 AND state = 'queued'";
-        let query = sqlx::query(update).bind(ended).bind(output).bind(task).bind(int(handed));
+        let query = sqlx::query(update).bind(ended).bind("complete").bind(task).bind(int(handed));
         if query.execute(&mut *tx).await?.rows_affected() != 1 {
             return Ok(false);
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::figures::Cluster;
 use super::nomad::{Answer, Nomad, NomadError};
@@ -22,13 +23,16 @@ const GATHER: Duration = Duration::from_millis(200);
 /// Pauses after failures: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// A call that failed, and that is not wanted again, is told for so long. Those that are made all the time fail more often.
+const TOLD_FOR: Duration = Duration::from_secs(120);
+
 /// What is known of Nomad itself.
 #[derive(Debug, Default)]
 pub struct Standing(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    troubles: BTreeMap<&'static str, String>,
+    troubles: BTreeMap<&'static str, (String, Instant)>,
     cluster: Option<Cluster>,
 }
 
@@ -47,14 +51,16 @@ impl Standing {
             return;
         };
         let trouble = navvy_job::chain::chain(error);
-        if inner.troubles.insert(what, trouble.clone()).is_none() {
+        if inner.troubles.insert(what, (trouble.clone(), Instant::now())).is_none() {
             tracing::warn!("Nomad cannot be asked for its {what}: {trouble}. It is tried again.");
         }
     }
 
     /// What does not work now.
     pub fn troubles(&self) -> Vec<String> {
-        self.inner().troubles.values().cloned().collect()
+        let mut inner = self.inner();
+        inner.troubles.retain(|_, (_, at)| at.elapsed() < TOLD_FOR);
+        inner.troubles.values().map(|(trouble, _)| trouble.clone()).collect()
     }
 
     /// Figures of the cluster, by the processor that launches.

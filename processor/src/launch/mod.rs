@@ -34,6 +34,7 @@ mod rows;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use navvy_job::chain::chain;
@@ -45,7 +46,7 @@ use crate::settings::NomadSettings;
 use answers::{Allocation, Job, Node};
 use follow::{Standing, follow};
 use leading::Lead;
-use nomad::{Answer, Nomad, encoded};
+use nomad::{Answer, Nomad, NomadError, encoded};
 use pass::Mind;
 use rows::Rows;
 
@@ -57,6 +58,9 @@ const GATHER: Duration = Duration::from_millis(50);
 const LEAD_AGAIN: Duration = Duration::from_secs(5);
 /// An agent's report does not wait longer for Nomad to say why it was stopped.
 const ASKED: Duration = Duration::from_secs(3);
+
+/// One and a half heartbeats.
+const SILENT: Duration = Duration::from_secs(15);
 
 /// Lists that are followed.
 const JOBS: (&str, &str) = ("jobs", "/v1/jobs?prefix=navvy-&meta=true");
@@ -71,6 +75,10 @@ pub struct Launcher {
     /// Where agents find this processor.
     processor: String,
     standing: Standing,
+    /// A call of this pass had no answer: the next ones are left to the next pass.
+    away: AtomicBool,
+    /// An agent that misses this much of its heartbeats, and whose client Nomad lost, is lost.
+    silent: Duration,
 }
 
 /// What Nomad's lists say, once they have been read.
@@ -92,7 +100,16 @@ impl Launcher {
     ) -> Result<Arc<Self>, TransportError> {
         let nomad = Nomad::new(&settings, proxies)?;
         let rows = Rows::new(claims.conductor().state().clone(), claims.secrets().clone());
-        Ok(Arc::new(Self { nomad, settings, claims, rows, processor, standing: Standing::default() }))
+        let (standing, away, silent) = (Standing::default(), AtomicBool::new(false), SILENT);
+        Ok(Arc::new(Self { nomad, settings, claims, rows, processor, standing, away, silent }))
+    }
+
+    /// How a call went.
+    fn note<T>(&self, what: &'static str, outcome: &Result<T, NomadError>) {
+        if matches!(outcome, Err(NomadError::Away { .. })) {
+            self.away.store(true, Ordering::Relaxed);
+        }
+        self.standing.note(what, outcome);
     }
 
     /// How Nomad stands.
@@ -108,7 +125,7 @@ impl Launcher {
                 Ok(None) => {
                     // Whoever does not launch still says whether it could.
                     let leader = self.nomad.get::<String>("/v1/status/leader").await;
-                    self.standing.note("leader", &leader);
+                    self.note("leader", &leader);
                 }
                 Err(error) => tracing::warn!("Who launches tasks cannot be settled: {}.", chain(&error)),
             }

@@ -32,8 +32,6 @@ const MOST_STRAYS: usize = 20;
 const LEAVING: Duration = Duration::from_secs(60);
 /// A canceled task's agent that does not report gets so long: grace of its steps, uploads.
 const CANCELING: Duration = Duration::from_secs(180);
-/// An agent that misses this much of its heartbeats, and whose client Nomad lost, is lost.
-const SILENT: Duration = Duration::from_secs(15);
 /// Between two looks at what is used of each client.
 const USED_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at a job that is not as it should be, if nothing of it changes.
@@ -128,6 +126,7 @@ impl Launcher {
         let fleet = self.rows.fleet().await?;
         let listing = Listing::of(jobs.index, &jobs.value, &fleet);
         mind.forget_others(&listing);
+        self.away.store(false, Ordering::Relaxed);
         for waiting in self.rows.waiting(&self.settings.classes).await? {
             self.rows.open(&waiting, &parent_id("docker", &waiting.class)).await?;
         }
@@ -138,12 +137,19 @@ impl Launcher {
             match decide(launch, listing.listed(launch)) {
                 Move::Dispatch => dispatches.push(launch),
                 Move::Explain => waits.push(launch),
-                other => self.make(launch, other, &listing, mind).await?,
+                other => {
+                    // One that cannot be ended holds up no other.
+                    if let Err(error) = self.make(launch, other, &listing, mind).await {
+                        tracing::warn!(task = launch.task, "A launch cannot be gone on with: {}.", chain(&error));
+                    }
+                }
             }
         }
         self.dispatch_all(&dispatches, &listing, &fleet, mind).await?;
         self.refresh_used(nodes.as_deref(), mind).await;
-        self.explain(&waits, nodes.as_deref().unwrap_or_default(), mind).await?;
+        if let Some(nodes) = &nodes {
+            self.explain(&waits, nodes, mind).await?;
+        }
         self.remove_strays(&launches, &listing).await;
         self.standing.set_cluster(Some(Cluster::of(&jobs.value, nodes.as_deref().unwrap_or_default(), &mind.used)));
         Ok(())
@@ -178,10 +184,17 @@ impl Launcher {
         }
     }
 
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
     /// What a job's allocations say decides.
     async fn look(&self, launch: &Launch, job: &Job, mind: &mut Mind) -> Result<()> {
+        if self.is_away() {
+            return Ok(());
+        }
         let asked = self.nomad.get::<Vec<Allocation>>(&format!("/v1/job/{}/allocations", encoded(&job.id))).await;
-        self.standing.note("allocations", &asked);
+        self.note("allocations", &asked);
         let Ok(allocations) = asked else { return Ok(()) };
         let evaluations = match allocations.is_empty() && job.status == JobStatus::Dead {
             true => self.evaluations(&job.id).await.unwrap_or_default(),
@@ -209,12 +222,13 @@ impl Launcher {
             }
             Judged::Fault(fault) => {
                 tracing::warn!(task = launch.task, "A task ends as a fault of the infrastructure: {fault}.");
-                self.claims.end_unstarted(&launch.task, launch.handed, Verdict::Infra { fault }).await.map(drop)
+                let verdict = Verdict::Infra { fault: fault.clone() };
+                self.claims.end_unstarted(&launch.task, launch.handed, verdict, &fault).await.map(drop)
             }
             Judged::Cancel(why) => self.cancel(launch, &why).await,
             Judged::Gone(why) => self.claims.lose(&launch.task, launch.fence, launch.beats, Some(&why)).await,
             // Before its steps began it would be handed out again: only a lease that has run out says that nobody has it any more.
-            Judged::Unheard(why) if launch.begun => match mind.since(&job.id, "silent", launch.beats) >= SILENT {
+            Judged::Unheard(why) if launch.begun => match mind.since(&job.id, "silent", launch.beats) >= self.silent {
                 true => self.claims.lose(&launch.task, launch.fence, launch.beats, Some(&why)).await,
                 false => Ok(()),
             },
@@ -225,7 +239,7 @@ impl Launcher {
     async fn cancel(&self, launch: &Launch, why: &str) -> Result<()> {
         tracing::info!(task = launch.task, "A task is canceled: {why}.");
         let verdict = Verdict::Canceled { reason: CancelReason::User };
-        self.claims.end_unstarted(&launch.task, launch.handed, verdict).await.map(drop)
+        self.claims.end_unstarted(&launch.task, launch.handed, verdict, why).await.map(drop)
     }
 
     async fn mark_drained(&self, launches: &[Launch], nodes: Option<&[Node]>) -> Result<(), StateError> {
@@ -248,7 +262,7 @@ impl Launcher {
         fleet: &str,
         mind: &mut Mind,
     ) -> Result<()> {
-        if launches.is_empty() || !mind.may_dispatch() {
+        if launches.is_empty() || !mind.may_dispatch() || self.is_away() {
             return Ok(());
         }
         let mut parents = HashMap::new();
@@ -291,7 +305,7 @@ impl Launcher {
             return true;
         }
         let registered = self.registered(parent, &wanted).await;
-        self.standing.note("job of a class", &registered);
+        self.note("job of a class", &registered);
         match registered {
             Ok(index) => {
                 mind.registered.insert(parent.to_owned(), (index, wanted));
@@ -331,7 +345,7 @@ impl Launcher {
         let (parent, idempotent) = (encoded(&launch.parent), encoded(&format!("{}-{attempt}", launch.task)));
         let path = format!("/v1/job/{parent}/dispatch?idempotency_token={idempotent}");
         let dispatched = self.nomad.post::<Dispatched>(&path, &body).await;
-        self.standing.note("dispatches", &dispatched);
+        self.note("dispatches", &dispatched);
         match dispatched {
             Ok(Dispatched { job, job_create_index }) => {
                 self.rows.dispatched(launch, Some(&job), job_create_index).await?;
@@ -347,14 +361,14 @@ impl Launcher {
 
     /// What is used of each client, now and then.
     async fn refresh_used(&self, nodes: Option<&[Node]>, mind: &mut Mind) {
-        if nodes.is_none() || mind.used_at.is_some_and(|at| at.elapsed() < USED_EVERY) {
+        if nodes.is_none() || self.is_away() || mind.used_at.is_some_and(|at| at.elapsed() < USED_EVERY) {
             return;
         }
         // Whatever namespace it is in, it takes room.
         let alive = encoded(r#"ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown""#);
         let path = format!("/v1/allocations?namespace=*&resources=true&task_states=false&filter={alive}");
         let asked = self.nomad.get::<Vec<Allocation>>(&path).await;
-        self.standing.note("allocations of all clients", &asked);
+        self.note("allocations of all clients", &asked);
         if let Ok(allocations) = asked {
             mind.used = Used::of(&allocations);
             mind.used_at = Some(Instant::now());
@@ -387,12 +401,18 @@ impl Launcher {
     }
 
     async fn evaluations(&self, job: &str) -> Option<Vec<Evaluation>> {
+        if self.is_away() {
+            return None;
+        }
         let asked = self.nomad.get::<Vec<Evaluation>>(&format!("/v1/job/{}/evaluations", encoded(job))).await;
-        self.standing.note("evaluations", &asked);
+        self.note("evaluations", &asked);
         asked.ok()
     }
 
     async fn stop(&self, job: &Job, purge: bool) {
+        if self.is_away() {
+            return;
+        }
         let path = format!("/v1/job/{}?purge={purge}", encoded(&job.id));
         let stopped = self.nomad.delete::<Value>(&path).await;
         match &stopped {
@@ -401,7 +421,7 @@ impl Launcher {
             Err(error) if error.is_missing() => return,
             Err(error) => tracing::debug!("A Nomad job cannot be stopped: {}.", chain(error)),
         }
-        self.standing.note("ends of jobs", &stopped);
+        self.note("ends of jobs", &stopped);
     }
 
     /// Jobs of this database of which nothing is written down here: what a processor left that crashed.

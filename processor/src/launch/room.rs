@@ -73,13 +73,17 @@ pub fn why(wanted: Wanted<'_>, nodes: &[Node], used: &Used, evaluations: &[Evalu
     if working.is_empty() {
         return Some(unhealthy(&here));
     }
-    if !working.iter().any(|node| wanted.size.fits(size(total(node)))) {
+    let large: Vec<&Node> = working.iter().copied().filter(|node| wanted.size.fits(size(total(node)))).collect();
+    if large.is_empty() {
         let (need, largest) = lacking(wanted.size, working.iter().map(|node| size(total(node))))?;
         return Some(format!("needs {need}, and no client is so large: the largest has {largest} for tasks"));
     }
-    let open: Vec<&Node> = working.into_iter().filter(|node| is_open(node)).collect();
+    let open: Vec<&Node> = large.iter().copied().filter(|node| is_open(node)).collect();
     if open.is_empty() {
-        return Some(format!("all clients ({}) are being drained, or take nothing new", here.len()));
+        return Some(match large.len() {
+            1 => "the only client that is large enough is being drained, or takes nothing new".to_owned(),
+            count => format!("the {count} clients that are large enough are being drained, or take nothing new"),
+        });
     }
     // That Nomad has tried and found no place is for Nomad to say.
     let misplaced = last(evaluations)?;

@@ -11,7 +11,7 @@ mod attacks;
 mod left;
 mod openapi;
 mod people;
-mod pipelines;
+pub(crate) mod pipelines;
 mod problem;
 #[cfg(test)]
 mod recorded;

@@ -19,7 +19,7 @@ use super::people::{Admin, Viewer};
 use super::sent::{Asked, Sent};
 use super::{Refusal, Web};
 use crate::conduct::walk::Standing;
-use crate::conduct::{RerunOf, derived, from_json, rfc3339};
+use crate::conduct::{Conductor, RerunOf, derived, from_json, rfc3339};
 use crate::grants::tree_path;
 use crate::state::{now_ms, uint};
 
@@ -87,15 +87,19 @@ fn pipeline(row: &AnyRow) -> Result<Pipeline, Refusal> {
 
 /// `GET /api/v2/pipeline/{id}`
 pub async fn show(_: Viewer, State(web): State<Web>, Path(id): Path<String>) -> Result<Json<PipelineDetail>, Refusal> {
-    let conductor = web.claims.conductor();
+    detail(web.claims.conductor(), &id).await.map(Json)
+}
+
+/// A pipeline with its jobs.
+pub(crate) async fn detail(conductor: &Conductor, id: &str) -> Result<PipelineDetail, Refusal> {
     let select = "SELECT p.id, p.number, j.slug, p.state, p.created_ms, p.submit FROM pipelines p
                   JOIN projects j ON j.id = p.project WHERE p.id = $1";
-    let row = sqlx::query(select).bind(&id).fetch_optional(conductor.state().pool()).await?;
+    let row = sqlx::query(select).bind(id).fetch_optional(conductor.state().pool()).await?;
     let row = row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no pipeline {id}")))?;
     let pipeline = pipeline(&row)?;
-    let tasks = tasks(&web, &id).await?;
-    let workflows = conductor.look(&id, |standing| workflows(standing, &tasks)).await?;
-    Ok(Json(PipelineDetail { pipeline, workflows }))
+    let tasks = tasks(conductor, id).await?;
+    let workflows = conductor.look(id, |standing| workflows(standing, &tasks)).await?;
+    Ok(PipelineDetail { pipeline, workflows })
 }
 
 /// The tasks of a job.
@@ -109,11 +113,11 @@ struct OfJob {
 
 type Tasks = BTreeMap<JobRef, OfJob>;
 
-async fn tasks(web: &Web, pipeline: &str) -> Result<Tasks, Refusal> {
+async fn tasks(conductor: &Conductor, pipeline: &str) -> Result<Tasks, Refusal> {
     let select = "SELECT t.workflow_name, t.job_name, t.number, t.id, t.node, t.state, t.agent, t.output,
                   (SELECT MAX(l.note) FROM launches l WHERE l.task = t.id AND l.fence = t.handed + 1 AND l.closed = 0)
                   FROM tasks t WHERE t.pipeline = $1 ORDER BY t.node DESC";
-    let rows = sqlx::query(select).bind(pipeline).fetch_all(web.claims.conductor().state().pool()).await?;
+    let rows = sqlx::query(select).bind(pipeline).fetch_all(conductor.state().pool()).await?;
     let mut tasks = Tasks::new();
     for row in &rows {
         let job = JobRef { workflow: row.try_get(0)?, job: row.try_get(1)? };

@@ -160,7 +160,7 @@ impl Double {
 }
 
 impl Inner {
-    fn stand(&mut self, job: &str, status: &str, which: &str) {
+    pub(super) fn stand(&mut self, job: &str, status: &str, which: &str) {
         let index = self.index;
         let job = self.jobs.get_mut(job).unwrap();
         job["_status"] = status.into();
@@ -272,6 +272,9 @@ impl Inner {
             let prefix = query.get("prefix").cloned().unwrap_or_default();
             let jobs = self.jobs.iter().filter(|(id, _)| id.starts_with(&prefix));
             return Ok(jobs.map(|(_, job)| self.stub(job)).collect());
+        }
+        if path == "/v1/status/leader" {
+            return Ok("127.0.0.1:4647".into());
         }
         if path == "/v1/nodes" {
             return Ok(self.nodes.values().cloned().collect());

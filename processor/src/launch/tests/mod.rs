@@ -18,14 +18,14 @@ use crate::settings::Classes;
 use crate::state::State;
 use double::Double;
 
-pub(super) const ONE_JOB: &str = "
+const ONE_JOB: &str = "
 version: 2.1
 jobs:
   unit: {docker: [{image: i}], steps: [{run: make}]}
 workflows: {main: {jobs: [unit]}}
 ";
 
-pub(super) fn settings(address: &str) -> NomadSettings {
+fn settings(address: &str) -> NomadSettings {
     NomadSettings {
         address: address.to_owned(),
         token_file: None,
@@ -41,7 +41,7 @@ pub(super) fn settings(address: &str) -> NomadSettings {
 }
 
 /// A processor that launches through a double.
-pub(super) struct Bench {
+struct Bench {
     pub nomad: Double,
     pub state: State,
     pub claims: Claims,
@@ -56,53 +56,52 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    pub(super) async fn new(state: &State) -> Self {
+    async fn new(state: &State) -> Self {
         Self::on(state, Double::start().await).await
     }
 
-    pub(super) async fn on(state: &State, nomad: Double) -> Self {
+    async fn on(state: &State, nomad: Double) -> Self {
         let settings = settings(&nomad.address);
         Self::with(state, nomad, settings)
     }
 
-    pub(super) fn with(state: &State, nomad: Double, settings: NomadSettings) -> Self {
+    fn with(state: &State, nomad: Double, settings: NomadSettings) -> Self {
         let claims = claims(state);
         let launcher =
             Launcher::new(settings, &Proxies::default(), claims.clone(), "http://processor:8585".to_owned()).unwrap();
+        let mut launcher = Arc::into_inner(launcher).unwrap();
+        launcher.silent = Duration::from_millis(500);
+        let launcher = Arc::new(launcher);
         let runs = Arc::clone(&launcher);
         let running = tokio::spawn(async move { runs.run().await });
         Self { nomad, state: state.clone(), claims, launcher, running }
     }
 
     /// SIGKILL, and another one starts.
-    pub(super) async fn restarted(self) -> Self {
+    async fn restarted(self) -> Self {
         self.running.abort();
         let (nomad, state) = (self.nomad.clone(), self.state.clone());
         drop(self);
         Self::on(&state, nomad).await
     }
 
-    pub(super) async fn submit(&self, config: &str) -> String {
+    async fn submit(&self, config: &str) -> String {
         let conductor = self.claims.conductor();
         conductor.submit("gh/acme/shop", submit(config), RerunOf::default(), "me").await.unwrap().id
     }
 
     /// The jobs that were dispatched, once there are so many.
-    pub(super) async fn dispatched(&self, count: usize) -> Vec<String> {
+    async fn dispatched(&self, count: usize) -> Vec<String> {
         until(|| async { Some(self.nomad.dispatched()).filter(|jobs| jobs.len() == count) }).await
     }
 
     /// What the agent of a job does first.
-    pub(super) async fn claim(&self, job: &str) -> Launched {
-        let (task, token) = {
-            let inner = self.nomad.inner();
-            (inner.jobs[job]["Meta"]["task"].as_str().unwrap().to_owned(), String::new())
-        };
-        drop(token);
+    async fn claim(&self, job: &str) -> Launched {
+        let task = self.nomad.inner().jobs[job]["Meta"]["task"].as_str().unwrap().to_owned();
         self.claims.take_launched(&task, &self.nomad.payload(job), "agent").await.unwrap()
     }
 
-    pub(super) async fn claimed(&self, job: &str) -> Taken {
+    async fn claimed(&self, job: &str) -> Taken {
         match self.claim(job).await {
             Launched::Taken(taken) => *taken,
             Launched::Waits => panic!("it waits"),
@@ -110,39 +109,59 @@ impl Bench {
         }
     }
 
-    pub(super) async fn pass(&self, taken: &Taken) {
+    async fn pass(&self, taken: &Taken) {
         self.claims.finish(taken.claim.task.as_str(), 1, ending(Verdict::Passed)).await.unwrap();
     }
 
     /// State, and the JSON of the end, of the only task.
-    pub(super) async fn task(&self) -> (String, String) {
+    async fn task(&self) -> (String, String) {
         let row = sqlx::query("SELECT state, ended FROM tasks").fetch_one(self.state.pool()).await.unwrap();
         (row.try_get(0).unwrap(), row.try_get::<Option<String>, _>(1).unwrap().unwrap_or_default())
     }
 
-    pub(super) async fn ended(&self) -> String {
+    async fn ended(&self) -> String {
         until(|| async { Some(self.task().await).filter(|(state, _)| state == "ended") }).await.1
     }
 
-    pub(super) async fn launches(&self) -> i64 {
+    async fn launches(&self) -> i64 {
         let row = sqlx::query("SELECT COUNT(*) FROM launches").fetch_one(self.state.pool()).await.unwrap();
         row.try_get(0).unwrap()
     }
 
-    pub(super) async fn note(&self) -> Option<String> {
+    /// Is it written down which job it became?
+    async fn known(&self, job: &str) -> bool {
+        let query = sqlx::query("SELECT 1 FROM launches WHERE job = $1").bind(job);
+        query.fetch_optional(self.state.pool()).await.unwrap().is_some()
+    }
+
+    /// The client that has the only task.
+    async fn client(&self) -> Option<String> {
+        let row = sqlx::query("SELECT MAX(client) FROM launches").fetch_one(self.state.pool()).await.unwrap();
+        row.try_get(0).unwrap()
+    }
+
+    /// The only job's state, and why it is so, as people see them.
+    async fn shown(&self, pipeline: &str) -> (String, Option<String>) {
+        let detail = crate::web::pipelines::detail(self.claims.conductor(), pipeline).await;
+        let detail = detail.unwrap_or_else(|_| panic!("it cannot be shown"));
+        let job = &detail.workflows[0].jobs[0];
+        (job.status.clone(), job.why.clone())
+    }
+
+    async fn note(&self) -> Option<String> {
         let row = sqlx::query("SELECT MAX(note) FROM launches").fetch_one(self.state.pool()).await.unwrap();
         row.try_get(0).unwrap()
     }
 
     /// Nothing is left in Nomad but the classes' jobs, and nothing in the database.
-    pub(super) async fn clean(&self) {
+    async fn clean(&self) {
         until(|| async { (self.nomad.dispatched().is_empty() && self.launches().await == 0).then_some(()) }).await;
         assert_eq!(self.nomad.inner().violations, Vec::<String>::new());
     }
 }
 
 /// Looks again and again; what never comes fails the test.
-pub(super) async fn until<T, F: Future<Output = Option<T>>>(look: impl Fn() -> F) -> T {
+async fn until<T, F: Future<Output = Option<T>>>(look: impl Fn() -> F) -> T {
     let looking = async {
         loop {
             if let Some(found) = look().await {
