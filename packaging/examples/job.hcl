@@ -7,6 +7,7 @@ job "navvy-docker-medium" {
   parameterized {
     payload       = "required"
     meta_required = ["task", "processor"]
+    meta_optional = ["fleet", "attempt"]
   }
 
   constraint {

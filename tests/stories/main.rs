@@ -50,6 +50,7 @@ mod no_branch;
 mod odd_environments;
 mod orbs;
 mod output;
+mod packages;
 mod people;
 mod removals;
 mod results;
