@@ -82,11 +82,8 @@ mod tests {
     pub(super) fn arguments(words: &[&str]) -> NomadConfigArgs {
         let line = ["navvy", "host", "nomad-config"].iter().chain(words);
         let Command::Host(host) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
-        match host.command {
-            HostCommand::NomadConfig(arguments) => *arguments,
-            #[expect(unreachable_patterns, reason = "there may be other commands")]
-            _ => unreachable!(),
-        }
+        let HostCommand::NomadConfig(arguments) = host.command else { unreachable!() };
+        *arguments
     }
 
     /// The number behind `key =`, the first one behind `after`.
