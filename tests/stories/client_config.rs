@@ -95,6 +95,8 @@ pub struct Agent {
     child: Child,
     nomad: PathBuf,
     pub address: String,
+    /// Of whoever asks, where Nomad wants one.
+    pub token: String,
     log: PathBuf,
 }
 
@@ -102,9 +104,13 @@ impl Agent {
     pub fn start(nomad: &Path, bench: &Bench, words: &[&str], extra: &str) -> Self {
         let data = bench.state().join("nomad");
         fs::create_dir_all(data.join("plugins")).expect("a directory can be made");
-        let (data_word, plugins) =
-            (format!("--data-dir={}", data.display()), format!("--plugin-dir={}/plugins", data.display()));
-        let config = printed(bench, &[&["--single", &data_word, &plugins], words].concat());
+        let data_word = format!("--data-dir={}", data.display());
+        let mut all = vec!["--single", &data_word];
+        let plugins = format!("--plugin-dir={}/plugins", data.display());
+        if !words.iter().any(|word| word.starts_with("--plugin-dir=")) {
+            all.push(&plugins);
+        }
+        let config = printed(bench, &[&all[..], words].concat());
         let [http, rpc, serf] = [(); 3].map(|()| free_port());
         let beside = bench.state().join("story.hcl");
         let advertised = "advertise {\n  rpc = \"127.0.0.1\"\n  serf = \"127.0.0.1\"\n}\n";
@@ -126,12 +132,12 @@ impl Agent {
             .stdout(out)
             .spawn()
             .expect("Nomad can be started");
-        Self { child, nomad: nomad.to_owned(), address: format!("http://127.0.0.1:{http}"), log }
+        Self { child, nomad: nomad.to_owned(), address: format!("http://127.0.0.1:{http}"), token: String::new(), log }
     }
 
     /// What Nomad's own command says.
     pub fn ask(&self, words: &[&str]) -> Answer {
-        Program::new(&self.nomad).args(words).env("NOMAD_ADDR", &self.address).run()
+        Program::new(&self.nomad).args(words).env("NOMAD_ADDR", &self.address).env("NOMAD_TOKEN", &self.token).run()
     }
 
     /// The node, once its fingerprint is there.
@@ -218,4 +224,29 @@ fn what_nomad_gives_to_tasks_and_what_is_reserved_is_the_machine() {
         let other = drivers.iter().find(|(name, driver)| *name != "navvy" && driver["Detected"] == true);
         assert!(other.is_none(), "another driver is at work: {other:?}");
     }
+}
+
+#[test]
+fn the_driver_takes_what_is_printed_and_counts_as_nomad_does() {
+    let Some(nomad) = nomad() else { return };
+    let bench = Bench::on_this_machine();
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin").canonicalize().expect("scripts/build");
+    let state = format!("--state-dir={}", bench.state().join("driver").display());
+    let plugins = format!("--plugin-dir={}", programs.display());
+    let words = [&SMALL[..], &[&state, &plugins, "--processor=http://127.0.0.1:8585"]].concat();
+    let mut agent = Agent::start(&nomad, &bench, &words, QUIET);
+    let node = eventually("the driver is healthy", LIMIT, || {
+        let node = agent.node();
+        (node["Drivers"]["navvy"]["Healthy"] == true).then_some(node)
+    });
+    let attribute = |name: &str| {
+        let text = node["Attributes"][format!("driver.navvy.{name}")].as_str().expect("the driver says it").to_owned();
+        (text.parse::<f64>().expect("a number") * 1000.0).round() as u64
+    };
+    let count = |of: &str, kind: &str, what: &str| node[of][kind][what].as_u64().expect("a number");
+    assert_eq!(attribute("reserved.cpus"), count("ReservedResources", "Cpu", "CpuShares"));
+    assert_eq!(attribute("reserved.memory_mb"), 1000 * count("ReservedResources", "Memory", "MemoryMB"));
+    let (cpus, mib) = (attribute("room.cpus"), attribute("room.memory_mb") / 1000);
+    assert_eq!(cpus + count("ReservedResources", "Cpu", "CpuShares"), count("NodeResources", "Cpu", "CpuShares"));
+    assert_eq!(mib + count("ReservedResources", "Memory", "MemoryMB"), count("NodeResources", "Memory", "MemoryMB"));
 }

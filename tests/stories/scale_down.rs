@@ -25,9 +25,19 @@ struct Pool {
 
 impl Pool {
     fn new(nomad: &Path) -> Self {
+        Self::with(nomad, &[])
+    }
+
+    fn with(nomad: &Path, words: &[&str]) -> Self {
         let bench = Bench::on_this_machine();
-        let words = [&SMALL[..], &["--driver=raw_exec"]].concat();
-        let mut agent = Agent::start(nomad, &bench, &words, &[QUIET, RAW_EXEC].concat());
+        let all = [&SMALL[..], &["--driver=raw_exec"], words].concat();
+        let mut agent = Agent::start(nomad, &bench, &all, &[QUIET, RAW_EXEC].concat());
+        if words.contains(&"--acl") {
+            agent.token = eventually("Nomad gives its first token", LIMIT, || {
+                let token: Value = serde_json::from_slice(&agent.ask(&["acl", "bootstrap", "-json"]).stdout).ok()?;
+                Some(token["SecretID"].as_str()?.to_owned())
+            });
+        }
         agent.node();
         let programs = bench.state().join("bin");
         fs::create_dir_all(&programs).expect("a directory can be made");
@@ -83,6 +93,7 @@ impl Pool {
             .args(words)
             .env("PATH", format!("{}:{path}", self.programs.display()))
             .env("NOMAD_ADDR", &self.agent.address)
+            .env("NOMAD_TOKEN", &self.agent.token)
             .env("NAVVY_SCALE_DOWN_PAUSE", "0.1")
             .env("NAVVY_SCALE_DOWN_MARK", self.bench.state().join("mark"));
         command
@@ -170,4 +181,29 @@ fn a_nomad_that_does_not_answer_is_no_empty_node() {
     for words in [&[][..], &["--node", &id], &["--cancel"]] {
         pool.scale_down(words).ends(1, &["does not answer", "127.0.0.1:1"]);
     }
+}
+
+#[test]
+fn a_token_of_the_policy_that_is_told_is_enough_and_none_is_not() {
+    let Some(nomad) = nomad() else { return };
+    let mut pool = Pool::with(&nomad, &["--acl"]);
+    pool.begin("long");
+    let text = include_str!("../../docs/nomad.md").split_once("The ACL policy that is enough").expect("it is told").1;
+    let policy = text.split("```").nth(1).expect("a block").strip_prefix("hcl\n").expect("of HCL");
+    let path = pool.bench.state().join("policy.hcl");
+    fs::write(&path, policy).expect("a file can be written");
+    pool.agent.ask(&["acl", "policy", "apply", "scale-down", path.to_str().expect("a path of ours")]).succeeded();
+    let made = pool.agent.ask(&["acl", "token", "create", "-json", "-name=hook", "-policy=scale-down"]);
+    let made: Value = serde_json::from_str(&made.text()).expect("JSON");
+    let secret = made["SecretID"].as_str().expect("a token").to_owned();
+    let admins = std::mem::take(&mut pool.agent.token);
+    pool.scale_down(&["--deadline", "1h"]).ends(1, &["not to this token"]);
+    pool.agent.token.clone_from(&secret);
+    pool.scale_down(&["--deadline", "1s", "--grace", "0s"]).ends(3, &["1 still running", "long"]);
+    fs::write(pool.end(), "").expect("a file can be written");
+    let done = pool.scale_down(&[]);
+    done.ends(0, &["nothing runs"]);
+    assert!(!done.stderr.contains(&secret) && !done.stdout().contains(&secret));
+    pool.agent.token = admins;
+    assert_eq!(pool.node()["SchedulingEligibility"], "ineligible");
 }
