@@ -148,6 +148,17 @@ impl Mounts {
         }
     }
 
+    /// Everything of this name, in every hierarchy.
+    #[cfg(test)]
+    pub fn everywhere(&self, name: &str) -> Vec<PathBuf> {
+        let roots: Vec<PathBuf> = match self {
+            Self::V1(list) => list.iter().map(|(_, root)| root.clone()).collect(),
+            Self::V2(root) => vec![root.clone()],
+            Self::None => Vec::new(),
+        };
+        roots.iter().map(|root| below(root, name)).filter(|path| path.is_dir()).collect()
+    }
+
     /// Where the engine has made the cgroup too, on its way to a container's, in hierarchies that neither Nomad nor the driver uses.
     pub fn beside(&self, name: &str) -> Vec<PathBuf> {
         let Self::V1(list) = self else { return Vec::new() };

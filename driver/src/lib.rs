@@ -29,3 +29,6 @@ pub mod serve;
 pub mod start;
 pub mod stats;
 pub mod task;
+
+#[cfg(test)]
+mod tests;

@@ -271,7 +271,7 @@ mod tests {
             agent_path: Some("/bin/true".into()),
             state_dir: place.path().join("state"),
             processor: Some("http://127.0.0.1:1".to_owned()),
-            cgroup_parent: Some(format!("/navvy-driver-test-{}", std::process::id())),
+            cgroup_parent: Some(format!("/navvy-driver-test{}", place.path().file_name().unwrap().to_str().unwrap())),
             ..PluginConfig::default()
         };
         let nomad = nomad::TaskConfig {
@@ -299,6 +299,12 @@ mod tests {
 
     const TASK: (&str, &str) = ("task", "0123456789abcdef");
 
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            cgroup::remove(&Mounts::here().everywhere(self.config.cgroup_parent.as_ref().unwrap()));
+        }
+    }
+
     impl Scene {
         fn prepare(&self) -> Result<(Directory, Record), StartError> {
             Wanted::of(&self.nomad, &self.config, node())?.prepare(&self.config, &BTreeMap::new())
@@ -316,7 +322,6 @@ mod tests {
         assert_eq!(directory.record().unwrap(), record);
         assert_eq!(record.size, Size { millicpus: 1000, memory: 256 << 20 });
         assert!(scene.prepare().unwrap_err().to_string().contains("token"), "it was taken");
-        cgroup::remove(&record.cgroup_directories);
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl nomad::driver_server::Driver for Driver {
         let capabilities = nomad::DriverCapabilities {
             send_signals: true,
             exec: true,
-            fs_isolation: FsIsolation::None.into(),
+            // A task is in its containers, and so is every shell in it: who may open one needs no right to the host's files.
+            fs_isolation: FsIsolation::Image.into(),
             network_isolation_modes: vec![nomad::network_isolation_spec::NetworkIsolationMode::Host.into()],
             must_create_network: false,
             // A job's volumes are its config's business; what Nomad would mount reaches no container.
