@@ -12,7 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::process::{Child, Command};
@@ -234,6 +234,11 @@ fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
     let other = rustix::fs::open(&name, flags, rustix::fs::Mode::empty())?;
     rustix::io::ioctl_fionbio(&terminal, true)?;
+    // Lines, echoes and signals are made by the terminal in the container; this one only carries. Before the agent could say so
+    // itself, what is typed early would be echoed twice.
+    let mut attributes = tcgetattr(&other)?;
+    attributes.make_raw();
+    tcsetattr(&other, OptionalActions::Now, &attributes)?;
     Ok((terminal, other))
 }
 

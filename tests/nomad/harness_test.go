@@ -222,6 +222,9 @@ func (s *started) begun(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return done.ExitResult.Err
+		if done.ExitResult.ExitCode != 0 {
+			return fmt.Errorf("exit code %d: %s", done.ExitResult.ExitCode, done.Stderr)
+		}
+		return nil
 	})
 }

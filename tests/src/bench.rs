@@ -407,8 +407,8 @@ fn navvy() -> PathBuf {
     program_of_ours("navvy")
 }
 
-/// The same, by name.
-pub(crate) fn program_of_ours(name: &str) -> PathBuf {
+/// A program of ours by its name, as `scripts/build` has made it.
+pub fn program_of_ours(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin").join(name);
     path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; run scripts/build", path.display()))
 }

@@ -63,10 +63,10 @@ mod sys;
 mod trap;
 mod wire;
 
-pub use bench::{Bench, Setting};
+pub use bench::{Bench, Setting, program_of_ours};
 pub use clock::Clock;
 pub use crowd::Crowd;
-pub use deadline::eventually;
+pub use deadline::{eventually, seldom};
 pub use docker::Docker;
 pub use engine::PrivateEngine;
 pub use event::Event;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, program_of_ours};
-use crate::deadline::eventually;
+use crate::deadline::seldom;
 use crate::fleet::Fleet;
 use crate::program::Program;
 use crate::sys::{self, Signal};
@@ -90,7 +90,7 @@ impl Nomad {
         let server = Agent::start(&place, "server", agent::Ports::free(), &config);
         let nomad = Self { place, server, clients: Vec::new(), setup };
         // A client that comes before the first key tries again only after 15 s.
-        eventually("the server's first key", NOMAD_LIMIT, || {
+        seldom("the server's first key", NOMAD_LIMIT, || {
             let keys = nomad.ask("GET", "/v1/operator/keyring/keys", &Value::Null).ok()?;
             (keys.as_array()?.iter().any(|key| key["State"] == "active")).then_some(())
         });
@@ -120,8 +120,9 @@ impl Nomad {
         let (agent, state) = (own("agent_path", &program_of_ours("navvy")), own("state_dir", &state));
         let Self { setup, server, .. } = &*self;
         let config = format!(
-            "plugin_dir = \"{}\"\nclient {{\n  enabled = true\n  node_class = \"linux-64bit\"\n  network_interface = \"lo\"\n  \
-             cpu_total_compute = {}\n  memory_total_mb = {}\n  servers = [\"127.0.0.1:{}\"]\n  options = {{\n    \
+            "plugin_dir = \"{}\"\ntelemetry {{\n  publish_allocation_metrics = true\n}}\nclient {{\n  enabled = true\n  node_class = \"linux-64bit\"\n  network_interface = \"lo\"\n  \
+             cpu_total_compute = {}\n  memory_total_mb = {}\n  servers = [\"127.0.0.1:{}\"]\n  \
+             gc_max_allocs = 2000\n  gc_disk_usage_threshold = 100\n  gc_inode_usage_threshold = 100\n  options = {{\n    \
              \"fingerprint.denylist\" = \"env_aws,env_gce,env_azure,env_digitalocean,cni,consul,vault,bridge\"\n    \
              \"driver.allowlist\" = \"{}\"\n  }}\n}}\nplugin \"raw_exec\" {{\n  config {{\n    enabled = true\n  }}\n}}\n\
              plugin \"navvy-driver\" {{\n  config {{\n{agent}{state}    {driver}\n  }}\n}}\n",
@@ -162,7 +163,7 @@ impl Nomad {
     #[track_caller]
     pub fn plugin_pid(&self, name: &str) -> u32 {
         let path = self.place.join(name).join("plugins/navvy-driver");
-        eventually(&format!("the driver's process on client {name}"), NOMAD_LIMIT, || {
+        seldom(&format!("the driver's process on client {name}"), NOMAD_LIMIT, || {
             processes_that(|words, _| words.first().is_some_and(|word| Path::new(word) == path)).last().copied()
         })
     }
@@ -170,7 +171,7 @@ impl Nomad {
     /// The process of the agent that carries out tasks of a client; there must be one.
     #[track_caller]
     pub fn agent_pid(&self, name: &str) -> u32 {
-        eventually(&format!("an agent's process on client {name}"), NOMAD_LIMIT, || self.agents(name).first().copied())
+        seldom(&format!("an agent's process on client {name}"), NOMAD_LIMIT, || self.agents(name).first().copied())
     }
 
     /// The processes of all agents of a client.
@@ -187,7 +188,7 @@ impl Nomad {
     pub fn nothing_is_left(&self) {
         let mut left = Vec::new();
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually("that nothing is left of Nomad's tasks", NOMAD_LIMIT, || {
+            seldom("that nothing is left of Nomad's tasks", NOMAD_LIMIT, || {
                 left = self.left();
                 left.is_empty().then_some(())
             });
@@ -243,7 +244,6 @@ pub fn parameterized(id: &str, cpu: u32, memory_mib: u32) -> Value {
             "Name": "agent", "Count": 1,
             "RestartPolicy": { "Attempts": 0, "Mode": "fail", "Interval": 86_400_000_000_000_u64, "Delay": 1_000_000_000 },
             "ReschedulePolicy": { "Attempts": 0, "Unlimited": false },
-            "EphemeralDisk": { "SizeMB": 10 },
             "Tasks": [{
                 "Name": "agent", "Driver": "navvy",
                 "Config": { "task": "${NOMAD_META_task}", "processor": "${NOMAD_META_processor}" },

@@ -66,7 +66,8 @@ impl nomad::driver_server::Driver for Driver {
         let capabilities = nomad::DriverCapabilities {
             send_signals: true,
             exec: true,
-            // A task is in its containers, and so is every shell in it: who may open one needs no right to the host's files.
+            // What a command of `nomad alloc exec` sees are the files of the job's image. An agent has no use for the host's
+            // environment, which Nomad then leaves out.
             fs_isolation: FsIsolation::Image.into(),
             network_isolation_modes: vec![nomad::network_isolation_spec::NetworkIsolationMode::Host.into()],
             must_create_network: false,
@@ -243,6 +244,7 @@ impl nomad::driver_server::Driver for Driver {
     ) -> Result<Response<nomad::ExecTaskResponse>, Status> {
         let request = request.into_inner();
         let task = self.running(&request.task_id)?;
+        named(&request.command)?;
         let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
         exec::run(&task.record(), &request.command, limit).await.map(Response::new)
     }
@@ -259,6 +261,7 @@ impl nomad::driver_server::Driver for Driver {
             return Err(Status::invalid_argument("the first message says which command to run"));
         };
         let record = self.running(&setup.task_id)?.record();
+        named(&setup.command)?;
         let (answers, taken) = mpsc::channel(exec::MOST_WAITING);
         tokio::spawn(exec::stream(record, setup, input, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(taken))))
@@ -382,6 +385,14 @@ impl Driver {
 fn refused(error: &StartError) -> Status {
     warning!("A task was not started: {error}");
     Status::failed_precondition(navvy_job::chain::chain(error))
+}
+
+/// Without a command a shell of the job would be started, which nobody asked for.
+fn named(command: &[String]) -> Result<(), Status> {
+    match command.first().is_some_and(|program| !program.is_empty()) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument("no command is named")),
+    }
 }
 
 fn result(ended: Option<&Ended>) -> nomad::ExitResult {

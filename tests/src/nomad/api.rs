@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::deadline::eventually;
+use crate::deadline::seldom;
 use crate::nomad::Nomad;
 use crate::nomad::agent::program;
 use crate::program::{Answer, Program};
@@ -76,7 +76,7 @@ impl Nomad {
     /// The id of a job's allocation, once it has one.
     #[track_caller]
     pub fn alloc_of(&self, job: &str) -> String {
-        eventually(&format!("an allocation of {job}"), LIMIT, || {
+        seldom(&format!("an allocation of {job}"), LIMIT, || {
             Some(self.allocs_of(job).first()?["ID"].as_str()?.to_owned())
         })
     }
@@ -91,8 +91,9 @@ impl Nomad {
     pub fn alloc_is(&self, alloc: &str, status: &str) {
         let mut seen = Value::Null;
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually("its status", LIMIT, || {
-                seen = self.alloc(alloc);
+            seldom("its status", LIMIT, || {
+                // Its server may be away.
+                seen = self.ask("GET", &format!("/v1/allocation/{alloc}"), &Value::Null).unwrap_or_default();
                 (seen["ClientStatus"] == status).then_some(())
             });
         }));
@@ -139,7 +140,7 @@ impl Nomad {
     /// Waits until a client is known and ready, its driver healthy if it is to be so. Its id.
     #[track_caller]
     pub fn node(&self, name: &str) -> String {
-        eventually(&format!("client {name} is ready"), LIMIT, || {
+        seldom(&format!("client {name} is ready"), LIMIT, || {
             let nodes = self.ask("GET", "/v1/nodes", &Value::Null).ok()?;
             let node = nodes.as_array()?.iter().find(|node| node["Name"] == name && node["Status"] == "ready")?;
             Some(node["ID"].as_str()?.to_owned())
@@ -157,7 +158,7 @@ impl Nomad {
     pub fn healthy(&self, node: &str) {
         let mut seen = Value::Null;
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually("its health", LIMIT, || {
+            seldom("its health", LIMIT, || {
                 seen = self.driver_on(node);
                 (seen["Healthy"] == true).then_some(())
             });
@@ -170,7 +171,7 @@ impl Nomad {
     pub fn unhealthy(&self, node: &str, part: &str) -> String {
         let mut seen = Value::Null;
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually("its health", LIMIT, || {
+            seldom("its health", LIMIT, || {
                 seen = self.driver_on(node);
                 (seen["Healthy"] == false && text(&seen, "HealthDescription").contains(part)).then_some(())
             });

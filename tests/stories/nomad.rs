@@ -1,0 +1,228 @@
+//! The driver on a real Nomad, with tasks that the story dispatches itself: what operators see and do.
+
+use std::time::Duration;
+
+use navvy_tests::{Bench, End, Ending, Fleet, Nomad, SLOW, SLOW_LOG, parameterized, printed_by_slow, seldom};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Half a CPU of a client of stories, and a GiB.
+fn job() -> Value {
+    parameterized("navvy-tests", 4000, 1024)
+}
+
+/// A job that prints where it is and then waits for a file, `/tmp/go`.
+const WAITS: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm, environment: {SECRET_OF_JOB: for-the-job}}]
+    steps:
+      - run: {name: waits, command: "echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo went on"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+
+const FAILS: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: breaks, command: "echo broken; exit 3"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+
+/// A dispatched task whose step is in its middle: pipeline, task, Nomad job, allocation.
+#[track_caller]
+fn begun(fleet: &Fleet<'_>, nomad: &Nomad, mark: &str) -> [String; 4] {
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    let (dispatched, alloc) = nomad.dispatch_task(fleet, &job(), &task);
+    fleet.has_shown(&task, SLOW_LOG, mark);
+    [pipeline, task, dispatched, alloc]
+}
+
+#[test]
+fn a_task_that_is_dispatched_passes_its_log_is_whole_and_nothing_is_left() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let mut fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "line 100\n");
+    nomad.alloc_is(&alloc, "complete");
+    let log = nomad.logs(&alloc, &["-stderr"]);
+    for part in ["Preparing the environment", "Step 1 of 1: counts", "The job passed."] {
+        assert!(log.contains(part), "the agent's own log lacks {part:?}: {log}");
+    }
+    assert!(!log.contains("line 100"), "steps' output was not asked for: {log}");
+    let events = nomad.events_of(&alloc);
+    assert!(events.iter().any(|event| event.starts_with("Driver: ")), "{events:?}");
+    fleet.has_ended(
+        End::Passed,
+        &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() },
+    );
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn a_job_that_fails_is_reported_and_is_no_failure_of_the_agent() {
+    let bench = Bench::on_this_machine();
+    bench.config(FAILS).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "broken\n");
+    nomad.alloc_is(&alloc, "complete");
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed");
+    let status = nomad.status(&alloc);
+    assert!(status.contains("failed"), "the verdict stands among the events: {status}");
+    fleet.nothing_is_left_on_the_host(&task);
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn steps_output_goes_to_stdout_if_the_nomad_job_asks_for_it() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    let mut job = job();
+    job["TaskGroups"][0]["Tasks"][0]["Config"]["output"] = true.into();
+    let (_, alloc) = nomad.dispatch_task(&fleet, &job, &task);
+    nomad.alloc_is(&alloc, "complete");
+    let printed = String::from_utf8(printed_by_slow()).expect("text");
+    assert_eq!(nomad.logs(&alloc, &[]).matches("line ").count(), printed.matches("line ").count());
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn nomad_job_stop_cancels_the_job_with_its_reason() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let mut fleet = Fleet::start(&bench);
+    let [pipeline, task, dispatched, alloc] = begun(&fleet, &nomad, "line 100\n");
+    nomad.stop(&dispatched);
+    nomad.alloc_is(&alloc, "complete");
+    fleet.has_ended(
+        End::Canceled,
+        &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() },
+    );
+    let shown = fleet.show(&pipeline).to_string();
+    assert!(!shown.contains("infra"), "{shown}");
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn a_pipeline_that_is_canceled_ends_its_allocation() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let mut fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "line 100\n");
+    fleet.navvy(&["pipelines", "cancel", &pipeline]).succeeded();
+    nomad.alloc_is(&alloc, "complete");
+    fleet.has_ended(
+        End::Canceled,
+        &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() },
+    );
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn nomad_alloc_exec_is_a_shell_in_the_job_and_its_secrets_are_in_no_log() {
+    let bench = Bench::on_this_machine();
+    bench.config(WAITS).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "begun\n");
+    let exec = |words: &[&str]| nomad.command(&[&["alloc", "exec", "-i=false", "-t=false", &alloc], words].concat());
+    // Exit codes and both streams.
+    let answer = exec(&["sh", "-c", "echo out; echo err >&2; exit 43"]).run();
+    assert_eq!((answer.exit_code, answer.stdout().as_str(), answer.stderr.as_str()), (Some(43), "out\n", "err\n"));
+    // The job's files, and its environment as a step has it.
+    assert_eq!(
+        exec(&["cat", "/etc/os-release"]).run().text(),
+        std::fs::read_to_string("/etc/os-release").unwrap_or_default()
+    );
+    assert_eq!(exec(&["sh", "-c", "echo $SECRET_OF_JOB"]).run().text(), "for-the-job\n");
+    // Standard input.
+    let typed = nomad.command(&["alloc", "exec", "-i", "-t=false", &alloc, "sh", "-c", "cat; exit 5"]);
+    let answer = typed.input("typed\n").run();
+    assert_eq!((answer.exit_code, answer.stdout().as_str()), (Some(5), "typed\n"));
+    // A terminal, of the size that the operator's has.
+    let line = format!(
+        "stty rows 33 cols 99; NOMAD_ADDR={} {} alloc exec -i -t {alloc} sh -c 'tty; stty size; exit 7'",
+        nomad.address(),
+        navvy_tests::nomad_program().display(),
+    );
+    let script = ["--quiet", "--flush", "--return", "--command", &line, "/dev/null"];
+    let answer = navvy_tests::Program::new("script").args(script).run();
+    assert_eq!(answer.exit_code, Some(7), "{}{}", answer.stdout(), answer.stderr);
+    assert!(answer.stdout().contains("/dev/pts/") && answer.stdout().contains("33 99"), "{}", answer.stdout());
+    exec(&["touch", "/tmp/go"]).run().succeeded();
+    nomad.alloc_is(&alloc, "complete");
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
+    assert_eq!(fleet.log(&task, SLOW_LOG), b"begun\nwent on\n", "what a shell shows is in no log");
+    assert!(!nomad.logs(&alloc, &["-stderr"]).contains("for-the-job"));
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn a_drain_lets_what_runs_end() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let mut fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "line 100\n");
+    nomad.drain(&nomad.node("one"), Duration::from_secs(600));
+    nomad.alloc_is(&alloc, "complete");
+    fleet.has_ended(
+        End::Passed,
+        &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() },
+    );
+    nomad.nothing_is_left();
+}
+
+#[test]
+fn at_the_deadline_of_a_drain_the_job_is_canceled() {
+    let bench = Bench::on_this_machine();
+    bench.config(WAITS).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "begun\n");
+    nomad.drain(&nomad.node("one"), Duration::from_secs(2));
+    nomad.alloc_is(&alloc, "complete");
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "canceled");
+    assert_eq!(fleet.log(&task, SLOW_LOG), b"begun\n");
+    fleet.nothing_is_left_on_the_host(&task);
+    nomad.nothing_is_left();
+}
+
+/// What a client uses and what of it is measured.
+#[test]
+fn the_whole_task_is_measured() {
+    let bench = Bench::on_this_machine();
+    bench.config(WAITS).commit("a project");
+    let mut nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let [_, _, dispatched, alloc] = begun(&fleet, &nomad, "begun\n");
+    let port = nomad.client("one").ports.http;
+    let usage = seldom("figures of the task", LIMIT, || {
+        let path = format!("http://127.0.0.1:{port}/v1/client/allocation/{alloc}/stats");
+        let said = navvy_tests::Program::new("curl").args(["--silent", "--max-time", "20", &path]).run();
+        let usage: Value = serde_json::from_slice(&said.stdout).ok()?;
+        let memory = usage["ResourceUsage"]["MemoryStats"].clone();
+        let used = memory["Usage"].as_u64().or(memory["RSS"].as_u64())?;
+        (used > 1 << 20).then_some(usage)
+    });
+    // The agent and its container together are more than a bare shell.
+    assert!(usage["ResourceUsage"]["CpuStats"]["Measured"].as_array().is_some_and(|all| !all.is_empty()), "{usage}");
+    nomad.stop(&dispatched);
+    nomad.alloc_is(&alloc, "complete");
+    nomad.nothing_is_left();
+}
