@@ -77,6 +77,21 @@ func TestExecTask(t *testing.T) {
 	_, err = task.ExecTask(task.config.ID, []string{"sleep", "600"}, time.Second)
 	must.Error(t, err)
 	must.Less(t, limit, time.Since(begin))
+	// What took too long is ended in the container, too.
+	grows := "while :; do echo x >>/tmp/grows; sleep 0.1; done"
+	_, err = task.ExecTask(task.config.ID, []string{"/bin/sh", "-c", grows}, time.Second)
+	must.Error(t, err)
+	var before string
+	eventually(t, "that the command has ended", func() error {
+		done, err := task.ExecTask(task.config.ID, []string{"/bin/sh", "-c", "wc -c </tmp/grows; sleep 0.5"}, limit)
+		must.NoError(t, err)
+		now := string(done.Stdout)
+		if now == before {
+			return nil
+		}
+		before = now
+		return fmt.Errorf("it goes on: %s", now)
+	})
 	_, err = task.ExecTask(task.config.ID, nil, time.Second)
 	must.Error(t, err)
 	done, err = task.ExecTask(task.config.ID, []string{"/no/such/program"}, limit)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/client/lib/cgroupslib"
 	"github.com/hashicorp/nomad/client/lib/numalib"
 	"github.com/hashicorp/nomad/client/lib/numalib/hw"
 	"github.com/hashicorp/nomad/helper/pluginutils/hclspecutils"
@@ -175,6 +176,7 @@ func allocated(t *testing.T, g given, driver drivers.DriverPlugin, name string) 
 	harness := testutils.NewDriverHarness(t, driver)
 	config := taskConfig(name)
 	harness.MakeTaskCgroup(config.AllocID, config.Name)
+	config.Resources.LinuxResources.CpusetCgroupPath = cgroupslib.LinuxResourcesPath(config.AllocID, config.Name, false)
 	must.NoError(t, encoded(t, driver, config, map[string]any{"task": task.Task}))
 	t.Cleanup(harness.MkAllocDir(config, true))
 	token := filepath.Join(config.TaskDir().LocalDir, "token")

@@ -136,6 +136,11 @@ impl Nomad {
         self.node(name)
     }
 
+    /// What clients that are added from now on are like.
+    pub fn setup(&mut self) -> &mut NomadSetup {
+        &mut self.setup
+    }
+
     /// Of its API.
     pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.server.ports.http)
