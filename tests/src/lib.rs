@@ -78,7 +78,7 @@ pub use git_server::GitServer;
 pub use memory::Peak;
 pub use network::Network;
 pub use nomad::{
-    NOMAD_LIMIT, Nomad, NomadAgent, NomadSetup, nomad_driver_tests, nomad_program, parameterized, text_of,
+    NOMAD_LIMIT, Nomad, NomadAgent, NomadSetup, SingleNomad, nomad_driver_tests, nomad_program, parameterized, text_of,
 };
 pub use object_store::ObjectStore;
 pub use postgres::Postgres;

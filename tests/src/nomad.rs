@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod single;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,6 +26,7 @@ use crate::sys::{self, Signal};
 
 pub use agent::{Agent as NomadAgent, driver_tests as nomad_driver_tests, program as nomad_program};
 pub use api::{LIMIT as NOMAD_LIMIT, text as text_of};
+pub use single::Single as SingleNomad;
 
 use self::agent::Agent;
 use self::api::text;
@@ -217,19 +219,23 @@ impl Nomad {
 
     /// Everything that this has started, and what that has started below this place.
     fn end(&mut self) {
-        let place = self.place.display().to_string();
         for agent in self.clients.iter_mut().chain([&mut self.server]) {
             agent.kill();
         }
-        // Plugins, log collectors and agents outlive Nomad. All of them have this place in their words or their environment.
-        for pid in processes_that(|words, environment| {
-            words.iter().any(|word| word.contains(&place)) || environment.iter().any(|value| value.contains(&place))
-        }) {
-            sys::signal(pid, Signal::Kill);
-        }
-        for mount in mounts_below(&self.place) {
-            let _answer = Program::new("umount").args(["--lazy", &mount]).run();
-        }
+        end_below(&self.place);
+    }
+}
+
+/// Plugins, log collectors and agents outlive Nomad. All of them have its place in their words or their environment.
+pub(crate) fn end_below(place: &Path) {
+    let text = place.display().to_string();
+    for pid in processes_that(|words, environment| {
+        words.iter().any(|word| word.contains(&text)) || environment.iter().any(|value| value.contains(&text))
+    }) {
+        sys::signal(pid, Signal::Kill);
+    }
+    for mount in mounts_below(place) {
+        let _answer = Program::new("umount").args(["--lazy", &mount]).run();
     }
 }
 

@@ -1,41 +1,15 @@
 //! `navvy host nomad-config`: what it prints is what a real Nomad makes of it.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use navvy_tests::{Answer, Bench, Program, eventually};
-use serde_json::Value;
+use navvy_tests::{Bench, SingleNomad, eventually};
 
 /// A cold Nomad beside other stories needs some seconds.
 const LIMIT: Duration = Duration::from_secs(90);
-
 /// What this machine can reserve, however small it is.
 pub const SMALL: [&str; 2] = ["--reserve-cpus=0.5", "--reserve-memory=512M"];
-/// No cloud is asked whether this is one of its machines.
-pub const QUIET: &str = r#"client {
-  options = { "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }
-}
-"#;
-
-/// The real one: `NAVVY_NOMAD`, else what `scripts/nomad` has built. Without one the story says so and tells nothing.
-pub fn nomad() -> Option<PathBuf> {
-    let named = std::env::var_os("NAVVY_NOMAD").map(PathBuf::from);
-    let built = || {
-        let built = fs::read_dir("/var/cache/navvy-nomad").ok()?.flatten().map(|entry| entry.path());
-        built
-            .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nomad-1.11.3")))
-            .max()
-    };
-    let found = named.or_else(built).filter(|path| path.is_file());
-    if found.is_none() {
-        writeln!(std::io::stderr(), "skipped: no Nomad is here; scripts/nomad builds one").ok();
-    }
-    found
-}
 
 /// What is printed, as a file of the bench.
 fn printed(bench: &Bench, words: &[&str]) -> PathBuf {
@@ -49,7 +23,6 @@ fn printed(bench: &Bench, words: &[&str]) -> PathBuf {
 
 #[test]
 fn nomad_takes_what_is_printed() {
-    let Some(nomad) = nomad() else { return };
     let bench = Bench::on_this_machine();
     let everything = [
         "--servers=a.example:4647,b.example:4647",
@@ -73,7 +46,7 @@ fn nomad_takes_what_is_printed() {
     let provider = ["--servers=provider=aws tag_key=fleet tag_value=ci", "--cpus=65", "--memory=256G"];
     for words in [&everything[..], &SMALL, &single, &provider] {
         let path = printed(&bench, words);
-        let answer = Program::new(&nomad).args(["config", "validate"]).args([&path]).run();
+        let answer = SingleNomad::validates(&path);
         assert_eq!(
             answer.exit_code,
             Some(0),
@@ -86,83 +59,8 @@ fn nomad_takes_what_is_printed() {
     let path = printed(&bench, &single);
     let broken = fs::read_to_string(&path).expect("a file of ours").replace("cpu_total_compute", "cpu_compute_total");
     fs::write(&path, broken).expect("a file of ours");
-    let answer = Program::new(&nomad).args(["config", "validate"]).args([&path]).run();
+    let answer = SingleNomad::validates(&path);
     assert_ne!(answer.exit_code, Some(0), "a key that Nomad does not know went through");
-}
-
-/// A Nomad of the story's own, server and client in one, on loopback.
-pub struct Agent {
-    child: Child,
-    nomad: PathBuf,
-    pub address: String,
-    /// Of whoever asks, where Nomad wants one.
-    pub token: String,
-    log: PathBuf,
-}
-
-impl Agent {
-    pub fn start(nomad: &Path, bench: &Bench, words: &[&str], extra: &str) -> Self {
-        let data = bench.state().join("nomad");
-        fs::create_dir_all(data.join("plugins")).expect("a directory can be made");
-        let data_word = format!("--data-dir={}", data.display());
-        let mut all = vec!["--single", &data_word];
-        let plugins = format!("--plugin-dir={}/plugins", data.display());
-        if !words.iter().any(|word| word.starts_with("--plugin-dir=")) {
-            all.push(&plugins);
-        }
-        let config = printed(bench, &[&all[..], words].concat());
-        let [http, rpc, serf] = [(); 3].map(|()| free_port());
-        let beside = bench.state().join("story.hcl");
-        let advertised = "advertise {\n  rpc = \"127.0.0.1\"\n  serf = \"127.0.0.1\"\n}\n";
-        let ports = format!(
-            "bind_addr = \"127.0.0.1\"\nports {{\n  http = {http}\n  rpc = {rpc}\n  serf = {serf}\n}}\n{advertised}"
-        );
-        fs::write(&beside, ports + extra).expect("a file can be written");
-        let log = bench.state().join("nomad.log");
-        let out = fs::File::create(&log).expect("a file can be made");
-        let child = Command::new(nomad)
-            .args(["agent", "-config"])
-            .arg(&config)
-            .arg("-config")
-            .arg(&beside)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdin(Stdio::null())
-            .stderr(out.try_clone().expect("a file can be shared"))
-            .stdout(out)
-            .spawn()
-            .expect("Nomad can be started");
-        Self { child, nomad: nomad.to_owned(), address: format!("http://127.0.0.1:{http}"), token: String::new(), log }
-    }
-
-    /// What Nomad's own command says.
-    pub fn ask(&self, words: &[&str]) -> Answer {
-        Program::new(&self.nomad).args(words).env("NOMAD_ADDR", &self.address).env("NOMAD_TOKEN", &self.token).run()
-    }
-
-    /// The node, once its fingerprint is there.
-    pub fn node(&mut self) -> Value {
-        eventually("Nomad tells of its node", LIMIT, || {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("Nomad ended, {status}: {}", fs::read_to_string(&self.log).unwrap_or_default());
-            }
-            let answer = self.ask(&["node", "status", "-self", "-json"]);
-            let node: Value = serde_json::from_slice(&answer.stdout).ok()?;
-            (node["NodeResources"]["Memory"]["MemoryMB"].as_u64()? > 0 && node["Status"] == "ready").then_some(node)
-        })
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 #[test]
@@ -182,9 +80,8 @@ fn the_example_is_what_is_printed() {
 
 #[test]
 fn nomad_takes_the_job_that_is_shown_to_operators() {
-    let Some(nomad) = nomad() else { return };
     let bench = Bench::on_this_machine();
-    let mut agent = Agent::start(&nomad, &bench, &SMALL, QUIET);
+    let mut agent = SingleNomad::start(&bench, &SMALL, "");
     agent.node();
     let job = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/examples/job.hcl");
     let answer = agent.ask(&["job", "validate", job.to_str().expect("a path of ours")]);
@@ -193,20 +90,19 @@ fn nomad_takes_the_job_that_is_shown_to_operators() {
 
 #[test]
 fn what_nomad_gives_to_tasks_and_what_is_reserved_is_the_machine() {
-    let Some(nomad) = nomad() else { return };
     // The largest machine that is tested, which Nomad is told to find here, and this one.
-    let huge = QUIET.replace("client {\n", &format!("client {{\n  memory_total_mb = {}\n", 128 << 10));
+    let huge = format!("client {{\n  memory_total_mb = {}\n}}\n", 128 << 10);
     let huge_words = ["--cpus=64", "--memory=128G"];
-    let cases = [(&huge_words[..], huge, (2000, 4096)), (&SMALL, QUIET.to_owned(), (500, 512))];
+    let cases = [(&huge_words[..], huge, (2000, 4096)), (&SMALL, String::new(), (500, 512))];
     for (words, extra, (cpu, memory)) in cases {
         let bench = Bench::on_this_machine();
-        let mut agent = Agent::start(&nomad, &bench, words, &extra);
+        let mut agent = SingleNomad::start(&bench, words, &extra);
         let node = agent.node();
         let whole = (&node["NodeResources"]["Cpu"]["CpuShares"], &node["NodeResources"]["Memory"]["MemoryMB"]);
         let reserved =
             (&node["ReservedResources"]["Cpu"]["CpuShares"], &node["ReservedResources"]["Memory"]["MemoryMB"]);
         assert_eq!((reserved.0.as_u64(), reserved.1.as_u64()), (Some(cpu), Some(memory)), "{words:?}");
-        let text = fs::read_to_string(bench.state().join("client.hcl")).expect("a file of ours");
+        let text = agent.printed();
         let told = text.lines().find(|line| line.contains("cpu_total_compute =")).expect("the line of CPUs");
         let cpus = told.split_once("= ").expect("a number").1.parse::<u64>().expect("a number");
         assert_eq!(whole.0.as_u64(), Some(cpus), "{words:?}: {}", node["NodeResources"]);
@@ -228,13 +124,12 @@ fn what_nomad_gives_to_tasks_and_what_is_reserved_is_the_machine() {
 
 #[test]
 fn the_driver_takes_what_is_printed_and_counts_as_nomad_does() {
-    let Some(nomad) = nomad() else { return };
     let bench = Bench::on_this_machine();
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin").canonicalize().expect("scripts/build");
     let state = format!("--state-dir={}", bench.state().join("driver").display());
     let plugins = format!("--plugin-dir={}", programs.display());
     let words = [&SMALL[..], &[&state, &plugins, "--processor=http://127.0.0.1:8585"]].concat();
-    let mut agent = Agent::start(&nomad, &bench, &words, QUIET);
+    let mut agent = SingleNomad::start(&bench, &words, "");
     let node = eventually("the driver is healthy", LIMIT, || {
         let node = agent.node();
         (node["Drivers"]["navvy"]["Healthy"] == true).then_some(node)

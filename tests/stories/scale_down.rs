@@ -1,15 +1,14 @@
 //! `packaging/scale-down` on a real Nomad: a node leaves its pool when what runs there has ended, and not before.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use navvy_tests::{Answer, Bench, Program, eventually};
+use navvy_tests::{Answer, Bench, Program, SingleNomad, eventually};
 use serde_json::Value;
 
-use crate::client_config::{Agent, QUIET, SMALL, nomad};
+use crate::client_config::SMALL;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The printed configuration keeps it off.
@@ -18,20 +17,18 @@ const RAW_EXEC: &str = "plugin \"raw_exec\" {\n  config {\n    enabled = true\n 
 /// A Nomad with jobs that run until a file is there.
 struct Pool {
     bench: Bench,
-    agent: Agent,
-    /// Holds `nomad` alone.
-    programs: PathBuf,
+    agent: SingleNomad,
 }
 
 impl Pool {
-    fn new(nomad: &Path) -> Self {
-        Self::with(nomad, &[])
+    fn new() -> Self {
+        Self::with(&[])
     }
 
-    fn with(nomad: &Path, words: &[&str]) -> Self {
+    fn with(words: &[&str]) -> Self {
         let bench = Bench::on_this_machine();
         let all = [&SMALL[..], &["--driver=raw_exec"], words].concat();
-        let mut agent = Agent::start(nomad, &bench, &all, &[QUIET, RAW_EXEC].concat());
+        let mut agent = SingleNomad::start(&bench, &all, RAW_EXEC);
         if words.contains(&"--acl") {
             agent.token = eventually("Nomad gives its first token", LIMIT, || {
                 let token: Value = serde_json::from_slice(&agent.ask(&["acl", "bootstrap", "-json"]).stdout).ok()?;
@@ -39,10 +36,7 @@ impl Pool {
             });
         }
         agent.node();
-        let programs = bench.state().join("bin");
-        fs::create_dir_all(&programs).expect("a directory can be made");
-        symlink(nomad, programs.join("nomad")).expect("a link can be made");
-        Self { bench, agent, programs }
+        Self { bench, agent }
     }
 
     fn end(&self) -> PathBuf {
@@ -91,7 +85,7 @@ impl Pool {
         let path = std::env::var("PATH").expect("a PATH");
         command
             .args(words)
-            .env("PATH", format!("{}:{path}", self.programs.display()))
+            .env("PATH", format!("{}:{path}", self.agent.programs().display()))
             .env("NOMAD_ADDR", &self.agent.address)
             .env("NOMAD_TOKEN", &self.agent.token)
             .env("NAVVY_SCALE_DOWN_PAUSE", "0.1")
@@ -113,21 +107,13 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
-    /// Jobs outlive Nomad.
-    fn drop(&mut self) {
-        fs::write(self.end(), "").ok();
-    }
-}
-
 fn is_over(child: &mut Child) -> bool {
     child.try_wait().expect("a child can be asked").is_some()
 }
 
 #[test]
 fn a_node_leaves_its_pool_when_what_runs_there_has_ended() {
-    let Some(nomad) = nomad() else { return };
-    let mut pool = Pool::new(&nomad);
+    let mut pool = Pool::new();
     pool.begin("long");
     let mut hook = pool.command(&["--deadline", "1h"]).stderr(Stdio::null()).spawn().expect("the hook can be started");
     eventually("the node is being drained", LIMIT, || {
@@ -156,8 +142,7 @@ fn a_node_leaves_its_pool_when_what_runs_there_has_ended() {
 
 #[test]
 fn what_runs_beyond_deadline_and_grace_is_told_by_exit_code_and_name() {
-    let Some(nomad) = nomad() else { return };
-    let mut pool = Pool::new(&nomad);
+    let mut pool = Pool::new();
     pool.begin("stubborn");
     pool.scale_down(&["--deadline", "1s", "--grace", "1s"]).ends(3, &["1 still running after 1s and 1s", "stubborn"]);
     // An ineligible node with something that runs, as a person may have left it, is drained.
@@ -170,8 +155,7 @@ fn what_runs_beyond_deadline_and_grace_is_told_by_exit_code_and_name() {
 
 #[test]
 fn a_nomad_that_does_not_answer_is_no_empty_node() {
-    let Some(nomad) = nomad() else { return };
-    let mut pool = Pool::new(&nomad);
+    let mut pool = Pool::new();
     let id = pool.node()["ID"].as_str().expect("an id").to_owned();
     pool.scale_down(&["--node", "1234"]).ends(64, &["no whole id"]);
     pool.scale_down(&["--deadline", "soon"]).ends(64, &["is no time"]);
@@ -185,8 +169,7 @@ fn a_nomad_that_does_not_answer_is_no_empty_node() {
 
 #[test]
 fn a_token_of_the_policy_that_is_told_is_enough_and_none_is_not() {
-    let Some(nomad) = nomad() else { return };
-    let mut pool = Pool::with(&nomad, &["--acl"]);
+    let mut pool = Pool::with(&["--acl"]);
     pool.begin("long");
     let text = include_str!("../../docs/nomad.md").split_once("The ACL policy that is enough").expect("it is told").1;
     let policy = text.split("```").nth(1).expect("a block").strip_prefix("hcl\n").expect("of HCL");
