@@ -152,20 +152,6 @@ pub struct EngineInfo {
     pub runc: Option<String>,
 }
 
-impl EngineInfo {
-    /// Ids in its containers are others on its machine (`userns-remap`).
-    pub fn remaps_users(&self) -> bool {
-        self.security_options.iter().any(|option| option.contains("name=userns"))
-    }
-
-    /// Who root of a container is on its machine, where that is somebody else: such an engine keeps everything in `…/UID.GID`.
-    pub fn remapped_root(&self) -> Option<(u32, u32)> {
-        let name = self.root_directory.as_ref().filter(|_| self.remaps_users())?.file_name()?.to_str()?;
-        let (uid, gid) = name.split_once('.')?;
-        Some((uid.parse().ok()?, gid.parse().ok()?))
-    }
-}
-
 /// A Docker engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -369,21 +355,6 @@ fn connect_error(endpoint: &Endpoint, source: io::Error) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_engine_that_remaps_users_says_who_root_is() {
-        let info = |options: &[&str], root: &str| EngineInfo {
-            security_options: options.iter().map(|option| (*option).to_owned()).collect(),
-            root_directory: Some(root.into()),
-            ..EngineInfo::default()
-        };
-        let remapping = ["name=seccomp,profile=default", "name=userns"];
-        assert_eq!(info(&remapping, "/var/lib/docker/100000.100001").remapped_root(), Some((100_000, 100_001)));
-        assert_eq!(info(&remapping[..1], "/var/lib/docker/100000.100000").remapped_root(), None);
-        for odd in ["/var/lib/docker", "/var/lib/docker/1.2.3", "/var/lib/docker/a.b", "/"] {
-            assert_eq!(info(&remapping, odd).remapped_root(), None, "{odd}");
-        }
-    }
 
     #[test]
     fn a_ping_tells_the_api_version() {

@@ -26,7 +26,6 @@ use navvy_environment::request::ServiceOutput;
 use navvy_environment::request::{Died, OnEvent, Prepare, PrepareEvent};
 use navvy_environment::run_dir::{self, Kept, RunDirError};
 use navvy_environment::supervisor::Connect;
-use navvy_job::chain::chain;
 use navvy_job::compiled::Container;
 use navvy_job::resource::Size;
 use navvy_journal::standing::Mark;
@@ -232,7 +231,7 @@ impl Preparation<'_> {
             size: self.size(),
             pids: self.request.pids,
             idle_limit_s: self.request.idle_limit.as_secs(),
-            has_all_ids: !info.rootless && !info.remaps_users(),
+            has_all_ids: !info.rootless && !info.security_options.iter().any(|option| option.contains("name=userns")),
             egress: self.request.egress.visible_variables(),
             authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
         };
@@ -251,22 +250,6 @@ impl Preparation<'_> {
         left.first().map_or(Ok(()), |left| Err(self.no_answer(&format!("{why}; could not remove {left}"))))
     }
 
-    /// A task's id is never used twice, so what is there is what an earlier try left.
-    async fn open_run_directory(&self) -> Result<(SocketPlace, Kept), String> {
-        let path = self.run_directory();
-        let root = self.engine.info().await.map_err(|error| chain(&error))?.remapped_root();
-        let open = || -> Result<(SocketPlace, Kept), RunDirError> {
-            let failed = |source| RunDirError::Make { path: path.clone(), source };
-            run_dir::remove(&path).map_err(failed)?;
-            let kept = run_dir::make(&path)?;
-            if let Some((uid, gid)) = root {
-                run_dir::give(&path, uid, gid)?;
-            }
-            Ok((SocketPlace::open(&run_dir::shared(&path)).map_err(failed)?, kept))
-        };
-        open().map_err(|error| chain(&error))
-    }
-
     fn no_answer(&self, message: &str) -> PrepareErrorKind {
         let image = self.request.containers.first().map(|c| c.image.clone()).unwrap_or_default();
         PrepareErrorKind::NoAnswer { image, message: message.to_owned() }
@@ -281,7 +264,7 @@ impl Preparation<'_> {
         let uploads = plan.containers[0].mounts.is_empty();
         let shared = match uploads {
             true => None,
-            false => Some(self.open_run_directory().await.map_err(StartError::unshared)?),
+            false => Some(open_run_directory(&self.run_directory()).map_err(|e| StartError::unshared(e.to_string()))?),
         };
         let (place, kept) = shared.unzip();
         let begun = Instant::now();
@@ -479,4 +462,12 @@ impl Preparation<'_> {
 
 fn names(plan: &Plan) -> Vec<String> {
     plan.containers.iter().map(|container| container.name.clone()).collect()
+}
+
+/// A task's id is never used twice, so what is there is what an earlier try left.
+fn open_run_directory(path: &std::path::Path) -> Result<(SocketPlace, Kept), RunDirError> {
+    let failed = |source| RunDirError::Make { path: path.to_owned(), source };
+    run_dir::remove(path).map_err(failed)?;
+    let kept = run_dir::make(path)?;
+    Ok((SocketPlace::open(&run_dir::shared(path)).map_err(failed)?, kept))
 }

@@ -6,25 +6,29 @@
 //!
 //! It goes the way of any job, so whatever would fail a job's start fails it.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::body_full;
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::TryStreamExt as _;
 use navvy_environment::HostPaths;
 use navvy_environment::request::{Prepare, PrepareEvent};
 use navvy_environment::supervisor::{Client, Connect};
 use navvy_environment::supervisor_binary::{self, NAME};
+use navvy_environment::survey::now;
 use navvy_job::chain::chain;
 use navvy_protocol::supervisor::{Exec, Exit, Terminal};
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::engine::{BollardError, Engine};
 use super::upload;
 
 /// For everything that was made.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+/// A trial takes seconds.
+const OLD_S: i64 = 600;
 /// Repository of the image, which is local and short-lived.
 const REPOSITORY: &str = "navvy-trial";
 
@@ -57,6 +61,7 @@ impl Engine {
     /// What did not work.
     pub async fn trial(&self, request: Prepare, host: &HostPaths) -> Result<(), TrialError> {
         let task = request.task.clone();
+        self.remove_old_trials().await;
         let tried = match self.import_supervisor(&task, host).await {
             Ok(()) => self.tried(request, host).await,
             Err(error) => Err(error),
@@ -68,6 +73,19 @@ impl Engine {
                 tried.and(Err(TrialError::Left(format!("image {REPOSITORY}:{task} ({})", BollardError::from(error)))))
             }
             _ => tried,
+        }
+    }
+
+    /// Images of trials that were killed. Trouble with them is no answer to the question.
+    async fn remove_old_trials(&self) {
+        let filters = HashMap::from([("reference".to_owned(), vec![REPOSITORY.to_owned()])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let images = self.docker().list_images(Some(options)).await.unwrap_or_default();
+        let now = i64::try_from(now()).unwrap_or(i64::MAX);
+        let old = images.into_iter().filter(|image| now.saturating_sub(image.created) > OLD_S);
+        for name in old.flat_map(|image| image.repo_tags).filter(|name| name.starts_with(&format!("{REPOSITORY}:"))) {
+            let options = RemoveImageOptionsBuilder::new().force(true).build();
+            self.docker().remove_image(&name, Some(options), None).await.ok();
         }
     }
 

@@ -14,9 +14,7 @@
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown, symlink,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use navvy_job::id::TaskId;
@@ -126,13 +124,6 @@ pub fn make(path: &Path) -> Result<Kept, RunDirError> {
     // The umask took some of the mode away.
     fs::set_permissions(&shared, Permissions::from_mode(0o711)).map_err(failed)?;
     Ok(kept)
-}
-
-/// Gives what the container gets of the run directory to whom its root is on this machine, where that is somebody else. Its
-/// parents stay closed.
-pub fn give(path: &Path, uid: u32, gid: u32) -> Result<(), RunDirError> {
-    let shared = shared(path);
-    lchown(&shared, Some(uid), Some(gid)).map_err(|source| RunDirError::Make { path: shared, source })
 }
 
 /// Writes down, before anything else of a task is made, whose it is. A link holds the text: made at once or not at

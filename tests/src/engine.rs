@@ -25,7 +25,6 @@ const DATA: &str = "/var/lib/navvy-tests";
 const RUNTIME: &str = "/run/navvy-tests";
 /// The directory for runs' sockets in that of a near engine.
 const SOCKETS: &str = "agents";
-const SETTINGS: &str = "daemon.json";
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What stories on such an engine run in.
 const IMAGES: [&str; 3] = ["navvy/busybox:static", "navvy/base:bookworm", "navvy/postgres:15"];
@@ -75,13 +74,6 @@ impl PrivateEngine {
         Self::start_on(data, None, &[], &[image])
     }
 
-    /// The same, by a `daemon.json` with this text. What it makes in `/etc` (users, ranges of ids) is its own.
-    #[track_caller]
-    pub fn near_with_settings(daemon_json: &str) -> Self {
-        let (data, lock) = free_data();
-        Self::start_by(&data, Some(lock), &[], &IMAGES, Some(daemon_json))
-    }
-
     #[track_caller]
     fn start(hidden: &[&str]) -> Self {
         let (data, lock) = free_data();
@@ -90,21 +82,13 @@ impl PrivateEngine {
 
     #[track_caller]
     fn start_on(data: &Path, lock: Option<File>, hidden: &[&str], images: &[&str]) -> Self {
-        Self::start_by(data, lock, hidden, images, None)
-    }
-
-    #[track_caller]
-    fn start_by(data: &Path, lock: Option<File>, hidden: &[&str], images: &[&str], daemon_json: Option<&str>) -> Self {
         assert!(sys::is_root(), "only root can start an engine: run the stories as root");
         remove_stale();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let runtime = PathBuf::from(RUNTIME).join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&runtime).expect("/run is writable");
         let sockets = hidden.is_empty().then(|| shared_directory(&runtime));
-        if let Some(text) = daemon_json {
-            fs::write(runtime.join(SETTINGS), text).expect("/run is writable");
-        }
-        let script = script(data, &runtime, hidden, daemon_json.is_some());
+        let script = script(data, &runtime, hidden);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare"]);
         // A near engine sees what the agent mounts, as the machine's own does.
@@ -241,24 +225,16 @@ fn remove_stale() {
 }
 
 /// The init of the engine's namespaces.
-fn script(data: &Path, runtime: &Path, hidden: &[&str], has_settings: bool) -> String {
+fn script(data: &Path, runtime: &Path, hidden: &[&str]) -> String {
     let mut script = String::from("ip link set lo up\n");
     for place in hidden {
         script.push_str(&format!("mkdir -p {place} && mount -t tmpfs none {place}\n"));
     }
     let (data, runtime) = (data.display(), runtime.display());
-    let mut settings = String::new();
-    if has_settings {
-        settings = format!("--config-file {runtime}/{SETTINGS}");
-        let layers = format!("lowerdir=/etc,upperdir={runtime}/etc,workdir={runtime}/etc.work");
-        script.push_str(&format!(
-            "mkdir -p {runtime}/etc {runtime}/etc.work && mount -t overlay overlay -o {layers} /etc\n"
-        ));
-    }
     script.push_str(&format!(
         "while :; do\n\
          rm -f {runtime}/again {runtime}/pid\n\
-         dockerd {settings} --data-root {data} --exec-root {runtime}/exec --pidfile {runtime}/pid --host unix://{runtime}/sock \
+         dockerd --data-root {data} --exec-root {runtime}/exec --pidfile {runtime}/pid --host unix://{runtime}/sock \
          >>{runtime}/log 2>&1 &\n\
          wait\n\
          until [ -e {runtime}/again ]; do sleep 0.05; done\n\

@@ -5,9 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use std::sync::Arc;
-
-use navvy_tests::{Answer, Bench, PrivateEngine, Program};
+use navvy_tests::{Answer, Program};
 use serde_json::{Value, json};
 
 /// In place of Docker's client: knows one network, once it was made.
@@ -210,38 +208,4 @@ fn what_it_does_not_understand_it_refuses_and_leaves_alone() {
     fs::create_dir_all(linked.path("etc/docker")).expect("a directory can be made");
     std::os::unix::fs::symlink("/elsewhere", linked.path("etc/docker/daemon.json")).expect("a link can be made");
     linked.run("$setup").ends(2, &["is a link to /elsewhere"]);
-}
-
-/// Two jobs of one run: what the first finds out about the engine must not loosen what holds the second.
-const JOBS: &str = r#"
-version: 2.1
-jobs:
-  first: &job
-    docker: [{image: navvy/base:bookworm}]
-    resource_class: small
-    steps:
-      - checkout
-      - run: {name: ids, command: "head -n 1 /proc/self/uid_map; sudo touch /opt/made; id -u"}
-  second: *job
-workflows:
-  ci: {jobs: [first, {second: {requires: [first]}}]}
-"#;
-
-#[test]
-fn jobs_run_on_a_docker_with_these_settings_and_are_held_as_one() {
-    let machine = Machine::new(None, "");
-    machine.run("$setup").succeeded();
-    let engine = Arc::new(PrivateEngine::near_with_settings(&machine.daemon_json().to_string()));
-    let bench = Bench::on_this_machine().beside(&engine, &engine.address());
-    bench.config(JOBS).commit("a project");
-    let done = bench.run(&[]).finish();
-    done.passes();
-    for job in ["first", "second"] {
-        let ids = done.text(job, "ids");
-        assert!(ids.split_whitespace().eq(["0", "100000", "65536", "3434"]), "root of a job is nobody here: {ids}");
-        let report = done.text(job, "Spin up environment");
-        for part in ["Supervisor: shared socket", "for all containers together", "is watched"] {
-            assert!(report.contains(part), "{job}: no {part:?} in: {report}");
-        }
-    }
 }

@@ -36,6 +36,7 @@ mod handed;
 mod hold;
 mod homes;
 mod host;
+mod host_check;
 mod host_setup;
 mod hostile_repositories;
 mod images;

@@ -410,6 +410,71 @@ fn a_second_sigterm_ends_at_once_what_does_not_hear_the_first() {
 }
 
 #[test]
+fn a_reason_that_the_processor_gave_stands_and_a_deaf_job_ends_within_a_drivers_time() {
+    let bench = Bench::on_this_machine();
+    bench.config(DEAF).commit("a project");
+    let fleet = Fleet::start(&bench);
+    let (pipeline, task) = submitted(&fleet, "slow");
+    let mut driven = Driven::new(&fleet, &task);
+    let mut agent = started(&fleet, &mut driven, &task);
+    bench.program(&["pipelines", "cancel", &pipeline]).run().succeeded();
+    eventually("the word that it heard", LIMIT, || {
+        let events = fleet.events_so_far(&pipeline);
+        events.iter().any(|event| event["event"] == "stop_asked").then_some(())
+    });
+    agent.signal(Signal::Terminate);
+    assert_eq!(agent.end(Duration::from_secs(30)), Some(0), "{}", agent.said());
+    assert_eq!(driven.exit().expect("an exit")["message"], "The job was canceled: a person asked for it.");
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "canceled");
+    nothing_is_left(&bench, &task);
+}
+
+#[test]
+fn a_job_whose_process_the_kernel_kills_for_memory_says_so() {
+    let bench = Bench::on_this_machine();
+    bench.config(&FAILING.replace("exit 3", "tail /dev/zero")).commit("a project");
+    let fleet = Fleet::start(&bench);
+    let (pipeline, task) = submitted(&fleet, "short");
+    let group = Group::new("hungry.agent", 3 * GIB, 500);
+    let mut driven = Driven::new(&fleet, &task);
+    driven.host("cgroup", group.path()).host("size", serde_json::json!({"millicpus": 1000, "memory": GIB / 4}));
+    assert_eq!(driven.start().end(LIMIT), Some(0));
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed");
+    assert_eq!(driven.exit().expect("an exit")["oom_killed"], true);
+}
+
+#[test]
+fn an_agent_that_is_killed_at_any_moment_and_started_again_leaves_nothing() {
+    let bench = Bench::on_this_machine();
+    bench.config(SHORT).commit("a project");
+    let fleet = Fleet::start(&bench);
+    let group = Group::new("early.agent", 3 * GIB, 500);
+    for moment in ["claim.json is read", "a mark is there", "a container is there"] {
+        let (_, task) = submitted(&fleet, "short");
+        let mut driven = Driven::new(&fleet, &task);
+        driven.host("cgroup", group.path());
+        let mut agent = driven.start();
+        eventually(moment, LIMIT, || {
+            let come = match moment {
+                "claim.json is read" => !driven.path("claim.json").exists(),
+                "a mark is there" => bench.runtime().join(format!("navvy/{task}.owner")).symlink_metadata().is_ok(),
+                _ => !bench.docker().containers_of(&task).is_empty(),
+            };
+            come.then_some(())
+        });
+        agent.kill();
+        let mut next = driven.start();
+        let code = next.end(LIMIT);
+        let exit = driven.exit().expect("an exit");
+        match code {
+            Some(0) => assert_eq!(exit["message"], "The job passed."),
+            _ => assert!(exit["message"].as_str().expect("words").contains("claim.json"), "{exit}"),
+        }
+        assert_eq!((bench.left_of(&[task.clone()]), group.children("memory")), (Vec::new(), Vec::new()), "{moment}");
+    }
+}
+
+#[test]
 fn after_the_last_kill_all_of_it_is_removed_and_again_there_is_nothing_to_do() {
     let bench = Bench::on_this_machine();
     bench.config(SLOW).commit("a project");

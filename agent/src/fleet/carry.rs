@@ -308,7 +308,8 @@ impl Carrying {
     async fn run(&self, work: Work, place: &Place, bus: Bus, occupancy: Occupancy, caller: &Caller) -> TaskResult {
         let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
         let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
-        let clamped = clamp(&mut claim.limits, self.machine.room, self.machine.scheduled.pids);
+        self.machine.scheduled.hold_down(&mut claim.limits);
+        let clamped = clamp(&mut claim.limits, self.machine.room);
         let job = JobRef { workflow, job: claim.job_name.clone() };
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
@@ -466,9 +467,8 @@ fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: Strin
     }
 }
 
-/// A task gets no more than the machine has for it, nor more than its scheduler allows.
-fn clamp(limits: &mut Limits, room: Size, pids: Option<u32>) -> Option<String> {
-    limits.pids = limits.pids.min(pids.unwrap_or(u32::MAX));
+/// A task gets no more than the machine has for it.
+fn clamp(limits: &mut Limits, room: Size) -> Option<String> {
     let (wanted, given) = (limits.size, limits.size.clamp_to(room));
     limits.size = given;
     let show = |size: Size| format!("{} CPUs, {}", figures::cpus(size.millicpus), figures::bytes(size.memory));
@@ -514,14 +514,11 @@ mod tests {
             job: std::time::Duration::from_secs(1),
             size: Size::new(4, 8),
             grace: std::time::Duration::ZERO,
-            pids: 10,
+            pids: 1,
         };
-        let told = clamp(&mut limits, Size::new(2, 16), None).unwrap();
+        let told = clamp(&mut limits, Size::new(2, 16)).unwrap();
         assert_eq!(limits.size, Size::new(2, 8));
         assert!(told.contains("clamped to this machine: 2 CPUs"), "{told}");
-        assert_eq!(clamp(&mut limits, Size::new(2, 16), Some(9)), None);
-        assert_eq!(limits.pids, 9);
-        clamp(&mut limits, Size::new(2, 16), Some(10));
-        assert_eq!(limits.pids, 9, "the smaller one holds");
+        assert_eq!(clamp(&mut limits, Size::new(2, 16)), None);
     }
 }

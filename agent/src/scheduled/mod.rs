@@ -19,9 +19,16 @@ pub mod onlooker;
 pub mod pipe;
 pub mod place;
 
+use std::time::Duration;
+
 use navvy_environment::cgroup::Parent;
+use navvy_job::claim::Limits;
 
 pub use self::onlooker::Onlooker;
+
+/// From SIGTERM to SIGKILL a driver gives its agent 30 seconds: the steps' share of them. The rest is for the end of the environment, and
+/// for telling it.
+const MOST_GRACE: Duration = Duration::from_secs(10);
 
 /// What a driver gives to the one task of its agent. Nothing of it elsewhere.
 #[derive(Clone, Default)]
@@ -31,4 +38,39 @@ pub struct Scheduled {
     /// Most processes and threads, beside what the claim says.
     pub pids: Option<u32>,
     pub onlooker: Option<Onlooker>,
+}
+
+impl Scheduled {
+    /// The smaller of what the claim and the driver say holds.
+    pub fn hold_down(&self, limits: &mut Limits) {
+        if self.onlooker.is_some() {
+            limits.grace = limits.grace.min(MOST_GRACE);
+        }
+        limits.pids = limits.pids.min(self.pids.unwrap_or(u32::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::resource::Size;
+
+    use super::*;
+
+    #[test]
+    fn the_smaller_of_claim_and_driver_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let onlooker = Onlooker::new(&directory.path().join("progress"), None, None).unwrap();
+        let wanted =
+            Limits { grace: Duration::from_secs(60), pids: 100, ..Limits::new(Size::new(1, 1), Duration::MAX) };
+        let held = |scheduled: Scheduled| {
+            let mut limits = wanted;
+            scheduled.hold_down(&mut limits);
+            (limits.pids, limits.grace)
+        };
+        let driven = |pids| Scheduled { pids, onlooker: Some(onlooker.clone()), cgroup: None };
+        assert_eq!(held(driven(Some(7))), (7, MOST_GRACE));
+        assert_eq!(held(driven(Some(700))), (100, MOST_GRACE));
+        assert_eq!(held(driven(None)), (100, MOST_GRACE));
+        assert_eq!(held(Scheduled::default()), (wanted.pids, wanted.grace));
+    }
 }

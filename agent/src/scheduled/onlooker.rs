@@ -74,9 +74,14 @@ impl Onlooker {
         self.0.output.is_some()
     }
 
-    /// Of a task that another agent has begun: how many steps it has.
-    pub fn goes_on(&self, steps: usize) {
-        self.lock().steps = steps;
+    /// Of a task that another agent has begun: how many steps it has, and the one at hand, which is not told of again.
+    pub fn goes_on(&self, steps: usize, at_hand: Option<(usize, &str)>) {
+        let mut seen = self.lock();
+        seen.steps = steps;
+        if let Some((number, name)) = at_hand {
+            seen.say(step(number, steps, name));
+            seen.tell(Instant::now());
+        }
     }
 
     /// An event of the task.
@@ -173,10 +178,16 @@ fn message_of(event: &Event, steps: usize) -> Option<String> {
         Event::TaskState { state: TaskState::Preparing, .. } => Some("Preparing the environment".to_owned()),
         // 0 is the environment's report.
         Event::StepStarted { step: 0, .. } => None,
-        Event::StepStarted { step, name, .. } if *step > steps => Some(format!("Step {step}: {name}")),
-        Event::StepStarted { step, name, .. } => Some(format!("Step {step} of {steps}: {name}")),
+        Event::StepStarted { step: number, name, .. } => Some(step(*number, steps, name)),
         Event::TaskEnded { .. } => Some("Uploading output".to_owned()),
         _ => None,
+    }
+}
+
+fn step(number: usize, steps: usize, name: &str) -> String {
+    match number > steps {
+        true => format!("Step {number}: {name}"),
+        false => format!("Step {number} of {steps}: {name}"),
     }
 }
 
@@ -190,7 +201,7 @@ pub fn in_words(verdict: &Verdict) -> String {
         Verdict::TimedOut { limit } => {
             format!("The job was ended: its time of {} was over.", navvy_job::figures::limit(*limit))
         }
-        Verdict::Infra { fault } => format!("The job could not be carried out: {fault}."),
+        Verdict::Infra { fault } => format!("The job could not be carried out: {}.", fault.trim_end_matches('.')),
     }
 }
 
@@ -201,5 +212,95 @@ fn why(reason: CancelReason) -> &'static str {
         CancelReason::LeaseLost => "the right to run it was lost",
         CancelReason::Drain => "its node was drained",
         CancelReason::Limit => "a limit of its task was reached",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::event::{JobRef, TaskRef};
+
+    use super::*;
+
+    fn onlooker() -> (tempfile::TempDir, Onlooker) {
+        let directory = tempfile::tempdir().unwrap();
+        let onlooker = Onlooker::new(&directory.path().join("progress"), None, None).unwrap();
+        (directory, onlooker)
+    }
+
+    fn told(directory: &tempfile::TempDir) -> Vec<String> {
+        let text = std::fs::read_to_string(directory.path().join("progress")).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Progress>(line).unwrap().message).collect()
+    }
+
+    fn task() -> TaskRef {
+        let job = JobRef { workflow: "w".to_owned(), job: "build".to_owned() };
+        TaskRef { task: "0123456789abcdef".parse().unwrap(), job, node_index: 0, node_total: 1 }
+    }
+
+    fn see(onlooker: &Onlooker, event: Event) {
+        onlooker.see(&Stamped { at_ms: 0, time: String::new(), event });
+    }
+
+    fn pulls(image: &str, done: u64) -> Event {
+        Event::Progress { task: task(), what: format!("pulling {image}"), done, total: None }
+    }
+
+    #[test]
+    fn what_comes_too_soon_waits_and_the_newest_of_it_is_told() {
+        let (directory, onlooker) = onlooker();
+        for done in 0..100 {
+            see(&onlooker, pulls("a", done));
+        }
+        see(&onlooker, pulls("b", 0));
+        see(&onlooker, pulls("c", 0));
+        assert_eq!(told(&directory), ["Pulling image a"]);
+        let now = Instant::now();
+        onlooker.lock().tell(now + PAUSE);
+        onlooker.lock().tell(now + 2 * PAUSE);
+        assert_eq!(told(&directory), ["Pulling image a", "Pulling image c"]);
+        see(&onlooker, pulls("d", 0));
+        onlooker.end("The job passed.");
+        assert_eq!(told(&directory)[2..], ["The job passed."], "what waits is out of date");
+    }
+
+    #[test]
+    fn a_job_of_many_steps_fills_no_disk_and_tells_its_end() {
+        let (directory, onlooker) = onlooker();
+        let now = Instant::now();
+        for second in 0..5000 {
+            let mut seen = onlooker.lock();
+            seen.say(format!("Step {second} of 5000: {}", "x".repeat(2 * MOST_MESSAGE)));
+            seen.tell(now + second * PAUSE);
+        }
+        onlooker.end("The job passed.");
+        let size = std::fs::metadata(directory.path().join("progress")).unwrap().len();
+        assert!(size < MOST_BYTES + 2 * MOST_MESSAGE as u64, "{size}");
+        assert_eq!(told(&directory).last().unwrap(), "The job passed.");
+    }
+
+    #[test]
+    fn what_is_there_and_none_of_ours_is_not_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "mine").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(Onlooker::new(&link, None, None).is_err() && Onlooker::new(directory.path(), None, None).is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    }
+
+    #[test]
+    fn ends_are_sentences() {
+        let words = |verdict| in_words(&verdict);
+        let failed = |step| Verdict::Failed { step, name: "Run tests".to_owned() };
+        assert_eq!(words(failed(3)), "The job failed at step 3: Run tests.");
+        assert_eq!(words(failed(0)), "The job failed: Run tests.");
+        assert_eq!(
+            words(Verdict::Canceled { reason: CancelReason::Drain }),
+            "The job was canceled: its node was drained."
+        );
+        assert_eq!(
+            words(Verdict::TimedOut { limit: Duration::from_secs(3600) }),
+            "The job was ended: its time of 1h was over."
+        );
     }
 }

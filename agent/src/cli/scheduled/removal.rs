@@ -4,19 +4,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use navvy_docker::Engine;
 use navvy_environment::cgroup::{self, Parent};
 use navvy_environment::run_dir;
 use navvy_environment::survey::{Seen, survey_files};
 use navvy_job::exit_code;
 use navvy_job::id::TaskId;
+use navvy_job::scheduled::Host;
 use navvy_journal as journal;
 use navvy_journal::owner::Owner;
+use navvy_journal::standing::Mark;
+use tokio::time::Instant;
 
 use crate::cli::args::fleet::AgentArgs;
 use crate::cli::{CliError, host};
 use crate::scheduled::directory::Directory;
 use crate::settings::Settings;
 
+/// What an engine was asked to make is there within this, or never.
+const LATECOMERS: Duration = Duration::from_secs(5);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 /// What the engine has is removed within this.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -26,11 +33,30 @@ pub fn run(settings: &Settings, arguments: &AgentArgs, path: &Path) -> Result<u8
     let parent = host.cgroup.as_deref().map(Parent::read).transpose();
     let parent = parent.map_err(|error| CliError::usage(error.to_string()))?;
     let docker = arguments.machine.docker.as_deref();
-    let left = host::block_on(remove(settings, docker, &task, parent.as_ref()))?;
+    let mut left = host::block_on(remove(settings, docker, &task, parent.as_ref()))?;
+    // Not where the agent itself removes: it sits there.
+    let leaf = parent.map_or(Ok(()), |parent| parent.remove_leaf());
+    left.extend(leaf.err().map(|(path, error)| format!("cgroup {} ({error})", path.display())));
     match left.is_empty() {
         true => Ok(exit_code::PASSED),
         false => Err(CliError::infra_text(format!("of task {task} there is still: {}", left.join(", ")))
             .hint("The same command, once more, removes what can be removed by then.")),
+    }
+}
+
+/// An agent's error, with what could not be removed of its task.
+pub fn after(
+    error: CliError,
+    settings: &Settings,
+    docker: Option<&str>,
+    host: &Host,
+    parent: Option<&Parent>,
+) -> CliError {
+    let Ok(task) = host.task.parse::<TaskId>() else { return error };
+    match host::block_on(remove(settings, docker, &task, parent)) {
+        Ok(left) if left.is_empty() => error,
+        Ok(left) => error.hint(format!("There is still: {}.", left.join(", "))),
+        Err(why) => error.hint(why.in_one_line()),
     }
 }
 
@@ -51,7 +77,7 @@ pub async fn remove(
     }
     let spool = spool_of(&settings.paths.state, &log);
     let mut left = match host::connect(settings, docker).await {
-        Ok(engine) => engine.remove_task(task, paths, LIMIT).await,
+        Ok(engine) => from_engine(&engine, settings, task).await,
         Err(error) => without_engine(settings, task, error.message()).await,
     };
     let parents = parent.cloned();
@@ -75,6 +101,20 @@ pub async fn remove(
         left.extend(journal::remove(&log).err().map(|error| failed("journal", &log, error)));
     }
     Ok(left)
+}
+
+/// An engine goes on with what a killed agent had asked it for: of a task that was being made, something may come a moment later.
+async fn from_engine(engine: &Engine, settings: &Settings, task: &TaskId) -> Vec<String> {
+    let marks = run_dir::marked(settings.paths.runtime.as_deref(), run_dir::uid());
+    let mark = marks.into_iter().find(|(marked, _)| marked == task).map(|(_, mark)| mark);
+    let was_being_made = mark.is_some_and(|mark| !matches!(mark, Some(Mark::Adoptable(..))));
+    let mut left = engine.remove_task(task, &settings.paths, LIMIT).await;
+    let deadline = Instant::now() + LATECOMERS;
+    while was_being_made && Instant::now() < deadline {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        left = engine.remove_task(task, &settings.paths, LIMIT).await;
+    }
+    left
 }
 
 /// The run's directory, which is below our own.
@@ -102,6 +142,5 @@ async fn without_engine(settings: &Settings, task: &TaskId, why: &str) -> Vec<St
 /// Below the cgroup that was given; that itself is its maker's.
 fn of_cgroups(task: &TaskId, parent: &Parent) -> Vec<String> {
     let own = cgroup::remove(&cgroup::Place::of(task, Some(parent)));
-    let left = own.and_then(|()| parent.remove_leaf());
-    left.err().map(|(path, error)| format!("cgroup {} ({error})", path.display())).into_iter().collect()
+    own.err().map(|(path, error)| format!("cgroup {} ({error})", path.display())).into_iter().collect()
 }

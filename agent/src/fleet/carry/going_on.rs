@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use navvy_output::log_ends;
-use navvy_output::mask::Masks;
+use navvy_output::mask::{MaskedIn, Masks};
 use navvy_protocol::processor::v1::GetMarksRequest;
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +21,7 @@ use crate::fleet::delivery::{Ending, Left, name_of};
 use crate::fleet::left::{self, Found};
 use crate::fleet::persist::{Halt, persist};
 use crate::fleet::record::{self, Followers, LogNews, Recorded};
+use crate::scheduled::Onlooker;
 use crate::task::{self, Inherited, Leaving, LeftLogs, Occupancy, TaskResult, Turn};
 
 impl Carrying {
@@ -50,7 +51,7 @@ impl Carrying {
         let (names, news) = mpsc::unbounded_channel();
         let onlooker = self.machine.scheduled.onlooker.clone();
         if let Some(onlooker) = &onlooker {
-            onlooker.goes_on(found.left.note.claim.job.steps.len());
+            tell_of_step(onlooker, &found, &masks);
         }
         let followers = Followers { recorded, state: self.state.clone(), logs: names.clone(), onlooker };
         if let Err(error) = record::resume(events, &record::path_in(&place.run), followers) {
@@ -108,6 +109,14 @@ impl Carrying {
         drop(telling);
         result
     }
+}
+
+/// A step's name may hold a secret.
+fn tell_of_step(onlooker: &Onlooker, found: &Found, masks: &Masks) {
+    let (steps, number) = (&found.left.note.claim.job.steps, found.left.progress.step);
+    let name = number.checked_sub(1).and_then(|index| Some(steps.get(index)?.name.as_str()));
+    let name = name.map(|name| masks.text(|| MaskedIn::of_run("step name"), name));
+    onlooker.goes_on(steps.len(), name.as_deref().map(|name| (number, name)));
 }
 
 /// Tells the delivery which logs there are. Returns how many of their bytes are not durable, and how many that are durable were
