@@ -470,7 +470,11 @@ fn an_agent_that_is_killed_at_any_moment_and_started_again_leaves_nothing() {
             Some(0) => assert_eq!(exit["message"], "The job passed."),
             _ => assert!(exit["message"].as_str().expect("words").contains("claim.json"), "{exit}"),
         }
-        assert_eq!((bench.left_of(&[task.clone()]), group.children("memory")), (Vec::new(), Vec::new()), "{moment}");
+        assert_eq!(
+            (bench.left_of(std::slice::from_ref(&task)), group.children("memory")),
+            (Vec::new(), Vec::new()),
+            "{moment}"
+        );
     }
 }
 

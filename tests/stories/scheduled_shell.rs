@@ -147,7 +147,7 @@ fn a_task_of_a_run_here_is_entered_only_while_it_is_held() {
     let run = bench.run(&[]);
     let started = run.wait_for_step("waits");
     let task = started.text("task");
-    bench.program(&["shell", &task]).run().ends(64, &["is running, and cannot be entered now", "--keep-on-fail"]);
+    bench.program(&["shell", task]).run().ends(64, &["is running, and cannot be entered now", "--keep-on-fail"]);
     bench.program(&["shell", "no-such-task"]).run().ends(64, &["no task no-such-task on this host"]);
     run.signal(Signal::Terminate);
     run.finish().exits_with(130);

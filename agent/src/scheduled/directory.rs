@@ -143,7 +143,8 @@ impl Directory {
 pub fn one_line(text: &str, most: usize) -> String {
     let mut line = tame(text, false).split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > most {
-        line.truncate(line.floor_char_boundary(most.saturating_sub(3)));
+        let fits = (0..=most.saturating_sub(3)).rev().find(|at| line.is_char_boundary(*at));
+        line.truncate(fits.unwrap_or(0));
         line.push('…');
     }
     line

@@ -25,7 +25,7 @@ pub struct LastResort {
 }
 
 /// Gets the exit code, and why it ended.
-type LastWord = Arc<dyn Fn(u8, &str) + Send + Sync>;
+pub type LastWord = Arc<dyn Fn(u8, &str) + Send + Sync>;
 
 impl LastResort {
     pub fn new(settings: &Settings, docker: Option<&str>) -> Self {

@@ -17,7 +17,7 @@ use navvy_job::scheduled::{Exit, Host, files};
 
 use crate::cli::agent::{self, Launch};
 use crate::cli::args::fleet::{AgentArgs, ProcessorArgs};
-use crate::cli::run::forced::LastResort;
+use crate::cli::run::forced::{LastResort, LastWord};
 use crate::cli::{CliError, fleet, own_words, panicked};
 use crate::scheduled::directory::{Directory, DirectoryError};
 use crate::scheduled::onlooker::{Onlooker, in_words};
@@ -108,7 +108,7 @@ fn carry_out(
 }
 
 /// Of an agent whose main thread is stuck.
-fn last_word(directory: Directory, onlooker: Onlooker) -> Arc<dyn Fn(u8, &str) + Send + Sync> {
+fn last_word(directory: Directory, onlooker: Onlooker) -> LastWord {
     Arc::new(move |code, message| {
         let exit = Exit { code, message: message.to_owned(), oom_killed: onlooker.oom_killed() };
         if let Err(error) = directory.exit(&exit) {

@@ -70,7 +70,7 @@ pub async fn remove(
     task: &TaskId,
     parent: Option<&Parent>,
 ) -> Result<Vec<String>, CliError> {
-    let (paths, log) = (&settings.paths, journal::path(&settings.paths.state, task));
+    let log = journal::path(&settings.paths.state, task);
     if journal::is_held(&log) {
         let lives = CliError::usage(format!("a process still looks after task {task}: its journal is locked"));
         return Err(lives.hint("End the agent first: SIGTERM, and SIGKILL past its time."));
