@@ -20,7 +20,7 @@ use super::host::job;
 use super::{CliError, out, own_words};
 use crate::fleet::left::Caller;
 use crate::settings::Settings;
-use crate::task::{Left, PERSON};
+use crate::task::{Left, Note, PERSON};
 use crate::terminal;
 
 /// As of a process that was killed.
@@ -65,17 +65,19 @@ async fn link(settings: &Settings, arguments: &ShellArgs, seen: &Seen) -> Result
 /// What its agent has left with the supervisor for another one: only a fleet's does.
 async fn recall(link: Arc<dyn Connect>, seen: &Seen) -> Result<Left, CliError> {
     let recalled = tokio::task::spawn_blocking(move || Client::new(link).recall()).await;
-    let bytes = match recalled.map_err(|error| CliError::infra(&error))? {
-        Err(ClientError::Failed(_)) => {
-            let why = format!("task {} ({}) is running, and cannot be entered now", seen.task, job(seen));
-            return Err(CliError::usage(why).hint(
-                "A fleet's task can be entered while its steps run; one of `navvy run` while it is held: --keep-on-fail, \
-                 --break-before.",
-            ));
-        }
-        recalled => recalled?,
+    let refused = || {
+        let why = format!("task {} ({}) is running, and cannot be entered now", seen.task, job(seen));
+        CliError::usage(why).hint(
+            "A fleet's task can be entered while its steps run; one of `navvy run` while it is held: --keep-on-fail, \
+             --break-before.",
+        )
     };
-    Left::parse(&bytes).map_err(|error| CliError::infra(&error))
+    match recalled.map_err(|error| CliError::infra(&error))? {
+        Err(ClientError::Failed(_)) => Err(refused()),
+        // A held task that `navvy retry` goes on with.
+        Ok(bytes) if Note::parse(&bytes).is_ok() => Err(refused()),
+        recalled => Left::parse(&recalled?).map_err(|error| CliError::infra(&error)),
+    }
 }
 
 /// This program's own words tell none of the job's secrets.
