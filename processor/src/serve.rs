@@ -131,8 +131,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     tracing::info!("Asked to end: no new connections are taken.");
     health.draining.store(true, Ordering::Relaxed);
     stop.send_replace(true);
-    let drained = async { tokio::join!(agents, people) };
-    if tokio::time::timeout(settings.drain_timeout, drained).await.is_err() {
+    if tokio::time::timeout(settings.drain_timeout, async { tokio::join!(agents, people) }).await.is_err() {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }

@@ -328,4 +328,4 @@ impl<S: Connected> Connected for Wire<S> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -155,13 +155,13 @@ fn lost_text(row: &TaskRow, durable: &Option<(String, u64)>, why: Option<&str>) 
         Some((log, bytes)) => format!("the last durable byte is {bytes} of log {log}"),
         None => "none of its output is durable".to_owned(),
     };
+    let how = why.map(|why| format!(" ({why})")).unwrap_or_default();
     match row.begun {
-        true => match why {
-            Some(why) => format!("agent {agent} was lost at {at} ({why}); {last}"),
-            None => format!("agent {agent} was lost at {at}; {last}"),
-        },
+        true => format!("agent {agent} was lost at {at}{how}; {last}"),
         false => {
-            format!("the task was handed to {MOST_HANDED} agents, and each was lost before its first step; {last}")
+            let handed =
+                format!("the task was handed to {MOST_HANDED} agents, and each was lost before its first step");
+            format!("{handed}{how}; {last}")
         }
     }
 }

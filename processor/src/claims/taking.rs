@@ -81,6 +81,8 @@ impl Claims {
         let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
         let taking = Taking::read(&row)?;
         if !self.is_alone(&mut tx, &taking.row).await? {
+            // At once: a transaction that is dropped has its rows locked until somebody needs its connection.
+            tx.rollback().await?;
             return Ok(None);
         }
         self.hand_over(tx, taking).await.map(Some)
@@ -113,6 +115,7 @@ impl Claims {
         };
         let taking = Taking::read(&row)?;
         if !self.is_alone(&mut tx, &taking.row).await? {
+            tx.rollback().await?;
             return Ok(Launched::Waits);
         }
         Ok(Launched::Taken(Box::new(self.hand_over(tx, taking).await?)))

@@ -220,7 +220,7 @@ const TELLING: [&str; 7] = [
 fn in_clients_words(allocation: &Allocation) -> String {
     let states: Vec<&TaskState> = allocation.task_states.values().collect();
     let events = || states.iter().flat_map(|state| &state.events);
-    let telling = TELLING.iter().find_map(|kind| events().filter(|event| event.kind == *kind).next_back());
+    let telling = TELLING.iter().find_map(|kind| events().rfind(|event| event.kind == *kind));
     let words = match telling {
         Some(event) if !event.display_message.is_empty() => event.display_message.as_str(),
         Some(event) => event.kind.as_str(),
@@ -235,6 +235,11 @@ fn in_clients_words(allocation: &Allocation) -> String {
 }
 
 fn line(words: &str) -> String {
+    // What its plugin protocol puts before a driver's own words.
+    let words = words
+        .strip_prefix("rpc error: code = ")
+        .and_then(|rest| rest.split_once(" desc = "))
+        .map_or(words, |(_, own)| own);
     let spelled = |c: char| if c.is_control() { ' ' } else { c };
     words.trim().trim_end_matches('.').chars().take(LONGEST_TEXT).map(spelled).collect()
 }

@@ -111,3 +111,46 @@ pub fn prometheus(figures: &[Figure]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_figures_are_those_that_operators_know() {
+        let job = |parent: &str, status: &str, complete: i64, failed: i64| {
+            json!({"ID": "j", "ParentID": parent, "ParameterizedJob": false, "Stop": false, "Status": status, "JobModifyIndex": 1,
+                   "JobSummary": {"ModifyIndex": 1, "Summary": {"task": {"Queued": 0, "Starting": 0, "Running": 0,
+                                  "Complete": complete, "Failed": failed, "Lost": 0}}}})
+        };
+        let jobs = json!([
+            job("", "running", 0, 0),
+            job("p", "pending", 0, 0),
+            job("p", "running", 0, 0),
+            job("p", "dead", 1, 0),
+            job("p", "dead", 0, 1),
+            job("p", "dead", 0, 0)
+        ]);
+        let jobs: Vec<Job> = serde_json::from_value(jobs).unwrap();
+        let nodes = json!([{"ID": "1", "Name": "a\"b", "Datacenter": "d", "Status": "ready", "Drain": true,
+            "SchedulingEligibility": "eligible", "Drivers": null, "ReservedResources": null,
+            "NodeResources": {"Cpu": {"CpuShares": 8000}, "Memory": {"MemoryMB": 100}, "Disk": {"DiskMB": 7}}}]);
+        let nodes: Vec<Node> = serde_json::from_value(nodes).unwrap();
+        let cluster = Cluster::of(&jobs, &nodes, &Used::default());
+        assert_eq!(cluster.jobs, [1, 1, 1, 2]);
+        let text = prometheus(&figures(false, Some(&cluster)));
+        for line in [
+            "# TYPE circle_nomad_server_agent_poll_failure gauge",
+            "circle_nomad_server_agent_poll_failure 0",
+            "circle_nomad_server_agent_jobs_dead 2",
+            "circle_nomad_client_agent_resources_total_cpu{client=\"a\\\"b\",drain=\"true\",status=\"ready\"} 8000",
+            "circle_nomad_client_agent_resources_available_disk{client=\"a\\\"b\",drain=\"true\",status=\"ready\"} 7",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is missing in\n{text}");
+        }
+        let failing = prometheus(&figures(true, None));
+        assert!(failing.contains("circle_nomad_server_agent_poll_failure 1") && !failing.contains("jobs"), "{failing}");
+    }
+}

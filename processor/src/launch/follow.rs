@@ -21,7 +21,7 @@ use super::nomad::{Answer, Nomad, NomadError};
 /// Changes that come within this are one: a list of all jobs is not read for each of them.
 const GATHER: Duration = Duration::from_millis(200);
 /// Pauses after failures: the first, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// A call that failed, and that is not wanted again, is told for so long. Those that are made all the time fail more often.
 const TOLD_FOR: Duration = Duration::from_secs(120);

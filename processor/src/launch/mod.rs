@@ -17,10 +17,11 @@
 //! | [`rows`] | launches in the database |
 //! | [`leading`] | one processor of several launches |
 //! | [`decide`], [`room`] | what is to be done; why a task waits. Pure |
-//! | [`pass`] | one look at everything, and what follows from it |
+//! | [`pass`], [`carry`] | one look at everything, and what follows from it; the calls for that |
 //! | [`figures`] | what operators are told |
 
 mod answers;
+mod carry;
 mod decide;
 mod definition;
 pub mod figures;

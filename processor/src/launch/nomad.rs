@@ -70,11 +70,6 @@ impl NomadError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
     }
-
-    /// Did Nomad itself refuse, rather than not answer or answer in riddles?
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if !matches!(status.as_u16(), 429 | 502..=504))
-    }
 }
 
 /// Short for what this module returns.

@@ -1,31 +1,25 @@
 //! One look at all launches, and what follows from it: one move for each.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt as _};
 use navvy_job::chain::chain;
 use navvy_job::outcome::{CancelReason, Verdict};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use super::answers::{Allocation, Dispatched, Evaluation, Job, JobStatus, Node, Taken};
+use super::answers::{Allocation, Job, JobStatus, Node};
 use super::decide::{Judged, Listed, Move, Stands, decide, judge};
-use super::definition::{self, definition, holds, id_prefix, parent_id};
+use super::definition::parent_id;
 use super::figures::Cluster;
-use super::nomad::{NomadError, encoded};
+use super::nomad::encoded;
 use super::room::{Used, Wanted, why};
 use super::rows::Launch;
 use super::{Launcher, Lists};
 use crate::claims::ClaimError;
 use crate::state::StateError;
 
-/// Calls that are made at a time.
-const AT_ONCE: usize = 8;
 /// Jobs of which nothing is written down, and that are removed in one pass.
 const MOST_STRAYS: usize = 20;
 /// An agent that has reported gets so long to leave.
@@ -40,13 +34,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Short for what this module returns.
-type Result<T, E = ClaimError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = ClaimError> = std::result::Result<T, E>;
 
 /// What is remembered from pass to pass. Nothing hangs on it: whoever leads next begins with an empty one.
 #[derive(Default)]
 pub(super) struct Mind {
     /// At which index each class's job was found to be right, and as what.
-    registered: HashMap<String, (u64, Value)>,
+    pub registered: HashMap<String, (u64, Value)>,
     /// Since when something has been so: by job and what.
     since: HashMap<(String, &'static str), (i64, Instant)>,
     /// When a job was looked at, and what its summary's index was.
@@ -77,11 +71,11 @@ impl Mind {
         may
     }
 
-    fn may_dispatch(&self) -> bool {
+    pub fn may_dispatch(&self) -> bool {
         self.dispatching.is_none_or(|(after, _)| Instant::now() >= after)
     }
 
-    fn dispatched(&mut self, failed: bool) {
+    pub fn dispatched(&mut self, failed: bool) {
         self.dispatching = failed.then(|| {
             let pause = self.dispatching.map_or(PAUSES.0, |(_, pause)| (pause * 2).min(PAUSES.1));
             (Instant::now() + pause, pause)
@@ -95,9 +89,9 @@ impl Mind {
 }
 
 /// Nomad's jobs, by what they are looked for.
-struct Listing<'a> {
+pub(super) struct Listing<'a> {
     index: u64,
-    by_id: HashMap<&'a str, &'a Job>,
+    pub by_id: HashMap<&'a str, &'a Job>,
     /// Those of this database: task and attempt.
     ours: BTreeMap<(&'a str, &'a str), &'a Job>,
 }
@@ -146,11 +140,11 @@ impl Launcher {
             }
         }
         self.dispatch_all(&dispatches, &listing, &fleet, mind).await?;
-        self.refresh_used(nodes.as_deref(), mind).await;
+        self.refresh_used(nodes.as_deref(), !waits.is_empty(), mind).await;
         if let Some(nodes) = &nodes {
             self.explain(&waits, nodes, mind).await?;
         }
-        self.remove_strays(&launches, &listing).await;
+        self.remove_strays(&launches, &listing).await?;
         self.standing.set_cluster(Some(Cluster::of(&jobs.value, nodes.as_deref().unwrap_or_default(), &mind.used)));
         Ok(())
     }
@@ -164,27 +158,27 @@ impl Launcher {
                 Ok(self.rows.dispatched(launch, None, 0).await?)
             }
             (Move::Look, Some(job)) if mind.may_look(job) => self.look(launch, job, mind).await,
-            (Move::Stop, Some(job)) => Ok(self.stop(job, false).await),
+            (Move::Stop, Some(job)) => self.stop(job, false).await,
             (Move::StopLater, Some(job)) => {
-                if mind.since(&job.id, "leaving", 0) >= LEAVING {
-                    self.stop(job, false).await;
+                if mind.since(&job.id, "leaving", 0) < LEAVING {
+                    return Ok(());
                 }
-                Ok(())
+                self.stop(job, false).await
             }
-            (Move::Purge, Some(job)) => Ok(self.stop(job, true).await),
+            (Move::Purge, Some(job)) => self.stop(job, true).await,
             (Move::Forget, _) => Ok(self.rows.forget(launch).await?),
             (Move::Cancel(why), _) => self.cancel(launch, &why).await,
             (Move::Nothing, Some(job)) if launch.canceling && launch.stands() == Stands::Running => {
-                if mind.since(&job.id, "canceling", 0) >= CANCELING && !job.stop {
-                    self.stop(job, false).await;
+                if mind.since(&job.id, "canceling", 0) < CANCELING || job.stop {
+                    return Ok(());
                 }
-                Ok(())
+                self.stop(job, false).await
             }
             _ => Ok(()),
         }
     }
 
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
     }
 
@@ -255,113 +249,10 @@ impl Launcher {
         Ok(())
     }
 
-    async fn dispatch_all(
-        &self,
-        launches: &[&Launch],
-        listing: &Listing<'_>,
-        fleet: &str,
-        mind: &mut Mind,
-    ) -> Result<()> {
-        if launches.is_empty() || !mind.may_dispatch() || self.is_away() {
-            return Ok(());
-        }
-        let mut parents = HashMap::new();
-        for launch in launches {
-            parents.entry(launch.parent.as_str()).or_insert(*launch);
-        }
-        let mut failed = false;
-        let mut ready = HashSet::new();
-        for (parent, launch) in parents {
-            match self.register(parent, launch, listing, mind).await {
-                true => drop(ready.insert(parent)),
-                false => failed = true,
-            }
-        }
-        let fails = AtomicBool::new(false);
-        let mut calls: Vec<BoxFuture<'_, Result<Option<String>>>> = Vec::new();
-        for launch in launches {
-            if ready.contains(launch.parent.as_str()) {
-                calls.push(Box::pin(self.dispatch(launch, fleet, &fails)));
-            }
-        }
-        let mut dispatching = stream::iter(calls).buffer_unordered(AT_ONCE);
-        while let Some(outcome) = dispatching.next().await {
-            if let Some(parent) = outcome? {
-                // It may have been removed, or stopped.
-                mind.registered.remove(&parent);
-                failed = true;
-            }
-        }
-        mind.dispatched(failed);
-        Ok(())
-    }
-
-    /// Sees to it that the class's job is in Nomad as it should be.
-    async fn register(&self, parent: &str, launch: &Launch, listing: &Listing<'_>, mind: &mut Mind) -> bool {
-        let wanted = definition(&self.settings, parent, &launch.class, launch.size);
-        let listed = listing.by_id.get(parent).filter(|job| !job.stop).map(|job| job.job_modify_index);
-        let known = mind.registered.get(parent);
-        if known.is_some_and(|(index, as_what)| *as_what == wanted && listed.is_none_or(|listed| listed <= *index)) {
-            return true;
-        }
-        let registered = self.registered(parent, &wanted).await;
-        self.note("job of a class", &registered);
-        match registered {
-            Ok(index) => {
-                mind.registered.insert(parent.to_owned(), (index, wanted));
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    async fn registered(&self, parent: &str, wanted: &Value) -> Result<u64, NomadError> {
-        let path = format!("/v1/job/{}", encoded(parent));
-        match self.nomad.get::<Value>(&path).await {
-            Ok(found) if holds(wanted, &found) => {
-                return Ok(found.get("JobModifyIndex").and_then(Value::as_u64).unwrap_or(0));
-            }
-            Ok(_) => tracing::info!("The Nomad job {parent} is not as it should be: it is registered again."),
-            Err(error) if error.is_missing() => tracing::info!("The Nomad job {parent} is registered."),
-            Err(error) => return Err(error),
-        }
-        let taken: Taken = self.nomad.post("/v1/jobs", &json!({ "Job": wanted })).await?;
-        Ok(taken.index)
-    }
-
-    /// The parent, where it did not come about. `fails`: one did not, so no other is tried now.
-    async fn dispatch(&self, launch: &Launch, fleet: &str, fails: &AtomicBool) -> Result<Option<String>> {
-        if fails.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let Some(token) = self.rows.token(launch) else {
-            tracing::warn!(task = launch.task, "The key of a launch token is not here any more: another is made.");
-            return self.rows.close(launch).await.map(|_| None).map_err(Into::into);
-        };
-        let prefix = id_prefix(&launch.task, launch.node, &launch.slug, launch.number);
-        let attempt = launch.attempt.to_string();
-        let meta = [launch.task.as_str(), &self.processor, fleet, &attempt];
-        let body = definition::dispatch(&STANDARD.encode(token), &prefix, meta);
-        let (parent, idempotent) = (encoded(&launch.parent), encoded(&format!("{}-{attempt}", launch.task)));
-        let path = format!("/v1/job/{parent}/dispatch?idempotency_token={idempotent}");
-        let dispatched = self.nomad.post::<Dispatched>(&path, &body).await;
-        self.note("dispatches", &dispatched);
-        match dispatched {
-            Ok(Dispatched { job, job_create_index }) => {
-                self.rows.dispatched(launch, Some(&job), job_create_index).await?;
-                tracing::info!(task = launch.task, "A task was dispatched as Nomad job {job}.");
-                Ok(None)
-            }
-            Err(_) => {
-                fails.store(true, Ordering::Relaxed);
-                Ok(Some(launch.parent.clone()))
-            }
-        }
-    }
-
-    /// What is used of each client, now and then.
-    async fn refresh_used(&self, nodes: Option<&[Node]>, mind: &mut Mind) {
-        if nodes.is_none() || self.is_away() || mind.used_at.is_some_and(|at| at.elapsed() < USED_EVERY) {
+    /// What is used of each client, now and then; oftener while something waits for what is not.
+    async fn refresh_used(&self, nodes: Option<&[Node]>, something_waits: bool, mind: &mut Mind) {
+        let every = if something_waits { LOOK_AGAIN / 2 } else { USED_EVERY };
+        if nodes.is_none() || self.is_away() || mind.used_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
         // Whatever namespace it is in, it takes room.
@@ -382,7 +273,7 @@ impl Launcher {
             classes.entry(&launch.parent).or_default().push(launch);
         }
         for launches in classes.into_values() {
-            let Some(Launch { job: Some(oldest), size, .. }) = launches.first() else { continue };
+            let Some(Launch { job: Some(oldest), size, class, .. }) = launches.first() else { continue };
             if mind.looked.get(oldest).is_some_and(|(_, at)| at.elapsed() < LOOK_AGAIN) {
                 continue;
             }
@@ -390,42 +281,23 @@ impl Launcher {
             let Some(evaluations) = self.evaluations(oldest).await else { continue };
             let (node_class, datacenters) = (self.settings.node_class.as_deref(), &*self.settings.datacenters);
             let note = why(Wanted { size: *size, node_class, datacenters }, nodes, &mind.used, &evaluations);
-            for launch in launches.iter().filter(|launch| launch.note != note) {
+            let others: Vec<&&Launch> = launches.iter().filter(|launch| launch.note != note).collect();
+            for launch in &others {
                 self.rows.noted(launch, note.as_deref()).await?;
             }
-            if let Some(note) = note.filter(|note| launches.iter().any(|launch| launch.note.as_ref() != Some(note))) {
-                tracing::info!("{} tasks of class {} wait: {note}.", launches.len(), launches[0].class);
+            if let (Some(note), false) = (note, others.is_empty()) {
+                let count = match launches.len() {
+                    1 => "A task".to_owned(),
+                    count => format!("{count} tasks"),
+                };
+                tracing::info!("{count} of class {class} in the queue: {note}.");
             }
         }
         Ok(())
     }
 
-    async fn evaluations(&self, job: &str) -> Option<Vec<Evaluation>> {
-        if self.is_away() {
-            return None;
-        }
-        let asked = self.nomad.get::<Vec<Evaluation>>(&format!("/v1/job/{}/evaluations", encoded(job))).await;
-        self.note("evaluations", &asked);
-        asked.ok()
-    }
-
-    async fn stop(&self, job: &Job, purge: bool) {
-        if self.is_away() {
-            return;
-        }
-        let path = format!("/v1/job/{}?purge={purge}", encoded(&job.id));
-        let stopped = self.nomad.delete::<Value>(&path).await;
-        match &stopped {
-            Ok(_) => tracing::debug!("The Nomad job {} was {}.", job.id, if purge { "removed" } else { "stopped" }),
-            // Somebody else was quicker.
-            Err(error) if error.is_missing() => return,
-            Err(error) => tracing::debug!("A Nomad job cannot be stopped: {}.", chain(error)),
-        }
-        self.note("ends of jobs", &stopped);
-    }
-
     /// Jobs of this database of which nothing is written down here: what a processor left that crashed.
-    async fn remove_strays(&self, launches: &[Launch], listing: &Listing<'_>) {
+    async fn remove_strays(&self, launches: &[Launch], listing: &Listing<'_>) -> Result<()> {
         let known: HashSet<(&str, String)> =
             launches.iter().map(|launch| (launch.task.as_str(), launch.attempt.to_string())).collect();
         let strays =
@@ -433,10 +305,11 @@ impl Launcher {
         let strays: Vec<&&Job> = strays.map(|(_, job)| job).take(MOST_STRAYS).collect();
         for job in strays {
             match job.status {
-                JobStatus::Dead => self.stop(job, true).await,
+                JobStatus::Dead => self.stop(job, true).await?,
                 _ if job.stop => {}
-                _ => self.stop(job, false).await,
+                _ => self.stop(job, false).await?,
             }
         }
+        Ok(())
     }
 }

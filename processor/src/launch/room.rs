@@ -201,5 +201,138 @@ fn in_nomads_words(misplaced: &Misplaced) -> String {
         words.push(format!("the quota {} is used up", misplaced.quota_exhausted.join(", ")));
     }
     let words = if words.is_empty() { "no reason is given".to_owned() } else { words.join("; ") };
-    format!("Nomad places it on none of {} clients: {words}", misplaced.nodes_evaluated)
+    match misplaced.nodes_evaluated {
+        0 => format!("Nomad finds no client that may have it: {words}"),
+        clients => format!("Nomad places it on none of {clients} clients: {words}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(id: &str, cpus: u64, gib: u64) -> serde_json::Value {
+        json!({
+            "ID": id, "Name": id, "Datacenter": "dc1", "NodeClass": "linux-64bit", "Status": "ready", "Drain": false,
+            "SchedulingEligibility": "eligible",
+            "Drivers": {"navvy": {"Detected": true, "Healthy": true, "HealthDescription": "Healthy"}},
+            "NodeResources": {"Cpu": {"CpuShares": (cpus + 2) * 1000}, "Memory": {"MemoryMB": (gib + 4) << 10}, "Disk": {"DiskMB": 1}},
+            "ReservedResources": {"Cpu": {"CpuShares": 2000}, "Memory": {"MemoryMB": 4 << 10}, "Disk": {"DiskMB": 0}},
+        })
+    }
+
+    fn told(nodes: serde_json::Value, used: &[(&str, u64, u64)], misplaced: serde_json::Value) -> Option<String> {
+        let nodes: Vec<Node> = serde_json::from_value(nodes).unwrap();
+        let of = |(node, cpus, gib): &(&str, u64, u64)| {
+            json!({"NodeID": node, "JobID": "j", "DesiredStatus": "run", "ClientStatus": "running", "CreateIndex": 1,
+                   "AllocatedResources": {"Tasks": {"agent": {"Cpu": {"CpuShares": cpus * 1000}, "Memory": {"MemoryMB": gib << 10}}}}})
+        };
+        let allocations: Vec<Allocation> = used.iter().map(|used| serde_json::from_value(of(used)).unwrap()).collect();
+        let evaluations = match misplaced.is_null() {
+            true => json!([{"ModifyIndex": 1, "FailedTGAllocs": null}]),
+            false => json!([{"ModifyIndex": 2, "FailedTGAllocs": {"task": misplaced}}, {"ModifyIndex": 3}]),
+        };
+        let evaluations: Vec<Evaluation> = serde_json::from_value(evaluations).unwrap();
+        let datacenters = ["*".to_owned()];
+        let wanted = Wanted { size: Size::new(4, 8), node_class: Some("linux-64bit"), datacenters: &datacenters };
+        why(wanted, &nodes, &Used::of(&allocations), &evaluations)
+    }
+
+    fn with(mut node: serde_json::Value, key: &str, value: serde_json::Value) -> serde_json::Value {
+        node[key] = value;
+        node
+    }
+
+    #[test]
+    fn each_reason_to_wait_is_said_in_figures() {
+        let full = json!({"NodesEvaluated": 1, "DimensionExhausted": {"cpu": 1}});
+        let unhealthy =
+            json!({"navvy": {"Detected": true, "Healthy": false, "HealthDescription": "Docker is down:\nstart it"}});
+        for (nodes, used, misplaced, expected) in [
+            (json!([]), vec![], json!(null), "no Nomad client is there"),
+            (
+                json!([
+                    with(node("a", 8, 16), "NodeClass", json!("other")),
+                    with(node("b", 8, 16), "Status", json!("down"))
+                ]),
+                vec![],
+                json!(null),
+                "no Nomad client of node class linux-64bit is ready; there are 2 altogether",
+            ),
+            (
+                json!([with(node("a", 8, 16), "Drivers", json!({}))]),
+                vec![],
+                json!(null),
+                "no client has the driver `navvy`; there are 1",
+            ),
+            (
+                json!([with(node("a", 8, 16), "Drivers", json!({})), with(node("b", 8, 16), "Drivers", unhealthy)]),
+                vec![],
+                json!(null),
+                "the driver `navvy` works on none of 2 clients; client b says: Docker is down: start it",
+            ),
+            (
+                json!([node("a", 2, 16), node("b", 3, 4)]),
+                vec![],
+                json!(null),
+                "needs 4 CPUs, and no client is so large: the largest has 3 CPUs for tasks",
+            ),
+            (
+                json!([node("a", 2, 16), node("b", 8, 4)]),
+                vec![],
+                json!(null),
+                "needs 4 CPUs and 8 GiB, and no client is so large: the largest has 8 CPUs and 4 GiB for tasks",
+            ),
+            (
+                json!([
+                    with(node("a", 8, 16), "Drain", json!(true)),
+                    with(node("b", 8, 16), "Drain", json!(true)),
+                    node("c", 1, 1)
+                ]),
+                vec![],
+                full.clone(),
+                "the 2 clients that are large enough are being drained, or take nothing new",
+            ),
+            (
+                json!([node("a", 4, 16), node("b", 2, 4)]),
+                vec![("a", 2, 2)],
+                full.clone(),
+                "needs 4 CPUs, the largest client has 2 free",
+            ),
+            (
+                json!([node("a", 8, 16)]),
+                vec![("a", 1, 10), ("a", 1, 2)],
+                full.clone(),
+                "needs 8 GiB, the largest client has 4 GiB free",
+            ),
+            (
+                json!([node("a", 8, 16)]),
+                vec![],
+                json!({"NodesEvaluated": 1, "ConstraintFiltered": {"${attr.kernel.name} = plan9": 1}, "DimensionExhausted": null}),
+                "Nomad places it on none of 1 clients: ruled out by ${attr.kernel.name} = plan9 (1)",
+            ),
+        ] {
+            assert_eq!(told(nodes, &used, misplaced).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_before_nomad_has_tried() {
+        assert_eq!(told(json!([node("a", 4, 8)]), &[("a", 4, 8)], json!(null)), None);
+    }
+
+    #[test]
+    fn datacenters_are_matched_as_nomad_does() {
+        for (pattern, text, is) in [
+            ("*", "x", true),
+            ("eu-*", "eu-1", true),
+            ("eu-*", "us-1", false),
+            ("a", "ab", false),
+            ("*-1*", "eu-12", true),
+        ] {
+            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
+        }
+    }
 }

@@ -116,6 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn nomads_figures_keep_their_names_and_tags() {
+        let tags = vec![("drain", "false".to_owned()), ("status", "re|ady".to_owned())];
+        let figure = Figure { name: "circle.nomad.client_agent.resources.used.cpu".to_owned(), tags, value: 3 };
+        assert_eq!(line(&figure), "circle.nomad.client_agent.resources.used.cpu:3|g|#drain:false,status:re_ady");
+        let figure = Figure { name: "circle.nomad.server_agent.poll_failure".to_owned(), tags: vec![], value: 1 };
+        assert_eq!(line(&figure), "circle.nomad.server_agent.poll_failure:1|g");
+    }
+
+    #[test]
     fn datagrams_are_whole_lines() {
         let lines: Vec<String> =
             (0..500).map(|nth| format!("navvy.tasks:{nth}|g|#class:{}", "x".repeat(nth % 90))).collect();

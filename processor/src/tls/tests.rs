@@ -13,7 +13,7 @@ use crate::door::FIRST_WORD;
 use crate::door::tests::served_with;
 
 /// Makes `NAME-ca.pem`, and `NAME.pem` with `NAME.key` that it signed for 127.0.0.1.
-fn make(directory: &Path, name: &str) -> Files {
+pub(crate) fn make(directory: &Path, name: &str) -> Files {
     let openssl = |words: &str| {
         let mut command = Command::new("openssl");
         let done = command.args(words.split(' ')).current_dir(directory).stderr(Stdio::null()).status().unwrap();

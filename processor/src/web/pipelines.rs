@@ -173,7 +173,9 @@ fn status(standing: &Standing, of_job: Option<&OfJob>, job: &JobRef) -> (&'stati
         Some(JobEnd::Unapproved { approval }) => ("not_run", Some(format!("{approval} was not approved"))),
         Some(JobEnd::Held { before }) => ("on_hold", Some(format!("held before {before}"))),
         None if standing.asked.contains(job) => ("on_hold", Some("it waits for an approval".to_owned())),
-        None if tasks.iter().any(|task| task.state != "queued") => ("running", waits),
+        None if tasks.iter().any(|task| task.state != "queued") => {
+            ("running", waits.map(|why| format!("one of its tasks waits: {why}")))
+        }
         None if !tasks.is_empty() => ("queued", waits),
         None => ("blocked", None),
     }

@@ -2,6 +2,7 @@
 
 mod double;
 mod stories;
+mod tls;
 
 use std::future::Future;
 use std::time::Duration;

@@ -78,10 +78,14 @@ async fn an_agent_that_did_not_come_ends_the_task_in_the_drivers_words() {
         let pipeline = bench.submit(ONE_JOB).await;
         let job = bench.dispatched(1).await.remove(0);
         bench.nomad.place(&job, "one");
-        bench.nomad.ended(&job, "failed", ("Driver Failure", "no agent binary at /usr/bin/navvy\nor elsewhere"));
+        bench.nomad.ended(
+            &job,
+            "failed",
+            ("Driver Failure", "rpc error: code = Internal desc = no agent binary at /usr/bin/navvy\nor elsewhere"),
+        );
         let end = bench.ended().await;
         assert!(end.contains("infra") && end.contains("no agent binary at /usr/bin/navvy or elsewhere"), "{end}");
-        assert!(end.contains("client-one"), "{end}");
+        assert!(end.contains("client-one") && !end.contains("rpc error"), "{end}");
         assert_eq!(pipeline_state(&state, &pipeline).await, "error");
         bench.clean().await;
     }
