@@ -1,13 +1,14 @@
 //! What a scheduler knows of tasks whose agents it starts, where it changes how they end.
 
+use navvy_job::event::{Event, JobRef, Stamped};
 use navvy_job::outcome::Verdict;
 use navvy_job::walk::TaskEnd;
 use sqlx::Row as _;
 
 use super::{Claims, Result};
-use crate::conduct::to_json;
 use crate::conduct::walk::Recorded;
-use crate::state::int;
+use crate::conduct::{append, rfc3339, to_json};
+use crate::state::{int, now_ms, uint};
 
 impl Claims {
     /// Ends a task that no agent has taken: its agent could not be started, or is not to be. `handed`: how often it had been handed
@@ -46,6 +47,26 @@ impl Claims {
         done.commit(tx, &self.conductor).await?;
         self.hub.ended(task);
         Ok(true)
+    }
+
+    /// Tells the pipeline's readers why a task that is still in the queue waits there.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn tell_waiting(&self, task: &str, why: &str) -> Result<()> {
+        let mut tx = self.pool().begin().await?;
+        let select = "SELECT t.pipeline, t.workflow_name, t.job_name, p.created_ms FROM tasks t
+                      JOIN pipelines p ON p.id = t.pipeline WHERE t.id = $1 AND t.state = 'queued'";
+        let Some(row) = sqlx::query(select).bind(task).fetch_optional(&mut *tx).await? else { return Ok(()) };
+        let (pipeline, created_ms): (String, i64) = (row.try_get(0)?, row.try_get(3)?);
+        let job = JobRef { workflow: row.try_get(1)?, job: row.try_get(2)? };
+        let now = now_ms();
+        let event = Event::JobWaiting { job, why: why.to_owned() };
+        let stamped = Stamped { at_ms: uint(now.saturating_sub(created_ms)), time: rfc3339(now), event };
+        append(&mut tx, &pipeline, &[to_json(&stamped)]).await?;
+        tx.commit().await?;
+        self.conductor.signals.events.notify_waiters();
+        Ok(())
     }
 
     /// Was the client that this agent is on seen to be drained?

@@ -1,7 +1,7 @@
 //! What is asked of Nomad: a class's job, dispatches, ends.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Launcher;
 use super::answers::{Dispatched, Evaluation, Job, Taken};
 use super::definition::{self, definition, holds, id_prefix};
-use super::nomad::{NomadError, encoded};
+use super::nomad::{self, NomadError, encoded};
 use super::pass::{Listing, Mind, Result};
 use super::rows::Launch;
 
@@ -43,7 +43,7 @@ impl Launcher {
                 false => failed = true,
             }
         }
-        let fails = AtomicBool::new(false);
+        let fails = Mutex::default();
         let mut calls: Vec<BoxFuture<'_, Result<Option<String>>>> = Vec::new();
         for launch in launches {
             if ready.contains(launch.parent.as_str()) {
@@ -95,9 +95,10 @@ impl Launcher {
         Ok(taken.index)
     }
 
-    /// The parent, where it did not come about. `fails`: one did not, so no other is tried now.
-    async fn dispatch(&self, launch: &Launch, fleet: &str, fails: &AtomicBool) -> Result<Option<String>> {
-        if fails.load(Ordering::Relaxed) {
+    /// The parent, where it did not come about. `fails`: of these one did not, so no other of theirs is tried now.
+    async fn dispatch(&self, launch: &Launch, fleet: &str, fails: &Mutex<HashSet<String>>) -> Result<Option<String>> {
+        let fails = || fails.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_away() || fails().contains(&launch.parent) {
             return Ok(None);
         }
         let Some(token) = self.rows.token(launch) else {
@@ -111,6 +112,14 @@ impl Launcher {
         let (parent, idempotent) = (encoded(&launch.parent), encoded(&format!("{}-{attempt}", launch.task)));
         let path = format!("/v1/job/{parent}/dispatch?idempotency_token={idempotent}");
         let dispatched = self.nomad.post::<Dispatched>(&path, &body).await;
+        // It is stopped and removed by this name later: no other job's is taken for it.
+        let dispatched =
+            dispatched.and_then(|dispatched| match dispatched.job.starts_with(&format!("{}/", launch.parent)) {
+                true => Ok(dispatched),
+                false => {
+                    Err(nomad::form(&format!("POST {path}"), "it names a job that was not dispatched from this one"))
+                }
+            });
         self.note("dispatches", &dispatched);
         match dispatched {
             Ok(Dispatched { job, job_create_index }) => {
@@ -119,7 +128,7 @@ impl Launcher {
                 Ok(None)
             }
             Err(error) => {
-                fails.store(true, Ordering::Relaxed);
+                fails().insert(launch.parent.clone());
                 let note = format!("no agent can be asked for: {}", chain(&error));
                 if launch.note.as_ref() != Some(&note) {
                     self.rows.noted(launch, Some(&note)).await?;

@@ -226,8 +226,9 @@ fn called(method: &Method, path: &str) -> String {
     format!("{method} {}", path.split('?').next().unwrap_or_default())
 }
 
-fn form(call: &str, why: impl Into<String>) -> NomadError {
-    NomadError::Form { call: call.to_owned(), why: why.into() }
+/// An answer that is none to this call, which is named without its query.
+pub fn form(call: &str, why: impl Into<String>) -> NomadError {
+    NomadError::Form { call: call.split('?').next().unwrap_or_default().to_owned(), why: why.into() }
 }
 
 fn read<T: DeserializeOwned>(call: &str, bytes: &[u8]) -> Result<T> {

@@ -30,6 +30,8 @@ const CANCELING: Duration = Duration::from_secs(180);
 const USED_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at a job that is not as it should be, if nothing of it changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Readers of a pipeline hear of a job that waits at most so often.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// Pauses of dispatching after it failed: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -45,6 +47,8 @@ pub(super) struct Mind {
     since: HashMap<(String, &'static str), (i64, Instant)>,
     /// When a job was looked at, and what its summary's index was.
     looked: HashMap<String, (u64, Instant)>,
+    /// When readers of a job's pipeline were told why it waits.
+    told: HashMap<String, Instant>,
     used: Used,
     used_at: Option<Instant>,
     /// No dispatch before this, and the pause after the next failure.
@@ -67,6 +71,16 @@ impl Mind {
         let may = seen.is_none_or(|(at, when)| *at != index || when.elapsed() >= LOOK_AGAIN);
         if may {
             self.looked.insert(job.id.clone(), (index, Instant::now()));
+        }
+        may
+    }
+
+    /// Of the nodes of a job one is told of, and not whenever a figure changes.
+    fn may_tell(&mut self, of_job: &str) -> bool {
+        self.told.retain(|_, at| at.elapsed() < TELL_AGAIN);
+        let may = !self.told.contains_key(of_job);
+        if may {
+            self.told.insert(of_job.to_owned(), Instant::now());
         }
         may
     }
@@ -284,6 +298,9 @@ impl Launcher {
             let others: Vec<&&Launch> = launches.iter().filter(|launch| launch.note != note).collect();
             for launch in &others {
                 self.rows.noted(launch, note.as_deref()).await?;
+                if let Some(note) = note.as_deref().filter(|_| mind.may_tell(&launch.of_job)) {
+                    self.claims.tell_waiting(&launch.task, note).await?;
+                }
             }
             if let (Some(note), false) = (note, others.is_empty()) {
                 let count = match launches.len() {

@@ -50,6 +50,8 @@ pub struct Launch {
     pub node: u64,
     pub number: u64,
     pub slug: String,
+    /// Pipeline and job: its nodes share it.
+    pub of_job: String,
     /// Its agent has come.
     pub used: bool,
 }
@@ -59,6 +61,7 @@ const SELECT: &str = "SELECT l.task, l.attempt, l.fence, l.token, l.key_name, l.
     CASE WHEN t.cancel IS NULL THEN 0 ELSE 1 END AS canceling, COALESCE(t.class, '') AS class,
     COALESCE(t.millicpus, 0) AS millicpus, COALESCE(t.memory, 0) AS memory, COALESCE(t.node, 0) AS node,
     COALESCE(t.number, 0) AS number, COALESCE(p.slug, '') AS slug,
+    COALESCE(t.pipeline, '') AS pipeline, COALESCE(t.workflow, 0) AS workflow, COALESCE(t.job, 0) AS of_job,
     CASE WHEN k.used_ms IS NULL THEN 0 ELSE 1 END AS used
     FROM launches l LEFT JOIN tasks t ON t.id = l.task LEFT JOIN projects p ON p.id = t.project
     LEFT JOIN tokens k ON k.hash = l.token";
@@ -90,6 +93,7 @@ impl Launch {
             node: number("node")?,
             number: number("number")?,
             slug: row.try_get("slug")?,
+            of_job: format!("{}/{}/{}", row.try_get::<String, _>("pipeline")?, number("workflow")?, number("of_job")?),
             used: is("used")?,
         })
     }

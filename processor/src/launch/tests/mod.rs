@@ -171,5 +171,5 @@ async fn until<T, F: Future<Output = Option<T>>>(look: impl Fn() -> F) -> T {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), looking).await.expect("it never came")
+    tokio::time::timeout(Duration::from_secs(120), looking).await.expect("it never came")
 }

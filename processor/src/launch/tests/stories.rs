@@ -254,6 +254,11 @@ async fn while_nomad_is_away_or_talks_nonsense_the_queue_grows_and_nothing_is_lo
             ),
             ("POST /v1/job/", Fault::Says(500, "dispatch failed"), "dispatch failed"),
             ("POST /v1/job/", Fault::Says(200, "{}"), "missing field `DispatchedJobID`"),
+            (
+                "POST /v1/job/",
+                Fault::Says(200, r#"{"DispatchedJobID": "web", "JobCreateIndex": 1}"#),
+                "POST /v1/job/navvy-docker-medium/dispatch: Nomad's answer is not understood: it names a job that was not",
+            ),
         ] {
             bench.nomad.fail(call, fault, 2);
             if call.starts_with("POST") {
@@ -263,11 +268,11 @@ async fn while_nomad_is_away_or_talks_nonsense_the_queue_grows_and_nothing_is_lo
             until(|| async { troubles().contains(told).then_some(()) }).await;
             until(|| async { troubles().is_empty().then_some(()) }).await;
         }
-        let jobs = bench.dispatched(3).await;
+        let jobs = bench.dispatched(4).await;
         assert!(jobs.contains(&first), "no answer that was not understood ended anything");
         let row =
             sqlx::query("SELECT COUNT(*) FROM tasks WHERE state = 'queued'").fetch_one(state.pool()).await.unwrap();
-        assert_eq!(row.try_get::<i64, _>(0).unwrap(), 3);
+        assert_eq!(row.try_get::<i64, _>(0).unwrap(), 4);
     }
 }
 
@@ -298,6 +303,8 @@ async fn why_a_task_waits_is_said_to_people_until_it_waits_no_more() {
         bench.nomad.blocked(&job, serde_json::json!({"NodesEvaluated": 2, "DimensionExhausted": {"cpu": 2}}));
         note("needs 4 CPUs, the largest client has 2 free").await;
         assert_eq!(bench.shown(&pipeline).await, ("queued".to_owned(), bench.note().await));
+        let told = crate::claims::tests::events(&state, &pipeline).await;
+        assert_eq!(told, ["run_started", "job_waiting"], "readers hear of it, and not of each figure");
         bench.nomad.place(&job, "two");
         until(|| async { bench.note().await.is_none().then_some(()) }).await;
     }
