@@ -19,10 +19,12 @@ pub(super) fn resume_index(log: &Path, bytes: u64) -> io::Result<Index> {
     let path = log.with_extension("seg");
     let mut index = Index::new(path.clone());
     let found = match navvy_plain_file::read(&path, LONGEST) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
+    // One that was made and not written to is there all the same.
+    let (is_there, found) = (found.is_some(), found.unwrap_or_default());
     let slots = found.as_chunks::<SLOT>().0;
     let has_header = bytes > 0 && slots.first().is_some_and(|slot| Header::decode(slot).is_some());
     let (mut whole, mut cut) = (Vec::new(), None);
@@ -37,7 +39,7 @@ pub(super) fn resume_index(log: &Path, bytes: u64) -> io::Result<Index> {
         }
     }
     let length = if has_header { (SLOT * (1 + whole.len())) as u64 } else { 0 };
-    if !found.is_empty() {
+    if is_there {
         let file = File::options().append(true).open(&path)?;
         file.set_len(length)?;
         (index.file, index.length) = (Some(file), length);

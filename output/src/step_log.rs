@@ -484,6 +484,18 @@ mod tests {
     }
 
     #[test]
+    fn a_log_whose_writer_was_killed_when_its_index_was_made_is_gone_on_with_and_closed() {
+        for begun in [&b""[..], b"half a header"] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = StepLog::path_for(directory.path(), 1, 1);
+            std::fs::write(&path, "left\n").unwrap();
+            std::fs::write(path.with_extension("seg"), begun).unwrap();
+            StepLog::close(&path).unwrap();
+            assert_eq!(sealed(&path).unwrap().total, 5);
+        }
+    }
+
+    #[test]
     fn a_log_that_was_left_is_closed_as_it_stands_and_one_that_is_too_short_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = StepLog::create(directory.path(), 1, 1).unwrap();
