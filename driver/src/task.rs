@@ -187,7 +187,8 @@ impl Task {
             return After::Again;
         }
         let why = match (record.is_stopping, signal) {
-            (true, _) => "the agent did not end in time after it was asked to, and was killed".to_owned(),
+            (true, Some(9) | None) => "the agent did not end in time after it was asked to, and was killed".to_owned(),
+            (true, Some(_)) => "the agent was asked to end before it had begun".to_owned(),
             (false, _) => {
                 format!("the agent was killed, and started again {MOST_RESTARTS} times; each time it was killed again")
             }

@@ -120,6 +120,15 @@ impl Scene {
         }
     }
 
+    /// Starts an agent that says so once it listens, and waits for that.
+    async fn started(&self, id: &str, millicpus: i64) -> nomad::TaskHandle {
+        let handle = self.start(id, millicpus).await.unwrap();
+        while !self.directory(id).path().join("ready").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        handle
+    }
+
     fn was_removed(&self) -> bool {
         self.place.path().join("removed").exists()
     }
@@ -155,7 +164,7 @@ fn kill(record: &Record) {
 }
 
 /// Ends when it is asked to.
-const OBEDIENT: &str = "trap 'exit_with 0 canceled' TERM; while :; do sleep 0.02; done";
+const OBEDIENT: &str = "trap 'exit_with 0 canceled' TERM; touch $dir/ready; while :; do sleep 0.02; done";
 
 #[tokio::test]
 async fn an_agent_that_ends_says_how_and_leaves_nothing() {
@@ -184,8 +193,8 @@ async fn a_program_that_is_no_agent_is_quoted() {
 #[tokio::test]
 async fn an_agent_that_is_killed_is_started_again_and_goes_on() {
     let scene =
-        Scene::new("[ -e $dir/second ] && exit_with 0 passed; touch $dir/second; while :; do sleep 0.02; done").await;
-    scene.start("a", 1000).await.unwrap();
+        Scene::new("[ -e $dir/ready ] && exit_with 0 passed; touch $dir/ready; while :; do sleep 0.02; done").await;
+    scene.started("a", 1000).await;
     kill(&scene.record("a", |record| record.agent.is_some()).await);
     let (result, error) = wait(&scene.driver, "a").await;
     assert_eq!((result.exit_code, error.as_str()), (0, ""));
@@ -205,12 +214,12 @@ async fn an_agent_that_is_killed_again_and_again_is_given_up_and_what_it_left_is
 #[tokio::test]
 async fn a_stop_asks_first_and_kills_what_does_not_listen() {
     let scene = Scene::new(OBEDIENT).await;
-    scene.start("a", 1000).await.unwrap();
+    scene.started("a", 1000).await;
     stop(&scene.driver, "a", 20).await;
     let (result, error) = wait(&scene.driver, "a").await;
     assert_eq!((result.exit_code, error.as_str()), (0, ""));
-    let deaf = Scene::new("trap '' TERM; while :; do sleep 0.02; done").await;
-    deaf.start("a", 1000).await.unwrap();
+    let deaf = Scene::new("trap '' TERM; touch $dir/ready; while :; do sleep 0.02; done").await;
+    deaf.started("a", 1000).await;
     stop(&deaf.driver, "a", 1).await;
     let (result, error) = wait(&deaf.driver, "a").await;
     assert!(result.signal == 9 && error.contains("did not end in time"), "{error}");
@@ -220,7 +229,7 @@ async fn a_stop_asks_first_and_kills_what_does_not_listen() {
 #[tokio::test]
 async fn a_plugin_that_comes_later_goes_on_with_what_runs_and_knows_what_has_ended() {
     let scene = Scene::new(OBEDIENT).await;
-    let (runs, ends) = (scene.start("runs", 500).await.unwrap(), scene.start("ends", 500).await.unwrap());
+    let (runs, ends) = (scene.started("runs", 500).await, scene.started("ends", 500).await);
     stop(&scene.driver, "ends", 20).await;
     let later = Driver(Plugin::new(BTreeMap::new()));
     scene.configure(&later.0, &[]).await;
@@ -241,7 +250,7 @@ async fn a_plugin_that_comes_later_goes_on_with_what_runs_and_knows_what_has_end
 #[tokio::test]
 async fn after_a_restart_of_the_machine_a_task_is_gone_and_says_so() {
     let scene = Scene::new(OBEDIENT).await;
-    let handle = scene.start("a", 1000).await.unwrap();
+    let handle = scene.started("a", 1000).await;
     let record = scene.record("a", |record| record.agent.is_some()).await;
     let directory = scene.directory("a");
     directory.put_record(&Record { boot: "another".to_owned(), ..record.clone() }).unwrap();
@@ -258,7 +267,7 @@ async fn after_a_restart_of_the_machine_a_task_is_gone_and_says_so() {
 #[tokio::test]
 async fn a_handle_of_another_is_refused() {
     let scene = Scene::new(OBEDIENT).await;
-    let handle = scene.start("a", 1000).await.unwrap();
+    let handle = scene.started("a", 1000).await;
     let config = handle.config.clone().map(|config| nomad::TaskConfig { id: "b/agent/1".to_owned(), ..config });
     for (wrong, told) in [
         (nomad::TaskHandle { version: 9, ..handle.clone() }, "version 9"),
@@ -281,13 +290,13 @@ async fn a_handle_of_another_is_refused() {
 async fn the_reservation_is_kept_whatever_nomad_places() {
     let scene = Scene::new(OBEDIENT).await;
     // Four CPUs, of which two are reserved.
-    scene.start("a", 1500).await.unwrap();
+    scene.started("a", 1500).await;
     let error = scene.start("b", 600).await.err().unwrap();
     assert!(error.message().contains("wants 0.6 CPUs") && error.message().contains("0.5 CPUs"), "{error}");
     assert!(!scene.directory("b").path().exists());
-    scene.start("c", 500).await.unwrap();
+    scene.started("c", 500).await;
     stop(&scene.driver, "a", 20).await;
-    scene.start("d", 1500).await.unwrap();
+    scene.started("d", 1500).await;
     assert!(scene.start("d", 1).await.err().unwrap().message().contains("started before"));
     for id in ["c", "d"] {
         stop(&scene.driver, id, 20).await;
@@ -304,14 +313,14 @@ async fn a_wrong_configuration_refuses_tasks_and_not_nomad() {
     assert!(error.message().contains("reserve is no block"), "{error}");
     scene.configure(&scene.driver.0, &[]).await;
     scene.driver.0.fingerprint.subscribe().wait_for(|health| health.is_healthy).await.unwrap();
-    scene.start("a", 100).await.unwrap();
+    scene.started("a", 100).await;
     stop(&scene.driver, "a", 20).await;
 }
 
 #[tokio::test]
 async fn a_command_in_a_task_has_its_output_and_its_code() {
     let scene = Scene::new(OBEDIENT).await;
-    scene.start("a", 1000).await.unwrap();
+    scene.started("a", 1000).await;
     let exec = |command: &[&str], nanos: i32| {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
         let timeout = (nanos > 0).then_some(prost_types::Duration { seconds: 0, nanos });
@@ -332,7 +341,7 @@ async fn a_command_in_a_task_has_its_output_and_its_code() {
 #[tokio::test]
 async fn an_inspection_has_both_times_and_a_result() {
     let scene = Scene::new(OBEDIENT).await;
-    scene.start("a", 1000).await.unwrap();
+    scene.started("a", 1000).await;
     let inspect =
         || scene.driver.inspect_task(Request::new(nomad::InspectTaskRequest { task_id: "a/agent/1".to_owned() }));
     let running = inspect().await.unwrap().into_inner().task.unwrap();
