@@ -75,7 +75,7 @@ pub use fleet::{Fleet, Served, files_that_hold};
 pub use fleet_end::{End, Ending};
 pub use gate::{Asked, Fate, Gate};
 pub use git_server::GitServer;
-pub use memory::Peak;
+pub use memory::{Peak, figure};
 pub use network::Network;
 pub use nomad::{
     NOMAD_LIMIT, Nomad, NomadAgent, NomadSetup, SingleNomad, nomad_driver_tests, nomad_program, parameterized, text_of,

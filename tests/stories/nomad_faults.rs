@@ -166,7 +166,7 @@ fn an_engine_that_is_killed_ends_the_job_as_an_infra_fault_and_the_client_takes_
     let events = fleet.events(&pipeline);
     let begun = events.iter().filter(|event| event["event"] == "step_started" && event["step"] == 1).count();
     assert_eq!(begun, 1, "no step runs twice");
-    println!("state {state}, {}", nomad.status(&alloc));
+    assert_eq!(state, "error", "{}", nomad.status(&alloc));
     nomad.nothing_is_left();
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use navvy_tests::{
-    Bench, End, Ending, Fleet, NOMAD_LIMIT, Nomad, SLOW, SLOW_LOG, Signal, parameterized, printed_by_slow, seldom,
-    signal, text_of,
+    Bench, End, Ending, Fleet, NOMAD_LIMIT, Nomad, SLOW, SLOW_LOG, Signal, figure, parameterized, printed_by_slow,
+    seldom, signal, text_of,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn many_times(times: u32, mut fault: impl FnMut(&mut Nomad)) {
         let of = Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed };
         fleet.has_ended(End::Passed, &of);
         nomad.nothing_is_left();
-        println!("{nth} of {times}: whole");
+        figure(&format!("{nth} of {times}: whole"));
     }
 }
 
@@ -119,7 +119,7 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
     let fleet = Fleet::start(&bench);
     let plugin = nomad.plugin_pid("one");
     let idle = held_by(plugin);
-    println!("idle: {} KiB, {} files", idle.0, idle.1);
+    figure(&format!("idle: {} KiB, {} files", idle.0, idle.1));
     let small = parameterized("navvy-small", 300, 256);
     nomad.register(&small);
     let dispatch = |task: &str| {
@@ -134,11 +134,11 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
         most = (most.0.max(held_by(plugin).0), most.1.max(held_by(plugin).1));
         nomad.alloc_is(&alloc, "complete");
     }
-    println!("with fifty: {} KiB, {} files", most.0, most.1);
+    figure(&format!("with fifty: {} KiB, {} files", most.0, most.1));
     assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "success");
     nomad.nothing_is_left();
     let after_fifty = held_by(plugin);
-    println!("after fifty: {} KiB, {} files", after_fifty.0, after_fifty.1);
+    figure(&format!("after fifty: {} KiB, {} files", after_fifty.0, after_fifty.1));
     let begin = Instant::now();
     for nth in 1..=10 {
         let (pipeline, tasks) = fifty(&fleet);
@@ -148,7 +148,7 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
         }
         assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "success");
         let (memory, files) = held_by(plugin);
-        println!("after {} in {:?}: {memory} KiB, {files} files", nth * 50, begin.elapsed());
+        figure(&format!("after {} in {:?}: {memory} KiB, {files} files", nth * 50, begin.elapsed()));
         assert!(files <= after_fifty.1 + 4, "files stay open: {files}, at first {}", after_fifty.1);
         assert!(memory <= after_fifty.0 + 2048, "memory grows: {memory} KiB, at first {}", after_fifty.0);
     }
