@@ -281,7 +281,7 @@ impl Keys {
         match key {
             _ if value.is_nil() => {}
             "cpus" => match number(value).filter(|cpus| (0.0..=65_536.0).contains(cpus)) {
-                Some(cpus) => reserved.millicpus = (cpus * 1000.0) as u64,
+                Some(cpus) => reserved.millicpus = (cpus * 1000.0).round() as u64,
                 None => self.wrong("reserve.cpus", "is no number of CPUs, such as 2 or 0.5"),
             },
             "memory" => {
@@ -334,6 +334,14 @@ mod tests {
     #[test]
     fn a_reservation_comes_as_block_or_object_and_with_numbers_as_texts() {
         let of = |reserve: Value| PluginConfig::read(&packed(&[("reserve", reserve)])).map(|config| config.reserve.0);
+        // As `navvy host nomad-config` writes them: every thousandth is what Nomad reserves, too.
+        for millis in 0..10_000_u64 {
+            let text = navvy_job::figures::cpus(millis);
+            let as_number = Value::from(text.parse::<f64>().unwrap());
+            for value in [as_number, Value::from(text.as_str())] {
+                assert_eq!(of(map(&[("cpus", value)])).unwrap().millicpus, millis, "{text}");
+            }
+        }
         let block = Value::Array(vec![map(&[("cpus", Value::from("0.1")), ("memory", Value::from("512MiB"))])]);
         assert_eq!(of(block).unwrap(), Size { millicpus: 100, memory: 512 << 20 });
         assert_eq!(of(map(&[("cpus", Value::from(0))])).unwrap(), Size { millicpus: 0, memory: 4 << 30 });
