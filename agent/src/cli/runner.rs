@@ -62,7 +62,7 @@ pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> 
 }
 
 fn reservation(arguments: &RunnerArgs) -> Reservation {
-    Reservation(Size { millicpus: (arguments.reserve_cpus * 1000.0) as u64, memory: arguments.reserve_memory })
+    Reservation(Size { millicpus: (arguments.reserve_cpus * 1000.0).round() as u64, memory: arguments.reserve_memory })
 }
 
 /// What the reservation leaves of a machine.
