@@ -243,3 +243,110 @@ fn line(words: &str) -> String {
     let spelled = |c: char| if c.is_control() { ' ' } else { c };
     words.trim().trim_end_matches('.').chars().take(LONGEST_TEXT).map(spelled).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::resource::Size;
+    use serde_json::json;
+
+    use super::*;
+
+    fn launch(state: Option<&str>, handed: u64, (used, closed, known): (bool, bool, bool)) -> Launch {
+        Launch {
+            task: "0123456789abcdef".into(),
+            attempt: 1,
+            fence: 1,
+            token: String::new(),
+            key_name: String::new(),
+            parent: "navvy-docker-medium".into(),
+            job: known.then(|| "navvy-docker-medium/dispatch-1".into()),
+            job_index: 5,
+            client: None,
+            drained: false,
+            note: None,
+            closed,
+            state: state.map(str::to_owned),
+            handed,
+            begun: false,
+            beats: 0,
+            canceling: false,
+            class: "medium".into(),
+            size: Size::new(2, 4),
+            node: 0,
+            number: 1,
+            slug: "gh/acme/shop".into(),
+            of_job: String::new(),
+            used,
+        }
+    }
+
+    fn job(status: &str, stop: bool, lost: i64) -> Job {
+        let counts = json!({"Queued": 0, "Starting": 0, "Running": 0, "Complete": 0, "Failed": 0, "Lost": lost});
+        let job = json!({"ID": "navvy-docker-medium/dispatch-1", "ParentID": "navvy-docker-medium", "ParameterizedJob": false,
+            "Stop": stop, "Status": status, "JobModifyIndex": 5, "JobSummary": {"ModifyIndex": 5, "Summary": {"task": counts}}});
+        serde_json::from_value(job).unwrap()
+    }
+
+    /// Every launch that there can be, before every list.
+    fn each(check: impl Fn(&Launch, Listed<'_>, Move)) {
+        let both = [false, true];
+        let jobs: Vec<Job> = ["pending", "running", "dead"]
+            .into_iter()
+            .flat_map(|status| both.map(|stop| [0, 1].map(|lost| job(status, stop, lost))))
+            .flatten()
+            .collect();
+        for state in [None, Some("queued"), Some("claimed"), Some("ended")] {
+            for (handed, used, closed, known) in (0..3)
+                .flat_map(|handed| both.map(|used| (handed, used)))
+                .flat_map(|(handed, used)| both.map(|closed| (handed, used, closed)))
+                .flat_map(|(handed, used, closed)| both.map(|known| (handed, used, closed, known)))
+            {
+                let launch = launch(state, handed, (used, closed, known));
+                for listed in jobs.iter().map(Some).chain([None]) {
+                    for (index, has_parent) in [(4, false), (4, true), (6, false), (6, true)] {
+                        let listed = Listed { index, job: listed, has_parent };
+                        check(&launch, listed, decide(&launch, listed));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_move_starts_a_second_agent_or_takes_one_away_that_is_wanted() {
+        each(|launch, listed, made| {
+            let stands = launch.stands();
+            match made {
+                Move::Dispatch => {
+                    assert!(stands == Stands::Awaited && launch.job.is_none() && listed.job.is_none());
+                }
+                Move::Stop | Move::StopLater | Move::Purge | Move::Forget => assert_eq!(stands, Stands::Over),
+                Move::Cancel(_) | Move::Again => {
+                    assert!(stands == Stands::Awaited && listed.job.is_none());
+                    assert!(listed.index >= launch.job_index, "an older list says nothing of it");
+                }
+                Move::Explain => assert_eq!(stands, Stands::Awaited),
+                Move::Look => assert_ne!(stands, Stands::Over),
+                Move::Adopt(..) => assert!(launch.job.is_none() && listed.job.is_some()),
+                Move::Nothing => {}
+            }
+            if matches!(made, Move::Purge) {
+                assert_eq!(listed.job.map(|job| job.status), Some(JobStatus::Dead));
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_over_goes_in_the_end_and_what_is_dead_is_looked_at() {
+        each(|launch, listed, made| {
+            let is_dead = listed.job.is_some_and(|job| job.status == JobStatus::Dead);
+            let is_gone = listed.job.is_none() && listed.index >= launch.job_index;
+            match launch.stands() {
+                Stands::Over if is_dead && launch.job.is_some() => assert_eq!(made, Move::Purge),
+                Stands::Over if is_gone => assert_eq!(made, Move::Forget),
+                Stands::Awaited | Stands::Running if is_dead && launch.job.is_some() => assert_eq!(made, Move::Look),
+                _ => {}
+            }
+        });
+    }
+}

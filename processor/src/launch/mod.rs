@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`nomad`], [`answers`] | calls, and what is understood of their answers |
 //! | [`definition`] | the job of a class; names |
-//! | [`follow`] | lists that are always new |
+//! | `follow` | lists that are always new |
 //! | [`rows`] | launches in the database |
 //! | [`leading`] | one processor of several launches |
 //! | [`decide`], [`room`] | what is to be done; why a task waits. Pure |
