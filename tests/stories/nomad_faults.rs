@@ -201,11 +201,11 @@ fn of_two_clients_one_is_lost_and_its_task_ends_as_lost() {
         End::Passed,
         &Ending { pipeline: &again, task: &second, job: "slow", log: SLOW_LOG, printed: &printed },
     );
-    // It comes back, and removes what it has left.
+    // It comes back, and removes what it has left; what its agent still sends is nobody's, and is swept.
     nomad.client("one").start_again();
+    nomad.nothing_is_left();
     fleet.has_ended(
         End::Lost,
         &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed },
     );
-    nomad.nothing_is_left();
 }
