@@ -46,6 +46,8 @@ impl Engine {
     pub async fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
         let mut gathered = BTreeMap::new();
         let mut troubles = Vec::new();
+        // First, for it takes longest: what is listed is to be judged at once.
+        let idle = tokio::task::spawn_blocking(|| cgroup::idle(ABANDONED_AFTER)).await.unwrap_or_default();
         // Files last: a task that ends between two looks has no mark any more, and then its label counts, which is that
         // of a living process.
         let (containers, volumes) =
@@ -57,7 +59,7 @@ impl Engine {
         gather_files(&mut gathered, host);
         if troubles.is_empty() {
             // A cgroup carries no owner: an old and empty one that nothing else names is left over.
-            for task in cgroup::idle(ABANDONED_AFTER) {
+            for task in idle {
                 gathered.entry(task).or_default();
             }
         }
@@ -68,7 +70,14 @@ impl Engine {
     pub async fn reap(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
         let survey = self.survey(here, host).await;
         sweep(here, host);
-        let dead = survey.tasks.into_iter().filter(|seen| seen.condition == Condition::Dead).collect();
+        let mut dead: Vec<Seen> = survey.tasks.into_iter().filter(|seen| seen.condition == Condition::Dead).collect();
+        if dead.iter().any(|seen| !seen.is_own()) {
+            // A stranger's, whose process ended behind the listing, may have been left to a person before: its name says so by now.
+            let again = self.survey(here, host).await.tasks;
+            let is_dead =
+                |task: &TaskId| again.iter().any(|seen| seen.task == *task && seen.condition == Condition::Dead);
+            dead.retain(|seen| seen.is_own() || is_dead(&seen.task));
+        }
         let mut reaped = self.remove_seen(dead, host, limit).await;
         reaped.left.splice(0..0, survey.troubles);
         reaped
