@@ -52,17 +52,17 @@ impl Health {
         if environments.is_empty() && problems.is_empty() {
             let wanted = config.environments.join(", ");
             problems.push(format!(
-                "none of the environments that the plugin's configuration allows ({wanted}) works on this machine"
+                "None of the environments that the plugin's configuration allows ({wanted}) works on this machine."
             ));
         }
         let room = config.reserve.room(check.size);
         if let Err(error) = room {
             problems.push(format!(
-                "{error}. Lower the reservation in the plugin's configuration: reserve {{ cpus = 0.5, memory = \"512MiB\" }}"
+                "{error}. Lower the reservation in the plugin's configuration: reserve {{ cpus = 0.5, memory = \"512MiB\" }}."
             ));
         }
         let mib = |bytes: u64| (bytes >> 20).to_string();
-        let mut health = Self::unhealthy(problems.join(". "));
+        let mut health = Self::unhealthy(problems.join(" "));
         health.is_healthy = problems.is_empty();
         health.room = room.ok();
         if health.is_healthy {

@@ -245,12 +245,13 @@ mod tests {
         node
     }
 
+    type Case = (serde_json::Value, Vec<(&'static str, u64, u64)>, serde_json::Value, &'static str);
+
     #[test]
-    fn each_reason_to_wait_is_said_in_figures() {
-        let full = json!({"NodesEvaluated": 1, "DimensionExhausted": {"cpu": 1}});
+    fn each_client_that_cannot_take_it_is_said() {
         let unhealthy =
             json!({"navvy": {"Detected": true, "Healthy": false, "HealthDescription": "Docker is down:\nstart it"}});
-        for (nodes, used, misplaced, expected) in [
+        let cases: [Case; 4] = [
             (json!([]), vec![], json!(null), "no Nomad client is there"),
             (
                 json!([
@@ -273,6 +274,16 @@ mod tests {
                 json!(null),
                 "the driver `navvy` works on none of 2 clients; client b says: Docker is down: start it",
             ),
+        ];
+        for (nodes, used, misplaced, expected) in cases {
+            assert_eq!(told(nodes, &used, misplaced).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn each_reason_to_wait_is_said_in_figures() {
+        let full = json!({"NodesEvaluated": 1, "DimensionExhausted": {"cpu": 1}});
+        let cases: [Case; 6] = [
             (
                 json!([node("a", 2, 16), node("b", 3, 4)]),
                 vec![],
@@ -313,7 +324,8 @@ mod tests {
                 json!({"NodesEvaluated": 1, "ConstraintFiltered": {"${attr.kernel.name} = plan9": 1}, "DimensionExhausted": null}),
                 "Nomad places it on none of 1 clients: ruled out by ${attr.kernel.name} = plan9 (1)",
             ),
-        ] {
+        ];
+        for (nodes, used, misplaced, expected) in cases {
             assert_eq!(told(nodes, &used, misplaced).as_deref(), Some(expected));
         }
     }
