@@ -24,6 +24,10 @@ const BETWEEN: Duration = Duration::from_secs(30);
 /// After a failure, what was mended is to be seen soon.
 const BETWEEN_FAILURES: Duration = Duration::from_secs(10);
 
+/// Nomad remembers by classes of nodes, which are made of their attributes, where a job found no place, and does not ask again when one
+/// of them is healthy again: with this attribute it is of another class then.
+const HEALTHY: &str = "driver.navvy.healthy";
+
 /// What is known of this client.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Health {
@@ -40,7 +44,10 @@ pub struct Health {
 impl Health {
     /// Before anything was looked at, or without a configuration that can be used.
     pub fn unhealthy(text: String) -> Self {
-        let attributes = BTreeMap::from([("driver.navvy.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+        let attributes = BTreeMap::from([
+            ("driver.navvy.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            (HEALTHY.to_owned(), false.to_string()),
+        ]);
         Self { is_healthy: false, text, attributes, room: None }
     }
 
@@ -67,6 +74,7 @@ impl Health {
         health.room = room.ok();
         if health.is_healthy {
             health.text = "Healthy".to_owned();
+            health.attributes.insert(HEALTHY.to_owned(), true.to_string());
         }
         let reserved = config.reserve.0;
         for (name, value) in [

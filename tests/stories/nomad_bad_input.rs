@@ -231,3 +231,30 @@ fn a_class_that_is_larger_than_every_client_stays_pending_and_says_what_is_lacki
     assert!(lacking.to_string().contains("memory") || lacking.to_string().contains("cpu"), "{lacking}");
     assert!(nomad.allocs_of(&dispatched).is_empty());
 }
+
+/// Nomad remembers by classes of nodes where a job found no place, and asks again only when a class is new to it.
+#[test]
+fn what_was_dispatched_while_a_client_was_unhealthy_is_placed_once_it_is_healthy() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let link = bench.state().join("navvy-link");
+    symlink(navvy_tests::program_of_ours("navvy"), &link).expect("a link can be made");
+    let (nomad, node) = with_driver(&bench, &format!("agent_path = \"{}\"\n    {RESERVE}", link.display()));
+    nomad.healthy(&node);
+    fs::remove_file(&link).expect("a link can be removed");
+    nomad.unhealthy(&node, "there is no agent");
+    let fleet = Fleet::start(&bench);
+    let task = fleet.task(&fleet.submit(&["--tree"]), "slow");
+    nomad.register(&job());
+    let meta = json!({ "task": task, "processor": format!("http://{}", fleet.agents) });
+    let dispatched = nomad.dispatch("navvy-tests", &meta, &fleet.launch_token(&task));
+    let path = format!("/v1/job/{}/evaluations", dispatched.replace('/', "%2F"));
+    seldom("an evaluation that is blocked", NOMAD_LIMIT, || {
+        nomad.get(&path).as_array()?.iter().find(|one| text_of(one, "Status") == "blocked").map(drop)
+    });
+    symlink(navvy_tests::program_of_ours("navvy"), &link).expect("a link can be made");
+    nomad.healthy(&node);
+    let alloc = nomad.alloc_of(&dispatched);
+    nomad.alloc_is(&alloc, "complete");
+    nomad.nothing_is_left();
+}
