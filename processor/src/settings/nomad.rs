@@ -45,7 +45,7 @@ pub struct NomadArgs {
     /// own (NAMESPACE/NAME). Also $NAVVY_PROCESSOR_NOMAD_CLASSES.
     #[arg(long, value_name = "CLASSES")]
     pub nomad_classes: Option<String>,
-    /// Under which URL agents on Nomad's clients find this processor: https://ci.example:8585. Default: the host of the public URL
+    /// Under which URL agents on Nomad's clients find this processor: `https://ci.example:8585`. Default: the host of the public URL
     /// with the port for agents. Also $NAVVY_PROCESSOR_NOMAD_PROCESSOR.
     #[arg(long, value_name = "URL")]
     pub nomad_processor: Option<String>,
