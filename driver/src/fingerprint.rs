@@ -6,10 +6,12 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use navvy_job::scheduled::HostCheck;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::agent;
@@ -17,6 +19,7 @@ use crate::config::PluginConfig;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::fingerprint_response::HealthState;
 use crate::proto::hashicorp::nomad::plugins::shared::structs::{Attribute, attribute::Value};
+use crate::task::boot;
 use crate::{info, warning};
 
 /// Between two looks.
@@ -157,16 +160,14 @@ impl Fingerprint {
 
     /// Looks again and again, for as long as the configuration holds.
     pub async fn keep(&self, config: &PluginConfig, variables: &BTreeMap<String, String>) {
-        // What a container was started with, successfully: the same needs no other try.
-        let mut tried: Option<Tried> = None;
         loop {
             let (health, program) = see(config, variables, false).await;
-            let now = Tried { program, docker: health.attributes.get("driver.navvy.docker.version").cloned() };
-            let health = match health.is_healthy && tried.as_ref() != Some(&now) {
+            let now = Tried::new(program, health.attributes.get("driver.navvy.docker.version").cloned());
+            let health = match health.is_healthy && !now.is_known(&config.state_dir) {
                 true => see(config, variables, true).await.0,
                 false => health,
             };
-            tried = health.is_healthy.then_some(now);
+            now.keep(&config.state_dir, health.is_healthy);
             let pause = if health.is_healthy { BETWEEN } else { BETWEEN_FAILURES };
             self.tell(health);
             // Whoever asks meanwhile need not wait.
@@ -180,11 +181,50 @@ impl Fingerprint {
     }
 }
 
-/// An agent and an engine that a container was started with.
-#[derive(PartialEq)]
+/// An agent and an engine that a container was started with, successfully: the same ones need no other try on this boot, not even by
+/// the plugin that comes after this one. It would take no tasks for as long as a try takes.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Tried {
     program: Option<(PathBuf, Option<SystemTime>)>,
     docker: Option<String>,
+    boot: Option<String>,
+}
+
+/// In the driver's directory.
+const TRIED: &str = "tried.json";
+const LONGEST_TRIED: u64 = 16 << 10;
+
+impl Tried {
+    fn new(program: Option<(PathBuf, Option<SystemTime>)>, docker: Option<String>) -> Self {
+        Self { program, docker, boot: boot().ok() }
+    }
+
+    fn is_known(&self, state_dir: &Path) -> bool {
+        let text = navvy_plain_file::text_without_link(&state_dir.join(TRIED), LONGEST_TRIED);
+        let kept = text.ok().and_then(|text| serde_json::from_str::<Self>(&text).ok());
+        self.boot.is_some() && kept.as_ref() == Some(self)
+    }
+
+    /// What cannot be kept is tried again.
+    fn keep(&self, state_dir: &Path, is_healthy: bool) {
+        let path = state_dir.join(TRIED);
+        let kept = match is_healthy {
+            true if self.is_known(state_dir) => Ok(()),
+            true => put(&path, &serde_json::to_vec(self).unwrap_or_default()),
+            false => std::fs::remove_file(&path),
+        };
+        kept.ok();
+    }
+}
+
+/// Who looks sees the old file, or the new one.
+fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    let unfinished = path.with_extension("new");
+    std::fs::write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, path)
 }
 
 async fn see(
@@ -256,5 +296,21 @@ mod tests {
         assert_eq!((health.is_healthy, health.text.as_str()), (false, "Docker does not answer"));
         let silent = HostCheck { environments: Vec::new(), ..check() };
         assert!(!Health::of(&PluginConfig::default(), &silent).is_healthy, "nothing that works is no health");
+    }
+
+    #[test]
+    fn what_was_tried_is_known_to_the_next_plugin_until_something_changes() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("state");
+        let of = |docker: &str| Tried::new(Some(("/usr/bin/navvy".into(), None)), Some(docker.to_owned()));
+        assert!(!of("28").is_known(&state));
+        of("28").keep(&state, true);
+        assert!(of("28").is_known(&state) && !of("29").is_known(&state));
+        assert!(
+            !Tried { boot: Some("another".to_owned()), ..of("28") }.is_known(&state),
+            "Docker's store may be another"
+        );
+        of("28").keep(&state, false);
+        assert!(!of("28").is_known(&state), "what failed is tried again");
     }
 }
