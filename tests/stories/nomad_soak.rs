@@ -122,12 +122,14 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
     figure(&format!("idle: {} KiB, {} files", idle.0, idle.1));
     let small = parameterized("navvy-small", 300, 256);
     nomad.register(&small);
-    let dispatch = |task: &str| {
+    // One after the other, each has half of the machine.
+    nomad.register(&parameterized("navvy-large", 4000, 1024));
+    let dispatch = |name: &str, task: &str| {
         let meta = json!({ "task": task, "processor": format!("http://{}", fleet.agents) });
-        nomad.dispatch("navvy-small", &meta, &fleet.launch_token(task))
+        nomad.dispatch(name, &meta, &fleet.launch_token(task))
     };
     let (pipeline, tasks) = fifty(&fleet);
-    let dispatched: Vec<String> = tasks.iter().map(|task| dispatch(task)).collect();
+    let dispatched: Vec<String> = tasks.iter().map(|task| dispatch("navvy-small", task)).collect();
     let mut most = idle;
     for one in &dispatched {
         let alloc = nomad.alloc_of(one);
@@ -143,7 +145,7 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
     for nth in 1..=10 {
         let (pipeline, tasks) = fifty(&fleet);
         for task in &tasks {
-            let alloc = nomad.alloc_of(&dispatch(task));
+            let alloc = nomad.alloc_of(&dispatch("navvy-large", task));
             nomad.alloc_is(&alloc, "complete");
         }
         assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "success");
