@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use navvy_job::scheduled::HostCheck;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::agent;
 use crate::config::PluginConfig;
@@ -114,14 +114,12 @@ impl Health {
 /// What is looked at, and what came of it.
 pub struct Fingerprint {
     health: watch::Sender<Health>,
-    /// Somebody wants to know now.
-    wanted: Notify,
 }
 
 impl Default for Fingerprint {
     fn default() -> Self {
         let text = "The agent and Docker are being tried for the first time.".to_owned();
-        Self { health: watch::Sender::new(Health::unhealthy(text)), wanted: Notify::new() }
+        Self { health: watch::Sender::new(Health::unhealthy(text)) }
     }
 }
 
@@ -170,14 +168,8 @@ impl Fingerprint {
             now.keep(&config.state_dir, health.is_healthy);
             let pause = if health.is_healthy { BETWEEN } else { BETWEEN_FAILURES };
             self.tell(health);
-            // Whoever asks meanwhile need not wait.
-            let _asked = tokio::time::timeout(pause, self.wanted.notified()).await;
+            tokio::time::sleep(pause).await;
         }
-    }
-
-    /// The next look is now.
-    pub fn hurry(&self) {
-        self.wanted.notify_one();
     }
 }
 
