@@ -310,17 +310,7 @@ fn number(value: &Value) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn packed(pairs: &[(&str, Value)]) -> Vec<u8> {
-        let pairs = pairs.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect();
-        let mut bytes = Vec::new();
-        rmpv::encode::write_value(&mut bytes, &Value::Map(pairs)).unwrap();
-        bytes
-    }
-
-    fn map(pairs: &[(&str, Value)]) -> Value {
-        Value::Map(pairs.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
-    }
+    use crate::testing::{map, packed};
 
     #[test]
     fn without_a_configuration_everything_has_its_default() {

@@ -114,9 +114,7 @@ impl Directory {
     /// # Errors
     /// It cannot be made, or is there: a task of this id has begun before.
     pub fn make(&self) -> io::Result<()> {
-        if let Some(parent) = self.0.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        }
+        self.0.parent().map_or(Ok(()), make_private)?;
         fs::DirBuilder::new().mode(0o700).create(&self.0)
     }
 
@@ -226,19 +224,34 @@ impl Directory {
         })
     }
 
-    /// Who looks sees the old file, or the new one.
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.0.join(format!(".{name}.new"));
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc_flags())
-            .open(&unfinished)?;
-        file.write_all(bytes)?;
-        fs::rename(&unfinished, self.0.join(name))
+        put(&self.0, name, bytes)
     }
+}
+
+/// Makes a directory with those above it, for this user alone, where there is none.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Writes a file of this user alone. Who looks sees the old one, or the new one.
+///
+/// # Errors
+/// It cannot be written.
+pub fn put(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join(format!(".{name}.new"));
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc_flags())
+        .open(&unfinished)?;
+    file.write_all(bytes)?;
+    fs::rename(&unfinished, directory.join(name))
 }
 
 /// A link is not followed, not even here.

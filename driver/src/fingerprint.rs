@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::agent;
 use crate::config::PluginConfig;
+use crate::directory::{make_private, put};
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::fingerprint_response::HealthState;
 use crate::proto::hashicorp::nomad::plugins::shared::structs::{Attribute, attribute::Value};
@@ -202,21 +202,11 @@ impl Tried {
         let path = state_dir.join(TRIED);
         let kept = match is_healthy {
             true if self.is_known(state_dir) => Ok(()),
-            true => put(&path, &serde_json::to_vec(self).unwrap_or_default()),
+            true => make_private(state_dir).and_then(|()| put(state_dir, TRIED, &serde_json::to_vec(self)?)),
             false => std::fs::remove_file(&path),
         };
         kept.ok();
     }
-}
-
-/// Who looks sees the old file, or the new one.
-fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    let unfinished = path.with_extension("new");
-    std::fs::write(&unfinished, bytes)?;
-    std::fs::rename(&unfinished, path)
 }
 
 async fn see(

@@ -31,4 +31,6 @@ pub mod stats;
 pub mod task;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use navvy_cgroup::Limits;
 use navvy_job::resource::Size;
 use navvy_job::scheduled::{Host, VERSION};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use crate::agent::{self, AgentError};
-use crate::cgroup::{self, CgroupError, Limits, Mounts};
+use crate::cgroup::{self, CgroupError, Mounts, Share};
 use crate::config::{PluginConfig, TaskConfig};
 use crate::directory::{Directory, Record};
 use crate::node::Node;
@@ -111,7 +112,7 @@ impl<'a> Wanted<'a> {
             self.write(&directory, config, &token, self.record(config, variables, &agent_path, &made)?)
         });
         if prepared.is_err() {
-            cgroup::remove(&made.directories);
+            navvy_cgroup::remove(&made.directories);
             let _told_by_the_error = directory.remove();
         }
         let record = prepared?;
@@ -129,8 +130,8 @@ impl<'a> Wanted<'a> {
         let name = mounts.name(prepared, config.cgroup_parent.as_deref(), &own);
         // Cgroups are root's. Without it the task's containers have their limits each.
         let name = name.filter(|_| rustix::process::geteuid().is_root());
-        let limits = Limits { size: self.size, pids: self.task.pids, cores: cores.to_owned() };
-        Ok(mounts.make(name, &limits)?)
+        let limits = Limits { size: self.size, pids: self.task.pids };
+        Ok(mounts.make(name, &Share { limits, cores: cores.to_owned() })?)
     }
 
     fn record(
@@ -249,13 +250,7 @@ mod tests {
     use rmpv::Value;
 
     use super::*;
-
-    fn packed(pairs: &[(&str, Value)]) -> Vec<u8> {
-        let pairs = pairs.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect();
-        let mut bytes = Vec::new();
-        rmpv::encode::write_value(&mut bytes, &Value::Map(pairs)).unwrap();
-        bytes
-    }
+    use crate::testing::{packed, remove_cgroup};
 
     struct Scene {
         place: tempfile::TempDir,
@@ -301,7 +296,7 @@ mod tests {
 
     impl Drop for Scene {
         fn drop(&mut self) {
-            cgroup::remove(&Mounts::here().everywhere(self.config.cgroup_parent.as_ref().unwrap()));
+            remove_cgroup(self.config.cgroup_parent.as_ref().unwrap());
         }
     }
 

@@ -1,10 +1,9 @@
 //! What a whole task uses, from its cgroup.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use crate::cgroup::{Mounts, below};
+use crate::cgroup::Mounts;
 use crate::node::Node;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::{
     CpuUsage, MemoryUsage, TaskResourceUsage, TaskStats, cpu_usage, memory_usage,
@@ -72,7 +71,7 @@ impl Meter {
     }
 
     fn file(&self, controller: &str, file: &str) -> Option<String> {
-        fs::read_to_string(below(self.mounts.hierarchy(controller)?, &self.name).join(file)).ok()
+        fs::read_to_string(self.mounts.hierarchy(controller)?.directory(&self.name).join(file)).ok()
     }
 
     fn counters(&self) -> Option<Counters> {
@@ -136,11 +135,15 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 /// Are there figures at all?
 pub fn is_there(mounts: &Mounts, name: &str) -> bool {
-    mounts.hierarchy("memory").is_some_and(|root| Path::new(&below(root, name)).is_dir())
+    mounts.hierarchy("memory").is_some_and(|hierarchy| hierarchy.directory(name).is_dir())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use navvy_cgroup::Hierarchy;
+
     use super::*;
 
     fn put(root: &Path, file: &str, text: &str) {
@@ -156,7 +159,8 @@ mod tests {
         put(&group, "memory.stat", "anon 10\nfile 20\nfile_mapped 7\n");
         put(&group, "memory.current", "33\n");
         let node = Node { cores: 2, compute: 2000.0 };
-        let mut meter = Meter::new(Mounts::V2(place.path().to_owned()), "/a".to_owned(), node);
+        let unified = Hierarchy { path: place.path().to_owned(), controllers: Vec::new(), unified: true };
+        let mut meter = Meter::new(Mounts::V2(unified), "/a".to_owned(), node);
         put(
             &group,
             "cpu.stat",

@@ -23,7 +23,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cgroup::{self, Mounts};
+use crate::cgroup::Mounts;
 use crate::directory::{Directory, Ended, Record};
 use crate::events::Events;
 use crate::process::{Handle, Process};
@@ -198,7 +198,7 @@ impl Task {
     }
 
     fn was_out_of_memory(&self, record: &Record) -> bool {
-        record.cgroup.as_deref().is_some_and(|name| Mounts::here().was_out_of_memory(name))
+        record.cgroup.as_deref().is_some_and(|name| navvy_cgroup::oom_kills(name, Mounts::here().hierarchies()) > 0)
     }
 
     /// `None`: its end is wanted by now.
@@ -263,11 +263,11 @@ impl Task {
         let record = self.record();
         let removal = move || {
             let engines = record.cgroup.as_deref().map(|name| Mounts::here().beside(name)).unwrap_or_default();
-            cgroup::remove(&[record.cgroup_directories, engines].concat())
+            navvy_cgroup::remove(&[record.cgroup_directories, engines].concat())
         };
         let left = tokio::task::spawn_blocking(removal).await;
-        for left in left.unwrap_or_default() {
-            warning!("A cgroup of task {} is left: {left}", self.locked().task);
+        for (path, error) in left.unwrap_or_default() {
+            warning!("A cgroup of task {} is left: {}: {error}", self.locked().task, path.display());
         }
         if let Err(error) = self.directory.remove() {
             warning!("{} could not be removed: {error}", self.directory.path().display());

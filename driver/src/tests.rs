@@ -9,7 +9,6 @@ use std::time::Duration;
 use rmpv::Value;
 use tonic::{Code, Request, Status};
 
-use crate::cgroup::{self, Mounts};
 use crate::directory::{Directory, Record};
 use crate::plugin::{Base, Driver, Plugin};
 use crate::proto::hashicorp::nomad::plugins::base::proto::SetConfigRequest;
@@ -19,6 +18,7 @@ use crate::proto::hashicorp::nomad::plugins::base::proto::{
 };
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::driver_server::Driver as _;
+use crate::testing::{packed, remove_cgroup};
 
 const TASK: &str = "0123456789abcdef";
 /// Says that this machine has four CPUs, whatever it has.
@@ -28,13 +28,6 @@ const CHECK: &str = r#"{"version":1,"agent":"0.1.0","docker":"20","environments"
 struct Scene {
     place: tempfile::TempDir,
     driver: Driver,
-}
-
-fn packed(pairs: &[(&str, Value)]) -> Vec<u8> {
-    let pairs = pairs.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect();
-    let mut bytes = Vec::new();
-    rmpv::encode::write_value(&mut bytes, &Value::Map(pairs)).unwrap();
-    bytes
 }
 
 impl Scene {
@@ -112,20 +105,14 @@ impl Scene {
 
     /// The record, once it is as it is waited for.
     async fn record(&self, id: &str, is_so: impl Fn(&Record) -> bool) -> Record {
-        loop {
-            if let Some(record) = self.directory(id).record().ok().filter(|record| is_so(record)) {
-                return record;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the record is so", || self.directory(id).record().ok().filter(|record| is_so(record))).await
     }
 
     /// Starts an agent that says so once it listens, and waits for that.
     async fn started(&self, id: &str, millicpus: i64) -> nomad::TaskHandle {
         let handle = self.start(id, millicpus).await.unwrap();
-        while !self.directory(id).path().join("ready").exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let ready = self.directory(id).path().join("ready");
+        until("the agent listens", || ready.exists().then_some(())).await;
         handle
     }
 
@@ -134,10 +121,22 @@ impl Scene {
     }
 }
 
+/// Looks again and again; what never comes fails the test by its name.
+async fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let again = async {
+        loop {
+            match look() {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.unwrap_or_else(|_| panic!("{what}: not in 60 s"))
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
-        let left = cgroup::remove(&Mounts::here().everywhere(&self.cgroup()));
-        assert!(left.is_empty() || std::thread::panicking(), "{left:?}");
+        remove_cgroup(&self.cgroup());
     }
 }
 

@@ -11,11 +11,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use navvy_cgroup::{Hierarchy, Limit, Limits, children, mounted};
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 mod parent;
 
@@ -28,11 +28,6 @@ const DEPTH: usize = 4;
 const MOST_LOOKED_AT: usize = 20_000;
 /// What a task's limits need.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
-/// The scheduler's usual period; quotas are counted in it.
-const CPU_PERIOD_US: u64 = 100_000;
-/// A container that has just ended lets go of its cgroups a moment later; all of a task's are waited for this long.
-const REMOVE_LIMIT: Duration = Duration::from_secs(3);
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
 /// Why a task has no cgroup of its own. A sentence for the report.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +67,6 @@ pub struct Facts<'a> {
     pub version: &'a str,
 }
 
-/// A mounted hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Hierarchy {
-    path: PathBuf,
-    /// Empty for version 2.
-    controllers: Vec<String>,
-    unified: bool,
-}
-
 /// One value for one file.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
@@ -89,6 +75,12 @@ struct Setting {
     value: String,
     /// The kernel may be built without it.
     optional: bool,
+}
+
+impl Setting {
+    fn of(directory: PathBuf, Limit { file, value, is_optional, .. }: Limit) -> Self {
+        Self { directory, file, value, optional: is_optional }
+    }
 }
 
 /// Could a task get a cgroup of its own here?
@@ -200,35 +192,17 @@ fn givers_v2(place: &Place, root: &Path) -> Vec<PathBuf> {
 }
 
 fn settings_v1(place: &Place, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<Vec<Setting>, CgroupError> {
-    let directory = |controller: &'static str| {
-        let found = hierarchies.iter().find(|h| h.controllers.iter().any(|known| known == controller));
-        let found = found.ok_or(CgroupError::NoController(controller))?;
-        Ok(found.path.join(place.below()))
+    let setting = |limit: Limit| {
+        let found = hierarchies.iter().find(|h| h.has(limit.controller));
+        let found = found.ok_or(CgroupError::NoController(limit.controller))?;
+        Ok(Setting::of(found.path.join(place.below()), limit))
     };
-    let (memory, cpu, pid) = (directory("memory")?, directory("cpu")?, directory("pids")?);
-    let of =
-        |directory: &Path, file, value, optional| Setting { directory: directory.to_owned(), file, value, optional };
-    Ok(vec![
-        of(&memory, "memory.limit_in_bytes", size.memory.to_string(), false),
-        of(&memory, "memory.memsw.limit_in_bytes", size.memory.to_string(), true),
-        of(&cpu, "cpu.cfs_period_us", CPU_PERIOD_US.to_string(), false),
-        of(&cpu, "cpu.cfs_quota_us", quota(size).to_string(), false),
-        of(&pid, "pids.max", pids.to_string(), false),
-    ])
+    Limits { size, pids: Some(pids) }.v1().into_iter().map(setting).collect()
 }
 
 fn settings_v2(directory: &Path, size: Size, pids: u32) -> Vec<Setting> {
-    let of = |file, value, optional| Setting { directory: directory.to_owned(), file, value, optional };
-    vec![
-        of("memory.max", size.memory.to_string(), false),
-        of("memory.swap.max", "0".to_owned(), true),
-        of("cpu.max", format!("{} {CPU_PERIOD_US}", quota(size)), false),
-        of("pids.max", pids.to_string(), false),
-    ]
-}
-
-fn quota(size: Size) -> u64 {
-    size.millicpus.saturating_mul(CPU_PERIOD_US) / 1000
+    let limits = Limits { size, pids: Some(pids) }.v2();
+    limits.into_iter().map(|limit| Setting::of(directory.to_owned(), limit)).collect()
 }
 
 fn apply(setting: &Setting) -> Result<(), CgroupError> {
@@ -250,14 +224,7 @@ pub fn is_used(place: &Place) -> bool {
 /// engine leaves there that died while it started one is nobody's any more. Blocks for three seconds at most; missing is
 /// fine.
 pub fn remove(place: &Place) -> Result<(), (PathBuf, io::Error)> {
-    let deadline = Instant::now() + REMOVE_LIMIT;
-    let mut first = Ok(());
-    for directory in place.directories(&mounted()) {
-        if let Err(error) = remove_tree(&directory, deadline) {
-            first = first.and(Err((directory, error)));
-        }
-    }
-    first
+    navvy_cgroup::remove(&place.directories(&mounted())).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Tasks whose cgroup has been here for `age` and holds no process. Whether a task still needs one, the engine knows.
@@ -312,75 +279,10 @@ fn is_empty(directory: &Path) -> bool {
     own.is_ok_and(|processes| processes.is_empty()) && children(directory).all(|child| is_empty(&child))
 }
 
-fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
-    loop {
-        // What is killed may have started something just before, also in a new directory.
-        let below = children(directory).try_for_each(|child| remove_tree(&child, deadline));
-        match below.and_then(|()| fs::remove_dir(directory)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                kill_members(directory);
-                std::thread::sleep(BETWEEN_ATTEMPTS);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Kills every process of this one cgroup. A process that has left it meanwhile is not meant.
-fn kill_members(directory: &Path) {
-    for pid in members(directory) {
-        // A descriptor names this process alone; a number may be another's a moment later.
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if members(directory).contains(&pid) {
-            // One that has just ended needs no killing.
-            let _gone = pidfd_send_signal(&process, Signal::KILL);
-        }
-    }
-    // Of version 1: what a paused container holds hears of its end only when it goes on.
-    let freezer = directory.join("freezer.state");
-    if freezer.exists() {
-        let _not_frozen = fs::write(freezer, "THAWED");
-    }
-}
-
-/// Processes in this cgroup, but for those of other pid namespaces, which show as 0.
-fn members(directory: &Path) -> Vec<Pid> {
-    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
-}
-
-fn children(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(directory).ok().into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
-}
-
-fn mounted() -> Vec<Hierarchy> {
-    parse_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
-}
-
-/// From `/proc/self/mountinfo`: the fifth field is the path; behind the lone dash come type, source and options.
-fn parse_mounts(text: &str) -> Vec<Hierarchy> {
-    text.lines().filter_map(parse_mount).collect()
-}
-
-fn parse_mount(line: &str) -> Option<Hierarchy> {
-    let (left, right) = line.split_once(" - ")?;
-    let path = PathBuf::from(left.split(' ').nth(4)?);
-    let mut right = right.split(' ');
-    let kind = right.next()?;
-    let options = right.nth(1)?;
-    match kind {
-        "cgroup" => {
-            Some(Hierarchy { path, controllers: options.split(',').map(str::to_owned).collect(), unified: false })
-        }
-        "cgroup2" => Some(Hierarchy { path, controllers: Vec::new(), unified: true }),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use navvy_cgroup::parse_mounts;
+
     use super::*;
 
     const MOUNTS: &str = "\

@@ -14,14 +14,13 @@
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::time::Instant;
 
-use super::{CONTROLLERS, Hierarchy, REMOVE_LIMIT, children, mounted, remove_tree};
+use navvy_cgroup::{Hierarchy, mounted};
+
+use super::CONTROLLERS;
 
 /// Version 2 lets a cgroup with children have controllers or processes, not both.
 const LEAF: &str = "agent";
-/// A cgroup's files are short.
-const DEPTH: usize = 4;
 
 /// A path below each hierarchy's root, which leads to no other place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,14 +109,7 @@ impl Parent {
     /// How many processes of it and of those below it the kernel has killed for want of memory. Those of cgroups that are gone
     /// do not count (version 1).
     pub fn oom_kills(&self) -> u64 {
-        let hierarchies = mounted();
-        let memory = hierarchies.iter().filter(|h| h.unified || h.controllers.iter().any(|known| known == "memory"));
-        let counts = memory.map(|h| match h.unified {
-            // Counts those below, too.
-            true => count_in(&h.path.join(&self.0).join("memory.events")),
-            false => count_below(&h.path.join(&self.0), "memory.oom_control", DEPTH),
-        });
-        counts.sum()
+        navvy_cgroup::oom_kills(&self.text(), &mounted())
     }
 
     /// Removes the leaf that [`Self::enter`] has made, with what a killed agent has left in it. Missing is fine.
@@ -125,12 +117,9 @@ impl Parent {
     /// # Errors
     /// The kernel refuses.
     pub fn remove_leaf(&self) -> Result<(), (PathBuf, io::Error)> {
-        let deadline = Instant::now() + REMOVE_LIMIT;
         let leaves = self.directories(&mounted()).into_iter().filter(|(_, unified)| *unified);
-        for leaf in leaves.map(|(directory, _)| directory.join(LEAF)) {
-            remove_tree(&leaf, deadline).map_err(|error| (leaf, error))?;
-        }
-        Ok(())
+        let leaves: Vec<PathBuf> = leaves.map(|(directory, _)| directory.join(LEAF)).collect();
+        navvy_cgroup::remove(&leaves).into_iter().next().map_or(Ok(()), Err)
     }
 }
 
@@ -150,22 +139,6 @@ fn write_to(path: &Path, written: io::Result<()>) -> Result<(), ParentError> {
     written.map_err(|source| ParentError::Write { path: path.to_owned(), source })
 }
 
-fn count_below(directory: &Path, file: &str, depth: usize) -> u64 {
-    let own = count_in(&directory.join(file));
-    let below = match depth {
-        0 => 0,
-        _ => children(directory).map(|child| count_below(&child, file, depth - 1)).sum(),
-    };
-    own + below
-}
-
-/// The line `oom_kill N`.
-fn count_in(path: &Path) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
-    counts.next().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,20 +149,6 @@ mod tests {
         for wrong in ["", "/", "nomad/a", "/nomad/../../etc", "/./a", "/a/", "//a", "/a//b", "/a\0b"] {
             assert!(matches!(Parent::read(wrong), Err(ParentError::Path { .. })), "{wrong}");
         }
-    }
-
-    #[test]
-    fn kills_are_counted_in_both_versions() {
-        let directory = tempfile::tempdir().unwrap();
-        let below = directory.path().join("task-x/container");
-        fs::create_dir_all(&below).unwrap();
-        fs::write(directory.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-            .unwrap();
-        fs::write(below.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap();
-        assert_eq!(count_below(directory.path(), "memory.oom_control", DEPTH), 3);
-        let events = directory.path().join("memory.events");
-        fs::write(&events, "low 0\noom 4\noom_kill 5\noom_group_kill 6\n").unwrap();
-        assert_eq!((count_in(&events), count_in(&directory.path().join("none"))), (5, 0));
     }
 
     #[test]
