@@ -101,13 +101,39 @@ fn fifty(fleet: &Fleet<'_>) -> (String, Vec<String>) {
     (pipeline, tasks)
 }
 
-/// Resident KiB and open files of a process.
-fn held_by(pid: u32) -> (u64, usize) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let resident =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is there").count();
-    (resident.expect("a figure"), files)
+/// What a process holds.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Resident KiB.
+    resident: u64,
+    /// Of these, KiB that are no part of a file: the program's own pages come in as they are used.
+    own: u64,
+    /// Open files.
+    files: usize,
+}
+
+impl Held {
+    fn by(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+        let kib = |name: &str| -> Option<u64> {
+            status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
+        };
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is there").count();
+        Self { resident: kib("VmRSS:").expect("a figure"), own: kib("RssAnon:").expect("a figure"), files }
+    }
+
+    /// The larger of each.
+    fn most(self, other: Self) -> Self {
+        Self {
+            resident: self.resident.max(other.resident),
+            own: self.own.max(other.own),
+            files: self.files.max(other.files),
+        }
+    }
+
+    fn told(self, when: &str) {
+        figure(&format!("{when}: {} KiB, {} KiB of its own, {} files", self.resident, self.own, self.files));
+    }
 }
 
 #[test]
@@ -118,8 +144,8 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
     let mut nomad = Nomad::start(&bench);
     let fleet = Fleet::start(&bench);
     let plugin = nomad.plugin_pid("one");
-    let idle = held_by(plugin);
-    figure(&format!("idle: {} KiB, {} files", idle.0, idle.1));
+    let idle = Held::by(plugin);
+    idle.told("idle");
     let small = parameterized("navvy-small", 300, 256);
     nomad.register(&small);
     // One after the other, each has half of the machine.
@@ -133,14 +159,14 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
     let mut most = idle;
     for one in &dispatched {
         let alloc = nomad.alloc_of(one);
-        most = (most.0.max(held_by(plugin).0), most.1.max(held_by(plugin).1));
+        most = most.most(Held::by(plugin));
         nomad.alloc_is(&alloc, "complete");
     }
-    figure(&format!("with fifty: {} KiB, {} files", most.0, most.1));
+    most.told("with fifty");
     assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "success");
     nomad.nothing_is_left();
-    let after_fifty = held_by(plugin);
-    figure(&format!("after fifty: {} KiB, {} files", after_fifty.0, after_fifty.1));
+    let after_fifty = Held::by(plugin);
+    after_fifty.told("after fifty");
     let begin = Instant::now();
     for nth in 1..=10 {
         let (pipeline, tasks) = fifty(&fleet);
@@ -149,10 +175,10 @@ fn fifty_tasks_at_once_and_then_five_hundred_in_a_row_all_end_and_the_driver_doe
             nomad.alloc_is(&alloc, "complete");
         }
         assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "success");
-        let (memory, files) = held_by(plugin);
-        figure(&format!("after {} in {:?}: {memory} KiB, {files} files", nth * 50, begin.elapsed()));
-        assert!(files <= after_fifty.1 + 4, "files stay open: {files}, at first {}", after_fifty.1);
-        assert!(memory <= after_fifty.0 + 2048, "memory grows: {memory} KiB, at first {}", after_fifty.0);
+        let now = Held::by(plugin);
+        now.told(&format!("after {} in {:?}", nth * 50, begin.elapsed()));
+        assert!(now.files <= after_fifty.files + 4, "files stay open: {now:?}, at first {after_fifty:?}");
+        assert!(now.resident <= after_fifty.resident + 2048, "memory grows: {now:?}, at first {after_fifty:?}");
     }
     nomad.nothing_is_left();
     let log = nomad.client("one").said();
