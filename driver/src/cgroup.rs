@@ -168,7 +168,11 @@ fn make_v2(unified: &Hierarchy, name: &str, share: &Share, made: &mut Vec<PathBu
         }
         parent.push(part);
     }
-    share.limits.v2().iter().try_for_each(|limit| set(&directory, limit))
+    share.limits.v2().iter().try_for_each(|limit| set(&directory, limit))?;
+    match share.cores.is_empty() {
+        true => Ok(()),
+        false => write(&directory.join("cpuset.cpus"), &share.cores),
+    }
 }
 
 /// A cpuset takes no process before it has cores and memory nodes. Without cores of its own, a task has those that Nomad's tasks
@@ -276,6 +280,17 @@ mod tests {
         }
         let expected = ["blkio", "unified"].map(|name| place.path().join(name).join("nomad/a.b"));
         assert_eq!(mounts.beside("/nomad/a.b"), expected);
+    }
+
+    #[test]
+    fn version_2_has_everything_in_one_place() {
+        let place = tempfile::tempdir().unwrap();
+        let mounts = Mounts::V2(Hierarchy { path: place.path().to_owned(), controllers: Vec::new(), unified: true });
+        let limits = Limits { size: Size::new(1, 2), pids: Some(7) };
+        mounts.make(Some("/ci/a.b".to_owned()), &Share { limits, cores: "0,2".to_owned() }).unwrap();
+        let read = |file: &str| fs::read_to_string(place.path().join("ci/a.b").join(file)).unwrap();
+        assert_eq!([read("memory.max"), read("pids.max"), read("cpuset.cpus")], ["2147483648", "7", "0,2"]);
+        assert_eq!(fs::read_to_string(place.path().join("ci/cgroup.subtree_control")).unwrap(), "+cpuset");
     }
 
     #[test]

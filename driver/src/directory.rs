@@ -132,6 +132,11 @@ impl Directory {
         self.put(files::CLAIM, claim.to_string().as_bytes())
     }
 
+    /// Has no agent read the claim yet?
+    pub fn has_claim(&self) -> bool {
+        fs::symlink_metadata(self.0.join(files::CLAIM)).is_ok()
+    }
+
     /// Says where the task lives.
     pub fn put_host(&self, host: &Host) -> io::Result<()> {
         self.put(files::HOST, &serde_json::to_vec(host)?)

@@ -136,7 +136,7 @@ impl Fingerprint {
 
     /// The state as it is now, looked at anew.
     pub async fn look(&self, config: &PluginConfig, variables: &BTreeMap<String, String>) -> Health {
-        let health = see(config, variables, false).await.0;
+        let health = assess(config, variables).await;
         self.tell(health.clone());
         health
     }
@@ -159,18 +159,24 @@ impl Fingerprint {
     /// Looks again and again, for as long as the configuration holds.
     pub async fn keep(&self, config: &PluginConfig, variables: &BTreeMap<String, String>) {
         loop {
-            let (health, program) = see(config, variables, false).await;
-            let now = Tried::new(program, health.attributes.get("driver.navvy.docker.version").cloned());
-            let health = match health.is_healthy && !now.is_known(&config.state_dir) {
-                true => see(config, variables, true).await.0,
-                false => health,
-            };
-            now.keep(&config.state_dir, health.is_healthy);
+            let health = assess(config, variables).await;
             let pause = if health.is_healthy { BETWEEN } else { BETWEEN_FAILURES };
             self.tell(health);
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// A cheap look; where what it finds was not tried yet, or failed the last time, a container has to start as well.
+async fn assess(config: &PluginConfig, variables: &BTreeMap<String, String>) -> Health {
+    let (health, program) = see(config, variables, false).await;
+    let now = Tried::new(program, health.attributes.get("driver.navvy.docker.version").cloned());
+    let health = match health.is_healthy && !now.is_known(&config.state_dir) {
+        true => see(config, variables, true).await.0,
+        false => health,
+    };
+    now.keep(&config.state_dir, health.is_healthy);
+    health
 }
 
 /// An agent and an engine that a container was started with, successfully: the same ones need no other try on this boot, not even by

@@ -13,6 +13,8 @@ pub struct Node {
     pub cores: usize,
     /// Their units together.
     pub compute: f64,
+    /// Nomad has said so. One before 1.7 does not, and says of each task which share of the node it has.
+    pub is_told: bool,
 }
 
 impl Node {
@@ -24,13 +26,13 @@ impl Node {
         let cores = topology.cores.len();
         let sum: u64 = topology.cores.iter().map(speed).fold(0, u64::saturating_add);
         let compute = if topology.override_total_compute > 0 { topology.override_total_compute } else { sum };
-        (cores > 0 && compute > 0).then_some(Self { cores, compute: compute as f64 })
+        (cores > 0 && compute > 0).then_some(Self { cores, compute: compute as f64, is_told: true })
     }
 
     /// Where Nomad says nothing.
     pub fn unknown() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { cores, compute: cores as f64 * UNITS_PER_CPU }
+        Self { cores, compute: cores as f64 * UNITS_PER_CPU, is_told: false }
     }
 
     /// Units of one CPU.
@@ -43,6 +45,10 @@ impl Node {
         let own = resources.linux_resources.as_ref().map_or(0, |linux| cores(&linux.cpuset_cpus));
         if own > 0 {
             return own as u64 * 1000;
+        }
+        let part = resources.linux_resources.as_ref().map_or(0.0, |linux| linux.percent_ticks);
+        if !self.is_told && part.is_finite() && part > 0.0 {
+            return (part.min(1.0) * self.cores as f64 * 1000.0).round() as u64;
         }
         let units = resources.allocated_resources.as_ref().and_then(|all| all.cpu).map_or(0, |cpu| cpu.cpu_shares);
         (units.max(0) as f64 / self.units_per_cpu() * 1000.0).round() as u64
@@ -93,6 +99,11 @@ mod tests {
         assert_eq!(Node::of(&ClientTopology::default()), None);
         assert_eq!(Node::unknown().millicpus(&resources(500, "")), 500);
         assert_eq!(Node::unknown().millicpus(&resources(-5, "")), 0);
+        let old = Node { cores: 8, compute: 8000.0, is_told: false };
+        let mut share = resources(5200, "");
+        share.linux_resources.as_mut().unwrap().percent_ticks = 0.25;
+        assert_eq!(old.millicpus(&share), 2000, "of 8 cores of 2600 MHz, of which Nomad 1.6 says nothing");
+        assert_eq!(Node { is_told: true, ..old }.millicpus(&share), 5200);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! here touches a task that no call has named.
 
 mod base;
+mod begin;
 mod driver;
 mod host;
 mod signals;

@@ -79,6 +79,26 @@ impl Process {
         Ok((!owner.is_dead(&here)).then(|| Self { handle, owner: owner.clone(), child: None }))
     }
 
+    /// Finds the agent of a directory by what it was started with: a plugin that ended right after it had started one has written
+    /// down nothing of it.
+    ///
+    /// # Errors
+    /// The processes of this machine cannot be listed.
+    pub fn of_directory(directory: &Directory) -> io::Result<Option<Self>> {
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            if !is_agent_of(pid, directory) {
+                continue;
+            }
+            // It may have ended meanwhile.
+            let Ok(owner) = Owner::of_process(pid) else { continue };
+            if let Some(process) = Self::find(&owner)?.filter(|_| is_agent_of(pid, directory)) {
+                return Ok(Some(process));
+            }
+        }
+        Ok(None)
+    }
+
     /// The way to it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -93,6 +113,13 @@ impl Process {
         drop(readiness.readable().await?);
         self.child.as_mut().map(Child::wait).transpose()
     }
+}
+
+fn is_agent_of(pid: u32, directory: &Directory) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = words.split(|&byte| byte == 0).collect();
+    let place = directory.path().as_os_str().as_encoded_bytes();
+    words.windows(2).any(|two| two == [b"--scheduled".as_slice(), place]) && !words.contains(&b"--remove".as_slice())
 }
 
 fn open(pid: u32) -> io::Result<Handle> {

@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn node() -> Node {
-        Node { cores: 2, compute: 2000.0 }
+        Node { cores: 2, compute: 2000.0, is_told: true }
     }
 
     const TASK: (&str, &str) = ("task", "0123456789abcdef");

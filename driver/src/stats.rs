@@ -158,7 +158,7 @@ mod tests {
         put(&group, "cpu.stat", "usage_usec 1000\nuser_usec 600\nsystem_usec 400\nnr_throttled 2\nthrottled_usec 5\n");
         put(&group, "memory.stat", "anon 10\nfile 20\nfile_mapped 7\n");
         put(&group, "memory.current", "33\n");
-        let node = Node { cores: 2, compute: 2000.0 };
+        let node = Node { cores: 2, compute: 2000.0, is_told: true };
         let unified = Hierarchy { path: place.path().to_owned(), controllers: Vec::new(), unified: true };
         let mut meter = Meter::new(Mounts::V2(unified), "/a".to_owned(), node);
         put(
@@ -189,7 +189,7 @@ mod tests {
             // Version 2 keeps no such files at its root.
             return;
         }
-        let node = Node { cores: 2, compute: 2000.0 };
+        let node = Node { cores: 2, compute: 2000.0, is_told: true };
         let stats = Meter::new(mounts, "/".to_owned(), node).read("x").unwrap();
         assert!(stats.agg_resource_usage.unwrap().memory.unwrap().usage > 0);
     }

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,7 +110,10 @@ impl Task {
             });
             return Ok(());
         }
-        let process = record.agent.as_ref().map(Process::find).transpose()?.flatten();
+        let process = match &record.agent {
+            Some(owner) => Process::find(owner)?,
+            None => Process::of_directory(&self.directory)?,
+        };
         // What was told before is not told again.
         self.attend(process, self.directory.progress_length())
     }
@@ -274,24 +278,10 @@ impl Task {
         }
     }
 
-    /// Containers and files of an agent that was killed: an agent removes them, which knows them.
+    /// Containers and files of an agent that was killed.
     async fn remove_left(&self) {
         let record = self.record();
-        let mut command = Command::new(&record.agent_path);
-        command.args(["agent", "--scheduled"]).arg(self.directory.path()).arg("--remove");
-        command.env_clear().envs(record.environment.iter().map(|(name, value)| (name, value))).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        match tokio::time::timeout(REMOVAL_LIMIT, command.output()).await {
-            Ok(Ok(output)) if output.status.success() => {}
-            Ok(Ok(output)) => {
-                let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(1024)]).into_owned();
-                warning!("Something of task {} is left on this machine: {}", record.task, words.trim());
-            }
-            Ok(Err(error)) => warning!("What task {} has left could not be removed: {error}", record.task),
-            Err(_) => {
-                warning!("Removing what task {} has left took longer than {} s.", record.task, REMOVAL_LIMIT.as_secs())
-            }
-        }
+        remove_left(&record.agent_path, &record.environment, &self.directory, &record.task).await;
     }
 
     /// Tells where the task has come to, the newest alone and seldom: Nomad keeps ten events of a task.
@@ -328,6 +318,23 @@ impl Task {
         let mut record = self.locked();
         change(&mut record);
         self.directory.put_record(&record)
+    }
+}
+
+/// Removes containers and files of an agent that was killed: an agent does it, which knows them.
+pub async fn remove_left(program: &Path, environment: &[(String, String)], directory: &Directory, task: &str) {
+    let mut command = Command::new(program);
+    command.args(["agent", "--scheduled"]).arg(directory.path()).arg("--remove");
+    command.env_clear().envs(environment.iter().map(|(name, value)| (name, value))).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    match tokio::time::timeout(REMOVAL_LIMIT, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => {}
+        Ok(Ok(output)) => {
+            let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(1024)]).into_owned();
+            warning!("Something of task {task} is left on this machine: {}", words.trim());
+        }
+        Ok(Err(error)) => warning!("What task {task} has left could not be removed: {error}"),
+        Err(_) => warning!("Removing what task {task} has left took longer than {} s.", REMOVAL_LIMIT.as_secs()),
     }
 }
 

@@ -286,6 +286,63 @@ async fn a_handle_of_another_is_refused() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_recovered_is_destroyed_all_the_same() {
+    for is_readable in [true, false] {
+        let scene = Scene::new(OBEDIENT).await;
+        scene.started("a", 1000).await;
+        let record = scene.record("a", |record| record.agent.is_some()).await;
+        if !is_readable {
+            fs::write(scene.directory("a").path().join("driver.json"), "{}").unwrap();
+        }
+        let later = Driver(Plugin::new(BTreeMap::new()));
+        scene.configure(&later.0, &[]).await;
+        destroy(&later, "a").await;
+        assert!(!scene.directory("a").path().exists() && scene.was_removed(), "{is_readable}");
+        let here = navvy_journal::owner::Owner::this_process().unwrap();
+        until("its end", || record.agent.as_ref().unwrap().is_dead(&here).then_some(())).await;
+    }
+}
+
+/// Nomad asks the next plugin with the same words.
+#[tokio::test]
+async fn a_plugin_that_ended_while_it_started_a_task_leaves_it_to_the_next_one() {
+    let scene = Scene::new(OBEDIENT).await;
+    scene.started("a", 1000).await;
+    let record = scene.record("a", |record| record.agent.is_some()).await;
+    let directory = scene.directory("a");
+    for is_noted in [true, false] {
+        // Between the start of the agent and its note there is nothing but its process.
+        let agent = record.agent.clone().filter(|_| is_noted);
+        directory.put_record(&Record { agent, ..record.clone() }).unwrap();
+        let later = Driver(Plugin::new(BTreeMap::new()));
+        scene.configure(&later.0, &[]).await;
+        let request = nomad::StartTaskRequest { task: Some(scene.wanted("a", 1000)) };
+        assert!(later.start_task(Request::new(request)).await.is_ok());
+        let noted = scene.record("a", |record| record.agent.is_some()).await;
+        assert_eq!((&noted.agent, noted.restarts), (&record.agent, 0), "it is the same agent");
+        if !is_noted {
+            stop(&later, "a", 20).await;
+            assert_eq!(wait(&later, "a").await.0.exit_code, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_came_to_nothing_is_begun_anew() {
+    let scene = Scene::new(OBEDIENT).await;
+    for record in ["", "{}"] {
+        let directory = scene.directory("a");
+        directory.make().unwrap();
+        if !record.is_empty() {
+            fs::write(directory.path().join("driver.json"), record).unwrap();
+        }
+        scene.started("a", 1000).await;
+        stop(&scene.driver, "a", 20).await;
+        destroy(&scene.driver, "a").await;
+    }
+}
+
+#[tokio::test]
 async fn the_reservation_is_kept_whatever_nomad_places() {
     let scene = Scene::new(OBEDIENT).await;
     // Four CPUs, of which two are reserved.

@@ -5,24 +5,20 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::{Stream, StreamExt as _};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::host::Answers;
-use super::{Plugin, signals};
+use super::{Plugin, begin, signals};
 use crate::cgroup::Mounts;
-use crate::directory::{Directory, Ended};
+use crate::directory::Ended;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
-use crate::start::{StartError, Wanted};
 use crate::stats::{self, Meter};
 use crate::task::Task;
-use crate::{exec, info, schema, warning};
+use crate::{exec, info, schema};
 
-/// The form of a handle's state.
-const HANDLE_VERSION: i32 = 1;
 /// Nomad waits for the first fingerprint while it starts.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Without one of Nomad's.
@@ -33,12 +29,6 @@ const NO_TIME: prost_types::Timestamp = prost_types::Timestamp { seconds: -62_13
 
 /// `Driver`.
 pub struct Driver(pub Arc<Plugin>);
-
-/// What Nomad keeps for us. It is written once, so it says only where the rest is.
-#[derive(Serialize, Deserialize)]
-struct State {
-    directory: std::path::PathBuf,
-}
 
 #[tonic::async_trait]
 impl nomad::driver_server::Driver for Driver {
@@ -101,7 +91,7 @@ impl nomad::driver_server::Driver for Driver {
         request: Request<nomad::RecoverTaskRequest>,
     ) -> Result<Response<nomad::RecoverTaskResponse>, Status> {
         let handle = request.into_inner().handle.ok_or_else(|| Status::invalid_argument("a handle is missing"))?;
-        self.recover(&handle)?;
+        begin::recover(&self.0, &handle)?;
         Ok(Response::new(nomad::RecoverTaskResponse {}))
     }
 
@@ -111,14 +101,8 @@ impl nomad::driver_server::Driver for Driver {
     ) -> Result<Response<nomad::StartTaskResponse>, Status> {
         let config =
             request.into_inner().task.ok_or_else(|| Status::invalid_argument("the task's configuration is missing"))?;
-        let task = self.start(&config).await?;
-        let state = State { directory: task.directory.path().to_owned() };
-        let handle = nomad::TaskHandle {
-            version: HANDLE_VERSION,
-            config: Some(config),
-            state: nomad::TaskState::Running.into(),
-            driver_state: serde_json::to_vec(&state).map_err(|error| Status::internal(error.to_string()))?,
-        };
+        let task = begin::start(&self.0, &config).await?;
+        let handle = begin::handle(config, &task)?;
         Ok(Response::new(nomad::StartTaskResponse {
             result: nomad::start_task_response::Result::Success.into(),
             driver_error_msg: String::new(),
@@ -158,14 +142,16 @@ impl nomad::driver_server::Driver for Driver {
         request: Request<nomad::DestroyTaskRequest>,
     ) -> Result<Response<nomad::DestroyTaskResponse>, Status> {
         let request = request.into_inner();
-        if let Some(task) = self.0.task(&request.task_id) {
-            if task.ended().is_none() && !request.force {
-                return Err(Status::failed_precondition("the task runs; it is destroyed by force alone"));
-            }
-            task.stop(Signal::KILL, Duration::ZERO).await;
-            task.destroy().await;
-            self.0.tasks().remove(&request.task_id);
+        let Some(task) = self.0.task(&request.task_id) else {
+            begin::destroy_unknown(&self.0, &request.task_id).await;
+            return Ok(Response::new(nomad::DestroyTaskResponse {}));
+        };
+        if task.ended().is_none() && !request.force {
+            return Err(Status::failed_precondition("the task runs; it is destroyed by force alone"));
         }
+        task.stop(Signal::KILL, Duration::ZERO).await;
+        task.destroy().await;
+        self.0.tasks().remove(&request.task_id);
         Ok(Response::new(nomad::DestroyTaskResponse {}))
     }
 
@@ -283,66 +269,6 @@ impl nomad::driver_server::Driver for Driver {
 }
 
 impl Driver {
-    async fn start(&self, config: &nomad::TaskConfig) -> Result<Arc<Task>, Status> {
-        let plugin = &self.0;
-        let (settings, node) = plugin.config()?;
-        if plugin.task(&config.id).is_some() {
-            return Err(Status::already_exists(format!("the task {} has been started before", config.id)));
-        }
-        let wanted = Wanted::of(config, &settings, node).map_err(|error| refused(&error))?;
-        let known = plugin.fingerprint.now();
-        // A state that was seen some time ago may be over by now.
-        let health = if known.is_healthy { known } else { plugin.fingerprint.look(&settings, &plugin.variables).await };
-        let room = match health.room {
-            Some(room) if health.is_healthy => room,
-            _ => return Err(Status::failed_precondition(format!("this client takes no tasks: {}", health.text))),
-        };
-        let (directory, record) = wanted.prepare(&settings, &plugin.variables).map_err(|error| refused(&error))?;
-        let name = record.task.clone();
-        let task = Task::new(directory, record, plugin.events.clone());
-        let started = match plugin.enter(&config.id, &task, wanted.size, room) {
-            Ok(()) => task.start().map_err(|error| {
-                plugin.tasks().remove(&config.id);
-                format!("the agent could not be started: {error}")
-            }),
-            Err(why) => Err(why),
-        };
-        if let Err(why) = started {
-            task.destroy().await;
-            warning!("Task {name} was not started: {why}");
-            return Err(Status::failed_precondition(why));
-        }
-        info!("Task {name} was started, as {} of allocation {}.", config.name, config.alloc_id);
-        Ok(task)
-    }
-
-    fn recover(&self, handle: &nomad::TaskHandle) -> Result<(), Status> {
-        let id = handle.config.as_ref().map(|config| config.id.clone()).unwrap_or_default();
-        if self.0.task(&id).is_some() {
-            return Ok(());
-        }
-        if handle.version != HANDLE_VERSION {
-            let text = format!("the handle has version {}, and this driver reads {HANDLE_VERSION}", handle.version);
-            return Err(Status::failed_precondition(text));
-        }
-        let state: State = serde_json::from_slice(&handle.driver_state)
-            .map_err(|_| Status::failed_precondition("the handle is not one that this driver has written"))?;
-        let directory = Directory::at(state.directory);
-        let unreadable = |error: std::io::Error| {
-            let path = directory.path().display();
-            Status::failed_precondition(format!("what is known of the task in {path} cannot be read: {error}"))
-        };
-        let record = directory.record().map_err(unreadable)?;
-        if record.id != id {
-            return Err(Status::failed_precondition(format!("{} belongs to another task", directory.path().display())));
-        }
-        let task = Task::new(directory, record, self.0.events.clone());
-        task.recover().map_err(|error| Status::internal(format!("the task's agent cannot be looked at: {error}")))?;
-        info!("Task {} was recovered.", task.record().task);
-        self.0.tasks().insert(id, task);
-        Ok(())
-    }
-
     fn running(&self, id: &str) -> Result<Arc<Task>, Status> {
         let task = self.0.known(id)?;
         match task.ended() {
@@ -379,12 +305,6 @@ impl Driver {
         });
         ReceiverStream::new(taken)
     }
-}
-
-/// The words that `nomad alloc status` shows. Nothing is tried again: what is wrong stays so.
-fn refused(error: &StartError) -> Status {
-    warning!("A task was not started: {error}");
-    Status::failed_precondition(navvy_job::chain::chain(error))
 }
 
 /// Without a command a shell of the job would be started, which nobody asked for.
