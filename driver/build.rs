@@ -5,10 +5,7 @@ use protox::prost::Message as _;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build.rs");
-    let set = protox::compile(
-        ["base.proto", "driver.proto", "recoverable_error.proto", "go_plugin.proto", "health.proto"],
-        ["proto"],
-    )?;
+    let set = protox::compile(["base.proto", "driver.proto", "go_plugin.proto", "health.proto"], ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("nomad.bin"), set.encode_to_vec())?;
     // A task's environment and its handle may hold tokens: `Debug` of what carries them is not derived.

@@ -23,7 +23,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// The kernel takes no quota below a millisecond.
 const SMALLEST_QUOTA_US: u64 = 1000;
 /// What has just ended lets go of its cgroups a moment later; one removal waits so long for that.
-pub const REMOVE_LIMIT: Duration = Duration::from_secs(3);
+const REMOVE_LIMIT: Duration = Duration::from_secs(3);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 /// Of a task's cgroup: the task's own, the containers', and those that a job makes for itself.
 const OOM_DEPTH: usize = 4;
@@ -53,7 +53,8 @@ impl Hierarchy {
 
 /// Those of this machine.
 pub fn mounted() -> Vec<Hierarchy> {
-    parse_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    // One path that is no text, anywhere on the machine, does not hide the others.
+    parse_mounts(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").unwrap_or_default()))
 }
 
 /// From `/proc/self/mountinfo`: the fifth field is the path; behind the lone dash come type, source and options.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use navvy_job::scheduled::{HostCheck, VERSION};
 use tokio::process::Command;
 
 use crate::config::PluginConfig;
+use crate::exec;
 
 const NAME: &str = "navvy";
 /// A machine is looked at in less.
@@ -106,10 +106,7 @@ pub async fn check(path: &Path, environment: &[(String, String)], is_thorough: b
     let mut command = Command::new(path);
     command.args(["host", "check", "--json"]).args(is_thorough.then_some("--thorough"));
     command.env_clear().envs(environment.iter().map(|(name, value)| (name, value))).current_dir("/");
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(CHECK_LIMIT, command.output()).await;
-    let output = output.map_err(|_| broken(format!("it has not answered in {} s", CHECK_LIMIT.as_secs())))?;
-    let output = output.map_err(|error| broken(error.to_string()))?;
+    let output = exec::output(command, CHECK_LIMIT).await.map_err(|error| broken(error.to_string()))?;
     read(&output.stdout).map_err(|Unreadable { agent }| match agent {
         Some(agent) => AgentError::Version { path: path.to_owned(), agent },
         None => {

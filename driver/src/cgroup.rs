@@ -108,7 +108,8 @@ impl Mounts {
             (Self::V2(_), None, Some(scope)) => Some(scope.to_owned()),
             // `/nomad/share` or `/nomad/reserve/…`: the other controllers have the task right below `/nomad`.
             (Self::V1(_), None, Some(below)) => {
-                let (nomad, _) = below.split_once("/share").or_else(|| below.split_once("/reserve"))?;
+                let reserved = || below.rsplit_once("/reserve/").map(|(nomad, _)| nomad);
+                let nomad = below.strip_suffix("/share").or_else(reserved)?;
                 Some(format!("{nomad}/{task}"))
             }
             (_, None, None) => Some(format!("{OWN_PARENT}/{task}")),
@@ -185,9 +186,13 @@ fn set_cpuset(root: &Path, directory: &Path, cores: &str) -> Result<(), CgroupEr
         read(&share).or_else(|| read(parent)).or_else(|| read(root)).unwrap_or_default()
     };
     let (shared, nodes) = (of("cpuset.cpus"), of("cpuset.mems"));
-    if parent != root && fs::read_to_string(parent.join("cpuset.cpus")).is_ok_and(|text| text.trim().is_empty()) {
-        write(&parent.join("cpuset.mems"), &nodes)?;
-        write(&parent.join("cpuset.cpus"), &shared)?;
+    // From the root down: each has to have what those below are to have.
+    let above: Vec<&Path> = parent.ancestors().take_while(|ancestor| *ancestor != root).collect();
+    for ancestor in above.into_iter().rev() {
+        if fs::read_to_string(ancestor.join("cpuset.cpus")).is_ok_and(|text| text.trim().is_empty()) {
+            write(&ancestor.join("cpuset.mems"), &nodes)?;
+            write(&ancestor.join("cpuset.cpus"), &shared)?;
+        }
     }
     write(&directory.join("cpuset.mems"), &nodes)?;
     write(&directory.join("cpuset.cpus"), if cores.is_empty() { &shared } else { cores })
@@ -210,9 +215,10 @@ fn make_directory(directory: &Path, made: &mut Vec<PathBuf>) -> Result<(), Cgrou
 }
 
 fn set(directory: &Path, limit: &Limit) -> Result<(), CgroupError> {
-    match write(&directory.join(limit.file), &limit.value) {
-        Err(_) if limit.is_optional => Ok(()),
-        written => written,
+    let path = directory.join(limit.file);
+    match limit.is_optional && !path.exists() {
+        true => Ok(()),
+        false => write(&path, &limit.value),
     }
 }
 
@@ -263,6 +269,9 @@ mod tests {
         let v1 = v1(place.path(), &["cpuset"]);
         assert_eq!(v1.name(share.to_str().unwrap(), None, "a.b").as_deref(), Some("/nomad/a.b"));
         assert_eq!(v1.name(share.to_str().unwrap(), Some("/ci"), "a.b").as_deref(), Some("/ci/a.b"));
+        let reserve = root.join("shared/reserve/a.b");
+        fs::create_dir_all(&reserve).unwrap();
+        assert_eq!(v1.name(reserve.to_str().unwrap(), None, "a.b").as_deref(), Some("/shared/a.b"));
         assert_eq!(v1.name("/nowhere", None, "a.b").as_deref(), Some("/navvy-tasks/a.b"));
         let scope = root.join("nomad.slice/share.slice/a.b.scope");
         fs::create_dir_all(&scope).unwrap();

@@ -100,7 +100,7 @@ impl PluginConfig {
             cgroup_parent: keys.cgroup(),
             docker: keys.text("docker"),
             log_level: level.map_or(Some(Level::Info), |word| Level::from_word(&word)).unwrap_or_else(|| {
-                keys.wrong("log_level", "is none of debug, info, warn and error");
+                keys.wrong("log_level", "is none of trace, debug, info, warn and error");
                 Level::Info
             }),
         };
@@ -118,7 +118,7 @@ impl TaskConfig {
         let mut keys = Keys::of(msgpack, "the task's configuration", &known)?;
         let task = keys.text("task").unwrap_or_default();
         if !is_id(&task) {
-            keys.wrong("task", "is no id of a task: 16 hexadecimal digits, as the processor gives them");
+            keys.wrong("task", "is no id of a task, as the processor gives them: 0123456789abcdef");
         }
         let config = Self {
             processor: keys.text("processor"),
@@ -249,12 +249,14 @@ impl Keys {
 
     fn cgroup(&mut self) -> Option<String> {
         let parent = self.text("cgroup_parent")?;
-        let inner = Path::new(parent.trim_matches('/'));
-        if !inner.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
-            self.wrong("cgroup_parent", "is no path of a cgroup, such as /ci");
+        let parts: Vec<_> = Path::new(parent.trim_matches('/')).components().collect();
+        let are_plain = parts.iter().all(|part| matches!(part, std::path::Component::Normal(_)));
+        // Deeper down a reaper would not find what a task has left.
+        if !are_plain || !(1..=2).contains(&parts.len()) {
+            self.wrong("cgroup_parent", "is no path of one or two names, such as /ci or /ci/tasks");
             return None;
         }
-        Some(format!("/{}", inner.display()))
+        Some(format!("/{}", parts.iter().collect::<PathBuf>().display()))
     }
 
     /// HCL's blocks arrive as a list of maps, an object as a map.
@@ -362,6 +364,11 @@ mod tests {
         let errors = PluginConfig::read(&wrong).unwrap_err().0.join("\n");
         for told in ["agent_path", "state_dir", "\"vm\"", "log_level", "cgroup_parent", "\"colour\" is no key"] {
             assert!(errors.contains(told), "{told}: {errors}");
+        }
+        let parent = |path: &str| PluginConfig::read(&packed(&[("cgroup_parent", Value::from(path))]));
+        assert_eq!(parent("/ci//tasks/").unwrap().cgroup_parent.as_deref(), Some("/ci/tasks"));
+        for wrong in ["/", "//", "/a/b/c", "/a/../b", "."] {
+            assert!(parent(wrong).is_err(), "{wrong}");
         }
         assert!(PluginConfig::read(&[0x93]).is_err(), "cut off");
         assert!(PluginConfig::read(&[0x05]).is_err(), "no map");

@@ -8,6 +8,7 @@
 //!   claim.json host.json progress exit.json      as job::scheduled has them
 //! ```
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -19,8 +20,6 @@ use navvy_journal::owner::Owner;
 use navvy_plain_file as plain_file;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The form of [`Record`].
-const VERSION: u32 = 1;
 const RECORD: &str = "driver.json";
 const AGENT_ERR: &str = "agent.err";
 /// No file here is longer.
@@ -46,9 +45,9 @@ pub struct Ended {
 }
 
 /// What the driver knows of a task. A plugin that comes after this one reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`VERSION`].
+    /// [`Self::VERSION`].
     pub version: u32,
     /// Nomad's id of the task.
     pub id: String,
@@ -60,12 +59,14 @@ pub struct Record {
     pub task: String,
     /// What the whole task may use.
     pub size: Size,
-    /// Nomad's pipe for stdout.
-    pub stdout: PathBuf,
+    /// Nomad's pipes.
+    pub pipes: [PathBuf; 2],
     /// The program that was started.
     pub agent_path: PathBuf,
     /// The agent's environment.
     pub environment: Vec<(String, String)>,
+    /// The plugin that looks after it.
+    pub plugin: Owner,
     /// The agent's process, once there is one.
     pub agent: Option<Owner>,
     /// The cgroup of the whole task, below each hierarchy's root.
@@ -86,7 +87,18 @@ pub struct Record {
 
 impl Record {
     /// The form that is written and read.
-    pub const VERSION: u32 = VERSION;
+    pub const VERSION: u32 = 1;
+}
+
+/// Variables may hold a proxy's password.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("task", &self.task)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One task's directory.
@@ -102,6 +114,12 @@ impl Directory {
     /// One that a driver has made before.
     pub fn at(path: PathBuf) -> Self {
         Self(path)
+    }
+
+    /// Those of all tasks, whoever has made them.
+    pub fn all(state_dir: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(state_dir.join("tasks")).into_iter().flatten().flatten();
+        entries.map(|entry| Self(entry.path())).collect()
     }
 
     /// The path.
@@ -154,8 +172,10 @@ impl Directory {
     pub fn record(&self) -> io::Result<Record> {
         let record: Record = self.read(RECORD)?;
         match record.version {
-            VERSION => Ok(record),
-            other => Err(io::Error::other(format!("it has version {other}, and this driver reads {VERSION}"))),
+            Record::VERSION => Ok(record),
+            other => {
+                Err(io::Error::other(format!("it has version {other}, and this driver reads {}", Record::VERSION)))
+            }
         }
     }
 
@@ -196,9 +216,15 @@ impl Directory {
         fs::symlink_metadata(self.0.join(files::PROGRESS)).map_or(0, |found| found.len())
     }
 
-    /// Where an agent's words go before it has a log.
+    /// Where an agent's words go before it has a log. Those of an agent before it are gone.
     pub fn agent_err(&self) -> io::Result<File> {
-        File::options().append(true).create(true).mode(0o600).custom_flags(libc_flags()).open(self.0.join(AGENT_ERR))
+        File::options()
+            .write(true)
+            .truncate(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc_flags())
+            .open(self.0.join(AGENT_ERR))
     }
 
     /// The last of these words, on one line.
@@ -247,7 +273,8 @@ pub fn make_private(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// It cannot be written.
 pub fn put(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = directory.join(format!(".{name}.new"));
+    // Two plugins may be here for a moment.
+    let unfinished = directory.join(format!(".{name}.{}.new", std::process::id()));
     let mut file = File::options()
         .write(true)
         .create(true)

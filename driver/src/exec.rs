@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -48,20 +48,29 @@ fn command(record: &Record, argv: &[String]) -> Command {
 /// # Errors
 /// It could not be started, or took too long.
 pub async fn run(record: &Record, argv: &[String], limit: Option<Duration>) -> Result<nomad::ExecTaskResponse, Status> {
-    let mut command = command(record, argv);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| not_started(&error))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let limit = limit.filter(|limit| !limit.is_zero()).unwrap_or(LONGEST);
+    let Output { stdout, stderr, status } =
+        output(command(record, argv), limit).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Status::deadline_exceeded(format!("the command was ended: {error}")),
+            _ => not_started(&error),
+        })?;
+    Ok(nomad::ExecTaskResponse { stdout, stderr, result: Some(result(status)) })
+}
+
+/// Runs a program to its end; its output is kept, up to a MiB each.
+///
+/// # Errors
+/// It could not be started, or took too long and was killed.
+pub async fn output(mut command: Command, limit: Duration) -> io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let all = async { tokio::join!(kept(stdout), kept(stderr), child.wait()) };
     let Ok((stdout, stderr, status)) = tokio::time::timeout(limit, all).await else {
-        return Err(Status::deadline_exceeded(format!(
-            "the command has not ended in {} s, and was ended",
-            limit.as_secs()
-        )));
+        let why = format!("it has not ended in {} s", limit.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
     };
-    let result = Some(result(status.map_err(|error| not_started(&error))?));
-    Ok(nomad::ExecTaskResponse { stdout, stderr, result })
+    Ok(Output { status: status?, stdout, stderr })
 }
 
 /// What is beyond the most is read, and dropped.
@@ -172,13 +181,13 @@ async fn carry(stream: Option<impl AsyncRead + Unpin>, answers: &Answers, is_std
     let Some(mut stream) = stream else { return };
     let mut piece = vec![0; PIECE];
     while let Ok(length @ 1..) = stream.read(&mut piece).await {
-        if answers.send(Ok(output(&piece[..length], is_stderr))).await.is_err() {
+        if answers.send(Ok(piece_of(&piece[..length], is_stderr))).await.is_err() {
             return;
         }
     }
 }
 
-fn output(bytes: &[u8], is_stderr: bool) -> nomad::ExecTaskStreamingResponse {
+fn piece_of(bytes: &[u8], is_stderr: bool) -> nomad::ExecTaskStreamingResponse {
     let piece = Some(nomad::ExecTaskStreamingIoOperation { data: bytes.to_vec(), close: false });
     match is_stderr {
         true => nomad::ExecTaskStreamingResponse { stderr: piece, ..Default::default() },
@@ -217,7 +226,7 @@ async fn with_terminal(
         while let Ok(length @ 1..) =
             terminal.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut piece)?)).await
         {
-            if answers.send(Ok(output(&piece[..length], false))).await.is_err() {
+            if answers.send(Ok(piece_of(&piece[..length], false))).await.is_err() {
                 return;
             }
         }

@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use crate::agent;
 use crate::config::PluginConfig;
 use crate::directory::{make_private, put};
+use crate::log::{info, warning};
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::fingerprint_response::HealthState;
 use crate::proto::hashicorp::nomad::plugins::shared::structs::{Attribute, attribute::Value};
 use crate::task::boot;
-use crate::{info, warning};
 
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_secs(30);

@@ -10,25 +10,26 @@
 
 #![warn(missing_docs)]
 
-pub mod agent;
-pub mod cgroup;
-pub mod config;
-pub mod directory;
-pub mod events;
-pub mod exec;
-pub mod fingerprint;
-pub mod handshake;
-pub mod log;
-pub mod node;
-pub mod plugin;
-pub mod process;
-pub mod proto;
-pub mod ready;
-pub mod schema;
+mod agent;
+mod cgroup;
+mod config;
+mod directory;
+mod events;
+mod exec;
+mod fingerprint;
+mod handshake;
+mod log;
+mod node;
+mod pipes;
+mod plugin;
+mod process;
+mod proto;
+mod ready;
+mod schema;
 pub mod serve;
-pub mod start;
-pub mod stats;
-pub mod task;
+mod start;
+mod stats;
+mod task;
 
 #[cfg(test)]
 mod testing;

@@ -108,28 +108,26 @@ fn put(line: &[u8]) -> bool {
 }
 
 /// Logs for those who look for a fault in the driver.
-#[macro_export]
 macro_rules! debug {
     ($($text:tt)*) => { $crate::log::log($crate::log::Level::Debug, &format_args!($($text)*)) };
 }
 
 /// Logs what an operator may want to know.
-#[macro_export]
 macro_rules! info {
     ($($text:tt)*) => { $crate::log::log($crate::log::Level::Info, &format_args!($($text)*)) };
 }
 
 /// Logs that something is amiss.
-#[macro_export]
 macro_rules! warning {
     ($($text:tt)*) => { $crate::log::log($crate::log::Level::Warn, &format_args!($($text)*)) };
 }
 
 /// Logs that something failed.
-#[macro_export]
 macro_rules! failure {
     ($($text:tt)*) => { $crate::log::log($crate::log::Level::Error, &format_args!($($text)*)) };
 }
+
+pub(crate) use {debug, failure, info, warning};
 
 #[cfg(test)]
 mod tests {

@@ -123,19 +123,29 @@ impl Plugin {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a task, if it fits beside those that run. Both at once: two that start at the same time see each other.
-    fn enter(&self, id: &str, task: &Arc<Task>, wanted: Size, room: Size) -> Result<(), String> {
+    /// Does a task of this size fit beside those that run? `others`: what runs and is not among this plugin's tasks.
+    fn fits(&self, wanted: Size, room: Size, others: &[Size]) -> Result<(), String> {
+        fits(&self.tasks(), wanted, room, others)
+    }
+
+    /// Enters a task, if it fits. Both at once: two that start at the same time see each other.
+    fn enter(&self, id: &str, task: &Arc<Task>, wanted: Size, room: Size, others: &[Size]) -> Result<(), String> {
         let mut tasks = self.tasks();
         if tasks.contains_key(id) {
             return Err(format!("the task {id} has been started before"));
         }
-        admit(wanted, room, tasks.values().filter_map(|task| task.size())).map_err(|error| {
-            format!(
-                "{error}. Nomad places tasks by the `reserved` block of the client's configuration, which keeps less than this \
-                 driver does; `navvy host nomad-config` prints one that fits"
-            )
-        })?;
+        fits(&tasks, wanted, room, others)?;
         tasks.insert(id.to_owned(), task.clone());
         Ok(())
     }
+}
+
+fn fits(tasks: &HashMap<String, Arc<Task>>, wanted: Size, room: Size, others: &[Size]) -> Result<(), String> {
+    let running = tasks.values().filter_map(|task| task.size()).chain(others.iter().copied());
+    admit(wanted, room, running).map_err(|error| {
+        format!(
+            "{error}. Nomad places tasks by the `reserved` block of the client's configuration, which keeps less than this driver \
+             does; `navvy host nomad-config` prints one that fits"
+        )
+    })
 }

@@ -1,19 +1,22 @@
 //! The agent's process: this plugin's child, or that of a plugin which was here before.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_journal::owner::Owner;
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 
 use crate::directory::{Directory, Record};
+use crate::log::warning;
+use crate::pipes;
 use crate::ready::ready;
+
+/// Between two looks at a process that cannot be waited for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// A way to one process, and to no other that has its number later.
 #[derive(Debug, Clone)]
@@ -53,12 +56,18 @@ impl Process {
         command.env_clear().envs(record.environment.iter().map(|(name, value)| (name, value))).current_dir("/");
         command.stdin(Stdio::null()).stderr(directory.agent_err()?);
         // The agent writes nothing there. It keeps the pipe open: a reader that never had a writer holds up a task's end.
-        command.stdout(pipe(&record.stdout).map_or_else(Stdio::null, Stdio::from));
-        let child = command.spawn()?;
+        command.stdout(pipes::open(&record.pipes[0]).map_or_else(Stdio::null, Stdio::from));
+        let mut child = command.spawn()?;
         // A child that has not been waited for keeps its number.
-        let owner = Owner::of_process(child.id())?;
-        let handle = open(child.id())?;
-        Ok(Self { handle, owner, child: Some(child) })
+        let seen = Owner::of_process(child.id()).and_then(|owner| Ok((owner, open(child.id())?)));
+        match seen {
+            Ok((owner, handle)) => Ok(Self { handle, owner, child: Some(child) }),
+            Err(error) => {
+                // Nobody would look after it.
+                child.kill().and_then(|()| child.wait()).ok();
+                Err(error)
+            }
+        }
     }
 
     /// Finds one that another plugin has started; `None`: it has ended.
@@ -66,8 +75,9 @@ impl Process {
     /// # Errors
     /// The kernel refuses.
     pub fn find(owner: &Owner) -> io::Result<Option<Self>> {
-        let here = Owner::this_process()?;
-        if owner.is_dead(&here) {
+        // Another machine's, boot's or namespace's numbers mean other processes here.
+        let is_there = || Owner::of_process(owner.pid).is_ok_and(|found| found == *owner);
+        if !is_there() || owner.is_dead(&Owner::this_process()?) {
             return Ok(None);
         }
         let handle = match open(owner.pid) {
@@ -76,7 +86,7 @@ impl Process {
             Err(error) => return Err(error),
         };
         // The number may have gone to another process between the two.
-        Ok((!owner.is_dead(&here)).then(|| Self { handle, owner: owner.clone(), child: None }))
+        Ok(is_there().then(|| Self { handle, owner: owner.clone(), child: None }))
     }
 
     /// Finds the agent of a directory by what it was started with: a plugin that ended right after it had started one has written
@@ -105,13 +115,36 @@ impl Process {
     }
 
     /// Waits for its end. `None`: how it ended, only its own parent is told.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
-    pub async fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub async fn ended(&mut self) -> Option<ExitStatus> {
+        if let Err(error) = self.wait().await {
+            // Without descriptors, say. It lives until it is seen to be dead: a second agent beside it would be worse than a late end.
+            warning!(
+                "The end of process {} is looked for again and again, since it cannot be waited for: {error}",
+                self.owner.pid
+            );
+            while Owner::of_process(self.owner.pid).is_ok_and(|found| found == self.owner) && !self.is_zombie() {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+        }
+        self.child.as_mut().and_then(|child| child.wait().ok())
+    }
+
+    async fn wait(&self) -> io::Result<()> {
         let readiness = ready(self.handle.0.try_clone()?, Interest::READABLE)?;
-        drop(readiness.readable().await?);
-        self.child.as_mut().map(Child::wait).transpose()
+        readiness.readable().await.map(drop)
+    }
+
+    fn is_zombie(&self) -> bool {
+        Owner::this_process().is_ok_and(|here| self.owner.is_dead(&here))
+    }
+
+    /// Ends one that cannot be looked after.
+    pub fn abandon(mut self) {
+        // It may have ended by itself.
+        let _gone = self.handle.signal(Signal::KILL);
+        if let Some(child) = &mut self.child {
+            child.wait().ok();
+        }
     }
 }
 
@@ -125,10 +158,4 @@ fn is_agent_of(pid: u32, directory: &Directory) -> bool {
 fn open(pid: u32) -> io::Result<Handle> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(Handle(Arc::new(pidfd_open(pid, PidfdFlags::empty())?)))
-}
-
-/// Nomad's pipe, if somebody reads it now: an opening that waits would hold up everything.
-fn pipe(path: &Path) -> Option<File> {
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
 }

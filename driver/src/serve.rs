@@ -11,7 +11,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::handshake::{self, HandshakeError};
-use crate::info;
+use crate::log::info;
 use crate::plugin::{Base, Broker, Controller, Driver, Health, Plugin, Stdio};
 use crate::proto::grpc::health::v1::health_server::HealthServer;
 use crate::proto::hashicorp::nomad::plugins::base::proto::base_plugin_server::BasePluginServer;
@@ -46,7 +46,7 @@ pub fn run(variables: BTreeMap<String, String>) -> Result<(), ServeError> {
     handshake::check(&variables)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(1)
         .build()
         .map_err(|error| ServeError::Serve(error.to_string()))?;
     let bound = handshake::bind(&variables)?;

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use navvy_cgroup::Limits;
 use navvy_job::resource::Size;
 use navvy_job::scheduled::{Host, VERSION};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use navvy_journal::owner::Owner;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
+use rustix::io::Errno;
 
 use crate::agent::{self, AgentError};
 use crate::cgroup::{self, CgroupError, Mounts, Share};
 use crate::config::{PluginConfig, TaskConfig};
-use crate::directory::{Directory, Record};
+use crate::directory::{Directory, Record, make_private};
+use crate::log::warning;
 use crate::node::Node;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
 use crate::task::{boot, now_ms};
@@ -116,8 +120,10 @@ impl<'a> Wanted<'a> {
             let _told_by_the_error = directory.remove();
         }
         let record = prepared?;
-        // It lies in the claim now, and nowhere else.
-        let _gone = std::fs::remove_file(self.token_path());
+        // It is to lie in the claim now, and nowhere else.
+        if let Err(error) = self.remove_token() {
+            warning!("The launch token's file {} could not be removed: {error}", self.token_path().display());
+        }
         Ok((directory, record))
     }
 
@@ -128,8 +134,14 @@ impl<'a> Wanted<'a> {
         let own = format!("{}.{}", self.nomad.alloc_id, self.nomad.name);
         let own: String = own.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
         let name = mounts.name(prepared, config.cgroup_parent.as_deref(), &own);
-        // Cgroups are root's. Without it the task's containers have their limits each.
-        let name = name.filter(|_| rustix::process::geteuid().is_root());
+        // Cgroups are root's: without it the task's containers have their limits each. Root without any would give the task none at all.
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root && mounts == Mounts::None {
+            let why =
+                "this machine has no cgroups mounted below /sys/fs/cgroup: nothing would hold the task to its size";
+            return Err(StartError::Config(why.to_owned()));
+        }
+        let name = name.filter(|_| is_root);
         let limits = Limits { size: self.size, pids: self.task.pids };
         Ok(mounts.make(name, &Share { limits, cores: cores.to_owned() })?)
     }
@@ -148,7 +160,8 @@ impl<'a> Wanted<'a> {
             name: self.nomad.name.clone(),
             task: self.task.task.clone(),
             size: self.size,
-            stdout: PathBuf::from(&self.nomad.stdout_path),
+            pipes: [&self.nomad.stdout_path, &self.nomad.stderr_path].map(PathBuf::from),
+            plugin: Owner::this_process().map_err(|source| files("the task's record", source))?,
             agent_path: agent_path.to_owned(),
             environment: agent::environment(config, variables),
             agent: None,
@@ -170,7 +183,7 @@ impl<'a> Wanted<'a> {
         record: Record,
     ) -> Result<Record, StartError> {
         let home = config.state_dir.join("agent");
-        std::fs::create_dir_all(&home).map_err(|source| files(&home.display().to_string(), source))?;
+        make_private(&home).map_err(|source| files(&home.display().to_string(), source))?;
         let pipe = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
         let host = Host {
             version: VERSION,
@@ -196,21 +209,30 @@ impl<'a> Wanted<'a> {
         Path::new(&self.nomad.alloc_dir).join(&self.nomad.name).join(&self.task.token_file)
     }
 
-    /// The token, from a file inside the Nomad task's directory: a link could lead anywhere, and what it leads to would be sent to the
-    /// processor.
+    /// Opens what lies in the Nomad task's directory: a link could lead anywhere.
+    fn inside(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let directory = Path::new(&self.nomad.alloc_dir).join(&self.nomad.name);
+        let root = openat(CWD, &directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    fn remove_token(&self) -> io::Result<()> {
+        let path = &self.task.token_file;
+        let (Some(name), parent) = (path.file_name(), path.parent()) else { return Ok(()) };
+        let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = self.inside(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(unlinkat(&directory, name, AtFlags::empty())?)
+    }
+
+    /// The token. What a link leads to would be sent to the processor.
     fn token(&self) -> Result<String, StartError> {
         let fault = |why: String| StartError::Token { path: self.token_path(), why };
-        let directory = Path::new(&self.nomad.alloc_dir).join(&self.nomad.name);
-        let root =
-            rustix::fs::openat(CWD, &directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| fault(io::Error::from(error).to_string()))?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let file =
-            openat2(&root, &self.task.token_file, flags, Mode::empty(), resolve).map_err(|error| match error {
-                rustix::io::Errno::LOOP => fault("it is a symbolic link, which is not followed".to_owned()),
-                error => fault(io::Error::from(error).to_string()),
-            })?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = self.inside(&self.task.token_file, flags).map_err(|error| match error {
+            Errno::LOOP => fault("it is a symbolic link, which is not followed".to_owned()),
+            error => fault(io::Error::from(error).to_string()),
+        })?;
         let file = navvy_plain_file::regular(File::from(file)).map_err(|error| fault(error.to_string()))?;
         let mut text = String::new();
         file.take(LONGEST_TOKEN + 1).read_to_string(&mut text).map_err(|error| fault(error.to_string()))?;

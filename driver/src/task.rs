@@ -10,15 +10,17 @@
 //!
 //! Each change is in the task's record before it is acted on, so that a plugin that comes after this one goes on from there.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use navvy_job::chain::chain;
 use navvy_job::resource::Size;
+use navvy_journal::owner::Owner;
 use rustix::process::Signal;
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -27,17 +29,21 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::cgroup::Mounts;
 use crate::directory::{Directory, Ended, Record};
 use crate::events::Events;
+use crate::exec;
+use crate::log::{debug, info, warning};
+use crate::pipes;
 use crate::process::{Handle, Process};
-use crate::{info, warning};
 
 /// An agent that is killed again and again will be so next time.
 const MOST_RESTARTS: u32 = 5;
 /// Before an agent is started again.
 const BEFORE_RESTART: Duration = Duration::from_secs(1);
 /// Removing what a killed agent has left takes no longer.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 /// Before the time is up, an agent is asked to end without grace.
 const LAST_CALL: Duration = Duration::from_secs(3);
+/// Nobody waits longer for a task that is to end.
+const LONGEST_STOP: Duration = Duration::from_secs(24 * 3600);
 /// What was killed is gone within this.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -50,13 +56,22 @@ pub struct Task {
     agent: Mutex<Option<Handle>>,
     ended: watch::Sender<Option<Ended>>,
     events: Events,
+    /// Nomad's, kept open as long as the task.
+    pipes: Mutex<Vec<File>>,
 }
 
 impl Task {
     /// Of a record. Nothing runs yet.
     pub fn new(directory: Directory, record: Record, events: Events) -> Arc<Self> {
         let ended = watch::Sender::new(record.ended.clone());
-        Arc::new(Self { directory, record: Mutex::new(record), agent: Mutex::new(None), ended, events })
+        Arc::new(Self {
+            directory,
+            record: Mutex::new(record),
+            agent: Mutex::new(None),
+            ended,
+            events,
+            pipes: Mutex::default(),
+        })
     }
 
     /// What is known of it now.
@@ -110,41 +125,57 @@ impl Task {
             });
             return Ok(());
         }
-        let process = match &record.agent {
-            Some(owner) => Process::find(owner)?,
-            None => Process::of_directory(&self.directory)?,
-        };
+        // One that was started right before a plugin's end is in no record.
+        let noted = record.agent.as_ref().map(Process::find).transpose()?.flatten();
+        let process = if noted.is_some() { noted } else { Process::of_directory(&self.directory)? };
         // What was told before is not told again.
         self.attend(process, self.directory.progress_length())
     }
 
     fn attend(self: &Arc<Self>, process: Option<Process>, told: u64) -> io::Result<()> {
-        if let Some(process) = &process {
-            self.note_process(process)?;
-        }
+        *self.pipes.lock().unwrap_or_else(PoisonError::into_inner) = pipes::open_all(&self.record().pipes);
+        let process = process.map(|process| self.noted(process)).transpose()?;
         let (task, telling) = (self.clone(), self.clone());
         tokio::spawn(async move { telling.tell_progress(told).await });
         tokio::spawn(async move { task.supervise(process).await });
         Ok(())
     }
 
-    /// The process is in the record before anything else happens to it.
-    fn note_process(&self, process: &Process) -> io::Result<()> {
+    /// A process that cannot be written down does not go on: no plugin after this one would know it.
+    fn noted(&self, process: Process) -> io::Result<Process> {
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.handle());
-        self.change(|record| record.agent = Some(process.owner.clone()))
+        let plugin = Owner::this_process();
+        let written = plugin.and_then(|plugin| {
+            self.change(|record| (record.agent, record.plugin) = (Some(process.owner.clone()), plugin))
+        });
+        debug!("The agent of task {} is process {}.", self.locked().task, process.owner.pid);
+        match written {
+            Ok(()) => Ok(process),
+            Err(error) => {
+                *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                process.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Another plugin may have taken the task over: Nomad starts a second one where it does not reach the first.
+    fn is_another_plugins(&self) -> bool {
+        let ours = Owner::this_process().ok();
+        self.directory.record().is_ok_and(|record| Some(record.plugin) != ours)
     }
 
     async fn supervise(&self, mut process: Option<Process>) {
         loop {
             let status = match &mut process {
                 Some(process) => process.ended().await,
-                None => Ok(None),
+                None => None,
             };
             *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            let status = status.unwrap_or_else(|error| {
-                warning!("The agent of task {} cannot be waited for: {error}", self.locked().task);
-                None
-            });
+            if self.is_another_plugins() {
+                warning!("Task {} is looked after by another plugin by now.", self.locked().task);
+                return;
+            }
             match self.after(status) {
                 After::Ended { ended, is_clean } => {
                     if !is_clean {
@@ -177,13 +208,16 @@ impl Task {
                 return After::Ended { ended, is_clean: true };
             }
             Ok(None) => {}
-            Err(error) => warning!("How the agent of task {} ended cannot be read: {}", record.task, chain(&error)),
+            Err(error) => {
+                let error = format!("how the agent ended cannot be read: {}", chain(&error));
+                return After::Ended { ended: killed(0, &error), is_clean: false };
+            }
         }
         let signal = status.and_then(|status| status.signal());
         if let Some(code) = status.and_then(|status| status.code()) {
             let words = self.directory.last_words();
             let words = if words.is_empty() { "it said nothing".to_owned() } else { words };
-            let error = format!("the agent {} ended before it could begin: {words}", record.agent_path.display());
+            let error = format!("the agent {} ended without having said how: {words}", record.agent_path.display());
             return After::Ended { ended: Ended { code, ..killed(0, &error) }, is_clean: false };
         }
         let oom_killed = self.was_out_of_memory(&record);
@@ -191,8 +225,7 @@ impl Task {
             return After::Again;
         }
         let why = match (record.is_stopping, signal) {
-            (true, Some(9) | None) => "the agent did not end in time after it was asked to, and was killed".to_owned(),
-            (true, Some(_)) => "the agent was asked to end before it had begun".to_owned(),
+            (true, _) => "the agent was asked to end, and was killed before it had said how".to_owned(),
             (false, _) => {
                 format!("the agent was killed, and started again {MOST_RESTARTS} times; each time it was killed again")
             }
@@ -218,18 +251,14 @@ impl Task {
             record.task, record.restarts
         );
         self.events.tell(&record, "The agent was killed; another one goes on with the task.".to_owned());
-        let process = Process::start(&self.directory, &record)?;
-        self.note_process(&process)?;
-        if self.locked().is_stopping {
-            process.handle().signal(Signal::TERM)?;
-        }
-        Ok(Some(process))
+        Process::start(&self.directory, &record).and_then(|process| self.noted(process)).map(Some)
     }
 
     fn finish(&self, ended: Ended) {
         if let Err(error) = self.change(|record| record.ended = Some(ended.clone())) {
             warning!("The end of task {} could not be written down: {error}", self.locked().task);
         }
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.ended.send_replace(Some(ended));
     }
 
@@ -241,12 +270,15 @@ impl Task {
         if let Err(error) = self.change(|record| record.is_stopping = true) {
             warning!("That task {} is to end could not be written down: {error}", self.locked().task);
         }
+        let within = within.min(LONGEST_STOP);
         let end = Instant::now() + within;
         let last_call = Instant::now() + within.saturating_sub(LAST_CALL.min(within / 2));
         for (signal, until) in
             [(signal, last_call), (Signal::TERM, end), (Signal::KILL, end + KILL_LIMIT + REMOVAL_LIMIT)]
         {
-            self.signal(signal);
+            if let Err(error) = self.signal(signal) {
+                info!("Task {} takes no signal now: {error}", self.locked().task);
+            }
             if timeout_at(until, self.wait()).await.is_ok() {
                 return;
             }
@@ -254,12 +286,13 @@ impl Task {
         warning!("Task {} has not ended although its agent was killed.", self.locked().task);
     }
 
-    /// Sends a signal to its agent, if one runs.
-    pub fn signal(&self, signal: Signal) {
+    /// Sends a signal to its agent.
+    ///
+    /// # Errors
+    /// None runs now, or the kernel refuses.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(Err(error)) = agent.map(|agent| agent.signal(signal)) {
-            warning!("The agent of task {} takes no signal: {error}", self.locked().task);
-        }
+        agent.ok_or_else(|| io::Error::other("no agent runs: it has ended, or is being started again"))?.signal(signal)
     }
 
     /// Removes all that is this task's on this machine. It has ended.
@@ -326,15 +359,13 @@ pub async fn remove_left(program: &Path, environment: &[(String, String)], direc
     let mut command = Command::new(program);
     command.args(["agent", "--scheduled"]).arg(directory.path()).arg("--remove");
     command.env_clear().envs(environment.iter().map(|(name, value)| (name, value))).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    match tokio::time::timeout(REMOVAL_LIMIT, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {}
-        Ok(Ok(output)) => {
+    match exec::output(command, REMOVAL_LIMIT).await {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
             let words = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(1024)]).into_owned();
             warning!("Something of task {task} is left on this machine: {}", words.trim());
         }
-        Ok(Err(error)) => warning!("What task {task} has left could not be removed: {error}"),
-        Err(_) => warning!("Removing what task {task} has left took longer than {} s.", REMOVAL_LIMIT.as_secs()),
+        Err(error) => warning!("What task {task} has left could not be removed: {error}"),
     }
 }
 

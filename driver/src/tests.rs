@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_journal::owner::Owner;
 use rmpv::Value;
 use tonic::{Code, Request, Status};
 
@@ -186,7 +187,7 @@ async fn a_program_that_is_no_agent_is_quoted() {
     scene.start("a", 1000).await.unwrap();
     let (result, error) = wait(&scene.driver, "a").await;
     assert_eq!(result.exit_code, 64);
-    assert!(error.contains("before it could begin") && error.contains("no such option: --scheduled"), "{error}");
+    assert!(error.contains("without having said how") && error.contains("no such option: --scheduled"), "{error}");
 }
 
 #[tokio::test]
@@ -221,7 +222,7 @@ async fn a_stop_asks_first_and_kills_what_does_not_listen() {
     deaf.started("a", 1000).await;
     stop(&deaf.driver, "a", 1).await;
     let (result, error) = wait(&deaf.driver, "a").await;
-    assert!(result.signal == 9 && error.contains("did not end in time"), "{error}");
+    assert!(result.signal == 9 && error.contains("killed before it had said how"), "{error}");
     assert!(deaf.was_removed() && deaf.record("a", |_| true).await.restarts == 0);
 }
 
@@ -298,7 +299,7 @@ async fn what_cannot_be_recovered_is_destroyed_all_the_same() {
         scene.configure(&later.0, &[]).await;
         destroy(&later, "a").await;
         assert!(!scene.directory("a").path().exists() && scene.was_removed(), "{is_readable}");
-        let here = navvy_journal::owner::Owner::this_process().unwrap();
+        let here = Owner::this_process().unwrap();
         until("its end", || record.agent.as_ref().unwrap().is_dead(&here).then_some(())).await;
     }
 }
@@ -357,6 +358,47 @@ async fn the_reservation_is_kept_whatever_nomad_places() {
     for id in ["c", "d"] {
         stop(&scene.driver, id, 20).await;
     }
+}
+
+#[tokio::test]
+async fn what_no_plugin_has_recovered_yet_counts_and_who_is_refused_keeps_its_token() {
+    let scene = Scene::new(OBEDIENT).await;
+    scene.started("a", 1500).await;
+    let later = Driver(Plugin::new(BTreeMap::new()));
+    scene.configure(&later.0, &[]).await;
+    let request = nomad::StartTaskRequest { task: Some(scene.wanted("b", 600)) };
+    let error = later.start_task(Request::new(request)).await.err().unwrap();
+    assert!(error.message().contains("0.5 CPUs"), "{error}");
+    assert!(scene.place.path().join("alloc/b/agent/local/token").exists());
+    stop(&scene.driver, "a", 20).await;
+    let request = nomad::StartTaskRequest { task: Some(scene.wanted("b", 600)) };
+    later.start_task(Request::new(request)).await.unwrap();
+    stop(&later, "b", 20).await;
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_read_is_an_end() {
+    let scene = Scene::new("echo nonsense > $dir/exit.json; exit 0").await;
+    scene.start("a", 1000).await.unwrap();
+    let (result, error) = wait(&scene.driver, "a").await;
+    assert!(result.exit_code != 0 && error.contains("how the agent ended cannot be read"), "{error}");
+    assert_eq!(scene.record("a", |_| true).await.restarts, 0);
+}
+
+#[tokio::test]
+async fn a_process_of_another_namespace_or_machine_is_nobodys_agent() {
+    let scene = Scene::new(OBEDIENT).await;
+    scene.started("a", 1000).await;
+    let agent = scene.record("a", |record| record.agent.is_some()).await.agent.unwrap();
+    assert!(crate::process::Process::find(&agent).unwrap().is_some());
+    for other in [
+        Owner { pid_namespace: 1, ..agent.clone() },
+        Owner { machine: "another".to_owned(), ..agent.clone() },
+        Owner { start_time: 1, ..agent.clone() },
+    ] {
+        assert!(crate::process::Process::find(&other).unwrap().is_none(), "{other:?}");
+    }
+    stop(&scene.driver, "a", 20).await;
 }
 
 #[tokio::test]

@@ -127,8 +127,13 @@ fn the_driver_takes_what_is_printed_and_counts_as_nomad_does() {
     let bench = Bench::on_this_machine();
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin").canonicalize().expect("scripts/build");
     let state = format!("--state-dir={}", bench.state().join("driver").display());
-    let plugins = format!("--plugin-dir={}", programs.display());
-    let words = [&SMALL[..], &[&state, &plugins, "--processor=http://127.0.0.1:8585"]].concat();
+    // Nomad before 1.8 takes every program in this directory for a plugin.
+    let own = bench.state().join("plugins");
+    fs::create_dir_all(&own).expect("a directory can be made");
+    fs::copy(programs.join("navvy-driver"), own.join("navvy-driver")).expect("scripts/build");
+    let plugins = format!("--plugin-dir={}", own.display());
+    let agent = format!("--agent-path={}", programs.join("navvy").display());
+    let words = [&SMALL[..], &[&state, &plugins, &agent, "--processor=http://127.0.0.1:8585"]].concat();
     let mut agent = SingleNomad::start(&bench, &words, "");
     let node = eventually("the driver is healthy", LIMIT, || {
         let node = agent.node();

@@ -191,6 +191,26 @@ fn an_agent_that_is_killed_and_started_on_the_same_directory_goes_on() {
 }
 
 #[test]
+fn an_agent_that_went_on_and_loses_the_processor_keeps_what_was_written() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "2s")]);
+    let (_, task) = submitted(&fleet, "slow");
+    let mut driven = Driven::new(&fleet, &task);
+    let mut agent = driven.start();
+    fleet.has_shown(&task, SLOW_LOG, "line 100\n");
+    agent.kill();
+    agent = driven.start();
+    fleet.has_shown(&task, SLOW_LOG, "line 1200\n");
+    fleet.processor().kill();
+    assert_ne!(agent.end(LIMIT), Some(0), "{}", agent.said());
+    let message = driven.exit().expect("an exit")["message"].as_str().expect("words").to_owned();
+    assert!(message.contains("is kept"), "{message}");
+    let kept = navvy_tests::files_that_hold(&bench.state(), b"line 1200\n");
+    assert!(!kept.is_empty(), "what could not be told of is the only copy");
+}
+
+#[test]
 fn an_agent_without_claim_and_with_nothing_left_says_so() {
     let bench = Bench::on_this_machine();
     let driven = Driven::without_claim(&bench, "http://127.0.0.1:1", "0123456789abcdef");

@@ -14,7 +14,7 @@ use super::run::forced::LastResort;
 use super::run::signals;
 use super::{CliError, host, scheduled};
 use crate::fleet::carry::{Machine, carry, go_on};
-use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
+use crate::fleet::claiming::{Claimed, Wish, claim};
 use crate::fleet::connection::{Address, Bearer, Processor};
 use crate::fleet::left::left_tasks;
 use crate::fleet::persist::Pauses;
@@ -58,10 +58,11 @@ pub fn run(settings: &Settings, arguments: &AgentArgs) -> Result<u8, CliError> {
         return scheduled::run(settings, arguments, directory);
     }
     let last = LastResort::new(settings, arguments.machine.docker.as_deref());
-    carry_out(settings, arguments, launch(settings, arguments)?, Scheduled::default(), None, last)
+    carry_out(settings, arguments, launch(settings, arguments)?, Scheduled::default(), None, last, &mut false)
 }
 
-/// `most`: what the task gets at most, beside what the machine has.
+/// `most`: what the task gets at most, beside what the machine has. `has_task` becomes true once the task is this agent's: from then on
+/// what it has on this machine is kept until it was told of.
 pub fn carry_out(
     settings: &Settings,
     arguments: &AgentArgs,
@@ -69,6 +70,7 @@ pub fn carry_out(
     scheduled: Scheduled,
     most: Option<Size>,
     last: LastResort,
+    has_task: &mut bool,
 ) -> Result<u8, CliError> {
     let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
     let is_left = left_tasks(&settings.paths, &here).iter().any(|left| left.as_str() == task);
@@ -85,6 +87,7 @@ pub fn carry_out(
         let left = fleet::take_over_left(&machine, &processor, Some(&task)).await;
         fleet::reap_dead(&machine);
         if let Some(found) = left.into_iter().next() {
+            *has_task = true;
             let carried = go_on(&processor, &machine, found, stop.receiver(), Box::new(())).await;
             tell(&task, carried)?;
             return Ok(navvy_job::exit_code::PASSED);
@@ -95,6 +98,7 @@ pub fn carry_out(
             claimed = take(&processor, &task, &token) => claimed?,
             Ok(_) = stopped.wait_for(Option::is_some) => return Ok(navvy_job::exit_code::CANCELED),
         };
+        *has_task = true;
         let carried = carry(&processor, &machine, claimed, stop.receiver(), Box::new(())).await;
         tell(&task, carried)?;
         Ok(navvy_job::exit_code::PASSED)
@@ -142,7 +146,6 @@ async fn take(processor: &Processor, task: &str, token: &Bearer) -> Result<Claim
                 tracing::warn!("{error}; it is asked again.");
                 tokio::time::sleep(pauses.another()).await
             }
-            Err(error @ ClaimError::Taken { .. }) => return Err(CliError::infra_text(error.to_string())),
             Err(error) => return Err(CliError::infra_text(error.to_string())),
         }
     }

@@ -48,7 +48,7 @@ impl base::base_plugin_server::BasePlugin for Base {
         let request = request.into_inner();
         let config = PluginConfig::read(&request.msgpack_config).map_err(|errors| errors.to_string());
         if let Err(why) = &config {
-            crate::failure!("The plugin's configuration is wrong: {why}");
+            crate::log::failure!("The plugin's configuration is wrong: {why}");
         }
         if let Some(nomad) = request.nomad_config {
             let node = nomad.driver.and_then(|driver| driver.topology).as_ref().and_then(Node::of);

@@ -8,20 +8,23 @@
 //! DestroyTask ─▶ of a task that could not be recovered: what is left of it goes
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_job::resource::Size;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use super::Plugin;
+use crate::agent;
 use crate::directory::{Directory, Record};
+use crate::log::{info, warning};
 use crate::process::Process;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
 use crate::start::{StartError, Wanted};
 use crate::task::{Task, remove_left};
-use crate::{agent, info, warning};
 
 /// The form of a handle's state.
 const HANDLE_VERSION: i32 = 1;
@@ -29,7 +32,7 @@ const HANDLE_VERSION: i32 = 1;
 /// What Nomad keeps for us. It is written once, so it says only where the rest is.
 #[derive(Serialize, Deserialize)]
 struct State {
-    directory: std::path::PathBuf,
+    directory: PathBuf,
 }
 
 /// By which Nomad finds the task again.
@@ -60,10 +63,13 @@ pub async fn start(plugin: &Plugin, config: &nomad::TaskConfig) -> Result<Arc<Ta
         Some(room) if health.is_healthy => room,
         _ => return Err(Status::failed_precondition(format!("this client takes no tasks: {}", health.text))),
     };
+    let others = unrecovered(plugin, &settings.state_dir);
+    // Before anything is made of it: a task that is refused keeps its token.
+    plugin.fits(wanted.size, room, &others).map_err(not_started)?;
     let (directory, record) = wanted.prepare(&settings, &plugin.variables).map_err(|error| refused(&error))?;
     let name = record.task.clone();
     let task = Task::new(directory, record, plugin.events.clone());
-    let started = match plugin.enter(&config.id, &task, wanted.size, room) {
+    let started = match plugin.enter(&config.id, &task, wanted.size, room, &others) {
         Ok(()) => task.start().map_err(|error| {
             plugin.tasks().remove(&config.id);
             format!("the agent could not be started: {error}")
@@ -72,11 +78,27 @@ pub async fn start(plugin: &Plugin, config: &nomad::TaskConfig) -> Result<Arc<Ta
     };
     if let Err(why) = started {
         task.destroy().await;
-        warning!("Task {name} was not started: {why}");
-        return Err(Status::failed_precondition(why));
+        return Err(not_started(why));
     }
     info!("Task {name} was started, as {} of allocation {}.", config.name, config.alloc_id);
     Ok(task)
+}
+
+fn not_started(why: String) -> Status {
+    warning!("A task was not started: {why}");
+    Status::failed_precondition(why)
+}
+
+/// Sizes of tasks whose agents live and that Nomad has not handed to this plugin yet, or never will.
+fn unrecovered(plugin: &Plugin, state_dir: &Path) -> Vec<Size> {
+    let known = |record: &Record| plugin.task(&record.id).is_some();
+    let lives =
+        |record: &Record| record.agent.as_ref().is_some_and(|agent| matches!(Process::find(agent), Ok(Some(_))));
+    let records = Directory::all(state_dir).into_iter().filter_map(|directory| directory.record().ok());
+    records
+        .filter(|record| record.ended.is_none() && !known(record) && lives(record))
+        .map(|record| record.size)
+        .collect()
 }
 
 /// A plugin may end while it starts a task. Nomad then asks the next one with the same words. An agent that runs is gone on with, as
@@ -177,6 +199,5 @@ pub async fn destroy_unknown(plugin: &Plugin, id: &str) {
 
 /// The words that `nomad alloc status` shows. Nothing is tried again: what is wrong stays so.
 fn refused(error: &StartError) -> Status {
-    warning!("A task was not started: {error}");
-    Status::failed_precondition(navvy_job::chain::chain(error))
+    not_started(navvy_job::chain::chain(error))
 }

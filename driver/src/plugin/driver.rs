@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::{Stream, StreamExt as _};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -14,10 +15,11 @@ use super::host::Answers;
 use super::{Plugin, begin, signals};
 use crate::cgroup::Mounts;
 use crate::directory::Ended;
+use crate::log::info;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
 use crate::stats::{self, Meter};
 use crate::task::Task;
-use crate::{exec, info, schema};
+use crate::{exec, schema};
 
 /// Nomad waits for the first fingerprint while it starts.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -130,9 +132,7 @@ impl nomad::driver_server::Driver for Driver {
             let signal = wanted.unwrap_or(Signal::TERM);
             let within = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok()).unwrap_or(STOP_LIMIT);
             info!("Task {} is to end within {} s.", task.record().task, within.as_secs());
-            // Nomad may hang up: the end goes on.
-            let stopping = tokio::spawn(async move { task.stop(signal, within).await });
-            let _ended = stopping.await;
+            done(tokio::spawn(async move { task.stop(signal, within).await })).await?;
         }
         Ok(Response::new(nomad::StopTaskResponse {}))
     }
@@ -143,15 +143,22 @@ impl nomad::driver_server::Driver for Driver {
     ) -> Result<Response<nomad::DestroyTaskResponse>, Status> {
         let request = request.into_inner();
         let Some(task) = self.0.task(&request.task_id) else {
-            begin::destroy_unknown(&self.0, &request.task_id).await;
+            let plugin = self.0.clone();
+            done(tokio::spawn(async move { begin::destroy_unknown(&plugin, &request.task_id).await })).await?;
             return Ok(Response::new(nomad::DestroyTaskResponse {}));
         };
         if task.ended().is_none() && !request.force {
             return Err(Status::failed_precondition("the task runs; it is destroyed by force alone"));
         }
-        task.stop(Signal::KILL, Duration::ZERO).await;
-        task.destroy().await;
-        self.0.tasks().remove(&request.task_id);
+        let plugin = self.0.clone();
+        done(tokio::spawn(async move {
+            task.stop(Signal::KILL, Duration::ZERO).await;
+            if task.ended().is_some() {
+                task.destroy().await;
+                plugin.tasks().remove(&request.task_id);
+            }
+        }))
+        .await?;
         Ok(Response::new(nomad::DestroyTaskResponse {}))
     }
 
@@ -220,7 +227,7 @@ impl nomad::driver_server::Driver for Driver {
         let Some(signal) = signals::signal(&request.signal) else {
             return Err(Status::invalid_argument(format!("{:?} is no signal", request.signal)));
         };
-        task.signal(signal);
+        task.signal(signal).map_err(|error| Status::failed_precondition(error.to_string()))?;
         Ok(Response::new(nomad::SignalTaskResponse {}))
     }
 
@@ -305,6 +312,11 @@ impl Driver {
         });
         ReceiverStream::new(taken)
     }
+}
+
+/// Nomad may hang up: what was begun goes on to its end.
+async fn done(begun: JoinHandle<()>) -> Result<(), Status> {
+    begun.await.map_err(|error| Status::internal(format!("a bug of the driver ended it: {error}")))
 }
 
 /// Without a command a shell of the job would be started, which nobody asked for.

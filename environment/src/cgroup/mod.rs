@@ -207,12 +207,11 @@ fn settings_v2(directory: &Path, size: Size, pids: u32) -> Vec<Setting> {
 
 fn apply(setting: &Setting) -> Result<(), CgroupError> {
     let path = setting.directory.join(setting.file);
-    let written = fs::create_dir_all(&setting.directory).and_then(|()| fs::write(&path, &setting.value));
-    match written {
-        Err(_) if setting.optional => Ok(()),
-        Err(source) => Err(CgroupError::Write { path, source }),
-        Ok(()) => Ok(()),
+    let made = fs::create_dir_all(&setting.directory);
+    if made.is_ok() && setting.optional && !path.exists() {
+        return Ok(());
     }
+    made.and_then(|()| fs::write(&path, &setting.value)).map_err(|source| CgroupError::Write { path, source })
 }
 
 /// Has the engine put a container below the task's cgroup? It may see other hierarchies than this process does.

@@ -93,12 +93,17 @@ fn carry_out(
     let scheduled = Scheduled { cgroup, pids: host.pids, onlooker: Some(onlooker.clone()) };
     let launch = launch(settings, arguments, directory, &host)?;
     let has_claim = launch.token.is_ok();
+    let mut has_task = false;
     let last = LastResort::new(settings, arguments.machine.docker.as_deref());
     let last = last.with_last_word(last_word(directory.clone(), onlooker));
     let (docker, parent) = (arguments.machine.docker.as_deref(), scheduled.cgroup.clone());
-    let mut ended = agent::carry_out(settings, arguments, launch, scheduled, host.size, last);
-    if !has_claim && let Err(error) = ended {
-        // An agent that was killed before anybody could go on with its task may have made something.
+    let mut ended = agent::carry_out(settings, arguments, launch, scheduled, host.size, last, &mut has_task);
+    if !has_claim
+        && !has_task
+        && let Err(error) = ended
+    {
+        // An agent that was killed before anybody could go on with its task may have made something. What is gone on with is kept if it
+        // could not be told of: it may be the only copy of the output.
         ended = Err(removal::after(error, settings, docker, &host, parent.as_ref()));
     }
     if let Some(output) = output {

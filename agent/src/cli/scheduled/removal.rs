@@ -40,7 +40,7 @@ pub fn run(settings: &Settings, arguments: &AgentArgs, path: &Path) -> Result<u8
     match left.is_empty() {
         true => Ok(exit_code::PASSED),
         false => Err(CliError::infra_text(format!("of task {task} there is still: {}", left.join(", ")))
-            .hint("The same command, once more, removes what can be removed by then.")),
+            .hint("`navvy prune` removes it, once it can be removed.")),
     }
 }
 
