@@ -138,7 +138,7 @@ impl Preparation<'_> {
     async fn look_around(&self) -> Result<(&EngineInfo, &Walls, Vec<LocalImage>), PrepareErrorKind> {
         let info = async { self.engine.info().await.map_err(PrepareErrorKind::from) };
         let network = async { self.engine.network(&self.host.search_path).await.map_err(PrepareErrorKind::from) };
-        let images = try_join_all(self.request.containers.iter().map(|container| self.image(container)));
+        let images = try_join_all(self.request.wanted.containers().iter().map(|container| self.image(container)));
         let images = async { images.await.map_err(PrepareErrorKind::from) };
         let (info, network, images) = tokio::try_join!(info, network, images)?;
         for line in report::system(info) {
@@ -162,7 +162,7 @@ impl Preparation<'_> {
     fn check_architectures(&self, info: &EngineInfo, images: &[LocalImage]) -> Result<(), PlanError> {
         let wanted = image_architecture(&info.architecture);
         let foreign = |found: &str| !found.is_empty() && found != wanted;
-        let pairs = self.request.containers.iter().zip(images);
+        let pairs = self.request.wanted.containers().iter().zip(images);
         let first = pairs.map(|(container, image)| (container, &image.config.architecture)).find(|(_, a)| foreign(a));
         first.map_or(Ok(()), |(container, found)| {
             let (image, found, wanted) = (container.image.clone(), found.clone(), wanted.to_owned());
@@ -202,7 +202,7 @@ impl Preparation<'_> {
     }
 
     fn services(&self) -> usize {
-        self.request.containers.len().saturating_sub(1)
+        self.request.wanted.containers().len().saturating_sub(1)
     }
 
     /// Ways in, to be tried in this order: `true` is upload.
@@ -236,7 +236,7 @@ impl Preparation<'_> {
             authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
         };
         let configs: Vec<_> = images.iter().map(|image| image.config.clone()).collect();
-        plan::plan(&self.request.containers, &configs, &machine)
+        plan::plan(self.request.wanted.containers(), &configs, &machine)
     }
 
     /// Removes what the shared way has made, so that the other way can be tried under the same names.
@@ -251,7 +251,7 @@ impl Preparation<'_> {
     }
 
     fn no_answer(&self, message: &str) -> PrepareErrorKind {
-        let image = self.request.containers.first().map(|c| c.image.clone()).unwrap_or_default();
+        let image = self.request.wanted.containers().first().map(|c| c.image.clone()).unwrap_or_default();
         PrepareErrorKind::NoAnswer { image, message: message.to_owned() }
     }
 
@@ -390,7 +390,7 @@ impl Preparation<'_> {
     }
 
     fn follow(&self, plan: &Plan, outputs: Vec<Output>, tasks: &mut JoinSet<()>) -> Vec<ServiceOutput> {
-        let services = plan.containers.iter().zip(&self.request.containers).skip(1);
+        let services = plan.containers.iter().zip(self.request.wanted.containers()).skip(1);
         let followed = services.zip(outputs).map(|((planned, container), output)| {
             let (title, image) = (service_title(container), planned.image.clone());
             self.engine.follow_service(tasks, output, title, image, planned.name.clone())

@@ -21,8 +21,8 @@ use crate::egress::{Egress, Given};
 pub struct Prepare {
     /// The task the environment is for.
     pub task: TaskId,
-    /// The primary first.
-    pub containers: Vec<Container>,
+    /// What the config asks for.
+    pub wanted: Wanted,
     /// What the resource class gives to all containers together.
     pub size: Size,
     /// Processes and threads that a container may have.
@@ -47,6 +47,45 @@ pub struct Prepare {
     pub egress: Arc<Egress>,
     /// Further lines for the report: a class that was clamped, an image that was substituted.
     pub notes: Vec<String>,
+}
+
+/// What a job runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Containers, the primary first.
+    Containers(Vec<Container>),
+    /// A virtual machine.
+    Machine(Machine),
+}
+
+impl Wanted {
+    /// The containers, the primary first; none of a machine.
+    pub fn containers(&self) -> &[Container] {
+        match self {
+            Self::Containers(containers) => containers,
+            Self::Machine(_) => &[],
+        }
+    }
+}
+
+/// A virtual machine, as a config asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The config's name of the image; `None`: the one that is used where none is named.
+    pub image: Option<String>,
+    /// What it is made for.
+    pub purpose: Purpose,
+    /// The volume of Docker's layers that it gets: a name that only tasks of one project ask for.
+    pub layers: Option<String>,
+}
+
+/// What a machine is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The task's steps run in it.
+    Steps,
+    /// Its Docker engine serves a task whose steps run elsewhere.
+    RemoteDocker,
 }
 
 /// How long a supervisor waits for a call, if nothing else is said. An agent that lives calls it far more often, however long

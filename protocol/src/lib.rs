@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`frame`] | the envelope: length-capped, typed frames |
+//! | [`guest`] | what a virtual machine and its host say before the first step |
 //! | [`supervisor`] | the messages between agent and supervisor |
 //! | [`in_job`] | the few questions that a job may put to its supervisor |
 //! | [`mux`] | many activities over one byte stream, for `navvy-supervisor dial` |
@@ -15,6 +16,7 @@
 #[cfg(feature = "processor")]
 pub mod api;
 pub mod frame;
+pub mod guest;
 pub mod in_job;
 pub mod mux;
 pub mod place;

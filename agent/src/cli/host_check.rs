@@ -11,7 +11,7 @@ use std::path::Path;
 
 use navvy_docker::{Engine, EngineInfo};
 use navvy_environment::cgroup::{self, Facts};
-use navvy_environment::request::{IDLE_LIMIT, Prepare, PullPolicy};
+use navvy_environment::request::{IDLE_LIMIT, Prepare, PullPolicy, Wanted};
 use navvy_environment::{run_dir, supervisor_binary};
 use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
@@ -130,7 +130,7 @@ async fn tried(settings: &Settings, engine: &Engine) -> Result<(), String> {
     };
     let request = Prepare {
         task,
-        containers: vec![container],
+        wanted: Wanted::Containers(vec![container]),
         size: TRIAL,
         pids: TRIAL_PIDS,
         pull: PullPolicy::Never,

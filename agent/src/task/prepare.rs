@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navvy_environment::request::{Inheritance, Prepare, PrepareEvent};
+use navvy_environment::request::{Inheritance, Prepare, PrepareEvent, Wanted};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
@@ -111,7 +111,7 @@ impl Task {
         };
         Ok(Prepare {
             task: self.claim.task.clone(),
-            containers: containers.clone(),
+            wanted: Wanted::Containers(containers.clone()),
             size: self.claim.limits.size,
             pids: self.claim.limits.pids,
             pull: self.context.pull,
