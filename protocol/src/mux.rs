@@ -10,9 +10,27 @@
 //! `Close` ends one direction, `Reset` both at once. Each channel is joined to one connection of the control
 //! socket; what flows in it is [`crate::frame`]. The supervisor side sends [`MAGIC`] first, so that the agent can
 //! tell its stream from an error text of a shell or a daemon.
+//!
+//! ## On a machine's port
+//!
+//! A virtual machine's port ([`crate::guest::MUX_PORT`]) outlives whoever speaks there: an agent can die in the midst of
+//! a message, and the next one goes on in the same stream of bytes.
+//!
+//! ```text
+//! host  ─▶ GREETING, nonce       whenever it has opened the port, before anything else
+//! guest ─▶ MAGIC, nonce          all channels of before are gone, and what of them was still under way
+//! ```
+//!
+//! The nonce is [`NONCE_LENGTH`] random bytes. The host skips all that comes before exactly this answer. So that a
+//! greeting is one wherever it comes, even in the midst of a payload that was never finished, no payload of the host's
+//! holds the first four bytes of [`GREETING`]: the host cuts its payloads with [`whole`].
 
 /// First bytes of the supervisor's side.
 pub const MAGIC: &[u8; 8] = b"navvymx1";
+/// What the host says whenever it opens a machine's port; [`NONCE_LENGTH`] random bytes follow.
+pub const GREETING: &[u8; 8] = b"navvygr1";
+/// Bytes of the nonce that follows [`GREETING`], and [`MAGIC`] in its answer.
+pub const NONCE_LENGTH: usize = 16;
 /// Cap on one payload.
 pub const MAX_DATA: usize = 64 << 10;
 /// Bytes in front of every payload.
@@ -87,6 +105,17 @@ impl Header {
     }
 }
 
+/// How many of these bytes fit into one [`Op::Data`] message of the host's on a machine's port: at most [`MAX_DATA`], and
+/// never so many that the payload could be taken for a greeting. 0 of no bytes, else at least 1.
+///
+/// Neither can a payload and the header behind it be taken for one: a greeting goes on where an operation stands.
+pub fn whole(bytes: &[u8]) -> usize {
+    const START: &[u8] = GREETING.split_at(4).0;
+    let bytes = &bytes[..bytes.len().min(MAX_DATA)];
+    let found = bytes.windows(START.len()).position(|window| window == START);
+    found.map_or(bytes.len(), |at| at + START.len() - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -106,5 +135,52 @@ mod tests {
                 prop_assert!(header.length <= MAX_DATA);
             }
         }
+    }
+
+    fn host_stream(channel: u32, mut bytes: &[u8]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        while !bytes.is_empty() {
+            let (payload, rest) = bytes.split_at(whole(bytes));
+            stream.extend(Header { channel, op: Op::Data, length: payload.len() }.to_bytes());
+            stream.extend(payload);
+            bytes = rest;
+        }
+        stream
+    }
+
+    fn payloads(mut stream: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some((header, rest)) = stream.split_first_chunk() {
+            let (payload, rest) = rest.split_at(Header::parse(*header).unwrap().length);
+            bytes.extend(payload);
+            stream = rest;
+        }
+        bytes
+    }
+
+    proptest! {
+        /// Also with channels whose number looks like the end of a greeting.
+        #[test]
+        fn no_bytes_of_the_hosts_look_like_a_greeting(
+            bytes in prop::collection::vec(prop::sample::select(&b"navygr1\0"[..]), 0..400),
+            greetings in 0..4usize,
+            at in 0..400usize,
+            channel in prop::sample::select(vec![1, 0x31, 0x3172, 0x0031_7267, 0x3172_6779, u32::from_le_bytes(*b"navv")]),
+        ) {
+            let mut bytes = bytes;
+            let at = at.min(bytes.len());
+            bytes.splice(at..at, GREETING.repeat(greetings));
+            let stream = host_stream(channel, &bytes);
+            prop_assert!(!stream.windows(GREETING.len()).any(|window| window == GREETING));
+            prop_assert_eq!(payloads(&stream), bytes);
+        }
+    }
+
+    #[test]
+    fn bytes_without_a_greeting_are_cut_at_the_cap_alone() {
+        assert_eq!(whole(b""), 0);
+        assert_eq!(whole(b"nav"), 3);
+        assert_eq!(whole(b"navvy"), 3);
+        assert_eq!(whole(&vec![b'n'; MAX_DATA + 1]), MAX_DATA);
     }
 }

@@ -15,7 +15,9 @@
 //! Recall   ─▶ Data* (the note), empty Data, Reply::Done
 //! Continuation ─▶ Data* (a [`Continuation`] as JSON, or nothing), empty Data, Reply::Done
 //! Relay    ─▶ Reply::Done, Reply::Called*, until the agent hangs up
+//! RelayTcp ─▶ Reply::Listening, Reply::Called*, until the agent hangs up
 //! Take     ◀─▶ Data*, empty Data, each way by itself
+//! Forward  ─▶ Reply::Done, then as Take
 //! Glob     ─▶ Data* (paths, each ended by NUL), empty Data, Reply::Found
 //! others   ─▶ one Reply
 //! ```
@@ -211,7 +213,18 @@ pub enum Request {
         /// Owner of the socket; `None` is uid 0.
         user: Option<String>,
     },
-    /// Join this connection with a caller of that socket. Each caller can be taken once.
+    /// As [`Self::Relay`], on TCP port `port` of 127.0.0.1 inside the environment: whatever runs there may connect. A port
+    /// that is taken is an error; 0 is any that is free.
+    RelayTcp {
+        /// TCP port.
+        port: u16,
+    },
+    /// Join this connection with what listens inside the environment, as uid 0 there.
+    Forward {
+        /// Where it listens.
+        to: Place,
+    },
+    /// Join this connection with a caller of a relay. Each caller can be taken once.
     Take {
         /// Number from [`Reply::Called`].
         caller: u64,
@@ -220,6 +233,22 @@ pub enum Request {
     Shutdown {
         /// Time between TERM and KILL, in milliseconds.
         grace_ms: u64,
+    },
+}
+
+/// Where something listens inside the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "place", rename_all = "snake_case")]
+pub enum Place {
+    /// A unix socket.
+    Unix {
+        /// Absolute path.
+        path: String,
+    },
+    /// 127.0.0.1.
+    Tcp {
+        /// TCP port.
+        port: u16,
     },
 }
 
@@ -412,12 +441,13 @@ pub enum Reply {
     Sample(Sample),
     /// Answer to [`Request::Probe`].
     Probe(Probe),
-    /// Answer to [`Request::OfferContinuation`]: the call is accepted on 127.0.0.1 of the environment.
+    /// Answer to [`Request::OfferContinuation`] and [`Request::RelayTcp`]: calls are accepted on 127.0.0.1 of the
+    /// environment.
     Listening {
         /// TCP port.
         port: u16,
     },
-    /// A program connected to the socket of a [`Request::Relay`].
+    /// A program connected to the socket of a [`Request::Relay`] or [`Request::RelayTcp`].
     Called {
         /// Number by which [`Request::Take`] names the caller.
         caller: u64,
@@ -611,6 +641,26 @@ mod tests {
         let text = r#"{"request":"list","from_the_future":1}"#;
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), Request::List);
         assert!(serde_json::from_str::<Request>(r#"{"request":"fly"}"#).is_err());
+    }
+
+    #[test]
+    fn requests_of_relays_and_forwards_keep_their_shape() {
+        let table = [
+            (Request::RelayTcp { port: 2376 }, r#"{"request":"relay_tcp","port":2376}"#),
+            (
+                Request::Forward { to: Place::Unix { path: "/run/docker.sock".to_owned() } },
+                r#"{"request":"forward","to":{"place":"unix","path":"/run/docker.sock"}}"#,
+            ),
+            (Request::Forward { to: Place::Tcp { port: 1 } }, r#"{"request":"forward","to":{"place":"tcp","port":1}}"#),
+        ];
+        for (request, text) in table {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+        }
+        for bad in ["65536", "-1", "\"x\""] {
+            let text = format!(r#"{{"request":"relay_tcp","port":{bad}}}"#);
+            assert!(serde_json::from_str::<Request>(&text).is_err(), "{bad}");
+        }
     }
 
     #[test]

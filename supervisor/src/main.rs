@@ -19,6 +19,7 @@ mod dial;
 mod exec;
 mod failure;
 mod files;
+mod forward;
 mod hold;
 mod init;
 mod proc;

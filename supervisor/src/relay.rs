@@ -2,19 +2,20 @@
 //! over the agent's own connections, to nothing but what the agent joins it with.
 //!
 //! ```text
-//! Relay{path, user} ─▶ listen ── a job's connect ─▶ Called{caller} ─▶ the agent ─▶ Take{caller}
-//!                        │                                                           │
+//! Relay{path, user} ─┬▶ listen ── a job's connect ─▶ Called{caller} ─▶ the agent ─▶ Take{caller}
+//! RelayTcp{port}    ─┘   │                                                           │
 //!                        └─ the agent hangs up: closed, and all its callers          └─ bytes both ways, each way
 //!                                                                                       ended by itself
 //! ```
 //!
-//! The socket is the user's alone, and lies where uid 0 put it. Its name stays behind: then a connection is refused.
+//! A unix socket is the user's alone, and lies where uid 0 put it. Its name stays behind: then a connection is refused.
+//! A TCP port is open to whatever runs in the environment, and to nothing outside of it.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -94,16 +95,64 @@ impl Desk {
     }
 }
 
-/// Listens until the agent hangs up.
-pub fn listen(desk: &Desk, mut connection: Connection, path: &str, user: Option<&str>) {
+/// Where callers come.
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<UnixStream> {
+        match self {
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| stream),
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| plain(stream)),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// A stream of either family under one type: reading, writing and shutting down are the same calls.
+pub fn plain(stream: TcpStream) -> UnixStream {
+    // Without it small messages wait for each other; they arrive all the same.
+    let _ = stream.set_nodelay(true);
+    OwnedFd::from(stream).into()
+}
+
+/// Listens on a unix socket until the agent hangs up.
+pub fn listen(desk: &Desk, connection: Connection, path: &str, user: Option<&str>) {
     let bound = users::look_up(user).and_then(|user| {
         bind(Path::new(path), &user).map_err(|error| failure::of(&error, format_args!("listen on {path:?}")))
     });
-    let listener = match bound {
-        Ok(listener) => listener,
+    serve(desk, connection, bound.map(|listener| (Listener::Unix(listener), Reply::Done)));
+}
+
+/// Listens on a TCP port until the agent hangs up.
+pub fn listen_tcp(desk: &Desk, connection: Connection, port: u16) {
+    let bound = bind_tcp(port).map_err(|error| failure::of(&error, format_args!("listen on 127.0.0.1:{port}")));
+    serve(desk, connection, bound.map(|(listener, port)| (Listener::Tcp(listener), Reply::Listening { port })));
+}
+
+fn bind_tcp(port: u16) -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+fn serve(desk: &Desk, mut connection: Connection, bound: Result<(Listener, Reply), Failure>) {
+    let (listener, reply) = match bound {
+        Ok(bound) => bound,
         Err(failure) => return connection.answer(&Reply::Failed(failure)),
     };
-    connection.push(FrameKind::Reply, &Reply::Done);
+    connection.push(FrameKind::Reply, &reply);
     let relay = desk.number();
     // The agent hung up, whichever way it shows.
     let _ = connection.flush().and_then(|()| tell_of_callers(desk, &mut connection, &listener, relay));
@@ -111,7 +160,7 @@ pub fn listen(desk: &Desk, mut connection: Connection, path: &str, user: Option<
     desk.close(relay);
 }
 
-fn tell_of_callers(desk: &Desk, connection: &mut Connection, listener: &UnixListener, relay: u64) -> io::Result<()> {
+fn tell_of_callers(desk: &Desk, connection: &mut Connection, listener: &Listener, relay: u64) -> io::Result<()> {
     loop {
         let mut entries = [
             sys::poll_entry(Some(listener.as_fd()), libc::POLLIN, true),
@@ -126,7 +175,7 @@ fn tell_of_callers(desk: &Desk, connection: &mut Connection, listener: &UnixList
             continue;
         }
         match listener.accept() {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 if let Some(caller) = desk.enter(relay, stream) {
                     connection.push(FrameKind::Reply, &Reply::Called { caller });
                     connection.flush()?;
@@ -184,7 +233,8 @@ pub fn take(desk: &Desk, mut connection: Connection, number: u64) {
     let _ = caller.shutdown(Shutdown::Both);
 }
 
-fn join(caller: &UnixStream, connection: &mut Connection) {
+/// Copies both ways until both have ended.
+pub fn join(caller: &UnixStream, connection: &mut Connection) {
     let early = connection.take_received();
     let agent = connection.stream();
     // A way that breaks takes the other one with it; a way that ends leaves it.

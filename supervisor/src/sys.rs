@@ -207,6 +207,33 @@ pub fn peer_pid(stream: &UnixStream) -> io::Result<Pid> {
     Ok(peer.pid)
 }
 
+/// Connects to a unix socket; `WouldBlock` when its queue of callers has been full for this long.
+pub fn connect_unix(path: &str, limit: Duration) -> io::Result<UnixStream> {
+    // SAFETY: a sockaddr_un is plain bytes.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // The last byte stays NUL.
+    if path.len() >= address.sun_path.len() || path.contains('\0') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is too long for a socket, or holds a NUL byte",
+        ));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: integer arguments.
+    let socket = own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    let stream = UnixStream::from(socket);
+    // On a unix socket this bounds connecting, too.
+    stream.set_write_timeout(Some(limit))?;
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: a live address and its length.
+    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
+    stream.set_write_timeout(None)?;
+    Ok(stream)
+}
+
 // ---- attributes of files ----
 
 /// An extended attribute of an open file; its length.

@@ -3,14 +3,14 @@
 mod harness;
 
 use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use harness::{Bench, Conversation, LIMIT, failure, wait_for};
 use navvy_protocol::frame::FrameKind;
-use navvy_protocol::supervisor::{Exit, Reply, Request};
+use navvy_protocol::supervisor::{Exit, Place, Reply, Request};
 
 const CAP: usize = 64;
 
@@ -146,6 +146,83 @@ fn what_is_in_use_stays() {
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a file");
     UnixStream::connect(&live).unwrap();
+}
+
+/// A port of 127.0.0.1 in the place of a socket in a directory.
+#[test]
+fn callers_of_a_port_are_joined_as_those_of_a_socket() {
+    let bench = Bench::new();
+    let mut relay = bench.open(&Request::RelayTcp { port: 0 });
+    let Reply::Listening { port } = relay.reply() else { panic!("it does not listen") };
+    let taken_port = failure(bench.ask(&Request::RelayTcp { port })).message;
+    assert!(taken_port.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{taken_port}");
+    let mut caller = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    assert!(caller.peer_addr().unwrap().ip().is_loopback());
+    let mut agent = taken(&bench, &mut relay);
+    caller.write_all(b"a question").unwrap();
+    caller.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(received(&mut agent, 10), b"a question");
+    assert_eq!((agent.frame(), agent.buffer.len()), (Some(FrameKind::Data), 0));
+    agent.data(b"an answer");
+    agent.data(b"");
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "an answer");
+    drop(relay);
+    // The same port again, once the supervisor has seen the end: what is left of old connections is no hindrance.
+    wait_for("the port", || matches!(bench.ask(&Request::RelayTcp { port }), Reply::Listening { .. }));
+}
+
+fn forward(bench: &Bench, to: Place) -> Conversation {
+    let mut agent = bench.open(&Request::Forward { to });
+    assert_eq!(agent.reply(), Reply::Done);
+    agent
+}
+
+#[test]
+fn the_agent_is_joined_with_what_listens_inside() {
+    let bench = Bench::new();
+    let path = bench.path().join("engine.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    fn serve(mut peer: impl std::io::Read + std::io::Write) {
+        let mut question = [0; 4];
+        peer.read_exact(&mut question).unwrap();
+        peer.write_all(&question.repeat(100_000)).unwrap();
+        // Each way ends by itself.
+        assert_eq!(peer.read(&mut question).unwrap(), 0);
+    }
+    let servers = [
+        std::thread::spawn(move || serve(unix.accept().unwrap().0)),
+        std::thread::spawn(move || serve(tcp.accept().unwrap().0)),
+    ];
+    for to in [Place::Unix { path: path.to_str().unwrap().to_owned() }, Place::Tcp { port }] {
+        let mut agent = forward(&bench, to);
+        agent.data(b"ping");
+        assert!(received(&mut agent, 400_000) == b"ping".repeat(100_000));
+        agent.data(b"");
+        assert_eq!((agent.frame(), agent.buffer.len()), (Some(FrameKind::Data), 0));
+        assert_eq!(agent.frame(), None);
+    }
+    servers.into_iter().for_each(|server| server.join().unwrap());
+}
+
+#[test]
+fn what_does_not_listen_is_named() {
+    let bench = Bench::new();
+    let missing = bench.path().join("missing.sock").to_str().unwrap().to_owned();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let table = [
+        (Place::Unix { path: missing.clone() }, format!("cannot connect to {missing:?}: no such file")),
+        (Place::Unix { path: "relative".to_owned() }, "not an absolute path".to_owned()),
+        (Place::Unix { path: format!("/{}", "x".repeat(200)) }, "too long for a socket".to_owned()),
+        (Place::Tcp { port: free }, format!("cannot connect to 127.0.0.1:{free}: connection refused")),
+    ];
+    for (to, wanted) in table {
+        let message = failure(bench.ask(&Request::Forward { to })).message;
+        assert!(message.contains(&wanted), "{message}");
+    }
 }
 
 /// Only as uid 0, as in every environment.

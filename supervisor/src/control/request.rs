@@ -8,7 +8,7 @@ use navvy_protocol::supervisor::{Failure, Probe, Reply, Request};
 use super::connection::Connection;
 use crate::exec::{self, launch};
 use crate::init::Init;
-use crate::{continuation, failure, files, hold, relay, sys, users};
+use crate::{continuation, failure, files, forward, hold, relay, sys, users};
 
 pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
     match request {
@@ -20,6 +20,8 @@ pub fn carry_out(init: &Arc<Init>, request: Request, connection: Connection) {
         Request::OfferContinuation { key } => answer(connection, continuation::offer(&init.continuation, &key)),
         Request::Continuation => continuation::tell(&init.continuation, connection),
         Request::Relay { path, user } => relay::listen(&init.relays, connection, &path, user.as_deref()),
+        Request::RelayTcp { port } => relay::listen_tcp(&init.relays, connection, port),
+        Request::Forward { to } => forward::forward(connection, &to),
         Request::Take { caller } => relay::take(&init.relays, connection, caller),
         Request::Recall => hold::recall(&init.hold, connection),
         Request::Read { path, user } => files::read(connection, &path, user.as_deref()),
