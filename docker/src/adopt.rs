@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Engine;
-use super::dial::DialLink;
+use super::dial;
 use super::disk::EngineDisk;
 use super::environment::DockerEnvironment;
 use super::prepare::stay_present;
@@ -68,6 +68,6 @@ impl DockerEnvironment {
 impl Engine {
     /// The same through the engine, with the task's secret. Within a Tokio runtime only.
     pub async fn dialled_link(&self, primary: &str, secret: String) -> io::Result<Arc<dyn Connect>> {
-        Ok(Arc::new(DialLink::open(self, primary, secret).await?))
+        Ok(Arc::new(dial::open(self, primary, secret).await?))
     }
 }

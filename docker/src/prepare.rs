@@ -36,7 +36,7 @@ pub(super) use self::answer::stay_present;
 use self::answer::{wait_for_socket, with_last_words};
 pub use self::error::{PrepareError, PrepareErrorKind};
 use self::error::{StartError, container_error, not_shared};
-use super::dial::DialLink;
+use super::dial;
 use super::disk::EngineDisk;
 use super::engine::{Engine, EngineInfo};
 use super::environment::{DockerEnvironment, keep_last_words};
@@ -384,7 +384,7 @@ impl Preparation<'_> {
             return wait_for_socket(place, died).await;
         }
         let secret = secret.unwrap_or_default();
-        let link = DialLink::open(self.engine, &plan.containers[0].name, secret).await;
+        let link = dial::open(self.engine, &plan.containers[0].name, secret).await;
         link.map(|link| Arc::new(link) as Arc<dyn Connect>)
             .map_err(|e| StartError::Final(self.no_answer(&with_last_words(&e.to_string(), &died))))
     }

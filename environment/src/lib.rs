@@ -14,6 +14,7 @@
 //! | [`run_dir`], [`supervisor_binary`] | what an environment shares with this host |
 //! | [`cgroup`] | a task's parent cgroup, where it can be had |
 //! | [`link`] | the way to the supervisor where this host shares its socket |
+//! | [`mux_link`] | the way to the supervisor where one stream of bytes carries all activities |
 //! | [`supervisor`] | a client of the program `navvy-supervisor`: this side of its socket |
 //! | [`survey`] | tasks on this host, by their marks and journals |
 //! | [`command`] | the one way to run a program of this machine |
@@ -30,6 +31,7 @@ pub mod cgroup;
 pub mod command;
 pub mod egress;
 pub mod link;
+pub mod mux_link;
 pub mod plan;
 pub mod request;
 pub mod run_dir;
