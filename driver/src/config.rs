@@ -42,7 +42,7 @@ pub struct PluginConfig {
     pub environments: Vec<String>,
     /// Tasks' cgroups lie below this one, instead of Nomad's own.
     pub cgroup_parent: Option<String>,
-    /// The engine's address, as in `DOCKER_HOST`.
+    /// The engine's address, as in `DOCKER_HOST`. `None`: that of Nomad's own environment, else the machine's usual socket.
     pub docker: Option<String>,
     /// How much is logged.
     pub log_level: Level,

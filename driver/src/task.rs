@@ -117,6 +117,9 @@ impl Task {
         if record.ended.is_some() {
             return Ok(());
         }
+        // Also where no agent runs any more: then nobody but this plugin tells of the end.
+        let plugin = Owner::this_process()?;
+        self.change(|record| record.plugin = plugin)?;
         if record.boot != boot()? {
             let task = self.clone();
             tokio::spawn(async move {

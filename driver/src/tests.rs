@@ -247,6 +247,26 @@ async fn a_plugin_that_comes_later_goes_on_with_what_runs_and_knows_what_has_end
     assert_eq!((result.exit_code, error.as_str()), (0, ""));
 }
 
+/// Its agent ended while no plugin was there, and left nothing but word of how.
+#[tokio::test]
+async fn what_ended_before_a_plugin_came_is_told_by_that_plugin_and_not_left_to_the_one_before() {
+    let scene = Scene::new("exit_with 7 'it broke'").await;
+    let handle = scene.start("a", 1000).await.unwrap();
+    wait(&scene.driver, "a").await;
+    let record = scene.record("a", |record| record.ended.is_some()).await;
+    let before = Owner { pid: record.plugin.pid + 1, ..record.plugin.clone() };
+    scene.directory("a").put_record(&Record { plugin: before, ended: None, ..record.clone() }).unwrap();
+    let later = Driver(Plugin::new(BTreeMap::new()));
+    scene.configure(&later.0, &[]).await;
+    let request = nomad::RecoverTaskRequest { task_id: String::new(), handle: Some(handle) };
+    later.recover_task(Request::new(request)).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(60), wait(&later, "a")).await;
+    let (result, error) = told.expect("its end is told");
+    assert_eq!((result.exit_code, error.as_str()), (7, "it broke"));
+    assert!(!scene.was_removed(), "it was clean");
+    assert_eq!(scene.record("a", |record| record.ended.is_some()).await.plugin, record.plugin);
+}
+
 #[tokio::test]
 async fn after_a_restart_of_the_machine_a_task_is_gone_and_says_so() {
     let scene = Scene::new(OBEDIENT).await;
