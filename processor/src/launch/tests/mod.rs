@@ -3,6 +3,7 @@
 mod double;
 mod stories;
 mod tls;
+mod way;
 
 use std::future::Future;
 use std::time::Duration;
