@@ -74,7 +74,14 @@ async fn start(engine: &Engine, container: &str) -> io::Result<Pipe<Words, Input
         cmd: Some(vec![SUPERVISOR, "dial", "--run-dir", RUN_DIR]),
         ..CreateExecOptions::default()
     };
-    let failed = |e: bollard::errors::Error| io::Error::new(io::ErrorKind::NotConnected, fault::describe(&e));
+    // A container that is gone or has ended is told from an engine that does not answer.
+    let failed = |e: bollard::errors::Error| {
+        let kind = match fault::status(&e) {
+            Some(404 | 409) => io::ErrorKind::NotFound,
+            _ => io::ErrorKind::NotConnected,
+        };
+        io::Error::new(kind, fault::describe(&e))
+    };
     let exec = engine.docker().create_exec(container, options).await.map_err(failed)?;
     let options = StartExecOptions { output_capacity: Some(2 * MAX_DATA), ..StartExecOptions::default() };
     match engine.docker().start_exec(&exec.id, Some(options)).await.map_err(failed)? {

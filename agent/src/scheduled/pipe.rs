@@ -6,7 +6,9 @@
 //!                    └─▶ `[navvy: 123 bytes were dropped …]` ◀──────┘ the reader does not keep up (EAGAIN): what waits, waits
 //! ```
 //!
-//! A writer never waits, never fails, and does nothing but copy. What is written is whole writes: a line is never cut by a drop.
+//! A writer never waits, never fails, and does nothing but copy. What is dropped is whole writes. A line of the agent's log is one
+//! write, so that none of them is cut; a step's output comes in pieces of any size, so that one of its lines may be, and the notice
+//! stands on a line of its own behind it. Whoever begins to read in the middle of a write gets its rest.
 
 use std::collections::VecDeque;
 use std::fs::File;
