@@ -221,12 +221,7 @@ impl Channels {
     }
 }
 
-async fn read_caller(
-    channel: u32,
-    mut read: OwnedReadHalf,
-    outgoing: mpsc::Sender<Outgoing>,
-    cut: fn(&[u8]) -> usize,
-) {
+async fn read_caller(channel: u32, mut read: OwnedReadHalf, outgoing: mpsc::Sender<Outgoing>, cut: fn(&[u8]) -> usize) {
     let send = |op, payload: Bytes| {
         let header = Header { channel, op, length: payload.len() };
         outgoing.send(Outgoing { header, payload })

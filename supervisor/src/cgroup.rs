@@ -1,4 +1,5 @@
-//! The environment's memory, as its cgroup counts it: version 2 and version 1, with and without a cgroup namespace.
+//! The environment's memory, as its cgroup counts it: version 2 and version 1, with and without a cgroup namespace. Of a
+//! machine of its own, as `/proc` counts it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -24,6 +25,8 @@ pub struct Memory {
     usage: Option<File>,
     peak: Option<File>,
     limit: Option<File>,
+    /// `/proc/meminfo`, which has both usage and limit of a machine.
+    machine: Option<File>,
     processor: Option<Processor>,
     largest: Mutex<Vec<Process>>,
     looked_at: AtomicU64,
@@ -35,6 +38,8 @@ enum Processor {
     Stat(File),
     /// `cpuacct.usage`: nanoseconds.
     Usage(File),
+    /// `/proc/stat`: a hundred a second, by kind.
+    Ticks(File),
 }
 
 impl Memory {
@@ -49,6 +54,17 @@ impl Memory {
         let Some(directory) = find("") else { return Self::default() };
         let processor = File::open(directory.join("cpu.stat")).ok();
         Self::open(&directory, V2).with(processor.map(Processor::Stat))
+    }
+
+    /// Everything that the kernel has, and what all processes together use of it.
+    pub fn of_machine() -> Self {
+        let open = |path| File::open(path).ok();
+        Self {
+            events: open("/proc/vmstat"),
+            machine: open("/proc/meminfo"),
+            processor: open("/proc/stat").map(Processor::Ticks),
+            ..Self::default()
+        }
     }
 
     fn open(directory: &Path, [events, usage, peak, limit]: [&str; 4]) -> Self {
@@ -66,12 +82,23 @@ impl Memory {
     }
 
     fn limit(&self) -> Option<u64> {
-        number(self.limit.as_ref()?).filter(|limit| *limit < NO_LIMIT)
+        match &self.machine {
+            Some(machine) => kibibytes(machine, "MemTotal:"),
+            None => number(self.limit.as_ref()?).filter(|limit| *limit < NO_LIMIT),
+        }
+    }
+
+    /// What would not be there for a further process.
+    fn usage(&self) -> Option<u64> {
+        match &self.machine {
+            Some(machine) => kibibytes(machine, "MemTotal:")?.checked_sub(kibibytes(machine, "MemAvailable:")?),
+            None => number(self.usage.as_ref()?),
+        }
     }
 
     /// Remembers the largest processes while memory is nearly used up. Cheap; called twice a second while a step runs.
     pub fn watch(&self) {
-        let (Some(limit), Some(usage)) = (self.limit(), self.usage.as_ref().and_then(number)) else { return };
+        let (Some(limit), Some(usage)) = (self.limit(), self.usage()) else { return };
         let (now, before) = (sys::monotonic(), self.looked_at.load(Ordering::Relaxed));
         if usage < limit / 100 * WATCHED_PERCENT || now < before + PAUSE_NS {
             return;
@@ -98,7 +125,7 @@ impl Memory {
 
     pub fn sample(&self) -> Sample {
         Sample {
-            memory: self.usage.as_ref().and_then(number),
+            memory: self.usage(),
             memory_limit: self.limit(),
             cpu_ns: self.processor.as_ref().and_then(Processor::nanoseconds),
             oom_kills: self.kills(),
@@ -112,6 +139,7 @@ impl Processor {
         match self {
             Self::Stat(file) => keyed(file, "usage_usec").map(|micro| micro * 1000),
             Self::Usage(file) => number(file),
+            Self::Ticks(file) => busy_ticks(&text(file)?).map(|ticks| ticks * 10_000_000),
         }
     }
 }
@@ -124,8 +152,29 @@ const V1: [&str; 4] =
     ["memory.oom_control", "memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.limit_in_bytes"];
 const V2: [&str; 4] = ["memory.events", "memory.current", "memory.peak", "memory.max"];
 
+/// Of a machine's processors together: waiting is no use of them, and what guests used is in what users did.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut sum = 0_u64;
+    for kind in 0..8 {
+        let ticks = fields.next()?.ok()?;
+        // 3 and 4: idle, and idle while a disk was waited for.
+        if kind != 3 && kind != 4 {
+            sum = sum.checked_add(ticks)?;
+        }
+    }
+    Some(sum)
+}
+
+fn kibibytes(file: &File, key: &str) -> Option<u64> {
+    let text = text(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn text(file: &File) -> Option<String> {
-    let mut bytes = [0; 2048];
+    // The counters of a machine's memory are by far the longest.
+    let mut bytes = [0; 16 << 10];
     let count = file.read_at(&mut bytes, 0).ok()?;
     String::from_utf8(bytes[..count].to_vec()).ok()
 }
@@ -203,6 +252,22 @@ mod tests {
         assert!(memory.killed_since(None).is_none());
         write("memory.max", "max\n");
         assert_eq!(memory.sample().memory_limit, None);
+    }
+
+    #[test]
+    fn counters_of_a_machine() {
+        let stat = "cpu  100 20 3 5000 600 7 8 9 50 60\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(busy_ticks(stat), Some(100 + 20 + 3 + 7 + 8 + 9));
+        assert_eq!(busy_ticks("cpu  1 2"), None);
+        assert_eq!(busy_ticks("garbage"), None);
+        let memory = Memory::of_machine();
+        let sample = memory.sample();
+        let (used, limit) = (sample.memory.unwrap(), sample.memory_limit.unwrap());
+        assert!(0 < used && used < limit, "{used} of {limit}");
+        assert!(sample.cpu_ns.unwrap() > 0);
+        assert!(memory.kills().is_some());
+        let report = memory.killed_since(memory.kills());
+        assert!(report.is_none());
     }
 
     #[test]

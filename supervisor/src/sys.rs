@@ -192,6 +192,11 @@ pub fn poll(entries: &mut [PollFd], limit: Option<Duration>) {
 
 /// The other side's process, as our pid namespace sees it: 0 when it is outside.
 pub fn peer_pid(stream: &UnixStream) -> io::Result<Pid> {
+    peer(stream).map(|peer| peer.pid)
+}
+
+/// The other side's process and user.
+pub fn peer(stream: &UnixStream) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred { pid: -1, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the option stores a ucred of that length.
@@ -204,7 +209,7 @@ pub fn peer_pid(stream: &UnixStream) -> io::Result<Pid> {
             &raw mut length,
         )
     })?;
-    Ok(peer.pid)
+    Ok(peer)
 }
 
 /// Connects to a unix socket; `WouldBlock` when its queue of callers has been full for this long.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! control.sock ─▶ one of a few waiting threads: Hello, may it? ─▶ Request ─▶ [`request`] ─▶ Reply
+//! machine port ─▶ one of as many others, and the caller is the agent                     [`crate::guest::port`]
 //! job.sock     ─▶ accept ─▶ thread: one line, one answer                                    [`job`]
 //! ```
 //!
@@ -20,8 +21,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameKind};
@@ -31,7 +32,7 @@ use navvy_protocol::supervisor::{ABANDONED, Failure, FailureKind, Hello, OLDEST_
 use crate::init::Init;
 use crate::secret::is_same;
 use crate::sys::THREAD_STACK;
-use crate::{failure, proc, sys};
+use crate::{failure, lock, proc, sys};
 
 use connection::Connection;
 use presence::{Presence, Presences};
@@ -56,18 +57,16 @@ pub fn listen(init: &Arc<Init>, run_dir: &Path, idle_limit: Option<Duration>) ->
     let job = bind(&run_dir.join(place::JOB_SOCKET), 0o666)?;
     job.set_nonblocking(true)?;
     let listener = bind(&run_dir.join(place::CONTROL_SOCKET), 0o600)?;
-    let desk = Arc::new(Desk {
-        init: Arc::clone(init),
-        listener,
-        waiting: AtomicUsize::new(0),
-        callers: Arc::new(Presences::new()),
-        strangers: Arc::new(Presences::new()),
-    });
-    for _ in 0..WAITING {
-        desk.add_waiter()?;
-    }
+    Desk::open(init, Source::Socket(listener))?;
     let init = Arc::clone(init);
     spawn(move || serve_jobs(&init, &job, idle_limit))
+}
+
+/// Serves connections of the agent's that come another way than through the control socket: each that is sent here.
+pub fn take_from_the_agent(init: &Arc<Init>) -> io::Result<mpsc::Sender<UnixStream>> {
+    let (sender, receiver) = mpsc::channel();
+    Desk::open(init, Source::Agent(Mutex::new(receiver)))?;
+    Ok(sender)
 }
 
 fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -97,7 +96,7 @@ fn give_to_owner_of_directory(path: &Path) {
 /// Where control connections are taken.
 struct Desk {
     init: Arc<Init>,
-    listener: UnixListener,
+    source: Source,
     waiting: AtomicUsize,
     /// Connections from outside of the job that have not been greeted yet.
     callers: Arc<Presences>,
@@ -105,7 +104,39 @@ struct Desk {
     strangers: Arc<Presences>,
 }
 
+/// Where control connections come from.
+enum Source {
+    /// Whoever calls has to show that it is the agent.
+    Socket(UnixListener),
+    /// Nobody else can be there. One waiter at a time waits for the lock's contents, the others for the lock.
+    Agent(Mutex<mpsc::Receiver<UnixStream>>),
+}
+
+impl Source {
+    fn accept(&self) -> io::Result<UnixStream> {
+        match self {
+            Self::Socket(listener) => listener.accept().map(|(stream, _)| stream),
+            Self::Agent(receiver) => lock(receiver).recv().map_err(|_| io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn is_agents(&self) -> bool {
+        matches!(self, Self::Agent(_))
+    }
+}
+
 impl Desk {
+    fn open(init: &Arc<Init>, source: Source) -> io::Result<()> {
+        let desk = Arc::new(Self {
+            init: Arc::clone(init),
+            source,
+            waiting: AtomicUsize::new(0),
+            callers: Arc::new(Presences::new()),
+            strangers: Arc::new(Presences::new()),
+        });
+        (0..WAITING).try_for_each(|_| desk.add_waiter())
+    }
+
     fn add_waiter(self: &Arc<Self>) -> io::Result<()> {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let desk = Arc::clone(self);
@@ -117,11 +148,11 @@ impl Desk {
     /// A waiter's life: take a connection, make sure that another thread waits, serve it, wait again unless enough do.
     fn wait(self: Arc<Self>) {
         loop {
-            let accepted = self.listener.accept();
+            let accepted = self.source.accept();
             let others = self.waiting.fetch_sub(1, Ordering::AcqRel) - 1;
             let is_last = others == 0 && self.add_waiter().is_err();
             match accepted {
-                Ok((stream, _)) => self.serve(stream, is_last),
+                Ok(stream) => self.serve(stream, is_last),
                 // Out of descriptors, say: a pause, so that we do not spin.
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
@@ -133,12 +164,13 @@ impl Desk {
     }
 
     fn serve(&self, stream: UnixStream, is_last: bool) {
-        let door = match is_from_outside(&self.init, &stream) {
+        let is_agents = self.source.is_agents();
+        let door = match is_agents || is_from_outside(&self.init, &stream) {
             true => self.callers.enter(CONNECTIONS_CAP),
             false => self.strangers.enter(STRANGERS_CAP),
         };
         match door {
-            Some(presence) => converse(&self.init, Connection::new(stream, presence), is_last),
+            Some(presence) => converse(&self.init, Connection::new(stream, presence), is_agents, is_last),
             None => Connection::new(stream, Presence::uncounted()).answer(&Reply::Failed(too_many())),
         }
     }
@@ -208,12 +240,12 @@ fn next(listener: &UnixListener) -> Option<UnixStream> {
     }
 }
 
-/// `is_last`: no other thread waits for connections, so this must not take long.
-fn converse(init: &Arc<Init>, mut connection: Connection, is_last: bool) {
+/// `is_agents`: nobody else can be the caller. `is_last`: no other thread waits for connections, so this must not take long.
+fn converse(init: &Arc<Init>, mut connection: Connection, is_agents: bool, is_last: bool) {
     // Without a limit a silent caller costs a thread until it goes away.
     let _ = connection.stream().set_read_timeout(Some(HANDSHAKE));
     let _ = connection.stream().set_write_timeout(Some(HANDSHAKE));
-    match greet(init, &mut connection) {
+    match greet(init, &mut connection, is_agents) {
         Ok(Some(Request::Exec(_))) if is_last => {
             connection.answer(&Reply::Failed(failure::no_process(&io::Error::from_raw_os_error(libc::EAGAIN))));
         }
@@ -228,12 +260,12 @@ fn converse(init: &Arc<Init>, mut connection: Connection, is_last: bool) {
 }
 
 /// Takes the caller's `Hello` and its request. `None` when it went away.
-fn greet(init: &Init, connection: &mut Connection) -> Result<Option<Request>, Failure> {
+fn greet(init: &Init, connection: &mut Connection, is_agents: bool) -> Result<Option<Request>, Failure> {
     let Some(hello) = expect::<Hello>(connection, FrameKind::Hello)? else { return Ok(None) };
     if hello.version < OLDEST_VERSION {
         return Err(refused(format!("version {} is too old; {OLDEST_VERSION} is the least", hello.version)));
     }
-    if !is_allowed(init, connection.stream(), hello.secret.as_deref()) {
+    if !is_agents && !is_allowed(init, connection.stream(), hello.secret.as_deref()) {
         return Err(refused("this socket is for the agent: the caller is inside the job and brings no secret"));
     }
     connection.admit(init.presences.enter(CONNECTIONS_CAP).ok_or_else(too_many)?);
@@ -259,5 +291,5 @@ fn expect<T: serde::de::DeserializeOwned>(connection: &mut Connection, due: Fram
 
 fn is_allowed(init: &Init, stream: &UnixStream, secret: Option<&str>) -> bool {
     let is_outside = init.is_first && sys::peer_pid(stream).is_ok_and(|pid| pid == 0);
-    is_outside || matches!((&init.secret, secret), (Some(ours), Some(theirs)) if is_same(ours, theirs))
+    is_outside || matches!((init.secret.get(), secret), (Some(ours), Some(theirs)) if is_same(ours, theirs))
 }

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Record;
@@ -121,6 +122,7 @@ pub fn stop(record: &Arc<Record>, grace: Duration) {
 
 /// Ends everything that runs in this job.
 pub fn stop_all(init: &Init, grace: Duration) {
+    init.ending.store(true, Ordering::Release);
     end(&Everything(init), grace);
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use navvy_protocol::in_job::Lack;
@@ -25,7 +25,7 @@ use crate::control;
 use crate::control::presence::Presences;
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
-use crate::sys::Event;
+use crate::sys::{Event, Signals};
 use crate::{capable, cli, failure, lock, relay, sys};
 
 use settings::Settings;
@@ -48,11 +48,14 @@ pub struct Init {
     pub hold: Hold,
     pub continuation: Desk,
     pub relays: relay::Desk,
-    pub secret: Option<String>,
-    /// The kernel tells us which callers are outside.
+    /// A machine learns it from its seed, once.
+    pub secret: OnceLock<String>,
+    /// The kernel tells us which callers are outside: we are the first process of a container.
     pub is_first: bool,
     /// The score that steps get back; `None` when ours is the same.
     pub oom_score: Option<i32>,
+    /// Everything is being stopped: nothing is started anew.
+    pub ending: AtomicBool,
     quit: Quit,
 }
 
@@ -69,10 +72,23 @@ impl Init {
         self.quit.event.raise();
     }
 
+    /// Of a container.
     fn new(secret: Option<String>) -> io::Result<Self> {
+        let init = Self { is_first: sys::pid() == 1, ..Self::of(Memory::find())? };
+        // Nobody has set it before.
+        secret.into_iter().for_each(|secret| init.secret.set(secret).unwrap_or_default());
+        Ok(init)
+    }
+
+    /// Of a machine of its own, whose secret is not known yet.
+    pub fn of_machine() -> io::Result<Self> {
+        Self::of(Memory::of_machine())
+    }
+
+    fn of(memory: Memory) -> io::Result<Self> {
         Ok(Self {
             execs: Registry::default(),
-            memory: Memory::find(),
+            memory,
             halted: AtomicBool::new(false),
             lacks: Mutex::default(),
             main_ended: Mutex::new(None),
@@ -80,8 +96,9 @@ impl Init {
             hold: Hold::new()?,
             continuation: Desk::default(),
             relays: relay::Desk::default(),
-            secret,
-            is_first: sys::pid() == 1,
+            secret: OnceLock::new(),
+            is_first: false,
+            ending: AtomicBool::new(false),
             oom_score: lower_oom_score(),
             quit: Quit { code: Mutex::new(None), event: Event::new()? },
         })
@@ -99,16 +116,27 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn serve(settings: Settings) -> io::Result<u8> {
+/// Makes this process fit to stand above all others, before any thread is started.
+pub fn prepare() -> io::Result<Signals> {
     sys::close_to_others();
     sys::limit_heap();
     sys::fill_standard_descriptors();
     sys::close_inherited_on_exec();
     sys::set_umask(0o022);
-    let started_in = std::env::current_dir();
     std::env::set_current_dir("/")?;
     let signals = watch::block_signals()?;
     sys::become_subreaper();
+    Ok(signals)
+}
+
+/// The exit code, once there is a reason to end and everything has been stopped.
+pub fn watch(init: &Init, signals: &Signals) -> u8 {
+    watch::until_the_end(init, signals, None)
+}
+
+fn serve(settings: Settings) -> io::Result<u8> {
+    let started_in = std::env::current_dir();
+    let signals = prepare()?;
     let init = Arc::new(Init::new(settings.take_secret()?)?);
     if init.is_first {
         capable::keep_startable();
