@@ -1,4 +1,4 @@
-//! A socket inside the environment, and who calls there.
+//! A socket inside the environment, and who calls there; and a call of ours to what listens inside.
 //!
 //! ```text
 //! Client::relay ─▶ Relay ── serve ─▶ Caller, one thread each ── both ways ─▶ the socket that the agent joins it with
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use navvy_protocol::frame::{self, FrameKind, HEADER_LENGTH};
-use navvy_protocol::supervisor::{Reply, Request};
+use navvy_protocol::supervisor::{Place, Reply, Request};
 use socket2::Socket;
 
 use super::client::{Client, ClientError, Conversation};
@@ -30,8 +30,8 @@ const STACK: usize = 128 << 10;
 /// A socket on which the supervisor listens for us.
 pub struct Relay {
     client: Client,
-    path: String,
-    user: Option<String>,
+    /// What it was asked with, and is again after a connection that was lost.
+    request: Request,
     conversation: Conversation,
     line: Line,
     /// One more for each caller.
@@ -52,7 +52,7 @@ impl Drop for Listening {
     }
 }
 
-/// A process in the environment that connected to the relay.
+/// A process in the environment that connected to the relay, or that we have connected to.
 pub struct Caller {
     conversation: Conversation,
 }
@@ -63,20 +63,44 @@ impl Client {
     /// # Errors
     /// Something else is there, or the supervisor cannot be asked.
     pub fn relay(&self, path: &str, user: Option<String>) -> Result<(Relay, Listening), ClientError> {
-        let (conversation, way_out) = self.listen(path, user.clone())?;
-        let line = Arc::new(Mutex::new(Some(way_out)));
-        let listening = Listening(Arc::clone(&line));
-        Ok((
-            Relay { client: self.clone(), path: path.to_owned(), user, conversation, line, callers: Arc::default() },
-            listening,
-        ))
+        self.relay_of(Request::Relay { path: path.to_owned(), user })
     }
 
-    fn listen(&self, path: &str, user: Option<String>) -> Result<(Conversation, UnixStream), ClientError> {
-        let mut conversation = self.open(&Request::Relay { path: path.to_owned(), user })?;
-        let way_out = conversation.way_out().map_err(|source| ClientError::Unreachable { source })?;
+    /// Has the supervisor listen on this TCP port of 127.0.0.1 inside the environment: whatever runs there may call.
+    ///
+    /// # Errors
+    /// The port is taken, the supervisor does not know this request, or it cannot be asked.
+    pub fn relay_tcp(&self, port: u16) -> Result<(Relay, Listening), ClientError> {
+        self.relay_of(Request::RelayTcp { port })
+    }
+
+    /// A connection to what listens inside the environment, as uid 0 there; to be joined with ours.
+    ///
+    /// # Errors
+    /// Nothing listens there, the supervisor does not know this request, or it cannot be asked.
+    pub fn forward(&self, to: Place) -> Result<Caller, ClientError> {
+        let mut conversation = self.open(&Request::Forward { to })?;
         match conversation.reply()? {
-            Reply::Done => Ok((conversation, way_out)),
+            Reply::Done => Ok(Caller { conversation }),
+            _ => Err(ClientError::WrongReply),
+        }
+    }
+
+    fn relay_of(&self, request: Request) -> Result<(Relay, Listening), ClientError> {
+        let (conversation, way_out) = self.listen(&request)?;
+        let line = Arc::new(Mutex::new(Some(way_out)));
+        let listening = Listening(Arc::clone(&line));
+        Ok((Relay { client: self.clone(), request, conversation, line, callers: Arc::default() }, listening))
+    }
+
+    fn listen(&self, request: &Request) -> Result<(Conversation, UnixStream), ClientError> {
+        let mut conversation = self.open(request)?;
+        let way_out = conversation.way_out().map_err(|source| ClientError::Unreachable { source })?;
+        match (conversation.reply()?, request) {
+            (Reply::Done, Request::Relay { .. }) => Ok((conversation, way_out)),
+            (Reply::Listening { port }, Request::RelayTcp { port: wanted }) if port == *wanted => {
+                Ok((conversation, way_out))
+            }
             _ => Err(ClientError::WrongReply),
         }
     }
@@ -131,7 +155,7 @@ impl Relay {
         loop {
             self.line().as_ref()?;
             std::thread::sleep(PAUSE);
-            match self.client.listen(&self.path, self.user.clone()) {
+            match self.client.listen(&self.request) {
                 Ok((conversation, way_out)) => {
                     let mut line = self.line();
                     line.as_ref()?;
@@ -140,7 +164,7 @@ impl Relay {
                 }
                 // It may not know yet that the old connection is lost: then the socket is still in use.
                 Err(error) if Instant::now() < deadline => {
-                    tracing::debug!(%error, path = self.path, "A relay is not listened for again yet.");
+                    tracing::debug!(%error, request = ?self.request, "A relay is not listened for again yet.");
                 }
                 Err(_) => return None,
             }
@@ -224,5 +248,79 @@ fn receive_all(conversation: &mut Conversation, mut other: &Socket) -> io::Resul
             Some(FrameKind::Data) => other.write_all(&conversation.buffer)?,
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_protocol::supervisor::{Failure, FailureKind, Hello};
+
+    use super::super::Connect;
+    use super::*;
+
+    /// A supervisor that answers the one request of each connection, and sends back in capitals what comes then.
+    struct Door(fn(Request) -> Reply);
+
+    impl Connect for Door {
+        fn connect(&self) -> io::Result<UnixStream> {
+            let (ours, mut theirs) = UnixStream::pair()?;
+            let answer = self.0;
+            std::thread::spawn(move || -> Option<()> {
+                let mut buffer = Vec::new();
+                frame::read(&mut theirs, &mut buffer).ok()?;
+                frame::read(&mut theirs, &mut buffer).ok()?;
+                let request = frame::parse_message(FrameKind::Request, &buffer).unwrap();
+                frame::write_message(&mut theirs, FrameKind::Hello, &Hello::new(None)).ok()?;
+                frame::write_message(&mut theirs, FrameKind::Reply, &answer(request)).ok()?;
+                while let Ok(Some(FrameKind::Data)) = frame::read(&mut theirs, &mut buffer) {
+                    frame::write(&mut theirs, FrameKind::Data, &buffer.to_ascii_uppercase()).ok()?;
+                }
+                Some(())
+            });
+            Ok(ours)
+        }
+
+        fn secret(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    fn client(answer: fn(Request) -> Reply) -> Client {
+        Client::new(Arc::new(Door(answer)))
+    }
+
+    #[test]
+    fn a_forward_is_joined_with_a_socket_of_ours() {
+        let to = Place::Unix { path: "/run/docker.sock".to_owned() };
+        let client = client(|request| match request {
+            Request::Forward { to: Place::Unix { path } } if path == "/run/docker.sock" => Reply::Done,
+            other => panic!("{other:?}"),
+        });
+        let caller = client.forward(to).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let joined = std::thread::spawn(move || caller.join(&Socket::from(theirs)));
+        ours.write_all(b"ping").unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        ours.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "PING");
+        joined.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_port_other_than_the_one_that_was_asked_for_is_no_answer() {
+        let other = client(|_| Reply::Listening { port: 2377 });
+        assert!(matches!(other.relay_tcp(2376), Err(ClientError::WrongReply)));
+        let done = client(|_| Reply::Done);
+        assert!(matches!(done.relay_tcp(2376), Err(ClientError::WrongReply)));
+        let right = client(|_| Reply::Listening { port: 2376 });
+        assert!(right.relay_tcp(2376).is_ok());
+    }
+
+    #[test]
+    fn an_older_supervisor_says_that_it_does_not_know_them() {
+        let old = client(|_| Reply::Failed(Failure::new(FailureKind::Invalid, "the Request is not understood")));
+        assert!(matches!(old.relay_tcp(2376), Err(ClientError::Failed(_))));
+        assert!(matches!(old.forward(Place::Tcp { port: 1 }), Err(ClientError::Failed(_))));
     }
 }

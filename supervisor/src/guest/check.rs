@@ -143,10 +143,8 @@ fn check_network(network: &Network) -> Result<CheckedNetwork, String> {
 }
 
 fn link_address(text: &str) -> Option<[u8; 6]> {
-    let parts: Vec<u8> = text
-        .split(':')
-        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
-        .collect::<Option<_>>()?;
+    let part = |part: &str| hex(part).filter(|bytes| bytes.len() == 1).map(|bytes| bytes[0]);
+    let parts: Vec<u8> = text.split(':').map(part).collect::<Option<_>>()?;
     // The lowest bit of the first byte is set in addresses of groups.
     parts.try_into().ok().filter(|address: &[u8; 6]| address[0] & 1 == 0)
 }

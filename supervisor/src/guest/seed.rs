@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use navvy_protocol::guest::{LINE_CAP, SEED_PORT, Said, Told, VERSION};
+use navvy_protocol::guest::{LINE_CAP, SEED_PORT, Said, Seed, Told, VERSION};
 
 use super::apply::{self, Refusal};
 use super::{Guest, Stage, find, port, program, say, services};
@@ -147,37 +147,31 @@ fn reply(guest: &Arc<Guest>, line: Line, on_port: bool) -> Said {
     }
     match serde_json::from_slice(&line) {
         Ok(Told::Warm) => warm(guest),
-        Ok(Told::Seed(seed)) => {
-            {
-                let mut stage = lock(&guest.stage);
-                match *stage {
-                    Stage::Fresh => *stage = Stage::Begun,
-                    Stage::Begun => return failed("a seed was begun before; make a new machine"),
-                    Stage::Seeded => return failed("this machine is a task's already, and is seeded once"),
-                }
-            }
-            match apply::apply(guest, &seed, arrived, on_port) {
-                Ok(()) => {
-                    *lock(&guest.stage) = Stage::Seeded;
-                    Said::Seeded { time_ns: apply::clock() }
-                }
-                Err(Refusal::Untouched(why)) => {
-                    *lock(&guest.stage) = Stage::Fresh;
-                    failed(why)
-                }
-                Err(Refusal::Half(why)) => {
-                    say(&format!("the seed failed: {why}"));
-                    failed(why)
-                }
-            }
-        }
+        Ok(Told::Seed(seed)) => be_seeded(guest, &seed, arrived, on_port),
         // Not what the line says: it may hold a secret.
         Err(error) => failed(format!(
-            "the line is not understood (at byte {}): {:?} is expected",
-            error.column(),
-            ["warm", "seed"]
+            "the line is not understood: at byte {} it is neither \"warm\" nor a whole \"seed\" of version {VERSION}",
+            error.column()
         )),
     }
+}
+
+fn be_seeded(guest: &Arc<Guest>, seed: &Seed, arrived: Instant, on_port: bool) -> Said {
+    match &mut *lock(&guest.stage) {
+        stage @ Stage::Fresh => *stage = Stage::Begun,
+        Stage::Begun => return failed("a seed was begun before, and is not begun twice: make a new machine"),
+        Stage::Seeded => return failed("this machine is a task's already, and is seeded once"),
+    }
+    let (stage, said) = match apply::apply(guest, seed, arrived, on_port) {
+        Ok(()) => (Stage::Seeded, Said::Seeded { time_ns: apply::clock() }),
+        Err(Refusal::Untouched(why)) => (Stage::Fresh, failed(why)),
+        Err(Refusal::Half(why)) => {
+            say(&format!("the seed failed: {why}"));
+            (Stage::Begun, failed(why))
+        }
+    };
+    *lock(&guest.stage) = stage;
+    said
 }
 
 fn warm(guest: &Guest) -> Said {

@@ -100,14 +100,14 @@ impl Services {
     }
 
     fn start(&self, service: &'static Service, variables: &[(String, String)]) -> io::Result<Arc<Running>> {
-        if find_program(service.argv[0], DEFAULT_PATH).is_none() {
+        let Some(program) = find_program(service.argv[0], DEFAULT_PATH) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("this image has no {}", service.name)));
-        }
+        };
         let running = Arc::new(Running { pid: AtomicI32::new(0), wanted: Mutex::new(true) });
         if sys::pid() == 1 {
             let log = open_log(service.name)?;
             let (init, variables, kept) = (Arc::clone(&self.init), variables.to_vec(), Arc::clone(&running));
-            spawn(move || keep_running(&init, service, &variables, &log, &kept))?;
+            spawn(move || keep_running(&init, service, &program, &variables, &log, &kept))?;
         } else {
             hand_variables(service.unit, variables)?;
             program::run(&["systemctl", "start", "--no-block", service.unit], START_LIMIT)?;
@@ -137,18 +137,27 @@ fn open_log(name: &str) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o640).open(format!("{LOGS}/{name}.log"))
 }
 
-fn keep_running(init: &Init, service: &Service, variables: &[(String, String)], log: &File, running: &Running) {
+/// `program`: its path. The ssh server starts itself anew by it.
+fn keep_running(
+    init: &Init,
+    service: &Service,
+    program: &str,
+    variables: &[(String, String)],
+    log: &File,
+    running: &Running,
+) {
+    let argv: Vec<&str> = [program].into_iter().chain(service.argv[1..].iter().copied()).collect();
     let mut pause = PAUSE;
     loop {
         let wanted = lock(&running.wanted);
         if !*wanted || init.ending.load(Ordering::Acquire) {
             return running.pid.store(0, Ordering::Release);
         }
-        match program::start(service.argv, variables, log) {
+        match super::program::start(&argv, variables, log) {
             Ok(kept) => {
                 running.pid.store(kept.step, Ordering::Release);
                 drop(wanted);
-                let code = program::ended(&kept, None).unwrap_or_default();
+                let code = super::program::ended(&kept, None).unwrap_or_default();
                 running.pid.store(0, Ordering::Release);
                 if *lock(&running.wanted) && !init.ending.load(Ordering::Acquire) {
                     let (name, pause) = (service.name, pause.as_secs_f32());
