@@ -158,6 +158,20 @@ fn it_does_what_is_missing_and_takes_back_what_it_made_and_nothing_else() {
 }
 
 #[test]
+fn an_image_gets_dockers_settings_and_its_machine_the_rest() {
+    let machine = Machine::new(None, "");
+    let answer = machine.run(
+        r#"
+        rules() { iptables -w -S; ip6tables -w -S; }
+        before=$(rules); $setup --image; [ "$(rules)" = "$before" ] && echo "no rules yet"
+        $setup --boot; $setup --check; echo "check $?"
+        "#,
+    );
+    assert_eq!(answer.text(), "no rules yet\ncheck 0\n", "{}", answer.stderr);
+    assert_eq!(machine.daemon_json()["exec-opts"], json!(["native.cgroupdriver=cgroupfs"]));
+}
+
+#[test]
 fn where_docker_had_no_settings_none_are_left() {
     let machine = Machine::new(None, "");
     machine.run("$setup").succeeded();
