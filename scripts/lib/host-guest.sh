@@ -131,7 +131,11 @@ guest_start() {
       -kernel "$guest/vmlinuz" -initrd "$guest/initrd.cpio" -append "$guest_arguments" \
       -drive "if=none,id=disk,file=$guest/disk.qcow2,format=qcow2,cache=unsafe,discard=unmap" -device virtio-blk-pci,drive=disk \
       -netdev "$net,id=net,hostfwd=tcp:127.0.0.1:$guest_port-:22" -device virtio-net-pci,netdev=net,romfile= -device virtio-rng-pci \
-      -serial "file:$guest/console" -pidfile "$guest/pid" -daemonize "$@" 2>"$guest/qemu.log" && return
+      -serial "file:$guest/console" -pidfile "$guest/pid" -daemonize "$@" 2>"$guest/qemu.log" && {
+      guest_options=(-i "$guest/key" -p "$guest_port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes
+        -o ConnectTimeout=20 -o ServerAliveInterval=20 -o ServerAliveCountMax=6)
+      return
+    }
     grep -q 'Could not set up host forwarding' "$guest/qemu.log" || break
   done
   die "QEMU does not start (attempt $attempt): $(tail -n 3 "$guest/qemu.log")"
@@ -140,16 +144,12 @@ guest_start() {
 guest_alive() { [[ -s $guest/pid ]] && kill -0 "$(cat "$guest/pid")" 2>/dev/null; }
 
 # guest_ssh COMMAND...: as root in the guest. Its host key is as new as the guest, and the port leads nowhere else.
-guest_ssh() {
-  ssh -q -i "$guest/key" -p "$guest_port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=20 \
-    -o ServerAliveInterval=20 -o ServerAliveCountMax=6 -o ControlMaster=auto -o "ControlPath=$guest/ssh" -o ControlPersist=300 root@127.0.0.1 "$@"
-}
+guest_ssh() { ssh -q "${guest_options[@]}" root@127.0.0.1 "$@" </dev/null; }
 
 # guest_wait SECONDS: until it lets us in.
 guest_wait() {
   local deadline=$((SECONDS + $1))
-  until timeout 60 ssh -q -i "$guest/key" -p "$guest_port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=20 \
-    -o BatchMode=yes root@127.0.0.1 true </dev/null; do
+  until timeout 60 ssh -q "${guest_options[@]}" root@127.0.0.1 true </dev/null; do
     guest_alive || die "the guest has ended; its console ends: $(tail -n 20 "$guest/console")"
     ((SECONDS < deadline)) || die "the guest lets nobody in; its console ends: $(tail -n 20 "$guest/console")"
     sleep 1
