@@ -44,6 +44,8 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 const LAST_CALL: Duration = Duration::from_secs(3);
 /// Nobody waits longer for a task that is to end.
 const LONGEST_STOP: Duration = Duration::from_secs(24 * 3600);
+/// Among a task's events.
+const OUT_OF_MEMORY: &str = "The task had no memory left: the kernel killed one of its processes.";
 /// What was killed is gone within this.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -260,6 +262,10 @@ impl Task {
     fn finish(&self, ended: Ended) {
         if let Err(error) = self.change(|record| record.ended = Some(ended.clone())) {
             warning!("The end of task {} could not be written down: {error}", self.locked().task);
+        }
+        if ended.oom_killed {
+            // `nomad alloc status` shows nothing of the flag.
+            self.events.tell(&self.record(), OUT_OF_MEMORY.to_owned());
         }
         self.pipes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.ended.send_replace(Some(ended));

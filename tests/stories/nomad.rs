@@ -203,11 +203,81 @@ fn at_the_deadline_of_a_drain_the_job_is_canceled() {
     nomad.nothing_is_left();
 }
 
+const TOO_MUCH: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: takes, command: "echo begun; head -c 2000000000 /dev/zero | tail; echo unreached"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+
+#[test]
+fn a_task_that_takes_more_memory_than_it_has_says_so_in_its_exit_and_among_its_events() {
+    let bench = Bench::on_this_machine();
+    bench.config(TOO_MUCH).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "slow");
+    let (_, alloc) = nomad.dispatch_task(&fleet, &parameterized("navvy-tests", 4000, 512), &task);
+    // The agent has done its work: the job's failure is in its report.
+    nomad.alloc_is(&alloc, "complete");
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed");
+    let log = String::from_utf8(fleet.log(&task, SLOW_LOG)).expect("text");
+    assert!(log.starts_with("begun\n") && log.contains("Killed") && !log.contains("unreached"), "{log}");
+    let told = fleet.events(&pipeline);
+    let step = told.iter().find(|event| event["event"] == "step_ended" && event["step"] == 1).expect("the step's end");
+    assert!(step.to_string().contains("memory"), "{step}");
+    let status = seldom("a word on memory", LIMIT, || {
+        Some(nomad.status(&alloc)).filter(|status| status.contains("The task had no memory left"))
+    });
+    assert!(status.contains("Exit Code: 0"), "{status}");
+    let agent = &nomad.alloc(&alloc)["TaskStates"]["agent"]["Events"];
+    let flags = agent.as_array().into_iter().flatten().filter(|event| event["Details"]["oom_killed"] == "true");
+    assert_eq!(flags.count(), 1, "{agent:#}");
+    fleet.nothing_is_left_on_the_host(&task);
+    nomad.nothing_is_left();
+}
+
+/// A launch token is good for one start, and so is a Nomad task.
+#[test]
+fn nomad_alloc_restart_cancels_the_job_and_the_new_task_has_no_token() {
+    let bench = Bench::on_this_machine();
+    bench.config(WAITS).commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = Fleet::start(&bench);
+    let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "begun\n");
+    nomad.nomad(&["alloc", "restart", &alloc]).succeeded();
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "canceled");
+    nomad.alloc_is(&alloc, "failed");
+    let status = nomad.status(&alloc);
+    assert!(status.contains("the launch token could not be read"), "{status}");
+    assert_eq!(fleet.log(&task, SLOW_LOG), b"begun\n");
+    fleet.nothing_is_left_on_the_host(&task);
+    nomad.nothing_is_left();
+}
+
+/// 200 MB, and waits.
+const HOLDS: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: holds, command: "perl -e '$held = q(x) x shift; $| = 1; print qq(begun\n); sleep 1 while 1' 200000000"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
+const HELD: u64 = 200_000_000;
+
 /// What a client uses and what of it is measured.
 #[test]
 fn the_whole_task_is_measured() {
     let bench = Bench::on_this_machine();
-    bench.config(WAITS).commit("a project");
+    bench.config(HOLDS).commit("a project");
     let mut nomad = Nomad::start(&bench);
     let fleet = Fleet::start(&bench);
     let [_, _, dispatched, alloc] = begun(&fleet, &nomad, "begun\n");
@@ -218,9 +288,8 @@ fn the_whole_task_is_measured() {
         let usage: Value = serde_json::from_slice(&said.stdout).ok()?;
         let memory = usage["ResourceUsage"]["MemoryStats"].clone();
         let used = memory["Usage"].as_u64().or(memory["RSS"].as_u64())?;
-        (used > 1 << 20).then_some(usage)
+        (used > HELD).then_some(usage)
     });
-    // The agent and its container together are more than a bare shell.
     assert!(usage["ResourceUsage"]["CpuStats"]["Measured"].as_array().is_some_and(|all| !all.is_empty()), "{usage}");
     nomad.stop(&dispatched);
     nomad.alloc_is(&alloc, "complete");
