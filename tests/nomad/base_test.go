@@ -82,6 +82,7 @@ func TestWrongSettingsAreToldByTheFingerprint(t *testing.T) {
 	for key, value := range map[string]any{
 		"agent_path":    "navvy",
 		"state_dir":     7,
+		"processor":     7,
 		"processor_ca":  []string{"a"},
 		"environments":  []string{"vm"},
 		"reserve":       []map[string]any{{"cpus": "many"}},
@@ -125,10 +126,13 @@ func TestFingerprint(t *testing.T) {
 			continue
 		}
 		for _, name := range []string{
-			"driver.navvy.version", "driver.navvy.environments", "driver.navvy.reserved.cpus", "driver.navvy.reserved.memory_mb",
+			"driver.navvy.version", "driver.navvy.healthy", "driver.navvy.agent.version", "driver.navvy.docker.version", "driver.navvy.kvm",
+			"driver.navvy.environments", "driver.navvy.reserved.cpus", "driver.navvy.reserved.memory_mb",
 			"driver.navvy.room.cpus", "driver.navvy.room.memory_mb",
 		} {
 			must.MapContainsKey(t, found.Attributes, name)
+			value, isText := found.Attributes[name].GetString()
+			must.True(t, isText && value != "", must.Sprintf("%s is %v", name, found.Attributes[name]))
 		}
 		return
 	}

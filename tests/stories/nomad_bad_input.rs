@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use navvy_tests::{Bench, Fleet, NOMAD_LIMIT, Nomad, NomadSetup, SLOW, SLOW_LOG, parameterized, seldom, text_of};
+use navvy_tests::{
+    Bench, Fleet, NOMAD_LIMIT, Nomad, NomadSetup, SLOW, SLOW_LOG, Signal, parameterized, seldom, signal, text_of,
+};
 use serde_json::{Value, json};
 
 fn job() -> Value {
@@ -74,6 +76,28 @@ fn an_agent_that_is_removed_later_is_told_to_who_dispatches() {
     let token = fleet.launch_token(&task);
     let (_, alloc) = nomad.dispatch_with(&fleet, &job(), &task, &token);
     says(&nomad, &alloc, &token, &["there is no agent", "agent_path"]);
+}
+
+/// Nomad has placed a task before it heard that the client takes none: the task fails with the reason, and keeps its token.
+#[test]
+fn a_task_that_was_placed_on_a_client_that_takes_none_any_more_says_why() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let link = bench.state().join("navvy-link");
+    symlink(navvy_tests::program_of_ours("navvy"), &link).expect("a link can be made");
+    let (mut nomad, node) = with_driver(&bench, &format!("agent_path = \"{}\"\n    {RESERVE}", link.display()));
+    nomad.healthy(&node);
+    let fleet = Fleet::start(&bench);
+    let task = fleet.task(&fleet.submit(&["--tree"]), "slow");
+    let token = fleet.launch_token(&task);
+    let plugin = nomad.plugin_pid("one");
+    // While the client hears nothing, its driver is gone and so is the agent; the next driver finds none.
+    nomad.client("one").process().signal(Signal::Stop);
+    signal(plugin, Signal::Kill);
+    fs::remove_file(&link).expect("a link can be removed");
+    let (_, alloc) = nomad.dispatch_with(&fleet, &job(), &task, &token);
+    nomad.client("one").process().signal(Signal::Continue);
+    says(&nomad, &alloc, &token, &["this client takes no tasks", "there is no agent", "navvy-link"]);
 }
 
 #[test]

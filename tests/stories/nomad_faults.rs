@@ -156,7 +156,7 @@ fn an_engine_that_is_killed_ends_the_job_as_an_infra_fault_and_the_client_takes_
     let node = nomad.add_client("one");
     nomad.healthy(&node);
     let fleet = Fleet::start(&bench);
-    let [pipeline, _, alloc] = in_the_middle(&fleet, &nomad);
+    let [pipeline, task, alloc] = in_the_middle(&fleet, &nomad);
     engine.crash();
     nomad.unhealthy(&node, "Docker");
     engine.restart();
@@ -167,7 +167,46 @@ fn an_engine_that_is_killed_ends_the_job_as_an_infra_fault_and_the_client_takes_
     let begun = events.iter().filter(|event| event["event"] == "step_started" && event["step"] == 1).count();
     assert_eq!(begun, 1, "no step runs twice");
     assert_eq!(state, "error", "{}", nomad.status(&alloc));
+    // What had come up to then is there, and nothing that was not printed.
+    let log = fleet.log(&task, SLOW_LOG);
+    assert!(log.len() > 100 && printed_by_slow().starts_with(&log), "{}", String::from_utf8_lossy(&log));
     nomad.nothing_is_left();
+}
+
+/// As dpkg does it: each program is renamed over the one that was there. What runs goes on; what is started is the new program.
+#[test]
+fn programs_that_are_replaced_under_a_running_job_cost_it_nothing() {
+    let bench = Bench::on_this_machine();
+    bench.config(SLOW).commit("a project");
+    let programs = bench.state().join("programs");
+    std::fs::create_dir(&programs).expect("a directory can be made");
+    let install = || {
+        for name in ["navvy", "navvy-supervisor"] {
+            let new = programs.join(format!("{name}.dpkg-new"));
+            std::fs::copy(navvy_tests::program_of_ours(name), &new).expect("a program can be copied");
+            std::fs::rename(&new, programs.join(name)).expect("a file can be renamed");
+        }
+    };
+    install();
+    let driver =
+        format!("agent_path = \"{}\"\n    reserve {{ cpus = 0, memory = \"0\" }}", programs.join("navvy").display());
+    let mut nomad = Nomad::server(&bench, NomadSetup { driver, ..NomadSetup::default() });
+    let node = nomad.add_client("one");
+    nomad.healthy(&node);
+    let mut fleet = Fleet::start(&bench);
+    let ids = in_the_middle(&fleet, &nomad);
+    install();
+    let exec = ["alloc", "exec", "-i=false", "-t=false", &ids[2], "echo", "a new program's"];
+    assert_eq!(nomad.nomad(&exec).text(), "a new program's\n");
+    // The agent that goes on in place of a killed one is the new program, too.
+    let agent = nomad.agent_pid("one");
+    assert!(std::fs::read_link(format!("/proc/{agent}/exe")).is_ok_and(|exe| exe.ends_with("navvy (deleted)")));
+    signal(agent, Signal::Kill);
+    seldom("an agent of the new program", NOMAD_LIMIT, || {
+        let program = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        nomad.agents("one").iter().any(|pid| program(pid) == Some(programs.join("navvy"))).then_some(())
+    });
+    is_whole(&mut fleet, &nomad, &ids);
 }
 
 /// Its client is lost: the task ends once, as lost, and can be run again elsewhere.

@@ -7,7 +7,7 @@ use navvy_tests::{
     Bench, End, Ending, Fleet, NOMAD_LIMIT, Nomad, NomadSetup, SLOW, SLOW_LOG, Signal, printed_by_slow, seldom, signal,
     text_of,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -148,6 +148,26 @@ fn a_class_larger_than_every_client_is_told_at_once_and_runs_on_one_that_comes_l
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
     nomad.nothing_is_left();
     is_purged(&nomad);
+}
+
+#[test]
+fn the_job_that_is_shown_to_operators_is_the_one_that_is_registered() {
+    let bench = Bench::on_this_machine();
+    bench.config(&jobs(&["one"], "true").replace("resource_class: small", "resource_class: medium"));
+    bench.commit("a project");
+    let nomad = Nomad::start(&bench);
+    let fleet = fleet(&bench, &nomad, &[]);
+    assert_eq!(fleet.end_of(&fleet.submit(&["--tree"]), LIMIT), "success");
+    let example = include_str!("../../packaging/examples/job.hcl");
+    let shown = nomad.post("/v1/jobs/parse", &json!({ "JobHCL": example, "Canonicalize": true }));
+    assert_eq!(shown["ID"], "navvy-docker-medium");
+    // Nomad's own word on what would change.
+    let plan = nomad.post("/v1/job/navvy-docker-medium/plan", &json!({ "Job": shown, "Diff": true }));
+    assert_eq!(plan["Diff"]["Type"], "None", "{plan:#}");
+    let mut other = shown.clone();
+    other["TaskGroups"][0]["Tasks"][0]["KillTimeout"] = 1_000_000_000.into();
+    let plan = nomad.post("/v1/job/navvy-docker-medium/plan", &json!({ "Job": other, "Diff": true }));
+    assert_eq!(plan["Diff"]["Type"], "Edited", "{plan:#}");
 }
 
 /// Of what is submitted one job is in the middle of its step: pipeline, task, Nomad job, allocation.

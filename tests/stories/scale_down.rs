@@ -1,6 +1,7 @@
 //! `packaging/scale-down` on a real Nomad: a node leaves its pool when what runs there has ended, and not before.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -189,4 +190,40 @@ fn a_token_of_the_policy_that_is_told_is_enough_and_none_is_not() {
     assert!(!done.stderr.contains(&secret) && !done.stdout().contains(&secret));
     pool.agent.token = admins;
     assert_eq!(pool.node()["SchedulingEligibility"], "ineligible");
+}
+
+/// A systemd in which `nomad.service` runs while `runs` is there, and that refuses to stop it while `stuck` is.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+echo "$*" >>"$here/asked"
+case $1 in
+is-active) [ -e "$here/runs" ] ;;
+stop) [ ! -e "$here/stuck" ] && rm -f "$here/runs" ;;
+esac
+"#;
+
+#[test]
+fn with_stop_nomad_ends_once_nothing_runs_and_a_second_call_asks_nobody() {
+    let mut pool = Pool::new();
+    let directory = pool.agent.programs();
+    let at = |name: &str| directory.join(name);
+    fs::write(at("systemctl"), SYSTEMCTL).expect("a file can be written");
+    fs::set_permissions(at("systemctl"), fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+    for name in ["runs", "stuck"] {
+        fs::write(at(name), "").expect("a file can be written");
+    }
+    let stops = || fs::read_to_string(at("asked")).unwrap_or_default().matches("stop nomad\n").count();
+    pool.begin("long");
+    pool.scale_down(&["--stop", "--deadline", "1s", "--grace", "0s"]).ends(3, &["1 still running", "long"]);
+    assert_eq!(stops(), 0, "something still runs");
+    fs::write(pool.end(), "").expect("a file can be written");
+    pool.scale_down(&["--stop"]).ends(1, &["nomad.service could not be stopped"]);
+    fs::remove_file(at("stuck")).expect("a file can be removed");
+    // Nomad still runs: what the mark says is not believed before it does not.
+    pool.scale_down(&["--stop"]).ends(0, &["nothing runs on node"]);
+    assert_eq!(stops(), 2);
+    let id = pool.node()["ID"].as_str().expect("an id").to_owned();
+    pool.agent.address = "http://127.0.0.1:1".to_owned();
+    pool.scale_down(&["--stop"]).ends(0, &[&id, "was drained, and its Nomad stopped, before"]);
+    assert_eq!(stops(), 2);
 }
