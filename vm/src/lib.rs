@@ -5,7 +5,39 @@
 //!                                        │ each side effect behind a written intent; reconciled one step a pass
 //!                                        └─ Stopping ─▶ Destroying ─▶ Destroyed: from any half-made state
 //! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`Machines`], [`hold`], [`survey`] | machines for tasks: made, held, taken over, reaped; what callers see |
+//! | [`MachineEnvironment`] | one of them, alive |
+//! | [`settings`] | what an operator says about machines |
+//! | [`error`] | why there is none, and whose fault that is |
+//! | `machine` | one start, reconciled step by step |
+//! | [`provider`] | who has the machines |
+//! | `qemu` | those of this host |
+//! | [`record`], [`state`], [`machine_id`] | what a successor must know; the legal moves; names |
+//!
+//! On disk: `STATE/machines/ID/` (the record, the disk, sockets), `STATE/machine-trials/`. On this host: interfaces `nvyXXXX`, the
+//! bridge `navvyvm0`, tables `navvy-vm` of nft, `/run/navvy-machines.lock`.
 
 #![warn(missing_docs)]
 
+mod environment;
+pub mod error;
+pub mod hold;
+mod images;
+mod machine;
+pub mod machine_id;
+mod machines;
+pub mod provider;
+mod qemu;
+pub mod record;
+pub mod settings;
 pub mod state;
+pub mod survey;
+
+pub use environment::MachineEnvironment;
+pub use error::{Fault, HoldError, PrepareError};
+pub use machine_id::MachineId;
+pub use machines::Machines;
+pub use settings::Settings;

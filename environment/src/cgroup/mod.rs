@@ -214,6 +214,16 @@ fn apply(setting: &Setting) -> Result<(), CgroupError> {
     made.and_then(|()| fs::write(&path, &setting.value)).map_err(|source| CgroupError::Write { path, source })
 }
 
+/// Are limits set by hierarchies of version 1 here? Where some of both versions are mounted, each controller is in one of them.
+pub fn has_limits_of_v1() -> bool {
+    mounted().iter().any(|hierarchy| !hierarchy.unified && hierarchy.has("memory"))
+}
+
+/// The files into which a process writes its number to enter a task's cgroup, wherever that was made.
+pub fn entrances(place: &Place) -> Vec<PathBuf> {
+    place.directories(&mounted()).into_iter().map(|directory| directory.join("cgroup.procs")).collect()
+}
+
 /// Has the engine put a container below the task's cgroup? It may see other hierarchies than this process does.
 pub fn is_used(place: &Place) -> bool {
     place.directories(&mounted()).iter().any(|directory| children(directory).next().is_some())

@@ -1,0 +1,280 @@
+//! Machines for tasks: made, held, taken over, removed. What callers see of this crate.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use navvy_environment::request::{IDLE_LIMIT, Inheritance, OnEvent, Prepare, PrepareEvent, Purpose, Wanted};
+use navvy_environment::supervisor::Connect;
+use navvy_environment::{HostPaths, run_dir};
+use navvy_job::id::TaskId;
+use navvy_journal::standing::Mark;
+use navvy_vm_image::Image;
+use tokio::sync::watch;
+
+use crate::environment::{MachineEnvironment, Parts};
+use crate::error::{Fault, PrepareError};
+use crate::images;
+use crate::machine::{Limits, Machine};
+use crate::machine_id::MachineId;
+use crate::provider::{Order, Provider};
+use crate::qemu;
+use crate::record::{self, Known, Planned, Record};
+use crate::settings::{Extras, Settings};
+use crate::state::State;
+
+/// What a failed start has made is removed within this.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What makes machines. Cheap to clone.
+#[derive(Clone)]
+pub struct Machines {
+    pub(crate) provider: Provider,
+    pub(crate) settings: Arc<Settings>,
+}
+
+impl Machines {
+    /// Machines of this host, through QEMU. Touches nothing yet.
+    pub fn qemu(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        Self { provider: Provider::Qemu(Arc::new(qemu::Qemu::new(Arc::clone(&settings)))), settings }
+    }
+
+    /// Its name, for journals and people.
+    pub fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    /// Whether machines can be made here at all: what makes them, in words, with its version.
+    ///
+    /// # Errors
+    /// [`Fault::NoHypervisor`], with what is missing.
+    pub async fn availability(&self, host: &HostPaths) -> Result<String, Fault> {
+        match &self.provider {
+            Provider::Qemu(qemu) => qemu.availability(host).await,
+        }
+    }
+
+    /// Makes a machine whose supervisor answers, or leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why there is none, and whose fault that is.
+    pub async fn prepare(
+        &self,
+        request: Prepare,
+        host: &HostPaths,
+        events: OnEvent<'_>,
+    ) -> Result<MachineEnvironment, PrepareError> {
+        self.prepare_with(request, Extras::default(), host, events).await
+    }
+
+    /// The same with disks, files and keys of the caller's.
+    ///
+    /// # Errors
+    /// Why there is none, and whose fault that is.
+    pub async fn prepare_with(
+        &self,
+        request: Prepare,
+        extras: Extras,
+        host: &HostPaths,
+        events: OnEvent<'_>,
+    ) -> Result<MachineEnvironment, PrepareError> {
+        let begun = Instant::now();
+        let planned = self.plan(&request, host).await;
+        let (record, image) =
+            planned.map_err(|fault| PrepareError { fault, console: String::new(), leftovers: Vec::new() })?;
+        let order = order(&request, extras, image, record.known().planned);
+        let limits = Limits { start: self.settings.start_limit, answer: self.settings.answer_limit };
+        let instance = self.provider.order(order, record.clone(), host);
+        let mut machine = Machine::new(record, instance, limits);
+        match machine.start().await {
+            Ok(contact) => {
+                for line in machine.instance.take_report().into_iter().chain(request.egress.report(false)) {
+                    events(PrepareEvent::Report(line));
+                }
+                for line in &request.notes {
+                    events(PrepareEvent::Report(line.clone()));
+                }
+                events(PrepareEvent::Report(format!(
+                    "Time to start the machine: {:.2} s",
+                    begun.elapsed().as_secs_f64()
+                )));
+                Ok(MachineEnvironment::new(self.clone(), &request, host, machine, contact))
+            }
+            Err(fault) => {
+                let console = machine.instance.console();
+                let record = machine.record.clone();
+                drop(machine);
+                let leftovers = self.destroy(&record, host, CLEAN_UP_LIMIT).await;
+                Err(PrepareError { fault, console, leftovers })
+            }
+        }
+    }
+
+    /// Writes down what is to be made; nothing is, before.
+    async fn plan(&self, request: &Prepare, host: &HostPaths) -> Result<(Record, Image), Fault> {
+        let Wanted::Machine(wanted) = &request.wanted else {
+            return Err(Fault::Unsupported("containers were asked for, and this makes machines".to_owned()));
+        };
+        let image = images::resolve(&self.settings, wanted)?;
+        let run = run_dir::place(host.runtime.as_deref(), run_dir::uid(), &request.task);
+        if wanted.purpose == Purpose::Steps {
+            run_dir::mark(&run, &Mark::Running(request.owner.clone()))?;
+        }
+        if let Some(journal) = &request.journal {
+            journal.opened().await?;
+        }
+        let planned = Planned {
+            version: Planned::VERSION,
+            machine: MachineId::random(),
+            task: Some(request.task.clone()),
+            owner: request.owner.clone(),
+            provider: self.name().to_owned(),
+            image: image.manifest.name.clone(),
+            is_adoptable: request.is_adoptable,
+            has_steps: wanted.purpose == Purpose::Steps,
+        };
+        Ok((Record::create(&host.state, planned).await?, image))
+    }
+
+    /// A live environment around the way to a supervisor that was found already. Within a Tokio runtime only.
+    pub async fn adopt(
+        &self,
+        task: &TaskId,
+        host: &HostPaths,
+        link: Arc<dyn Connect>,
+        inherited: Inheritance,
+    ) -> MachineEnvironment {
+        let found = find(&host.state, task, true);
+        let record = match found {
+            Some((directory, _)) => Record::resume(directory).await.ok(),
+            None => None,
+        };
+        let died = match &record {
+            Some(record) => self.provider.watch(&record.known()),
+            // Whoever removed it did so just now.
+            None => {
+                watch::channel(Some(navvy_environment::request::Died::EngineLost {
+                    message: "the machine's record is gone, or another process holds it".to_owned(),
+                }))
+                .1
+            }
+        };
+        MachineEnvironment::of(Parts {
+            machines: self.clone(),
+            task: task.clone(),
+            host: host.clone(),
+            record,
+            link,
+            user: inherited.step_user,
+            egress: inherited.egress,
+            idle_limit: inherited.idle_limit.unwrap_or(IDLE_LIMIT),
+            has_steps: true,
+            died,
+            instance: None,
+        })
+    }
+
+    /// The way to the supervisor of a task whose agent was killed, or that is held.
+    ///
+    /// # Errors
+    /// It has no machine any more, or nobody answers there.
+    pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine"));
+        let (directory, known) = find(&host.state, task, true).ok_or_else(missing)?;
+        self.provider.link(&directory, &known).await
+    }
+
+    /// Has this task a machine here, or something of one?
+    pub fn has(&self, task: &TaskId, host: &HostPaths) -> bool {
+        !all_of(&host.state, task).is_empty()
+    }
+
+    /// Removes everything of the task's machines within `limit`, and, where its steps ran in one, all else of the task. Returns what is
+    /// left, by name.
+    ///
+    /// Needs no knowledge of how far its start came; doing it twice is fine.
+    pub async fn remove_task(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
+        let left = self.remove_machines(task, host, limit).await;
+        if left.is_empty() { remove_files(task, host).await } else { left }
+    }
+
+    /// Removes the task's machines, and nothing else of it: for a task whose steps run elsewhere.
+    pub async fn remove_machines(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
+        let mut left = Vec::new();
+        for directory in all_of(&host.state, task) {
+            left.extend(self.remove_directory(directory, host, limit).await);
+        }
+        left
+    }
+
+    pub(crate) async fn remove_directory(&self, directory: PathBuf, host: &HostPaths, limit: Duration) -> Vec<String> {
+        match Record::resume(directory.clone()).await {
+            Ok(record) => self.destroy(&record, host, limit).await,
+            // It went meanwhile.
+            Err(_) if !directory.exists() => Vec::new(),
+            Err(error) => vec![format!("machine {} ({error})", directory.display())],
+        }
+    }
+
+    /// Removes one machine, record last. Returns what is left.
+    pub(crate) async fn destroy(&self, record: &Record, host: &HostPaths, limit: Duration) -> Vec<String> {
+        if record.state() < State::Destroying {
+            // A full disk keeps nobody from removing what fills it.
+            let _removed_all_the_same = record.enter(State::Destroying).await;
+        }
+        let mut left = self.provider.destroy(record, host, limit).await;
+        if left.is_empty() {
+            let _removed_all_the_same = record.enter(State::Destroyed).await;
+            let gone = record.remove().await;
+            left.extend(gone.err().map(|e| format!("directory {} ({e})", record.directory().display())));
+        }
+        left
+    }
+}
+
+/// What a machine is to be, with what its record says.
+fn order(request: &Prepare, extras: Extras, image: Image, planned: Planned) -> Order {
+    Order {
+        machine: planned.machine,
+        task: planned.task,
+        owner: request.owner.clone(),
+        image,
+        purpose: if planned.has_steps { Purpose::Steps } else { Purpose::RemoteDocker },
+        size: request.size,
+        cgroup_parent: request.cgroup_parent.clone(),
+        idle_limit: request.idle_limit,
+        egress: Arc::clone(&request.egress),
+        extras,
+    }
+}
+
+/// Directories of all machines that a task has here.
+pub(crate) fn all_of(state: &std::path::Path, task: &TaskId) -> Vec<PathBuf> {
+    let directories = record::all(state).into_iter().map(|machine| record::directory(state, &machine));
+    directories.filter(|it| record::load(it).is_ok_and(|known| known.planned.task.as_ref() == Some(task))).collect()
+}
+
+/// The machine in which the task's steps run, or the other one.
+pub(crate) fn find(state: &std::path::Path, task: &TaskId, has_steps: bool) -> Option<(PathBuf, Known)> {
+    let found = all_of(state, task).into_iter().filter_map(|it| record::load(&it).ok().map(|known| (it, known)));
+    found.into_iter().find(|(_, known)| known.planned.has_steps == has_steps)
+}
+
+/// What else of a task is on this machine: its run directory, its cgroup, and, if nothing is left at all, its mark.
+pub(crate) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String> {
+    let (task, runtime) = (task.clone(), host.runtime.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let run = run_dir::place(runtime.as_deref(), run_dir::uid(), &task);
+        let directory = run_dir::remove(&run).map_err(|e| format!("directory {} ({e})", run.display()));
+        let groups = navvy_environment::cgroup::Place::find(&task);
+        let groups = groups.iter().map(navvy_environment::cgroup::remove);
+        let groups = groups.map(|gone| gone.map_err(|(path, e)| format!("cgroup {} ({e})", path.display())));
+        let left: Vec<String> = std::iter::once(directory).chain(groups).filter_map(Result::err).collect();
+        if !left.is_empty() {
+            return left;
+        }
+        run_dir::unmark(&run).err().map(|e| format!("mark of {} ({e})", run.display())).into_iter().collect()
+    });
+    work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")])
+}

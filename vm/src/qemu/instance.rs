@@ -1,0 +1,353 @@
+//! One machine on its way from nothing to a supervisor that answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_environment::cgroup::{self, Facts, Place};
+use navvy_environment::request::{Died, Purpose, ServiceOutput};
+use navvy_environment::{HostPaths, run_dir};
+use navvy_job::id::TaskId;
+use navvy_protocol::guest::Network;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::accelerator::{self, Bench};
+use super::console::Console;
+use super::end::{self, Ending};
+use super::keys::HostKey;
+use super::line::{self, Line, Net, Processor, Ram};
+use super::network::{self, Lease};
+use super::process::{self, Started};
+use super::qmp::Qmp;
+use super::seed::{self, Seeding};
+use super::{Found, Qemu, link, overlay, socket};
+use crate::error::Fault;
+use crate::images;
+use crate::provider::{Contact, Look, Order};
+use crate::record::{Fact, Record};
+
+/// Memory of a machine's cgroup beyond the guest's: QEMU's own, its translations, page tables.
+const OVERHEAD: u64 = 512 << 20;
+/// Least that a guest can be given.
+const LEAST_MEMORY: u64 = 256 << 20;
+/// Threads that a QEMU has: one for each processor, and up to 64 for its disks.
+const THREADS: u32 = 128;
+/// From a started process to its sockets: it makes them before anything else.
+const SOCKET_LIMIT: Duration = Duration::from_secs(20);
+const SOCKET_LOOK: Duration = Duration::from_millis(2);
+
+/// One machine.
+pub(crate) struct Instance {
+    qemu: Arc<Qemu>,
+    order: Order,
+    record: Record,
+    host: HostPaths,
+    report: Vec<String>,
+    prepared: Option<Prepared>,
+    running: Option<Running>,
+    console: Console,
+    /// Readers of its console and its stderr; they end with the process.
+    tasks: JoinSet<()>,
+}
+
+/// Everything that exists before the process.
+struct Prepared {
+    found: Found,
+    processor: Processor,
+    cgroups: Vec<PathBuf>,
+    net: Net,
+    network: Network,
+    run_as: Option<u32>,
+    cpus: u32,
+    memory: u64,
+}
+
+/// The process, and the conversations with it.
+struct Running {
+    started: Started,
+    qmp: Qmp,
+    seeding: Option<Seeding>,
+}
+
+impl Instance {
+    pub fn new(qemu: Arc<Qemu>, order: Order, record: Record, host: &HostPaths) -> Self {
+        Self {
+            qemu,
+            order,
+            record,
+            host: host.clone(),
+            report: Vec::new(),
+            prepared: None,
+            running: None,
+            console: Console::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub async fn provision(&mut self) -> Result<(), Fault> {
+        let found = self.qemu.found(&self.host).await?.clone();
+        images::verify(&self.order.image).await?;
+        let manifest = &self.order.image.manifest;
+        self.report.push(format!("Image: {} ({})", manifest.name, &self.order.image.digest[..12]));
+        let kernel = self.order.image.kernel();
+        let digest = &manifest.kernel.sha256;
+        let bench =
+            Bench { program: &found.program, version: &found.version, kernel: &kernel, digest, host: &self.host };
+        let (processor, why) = accelerator::choose(self.qemu.settings.accelerator, &bench).await?;
+        self.report.push(match why {
+            None => format!("QEMU {} with KVM", found.version),
+            Some(why) => format!("QEMU {} with an emulated processor ({why})", found.version),
+        });
+        let (cpus, memory) = self.size();
+        let cgroups = self.cgroup(memory).await?;
+        let (net, network, run_as) = self.network().await?;
+        self.prepared = Some(Prepared { found, processor, cgroups, net, network, run_as, cpus, memory });
+        Ok(())
+    }
+
+    /// The class, as far as this host has it.
+    fn size(&mut self) -> (u32, u64) {
+        let wanted = self.order.size;
+        let (host_cpus, host_memory) = (end::processors(), end::memory());
+        let cpus = u32::try_from(wanted.millicpus.div_ceil(1000).clamp(1, host_cpus)).unwrap_or(1);
+        // A cgroup that was given holds QEMU's own memory, too.
+        let room = match self.order.cgroup_parent {
+            Some(_) => wanted.memory.saturating_sub(OVERHEAD),
+            None => wanted.memory,
+        };
+        let memory = room.min(host_memory.saturating_sub(OVERHEAD)).max(LEAST_MEMORY) >> 20 << 20;
+        let mib = memory >> 20;
+        self.report.push(format!("Machine: {cpus} vCPU, {mib} MiB"));
+        if memory < wanted.memory || u64::from(cpus) * 1000 < wanted.millicpus {
+            self.report.push(format!(
+                "The class has {} vCPU and {} MiB: this host gives what it has",
+                wanted.millicpus.div_ceil(1000),
+                wanted.memory >> 20
+            ));
+        }
+        (cpus, memory)
+    }
+
+    /// The cgroup of a machine in which steps run is its task's; another one has its own.
+    async fn cgroup(&mut self, memory: u64) -> Result<Vec<PathBuf>, Fault> {
+        let id = match (&self.order.task, self.order.purpose) {
+            (Some(task), Purpose::Steps) => task.clone(),
+            _ => end::as_task(&self.order.machine)?,
+        };
+        let place = Place::of(&id, self.order.cgroup_parent.as_ref());
+        self.record.note(Fact::Cgroup { place: place.text() }).await?;
+        let mut size = self.order.size;
+        size.memory = memory.saturating_add(OVERHEAD);
+        let work = move || {
+            let version = if cgroup::has_limits_of_v1() { "1" } else { "2" };
+            let facts = Facts { engine_is_local: true, uid: run_dir::uid(), driver: "cgroupfs", version };
+            cgroup::make(&place, size, THREADS, facts).map(|_| cgroup::entrances(&place))
+        };
+        let made = tokio::task::spawn_blocking(work).await;
+        match made.map_err(|e| Fault::Unsupported(e.to_string()))? {
+            Ok(entrances) => Ok(entrances),
+            Err(why) => {
+                self.report.push(format!("The machine's process has no cgroup of its own: {why}"));
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn network(&mut self) -> Result<(Net, Network, Option<u32>), Fault> {
+        if run_dir::uid() != 0 {
+            self.report.push(
+                "Network: none: only root can give a machine a network that keeps it from this host and from other machines"
+                    .to_owned(),
+            );
+            let network = Network {
+                link_address: Lease::random_link_address().map_err(Fault::host("choose a link address"))?,
+                address: "10.0.2.15/24".to_owned(),
+                gateway: None,
+                name_servers: Vec::new(),
+            };
+            return Ok((Net::Restricted, network, None));
+        }
+        let subnet = self.qemu.settings.network;
+        let allowed = self.order.egress.allowed();
+        let (lease, servers) = network::lease(&self.record, subnet, allowed, &self.host.search_path).await?;
+        self.report.push(format!(
+            "Network: {} on {}; this host, other machines, private and metadata addresses closed",
+            lease.address,
+            network::BRIDGE
+        ));
+        let told = lease.network(subnet, &servers);
+        Ok((Net::Tap(lease.interface.clone()), told, Some(lease.uid())))
+    }
+
+    fn prepared(&self) -> Result<&Prepared, Fault> {
+        self.prepared
+            .as_ref()
+            .ok_or_else(|| Fault::Unsupported("a machine was launched before it was prepared".to_owned()))
+    }
+
+    fn line(&self, ram: Ram, backing: Vec<PathBuf>) -> Result<Line, Fault> {
+        let prepared = self.prepared()?;
+        let image = &self.order.image;
+        Ok(Line {
+            program: prepared.found.program.clone(),
+            machine: self.order.machine.host_name(),
+            uuid: self.order.machine.to_uuid(),
+            accelerator: prepared.processor,
+            cpus: prepared.cpus,
+            memory_mib: prepared.memory >> 20,
+            ram,
+            kernel: image.kernel(),
+            initrd: image.initrd(),
+            init: image.manifest.init,
+            arguments: image.manifest.arguments.clone(),
+            backing,
+            disks: self.order.extras.disks.iter().map(|disk| (disk.path.clone(), disk.serial.clone())).collect(),
+            net: prepared.net.clone(),
+            link_address: prepared.network.link_address.clone(),
+            run_as: prepared.run_as,
+            devices: self.qemu.settings.devices.clone(),
+        })
+    }
+
+    pub async fn launch(&mut self) -> Result<(), Fault> {
+        let root = self.order.image.root();
+        let disk = self.record.directory().join(line::DISK);
+        overlay::make(&disk, &root, None, 0, &self.host.search_path).await?;
+        let line = self.line(Ram::Own, vec![root])?;
+        self.start(&line, None).await?;
+        self.running()?.qmp.go_on().await
+    }
+
+    /// Starts the process and opens all that it is talked to by; the guest does not run yet.
+    async fn start(&mut self, line: &Line, snapshot: Option<String>) -> Result<(), Fault> {
+        self.record
+            .note(Fact::Launch {
+                program: line.program.clone(),
+                accelerator: line.accelerator.name().to_owned(),
+                image: self.order.image.digest.clone(),
+                snapshot,
+            })
+            .await?;
+        let directory = self.record.directory().to_owned();
+        let cgroups = self.prepared()?.cgroups.clone();
+        let mut started =
+            process::start(&line.program, &line.arguments(), &directory, &cgroups, &self.host.search_path)?;
+        self.record.note(Fact::Process { process: started.process.clone() }).await?;
+        wait_for_monitor(&mut started, &directory).await?;
+        let opened = async {
+            let qmp = Qmp::open(&directory, line::QMP).await?;
+            let refused = || Fault::host("open a socket of the machine");
+            let early = socket::connect(&directory, line::EARLY).await.map_err(refused())?;
+            let console = socket::connect(&directory, line::CONSOLE).await.map_err(refused())?;
+            let seed = socket::connect(&directory, line::SEED).await.map_err(refused())?;
+            Ok((qmp, [early, console], seed))
+        };
+        let (qmp, consoles, seed) = match opened.await {
+            Ok(opened) => opened,
+            Err(fault) => return Err(end::or_ended(&mut started, &self.console, "started", fault).await),
+        };
+        for console in consoles {
+            self.tasks.spawn(self.console.read(console));
+        }
+        self.running = Some(Running { started, qmp, seeding: Some(Seeding::over(seed)) });
+        Ok(())
+    }
+
+    fn running(&mut self) -> Result<&mut Running, Fault> {
+        self.running.as_mut().ok_or_else(|| Fault::Unsupported("a machine has no process".to_owned()))
+    }
+
+    pub async fn look(&mut self) -> Result<Look, Fault> {
+        let console = self.console.clone();
+        let Some(running) = &mut self.running else { return Ok(Look::Absent) };
+        match running.started.child.try_wait().map_err(Fault::host("look at QEMU's process"))? {
+            None => Ok(Look::Up),
+            Some(status) => Ok(Look::Ended(end::fault(&running.started.words, status, &console, "booting").await)),
+        }
+    }
+
+    pub async fn connect(&mut self) -> Result<Contact, Fault> {
+        let deadline = Instant::now() + self.qemu.settings.answer_limit;
+        let key = HostKey::make().map_err(Fault::host("make the machine's host key"))?;
+        self.record.note(Fact::HostKey { fingerprint: key.fingerprint.clone() }).await?;
+        let network = self.prepared()?.network.clone();
+        let has_docker = self.order.image.manifest.docker.is_some();
+        let seed = seed::of(&self.order, Some(network), &key, has_docker)?;
+        let console = self.console.clone();
+        let running = self.running()?;
+        let Some(mut seeding) = running.seeding.take() else {
+            return Err(Fault::Unsupported("a machine is not seeded twice".to_owned()));
+        };
+        let conversation = async {
+            seeding.ready(deadline).await?;
+            seeding.seed(seed).await
+        };
+        let seeded = tokio::select! {
+            seeded = conversation => seeded,
+            status = running.started.child.wait() => {
+                let status = status.map_err(Fault::host("wait for QEMU's process"))?;
+                Err(end::fault(&running.started.words, status, &console, "booting").await)
+            }
+        };
+        if let Err(fault) = seeded {
+            return Err(end::or_ended(&mut running.started, &console, "booting", fault).await);
+        }
+        let link = link::open(self.record.directory().to_owned()).await;
+        let link =
+            link.map_err(|e| Fault::Hostile { doing: "opening the way to its supervisor", message: e.to_string() })?;
+        Ok(Contact { link, user: Some(self.order.image.manifest.user.clone()) })
+    }
+
+    pub fn died(&mut self) -> watch::Receiver<Option<Died>> {
+        let (sender, died) = watch::channel(None);
+        let Some(running) = self.running.take() else { return died };
+        let ending = Ending {
+            console: self.console.clone(),
+            cgroup: self.record.known().cgroup(),
+            directory: self.record.directory().to_owned(),
+        };
+        let Running { started, qmp, .. } = running;
+        self.tasks.spawn(end::follow(started, qmp, ending, sender));
+        died
+    }
+
+    pub fn console(&self) -> String {
+        self.console.last_lines()
+    }
+
+    /// The console from here on, as a service's output.
+    pub fn listen(&self) -> ServiceOutput {
+        self.console.listen("console", &self.order.image.manifest.name, self.order.machine.host_name())
+    }
+
+    pub fn take_report(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.report)
+    }
+}
+
+/// Until the process has made its monitor's socket, or has ended.
+async fn wait_for_monitor(started: &mut Started, directory: &Path) -> Result<(), Fault> {
+    let deadline = Instant::now() + SOCKET_LIMIT;
+    loop {
+        if directory.join(line::QMP).exists() {
+            return Ok(());
+        }
+        if let Some(status) = started.child.try_wait().map_err(Fault::host("look at QEMU's process"))? {
+            end::drain(&started.words).await;
+            let message = format!("{status}: {}", started.words.text());
+            return Err(Fault::Ended { doing: "started", message });
+        }
+        if Instant::now() >= deadline {
+            let message = format!("it has made no socket within {SOCKET_LIMIT:?}: {}", started.words.text());
+            return Err(Fault::Monitor { doing: "start", message });
+        }
+        tokio::time::sleep(SOCKET_LOOK).await;
+    }
+}
+
+/// A cgroup's name is made of a task's id.
+pub(super) fn task_of(machine: &str) -> Option<TaskId> {
+    machine.parse().ok()
+}

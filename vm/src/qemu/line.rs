@@ -1,0 +1,290 @@
+//! QEMU's command line (pure).
+//!
+//! ```text
+//! -S: no instruction of the guest runs before the agent has looked at the process, which by then has laid down its rights
+//!
+//! port 1 console (hvc0) ── console.sock      port 2 navvy.seed ── seed.sock      port 3 navvy.mux ── mux.sock
+//! all in the machine's directory, which is the process's working directory: no path is too long for a socket
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use navvy_protocol::guest::{MUX_PORT, SEED_PORT};
+use navvy_vm_image::manifest::Init;
+use serde_json::json;
+
+/// Sockets of a machine, in its directory.
+pub const QMP: &str = "qmp.sock";
+pub const CONSOLE: &str = "console.sock";
+pub const SEED: &str = "seed.sock";
+pub const MUX: &str = "mux.sock";
+/// What its kernel writes before it has a console.
+pub const EARLY: &str = "early.sock";
+/// Its disk, in its directory.
+pub const DISK: &str = "disk.qcow2";
+
+/// What every kernel gets. `panic=-1` with `-no-reboot`: a guest that panics ends its QEMU.
+const ARGUMENTS: &str = "console=hvc0 earlyprintk=ttyS0 quiet panic=-1 reboot=t net.ifnames=0 random.trust_cpu=on";
+/// What TCG's translations may take: a part of what the cgroup of the machine has beyond the guest's memory.
+const TRANSLATIONS_MIB: u32 = 128;
+
+/// Everything that the command line depends on.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub program: PathBuf,
+    pub machine: String,
+    pub uuid: String,
+    pub accelerator: Processor,
+    pub cpus: u32,
+    pub memory_mib: u64,
+    pub ram: Ram,
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    pub init: Init,
+    pub arguments: String,
+    /// The image's root, and what stands between it and the machine's own disk: the snapshot's.
+    pub backing: Vec<PathBuf>,
+    pub disks: Vec<(PathBuf, String)>,
+    pub net: Net,
+    pub link_address: String,
+    /// The uid (and gid) that the process takes on, if it is root's.
+    pub run_as: Option<u32>,
+    pub devices: Vec<String>,
+}
+
+/// Which processor the guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    Kvm,
+    Tcg,
+}
+
+impl Processor {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    /// The model of it: part of a snapshot's key.
+    pub fn model(self) -> &'static str {
+        match self {
+            Self::Kvm => "host",
+            Self::Tcg => "max",
+        }
+    }
+}
+
+/// Where the guest's memory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ram {
+    /// Its process's own.
+    Own,
+    /// A file that is to become a snapshot.
+    Template(PathBuf),
+    /// A snapshot's file, mapped for this process alone: what it writes stays its own.
+    Clone(PathBuf),
+}
+
+/// The guest's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Net {
+    /// A port of the machines' bridge, by the name of its interface.
+    Tap(String),
+    /// A network without anything in it.
+    Restricted,
+}
+
+impl Line {
+    /// The arguments behind the program.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut line = vec![
+            "-name".to_owned(),
+            format!("guest={}", self.machine),
+            "-uuid".to_owned(),
+            self.uuid.clone(),
+            "-S".to_owned(),
+        ];
+        let mut add = |words: &[&str]| line.extend(words.iter().map(|word| (*word).to_owned()));
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", self.sandbox()]);
+        if let Some(uid) = self.run_as {
+            add(&["-runas", &format!("{uid}:{uid}")]);
+        }
+        let ram = if self.ram == Ram::Own { "" } else { ",memory-backend=ram0" };
+        add(&["-M", &format!("q35{ram}"), "-accel", &self.accelerator(), "-cpu", self.accelerator.model()]);
+        add(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
+        self.add_ram(&mut add);
+        self.add_kernel(&mut add);
+        self.add_disks(&mut add);
+        self.add_ports(&mut add);
+        self.add_net(&mut add);
+        for device in &self.devices {
+            add(&["-device", &format!("vfio-pci,host={}", escaped(device))]);
+        }
+        line
+    }
+
+    /// Who lays down root's rights itself must be allowed to; without root there are none, and none can be had.
+    fn sandbox(&self) -> &'static str {
+        match self.run_as {
+            Some(_) => "on,obsolete=deny,spawn=deny,resourcecontrol=deny",
+            None => "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        }
+    }
+
+    fn accelerator(&self) -> String {
+        match self.accelerator {
+            Processor::Kvm => "kvm".to_owned(),
+            Processor::Tcg => format!("tcg,thread=multi,tb-size={TRANSLATIONS_MIB}"),
+        }
+    }
+
+    fn add_ram(&self, add: &mut impl FnMut(&[&str])) {
+        let (path, is_shared) = match &self.ram {
+            Ram::Own => return,
+            Ram::Template(path) => (path, "on"),
+            Ram::Clone(path) => (path, "off"),
+        };
+        let object = format!(
+            "memory-backend-file,id=ram0,size={}M,mem-path={},share={is_shared}",
+            self.memory_mib,
+            path_text(path)
+        );
+        add(&["-object", &object]);
+        if is_shared == "off" {
+            add(&["-incoming", "defer"]);
+        }
+    }
+
+    fn add_kernel(&self, add: &mut impl FnMut(&[&str])) {
+        let init = match self.init {
+            Init::Own => "own",
+            Init::Systemd => "/sbin/init",
+        };
+        let append = format!("{ARGUMENTS} navvy.root=/dev/vda navvy.init={init} {}", self.arguments);
+        add(&["-kernel", &self.kernel.display().to_string(), "-initrd", &self.initrd.display().to_string()]);
+        add(&["-append", append.trim_end()]);
+    }
+
+    /// The chain is spelled out, so that no file says what stands below it.
+    fn add_disks(&self, add: &mut impl FnMut(&[&str])) {
+        for (at, path) in self.backing.iter().enumerate() {
+            add(&["-blockdev", &file(&format!("bf{at}"), path, true)]);
+            add(&["-blockdev", &qcow2(&format!("b{at}"), &format!("bf{at}"), at.checked_sub(1), true)]);
+        }
+        let top = self.backing.len().checked_sub(1);
+        add(&["-blockdev", &file("f", Path::new(DISK), false), "-blockdev", &qcow2("d", "f", top, false)]);
+        add(&["-device", "virtio-blk-pci,drive=d,write-cache=on"]);
+        for (at, (path, serial)) in self.disks.iter().enumerate() {
+            let (node, under) = (format!("x{at}"), format!("xf{at}"));
+            add(&["-blockdev", &file(&under, path, false), "-blockdev", &qcow2(&node, &under, None, false)]);
+            add(&["-device", &format!("virtio-blk-pci,drive={node},serial={}", escaped(serial))]);
+        }
+    }
+
+    fn add_ports(&self, add: &mut impl FnMut(&[&str])) {
+        let socket = |id: &str, path: &str| format!("socket,id={id},path={path},server=on,wait=off");
+        add(&["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=4"]);
+        add(&["-chardev", &socket("early", EARLY), "-serial", "chardev:early"]);
+        add(&["-chardev", &socket("console", CONSOLE), "-device", "virtconsole,chardev=console,nr=1"]);
+        add(&["-chardev", &socket("seed", SEED)]);
+        add(&["-device", &format!("virtserialport,chardev=seed,name={SEED_PORT},nr=2")]);
+        add(&["-chardev", &socket("mux", MUX)]);
+        add(&["-device", &format!("virtserialport,chardev=mux,name={MUX_PORT},nr=3")]);
+        add(&["-qmp", &format!("unix:{QMP},server=on,wait=off")]);
+    }
+
+    fn add_net(&self, add: &mut impl FnMut(&[&str])) {
+        let net = match &self.net {
+            Net::Tap(name) => format!("tap,id=n0,ifname={},script=no,downscript=no", escaped(name)),
+            Net::Restricted => "user,id=n0,restrict=on,ipv6=off".to_owned(),
+        };
+        add(&["-netdev", &net]);
+        add(&["-device", &format!("virtio-net-pci,netdev=n0,romfile=,mac={}", self.link_address)]);
+    }
+}
+
+fn file(node: &str, path: &Path, is_read_only: bool) -> String {
+    // Locks stay on: whoever asks whether an image is in use asks for them. Flushing is for disks that outlive a crash.
+    let mut file = json!({
+        "driver": "file", "node-name": node, "filename": path, "read-only": is_read_only, "cache": {"no-flush": true},
+    });
+    if !is_read_only {
+        file["discard"] = "unmap".into();
+    }
+    file.to_string()
+}
+
+fn qcow2(node: &str, under: &str, backing: Option<usize>, is_read_only: bool) -> String {
+    let backing = backing.map(|at| format!("b{at}"));
+    let mut disk = json!({
+        "driver": "qcow2", "node-name": node, "file": under, "backing": backing, "read-only": is_read_only,
+        "cache": {"no-flush": true},
+    });
+    if !is_read_only {
+        disk["discard"] = "unmap".into();
+    }
+    disk.to_string()
+}
+
+fn path_text(path: &Path) -> String {
+    escaped(&path.display().to_string())
+}
+
+/// A comma would begin another option.
+fn escaped(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line {
+            program: "/usr/bin/qemu-system-x86_64".into(),
+            machine: "navvy-0123456789abcdef".to_owned(),
+            uuid: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
+            accelerator: Processor::Tcg,
+            cpus: 2,
+            memory_mib: 512,
+            ram: Ram::Own,
+            kernel: "/i/vmlinux".into(),
+            initrd: "/i/initrd.cpio".into(),
+            init: Init::Own,
+            arguments: "quiet".to_owned(),
+            backing: vec!["/i/root.qcow2".into()],
+            disks: Vec::new(),
+            net: Net::Tap("nvy0007".to_owned()),
+            link_address: "52:54:00:00:00:07".to_owned(),
+            run_as: Some(1_900_000_007),
+            devices: Vec::new(),
+        }
+    }
+
+    fn shown(line: &Line) -> String {
+        let words = line.arguments();
+        words.iter().map(|word| if word.starts_with('-') { format!("\n{word}") } else { format!(" {word}") }).collect()
+    }
+
+    #[test]
+    fn a_machine_that_boots() {
+        insta::assert_snapshot!(shown(&line()));
+    }
+
+    #[test]
+    fn a_clone_of_a_snapshot_without_root() {
+        let clone = Line {
+            ram: Ram::Clone("/s/ram".into()),
+            backing: vec!["/i/root.qcow2".into(), "/s/disk.qcow2".into()],
+            net: Net::Restricted,
+            run_as: None,
+            disks: vec![("/layers/a,b.qcow2".into(), "layers".to_owned())],
+            accelerator: Processor::Kvm,
+            init: Init::Systemd,
+            ..line()
+        };
+        insta::assert_snapshot!(shown(&clone));
+    }
+}

@@ -1,0 +1,427 @@
+//! The machines' network on this host, where this process may make one: a bridge whose ports do not see each other, and rules.
+//!
+//! ```text
+//! guest ─ nvyXXXX (isolated port) ─ navvyvm0 ─┬─ input:   answers, what its task was allowed: on; all else is dropped
+//!                                             └─ forward: name servers, what its task was allowed: on; private and metadata
+//!                                                         addresses are dropped; else on, masqueraded
+//! ```
+//!
+//! Bridge and rules stay: they are shared by all machines of this host, whoever starts them, and cost nothing. An interface, its
+//! address and its rules go with their machine. A name that the kernel has given once is given to nobody else: that is the lease.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use navvy_environment::allowed::Allowed;
+use navvy_environment::command::{self, CommandError};
+use navvy_protocol::guest::Network;
+use sha2::{Digest as _, Sha256};
+
+use super::keys;
+use crate::error::Fault;
+use crate::machine_id::MachineId;
+use crate::record::{Fact, Record};
+use crate::settings::Subnet;
+
+/// The bridge.
+pub const BRIDGE: &str = "navvyvm0";
+const TABLE: &str = "navvy-vm";
+const LOCK: &str = "/run/navvy-machines.lock";
+const LIMIT: Duration = Duration::from_secs(10);
+/// Metadata of clouds, this host's neighbours, and what is no address of a host at all.
+const CLOSED: [&str; 12] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+/// The process of a machine runs as its own user: this and the number of its interface. Above what systemd gives to containers.
+const FIRST_UID: u32 = 1_900_000_000;
+
+/// A machine's interface and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The interface's name.
+    pub interface: String,
+    /// The machine's address.
+    pub address: Ipv4Addr,
+    /// Its link address.
+    pub link_address: String,
+    /// Which of the leases it is.
+    pub number: u32,
+}
+
+impl Lease {
+    fn new(number: u32, subnet: Subnet) -> Self {
+        let address = Ipv4Addr::from(u32::from(subnet.network) + number);
+        let [_, b, c, d] = number.to_be_bytes();
+        let link_address = format!("52:54:4e:{b:02x}:{c:02x}:{d:02x}");
+        Self { interface: format!("nvy{number:04x}"), address, link_address, number }
+    }
+
+    /// For a machine that has no lease.
+    pub fn random_link_address() -> io::Result<String> {
+        let [b, c, d] = keys::random()?;
+        Ok(format!("52:54:4f:{b:02x}:{c:02x}:{d:02x}"))
+    }
+
+    /// The user that the machine's process becomes.
+    pub fn uid(&self) -> u32 {
+        FIRST_UID + self.number
+    }
+
+    /// What the guest is told.
+    pub fn network(&self, subnet: Subnet, name_servers: &[IpAddr]) -> Network {
+        Network {
+            link_address: self.link_address.clone(),
+            address: format!("{}/{}", self.address, subnet.prefix),
+            gateway: Some(gateway(subnet).to_string()),
+            name_servers: name_servers.iter().map(IpAddr::to_string).collect(),
+        }
+    }
+}
+
+fn gateway(subnet: Subnet) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(subnet.network) + 1)
+}
+
+/// Makes what is not there yet, and a machine's part of it.
+pub async fn lease(
+    record: &Record,
+    subnet: Subnet,
+    allowed: &Allowed,
+    search_path: &str,
+) -> Result<(Lease, Vec<IpAddr>), Fault> {
+    let _alone = lock().await?;
+    let name_servers = name_servers();
+    make_shared(subnet, &name_servers, search_path).await?;
+    let lease = free(&record.machine(), subnet)?;
+    record
+        .note(Fact::Tap {
+            name: lease.interface.clone(),
+            address: lease.address.to_string(),
+            link_address: lease.link_address.clone(),
+        })
+        .await?;
+    make_port(&lease, &record.machine(), search_path).await?;
+    nft(&own_rules(&lease, allowed), search_path).await?;
+    Ok((lease, name_servers))
+}
+
+/// Removes a machine's part. Missing is fine; what has become another machine's is left.
+pub async fn give_back(machine: &MachineId, interface: &str, address: &str, search_path: &str) -> Result<(), String> {
+    let _alone = lock().await.map_err(|e| e.to_string())?;
+    let place = class(interface);
+    let alias = fs::read_to_string(place.join("ifalias")).unwrap_or_default();
+    if !alias.trim().is_empty() && alias.trim() != alias_of(machine) {
+        return Ok(());
+    }
+    // One by one: each may be there without the others.
+    for rules in removals(interface, address) {
+        let _not_there = nft(&rules, search_path).await;
+    }
+    if place.exists() {
+        let gone = run("ip", &["link", "delete", "dev", interface], search_path).await;
+        if place.exists() {
+            return Err(format!("interface {interface} ({})", gone.err().map_or_else(String::new, |e| e.to_string())));
+        }
+    }
+    Ok(())
+}
+
+/// One process at a time changes anything; the lock goes with the process.
+async fn lock() -> Result<fs::File, Fault> {
+    let take = || {
+        let file = fs::File::options().create(true).append(true).open(LOCK)?;
+        file.lock().map(|()| file)
+    };
+    let taken = tokio::task::spawn_blocking(take).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+    taken.map_err(Fault::host(format!("lock {LOCK}")))
+}
+
+fn class(interface: &str) -> PathBuf {
+    Path::new("/sys/class/net").join(interface)
+}
+
+fn alias_of(machine: &MachineId) -> String {
+    format!("navvy:{machine}")
+}
+
+/// The first that the kernel has not given: by the machine's id on, so that an address is not soon another machine's.
+fn free(machine: &MachineId, subnet: Subnet) -> Result<Lease, Fault> {
+    let room = (1u32 << (32 - u32::from(subnet.prefix.clamp(8, 29)))) - 3;
+    let room = room.min(0xfff0);
+    let seed = Sha256::digest(machine.as_str().as_bytes());
+    let first = u32::from_be_bytes([seed[0], seed[1], seed[2], seed[3]]) % room;
+    let mut numbers = (0..room).map(|at| 2 + (first + at) % room);
+    let number = numbers.find(|number| !class(&format!("nvy{number:04x}")).exists());
+    number.map(|number| Lease::new(number, subnet)).ok_or_else(|| {
+        Fault::Network(format!("every address of {}/{} is taken by a machine", subnet.network, subnet.prefix))
+    })
+}
+
+async fn make_port(lease: &Lease, machine: &MachineId, search_path: &str) -> Result<(), Fault> {
+    let name = lease.interface.as_str();
+    run("ip", &["tuntap", "add", "dev", name, "mode", "tap"], search_path).await.map_err(network)?;
+    let alias = alias_of(machine);
+    run("ip", &["link", "set", "dev", name, "alias", &alias, "master", BRIDGE], search_path).await.map_err(network)?;
+    // Before it is up: no frame of it ever reaches another machine.
+    let isolated = class(name).join("brport/isolated");
+    fs::write(&isolated, "1").map_err(Fault::host(format!("write {}", isolated.display())))?;
+    run("ip", &["link", "set", "dev", name, "up"], search_path).await.map_err(network).map(drop)
+}
+
+fn network(error: CommandError) -> Fault {
+    Fault::Network(error.to_string())
+}
+
+async fn make_shared(subnet: Subnet, name_servers: &[IpAddr], search_path: &str) -> Result<(), Fault> {
+    if !class(BRIDGE).exists() {
+        check_unused(subnet, search_path).await?;
+        run("ip", &["link", "add", BRIDGE, "type", "bridge"], search_path).await.map_err(network)?;
+    }
+    // Each of them may be what an earlier process did not come to.
+    let ipv6 = Path::new("/proc/sys/net/ipv6/conf").join(BRIDGE).join("disable_ipv6");
+    if ipv6.exists() {
+        fs::write(&ipv6, "1").map_err(Fault::host(format!("write {}", ipv6.display())))?;
+    }
+    let address = format!("{}/{}", gateway(subnet), subnet.prefix);
+    run("ip", &["address", "replace", &address, "dev", BRIDGE], search_path).await.map_err(network)?;
+    run("ip", &["link", "set", "dev", BRIDGE, "up"], search_path).await.map_err(network)?;
+    let forward = Path::new("/proc/sys/net/ipv4/ip_forward");
+    if fs::read_to_string(forward).is_ok_and(|now| now.trim() != "1") {
+        fs::write(forward, "1").map_err(Fault::host("let this host forward what machines send"))?;
+    }
+    let rules = shared_rules(subnet, name_servers);
+    let marker = format!("v{}", digest(&rules));
+    if run("nft", &["list", "chain", "inet", TABLE, &marker], search_path).await.is_err() {
+        nft(&format!("{rules}add chain inet {TABLE} {marker}\n"), search_path).await?;
+    }
+    pass_docker(search_path).await
+}
+
+/// An address of somebody else's network would lead into the bridge instead.
+async fn check_unused(subnet: Subnet, search_path: &str) -> Result<(), Fault> {
+    let routes = run("ip", &["-4", "-o", "route", "show"], search_path).await.map_err(network)?;
+    let routes = String::from_utf8_lossy(&routes).into_owned();
+    match routes.lines().find(|line| overlaps(line, subnet)) {
+        None => Ok(()),
+        Some(line) => Err(Fault::Network(format!(
+            "{}/{} is in use on this host (route {}); name another network in `[machines] network`",
+            subnet.network,
+            subnet.prefix,
+            line.trim()
+        ))),
+    }
+}
+
+fn overlaps(route: &str, subnet: Subnet) -> bool {
+    let Some(target) = route.split_whitespace().next() else { return false };
+    let (address, prefix) = target.split_once('/').unwrap_or((target, "32"));
+    let (Ok(address), Ok(prefix)) = (address.parse::<Ipv4Addr>(), prefix.parse::<u8>()) else { return false };
+    let bits = u32::from(prefix.min(subnet.prefix).min(32));
+    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+    u32::from(address) & mask == u32::from(subnet.network) & mask
+}
+
+/// Where Docker's own policy drops what is forwarded, an accept elsewhere does not help.
+async fn pass_docker(search_path: &str) -> Result<(), Fault> {
+    let Ok(listed) = run("iptables", &["-w", "5", "-S", "DOCKER-USER"], search_path).await else { return Ok(()) };
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let out = format!("-i {BRIDGE} -j ACCEPT");
+    let back = format!("-o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+    for rule in [out, back] {
+        if listed.lines().any(|line| line == format!("-A DOCKER-USER {rule}")) {
+            continue;
+        }
+        let words = format!("-w 5 -I DOCKER-USER 1 {rule}");
+        let words: Vec<&str> = words.split(' ').collect();
+        run("iptables", &words, search_path).await.map_err(network)?;
+    }
+    Ok(())
+}
+
+/// What all machines have in common. What single machines were allowed stays as it is.
+fn shared_rules(subnet: Subnet, name_servers: &[IpAddr]) -> String {
+    let (network, prefix) = (subnet.network, subnet.prefix);
+    let v4 = name_servers.iter().filter(|it| it.is_ipv4());
+    let names: String =
+        v4.map(|it| format!("    ip daddr {it} meta l4proto {{ tcp, udp }} th dport 53 accept\n")).collect();
+    let closed = CLOSED.join(", ");
+    let hook = |chain: &str, kind: &str| format!("  chain {chain} {{ type {kind}; policy accept; }}\n");
+    let kinds = [
+        "\n  map to_host { type ipv4_addr : verdict; }\n  map beyond { type ipv4_addr : verdict; }\n".to_owned(),
+        hook("input", "filter hook input priority -5"),
+        hook("forward", "filter hook forward priority -5"),
+        hook("postrouting", "nat hook postrouting priority 100"),
+        "  chain from_machine { }\n".to_owned(),
+    ]
+    .concat();
+    let prerouting = hook("prerouting", "filter hook prerouting priority -300");
+    let chains = ["input", "forward", "from_machine", "postrouting"];
+    let flush: String = chains.iter().map(|chain| format!("flush chain inet {TABLE} {chain}\n")).collect();
+    format!(
+        "table inet {TABLE} {{ {kinds} }}\n{flush}table inet {TABLE} {{
+  chain input {{
+    iifname != \"{BRIDGE}\" accept
+    ct state established,related accept
+    meta nfproto ipv6 drop
+{names}    ip saddr vmap @to_host
+    drop
+  }}
+  chain forward {{
+    iifname \"{BRIDGE}\" jump from_machine
+    oifname \"{BRIDGE}\" ct state established,related accept
+    oifname \"{BRIDGE}\" drop
+  }}
+  chain from_machine {{
+    meta nfproto ipv6 drop
+    oifname \"{BRIDGE}\" drop
+    ip saddr != {network}/{prefix} drop
+    ct state established,related accept
+{names}    ip saddr vmap @beyond
+    ip daddr {{ {closed} }} drop
+  }}
+  chain postrouting {{
+    ip saddr {network}/{prefix} oifname != \"{BRIDGE}\" masquerade
+  }}
+}}
+table bridge {TABLE} {{
+  set own {{ type ifname . ipv4_addr; }}
+{prerouting}}}
+flush chain bridge {TABLE} prerouting
+table bridge {TABLE} {{
+  chain prerouting {{
+    iifname \"nvy*\" ether type ip6 drop
+    iifname \"nvy*\" ether type ip iifname . ip saddr != @own drop
+    iifname \"nvy*\" ether type arp iifname . arp saddr ip != @own drop
+  }}
+}}
+"
+    )
+}
+
+/// What one machine may reach that others may not, and the one address that it may have.
+fn own_rules(lease: &Lease, allowed: &Allowed) -> String {
+    let Lease { interface, address, .. } = lease;
+    let mut text = format!("add element bridge {TABLE} own {{ \"{interface}\" . {address} }}\n");
+    for (map, is_beyond) in [("to_host", false), ("beyond", true)] {
+        let chain = format!("{interface}_{map}");
+        let rules: String = allowed
+            .matches(false, is_beyond)
+            .iter()
+            .map(|words| format!("add rule inet {TABLE} {chain} {} accept\n", rule(words)))
+            .collect();
+        text.push_str(&format!("add chain inet {TABLE} {chain}\n{rules}"));
+        text.push_str(&format!("add element inet {TABLE} {map} {{ {address} : jump {chain} }}\n"));
+    }
+    text
+}
+
+/// The words of iptables in those of nft.
+fn rule(words: &str) -> String {
+    let mut words = words.split(' ');
+    let (mut address, mut protocol, mut port) = (None, None, None);
+    while let (Some(option), Some(value)) = (words.next(), words.next()) {
+        match option {
+            "-d" => address = Some(value),
+            "-p" => protocol = Some(value),
+            _ => port = Some(value),
+        }
+    }
+    let address = address.map(|address| format!("ip daddr {address}"));
+    let port = protocol.zip(port).map(|(protocol, port)| format!("{protocol} dport {port}"));
+    [address, port].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn removals(interface: &str, address: &str) -> Vec<String> {
+    let mut all = vec![format!("delete element bridge {TABLE} own {{ \"{interface}\" . {address} }}\n")];
+    for map in ["to_host", "beyond"] {
+        all.push(format!("delete element inet {TABLE} {map} {{ {address} }}\n"));
+        all.push(format!("delete chain inet {TABLE} {interface}_{map}\n"));
+    }
+    all
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn nft(rules: &str, search_path: &str) -> Result<(), Fault> {
+    command::run("nft", &["-f", "-"], rules.as_bytes(), search_path, LIMIT).await.map(drop).map_err(network)
+}
+
+async fn run(program: &str, arguments: &[&str], search_path: &str) -> Result<Vec<u8>, CommandError> {
+    command::run(program, arguments, b"", search_path, LIMIT).await
+}
+
+/// Those of this host that a machine can ask.
+fn name_servers() -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for file in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            let mut words = line.split_whitespace();
+            let server = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next()?.parse().ok());
+            found.extend(server.filter(|it: &IpAddr| it.is_ipv4() && !it.is_loopback()));
+        }
+    }
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet() -> Subnet {
+        Subnet::default()
+    }
+
+    #[test]
+    fn rules_of_all_machines() {
+        insta::assert_snapshot!(shared_rules(subnet(), &["10.255.255.53".parse().unwrap()]));
+    }
+
+    #[test]
+    fn what_one_machine_was_allowed_is_its_own() {
+        let words = ["3128".to_owned(), "10.1.2.3:53/udp".to_owned(), "192.168.7.7".to_owned()];
+        insta::assert_snapshot!(own_rules(&Lease::new(7, subnet()), &Allowed::parse(&words).unwrap()));
+    }
+
+    #[test]
+    fn addresses_stay_in_the_network_and_differ() {
+        let small = Subnet { network: Ipv4Addr::new(10, 1, 2, 0), prefix: 29 };
+        for _ in 0..100 {
+            let number = free(&MachineId::random(), small).unwrap().number;
+            assert!((2..7).contains(&number), "{number}");
+        }
+        let lease = Lease::new(0x0102, subnet());
+        assert_eq!((lease.interface.as_str(), lease.address.to_string()), ("nvy0102", "10.209.1.2".to_owned()));
+        assert_eq!(lease.link_address, "52:54:4e:00:01:02");
+    }
+
+    #[test]
+    fn a_network_that_somebody_else_has_is_seen() {
+        for (route, is_taken) in [
+            ("default via 192.0.2.1 dev eth0", false),
+            ("10.209.0.0/16 dev other", true),
+            ("10.0.0.0/8 via 1.2.3.4", true),
+            ("10.209.4.4 dev x", true),
+            ("10.208.0.0/16 dev y", false),
+            ("unreachable 10.0.0.0/8", false),
+        ] {
+            assert_eq!(overlaps(route, subnet()), is_taken, "{route}");
+        }
+    }
+}

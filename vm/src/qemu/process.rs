@@ -1,0 +1,199 @@
+//! QEMU's process: started so that it outlives its agent, found again, ended.
+//!
+//! ```text
+//! sh: enter the cgroup ─▶ setsid ─▶ QEMU          one process number all the way, its working directory the machine's
+//! ```
+//!
+//! The process number is written down as soon as it is known; what an agent that was killed could not write down any more is found by
+//! its working directory.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use navvy_environment::command;
+use navvy_journal::owner::Owner;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, Interest};
+use tokio::process::{Child, Command};
+
+use crate::error::Fault;
+
+/// The shell's words: its arguments are cgroups' files, `--`, and the command.
+const ENTER: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1" || exit 97; shift; done; shift; exec setsid "$@""#;
+/// What is kept of what QEMU says.
+const WORDS: usize = 4 << 10;
+
+/// What QEMU says on its stderr: for errors.
+#[derive(Clone, Default)]
+pub struct Words(Arc<Mutex<Vec<u8>>>);
+
+impl Words {
+    /// On one line.
+    pub fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8_lossy(&bytes);
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
+    }
+
+    async fn read(self, mut from: tokio::process::ChildStderr) {
+        let mut piece = [0; 1024];
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
+            let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            words.extend(&piece[..count]);
+            let surplus = words.len().saturating_sub(WORDS);
+            words.drain(..surplus);
+        }
+    }
+}
+
+/// A process that was just started.
+pub struct Started {
+    pub child: Child,
+    pub process: Owner,
+    pub words: Words,
+}
+
+/// Starts a program in a machine's directory and in these cgroups (their `cgroup.procs`). Within a Tokio runtime only.
+pub fn start(
+    program: &Path,
+    arguments: &[String],
+    directory: &Path,
+    cgroups: &[PathBuf],
+    search_path: &str,
+) -> Result<Started, Fault> {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(ENTER).arg("sh").args(cgroups).arg("--").arg(program).args(arguments);
+    command.env_clear().env("PATH", command::absolute_directories(search_path)).current_dir(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let doing = || Fault::host(format!("start {}", program.display()));
+    let mut child = command.spawn().map_err(doing())?;
+    let pid = child.id().ok_or_else(|| doing()(io::Error::other("it has ended at once")))?;
+    let process = Owner::of_process(pid).map_err(doing())?;
+    let words = Words::default();
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(words.clone().read(stderr));
+    }
+    Ok(Started { child, process, words })
+}
+
+/// A descriptor of exactly this process; `None` if it has ended.
+fn open(process: &Owner) -> Option<OwnedFd> {
+    let here = Owner::this_process().ok()?;
+    let same_kernel = process.machine == here.machine && process.boot == here.boot;
+    if !same_kernel || process.pid_namespace != here.pid_namespace {
+        return None;
+    }
+    let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
+    let opened = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // The number may be another's since; behind the descriptor it cannot become another's any more.
+    (!process.is_dead(&here)).then_some(opened)
+}
+
+/// Waits for the end of a process that may be another's child.
+pub async fn ended(process: &Owner) {
+    let Some(opened) = open(process) else { return };
+    let Ok(watched) = registered(opened) else {
+        // No descriptor could be registered: looked at instead.
+        while open(process).is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        return;
+    };
+    let _readable_at_its_end = watched.readable().await.map(|guard| drop(guard));
+}
+
+#[expect(unsafe_code, reason = "registering takes a promise that an owned descriptor keeps by itself")]
+fn registered(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always names the same open descriptor, which lives until it is dropped; the `AsyncFd` owns it.
+    unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Processes that work in this directory: the machine's, whether it was written down or not.
+pub fn within(directory: &Path) -> Vec<Owner> {
+    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let works_here = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(works_here);
+    pids.filter_map(|pid| Owner::of_process(pid).ok()).collect()
+}
+
+/// Kills the machine's process, written down or not, and waits for its end. What still lives after `limit` is returned.
+pub async fn kill(directory: &Path, written: Option<&Owner>, limit: Duration) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let own = std::process::id();
+    loop {
+        let mut victims = within(directory);
+        victims.retain(|victim| victim.pid != own);
+        victims.extend(written.filter(|it| !victims.contains(it)).cloned());
+        let opened: Vec<_> = victims.iter().filter_map(|victim| open(victim).map(|fd| (victim, fd))).collect();
+        if opened.is_empty() {
+            return Vec::new();
+        }
+        for (_, process) in &opened {
+            // One that has just ended needs no killing.
+            let _gone = pidfd_send_signal(process, Signal::KILL);
+        }
+        for (victim, _) in &opened {
+            if tokio::time::timeout_at(deadline, ended(victim)).await.is_err() {
+                return vec![format!("process {} of a machine (it does not end)", victim.pid)];
+            }
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return vec![format!("processes in {}", directory.display())];
+        }
+        // A shell that was just becoming QEMU is one process; nothing starts another. Looked at once more all the same.
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/usr/bin:/bin";
+
+    #[tokio::test]
+    async fn a_process_is_ended_by_its_number_and_one_that_nobody_wrote_down_by_its_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (one, other) = (scratch.path().join("one"), scratch.path().join("other"));
+        for directory in [&one, &other] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let sleep = |directory: &Path| start(Path::new("/bin/sleep"), &["1000".into()], directory, &[], PATH).unwrap();
+        let (mut first, mut second, bystander) = (sleep(&one), sleep(&one), sleep(&other));
+        assert_eq!(kill(&one, Some(&first.process), Duration::from_secs(10)).await, Vec::<String>::new());
+        for started in [&mut first, &mut second] {
+            use std::os::unix::process::ExitStatusExt as _;
+            assert_eq!(started.child.wait().await.unwrap().signal(), Some(9));
+        }
+        assert_eq!(within(&one), []);
+        assert_eq!(within(&other), [bystander.process.clone()]);
+        // Another process that got the number later is not meant.
+        let later = Owner { start_time: 0, ..bystander.process.clone() };
+        assert_eq!(kill(&one, Some(&later), Duration::from_secs(10)).await, Vec::<String>::new());
+        assert_eq!(within(&other), [bystander.process.clone()]);
+        kill(&other, None, Duration::from_secs(10)).await;
+    }
+
+    #[tokio::test]
+    async fn it_has_a_session_of_its_own_and_what_it_says_is_kept() {
+        let scratch = tempfile::tempdir().unwrap();
+        let script = "ps -o sid= -p $$ >sid; echo wrong >&2; exit 3".to_owned();
+        let mut started = start(Path::new("/bin/sh"), &["-c".into(), script], scratch.path(), &[], PATH).unwrap();
+        assert_eq!(started.child.wait().await.unwrap().code(), Some(3));
+        let sid = std::fs::read_to_string(scratch.path().join("sid")).unwrap();
+        assert_eq!(sid.trim(), started.process.pid.to_string());
+        while started.words.text().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(started.words.text(), "wrong");
+        let mut refused =
+            start(Path::new("/bin/true"), &[], scratch.path(), &["/nonexistent/cgroup.procs".into()], PATH).unwrap();
+        assert_eq!(refused.child.wait().await.unwrap().code(), Some(97));
+    }
+}
