@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`Machines`], [`hold`], [`survey`] | machines for tasks: made, held, taken over, reaped; what callers see |
 //! | [`MachineEnvironment`] | one of them, alive |
+//! | `warm` | machines that have booted, kept for others to go on from |
 //! | [`settings`] | what an operator says about machines |
 //! | [`error`] | why there is none, and whose fault that is |
 //! | `machine` | one start, reconciled step by step |
@@ -17,7 +18,7 @@
 //! | `qemu` | those of this host |
 //! | [`record`], [`state`], [`machine_id`] | what a successor must know; the legal moves; names |
 //!
-//! On disk: `STATE/machines/ID/` (the record, the disk, sockets), `STATE/machine-trials/`. On this host: interfaces `nvyXXXX`, the
+//! On disk: `STATE/machines/ID/` (the record, the disk, sockets), `STATE/machine-trials/`, `STATE/machine-snapshots/`. On this host: interfaces `nvyXXXX`, the
 //! bridge `navvyvm0`, tables `navvy-vm` of nft, `/run/navvy-machines.lock`.
 
 #![warn(missing_docs)]
@@ -35,6 +36,7 @@ pub mod record;
 pub mod settings;
 pub mod state;
 pub mod survey;
+mod warm;
 
 pub use environment::MachineEnvironment;
 pub use error::{Fault, HoldError, PrepareError};

@@ -20,11 +20,11 @@ use crate::machine_id::MachineId;
 use crate::provider::{Order, Provider};
 use crate::qemu;
 use crate::record::{self, Known, Planned, Record};
-use crate::settings::{Extras, Settings};
+use crate::settings::{Extras, Settings, Snapshots};
 use crate::state::State;
 
 /// What a failed start has made is removed within this.
-const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What makes machines. Cheap to clone.
 #[derive(Clone)]
@@ -80,9 +80,19 @@ impl Machines {
         events: OnEvent<'_>,
     ) -> Result<MachineEnvironment, PrepareError> {
         let begun = Instant::now();
-        let planned = self.plan(&request, host).await;
-        let (record, image) =
-            planned.map_err(|fault| PrepareError { fault, console: String::new(), leftovers: Vec::new() })?;
+        let (record, image) = match self.plan(&request, host).await {
+            Ok(planned) => planned,
+            Err(fault) => {
+                let leftovers = self.clean_up(None, &request, host).await;
+                return Err(PrepareError { fault, console: String::new(), leftovers });
+            }
+        };
+        if self.settings.snapshots == Snapshots::Make && extras.disks.is_empty() {
+            // Whatever comes of it, the machine is made.
+            if let Err(error) = self.warm_image(image.clone(), request.size, host, events).await {
+                events(PrepareEvent::Warning(format!("no snapshot could be made: {error}")));
+            }
+        }
         let order = order(&request, extras, image, record.known().planned);
         let limits = Limits { start: self.settings.start_limit, answer: self.settings.answer_limit };
         let instance = self.provider.order(order, record.clone(), host);
@@ -105,10 +115,20 @@ impl Machines {
                 let console = machine.instance.console();
                 let record = machine.record.clone();
                 drop(machine);
-                let leftovers = self.destroy(&record, host, CLEAN_UP_LIMIT).await;
+                let leftovers = self.clean_up(Some(&record), &request, host).await;
                 Err(PrepareError { fault, console, leftovers })
             }
         }
+    }
+
+    /// Removes what a start that failed has made, and the mark that it began with.
+    async fn clean_up(&self, record: Option<&Record>, request: &Prepare, host: &HostPaths) -> Vec<String> {
+        let left = match record {
+            Some(record) => self.destroy(record, host, CLEAN_UP_LIMIT).await,
+            None => Vec::new(),
+        };
+        let is_whole_task = matches!(&request.wanted, Wanted::Machine(wanted) if wanted.purpose == Purpose::Steps);
+        if left.is_empty() && is_whole_task { remove_files(&request.task, host).await } else { left }
     }
 
     /// Writes down what is to be made; nothing is, before.

@@ -128,11 +128,27 @@ impl Provider {
     }
 }
 
+impl Provider {
+    /// Removes what no machine of this provider's starts from any more.
+    pub fn sweep(&self, images: &navvy_vm_image::Images, here: &Owner, host: &HostPaths) {
+        match self {
+            Self::Qemu(_) => qemu::snapshot::sweep(&host.state, images, here),
+        }
+    }
+}
+
 impl Instance {
     /// Makes everything that it needs before it can be started.
     pub async fn provision(&mut self) -> Result<(), Fault> {
         match self {
             Self::Qemu(instance) => instance.provision().await,
+        }
+    }
+
+    /// Keeps one that has booted, for others to go on from. `false`: there was one.
+    pub async fn make_snapshot(&mut self) -> Result<bool, Fault> {
+        match self {
+            Self::Qemu(instance) => instance.make_snapshot().await,
         }
     }
 

@@ -59,6 +59,7 @@ impl Machines {
         let survey = self.survey(here, host);
         sweep(here, host);
         journal::sweep(&record::machines(&host.state), here);
+        self.provider.sweep(&self.settings.images, here, host);
         let mut reaped = Reaped { left: survey.troubles, ..Reaped::default() };
         reaped.left.extend(self.reap_nobodys(here, host, limit).await);
         for seen in survey.tasks {

@@ -32,3 +32,53 @@ async fn a_machine_whose_process_is_killed_is_lost_and_says_so() {
     assert_eq!(environment.destroy(Duration::from_secs(30)).await, Vec::<String>::new());
     bench.assert_nothing_left();
 }
+
+/// Machine id, boot id, random bytes, link address, host name and address of a machine.
+async fn identity(environment: &navvy_vm::MachineEnvironment) -> Vec<String> {
+    let script = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | od -An -tx1; \
+                  cat /sys/class/net/eth0/address /etc/hostname; ip -4 -o addr show dev eth0 | awk '{print $4}'";
+    bench::run(environment, script).await.lines().map(str::to_owned).collect()
+}
+
+/// The guest's clock lies between two looks at this host's, give or take 100 ms.
+async fn assert_clock_is_right(environment: &navvy_vm::MachineEnvironment) {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let before = now();
+    let said: u128 = bench::run(environment, "date +%s%N").await.trim().parse().unwrap();
+    let after = now();
+    let slack = 100_000_000;
+    assert!((before - slack..=after + slack).contains(&said), "{before} {said} {after}");
+}
+
+#[tokio::test]
+async fn two_siblings_of_a_snapshot_share_nothing_that_makes_a_machine_itself() {
+    let Some(bench) = Bench::open() else { return };
+    let machines = bench.machines();
+    let begun = Instant::now();
+    machines.warm(Some("test"), bench.size, &bench.host, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
+    println!("snapshot after {:?}", begun.elapsed());
+    bench.assert_nothing_left();
+    let begun = Instant::now();
+    let one = bench.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    println!("first clone after {:?}", begun.elapsed());
+    let sibling = bench.sibling();
+    let begun = Instant::now();
+    let other = sibling.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    println!("second clone after {:?}\n{}", begun.elapsed(), sibling.report());
+    assert!(bench.report().contains("Started from snapshot") && sibling.report().contains("Started from snapshot"));
+    let (first, second) = (identity(&one).await, identity(&other).await);
+    println!("{first:?}\n{second:?}");
+    for environment in [&one, &other] {
+        assert_clock_is_right(environment).await;
+    }
+    let keys = bench.host_keys();
+    assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
+    assert_eq!((first.len(), second.len()), (6, 6), "{first:?} {second:?}");
+    for (mine, theirs) in first.iter().zip(&second) {
+        assert_ne!(mine, theirs, "{first:?} {second:?}");
+    }
+    for environment in [one, other] {
+        assert_eq!(environment.destroy(Duration::from_secs(30)).await, Vec::<String>::new());
+    }
+    bench.assert_nothing_left();
+}

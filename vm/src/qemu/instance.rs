@@ -8,7 +8,7 @@ use navvy_environment::cgroup::{self, Facts, Place};
 use navvy_environment::request::{Died, Purpose, ServiceOutput};
 use navvy_environment::{HostPaths, run_dir};
 use navvy_job::id::TaskId;
-use navvy_protocol::guest::Network;
+use navvy_protocol::guest::{Network, Seed};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,12 +21,14 @@ use super::line::{self, Line, Net, Processor, Ram};
 use super::network::{self, Lease};
 use super::process::{self, Started};
 use super::qmp::Qmp;
-use super::seed::{self, Seeding};
+use super::seed::{self, SEEDED_LIMIT, Seeding};
+use super::snapshot::{self, Kind, Making, Snapshot};
 use super::{Found, Qemu, link, overlay, socket};
 use crate::error::Fault;
 use crate::images;
 use crate::provider::{Contact, Look, Order};
 use crate::record::{Fact, Record};
+use crate::settings::Snapshots;
 
 /// Memory of a machine's cgroup beyond the guest's: QEMU's own, its translations, page tables.
 const OVERHEAD: u64 = 512 << 20;
@@ -37,6 +39,9 @@ const THREADS: u32 = 128;
 /// From a started process to its sockets: it makes them before anything else.
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 const SOCKET_LOOK: Duration = Duration::from_millis(2);
+/// A clone answers within a fraction of a second; one that does not, is given up for a boot.
+const CLONE_LIMIT: Duration = Duration::from_secs(5);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// One machine.
 pub(crate) struct Instance {
@@ -47,6 +52,8 @@ pub(crate) struct Instance {
     report: Vec<String>,
     prepared: Option<Prepared>,
     running: Option<Running>,
+    /// What the running process goes on from, until it has been seeded.
+    snapshot: Option<Snapshot>,
     console: Console,
     /// Readers of its console and its stderr; they end with the process.
     tasks: JoinSet<()>,
@@ -81,6 +88,7 @@ impl Instance {
             report: Vec::new(),
             prepared: None,
             running: None,
+            snapshot: None,
             console: Console::default(),
             tasks: JoinSet::new(),
         }
@@ -211,13 +219,92 @@ impl Instance {
         })
     }
 
+    /// What a snapshot must have to be one of this machine's kind; `None`: machines like this one have none.
+    fn kind(&self) -> Option<Kind> {
+        let prepared = self.prepared.as_ref()?;
+        let has_more = !self.order.extras.disks.is_empty() || !self.qemu.settings.devices.is_empty();
+        (!has_more).then(|| Kind {
+            image: self.order.image.manifest.name.clone(),
+            digest: self.order.image.digest.clone(),
+            version: prepared.found.version.clone(),
+            processor: format!("{} {}", prepared.processor.name(), prepared.processor.model()),
+            memory: prepared.memory >> 20,
+            cpus: prepared.cpus,
+            network: if prepared.net == Net::Restricted { "restricted" } else { "tap" }.to_owned(),
+        })
+    }
+
     pub async fn launch(&mut self) -> Result<(), Fault> {
+        let is_wanted = self.qemu.settings.snapshots != Snapshots::Off;
+        let kind = self.kind().filter(|_| is_wanted);
+        if let Some(snapshot) = kind.and_then(|kind| snapshot::find(&self.host.state, &kind)) {
+            match self.launch_clone(&snapshot).await {
+                Ok(()) => self.snapshot = Some(snapshot),
+                Err(fault) => self.give_up(&snapshot, &fault).await?,
+            }
+        }
+        if self.running.is_some() { Ok(()) } else { self.launch_cold().await }
+    }
+
+    async fn launch_cold(&mut self) -> Result<(), Fault> {
         let root = self.order.image.root();
         let disk = self.record.directory().join(line::DISK);
         overlay::make(&disk, &root, None, 0, &self.host.search_path).await?;
         let line = self.line(Ram::Own, vec![root])?;
         self.start(&line, None).await?;
         self.running()?.qmp.go_on().await
+    }
+
+    async fn launch_clone(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
+        let disk = self.record.directory().join(line::DISK);
+        overlay::make(&disk, &snapshot.disk(), None, 0, &self.host.search_path).await?;
+        let line = self.line(Ram::Clone(snapshot.ram()), vec![self.order.image.root(), snapshot.disk()])?;
+        self.start(&line, Some(snapshot.key())).await?;
+        let running = self.running()?;
+        snapshot.load(&mut running.qmp).await?;
+        running.qmp.go_on().await
+    }
+
+    /// A snapshot that nothing comes of: the machine boots instead.
+    async fn give_up(&mut self, snapshot: &Snapshot, fault: &Fault) -> Result<(), Fault> {
+        snapshot.mark_bad();
+        tracing::warn!(machine = %self.order.machine, snapshot = snapshot.key(), %fault, "a machine boots since its snapshot failed");
+        self.report.push(format!("The snapshot could not be used ({fault}): the machine boots instead"));
+        self.running = None;
+        self.snapshot = None;
+        let known = self.record.known();
+        let left = process::kill(self.record.directory(), known.process(), KILL_LIMIT).await;
+        match left.first() {
+            None => Ok(()),
+            Some(left) => Err(Fault::Monitor { doing: "end a clone", message: left.clone() }),
+        }
+    }
+
+    /// Boots a guest of nobody's, has it use once what steps will need, and keeps it. `false`: somebody else has done that.
+    pub async fn make_snapshot(&mut self) -> Result<bool, Fault> {
+        let kind = self.kind().ok_or_else(|| {
+            Fault::Unsupported("machines with devices of this host are not started from a snapshot".to_owned())
+        })?;
+        let Some(making) = Making::begin(&self.host.state, &kind).await? else { return Ok(false) };
+        let root = self.order.image.root();
+        let disk = self.record.directory().join(line::DISK);
+        overlay::make(&disk, &root, None, 0, &self.host.search_path).await?;
+        let line = self.line(Ram::Template(making.ram()), vec![root])?;
+        self.start(&line, None).await?;
+        let deadline = Instant::now() + self.qemu.settings.answer_limit;
+        let console = self.console.clone();
+        let running = self.running()?;
+        running.qmp.go_on().await?;
+        let Some(mut seeding) = running.seeding.take() else { return Ok(false) };
+        let warm = async {
+            seeding.ready(deadline).await?;
+            seeding.warm().await
+        };
+        if let Err(fault) = warm.await {
+            return Err(end::or_ended(&mut running.started, &console, "being warmed", fault).await);
+        }
+        making.keep(&mut running.qmp, &disk).await?;
+        Ok(true)
     }
 
     /// Starts the process and opens all that it is talked to by; the guest does not run yet.
@@ -275,6 +362,25 @@ impl Instance {
         let network = self.prepared()?.network.clone();
         let has_docker = self.order.image.manifest.docker.is_some();
         let seed = seed::of(&self.order, Some(network), &key, has_docker)?;
+        if let Some(snapshot) = self.snapshot.take() {
+            match self.seed_clone(seed.clone()).await {
+                Ok(()) => self.report.push(format!("Started from snapshot {}", snapshot.key())),
+                Err(fault) => {
+                    self.give_up(&snapshot, &fault).await?;
+                    self.launch_cold().await?;
+                    self.seed_cold(seed, deadline).await?;
+                }
+            }
+        } else {
+            self.seed_cold(seed, deadline).await?;
+        }
+        let link = link::open(self.record.directory().to_owned()).await;
+        let link =
+            link.map_err(|e| Fault::Hostile { doing: "opening the way to its supervisor", message: e.to_string() })?;
+        Ok(Contact { link, user: Some(self.order.image.manifest.user.clone()) })
+    }
+
+    async fn seed_cold(&mut self, seed: Seed, deadline: Instant) -> Result<(), Fault> {
         let console = self.console.clone();
         let running = self.running()?;
         let Some(mut seeding) = running.seeding.take() else {
@@ -282,7 +388,7 @@ impl Instance {
         };
         let conversation = async {
             seeding.ready(deadline).await?;
-            seeding.seed(seed).await
+            seeding.seed(seed, SEEDED_LIMIT).await
         };
         let seeded = tokio::select! {
             seeded = conversation => seeded,
@@ -291,13 +397,23 @@ impl Instance {
                 Err(end::fault(&running.started.words, status, &console, "booting").await)
             }
         };
-        if let Err(fault) = seeded {
-            return Err(end::or_ended(&mut running.started, &console, "booting", fault).await);
+        match seeded {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(end::or_ended(&mut running.started, &console, "booting", fault).await),
         }
-        let link = link::open(self.record.directory().to_owned()).await;
-        let link =
-            link.map_err(|e| Fault::Hostile { doing: "opening the way to its supervisor", message: e.to_string() })?;
-        Ok(Contact { link, user: Some(self.order.image.manifest.user.clone()) })
+    }
+
+    /// A clone was ready before it was kept: it waits for its seed.
+    async fn seed_clone(&mut self, seed: Seed) -> Result<(), Fault> {
+        let console = self.console.clone();
+        let running = self.running()?;
+        let Some(mut seeding) = running.seeding.take() else {
+            return Err(Fault::Unsupported("a machine is not seeded twice".to_owned()));
+        };
+        match seeding.seed(seed, CLONE_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(end::or_ended(&mut running.started, &console, "going on from a snapshot", fault).await),
+        }
     }
 
     pub fn died(&mut self) -> watch::Receiver<Option<Died>> {

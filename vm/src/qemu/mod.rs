@@ -13,6 +13,7 @@
 //! | `console` | the last of what the guest said |
 //! | `seed`, `keys` | what makes a guest the task's own |
 //! | `link` | the way to its supervisor |
+//! | `snapshot` | a machine that has booted, for others to go on from |
 //! | `overlay`, `network`, `accelerator` | its disk, its network, its processor |
 //! | `instance` | one machine on its way |
 //! | `end` | how a machine ended, and its removal |
@@ -30,6 +31,7 @@ mod overlay;
 mod process;
 mod qmp;
 mod seed;
+pub(crate) mod snapshot;
 mod socket;
 
 use std::io;

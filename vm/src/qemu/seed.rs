@@ -19,7 +19,7 @@ use crate::error::Fault;
 use crate::provider::Order;
 
 /// From a seed to a guest that is what it says: an empty disk may have to be given a file system.
-const SEEDED_LIMIT: Duration = Duration::from_secs(60);
+pub const SEEDED_LIMIT: Duration = Duration::from_secs(60);
 /// Using once what steps will need: a Docker engine starts in it.
 const WARM_LIMIT: Duration = Duration::from_secs(120);
 /// What is shown of a guest's own words.
@@ -58,12 +58,12 @@ impl Seeding {
     }
 
     /// Makes the guest what the seed says; its clock is set to this moment. Returns by how much the guest's clock differed right after.
-    pub async fn seed(&mut self, mut seed: Seed) -> Result<Duration, Fault> {
+    pub async fn seed(&mut self, mut seed: Seed, limit: Duration) -> Result<Duration, Fault> {
         let doing = "taking its seed";
         seed.time_ns = now_ns();
         self.tell(doing, &Told::Seed(Box::new(seed))).await?;
-        let limit = Instant::now() + SEEDED_LIMIT;
-        match self.said(doing, limit).await? {
+        let deadline = Instant::now() + limit;
+        match self.said(doing, deadline).await? {
             Said::Seeded { time_ns } => Ok(Duration::from_nanos(time_ns.abs_diff(now_ns()))),
             other => Err(wrong(doing, &other)),
         }

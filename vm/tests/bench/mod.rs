@@ -19,7 +19,7 @@ use navvy_vm_image::Images;
 
 /// A host with a state directory of its own.
 pub struct Bench {
-    pub scratch: tempfile::TempDir,
+    pub scratch: Arc<tempfile::TempDir>,
     pub host: HostPaths,
     pub settings: Settings,
     pub task: TaskId,
@@ -55,7 +55,7 @@ impl Bench {
         settings.table =
             navvy_vm_image::Table::with(&std::iter::once(("test".to_owned(), IMAGE.to_owned())).collect()).unwrap();
         Some(Self {
-            scratch,
+            scratch: Arc::new(scratch),
             host,
             settings,
             task: TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes()),
@@ -64,6 +64,20 @@ impl Bench {
             report: Mutex::default(),
             made: Mutex::default(),
         })
+    }
+
+    /// Another task on the same host.
+    pub fn sibling(&self) -> Self {
+        Self {
+            scratch: Arc::clone(&self.scratch),
+            host: self.host.clone(),
+            settings: self.settings.clone(),
+            task: TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes()),
+            size: self.size,
+            egress: Arc::clone(&self.egress),
+            report: Mutex::default(),
+            made: Mutex::default(),
+        }
     }
 
     pub fn machines(&self) -> Machines {
@@ -140,18 +154,30 @@ impl Bench {
         assert!(run_dir::uid() != 0 || !self.scratch.path().join("run/navvy").join(self.task.as_str()).exists());
     }
 
+    /// Everything that the records of this host say.
+    pub fn facts(&self) -> Vec<navvy_vm::record::Fact> {
+        let machines = navvy_vm::record::all(&self.host.state).into_iter();
+        let known =
+            machines.filter_map(|it| navvy_vm::record::load(&navvy_vm::record::directory(&self.host.state, &it)).ok());
+        known.flat_map(|known| known.facts).collect()
+    }
+
+    /// Fingerprints of the host keys that were made.
+    pub fn host_keys(&self) -> Vec<String> {
+        let keys = self.facts().into_iter().filter_map(|fact| match fact {
+            navvy_vm::record::Fact::HostKey { fingerprint } => Some(fingerprint),
+            _ => None,
+        });
+        keys.collect()
+    }
+
     /// Remembers what the records name.
     pub fn note_interfaces(&self) {
-        for machine in navvy_vm::record::all(&self.host.state) {
-            let Ok(known) = navvy_vm::record::load(&navvy_vm::record::directory(&self.host.state, &machine)) else {
-                continue;
-            };
-            let names = known.facts.into_iter().filter_map(|fact| match fact {
-                navvy_vm::record::Fact::Tap { name, .. } => Some(name),
-                _ => None,
-            });
-            self.made.lock().unwrap().extend(names);
-        }
+        let names = self.facts().into_iter().filter_map(|fact| match fact {
+            navvy_vm::record::Fact::Tap { name, .. } => Some(name),
+            _ => None,
+        });
+        self.made.lock().unwrap().extend(names);
     }
 
     /// Interfaces of machines that this bench has made.
