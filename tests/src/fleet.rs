@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::bench::Bench;
@@ -302,6 +302,15 @@ impl<'a> Fleet<'a> {
         self.get(&format!("/api/v2/task/{task}/log/{log}")).unwrap_or_default()
     }
 
+    /// The bytes of a log that may have no end, since its agent was lost: the answer breaks off behind what there is.
+    #[track_caller]
+    pub fn log_without_end(&self, task: &str, log: &str) -> Vec<u8> {
+        let done = self.curl(&["--fail"], &format!("/api/v2/task/{task}/log/{log}"));
+        // 22: there is no such log. 18: it breaks off, as it must where the agent has not said where it ends.
+        assert!(matches!(done.status.code(), Some(0 | 18 | 22)), "{}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    }
+
     /// By HTTP, as an admin.
     ///
     /// # Errors
@@ -327,17 +336,20 @@ impl<'a> Fleet<'a> {
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<Vec<u8>, String> {
-        let header = self.admin_header();
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60", "--header", &header]);
-        command.args(["--request", method]);
-        // Whom it trusts is what `navvy` is asked for.
-        command.args(self.url.starts_with("https://").then_some("--insecure"));
-        let done = command.arg(format!("{}{path}", self.url)).output().expect("curl can be run");
+        let done = self.curl(&["--fail-with-body", "--request", method], path);
         match done.status.success() {
             true => Ok(done.stdout),
             false => Err(String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()),
         }
+    }
+
+    fn curl(&self, words: &[&str], path: &str) -> Output {
+        let header = self.admin_header();
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "60", "--header", &header]).args(words);
+        // Whom it trusts is what `navvy` is asked for.
+        command.args(self.url.starts_with("https://").then_some("--insecure"));
+        command.arg(format!("{}{path}", self.url)).output().expect("curl can be run")
     }
 
     /// SIGKILL to the processor, and a start at the same addresses.

@@ -219,9 +219,7 @@ fn of_two_clients_one_is_lost_and_its_task_ends_as_lost() {
     nomad.healthy(&one);
     let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "5s")]);
     let [pipeline, task, alloc] = in_the_middle(&fleet, &nomad);
-    let two = nomad.add_client("two");
-    nomad.healthy(&two);
-    // The whole machine stops.
+    // The whole machine stops, while its step runs.
     let gone: Vec<u32> = nomad.agents("one").into_iter().chain([nomad.plugin_pid("one")]).collect();
     nomad.client("one").kill();
     for pid in gone {
@@ -229,6 +227,8 @@ fn of_two_clients_one_is_lost_and_its_task_ends_as_lost() {
     }
     nomad.alloc_is(&alloc, "lost");
     assert_eq!(fleet.end_of(&pipeline, NOMAD_LIMIT), "error");
+    let two = nomad.add_client("two");
+    nomad.healthy(&two);
     let said = fleet.navvy(&["pipelines", "rerun", &pipeline, "--from-failed", "--json"]).text();
     let again: serde_json::Value = serde_json::from_str(said.trim()).expect("JSON");
     let again = again["id"].as_str().expect("an id").to_owned();
