@@ -10,6 +10,11 @@
 //! On the seed's port every message is one line: JSON, ended by a line feed, at most [`LINE_CAP`] bytes. A message that is not
 //! understood is answered with [`Said::Failed`]; nothing is seeded twice. The host takes everything that comes out of a guest
 //! for hostile.
+//!
+//! On the port [`Said::Ready`] is said once, to the first host that opens it; on [`SEED_SOCKET`] to each caller. An empty line is
+//! answered with it at any time, for a host that comes later: of a clone of a snapshot, say, whose guest has said it long ago.
+//! A seed that is refused before anything of it was applied may be followed by another one; after one that failed half way
+//! the machine is of no use.
 
 use serde::{Deserialize, Serialize};
 

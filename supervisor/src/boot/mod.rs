@@ -61,8 +61,9 @@ struct Wanted {
 impl Wanted {
     fn parse(line: &str) -> Self {
         let last = |name: &str| {
-            let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            values.last().filter(|value| !value.is_empty()).map(str::to_owned)
+            let mut values =
+                line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            values.next_back().filter(|value| !value.is_empty()).map(str::to_owned)
         };
         let console = last("console").unwrap_or_else(|| "hvc0".to_owned());
         Self {

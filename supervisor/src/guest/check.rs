@@ -190,7 +190,8 @@ pub mod tests {
     #[test]
     fn seeds_with_one_fault_are_refused() {
         let network = |change: fn(&mut Network)| move |seed: &mut Seed| seed.network.iter_mut().for_each(change);
-        let faults: Vec<(&str, Box<dyn Fn(&mut Seed)>)> = vec![
+        type Fault = Box<dyn Fn(&mut Seed)>;
+        let faults: Vec<(&str, Fault)> = vec![
             ("entropy", Box::new(|seed| seed.entropy = "0f".repeat(31))),
             ("entropy", Box::new(|seed| seed.entropy = "0f".repeat(1025))),
             ("entropy", Box::new(|seed| seed.entropy = "zz".repeat(32))),

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_CAP: Duration = Duration::from_secs(30);
 /// How long a service may take to end.
 const END_LIMIT: Duration = Duration::from_secs(15);
-/// How long systemd may take to start one.
+/// How long systemd may take to hear that one is to be started.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// The Docker engine's socket.
 const ENGINE: &str = "/run/docker.sock";
@@ -100,17 +100,21 @@ impl Services {
     }
 
     fn start(&self, service: &'static Service, variables: &[(String, String)]) -> io::Result<Arc<Running>> {
-        let Some(program) = find_program(service.argv[0], DEFAULT_PATH) else {
+        let Some(path) = find_program(service.argv[0], DEFAULT_PATH) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("this image has no {}", service.name)));
         };
         let running = Arc::new(Running { pid: AtomicI32::new(0), wanted: Mutex::new(true) });
         if sys::pid() == 1 {
             let log = open_log(service.name)?;
             let (init, variables, kept) = (Arc::clone(&self.init), variables.to_vec(), Arc::clone(&running));
-            spawn(move || keep_running(&init, service, &program, &variables, &log, &kept))?;
+            spawn(move || keep_running(&init, service, &path, &variables, &log, &kept))?;
         } else {
             hand_variables(service.unit, variables)?;
-            program::run(&["systemctl", "start", "--no-block", service.unit], START_LIMIT)?;
+            // A systemd that is still starting takes its time to answer, and the machine is the task's without them, too.
+            spawn(move || {
+                let asked = program::run(&["systemctl", "start", "--no-block", service.unit], START_LIMIT);
+                asked.unwrap_or_else(|error| say(&format!("cannot start {}: {}", service.name, failure::text(&error))));
+            })?;
         }
         Ok(running)
     }
@@ -137,27 +141,27 @@ fn open_log(name: &str) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o640).open(format!("{LOGS}/{name}.log"))
 }
 
-/// `program`: its path. The ssh server starts itself anew by it.
+/// `path`: of its program. The ssh server starts itself anew by it.
 fn keep_running(
     init: &Init,
     service: &Service,
-    program: &str,
+    path: &str,
     variables: &[(String, String)],
     log: &File,
     running: &Running,
 ) {
-    let argv: Vec<&str> = [program].into_iter().chain(service.argv[1..].iter().copied()).collect();
+    let argv: Vec<&str> = [path].into_iter().chain(service.argv[1..].iter().copied()).collect();
     let mut pause = PAUSE;
     loop {
         let wanted = lock(&running.wanted);
         if !*wanted || init.ending.load(Ordering::Acquire) {
             return running.pid.store(0, Ordering::Release);
         }
-        match super::program::start(&argv, variables, log) {
+        match program::start(&argv, variables, log) {
             Ok(kept) => {
                 running.pid.store(kept.step, Ordering::Release);
                 drop(wanted);
-                let code = super::program::ended(&kept, None).unwrap_or_default();
+                let code = program::ended(&kept, None).unwrap_or_default();
                 running.pid.store(0, Ordering::Release);
                 if *lock(&running.wanted) && !init.ending.load(Ordering::Acquire) {
                     let (name, pause) = (service.name, pause.as_secs_f32());
