@@ -152,6 +152,12 @@ pub fn limit_descriptors(soft: u64, hard: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }
 
+/// Keeps what this process has in memory now where it is, however short memory is.
+pub fn stay_in_memory() -> io::Result<()> {
+    // SAFETY: an integer.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT) }).map(drop)
+}
+
 /// A file in memory that has no name.
 pub fn memory_file(name: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: a text that ends in NUL, and a flag.

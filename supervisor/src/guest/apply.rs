@@ -166,7 +166,8 @@ fn serve(guest: &Arc<Guest>, seed: &Seed, has_port: bool) -> io::Result<()> {
         let port = find::open(MUX_PORT, guest.settings.mux_port.as_deref(), PORT_LIMIT)?
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the machine has no port {MUX_PORT}")))?;
         let agents = control::take_from_the_agent(init)?;
-        spawn(move || port::serve(port, agents))?;
+        let guest = Arc::clone(guest);
+        spawn(move || port::serve(port, agents, &guest.is_told))?;
     }
     Ok(())
 }

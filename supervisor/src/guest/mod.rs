@@ -37,7 +37,9 @@ pub use volume::grow;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use navvy_protocol::{guest, place};
 
@@ -46,6 +48,9 @@ use crate::sys::THREAD_STACK;
 use crate::{cli, failure, kernel, sys};
 
 use services::Services;
+
+/// How long the answer to the last request may take through the port: with the machine it would be gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Of which machine, and where its files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +104,8 @@ struct Guest {
     init: Arc<Init>,
     services: Services,
     stage: Mutex<Stage>,
+    /// The machine's port has nothing under way.
+    is_told: AtomicBool,
 }
 
 /// How far the machine is.
@@ -134,17 +141,24 @@ pub fn main(arguments: &[String]) -> ExitCode {
 fn serve(settings: Settings) -> io::Result<u8> {
     let signals = init::prepare()?;
     if sys::pid() == 1 {
-        // Whatever happens to it, the machine runs.
+        // The machine runs without, too.
         let _ = kernel::Link::new("lo").and_then(|link| link.set_up(true));
+        // A job that eats all memory would have the kernel forget our program page by page, and read it again for each call.
+        let _ = kernel::stay_in_memory();
     }
     let init = Arc::new(Init::of_machine()?);
     let services = Services::new(Arc::clone(&init));
-    let guest = Arc::new(Guest { settings, init, services, stage: Mutex::new(Stage::Fresh) });
+    let guest =
+        Arc::new(Guest { settings, init, services, stage: Mutex::new(Stage::Fresh), is_told: AtomicBool::new(true) });
     let on_port = Arc::clone(&guest);
     spawn(move || seed::serve_port(&on_port))?;
     let on_socket = Arc::clone(&guest);
     spawn(move || seed::serve_socket(&on_socket))?;
     let code = init::watch(&guest.init, &signals);
+    let deadline = Instant::now() + LAST_WORDS;
+    while !guest.is_told.load(Ordering::Acquire) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     for name in [place::CONTROL_SOCKET, place::JOB_SOCKET] {
         let _ = std::fs::remove_file(guest.settings.run_dir.join(name));
     }

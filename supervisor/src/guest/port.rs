@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -28,12 +29,13 @@ pub const PAUSE: Duration = Duration::from_millis(10);
 /// Bytes that are read ahead while a channel is stuck, so that a greeting gets through.
 const AHEAD: usize = 1 << 20;
 
-/// Serves the port for ever.
-pub fn serve(file: File, agents: mpsc::Sender<UnixStream>) {
+/// Serves the port for ever. `is_told`: nothing is under way to the host.
+pub fn serve(file: File, agents: mpsc::Sender<UnixStream>, is_told: &AtomicBool) {
     let mut port =
         Port { file, greetings: Greetings::default(), channels: Channels::default(), is_open: false, agents };
     loop {
         port.turn();
+        is_told.store(port.channels.is_empty() && port.channels.out.len() == 0, Ordering::Release);
     }
 }
 
@@ -239,7 +241,7 @@ mod tests {
         guest.set_nonblocking(true).unwrap();
         host.set_read_timeout(Some(LIMIT)).unwrap();
         let (sender, agents) = mpsc::channel();
-        std::thread::spawn(move || serve(OwnedFd::from(guest).into(), sender));
+        std::thread::spawn(move || serve(OwnedFd::from(guest).into(), sender, &AtomicBool::new(true)));
         Bench { host, agents }
     }
 
