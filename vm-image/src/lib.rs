@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`store`] | the images of this machine: listed, looked up, put, removed |
+//! | [`build`], [`import`] | images made: by the recipe, of somebody's disk |
 //! | [`manifest`] | what an image is |
 //! | [`mod@verify`] | whether its files still are what the manifest says |
 //! | [`table`] | which image a config's name stands for |
@@ -17,15 +18,22 @@
 
 #![warn(missing_docs)]
 
+pub mod build;
 pub mod error;
+pub mod import;
 mod in_use;
+mod initrd;
 mod lock;
+pub mod making;
 pub mod manifest;
 pub mod name;
+pub mod qcow2;
+mod recipe;
 #[cfg(test)]
 mod samples;
 pub mod store;
 pub mod table;
+mod tools;
 pub mod verify;
 
 pub use error::ImageError;

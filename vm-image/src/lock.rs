@@ -74,3 +74,11 @@ fn take(file: File, how: FlockOperation, images: &Path, name: &str, by: &'static
 fn is_read_only(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
+
+/// Waits until it has it alone: for what takes a moment.
+///
+/// # Errors
+/// It cannot be locked.
+pub fn wait(images: &Path, name: &str) -> Result<Held, ImageError> {
+    take(open(images, name)?, FlockOperation::LockExclusive, images, name, "another process has it")
+}

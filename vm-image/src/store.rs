@@ -12,12 +12,10 @@ use std::sync::Arc;
 
 use crate::error::{At as _, ImageError};
 use crate::lock::{self, Held};
+use crate::making::Making;
 use crate::manifest::{self, Manifest};
 use crate::name::is_name;
 use crate::{in_use, verify};
-
-/// How directories are called that are no image yet, or none any more.
-const MAKING: &str = ".making-";
 
 /// Where images are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,13 +125,12 @@ impl Images {
         }
     }
 
-    /// An empty directory in the store, on the same file system as the images; it goes when it is dropped.
+    /// An empty directory in the store, for what is being made.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn making(&self) -> Result<tempfile::TempDir, ImageError> {
-        std::fs::create_dir_all(&self.directory).at("make", &self.directory)?;
-        tempfile::Builder::new().prefix(MAKING).tempdir_in(&self.directory).at("make a directory in", &self.directory)
+    pub fn making(&self) -> Result<Making, ImageError> {
+        Making::new(&self.directory)
     }
 
     /// Takes the right to make or change this image.
@@ -170,7 +167,7 @@ impl Alone<'_> {
     ///
     /// # Errors
     /// It cannot be put there; what was there before is there still.
-    pub fn put(&self, made: tempfile::TempDir) -> Result<(), ImageError> {
+    pub fn put(&self, made: Making) -> Result<(), ImageError> {
         let place = self.images.directory.join(&self.name);
         let from = made.path().to_owned();
         sync(&from)?;
@@ -187,7 +184,7 @@ impl Alone<'_> {
     }
 
     /// Moves what is there out of the way; it goes when the directory is dropped.
-    fn set_aside(&self) -> Result<Option<tempfile::TempDir>, ImageError> {
+    fn set_aside(&self) -> Result<Option<Making>, ImageError> {
         let place = self.images.directory.join(&self.name);
         if place.symlink_metadata().is_err() {
             return Ok(None);

@@ -62,7 +62,7 @@ pub fn verify(image: &Image, memory: Memory) -> Result<(), ImageError> {
     };
     let mut after = BTreeMap::new();
     for file in image.manifest.files() {
-        let seen = check(image, file, before.get(&file.name))?;
+        let seen = check(&image.directory, &image.manifest.name, file, before.get(&file.name))?;
         after.insert(file.name.clone(), seen);
     }
     if let Some(notes) = notes.filter(|_| after != before) {
@@ -94,9 +94,14 @@ fn write_notes(path: &Path, seen: &BTreeMap<String, Seen>) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-fn check(image: &Image, file: &File, before: Option<&Seen>) -> Result<Seen, ImageError> {
-    let path = image.directory.join(&file.name);
-    let damaged = |why: String| ImageError::Damaged { name: image.manifest.name.clone(), why };
+/// A file is what a manifest says.
+pub(crate) fn check_file(directory: &Path, name: &str, file: &File) -> Result<(), ImageError> {
+    check(directory, name, file, None).map(drop)
+}
+
+fn check(directory: &Path, name: &str, file: &File, before: Option<&Seen>) -> Result<Seen, ImageError> {
+    let path = directory.join(&file.name);
+    let damaged = |why: String| ImageError::Damaged { name: name.to_owned(), why };
     let mut options = std::fs::OpenOptions::new();
     options.read(true).custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed());
     let opened = options.open(&path).map_err(|error| damaged(format!("failed to open {}: {error}", path.display())))?;

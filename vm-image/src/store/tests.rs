@@ -109,7 +109,8 @@ fn a_manifest_that_lies_is_no_image() {
     samples::put(&images, "a");
     let place = images.directory().join("a");
     let good = images.get("a").unwrap().manifest;
-    let lies: [(&str, fn(&mut Manifest)); 7] = [
+    type Lie = fn(&mut Manifest);
+    let lies: [(&str, Lie); 7] = [
         ("the image `b`", |manifest| manifest.name = "b".into()),
         ("form 9", |manifest| manifest.version = 9),
         ("architecture", |manifest| manifest.architecture = "m68k".into()),
