@@ -20,6 +20,7 @@ mod held;
 mod host;
 mod host_check;
 mod idle_code;
+mod image;
 mod login;
 mod logs;
 mod nomad_config;
@@ -119,6 +120,7 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
             HostCommand::Check(arguments) => host_check::run(settings, &arguments),
             HostCommand::NomadConfig(arguments) => nomad_config::run(settings, &arguments),
         },
+        Command::Image(arguments) => image::run(settings, arguments),
         Command::Agent(arguments) => agent::run(settings, &arguments),
         Command::Runner(arguments) => runner::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -27,7 +27,8 @@ use super::projects::Projects;
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 6] = ["store", "host-egress", "overcommit", "allow-host", "contexts", "env-file-projects"];
+const HOST_KEYS: [&str; 7] =
+    ["store", "host-egress", "overcommit", "allow-host", "contexts", "env-file-projects", "machine-images"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -69,6 +70,8 @@ pub struct Tables {
     pub env_file_projects: Option<Projects>,
     /// The user's contexts; `*` stands for those that are not named.
     pub contexts: BTreeMap<String, ContextTable>,
+    /// Which image of machines a config's name stands for; in the name `*` stands for anything.
+    pub machine_images: BTreeMap<String, String>,
     /// As `--var`, for every job.
     pub env: EnvTable,
 }

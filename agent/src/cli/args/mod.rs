@@ -3,6 +3,7 @@
 pub mod config;
 pub mod fleet;
 pub mod host;
+pub mod image;
 pub mod nomad_config;
 pub mod orb;
 pub mod remote;
@@ -19,6 +20,7 @@ use navvy_checkout::Elsewhere;
 use self::config::ConfigArgs;
 use self::fleet::{AgentArgs, RunnerArgs};
 use self::host::{DoctorArgs, HostArgs, LogsArgs, PruneArgs, PsArgs, RmArgs};
+use self::image::ImageArgs;
 use self::orb::OrbArgs;
 use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, RunnerTokenArgs, SubmitArgs};
 use self::run::{RetryArgs, RunArgs, ShellArgs};
@@ -87,6 +89,8 @@ pub enum Command {
     RunnerToken(RunnerTokenArgs),
     /// Check Docker, disk, cgroups and network, and say how to mend what is amiss.
     Doctor(DoctorArgs),
+    /// Build, import, list, verify and remove the images that virtual machines start from.
+    Image(ImageArgs),
     /// Prepare this machine for a fleet.
     Host(HostArgs),
     /// Carry out one task of a processor, then end.
