@@ -39,6 +39,7 @@ mod host;
 mod host_check;
 mod host_setup;
 mod hostile_repositories;
+mod image;
 mod images;
 mod inodes;
 mod inspect;
