@@ -23,8 +23,10 @@ pub const EARLY: &str = "early.sock";
 /// Its disk, in its directory.
 pub const DISK: &str = "disk.qcow2";
 
-/// What every kernel gets. `panic=-1` with `-no-reboot`: a guest that panics ends its QEMU.
-const ARGUMENTS: &str = "console=hvc0 earlyprintk=ttyS0 quiet panic=-1 reboot=t net.ifnames=0 random.trust_cpu=on";
+/// What every kernel gets. `panic=-1` with `-no-reboot`: a guest that panics ends its QEMU. `no_timer_check`: on a busy host an emulated
+/// timer may be late, and a kernel that checks it gives up ("IO-APIC + timer doesn't work").
+const ARGUMENTS: &str =
+    "console=hvc0 earlyprintk=ttyS0 quiet panic=-1 reboot=t no_timer_check net.ifnames=0 random.trust_cpu=on";
 /// What TCG's translations may take: a part of what the cgroup of the machine has beyond the guest's memory.
 const TRANSLATIONS_MIB: u32 = 128;
 

@@ -1,5 +1,7 @@
 //! What tests with machines share.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,13 +37,31 @@ pub const IMAGE: &str = "debian-12-minimal";
 impl Bench {
     /// `None` where there is no image or no QEMU: the test says so and counts for nothing.
     pub fn open() -> Option<Self> {
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// The host of another process's bench, for a process that is killed: what it has made stays.
+    pub fn at(directory: PathBuf) -> Option<Self> {
+        let mut scratch = tempfile::Builder::new().prefix("unused").tempdir().unwrap();
+        scratch.disable_cleanup(true);
+        std::fs::remove_dir(scratch.path()).unwrap();
+        let mut bench = Self::within(scratch)?;
+        std::fs::remove_dir_all(bench.scratch.path()).unwrap();
+        bench.host.state = directory.join("state");
+        bench.host.runtime = Some(directory.join("run"));
+        if std::env::var_os("NAVVY_BIRTH_COLD").is_some() {
+            bench.settings.snapshots = navvy_vm::settings::Snapshots::Off;
+        }
+        Some(bench)
+    }
+
+    fn within(scratch: tempfile::TempDir) -> Option<Self> {
         let images = std::env::var_os("NAVVY_IMAGES").map_or_else(|| "/var/cache/navvy-images".into(), PathBuf::from);
         let is_here = images.join(IMAGE).join("manifest.json").exists() && Path::new("/usr/bin/qemu-img").exists();
         if !is_here {
             eprintln!("SKIPPED: no image {IMAGE} in {}, or no QEMU", images.display());
             return None;
         }
-        let scratch = tempfile::tempdir().unwrap();
         let host = HostPaths {
             state: scratch.path().join("state"),
             runtime: Some(scratch.path().join("run")),
@@ -184,6 +204,23 @@ impl Bench {
     pub fn interfaces(&self) -> Vec<String> {
         let made = self.made.lock().unwrap();
         made.iter().filter(|name| Path::new("/sys/class/net").join(name.as_str()).exists()).cloned().collect()
+    }
+}
+
+/// A test that failed leaves no machine behind.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.note_interfaces();
+        for (pid, _) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default());
+            drop(pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL)));
+        }
+        for name in self.interfaces() {
+            drop(std::process::Command::new("ip").args(["link", "delete", "dev", &name]).status());
+        }
     }
 }
 
