@@ -44,6 +44,16 @@ pub(super) struct Listed {
 impl Engine {
     /// Looks at everything.
     pub async fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
+        self.survey_with(here, host, |_| Vec::new()).await
+    }
+
+    /// The same, beside what `others` adds, which is no engine's. It returns what it could not look at.
+    pub async fn survey_with(
+        &self,
+        here: &Owner,
+        host: &HostPaths,
+        others: impl FnOnce(&mut BTreeMap<TaskId, Gathered>) -> Vec<String>,
+    ) -> Survey {
         let mut gathered = BTreeMap::new();
         let mut troubles = Vec::new();
         // First, for it takes longest: what is listed is to be judged at once.
@@ -56,6 +66,7 @@ impl Engine {
             (Ok(containers), Ok(volumes)) => gather_objects(&mut gathered, containers, volumes),
             (containers, volumes) => troubles.extend([containers.err(), volumes.err()].into_iter().flatten()),
         }
+        let of_others = others(&mut gathered);
         gather_files(&mut gathered, host);
         if troubles.is_empty() {
             // A cgroup carries no owner: an old and empty one that nothing else names is left over.
@@ -63,6 +74,7 @@ impl Engine {
                 gathered.entry(task).or_default();
             }
         }
+        troubles.extend(of_others);
         finish(gathered, here, host, troubles)
     }
 
