@@ -27,6 +27,7 @@ mod environment;
 pub mod error;
 pub mod hold;
 mod images;
+pub mod layers;
 mod machine;
 pub mod machine_id;
 mod machines;

@@ -205,6 +205,17 @@ impl Machines {
         self.provider.link(&directory, &known).await
     }
 
+    /// The same of the machine beside a task whose steps run elsewhere.
+    ///
+    /// # Errors
+    /// It has none any more, or nobody answers there.
+    pub async fn remote_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        let missing =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine beside it"));
+        let (directory, known) = find(&host.state, task, false).ok_or_else(missing)?;
+        self.provider.link(&directory, &known).await
+    }
+
     /// Has this task a machine here, or something of one?
     pub fn has(&self, task: &TaskId, host: &HostPaths) -> bool {
         !all_of(&host.state, task).is_empty()
