@@ -22,6 +22,11 @@ use crate::sys;
 /// Of a user that is in no other group than `docker`, and in no file of the machine.
 const USER: u32 = 7001;
 
+/// Where images of virtual machines are kept from one run of the stories to the next.
+const IMAGES: &str = "/var/cache/navvy-images";
+/// An emulated processor that several stories share takes its time.
+const SMALL_MACHINES: &str = "[vm]\naccelerator = 'tcg'\nsnapshots = 'off'\ncpus = 1\nmemory = '640M'\n";
+
 /// As whom and on which engine a story is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
@@ -80,6 +85,16 @@ impl Bench {
                 bench.on(engine.docker(), &proxy.address()).keeping(Some(proxy), Some(engine))
             }
         }
+    }
+
+    /// With the images of virtual machines that `scripts/vm-image` keeps on this machine, and machines that are small and emulated.
+    #[track_caller]
+    pub fn with_machines() -> Self {
+        let images = Path::new(IMAGES);
+        assert!(images.join("debian-12-docker").is_dir(), "no images in {IMAGES}: `scripts/vm-image` makes them");
+        let bench = Self::on_this_machine().env("NAVVY_IMAGES", IMAGES);
+        bench.config_file("navvy/settings.toml", SMALL_MACHINES);
+        bench
     }
 
     /// Its commands have a user's rights, not root's.

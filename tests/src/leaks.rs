@@ -32,6 +32,7 @@ pub fn on_host(bench: &Bench) -> Vec<String> {
     let state = bench.state().join("navvy");
     let mut left = entries(&bench.runtime().join("navvy"));
     left.extend(entries(&state.join("tasks")));
+    left.extend(entries(&state.join("machines")));
     for directory in [state.clone(), state.join("bin")] {
         let unfinished =
             |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".new"));
@@ -46,11 +47,12 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Processes with that text in their environment, those that are dead and not yet collected left out.
+/// Processes with that text in their environment or among their arguments, those that are dead and not yet collected left out.
 fn processes_with(text: &str) -> Vec<String> {
     let processes = entries(Path::new("/proc")).into_iter().filter(|path| {
-        let environment = fs::read(path.join("environ")).unwrap_or_default();
-        environment.windows(text.len()).any(|window| window == text.as_bytes())
+        let mut words = fs::read(path.join("environ")).unwrap_or_default();
+        words.extend(fs::read(path.join("cmdline")).unwrap_or_default());
+        words.windows(text.len()).any(|window| window == text.as_bytes())
     });
     processes.map(|path| format!("process {}", path.display())).collect()
 }

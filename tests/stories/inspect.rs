@@ -28,7 +28,7 @@ workflows:
 /// A bench on which no engine can be reached.
 fn bench() -> Bench {
     let bench = Bench::new().env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
-    bench.config(PIPELINE);
+    bench.config(PIPELINE).config_file("navvy/settings.toml", "[vm]\nqemu = '/nonexistent/qemu'\n");
     bench
 }
 
@@ -41,7 +41,7 @@ fn list_shows_workflows_and_jobs() {
       build  docker navvy/busybox:static                     small
       test   docker navvy/base:bookworm + navvy/postgres:15         4 nodes; after build
       hold   approval                                               after test
-      vm     machine ubuntu-2204:current                            not available here: needs a virtual machine (ubuntu-2204:current, class medium); after hold
+      vm     machine ubuntu-2204:current                            not available here: needs a virtual machine (ubuntu-2204:current, class medium): your settings name /nonexistent/qemu as QEMU, which is no file; after hold
     ");
 }
 

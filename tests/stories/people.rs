@@ -53,6 +53,7 @@ fn steady(bench: &Bench, text: &str) -> String {
 #[test]
 fn lines_with_prefixes_a_table_and_what_would_differ() {
     let bench = Bench::new();
+    bench.config_file("navvy/settings.toml", "[vm]\nqemu = '/nonexistent/qemu'\n");
     let done = bench.config(TWO_JOBS).run_for_people(&[]).finish();
     done.exits_with(1);
     assert_eq!(done.stderr, "");
@@ -67,7 +68,7 @@ fn lines_with_prefixes_a_table_and_what_would_differ() {
     good │ one
     good │ red
     good ├ ✓ 1/2 speaks, TIME
-    good ├ ! step `setup_remote_docker` is not available yet and was skipped
+    good ├ ! step `setup_remote_docker` is not available here and was skipped: your settings name /nonexistent/qemu as QEMU, which is no file
     good ├ ○ 2/2 Setup a remote Docker engine, skipped: not available yet
     good ├ ✓ passed, TIME
     bad ├ ▸ Spin up: navvy/busybox:static, small (1 CPU, 2 GiB)
