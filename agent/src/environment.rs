@@ -1,6 +1,9 @@
 //! Where a task's steps run. One of several kinds, and the same to whoever runs the task.
 //!
 //! ```text
+//! Providers: what this process has
+//!    │ of: by the job's executor, or by the journal of a task that another process has made
+//!    ▼
 //! Provider ── prepare ─▶ Environment ── died ─▶ Died            link: the way to its supervisor
 //!    │  └──── adopt ────▶    │
 //!    │                       ├─ hold: it outlives this process, and the next one adopts it
@@ -11,27 +14,170 @@
 
 #[cfg(test)]
 pub mod fake;
+pub mod inside;
+pub mod machine;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
+use machine::Machine;
 use navvy_docker::endpoint::Endpoint;
 use navvy_docker::{DockerEnvironment, Engine};
 use navvy_environment::HostPaths;
 use navvy_environment::request::{Died, Inheritance, OnEvent, Prepare, ServiceOutput};
 use navvy_environment::supervisor::Connect;
+use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files};
+use navvy_job::compiled::Executor;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::Blame;
 use navvy_journal::owner::Owner;
-use navvy_journal::{HeldStep, Journal};
+use navvy_journal::standing::Condition;
+use navvy_journal::{self as journal, HeldStep, Journal, Known};
+use navvy_vm::Machines;
+use navvy_vm::settings::Extras;
+
+/// What this process can make environments with. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Providers {
+    /// For jobs in containers.
+    pub docker: Option<Engine>,
+    /// For jobs in virtual machines, and for the Docker engines of others.
+    pub machines: Option<Machines>,
+    /// In place of both.
+    #[cfg(test)]
+    pub fake: Option<fake::World>,
+}
+
+impl Providers {
+    /// Containers alone.
+    pub fn docker(engine: Engine) -> Self {
+        Self { docker: Some(engine), ..Self::default() }
+    }
+
+    /// What carries out jobs of this executor.
+    pub fn of(&self, executor: &Executor) -> Provider {
+        #[cfg(test)]
+        if let Some(world) = &self.fake {
+            return Provider::Fake(world.clone());
+        }
+        match executor {
+            Executor::Docker { .. } => self.docker.clone().map_or(Provider::Lacking("docker"), Provider::Docker),
+            Executor::Machine { .. } => self.machines.clone().map_or(Provider::Lacking("machine"), Provider::Vm),
+            Executor::Macos { .. } => Provider::Lacking("macos"),
+        }
+    }
+
+    /// What made the environment of a task, as its journal says.
+    pub fn of_known(&self, known: &Known) -> Provider {
+        #[cfg(test)]
+        if let Some(world) = &self.fake {
+            return Provider::Fake(world.clone());
+        }
+        match (&self.machines, &self.docker) {
+            (Some(machines), _) if is_of_machines(known) => Provider::Vm(machines.clone()),
+            (None, _) if is_of_machines(known) => Provider::Lacking("machine"),
+            (_, Some(engine)) => Provider::Docker(engine.clone()),
+            (_, None) => Provider::Lacking("docker"),
+        }
+    }
+}
+
+impl Providers {
+    /// Removes everything that carries the task's id, whatever has made it, within `limit`. Returns what is left, by name.
+    pub async fn remove(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
+        #[cfg(test)]
+        if let Some(world) = &self.fake {
+            return world.remove("remove");
+        }
+        let mut left = Vec::new();
+        if let Some(machines) = &self.machines {
+            left.extend(machines.remove_machines(task, host, limit).await);
+        }
+        left.extend(match (&self.docker, &self.machines) {
+            (Some(engine), _) => engine.remove_task(task, host, limit).await,
+            (None, Some(machines)) if left.is_empty() => machines.remove_task(task, host, limit).await,
+            _ => Vec::new(),
+        });
+        left
+    }
+
+    /// Removes these tasks with everything that carries their id, journals last.
+    pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
+        let removals = tasks.into_iter().map(async |seen| {
+            let mut left = self.remove(&seen.task, host, limit).await;
+            if left.is_empty() {
+                let journal = journal::path(&host.state, &seen.task);
+                left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
+            }
+            (seen, left)
+        });
+        let mut reaped = Reaped::default();
+        for (seen, left) in join_all(removals).await {
+            if left.is_empty() {
+                reaped.removed.push(seen);
+            }
+            reaped.left.extend(left);
+        }
+        reaped
+    }
+
+    /// Everything that is to be seen on this machine of anybody's tasks.
+    pub async fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
+        let machines = |gathered: &mut BTreeMap<TaskId, Gathered>| navvy_vm::survey::gather(gathered, here, host);
+        match &self.docker {
+            Some(engine) => engine.survey_with(here, host, machines).await,
+            None => {
+                let mut gathered = BTreeMap::new();
+                let troubles = machines(&mut gathered);
+                gather_files(&mut gathered, host);
+                finish(gathered, here, host, troubles)
+            }
+        }
+    }
+
+    /// Removes what dead owners have left on this machine. Returns what is still there.
+    pub async fn reap(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Vec<String> {
+        let mut left = Vec::new();
+        // Machines first: a task's journal goes with its last object, and says of a machine that it is dead.
+        if let Some(machines) = &self.machines {
+            left.extend(machines.reap(here, host, limit).await.left);
+        }
+        if let Some(engine) = &self.docker {
+            left.extend(engine.reap(here, host, limit).await.left);
+        }
+        left
+    }
+
+    /// Removes what this very process made and does not look after any more: it had a bug. What it left for a person stays.
+    pub async fn remove_own(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
+        let survey = self.survey(here, host).await;
+        let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if owner == here);
+        let mut removed = self.remove_seen(survey.tasks.into_iter().filter(own).collect(), host, limit).await;
+        removed.left.splice(0..0, survey.troubles);
+        removed
+    }
+}
+
+/// In the journal of a task whose steps run in a machine, in place of an engine's address. Behind it stands what made the machine.
+const MACHINES: &str = "machine:";
+
+/// Do the steps of this task run in a virtual machine?
+pub fn is_of_machines(known: &Known) -> bool {
+    known.opening.engine.starts_with(MACHINES)
+}
 
 /// What makes environments. Cheap to clone.
 #[derive(Clone)]
 pub enum Provider {
     /// Containers of this engine.
     Docker(Engine),
+    /// Virtual machines.
+    Vm(Machines),
+    /// Nothing: this process has nothing that carries out jobs of this executor.
+    Lacking(&'static str),
     /// Nothing but notes of what was asked.
     #[cfg(test)]
     Fake(fake::World),
@@ -42,6 +188,10 @@ pub enum Provider {
 pub enum PrepareError {
     #[error(transparent)]
     Docker(#[from] navvy_docker::PrepareError),
+    #[error(transparent)]
+    Vm(#[from] navvy_vm::PrepareError),
+    #[error("the {0} executor cannot be carried out by this process")]
+    Lacking(&'static str),
     #[cfg(test)]
     #[error("{message}")]
     Fake { blame: Blame, message: String },
@@ -52,6 +202,8 @@ impl PrepareError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Docker(error) => error.blame(),
+            Self::Vm(error) => error.blame(),
+            Self::Lacking(_) => Blame::Infra,
             #[cfg(test)]
             Self::Fake { blame, .. } => *blame,
         }
@@ -63,15 +215,42 @@ impl PrepareError {
 pub enum HoldError {
     #[error(transparent)]
     Docker(#[from] navvy_docker::hold::HoldError),
+    #[error(transparent)]
+    Vm(#[from] navvy_vm::HoldError),
+    #[error("this process has nothing that carries out jobs of the {0} executor")]
+    Lacking(&'static str),
     #[cfg(test)]
     #[error("{0}")]
     Fake(String),
+}
+
+impl HoldError {
+    /// Another process holds the task's journal.
+    pub fn is_busy(&self) -> bool {
+        use navvy_journal::JournalError::Busy;
+        match self {
+            Self::Docker(navvy_docker::hold::HoldError::Journal(error)) => matches!(error, Busy { .. }),
+            Self::Vm(navvy_vm::HoldError::Journal(error)) => matches!(error, Busy { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// A held task that is this process's now.
+pub struct Adopted {
+    /// Locked: no other process can take the task over while this lives.
+    pub journal: Journal,
+    /// As it was before.
+    pub known: Known,
+    /// Names of the containers as they are now, the primary first; of its machine.
+    pub names: Vec<String>,
 }
 
 /// A live environment. Destroy it; dropping it leaves everything running.
 #[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the fake is small, and in tests alone"))]
 pub enum Environment {
     Docker(DockerEnvironment),
+    Vm(Machine),
     #[cfg(test)]
     Fake(fake::FakeEnvironment),
 }
@@ -89,6 +268,10 @@ impl Provider {
     ) -> Result<Environment, PrepareError> {
         match self {
             Self::Docker(engine) => Ok(Environment::Docker(engine.prepare(request, host, events).await?)),
+            Self::Vm(machines) => {
+                Ok(Environment::Vm(Machine::prepare(machines, request, Extras::default(), host, events).await?))
+            }
+            Self::Lacking(executor) => Err(PrepareError::Lacking(executor)),
             #[cfg(test)]
             Self::Fake(world) => world.prepare(request, events).await.map(Environment::Fake),
         }
@@ -96,6 +279,9 @@ impl Provider {
 
     /// A live environment around the way to a supervisor that was found already. `containers`: their names now, the
     /// primary first; `floor`: free bytes below which jobs that fill the disk are ended. Within a Tokio runtime only.
+    ///
+    /// # Errors
+    /// This process has nothing that could carry it.
     pub async fn adopt(
         &self,
         task: &TaskId,
@@ -104,13 +290,44 @@ impl Provider {
         link: Arc<dyn Connect>,
         inherited: Inheritance,
         floor: u64,
-    ) -> Environment {
-        match self {
+    ) -> Result<Environment, HoldError> {
+        Ok(match self {
             Self::Docker(engine) => Environment::Docker(
                 DockerEnvironment::adopt(engine, task, host, containers, link, inherited, floor).await,
             ),
+            Self::Vm(machines) => Environment::Vm(Machine::adopted(machines.adopt(task, host, link, inherited).await)),
+            Self::Lacking(executor) => return Err(HoldError::Lacking(executor)),
             #[cfg(test)]
             Self::Fake(world) => Environment::Fake(world.adopt()),
+        })
+    }
+
+    /// Makes this process the owner of a task that was held, for longer: until `until` it is held again should this process die.
+    ///
+    /// # Errors
+    /// Another process has it, or there is nothing of it any more.
+    pub async fn adopt_task(
+        &self,
+        task: &TaskId,
+        until: u64,
+        step: HeldStep,
+        here: &Owner,
+        host: &HostPaths,
+    ) -> Result<Adopted, HoldError> {
+        match self {
+            Self::Docker(engine) => {
+                let adopted = engine.adopt_task(task, until, step, here, host).await?;
+                let navvy_docker::hold::Adopted { journal, known, containers } = adopted;
+                Ok(Adopted { journal, known, names: containers })
+            }
+            Self::Vm(machines) => {
+                let adopted = machines.adopt_task(task, until, step, here, host).await?;
+                let navvy_vm::hold::Adopted { journal, known, names } = adopted;
+                Ok(Adopted { journal, known, names })
+            }
+            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
+            #[cfg(test)]
+            Self::Fake(_) => Err(HoldError::Fake("no fake is adopted by its id".to_owned())),
         }
     }
 
@@ -129,6 +346,8 @@ impl Provider {
     ) -> Result<(), HoldError> {
         match self {
             Self::Docker(engine) => Ok(engine.keep_task(journal, task, until, step, owner, host).await?),
+            Self::Vm(machines) => Ok(machines.keep_task(journal, task, until, step, owner, host).await?),
+            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
             #[cfg(test)]
             Self::Fake(world) => world.hold(journal, until, step).await,
         }
@@ -150,6 +369,8 @@ impl Provider {
     ) -> Result<Vec<String>, HoldError> {
         match self {
             Self::Docker(engine) => Ok(engine.take_over(journal, task, until, owner, host).await?),
+            Self::Vm(machines) => Ok(machines.take_over(journal, task, until, owner, host).await?),
+            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
             #[cfg(test)]
             Self::Fake(world) => world.take_over(journal, owner).await,
         }
@@ -162,6 +383,8 @@ impl Provider {
     pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
         match self {
             Self::Docker(engine) => engine.link_of_left(task, host).await,
+            Self::Vm(machines) => machines.link_of_left(task, host).await,
+            Self::Lacking(executor) => Err(std::io::Error::other(HoldError::Lacking(executor))),
             #[cfg(test)]
             Self::Fake(world) => Ok(world.link()),
         }
@@ -172,6 +395,9 @@ impl Provider {
     pub async fn remove(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
         match self {
             Self::Docker(engine) => engine.remove_task(task, host, limit).await,
+            Self::Vm(machines) => machines.remove_task(task, host, limit).await,
+            // What it cannot make it has not made.
+            Self::Lacking(_) => Vec::new(),
             #[cfg(test)]
             Self::Fake(world) => world.remove("remove"),
         }
@@ -181,15 +407,23 @@ impl Provider {
     pub fn name(&self) -> String {
         match self {
             Self::Docker(engine) => engine.endpoint().to_string(),
+            Self::Vm(machines) => format!("{MACHINES}{}", machines.name()),
+            Self::Lacking(executor) => format!("none for {executor}"),
             #[cfg(test)]
             Self::Fake(_) => "fake".to_owned(),
         }
+    }
+
+    /// Do its environments take memory from their start on, whatever runs in them?
+    pub fn is_of_machines(&self) -> bool {
+        matches!(self, Self::Vm(_))
     }
 
     /// The Docker engine that it is, if it is one: a job may be handed it.
     pub fn engine(&self) -> Option<&Endpoint> {
         match self {
             Self::Docker(engine) => Some(engine.endpoint()),
+            Self::Vm(_) | Self::Lacking(_) => None,
             #[cfg(test)]
             Self::Fake(_) => None,
         }
@@ -201,6 +435,7 @@ impl Environment {
     pub fn link(&self) -> Arc<dyn Connect> {
         match self {
             Self::Docker(docker) => docker.link(),
+            Self::Vm(machine) => machine.environment().link(),
             #[cfg(test)]
             Self::Fake(fake) => fake.link(),
         }
@@ -210,6 +445,7 @@ impl Environment {
     pub fn step_user(&self) -> Option<&str> {
         match self {
             Self::Docker(docker) => docker.step_user(),
+            Self::Vm(machine) => machine.environment().step_user(),
             #[cfg(test)]
             Self::Fake(_) => None,
         }
@@ -219,6 +455,7 @@ impl Environment {
     pub fn inheritance(&self) -> Inheritance {
         match self {
             Self::Docker(docker) => docker.inheritance(),
+            Self::Vm(machine) => machine.environment().inheritance(),
             #[cfg(test)]
             Self::Fake(_) => Inheritance::default(),
         }
@@ -228,6 +465,7 @@ impl Environment {
     pub fn died(&self) -> BoxFuture<'static, Died> {
         match self {
             Self::Docker(docker) => docker.primary_died().boxed(),
+            Self::Vm(machine) => machine.environment().died().map(machine::ended).boxed(),
             #[cfg(test)]
             Self::Fake(fake) => fake.died().boxed(),
         }
@@ -238,6 +476,8 @@ impl Environment {
     pub async fn ended_with_host(&self) -> Option<Died> {
         match self {
             Self::Docker(docker) => docker.ended_with_engine().await,
+            // Nothing carries a machine that could be away and come back.
+            Self::Vm(_) => None,
             #[cfg(test)]
             Self::Fake(fake) => fake.ended_with_host(),
         }
@@ -247,6 +487,7 @@ impl Environment {
     pub fn take_services(&mut self) -> Vec<ServiceOutput> {
         match self {
             Self::Docker(docker) => docker.take_services(),
+            Self::Vm(machine) => machine.take_console().into_iter().collect(),
             #[cfg(test)]
             Self::Fake(fake) => fake.take_services(),
         }
@@ -256,6 +497,7 @@ impl Environment {
     pub async fn end(&self, limit: Duration) {
         match self {
             Self::Docker(docker) => docker.end(limit).await,
+            Self::Vm(machine) => machine.end(limit).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.end(),
         }
@@ -265,6 +507,7 @@ impl Environment {
     pub async fn destroy(self, limit: Duration) -> Vec<String> {
         match self {
             Self::Docker(docker) => docker.destroy(limit).await,
+            Self::Vm(machine) => machine.destroy(limit).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.destroy(),
         }

@@ -24,6 +24,7 @@
 //! | [`fleet`] | what an agent of a fleet has of its processor |
 //! | [`scheduled`] | what a scheduler's task driver and its agent tell each other |
 //! | [`run_directory`] | where a run's logs are |
+//! | [`remote_docker`] | a job's way to the Docker engine of a machine of its own |
 //! | [`remote`] | what people say to a processor: calls, events and logs that go on where they were |
 //! | [`bus`] | how events travel, masked on the way |
 //! | `spool` | how much output waits for its delivery |
@@ -45,6 +46,7 @@ mod masking;
 mod oom;
 pub mod pipeline;
 pub mod remote;
+pub mod remote_docker;
 pub mod run_directory;
 pub mod run_store;
 pub mod scheduled;

@@ -8,6 +8,7 @@
 //! | [`overcommit`] | how many times processors are given out |
 //! | [`projects`] | which projects get what |
 //! | [`mod@store`] | which store they name |
+//! | [`vm`] | what they say about virtual machines |
 
 pub mod env;
 pub mod env_table;
@@ -15,6 +16,7 @@ pub mod file;
 pub mod overcommit;
 pub mod projects;
 pub mod store;
+pub mod vm;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};

@@ -18,7 +18,7 @@ pub const DEFAULT_TOKEN_FILE: &str = "local/token";
 pub const DEFAULT_ENVIRONMENT: &str = "docker";
 const DEFAULT_STATE_DIR: &str = "/var/lib/navvy/driver";
 /// Kinds of environments that this driver knows.
-pub const ENVIRONMENTS: [&str; 1] = ["docker"];
+pub const ENVIRONMENTS: [&str; 2] = ["docker", "vm"];
 
 /// What is wrong, a sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -356,13 +356,13 @@ mod tests {
         let wrong = packed(&[
             ("agent_path", Value::from("navvy")),
             ("state_dir", Value::from(7)),
-            ("environments", Value::Array(vec![Value::from("vm")])),
+            ("environments", Value::Array(vec![Value::from("jail")])),
             ("log_level", Value::from("loud")),
             ("cgroup_parent", Value::from("/../x")),
             ("colour", Value::from("red")),
         ]);
         let errors = PluginConfig::read(&wrong).unwrap_err().0.join("\n");
-        for told in ["agent_path", "state_dir", "\"vm\"", "log_level", "cgroup_parent", "\"colour\" is no key"] {
+        for told in ["agent_path", "state_dir", "\"jail\"", "log_level", "cgroup_parent", "\"colour\" is no key"] {
             assert!(errors.contains(told), "{told}: {errors}");
         }
         let parent = |path: &str| PluginConfig::read(&packed(&[("cgroup_parent", Value::from(path))]));

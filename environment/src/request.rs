@@ -142,6 +142,13 @@ pub enum Died {
         /// What was full, and what to do, in a sentence.
         message: String,
     },
+    /// A virtual machine has ended.
+    MachineEnded {
+        /// How, in a sentence.
+        message: String,
+        /// Something in the machine ended it, and no fault of this host.
+        from_inside: bool,
+    },
     /// The engine is gone; what became of the container cannot be known.
     EngineLost {
         /// How the engine was lost, in a sentence.

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
+use crate::environment::HoldError;
 use navvy_checkout::{CheckoutError, GitError};
 use navvy_docker::EngineError;
 use navvy_docker::endpoint::EndpointError;
-use navvy_docker::hold::HoldError;
 use navvy_environment::supervisor::ClientError;
 use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;

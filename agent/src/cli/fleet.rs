@@ -17,8 +17,8 @@ use navvy_storage::{Pace, Proxies, Transport};
 
 use super::args::fleet::{MachineArgs, ProcessorArgs};
 use super::run::{floor, idle_limit, reap};
-use super::{CliError, host, own_words};
-use crate::environment::Provider;
+use super::{CliError, host, machines, own_words};
+use crate::environment::Providers;
 use crate::fleet::carry::{Carried, Machine};
 use crate::fleet::connection::{Address, Bearer, ConnectionError, Processor};
 use crate::fleet::left::{self, Found, NotTaken};
@@ -124,9 +124,15 @@ pub async fn machine(
     // A job that cannot have it says why.
     engine.supervisor(&settings.paths).ok();
     let transport = Transport::new(processor.ca.as_deref(), &Proxies::of(&settings.variables), Pace::default());
+    let remote_docker = machines::remote_docker(&machines::vms(settings)?, room);
     Ok(Machine {
+        remote_docker: Arc::new(remote_docker),
         egress: Arc::new(egress(settings, &engine)),
-        provider: Provider::Docker(engine),
+        providers: Providers {
+            docker: Some(engine),
+            machines: Some(host::machines(settings)?),
+            ..Providers::default()
+        },
         paths: Arc::new(settings.paths.clone()),
         owner: Owner::this_process().map_err(|error| CliError::infra(&error))?,
         floor: floor(settings, arguments.disk_floor)?,
@@ -180,12 +186,8 @@ pub async fn take_over_left(machine: &Machine, processor: &Processor, only: Opti
 
 /// Removes what dead owners left on this host, beside the work.
 pub fn reap_dead(machine: &Machine) {
-    match &machine.provider {
-        // Its end is not waited for: what it does not get done is the next one's.
-        Provider::Docker(engine) => drop(reap(engine, &machine.paths)),
-        #[cfg(test)]
-        Provider::Fake(_) => {}
-    }
+    // Its end is not waited for: what it does not get done is the next one's.
+    drop(reap(&machine.providers, &machine.paths));
 }
 
 fn hide(masks: &Masks) -> Box<dyn std::any::Any + Send + Sync> {

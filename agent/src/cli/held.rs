@@ -15,6 +15,7 @@ use navvy_output::mask::Masks;
 use super::host::{self, job};
 use super::rm::find;
 use super::{CliError, own_words};
+use crate::environment::{Providers, is_of_machines};
 use crate::settings::Settings;
 use crate::task::Note;
 
@@ -41,6 +42,10 @@ impl Held {
             CliError::infra_text(format!("the journal of task {} is not here: nothing is known about it", seen.task))
         })?;
         let link = match run_dir::kept_secret(settings.paths.runtime.as_deref(), &seen.task) {
+            _ if is_of_machines(&known) => {
+                let link = host::machines(settings)?.link_of_left(&seen.task, &settings.paths).await;
+                link.map_err(|error| gone(seen, &error))?
+            }
             None => shared_link(&seen.task, &settings.paths).map_err(|error| gone(seen, &error))?,
             Some(secret) => {
                 let primary = format!("navvy-{}-kept-{until}-primary", seen.task);
@@ -53,9 +58,13 @@ impl Held {
         Ok(Self { note, link, here, known })
     }
 
-    /// The engine that it runs on.
-    pub async fn engine(&self, settings: &Settings, docker: Option<&str>) -> Result<Engine, CliError> {
-        engine(settings, docker, &self.known).await
+    /// What it runs in, and what else of it may be made.
+    pub async fn providers(&self, settings: &Settings, docker: Option<&str>) -> Result<Providers, CliError> {
+        let docker = match is_of_machines(&self.known) {
+            true => None,
+            false => Some(engine(settings, docker, &self.known).await?),
+        };
+        Ok(Providers { docker, machines: Some(host::machines(settings)?), ..Providers::default() })
     }
 }
 

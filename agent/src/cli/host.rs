@@ -4,21 +4,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use navvy_docker::Engine;
 use navvy_docker::endpoint;
-use navvy_environment::survey::{Seen, Survey, survey_files};
+use navvy_environment::survey::{Seen, Survey};
+use navvy_job::chain::chain;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use navvy_ui::json::add_line;
+use navvy_vm::Machines;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::CliError;
+use crate::environment::Providers;
 use crate::run_directory::RunDirectoryError;
 use crate::settings::Settings;
+use crate::settings::file::SettingsFile;
+use crate::settings::vm::VmTable;
 
 /// This process and what it can see.
 pub struct Host {
-    /// Why not: what follows is then from files alone.
-    pub engine: Result<Engine, CliError>,
+    /// The engine's address. Why not: what is told of containers is then from files alone.
+    pub engine: Result<String, CliError>,
+    /// What is here of an engine and of machines.
+    pub providers: Providers,
     pub here: Owner,
     pub survey: Survey,
 }
@@ -26,13 +33,30 @@ pub struct Host {
 impl Host {
     pub async fn look(settings: &Settings, docker: Option<&str>) -> Result<Self, CliError> {
         let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        let engine = connect(settings, docker).await;
-        let survey = match &engine {
-            Ok(engine) => engine.survey(&here, &settings.paths).await,
-            Err(_) => survey_files(&here, &settings.paths),
+        let (mut providers, machines) = (Providers::default(), machines(settings));
+        let engine = match connect(settings, docker).await {
+            Ok(engine) => {
+                let address = engine.endpoint().to_string();
+                providers.docker = Some(engine);
+                Ok(address)
+            }
+            Err(error) => Err(error),
         };
-        Ok(Self { engine, here, survey })
+        providers.machines = Some(machines?);
+        let survey = providers.survey(&here, &settings.paths).await;
+        Ok(Self { engine, providers, here, survey })
     }
+}
+
+/// What makes virtual machines on this host. Nothing is looked at yet.
+pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
+    Ok(Machines::qemu(vm_table(settings)?.machines(settings)))
+}
+
+/// What this host's user says about virtual machines.
+pub fn vm_table(settings: &Settings) -> Result<VmTable, CliError> {
+    let file = SettingsFile::of_user(settings).map_err(|error| CliError::usage(chain(&error)))?;
+    Ok(file.tables.vm)
 }
 
 /// The engine that words and environment name.

@@ -24,12 +24,13 @@ use navvy_journal::owner::Owner;
 
 use crate::cli::args::host::HostCheckArgs;
 use crate::cli::run::plan::this_machine;
-use crate::cli::{CliError, host, out};
+use crate::cli::{CliError, host, machines, out};
 use crate::run_directory::RunDirectory;
 use crate::settings::Settings;
 
-/// The kind of environments that this agent has.
+/// The kinds of environments that this agent has.
 const DOCKER: &str = "docker";
+const VM: &str = "vm";
 /// What a trial's container gets.
 const TRIAL: Size = Size { millicpus: 1000, memory: 256 << 20 };
 const TRIAL_PIDS: u32 = 64;
@@ -75,6 +76,9 @@ async fn look(settings: &Settings, arguments: &HostCheckArgs) -> HostCheck {
     if obstacles.is_empty() {
         found.environments.push(DOCKER.to_owned());
     }
+    if of_files(settings).is_empty() && has_machines(settings) {
+        found.environments.push(VM.to_owned());
+    }
     found.problems.splice(0..0, obstacles);
     found
 }
@@ -83,6 +87,11 @@ async fn engine(settings: &Settings, docker: Option<&str>) -> Result<(Engine, En
     let engine = host::connect(settings, docker).await?;
     let info = engine.info().await?.clone();
     Ok((engine, info))
+}
+
+/// Are there QEMU and an image for jobs that name none?
+fn has_machines(settings: &Settings) -> bool {
+    machines::vms(settings).is_ok_and(|vms| vms.image_for(None, std::env::consts::ARCH).is_ok())
 }
 
 /// Without these no task starts.

@@ -23,6 +23,7 @@ mod idle_code;
 mod image;
 mod login;
 mod logs;
+mod machines;
 mod nomad_config;
 mod orb;
 mod out;

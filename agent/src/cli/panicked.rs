@@ -9,10 +9,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use navvy_environment::survey::{Seen, survey_files};
 use navvy_journal::owner::Owner;
+use navvy_journal::standing::Condition;
 
 use super::CliError;
-use super::host::{block_on, connect};
+use super::host::{block_on, connect, machines};
+use super::rm::is_in_a_machine;
+use crate::environment::Providers;
 use crate::settings::Settings;
 
 /// The engine gets this long to remove what there is.
@@ -35,8 +39,17 @@ pub fn clean_up(settings: &Settings, docker: Option<&str>) -> Vec<String> {
     let removal = || {
         block_on(async {
             let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-            let engine = connect(settings, docker).await?;
-            Ok(engine.remove_own(&here, &settings.paths, REMOVAL_LIMIT).await)
+            let (machines, engine) = (machines(settings).ok(), connect(settings, docker).await);
+            let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if *owner == here);
+            let seen = survey_files(&here, &settings.paths).tasks;
+            let docker = match engine {
+                Ok(engine) => Some(engine),
+                Err(error) if seen.iter().any(|seen| own(seen) && !is_in_a_machine(seen)) => return Err(error),
+                // A run that had machines alone has never needed one.
+                Err(_) => None,
+            };
+            let providers = Providers { docker, machines, ..Providers::default() };
+            Ok(providers.remove_own(&here, &settings.paths, REMOVAL_LIMIT).await)
         })
     };
     match catch_unwind(AssertUnwindSafe(removal)) {

@@ -6,13 +6,16 @@ use navvy_docker::survey;
 use navvy_environment::survey::{Reaped, Seen, now};
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
+use navvy_job::figures::bytes;
 use navvy_journal::standing::Condition;
 use navvy_storage::{SWEEP_AFTER, Swept, Unswept};
+use navvy_vm::layers;
 
 use super::CliError;
 use super::args::host::PruneArgs;
 use super::host::{self, Host, job, objects, state};
 use super::out::print;
+use super::rm::is_in_a_machine;
 use super::store;
 use crate::settings::Settings;
 
@@ -34,14 +37,25 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
                 told.push_str(&would_remove(&doomed));
                 Reaped::default()
             }
-            Ok(engine) => engine.remove_seen(doomed, &settings.paths, LIMIT).await,
-            Err(_) => Reaped { left: survey::remove_files_only(&doomed, &settings.paths).await, removed: Vec::new() },
+            Ok(_) => host.providers.remove_seen(doomed, &settings.paths, LIMIT).await,
+            Err(_) => {
+                let (machines, others): (Vec<_>, Vec<_>) = doomed.into_iter().partition(is_in_a_machine);
+                let mut reaped = host.providers.remove_seen(machines, &settings.paths, LIMIT).await;
+                reaped.left.extend(survey::remove_files_only(&others, &settings.paths).await);
+                reaped
+            }
         };
         reaped.left.splice(0..0, host.survey.troubles);
         if !arguments.dry_run {
             told.push_str(&removed(&reaped.removed));
         }
         told.push_str(&kept(&spared));
+        if !arguments.dry_run {
+            let (layers, not_removed) = layers::prune(&settings.paths.state, host::vm_table(settings)?.layers());
+            told.push_str(&told_of_layers(&layers));
+            reaped.left.extend(not_removed);
+        }
+        told.push_str(&kept_layers(&layers::list(&settings.paths.state)));
         // Before the store is asked, which may take a while.
         let mut printed = print(&told);
         if !arguments.dry_run {
@@ -71,6 +85,22 @@ async fn sweep(settings: &Settings, flag: Option<&str>, left: &mut Vec<String>) 
     }
     left.extend(unswept(&name, &swept.failed));
     Ok(told(&name, &swept))
+}
+
+fn told_of_layers(removed: &[layers::Seen]) -> String {
+    let one = |seen: &layers::Seen| {
+        format!("Removed Docker layers of project {}, slot {} ({}).\n", seen.project, seen.slot, bytes(seen.size))
+    };
+    removed.iter().map(one).collect()
+}
+
+fn kept_layers(kept: &[layers::Seen]) -> String {
+    let size: u64 = kept.iter().map(|seen| seen.size).sum();
+    let in_use = kept.iter().filter(|seen| seen.in_use).count();
+    match kept.len() {
+        0 => String::new(),
+        count => format!("Kept Docker layers: {count} volumes, {in_use} of them in use ({}).\n", bytes(size)),
+    }
 }
 
 /// So many are named.

@@ -12,8 +12,6 @@ use std::time::Instant;
 use navvy_checkout::CheckoutSource;
 use navvy_checkout::WorkingTree;
 use navvy_checkout::variables::{pipeline_numbers, pipeline_values};
-use navvy_docker::Engine;
-use navvy_docker::hold::{Adopted, HoldError};
 use navvy_environment::request::IDLE_LIMIT;
 use navvy_environment::request::PullPolicy;
 use navvy_environment::survey::now;
@@ -21,7 +19,7 @@ use navvy_job::compiled::Job;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::WorkflowJobKind;
 use navvy_job::walk::{Gathered, gather};
-use navvy_journal::{HeldStep, JournalError};
+use navvy_journal::HeldStep;
 use navvy_output::DiskFloor;
 use navvy_results::Timings;
 
@@ -33,15 +31,15 @@ use super::run::show::{Opening, Show};
 use super::run::{ending, floor, plan};
 use super::source::{ConfigFile, STDIN, compile, facts, inputs, orb_path};
 use super::store;
-use super::{CliError, own_words};
+use super::{CliError, machines, own_words};
 use crate::bus;
-use crate::environment::Provider;
+use crate::environment::{Adopted, HoldError, Providers};
 use crate::pipeline::{Ended, Finished, Removals, localise};
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::spool::Spool;
-use crate::step::handing::Handing;
+use crate::step::handing::{Handing, RemoteDocker};
 use crate::task::{self, Context, HoldPolicy, Note, Resumed, TaskResult, is_step};
 
 pub fn run(settings: &Settings, arguments: &RetryArgs) -> Result<u8, CliError> {
@@ -128,7 +126,8 @@ fn compile_again(settings: &Settings, note: &Note) -> Result<Job, CliError> {
     let Some(WorkflowJobKind::Build { job: build }) = found.map(|found| &found.kind) else {
         return Err(CliError::config(format!("{}: workflow {workflow} has no job {job} any more", file.name)));
     };
-    let replacements = plan::replacements(&source.images, source.machine_as.as_ref())?;
+    let vms = machines::vms(settings)?;
+    let replacements = plan::replacements(&source.images, source.machine_as.as_ref(), vms)?;
     let local = localise(build, &replacements);
     local.map(|local| local.job).map_err(|needs| CliError::config(format!("job {job} needs {needs} now")))
 }
@@ -145,10 +144,11 @@ async fn go_on(
     RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
     let floor = floor(settings, arguments.disk_floor)?;
     let store = store::chosen(settings, held.note.source.store.as_deref())?;
-    let engine = held.engine(settings, arguments.docker.as_deref()).await?;
+    let providers = held.providers(settings, arguments.docker.as_deref()).await?;
     // Nothing is made before the task is ours.
-    let adopted = adopt(settings, &engine, &held, from).await?;
-    let means = Means { engine, floor, store };
+    let adopted = adopt(settings, &providers, &held, from).await?;
+    let remote_docker = machines::remote_docker(&machines::vms(settings)?, plan::this_machine());
+    let means = Means { providers, floor, store, remote_docker };
     let directory = RunDirectory::create(&settings.paths.state, plan::Identity::new().random())
         .map_err(|error| host::no_log_directory(settings, &error))?;
     let task_directory = directory.task(&held.note.claim.task);
@@ -170,18 +170,20 @@ async fn go_on(
     show.close(summary, &[])
 }
 
-async fn adopt(settings: &Settings, engine: &Engine, held: &Held, from: usize) -> Result<Adopted, CliError> {
+async fn adopt(settings: &Settings, providers: &Providers, held: &Held, from: usize) -> Result<Adopted, CliError> {
     let note = &held.note;
     let time = note.claim.limits.job + note.time();
     let step = HeldStep { number: from, name: own_words::masked(name_of(note, from)).into_owned() };
     let until = now() + time.as_secs();
-    let adopted = engine.adopt_task(&note.claim.task, until, step, &held.here, &settings.paths).await;
+    let provider = providers.of_known(&held.known);
+    let adopted = provider.adopt_task(&note.claim.task, until, step, &held.here, &settings.paths).await;
     adopted.map_err(|error| not_ours(note, error))
 }
 
 /// What the rest of the task is carried out with.
 struct Means {
-    engine: Engine,
+    providers: Providers,
+    remote_docker: Result<RemoteDocker, String>,
     floor: DiskFloor,
     store: RunStore,
 }
@@ -194,11 +196,11 @@ fn context(
     show: &Show<'_>,
     directory: PathBuf,
 ) -> Context {
-    let Means { engine, floor, store } = means;
+    let Means { providers, floor, store, remote_docker } = means;
     let note = &held.note;
     let file = note.source.file.file_name();
     Context {
-        provider: Provider::Docker(engine),
+        providers,
         bus: show.bus.clone(),
         feed: show.feed,
         directory,
@@ -218,6 +220,7 @@ fn context(
         handing: handing(settings, note),
         // The environment was given its own when it was made.
         egress: Arc::default(),
+        remote_docker: Arc::new(remote_docker),
         timings: Timings::default(),
         spool: Spool::default(),
         leaving: None,
@@ -236,12 +239,10 @@ fn name_of(note: &Note, step: usize) -> &str {
 
 fn not_ours(note: &Note, error: HoldError) -> CliError {
     let (task, job) = (&note.claim.task, &note.claim.job_name);
-    match error {
-        HoldError::Journal(JournalError::Busy { .. }) => {
-            CliError::usage(format!("task {task} ({job}) is being retried by another process"))
-                .hint("`navvy ps` tells which.")
-        }
-        other => other.into(),
+    match error.is_busy() {
+        true => CliError::usage(format!("task {task} ({job}) is being retried by another process"))
+            .hint("`navvy ps` tells which."),
+        false => error.into(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::host::{self, Host, job, state};
 use super::logs;
 use super::out::print;
 use super::prune::{LIMIT, finish, removed};
+use crate::environment::is_of_machines;
 use crate::settings::Settings;
 
 pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
@@ -23,12 +24,14 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
                 wanted.push(seen.clone());
             }
         }
-        // All or nothing so far; without an engine nothing can be removed for good.
-        let engine = host.engine?;
-        for seen in &wanted {
-            check_engine(seen, &engine.endpoint().to_string())?;
+        // All or nothing so far; without an engine no container can be removed for good.
+        if wanted.iter().any(|seen| !is_in_a_machine(seen)) {
+            let engine = host.engine?;
+            for seen in &wanted {
+                check_engine(seen, &engine)?;
+            }
         }
-        let mut reaped = engine.remove_seen(wanted, &settings.paths, LIMIT).await;
+        let mut reaped = host.providers.remove_seen(wanted, &settings.paths, LIMIT).await;
         let printed = print(&removed(&reaped.removed));
         reaped.left.splice(0..0, host.survey.troubles);
         finish(None, &reaped.left, printed)
@@ -96,10 +99,15 @@ fn check_named(seen: &Seen, word: &str) -> Result<(), CliError> {
     Err(CliError::usage(message).hint(format!("Name it in full if you mean it: navvy rm {}", seen.task)))
 }
 
+/// Do its steps run in a virtual machine, and in no container?
+pub fn is_in_a_machine(seen: &Seen) -> bool {
+    seen.known.as_ref().is_some_and(is_of_machines)
+}
+
 /// What is left of a task on another engine would be forgotten with its journal.
 fn check_engine(seen: &Seen, engine: &str) -> Result<(), CliError> {
     match seen.known.as_ref().map(|known| known.opening.engine.as_str()) {
-        Some(its) if its != engine && seen.containers.is_empty() => {
+        Some(its) if its != engine && !is_in_a_machine(seen) && seen.containers.is_empty() => {
             Err(CliError::usage(format!("task {} is on the engine {its}, not on {engine}", seen.task))
                 .hint(format!("Name that one: --docker {its}")))
         }

@@ -86,7 +86,7 @@ async fn answer(asking: &mut Option<Asking>) -> Result<Option<Claimed>, ClaimErr
 /// What the task had is removed, for it will not do so itself.
 async fn lost_by_a_bug(machine: &Machine, task: &str) -> Carried {
     let left = match task.parse() {
-        Ok(task) => machine.provider.remove(&task, &machine.paths, REMOVAL_LIMIT).await,
+        Ok(task) => machine.providers.remove(&task, &machine.paths, REMOVAL_LIMIT).await,
         Err(_) => Vec::new(),
     };
     for left in left {

@@ -50,20 +50,20 @@ use super::record::{self, Followers, LogNews, Recorded};
 use super::tree::SubmittedTree;
 use crate::artifacts::guard;
 use crate::bus::{self, Bus};
-use crate::environment::Provider;
+use crate::environment::Providers;
 use crate::pipeline::{Ended, secrets_of_proxies};
 use crate::run_directory::RunDirectory;
 use crate::run_store::RunStore;
 use crate::scheduled::{Onlooker, Scheduled};
 use crate::spool::Spool;
 use crate::step::bounded::Stop;
-use crate::step::handing::Handing;
+use crate::step::handing::{Handing, RemoteDocker};
 use crate::task::{self, Context, Feed, HoldPolicy, Leaving, Occupancy, TaskResult, Turn};
 
 /// What this machine brings to every task.
 #[derive(Clone)]
 pub struct Machine {
-    pub provider: Provider,
+    pub providers: Providers,
     pub paths: Arc<HostPaths>,
     pub owner: Owner,
     /// What logs leave free on their disk.
@@ -71,6 +71,8 @@ pub struct Machine {
     pub idle_limit: Duration,
     pub pull: PullPolicy,
     pub egress: Arc<Egress>,
+    /// What `setup_remote_docker` gives jobs in containers, or why nothing.
+    pub remote_docker: Arc<Result<RemoteDocker, String>>,
     /// What a task gets at most.
     pub room: Size,
     /// The way to the store.
@@ -341,7 +343,7 @@ impl Carrying {
         let machine = &self.machine;
         let onlooker = machine.scheduled.onlooker.as_ref();
         Context {
-            provider: machine.provider.clone(),
+            providers: machine.providers.clone(),
             bus,
             // Whoever looks on gets what is on disk, but for the pipe of a driver.
             feed: if onlooker.is_some_and(Onlooker::wants_output) { Feed::All } else { Feed::Nothing },
@@ -361,6 +363,7 @@ impl Carrying {
             secrets_in_artifacts: guard::SecretPolicy::default(),
             handing: Handing::default(),
             egress: Arc::clone(&machine.egress),
+            remote_docker: Arc::clone(&machine.remote_docker),
             timings: Timings::default(),
             spool: self.spool.clone(),
             leaving: None,

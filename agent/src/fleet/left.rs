@@ -26,6 +26,7 @@ use navvy_protocol::supervisor::ExecStatus;
 use serde::{Deserialize, Serialize};
 
 use super::carry::{Machine, Place};
+use crate::environment::Provider;
 use crate::task::{Left, LeftLogs};
 
 /// What a task that nobody can go on with has left is removed within this.
@@ -97,17 +98,21 @@ pub async fn take_over(machine: &Machine, url: &str, task: &TaskId) -> Result<Fo
         Err(JournalError::Busy { .. }) => return Err(NotTaken::Busy),
         Err(error) => return Err(NotTaken::Gone { why: chain(&error), left: Vec::new() }),
     };
-    let opening = reading.known().map(|known| known.opening);
-    let logs = opening.map(|opening| opening.logs).filter(|logs| logs.starts_with(machine.paths.state.join("runs")));
-    let found = match logs {
-        Some(logs) => recall(machine, task, logs).await,
+    let known = reading.known();
+    let logs = known
+        .as_ref()
+        .map(|known| known.opening.logs.clone())
+        .filter(|logs| logs.starts_with(machine.paths.state.join("runs")));
+    let provider = known.map(|known| machine.providers.of_known(&known));
+    let found = match provider.zip(logs) {
+        Some((provider, logs)) => recall(machine, provider, task, logs).await,
         None => Err("its journal does not say where its logs are".to_owned()),
     };
     let taken = match found {
         Ok(recalled) if recalled.caller.url != url => return Err(NotTaken::Elsewhere { url: recalled.caller.url }),
         Ok(recalled) => {
-            let Machine { provider, owner, paths, .. } = machine;
-            match provider.take_over(&journal, task, now() + FIRST, owner, paths).await {
+            let Machine { owner, paths, .. } = machine;
+            match recalled.provider.take_over(&journal, task, now() + FIRST, owner, paths).await {
                 Ok(containers) => Ok((recalled, containers)),
                 Err(error) => Err(chain(&error)),
             }
@@ -115,7 +120,7 @@ pub async fn take_over(machine: &Machine, url: &str, task: &TaskId) -> Result<Fo
         Err(why) => Err(why),
     };
     match taken {
-        Ok((Recalled { left, caller, execs, link, place }, containers)) => {
+        Ok((Recalled { left, caller, execs, link, place, .. }, containers)) => {
             Ok(Found { task: task.clone(), left, caller, execs, journal, containers, link, place })
         }
         Err(why) => {
@@ -127,7 +132,7 @@ pub async fn take_over(machine: &Machine, url: &str, task: &TaskId) -> Result<Fo
 
 /// Removes a task that nobody goes on with. Its logs stay. Returns what is left of it.
 pub async fn remove(machine: &Machine, task: &TaskId, journal: &Journal) -> Vec<String> {
-    let left = machine.provider.remove(task, &machine.paths, REMOVAL_LIMIT).await;
+    let left = machine.providers.remove(task, &machine.paths, REMOVAL_LIMIT).await;
     if left.is_empty()
         && let Err(error) = journal.remove().await
     {
@@ -137,6 +142,7 @@ pub async fn remove(machine: &Machine, task: &TaskId, journal: &Journal) -> Vec<
 }
 
 struct Recalled {
+    provider: Provider,
     left: Left,
     caller: Caller,
     execs: Vec<ExecStatus>,
@@ -144,9 +150,9 @@ struct Recalled {
     place: Place,
 }
 
-async fn recall(machine: &Machine, task: &TaskId, logs: PathBuf) -> Result<Recalled, String> {
+async fn recall(machine: &Machine, provider: Provider, task: &TaskId, logs: PathBuf) -> Result<Recalled, String> {
     let gone = |error: std::io::Error| format!("its environment does not answer: {error}");
-    let link = machine.provider.link_of_left(task, &machine.paths).await.map_err(gone)?;
+    let link = provider.link_of_left(task, &machine.paths).await.map_err(gone)?;
     let client = Client::new(Arc::clone(&link));
     let asked = tokio::task::spawn_blocking(move || {
         Ok::<_, navvy_environment::supervisor::ClientError>((client.recall()?, client.list()?))
@@ -158,7 +164,7 @@ async fn recall(machine: &Machine, task: &TaskId, logs: PathBuf) -> Result<Recal
         return Err(format!("what its agent left is of task {}", left.note.claim.task));
     }
     let run = logs.parent().map(std::path::Path::to_owned).unwrap_or_default();
-    Ok(Recalled { left, caller, execs, link, place: Place { run, logs } })
+    Ok(Recalled { provider, left, caller, execs, link, place: Place { run, logs } })
 }
 
 impl Found {

@@ -27,6 +27,7 @@ mod run;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod vms;
 
 pub use availability::{Local, Replacements, localise};
 pub use contexts::Contexts;
@@ -37,3 +38,4 @@ pub use notes::Notes;
 pub use plan::{Approvals, Builtins, Plan, TaskFacts};
 pub use removals::Removals;
 pub use run::{Ended, Finished, PipelineRun};
+pub use vms::{Found, Vms};

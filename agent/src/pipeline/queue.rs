@@ -22,10 +22,18 @@ pub(super) struct Queued {
     pub image: Option<String>,
     pub steps: Vec<String>,
     pub notes: Vec<String>,
+    /// What a machine beside its environment will have.
+    pub beside: Option<Size>,
 }
 
 impl Queued {
-    /// Services take processors and memory from their start on.
+    /// What it takes of this machine. A virtual machine's memory counts whole, whatever is used of it.
+    fn room(&self, room: &Room) -> Size {
+        let own = self.claim.limits.size;
+        self.beside.map_or(own, |beside| room.clamp(own.plus(beside)))
+    }
+
+    /// Services and machines take processors and memory from their start on.
     fn may_be_made_ahead(&self) -> bool {
         matches!(&self.claim.job.executor, Executor::Docker { containers } if containers.len() == 1)
     }
@@ -82,7 +90,7 @@ impl Queue {
         self.admit_those_ahead();
         let (mut admitted, mut waiting) = (Vec::new(), VecDeque::new());
         while let Some(queued) = self.waiting.pop_front() {
-            let size = queued.claim.limits.size;
+            let size = queued.room(&self.room);
             if self.room.enter(size) {
                 admitted.push((queued, Turn::Now(Box::new(self.occupancy(size)))));
             } else if queued.may_be_made_ahead() && self.room.enter_ahead(self.ahead.len()) {

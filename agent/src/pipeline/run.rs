@@ -47,7 +47,7 @@ pub type GoOn<'a> = dyn FnMut(&Continuation) -> Result<Continued, String> + 'a;
 /// A run on its way.
 pub struct PipelineRun {
     pub(super) plan: Plan,
-    pub(super) context: Option<task::Context>,
+    pub(super) context: task::Context,
     pub(super) bus: Bus,
     pub(super) directory: RunDirectory,
     stop: Stop,
@@ -67,8 +67,8 @@ pub struct PipelineRun {
 }
 
 impl PipelineRun {
-    /// `context` is what every task gets; `None` when no job of the plan needs an engine.
-    pub fn new(plan: Plan, context: Option<task::Context>, bus: Bus, directory: RunDirectory, stop: Stop) -> Self {
+    /// `context` is what every task gets.
+    pub fn new(plan: Plan, context: task::Context, bus: Bus, directory: RunDirectory, stop: Stop) -> Self {
         let mut finished = Finished::default();
         finished.fidelity.extend(plan.workflows.iter().flat_map(|chosen| chosen.notes.clone()));
         if plan.overcommit.is_any() {

@@ -2,6 +2,7 @@
 
 use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
+use navvy_job::compiled::{Step, StepKind};
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::pipeline::{WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
@@ -44,7 +45,7 @@ impl PipelineRun {
 
     /// What differs from the real service, for the run's report. The lines that stand in the environment's report, too.
     fn note_differences(&mut self, job: &str, local: &Local, total: u32) -> Vec<String> {
-        let size = self.queue.clamp(local.size);
+        let size = self.queue.clamp(local.wanted());
         let mut notes = local.fidelity.clone();
         if size != local.size {
             let (class, given) = (&local.class, describe(size));
@@ -63,7 +64,7 @@ impl PipelineRun {
     fn queued(&mut self, key: TaskKey, total: u32, job: &WorkflowJob, local: &Local, notes: &[String]) -> Queued {
         self.build_number += 1;
         let workflow = key.job.workflow;
-        let (reference, size) = (self.walk.reference(key.job), self.queue.clamp(local.size));
+        let (reference, size) = (self.walk.reference(key.job), self.queue.clamp(local.wanted()));
         let facts = TaskFacts {
             job: &reference,
             build_number: self.build_number,
@@ -86,13 +87,21 @@ impl PipelineRun {
         Queued {
             key,
             reference: TaskRef { task: claim.task.clone(), job: reference, node_index: key.node, node_total: total },
-            image: local.job.executor.primary_image().map(str::to_owned),
+            image: local.job.executor.primary_image().map(str::to_owned).or(local.vm_image.clone()),
             steps: local.job.steps.iter().map(|step| step.name.clone()).collect(),
             claim,
             secrets: Secrets::new(secrets).with_ssh_keys(self.plan.ssh_keys.clone()),
             class: local.class.clone(),
             notes: notes.to_vec(),
+            beside: self.beside(local),
         }
+    }
+
+    /// What the machine of a job's remote Docker will have, if it gets one.
+    fn beside(&self, local: &Local) -> Option<Size> {
+        let asks = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
+        let gets_one = local.vm_image.is_none() && !self.context.handing.docker && local.job.steps.iter().any(asks);
+        self.context.remote_docker.as_ref().as_ref().ok().filter(|_| gets_one).map(|here| here.size)
     }
 
     /// Starts the waiting tasks that there is room for, and tells which jobs have to wait.
@@ -106,15 +115,18 @@ impl PipelineRun {
     }
 
     fn start_task(&mut self, queued: Queued, turn: Turn) -> Vec<Effect> {
-        let Queued { key, reference, claim, secrets, class, image, steps, notes } = queued;
+        let Queued { key, reference, claim, secrets, class, image, steps, notes, beside: _ } = queued;
         let directory = self.directory.task(&claim.task).map_err(|error| chain(&error));
-        let why = directory.as_ref().err().cloned().unwrap_or_default();
-        let (Some(mut context), Ok(directory)) = (self.context.clone(), directory) else {
-            self.queue.ended();
-            let message = format!("{}: the task's log directory could not be made: {why}", reference.job.job);
-            self.bus.send(Event::Warning { task: None, message });
-            return self.lose(key, "the task's log directory could not be made");
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(why) => {
+                self.queue.ended();
+                let message = format!("{}: the task's log directory could not be made: {why}", reference.job.job);
+                self.bus.send(Event::Warning { task: None, message });
+                return self.lose(key, "the task's log directory could not be made");
+            }
         };
+        let mut context = self.context.clone();
         context.directory = directory;
         if let Some(second) = &self.second {
             second.adapt(key.job.workflow, &mut context);

@@ -23,12 +23,13 @@ use super::Settings;
 use super::env_table::EnvTable;
 use super::overcommit::Overcommit;
 use super::projects::Projects;
+use super::vm::VmTable;
 
 /// The project's file, in the directory where the project begins.
 pub const PROJECT_FILE: &str = ".navvy.toml";
 /// What concerns the host or its user, and therefore stands in the user's file alone.
-const HOST_KEYS: [&str; 7] =
-    ["store", "host-egress", "overcommit", "allow-host", "contexts", "env-file-projects", "machine-images"];
+const HOST_KEYS: [&str; 8] =
+    ["store", "host-egress", "overcommit", "allow-host", "contexts", "env-file-projects", "machine-images", "vm"];
 /// No settings are longer; what claims to be is not read to its end.
 const LONGEST: u64 = 1 << 20;
 
@@ -74,6 +75,8 @@ pub struct Tables {
     pub machine_images: BTreeMap<String, String>,
     /// As `--var`, for every job.
     pub env: EnvTable,
+    /// Virtual machines of this host.
+    pub vm: VmTable,
 }
 
 /// `[contexts.NAME]`.
@@ -187,6 +190,11 @@ impl SettingsFiles {
     /// The same.
     pub fn overcommit(&self) -> Option<Overcommit> {
         self.user.tables.overcommit
+    }
+
+    /// The same.
+    pub fn vm(&self) -> &VmTable {
+        &self.user.tables.vm
     }
 
     /// The same.

@@ -89,8 +89,8 @@ pub fn lost_with(died: &Died) -> Lost {
     match died {
         // No process of the job can kill the main process of its pid namespace, nor keep us from calling it.
         Died::Exited { code: KILLED | LEFT_ALONE, out_of_memory: false, .. } => Lost::Supervisor,
-        Died::Exited { .. } | Died::DiskFloor { .. } => Lost::Container,
-        Died::EngineLost { .. } => Lost::Supervisor,
+        Died::Exited { .. } | Died::DiskFloor { .. } | Died::MachineEnded { from_inside: true, .. } => Lost::Container,
+        Died::EngineLost { .. } | Died::MachineEnded { from_inside: false, .. } => Lost::Supervisor,
     }
 }
 
@@ -108,6 +108,7 @@ pub fn in_words(died: &Died, when: &str) -> String {
             let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
             format!("the primary container ended with code {code}{why} {when}{said}")
         }
+        Died::MachineEnded { message, .. } => format!("the job's virtual machine ended {when}: {message}"),
         Died::DiskFloor { message } => format!("the job was ended {when}: {message}"),
         Died::EngineLost { message } => format!("the Docker engine was lost {when}: {message}"),
     }

@@ -1,21 +1,45 @@
 //! What a step of the agent's own sees of its task: borrowed, and no more than it needs.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_checkout::CheckoutSource;
 use navvy_docker::endpoint::Endpoint;
+use navvy_environment::HostPaths;
+use navvy_environment::cgroup::Parent;
+use navvy_environment::egress::Egress;
 use navvy_environment::supervisor::Client;
 use navvy_job::claim::{Claim, Secrets};
+use navvy_journal::owner::Owner;
 use navvy_protocol::supervisor::Packed;
 use navvy_results::Timings;
 use navvy_storage::{Producer, Store};
 
 use super::Frame;
 use super::bounded::Bounds;
-use super::handing::{HandedOut, Handing};
+use super::handing::{HandedOut, Handing, RemoteDocker};
 use crate::artifacts::guard;
+use crate::environment::Providers;
 use crate::run_store::{RunStore, RunStoreError};
 use crate::step::voice::Voice;
+
+/// What a machine beside the job is made with.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    pub providers: &'a Providers,
+    /// The job's steps run in a machine themselves.
+    pub is_machine: bool,
+    /// What a remote Docker is here, or why there is none.
+    pub remote: &'a Result<RemoteDocker, String>,
+    pub paths: &'a HostPaths,
+    pub owner: &'a Owner,
+    pub egress: &'a Arc<Egress>,
+    pub cgroup: Option<&'a Parent>,
+    pub idle_limit: Duration,
+    pub disk_floor: u64,
+    pub is_adoptable: bool,
+}
 
 /// A task around its step.
 #[derive(Clone, Copy)]
@@ -34,6 +58,7 @@ pub struct StepCx<'a> {
     pub handing: &'a Handing,
     /// The Docker engine that its environment is made with, if it is.
     pub engine: Option<&'a Endpoint>,
+    pub ground: Ground<'a>,
     pub bounds: Bounds<'a>,
     pub client: &'a Client,
     pub frame: &'a Frame,
@@ -82,8 +107,6 @@ fn open_store(store: &RunStore, claim: &Claim) -> Result<Store, RunStoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use navvy_job::claim::{self, Limits, ReportTo, RunFacts, TrustScope};
     use navvy_job::compiled::{Executor, Job};
     use navvy_job::resource::Size;

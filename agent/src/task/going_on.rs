@@ -12,14 +12,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navvy_environment::supervisor::{Client, Connect};
-use navvy_job::compiled::StepKind;
+use navvy_job::chain::chain;
+use navvy_job::compiled::{Step, StepKind};
+use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_journal::Journal;
 use navvy_protocol::supervisor::{Exec, Terminal};
 use tokio::time::Instant;
 
 use crate::environment::Environment;
-use crate::step::handing::HandedOut;
+use crate::step::handing::{Handed, HandedOut};
 use crate::step::voice::StepRef;
 
 use super::left::{Left, LeftLog, LeftLogs, Progress, step_of};
@@ -76,13 +78,26 @@ impl Task {
         if self.advance(TaskState::Preparing).await.is_err() {
             return None;
         }
-        let (provider, paths) = (&self.context.provider, &self.context.paths);
+        let (provider, paths) = (&self.provider, &self.context.paths);
         let (client, frame) = (Client::new(Arc::clone(&link)), note.frame());
         let floor = self.context.floor.0;
-        let environment = provider.adopt(&self.claim.task, paths, containers, link, note.inheritance, floor).await;
+        let adopted = provider.adopt(&self.claim.task, paths, containers, link, note.inheritance, floor).await;
+        let environment = match adopted {
+            Ok(environment) => environment,
+            Err(error) => {
+                self.result.verdict = Verdict::Infra { fault: chain(&error) };
+                return None;
+            }
+        };
         let lingering = Lingering::default();
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         let first = self.midst.as_ref().map_or(0, |midst| midst.progress.step);
+        let asks_for_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
+        self.may_have_machines = self.claim.job.steps.iter().any(asks_for_docker);
+        if self.claim.job.steps.iter().take(first.saturating_sub(1)).any(asks_for_docker) {
+            // The relays ended with the agent before.
+            self.hand_out_again(&mut ready, vec![Handed::RemoteDocker]).await;
+        }
         self.follow_again(&mut ready);
         self.left_head = self.begin_leaving(&ready);
         match first {

@@ -212,7 +212,13 @@ impl Task {
         let (keeper, time) = (client.clone(), note.time());
         let held = tokio::task::spawn_blocking(move || keeper.keep(time, &bytes)).await;
         held.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
-        let Context { provider, owner, paths, .. } = &self.context;
+        // What is beside the environment waits as long as it does.
+        for machine in &self.machines {
+            let (keeper, time) = (Client::new(machine.environment().link()), note.time());
+            let held = tokio::task::spawn_blocking(move || keeper.keep(time, b"")).await;
+            held.map_err(|error| error.to_string())?.map_err(|error| chain(&error))?;
+        }
+        let Context { owner, paths, .. } = &self.context;
         let task = &self.claim.task;
         if let Some(secret) = environment.link().secret() {
             run_dir::keep_secret(paths.runtime.as_deref(), task, secret).map_err(|error| chain(&error))?;
@@ -220,7 +226,7 @@ impl Task {
         let journal = self.journal.as_ref().ok_or("its journal could not be written")?;
         let unix = u64::try_from(until.as_second()).unwrap_or(0);
         let step = HeldStep { number: at.step, name: at.name.clone() };
-        let held = provider.hold(journal, task, unix, Some(step), owner, paths).await;
+        let held = self.provider.hold(journal, task, unix, Some(step), owner, paths).await;
         held.map_err(|error| chain(&error))
     }
 }

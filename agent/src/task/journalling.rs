@@ -23,7 +23,7 @@ impl Task {
             node_index: reference.node_index,
             node_total: reference.node_total,
             owner: context.owner.clone(),
-            engine: context.provider.name(),
+            engine: self.provider.name(),
             logs: context.directory.clone(),
             run_directory: run_dir::place(context.paths.runtime.as_deref(), run_dir::uid(), task),
             containers: format!("navvy-{task}-"),

@@ -63,15 +63,16 @@ pub use removal::Removal;
 pub use resume::{Resumed, resume};
 pub use step_sink::Feed;
 
-use crate::environment::{Environment, Provider};
+use crate::environment::machine::Machine;
+use crate::environment::{Environment, Provider, Providers};
 
 use crate::artifacts::guard;
 use crate::bus::Bus;
 use crate::run_store::RunStore;
 use crate::spool::Spool;
 use crate::step::bounded::{Bounds, Stop};
-use crate::step::cx::StepCx;
-use crate::step::handing::Handing;
+use crate::step::cx::{Ground, StepCx};
+use crate::step::handing::{Handing, RemoteDocker};
 use crate::step::kinds::test_results;
 use crate::step::voice::Voice;
 use course::Course;
@@ -97,8 +98,8 @@ pub enum Turn {
 /// What a task needs around it.
 #[derive(Clone)]
 pub struct Context {
-    /// What makes its environment.
-    pub provider: Provider,
+    /// What environments can be made with.
+    pub providers: Providers,
     pub bus: Bus,
     pub feed: Feed,
     /// The task's own log directory. Exists.
@@ -125,6 +126,8 @@ pub struct Context {
     pub secrets_in_artifacts: guard::SecretPolicy,
     /// What of the caller's machine is handed to jobs that ask.
     pub handing: Handing,
+    /// What `setup_remote_docker` gives jobs in containers, or why nothing.
+    pub remote_docker: Arc<Result<RemoteDocker, String>>,
     /// How every job reaches the outside.
     pub egress: Arc<Egress>,
     /// What earlier runs' tests took, as this run's jobs get it.
@@ -163,6 +166,8 @@ pub(crate) struct Task {
     claim: Claim,
     secrets: Secrets,
     context: Context,
+    /// What makes its environment.
+    provider: Provider,
     reference: TaskRef,
     course: Course,
     started: Instant,
@@ -181,6 +186,10 @@ pub(crate) struct Task {
     /// The step from which a person went on.
     resumed_at: Option<usize>,
     services: Vec<services::Followed>,
+    /// Machines beside its environment.
+    machines: Vec<Machine>,
+    /// A machine beside its environment was begun: there may be one.
+    may_have_machines: bool,
     /// `setup_remote_docker` was skipped.
     lacks_docker: bool,
     /// The journal could not be written once.
@@ -245,9 +254,12 @@ impl Task {
             left_head: None,
             lacks_docker: false,
             services: Vec::new(),
+            machines: Vec::new(),
+            may_have_machines: false,
             attempts: 0,
             attempts_before: 0,
             resumed_at: None,
+            provider: context.providers.of(&claim.job.executor),
             claim,
             secrets,
             context,
@@ -394,7 +406,19 @@ impl Task {
             secrets_in_artifacts: context.secrets_in_artifacts,
             timings: &context.timings,
             handing: &context.handing,
-            engine: context.provider.engine(),
+            engine: self.provider.engine(),
+            ground: Ground {
+                providers: &context.providers,
+                is_machine: self.provider.is_of_machines(),
+                remote: &context.remote_docker,
+                paths: &context.paths,
+                owner: &context.owner,
+                egress: &context.egress,
+                cgroup: context.cgroup.as_ref(),
+                idle_limit: context.idle_limit,
+                disk_floor: context.floor.0,
+                is_adoptable: context.leaving.is_some(),
+            },
             bounds: self.bounds(&ready.environment),
             client: &ready.client,
             frame: &ready.frame,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navvy_environment::request::{Inheritance, Prepare, PrepareEvent, Wanted};
+use navvy_environment::request::{Inheritance, Machine, Prepare, PrepareEvent, Purpose, Wanted};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
@@ -79,7 +79,7 @@ impl Task {
                 warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(message);
             }
         };
-        let (provider, paths) = (self.context.provider.clone(), self.context.paths.clone());
+        let (provider, paths) = (self.provider.clone(), self.context.paths.clone());
         let mut stop = self.context.stop.clone();
         let limit = self.claim.limits.job;
         let prepared = tokio::select! {
@@ -103,15 +103,20 @@ impl Task {
     }
 
     fn request(&self) -> Result<Prepare, PrepareFault> {
-        let Executor::Docker { containers } = &self.claim.job.executor else {
-            return Err(PrepareFault::infra(format!(
-                "the {} executor cannot be carried out here",
-                self.claim.job.executor.kind()
-            )));
+        let wanted = match &self.claim.job.executor {
+            Executor::Docker { containers } => Wanted::Containers(containers.clone()),
+            Executor::Machine { image, docker_layer_caching } => Wanted::Machine(Machine {
+                image: image.clone(),
+                purpose: Purpose::Steps,
+                layers: docker_layer_caching.then(|| self.claim.run.project.clone()),
+            }),
+            Executor::Macos { .. } => {
+                return Err(PrepareFault::infra("the macos executor cannot be carried out here".to_owned()));
+            }
         };
         Ok(Prepare {
             task: self.claim.task.clone(),
-            wanted: Wanted::Containers(containers.clone()),
+            wanted,
             size: self.claim.limits.size,
             pids: self.claim.limits.pids,
             pull: self.context.pull,

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use navvy_job::event::{Event, TaskRef};
 use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
@@ -38,10 +39,17 @@ impl Task {
     pub(super) async fn report(mut self, environment: Option<Box<Environment>>) -> (TaskResult, Option<Removal>) {
         self.result.duration = self.started.elapsed();
         self.voice.release();
-        self.turn = Turn::Over;
+        // A machine's memory is its own until it is gone.
+        if !self.provider.is_of_machines() && self.machines.is_empty() {
+            self.turn = Turn::Over;
+        }
         if let Some(environment) = &environment {
             environment.end(END_LIMIT).await;
         }
+        if self.result.held.is_none() {
+            join_all(self.machines.iter().map(|machine| machine.end(END_LIMIT))).await;
+        }
+        self.turn = Turn::Over;
         self.services_are_over().await;
         // A verdict is reported in any case, also after a bug of ours.
         self.advance(TaskState::Reporting).await.ok();
@@ -63,6 +71,20 @@ impl Task {
         }
         (result, Some(Removal { task: self, environment }))
     }
+
+    /// Removes the machines beside its environment, those that were begun and never came to be, too. Returns what is left.
+    async fn remove_machines(&mut self) -> Vec<String> {
+        let made = std::mem::take(&mut self.machines);
+        let mut left: Vec<String> =
+            join_all(made.into_iter().map(|machine| machine.destroy(RELEASE_LIMIT))).await.concat();
+        if self.may_have_machines
+            && let Some(machines) = &self.context.providers.machines
+        {
+            let half_made = machines.remove_machines(&self.claim.task, &self.context.paths, RELEASE_LIMIT).await;
+            left.extend(half_made.into_iter().filter(|it| !left.contains(it)).collect::<Vec<_>>());
+        }
+        left
+    }
 }
 
 impl Removal {
@@ -76,10 +98,11 @@ impl Removal {
         let begun = Instant::now();
         // What was made is removed in any case.
         task.advance(TaskState::Releasing).await.ok();
-        let leftovers = match environment {
+        let mut leftovers = task.remove_machines().await;
+        leftovers.extend(match environment {
             Some(environment) => environment.destroy(RELEASE_LIMIT).await,
-            None => task.context.provider.remove(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
-        };
+            None => task.provider.remove(&task.claim.task, &task.context.paths, RELEASE_LIMIT).await,
+        });
         task.context.bus.send(Event::TaskRemoved {
             task: task.reference.clone(),
             duration_ms: millis(begun.elapsed()),

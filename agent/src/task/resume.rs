@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_docker::hold::Adopted;
 use navvy_environment::supervisor::{Client, Connect};
 use navvy_job::chain::chain;
 use navvy_job::compiled::{Step, StepKind};
@@ -18,7 +17,7 @@ use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_protocol::supervisor::ExecStatus;
 
-use crate::environment::Environment;
+use crate::environment::{Adopted, Environment};
 
 use super::hold::PERSON;
 use super::lingering::Lingering;
@@ -50,7 +49,7 @@ pub async fn resume(resumed: Resumed, context: Context) -> (TaskResult, Option<R
     (task.attempts, task.attempts_before) = (note.attempts, note.attempts);
     task.resumed_at = Some(from);
     task.journal = Some(adopted.journal);
-    let environment = task.take_up(note, adopted.containers, link, from).await;
+    let environment = task.take_up(note, adopted.names, link, from).await;
     task.report(environment).await
 }
 
@@ -79,18 +78,25 @@ impl Task {
             self.result.verdict = Verdict::Infra { fault };
             return None;
         }
-        let (provider, paths) = (&self.context.provider, &self.context.paths);
+        let (provider, paths) = (&self.provider, &self.context.paths);
         let frame = note.frame();
         let (task, floor) = (&self.claim.task, self.context.floor.0);
-        let environment = provider.adopt(task, paths, containers, link, note.inheritance, floor).await;
+        let environment = match provider.adopt(task, paths, containers, link, note.inheritance, floor).await {
+            Ok(environment) => environment,
+            Err(error) => {
+                self.result.verdict = Verdict::Infra { fault: chain(&error) };
+                return None;
+            }
+        };
         let lingering = Lingering::inherit(note.lingering);
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
+        self.may_have_machines |= note.handed.contains(&Handed::RemoteDocker);
         self.hand_out_again(&mut ready, note.handed).await;
         self.go_through(ready, from).await
     }
 
     /// What the job had been handed before.
-    async fn hand_out_again(&self, ready: &mut Ready, all: Vec<Handed>) {
+    pub(super) async fn hand_out_again(&self, ready: &mut Ready, all: Vec<Handed>) {
         for handed in all {
             match open_again(&self.step_cx(ready), handed.clone()).await {
                 Ok(Some(opened)) => ready.handed.add(&mut ready.frame, handed, opened),

@@ -26,7 +26,7 @@ use crate::step::texts;
 use crate::step::voice::{StepEnded, StepRef};
 
 /// Said where a step fails for want of what was skipped before.
-const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not available here yet and was skipped. \
+const NO_DAEMON: &str = "No Docker daemon was found: setup_remote_docker is not available here and was skipped. \
                          `navvy run --remote-docker host` hands the job the engine that runs it, and with it all that \
                          root can do there.";
 
@@ -61,7 +61,7 @@ impl Task {
         let mut standing = self.standing_before();
         // A task that is continued has passed these steps before.
         let asks_for_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
-        self.lacks_docker = !self.context.handing.docker && steps[..first - 1].iter().any(asks_for_docker);
+        self.lacks_docker = self.why_no_docker().is_some() && steps[..first - 1].iter().any(asks_for_docker);
         for (index, step) in steps.iter().enumerate().skip(first - 1) {
             let number = index + 1;
             if self.stop_asked().is_some() && !standing.over && !self.is_in_midst_of(number) {
@@ -123,9 +123,11 @@ impl Task {
                 self.step_skipped(number, step, SkipReason::FirstNodeOnly);
             }
             StepKind::Run(run) => self.run_attempts(ready, number, step, run, standing).await,
-            StepKind::SetupRemoteDocker { .. } if !self.context.handing.docker => {
+            StepKind::SetupRemoteDocker { .. } if self.why_no_docker().is_some() => {
                 self.lacks_docker = true;
-                self.not_available(number, step);
+                let why = self.why_no_docker().unwrap_or_default();
+                let warning = format!("step `{}` is not available here and was skipped: {why}", step.kind.key());
+                self.skip(number, step, SkipReason::NotAvailable, warning);
             }
             StepKind::OrbCommand { orb, command } => {
                 let warning = format!("step `{orb}/{command}` was skipped: orb `{orb}` is not here");
@@ -178,6 +180,7 @@ impl Task {
             Ok(output) => output,
             Err(error) => return Attempted::not_started(log, format!("the step's log could not be made: {error}")),
         };
+        self.may_have_machines |= matches!(kind, StepKind::SetupRemoteDocker { .. }) && !self.context.handing.docker;
         let cx = self.step_cx(ready);
         let mut carried_out = kinds::carry_out(&cx, &mut output, kind).await;
         if let Err(StepError::Fault(StepFault { lost: Some(Lost::Supervisor), .. })) = &carried_out
@@ -185,8 +188,9 @@ impl Task {
         {
             carried_out = Err(GivenUp::Died(died).into());
         }
-        let end = carried_out.map(|Done { handed, fidelity }| {
+        let end = carried_out.map(|Done { handed, machine, fidelity }| {
             self.result.fidelity.extend(fidelity);
+            self.machines.extend(machine);
             if let Some((handed, opened)) = handed {
                 ready.handed.add(&mut ready.frame, handed, opened);
             }
@@ -310,6 +314,12 @@ impl Task {
 
     fn step_skipped(&self, number: usize, step: &Step, why: SkipReason) {
         self.voice.step_skipped(number, &step.name, why);
+    }
+
+    /// Why the job's steps can have no Docker engine.
+    fn why_no_docker(&self) -> Option<String> {
+        let has_one = self.context.handing.docker || self.provider.is_of_machines();
+        if has_one { None } else { self.context.remote_docker.as_ref().as_ref().err().cloned() }
     }
 
     fn not_available(&mut self, number: usize, step: &Step) {

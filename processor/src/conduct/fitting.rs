@@ -24,6 +24,10 @@ pub fn fitting(job: &Job) -> Result<Fitting, String> {
             let size = if resource::is_self_hosted(class) { OWN_CLASS } else { docker_size(class)? };
             Ok(Fitting { class: class.to_owned(), size })
         }
+        // Who has such a runner has machines there, or its agent says that it has none.
+        Executor::Machine { .. } if class.is_some_and(resource::is_self_hosted) => {
+            Ok(Fitting { class: class.unwrap_or_default().to_owned(), size: OWN_CLASS })
+        }
         Executor::Machine { .. } => Err("a virtual machine".to_owned()),
         Executor::Macos { .. } => Err("macOS".to_owned()),
     }

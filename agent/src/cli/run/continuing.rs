@@ -147,7 +147,7 @@ impl Continuing<'_> {
             Err(SelectionError::Nothing { .. }) => Vec::new(),
             chosen => chosen?,
         };
-        if plan::needs_engine(&chosen, &self.replacements) && !self.has_engine {
+        if plan::needs(&chosen, &self.replacements).engine && !self.has_engine {
             return Err(ContinuationError::NoEngine);
         }
         Ok(chosen)

@@ -71,6 +71,9 @@ fn dry_build(text: &mut String, local: &crate::pipeline::Local) {
         let images: Vec<&str> = containers.iter().map(|container| container.image.as_str()).collect();
         writeln!(text, "    in {} (class {})", images.join(" with "), local.class).ok();
     }
+    if let Some(image) = &local.vm_image {
+        writeln!(text, "    in a virtual machine of {image} (class {})", local.class).ok();
+    }
     if local.job.parallelism > 1 {
         writeln!(text, "    {} times side by side", local.job.parallelism).ok();
     }

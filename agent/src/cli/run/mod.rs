@@ -47,8 +47,8 @@ use super::args::run::{CheckoutMode, RunArgs};
 use super::handed::{Desk, Handed, Users};
 use super::host;
 use super::source::{ConfigFile, compile, facts, inputs, orb_path, settings_files};
-use super::{CliError, out, store};
-use crate::environment::Provider;
+use super::{CliError, machines, out, store};
+use crate::environment::Providers;
 use crate::oom;
 use crate::pipeline::{Finished, PipelineRun, Removals, Replacements, secrets_of_proxies};
 use crate::run_directory::RunDirectory;
@@ -56,6 +56,7 @@ use crate::run_store::RunStore;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFiles;
 use crate::spool::Spool;
+use crate::step::handing::RemoteDocker;
 use crate::task::{BreakPoint, Context, HoldPolicy};
 use crate::terminal::Stage;
 use navvy_job::figures::read_size;
@@ -75,7 +76,8 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
     let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref())?;
+    let vms = machines::vms(settings)?;
+    let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref(), vms)?;
     let unknown = names::unknown(&arguments, &images, &pipeline)?;
     // What a setup pipeline continues with is not known yet: names and steps may be in there.
     if !pipeline.setup {
@@ -153,9 +155,11 @@ struct Session<'a> {
 
 /// Where jobs run, and what they reach from there.
 struct Site {
-    /// `None` where no job of the plan needs one.
-    engine: Option<Engine>,
+    /// The engine is `None` where no job of the plan needs one.
+    providers: Providers,
     egress: Arc<Egress>,
+    /// What `setup_remote_docker` gives, or why nothing.
+    remote_docker: Arc<Result<RemoteDocker, String>>,
     /// What the tasks share.
     machine: Size,
     owner: Owner,
@@ -185,14 +189,14 @@ impl Session<'_> {
         let pipeline_run =
             PipelineRun::new(plan, context, show.bus.clone(), show.directory.clone(), show.stop.receiver());
         self.announce(&show, pipeline_run.job_references(), &warnings, &not_secret);
-        let (started, reaper) = (Instant::now(), site.engine.as_ref().map(|engine| self.reap(engine)));
+        let (started, reaper) = (Instant::now(), reap(&site.providers, &self.settings.paths));
         let mut continuing = Continuing {
             session: &self,
             directory: &show.directory,
             masks: &show.masks,
             wanted: self.later.clone(),
             replacements,
-            has_engine: site.engine.is_some(),
+            has_engine: site.providers.docker.is_some(),
             users,
             told: Vec::new(),
             failed: None,
@@ -221,9 +225,12 @@ impl Session<'_> {
         chosen: &[Chosen],
         replacements: &Replacements,
     ) -> Result<(Site, impl Iterator<Item = String> + use<>), CliError> {
-        let engine = if plan::needs_engine(chosen, replacements) { Some(self.connect().await?) } else { None };
-        if let Some(engine) = &engine {
+        let needs = plan::needs(chosen, replacements);
+        let engine = if needs.engine { Some(self.connect().await?) } else { None };
+        if needs.engine || needs.machines {
             oom::spare_this_process();
+        }
+        if let Some(engine) = &engine {
             // A job that cannot have it says why.
             engine.supervisor(&self.settings.paths).ok();
         }
@@ -231,7 +238,10 @@ impl Session<'_> {
         let (egress, blocked) = plan::egress(self.arguments, self.settings, engine.as_ref())?;
         let machine = self.machine(engine.as_ref()).await?;
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-        Ok((Site { engine, egress, machine, owner }, risk.into_iter().chain(blocked)))
+        let machines = Some(host::machines(self.settings)?);
+        let providers = Providers { docker: engine, machines, ..Providers::default() };
+        let remote_docker = Arc::new(machines::remote_docker(&replacements.vms, machine));
+        Ok((Site { providers, egress, remote_docker, machine, owner }, risk.into_iter().chain(blocked)))
     }
 
     fn opening(&self, directory: RunDirectory, stage: Option<Stage>) -> Opening<'_> {
@@ -254,17 +264,16 @@ impl Session<'_> {
         let workspaces = self.remove_workspaces(finished);
         let (leftovers, ()) = tokio::join!(removals.finish(show.stop.receiver()), workspaces);
         finished.leftovers = leftovers;
-        if let Some(engine) = site.engine.as_ref().filter(|_| finished.lost) {
-            let removed = engine.remove_own(&site.owner, &self.settings.paths, REAP_LIMIT).await;
+        if finished.lost {
+            let removed = site.providers.remove_own(&site.owner, &self.settings.paths, REAP_LIMIT).await;
             finished.leftovers.extend(removed.left);
         }
     }
 
     /// The reaper had the whole run's time.
-    async fn end_reaping(&self, site: &Site, reaper: Option<tokio::task::JoinHandle<()>>, lasted: Duration) {
-        let (Some(engine), Some(reaper)) = (&site.engine, reaper) else { return };
+    async fn end_reaping(&self, site: &Site, reaper: tokio::task::JoinHandle<()>, lasted: Duration) {
         tokio::time::timeout(REAP_LIMIT, reaper).await.ok();
-        self.reap_again(engine, &site.owner, lasted).await;
+        self.reap_again(&site.providers, &site.owner, lasted).await;
     }
 
     /// Which jobs got what of the user's own.
@@ -287,19 +296,14 @@ impl Session<'_> {
         }
     }
 
-    /// Removes what dead owners left on this host, beside the run.
-    fn reap(&self, engine: &Engine) -> tokio::task::JoinHandle<()> {
-        reap(engine, &self.settings.paths)
-    }
-
     /// Again at the end, for what died meanwhile. Marks and journals tell for nothing whether there is reason to; other
     /// users' tasks are worth a request only after a run that took much longer than that.
-    async fn reap_again(&self, engine: &Engine, here: &Owner, lasted: Duration) {
+    async fn reap_again(&self, providers: &Providers, here: &Owner, lasted: Duration) {
         let paths = &self.settings.paths;
         let files = survey_files(here, paths);
         if lasted > LONG_RUN || files.tasks.iter().any(|seen| seen.condition == Condition::Dead) {
-            let reaped = tokio::time::timeout(REAP_LIMIT, engine.reap(here, paths, REAP_LIMIT)).await;
-            tell_left(&reaped.map(|reaped| reaped.left).unwrap_or_default());
+            let reaped = tokio::time::timeout(REAP_LIMIT, providers.reap(here, paths, REAP_LIMIT)).await;
+            tell_left(&reaped.unwrap_or_default());
         }
     }
 
@@ -312,9 +316,9 @@ impl Session<'_> {
         machine_of(engine).await
     }
 
-    fn context(&self, site: &Site, show: &Show<'_>, hold: HoldPolicy) -> Option<Context> {
-        Some(Context {
-            provider: Provider::Docker(site.engine.clone()?),
+    fn context(&self, site: &Site, show: &Show<'_>, hold: HoldPolicy) -> Context {
+        Context {
+            providers: site.providers.clone(),
             bus: show.bus.clone(),
             feed: show.feed,
             directory: show.directory.path().to_owned(),
@@ -333,10 +337,11 @@ impl Session<'_> {
             secrets_in_artifacts: self.arguments.secrets_in_artifacts.into(),
             handing: plan::handing(self.arguments, self.settings),
             egress: Arc::clone(&site.egress),
+            remote_docker: Arc::clone(&site.remote_docker),
             timings: Timings::default(),
             spool: Spool::default(),
             leaving: None,
-        })
+        }
     }
 
     fn hold(&self, stage: Option<Stage>) -> HoldPolicy {
@@ -369,11 +374,11 @@ const WORKSPACES_LIMIT: Duration = Duration::from_secs(10);
 const LONG_RUN: Duration = Duration::from_secs(60);
 
 /// Removes what dead owners left on this host, beside what else is done.
-pub(super) fn reap(engine: &Engine, paths: &HostPaths) -> tokio::task::JoinHandle<()> {
-    let (engine, paths) = (engine.clone(), paths.clone());
+pub(super) fn reap(providers: &Providers, paths: &HostPaths) -> tokio::task::JoinHandle<()> {
+    let (providers, paths) = (providers.clone(), paths.clone());
     tokio::spawn(async move {
         let Ok(here) = Owner::this_process() else { return };
-        tell_left(&engine.reap(&here, &paths, REAP_LIMIT).await.left);
+        tell_left(&providers.reap(&here, &paths, REAP_LIMIT).await);
     })
 }
 

@@ -12,7 +12,7 @@ use navvy_docker::{Engine, ImageSubstitutions};
 use navvy_environment::allowed::Allowed;
 use navvy_environment::egress::Egress;
 use navvy_job::claim::{SshKey, TrustScope};
-use navvy_job::compiled::StepKind;
+use navvy_job::compiled::{Step, StepKind};
 use navvy_job::pipeline::{Pipeline, Selection, Workflow, WorkflowJob, WorkflowJobKind};
 use navvy_job::resource::Size;
 use navvy_job::selection::{self, Chosen, SelectionError, Wanted};
@@ -26,7 +26,7 @@ use crate::cli::handed::{Desk, Handed, Users, add_user, named_contexts};
 use crate::cli::source::{ConfigFile, why_no_branch};
 use crate::cli::store::scope_here;
 use crate::pipeline::claims::file_url;
-use crate::pipeline::{Builtins, Contexts, Plan, Replacements, localise};
+use crate::pipeline::{Builtins, Contexts, Plan, Replacements, Vms, localise};
 use crate::run_directory::RunDirectory;
 use crate::settings::Settings;
 use crate::step::handing::Handing;
@@ -42,10 +42,10 @@ pub fn wanted(arguments: &RunArgs) -> Wanted {
     }
 }
 
-pub fn replacements(images: &[String], machine_as: Option<&String>) -> Result<Replacements, CliError> {
+pub fn replacements(images: &[String], machine_as: Option<&String>, vms: Vms) -> Result<Replacements, CliError> {
     let images = ImageSubstitutions::parse(images)
         .map_err(|error| CliError::usage(format!("--image: {}", navvy_job::chain::chain(&error))))?;
-    Ok(Replacements { images, machine_as: machine_as.cloned() })
+    Ok(Replacements { images, machine_as: machine_as.cloned(), vms })
 }
 
 /// What runs, and what is looked for in the config that a setup pipeline continues with.
@@ -205,12 +205,27 @@ pub(super) fn egress(
     Ok((Arc::new(egress), warnings))
 }
 
-/// Does any job of the plan need Docker?
-pub fn needs_engine(chosen: &[Chosen], replacements: &Replacements) -> bool {
-    chosen.iter().flat_map(takes_part).any(|job| match &job.kind {
-        WorkflowJobKind::Build { job: build } => localise(build, replacements).is_ok(),
-        _ => false,
-    })
+/// What the jobs of a plan run in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// A Docker engine of this host's.
+    pub engine: bool,
+    /// A virtual machine: for a job's steps, or for its Docker engine.
+    pub machines: bool,
+}
+
+/// What do the jobs of the plan need?
+pub fn needs(chosen: &[Chosen], replacements: &Replacements) -> Needs {
+    let mut needs = Needs::default();
+    for job in chosen.iter().flat_map(takes_part) {
+        let WorkflowJobKind::Build { job: build } = &job.kind else { continue };
+        let Ok(local) = localise(build, replacements) else { continue };
+        let is_in_a_machine = local.vm_image.is_some();
+        let wants_docker = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
+        needs.engine |= !is_in_a_machine;
+        needs.machines |= is_in_a_machine || build.steps.iter().any(wants_docker);
+    }
+    needs
 }
 
 /// The jobs of a chosen workflow that would run.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::carry::{Carried, Machine, carry};
 use super::claiming::Claimed;
 use super::connection::{Address, Processor};
-use crate::environment::Provider;
+use crate::environment::Providers;
 use crate::environment::fake::{Act, World, exits, says};
 use crate::run_store::RunStore;
 use crate::scheduled::Scheduled;
@@ -118,12 +118,13 @@ fn machine(directory: PathBuf, world: &World) -> Machine {
         supervisor: None,
     };
     Machine {
-        provider: Provider::Fake(world.clone()),
+        providers: Providers { fake: Some(world.clone()), ..Providers::default() },
         paths: Arc::new(paths),
         owner: Owner::this_process().unwrap(),
         floor: DiskFloor(0),
         idle_limit: navvy_environment::request::IDLE_LIMIT,
         pull: PullPolicy::Never,
+        remote_docker: Arc::new(Err("this test has no machines".to_owned())),
         egress: Arc::default(),
         room: Size::new(64, 256),
         transport: Transport::new(None, &Proxies::default(), Pace::default()).unwrap(),

@@ -19,7 +19,7 @@ use navvy_docker::endpoint::{Address, Endpoint};
 use navvy_environment::supervisor::{Caller, Client, ClientError};
 use socket2::Socket;
 
-use super::Done;
+use super::{Done, remote_docker};
 use crate::ssh_agent::{self, Filter};
 use crate::step::bounded::GivenUp;
 use crate::step::cx::StepCx;
@@ -87,6 +87,9 @@ pub async fn hand_over_docker(
 
 /// Opens what a held task had been handed before. `None`: it cannot be, which is reported.
 pub async fn open_again(cx: &StepCx<'_>, handed: Handed) -> Result<Option<Opened>, GivenUp> {
+    if handed == Handed::RemoteDocker {
+        return remote_docker_again(cx).await;
+    }
     let (client, user, endpoint) = (cx.client.clone(), cx.frame.user.clone(), cx.engine.cloned());
     let (asked, number) = (cx.handing.clone(), cx.handed.notes().len());
     let opening = cx.bounds.bounded(move || match (handed, asked.ssh_agent) {
@@ -99,6 +102,23 @@ pub async fn open_again(cx: &StepCx<'_>, handed: Handed) -> Result<Option<Opened
         cx.voice.warn(format!("what the job had was not handed out again: {}", fault.reason));
     }
     Ok(opened.ok())
+}
+
+async fn remote_docker_again(cx: &StepCx<'_>) -> Result<Option<Opened>, GivenUp> {
+    let Some(machines) = &cx.ground.providers.machines else { return Ok(None) };
+    let link = machines.remote_of_left(&cx.claim.task, cx.ground.paths).await;
+    let opened = match link {
+        Ok(link) => remote_docker::open_again(cx, Client::new(link)).await,
+        Err(error) => Err(StepFault::from(format!("its machine does not answer: {error}")).into()),
+    };
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(StepError::GivenUp(why)) => Err(why),
+        Err(StepError::Fault(fault)) => {
+            cx.voice.warn(format!("what the job had was not handed out again: {}", fault.reason));
+            Ok(None)
+        }
+    }
 }
 
 fn no_engine() -> StepFault {
@@ -127,7 +147,8 @@ fn open_docker(client: &Client, user: Option<String>, endpoint: &Endpoint) -> Re
             tracing::debug!(%error, "A job's connection to the engine ended badly.");
         }
     })?;
-    Ok(Opened { path: path.to_owned(), listening, variable: "DOCKER_HOST", value: format!("unix://{path}") })
+    let variables = vec![("DOCKER_HOST".to_owned(), format!("unix://{path}"))];
+    Ok(Opened { path: path.to_owned(), listening: vec![listening], variables })
 }
 
 /// `number`: of the socket among those of the task.
@@ -151,7 +172,8 @@ pub fn open_ssh_agent(
             tracing::debug!(%error, "A job's connection to the ssh-agent ended badly.");
         }
     })?;
-    Ok(Opened { listening, variable: "SSH_AUTH_SOCK", value: path.clone(), path })
+    let variables = vec![("SSH_AUTH_SOCK".to_owned(), path.clone())];
+    Ok(Opened { listening: vec![listening], variables, path })
 }
 
 fn serve(

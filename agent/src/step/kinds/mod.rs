@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod caches;
 pub mod checkout;
 pub mod handed;
+pub mod remote_docker;
 pub mod ssh_keys;
 pub mod test_results;
 pub mod workspaces;
@@ -13,12 +14,15 @@ use navvy_job::compiled::StepKind;
 use super::cx::StepCx;
 use super::handing::{Handed, Opened};
 use super::own::{StepError, StepOutput};
+use crate::environment::machine::Machine;
 
 /// What a step leaves to its task when it has done its work.
 #[derive(Default)]
 pub struct Done {
     /// What the job has been handed.
     pub handed: Option<(Handed, Opened)>,
+    /// A machine that was made for the job, and that ends with it.
+    pub machine: Option<Machine>,
     /// What would differ on the real service.
     pub fidelity: Option<String>,
 }
@@ -42,6 +46,9 @@ pub async fn carry_out(cx: &StepCx<'_>, output: &mut StepOutput, kind: &StepKind
         StepKind::StoreTestResults { path } => test_results::store_test_results(cx, output, path).await?,
         StepKind::AddSshKeys { fingerprints } => return ssh_keys::add_ssh_keys(cx, output, fingerprints).await,
         StepKind::SetupRemoteDocker { version, docker_layer_caching } => {
+            if !cx.handing.docker || cx.ground.is_machine {
+                return remote_docker::set_up(cx, output, version.as_deref(), *docker_layer_caching).await;
+            }
             let names_another = version.is_some() || *docker_layer_caching;
             return handed::hand_over_docker(cx, output, names_another).await;
         }

@@ -91,7 +91,7 @@ async fn hand_over_agent(
         let number = output.number;
         fidelity = Some(format!("step {number} names no fingerprints, so all keys of your ssh-agent could be used"));
     }
-    Ok(Done { handed: Some((Handed::SshAgent { fingerprints: all }, opened)), fidelity })
+    Ok(Done { handed: Some((Handed::SshAgent { fingerprints: all }, opened)), machine: None, fidelity })
 }
 
 fn is_asked_for(key: &Identity, fingerprints: &[String]) -> bool {

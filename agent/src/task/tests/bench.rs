@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::artifacts::guard;
 use crate::bus::{self, Events};
-use crate::environment::Provider;
+use crate::environment::Providers;
 use crate::environment::fake::World;
 use crate::run_store::RunStore;
 use crate::step::handing::Handing;
@@ -241,7 +241,7 @@ fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiv
         supervisor: None,
     };
     Context {
-        provider: Provider::Fake(world.clone()),
+        providers: Providers { fake: Some(world.clone()), ..Providers::default() },
         bus,
         feed: Feed::All,
         directory: logs,
@@ -259,6 +259,7 @@ fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiv
         store: RunStore::new(Ok(StorageSettings::directory(&directory.join("store")))),
         secrets_in_artifacts: guard::SecretPolicy::default(),
         handing: Handing::default(),
+        remote_docker: Arc::new(Err("this test has no machines".to_owned())),
         egress: Arc::default(),
         timings: navvy_results::Timings::default(),
         spool: crate::spool::Spool::default(),

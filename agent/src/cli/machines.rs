@@ -1,0 +1,73 @@
+//! What this host has for `machine` jobs, looked at as cheaply as it goes: nothing is started for it.
+
+use std::ffi::OsStr;
+
+use navvy_environment::command;
+use navvy_job::resource::{self, Size};
+use navvy_vm_image::{Image, Table};
+
+use super::CliError;
+use super::host::vm_table;
+use crate::pipeline::{Found, Vms};
+use crate::settings::Settings;
+use crate::settings::vm::{VmTable, images};
+use crate::step::handing::RemoteDocker;
+
+/// Virtual machines as jobs get them here, or why there are none.
+pub fn vms(settings: &Settings) -> Result<Vms, CliError> {
+    let table = vm_table(settings)?;
+    Ok(match lacking(settings, &table) {
+        Some(why) => Vms::lacking(why),
+        None => {
+            let vms = of_images(settings);
+            table.most().map_or(vms.clone(), |most| vms.with_most(most))
+        }
+    })
+}
+
+/// What is not installed, and the command that installs it.
+fn lacking(settings: &Settings, table: &VmTable) -> Option<String> {
+    let architecture = std::env::consts::ARCH;
+    let path = command::search_path(settings.get("PATH").map(OsStr::new));
+    let program = format!("qemu-system-{architecture}");
+    let is_there = match &table.qemu {
+        Some(named) if !named.is_file() => {
+            return Some(format!("your settings name {} as QEMU, which is no file", named.display()));
+        }
+        Some(_) => true,
+        None => command::find(&program, &path).is_some(),
+    };
+    let package = if architecture == "aarch64" { "qemu-system-arm" } else { "qemu-system-x86" };
+    if !is_there {
+        return Some(format!("{program} is not installed: `sudo apt install {package} qemu-utils`"));
+    }
+    let has_disks = command::find("qemu-img", &path).is_some();
+    (!has_disks).then(|| "qemu-img is not installed: `sudo apt install qemu-utils`".to_owned())
+}
+
+fn of_images(settings: &Settings) -> Vms {
+    let (images, table) = (images(settings), Table::default());
+    Vms::of(std::env::consts::ARCH, move |wanted| {
+        let found = table.find(&images, wanted, std::env::consts::ARCH);
+        let known =
+            |Image { manifest, .. }: Image| Found { name: manifest.name, docker: manifest.docker, user: manifest.user };
+        found.map(known).map_err(|error| match error.hint() {
+            Some(hint) => format!("{error}. {}", hint.trim_end_matches('.')),
+            None => error.to_string(),
+        })
+    })
+}
+
+/// The class that a remote Docker has.
+const REMOTE_CLASS: &str = "medium";
+
+/// What `setup_remote_docker` gives a job on a machine of this size, or why it gives none.
+pub fn remote_docker(vms: &Vms, machine: Size) -> Result<RemoteDocker, String> {
+    let Found { name, docker, user } = vms.image_for(None, std::env::consts::ARCH)?;
+    let Some(docker) = docker else { return Err(format!("the image {name} has no Docker engine")) };
+    // A package's version: `20.10.24+dfsg1-1`.
+    let docker = docker.split(['+', '-', '~']).next().unwrap_or_default().to_owned();
+    let size = resource::machine_class(REMOTE_CLASS).unwrap_or(Size::new(2, 4));
+    let size = vms.most().map_or(size, |most| size.clamp_to(most)).clamp_to(machine);
+    Ok(RemoteDocker { size, image: name, docker, user })
+}

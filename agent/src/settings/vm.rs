@@ -1,0 +1,208 @@
+//! `[vm]`: what the operator of this host says about virtual machines.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use navvy_job::figures::{read_duration, read_size};
+use navvy_job::resource::Size;
+use navvy_vm::layers;
+use navvy_vm::settings::{Accelerator, Settings as Machines, Snapshots, Subnet};
+use navvy_vm_image::Images;
+use serde::{Deserialize, Deserializer};
+
+use super::Settings;
+
+/// The table as it is written. What it does not say is as `navvy_vm` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct VmTable {
+    /// `auto`, `kvm` or `tcg`: which processor machines get.
+    pub accelerator: Option<Processor>,
+    /// `use`, `make` or `off`: whether machines start from a snapshot.
+    pub snapshots: Option<SnapshotsOf>,
+    /// Processors of a machine at most, whatever its class.
+    pub cpus: Option<u32>,
+    /// Memory of a machine at most.
+    #[serde(deserialize_with = "size")]
+    pub memory: Option<u64>,
+    /// The network of machines, as in `10.209.0.0/16`.
+    pub network: Option<Network>,
+    /// From the decision to make a machine until its supervisor answers.
+    #[serde(deserialize_with = "duration")]
+    pub start_limit: Option<Duration>,
+    /// From a machine that is there until its supervisor answers.
+    #[serde(deserialize_with = "duration")]
+    pub answer_limit: Option<Duration>,
+    /// Devices of this host that every machine gets.
+    pub devices: Vec<String>,
+    /// QEMU's program, where the search path does not find it.
+    pub qemu: Option<PathBuf>,
+    /// A volume of Docker's layers is removed when no job has used it for so long.
+    #[serde(deserialize_with = "duration")]
+    pub layers_unused: Option<Duration>,
+    /// And when it is so old.
+    #[serde(deserialize_with = "duration")]
+    pub layers_age: Option<Duration>,
+    /// And when it takes more than this of this host's disk.
+    #[serde(deserialize_with = "size")]
+    pub layers_size: Option<u64>,
+}
+
+/// Which processor machines get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Processor {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+/// Whether machines start from a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotsOf {
+    Use,
+    Make,
+    Off,
+}
+
+/// `10.209.0.0/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network(Subnet);
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no network of machines; write it like 10.209.0.0/16, with 8 to 28 bits of prefix");
+        let (network, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        let is_its_first = |prefix: u8| network.to_bits() & (u32::MAX >> prefix) == 0;
+        match prefix {
+            8..=28 if network.is_private() && is_its_first(prefix) => Ok(Self(Subnet { network, prefix })),
+            8..=28 => {
+                Err(format!("`{text}` is not the first address of a private network (10/8, 172.16/12, 192.168/16)"))
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    read_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    read_size(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Where this user's images are. Who has no home directory has the machine's.
+pub fn images(settings: &Settings) -> Images {
+    let is_root = rustix::process::geteuid().is_root();
+    Images::of(&settings.variables, is_root).unwrap_or_else(|_| Images::at("/var/lib/navvy/images"))
+}
+
+impl VmTable {
+    /// What machines are made with.
+    pub fn machines(&self, settings: &Settings) -> Machines {
+        let mut made = Machines::new(images(settings));
+        if let Some(processor) = self.accelerator {
+            made.accelerator = match processor {
+                Processor::Auto => Accelerator::Auto,
+                Processor::Kvm => Accelerator::Kvm,
+                Processor::Tcg => Accelerator::Tcg,
+            };
+        }
+        if let Some(snapshots) = self.snapshots {
+            made.snapshots = match snapshots {
+                SnapshotsOf::Use => Snapshots::Use,
+                SnapshotsOf::Make => Snapshots::Make,
+                SnapshotsOf::Off => Snapshots::Off,
+            };
+        }
+        if let Some(Network(network)) = self.network {
+            made.network = network;
+        }
+        made.start_limit = self.start_limit.unwrap_or(made.start_limit);
+        made.answer_limit = self.answer_limit.unwrap_or(made.answer_limit);
+        made.devices.clone_from(&self.devices);
+        made.program.clone_from(&self.qemu);
+        made
+    }
+
+    /// What a machine gets at most. `None`: as much as its class says.
+    pub fn most(&self) -> Option<Size> {
+        let most = Size {
+            millicpus: self.cpus.map_or(u64::MAX, |cpus| u64::from(cpus.max(1)) * 1000),
+            memory: self.memory.unwrap_or(u64::MAX),
+        };
+        (self.cpus.is_some() || self.memory.is_some()).then_some(most)
+    }
+
+    /// How long volumes of layers are kept.
+    pub fn layers(&self) -> layers::Keeping {
+        let usual = layers::Keeping::default();
+        layers::Keeping {
+            unused: self.layers_unused.unwrap_or(usual.unused),
+            age: self.layers_age.unwrap_or(usual.age),
+            size: self.layers_size.unwrap_or(usual.size),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<VmTable, String> {
+        toml::from_str(text).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn what_is_said_counts_and_what_is_not_is_as_usual() {
+        let table = read(
+            "accelerator = 'tcg'\nsnapshots = 'off'\ncpus = 1\nmemory = '512M'\nnetwork = '10.77.0.0/24'\nstart-limit = '90s'\n\
+             layers-unused = '24h'",
+        )
+        .unwrap();
+        let settings = Settings::for_tests(&[("HOME", "/home/u"), ("NAVVY_IMAGES", "/i")]);
+        let (machines, usual) = (table.machines(&settings), VmTable::default().machines(&settings));
+        assert_eq!((machines.accelerator, machines.snapshots), (Accelerator::Tcg, Snapshots::Off));
+        assert_eq!((machines.network.network.to_string(), machines.network.prefix), ("10.77.0.0".to_owned(), 24));
+        assert_eq!((machines.start_limit, machines.answer_limit), (Duration::from_secs(90), usual.answer_limit));
+        assert_eq!(
+            (machines.images.directory().display().to_string().as_str(), usual.accelerator),
+            ("/i", Accelerator::Auto)
+        );
+        assert_eq!(table.most(), Some(Size { millicpus: 1000, memory: 512 << 20 }));
+        assert_eq!(VmTable::default().most(), None);
+        assert_eq!(
+            (table.layers().unused, table.layers().age),
+            (Duration::from_secs(86400), layers::Keeping::default().age)
+        );
+    }
+
+    #[test]
+    fn what_is_no_setting_is_refused_with_what_to_write() {
+        for (text, words) in [
+            ("accelerator = 'xen'", "unknown variant `xen`"),
+            ("snapshot = 'off'", "unknown field `snapshot`"),
+            ("memory = 512", "expected a string"),
+            ("memory = 'much'", "`much` is not a size"),
+            ("start-limit = '5'", "`5` is not a duration"),
+            ("network = '10.0.0.0'", "write it like 10.209.0.0/16"),
+            ("network = '10.0.0.0/30'", "write it like 10.209.0.0/16"),
+            ("network = '10.0.0.7/16'", "not the first address"),
+            ("network = '8.8.0.0/16'", "private network"),
+        ] {
+            let told = read(text).unwrap_err();
+            assert!(told.contains(words), "{text}: {told}");
+        }
+    }
+}
