@@ -50,7 +50,8 @@ impl Host {
 
 /// What makes virtual machines on this host. Nothing is looked at yet.
 pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
-    Ok(Machines::qemu(vm_table(settings)?.machines(settings)))
+    let table = super::image::table_of(settings)?;
+    Ok(Machines::qemu(navvy_vm::settings::Settings { table, ..vm_table(settings)?.machines(settings) }))
 }
 
 /// What this host's user says about virtual machines.
