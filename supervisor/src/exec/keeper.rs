@@ -39,6 +39,8 @@ pub struct Launch {
     pub controlling: bool,
     /// Undoes what we set for ourselves.
     pub oom_score: Option<CString>,
+    /// Where a process writes itself to be of the steps' cgroup; its keeper is not.
+    pub group: Option<CString>,
 }
 
 /// NUL-terminated texts and the array of pointers to them that execve wants.
@@ -385,6 +387,7 @@ unsafe fn prepare(context: &Context<'_>) -> Option<Stage> {
             }
         }
         restore_oom_score(launch);
+        join_group(launch);
         let failed = change_ids(launch);
         if failed.is_some() {
             return failed;
@@ -424,6 +427,20 @@ unsafe fn restore_oom_score(launch: &Launch) {
     unsafe {
         let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         libc::write(file, score.as_ptr().cast(), score.count_bytes());
+        libc::close(file);
+    }
+}
+
+/// Where that fails the step runs without a bound: nothing else would be better.
+///
+/// # Safety
+/// As [`prepare`].
+unsafe fn join_group(launch: &Launch) {
+    let Some(group) = &launch.group else { return };
+    // SAFETY: a path that ends in NUL, and one byte of a constant.
+    unsafe {
+        let file = libc::open(group.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        libc::write(file, c"0".as_ptr().cast(), 1);
         libc::close(file);
     }
 }

@@ -12,10 +12,19 @@ use crate::{failure, files, sys};
 /// Where programs are looked for when the environment does not say.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How a step is set apart from us.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Apart<'a> {
+    /// What its score is set back to.
+    pub oom_score: Option<i32>,
+    /// The list of its cgroup's processes.
+    pub group: Option<&'a Path>,
+}
+
 /// Starts the step. A working directory that is missing is made first.
-pub fn start(exec: &Exec, user: &User, ends: &Ends, oom_score: Option<i32>) -> Result<Kept, Failure> {
+pub fn start(exec: &Exec, user: &User, ends: &Ends, apart: Apart<'_>) -> Result<Kept, Failure> {
     let directory = home(exec, user).resolve(&exec.cwd);
-    let launch = prepare(exec, user, &directory, oom_score)?;
+    let launch = prepare(exec, user, &directory, apart)?;
     match keeper::start(&launch, ends) {
         Err(Fault { stage: Stage::Directory, error }) if error.raw_os_error() == Some(libc::ENOENT) => {
             files::make_directory_now(&directory, user)?;
@@ -32,7 +41,7 @@ fn home(exec: &Exec, user: &User) -> User {
     User { home: said.map_or_else(|| user.home.clone(), |(_, home)| home.clone()), ..user.clone() }
 }
 
-fn prepare(exec: &Exec, user: &User, directory: &str, oom_score: Option<i32>) -> Result<Launch, Failure> {
+fn prepare(exec: &Exec, user: &User, directory: &str, apart: Apart<'_>) -> Result<Launch, Failure> {
     let Some(program) = exec.argv.first().filter(|program| !program.is_empty()) else {
         return Err(failure::invalid("nothing to execute: the argument list is empty"));
     };
@@ -45,7 +54,8 @@ fn prepare(exec: &Exec, user: &User, directory: &str, oom_score: Option<i32>) ->
         gid: user.gid,
         groups: user.groups.clone(),
         controlling: matches!(exec.terminal, Terminal::Controlling { .. }),
-        oom_score: oom_score.map(|score| text(&score.to_string(), "a number")).transpose()?,
+        oom_score: apart.oom_score.map(|score| text(&score.to_string(), "a number")).transpose()?,
+        group: apart.group.map(|path| text(&path.to_string_lossy(), "a path")).transpose()?,
     })
 }
 

@@ -197,7 +197,7 @@ fn start(init: &Arc<Init>, exec: &Exec, record: &Arc<Record>, mail: Arc<Event>) 
     let user = users::look_up(exec.user.as_deref())?;
     let (streams, ends) = streams::Streams::open(exec, &user)?;
     let kills = exec.watch_memory.then(|| init.memory.kills());
-    let kept = launch::start(exec, &user, &ends, init.oom_score)?;
+    let kept = launch::start(exec, &user, &ends, init.apart())?;
     let mut state = lock(&record.state);
     (state.keeper, state.step) = (kept.keeper, kept.step);
     drop(state);

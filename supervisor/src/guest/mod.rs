@@ -16,12 +16,14 @@
 //! | [`network`], [`volume`] | a link's addresses and routes; disks by their serial numbers |
 //! | [`services`], [`program`] | the ssh server and the Docker engine; programs that are waited for |
 //! | [`port`], [`find`] | channels on the machine's port; where ports are |
+//! | [`bounds`] | what steps may take of the machine, so that something is left for us |
 //! | [`power`] | the machine's end, panics included |
 //!
 //! As first process it is the machine's init, too: [`crate::boot`] has mounted everything. Where systemd is, it is one of its
 //! services. Until it is seeded nothing here differs from the machine's siblings, so that a snapshot can be taken.
 
 mod apply;
+mod bounds;
 mod check;
 mod find;
 mod network;
@@ -146,7 +148,8 @@ fn serve(settings: Settings) -> io::Result<u8> {
         // A job that eats all memory would have the kernel forget our program page by page, and read it again for each call.
         let _ = kernel::stay_in_memory();
     }
-    let init = Arc::new(Init::of_machine()?);
+    let group = if settings.is_trial { None } else { bounds::make() };
+    let init = Arc::new(Init::of_machine(group)?);
     let services = Services::new(Arc::clone(&init));
     let guest =
         Arc::new(Guest { settings, init, services, stage: Mutex::new(Stage::Fresh), is_told: AtomicBool::new(true) });

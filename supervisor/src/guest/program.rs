@@ -36,7 +36,7 @@ pub fn start(argv: &[&str], variables: &[(String, String)], output: &File) -> io
         stdout: output.try_clone()?.into(),
         stderr: OwnedFd::from(output.try_clone()?),
     };
-    launch::start(&exec, &user, &ends, None).map_err(io::Error::other)
+    launch::start(&exec, &user, &ends, launch::Apart::default()).map_err(io::Error::other)
 }
 
 /// Its exit code (shell style), once it has ended; `None` while it runs. Waits at most so long.

@@ -47,7 +47,8 @@ pub fn start(settings: &Settings, directory: Option<&Path>, oom_score: Option<i3
         watch_memory: false,
     };
     let user = users::look_up(exec.user.as_deref()).map_err(io::Error::other)?;
-    let kept = launch::start(&exec, &user, &inherited()?, oom_score).map_err(io::Error::other)?;
+    let kept = launch::start(&exec, &user, &inherited()?, launch::Apart { oom_score, group: None })
+        .map_err(io::Error::other)?;
     Ok(Some(Entrypoint { pid: kept.step, notes: kept.notes }))
 }
 

@@ -12,6 +12,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -23,6 +24,7 @@ use crate::cgroup::Memory;
 use crate::continuation::Desk;
 use crate::control;
 use crate::control::presence::Presences;
+use crate::exec::launch::Apart;
 use crate::exec::{self, Registry};
 use crate::hold::Hold;
 use crate::sys::{Event, Signals};
@@ -54,6 +56,7 @@ pub struct Init {
     pub is_first: bool,
     /// The score that steps get back; `None` when ours is the same.
     pub oom_score: Option<i32>,
+    group: Option<PathBuf>,
     /// Everything is being stopped: nothing is started anew.
     pub ending: AtomicBool,
     quit: Quit,
@@ -81,8 +84,14 @@ impl Init {
     }
 
     /// Of a machine of its own, whose secret is not known yet.
-    pub fn of_machine() -> io::Result<Self> {
-        Self::of(Memory::of_machine())
+    /// Its steps are of this cgroup.
+    pub fn of_machine(group: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self { group, ..Self::of(Memory::of_machine())? })
+    }
+
+    /// How steps are set apart from us.
+    pub fn apart(&self) -> Apart<'_> {
+        Apart { oom_score: self.oom_score, group: self.group.as_deref() }
     }
 
     fn of(memory: Memory) -> io::Result<Self> {
@@ -98,6 +107,7 @@ impl Init {
             relays: relay::Desk::default(),
             secret: OnceLock::new(),
             is_first: false,
+            group: None,
             ending: AtomicBool::new(false),
             oom_score: lower_oom_score(),
             quit: Quit { code: Mutex::new(None), event: Event::new()? },
