@@ -274,6 +274,7 @@ fn order(request: &Prepare, extras: Extras, image: Image, planned: Planned) -> O
         purpose: if planned.has_steps { Purpose::Steps } else { Purpose::RemoteDocker },
         size: request.size,
         cgroup_parent: request.cgroup_parent.clone(),
+        disk_floor: request.disk_floor,
         idle_limit: request.idle_limit,
         egress: Arc::clone(&request.egress),
         extras,

@@ -44,6 +44,8 @@ pub struct Order {
     pub size: Size,
     /// Given from outside, with the limits of the whole task set.
     pub cgroup_parent: Option<Parent>,
+    /// Bytes that must be free where its disk goes.
+    pub disk_floor: u64,
     /// Its supervisor ends it when no agent has called for so long.
     pub idle_limit: Duration,
     /// How it reaches the outside.

@@ -64,6 +64,7 @@ impl Machines {
             purpose: Purpose::RemoteDocker,
             size,
             cgroup_parent: None,
+            disk_floor: 0,
             idle_limit: IDLE_LIMIT,
             egress: Arc::new(Egress::default()),
             extras: Extras::default(),

@@ -249,7 +249,7 @@ impl Instance {
     async fn launch_cold(&mut self) -> Result<(), Fault> {
         let root = self.order.image.root();
         let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &root, None, 0, &self.host.search_path).await?;
+        overlay::make(&disk, &root, self.order.disk_floor, &self.host.search_path).await?;
         let line = self.line(Ram::Own, vec![root])?;
         self.start(&line, None).await?;
         self.running()?.qmp.go_on().await
@@ -257,7 +257,7 @@ impl Instance {
 
     async fn launch_clone(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
         let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &snapshot.disk(), None, 0, &self.host.search_path).await?;
+        overlay::make(&disk, &snapshot.disk(), self.order.disk_floor, &self.host.search_path).await?;
         let line = self.line(Ram::Clone(snapshot.ram()), vec![self.order.image.root(), snapshot.disk()])?;
         self.start(&line, Some(snapshot.key())).await?;
         let running = self.running()?;
@@ -288,7 +288,7 @@ impl Instance {
         let Some(making) = Making::begin(&self.host.state, &kind).await? else { return Ok(false) };
         let root = self.order.image.root();
         let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &root, None, 0, &self.host.search_path).await?;
+        overlay::make(&disk, &root, self.order.disk_floor, &self.host.search_path).await?;
         let line = self.line(Ram::Template(making.ram()), vec![root])?;
         self.start(&line, None).await?;
         let deadline = Instant::now() + self.qemu.settings.answer_limit;

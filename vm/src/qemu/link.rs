@@ -133,13 +133,15 @@ mod tests {
             guest
         });
         let link = open(scratch.path().to_owned()).await.unwrap();
-        let stream = tokio::task::spawn_blocking(move || link.connect()).await.unwrap().unwrap();
+        let caller = Arc::clone(&link);
+        let stream = tokio::task::spawn_blocking(move || caller.connect()).await.unwrap().unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut stream = UnixStream::from_std(stream).unwrap();
         let mut said = [0; 2];
         stream.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"ok");
         drop(guest.await.unwrap());
+        drop(link);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,13 +12,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 const LEAST: u64 = 64 << 20;
 
 /// Makes the overlay; one that is there is replaced. `floor`: bytes that must be free where it goes.
-pub async fn make(disk: &Path, backing: &Path, size: Option<u64>, floor: u64, search_path: &str) -> Result<(), Fault> {
+pub async fn make(disk: &Path, backing: &Path, floor: u64, search_path: &str) -> Result<(), Fault> {
     let place = disk.parent().unwrap_or(Path::new("/"));
     check_space(place, floor.max(LEAST))?;
     let (disk_text, backing_text) = (disk.display().to_string(), backing.display().to_string());
-    let size = size.map(|size| size.to_string());
-    let mut arguments = vec!["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &backing_text, &disk_text];
-    arguments.extend(size.as_deref());
+    let arguments = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &backing_text, &disk_text];
     match command::run("qemu-img", &arguments, b"", search_path, LIMIT).await {
         Ok(_) => Ok(()),
         Err(CommandError::Failed { stderr, .. }) if stderr.contains("No space left") => {

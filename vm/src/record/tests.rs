@@ -73,7 +73,8 @@ async fn a_torn_tail_is_cut_off_and_damage_is_named() {
     resumed.enter(State::Provisioned).await.unwrap();
     drop(resumed);
     assert_eq!(load(&directory).unwrap().state, State::Provisioned);
-    for at in 0..lines[1] {
+    // The line feed of the last line but one makes one torn line of the last two.
+    for at in 0..lines[1] - 1 {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
         fs::write(&path, &flipped).unwrap();

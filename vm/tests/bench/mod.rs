@@ -215,8 +215,9 @@ impl Drop for Bench {
         }
         self.note_interfaces();
         for (pid, _) in self.processes() {
-            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default());
-            drop(pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL)));
+            if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default()) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
         }
         for name in self.interfaces() {
             drop(std::process::Command::new("ip").args(["link", "delete", "dev", &name]).status());
