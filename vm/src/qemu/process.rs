@@ -104,7 +104,7 @@ pub async fn ended(process: &Owner) {
         }
         return;
     };
-    let _readable_at_its_end = watched.readable().await.map(|guard| drop(guard));
+    let _readable_at_its_end = watched.readable().await.map(drop);
 }
 
 #[expect(unsafe_code, reason = "registering takes a promise that an owned descriptor keeps by itself")]
