@@ -121,6 +121,12 @@ impl MachineEnvironment {
         self.parts.instance.as_ref().map(Instance::console).unwrap_or_default()
     }
 
+    /// The ssh host key that was made for it and given in its seed, as a line of `known_hosts` has it behind the host's name: whoever logs
+    /// in pins it. `None` where another process has made the machine.
+    pub fn host_key(&self) -> Option<&str> {
+        self.parts.instance.as_ref().and_then(Instance::host_key)
+    }
+
     /// Its console from here on, as a service's output; where another process has made the machine, there is none. Whoever listens too
     /// slowly loses some of it.
     pub fn take_console(&mut self) -> Option<ServiceOutput> {

@@ -189,6 +189,13 @@ impl Instance {
         }
     }
 
+    /// The ssh host key that was made for it.
+    pub fn host_key(&self) -> Option<&str> {
+        match self {
+            Self::Qemu(instance) => instance.host_key.as_deref(),
+        }
+    }
+
     /// Its console from here on.
     pub fn listen(&self) -> Option<ServiceOutput> {
         match self {

@@ -323,19 +323,32 @@ impl Record {
         DirBuilder::new().recursive(true).mode(0o700).create(&parent).map_err(failed)?;
         // A directory without a record is none of a machine's: who comes upon one may remove it.
         let unfinished = parent.join(planned.owner.unfinished(planned.machine.as_str()));
-        DirBuilder::new().mode(0o700).create(&unfinished).map_err(failed)?;
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(unfinished.join(FILE));
-        let file = file.map_err(failed)?;
-        file.lock().map_err(failed)?;
+        let made = Self::begin(&unfinished, planned).and_then(|writer| {
+            fs::rename(&unfinished, &directory)?;
+            for place in [&directory, &parent] {
+                File::open(place)?.sync_all()?;
+            }
+            Ok(writer)
+        });
+        if made.is_err() {
+            // Nothing of the machine exists: it needs no record.
+            for place in [&unfinished, &directory] {
+                let _not_there = fs::remove_dir_all(place);
+            }
+        }
+        let writer = made.map_err(failed)?;
+        Ok(Self(Arc::new(Shared { directory, writer: Mutex::new(writer) })))
+    }
+
+    fn begin(unfinished: &Path, planned: Planned) -> io::Result<Writer> {
+        DirBuilder::new().mode(0o700).create(unfinished)?;
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(unfinished.join(FILE))?;
+        file.lock()?;
         let known =
             Known { owner: planned.owner.clone(), planned: planned.clone(), state: State::Planned, facts: Vec::new() };
         let mut writer = Writer { file, known, next: 0, length: 0 };
-        writer.append(&[Entry::Planned(Box::new(planned))]).map_err(failed)?;
-        fs::rename(&unfinished, &directory).map_err(failed)?;
-        for place in [&directory, &parent] {
-            File::open(place).and_then(|opened| opened.sync_all()).map_err(failed)?;
-        }
-        Ok(Self(Arc::new(Shared { directory, writer: Mutex::new(writer) })))
+        writer.append(&[Entry::Planned(Box::new(planned))])?;
+        Ok(writer)
     }
 
     /// Opens the record of a machine that another process has left. A torn tail is cut off.

@@ -55,6 +55,8 @@ pub(crate) struct Instance {
     /// What the running process goes on from, until it has been seeded.
     snapshot: Option<Snapshot>,
     console: Console,
+    /// What its ssh server shows, as a line of `known_hosts` has it behind the host's name.
+    pub host_key: Option<String>,
     /// Readers of its console and its stderr; they end with the process.
     tasks: JoinSet<()>,
 }
@@ -90,6 +92,7 @@ impl Instance {
             running: None,
             snapshot: None,
             console: Console::default(),
+            host_key: None,
             tasks: JoinSet::new(),
         }
     }
@@ -359,6 +362,7 @@ impl Instance {
         let deadline = Instant::now() + self.qemu.settings.answer_limit;
         let key = HostKey::make().map_err(Fault::host("make the machine's host key"))?;
         self.record.note(Fact::HostKey { fingerprint: key.fingerprint.clone() }).await?;
+        self.host_key = Some(key.public.clone());
         let network = self.prepared()?.network.clone();
         let has_docker = self.order.image.manifest.docker.is_some();
         let seed = seed::of(&self.order, Some(network), &key, has_docker)?;

@@ -14,10 +14,6 @@ pub struct HostKey {
     /// In OpenSSH's format, for the seed alone.
     pub private: String,
     /// As a line of `known_hosts` has it behind the host's name.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "whoever logs in pins the fingerprint; tests compare it with what OpenSSH reads")
-    )]
     pub public: String,
     /// As `ssh-keygen -l` shows it.
     pub fingerprint: String,
