@@ -218,7 +218,7 @@ async fn check_unused(subnet: Subnet, search_path: &str) -> Result<(), Fault> {
     match routes.lines().find(|line| overlaps(line, subnet)) {
         None => Ok(()),
         Some(line) => Err(Fault::Network(format!(
-            "{}/{} is in use on this host (route {}); name another network in `[machines] network`",
+            "{}/{} is in use on this host (route {}); name another one as `network` in `[vm]` of the settings",
             subnet.network,
             subnet.prefix,
             line.trim()
