@@ -74,7 +74,9 @@ async fn two_siblings_of_a_snapshot_share_nothing_that_makes_a_machine_itself() 
     let keys = bench.host_keys();
     assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
     assert_eq!((first.len(), second.len()), (6, 6), "{first:?} {second:?}");
-    for (mine, theirs) in first.iter().zip(&second) {
+    // Without root each machine is alone in a network of its own, where every address is the same.
+    let differ = if navvy_environment::run_dir::uid() == 0 { 6 } else { 5 };
+    for (mine, theirs) in first.iter().zip(&second).take(differ) {
         assert_ne!(mine, theirs, "{first:?} {second:?}");
     }
     for environment in [one, other] {
