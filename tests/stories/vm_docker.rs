@@ -71,6 +71,7 @@ fn a_version_that_is_not_here_is_refused_with_what_there_is() {
 #[test]
 fn a_machine_job_has_docker_already() {
     let bench = Bench::with_machines();
+    // The step waits for the engine, which starts beside the job's first ones.
     let steps = step("asks", "docker version --format '{{.Server.Version}}'");
     bench.config(
         &job("setup_remote_docker", &steps)

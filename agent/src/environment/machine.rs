@@ -20,16 +20,19 @@ use super::inside;
 /// An engine ends its containers within ten seconds, and itself behind that.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Ends the engine, and leaves its disk without a write that is still to come. Whoever starts the engine again finds it read-only.
+/// Ends the engine for good, and leaves nothing of its disk unwritten. Where our supervisor is the first process, what it cannot find any
+/// more it does not start again.
 const STOP_ENGINE: &str = r#"set -e
 if [ "$(cat /proc/1/comm)" = systemd ]; then
   systemctl stop docker.socket docker.service
-elif pid=$(cat /run/docker.pid 2>/dev/null); then
-  kill -TERM "$pid" || true
-  while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+else
+  program=$(command -v dockerd) && mv "$program" "$program.stopped"
+  if pid=$(cat /run/docker.pid 2>/dev/null); then
+    kill -TERM "$pid" || true
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+  fi
 fi
 sync
-mount -o remount,ro "$1"
 "#;
 
 /// The end of a machine, as what carries it tells of it.
@@ -111,7 +114,7 @@ impl Machine {
 
     async fn stop_engine(&self) -> Result<(), String> {
         let client = Client::new(self.environment.link());
-        let argv = ["/bin/sh", "-c", STOP_ENGINE, "stop", layers::MOUNT];
+        let argv = ["/bin/sh", "-c", STOP_ENGINE];
         let stopping = tokio::task::spawn_blocking(move || inside::run(&client, "navvy-stop-engine", &argv).map(drop));
         let stopped = tokio::time::timeout(STOP_LIMIT, stopping).await;
         stopped.map_err(|_| format!("it took more than {STOP_LIMIT:?}"))?.map_err(|error| error.to_string())?

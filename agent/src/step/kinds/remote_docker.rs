@@ -7,6 +7,8 @@
 //!
 //! The machine is of the same task: what ends and removes the task ends and removes it.
 
+use std::time::Duration;
+
 use navvy_environment::request::{Machine as Wish, Prepare, PrepareEvent, Purpose, Wanted};
 use navvy_environment::supervisor::{Client, ClientError, Listening, Relay};
 use navvy_job::chain::chain;
@@ -30,6 +32,8 @@ const PORT: u16 = 2376;
 const SSH_PORTS: std::ops::Range<u16> = 22376..22384;
 /// More than any ssh configuration has.
 const CONFIG_CAP: usize = 1 << 20;
+/// From a machine that answers to its engine: it starts beside everything else.
+const ENGINE_LIMIT: Duration = Duration::from_secs(180);
 /// Before what went wrong.
 const STEP: &str = "setup_remote_docker: ";
 
@@ -42,6 +46,8 @@ pub async fn set_up(
 ) -> Result<Done, StepError> {
     if cx.ground.is_machine {
         output.line("The job runs in a machine with a Docker engine of its own: there is nothing to set up.");
+        let client = cx.client.clone();
+        cx.bounds.bounded(move || serve::await_engine(&client, ENGINE_LIMIT)).await?.map_err(fault)?;
         return Ok(Done::default());
     }
     if cx.handed.has(&Handed::RemoteDocker) {
@@ -67,7 +73,10 @@ pub async fn set_up(
         PrepareEvent::Progress { .. } => {}
     };
     let made = cx.bounds.while_sensible(Machine::prepare(machines, request, extras, cx.ground.paths, &tell)).await;
-    let made = made?.map_err(|error| fault(chain(&error)));
+    let made = made?.map_err(|error| {
+        error.console.lines().for_each(|line| output.line(line));
+        fault(chain(&error.fault))
+    });
     for line in lines.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         output.line(&line);
     }
@@ -126,6 +135,7 @@ async fn open(cx: &StepCx<'_>, way: Way<'_>) -> Result<Opened, StepError> {
     let Way { client: guest, key, here } = way;
     let login = here.user.clone();
     let opening = cx.bounds.bounded(move || {
+        serve::await_engine(&guest, ENGINE_LIMIT).map_err(fault)?;
         let issued = issue(limit).map_err(|error| fault(chain(&error)))?;
         let place = Place { job, user, home, directory: format!("/tmp/.docker-{task}") };
         place.write_certificates(&issued)?;
