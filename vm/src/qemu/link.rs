@@ -5,7 +5,7 @@
 //! ```
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -18,6 +18,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::line::MUX;
 use super::{keys, socket};
 
+/// Tries at greeting a machine: while its Docker engine starts, an emulated one on a busy host is silent for longer than one takes.
+const OPENINGS: u32 = 5;
 /// What is read at once.
 const PIECE: usize = 64 << 10;
 
@@ -32,8 +34,18 @@ pub struct Port {
 /// # Errors
 /// Nobody answers there.
 pub async fn open(directory: PathBuf) -> io::Result<Arc<dyn Connect>> {
+    for _ in 1..OPENINGS {
+        match open_once(&directory).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            opened => return opened,
+        }
+    }
+    open_once(&directory).await
+}
+
+async fn open_once(directory: &Path) -> io::Result<Arc<dyn Connect>> {
     // Who can open the port is the machine's host: the guest asks it for no secret.
-    Ok(Arc::new(MuxLink::open(Port { directory }, None).await?))
+    Ok(Arc::new(MuxLink::open(Port { directory: directory.to_owned() }, None).await?))
 }
 
 impl Dial for Port {
