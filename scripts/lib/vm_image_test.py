@@ -47,6 +47,13 @@ def check(guest, command, expected):
         sys.exit(f"`{command}` said {answer!r}, and {expected!r} was due: {reply}")
 
 
+def wait_for_engine(guest):
+    until = time.monotonic() + ENGINE_S
+    while said(guest, "timeout 60 docker version >/dev/null 2>&1 && echo up || sleep 1")[0] != "up":
+        if time.monotonic() > until:
+            sys.exit(f"no Docker engine answers within {ENGINE_S} s")
+
+
 def main():
     image = Path(sys.argv[1])
     os.environ["NAVVY_IMAGES"] = str(image.parent)
@@ -65,12 +72,14 @@ def main():
             for command, expected in rows:
                 check(guest, command, expected)
             if guest.manifest["docker"]:
-                said(guest, f"timeout {ENGINE_S} sh -c 'until docker version >/dev/null 2>&1; do sleep 1; done'")
+                wait_for_engine(guest)
                 for command, expected in DOCKER:
                     check(guest, command, expected)
             print(f"{image.name}: {len(rows)} checks passed after {time.monotonic() - begun:.1f} s")
         except NotMeasured as error:
             sys.exit(str(error))
+        except TimeoutError:
+            sys.exit(f"{image.name}: the guest did not answer in time")
         finally:
             guest.close()
 

@@ -128,11 +128,12 @@ fn a_build_that_is_interrupted_leaves_nothing() {
         eventually("the recipe installs", Duration::from_secs(300), begun);
         let pid = rustix::process::Pid::from_raw(i32::try_from(build.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
-        build.wait().unwrap();
+        let ended = build.wait().unwrap();
         let gone = || running_in(&images).is_empty().then_some(());
         eventually("its programs are gone", Duration::from_secs(60), gone);
         assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains(images.to_str().unwrap()));
         if signal == Signal::INT {
+            assert_eq!(ended.code(), Some(130));
             assert!(in_store(&images).is_empty(), "{:?}", in_store(&images));
         }
     }

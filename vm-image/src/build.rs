@@ -114,6 +114,8 @@ pub fn build(images: &Images, wanted: &Build, stop: &Stop, say: &dyn Fn(&str)) -
     let alone = images.alone(&wanted.name)?;
     let made = by_recipe(images, wanted, &supervisor, stop, say)?;
     alone.put(made)?;
+    drop(alone);
+    remembered(images, &wanted.name)?;
     Ok(Built::Anew)
 }
 
@@ -139,7 +141,14 @@ fn exchange(
     manifest.recipe = recipe_digest(&manifest.inputs, &manifest.packages, supervisor);
     finish(made.path(), &manifest)?;
     alone.put(made)?;
+    drop(alone);
+    remembered(images, &wanted.name)?;
     Ok(Built::Supervisor)
+}
+
+/// Read once, now that it is in memory: who may only read the store could not note that it was.
+pub(crate) fn remembered(images: &Images, name: &str) -> Result<(), ImageError> {
+    images.get(name)?.verify()
 }
 
 fn by_recipe(

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use navvy_plain_file as plain_file;
 
-use crate::build::{describe, disk_size, finish};
+use crate::build::{describe, disk_size, finish, remembered};
 use crate::error::{At as _, ImageError};
 use crate::making::Making;
 use crate::manifest::{self, Init, Manifest};
@@ -103,6 +103,8 @@ fn of_disk(images: &Images, wanted: &Import, file: File, stop: &Stop) -> Result<
     finish(made.path(), &manifest)?;
     manifest::read(made.path(), &name)?;
     alone.put(made)?;
+    drop(alone);
+    remembered(images, &name)?;
     Ok(name)
 }
 
@@ -218,6 +220,8 @@ fn of_archive(images: &Images, wanted: &Import, file: File) -> Result<String, Im
         return Err(refuse(wanted, "its root disk has another size than its manifest says"));
     }
     alone.put(made)?;
+    drop(alone);
+    remembered(images, &name)?;
     Ok(name)
 }
 

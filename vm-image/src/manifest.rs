@@ -29,7 +29,7 @@ pub struct Manifest {
     pub name: String,
     /// Digest of everything that went in: the recipe, its variant, the packages with their versions, the supervisor.
     pub recipe: String,
-    /// Digest of what a build is asked for: the recipe's text, its variant, and how this machine reaches Debian. Empty: it was not built.
+    /// Digest of what a build is asked for: the recipe's text, its variant, its architecture. Empty: it was not built.
     #[serde(default)]
     pub inputs: String,
     /// `x86_64` or `aarch64`.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use navvy_plain_file as plain_file;
@@ -91,6 +91,7 @@ fn write_notes(path: &Path, seen: &BTreeMap<String, Seen>) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     serde_json::to_writer(&mut file, seen)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 

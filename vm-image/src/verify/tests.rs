@@ -81,3 +81,14 @@ fn a_link_or_a_pipe_in_a_file_s_place_is_not_followed() {
     rustix::fs::mknodat(rustix::fs::CWD, image.root(), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert!(told(&images).contains("no plain file"), "{}", told(&images));
 }
+
+/// Whoever may only read the store cannot write notes, but reads those of its owner.
+#[test]
+fn notes_can_be_read_by_everybody() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_directory, images) = samples::store();
+    samples::put(&images, "a");
+    let image = images.get("a").unwrap();
+    image.verify().unwrap();
+    assert_eq!(fs::metadata(notes(&image).unwrap()).unwrap().permissions().mode() & 0o777, 0o644);
+}

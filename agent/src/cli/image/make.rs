@@ -24,7 +24,7 @@ pub fn build(settings: &Settings, images: Images, arguments: &ImageBuildArgs) ->
     let name = arguments.name.clone().unwrap_or_else(|| build::Variant::image(variant, &architecture));
     let wanted = Build { variant, architecture, name: name.clone(), supervisor, anew: arguments.anew };
     let say = |line: &str| own_words::say(format!("{line}\n").as_bytes());
-    let built = until_stopped(move |stop| build::build(&images, &wanted, stop, &say))?;
+    let Some(built) = until_stopped(move |stop| build::build(&images, &wanted, stop, &say))? else { return stopped() };
     print(&match built {
         Built::AsItWas => format!("{name} is here already; `--anew` makes it with today's packages.\n"),
         Built::Supervisor => format!("{name} has another supervisor now.\n"),
@@ -44,15 +44,20 @@ pub fn import(images: Images, arguments: ImageImportArgs) -> Result<u8, CliError
         root_device: arguments.root_device,
         user: arguments.user,
     };
-    let name = until_stopped(move |stop| import::import(&images, &wanted, stop))?;
+    let Some(name) = until_stopped(move |stop| import::import(&images, &wanted, stop))? else { return stopped() };
     print(&format!("{name} is imported.\n"))?;
     Ok(exit_code::PASSED)
 }
 
-/// On a thread of its own. A signal stops what it runs; then it tidies up, and the command ends.
+fn stopped() -> Result<u8, CliError> {
+    own_words::say(b"It was stopped, and nothing of it is left.\n");
+    Ok(exit_code::CANCELED)
+}
+
+/// On a thread of its own. A signal stops what it runs; then it tidies up, and there is no outcome.
 fn until_stopped<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, CliError> {
+) -> Result<Option<T>, CliError> {
     block_on(async move {
         let stop = Stop::default();
         let listen = |kind| signal(kind).map_err(|error| CliError::infra(&error));
@@ -62,7 +67,10 @@ fn until_stopped<T: Send + 'static>(
         let mut working = tokio::task::spawn_blocking(move || work(&stopped));
         loop {
             tokio::select! {
-                done = &mut working => return done.map_err(|error| CliError::infra(&error))?.map_err(told),
+                done = &mut working => return match done.map_err(|error| CliError::infra(&error))? {
+                    Err(_) if stop.is_stopped() => Ok(None),
+                    done => done.map(Some).map_err(told),
+                },
                 _ = interrupt.recv() => stop.stop(),
                 _ = terminate.recv() => stop.stop(),
                 _ = hang_up.recv() => stop.stop(),
