@@ -77,6 +77,12 @@ variable "qemu_memory" {
   default = 2048
 }
 
+variable "qemu_disk_size" {
+  type        = string
+  default     = "16G"
+  description = "The image's disk; what starts from it grows its file system, as Debian's own images do."
+}
+
 variable "qemu_arguments" {
   type        = list(list(string))
   default     = []
@@ -153,6 +159,7 @@ source "qemu" "host" {
   accelerator          = var.qemu_accelerator
   cpus                 = 2
   memory               = var.qemu_memory
+  disk_size            = var.qemu_disk_size
   headless             = true
   format               = "qcow2"
   disk_interface       = "virtio"
@@ -179,9 +186,13 @@ build {
     "source.qemu.host",
   ]
 
+  provisioner "shell" {
+    inline = ["mkdir -p /tmp/navvy-host"]
+  }
+
   provisioner "file" {
     source      = var.stage
-    destination = "/tmp/navvy-host"
+    destination = "/tmp/navvy-host/"
   }
 
   # The clouds' first user may become root, and QEMU's mostly is.
