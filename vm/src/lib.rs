@@ -16,6 +16,9 @@
 //! | `machine` | one start, reconciled step by step |
 //! | [`provider`] | who has the machines |
 //! | `qemu` | those of this host |
+//! | [`cloud`], [`ec2`], [`gce`] | those of clouds |
+//! | [`ssh`] | hosts that are already there, and the way to far machines |
+//! | [`pool`] | machines that are ready before somebody wants them |
 //! | [`record`], [`state`], [`machine_id`] | what a successor must know; the legal moves; names |
 //!
 //! On disk: `STATE/machines/ID/` (the record, the disk, sockets), `STATE/machine-trials/`, `STATE/machine-snapshots/`. On this host: interfaces `nvyXXXX`, the
@@ -23,18 +26,23 @@
 
 #![warn(missing_docs)]
 
+pub mod cloud;
+pub mod ec2;
 mod environment;
 pub mod error;
+pub mod gce;
 pub mod hold;
 mod images;
 pub mod layers;
 mod machine;
 pub mod machine_id;
 mod machines;
+pub mod pool;
 pub mod provider;
 mod qemu;
 pub mod record;
 pub mod settings;
+pub mod ssh;
 pub mod state;
 pub mod survey;
 mod warm;
