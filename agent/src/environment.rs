@@ -52,9 +52,14 @@ pub struct Providers {
 }
 
 impl Providers {
-    /// Containers alone.
-    pub fn docker(engine: Engine) -> Self {
-        Self { docker: Some(engine), ..Self::default() }
+    /// What there is of the two.
+    pub fn new(docker: Option<Engine>, machines: Option<Machines>) -> Self {
+        Self {
+            docker,
+            machines,
+            #[cfg(test)]
+            fake: None,
+        }
     }
 
     /// What carries out jobs of this executor.

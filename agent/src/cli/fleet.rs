@@ -128,11 +128,7 @@ pub async fn machine(
     Ok(Machine {
         remote_docker: Arc::new(remote_docker),
         egress: Arc::new(egress(settings, &engine)),
-        providers: Providers {
-            docker: Some(engine),
-            machines: Some(host::machines(settings)?),
-            ..Providers::default()
-        },
+        providers: Providers::new(Some(engine), Some(host::machines(settings)?)),
         paths: Arc::new(settings.paths.clone()),
         owner: Owner::this_process().map_err(|error| CliError::infra(&error))?,
         floor: floor(settings, arguments.disk_floor)?,

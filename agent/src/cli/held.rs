@@ -64,7 +64,7 @@ impl Held {
             true => None,
             false => Some(engine(settings, docker, &self.known).await?),
         };
-        Ok(Providers { docker, machines: Some(host::machines(settings)?), ..Providers::default() })
+        Ok(Providers::new(docker, Some(host::machines(settings)?)))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn clean_up(settings: &Settings, docker: Option<&str>) -> Vec<String> {
                 // A run that had machines alone has never needed one.
                 Err(_) => None,
             };
-            let providers = Providers { docker, machines, ..Providers::default() };
+            let providers = Providers::new(docker, machines);
             Ok(providers.remove_own(&here, &settings.paths, REMOVAL_LIMIT).await)
         })
     };

@@ -239,7 +239,7 @@ impl Session<'_> {
         let machine = self.machine(engine.as_ref()).await?;
         let owner = Owner::this_process().map_err(|error| CliError::infra(&error))?;
         let machines = Some(host::machines(self.settings)?);
-        let providers = Providers { docker: engine, machines, ..Providers::default() };
+        let providers = Providers::new(engine, machines);
         let remote_docker = Arc::new(machines::remote_docker(&replacements.vms, machine));
         Ok((Site { providers, egress, remote_docker, machine, owner }, risk.into_iter().chain(blocked)))
     }
