@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use navvy_tests::Bench;
-use navvy_tests::deadline::eventually;
+use navvy_tests::eventually;
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
 
