@@ -215,7 +215,7 @@ fn cgroups(engine: &Engine, info: &EngineInfo) -> Check {
         Err(why) => Check::warn(
             NAME,
             format!("{found}: each container gets its task's whole limits ({why})"),
-            "matters only for jobs with service containers; run as root with the cgroupfs driver for exact limits",
+            "matters only for jobs with service containers; run as root, with the driver cgroupfs or cgroups of version 2, for exact limits",
         ),
     }
 }

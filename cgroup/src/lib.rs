@@ -10,6 +10,8 @@
 
 #![warn(missing_docs)]
 
+pub mod slice;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

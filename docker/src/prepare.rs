@@ -419,10 +419,10 @@ impl Preparation<'_> {
         }
         self.report(format!("Supervisor: {}", started.how));
         // The engine may see other cgroups than this process does.
-        let used = cgroup::is_used(&self.cgroup());
+        let used = cgroup::is_used(&self.cgroup(), self.size());
         let together = match parent {
             Ok(name) if used => Ok(name.as_str()),
-            Ok(_) => Err("the engine sees other cgroups"),
+            Ok(_) => Err("the engine sees other cgroups, or systemd has not taken the limits"),
             Err(why) => Err(why.as_str()),
         };
         self.report(report::limits(self.size(), self.request.pids, together));

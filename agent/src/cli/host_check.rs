@@ -117,7 +117,12 @@ fn of_cgroups(engine: &Engine, info: &EngineInfo) -> Option<String> {
         driver: &info.cgroup_driver,
         version: &info.cgroup_version,
     };
-    let why = cgroup::check(facts).err()?;
+    let why = match cgroup::check(facts) {
+        Err(why) => why.to_string(),
+        Ok(()) if cgroup::goes_below_given(facts) => return None,
+        Ok(()) => "the engine's cgroup driver is systemd, which puts them beside the cgroup of the scheduler's task"
+            .to_owned(),
+    };
     Some(format!(
         "The containers of a task are not held together by the task's cgroup, only each by its own limits: {why}. Run the agent as \
          root beside the engine, and set \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in /etc/docker/daemon.json."

@@ -3,6 +3,7 @@
 //! ```text
 //! v1   /sys/fs/cgroup/{memory,cpu,pids,…}/navvy/task-ID/CONTAINER
 //! v2   /sys/fs/cgroup/navvy/task-ID/CONTAINER
+//!      /sys/fs/cgroup/navvy.slice/navvy-task_ID.slice/CONTAINER    where systemd makes the engine's cgroups: [`navvy_cgroup::slice`]
 //! ```
 //!
 //! `navvy` itself stays, as the network does; `task-ID` goes with its task. Where somebody else has made a cgroup for the whole task
@@ -13,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use navvy_cgroup::slice::{Slice, UNITS};
 use navvy_cgroup::{Hierarchy, Limit, Limits, children, mounted};
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -22,6 +24,8 @@ mod parent;
 pub use parent::{Parent, ParentError};
 
 const ROOT: &str = "navvy";
+/// The engine's driver that has systemd make each cgroup.
+const SYSTEMD: &str = "systemd";
 /// A task's is at most so deep below a hierarchy's root: `nomad.slice/reserve.slice/ALLOC.TASK.scope/task-ID`.
 const DEPTH: usize = 4;
 /// A machine has some thousand cgroups; no job that makes more of them holds up a search.
@@ -38,9 +42,9 @@ pub enum CgroupError {
     /// The process's user may not write to the hierarchies.
     #[error("making cgroups takes root")]
     NotRoot,
-    /// The driver's name: under systemd, only systemd may make cgroups.
-    #[error("the engine's cgroup driver is {0}, not cgroupfs")]
-    Driver(String),
+    /// Driver and version: systemd makes the cgroups of its driver itself, and of version 1 it does not hold swap.
+    #[error("the engine's cgroup driver is {0}, with cgroups of version {1}")]
+    Driver(String, String),
     /// The controller's name, or `unified` for version 2.
     #[error("no {0} controller is mounted here")]
     NoController(&'static str),
@@ -91,10 +95,16 @@ pub fn check(facts: Facts<'_>) -> Result<(), CgroupError> {
     if facts.uid != 0 {
         return Err(CgroupError::NotRoot);
     }
-    if facts.driver != "cgroupfs" {
-        return Err(CgroupError::Driver(facts.driver.to_owned()));
+    match (facts.driver, facts.version) {
+        ("cgroupfs", _) | (SYSTEMD, "2") => Ok(()),
+        (driver, version) => Err(CgroupError::Driver(driver.to_owned(), version.to_owned())),
     }
-    Ok(())
+}
+
+/// Are a task's containers put below the cgroup that somebody else has made for the whole task ([`Parent`])? systemd puts them below a
+/// slice, and such a cgroup is none of its.
+pub fn goes_below_given(facts: Facts<'_>) -> bool {
+    facts.driver != SYSTEMD
 }
 
 /// Where a task's cgroup is, below each hierarchy's root.
@@ -104,13 +114,15 @@ pub struct Place {
     /// The parent is not ours.
     is_given: bool,
     name: String,
+    /// Where it is instead if systemd makes the engine's cgroups. When a journal is opened nobody has asked the engine yet.
+    slice: Slice,
 }
 
 impl Place {
     /// Below the cgroup that was given, else below our own.
     pub fn of(task: &TaskId, given: Option<&Parent>) -> Self {
         let parent = given.map_or_else(|| PathBuf::from(ROOT), |given| given.below().to_owned());
-        Self { parent, is_given: given.is_some(), name: task.cgroup_name() }
+        Self { parent, is_given: given.is_some(), name: task.cgroup_name(), slice: Slice::of(task) }
     }
 
     /// As [`Self::text`] has written it. What is no place of this task is below our own root.
@@ -144,7 +156,7 @@ impl Place {
 
     /// Where it exists.
     fn directories(&self, hierarchies: &[Hierarchy]) -> Vec<PathBuf> {
-        let below = hierarchies.iter().map(|h| h.path.join(self.below()));
+        let below = hierarchies.iter().flat_map(|h| [h.path.join(self.below()), h.path.join(self.slice.below())]);
         below.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_dir())).collect()
     }
 }
@@ -153,6 +165,9 @@ impl Place {
 pub fn make(place: &Place, size: Size, pids: u32, facts: Facts<'_>) -> Result<String, CgroupError> {
     check(facts)?;
     let hierarchies = mounted();
+    if facts.driver == SYSTEMD {
+        return make_slice(place, size, pids, Path::new(UNITS));
+    }
     let made = match facts.version {
         "2" => make_v2(place, size, pids, &hierarchies),
         _ => make_v1(place, size, pids, &hierarchies),
@@ -164,6 +179,13 @@ pub fn make(place: &Place, size: Size, pids: u32, facts: Facts<'_>) -> Result<St
         }
     }
     made.map(|()| format!("/{}", place.text()))
+}
+
+/// The engine wants the unit's name alone.
+fn make_slice(place: &Place, size: Size, pids: u32, units: &Path) -> Result<String, CgroupError> {
+    let written = place.slice.write(units, &Limits { size, pids: Some(pids) });
+    let unit = place.slice.unit();
+    written.map(|()| unit.clone()).map_err(|source| CgroupError::Write { path: units.join(unit), source })
 }
 
 fn make_v1(place: &Place, size: Size, pids: u32, hierarchies: &[Hierarchy]) -> Result<(), CgroupError> {
@@ -224,16 +246,26 @@ pub fn entrances(place: &Place) -> Vec<PathBuf> {
     place.directories(&mounted()).into_iter().map(|directory| directory.join("cgroup.procs")).collect()
 }
 
-/// Has the engine put a container below the task's cgroup? It may see other hierarchies than this process does.
-pub fn is_used(place: &Place) -> bool {
-    place.directories(&mounted()).iter().any(|directory| children(directory).next().is_some())
+/// Has the engine put a container below the task's cgroup, and does that hold it? The engine may see other hierarchies than this process
+/// does, and systemd may pass over what it does not understand.
+pub fn is_used(place: &Place, size: Size) -> bool {
+    let hierarchies = mounted();
+    let mut directories = place.directories(&hierarchies).into_iter();
+    directories.any(|directory| children(&directory).next().is_some() && holds(place, &directory, size))
+}
+
+/// Limits of a slice are systemd's to set; others were set here.
+fn holds(place: &Place, directory: &Path, size: Size) -> bool {
+    let limit = || fs::read_to_string(directory.join("memory.max")).unwrap_or_default();
+    !directory.ends_with(place.slice.below()) || limit().trim() == size.memory.to_string()
 }
 
 /// Kills what sits in the task's cgroup, and removes it from every hierarchy. Its containers are gone, or shall go: what an
 /// engine leaves there that died while it started one is nobody's any more. Blocks for three seconds at most; missing is
 /// fine.
 pub fn remove(place: &Place) -> Result<(), (PathBuf, io::Error)> {
-    navvy_cgroup::remove(&place.directories(&mounted())).into_iter().next().map_or(Ok(()), Err)
+    navvy_cgroup::remove(&place.directories(&mounted())).into_iter().next().map_or(Ok(()), Err)?;
+    place.slice.remove(Path::new(UNITS))
 }
 
 /// Tasks whose cgroup has been here for `age` and holds no process. Whether a task still needs one, the engine knows.
@@ -275,7 +307,7 @@ fn look_for_tasks(root: &Path, at: &Path, depth: usize, left: &mut usize, found:
             return;
         }
         let name = child.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        match name.strip_prefix("task-").and_then(|id| id.parse::<TaskId>().ok()) {
+        match name.strip_prefix("task-").and_then(|id| id.parse().ok()).or_else(|| Slice::task(name)) {
             Some(task) => found.extend(child.strip_prefix(root).ok().map(|below| (below.to_owned(), task))),
             None if depth > 1 => look_for_tasks(root, &child, depth - 1, left, found),
             None => {}
@@ -344,6 +376,32 @@ mod tests {
     }
 
     #[test]
+    fn where_systemd_makes_cgroups_a_task_is_a_slice_that_is_found_and_removed_like_any_other() {
+        let units = tempfile::tempdir().unwrap();
+        let unit = make_slice(&own(), Size::new(1, 2), 7, units.path()).unwrap();
+        assert_eq!(unit, "navvy-task_0123456789abcdef.slice");
+        assert!(fs::read_to_string(units.path().join(&unit)).unwrap().contains("MemoryMax=2147483648\n"));
+        let failed = make_slice(&own(), Size::new(1, 2), 7, &units.path().join("missing")).unwrap_err();
+        assert!(failed.to_string().contains(&unit), "{failed}");
+
+        let root = tempfile::tempdir().unwrap();
+        let slice = root.path().join("navvy.slice").join(&unit);
+        fs::create_dir_all(slice.join("docker-1.scope")).unwrap();
+        let hierarchies = [Hierarchy { path: root.path().to_owned(), controllers: Vec::new(), unified: true }];
+        let found: Vec<TaskId> = of_tasks(&hierarchies).into_iter().map(|(_, task)| task).collect();
+        assert_eq!(found, [task()]);
+        let given = Place::of(&task(), Some(&Parent::read("/nomad.slice/a.scope").unwrap()));
+        for place in [own(), given] {
+            assert_eq!(place.directories(&hierarchies), [slice.clone()]);
+        }
+        // A slice that systemd made without our limits holds nobody.
+        fs::write(slice.join("memory.max"), "max\n").unwrap();
+        assert!(!holds(&own(), &slice, Size::new(1, 2)));
+        fs::write(slice.join("memory.max"), "2147483648\n").unwrap();
+        assert!(holds(&own(), &slice, Size::new(1, 2)) && holds(&own(), Path::new("/c"), Size::new(1, 2)));
+    }
+
+    #[test]
     fn below_a_given_cgroup_of_version_2_its_maker_has_given_the_controllers_above() {
         let given = Place::of(&task(), Some(&Parent::read("/nomad.slice/a.scope").unwrap()));
         assert_eq!(givers_v2(&given, Path::new("/c")), [Path::new("/c/nomad.slice/a.scope")]);
@@ -386,6 +444,8 @@ mod tests {
         assert!(check(facts).is_ok());
         assert!(check(Facts { uid: 1, ..facts }).is_err());
         assert!(check(Facts { engine_is_local: false, ..facts }).is_err());
+        let systemd = Facts { driver: "systemd", version: "2", ..facts };
+        assert!(check(systemd).is_ok() && !goes_below_given(systemd) && goes_below_given(facts));
         assert!(check(Facts { driver: "systemd", ..facts }).unwrap_err().to_string().contains("systemd"));
     }
 }
