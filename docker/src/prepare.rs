@@ -103,7 +103,7 @@ impl Preparation<'_> {
         let mut started = None;
         let mut plan = None;
         let mut is_unshared = false;
-        for &upload in self.entries() {
+        for &upload in entries(self.engine.needs_upload(), is_remapped(info)) {
             let entry = match upload {
                 true => Entry::Upload,
                 false => Entry::Mounts { bin: bin.clone(), run: run_dir::shared(&self.run_directory()) },
@@ -205,11 +205,6 @@ impl Preparation<'_> {
         self.request.wanted.containers().len().saturating_sub(1)
     }
 
-    /// Ways in, to be tried in this order: `true` is upload.
-    fn entries(&self) -> &'static [bool] {
-        if self.engine.needs_upload() { &[true] } else { &[false, true] }
-    }
-
     fn run_directory(&self) -> PathBuf {
         run_dir::place(self.host.runtime.as_deref(), run_dir::uid(), &self.request.task)
     }
@@ -231,7 +226,7 @@ impl Preparation<'_> {
             size: self.size(),
             pids: self.request.pids,
             idle_limit_s: self.request.idle_limit.as_secs(),
-            has_all_ids: !info.rootless && !info.security_options.iter().any(|option| option.contains("name=userns")),
+            has_all_ids: !info.rootless && !is_remapped(info),
             egress: self.request.egress.visible_variables(),
             authorities: self.request.egress.bundle().map(|bundle| bundle.directory.clone()),
         };
@@ -460,6 +455,17 @@ impl Preparation<'_> {
     }
 }
 
+/// Is root of a container somebody who is nobody else on the machine (`userns-remap`)? A rootless engine's is the engine's own user.
+fn is_remapped(info: &EngineInfo) -> bool {
+    info.security_options.iter().any(|option| option.contains("name=userns"))
+}
+
+/// Ways in, to be tried in this order: `true` is upload. The run directory, which is this process's user's alone, is closed to somebody
+/// else: the supervisor would end at once, and each job would begin with a container for nothing.
+fn entries(needs_upload: bool, is_remapped: bool) -> &'static [bool] {
+    if needs_upload || is_remapped { &[true] } else { &[false, true] }
+}
+
 fn names(plan: &Plan) -> Vec<String> {
     plan.containers.iter().map(|container| container.name.clone()).collect()
 }
@@ -470,4 +476,17 @@ fn open_run_directory(path: &std::path::Path) -> Result<(SocketPlace, Kept), Run
     run_dir::remove(path).map_err(failed)?;
     let kept = run_dir::make(path)?;
     Ok((SocketPlace::open(&run_dir::shared(path)).map_err(failed)?, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_users_are_mapped_no_container_is_started_for_nothing() {
+        assert_eq!(entries(false, false), [false, true]);
+        for (needs_upload, is_remapped) in [(true, false), (true, true), (false, true)] {
+            assert_eq!(entries(needs_upload, is_remapped), [true]);
+        }
+    }
 }
