@@ -92,7 +92,7 @@ fn a_run_that_is_killed_leaves_a_machine_that_the_next_start_removes() {
     let run = bench.run(&[]);
     run.wait_for("the step's output", BOOT_LIMIT, |event| event.is("output"));
     run.signal(Signal::Kill);
-    run.that_leaves_things().finish();
+    drop(run.that_leaves_things().finish());
     let pruned = bench.navvy(&["prune"]);
     assert!(pruned.stdout().contains("Removed task"), "{}", pruned.stdout());
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
