@@ -60,7 +60,7 @@ fn a_version_that_is_not_here_is_refused_with_what_there_is() {
     bench.config(&job("setup_remote_docker: {version: docker99}", &step("never", "true")));
     let done = bench.run(&[]).finish_within(LIMIT);
     done.exits_with(1);
-    let told = done.text("build", "setup_remote_docker") + &done.account();
+    let told = done.text("build", "Setup a remote Docker engine") + &done.account();
     assert!(
         told.contains("version docker99 of Docker is not here") && told.contains("debian-12-docker has 20."),
         "{told}"
@@ -91,7 +91,7 @@ fn the_second_job_with_layer_caching_builds_nothing_again() {
     assert!(!first.text("build", "builds").contains("Using cache"), "{}", first.text("build", "builds"));
     let second = bench.run(&[]).finish_within(LIMIT);
     second.passes();
-    assert!(second.text("build", "builds").contains("Using cache"), "{}", second.text("build", "builds"));
+    assert!(second.text("build", "builds").contains("Using cache"), "{}{}", first.account(), second.account());
     let kept = bench.navvy(&["prune"]).stdout();
     assert!(kept.contains("Kept Docker layers: 1 volumes, 0 of them in use"), "{kept}");
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());

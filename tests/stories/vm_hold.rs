@@ -24,7 +24,7 @@ fn a_failed_machine_is_held_entered_and_gone_on_with() {
     let bench = Bench::with_machines();
     bench.config(CONFIG);
     let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(BOOT_LIMIT);
-    assert_eq!(done.end("vm"), "failed", "{}", done.account());
+    assert_eq!(done.verdict("vm"), "failed", "{}", done.account());
     let task = done.tasks()[0].clone();
 
     let listed = bench.ask(&["ps"]).stdout();
@@ -46,7 +46,7 @@ fn a_held_machine_is_removed_by_its_name() {
     bench.config(CONFIG);
     let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(BOOT_LIMIT);
     let task = done.tasks()[0].clone();
-    bench.navvy(&["prune"]).exits_with(0);
+    bench.ask(&["prune"]).exits_with(0);
     assert_ne!(bench.left_of_runs(), Vec::<String>::new(), "a held task is spared");
     bench.navvy(&["rm", &task]).exits_with(0);
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());

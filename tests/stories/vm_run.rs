@@ -72,7 +72,7 @@ fn a_job_that_is_canceled_leaves_no_machine() {
     run.wait_for("the step's output", BOOT_LIMIT, |event| event.is("output"));
     run.signal(Signal::Interrupt);
     let done = run.finish_within(BOOT_LIMIT);
-    assert_eq!(done.end("vm"), "canceled");
+    assert_eq!(done.verdict("vm"), "canceled");
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }
 
@@ -81,7 +81,7 @@ fn a_machine_that_is_shut_down_from_inside_is_the_job_s_own_failure() {
     let bench = Bench::with_machines();
     bench.config(&job(&format!("{}{}", step("ends", "sudo kill -TERM 1; sleep 60"), step("never", "true"))));
     let done = bench.run(&[]).finish_within(BOOT_LIMIT);
-    assert_eq!(done.end("vm"), "failed", "{}", done.account());
+    assert_eq!(done.verdict("vm"), "failed", "{}", done.account());
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }
 

@@ -148,6 +148,11 @@ impl Volume {
         self.slot.join(WORK)
     }
 
+    /// What that file stands on: what an earlier job has saved.
+    pub fn backing(&self) -> Option<PathBuf> {
+        (!self.is_new).then(|| self.slot.join(DISK))
+    }
+
     /// No job has saved anything in it yet.
     pub fn is_new(&self) -> bool {
         self.is_new
@@ -162,7 +167,7 @@ impl Volume {
         let (disk, work) = (self.slot.join(DISK), self.slot.join(WORK));
         if !self.is_new {
             // What it stands on is what it replaces: it needs all of that itself.
-            let rebased = qemu_img(&["rebase", "-q", "-F", "", "-b", "", &text(&work)]).await;
+            let rebased = qemu_img(&["rebase", "-q", "-f", "qcow2", "-b", "", &text(&work)]).await;
             rebased.map_err(|source| LayersError::Disk { doing: "save", source })?;
         }
         let (slot, about) = (self.slot.clone(), self.about);
@@ -363,7 +368,7 @@ mod tests {
     async fn write(disk: &Path, what: &str) {
         let raw = disk.with_extension("in");
         fs::write(&raw, what.repeat(1024)).unwrap();
-        let arguments = ["-q", "-f", "qcow2", "-c", &format!("write -s {} 0 4096", text(&raw)), &text(disk)];
+        let arguments = ["-f", "qcow2", "-c", &format!("write -s {} 0 4096", text(&raw)), &text(disk)];
         command::run("qemu-io", &arguments, b"", &command::search_path(None), QEMU_IMG_LIMIT).await.unwrap();
         fs::remove_file(raw).unwrap();
     }
@@ -389,14 +394,9 @@ mod tests {
         write(&third.path(), "3333").await;
         third.keep().await.unwrap();
         // It stands alone: its backing file was what it has replaced.
-        let information = command::run(
-            "qemu-img",
-            &["info", &text(&slot.join(DISK))],
-            b"",
-            &command::search_path(None),
-            QEMU_IMG_LIMIT,
-        );
-        let information = String::from_utf8(information.await.unwrap()).unwrap();
+        let (disk, path) = (text(&slot.join(DISK)), command::search_path(None));
+        let information = command::run("qemu-img", &["info", &disk], b"", &path, QEMU_IMG_LIMIT).await.unwrap();
+        let information = String::from_utf8(information).unwrap();
         assert!(!information.contains("backing file"), "{information}");
         assert_eq!(content(&slot.join(DISK)).await, "3333");
     }

@@ -104,6 +104,8 @@ pub struct Extras {
 pub struct Disk {
     /// A qcow2 file of this host.
     pub path: PathBuf,
+    /// What the file stands on, another qcow2 file. What the file itself says of that is not believed.
+    pub backing: Option<PathBuf>,
     /// By which the guest finds it: letters and digits, at most 20.
     pub serial: String,
     /// Where the guest mounts it.

@@ -80,7 +80,7 @@ impl Machine {
         };
         if let Some(volume) = &volume {
             let (serial, mount) = (layers::SERIAL.to_owned(), layers::MOUNT.to_owned());
-            extras.disks.push(Disk { path: volume.path(), serial, mount });
+            extras.disks.push(Disk { path: volume.path(), backing: volume.backing(), serial, mount });
         }
         let environment = machines.prepare_with(request, extras, host, events).await?;
         Ok(Self { environment, volume, is_clean: false.into() })

@@ -14,8 +14,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::bus;
+use crate::environment::fake::World;
 use crate::run_directory::RunDirectory;
 use crate::settings::overcommit::Overcommit;
+use crate::task::tests::bench::context;
 
 const JOB: &str = "
 version: 2.1
@@ -54,7 +56,8 @@ async fn run(plan: Plan, stop: Option<Cancel>) -> (Vec<String>, RunEnd) {
     let (bus, events) = bus::channel(Masks::default());
     let directory = RunDirectory::create(state.path(), 1).unwrap();
     let (_stop, stop) = watch::channel(stop);
-    let (finished, _) = PipelineRun::new(plan, None, bus, directory, stop).run(&mut |_| Err(String::new())).await;
+    let context = context(state.path().to_owned(), &World::default(), bus.clone(), stop.clone());
+    let (finished, _) = PipelineRun::new(plan, context, bus, directory, stop).run(&mut |_| Err(String::new())).await;
     let mut told = Vec::new();
     while let Ok(Some(stamped)) = events.next(Duration::ZERO) {
         if let Event::JobEnded { job, end } = stamped.event {
@@ -81,7 +84,7 @@ async fn a_job_whose_tasks_cannot_start_ends_once_and_its_successors_go_on() {
     let (told, end) = run(plan(jobs, Approvals::default()), None).await;
     assert_eq!(
         told,
-        ["unit: the task's log directory could not be made", "deploy: unit ended failed", "mail: a no-op"]
+        ["unit: the claim does not say which project it belongs to", "deploy: unit ended failed", "mail: a no-op"]
     );
     assert_eq!(end, RunEnd::Infra);
 }

@@ -59,7 +59,9 @@ pub(super) fn with_last_words(text: &str, died: &watch::Receiver<Option<Died>>) 
         Some(Died::Exited { code, last_words, .. }) => {
             format!("{text} (exit code {code}): {}", last_words.trim())
         }
-        Some(Died::DiskFloor { message } | Died::EngineLost { message } | Died::MachineEnded { message, .. }) => format!("{text} ({message})"),
+        Some(Died::DiskFloor { message } | Died::EngineLost { message } | Died::MachineEnded { message, .. }) => {
+            format!("{text} ({message})")
+        }
         None => text.to_owned(),
     }
 }

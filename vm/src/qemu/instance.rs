@@ -17,7 +17,7 @@ use super::accelerator::{self, Bench};
 use super::console::Console;
 use super::end::{self, Ending};
 use super::keys::HostKey;
-use super::line::{self, Line, Net, Processor, Ram};
+use super::line::{self, Extra, Line, Net, Processor, Ram};
 use super::network::{self, Lease};
 use super::process::{self, Started};
 use super::qmp::Qmp;
@@ -28,7 +28,7 @@ use crate::error::Fault;
 use crate::images;
 use crate::provider::{Contact, Look, Order};
 use crate::record::{Fact, Record};
-use crate::settings::Snapshots;
+use crate::settings::{Disk, Snapshots};
 
 /// Memory of a machine's cgroup beyond the guest's: QEMU's own, its translations, page tables.
 const OVERHEAD: u64 = 512 << 20;
@@ -214,7 +214,7 @@ impl Instance {
             init: image.manifest.init,
             arguments: image.manifest.arguments.clone(),
             backing,
-            disks: self.order.extras.disks.iter().map(|disk| (disk.path.clone(), disk.serial.clone())).collect(),
+            disks: self.order.extras.disks.iter().map(extra).collect(),
             net: prepared.net.clone(),
             link_address: prepared.network.link_address.clone(),
             run_as: prepared.run_as,
@@ -470,4 +470,8 @@ async fn wait_for_monitor(started: &mut Started, directory: &Path) -> Result<(),
 /// A cgroup's name is made of a task's id.
 pub(super) fn task_of(machine: &str) -> Option<TaskId> {
     machine.parse().ok()
+}
+
+fn extra(disk: &Disk) -> Extra {
+    Extra { path: disk.path.clone(), backing: disk.backing.clone(), serial: disk.serial.clone() }
 }

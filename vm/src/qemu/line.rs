@@ -46,12 +46,20 @@ pub struct Line {
     pub arguments: String,
     /// The image's root, and what stands between it and the machine's own disk: the snapshot's.
     pub backing: Vec<PathBuf>,
-    pub disks: Vec<(PathBuf, String)>,
+    pub disks: Vec<Extra>,
     pub net: Net,
     pub link_address: String,
     /// The uid (and gid) that the process takes on, if it is root's.
     pub run_as: Option<u32>,
     pub devices: Vec<String>,
+}
+
+/// A disk beside the root, which outlives its machine.
+#[derive(Debug, Clone)]
+pub struct Extra {
+    pub path: PathBuf,
+    pub backing: Option<PathBuf>,
+    pub serial: String,
 }
 
 /// Which processor the guest has.
@@ -171,16 +179,29 @@ impl Line {
 
     /// The chain is spelled out, so that no file says what stands below it.
     fn add_disks(&self, add: &mut impl FnMut(&[&str])) {
+        let below = |at: usize| format!("b{at}");
         for (at, path) in self.backing.iter().enumerate() {
-            add(&["-blockdev", &file(&format!("bf{at}"), path, true)]);
-            add(&["-blockdev", &qcow2(&format!("b{at}"), &format!("bf{at}"), at.checked_sub(1), true)]);
+            add(&["-blockdev", &file(&format!("bf{at}"), path, Use::Read)]);
+            let under = at.checked_sub(1).map(below);
+            add(&["-blockdev", &qcow2(&below(at), &format!("bf{at}"), under, Use::Read)]);
         }
-        let top = self.backing.len().checked_sub(1);
-        add(&["-blockdev", &file("f", Path::new(DISK), false), "-blockdev", &qcow2("d", "f", top, false)]);
+        let top = self.backing.len().checked_sub(1).map(below);
+        add(&["-blockdev", &file("f", Path::new(DISK), Use::Own), "-blockdev", &qcow2("d", "f", top, Use::Own)]);
         add(&["-device", "virtio-blk-pci,drive=d,write-cache=on"]);
-        for (at, (path, serial)) in self.disks.iter().enumerate() {
-            let (node, under) = (format!("x{at}"), format!("xf{at}"));
-            add(&["-blockdev", &file(&under, path, false), "-blockdev", &qcow2(&node, &under, None, false)]);
+        self.add_extras(add);
+    }
+
+    fn add_extras(&self, add: &mut impl FnMut(&[&str])) {
+        for (at, Extra { path, backing, serial }) in self.disks.iter().enumerate() {
+            let (node, under, base, base_file) =
+                (format!("x{at}"), format!("xf{at}"), format!("xb{at}"), format!("xbf{at}"));
+            if let Some(backing) = backing {
+                add(&["-blockdev", &file(&base_file, backing, Use::Read)]);
+                add(&["-blockdev", &qcow2(&base, &base_file, None, Use::Read)]);
+            }
+            let stands_on = backing.as_ref().map(|_| base);
+            add(&["-blockdev", &file(&under, path, Use::Keep)]);
+            add(&["-blockdev", &qcow2(&node, &under, stands_on, Use::Keep)]);
             add(&["-device", &format!("virtio-blk-pci,drive={node},serial={}", escaped(serial))]);
         }
     }
@@ -207,24 +228,34 @@ impl Line {
     }
 }
 
-fn file(node: &str, path: &Path, is_read_only: bool) -> String {
-    // Locks stay on: whoever asks whether an image is in use asks for them. Flushing is for disks that outlive a crash.
+/// What a machine does with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    /// It goes with the machine: what the guest has flushed need not survive.
+    Own,
+    /// It outlives the machine: what the guest has flushed is on the disk.
+    Keep,
+}
+
+fn file(node: &str, path: &Path, how: Use) -> String {
+    // Locks stay on: whoever asks whether an image is in use asks for them.
     let mut file = json!({
-        "driver": "file", "node-name": node, "filename": path, "read-only": is_read_only, "cache": {"no-flush": true},
+        "driver": "file", "node-name": node, "filename": path, "read-only": how == Use::Read,
+        "cache": {"no-flush": how != Use::Keep},
     });
-    if !is_read_only {
+    if how != Use::Read {
         file["discard"] = "unmap".into();
     }
     file.to_string()
 }
 
-fn qcow2(node: &str, under: &str, backing: Option<usize>, is_read_only: bool) -> String {
-    let backing = backing.map(|at| format!("b{at}"));
+fn qcow2(node: &str, under: &str, backing: Option<String>, how: Use) -> String {
     let mut disk = json!({
-        "driver": "qcow2", "node-name": node, "file": under, "backing": backing, "read-only": is_read_only,
-        "cache": {"no-flush": true},
+        "driver": "qcow2", "node-name": node, "file": under, "backing": backing, "read-only": how == Use::Read,
+        "cache": {"no-flush": how != Use::Keep},
     });
-    if !is_read_only {
+    if how != Use::Read {
         disk["discard"] = "unmap".into();
     }
     disk.to_string()
@@ -282,7 +313,11 @@ mod tests {
             backing: vec!["/i/root.qcow2".into(), "/s/disk.qcow2".into()],
             net: Net::Restricted,
             run_as: None,
-            disks: vec![("/layers/a,b.qcow2".into(), "layers".to_owned())],
+            disks: vec![Extra {
+                path: "/layers/a,b.qcow2".into(),
+                backing: Some("/layers/before.qcow2".into()),
+                serial: "layers".to_owned(),
+            }],
             accelerator: Processor::Kvm,
             init: Init::Systemd,
             ..line()

@@ -230,7 +230,7 @@ pub fn claim(steps: Vec<Step>) -> Claim {
     }
 }
 
-fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiver<Option<Cancel>>) -> Context {
+pub fn context(directory: PathBuf, world: &World, bus: bus::Bus, stop: watch::Receiver<Option<Cancel>>) -> Context {
     let logs = directory.join("logs");
     std::fs::create_dir(&logs).unwrap();
     let paths = HostPaths {

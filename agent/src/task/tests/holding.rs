@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_docker::hold::Adopted;
 use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_journal::{Journal, Standing};
 use navvy_protocol::supervisor::{Exit, Exited, Failure, FailureKind};
 
 use super::*;
+use crate::environment::Adopted;
 use crate::environment::fake::{Act, exits, exits_by, says};
 use crate::task::{BreakPoint, HoldPolicy, Note, Resumed};
 
@@ -30,7 +30,7 @@ fn found(bench: &Bench, from: usize) -> Resumed {
     assert_eq!(known.held_step().unwrap().number, from);
     let note = Note::parse(&bench.world.kept_note()).unwrap();
     assert_eq!(note.step, from);
-    Resumed { note, adopted: Adopted { journal, known, containers: vec![] }, link: bench.world.link(), from }
+    Resumed { note, adopted: Adopted { journal, known, names: vec![] }, link: bench.world.link(), from }
 }
 
 #[tokio::test(start_paused = true)]
