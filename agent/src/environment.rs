@@ -252,7 +252,6 @@ pub struct Adopted {
 }
 
 /// A live environment. Destroy it; dropping it leaves everything running.
-#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the fake is small, and in tests alone"))]
 pub enum Environment {
     Docker(DockerEnvironment),
     Vm(Machine),

@@ -4,6 +4,8 @@
 //! this test ─▶ itself again, `birth` alone: makes a machine, waits ─▶ SIGKILL at a moment of chance ─▶ reap ─▶ nothing
 //! ```
 
+#![expect(clippy::print_stdout, reason = "who reads the test wants to see what it saw")]
+
 mod bench;
 
 use std::process::{Command, Stdio};

@@ -4,6 +4,12 @@
 //! settings.program = a script ─▶ this test program again, `fake_qemu` alone ─▶ sockets in the machine's directory, as QEMU makes them
 //! ```
 
+#![expect(clippy::print_stdout, reason = "who reads the test wants to see what it saw")]
+#![expect(
+    clippy::print_stderr,
+    reason = "who reads the test wants to see what it left out, and a fake writes what QEMU would"
+)]
+
 mod bench;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

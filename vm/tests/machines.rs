@@ -1,5 +1,7 @@
 //! Machines that really run, through QEMU: told where there are an image (`NAVVY_IMAGES`, else /var/cache/navvy-images) and QEMU.
 
+#![expect(clippy::print_stdout, reason = "who reads the test wants to see what it saw")]
+
 mod bench;
 
 use std::time::{Duration, Instant};

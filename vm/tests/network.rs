@@ -1,5 +1,10 @@
 //! What a machine reaches, and what it does not. As root, where there is an image and QEMU.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "who reads the test wants to see what it left out, and a fake writes what QEMU would"
+)]
+
 mod bench;
 
 use std::io::Write as _;

@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(found, [task()]);
         let given = Place::of(&task(), Some(&Parent::read("/nomad.slice/a.scope").unwrap()));
         for place in [own(), given] {
-            assert_eq!(place.directories(&hierarchies), [slice.clone()]);
+            assert_eq!(place.directories(&hierarchies), std::slice::from_ref(&slice));
         }
         // A slice that systemd made without our limits holds nobody.
         fs::write(slice.join("memory.max"), "max\n").unwrap();

@@ -172,11 +172,11 @@ mod tests {
             assert_eq!(started.child.wait().await.unwrap().signal(), Some(9));
         }
         assert_eq!(within(&one), []);
-        assert_eq!(within(&other), [bystander.process.clone()]);
+        assert_eq!(within(&other), std::slice::from_ref(&bystander.process));
         // Another process that got the number later is not meant.
         let later = Owner { start_time: 0, ..bystander.process.clone() };
         assert_eq!(kill(&one, Some(&later), Duration::from_secs(10)).await, Vec::<String>::new());
-        assert_eq!(within(&other), [bystander.process.clone()]);
+        assert_eq!(within(&other), std::slice::from_ref(&bystander.process));
         kill(&other, None, Duration::from_secs(10)).await;
     }
 
