@@ -249,7 +249,7 @@ fn an_agent_whose_disk_is_full_says_so_and_what_was_durable_stays() {
         assert!(told.contains(why), "{told}");
         let all: String = (1..=400_000).map(|i| format!("line {i} of the flood\n")).collect();
         let durable = fleet.log(&task, LOG);
-        assert!(durable.len() > 100_000 && all.as_bytes().starts_with(&durable), "{} bytes", durable.len());
+        assert!(durable.len() > 10_000 && all.as_bytes().starts_with(&durable), "{} bytes", durable.len());
         nothing_is_left(&bench, &task);
         drop(disk);
     }

@@ -139,7 +139,7 @@ fn a_client_that_is_too_small_for_its_reservation_says_how_to_lower_it() {
 fn a_wrong_setting_of_the_plugin_is_told_by_its_key_and_stops_nothing_else() {
     let bench = Bench::on_this_machine();
     let wrong =
-        "log_level = \"loud\"\n    state_dir = [\"a\"]\n    reserve { cpus = \"many\" }\n    environments = [\"vm\"]";
+        "log_level = \"loud\"\n    state_dir = [\"a\"]\n    reserve { cpus = \"many\" }\n    environments = [\"jail\"]";
     let (nomad, node) = with_driver(&bench, wrong);
     let said = nomad.unhealthy(&node, "log_level");
     for key in ["state_dir", "reserve.cpus", "environments"] {
