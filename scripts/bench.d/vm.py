@@ -41,11 +41,11 @@ class Machines:
             f"[vm]\naccelerator = 'tcg'\nsnapshots = '{snapshots}'\ncpus = 1\nmemory = '{MEMORY}M'\n")
         self.environment = shop.environment | {"XDG_CONFIG_HOME": str(self.home), "NAVVY_IMAGES": str(images())}
 
-    def start(self, config):
-        return self.shop.start(self.shop.navvy_command(config), cwd=self.shop.project, env=self.environment)
+    def start(self, config, *words):
+        return self.shop.start(self.shop.navvy_command(config, *words), cwd=self.shop.project, env=self.environment)
 
-    def run(self, config):
-        return self.shop.finished(self.start(config))
+    def run(self, config, *words):
+        return self.shop.finished(self.start(config, *words))
 
     def first_byte(self, config):
         """Seconds from the start of `navvy run` to the first byte in the log of its first step."""
@@ -122,7 +122,8 @@ class Output(Machines):
         self.sides = [self.navvy, self.peer]
 
     def navvy(self):
-        run = self.run(self.config)
+        # As ssh does it without being asked for one: no terminal.
+        run = self.run(self.config, "--quiet", "--no-tty")
         digest, length = (run.log(run.step("make"))).read_text().split()
         written = run.step("write")
         if call(["sha256sum", run.log(written)]).split()[0] != digest:
@@ -157,7 +158,19 @@ class Output(Machines):
         (self.keys / "known").write_text(f"[127.0.0.1]:{port} {host[0]} {host[1]}\n")
         self.command = ["ssh", "-p", port, "-i", self.keys / "user", "-o", f"UserKnownHostsFile={self.keys / 'known'}",
                         "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ConnectionAttempts=20", "circleci@127.0.0.1"]
+        # The server starts beside everything else; until then the forwarded port closes what it takes.
+        until = time.monotonic() + 60
+        while not self._answers():
+            if time.monotonic() > until:
+                raise NotMeasured("the guest's ssh server did not answer in 60 s")
         self.digest, self.length = call([*self.command, self.make]).split()
+
+    def _answers(self):
+        try:
+            return call([*self.command, "echo here"]) == "here"
+        except NotMeasured:
+            time.sleep(0.2)
+            return False
 
     def close(self):
         if self.guest:
@@ -176,19 +189,21 @@ class Files(Machines):
         count = FILES // 10 if shop.quick else FILES
         make = (f"mkdir -p /home/circleci/t; cd /home/circleci/t; for d in $(seq 1 {count // 100}); do mkdir $d; "
                 "for f in $(seq 1 100); do echo \"$d $f $RANDOM$RANDOM$RANDOM\" >$d/$f; done; done; sync")
-        save = {"save_cache": {"name": "save", "key": "k", "paths": ["/home/circleci/t"]}}
-        restore = {"restore_cache": {"name": "restore", "key": "k"}}
+        # A key that is there is not saved again.
+        save = {"save_cache": {"name": "save", "key": "KEY", "paths": ["/home/circleci/t"]}}
+        restore = {"restore_cache": {"name": "restore", "key": "KEY"}}
         tar = step("tar | zstd", "cd /home/circleci; tar c t | zstd -q -T0 -3 -o /tmp/t.zst; sync")
         untar = step("zstd -d | tar x", "cd /home/circleci; zstd -q -dc /tmp/t.zst | tar x; sync")
         gone = step("gone", "mv /home/circleci/t /home/circleci/t.$RANDOM; sync")
         steps = [step("make", make), step("warm", "tar c /home/circleci/t 2>/dev/null | cat >/dev/null"), tar, save, gone, untar,
                  step("gone again", "mv /home/circleci/t /home/circleci/t.$RANDOM; sync"), restore,
                  step("count", f"test $(find /home/circleci/t -type f | wc -l) = {count // 100 * 100}")]
-        self.config = shop.config(self.name, config_of(steps))
+        self.text, self.turn = config_of(steps), 0
         self.sides = [self.both]
 
     def both(self):
-        run = self.run(self.config)
+        self.turn += 1
+        run = self.run(self.shop.config(self.name, self.text.replace("KEY", f"turn-{self.turn}")))
         return {name: run.step(name)["duration_ms"] for name in self.units}
 
     def close(self):
