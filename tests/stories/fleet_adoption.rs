@@ -220,7 +220,7 @@ jobs:
   slow:
     docker: [{image: navvy/base:bookworm}]
     steps:
-      - run: {name: floods, command: "for i in $(seq 1 400000); do echo line $i of the flood; done"}
+      - run: {name: floods, command: "seq -f 'line %.0f of the flood' 400000"}
       - run: {name: last words, when: always, command: "echo last words"}
 workflows:
   ci: {jobs: [slow]}
@@ -249,7 +249,7 @@ fn an_agent_whose_disk_is_full_says_so_and_what_was_durable_stays() {
         assert!(told.contains(why), "{told}");
         let all: String = (1..=400_000).map(|i| format!("line {i} of the flood\n")).collect();
         let durable = fleet.log(&task, LOG);
-        assert!(durable.len() > 10_000 && all.as_bytes().starts_with(&durable), "{} bytes", durable.len());
+        assert!(durable.len() > 100_000 && all.as_bytes().starts_with(&durable), "{} bytes", durable.len());
         nothing_is_left(&bench, &task);
         drop(disk);
     }

@@ -183,7 +183,7 @@ faults! {
     a_word_out_of_turn_is_named: "seed-out-of-turn" => Fault::Hostile { .. },
     another_version_is_named: "seed-other-version" => Fault::Seed(_),
     a_seed_that_is_refused_is_named: "seed-refused" => Fault::Seed(_),
-    a_mux_that_never_answers_is_named: "mux-no-answer" => Fault::Hostile { .. } | Fault::NoAnswer { .. },
+    a_mux_that_never_answers_is_named: "mux-no-answer" => Fault::Hostile { .. },
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ use super::{keys, socket};
 
 /// Tries at greeting a machine: while its Docker engine starts, an emulated one on a busy host is silent for longer than one takes.
 const OPENINGS: u32 = 5;
+/// What is under way when a port is opened anew fits into the queues of supervisor, port and socket, some hundred kilobytes each. Who says more
+/// than this before the answer does not mean to answer.
+const SKIPPED_CAP: usize = 8 << 20;
 /// What is read at once.
 const PIECE: usize = 64 << 10;
 
@@ -73,7 +76,7 @@ impl Port {
         let nonce: [u8; NONCE_LENGTH] = keys::random()?;
         sink.write_all(&[GREETING.as_slice(), &nonce].concat()).await?;
         let answer = [MAGIC.as_slice(), &nonce].concat();
-        let mut rest = BytesMut::new();
+        let (mut rest, mut skipped) = (BytesMut::new(), 0);
         loop {
             rest.reserve(PIECE);
             if (&mut read).take(PIECE as u64).read_buf(&mut rest).await? == 0 {
@@ -86,6 +89,14 @@ impl Port {
             // What comes before is of another agent's channels; only the beginning of an answer may be kept.
             let surplus = rest.len().saturating_sub(answer.len() - 1);
             rest.advance(surplus);
+            skipped += surplus;
+            if skipped > SKIPPED_CAP {
+                let said = format!(
+                    "the machine's supervisor said {} MiB in place of an answer to a greeting",
+                    SKIPPED_CAP >> 20
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, said));
+            }
         }
     }
 }
@@ -154,6 +165,18 @@ mod tests {
         assert_eq!(&said, b"ok");
         drop(guest.await.unwrap());
         drop(link);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_floods_in_place_of_an_answer_is_given_up_at_once() {
+        let (scratch, listener) = bench();
+        let guest = tokio::spawn(async move {
+            let (mut guest, _) = listener.accept().await.unwrap();
+            while guest.write_all(&[7; 65536]).await.is_ok() {}
+        });
+        let error = open(scratch.path().to_owned()).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        guest.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
