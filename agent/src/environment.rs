@@ -22,20 +22,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use machine::Machine;
 use navvy_docker::endpoint::Endpoint;
 use navvy_docker::{DockerEnvironment, Engine};
 use navvy_environment::HostPaths;
+pub use navvy_environment::hold::Adopted;
 use navvy_environment::request::{Died, Inheritance, OnEvent, Prepare, ServiceOutput};
 use navvy_environment::supervisor::Connect;
-use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files};
+use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, remove_all};
 use navvy_job::compiled::Executor;
 use navvy_job::id::TaskId;
 use navvy_job::outcome::Blame;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
-use navvy_journal::{self as journal, HeldStep, Journal, Known};
+use navvy_journal::{HeldStep, Journal, Known};
 use navvy_vm::Machines;
 use navvy_vm::settings::Extras;
 
@@ -111,22 +112,7 @@ impl Providers {
 
     /// Removes these tasks with everything that carries their id, journals last.
     pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
-        let removals = tasks.into_iter().map(async |seen| {
-            let mut left = self.remove(&seen.task, host, limit).await;
-            if left.is_empty() {
-                let journal = journal::path(&host.state, &seen.task);
-                left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
-            }
-            (seen, left)
-        });
-        let mut reaped = Reaped::default();
-        for (seen, left) in join_all(removals).await {
-            if left.is_empty() {
-                reaped.removed.push(seen);
-            }
-            reaped.left.extend(left);
-        }
-        reaped
+        remove_all(tasks, host, |task| async move { self.remove(&task, host, limit).await }).await
     }
 
     /// Everything that is to be seen on this machine of anybody's tasks.
@@ -232,23 +218,12 @@ pub enum HoldError {
 impl HoldError {
     /// Another process holds the task's journal.
     pub fn is_busy(&self) -> bool {
-        use navvy_journal::JournalError::Busy;
         match self {
-            Self::Docker(navvy_docker::hold::HoldError::Journal(error)) => matches!(error, Busy { .. }),
-            Self::Vm(navvy_vm::HoldError::Journal(error)) => matches!(error, Busy { .. }),
+            Self::Docker(navvy_docker::hold::HoldError::Written(error)) => error.is_busy(),
+            Self::Vm(navvy_vm::HoldError::Written(error)) => error.is_busy(),
             _ => false,
         }
     }
-}
-
-/// A held task that is this process's now.
-pub struct Adopted {
-    /// Locked: no other process can take the task over while this lives.
-    pub journal: Journal,
-    /// As it was before.
-    pub known: Known,
-    /// Names of the containers as they are now, the primary first; of its machine.
-    pub names: Vec<String>,
 }
 
 /// A live environment. Destroy it; dropping it leaves everything running.
@@ -319,16 +294,8 @@ impl Provider {
         host: &HostPaths,
     ) -> Result<Adopted, HoldError> {
         match self {
-            Self::Docker(engine) => {
-                let adopted = engine.adopt_task(task, until, step, here, host).await?;
-                let navvy_docker::hold::Adopted { journal, known, containers } = adopted;
-                Ok(Adopted { journal, known, names: containers })
-            }
-            Self::Vm(machines) => {
-                let adopted = machines.adopt_task(task, until, step, here, host).await?;
-                let navvy_vm::hold::Adopted { journal, known, names } = adopted;
-                Ok(Adopted { journal, known, names })
-            }
+            Self::Docker(engine) => Ok(engine.adopt_task(task, until, step, here, host).await?),
+            Self::Vm(machines) => Ok(machines.adopt_task(task, until, step, here, host).await?),
             Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
             #[cfg(test)]
             Self::Fake(_) => Err(HoldError::Fake("no fake is adopted by its id".to_owned())),

@@ -7,20 +7,20 @@
 //!
 //! Journal and mark are this user's; a container's name is what every user of the engine can see.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bollard::query_parameters::RenameContainerOptionsBuilder;
 use futures_util::future::try_join_all;
 use navvy_environment::HostPaths;
+use navvy_environment::hold::{self, Adopted};
 use navvy_environment::link::shared_link;
 use navvy_environment::plan::LABEL_TASK;
-use navvy_environment::run_dir::{self, RunDirError};
+use navvy_environment::run_dir;
 use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
-use navvy_journal::standing::{Mark, NameSays};
-use navvy_journal::{self as journal, Entry, HeldStep, Journal, JournalError, Known, Standing};
+use navvy_journal::standing::NameSays;
+use navvy_journal::{HeldStep, Journal};
 
 use super::engine::Engine;
 use super::fault;
@@ -28,12 +28,9 @@ use super::fault;
 /// Why a task could not be held, or not be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// Its journal could not be read, locked or written.
+    /// Its journal or its mark could not be read, locked or written.
     #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Its mark could not be written.
-    #[error(transparent)]
-    Mark(#[from] RunDirError),
+    Written(#[from] hold::HoldError),
     /// The engine refused a container's new name.
     #[error("failed to rename container {container} to {to}: {message}")]
     Rename {
@@ -52,29 +49,12 @@ pub enum HoldError {
         /// The engine's words.
         message: String,
     },
-    /// The agent that made the task ended before it wrote anything down.
-    #[error("the journal of task {task} has no first record: nothing is known about it")]
-    Empty {
-        /// The task.
-        task: TaskId,
-    },
     /// Containers of the task were removed by hand, or by another engine's user.
     #[error("task {task} has no containers any more; `navvy rm {task}` removes the rest")]
     NoContainers {
         /// The task.
         task: TaskId,
     },
-}
-
-/// A task that is this process's now.
-#[derive(Debug)]
-pub struct Adopted {
-    /// Locked: no other process can take the task over while this lives.
-    pub journal: Journal,
-    /// As it was before.
-    pub known: Known,
-    /// Names of the containers as they are now, the primary first, services by number.
-    pub containers: Vec<String>,
 }
 
 impl Engine {
@@ -91,15 +71,14 @@ impl Engine {
         owner: &Owner,
         host: &HostPaths,
     ) -> Result<(), HoldError> {
-        journal.record(Entry::Standing(Standing::Kept { until, step })).await?;
-        run_dir::mark(&place(task, host), &Mark::Kept(until, owner.clone()))?;
+        hold::keep(journal, task, until, step, owner, host).await?;
         self.rename_task(task, &NameSays::KeptUntil(until)).await?;
         Ok(())
     }
 
     /// Makes `here` the owner of a task that another process has left, kept, adoptable or dead.
     ///
-    /// Two processes cannot both succeed; the later one gets [`JournalError::Busy`]. On failure the task stays as it was
+    /// Two processes cannot both succeed; the later one gets `JournalError::Busy`. On failure the task stays as it was
     /// known to be, for another try. The journal's lock says that it is looked after; should this process die, the task
     /// is kept until `until`, as if it had been left to itself.
     pub async fn adopt_task(
@@ -110,17 +89,12 @@ impl Engine {
         here: &Owner,
         host: &HostPaths,
     ) -> Result<Adopted, HoldError> {
-        let path = journal::path(&host.state, task);
-        let (journal, reading) = Journal::resume(&path)?;
-        let known = reading.known().ok_or_else(|| HoldError::Empty { task: task.clone() })?;
-        journal.record(Entry::Owner { owner: here.clone() }).await?;
-        journal.record(Entry::Standing(Standing::Kept { until, step: Some(step) })).await?;
-        run_dir::mark(&place(task, host), &Mark::Kept(until, here.clone()))?;
+        let adopted = hold::adopt(task, until, step, here, host).await?;
         let containers = self.rename_task(task, &NameSays::KeptUntil(until)).await?;
         if containers.is_empty() {
             return Err(HoldError::NoContainers { task: task.clone() });
         }
-        Ok(Adopted { journal, known, containers })
+        Ok(Adopted { names: containers, ..adopted })
     }
 
     /// Makes `here` the owner of a task that runs and whose agent was killed: its containers keep their names. Should this
@@ -135,8 +109,7 @@ impl Engine {
         here: &Owner,
         host: &HostPaths,
     ) -> Result<Vec<String>, HoldError> {
-        journal.record(Entry::Owner { owner: here.clone() }).await?;
-        run_dir::mark(&place(task, host), &Mark::Adoptable(until, here.clone()))?;
+        hold::take_over(journal, task, until, here, host).await?;
         let containers = self.rename_task(task, &NameSays::Nothing).await?;
         if containers.is_empty() {
             return Err(HoldError::NoContainers { task: task.clone() });
@@ -181,9 +154,4 @@ impl Engine {
             HoldError::Rename { container: from.to_owned(), to: to.to_owned(), message }
         })
     }
-}
-
-fn place(task: &TaskId, host: &HostPaths) -> std::path::PathBuf {
-    let runtime: Option<&Path> = host.runtime.as_deref();
-    run_dir::place(runtime, run_dir::uid(), task)
 }

@@ -18,11 +18,10 @@ use futures_util::future::join_all;
 use navvy_environment::HostPaths;
 use navvy_environment::cgroup;
 use navvy_environment::plan::{LABEL_ADOPTABLE, LABEL_OWNER, LABEL_TASK};
-use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, sweep};
+use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, remove_all, sweep};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::{Condition, NameSays};
-use navvy_journal::{self as journal};
 
 use super::engine::Engine;
 use super::{destroy, fault};
@@ -90,37 +89,8 @@ impl Engine {
                 |task: &TaskId| again.iter().any(|seen| seen.task == *task && seen.condition == Condition::Dead);
             dead.retain(|seen| seen.is_own() || is_dead(&seen.task));
         }
-        let mut reaped = self.remove_seen(dead, host, limit).await;
+        let mut reaped = remove_all(dead, host, |task| async move { self.remove_task(&task, host, limit).await }).await;
         reaped.left.splice(0..0, survey.troubles);
-        reaped
-    }
-
-    /// Removes what this very process made and does not look after any more: it had a bug. What it left for a person stays.
-    pub async fn remove_own(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Reaped {
-        let survey = self.survey(here, host).await;
-        let own = |seen: &Seen| matches!(&seen.condition, Condition::Running(owner) if owner == here);
-        let mut removed = self.remove_seen(survey.tasks.into_iter().filter(own).collect(), host, limit).await;
-        removed.left.splice(0..0, survey.troubles);
-        removed
-    }
-
-    /// Removes these tasks with everything that carries their id, journals last.
-    pub async fn remove_seen(&self, tasks: Vec<Seen>, host: &HostPaths, limit: Duration) -> Reaped {
-        let removals = tasks.into_iter().map(async |seen| {
-            let mut left = self.remove_task(&seen.task, host, limit).await;
-            if left.is_empty() {
-                let journal = journal::path(&host.state, &seen.task);
-                left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
-            }
-            (seen, left)
-        });
-        let mut reaped = Reaped::default();
-        for (seen, left) in join_all(removals).await {
-            if left.is_empty() {
-                reaped.removed.push(seen);
-            }
-            reaped.left.extend(left);
-        }
         reaped
     }
 

@@ -13,6 +13,7 @@
 //! | [`egress`], [`authorities`], [`allowed`] | how jobs reach the outside: proxies and CA certificates that they are given, what is opened to them |
 //! | [`run_dir`], [`supervisor_binary`] | what an environment shares with this host |
 //! | [`cgroup`] | a task's parent cgroup, where it can be had |
+//! | [`hold`] | a task that outlives its process, and who takes it over |
 //! | [`link`] | the way to the supervisor where this host shares its socket |
 //! | [`mux_link`] | the way to the supervisor where one stream of bytes carries all activities |
 //! | [`supervisor`] | a client of the program `navvy-supervisor`: this side of its socket |
@@ -30,6 +31,7 @@ pub mod authorities;
 pub mod cgroup;
 pub mod command;
 pub mod egress;
+pub mod hold;
 pub mod link;
 pub mod mux_link;
 pub mod plan;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::{Condition, Evidence, Mark};
@@ -65,6 +66,31 @@ pub struct Reaped {
     pub removed: Vec<Seen>,
     /// What could not be removed, or not be looked at.
     pub left: Vec<String>,
+}
+
+/// Removes these tasks with everything that carries their id, all at once. `remove` removes one and returns what is left of it, by name.
+/// Journals go last.
+pub async fn remove_all<F: Future<Output = Vec<String>>>(
+    tasks: Vec<Seen>,
+    host: &HostPaths,
+    remove: impl Fn(TaskId) -> F,
+) -> Reaped {
+    let removals = tasks.into_iter().map(|seen| (remove(seen.task.clone()), seen)).map(async |(removal, seen)| {
+        let mut left = removal.await;
+        if left.is_empty() {
+            let journal = journal::path(&host.state, &seen.task);
+            left.extend(journal::remove(&journal).err().map(|e| format!("journal {} ({e})", journal.display())));
+        }
+        (seen, left)
+    });
+    let mut reaped = Reaped::default();
+    for (seen, left) in join_all(removals).await {
+        if left.is_empty() {
+            reaped.removed.push(seen);
+        }
+        reaped.left.extend(left);
+    }
+    reaped
 }
 
 /// Evidence as it comes together.

@@ -191,21 +191,12 @@ impl Fault {
 /// Why a machine could not be held, or not be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// The task's journal could not be read, locked or written.
+    /// The task's journal or its mark could not be read, locked or written.
     #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Its mark could not be written.
-    #[error(transparent)]
-    Mark(#[from] RunDirError),
+    Written(#[from] navvy_environment::hold::HoldError),
     /// The machine's record could not be read, locked or written.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The agent that made the task ended before it wrote anything down.
-    #[error("the journal of task {task} has no first record: nothing is known about it")]
-    Empty {
-        /// The task.
-        task: navvy_job::id::TaskId,
-    },
     /// Its machine is gone.
     #[error("task {task} has no machine any more ({why}); `navvy rm {task}` removes the rest")]
     NoMachine {

@@ -8,26 +8,14 @@
 //! Journal, record and mark are all this user's own; nothing of a machine is to be seen by another user's reaper.
 
 use navvy_environment::HostPaths;
-use navvy_environment::run_dir;
+use navvy_environment::hold::{self, Adopted};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
-use navvy_journal::standing::Mark;
-use navvy_journal::{self as journal, Entry, HeldStep, Journal, Known, Standing};
+use navvy_journal::{HeldStep, Journal};
 
 use crate::error::HoldError;
 use crate::machines::{Machines, find};
 use crate::record::{self, Record};
-
-/// A task that is this process's now.
-#[derive(Debug)]
-pub struct Adopted {
-    /// Locked: no other process can take the task over while this lives.
-    pub journal: Journal,
-    /// As it was before.
-    pub known: Known,
-    /// Names of the task's machines.
-    pub names: Vec<String>,
-}
 
 impl Machines {
     /// Leaves a task to itself until `until` (seconds since 1970): from here on no reaper of this machine touches it before
@@ -44,9 +32,7 @@ impl Machines {
         owner: &Owner,
         host: &HostPaths,
     ) -> Result<(), HoldError> {
-        journal.record(Entry::Standing(Standing::Kept { until, step })).await?;
-        run_dir::mark(&place(task, host), &Mark::Kept(until, owner.clone()))?;
-        Ok(())
+        Ok(hold::keep(journal, task, until, step, owner, host).await?)
     }
 
     /// Makes `here` the owner of a task that another process has left, kept, adoptable or dead.
@@ -61,13 +47,9 @@ impl Machines {
         here: &Owner,
         host: &HostPaths,
     ) -> Result<Adopted, HoldError> {
-        let (journal, reading) = Journal::resume(&journal::path(&host.state, task))?;
-        let known = reading.known().ok_or_else(|| HoldError::Empty { task: task.clone() })?;
-        journal.record(Entry::Owner { owner: here.clone() }).await?;
-        journal.record(Entry::Standing(Standing::Kept { until, step: Some(step) })).await?;
-        run_dir::mark(&place(task, host), &Mark::Kept(until, here.clone()))?;
+        let adopted = hold::adopt(task, until, step, here, host).await?;
         let names = self.own(task, here, host).await?;
-        Ok(Adopted { journal, known, names })
+        Ok(Adopted { names, ..adopted })
     }
 
     /// Makes `here` the owner of a task that runs and whose agent was killed. Should this process die, too, another may take it over
@@ -83,8 +65,7 @@ impl Machines {
         here: &Owner,
         host: &HostPaths,
     ) -> Result<Vec<String>, HoldError> {
-        journal.record(Entry::Owner { owner: here.clone() }).await?;
-        run_dir::mark(&place(task, host), &Mark::Adoptable(until, here.clone()))?;
+        hold::take_over(journal, task, until, here, host).await?;
         self.own(task, here, host).await
     }
 
@@ -99,8 +80,4 @@ impl Machines {
         record.write(vec![record::Entry::Owner(here.clone())]).await?;
         Ok(vec![known.planned.machine.host_name()])
     }
-}
-
-fn place(task: &TaskId, host: &HostPaths) -> std::path::PathBuf {
-    run_dir::place(host.runtime.as_deref(), run_dir::uid(), task)
 }
