@@ -83,6 +83,24 @@ fn a_machine_job_has_docker_already() {
 }
 
 #[test]
+fn a_machine_job_s_first_step_may_use_docker() {
+    let bench = Bench::with_machines();
+    // Its engine may be starting still: then the step waits for it.
+    bench.config(
+        &job(
+            "checkout",
+            &step("asks", "docker version --format '{{.Server.Version}}'; stat -c '%a %U %G' /run/docker.sock"),
+        )
+        .replace("docker: [{image: navvy/docker:bookworm}]\n    resource_class: small", "machine: true")
+        .replace("      - checkout\n", ""),
+    );
+    let done = bench.run(&[]).finish_within(LIMIT);
+    done.passes();
+    let asked = done.text("build", "asks");
+    assert!(asked.starts_with("20.") && asked.ends_with("\n660 root docker\n"), "{asked}");
+}
+
+#[test]
 fn the_second_job_with_layer_caching_builds_nothing_again() {
     let bench = Bench::with_machines();
     bench.config(&job("setup_remote_docker: {docker_layer_caching: true}", &step("builds", BUILD)));

@@ -16,8 +16,8 @@ use crate::{failure, kernel, sys, users};
 /// Of what a program said last, for an error.
 const LAST_WORDS: u64 = 600;
 
-/// Starts a program as uid 0; what it says goes to `output`.
-pub fn start(argv: &[&str], variables: &[(String, String)], output: &File) -> io::Result<Kept> {
+/// Starts a program as uid 0; what it says goes to `output`. `input`: in place of nothing.
+pub fn start(argv: &[&str], variables: &[(String, String)], input: Option<OwnedFd>, output: &File) -> io::Result<Kept> {
     let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("LANG".to_owned(), "C.UTF-8".to_owned())];
     env.extend(variables.iter().cloned());
     let exec = Exec {
@@ -32,7 +32,7 @@ pub fn start(argv: &[&str], variables: &[(String, String)], output: &File) -> io
     };
     let user = users::look_up(None).map_err(io::Error::other)?;
     let ends = Ends {
-        stdin: File::open("/dev/null")?.into(),
+        stdin: input.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok)?,
         stdout: output.try_clone()?.into(),
         stderr: OwnedFd::from(output.try_clone()?),
     };
@@ -64,7 +64,7 @@ pub fn ended(kept: &Kept, limit: Option<Duration>) -> Option<u8> {
 /// Runs a program to its end, which has to be a good one.
 pub fn run(argv: &[&str], limit: Duration) -> io::Result<()> {
     let output = File::from(kernel::memory_file(c"navvy-program")?);
-    let kept = start(argv, &[], &output)?;
+    let kept = start(argv, &[], None, &output)?;
     let what = argv.join(" ");
     match ended(&kept, Some(limit)) {
         Some(0) => Ok(()),

@@ -5,14 +5,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::exec::launch::{DEFAULT_PATH, find_program};
 use crate::init::Init;
-use crate::{failure, lock, sys};
+use crate::{failure, lock, sys, users};
 
 use super::{program, say, spawn};
 
@@ -34,11 +36,15 @@ struct Service {
     argv: &'static [&'static str],
     /// Its name for systemd.
     unit: &'static str,
+    /// A socket that takes connections before the service does: they wait for it, and nobody finds nothing there.
+    socket: Option<&'static str>,
 }
 
-const SSH: Service = Service { name: "sshd", argv: &["sshd", "-D", "-e"], unit: "ssh.service" };
+const SSH: Service = Service { name: "sshd", argv: &["sshd", "-D", "-e"], unit: "ssh.service", socket: None };
 const DOCKER: Service =
-    Service { name: "dockerd", argv: &["dockerd", "-H", "unix:///run/docker.sock"], unit: "docker.service" };
+    Service { name: "dockerd", argv: &["dockerd", "-H", "fd://"], unit: "docker.service", socket: Some(ENGINE) };
+/// Hands its stdin to a program as systemd hands over a socket: number 3, for this very process.
+const HAND_OVER: &str = r#"exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@""#;
 
 /// Those that were asked for.
 pub struct Services {
@@ -107,7 +113,8 @@ impl Services {
         if sys::pid() == 1 {
             let log = open_log(service.name)?;
             let (init, variables, kept) = (Arc::clone(&self.init), variables.to_vec(), Arc::clone(&running));
-            spawn(move || keep_running(&init, service, &path, &variables, &log, &kept))?;
+            let socket = service.socket.map(listen).transpose()?;
+            spawn(move || keep_running(&init, service, &path, &variables, socket, &log, &kept))?;
         } else {
             hand_variables(service.unit, variables)?;
             // A systemd that is still starting takes its time to answer, and the machine is the task's without them, too.
@@ -136,6 +143,20 @@ fn hand_variables(unit: &str, variables: &[(String, String)]) -> io::Result<()> 
     fs::write(format!("{directory}/navvy.conf"), format!("[Service]\nEnvironmentFile={file}\n"))
 }
 
+/// A socket for uid 0 and the group `docker`.
+fn listen(path: &str) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Before this, nobody but uid 0 may write to it.
+    let group = users::look_up(Some("0:docker")).map_or(0, |user| user.gid);
+    lchown(path, Some(0), Some(group))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
 fn open_log(name: &str) -> io::Result<File> {
     fs::create_dir_all(LOGS)?;
     File::options().append(true).create(true).mode(0o640).open(format!("{LOGS}/{name}.log"))
@@ -147,17 +168,28 @@ fn keep_running(
     service: &Service,
     path: &str,
     variables: &[(String, String)],
+    mut socket: Option<UnixListener>,
     log: &File,
     running: &Running,
 ) {
-    let argv: Vec<&str> = [path].into_iter().chain(service.argv[1..].iter().copied()).collect();
+    let own = [path].into_iter().chain(service.argv[1..].iter().copied());
+    let argv: Vec<&str> = match service.socket {
+        Some(_) => ["/bin/sh", "-c", HAND_OVER, "sh"].into_iter().chain(own).collect(),
+        None => own.collect(),
+    };
     let mut pause = PAUSE;
     loop {
         let wanted = lock(&running.wanted);
         if !*wanted || init.ending.load(Ordering::Acquire) {
             return running.pid.store(0, Ordering::Release);
         }
-        match program::start(&argv, variables, log) {
+        let begun = match (socket.take(), service.socket) {
+            (None, Some(path)) => listen(path).map(Some),
+            (socket, _) => Ok(socket),
+        };
+        // Our own copy is closed by then: who connects to a service that has ended is to be told.
+        let begun = begun.and_then(|socket| program::start(&argv, variables, socket.map(OwnedFd::from), log));
+        match begun {
             Ok(kept) => {
                 running.pid.store(kept.step, Ordering::Release);
                 drop(wanted);
