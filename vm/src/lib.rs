@@ -43,6 +43,7 @@ mod qemu;
 pub mod record;
 pub mod settings;
 pub mod ssh;
+pub mod ssh_key;
 pub mod state;
 pub mod survey;
 mod warm;

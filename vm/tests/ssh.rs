@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_environment::supervisor::Connect as _;
-use navvy_vm::cloud::user_data::SshKey;
 use navvy_vm::ssh::{Connection, SshFault, SshLink, Target};
+use navvy_vm::ssh_key::SshKey;
 
 const SSHD: &str = "/usr/sbin/sshd";
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! A key pair on the curve P-256, which every TLS library and every ssh client of today understands.
+//! A key pair on the curve P-256, which every TLS library of today understands.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,20 +43,9 @@ impl Key {
         &self.pkcs8
     }
 
-    /// The private key as text, as `docker` and `ssh` read it.
+    /// The private key as text, as `docker` reads it.
     pub fn pem(&self) -> String {
         pem("PRIVATE KEY", &self.pkcs8)
-    }
-
-    /// The public key as a line of `authorized_keys`.
-    pub fn ssh_line(&self, comment: &str) -> String {
-        let mut blob = Vec::new();
-        for part in [b"ecdsa-sha2-nistp256".as_slice(), b"nistp256", self.pair.public_key().as_ref()] {
-            // None of them is longer than 65 bytes.
-            blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-            blob.extend_from_slice(part);
-        }
-        format!("ecdsa-sha2-nistp256 {} {comment}", STANDARD.encode(blob))
     }
 }
 
@@ -103,22 +92,5 @@ mod tests {
         assert_eq!(pem("X", &[0; 3]), "-----BEGIN X-----\nAAAA\n-----END X-----\n");
         let lines: Vec<usize> = pem("X", &[0; 60]).lines().map(str::len).collect();
         assert_eq!(lines, [17, 64, 16, 15]);
-    }
-
-    /// What `ssh-keygen -y` makes of the private key is the public one.
-    #[test]
-    fn ssh_reads_the_key_and_its_line() {
-        let key = Key::new().unwrap();
-        let line = key.ssh_line("a job");
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("key");
-        std::fs::write(&file, key.pem()).unwrap();
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let told = std::process::Command::new("ssh-keygen").arg("-y").arg("-f").arg(&file).output();
-        let told = told.expect("ssh-keygen is here: scripts/setup installs openssh-client");
-        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-        let told = String::from_utf8(told.stdout).unwrap();
-        let words = |line: &str| line.split(' ').take(2).map(|word| word.trim().to_owned()).collect::<Vec<_>>();
-        assert_eq!(words(&told), words(&line));
     }
 }

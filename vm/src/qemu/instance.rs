@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::accelerator::{self, Bench};
 use super::console::Console;
 use super::end::{self, Ending};
-use super::keys::HostKey;
 use super::line::{self, Extra, Line, Net, Processor, Ram};
 use super::network::{self, Lease};
 use super::process::{self, Started};
@@ -29,6 +28,7 @@ use crate::images;
 use crate::provider::{Contact, Look, Order};
 use crate::record::{Fact, Record};
 use crate::settings::{Disk, Snapshots};
+use crate::ssh_key::SshKey;
 
 /// Memory of a machine's cgroup beyond the guest's: QEMU's own, its translations, page tables.
 const OVERHEAD: u64 = 512 << 20;
@@ -360,9 +360,10 @@ impl Instance {
 
     pub async fn connect(&mut self) -> Result<Contact, Fault> {
         let deadline = Instant::now() + self.qemu.settings.answer_limit;
-        let key = HostKey::make().map_err(Fault::host("make the machine's host key"))?;
-        self.record.note(Fact::HostKey { fingerprint: key.fingerprint.clone() }).await?;
-        self.host_key = Some(key.public.clone());
+        let key =
+            SshKey::generate().map_err(std::io::Error::other).map_err(Fault::host("make the machine's host key"))?;
+        self.record.note(Fact::HostKey { fingerprint: key.fingerprint() }).await?;
+        self.host_key = Some(key.public_line().to_owned());
         let network = self.prepared()?.network.clone();
         let has_docker = self.order.image.manifest.docker.is_some();
         let seed = seed::of(&self.order, Some(network), &key, has_docker)?;

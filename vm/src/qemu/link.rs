@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::line::MUX;
-use super::{keys, socket};
+use super::random::random;
+use super::socket;
 
 /// Tries at greeting a machine: while its Docker engine starts, an emulated one on a busy host is silent for longer than one takes.
 const OPENINGS: u32 = 5;
@@ -73,7 +74,7 @@ impl Dial for Port {
 impl Port {
     async fn greet(&self) -> io::Result<Pipe<FromGuest, OwnedWriteHalf>> {
         let (mut read, mut sink) = socket::connect(&self.directory, MUX).await?.into_split();
-        let nonce: [u8; NONCE_LENGTH] = keys::random()?;
+        let nonce: [u8; NONCE_LENGTH] = random()?;
         sink.write_all(&[GREETING.as_slice(), &nonce].concat()).await?;
         let answer = [MAGIC.as_slice(), &nonce].concat();
         let (mut rest, mut skipped) = (BytesMut::new(), 0);

@@ -11,7 +11,7 @@
 //! | `process` | started so that it outlives its agent, found again, ended |
 //! | `qmp`, `lines`, `socket` | its monitor, and lines over sockets with long paths |
 //! | `console` | the last of what the guest said |
-//! | `seed`, `keys` | what makes a guest the task's own |
+//! | `seed`, `random` | what makes a guest the task's own |
 //! | `link` | the way to its supervisor |
 //! | `snapshot` | a machine that has booted, for others to go on from |
 //! | `overlay`, `network`, `accelerator` | its disk, its network, its processor |
@@ -22,7 +22,6 @@ mod accelerator;
 pub(crate) mod console;
 mod end;
 mod instance;
-mod keys;
 mod line;
 mod lines;
 mod link;
@@ -30,6 +29,7 @@ mod network;
 mod overlay;
 mod process;
 mod qmp;
+mod random;
 mod seed;
 pub(crate) mod snapshot;
 mod socket;

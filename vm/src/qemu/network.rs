@@ -20,7 +20,7 @@ use navvy_environment::command::{self, CommandError};
 use navvy_protocol::guest::Network;
 use sha2::{Digest as _, Sha256};
 
-use super::keys;
+use super::random::random;
 use crate::error::Fault;
 use crate::machine_id::MachineId;
 use crate::record::{Fact, Record};
@@ -72,7 +72,7 @@ impl Lease {
 
     /// For a machine that has no lease.
     pub fn random_link_address() -> io::Result<String> {
-        let [b, c, d] = keys::random()?;
+        let [b, c, d] = random()?;
         Ok(format!("52:54:4f:{b:02x}:{c:02x}:{d:02x}"))
     }
 

@@ -13,10 +13,11 @@ use serde::Serialize as _;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::keys::{self, HostKey};
 use super::lines::Lines;
+use super::random::random;
 use crate::error::Fault;
 use crate::provider::Order;
+use crate::ssh_key::SshKey;
 
 /// From a seed to a guest that is what it says: an empty disk may have to be given a file system.
 pub const SEEDED_LIMIT: Duration = Duration::from_secs(60);
@@ -115,8 +116,8 @@ pub fn now_ns() -> u64 {
 }
 
 /// Everything that makes this machine itself. The host key is made by the caller, who has written down its fingerprint.
-pub fn of(order: &Order, network: Option<Network>, key: &HostKey, has_docker: bool) -> Result<Seed, Fault> {
-    let random = |_| keys::random::<32>().map(|bytes| hex(&bytes)).map_err(Fault::host("make a machine's secrets"));
+pub fn of(order: &Order, network: Option<Network>, key: &SshKey, has_docker: bool) -> Result<Seed, Fault> {
+    let secret = |_| random::<32>().map(|bytes| hex(&bytes)).map_err(Fault::host("make a machine's secrets"));
     let mut files = order.extras.files.clone();
     let mut variables = order.extras.variables.clone();
     files.extend(authorities_of(&order.egress)?);
@@ -126,13 +127,13 @@ pub fn of(order: &Order, network: Option<Network>, key: &HostKey, has_docker: bo
     let volumes = order.extras.disks.iter();
     Ok(Seed {
         time_ns: 0,
-        entropy: random(())?,
-        secret: random(())?,
+        entropy: secret(())?,
+        secret: secret(())?,
         machine_id: order.machine.as_str().to_owned(),
         host_name: order.machine.host_name(),
         idle_limit_s: order.idle_limit.as_secs(),
         network,
-        host_key: (!order.extras.authorized_keys.is_empty()).then(|| key.private.clone()),
+        host_key: (!order.extras.authorized_keys.is_empty()).then(|| key.to_openssh().reveal().to_owned()),
         authorized_keys: order.extras.authorized_keys.clone(),
         docker: has_docker,
         volumes: volumes.map(|disk| Volume { serial: disk.serial.clone(), path: disk.mount.clone() }).collect(),

@@ -10,7 +10,7 @@ use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertific
 use russh::{Channel, Disconnect, Preferred};
 use tokio::time::Instant;
 
-use crate::cloud::user_data::SshKey;
+use crate::ssh_key::SshKey;
 
 /// One try to connect and to come in.
 const TRY: Duration = Duration::from_secs(20);

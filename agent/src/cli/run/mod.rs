@@ -303,7 +303,12 @@ impl Session<'_> {
         let files = survey_files(here, paths);
         if lasted > LONG_RUN || files.tasks.iter().any(|seen| seen.condition == Condition::Dead) {
             let reaped = tokio::time::timeout(REAP_LIMIT, providers.reap(here, paths, REAP_LIMIT)).await;
-            tell_left(&reaped.unwrap_or_default());
+            let unseen = |_| {
+                tracing::warn!(
+                    "What dead runs have left was not looked at within {REAP_LIMIT:?}; `navvy prune` does it."
+                )
+            };
+            tell_left(&reaped.map_err(unseen).unwrap_or_default());
         }
     }
 

@@ -15,12 +15,12 @@ use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
 use navvy_protocol::supervisor::FailureKind;
 use navvy_vm::settings::Extras;
+use navvy_vm::ssh_key::SshKey;
 
 use super::Done;
 use crate::environment::inside;
 use crate::environment::machine::Machine;
 use crate::remote_docker::authority::{Issued, issue};
-use crate::remote_docker::keys::Key;
 use crate::remote_docker::serve;
 use crate::step::cx::{Ground, StepCx};
 use crate::step::handing::{Handed, Opened, RemoteDocker};
@@ -62,8 +62,8 @@ pub async fn set_up(
     if let Some(wanted) = version {
         here.check(wanted).map_err(fault)?;
     }
-    let key = Key::new().map_err(|error| fault(error.to_string()))?;
-    let extras = Extras { authorized_keys: vec![key.ssh_line("navvy: a job")], ..Extras::default() };
+    let key = SshKey::generate().map_err(|error| fault(error.to_string()))?;
+    let extras = Extras { authorized_keys: vec![line_of(&key)], ..Extras::default() };
     let request = request(cx, here, layers);
     let lines = std::sync::Mutex::new(Vec::new());
     let tell = |event: PrepareEvent| match event {
@@ -124,7 +124,7 @@ fn request(cx: &StepCx<'_>, here: &RemoteDocker, layers: bool) -> Prepare {
 /// What leads into the machine.
 struct Way<'a> {
     client: Client,
-    key: Key,
+    key: SshKey,
     here: &'a RemoteDocker,
 }
 
@@ -159,8 +159,8 @@ pub async fn open_again(cx: &StepCx<'_>, guest: Client) -> Result<Opened, StepEr
     let Ok(here) = &cx.ground.remote else {
         return Err(fault("there are no machines here any more".to_owned()).into());
     };
-    let key = Key::new().map_err(|error| fault(error.to_string()))?;
-    let (authorizing, line, login) = (guest.clone(), key.ssh_line("navvy: a job"), here.user.clone());
+    let key = SshKey::generate().map_err(|error| fault(error.to_string()))?;
+    let (authorizing, line, login) = (guest.clone(), line_of(&key), here.user.clone());
     let authorized = cx.bounds.bounded(move || authorize(&authorizing, &login, &line)).await?;
     authorized?;
     open(cx, Way { client: guest, key, here }).await
@@ -174,6 +174,11 @@ fn authorize(guest: &Client, login: &str, line: &str) -> Result<(), StepFault> {
     guest.make_directory(&directory, Some(login.to_owned())).map_err(failed)?;
     let path = format!("{directory}/authorized_keys");
     guest.write(&path, Some(login.to_owned()), 0o600, format!("{line}\n").as_bytes()).map_err(failed)
+}
+
+/// By which the job comes in, for who reads the machine's list.
+fn line_of(key: &SshKey) -> String {
+    format!("{} navvy: a job", key.public_line())
 }
 
 /// Where in the job its files go.
@@ -210,12 +215,12 @@ impl Place {
     }
 
     /// `ssh remote-docker`. The machine's key is asked of its supervisor, and pinned: nothing is trusted on first use.
-    fn open_ssh(&self, guest: &Client, key: &Key, login: &str) -> Result<Vec<Listening>, StepFault> {
+    fn open_ssh(&self, guest: &Client, key: &SshKey, login: &str) -> Result<Vec<Listening>, StepFault> {
         let id = format!("navvy-host-key-{}", uuid::Uuid::new_v4());
         let host_key = inside::run(guest, &id, &["ssh-keygen", "-y", "-f", HOST_KEY]).map_err(fault)?;
         let (relay, listening, port) = self.relay_for_ssh()?;
         serve::ssh(relay, guest.clone()).map_err(no_thread)?;
-        self.write(&format!("{}/ssh_key", self.directory), &key.pem())?;
+        self.write(&format!("{}/ssh_key", self.directory), key.to_openssh().reveal())?;
         let kept: Vec<&str> = host_key.split(' ').take(2).collect();
         self.write(&format!("{}/known_hosts", self.directory), &format!("remote-docker {}\n", kept.join(" ")))?;
         self.add_alias(&alias(&self.directory, port, login))?;
