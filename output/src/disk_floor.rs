@@ -71,10 +71,15 @@ impl DiskWatch {
         Self { floor, allowance: 0, looked: None }
     }
 
-    /// May `more` bytes be added to the `written` ones of the log `file` at `path`?
+    /// How many of `more` bytes a log of `written` ones takes whatever the floor: as many as keep it small.
+    pub fn small(written: u64, more: usize) -> usize {
+        usize::try_from(SMALL.saturating_sub(written)).map_or(more, |room| room.min(more))
+    }
+
+    /// May `more` bytes be added to the `written` ones of the log `file` at `path`, which is small no more?
     pub fn allows(&mut self, file: &File, path: &Path, written: u64, more: usize) -> io::Result<()> {
         let more = more as u64;
-        if self.floor.0 == 0 || written.saturating_add(more) <= SMALL {
+        if self.floor.0 == 0 {
             return Ok(());
         }
         if more <= self.allowance && self.looked.is_some_and(|at| at.elapsed() < EVERY) {
@@ -107,7 +112,11 @@ mod tests {
     fn below_the_floor_small_logs_alone_are_written() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut watch = DiskWatch::new(DiskFloor(u64::MAX / 2));
-        watch.allows(file.as_file(), file.path(), 0, SMALL as usize).unwrap();
+        assert_eq!(DiskWatch::small(0, SMALL as usize + 1), SMALL as usize);
+        assert_eq!(
+            (DiskWatch::small(SMALL - 2, 7), DiskWatch::small(SMALL - 2, 1), DiskWatch::small(SMALL, 7)),
+            (2, 1, 0)
+        );
         for _ in 0..2 {
             let error = watch.allows(file.as_file(), file.path(), SMALL, 1).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);

@@ -180,11 +180,20 @@ impl StepLog {
         if self.sealed {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is sealed"));
         }
-        self.disk.allows(&self.file, &self.path, self.bytes, bytes.len())?;
+        let (small, beyond) = bytes.split_at(DiskWatch::small(self.bytes, bytes.len()));
+        self.write(stream, nanoseconds, small)?;
+        if !beyond.is_empty() {
+            self.disk.allows(&self.file, &self.path, self.bytes, beyond.len())?;
+            self.write(stream, nanoseconds, beyond)?;
+        }
+        self.index.write_if_due(nanoseconds, self.bytes)
+    }
+
+    /// What fits is written, and counts.
+    fn write(&mut self, stream: Stream, nanoseconds: u64, bytes: &[u8]) -> io::Result<()> {
         let (taken, written) = write_what_fits(&mut self.file, bytes);
         self.note(stream, nanoseconds, bytes.get(..taken).unwrap_or(bytes));
-        written?;
-        self.index.write_if_due(nanoseconds, self.bytes)
+        written
     }
 
     /// Appends bytes of the agent's own, or of a source without a clock.
@@ -363,6 +372,7 @@ fn create_new(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DiskFloorReached;
 
     const MS: u64 = 1_000_000;
 
@@ -512,13 +522,19 @@ mod tests {
     }
 
     #[test]
-    fn below_the_floor_what_was_written_is_sealed() {
+    fn below_the_floor_as_much_as_makes_a_small_log_is_written_and_sealed() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = StepLog::create(directory.path(), 1, 1).unwrap().above(DiskFloor(u64::MAX / 2));
         log.append(Stream::Stdout, 0, b"small").unwrap();
-        assert!(log.append(Stream::Stdout, 0, &[0; 1 << 20]).is_err());
+        // However large the piece is in which it comes.
+        let error = log.append(Stream::Stdout, 0, &[7; 1 << 20]).unwrap_err();
+        let small = 256 << 10;
+        assert_eq!(DiskFloorReached::of(&error).unwrap().written, small, "{error}");
+        assert!(log.append(Stream::Stdout, 0, &[7]).is_err());
         let path = log.path().to_owned();
         drop(log);
-        assert_eq!((std::fs::read(&path).unwrap(), sealed(&path).unwrap().total), (b"small".to_vec(), 5));
+        let written = std::fs::read(&path).unwrap();
+        assert!(written.starts_with(b"small\x07") && written.len() as u64 == small, "{} bytes", written.len());
+        assert_eq!(sealed(&path).unwrap().total, small);
     }
 }
