@@ -15,7 +15,7 @@ use navvy_environment::HostPaths;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::line::Processor;
+use super::line::{Board, Processor};
 use crate::error::Fault;
 use crate::settings::Accelerator;
 
@@ -27,6 +27,7 @@ const KVM: &str = "/dev/kvm";
 pub struct Bench<'a> {
     pub program: &'a Path,
     pub version: &'a str,
+    pub board: Board,
     pub kernel: &'a Path,
     /// The kernel's digest.
     pub digest: &'a str,
@@ -133,7 +134,18 @@ fn keep(place: &PathBuf, outcome: &Outcome) {
 /// Runs the kernel without a root: it gives up at once, and QEMU ends with it.
 async fn try_it(bench: &Bench<'_>) -> Result<Outcome, Fault> {
     let mut command = Command::new(bench.program);
-    command.args(["-M", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-nodefaults", "-no-user-config"]);
+    command.args([
+        "-M",
+        bench.board.machine(),
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        "-m",
+        "256M",
+        "-nodefaults",
+        "-no-user-config",
+    ]);
     command.args(["-display", "none", "-no-reboot", "-serial", "null", "-kernel"]).arg(bench.kernel);
     command.args(["-append", "console=ttyS0 panic=-1 reboot=t"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -186,7 +198,8 @@ mod tests {
         fs::write(&program, format!("#!/bin/sh\necho x >>{}\n{script}\n", runs.display())).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let host = host(scratch.path());
-        let bench = Bench { program: &program, version: "7.2", kernel: &program, digest: "d", host: &host };
+        let bench =
+            Bench { program: &program, version: "7.2", board: Board::Q35, kernel: &program, digest: "d", host: &host };
         let first = tried(&bench).await.unwrap();
         let again = tried(&bench).await.unwrap();
         (first, again, fs::read_to_string(&runs).unwrap().lines().count())

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::accelerator::{self, Bench};
 use super::console::Console;
 use super::end::{self, Ending};
-use super::line::{self, Extra, Line, Net, Processor, Ram};
+use super::line::{self, Board, Extra, Line, Net, Processor, Ram};
 use super::network::{self, Lease};
 use super::process::{self, Started};
 use super::qmp::Qmp;
@@ -104,8 +104,14 @@ impl Instance {
         self.report.push(format!("Image: {} ({})", manifest.name, &self.order.image.digest[..12]));
         let kernel = self.order.image.kernel();
         let digest = &manifest.kernel.sha256;
-        let bench =
-            Bench { program: &found.program, version: &found.version, kernel: &kernel, digest, host: &self.host };
+        let bench = Bench {
+            program: &found.program,
+            version: &found.version,
+            board: Board::of(&manifest.architecture),
+            kernel: &kernel,
+            digest,
+            host: &self.host,
+        };
         let (processor, why) = accelerator::choose(self.qemu.settings.accelerator, &bench).await?;
         self.report.push(match why {
             None => format!("QEMU {} with KVM", found.version),
@@ -205,6 +211,7 @@ impl Instance {
             program: prepared.found.program.clone(),
             machine: self.order.machine.host_name(),
             uuid: self.order.machine.to_uuid(),
+            board: Board::of(&image.manifest.architecture),
             accelerator: prepared.processor,
             cpus: prepared.cpus,
             memory_mib: prepared.memory >> 20,

@@ -23,10 +23,9 @@ pub const EARLY: &str = "early.sock";
 /// Its disk, in its directory.
 pub const DISK: &str = "disk.qcow2";
 
-/// What every kernel gets. `panic=-1` with `-no-reboot`: a guest that panics ends its QEMU. `no_timer_check`: on a busy host an emulated
+/// What every kernel gets beside its board's own. `panic=-1` with `-no-reboot`: a guest that panics ends its QEMU. `no_timer_check`: on a busy host an emulated
 /// timer may be late, and a kernel that checks it gives up ("IO-APIC + timer doesn't work").
-const ARGUMENTS: &str =
-    "console=hvc0 earlyprintk=ttyS0 quiet panic=-1 reboot=t no_timer_check net.ifnames=0 random.trust_cpu=on";
+const ARGUMENTS: &str = "console=hvc0 quiet panic=-1 reboot=t no_timer_check net.ifnames=0 random.trust_cpu=on";
 /// What TCG's translations may take: a part of what the cgroup of the machine has beyond the guest's memory.
 const TRANSLATIONS_MIB: u32 = 128;
 
@@ -36,6 +35,7 @@ pub struct Line {
     pub program: PathBuf,
     pub machine: String,
     pub uuid: String,
+    pub board: Board,
     pub accelerator: Processor,
     pub cpus: u32,
     pub memory_mib: u64,
@@ -60,6 +60,40 @@ pub struct Extra {
     pub path: PathBuf,
     pub backing: Option<PathBuf>,
     pub serial: String,
+}
+
+/// What the guest's processor is put on: one for each architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Board {
+    Q35,
+    Virt,
+}
+
+impl Board {
+    /// For an image of this architecture.
+    pub fn of(architecture: &str) -> Self {
+        match architecture {
+            "aarch64" => Self::Virt,
+            _ => Self::Q35,
+        }
+    }
+
+    /// As `-M` takes it.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            // As new an interrupt controller as the accelerator has.
+            Self::Virt => "virt,gic-version=max",
+        }
+    }
+
+    /// Where the kernel writes before it has a console.
+    fn early(self) -> &'static str {
+        match self {
+            Self::Q35 => "earlyprintk=ttyS0",
+            Self::Virt => "earlycon=pl011,0x9000000",
+        }
+    }
 }
 
 /// Which processor the guest has.
@@ -122,7 +156,8 @@ impl Line {
             add(&["-runas", &format!("{uid}:{uid}")]);
         }
         let ram = if self.ram == Ram::Own { "" } else { ",memory-backend=ram0" };
-        add(&["-M", &format!("q35{ram}"), "-accel", &self.accelerator(), "-cpu", self.accelerator.model()]);
+        let machine = format!("{}{ram}", self.board.machine());
+        add(&["-M", &machine, "-accel", &self.accelerator(), "-cpu", &self.processor()]);
         add(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
         self.add_ram(&mut add);
         self.add_kernel(&mut add);
@@ -150,6 +185,13 @@ impl Line {
         }
     }
 
+    /// Emulated signatures of pointers cost more than all else that an emulated ARM does.
+    fn processor(&self) -> String {
+        let model = self.accelerator.model();
+        let is_slow = self.board == Board::Virt && self.accelerator == Processor::Tcg;
+        format!("{model}{}", if is_slow { ",pauth-impdef=on" } else { "" })
+    }
+
     fn add_ram(&self, add: &mut impl FnMut(&[&str])) {
         let (path, is_shared) = match &self.ram {
             Ram::Own => return,
@@ -172,7 +214,8 @@ impl Line {
             Init::Own => "own",
             Init::Systemd => "/sbin/init",
         };
-        let append = format!("{ARGUMENTS} navvy.root=/dev/vda navvy.init={init} {}", self.arguments);
+        let early = self.board.early();
+        let append = format!("{early} {ARGUMENTS} navvy.root=/dev/vda navvy.init={init} {}", self.arguments);
         add(&["-kernel", &self.kernel.display().to_string(), "-initrd", &self.initrd.display().to_string()]);
         add(&["-append", append.trim_end()]);
     }
@@ -279,6 +322,7 @@ mod tests {
             program: "/usr/bin/qemu-system-x86_64".into(),
             machine: "navvy-0123456789abcdef".to_owned(),
             uuid: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
+            board: Board::Q35,
             accelerator: Processor::Tcg,
             cpus: 2,
             memory_mib: 512,
@@ -323,5 +367,11 @@ mod tests {
             ..line()
         };
         insta::assert_snapshot!(shown(&clone));
+    }
+
+    #[test]
+    fn a_machine_of_arm() {
+        let arm = Line { board: Board::Virt, program: "/usr/bin/qemu-system-aarch64".into(), ..line() };
+        insta::assert_snapshot!(shown(&arm));
     }
 }
