@@ -89,7 +89,8 @@ impl Machines {
         };
         if self.settings.snapshots == Snapshots::Make && extras.disks.is_empty() {
             // Whatever comes of it, the machine is made.
-            if let Err(error) = self.warm_image(image.clone(), request.size, host, events).await {
+            let size = self.provider.guest_size(request.size, request.cgroup_parent.is_none());
+            if let Err(error) = self.warm_image(image.clone(), size, host, events).await {
                 events(PrepareEvent::Warning(format!("no snapshot could be made: {error}")));
             }
         }

@@ -131,6 +131,20 @@ impl Provider {
 }
 
 impl Provider {
+    /// What a guest gets of its class. `has_room`: what runs it takes nothing of that.
+    pub fn guest_size(&self, size: Size, has_room: bool) -> Size {
+        match self {
+            Self::Qemu(_) => qemu::guest_size(size, has_room),
+        }
+    }
+
+    /// Is there already what a machine of this image and size would go on from? Makes nothing.
+    pub async fn has_snapshot(&self, image: &Image, size: Size, host: &HostPaths) -> Result<bool, Fault> {
+        match self {
+            Self::Qemu(qemu) => qemu.has_snapshot(image, size, host).await,
+        }
+    }
+
     /// Removes what no machine of this provider's starts from any more.
     pub fn sweep(&self, images: &navvy_vm_image::Images, here: &Owner, host: &HostPaths) {
         match self {

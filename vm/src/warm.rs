@@ -43,6 +43,9 @@ impl Machines {
         host: &HostPaths,
         events: OnEvent<'_>,
     ) -> Result<(), PrepareError> {
+        if self.provider.has_snapshot(&image, size, host).await.map_err(at_once)? {
+            return Ok(());
+        }
         let owner = Owner::this_process().map_err(Fault::host("look at this process")).map_err(at_once)?;
         let planned = Planned {
             version: Planned::VERSION,

@@ -7,15 +7,15 @@
 //! A KVM that is there need not work: a paravirtual one runs kernels of its own alone, and a kernel that it cannot run hangs in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
-use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use super::line::{Board, Processor};
+use super::trials;
 use crate::error::Fault;
 use crate::settings::Accelerator;
 
@@ -111,24 +111,13 @@ fn lack(cpuinfo: &str, kvm: &Path) -> Option<String> {
 /// What an earlier trial of this boot has shown, or what one shows now.
 async fn tried(bench: &Bench<'_>) -> Result<Outcome, Fault> {
     let boot = read("/proc/sys/kernel/random/boot_id");
-    let key = Sha256::digest(format!("{boot}\n{}\n{}\n{}", bench.program.display(), bench.version, bench.digest));
-    let key: String = key.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let place = bench.host.state.join("machine-trials").join(key);
-    if let Some(known) = fs::read_to_string(&place).ok().as_deref().and_then(Outcome::from_text) {
+    let about = format!("{boot}\n{}\n{}\n{}", bench.program.display(), bench.version, bench.digest);
+    if let Some(known) = trials::known(bench.host, &about).as_deref().and_then(Outcome::from_text) {
         return Ok(known);
     }
     let outcome = try_it(bench).await?;
-    keep(&place, &outcome);
+    trials::keep(bench.host, &about, &outcome.to_text());
     Ok(outcome)
-}
-
-fn keep(place: &PathBuf, outcome: &Outcome) {
-    let directory = place.parent().unwrap_or(Path::new("/"));
-    let beside = place.with_extension(std::process::id().to_string());
-    // What cannot be kept is tried again.
-    let _tried_again = fs::create_dir_all(directory)
-        .and_then(|()| fs::write(&beside, outcome.to_text()))
-        .and_then(|()| fs::rename(&beside, place));
 }
 
 /// Runs the kernel without a root: it gives up at once, and QEMU ends with it.

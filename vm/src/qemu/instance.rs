@@ -13,16 +13,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::accelerator::{self, Bench};
 use super::console::Console;
 use super::end::{self, Ending};
-use super::line::{self, Board, Extra, Line, Net, Processor, Ram};
+use super::line::{self, Board, Extra, Line, Net, Ram};
 use super::network::{self, Lease};
 use super::process::{self, Started};
 use super::qmp::Qmp;
 use super::seed::{self, SEEDED_LIMIT, Seeding};
+use super::shape::{OVERHEAD, Shape, guest_size};
 use super::snapshot::{self, Kind, Making, Snapshot};
-use super::{Found, Qemu, link, overlay, socket};
+use super::{Qemu, link, overlay, socket};
 use crate::error::Fault;
 use crate::images;
 use crate::provider::{Contact, Look, Order};
@@ -30,10 +30,6 @@ use crate::record::{Fact, Record};
 use crate::settings::{Disk, Snapshots};
 use crate::ssh_key::SshKey;
 
-/// Memory of a machine's cgroup beyond the guest's: QEMU's own, its translations, page tables.
-const OVERHEAD: u64 = 512 << 20;
-/// Least that a guest can be given.
-const LEAST_MEMORY: u64 = 256 << 20;
 /// Threads that a QEMU has: one for each processor, and up to 64 for its disks.
 const THREADS: u32 = 128;
 /// From a started process to its sockets: it makes them before anything else.
@@ -63,14 +59,11 @@ pub(crate) struct Instance {
 
 /// Everything that exists before the process.
 struct Prepared {
-    found: Found,
-    processor: Processor,
+    shape: Shape,
     cgroups: Vec<PathBuf>,
     net: Net,
     network: Network,
     run_as: Option<u32>,
-    cpus: u32,
-    memory: u64,
 }
 
 /// The process, and the conversations with it.
@@ -98,53 +91,16 @@ impl Instance {
     }
 
     pub async fn provision(&mut self) -> Result<(), Fault> {
-        let found = self.qemu.found(&self.host).await?.clone();
         images::verify(&self.order.image).await?;
-        let manifest = &self.order.image.manifest;
-        self.report.push(format!("Image: {} ({})", manifest.name, &self.order.image.digest[..12]));
-        let kernel = self.order.image.kernel();
-        let digest = &manifest.kernel.sha256;
-        let bench = Bench {
-            program: &found.program,
-            version: &found.version,
-            board: Board::of(&manifest.architecture),
-            kernel: &kernel,
-            digest,
-            host: &self.host,
-        };
-        let (processor, why) = accelerator::choose(self.qemu.settings.accelerator, &bench).await?;
-        self.report.push(match why {
-            None => format!("QEMU {} with KVM", found.version),
-            Some(why) => format!("QEMU {} with an emulated processor ({why})", found.version),
-        });
-        let (cpus, memory) = self.size();
-        let cgroups = self.cgroup(memory).await?;
-        let (net, network, run_as) = self.network().await?;
-        self.prepared = Some(Prepared { found, processor, cgroups, net, network, run_as, cpus, memory });
-        Ok(())
-    }
-
-    /// The class, as far as this host has it.
-    fn size(&mut self) -> (u32, u64) {
-        let wanted = self.order.size;
-        let (host_cpus, host_memory) = (end::processors(), end::memory());
-        let cpus = u32::try_from(wanted.millicpus.div_ceil(1000).clamp(1, host_cpus)).unwrap_or(1);
+        self.report.push(format!("Image: {} ({})", self.order.image.manifest.name, &self.order.image.digest[..12]));
         // A cgroup that was given holds QEMU's own memory, too.
-        let room = match self.order.cgroup_parent {
-            Some(_) => wanted.memory.saturating_sub(OVERHEAD),
-            None => wanted.memory,
-        };
-        let memory = room.min(host_memory.saturating_sub(OVERHEAD)).max(LEAST_MEMORY) >> 20 << 20;
-        let mib = memory >> 20;
-        self.report.push(format!("Machine: {cpus} vCPU, {mib} MiB"));
-        if memory < wanted.memory || u64::from(cpus) * 1000 < wanted.millicpus {
-            self.report.push(format!(
-                "The class has {} vCPU and {} MiB: this host gives what it has",
-                wanted.millicpus.div_ceil(1000),
-                wanted.memory >> 20
-            ));
-        }
-        (cpus, memory)
+        let size = guest_size(self.order.size, self.order.cgroup_parent.is_none());
+        let shape = Shape::of(&self.qemu, &self.order.image, size, &self.host).await?;
+        self.report.extend(shape.report(self.order.size));
+        let cgroups = self.cgroup(shape.memory).await?;
+        let (net, network, run_as) = self.network().await?;
+        self.prepared = Some(Prepared { shape, cgroups, net, network, run_as });
+        Ok(())
     }
 
     /// The cgroup of a machine in which steps run is its task's; another one has its own.
@@ -208,13 +164,13 @@ impl Instance {
         let prepared = self.prepared()?;
         let image = &self.order.image;
         Ok(Line {
-            program: prepared.found.program.clone(),
+            program: prepared.shape.found.program.clone(),
             machine: self.order.machine.host_name(),
             uuid: self.order.machine.to_uuid(),
             board: Board::of(&image.manifest.architecture),
-            accelerator: prepared.processor,
-            cpus: prepared.cpus,
-            memory_mib: prepared.memory >> 20,
+            accelerator: prepared.shape.processor,
+            cpus: prepared.shape.cpus,
+            memory_mib: prepared.shape.memory >> 20,
             ram,
             kernel: image.kernel(),
             initrd: image.initrd(),
@@ -233,15 +189,7 @@ impl Instance {
     fn kind(&self) -> Option<Kind> {
         let prepared = self.prepared.as_ref()?;
         let has_more = !self.order.extras.disks.is_empty() || !self.qemu.settings.devices.is_empty();
-        (!has_more).then(|| Kind {
-            image: self.order.image.manifest.name.clone(),
-            digest: self.order.image.digest.clone(),
-            version: prepared.found.version.clone(),
-            processor: format!("{} {}", prepared.processor.name(), prepared.processor.model()),
-            memory: prepared.memory >> 20,
-            cpus: prepared.cpus,
-            network: if prepared.net == Net::Restricted { "restricted" } else { "tap" }.to_owned(),
-        })
+        (!has_more).then(|| prepared.shape.kind(&self.order.image))
     }
 
     pub async fn launch(&mut self) -> Result<(), Fault> {

@@ -14,7 +14,9 @@
 //! | `seed`, `random` | what makes a guest the task's own |
 //! | `link` | the way to its supervisor |
 //! | `snapshot` | a machine that has booted, for others to go on from |
+//! | `shape` | what a machine is like, before anything of it is made |
 //! | `overlay`, `network`, `accelerator` | its disk, its network, its processor |
+//! | `trials` | what was found out about this host's QEMU, kept |
 //! | `instance` | one machine on its way |
 //! | `end` | how a machine ended, and its removal |
 
@@ -31,8 +33,10 @@ mod process;
 mod qmp;
 mod random;
 mod seed;
+mod shape;
 pub(crate) mod snapshot;
 mod socket;
+mod trials;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::end::{destroy, stop, watch};
 pub(crate) use self::instance::Instance;
+pub(crate) use self::shape::guest_size;
 use crate::error::Fault;
 use crate::record::Known;
 use crate::settings::Settings;
@@ -91,6 +96,17 @@ async fn find(settings: &Settings, host: &HostPaths) -> Result<Found, Fault> {
     };
     let missing = || Fault::NoHypervisor(format!("no program {name} on PATH; Debian's package is {package}"));
     let program = settings.program.clone().or_else(|| command::find(name, &host.search_path)).ok_or_else(missing)?;
+    let version = version_of(&program, host).await?;
+    Ok(Found { program, version })
+}
+
+/// What the program says, once for as long as it is the same file: it takes longer to say so than a clone takes to start.
+async fn version_of(program: &Path, host: &HostPaths) -> Result<String, Fault> {
+    let file = trials::identity(program).map_err(Fault::host(format!("look at {}", program.display())))?;
+    let key = format!("version {file}");
+    if let Some(known) = trials::known(host, &key) {
+        return Ok(known);
+    }
     let told =
         command::run(&program.display().to_string(), &["--version"], b"", &host.search_path, VERSION_LIMIT).await;
     let told = told.map_err(|e| Fault::NoHypervisor(e.to_string()))?;
@@ -99,7 +115,8 @@ async fn find(settings: &Settings, host: &HostPaths) -> Result<Found, Fault> {
     let version = words.next().map(str::to_owned);
     let version =
         version.ok_or_else(|| Fault::NoHypervisor(format!("{} does not say its version", program.display())))?;
-    Ok(Found { program, version })
+    trials::keep(host, &key, &version);
+    Ok(version)
 }
 
 /// The way to the supervisor of a machine that another process has made.

@@ -114,8 +114,10 @@ pub async fn lease(
             link_address: lease.link_address.clone(),
         })
         .await?;
-    make_port(&lease, &record.machine(), search_path).await?;
-    nft(&own_rules(&lease, allowed), search_path).await?;
+    // Both are there before the machine's process is.
+    let port = port_lines(&lease, &record.machine());
+    let rules = own_rules(&lease, allowed);
+    tokio::try_join!(ip(&port, search_path), nft(&rules, search_path))?;
     Ok((lease, name_servers))
 }
 
@@ -171,15 +173,16 @@ fn free(machine: &MachineId, subnet: Subnet) -> Result<Lease, Fault> {
     })
 }
 
-async fn make_port(lease: &Lease, machine: &MachineId, search_path: &str) -> Result<(), Fault> {
-    let name = lease.interface.as_str();
-    run("ip", &["tuntap", "add", "dev", name, "mode", "tap"], search_path).await.map_err(network)?;
-    let alias = alias_of(machine);
-    run("ip", &["link", "set", "dev", name, "alias", &alias, "master", BRIDGE], search_path).await.map_err(network)?;
-    // Before it is up: no frame of it ever reaches another machine.
-    let isolated = class(name).join("brport/isolated");
-    fs::write(&isolated, "1").map_err(Fault::host(format!("write {}", isolated.display())))?;
-    run("ip", &["link", "set", "dev", name, "up"], search_path).await.map_err(network).map(drop)
+/// Isolated before it is up: no frame of it ever reaches another machine.
+fn port_lines(lease: &Lease, machine: &MachineId) -> String {
+    let (name, alias) = (lease.interface.as_str(), alias_of(machine));
+    format!(
+        "tuntap add dev {name} mode tap
+link set dev {name} alias {alias} master {BRIDGE}
+link set dev {name} type bridge_slave isolated on
+link set dev {name} up
+"
+    )
 }
 
 fn network(error: CommandError) -> Fault {
@@ -197,18 +200,22 @@ async fn make_shared(subnet: Subnet, name_servers: &[IpAddr], search_path: &str)
         fs::write(&ipv6, "1").map_err(Fault::host(format!("write {}", ipv6.display())))?;
     }
     let address = format!("{}/{}", gateway(subnet), subnet.prefix);
-    run("ip", &["address", "replace", &address, "dev", BRIDGE], search_path).await.map_err(network)?;
-    run("ip", &["link", "set", "dev", BRIDGE, "up"], search_path).await.map_err(network)?;
+    let bridge = format!("address replace {address} dev {BRIDGE}\nlink set dev {BRIDGE} up\n");
     let forward = Path::new("/proc/sys/net/ipv4/ip_forward");
     if fs::read_to_string(forward).is_ok_and(|now| now.trim() != "1") {
         fs::write(forward, "1").map_err(Fault::host("let this host forward what machines send"))?;
     }
-    let rules = shared_rules(subnet, name_servers);
+    let rules = make_rules(shared_rules(subnet, name_servers), search_path);
+    tokio::try_join!(ip(&bridge, search_path), rules, pass_docker(search_path)).map(drop)
+}
+
+/// The rules of all machines, unless they are there as they are here.
+async fn make_rules(rules: String, search_path: &str) -> Result<(), Fault> {
     let marker = format!("v{}", digest(&rules));
-    if run("nft", &["list", "chain", "inet", TABLE, &marker], search_path).await.is_err() {
-        nft(&format!("{rules}add chain inet {TABLE} {marker}\n"), search_path).await?;
+    if run("nft", &["list", "chain", "inet", TABLE, &marker], search_path).await.is_ok() {
+        return Ok(());
     }
-    pass_docker(search_path).await
+    nft(&format!("{rules}add chain inet {TABLE} {marker}\n"), search_path).await
 }
 
 /// An address of somebody else's network would lead into the bridge instead.
@@ -356,6 +363,11 @@ fn removals(interface: &str, address: &str) -> Vec<String> {
 
 fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One line after the other, up to the first that fails.
+async fn ip(lines: &str, search_path: &str) -> Result<(), Fault> {
+    command::run("ip", &["-batch", "-"], lines.as_bytes(), search_path, LIMIT).await.map(drop).map_err(network)
 }
 
 async fn nft(rules: &str, search_path: &str) -> Result<(), Fault> {
