@@ -21,6 +21,8 @@ OPEN, DATA = 1, 2
 HELLO, REQUEST, REPLY, OUTPUT = 1, 2, 3, 4
 OUTPUT_HEADER = 17
 ARGUMENTS = "console=hvc0 quiet panic=-1 reboot=t net.ifnames=0 random.trust_cpu=on navvy.root=/dev/vda navvy.init=own"
+# Program, machine and processor by the image's architecture.
+EMULATORS = {"x86_64": ("qemu-system-x86_64", "q35", "max"), "aarch64": ("qemu-system-aarch64", "virt", "max,pauth-impdef=on")}
 
 
 def images():
@@ -42,8 +44,9 @@ class Guest:
         call(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", directory / "root.qcow2", disk])
         net = "user,id=n0,restrict=on" + (f",hostfwd=tcp:127.0.0.1:{forward}-:22" if forward else "")
         port = lambda name: f"socket,id={name},path={name}.sock,server=on,wait=off"  # noqa: E731
+        program, machine, processor = EMULATORS[self.manifest["architecture"]]
         self.process = subprocess.Popen([str(word) for word in (
-            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", 1, "-m", memory, "-nodefaults",
+            program, "-M", machine, "-accel", "tcg,thread=multi", "-cpu", processor, "-smp", 1, "-m", memory, "-nodefaults",
             "-no-user-config", "-display", "none", "-no-reboot", "-kernel", directory / self.manifest["kernel"]["name"],
             "-initrd", directory / self.manifest["initrd"]["name"], "-append", f"{ARGUMENTS} {self.manifest['arguments']}",
             "-drive", f"id=d0,if=none,file={disk},format=qcow2,cache=unsafe", "-device", "virtio-blk-pci,drive=d0",
