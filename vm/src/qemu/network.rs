@@ -129,9 +129,12 @@ pub async fn give_back(machine: &MachineId, interface: &str, address: &str, sear
     if !alias.trim().is_empty() && alias.trim() != alias_of(machine) {
         return Ok(());
     }
-    // One by one: each may be there without the others.
-    for rules in removals(interface, address) {
-        let _not_there = nft(&rules, search_path).await;
+    let removals = removals(interface, address);
+    if nft(&removals.concat(), search_path).await.is_err() {
+        // One by one: each may be there without the others.
+        for rules in removals {
+            let _not_there = nft(&rules, search_path).await;
+        }
     }
     if place.exists() {
         let gone = run("ip", &["link", "delete", "dev", interface], search_path).await;
