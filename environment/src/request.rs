@@ -75,6 +75,8 @@ pub struct Machine {
     pub image: Option<String>,
     /// What it is made for.
     pub purpose: Purpose,
+    /// The name of its resource class. `None`: its size is nobody's class, and no pool has it.
+    pub class: Option<String>,
     /// The volume of Docker's layers that it gets: a name that only tasks of one project ask for.
     pub layers: Option<String>,
 }

@@ -24,6 +24,7 @@ use crate::machines::{Machines, remove_files};
 use crate::provider::{Contact, Instance};
 use crate::record::Record;
 use crate::state::State;
+use crate::taking::Ticket;
 
 /// A task's machine, alive. Destroy it; dropping it leaves it running.
 pub struct MachineEnvironment {
@@ -46,6 +47,8 @@ pub(crate) struct Parts {
     pub died: watch::Receiver<Option<Died>>,
     /// What only its maker has: its console, its exit status.
     pub instance: Option<Instance>,
+    /// By which it was taken from a pool, by this very process.
+    pub ticket: Option<Ticket>,
 }
 
 impl MachineEnvironment {
@@ -57,6 +60,7 @@ impl MachineEnvironment {
         contact: Contact,
     ) -> Self {
         let died = machine.instance.died();
+        let ticket = machine.ticket.take();
         Self::of(Parts {
             machines,
             task: request.task.clone(),
@@ -69,6 +73,7 @@ impl MachineEnvironment {
             idle_limit: request.idle_limit,
             died,
             instance: Some(machine.instance),
+            ticket,
         })
     }
 
@@ -153,6 +158,9 @@ impl MachineEnvironment {
         }
         if left.is_empty() && parts.has_steps {
             left = remove_files(&parts.task, &parts.host).await;
+        }
+        if let Some(ticket) = parts.ticket.filter(|_| left.is_empty()) {
+            ticket.give_back().await;
         }
         left
     }

@@ -11,6 +11,8 @@
 //! | [`Machines`], [`hold`], [`survey`] | machines for tasks: made, held, taken over, reaped; what callers see |
 //! | [`MachineEnvironment`] | one of them, alive |
 //! | `warm` | machines that have booted, kept for others to go on from |
+//! | `making` | machines of this host for a pool |
+//! | `taking` | a machine of a pool becomes a task's |
 //! | [`settings`] | what an operator says about machines |
 //! | [`error`] | why there is none, and whose fault that is |
 //! | `machine` | one start, reconciled step by step |
@@ -37,6 +39,7 @@ pub mod layers;
 mod machine;
 pub mod machine_id;
 mod machines;
+mod making;
 pub mod pool;
 pub mod provider;
 mod qemu;
@@ -46,6 +49,7 @@ pub mod ssh;
 pub mod ssh_key;
 pub mod state;
 pub mod survey;
+mod taking;
 mod warm;
 
 pub use environment::MachineEnvironment;

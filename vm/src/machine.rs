@@ -5,6 +5,8 @@
 //!
 //! Planned ──provision─▶ Provisioned ──launch─▶ Launched ──it is there─▶ Booting ──it answers─▶ Ready
 //!    └───────────────────────┴───────────────────┴──────────────────────┴──▶ a fault: destroyed by its record alone
+//!                                                                        │
+//!                                              a pool's waits here, and its taker goes on to Ready
 //! ```
 //!
 //! A state is written down before the side effects that it means. A machine starts once: what a process has left between two
@@ -18,6 +20,7 @@ use crate::error::Fault;
 use crate::provider::{Contact, Instance, Look};
 use crate::record::Record;
 use crate::state::State;
+use crate::taking::Ticket;
 
 /// Between two looks at what is not there yet.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -45,6 +48,8 @@ pub(crate) struct Limits {
 pub(crate) struct Machine {
     pub record: Record,
     pub instance: Instance,
+    /// By which it was taken from a pool.
+    pub ticket: Option<Ticket>,
     limits: Limits,
     begun: Instant,
     /// Since when it is there.
@@ -53,27 +58,47 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub fn new(record: Record, instance: Instance, limits: Limits) -> Self {
-        Self { record, instance, limits, begun: Instant::now(), up: None }
+        Self { record, instance, ticket: None, limits, begun: Instant::now(), up: None }
     }
 
     /// Reconciles until its supervisor answers.
     pub async fn start(&mut self) -> Result<Contact, Fault> {
-        let whole = self.begun + self.limits.start;
         loop {
-            let limit = match self.up {
-                Some(up) if up + self.limits.answer < whole => up + self.limits.answer,
-                _ => whole,
-            };
-            let pass = tokio::time::timeout_at(limit, self.pass()).await;
-            match pass.unwrap_or_else(|_| Err(self.too_late(limit == whole)))? {
-                Pass::Immediate => {}
-                Pass::Sleep(pause) => tokio::time::sleep_until((Instant::now() + pause).min(limit)).await,
-                Pass::Ready(contact) => return Ok(contact),
-            }
-            if Instant::now() >= limit && self.record.state() != State::Ready {
-                return Err(self.too_late(limit == whole));
+            if let Some(contact) = self.step().await? {
+                return Ok(contact);
             }
         }
+    }
+
+    /// Reconciles until its guest waits for a seed, which it is not given: for a pool.
+    pub async fn start_for_pool(&mut self) -> Result<(), Fault> {
+        while self.record.state() < State::Booting {
+            self.step().await?;
+        }
+        let (limit, is_whole) = self.limit();
+        let waits = tokio::time::timeout_at(limit, self.instance.wait()).await;
+        waits.unwrap_or_else(|_| Err(self.too_late(is_whole)))
+    }
+
+    /// When it has to be further than now, and whether that is the limit of the whole start.
+    fn limit(&self) -> (Instant, bool) {
+        let whole = self.begun + self.limits.start;
+        match self.up {
+            Some(up) if up + self.limits.answer < whole => (up + self.limits.answer, false),
+            _ => (whole, true),
+        }
+    }
+
+    /// One pass, within its limit.
+    async fn step(&mut self) -> Result<Option<Contact>, Fault> {
+        let (limit, is_whole) = self.limit();
+        let pass = tokio::time::timeout_at(limit, self.pass()).await;
+        match pass.unwrap_or_else(|_| Err(self.too_late(is_whole)))? {
+            Pass::Immediate => {}
+            Pass::Sleep(pause) => tokio::time::sleep_until((Instant::now() + pause).min(limit)).await,
+            Pass::Ready(contact) => return Ok(Some(contact)),
+        }
+        if Instant::now() >= limit { Err(self.too_late(is_whole)) } else { Ok(None) }
     }
 
     fn too_late(&self, is_whole: bool) -> Fault {

@@ -17,6 +17,7 @@ use crate::error::{Fault, PrepareError};
 use crate::images;
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
+use crate::pool::source::Source;
 use crate::provider::{Order, Provider};
 use crate::qemu;
 use crate::record::{self, Known, Planned, Record};
@@ -31,13 +32,20 @@ pub(crate) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Machines {
     pub(crate) provider: Provider,
     pub(crate) settings: Arc<Settings>,
+    /// Where machines that are ready come from, if there is a pool.
+    pub(crate) pool: Option<Arc<dyn Source>>,
 }
 
 impl Machines {
     /// Machines of this host, through QEMU. Touches nothing yet.
     pub fn qemu(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { provider: Provider::Qemu(Arc::new(qemu::Qemu::new(Arc::clone(&settings)))), settings }
+        Self { provider: Provider::Qemu(Arc::new(qemu::Qemu::new(Arc::clone(&settings)))), settings, pool: None }
+    }
+
+    /// The same, and a task whose class and image a pool has gets its machine from there.
+    pub fn with_pool(self, pool: Arc<dyn Source>) -> Self {
+        Self { pool: Some(pool), ..self }
     }
 
     /// Its name, for journals and people.
@@ -80,12 +88,18 @@ impl Machines {
         events: OnEvent<'_>,
     ) -> Result<MachineEnvironment, PrepareError> {
         let begun = Instant::now();
-        let (record, image) = match self.plan(&request, host).await {
-            Ok(planned) => planned,
-            Err(fault) => {
-                let leftovers = self.clean_up(None, &request, host).await;
-                return Err(PrepareError { fault, console: String::new(), leftovers });
-            }
+        let image = match self.begin(&request, host).await {
+            Ok(image) => image,
+            Err(fault) => return Err(self.failed(None, fault, &request, host).await),
+        };
+        // On the heap: it is as large as all of what follows, and most tasks have no pool.
+        if let Some(taken) = Box::pin(self.take(&request, &extras, &image, host, events)).await {
+            events(PrepareEvent::Report(started_in(begun)));
+            return Ok(taken);
+        }
+        let record = match self.plan(&request, &image, host).await {
+            Ok(record) => record,
+            Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         };
         if self.settings.snapshots == Snapshots::Make && extras.disks.is_empty() {
             // Whatever comes of it, the machine is made.
@@ -100,26 +114,25 @@ impl Machines {
         let mut machine = Machine::new(record, instance, limits);
         match machine.start().await {
             Ok(contact) => {
-                for line in machine.instance.take_report().into_iter().chain(request.egress.report(false)) {
-                    events(PrepareEvent::Report(line));
-                }
-                for line in &request.notes {
-                    events(PrepareEvent::Report(line.clone()));
-                }
-                events(PrepareEvent::Report(format!(
-                    "Time to start the machine: {:.2} s",
-                    begun.elapsed().as_secs_f64()
-                )));
+                report(&mut machine, &request, events);
+                events(PrepareEvent::Report(started_in(begun)));
                 Ok(MachineEnvironment::new(self.clone(), &request, host, machine, contact))
             }
-            Err(fault) => {
-                let console = machine.instance.console();
-                let record = machine.record.clone();
-                drop(machine);
-                let leftovers = self.clean_up(Some(&record), &request, host).await;
-                Err(PrepareError { fault, console, leftovers })
-            }
+            Err(fault) => Err(self.failed(Some(machine), fault, &request, host).await),
         }
+    }
+
+    async fn failed(
+        &self,
+        machine: Option<Machine>,
+        fault: Fault,
+        request: &Prepare,
+        host: &HostPaths,
+    ) -> PrepareError {
+        let console = machine.as_ref().map(|machine| machine.instance.console()).unwrap_or_default();
+        let record = machine.map(|machine| machine.record);
+        let leftovers = self.clean_up(record.as_ref(), request, host).await;
+        PrepareError { fault, console, leftovers }
     }
 
     /// Removes what a start that failed has made, and the mark that it began with.
@@ -128,12 +141,11 @@ impl Machines {
             Some(record) => self.destroy(record, host, CLEAN_UP_LIMIT).await,
             None => Vec::new(),
         };
-        let is_whole_task = matches!(&request.wanted, Wanted::Machine(wanted) if wanted.purpose == Purpose::Steps);
-        if left.is_empty() && is_whole_task { remove_files(&request.task, host).await } else { left }
+        if left.is_empty() && has_steps(request) { remove_files(&request.task, host).await } else { left }
     }
 
-    /// Writes down what is to be made; nothing is, before.
-    async fn plan(&self, request: &Prepare, host: &HostPaths) -> Result<(Record, Image), Fault> {
+    /// Finds the image, and marks the task as begun.
+    async fn begin(&self, request: &Prepare, host: &HostPaths) -> Result<Image, Fault> {
         let Wanted::Machine(wanted) = &request.wanted else {
             return Err(Fault::Unsupported("containers were asked for, and this makes machines".to_owned()));
         };
@@ -145,6 +157,11 @@ impl Machines {
         if let Some(journal) = &request.journal {
             journal.opened().await?;
         }
+        Ok(image)
+    }
+
+    /// Writes down what is to be made; nothing is, before.
+    async fn plan(&self, request: &Prepare, image: &Image, host: &HostPaths) -> Result<Record, Fault> {
         let planned = Planned {
             version: Planned::VERSION,
             machine: MachineId::random(),
@@ -153,9 +170,10 @@ impl Machines {
             provider: self.name().to_owned(),
             image: image.manifest.name.clone(),
             is_adoptable: request.is_adoptable,
-            has_steps: wanted.purpose == Purpose::Steps,
+            has_steps: has_steps(request),
+            pool: None,
         };
-        Ok((Record::create(&host.state, planned).await?, image))
+        Ok(Record::create(&host.state, planned).await?)
     }
 
     /// A live environment around the way to a supervisor that was found already. Within a Tokio runtime only.
@@ -193,6 +211,7 @@ impl Machines {
             has_steps: true,
             died,
             instance: None,
+            ticket: None,
         })
     }
 
@@ -265,8 +284,23 @@ impl Machines {
     }
 }
 
+/// Is it a machine in which the task's steps run?
+pub(crate) fn has_steps(request: &Prepare) -> bool {
+    matches!(&request.wanted, Wanted::Machine(wanted) if wanted.purpose == Purpose::Steps)
+}
+
+/// Tells what a machine is that has started.
+pub(crate) fn report(machine: &mut Machine, request: &Prepare, events: OnEvent<'_>) {
+    let lines = machine.instance.take_report().into_iter().chain(request.egress.report(false));
+    lines.chain(request.notes.iter().cloned()).for_each(|line| events(PrepareEvent::Report(line)));
+}
+
+fn started_in(begun: Instant) -> String {
+    format!("Time to start the machine: {:.2} s", begun.elapsed().as_secs_f64())
+}
+
 /// What a machine is to be, with what its record says.
-fn order(request: &Prepare, extras: Extras, image: Image, planned: Planned) -> Order {
+pub(crate) fn order(request: &Prepare, extras: Extras, image: Image, planned: Planned) -> Order {
     Order {
         machine: planned.machine,
         task: planned.task,

@@ -101,6 +101,30 @@ impl Provider {
         }
     }
 
+    /// A machine that a pool has given to this process, made the task's but for its seed.
+    pub async fn take(&self, order: Order, record: Record, host: &HostPaths) -> Result<Instance, Fault> {
+        match self {
+            Self::Qemu(qemu) => {
+                let taken = qemu::Instance::taken(Arc::clone(qemu), order, record, host).await?;
+                Ok(Instance::Qemu(Box::new(taken)))
+            }
+        }
+    }
+
+    /// Keeps a pool's machine that another process has made company, as long as what comes back lives.
+    pub async fn attend(&self, directory: &std::path::Path) -> Option<tokio::net::UnixStream> {
+        match self {
+            Self::Qemu(_) => qemu::attend(directory).await,
+        }
+    }
+
+    /// Ends a machine that another process looks after. Returns what is left.
+    pub async fn end_of_another(&self, directory: &std::path::Path, known: &Known, limit: Duration) -> Vec<String> {
+        match self {
+            Self::Qemu(_) => qemu::end_of_another(directory, known, limit).await,
+        }
+    }
+
     /// The way to the supervisor of a machine that another process has made.
     pub async fn link(&self, record: &std::path::Path, known: &Known) -> std::io::Result<Arc<dyn Connect>> {
         match self {
@@ -186,6 +210,13 @@ impl Instance {
     pub async fn connect(&mut self) -> Result<Option<Contact>, Fault> {
         match self {
             Self::Qemu(instance) => instance.connect().await.map(Some),
+        }
+    }
+
+    /// Waits until it waits for its seed: for a pool.
+    pub async fn wait(&mut self) -> Result<(), Fault> {
+        match self {
+            Self::Qemu(instance) => instance.wait().await,
         }
     }
 

@@ -7,6 +7,8 @@
 //!   fact      what is about to be made, or has just been made     a name before it is used, a process when it is known
 //!   state     Provisioned, Launched, …                            before the side effects of that state
 //!   owner     another process has taken over
+//!   given     a pool's machine: it was given to this process, and to no other
+//!   taken     its taker has made it a task's
 //!
 //! Record (locked, synced) ─▶ file ◀─ load ◀─ reaper, successor
 //! ```
@@ -56,6 +58,23 @@ pub enum Entry {
     Fact(Fact),
     /// From here on another process looks after the machine.
     Owner(Owner),
+    /// Its pool has given it to this process: it is no machine of the pool's any more, and never another taker's.
+    Given(Owner),
+    /// Who took it from a pool says what it is for: from here on it is like any other machine of a task.
+    Taken(Box<Taken>),
+}
+
+/// What a taker makes of a pool's machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The task.
+    pub task: TaskId,
+    /// The process that looks after it.
+    pub owner: Owner,
+    /// As [`Planned::is_adoptable`].
+    pub is_adoptable: bool,
+    /// As [`Planned::has_steps`].
+    pub has_steps: bool,
 }
 
 /// What was decided before anything was made.
@@ -79,11 +98,14 @@ pub struct Planned {
     /// Steps of the task run in it; else it serves them.
     #[serde(default)]
     pub has_steps: bool,
+    /// The pool that it was made for, by the pool's directory. `None`: for a task, or for nobody.
+    #[serde(default)]
+    pub pool: Option<PathBuf>,
 }
 
 impl Planned {
-    /// The form that this code writes.
-    pub const VERSION: u32 = 1;
+    /// The form that this code writes. Version 1 has no pools.
+    pub const VERSION: u32 = 2;
 }
 
 /// Something that a machine has, or is about to get.
@@ -120,6 +142,13 @@ pub enum Fact {
         /// The process.
         process: Owner,
     },
+    /// It waits for its seed: a taker compares this with what it wants.
+    Waits {
+        /// Virtual processors.
+        cpus: u32,
+        /// Memory in MiB.
+        memory_mib: u64,
+    },
     /// Fingerprint of the ssh host key that was made for it.
     HostKey {
         /// As `ssh-keygen -l` shows it.
@@ -144,7 +173,7 @@ pub enum Fact {
 /// What all entries together say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {
-    /// The first entry.
+    /// The first entry, with what a taker has said since.
     pub planned: Planned,
     /// Who looks after it, by the last entry that says so.
     pub owner: Owner,
@@ -152,9 +181,15 @@ pub struct Known {
     pub state: State,
     /// In the order in which they became known.
     pub facts: Vec<Fact>,
+    /// A pool's machine, and the pool has given it away.
+    pub is_given: bool,
 }
 
 impl Known {
+    fn new(planned: Planned) -> Self {
+        Self { owner: planned.owner.clone(), planned, state: State::Planned, facts: Vec::new(), is_given: false }
+    }
+
     /// The last fact of a kind.
     pub fn last<'a, T>(&'a self, of: impl Fn(&'a Fact) -> Option<T>) -> Option<T> {
         self.facts.iter().rev().find_map(of)
@@ -163,6 +198,11 @@ impl Known {
     /// Its process on this host, if it was started.
     pub fn process(&self) -> Option<&Owner> {
         self.last(|fact| if let Fact::Process { process } = fact { Some(process) } else { None })
+    }
+
+    /// Is it a pool's, which has not given it away?
+    pub fn is_pooled(&self) -> bool {
+        self.planned.pool.is_some() && !self.is_given
     }
 
     /// Its cgroup, if it was to get one.
@@ -177,8 +217,19 @@ impl Known {
             Entry::State(_) => return Err(Illegal),
             Entry::Fact(fact) => self.facts.push(fact),
             Entry::Owner(owner) => self.owner = owner,
+            Entry::Given(owner) if self.planned.pool.is_some() && self.planned.task.is_none() => {
+                (self.owner, self.is_given) = (owner, true);
+            }
+            Entry::Taken(taken) if self.is_given && self.planned.task.is_none() => self.be_taken(*taken),
+            Entry::Given(_) | Entry::Taken(_) => return Err(Illegal),
         }
         Ok(())
+    }
+
+    fn be_taken(&mut self, taken: Taken) {
+        let Taken { task, owner, is_adoptable, has_steps } = taken;
+        self.owner = owner;
+        (self.planned.task, self.planned.is_adoptable, self.planned.has_steps) = (Some(task), is_adoptable, has_steps);
     }
 }
 
@@ -344,8 +395,7 @@ impl Record {
         DirBuilder::new().mode(0o700).create(unfinished)?;
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(unfinished.join(FILE))?;
         file.lock()?;
-        let known =
-            Known { owner: planned.owner.clone(), planned: planned.clone(), state: State::Planned, facts: Vec::new() };
+        let known = Known::new(planned.clone());
         let mut writer = Writer { file, known, next: 0, length: 0 };
         writer.append(&[Entry::Planned(Box::new(planned))])?;
         Ok(writer)
@@ -523,8 +573,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(Known, u64, u64), RecordError> {
         }
         match (&mut known, line.entry) {
             (None, Entry::Planned(planned)) => {
-                let owner = planned.owner.clone();
-                known = Some(Known { planned: *planned, owner, state: State::Planned, facts: Vec::new() });
+                known = Some(Known::new(*planned));
             }
             (None, _) => return Err(damaged(at)),
             (Some(known), entry) => known.take(entry).map_err(|Illegal| damaged(at))?,

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use navvy_job::resource::{Size, machine_class};
 use navvy_protocol::guest::SeedFile;
 use navvy_vm_image::{Images, Table};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// QEMU by another name or at another place than the search path says.
     pub program: Option<PathBuf>,
+    /// What a machine gets at most, whatever its class. `None`: what its class says.
+    pub most: Option<Size>,
 }
 
 /// Which processor machines get.
@@ -70,6 +73,12 @@ impl Default for Subnet {
 }
 
 impl Settings {
+    /// What machines of a class get here; `None`: there is no such class.
+    pub fn size_of(&self, class: &str) -> Option<Size> {
+        let size = machine_class(class)?;
+        Some(self.most.map_or(size, |most| size.clamp_to(most)))
+    }
+
     /// The defaults, with these images.
     pub fn new(images: Images) -> Self {
         Self {
@@ -82,6 +91,7 @@ impl Settings {
             network: Subnet::default(),
             devices: Vec::new(),
             program: None,
+            most: None,
         }
     }
 }

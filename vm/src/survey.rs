@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
@@ -18,6 +19,9 @@ use navvy_journal::{self as journal};
 
 use crate::machines::Machines;
 use crate::record::{self, RecordError};
+
+/// What a pool that was stopped or killed has kept ready is nobody's after this.
+const POOL_AWAY: Duration = Duration::from_secs(3600);
 
 /// Adds what the records of machines tell, to what an engine's containers, marks and journals tell. Returns what could not be read.
 pub fn gather(gathered: &mut BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths) -> Vec<String> {
@@ -70,7 +74,7 @@ impl Machines {
         reaped
     }
 
-    async fn reap_task(&self, seen: Seen, host: &HostPaths, limit: Duration, reaped: &mut Reaped) {
+    pub(crate) async fn reap_task(&self, seen: Seen, host: &HostPaths, limit: Duration, reaped: &mut Reaped) {
         let runs_in_machine = crate::machines::find(&host.state, &seen.task, true).is_some();
         let mut left = match runs_in_machine {
             true => self.remove_task(&seen.task, host, limit).await,
@@ -86,17 +90,25 @@ impl Machines {
         reaped.left.extend(left);
     }
 
-    /// Machines that are no task's yet (snapshots on their way) go with their owner.
+    /// Machines that are no task's yet (snapshots on their way) go with their owner. What a pool keeps ready waits for it to start again,
+    /// for a while.
     async fn reap_nobodys(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Vec<String> {
         let mut left = Vec::new();
         for machine in record::all(&host.state) {
             let directory = record::directory(&host.state, &machine);
             let Ok(known) = record::load(&directory) else { continue };
             let is_ours = known.planned.provider == self.name() && known.planned.task.is_none();
-            if is_ours && known.owner.is_dead(here) && !record::is_held(&directory) {
+            let is_kept = known.is_pooled() && !is_old(&directory);
+            if is_ours && known.owner.is_dead(here) && !is_kept && !record::is_held(&directory) {
                 left.extend(self.remove_directory(directory, host, limit).await);
             }
         }
         left
     }
+}
+
+/// Has nobody written into its record for as long as a pool may be away?
+fn is_old(directory: &Path) -> bool {
+    let written = directory.join("record").metadata().and_then(|found| found.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= POOL_AWAY))
 }

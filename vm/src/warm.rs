@@ -31,7 +31,7 @@ impl Machines {
         host: &HostPaths,
         events: OnEvent<'_>,
     ) -> Result<(), PrepareError> {
-        let wanted = Wanted { image: image.map(str::to_owned), purpose: Purpose::Steps, layers: None };
+        let wanted = Wanted { image: image.map(str::to_owned), purpose: Purpose::Steps, class: None, layers: None };
         let image = images::resolve(&self.settings, &wanted).map_err(at_once)?;
         self.warm_image(image, size, host, events).await
     }
@@ -56,6 +56,7 @@ impl Machines {
             image: image.manifest.name.clone(),
             is_adoptable: false,
             has_steps: false,
+            pool: None,
         };
         let machine = planned.machine.clone();
         let record = Record::create(&host.state, planned).await.map_err(|e| at_once(e.into()))?;

@@ -1,6 +1,8 @@
 //! What `ps`, `prune` and `rm` share: the way to the engine, and how a task is shown.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use navvy_docker::Engine;
 use navvy_docker::endpoint;
@@ -10,6 +12,7 @@ use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use navvy_ui::json::add_line;
 use navvy_vm::Machines;
+use navvy_vm::pool::door::DoorSource;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -18,7 +21,10 @@ use crate::environment::Providers;
 use crate::run_directory::RunDirectoryError;
 use crate::settings::Settings;
 use crate::settings::file::SettingsFile;
-use crate::settings::vm::VmTable;
+use crate::settings::vm::{VmTable, pool_socket};
+
+/// Names the socket of a pool of machines.
+const POOL: &str = "NAVVY_VM_POOL";
 
 /// This process and what it can see.
 pub struct Host {
@@ -48,10 +54,33 @@ impl Host {
     }
 }
 
-/// What makes virtual machines on this host. Nothing is looked at yet.
+/// What makes virtual machines on this host, or takes them from a pool. Nothing is looked at yet.
 pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
+    let limit = vm_settings(settings)?.start_limit;
+    let pool = match pool(settings)? {
+        Some(named) => DoorSource::named(named, limit),
+        None => DoorSource::usual(super::vm_pool::socket(settings), limit),
+    };
+    Ok(machines_without_pool(settings)?.with_pool(Arc::new(pool)))
+}
+
+/// The same, but that all machines are made: for a pool itself.
+pub fn machines_without_pool(settings: &Settings) -> Result<Machines, CliError> {
+    Ok(Machines::qemu(vm_settings(settings)?))
+}
+
+/// What this host's user says about virtual machines, with what they do not say as usual.
+pub fn vm_settings(settings: &Settings) -> Result<navvy_vm::Settings, CliError> {
     let table = super::image::table_of(settings)?;
-    Ok(Machines::qemu(navvy_vm::settings::Settings { table, ..vm_table(settings)?.machines(settings) }))
+    Ok(navvy_vm::Settings { table, ..vm_table(settings)?.machines(settings) })
+}
+
+/// The pool's socket that somebody has named: a variable goes before the settings.
+fn pool(settings: &Settings) -> Result<Option<PathBuf>, CliError> {
+    match settings.get(POOL).filter(|value| !value.is_empty()) {
+        Some(named) => pool_socket(named).map(Some).map_err(|why| CliError::usage(format!("{POOL}={named}: {why}"))),
+        None => Ok(vm_table(settings)?.pool),
+    }
 }
 
 /// What this host's user says about virtual machines.

@@ -46,6 +46,7 @@ mod store;
 mod submit;
 mod tests;
 mod view;
+mod vm_pool;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -122,6 +123,7 @@ fn carry_out(settings: &Settings, command: Command) -> Result<u8, CliError> {
             HostCommand::NomadConfig(arguments) => nomad_config::run(settings, &arguments),
         },
         Command::Image(arguments) => image::run(settings, arguments),
+        Command::VmPool(arguments) => vm_pool::run(settings, arguments),
         Command::Agent(arguments) => agent::run(settings, &arguments),
         Command::Runner(arguments) => runner::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
@@ -147,6 +149,8 @@ fn report(error: &CliError) {
 fn usual_level(command: &Command) -> LevelFilter {
     match command {
         Command::Agent(arguments) if arguments.scheduled.is_some() => LevelFilter::INFO,
+        // It is a service: its log is all that is seen of it.
+        Command::VmPool(arguments) if arguments.serves() => LevelFilter::INFO,
         _ => LevelFilter::WARN,
     }
 }

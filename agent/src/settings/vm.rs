@@ -38,6 +38,9 @@ pub struct VmTable {
     pub devices: Vec<String>,
     /// QEMU's program, where the search path does not find it.
     pub qemu: Option<PathBuf>,
+    /// The socket of the pool that machines are taken from, where it is not the user's own.
+    #[serde(deserialize_with = "pool")]
+    pub pool: Option<PathBuf>,
     /// A volume of Docker's layers is removed when no job has used it for so long.
     #[serde(deserialize_with = "duration")]
     pub layers_unused: Option<Duration>,
@@ -97,6 +100,25 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     read_duration(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
+fn pool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    pool_socket(&text).map(Some).map_err(|why| serde::de::Error::custom(format!("pool = {text:?}: {why}")))
+}
+
+/// The socket of a pool, as somebody names it.
+///
+/// # Errors
+/// It depends on where a program is started.
+pub fn pool_socket(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => {
+            Err("this is no absolute path; a pool's socket is such as /var/lib/navvy/vm-pool/pool.sock".to_owned())
+        }
+    }
+}
+
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     read_size(&text).map(Some).map_err(serde::de::Error::custom)
@@ -133,6 +155,7 @@ impl VmTable {
         made.answer_limit = self.answer_limit.unwrap_or(made.answer_limit);
         made.devices.clone_from(&self.devices);
         made.program.clone_from(&self.qemu);
+        made.most = self.most();
         made
     }
 
@@ -200,6 +223,7 @@ mod tests {
             ("network = '10.0.0.0/30'", "write it like 10.209.0.0/16"),
             ("network = '10.0.0.7/16'", "not the first address"),
             ("network = '8.8.0.0/16'", "private network"),
+            ("pool = 'pool.sock'", "pool = \"pool.sock\": this is no absolute path"),
         ] {
             let told = read(text).unwrap_err();
             assert!(told.contains(words), "{text}: {told}");

@@ -9,6 +9,7 @@ use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::{Container, Executor};
 use navvy_job::event::Event;
 use navvy_job::outcome::{Blame, StepOutcome, Verdict};
+use navvy_job::resource::DEFAULT_MACHINE_CLASS;
 use navvy_output::mask::MaskedIn;
 use navvy_output::{LogDigest, StepLog};
 use navvy_protocol::supervisor::{FailureKind, Probe};
@@ -108,6 +109,7 @@ impl Task {
             Executor::Machine { image, docker_layer_caching } => Wanted::Machine(Machine {
                 image: image.clone(),
                 purpose: Purpose::Steps,
+                class: Some(self.claim.job.resource_class.clone().unwrap_or_else(|| DEFAULT_MACHINE_CLASS.to_owned())),
                 layers: docker_layer_caching.then(|| self.claim.run.project.clone()),
             }),
             Executor::Macos { .. } => {

@@ -4,18 +4,22 @@
 //! {"ask":"take","class":"medium","image":"debian-12-docker","ticket":"…","task":"…"}  ─▶ {"answer":"given","id":"…","machine":{…}}
 //! {"ask":"give_back","ticket":"…"}                                                     ─▶ {"answer":"done"}
 //! {"ask":"report"}                                                                     ─▶ {"answer":"report",…}
+//! {"ask":"empty"}                                                                      ─▶ {"answer":"done"}
 //! ```
 //!
 //! The kernel says who asks: the pool's own user or uid 0, and the process that a machine becomes. Who hangs up while waiting waits
 //! no more. A ticket that is asked for again gets the same machine.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use navvy_journal::owner::Owner;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -27,6 +31,7 @@ use super::figures::Report;
 use super::keeper::{Handed, Pool};
 use super::record::Holder;
 use super::rules::Kind;
+use super::source::{Asked, Given, NotGiven, Source};
 use crate::machine_id::MachineId;
 
 /// Bytes of the longest line.
@@ -62,6 +67,8 @@ pub enum Ask {
     },
     /// The pool's figures.
     Report,
+    /// Nothing is kept ready any more, and the pool ends.
+    Empty,
 }
 
 /// What is answered.
@@ -143,7 +150,8 @@ impl Door {
             }
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let (_directory, short) = short(path)?;
+        let listener = UnixListener::bind(short)?;
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
         Ok(Self { listener })
     }
@@ -166,6 +174,23 @@ impl Door {
             }
         }
     }
+}
+
+/// The same socket by a path that the kernel takes: it takes 107 bytes, and a state directory may be anywhere. Good as long as the
+/// descriptor lives.
+fn short(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no path of a socket"));
+    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let opened = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name);
+    Ok((opened, short))
+}
+
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (_directory, short) = short(path)?;
+    UnixStream::connect(short).await
 }
 
 async fn converse(stream: UnixStream, pool: &Pool) {
@@ -220,6 +245,10 @@ async fn answer(pool: &Pool, ask: Ask, owner: &Owner) -> Answer {
             pool.give_back(&ticket).await;
             Answer::Done
         }
+        Ask::Empty => {
+            pool.empty().await;
+            Answer::Done
+        }
         Ask::Report => match pool.report().await.and_then(|report: Report| serde_json::to_value(report).ok()) {
             Some(report) => Answer::Report { report },
             None => Answer::No { why: "the pool ends".to_owned() },
@@ -249,7 +278,7 @@ async fn say(write: &mut (impl AsyncWrite + Unpin), said: &impl Serialize) -> io
 /// There is no pool, or it says no.
 pub async fn ask(path: &Path, ask: &Ask, limit: Duration) -> Result<Answer, AskError> {
     let no_answer = |why: String| AskError::NoAnswer { path: path.to_owned(), why };
-    let stream = tokio::time::timeout(ANSWER, UnixStream::connect(path)).await;
+    let stream = tokio::time::timeout(ANSWER, connect(path)).await;
     let stream = stream
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|source| AskError::NoPool { path: path.to_owned(), source })?;
@@ -268,5 +297,57 @@ pub async fn ask(path: &Path, ask: &Ask, limit: Duration) -> Result<Answer, AskE
     match serde_json::from_slice(&heard).map_err(|error| no_answer(error.to_string()))? {
         Answer::No { why } => Err(AskError::No { why }),
         answer => Ok(answer),
+    }
+}
+
+/// The pool of this host, for takers.
+#[derive(Debug, Clone)]
+pub struct DoorSource {
+    /// Its socket.
+    path: PathBuf,
+    /// Somebody has named it: that it is not there is told.
+    is_named: bool,
+    /// A machine is waited for so long at most.
+    limit: Duration,
+}
+
+impl DoorSource {
+    /// The pool that an operator has named by its socket.
+    pub fn named(path: PathBuf, limit: Duration) -> Self {
+        Self { path, is_named: true, limit }
+    }
+
+    /// The pool that may be at this socket: where nothing lies there, there is none.
+    pub fn usual(path: PathBuf, limit: Duration) -> Self {
+        Self { path, is_named: false, limit }
+    }
+}
+
+#[async_trait]
+impl Source for DoorSource {
+    fn is_there(&self) -> bool {
+        self.is_named || std::fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
+        if !self.is_there() {
+            return Err(NotGiven::NoPool);
+        }
+        let Asked { kind, ticket, task } = asked.clone();
+        let take = Ask::Take { class: kind.class, image: kind.image, ticket, task: task.to_string() };
+        let no = |why: String| NotGiven::No { why };
+        match ask(&self.path, &take, self.limit).await.map_err(|error| no(error.to_string()))? {
+            Answer::Given { id, machine } => {
+                let way = serde_json::from_value(machine);
+                let way = way.map_err(|error| no(format!("the pool's answer makes no sense: {error}")))?;
+                Ok(Given { id, way })
+            }
+            _ => Err(no("the pool's answer is to another question".to_owned())),
+        }
+    }
+
+    async fn give_back(&self, ticket: &str) {
+        // A pool that is not there any more sees by the machine's record that nobody has it.
+        let _seen_by_itself = ask(&self.path, &Ask::GiveBack { ticket: ticket.to_owned() }, ANSWER).await;
     }
 }

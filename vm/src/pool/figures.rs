@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::core::Counts;
 use super::record::Why;
@@ -22,7 +22,7 @@ pub(super) struct Figures {
 }
 
 /// Waits of takers that got a machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits {
     /// How many took at most 0, 1, 5, 15, 60, 180 and 300 seconds.
     pub at_most: [u64; 7],
@@ -33,8 +33,10 @@ pub struct Waits {
 }
 
 /// What a pool tells of itself.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// It is being emptied: nothing is kept ready any more, and nothing is given.
+    pub is_emptied: bool,
     /// Machines and wishes, a line for each kind.
     pub kinds: Vec<KindReport>,
     /// Machines that were begun.
@@ -48,7 +50,7 @@ pub struct Report {
 }
 
 /// Of one kind.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KindReport {
     /// Resource class.
     pub class: String,
@@ -89,7 +91,7 @@ impl Figures {
         }
     }
 
-    pub(super) fn report(&self, counts: BTreeMap<Kind, Counts>) -> Report {
+    pub(super) fn report(&self, counts: BTreeMap<Kind, Counts>, is_emptied: bool) -> Report {
         let of_kind = |(kind, counts): (Kind, Counts)| KindReport {
             class: kind.class,
             image: kind.image,
@@ -102,6 +104,7 @@ impl Figures {
         };
         let word = |why: &Why| serde_json::to_value(why).ok().and_then(|word| Some(word.as_str()?.to_owned()));
         Report {
+            is_emptied,
             kinds: counts.into_iter().map(of_kind).collect(),
             launches: self.launches,
             faults: self.faults.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
@@ -112,6 +115,11 @@ impl Figures {
 }
 
 impl Report {
+    /// Is every machine that is there in somebody's hands?
+    pub fn has_none_of_its_own(&self) -> bool {
+        self.kinds.iter().all(|kind| kind.making == 0 && kind.warm == 0 && kind.removing == 0)
+    }
+
     /// In the words of Prometheus.
     pub fn prometheus(&self) -> String {
         let mut text = String::new();
@@ -193,7 +201,7 @@ mod tests {
         figures.wait(0);
         figures.wait(4);
         let kind = Kind { class: "a\"b".to_owned(), image: "i".to_owned() };
-        let text = figures.report([(kind, Counts { warm: 2, ..Counts::default() })].into()).prometheus();
+        let text = figures.report([(kind, Counts { warm: 2, ..Counts::default() })].into(), false).prometheus();
         for line in [
             "navvy_pool_machines{class=\"a\\\"b\",image=\"i\",state=\"warm\"} 2",
             "navvy_pool_faults_total{fault=\"capacity\"} 1",

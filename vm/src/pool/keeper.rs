@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use navvy_journal::owner::Owner;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -21,8 +20,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::core::{Core, Effect, Event, Wish};
 use super::figures::{Figures, Report};
-use super::maker::{Maker, NotMade};
-use super::record::Stage;
+use super::maker::{Holding, Maker, NotMade};
+use super::record::{Record, Stage};
 use super::rules::Rules;
 use super::shelf::{Shelf, ShelfError};
 use crate::machine_id::MachineId;
@@ -137,13 +136,13 @@ pub struct Keeper {
     core: Core,
     shelf: Arc<Shelf>,
     maker: Arc<dyn Maker>,
-    here: Option<Owner>,
     inbox: mpsc::Receiver<Said>,
     answers: HashMap<String, oneshot::Sender<Result<Handed, String>>>,
     work: JoinSet<Done>,
     figures: Figures,
     ticks: u64,
     is_surveying: bool,
+    is_looking: bool,
 }
 
 /// What a piece of work came to.
@@ -152,6 +151,7 @@ enum Done {
     Remove(MachineId, Result<(), String>),
     Survey(u64, Result<std::collections::BTreeSet<MachineId>, String>),
     Hand(String, MachineId, Result<Value, String>),
+    Look(Vec<(MachineId, String, Holding)>),
 }
 
 impl Keeper {
@@ -166,13 +166,13 @@ impl Keeper {
             core: Core::restore(rules, records),
             shelf: Arc::new(shelf),
             maker,
-            here: Owner::this_process().ok(),
             inbox,
             answers: HashMap::new(),
             work: JoinSet::new(),
             figures: Figures::default(),
             ticks: 0,
             is_surveying: false,
+            is_looking: false,
         };
         Ok((keeper, Pool(sender)))
     }
@@ -213,7 +213,7 @@ impl Keeper {
                 self.happen(event).await
             }
             Said::Report(answer) => {
-                let report = self.figures.report(self.core.counts(now_s()));
+                let report = self.figures.report(self.core.counts(now_s()), self.core.is_emptied());
                 answer.send(report).ok();
                 Ok(())
             }
@@ -231,22 +231,47 @@ impl Keeper {
             self.work.spawn(async move { Done::Survey(asked, limited(maker.survey()).await) });
         }
         if self.ticks.is_multiple_of(LOOK_EVERY) {
-            for id in self.orphaned() {
-                self.happen(Event::HolderGone { id }).await?;
-            }
+            self.look();
         }
         self.ticks += 1;
         self.happen(Event::Tick).await
     }
 
-    /// Machines of takers that are dead.
-    fn orphaned(&self) -> Vec<MachineId> {
-        let Some(here) = &self.here else { return Vec::new() };
-        let is_orphaned = |stage: &Stage| match stage {
-            Stage::Given { to, .. } => to.owner.as_ref().is_some_and(|owner| owner.is_dead(here)),
-            _ => false,
+    /// Looks who has the machines that were given away.
+    fn look(&mut self) {
+        if self.is_looking {
+            return;
+        }
+        let given = |record: &Record| match &record.stage {
+            Stage::Given { to, .. } => Some((record.id.clone(), to.clone())),
+            _ => None,
         };
-        self.core.records().filter(|record| is_orphaned(&record.stage)).map(|record| record.id.clone()).collect()
+        let given: Vec<_> = self.core.records().filter_map(given).collect();
+        if given.is_empty() {
+            return;
+        }
+        self.is_looking = true;
+        let maker = Arc::clone(&self.maker);
+        self.work.spawn(async move {
+            let mut seen = Vec::new();
+            for (id, to) in given {
+                let holding = maker.look(&id, &to).await;
+                seen.push((id, to.ticket, holding));
+            }
+            Done::Look(seen)
+        });
+    }
+
+    async fn looked(&mut self, seen: Vec<(MachineId, String, Holding)>) -> Result<(), ShelfError> {
+        self.is_looking = false;
+        for (id, ticket, holding) in seen {
+            match holding {
+                Holding::Held => {}
+                Holding::Left => self.happen(Event::HolderGone { id }).await?,
+                Holding::Gone => self.happen(Event::GivenBack { ticket }).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn done(&mut self, done: Done) -> Result<(), ShelfError> {
@@ -275,6 +300,7 @@ impl Keeper {
                 self.ticks = SURVEY_EVERY - 5;
                 Ok(())
             }
+            Done::Look(seen) => self.looked(seen).await,
             Done::Hand(ticket, id, Ok(machine)) => {
                 if let Some(answer) = self.answers.remove(&ticket) {
                     // Who has gone meanwhile may ask again by the ticket.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use navvy_journal::owner::Owner;
 use serde_json::Value;
 
 use super::record::Holder;
@@ -22,8 +23,27 @@ pub trait Maker: Send + Sync + 'static {
     /// Removes all of a machine that is there, from any half-made state. One that is not there is removed.
     async fn remove(&self, id: &MachineId) -> Result<(), String>;
 
+    /// Who has a machine that was given away? Asked of each of them again and again, so it is cheap, and says [`Holding::Held`] where it
+    /// does not know.
+    async fn look(&self, _id: &MachineId, to: &Holder) -> Holding {
+        let here = Owner::this_process().ok();
+        let is_dead = here.zip(to.owner.as_ref()).is_some_and(|(here, owner)| owner.is_dead(&here));
+        if is_dead { Holding::Left } else { Holding::Held }
+    }
+
     /// All machines that were made for this pool and of which anything is there; given ones, too.
     async fn survey(&self) -> Result<BTreeSet<MachineId>, String>;
+}
+
+/// Who has a machine that was given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Its taker, or whoever has gone on with its task.
+    Held,
+    /// Nobody any more.
+    Left,
+    /// Nothing of it is there any more.
+    Gone,
 }
 
 /// Why a machine did not become ready.

@@ -9,6 +9,7 @@
 //! | [`maker`] | what is needed of whoever makes the machines |
 //! | [`keeper`] | the pool's process |
 //! | [`door`] | a unix socket, for agents of this host |
+//! | [`source`] | what a taker sees of a pool, wherever the pool is |
 //! | [`figures`] | what it tells of itself |
 
 pub mod core;
@@ -20,3 +21,4 @@ pub mod maker;
 pub mod record;
 pub mod rules;
 pub mod shelf;
+pub mod source;

@@ -54,13 +54,17 @@ pub(super) async fn drain(words: &Words) {
 }
 
 /// What became of a machine whose process has ended.
-pub(super) async fn fault(words: &Words, status: ExitStatus, console: &Console, doing: &'static str) -> Fault {
+pub(super) async fn fault(words: &Words, status: Option<ExitStatus>, console: &Console, doing: &'static str) -> Fault {
     drain(words).await;
     if console.text().contains(PANIC) {
         return Fault::Panicked { doing };
     }
     let said = words.text();
-    let how = if status.success() { "the guest has ended it".to_owned() } else { status.to_string() };
+    let how = match status {
+        Some(status) if status.success() => "the guest has ended it".to_owned(),
+        Some(status) => status.to_string(),
+        None => "it was ready before, and another process would know how it ended".to_owned(),
+    };
     Fault::Ended { doing, message: if said.is_empty() { how } else { format!("{how}: {said}") } }
 }
 
@@ -68,7 +72,7 @@ pub(super) async fn fault(words: &Words, status: ExitStatus, console: &Console, 
 pub(super) async fn or_ended(started: &mut Started, console: &Console, doing: &'static str, broken: Fault) -> Fault {
     // What is not understood is the guest's doing, whether it ended then or not.
     let limit = if matches!(broken, Fault::Ended { .. } | Fault::Monitor { .. }) { BROKEN_OFF } else { LAST_WORDS };
-    match tokio::time::timeout(limit, started.child.wait()).await {
+    match tokio::time::timeout(limit, started.wait()).await {
         Ok(Ok(status)) if !matches!(broken, Fault::Hostile { .. }) => {
             fault(&started.words, status, console, doing).await
         }
@@ -87,9 +91,12 @@ pub(super) struct Ending {
 pub(super) async fn follow(mut started: Started, mut qmp: Qmp, ending: Ending, sender: watch::Sender<Option<Died>>) {
     let before = ending.oom_kills();
     let died = tokio::select! {
-        status = started.child.wait() => {
-            drain(&started.words).await;
-            ending.died(status.ok(), &started.words, before)
+        status = started.wait() => {
+            if !started.is_of_another() {
+                drain(&started.words).await;
+            }
+            let by_guest = started.is_of_another() && qmp.was_shut_down().await;
+            ending.died(status.ok().flatten(), by_guest, &started.words, before)
         }
         message = qmp.disk_is_full() => Died::DiskFloor {
             message: format!("no space was left for the machine's disk in {} ({message})", ending.directory.display()),
@@ -106,11 +113,18 @@ impl Ending {
         name.map_or(0, |name| navvy_cgroup::oom_kills(name, &navvy_cgroup::mounted()))
     }
 
-    fn died(&self, status: Option<ExitStatus>, words: &Words, before: u64) -> Died {
+    /// `by_guest`: its monitor has said so; of another's child nobody here gets a status.
+    fn died(&self, status: Option<ExitStatus>, by_guest: bool, words: &Words, before: u64) -> Died {
         use std::os::unix::process::ExitStatusExt as _;
         let last_words = self.console.last_lines();
         let said = words.text();
-        let Some(status) = status else { return Died::EngineLost { message: "its process was lost".to_owned() } };
+        let Some(status) = status else {
+            return match by_guest {
+                true => Died::Exited { code: 0, out_of_memory: false, last_words },
+                false if self.oom_kills() > before => Died::Exited { code: KILLED, out_of_memory: true, last_words },
+                false => Died::EngineLost { message: "the machine's QEMU was lost".to_owned() },
+            };
+        };
         match (status.code(), status.signal()) {
             (Some(0), _) => Died::Exited { code: 0, out_of_memory: false, last_words },
             (_, Some(_)) if self.oom_kills() > before => Died::Exited { code: KILLED, out_of_memory: true, last_words },

@@ -1,5 +1,6 @@
 //! One machine on its way from nothing to a supervisor that answers.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,25 +37,29 @@ const THREADS: u32 = 128;
 const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 const SOCKET_LOOK: Duration = Duration::from_millis(2);
 /// A clone answers within a fraction of a second; one that does not, is given up for a boot.
-const CLONE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CLONE_LIMIT: Duration = Duration::from_secs(5);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// One machine.
 pub(crate) struct Instance {
-    qemu: Arc<Qemu>,
-    order: Order,
-    record: Record,
-    host: HostPaths,
-    report: Vec<String>,
+    pub(super) qemu: Arc<Qemu>,
+    pub(super) order: Order,
+    pub(super) record: Record,
+    pub(super) host: HostPaths,
+    pub(super) report: Vec<String>,
     prepared: Option<Prepared>,
-    running: Option<Running>,
+    /// What the guest is told of its network.
+    pub(super) network: Option<Network>,
+    pub(super) running: Option<Running>,
     /// What the running process goes on from, until it has been seeded.
-    snapshot: Option<Snapshot>,
-    console: Console,
+    pub(super) snapshot: Option<Snapshot>,
+    /// It was a pool's, and has said its first word to that.
+    pub(super) is_taken: bool,
+    pub(super) console: Console,
     /// What its ssh server shows, as a line of `known_hosts` has it behind the host's name.
     pub host_key: Option<String>,
     /// Readers of its console and its stderr; they end with the process.
-    tasks: JoinSet<()>,
+    pub(super) tasks: JoinSet<()>,
 }
 
 /// Everything that exists before the process.
@@ -62,15 +67,14 @@ struct Prepared {
     shape: Shape,
     cgroups: Vec<PathBuf>,
     net: Net,
-    network: Network,
     run_as: Option<u32>,
 }
 
 /// The process, and the conversations with it.
-struct Running {
-    started: Started,
-    qmp: Qmp,
-    seeding: Option<Seeding>,
+pub(super) struct Running {
+    pub(super) started: Started,
+    pub(super) qmp: Qmp,
+    pub(super) seeding: Option<Seeding>,
 }
 
 impl Instance {
@@ -82,8 +86,10 @@ impl Instance {
             host: host.clone(),
             report: Vec::new(),
             prepared: None,
+            network: None,
             running: None,
             snapshot: None,
+            is_taken: false,
             console: Console::default(),
             host_key: None,
             tasks: JoinSet::new(),
@@ -99,12 +105,13 @@ impl Instance {
         self.report.extend(shape.report(self.order.size));
         let cgroups = self.cgroup(shape.memory).await?;
         let (net, network, run_as) = self.network().await?;
-        self.prepared = Some(Prepared { shape, cgroups, net, network, run_as });
+        self.network = Some(network);
+        self.prepared = Some(Prepared { shape, cgroups, net, run_as });
         Ok(())
     }
 
     /// The cgroup of a machine in which steps run is its task's; another one has its own.
-    async fn cgroup(&mut self, memory: u64) -> Result<Vec<PathBuf>, Fault> {
+    pub(super) async fn cgroup(&mut self, memory: u64) -> Result<Vec<PathBuf>, Fault> {
         let id = match (&self.order.task, self.order.purpose) {
             (Some(task), Purpose::Steps) => task.clone(),
             _ => end::as_task(&self.order.machine)?,
@@ -130,34 +137,47 @@ impl Instance {
 
     async fn network(&mut self) -> Result<(Net, Network, Option<u32>), Fault> {
         if run_dir::uid() != 0 {
-            self.report.push(
-                "Network: none: only root can give a machine a network that keeps it from this host and from other machines"
-                    .to_owned(),
-            );
-            let network = Network {
-                link_address: Lease::random_link_address().map_err(Fault::host("choose a link address"))?,
-                address: "10.0.2.15/24".to_owned(),
-                gateway: None,
-                name_servers: Vec::new(),
-            };
-            return Ok((Net::Restricted, network, None));
+            return Ok((Net::Restricted, self.closed_network()?, None));
         }
         let subnet = self.qemu.settings.network;
         let allowed = self.order.egress.allowed();
         let (lease, servers) = network::lease(&self.record, subnet, allowed, &self.host.search_path).await?;
+        let told = self.told(&lease, &servers);
+        Ok((Net::Tap(lease.interface.clone()), told, Some(lease.uid())))
+    }
+
+    pub(super) fn closed_network(&mut self) -> Result<Network, Fault> {
+        self.report.push(
+            "Network: none: only root can give a machine a network that keeps it from this host and from other machines"
+                .to_owned(),
+        );
+        Ok(Network {
+            link_address: Lease::random_link_address().map_err(Fault::host("choose a link address"))?,
+            address: "10.0.2.15/24".to_owned(),
+            gateway: None,
+            name_servers: Vec::new(),
+        })
+    }
+
+    /// What the guest is told of its lease; and the report.
+    pub(super) fn told(&mut self, lease: &Lease, servers: &[IpAddr]) -> Network {
         self.report.push(format!(
             "Network: {} on {}; this host, other machines, private and metadata addresses closed",
             lease.address,
             network::BRIDGE
         ));
-        let told = lease.network(subnet, &servers);
-        Ok((Net::Tap(lease.interface.clone()), told, Some(lease.uid())))
+        lease.network(self.qemu.settings.network, servers)
     }
 
     fn prepared(&self) -> Result<&Prepared, Fault> {
         self.prepared
             .as_ref()
             .ok_or_else(|| Fault::Unsupported("a machine was launched before it was prepared".to_owned()))
+    }
+
+    fn told_network(&self) -> Result<&Network, Fault> {
+        let missing = || Fault::Unsupported("a machine was launched before it had a network".to_owned());
+        self.network.as_ref().ok_or_else(missing)
     }
 
     fn line(&self, ram: Ram, backing: Vec<PathBuf>) -> Result<Line, Fault> {
@@ -179,7 +199,7 @@ impl Instance {
             backing,
             disks: self.order.extras.disks.iter().map(extra).collect(),
             net: prepared.net.clone(),
-            link_address: prepared.network.link_address.clone(),
+            link_address: self.told_network()?.link_address.clone(),
             run_as: prepared.run_as,
             devices: self.qemu.settings.devices.clone(),
         })
@@ -204,7 +224,7 @@ impl Instance {
         if self.running.is_some() { Ok(()) } else { self.launch_cold().await }
     }
 
-    async fn launch_cold(&mut self) -> Result<(), Fault> {
+    pub(super) async fn launch_cold(&mut self) -> Result<(), Fault> {
         let root = self.order.image.root();
         let disk = self.record.directory().join(line::DISK);
         overlay::make(&disk, &root, self.order.disk_floor, &self.host.search_path).await?;
@@ -224,7 +244,7 @@ impl Instance {
     }
 
     /// A snapshot that nothing comes of: the machine boots instead.
-    async fn give_up(&mut self, snapshot: &Snapshot, fault: &Fault) -> Result<(), Fault> {
+    pub(super) async fn give_up(&mut self, snapshot: &Snapshot, fault: &Fault) -> Result<(), Fault> {
         snapshot.mark_bad();
         tracing::warn!(machine = %self.order.machine, snapshot = snapshot.key(), %fault, "a machine boots since its snapshot failed");
         self.report.push(format!("The snapshot could not be used ({fault}): the machine boots instead"));
@@ -281,6 +301,15 @@ impl Instance {
             process::start(&line.program, &line.arguments(), &directory, &cgroups, &self.host.search_path)?;
         self.record.note(Fact::Process { process: started.process.clone() }).await?;
         wait_for_monitor(&mut started, &directory).await?;
+        match self.open(started).await {
+            Ok(()) => Ok(()),
+            Err((mut started, fault)) => Err(end::or_ended(&mut started, &self.console, "started", fault).await),
+        }
+    }
+
+    /// Opens all that a process is talked to by.
+    pub(super) async fn open(&mut self, started: Started) -> Result<(), (Started, Fault)> {
+        let directory = self.record.directory().to_owned();
         let opened = async {
             let qmp = Qmp::open(&directory, line::QMP).await?;
             let refused = || Fault::host("open a socket of the machine");
@@ -291,7 +320,7 @@ impl Instance {
         };
         let (qmp, consoles, seed) = match opened.await {
             Ok(opened) => opened,
-            Err(fault) => return Err(end::or_ended(&mut started, &self.console, "started", fault).await),
+            Err(fault) => return Err((started, fault)),
         };
         for console in consoles {
             self.tasks.spawn(self.console.read(console));
@@ -300,14 +329,14 @@ impl Instance {
         Ok(())
     }
 
-    fn running(&mut self) -> Result<&mut Running, Fault> {
+    pub(super) fn running(&mut self) -> Result<&mut Running, Fault> {
         self.running.as_mut().ok_or_else(|| Fault::Unsupported("a machine has no process".to_owned()))
     }
 
     pub async fn look(&mut self) -> Result<Look, Fault> {
         let console = self.console.clone();
         let Some(running) = &mut self.running else { return Ok(Look::Absent) };
-        match running.started.child.try_wait().map_err(Fault::host("look at QEMU's process"))? {
+        match running.started.try_wait().map_err(Fault::host("look at QEMU's process"))? {
             None => Ok(Look::Up),
             Some(status) => Ok(Look::Ended(end::fault(&running.started.words, status, &console, "booting").await)),
         }
@@ -319,10 +348,12 @@ impl Instance {
             SshKey::generate().map_err(std::io::Error::other).map_err(Fault::host("make the machine's host key"))?;
         self.record.note(Fact::HostKey { fingerprint: key.fingerprint() }).await?;
         self.host_key = Some(key.public_line().to_owned());
-        let network = self.prepared()?.network.clone();
+        let network = self.told_network()?.clone();
         let has_docker = self.order.image.manifest.docker.is_some();
         let seed = seed::of(&self.order, Some(network), &key, has_docker)?;
-        if let Some(snapshot) = self.snapshot.take() {
+        if self.is_taken {
+            self.seed_taken(seed).await?;
+        } else if let Some(snapshot) = self.snapshot.take() {
             match self.seed_clone(seed.clone()).await {
                 Ok(()) => self.report.push(format!("Started from snapshot {}", snapshot.key())),
                 Err(fault) => {
@@ -352,7 +383,7 @@ impl Instance {
         };
         let seeded = tokio::select! {
             seeded = conversation => seeded,
-            status = running.started.child.wait() => {
+            status = running.started.wait() => {
                 let status = status.map_err(Fault::host("wait for QEMU's process"))?;
                 Err(end::fault(&running.started.words, status, &console, "booting").await)
             }
@@ -410,9 +441,10 @@ async fn wait_for_monitor(started: &mut Started, directory: &Path) -> Result<(),
         if directory.join(line::QMP).exists() {
             return Ok(());
         }
-        if let Some(status) = started.child.try_wait().map_err(Fault::host("look at QEMU's process"))? {
+        if let Some(status) = started.try_wait().map_err(Fault::host("look at QEMU's process"))? {
             end::drain(&started.words).await;
-            let message = format!("{status}: {}", started.words.text());
+            let how = status.map_or_else(|| "its process has ended".to_owned(), |status| status.to_string());
+            let message = format!("{how}: {}", started.words.text());
             return Err(Fault::Ended { doing: "started", message });
         }
         if Instant::now() >= deadline {

@@ -18,6 +18,7 @@
 //! | `overlay`, `network`, `accelerator` | its disk, its network, its processor |
 //! | `trials` | what was found out about this host's QEMU, kept |
 //! | `instance` | one machine on its way |
+//! | `ready` | one that is ready before somebody wants it, and its taker |
 //! | `end` | how a machine ended, and its removal |
 
 mod accelerator;
@@ -32,6 +33,7 @@ mod overlay;
 mod process;
 mod qmp;
 mod random;
+mod ready;
 mod seed;
 mod shape;
 pub(crate) mod snapshot;
@@ -50,7 +52,8 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::end::{destroy, stop, watch};
 pub(crate) use self::instance::Instance;
-pub(crate) use self::shape::guest_size;
+pub(crate) use self::ready::{attend, end_of_another};
+pub(crate) use self::shape::{guest_size, size_here};
 use crate::error::Fault;
 use crate::record::Known;
 use crate::settings::Settings;

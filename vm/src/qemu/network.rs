@@ -70,6 +70,13 @@ impl Lease {
         Self { interface: format!("nvy{number:04x}"), address, link_address, number }
     }
 
+    /// The lease of an interface's name; `None`: it is no name of a machine's interface.
+    pub fn named(interface: &str, subnet: Subnet) -> Option<Self> {
+        let digits = interface.strip_prefix("nvy").filter(|digits| digits.len() == 4)?;
+        let number = u32::from_str_radix(digits, 16).ok()?;
+        Some(Self::new(number, subnet)).filter(|lease| lease.interface == interface)
+    }
+
     /// For a machine that has no lease.
     pub fn random_link_address() -> io::Result<String> {
         let [b, c, d] = random()?;
@@ -119,6 +126,14 @@ pub async fn lease(
     let rules = own_rules(&lease, allowed);
     tokio::try_join!(ip(&port, search_path), nft(&rules, search_path))?;
     Ok((lease, name_servers))
+}
+
+/// Lets a machine that is there, and that was allowed nothing yet, reach what its task may. Returns this host's name servers.
+pub async fn allow(lease: &Lease, allowed: &Allowed, search_path: &str) -> Result<Vec<IpAddr>, Fault> {
+    let _alone = lock().await?;
+    // What is there already is added once.
+    nft(&own_rules(lease, allowed), search_path).await?;
+    Ok(name_servers())
 }
 
 /// Removes a machine's part. Missing is fine; what has become another machine's is left.
@@ -424,6 +439,10 @@ mod tests {
         let lease = Lease::new(0x0102, subnet());
         assert_eq!((lease.interface.as_str(), lease.address.to_string()), ("nvy0102", "10.209.1.2".to_owned()));
         assert_eq!(lease.link_address, "52:54:4e:00:01:02");
+        assert_eq!(Lease::named("nvy0102", subnet()), Some(lease));
+        for name in ["nvy", "nvy102", "nvyzzzz", "eth0", "nvy0102\"", "nvy+102"] {
+            assert_eq!(Lease::named(name, subnet()), None, "{name}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ const LEAST: u64 = 64 << 20;
 /// Makes the overlay; one that is there is replaced. `floor`: bytes that must be free where it goes.
 pub async fn make(disk: &Path, backing: &Path, floor: u64, search_path: &str) -> Result<(), Fault> {
     let place = disk.parent().unwrap_or(Path::new("/"));
-    check_space(place, floor.max(LEAST))?;
+    check_space(place, floor)?;
     let (disk_text, backing_text) = (disk.display().to_string(), backing.display().to_string());
     let arguments = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &backing_text, &disk_text];
     match command::run("qemu-img", &arguments, b"", search_path, LIMIT).await {
@@ -27,7 +27,9 @@ pub async fn make(disk: &Path, backing: &Path, floor: u64, search_path: &str) ->
     }
 }
 
-fn check_space(place: &Path, least: u64) -> Result<(), Fault> {
+/// Are so many bytes free where a machine's disk is, and as many as a guest needs to boot?
+pub fn check_space(place: &Path, floor: u64) -> Result<(), Fault> {
+    let least = floor.max(LEAST);
     let state = rustix::fs::statvfs(place).map_err(std::io::Error::from);
     let state = state.map_err(Fault::host(format!("look at the disk of {}", place.display())))?;
     let free = state.f_bavail.saturating_mul(state.f_frsize);

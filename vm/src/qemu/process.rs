@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,11 +51,43 @@ impl Words {
     }
 }
 
-/// A process that was just started.
+/// A machine's process, and what this process knows of it.
 pub struct Started {
-    pub child: Child,
+    /// `None`: another process has started it, and would be told how it ended.
+    child: Option<Child>,
     pub process: Owner,
     pub words: Words,
+}
+
+impl Started {
+    /// One that another process has started.
+    pub fn of_another(process: Owner) -> Self {
+        Self { child: None, process, words: Words::default() }
+    }
+
+    /// Was it started by another process?
+    pub fn is_of_another(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// Waits for its end. `Ok(None)`: it has ended, and how is not known here.
+    pub async fn wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        match &mut self.child {
+            Some(child) => child.wait().await.map(Some),
+            None => {
+                ended(&self.process).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Has it ended? If so, as [`Self::wait`] says it.
+    pub fn try_wait(&mut self) -> io::Result<Option<Option<ExitStatus>>> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.map(Some)),
+            None => Ok(open(&self.process).is_none().then_some(None)),
+        }
+    }
 }
 
 /// Starts a program in a machine's directory and in these cgroups (their `cgroup.procs`). Within a Tokio runtime only.
@@ -78,7 +110,7 @@ pub fn start(
     if let Some(stderr) = child.stderr.take() {
         tokio::spawn(words.clone().read(stderr));
     }
-    Ok(Started { child, process, words })
+    Ok(Started { child: Some(child), process, words })
 }
 
 /// A descriptor of exactly this process; `None` if it has ended.
@@ -169,7 +201,7 @@ mod tests {
         assert_eq!(kill(&one, Some(&first.process), Duration::from_secs(10)).await, Vec::<String>::new());
         for started in [&mut first, &mut second] {
             use std::os::unix::process::ExitStatusExt as _;
-            assert_eq!(started.child.wait().await.unwrap().signal(), Some(9));
+            assert_eq!(started.wait().await.unwrap().unwrap().signal(), Some(9));
         }
         assert_eq!(within(&one), []);
         assert_eq!(within(&other), std::slice::from_ref(&bystander.process));
@@ -185,7 +217,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let script = "ps -o sid= -p $$ >sid; echo wrong >&2; exit 3".to_owned();
         let mut started = start(Path::new("/bin/sh"), &["-c".into(), script], scratch.path(), &[], PATH).unwrap();
-        assert_eq!(started.child.wait().await.unwrap().code(), Some(3));
+        assert_eq!(started.wait().await.unwrap().unwrap().code(), Some(3));
         let sid = std::fs::read_to_string(scratch.path().join("sid")).unwrap();
         assert_eq!(sid.trim(), started.process.pid.to_string());
         while started.words.text().is_empty() {
@@ -194,6 +226,6 @@ mod tests {
         assert_eq!(started.words.text(), "wrong");
         let mut refused =
             start(Path::new("/bin/true"), &[], scratch.path(), &["/nonexistent/cgroup.procs".into()], PATH).unwrap();
-        assert_eq!(refused.child.wait().await.unwrap().code(), Some(97));
+        assert_eq!(refused.wait().await.unwrap().unwrap().code(), Some(97));
     }
 }

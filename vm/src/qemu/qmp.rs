@@ -33,13 +33,15 @@ pub struct Qmp {
     lines: Lines,
     /// What has happened, the newest last; only so many are kept.
     events: VecDeque<String>,
+    /// The guest has ended the machine.
+    is_shut_down: bool,
 }
 
 impl Qmp {
     /// Opens the monitor of the process that has made this socket.
     pub async fn open(directory: &Path, name: &str) -> Result<Self, Fault> {
         let stream = socket::connect(directory, name).await.map_err(|e| failed("open its monitor", &e))?;
-        let mut qmp = Self { lines: Lines::new(stream, guest::LINE_CAP), events: VecDeque::new() };
+        let mut qmp = Self { lines: Lines::new(stream, guest::LINE_CAP), events: VecDeque::new(), is_shut_down: false };
         let greeting = qmp.line("open its monitor").await?;
         if greeting.get("QMP").is_none() {
             return Err(failed("open its monitor", &"it does not greet as a monitor does"));
@@ -74,6 +76,7 @@ impl Qmp {
             let mut line = self.line(doing).await?;
             if let Some(event) = line.get("event").and_then(Value::as_str) {
                 self.keep(event.chars().take(64).collect());
+                self.is_shut_down |= is_shut_down(&line);
             } else if let Some(error) = line.get("error") {
                 let words = error.get("desc").and_then(Value::as_str).unwrap_or("it does not say why");
                 return Err(failed(doing, &words.chars().take(300).collect::<String>()));
@@ -127,6 +130,7 @@ impl Qmp {
             // Hours may pass between two events.
             let Ok(line) = self.lines.next(Instant::now() + Duration::from_secs(1 << 30)).await else { break };
             let Ok(event) = serde_json::from_slice::<Value>(&line) else { break };
+            self.is_shut_down |= is_shut_down(&event);
             if event.get("event").and_then(Value::as_str) == Some("BLOCK_IO_ERROR")
                 && event.pointer("/data/nospace").and_then(Value::as_bool) == Some(true)
             {
@@ -135,6 +139,20 @@ impl Qmp {
             }
         }
         std::future::pending().await
+    }
+
+    /// Of a process that has ended: has its guest ended it? Reads what the monitor has said last.
+    pub async fn was_shut_down(&mut self) -> bool {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        // A process that has ended has closed its monitor: this ends at once.
+        for _ in 0..EVENTS {
+            if self.is_shut_down {
+                break;
+            }
+            let Ok(line) = self.lines.next(deadline).await else { break };
+            self.is_shut_down |= serde_json::from_slice(&line).is_ok_and(|event| is_shut_down(&event));
+        }
+        self.is_shut_down
     }
 
     /// Lets the guest run.
@@ -158,6 +176,12 @@ impl Qmp {
             }
         }
     }
+}
+
+/// Does the monitor say that the guest has ended the machine: by a shutdown, a reset or a panic of its kernel?
+fn is_shut_down(event: &Value) -> bool {
+    event.get("event").and_then(Value::as_str) == Some("SHUTDOWN")
+        && event.pointer("/data/guest").and_then(Value::as_bool) == Some(true)
 }
 
 fn failed(doing: &'static str, message: &dyn std::fmt::Display) -> Fault {

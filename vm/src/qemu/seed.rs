@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Ready ─▶ [Warm ─▶ Warmed] ─▶ Seed ─▶ Seeded        each answer one line, bounded, within its limit
+//! an empty line ─▶ Ready                             of a guest that has said it before
 //! ```
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,14 @@ impl Seeding {
             ))),
             other => Err(wrong(doing, &other)),
         }
+    }
+
+    /// Asks a guest that has said its first word already, to whoever, whether it is there.
+    pub async fn ask(&mut self, limit: Duration) -> Result<(), Fault> {
+        let sent = tokio::time::timeout(limit, self.0.send(b"\n")).await;
+        let doing = "asking whether it is there";
+        sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(|e| lost(doing, limit, &e))?;
+        self.ready(Instant::now() + limit).await
     }
 
     /// Has the guest use once what steps will need.

@@ -23,6 +23,29 @@ pub fn guest_size(mut size: Size, has_room: bool) -> Size {
     size
 }
 
+/// Processors and bytes of memory that a machine of this size gets here. `is_below_given`: its cgroup, which was given, holds QEMU's own
+/// memory, too.
+pub fn size_here(wanted: Size, is_below_given: bool) -> (u32, u64) {
+    let wanted = guest_size(wanted, !is_below_given);
+    let (host_cpus, host_memory) = (end::processors(), end::memory());
+    let cpus = u32::try_from(wanted.millicpus.div_ceil(1000).clamp(1, host_cpus)).unwrap_or(1);
+    let memory = wanted.memory.min(host_memory.saturating_sub(OVERHEAD)).max(LEAST_MEMORY) >> 20 << 20;
+    (cpus, memory)
+}
+
+/// What the report of the environment says of that.
+pub fn size_report(cpus: u32, memory: u64, wanted: Size) -> Vec<String> {
+    let mut report = vec![format!("Machine: {cpus} vCPU, {} MiB", memory >> 20)];
+    if memory < wanted.memory || u64::from(cpus) * 1000 < wanted.millicpus {
+        report.push(format!(
+            "The class has {} vCPU and {} MiB: this host gives what it has",
+            wanted.millicpus.div_ceil(1000),
+            wanted.memory >> 20
+        ));
+    }
+    report
+}
+
 /// What a machine is like.
 pub struct Shape {
     pub found: Found,
@@ -47,9 +70,7 @@ impl Shape {
             host,
         };
         let (processor, why_emulated) = accelerator::choose(qemu.settings.accelerator, &bench).await?;
-        let (host_cpus, host_memory) = (end::processors(), end::memory());
-        let cpus = u32::try_from(wanted.millicpus.div_ceil(1000).clamp(1, host_cpus)).unwrap_or(1);
-        let memory = wanted.memory.min(host_memory.saturating_sub(OVERHEAD)).max(LEAST_MEMORY) >> 20 << 20;
+        let (cpus, memory) = size_here(wanted, false);
         Ok(Self { found, processor, why_emulated, cpus, memory })
     }
 
@@ -60,15 +81,7 @@ impl Shape {
             None => format!("QEMU {version} with KVM"),
             Some(why) => format!("QEMU {version} with an emulated processor ({why})"),
         }];
-        let (cpus, mib) = (self.cpus, self.memory >> 20);
-        report.push(format!("Machine: {cpus} vCPU, {mib} MiB"));
-        if self.memory < wanted.memory || u64::from(cpus) * 1000 < wanted.millicpus {
-            report.push(format!(
-                "The class has {} vCPU and {} MiB: this host gives what it has",
-                wanted.millicpus.div_ceil(1000),
-                wanted.memory >> 20
-            ));
-        }
+        report.extend(size_report(self.cpus, self.memory, wanted));
         report
     }
 

@@ -10,6 +10,7 @@ fn planned() -> Planned {
         image: "debian-12-minimal".to_owned(),
         is_adoptable: true,
         has_steps: true,
+        pool: None,
     }
 }
 
@@ -86,6 +87,48 @@ async fn a_torn_tail_is_cut_off_and_damage_is_named() {
 #[tokio::test]
 async fn a_newer_versions_record_is_not_judged() {
     let state = tempfile::tempdir().unwrap();
-    let record = Record::create(state.path(), Planned { version: 2, ..planned() }).await.unwrap();
-    assert!(matches!(load(record.directory()), Err(RecordError::Newer { version: 2, .. })));
+    let record = Record::create(state.path(), Planned { version: Planned::VERSION + 1, ..planned() }).await.unwrap();
+    assert!(matches!(load(record.directory()), Err(RecordError::Newer { version: 3, .. })));
+}
+
+fn pooled() -> Planned {
+    Planned {
+        task: None,
+        is_adoptable: false,
+        has_steps: false,
+        pool: Some("/var/lib/navvy/vm-pool".into()),
+        ..planned()
+    }
+}
+
+fn taken() -> Entry {
+    Entry::Taken(Box::new(Taken {
+        task: "fedcba9876543210".parse().unwrap(),
+        owner: Owner::this_process().unwrap(),
+        is_adoptable: true,
+        has_steps: true,
+    }))
+}
+
+#[tokio::test]
+async fn a_pools_machine_is_given_and_then_taken_once() {
+    let state = tempfile::tempdir().unwrap();
+    let record = Record::create(state.path(), pooled()).await.unwrap();
+    assert!(record.known().is_pooled());
+    assert!(record.write(vec![taken()]).await.is_err(), "nobody takes what was not given");
+    let taker = Owner { pid: 1, ..Owner::this_process().unwrap() };
+    record.write(vec![Entry::Given(taker.clone())]).await.unwrap();
+    let given = load(record.directory()).unwrap();
+    assert_eq!((given.owner, given.planned.task, given.is_given), (taker.clone(), None, true));
+    record.write(vec![taken()]).await.unwrap();
+    let known = load(record.directory()).unwrap();
+    assert_eq!(known.planned.task, Some("fedcba9876543210".parse().unwrap()));
+    assert!(known.planned.has_steps && known.planned.is_adoptable && !known.is_pooled());
+    for again in [taken(), Entry::Given(taker)] {
+        assert!(record.write(vec![again]).await.is_err());
+    }
+    let own = Record::create(state.path(), planned()).await.unwrap();
+    for entry in [taken(), Entry::Given(Owner::this_process().unwrap())] {
+        assert!(own.write(vec![entry]).await.is_err(), "a machine that is no pool's is not given away");
+    }
 }

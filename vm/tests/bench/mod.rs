@@ -26,6 +26,8 @@ pub struct Bench {
     pub settings: Settings,
     pub task: TaskId,
     pub size: Size,
+    /// The name of its class, for machines of a pool.
+    pub class: Option<String>,
     pub egress: Arc<Egress>,
     report: Mutex<Vec<String>>,
     /// Interfaces of machines that were made here.
@@ -77,6 +79,7 @@ impl Bench {
             settings,
             task: TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes()),
             size: Size { millicpus: 1000, memory: 512 << 20 },
+            class: None,
             egress: Arc::new(Egress::default()),
             report: Mutex::default(),
             made: Mutex::default(),
@@ -91,6 +94,7 @@ impl Bench {
             settings: self.settings.clone(),
             task: TaskId::from_uuid(uuid::Uuid::new_v4().into_bytes()),
             size: self.size,
+            class: self.class.clone(),
             egress: Arc::clone(&self.egress),
             report: Mutex::default(),
             made: Mutex::default(),
@@ -104,7 +108,12 @@ impl Bench {
     pub fn request(&self) -> Prepare {
         Prepare {
             task: self.task.clone(),
-            wanted: Wanted::Machine(Machine { image: Some("test".to_owned()), purpose: Purpose::Steps, layers: None }),
+            wanted: Wanted::Machine(Machine {
+                image: Some("test".to_owned()),
+                purpose: Purpose::Steps,
+                class: self.class.clone(),
+                layers: None,
+            }),
             size: self.size,
             pids: 1000,
             pull: PullPolicy::Missing,

@@ -9,6 +9,7 @@ pub mod orb;
 pub mod remote;
 pub mod run;
 pub mod store;
+pub mod vm_pool;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use self::orb::OrbArgs;
 use self::remote::{ContextArgs, FollowArgs, LoginArgs, PipelinesArgs, ProjectArgs, RunnerTokenArgs, SubmitArgs};
 use self::run::{RetryArgs, RunArgs, ShellArgs};
 use self::store::{ArtifactsArgs, CacheArgs, TestsArgs};
+use self::vm_pool::VmPoolArgs;
 use crate::settings::file::SettingsFiles;
 
 /// Runs CI jobs written in the CircleCI config language on machines that you own.
@@ -91,6 +93,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Build, import, list, verify and remove the images that virtual machines start from.
     Image(ImageArgs),
+    /// Keep virtual machines ready for jobs of this host.
+    VmPool(VmPoolArgs),
     /// Prepare this machine for a fleet.
     Host(HostArgs),
     /// Carry out one task of a processor, then end.

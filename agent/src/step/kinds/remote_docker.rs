@@ -13,6 +13,7 @@ use navvy_environment::request::{Machine as Wish, Prepare, PrepareEvent, Purpose
 use navvy_environment::supervisor::{Client, ClientError, Listening, Relay};
 use navvy_job::chain::chain;
 use navvy_job::claim::Secrets;
+use navvy_job::resource::DEFAULT_MACHINE_CLASS;
 use navvy_protocol::supervisor::FailureKind;
 use navvy_vm::settings::Extras;
 use navvy_vm::ssh_key::SshKey;
@@ -103,6 +104,7 @@ fn request(cx: &StepCx<'_>, here: &RemoteDocker, layers: bool) -> Prepare {
         wanted: Wanted::Machine(Wish {
             image: None,
             purpose: Purpose::RemoteDocker,
+            class: Some(DEFAULT_MACHINE_CLASS.to_owned()),
             layers: layers.then(|| cx.claim.run.project.clone()),
         }),
         size: here.size,

@@ -1,0 +1,194 @@
+//! A machine that is ready before somebody wants it: its pool brings it so far, and its taker goes on from there.
+//!
+//! ```text
+//! pool    launched ─▶ first word (a clone is asked, one that boots is warmed) ─▶ Waits is written ─▶ sockets let go
+//! taker   record locked ─▶ process, image, size as wanted ─▶ cgroup, network of the task ─▶ sockets ─▶ asked ─▶ seed
+//! ```
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_environment::HostPaths;
+use navvy_journal::owner::Owner;
+use navvy_protocol::guest::Seed;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::instance::{CLONE_LIMIT, Instance};
+use super::network::{self, Lease};
+use super::process::{self, Started};
+use super::shape::{size_here, size_report};
+use super::{Qemu, end, line, overlay, socket};
+use crate::error::Fault;
+use crate::provider::Order;
+use crate::record::{Fact, Known, Record};
+
+/// A guest that was ready answers at once; on a busy host an emulated one takes its time.
+const ANSWER: Duration = Duration::from_secs(10);
+/// From its seed to a guest that is the task's.
+const SEEDED: Duration = Duration::from_secs(30);
+
+impl Instance {
+    /// Waits until the guest waits for its seed, and writes down what its taker will want to know.
+    pub async fn wait(&mut self) -> Result<(), Fault> {
+        match self.snapshot.take() {
+            Some(snapshot) => {
+                if let Err(fault) = self.ask_clone().await {
+                    self.give_up(&snapshot, &fault).await?;
+                    self.launch_cold().await?;
+                    self.boot_and_warm().await?;
+                }
+            }
+            None => self.boot_and_warm().await?,
+        }
+        let (cpus, memory) = size_here(self.order.size, false);
+        self.record.note(Fact::Waits { cpus, memory_mib: memory >> 20 }).await?;
+        Ok(())
+    }
+
+    /// A clone was ready before it was kept: it is asked whether it is there.
+    async fn ask_clone(&mut self) -> Result<(), Fault> {
+        let console = self.console.clone();
+        let running = self.running()?;
+        let Some(seeding) = &mut running.seeding else { return Err(seeded_already()) };
+        match seeding.ask(CLONE_LIMIT).await {
+            Ok(()) => Ok(()),
+            Err(fault) => Err(end::or_ended(&mut running.started, &console, "going on from a snapshot", fault).await),
+        }
+    }
+
+    async fn boot_and_warm(&mut self) -> Result<(), Fault> {
+        let deadline = Instant::now() + self.qemu.settings.answer_limit;
+        let console = self.console.clone();
+        let running = self.running()?;
+        let Some(seeding) = &mut running.seeding else { return Err(seeded_already()) };
+        let conversation = async {
+            seeding.ready(deadline).await?;
+            seeding.warm().await
+        };
+        let warmed = tokio::select! {
+            warmed = conversation => warmed,
+            status = running.started.wait() => {
+                let status = status.map_err(Fault::host("wait for QEMU's process"))?;
+                return Err(end::fault(&running.started.words, status, &console, "booting").await);
+            }
+        };
+        match warmed {
+            Ok(()) => Ok(()),
+            Err(fault) => Err(end::or_ended(&mut running.started, &console, "booting", fault).await),
+        }
+    }
+
+    /// A machine that a pool has given to this process, which holds its record: made the task's, but for its seed.
+    pub async fn taken(qemu: Arc<Qemu>, order: Order, record: Record, host: &HostPaths) -> Result<Self, Fault> {
+        let known = record.known();
+        let mut instance = Self::new(qemu, order, record, host);
+        instance.is_taken = true;
+        let process = instance.check(&known)?;
+        overlay::check_space(instance.record.directory(), instance.order.disk_floor)?;
+        let (cpus, memory) = size_here(instance.order.size, instance.order.cgroup_parent.is_some());
+        instance.report.extend(size_report(cpus, memory, instance.order.size));
+        instance.enter_cgroup(memory, &process).await?;
+        instance.enter_network(&known).await?;
+        match instance.open(Started::of_another(process)).await {
+            Ok(()) => Ok(instance),
+            Err((mut started, fault)) => {
+                Err(end::or_ended(&mut started, &instance.console, "waiting for its taker", fault).await)
+            }
+        }
+    }
+
+    /// Its process, if the machine is as it is wanted.
+    fn check(&mut self, known: &Known) -> Result<Owner, Fault> {
+        let here = Owner::this_process().map_err(Fault::host("look at this process"))?;
+        let process = known.process().filter(|process| !process.is_dead(&here)).cloned();
+        let ended = || Fault::Ended { doing: "waiting for its taker", message: "its process is gone".to_owned() };
+        let process = process.ok_or_else(ended)?;
+        let launched = known.last(|fact| match fact {
+            Fact::Launch { image, accelerator, snapshot, .. } => Some((image, accelerator, snapshot)),
+            _ => None,
+        });
+        let digest = &self.order.image.digest;
+        let Some((_, accelerator, snapshot)) = launched.filter(|(image, ..)| *image == digest) else {
+            return Err(Fault::Unsupported(format!(
+                "its image is another {} than the one that is here now",
+                self.order.image.manifest.name
+            )));
+        };
+        self.report.push(format!("Image: {} ({})", self.order.image.manifest.name, &digest[..12]));
+        let processor = if accelerator == "kvm" { "KVM" } else { "an emulated processor" };
+        let from = snapshot.as_ref().map_or_else(String::new, |key| format!(", from snapshot {key}"));
+        self.report.push(format!("QEMU with {processor}{from}"));
+        let (cpus, memory) = size_here(self.order.size, self.order.cgroup_parent.is_some());
+        match known
+            .last(|fact| if let Fact::Waits { cpus, memory_mib } = fact { Some((*cpus, *memory_mib)) } else { None })
+        {
+            Some(has) if has == (cpus, memory >> 20) => Ok(process),
+            Some((has, mib)) => Err(Fault::Unsupported(format!(
+                "it has {has} vCPU and {mib} MiB, and {cpus} vCPU and {} MiB are wanted",
+                memory >> 20
+            ))),
+            None => Err(Fault::Unsupported("its record does not say that it is ready".to_owned())),
+        }
+    }
+
+    /// The process moves into the task's cgroup. What it has used before stays counted where it was, below the same limits.
+    async fn enter_cgroup(&mut self, memory: u64, process: &Owner) -> Result<(), Fault> {
+        for entrance in self.cgroup(memory).await? {
+            let doing = Fault::host(format!("write {}", entrance.display()));
+            std::fs::write(&entrance, process.pid.to_string()).map_err(doing)?;
+        }
+        Ok(())
+    }
+
+    /// What the task may reach beyond what every machine may.
+    async fn enter_network(&mut self, known: &Known) -> Result<(), Fault> {
+        let tap = known.last(|fact| match fact {
+            Fact::Tap { name, address, .. } => Some((name.as_str(), address.parse::<Ipv4Addr>().ok())),
+            _ => None,
+        });
+        let Some((name, address)) = tap else {
+            self.network = Some(self.closed_network()?);
+            return Ok(());
+        };
+        let subnet = self.qemu.settings.network;
+        let lease = Lease::named(name, subnet).filter(|lease| Some(lease.address) == address);
+        let lease = lease.ok_or_else(|| {
+            Fault::Network(format!("its interface {name} is not of {}/{}", subnet.network, subnet.prefix))
+        })?;
+        let servers = network::allow(&lease, self.order.egress.allowed(), &self.host.search_path).await?;
+        self.network = Some(self.told(&lease, &servers));
+        Ok(())
+    }
+
+    pub(super) async fn seed_taken(&mut self, seed: Seed) -> Result<(), Fault> {
+        let console = self.console.clone();
+        let running = self.running()?;
+        let Some(mut seeding) = running.seeding.take() else { return Err(seeded_already()) };
+        let conversation = async {
+            seeding.ask(ANSWER).await?;
+            seeding.seed(seed, SEEDED).await
+        };
+        match conversation.await {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(end::or_ended(&mut running.started, &console, "being taken", fault).await),
+        }
+    }
+}
+
+fn seeded_already() -> Fault {
+    Fault::Unsupported("a machine is not seeded twice".to_owned())
+}
+
+/// As long as this lives, the guest of a machine that waits for its seed sees a host at the other end. Without one it looks for it a
+/// hundred times a second.
+pub(crate) async fn attend(directory: &Path) -> Option<UnixStream> {
+    socket::connect(directory, line::SEED).await.ok()
+}
+
+/// Ends a machine that another process looks after.
+pub(crate) async fn end_of_another(directory: &Path, known: &Known, limit: Duration) -> Vec<String> {
+    process::kill(directory, known.process(), limit).await
+}

@@ -1,0 +1,216 @@
+//! A machine of a pool becomes a task's.
+//!
+//! ```text
+//! is it what a pool has? ─▶ asked for by a ticket ─▶ record locked, Taken written ─▶ process in the task's cgroup ─▶ seed ─▶ Ready
+//!      │ no                    │ no                      └─ whatever fails: the machine goes back to be removed
+//!      └───────────────────────┴──▶ the task makes its own, and the report says why
+//! ```
+//!
+//! From `Taken` on the machine is found, held, adopted and removed by its record, like any other. A taker that is killed before leaves a
+//! machine that its record names as a dead process's: reapers and the pool remove it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use navvy_environment::HostPaths;
+use navvy_environment::request::{OnEvent, Prepare, PrepareEvent, Wanted};
+use navvy_job::chain::chain;
+use navvy_vm_image::Image;
+use tokio::time::Instant;
+
+use crate::environment::MachineEnvironment;
+use crate::error::Fault;
+use crate::machine::{Limits, Machine};
+use crate::machine_id::MachineId;
+use crate::machines::{CLEAN_UP_LIMIT, Machines, has_steps, order, report};
+use crate::pool::rules::Kind;
+use crate::pool::source::{Asked, Given, NotGiven, Source, Way};
+use crate::provider::Contact;
+use crate::qemu::size_here;
+use crate::record::{self, Entry, Record, RecordError, Taken};
+use crate::settings::Extras;
+use crate::state::State;
+
+/// The pool lets go of a record's lock before it answers; whoever surveys machines may have it for a moment.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+const LOCK_LOOK: Duration = Duration::from_millis(5);
+
+/// What was asked of a pool. Given back when it is dropped before the machine is the task's: nobody would know of the machine.
+pub(crate) struct Ticket {
+    source: Arc<dyn Source>,
+    ticket: String,
+    is_settled: bool,
+}
+
+impl Ticket {
+    fn new(source: &Arc<dyn Source>, ticket: String) -> Self {
+        Self { source: Arc::clone(source), ticket, is_settled: false }
+    }
+
+    /// The machine is the task's: from here on its record says whose it is.
+    fn settle(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// Nothing is wanted by it any more.
+    pub async fn give_back(mut self) {
+        self.is_settled = true;
+        self.source.give_back(&self.ticket).await;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (source, ticket) = (Arc::clone(&self.source), self.ticket.clone());
+            runtime.spawn(async move { source.give_back(&ticket).await });
+        }
+    }
+}
+
+impl Machines {
+    /// The task's machine, from the pool. `None`: it makes its own; why is told, where there is a pool.
+    pub(crate) async fn take(
+        &self,
+        request: &Prepare,
+        extras: &Extras,
+        image: &Image,
+        host: &HostPaths,
+        events: OnEvent<'_>,
+    ) -> Option<MachineEnvironment> {
+        let source = self.pool.as_ref().filter(|source| source.is_there())?;
+        let taken = match self.kind(request, extras, image) {
+            Ok(kind) => {
+                let what = "waiting for a machine of the pool".to_owned();
+                events(PrepareEvent::Progress { what, done: 0, total: None });
+                self.ask(source, kind, (request, extras, image), host).await
+            }
+            Err(why) => Err(NotGiven::No { why }),
+        };
+        match taken {
+            Ok((mut machine, contact, waited)) => {
+                let line = format!("Machine: from the pool, waited {:.1} s", waited.as_secs_f64());
+                events(PrepareEvent::Report(line));
+                report(&mut machine, request, events);
+                Some(MachineEnvironment::new(self.clone(), request, host, machine, contact))
+            }
+            Err(NotGiven::NoPool) => None,
+            Err(NotGiven::No { why }) => {
+                events(PrepareEvent::Report(format!("Machine: its own, none from the pool: {why}")));
+                None
+            }
+        }
+    }
+
+    /// What a pool may have that is just what this task needs.
+    fn kind(&self, request: &Prepare, extras: &Extras, image: &Image) -> Result<Kind, String> {
+        let Wanted::Machine(wanted) = &request.wanted else { return Err("containers are wanted".to_owned()) };
+        if !extras.disks.is_empty() {
+            return Err("the job has disks of its own (Docker layers)".to_owned());
+        }
+        if !self.settings.devices.is_empty() {
+            return Err("machines here have devices of this host".to_owned());
+        }
+        if request.cgroup_parent.is_some() {
+            return Err("the job's cgroup was given, and has no room for a whole machine of its class".to_owned());
+        }
+        let class = wanted.class.clone().ok_or("the machine is of no resource class")?;
+        let size = self.settings.size_of(&class).ok_or_else(|| format!("{class} is no class of machines"))?;
+        if size_here(size, false) != size_here(request.size, false) {
+            return Err(format!("the job gets less here than its class {class} has"));
+        }
+        Ok(Kind { class, image: image.manifest.name.clone() })
+    }
+
+    async fn ask(
+        &self,
+        source: &Arc<dyn Source>,
+        kind: Kind,
+        (request, extras, image): (&Prepare, &Extras, &Image),
+        host: &HostPaths,
+    ) -> Result<(Machine, Contact, Duration), NotGiven> {
+        let begun = Instant::now();
+        // A ticket is for one wish: a task whose machine was lost asks by another one.
+        let wish: String = MachineId::random().as_str().chars().take(12).collect();
+        let asked = Asked { kind, ticket: format!("{}-{wish}", request.task), task: request.task.clone() };
+        let mut ticket = Ticket::new(source, asked.ticket.clone());
+        let given = source.take(&asked).await?;
+        let waited = begun.elapsed();
+        let record = self.found(&given, image, host).await?;
+        let taken = Taken {
+            task: request.task.clone(),
+            owner: request.owner.clone(),
+            is_adoptable: request.is_adoptable,
+            has_steps: has_steps(request),
+        };
+        record.write(vec![Entry::Taken(Box::new(taken))]).await.map_err(|error| no(&error))?;
+        ticket.settle();
+        match self.begin_with(record.clone(), (request, extras, image), host).await {
+            Ok((mut machine, contact)) => {
+                machine.ticket = Some(ticket);
+                Ok((machine, contact, waited))
+            }
+            Err(fault) => {
+                let left = self.destroy(&record, host, CLEAN_UP_LIMIT).await;
+                drop(record);
+                ticket.give_back().await;
+                let left = if left.is_empty() { String::new() } else { format!("; left: {}", left.join(", ")) };
+                Err(NotGiven::No { why: format!("{}{left}", chain(&fault)) })
+            }
+        }
+    }
+
+    /// The record of a machine that was given, locked. Nothing of the pool's answer is believed but which record it is.
+    async fn found(&self, given: &Given, image: &Image, host: &HostPaths) -> Result<Record, NotGiven> {
+        let refused = |why: String| NotGiven::No { why };
+        let Way::Here { state } = &given.way else {
+            return Err(refused("its machine is elsewhere, and this host makes its own".to_owned()));
+        };
+        if *state != host.state {
+            let (there, here) = (state.display(), host.state.display());
+            return Err(refused(format!("it keeps its machines in {there}, and this process in {here}")));
+        }
+        let record = locked(record::directory(&host.state, &given.id)).await.map_err(|error| no(&error))?;
+        let known = record.known();
+        let is_whole = known.is_given && known.planned.task.is_none() && known.state == State::Booting;
+        if !is_whole || known.planned.machine != given.id {
+            return Err(refused(format!("machine {} is not one that was given", given.id)));
+        }
+        if known.planned.provider != self.name() || known.planned.image != image.manifest.name {
+            let record::Planned { provider, image, .. } = &known.planned;
+            return Err(refused(format!("it gave a machine of {provider} with the image {image}")));
+        }
+        Ok(record)
+    }
+
+    async fn begin_with(
+        &self,
+        record: Record,
+        (request, extras, image): (&Prepare, &Extras, &Image),
+        host: &HostPaths,
+    ) -> Result<(Machine, Contact), Fault> {
+        let order = order(request, extras.clone(), image.clone(), record.known().planned);
+        let instance = self.provider.take(order, record.clone(), host).await?;
+        let limits = Limits { start: self.settings.start_limit, answer: self.settings.answer_limit };
+        let mut machine = Machine::new(record, instance, limits);
+        let contact = machine.start().await?;
+        Ok((machine, contact))
+    }
+}
+
+async fn locked(directory: std::path::PathBuf) -> Result<Record, RecordError> {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match Record::resume(directory.clone()).await {
+            Err(RecordError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(LOCK_LOOK).await,
+            resumed => return resumed,
+        }
+    }
+}
+
+fn no(error: &RecordError) -> NotGiven {
+    NotGiven::No { why: error.to_string() }
+}
