@@ -1,6 +1,7 @@
 """Rows about machine jobs: against QEMU alone with the same guest, ssh into it, tar and zstd in it."""
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -102,6 +103,76 @@ class Snapshot(Cold):
         super().__init__(shop)
         (self.home / "navvy/settings.toml").write_text(
             f"[vm]\naccelerator = 'tcg'\nsnapshots = 'make'\ncpus = 1\nmemory = '{MEMORY}M'\n")
+
+
+class Pool(Machines):
+    """A pool of three and thirty jobs, and the same jobs without it."""
+
+    name, rounds = "vm-pool", 1
+    warm_up = False
+    waited, start, alone = "wait for a machine", "start with a pool", "start without"
+    units = {waited: "ms", start: "ms", alone: "ms"}
+    lines = [Line("wait for a machine of a warm pool of 3, p50 of 30 jobs", waited, None, bound="≤ 1 s", at_most=1000),
+             Line("start of a machine, p50 of 30 jobs: with a pool of 3", start, alone)]
+
+    def __init__(self, shop):
+        super().__init__(shop, "make")
+        self.count = 6 if shop.quick else 30
+        self.config = shop.config(self.name, config_of([step("says", "cat /etc/machine-id")]))
+        self.settings = shop.room / "vm-pool.toml"
+        self.settings.write_text(
+            f"[pool]\nquota = 8\n[[pool.prescale]]\nclass = 'medium'\nimage = '{IMAGE}'\ncount = 3\n")
+        self.sides = [self.with_pool, self.without]
+
+    def program(self, *words):
+        return [self.shop.navvy_command(self.config)[0], "vm-pool", *words]
+
+    def with_pool(self):
+        pool = self.shop.start(self.program("--settings", self.settings), cwd=self.shop.project, env=self.environment)
+        try:
+            runs = []
+            for _ in range(self.count):
+                self._until_warm()
+                runs.append(self._job())
+            if len({machine for machine, _, _ in runs}) != self.count:
+                raise NotMeasured("a machine was used twice")
+            if any(waited is None for _, waited, _ in runs):
+                raise NotMeasured("a job had no machine of the pool")
+            return {self.waited: self._p50([waited for _, waited, _ in runs]), self.start: self._p50([took for _, _, took in runs])}
+        finally:
+            # The pool ends with it.
+            call(self.program("empty"), cwd=self.shop.project, env=self.environment)
+            pool.stop()
+
+    def without(self):
+        return {self.alone: self._p50([self._job()[2] for _ in range(self.count)])}
+
+    def _until_warm(self):
+        """A job that comes when nothing is ready measures how machines are made, not the pool."""
+        until = time.monotonic() + 300
+        while time.monotonic() < until:
+            try:
+                report = json.loads(call(self.program("report", "--json"), cwd=self.shop.project, env=self.environment))
+            except (NotMeasured, ValueError):
+                report = {"kinds": []}
+            if sum(kind["warm"] for kind in report["kinds"]) >= 1:
+                return
+            time.sleep(0.2)
+        raise NotMeasured("no machine was ready in 300 s")
+
+    def _job(self):
+        """Its machine, how long it waited for one (None: it made its own), and how long its start took."""
+        run = self.run(self.config)
+        machine = run.log(run.step("says")).read_text().strip()
+        report = "\n".join(event["line"] for event in run.of("report"))
+        waited = re.search(r"Machine: from the pool, waited ([0-9.]+) s", report)
+        took = re.search(r"Time to start the machine: ([0-9.]+) s", report)
+        self.shop.forget(run)
+        return machine, float(waited[1]) * 1000 if waited else None, float(took[1]) * 1000
+
+    @staticmethod
+    def _p50(values):
+        return sorted(values)[len(values) // 2]
 
 
 class Output(Machines):
@@ -210,4 +281,4 @@ class Files(Machines):
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-ROWS = [Cold, Snapshot, Output, Files]
+ROWS = [Cold, Snapshot, Pool, Output, Files]

@@ -75,6 +75,7 @@ mod steps;
 mod unreadable;
 mod vm_docker;
 mod vm_hold;
+mod vm_pool;
 mod vm_run;
 mod vm_steps;
 mod waiting;

@@ -62,6 +62,8 @@ struct OfHost {
 /// A machine that waits for its taker. Dropped, its lock and its socket are let go.
 struct Warm {
     record: Record,
+    /// A pool that is dead has made it.
+    is_adopted: bool,
     /// Keeps the guest company.
     _socket: Option<UnixStream>,
 }
@@ -96,7 +98,7 @@ impl Maker for OfHost {
     async fn remove(&self, id: &MachineId) -> Result<(), String> {
         let warm = self.warm().remove(id);
         let left = match warm {
-            Some(Warm { record, _socket }) => self.machines.destroy(&record, &self.host, REMOVAL_LIMIT).await,
+            Some(Warm { record, .. }) => self.machines.destroy(&record, &self.host, REMOVAL_LIMIT).await,
             None => self.remove_found(id).await?,
         };
         if left.is_empty() { Ok(()) } else { Err(format!("still there: {}", left.join(", "))) }
@@ -110,6 +112,10 @@ impl Maker for OfHost {
             // What cannot be read is nobody's to remove.
             Err(_) => return Holding::Held,
         };
+        // A dead pool has decided to give it, and did not come to it. Its taker was told nothing, and does not ask again.
+        if self.warm().get(id).is_some_and(|warm| warm.is_adopted) {
+            return Holding::Left;
+        }
         if record::is_held(&directory) {
             return Holding::Held;
         }
@@ -117,7 +123,7 @@ impl Maker for OfHost {
         let is_left = match &known.planned.task {
             // Its task may be kept, or be gone on with: that is judged as for every other machine.
             Some(_) => known.owner.is_dead(&here) && self.dead_task(&known).is_some(),
-            // Of a taker elsewhere whoever serves it says that it is gone. A pool that was killed had handed over nothing yet.
+            // Of a taker elsewhere whoever serves it says that it is gone.
             None if known.is_given => to.owner.as_ref().is_some_and(|owner| owner.is_dead(&here)),
             None => known.owner.is_dead(&here),
         };
@@ -197,7 +203,7 @@ impl OfHost {
         }
         // With it goes its hold on the image, which somebody may want to build anew.
         drop(machine);
-        self.keep(id, record).await;
+        self.keep(id, record, false).await;
         Ok(())
     }
 
@@ -273,12 +279,12 @@ impl OfHost {
         if !record.known().is_pooled() || record.write(vec![Entry::Owner(here)]).await.is_err() {
             return;
         }
-        self.keep(id, record).await;
+        self.keep(id, record, true).await;
     }
 
-    async fn keep(&self, id: &MachineId, record: Record) {
+    async fn keep(&self, id: &MachineId, record: Record, is_adopted: bool) {
         let _socket = self.machines.provider.attend(record.directory()).await;
-        self.warm().insert(id.clone(), Warm { record, _socket });
+        self.warm().insert(id.clone(), Warm { record, is_adopted, _socket });
     }
 
     fn is_of_today(&self, known: &Known) -> bool {

@@ -12,12 +12,13 @@ use tokio::net::UnixStream;
 
 use navvy_vm::MachineId;
 use navvy_vm::pool::core::Wish;
-use navvy_vm::pool::door::{Answer, Ask, AskError, Door, ask};
+use navvy_vm::pool::door::{Answer, Ask, AskError, Door, DoorSource, ask};
 use navvy_vm::pool::keeper::{Keeper, Pool};
 use navvy_vm::pool::maker::{Maker, NotMade};
 use navvy_vm::pool::record::Holder;
 use navvy_vm::pool::rules::{Kind, Prescaled, Rules};
 use navvy_vm::pool::shelf::ShelfError;
+use navvy_vm::pool::source::{Asked, NotGiven, Source as _};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -255,4 +256,47 @@ async fn settings_that_cannot_work_are_told_to_who_waits() {
     }
     let error = ask(Path::new("/nonexistent/pool.sock"), &Ask::Report, LIMIT).await.unwrap_err();
     assert!(matches!(error, AskError::NoPool { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_taker_learns_that_there_is_no_pool_only_where_somebody_named_one() {
+    let place = tempfile::tempdir().unwrap();
+    // Longer than what the kernel takes of a socket's path.
+    let deep = place.path().join("a".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let path = deep.join("pool.sock");
+    let asked = || Asked { kind: kind(), ticket: "t".to_owned(), task: "0123456789abcdef".parse().unwrap() };
+    let (usual, named) = (DoorSource::usual(path.clone(), LIMIT), DoorSource::named(path.clone(), LIMIT));
+    assert!(!usual.is_there() && named.is_there());
+    assert_eq!(usual.take(&asked()).await, Err(NotGiven::NoPool));
+    let told = named.take(&asked()).await.unwrap_err();
+    assert!(matches!(&told, NotGiven::No { why } if why.contains("`navvy vm-pool` starts one")), "{told:?}");
+
+    let maker = Arc::new(Names::default());
+    let running = Running::start(&deep, &maker, rules(1)).await;
+    let told = usual.take(&asked()).await.unwrap_err();
+    assert!(matches!(&told, NotGiven::No { why } if why.contains("makes no sense")), "{told:?}");
+    let given = running.take("t").await.unwrap();
+    usual.give_back("t").await;
+    running.until("it is gone", |maker| !maker.there.lock().unwrap().contains(&given), &maker).await;
+    running.kill().await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_being_emptied_gives_nothing_and_says_when_it_has_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let maker = Arc::new(Names::default());
+    let running = Running::start(place.path(), &maker, rules(2)).await;
+    let given = running.take("kept").await.unwrap();
+    assert!(matches!(ask(&running.socket, &Ask::Empty, LIMIT).await.unwrap(), Answer::Done));
+    let told = running.take("late").await.unwrap_err();
+    assert!(matches!(&told, AskError::No { why } if why.contains("being emptied")), "{told}");
+    let only_given = |maker: &Names| *maker.there.lock().unwrap() == BTreeSet::from([given.clone()]);
+    running.until("only what was given is there", only_given, &maker).await;
+    let ended = async {
+        while !running.pool.report().await.is_some_and(|report| report.is_emptied && report.has_none_of_its_own()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ended).await.unwrap();
 }

@@ -42,6 +42,9 @@ const CONNECTIONS: usize = 256;
 const QUESTION: Duration = Duration::from_secs(10);
 /// A pool that lives answers within this, but for a machine.
 const ANSWER: Duration = Duration::from_secs(30);
+/// A pool that was killed is started again within ten minutes, or for other reasons.
+const GIVE_BACK_TRIES: u32 = 60;
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(10);
 /// Characters of a name.
 const NAME: usize = 200;
 
@@ -347,7 +350,20 @@ impl Source for DoorSource {
     }
 
     async fn give_back(&self, ticket: &str) {
-        // A pool that is not there any more sees by the machine's record that nobody has it.
-        let _seen_by_itself = ask(&self.path, &Ask::GiveBack { ticket: ticket.to_owned() }, ANSWER).await;
+        let ask = Ask::GiveBack { ticket: ticket.to_owned() };
+        if self::ask(&self.path, &ask, ANSWER).await.is_ok() {
+            return;
+        }
+        // It was killed, and may have given a machine of which this process was not told. Whoever ends first, it or this process, is
+        // found out by the other's successor.
+        let path = self.path.clone();
+        tokio::spawn(async move {
+            for _ in 0..GIVE_BACK_TRIES {
+                tokio::time::sleep(GIVE_BACK_PAUSE).await;
+                if self::ask(&path, &ask, ANSWER).await.is_ok() {
+                    return;
+                }
+            }
+        });
     }
 }

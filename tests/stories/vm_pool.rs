@@ -1,0 +1,244 @@
+//! Machines that are ready before a job wants them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use navvy_tests::{Bench, Finished, Signal, eventually};
+use serde_json::Value;
+
+/// A machine that is emulated, beside others: it boots in seconds where nobody else works.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// Clones are ready in a fraction of a second, and small.
+const MACHINES: &str = "[vm]\naccelerator = 'tcg'\nsnapshots = 'make'\ncpus = 1\nmemory = '640M'\n";
+const IMAGE: &str = "debian-12-minimal";
+/// In CI; `scripts/soak vm` tells thirty and ten.
+const JOBS: &str = "NAVVY_POOL_JOBS";
+const KILLS: &str = "NAVVY_POOL_KILLS";
+
+fn config(steps: &str) -> String {
+    format!(
+        "version: 2.1\njobs:\n  vm:\n    machine: {{image: {IMAGE}}}\n    steps:\n{steps}\nworkflows:\n  ci: {{jobs: [vm]}}\n"
+    )
+}
+
+fn step(name: &str, command: &str) -> String {
+    format!("      - run: {{name: {name}, command: \"{command}\"}}\n")
+}
+
+/// A pool's process, of a bench's user.
+struct Pool<'a> {
+    bench: &'a Bench,
+    process: Child,
+}
+
+impl<'a> Pool<'a> {
+    /// Keeps so many machines ready, and waits until they are.
+    #[track_caller]
+    fn of(bench: &'a Bench, count: u32) -> Self {
+        let pool = Self::start(bench, count);
+        pool.until_ready(count.into());
+        pool
+    }
+
+    #[track_caller]
+    fn start(bench: &'a Bench, count: u32) -> Self {
+        let entry = format!("[[pool.prescale]]\nclass = 'medium'\nimage = '{IMAGE}'\ncount = {count}\n");
+        bench.config_file("navvy/pool.toml", format!("[pool]\nquota = 6\n{entry}"));
+        let mut command = bench.command_of(&["vm-pool", "--settings", &settings_of(bench)]);
+        let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the pool can be started");
+        Self { bench, process }
+    }
+
+    fn report(&self) -> Option<Value> {
+        let asked = self.bench.ask(&["vm-pool", "report", "--json"]);
+        serde_json::from_str(&asked.stdout()).ok()
+    }
+
+    #[track_caller]
+    fn until_ready(&self, count: u64) {
+        eventually(&format!("{count} machines are ready"), BOOT_LIMIT, || {
+            let report = self.report()?;
+            let ready: u64 = report["kinds"].as_array()?.iter().filter_map(|kind| kind["warm"].as_u64()).sum();
+            (ready >= count).then_some(())
+        });
+    }
+
+    #[track_caller]
+    fn signal(mut self, signal: Signal) -> Option<i32> {
+        navvy_tests::signal(self.process.id(), signal);
+        self.process.wait().expect("the pool ends").code()
+    }
+}
+
+/// A story that failed leaves no machine behind.
+impl Drop for Pool<'_> {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+        if std::thread::panicking() {
+            self.bench.command_of(&["vm-pool", "empty"]).status().ok();
+        }
+    }
+}
+
+fn settings_of(bench: &Bench) -> String {
+    bench.state().with_file_name("config").join("navvy/pool.toml").display().to_string()
+}
+
+/// The machines that are there, of anybody's.
+fn machines(bench: &Bench) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(bench.state().join("navvy/machines")).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.len() == 32).collect()
+}
+
+/// What is left, once the pool has no machine any more.
+#[track_caller]
+fn empty(bench: &Bench) {
+    bench.ask(&["vm-pool", "empty"]).exits_with(0);
+    assert_eq!(machines(bench), BTreeSet::new());
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+    let records: Vec<PathBuf> = std::fs::read_dir(bench.state().join("navvy/vm-pool/machines"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert_eq!(records, Vec::<PathBuf>::new());
+}
+
+fn bench() -> Bench {
+    let bench = Bench::with_machines();
+    bench.config_file("navvy/settings.toml", MACHINES);
+    bench
+}
+
+/// A job that says on which machine it runs.
+#[track_caller]
+fn machine_of(done: &Finished) -> String {
+    done.passes();
+    done.text("vm", "says").trim().to_owned()
+}
+
+/// Below 65536.
+fn chance() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel has chance");
+    u64::from_str_radix(&text[..4], 16).expect("it is hexadecimal")
+}
+
+fn many(name: &str, in_ci: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(in_ci)
+}
+
+#[test]
+fn a_machine_that_is_ready_outlives_its_pool_becomes_a_job_s_and_goes_with_it() {
+    let bench = bench();
+    let pool = Pool::of(&bench, 1);
+    let ready = machines(&bench);
+    assert_eq!(ready.len(), 1);
+    let second = bench.ask(&["vm-pool"]);
+    second.exits_with(64).complains(&["another process looks after the pool", "navvy vm-pool report"]);
+    assert_eq!(pool.signal(Signal::Terminate), Some(0));
+    bench.ask(&["prune"]).exits_with(0);
+    assert_eq!(machines(&bench), ready, "what is ready waits for the pool to start again");
+
+    let pool = Pool::of(&bench, 1);
+    assert_eq!(machines(&bench), ready, "it goes on with what it had");
+    bench.config(&config(&(step("says", "cat /etc/machine-id") + &step("fails", "test -e mended"))));
+    let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(BOOT_LIMIT);
+    assert_eq!(done.verdict("vm"), "failed", "{}", done.account());
+    let taken = done.text("vm", "says").trim().to_owned();
+    assert!(ready.contains(&taken), "{taken}, {}", done.report("vm"));
+    let report = done.report("vm");
+    assert!(report.contains("Machine: from the pool, waited 0."), "{report}");
+
+    // Its taker's process is dead, and the task is kept: the pool leaves it alone, and makes another one.
+    pool.until_ready(1);
+    assert!(machines(&bench).contains(&taken));
+    let task = done.tasks()[0].clone();
+    bench.ask(&["shell", &task, "--", "touch", "mended"]).exits_with(0);
+    bench.start(&["retry", &task, "--json"]).finish_within(BOOT_LIMIT).passes();
+    assert!(!machines(&bench).contains(&taken), "a machine is used once");
+
+    bench.config(&config(&step("ends", "sudo kill -TERM 1; sleep 60")));
+    let ended = bench.run(&[]).finish_within(BOOT_LIMIT);
+    assert!(ended.report("vm").contains("from the pool"), "{}", ended.report("vm"));
+    assert_eq!(ended.verdict("vm"), "failed", "shut down from inside: {}", ended.account());
+    empty(&bench);
+    drop(pool);
+}
+
+#[test]
+fn each_job_has_a_machine_of_its_own_however_often_the_pool_is_killed() {
+    let bench = bench();
+    bench.config(&config(&step("says", "cat /etc/machine-id")));
+    let mut used = BTreeSet::new();
+    let pool = Pool::of(&bench, 3);
+    for job in 0..many(JOBS, 5) {
+        let done = bench.run(&[]).finish_within(BOOT_LIMIT);
+        assert!(done.report("vm").contains("Machine: from the pool"), "job {job}: {}", done.report("vm"));
+        assert!(used.insert(machine_of(&done)), "job {job}: a machine was used twice");
+    }
+    assert_eq!(pool.signal(Signal::Kill), None);
+
+    for round in 0..many(KILLS, 3) {
+        let pool = Pool::start(&bench, 2);
+        let run = bench.run(&[]);
+        // The moment is what the story is about; no outcome depends on which one it is.
+        std::thread::sleep(Duration::from_millis(chance() * 3000 / 65_536));
+        pool.signal(Signal::Kill);
+        let done = run.finish_within(BOOT_LIMIT);
+        assert!(used.insert(machine_of(&done)), "round {round}: a machine was used twice");
+    }
+    empty(&bench);
+}
+
+#[test]
+fn a_taker_that_is_killed_and_a_pool_that_is_dead_cost_nothing_but_a_machine() {
+    let bench = bench();
+    bench.config(&config(&step("says", "cat /etc/machine-id")));
+    let pool = Pool::of(&bench, 1);
+    let ready = machines(&bench).pop_first().expect("one is ready");
+    let record = bench.state().join("navvy/machines").join(&ready).join("record");
+    let run = bench.run(&[]);
+    eventually("the machine is given", BOOT_LIMIT, || {
+        let text = std::fs::read_to_string(&record).ok()?;
+        text.contains("\"given\"").then_some(())
+    });
+    run.signal(Signal::Kill);
+    drop(run.that_leaves_things().finish());
+    // By the pool, or by whoever starts next: as far as it came.
+    bench.ask(&["prune"]).exits_with(0);
+    eventually("the machine is gone", BOOT_LIMIT, || (!machines(&bench).contains(&ready)).then_some(()));
+    pool.until_ready(1);
+
+    assert_eq!(pool.signal(Signal::Kill), None);
+    let done = bench.run(&[]).finish_within(BOOT_LIMIT);
+    done.passes();
+    let report = done.report("vm");
+    assert!(report.contains("Machine: its own, none from the pool: no pool answers at"), "{report}");
+    empty(&bench);
+}
+
+#[test]
+fn what_a_pool_cannot_be_is_told_before_it_begins() {
+    let bench = bench();
+    let wrong = |text: &str, parts: &[&str]| {
+        bench.config_file("navvy/pool.toml", text);
+        bench.navvy(&["vm-pool", "--settings", &settings_of(&bench)]).exits_with(64).complains(parts);
+    };
+    wrong("[pool]\nquota = 0\n", &["pool.toml", "quota: 0 is no number from 1 to 10000"]);
+    wrong("[pool]\nprescaled = 1\n", &["unknown field `prescaled`", "prescale"]);
+    let entry = "[[pool.prescale]]\nclass = 'huge'\nimage = 'solaris'\ncount = 9\ncron = '* *'\n";
+    wrong(entry, &["prescale entry 1: count is 9, and at most 5 are kept ready"]);
+    let entry = "[[pool.prescale]]\nclass = 'huge'\nimage = 'solaris'\ncount = 1\n";
+    wrong(entry, &["class \"huge\" is no class of machines; there are medium", "image \"solaris\""]);
+    bench.navvy(&["vm-pool", "--settings", "/nonexistent.toml"]).exits_with(64).complains(&["/nonexistent.toml"]);
+    bench.navvy(&["vm-pool", "--metrics", "192.0.2.1:1"]).exits_with(64).complains(&["cannot listen there"]);
+    bench.navvy(&["vm-pool", "report"]).complains(&["no pool answers at", "`navvy vm-pool` starts one"]);
+    bench.config_file("navvy/settings.toml", "[vm]\npool = 'pool.sock'\n");
+    bench.navvy(&["vm-pool", "empty"]).complains(&["pool = \"pool.sock\": this is no absolute path"]);
+    empty(&self::bench());
+}
