@@ -13,7 +13,8 @@ fn processor() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("navvy.processor.v1.bin"), set.encode_to_vec())?;
     // Tokens, secrets and URLs must not stand in a log: `Debug` of what holds them is written by hand.
-    let silent = ["Secrets", "Variable", "SshKey", "ClaimedTask", "ClaimAnswer", "Url", "SegmentGrant"];
+    let silent =
+        ["Secrets", "Variable", "SshKey", "ClaimedTask", "ClaimAnswer", "Url", "SegmentGrant", "PooledMachine"];
     let silent = silent.map(|message| format!(".navvy.processor.v1.{message}"));
     let builder = tonic_prost_build::configure().bytes(".navvy.processor.v1.Chunk").skip_debug(silent);
     builder.compile_fds(set)?;

@@ -40,18 +40,25 @@ pub struct AgentsService {
     output: Output,
     cancels: watch::Receiver<HashMap<String, Canceling>>,
     launcher: Option<Arc<Launcher>>,
+    has_pool: bool,
 }
 
 impl AgentsService {
     /// Hands tasks out, takes output in; `cancels`: tasks that are to be canceled.
     pub fn new(claims: Claims, output: Output, cancels: watch::Receiver<HashMap<String, Canceling>>) -> Self {
-        Self { claims, output, cancels, launcher: None }
+        Self { claims, output, cancels, launcher: None, has_pool: false }
     }
 
     /// Agents may have been started by this.
     #[must_use]
     pub fn launched_by(self, launcher: Option<Arc<Launcher>>) -> Self {
         Self { launcher, ..self }
+    }
+
+    /// Tasks are told whether there is a pool of machines.
+    #[must_use]
+    pub fn with_pool(self, has_pool: bool) -> Self {
+        Self { has_pool, ..self }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -135,7 +142,9 @@ impl v1::agents_server::Agents for AgentsService {
             }
             None => return Err(Status::unauthenticated("the token is unknown, or was revoked")),
         };
-        Ok(Response::new(v1::ClaimAnswer { task: taken.map(|taken| claimed(taken, self.claims.lease())) }))
+        let task = taken.map(|taken| claimed(taken, self.claims.lease()));
+        let task = task.map(|task| v1::ClaimedTask { machine_pool: self.has_pool, ..task });
+        Ok(Response::new(v1::ClaimAnswer { task }))
     }
 
     type AttendStream = ReceiverStream<Result<v1::Word, Status>>;
@@ -370,6 +379,7 @@ fn claimed(taken: Taken, lease: Duration) -> v1::ClaimedTask {
         resumed: false,
         config_name: taken.config_name,
         traceparent: taken.traceparent,
+        machine_pool: false,
     }
 }
 

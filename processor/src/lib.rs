@@ -19,6 +19,7 @@
 //! | [`conduct`] | pipelines: compiled, walked, told |
 //! | [`claims`] | tasks: taken, kept by a lease, ended; secrets |
 //! | [`launch`] | agents started for tasks, through Nomad |
+//! | [`machines`] | machines that are ready before a job wants them |
 //! | [`output`] | logs: live, durable, read |
 //! | [`grants`] | one object, one verb, some minutes |
 //! | [`state`] | the database |
@@ -39,6 +40,7 @@ pub mod keep;
 pub mod keys;
 pub mod known;
 pub mod launch;
+pub mod machines;
 pub mod output;
 pub mod probes;
 pub mod serve;

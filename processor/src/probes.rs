@@ -15,6 +15,7 @@ use crate::disks::Disks;
 use crate::figures;
 use crate::launch::Launcher;
 use crate::launch::figures::{Figure, figures as launch_figures, prometheus};
+use crate::machines::Machines;
 use crate::output::Output;
 use crate::state::State;
 
@@ -30,6 +31,8 @@ pub struct Health {
     pub disks: Disks,
     /// What launches tasks, if anything does.
     pub launcher: Option<Arc<Launcher>>,
+    /// The pool of machines, if there is one. Whatever is wrong with it, the processor can do the rest of its work.
+    pub machines: Option<Machines>,
     /// It takes no new connections.
     pub draining: AtomicBool,
 }
@@ -116,6 +119,9 @@ async fn text(health: &Health) -> Result<String, sqlx::Error> {
     }
     writeln!(text, "# TYPE navvy_live_bytes gauge\nnavvy_live_bytes {live_bytes}").ok();
     text.push_str(&prometheus(&health.of_nomad()));
+    if let Some(machines) = &health.machines {
+        text.push_str(&machines.figures().await);
+    }
     Ok(text)
 }
 
@@ -134,6 +140,17 @@ pub(crate) mod tests {
         let bucket = Arc::new(Bucket::directory(&store).unwrap());
         let objects = Grants::new(state.clone(), bucket, "http://here").objects();
         let output = Output::new(state.clone(), Arc::new(objects.clone()));
-        (directory, Health { state, output, objects, disks: Disks::of([]), launcher: None, draining: false.into() })
+        (
+            directory,
+            Health {
+                state,
+                output,
+                objects,
+                disks: Disks::of([]),
+                launcher: None,
+                machines: None,
+                draining: false.into(),
+            },
+        )
     }
 }

@@ -38,6 +38,8 @@ use crate::keep::Keep;
 use crate::keys;
 use crate::known;
 use crate::launch::Launcher;
+use crate::machines::Machines;
+use crate::machines::service::MachinesService;
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::Settings;
@@ -97,12 +99,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let launcher = launcher(&settings, &claims, (&public_url, scheme(&for_agents)), &agents)?;
+    let machines: Option<Machines> = None;
     let health = Arc::new(Health {
         state: state.clone(),
         output: output.clone(),
         objects: grants.objects(),
         disks: disks(&settings),
         launcher: launcher.clone(),
+        machines: machines.clone(),
         draining: AtomicBool::new(false),
     });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
@@ -111,17 +115,22 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (tidying, objects) = (grants.clone(), grants.objects());
     let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
     let launching = tokio::spawn(launch(launcher.clone()));
+    let keeping = tokio::spawn(keep_machines(machines.clone()));
     let telling = tokio::spawn(tell_others(&settings, Arc::clone(&health), &claims));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
     tracing::info!("Agents are served at {}://{agents_at}, people at {listens_at}.", scheme(&for_agents));
     let rereading = tokio::spawn(reread(settings.tls.clone())?);
-    let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels).launched_by(launcher);
+    let has_pool = machines.is_some();
+    let pooled = MachinesService::new(state.clone(), machines, stopped.clone());
+    let agents_service =
+        AgentsService::new(claims.clone(), output.clone(), cancels).launched_by(launcher).with_pool(has_pool);
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
-    let agents = tokio::spawn(serve_agents(Door::new(agents, for_agents).of_http2(), agents_service, grants, stopped));
+    let agents =
+        tokio::spawn(serve_agents(Door::new(agents, for_agents).of_http2(), agents_service, (grants, pooled), stopped));
 
     tokio::select! {
         stopped = wait_for_stop() => stopped?,
@@ -135,7 +144,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    [watching, sweeping, noting, rereading, launching, telling].iter().for_each(tokio::task::JoinHandle::abort);
+    [watching, sweeping, noting, rereading, launching, keeping, telling]
+        .iter()
+        .for_each(tokio::task::JoinHandle::abort);
     // What is left, the next start carries.
     tokio::time::timeout(LAST_WORDS, carrier.carry_all(&objects)).await.ok();
     state.pool().close().await;
@@ -145,7 +156,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 fn serve_agents(
     door: Door,
     agents: AgentsService,
-    grants: Grants,
+    (grants, machines): (Grants, MachinesService),
     stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
     let mut server = Server::builder()
@@ -157,7 +168,8 @@ fn serve_agents(
     let agents = v1::agents_server::AgentsServer::new(agents)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let routes = Routes::new(agents).add_service(grants.service()).into_axum_router();
+    let routes =
+        Routes::new(agents).add_service(grants.service()).add_service(machines.into_server()).into_axum_router();
     let routes = routes.layer(axum::middleware::from_fn_with_state(state, known::check));
     server.add_routes(Routes::from(routes)).serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
 }
@@ -193,6 +205,13 @@ fn launcher(
 async fn launch(launcher: Option<Arc<Launcher>>) {
     if let Some(launcher) = launcher {
         launcher.run().await;
+    }
+}
+
+/// Keeps the pool of machines, as long as it is polled. Its machines stay, for the next start.
+async fn keep_machines(machines: Option<Machines>) {
+    if let Some(machines) = machines {
+        machines.keep().await;
     }
 }
 

@@ -51,4 +51,4 @@ macro_rules! silent {
         }
     )*};
 }
-silent!(Secrets, Variable, SshKey, ClaimedTask, ClaimAnswer, Url, SegmentGrant);
+silent!(Secrets, Variable, SshKey, ClaimedTask, ClaimAnswer, Url, SegmentGrant, PooledMachine);

@@ -66,6 +66,7 @@ impl Scene {
             objects,
             disks: Disks::default(),
             launcher: None,
+            machines: None,
             draining: false.into(),
         };
         let router = Web::new(claims, output, secrets(), Arc::new(health)).router();

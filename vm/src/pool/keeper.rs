@@ -21,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 use super::core::{Core, Effect, Event, Wish};
 use super::figures::{Figures, Report};
 use super::maker::{Holding, Maker, NotMade};
-use super::record::{Record, Stage};
+use super::record::{Holder, Record, Stage};
 use super::rules::Rules;
 use super::shelf::{Shelf, ShelfError};
 use crate::machine_id::MachineId;
@@ -55,6 +55,7 @@ enum Said {
     Take(Wish, oneshot::Sender<Result<Handed, String>>),
     Event(Event),
     Report(oneshot::Sender<Report>),
+    Given(oneshot::Sender<Vec<(MachineId, Holder)>>),
     IsEmpty(oneshot::Sender<bool>),
 }
 
@@ -105,6 +106,18 @@ impl Pool {
         let (answer, wait) = oneshot::channel();
         self.0.send(Said::Report(answer)).await.ok()?;
         wait.await.ok()
+    }
+
+    /// All machines that are in somebody's hands, and in whose. `None`: the pool has ended.
+    pub async fn given(&self) -> Option<Vec<(MachineId, Holder)>> {
+        let (answer, wait) = oneshot::channel();
+        self.0.send(Said::Given(answer)).await.ok()?;
+        wait.await.ok()
+    }
+
+    /// Whoever had this machine has it no more: for holders whose process the pool cannot see.
+    pub async fn holder_gone(&self, id: MachineId) {
+        self.tell(Event::HolderGone { id }).await;
     }
 
     async fn tell(&self, event: Event) {
@@ -217,6 +230,10 @@ impl Keeper {
                 answer.send(report).ok();
                 Ok(())
             }
+            Said::Given(answer) => {
+                answer.send(self.given()).ok();
+                Ok(())
+            }
             Said::IsEmpty(answer) => {
                 answer.send(self.core.is_empty()).ok();
                 Ok(())
@@ -237,16 +254,20 @@ impl Keeper {
         self.happen(Event::Tick).await
     }
 
+    fn given(&self) -> Vec<(MachineId, Holder)> {
+        let given = |record: &Record| match &record.stage {
+            Stage::Given { to, .. } => Some((record.id.clone(), to.clone())),
+            _ => None,
+        };
+        self.core.records().filter_map(given).collect()
+    }
+
     /// Looks who has the machines that were given away.
     fn look(&mut self) {
         if self.is_looking {
             return;
         }
-        let given = |record: &Record| match &record.stage {
-            Stage::Given { to, .. } => Some((record.id.clone(), to.clone())),
-            _ => None,
-        };
-        let given: Vec<_> = self.core.records().filter_map(given).collect();
+        let given = self.given();
         if given.is_empty() {
             return;
         }

@@ -11,11 +11,13 @@
 //! | [`door`] | a unix socket, for agents of this host |
 //! | [`source`] | what a taker sees of a pool, wherever the pool is |
 //! | [`figures`] | what it tells of itself |
+//! | [`host`] | which host this is
 
 pub mod core;
 pub mod cron;
 pub mod door;
 pub mod figures;
+pub mod host;
 pub mod keeper;
 pub mod maker;
 pub mod record;
