@@ -18,6 +18,7 @@ use std::time::Duration;
 use navvy_job::chain::chain;
 use navvy_protocol::processor::{KEEP_ALIVE, MAX_MESSAGE, v1};
 use navvy_storage::Location;
+use navvy_vm::pool::host::this_host;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -38,11 +39,11 @@ use crate::keep::Keep;
 use crate::keys;
 use crate::known;
 use crate::launch::Launcher;
-use crate::machines::Machines;
 use crate::machines::service::MachinesService;
+use crate::machines::{Here, Machines, Parts};
 use crate::output::Output;
 use crate::probes::Health;
-use crate::settings::Settings;
+use crate::settings::{MachinePool, Settings};
 use crate::state::{Scope, State};
 use crate::telemetry::{otlp, statsd};
 use crate::tls::{self, Certificates};
@@ -99,7 +100,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let conductor = Conductor::new(state.clone(), &public_url);
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let launcher = launcher(&settings, &claims, (&public_url, scheme(&for_agents)), &agents)?;
-    let machines: Option<Machines> = None;
+    let machines = machines(&settings, &state)?;
     let health = Arc::new(Health {
         state: state.clone(),
         output: output.clone(),
@@ -206,6 +207,16 @@ async fn launch(launcher: Option<Arc<Launcher>>) {
     if let Some(launcher) = launcher {
         launcher.run().await;
     }
+}
+
+/// The pool of machines, if there is to be one. Nothing of it is touched yet.
+fn machines(settings: &Settings, state: &State) -> Result<Option<Machines>, ServeError> {
+    let Some(MachinePool { rules, machines, host }) = settings.machine_pool.clone() else { return Ok(None) };
+    let place = settings.data.join("machine-pool");
+    let maker = navvy_vm::Machines::qemu(machines).maker(place.clone(), &host);
+    let this_host = this_host().map_err(failed("the pool of machines"))?;
+    let here = Some(Here { host: this_host, state: host.state });
+    Ok(Some(Machines::new(Parts { place, rules, maker, here }, state.clone())))
 }
 
 /// Keeps the pool of machines, as long as it is polled. Its machines stay, for the next start.

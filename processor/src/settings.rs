@@ -17,8 +17,10 @@ use crate::keep::Keep;
 use crate::telemetry::statsd;
 use crate::tls::{self, Certificates, For, Greeting};
 
+mod machine_pool;
 mod nomad;
 
+pub use machine_pool::MachinePool;
 pub use nomad::{Classes, NomadArgs, NomadSettings};
 
 /// Hands out tasks, takes their output, grants storage.
@@ -163,6 +165,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// Where tasks are launched. `None`: nowhere, runners and schedulers of one's own come for them.
     pub nomad: Option<NomadSettings>,
+    /// Machines that are kept ready. `None`: there is no pool.
+    pub machine_pool: Option<MachinePool>,
 }
 
 /// Which ports an operator wants without TLS.
@@ -238,6 +242,8 @@ struct Said {
 /// Gathers values from their places, and what is wrong with them.
 struct Gathering {
     said: BTreeMap<&'static str, Said>,
+    /// The one table of the file.
+    machine_pool: Option<machine_pool::Table>,
     errors: Vec<String>,
 }
 
@@ -258,7 +264,7 @@ impl Settings {
 
 impl Gathering {
     fn of(arguments: &ServeArgs, variables: &BTreeMap<String, String>) -> Self {
-        let mut gathering = Self { said: BTreeMap::new(), errors: Vec::new() };
+        let mut gathering = Self { said: BTreeMap::new(), machine_pool: None, errors: Vec::new() };
         let file = arguments.settings.clone().map(|path| (path, "--settings".to_owned()));
         let file = file.or_else(|| {
             set(variables, "NAVVY_PROCESSOR_SETTINGS").map(|path| (path, "NAVVY_PROCESSOR_SETTINGS".into()))
@@ -292,10 +298,20 @@ impl Gathering {
         };
         for (key, value) in table {
             let place = format!("{} in {}", key, path.display());
+            if key == machine_pool::NAME {
+                match value {
+                    toml::Value::Table(table) => {
+                        let place = format!("{key} of {}", path.display());
+                        self.machine_pool = Some(machine_pool::Table { table, place });
+                    }
+                    _ => self.errors.push(format!("{place}: it must be a table, [{key}]")),
+                }
+                continue;
+            }
             let Some(name) = names().find(|name| *name == key) else {
                 self.errors.push(format!(
                     "{place}: there is no such setting; there are {}",
-                    names().collect::<Vec<_>>().join(", ")
+                    names().chain([machine_pool::NAME]).collect::<Vec<_>>().join(", ")
                 ));
                 continue;
             };
@@ -332,6 +348,7 @@ impl Gathering {
             }
         }
         let (dogstatsd, otlp, nomad) = (self.dogstatsd(), self.otlp(), self.nomad());
+        let machine_pool = self.machine_pool(variables);
         let data = data?;
         let database = database.unwrap_or_else(|| format!("sqlite://{}", data.join("processor.db").display()));
         let secrets_key = self.text("secrets_key").map(PathBuf::from);
@@ -352,6 +369,7 @@ impl Gathering {
             otlp,
             proxies: Proxies::of(variables),
             nomad,
+            machine_pool,
         })
     }
 
