@@ -28,6 +28,7 @@ mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;
 mod fleet_operation;
+mod fleet_pool;
 mod fleet_results;
 mod full_output;
 mod graph;

@@ -46,6 +46,7 @@ use super::delivery::{Delivered, Delivery, Ending, Left, Logs, Parts, name_of};
 use super::lease::{Keeper, Keeping, LeaseClock, MayBegin, StopSender, ask_to_stop};
 use super::left::{Caller, Found};
 use super::persist::{Loss, persist};
+use super::pooled::ProcessorPool;
 use super::record::{self, Followers, LogNews, Recorded};
 use super::tree::SubmittedTree;
 use crate::artifacts::guard;
@@ -248,7 +249,8 @@ impl Carrying {
         masked.extend(secrets_of_proxies(self.machine.egress.variables().all()));
         let tree = if let Some(Checkout::Tree(name)) = &work.checkout { Some(name.clone()) } else { None };
         let (url, config_name) = (self.session.processor.url().to_owned(), work.config_name.clone());
-        let caller = Caller { url, token, lease_ms, masked: masked.clone(), tree, config_name };
+        let has_pool = work.has_pool;
+        let caller = Caller { url, token, lease_ms, masked: masked.clone(), tree, config_name, has_pool };
         let masks = Masks::new(&masked);
         let _hidden = (self.machine.hide)(&masks);
         let (bus, events) = bus::channel(masks.clone());
@@ -320,6 +322,7 @@ impl Carrying {
         let (store, checkout) = self.store_and_tree(tree);
         let (is_left, sparing) = self.spare(claim.task.clone());
         let mut context = self.context(place, bus, checkout, store, config_name);
+        context.providers = self.providers(caller.has_pool);
         context.leaving = serde_json::to_string(caller).ok().map(|caller| Leaving { caller: caller.into(), is_left });
         let turn = Turn::Ask(self.asking(occupancy));
         let (mut result, removal) = task::run(claim, secrets, reference, context, notes, turn).await;
@@ -368,6 +371,16 @@ impl Carrying {
             spool: self.spool.clone(),
             leaving: None,
         }
+    }
+
+    /// With machines of the processor's pool, where it keeps one.
+    fn providers(&self, has_pool: bool) -> Providers {
+        let mut providers = self.machine.providers.clone();
+        if has_pool && let Some(machines) = providers.machines.take() {
+            let pool = ProcessorPool::new(self.session.clone(), &self.machine.paths.state);
+            providers.machines = Some(machines.with_pool(Arc::new(pool)));
+        }
+        providers
     }
 
     /// Caches, workspaces and the like by the processor's grants, and the tree that was sent, if any.

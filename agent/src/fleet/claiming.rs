@@ -64,6 +64,8 @@ pub struct Work {
     pub resource_class: String,
     pub notes: Vec<String>,
     pub config_name: String,
+    /// The processor keeps machines ready.
+    pub has_pool: bool,
 }
 
 /// The trace of a task; `None`: it has none, or its processor is older.
@@ -145,8 +147,18 @@ impl Claimed {
     /// Why it cannot be carried out here, in words.
     pub fn read(self) -> Result<Work, String> {
         let trace = trace_of(&self.task);
-        let ClaimedTask { claim, secrets, token, workflow, resource_class, notes, checkout, config_name, .. } =
-            self.task;
+        let ClaimedTask {
+            claim,
+            secrets,
+            token,
+            workflow,
+            resource_class,
+            notes,
+            checkout,
+            config_name,
+            machine_pool: has_pool,
+            ..
+        } = self.task;
         let mut claim: Claim = serde_json::from_slice(&claim)
             .map_err(|error| format!("the claim cannot be read by navvy {}: {error}", env!("CARGO_PKG_VERSION")))?;
         claim.validate().map_err(|error| error.to_string())?;
@@ -168,6 +180,7 @@ impl Claimed {
             resource_class,
             notes,
             config_name,
+            has_pool,
         })
     }
 }

@@ -47,6 +47,9 @@ pub struct Caller {
     /// The working tree that was submitted, if one was.
     pub tree: Option<String>,
     pub config_name: String,
+    /// The processor keeps machines ready.
+    #[serde(default)]
+    pub has_pool: bool,
 }
 
 /// A task that is this process's now.

@@ -16,6 +16,7 @@
 //! | [`lease`] | the right to run, by this machine's own clock |
 //! | [`left`] | tasks whose agent was killed, for the next one |
 //! | [`delivery`] | what is on disk, on its way to where it is durable |
+//! | [`pooled`] | machines of the processor's pool |
 //! | [`persist`] | calls that are repeated until they are answered |
 //! | [`room`] | what a runner's tasks take of its machine |
 //! | `tree` | the working tree that was submitted |
@@ -28,6 +29,7 @@ pub mod delivery;
 pub mod lease;
 pub mod left;
 pub mod persist;
+pub mod pooled;
 mod record;
 #[cfg(test)]
 mod recorded;

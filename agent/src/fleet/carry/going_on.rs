@@ -97,6 +97,7 @@ impl Carrying {
         let (is_left, sparing) = self.spare(task);
         is_left.send_replace(true);
         let mut context = self.context(&place, bus, checkout, store, caller.config_name.clone());
+        context.providers = self.providers(caller.has_pool);
         context.leaving = serde_json::to_string(&caller).ok().map(|caller| Leaving { caller: caller.into(), is_left });
         let has_begun = left.progress.step > 0;
         let turn = if has_begun { Turn::Now(occupancy) } else { Turn::Ask(self.asking(occupancy)) };
