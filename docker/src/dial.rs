@@ -9,7 +9,7 @@ use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use navvy_environment::mux_link::{DIAL_LIMIT, Dial, MuxLink, Pipe, Source};
+use navvy_environment::mux_link::{DIAL_LIMIT, Dial, KeepAlive, MuxLink, Pipe, Source};
 use navvy_protocol::mux::{MAGIC, MAX_DATA};
 use navvy_protocol::place::{RUN_DIR, SUPERVISOR};
 use tokio::io::AsyncWrite;
@@ -39,6 +39,7 @@ pub struct Exec {
 impl Dial for Exec {
     type Source = Words;
     type Sink = Input;
+    const KEEP_ALIVE: Option<KeepAlive> = Some(KeepAlive::FAR);
 
     async fn dial(&self) -> io::Result<Pipe<Words, Input>> {
         tokio::time::timeout(DIAL_LIMIT, start(&self.engine, &self.container)).await.unwrap_or_else(|_| {

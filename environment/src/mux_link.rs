@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The pump owns the stream and the table of channels. When the stream is lost, every channel closes, which callers see
-//! as any lost connection; the next `connect` dials again.
+//! as any lost connection; the next `connect` dials again. A far stream can be lost without a word: where it has been quiet for a
+//! while, an empty conversation is opened, and a stream on which nothing at all comes back is lost.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +23,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::supervisor::Connect;
 
@@ -32,6 +34,21 @@ const ATTEMPTS: u32 = 3;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 /// Chunks that wait for a slow reader before it holds up the others: 64 of at most 64 KiB.
 const CHANNEL_QUEUE: usize = 64;
+
+/// How a stream is kept from being lost without a word.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// After so long without a frame it is asked whether anybody is there.
+    pub quiet: Duration,
+    /// And so long is waited for any frame then. A supervisor takes nothing from its stream while a step reads none of its input, for
+    /// up to 30 seconds.
+    pub answer: Duration,
+}
+
+impl KeepAlive {
+    /// Of a stream through other machines, or through a daemon that may hang.
+    pub const FAR: Self = Self { quiet: Duration::from_secs(15), answer: Duration::from_secs(45) };
+}
 
 /// Where new channels are handed to a pump.
 type Openings = mpsc::UnboundedSender<StdStream>;
@@ -58,6 +75,8 @@ pub trait Dial: Clone + Send + Sync + 'static {
     type Source: Source;
     /// What goes there.
     type Sink: AsyncWrite + Unpin + Send + 'static;
+    /// `None`: it cannot be lost without a word, and its other end may be silent for as long as it likes.
+    const KEEP_ALIVE: Option<KeepAlive> = None;
 
     /// A new stream. Ends within [`DIAL_LIMIT`].
     fn dial(&self) -> impl Future<Output = io::Result<Pipe<Self::Source, Self::Sink>>> + Send;
@@ -85,7 +104,7 @@ impl<D: Dial> MuxLink<D> {
     pub async fn open(dial: D, secret: Option<String>) -> io::Result<Self> {
         let pipe = dial.dial().await?;
         let (openings, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(pump(pipe, receiver, D::cut));
+        tokio::spawn(pump(pipe, receiver, D::cut, D::KEEP_ALIVE));
         Ok(Self { dial, secret, runtime: Handle::current(), pump: Mutex::new(Some(openings)) })
     }
 
@@ -101,7 +120,7 @@ impl<D: Dial> MuxLink<D> {
                 Err(error) => return drop(answer.send(Err(error))),
             };
             if answer.send(Ok(openings)).is_ok() {
-                pump(pipe, receiver, D::cut).await;
+                pump(pipe, receiver, D::cut, D::KEEP_ALIVE).await;
             }
         });
         wait.recv_timeout(DIAL_LIMIT * 2).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -146,6 +165,7 @@ async fn pump<S: Source, W: AsyncWrite + Unpin + Send + 'static>(
     pipe: Pipe<S, W>,
     mut openings: mpsc::UnboundedReceiver<StdStream>,
     cut: fn(&[u8]) -> usize,
+    keep_alive: Option<KeepAlive>,
 ) {
     let Pipe { source, sink, rest } = pipe;
     let (outgoing, queue) = mpsc::channel::<Outgoing>(CHANNEL_QUEUE);
@@ -154,6 +174,7 @@ async fn pump<S: Source, W: AsyncWrite + Unpin + Send + 'static>(
     // A task of its own: it must go on while a slow caller holds up `deliver`.
     let mut sender = JoinSet::new();
     sender.spawn(send_all(sink, queue));
+    let mut silence = keep_alive.map(Silence::new);
     loop {
         tokio::select! {
             opening = openings.recv() => match opening {
@@ -161,12 +182,54 @@ async fn pump<S: Source, W: AsyncWrite + Unpin + Send + 'static>(
                 None => break,
             },
             frame = incoming.frame() => match frame {
-                Some((header, payload)) => channels.deliver(header, payload).await,
+                Some((header, payload)) => {
+                    if let Some(silence) = &mut silence {
+                        silence.heard();
+                    }
+                    channels.deliver(header, payload).await;
+                }
                 None => break,
+            },
+            () = due(silence.as_ref()) => match silence.as_mut().is_some_and(Silence::ask) {
+                true => channels.ask_for_life(),
+                false => {
+                    tracing::warn!("The way to a job's supervisor has fallen silent: it is opened anew.");
+                    break;
+                }
             },
             // It ends only when the sink is gone.
             _ = sender.join_next() => break,
         }
+    }
+}
+
+/// How long nothing has come, and what is done about it next.
+struct Silence {
+    keep_alive: KeepAlive,
+    is_asked: bool,
+    due: Instant,
+}
+
+impl Silence {
+    fn new(keep_alive: KeepAlive) -> Self {
+        Self { keep_alive, is_asked: false, due: Instant::now() + keep_alive.quiet }
+    }
+
+    fn heard(&mut self) {
+        *self = Self::new(self.keep_alive);
+    }
+
+    /// The time is over. `false`: it was asked already, and nobody has answered.
+    fn ask(&mut self) -> bool {
+        self.due = Instant::now() + self.keep_alive.answer;
+        !std::mem::replace(&mut self.is_asked, true)
+    }
+}
+
+async fn due(silence: Option<&Silence>) {
+    match silence {
+        Some(silence) => tokio::time::sleep_until(silence.due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -204,6 +267,17 @@ impl Channels {
         self.readers.spawn(write_caller(write, queue));
         // What has ended need not be kept.
         while self.readers.try_join_next().is_some() {}
+    }
+
+    /// Opens a conversation in which nothing is said: whoever carries it ends it, and says so.
+    fn ask_for_life(&mut self) {
+        let channel = self.next;
+        self.next += 1;
+        for op in [Op::Open, Op::Close] {
+            let header = Header { channel, op, length: 0 };
+            // Where not even this has room, nobody takes what is sent: then nothing will be heard either.
+            let _no_room = self.outgoing.try_send(Outgoing { header, payload: Bytes::new() });
+        }
     }
 
     async fn deliver(&mut self, header: Header, payload: Bytes) {
@@ -294,7 +368,90 @@ fn take_frame(buffer: &mut BytesMut) -> Option<Option<(Header, Bytes)>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
+
     use super::*;
+
+    /// Streams to a peer that the test plays: it gets the other end of each.
+    #[derive(Clone)]
+    struct Far(mpsc::UnboundedSender<DuplexStream>);
+
+    struct Half(ReadHalf<DuplexStream>);
+
+    impl Source for Half {
+        async fn next(&mut self) -> Option<Bytes> {
+            let mut piece = BytesMut::with_capacity(1024);
+            match self.0.read_buf(&mut piece).await {
+                Ok(0) | Err(_) => None,
+                Ok(_) => Some(piece.freeze()),
+            }
+        }
+    }
+
+    impl Dial for Far {
+        type Source = Half;
+        type Sink = WriteHalf<DuplexStream>;
+        const KEEP_ALIVE: Option<KeepAlive> = Some(KeepAlive::FAR);
+
+        async fn dial(&self) -> io::Result<Pipe<Half, Self::Sink>> {
+            let (ours, theirs) = tokio::io::duplex(1 << 20);
+            self.0.send(theirs).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+            let (source, sink) = tokio::io::split(ours);
+            Ok(Pipe { source: Half(source), sink, rest: BytesMut::new() })
+        }
+    }
+
+    async fn header(peer: &mut DuplexStream) -> Header {
+        let mut bytes = [0; HEADER_LENGTH];
+        peer.read_exact(&mut bytes).await.unwrap();
+        let header = Header::parse(bytes).unwrap();
+        peer.read_exact(&mut vec![0; header.length]).await.unwrap();
+        header
+    }
+
+    async fn opened(link: &MuxLink<Far>, peer: &mut DuplexStream) -> UnixStream {
+        let stream = link.connect().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!(header(peer).await.op, Op::Open);
+        UnixStream::from_std(stream).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_falls_silent_is_lost_within_a_bound_and_dialled_again() {
+        let (dialled, mut peers) = mpsc::unbounded_channel();
+        let link = MuxLink::open(Far(dialled), None).await.unwrap();
+        let mut peer = peers.recv().await.unwrap();
+        let mut caller = opened(&link, &mut peer).await;
+        let begun = Instant::now();
+        // It is asked, and says nothing.
+        assert_eq!((header(&mut peer).await.op, header(&mut peer).await.op), (Op::Open, Op::Close));
+        assert_eq!(caller.read(&mut [0; 1]).await.unwrap_or(0), 0, "the caller sees a connection that was lost");
+        assert_eq!(begun.elapsed().as_secs(), (KeepAlive::FAR.quiet + KeepAlive::FAR.answer).as_secs());
+        let again = tokio::task::spawn_blocking(move || link.connect().map(|stream| (link, stream)));
+        let mut peer = peers.recv().await.unwrap();
+        let (_link, _stream) = again.await.unwrap().unwrap();
+        assert_eq!(header(&mut peer).await, Header { channel: 1, op: Op::Open, length: 0 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_other_end_answers_is_kept_however_quiet_its_callers_are() {
+        let (dialled, mut peers) = mpsc::unbounded_channel();
+        let link = MuxLink::open(Far(dialled), None).await.unwrap();
+        let mut peer = peers.recv().await.unwrap();
+        let mut caller = opened(&link, &mut peer).await;
+        for _ in 0..20 {
+            let asked = header(&mut peer).await;
+            assert_eq!((asked.op, header(&mut peer).await.op), (Op::Open, Op::Close));
+            assert_ne!(asked.channel, 1, "the caller's own channel is left alone");
+            peer.write_all(&Header { op: Op::Close, ..asked }.to_bytes()).await.unwrap();
+        }
+        peer.write_all(&[&Header { channel: 1, op: Op::Data, length: 2 }.to_bytes()[..], b"ok"].concat())
+            .await
+            .unwrap();
+        let mut said = [0; 2];
+        caller.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"ok");
+    }
 
     #[test]
     fn frames_are_taken_whole() {

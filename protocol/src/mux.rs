@@ -11,6 +11,9 @@
 //! socket; what flows in it is [`crate::frame`]. The supervisor side sends [`MAGIC`] first, so that the agent can
 //! tell its stream from an error text of a shell or a daemon.
 //!
+//! An agent that has heard nothing for a while opens a channel, closes it at once, and expects any message: the `Close` of
+//! that channel, if there is nothing else to say.
+//!
 //! ## On a machine's port
 //!
 //! A virtual machine's port ([`crate::guest::MUX_PORT`]) outlives whoever speaks there: an agent can die in the midst of
