@@ -26,6 +26,8 @@ pub const SEED_PORT: &str = "navvy.seed";
 pub const MUX_PORT: &str = "navvy.mux";
 /// Where a guest of a far machine takes its seed instead: a unix socket of uid 0.
 pub const SEED_SOCKET: &str = "/run/navvy/seed.sock";
+/// With this begins the last line on the console of a guest whose supervisor had a fault of its own: the machine ends with it.
+pub const OWN_FAULT: &str = "navvy-supervisor: a fault of its own; the machine ends";
 /// Bytes of the longest line, its line feed included.
 pub const LINE_CAP: usize = 1 << 20;
 

@@ -107,6 +107,12 @@ pub enum Fault {
         /// What the machine was at.
         doing: &'static str,
     },
+    /// The first process of the guest is the supervisor, and it gave up.
+    #[error("the machine's supervisor ended by a fault of its own while the machine was {doing}")]
+    OwnFault {
+        /// What the machine was at.
+        doing: &'static str,
+    },
     /// Nothing came from the guest in time.
     #[error("the machine's supervisor did not answer within {limit:?} ({doing})")]
     NoAnswer {

@@ -73,6 +73,11 @@ fn guest(mode: &str, mut console: UnixStream, mut seed: UnixStream, mux: &UnixLi
             writeln!(console, "Kernel panic - not syncing: Attempted to kill init!").unwrap();
             end_well();
         }
+        "own-fault" => {
+            writeln!(console, "navvy-supervisor: a fault of its own; the machine ends: panicked at guest.rs:1:1")
+                .unwrap();
+            end_well();
+        }
         "console-flood" => {
             thread::spawn(move || while console.write_all(&b"flood\n".repeat(10_000)).is_ok() {});
         }
@@ -176,6 +181,7 @@ macro_rules! faults {
 faults! {
     a_qemu_that_aborts_is_named: "abort" => Fault::Ended { doing: "started", .. },
     a_guest_that_panics_is_named: "panic" => Fault::Panicked { .. },
+    a_supervisor_that_panics_is_named: "own-fault" => Fault::OwnFault { .. },
     a_qemu_that_dies_while_it_boots_is_named: "killed" => Fault::Ended { doing: "booting", .. },
     a_monitor_that_floods_is_given_up: "monitor-garbage" => Fault::Monitor { .. },
     a_first_word_that_is_none_is_named: "seed-garbage" => Fault::Hostile { .. },
@@ -204,6 +210,8 @@ async fn a_console_that_floods_is_no_more_than_its_end() {
 async fn a_panic_shows_its_words() {
     let Some(error) = refused("panic").await else { return };
     assert!(error.console.contains("Attempted to kill init"), "{error}");
+    let Some(error) = refused("own-fault").await else { return };
+    assert!(error.to_string().ends_with("panicked at guest.rs:1:1"), "{error}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use navvy_environment::HostPaths;
 use navvy_environment::cgroup::Place;
 use navvy_environment::request::Died;
 use navvy_journal::owner::Owner;
+use navvy_protocol::guest::OWN_FAULT;
 use tokio::sync::watch;
 
 use super::console::Console;
@@ -58,6 +59,9 @@ pub(super) async fn fault(words: &Words, status: Option<ExitStatus>, console: &C
     drain(words).await;
     if console.text().contains(PANIC) {
         return Fault::Panicked { doing };
+    }
+    if console.text().contains(OWN_FAULT) {
+        return Fault::OwnFault { doing };
     }
     let said = words.text();
     let how = match status {
@@ -118,6 +122,9 @@ impl Ending {
         use std::os::unix::process::ExitStatusExt as _;
         let last_words = self.console.last_lines();
         let said = words.text();
+        if let Some(at) = last_words.find(OWN_FAULT) {
+            return Died::EngineLost { message: format!("its console ends with: {}", last_words[at..].trim_end()) };
+        }
         let Some(status) = status else {
             return match by_guest {
                 true => Died::Exited { code: 0, out_of_memory: false, last_words },
