@@ -25,11 +25,12 @@ use crate::provider::{Contact, Instance};
 use crate::record::Record;
 use crate::state::State;
 use crate::taking::Ticket;
+use crate::visitors;
 
 /// A task's machine, alive. Destroy it; dropping it leaves it running.
 pub struct MachineEnvironment {
     parts: Parts,
-    /// Calls its supervisor; aborted when this is dropped.
+    /// Calls its supervisor, and lets visitors in; aborted when this is dropped.
     _tasks: JoinSet<()>,
 }
 
@@ -80,6 +81,12 @@ impl MachineEnvironment {
     pub(crate) fn of(parts: Parts) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(stay_present(Arc::clone(&parts.link), parts.idle_limit));
+        if parts.has_steps {
+            match visitors::listen(&parts.task, &parts.host) {
+                Ok(listener) => drop(tasks.spawn(visitors::let_in(listener, Arc::clone(&parts.link)))),
+                Err(error) => tracing::warn!(task = %parts.task, %error, "Nobody can enter the machine while it runs."),
+            }
+        }
         Self { parts, _tasks: tasks }
     }
 

@@ -21,6 +21,7 @@
 //! | [`cloud`], [`ec2`], [`gce`] | those of clouds |
 //! | [`ssh`] | hosts that are already there, and the way to far machines |
 //! | [`pool`] | machines that are ready before somebody wants them |
+//! | `visitors` | a way into a machine that runs, by its agent |
 //! | [`record`], [`state`], [`machine_id`] | what a successor must know; the legal moves; names |
 //!
 //! On disk: `STATE/machines/ID/` (the record, the disk, sockets), `STATE/machine-trials/`, `STATE/machine-snapshots/`. On this host: interfaces `nvyXXXX`, the
@@ -50,6 +51,7 @@ pub mod ssh_key;
 pub mod state;
 pub mod survey;
 mod taking;
+mod visitors;
 mod warm;
 
 pub use environment::MachineEnvironment;

@@ -23,6 +23,7 @@ use crate::qemu;
 use crate::record::{self, Known, Planned, Record};
 use crate::settings::{Extras, Settings, Snapshots};
 use crate::state::State;
+use crate::visitors::Visit;
 
 /// What a failed start has made is removed within this.
 pub(crate) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
@@ -225,7 +226,15 @@ impl Machines {
         self.provider.link(&directory, &known).await
     }
 
-    /// The same of the machine beside a task whose steps run elsewhere.
+    /// The way to the supervisor of a task that runs: by the agent that looks after it.
+    ///
+    /// # Errors
+    /// It lets nobody in: the machine is being made, or the task is ending.
+    pub fn link_of_running(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        Ok(Arc::new(Visit::of(task, host)?))
+    }
+
+    /// As [`Self::link_of_left`], of the machine beside a task whose steps run elsewhere.
     ///
     /// # Errors
     /// It has none any more, or nobody answers there.

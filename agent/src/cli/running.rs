@@ -19,8 +19,9 @@ use navvy_output::mask::Masks;
 
 use super::args::run::ShellArgs;
 use super::held;
-use super::host::job;
+use super::host::{self, job};
 use super::{CliError, out, own_words};
+use crate::environment::is_of_machines;
 use crate::fleet::left::Caller;
 use crate::settings::Settings;
 use crate::task::{Left, Note, PERSON};
@@ -90,6 +91,9 @@ async fn link(settings: &Settings, arguments: &ShellArgs, seen: &Seen) -> Result
         CliError::infra_text(format!("the environment of task {} does not answer: {error}", seen.task))
             .hint("It is being made, or the job is ending.")
     };
+    if seen.known.as_ref().is_some_and(is_of_machines) {
+        return host::machines(settings)?.link_of_running(&seen.task, &settings.paths).map_err(gone);
+    }
     if run_dir::kept_secret(settings.paths.runtime.as_deref(), &seen.task).is_none() {
         return shared_link(&seen.task, &settings.paths).map_err(gone);
     }
