@@ -17,6 +17,7 @@ use navvy_agent::fleet::claiming::{Claimed, Wish, claim};
 use navvy_agent::fleet::connection::{Address, Bearer, Processor, Session, unary};
 use navvy_agent::fleet::persist::{Loss, Pauses, persist};
 use navvy_job::claim::Claim;
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::Verdict;
 use navvy_job::resource::Size;
 use navvy_job::walk::TaskEnd;
@@ -87,7 +88,11 @@ impl Fleet {
     }
 
     async fn claim(&self, processor: &Processor, name: &str, wait: Duration) -> anyhow::Result<Option<Claimed>> {
-        let wish = Wish::Classes { classes: vec!["*".to_owned()], room: Size { millicpus: 0, memory: 0 } };
+        let wish = Wish::Classes {
+            classes: vec!["*".to_owned()],
+            room: Size { millicpus: 0, memory: 0 },
+            executors: ExecutorKinds::ALL,
+        };
         let mut pauses = Pauses::default();
         loop {
             match claim(processor, &self.token, name, &wish, wait).await {

@@ -87,9 +87,14 @@ pub struct Outside<'a> {
     pub allowed: &'a Allowed,
 }
 
-/// Looks at everything. Makes the network `navvy` if it is not there, and the rules around it, as a run would; changes
+/// Looks at everything. `machines`: the image of a `machine` job that names none, or why such a job gets no machine here. Makes the network `navvy` if it is not there, and the rules around it, as a run would; changes
 /// nothing else.
-pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths, outside: Outside<'_>) -> Vec<Check> {
+pub async fn examine(
+    endpoint: Result<Endpoint, EndpointError>,
+    machines: Result<String, String>,
+    host: &HostPaths,
+    outside: Outside<'_>,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     let address = endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
     let mut is_closed = false;
@@ -103,14 +108,35 @@ pub async fn examine(endpoint: Result<Endpoint, EndpointError>, host: &HostPaths
             checks.extend(images_space(&engine, &info));
             is_closed = engine.why_rules_are_not_ours().is_none();
         }
-        Err(check) => checks.push(check),
+        Err(check) => checks.push(beside_machines(check, machines.is_ok())),
     }
+    checks.push(self::machines(machines));
     checks.push(space("state directory", &host.state, "remove old logs below it, or set XDG_STATE_HOME"));
     checks.push(supervisor(host));
     checks.extend(credential_helpers(host));
     checks.extend(proxies(&address, host, outside, is_closed));
     checks.extend(certificates(outside));
     checks
+}
+
+/// Who has virtual machines can run jobs without Docker.
+fn beside_machines(docker: Check, has_machines: bool) -> Check {
+    match has_machines {
+        true => {
+            let found = format!("{}; only jobs in virtual machines run", docker.found);
+            Check { status: docker.status.min(Status::Warn), found, ..docker }
+        }
+        false => docker,
+    }
+}
+
+/// Nothing is wrong with a machine that has no others within.
+fn machines(image: Result<String, String>) -> Check {
+    const NAME: &str = "machines";
+    match image {
+        Ok(image) => Check::ok(NAME, format!("a `machine` job that names no image gets {image}")),
+        Err(why) => Check::ok(NAME, format!("`machine` jobs get none: {why}")),
+    }
 }
 
 /// The worst of them.
@@ -414,10 +440,21 @@ mod tests {
         let mut host = HostPaths::new(&std::collections::BTreeMap::new(), Some(scratch.path()));
         host.supervisor = Some(scratch.path().join("none"));
         let error = EndpointError::NoEndpoint { name: "x".into() };
-        let checks = examine(Err(error), &host, outside(&BTreeMap::new(), false)).await;
+        let checks = examine(Err(error), Err("no QEMU".into()), &host, outside(&BTreeMap::new(), false)).await;
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
-        assert_eq!(names[..4], ["docker", "state directory", "supervisor", "proxies"]);
+        assert_eq!(names[..5], ["docker", "machines", "state directory", "supervisor", "proxies"]);
         assert_eq!(worst(&checks), Status::Fail);
+        assert!(checks[1].found.ends_with("get none: no QEMU"), "{}", checks[1].found);
+    }
+
+    #[tokio::test]
+    async fn a_host_with_machines_needs_no_docker() {
+        let host = HostPaths::new(&BTreeMap::new(), None);
+        let error = EndpointError::NoEndpoint { name: "x".into() };
+        let checks = examine(Err(error), Ok("debian".into()), &host, outside(&BTreeMap::new(), false)).await;
+        assert_eq!((checks[0].name, checks[0].status), ("docker", Status::Warn));
+        assert!(checks[0].found.ends_with("only jobs in virtual machines run"), "{}", checks[0].found);
+        assert!(checks[1].found.ends_with("gets debian"), "{}", checks[1].found);
     }
 
     static NOTHING: std::sync::LazyLock<Allowed> = std::sync::LazyLock::new(Allowed::default);

@@ -18,6 +18,7 @@ pub mod inside;
 pub mod machine;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Providers {
     pub docker: Option<Engine>,
     /// For jobs in virtual machines, and for the Docker engines of others.
     pub machines: Option<Machines>,
+    /// Why no new job gets a machine of them all the same. What there is of machines is still looked after.
+    pub refused: Option<Arc<str>>,
     /// In place of both.
     #[cfg(test)]
     pub fake: Option<fake::World>,
@@ -58,9 +61,16 @@ impl Providers {
         Self {
             docker,
             machines,
+            refused: None,
             #[cfg(test)]
             fake: None,
         }
+    }
+
+    /// No new job gets a machine, and this says why.
+    #[must_use]
+    pub fn without_machine_jobs(self, why: Option<String>) -> Self {
+        Self { refused: why.map(Arc::from), ..self }
     }
 
     /// What carries out jobs of this executor.
@@ -70,9 +80,13 @@ impl Providers {
             return Provider::Fake(world.clone());
         }
         match executor {
-            Executor::Docker { .. } => self.docker.clone().map_or(Provider::Lacking("docker"), Provider::Docker),
-            Executor::Machine { .. } => self.machines.clone().map_or(Provider::Lacking("machine"), Provider::Vm),
-            Executor::Macos { .. } => Provider::Lacking("macos"),
+            Executor::Docker { .. } => self.docker.clone().map_or(Provider::lacking("docker"), Provider::Docker),
+            Executor::Machine { .. } => match (&self.refused, &self.machines) {
+                (Some(why), _) => Provider::Lacking(Lack { executor: "machine", why: Some(Arc::clone(why)) }),
+                (None, Some(machines)) => Provider::Vm(machines.clone()),
+                (None, None) => Provider::lacking("machine"),
+            },
+            Executor::Macos { .. } => Provider::lacking("macos"),
         }
     }
 
@@ -84,9 +98,9 @@ impl Providers {
         }
         match (&self.machines, &self.docker) {
             (Some(machines), _) if is_of_machines(known) => Provider::Vm(machines.clone()),
-            (None, _) if is_of_machines(known) => Provider::Lacking("machine"),
+            (None, _) if is_of_machines(known) => Provider::lacking("machine"),
             (_, Some(engine)) => Provider::Docker(engine.clone()),
-            (_, None) => Provider::Lacking("docker"),
+            (_, None) => Provider::lacking("docker"),
         }
     }
 }
@@ -168,10 +182,26 @@ pub enum Provider {
     /// Virtual machines.
     Vm(Machines),
     /// Nothing: this process has nothing that carries out jobs of this executor.
-    Lacking(&'static str),
+    Lacking(Lack),
     /// Nothing but notes of what was asked.
     #[cfg(test)]
     Fake(fake::World),
+}
+
+/// What this process does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// As the config calls it.
+    executor: &'static str,
+    /// Where there is more to say than that.
+    why: Option<Arc<str>>,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} executor cannot be carried out by this process", self.executor)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
 }
 
 /// Why there is no environment.
@@ -181,8 +211,8 @@ pub enum PrepareError {
     Docker(#[from] navvy_docker::PrepareError),
     #[error(transparent)]
     Vm(#[from] navvy_vm::PrepareError),
-    #[error("the {0} executor cannot be carried out by this process")]
-    Lacking(&'static str),
+    #[error("{0}")]
+    Lacking(Lack),
     #[cfg(test)]
     #[error("{message}")]
     Fake { blame: Blame, message: String },
@@ -208,8 +238,8 @@ pub enum HoldError {
     Docker(#[from] navvy_docker::hold::HoldError),
     #[error(transparent)]
     Vm(#[from] navvy_vm::HoldError),
-    #[error("this process has nothing that carries out jobs of the {0} executor")]
-    Lacking(&'static str),
+    #[error("{0}")]
+    Lacking(Lack),
     #[cfg(test)]
     #[error("{0}")]
     Fake(String),
@@ -235,6 +265,10 @@ pub enum Environment {
 }
 
 impl Provider {
+    fn lacking(executor: &'static str) -> Self {
+        Self::Lacking(Lack { executor, why: None })
+    }
+
     /// Makes an environment whose supervisor answers, or leaves nothing behind.
     ///
     /// # Errors
@@ -250,7 +284,7 @@ impl Provider {
             Self::Vm(machines) => {
                 Ok(Environment::Vm(Machine::prepare(machines, request, Extras::default(), host, events).await?))
             }
-            Self::Lacking(executor) => Err(PrepareError::Lacking(executor)),
+            Self::Lacking(lack) => Err(PrepareError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(world) => world.prepare(request, events).await.map(Environment::Fake),
         }
@@ -275,7 +309,7 @@ impl Provider {
                 DockerEnvironment::adopt(engine, task, host, containers, link, inherited, floor).await,
             ),
             Self::Vm(machines) => Environment::Vm(Machine::adopted(machines.adopt(task, host, link, inherited).await)),
-            Self::Lacking(executor) => return Err(HoldError::Lacking(executor)),
+            Self::Lacking(lack) => return Err(HoldError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(world) => Environment::Fake(world.adopt()),
         })
@@ -296,7 +330,7 @@ impl Provider {
         match self {
             Self::Docker(engine) => Ok(engine.adopt_task(task, until, step, here, host).await?),
             Self::Vm(machines) => Ok(machines.adopt_task(task, until, step, here, host).await?),
-            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
+            Self::Lacking(lack) => Err(HoldError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(_) => Err(HoldError::Fake("no fake is adopted by its id".to_owned())),
         }
@@ -318,7 +352,7 @@ impl Provider {
         match self {
             Self::Docker(engine) => Ok(engine.keep_task(journal, task, until, step, owner, host).await?),
             Self::Vm(machines) => Ok(machines.keep_task(journal, task, until, step, owner, host).await?),
-            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
+            Self::Lacking(lack) => Err(HoldError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(world) => world.hold(journal, until, step).await,
         }
@@ -341,7 +375,7 @@ impl Provider {
         match self {
             Self::Docker(engine) => Ok(engine.take_over(journal, task, until, owner, host).await?),
             Self::Vm(machines) => Ok(machines.take_over(journal, task, until, owner, host).await?),
-            Self::Lacking(executor) => Err(HoldError::Lacking(executor)),
+            Self::Lacking(lack) => Err(HoldError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(world) => world.take_over(journal, owner).await,
         }
@@ -355,7 +389,7 @@ impl Provider {
         match self {
             Self::Docker(engine) => engine.link_of_left(task, host).await,
             Self::Vm(machines) => machines.link_of_left(task, host).await,
-            Self::Lacking(executor) => Err(std::io::Error::other(HoldError::Lacking(executor))),
+            Self::Lacking(lack) => Err(std::io::Error::other(HoldError::Lacking(lack.clone()))),
             #[cfg(test)]
             Self::Fake(world) => Ok(world.link()),
         }
@@ -379,7 +413,7 @@ impl Provider {
         match self {
             Self::Docker(engine) => engine.endpoint().to_string(),
             Self::Vm(machines) => format!("{MACHINES}{}", machines.name()),
-            Self::Lacking(executor) => format!("none for {executor}"),
+            Self::Lacking(lack) => format!("none for {}", lack.executor),
             #[cfg(test)]
             Self::Fake(_) => "fake".to_owned(),
         }
@@ -452,6 +486,11 @@ impl Environment {
             #[cfg(test)]
             Self::Fake(fake) => fake.ended_with_host(),
         }
+    }
+
+    /// Would what its Docker engine keeps be kept for the next job, if this process ended it?
+    pub fn keeps_layers(&self) -> bool {
+        matches!(self, Self::Vm(machine) if machine.keeps_layers())
     }
 
     /// The services' output; the second call returns none.

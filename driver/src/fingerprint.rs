@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::agent;
-use crate::config::PluginConfig;
+use crate::config::{DEFAULT_ENVIRONMENT as DOCKER, PluginConfig};
 use crate::directory::{make_private, put};
 use crate::log::{info, warning};
 use crate::proto::hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
@@ -56,9 +56,13 @@ impl Health {
 
     /// Of what an agent says of the machine.
     fn of(config: &PluginConfig, check: &HostCheck) -> Self {
-        let mut problems = check.problems.clone();
         let environments: Vec<&str> =
             check.environments.iter().filter(|kind| config.environments.contains(kind)).map(String::as_str).collect();
+        let mut problems = check.problems.clone();
+        // What keeps jobs from containers keeps none from another environment that works.
+        if !environments.is_empty() && !environments.contains(&DOCKER) {
+            problems.retain(|problem| !check.of_docker.contains(problem));
+        }
         if environments.is_empty() && problems.is_empty() {
             let wanted = config.environments.join(", ");
             problems.push(format!(
@@ -246,6 +250,7 @@ mod tests {
             docker: Some("28.0".into()),
             environments: vec!["docker".into()],
             problems: Vec::new(),
+            of_docker: Vec::new(),
             kvm: true,
             size: Size::new(8, 32),
         }
@@ -270,6 +275,28 @@ mod tests {
         );
         let config = PluginConfig { reserve: Reservation(Size::new(1, 1)), ..PluginConfig::default() };
         assert!(Health::of(&config, &HostCheck { size: Size::new(2, 32), ..check() }).is_healthy);
+    }
+
+    #[test]
+    fn without_docker_a_client_has_its_machines_and_says_so() {
+        let why = vec!["Docker does not answer".to_owned()];
+        let vm = HostCheck {
+            docker: None,
+            environments: vec!["vm".into()],
+            problems: why.clone(),
+            of_docker: why,
+            ..check()
+        };
+        let allowing = |kinds: &[&str]| PluginConfig {
+            environments: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            ..PluginConfig::default()
+        };
+        let health = Health::of(&allowing(&["docker", "vm"]), &vm);
+        assert!(health.is_healthy, "{}", health.text);
+        assert_eq!(health.attributes["driver.navvy.environments"], "vm");
+        assert!(!Health::of(&allowing(&["docker"]), &vm).is_healthy);
+        let full = HostCheck { problems: vec!["The disk is full".into(), "Docker does not answer".into()], ..vm };
+        assert_eq!(Health::of(&allowing(&["vm"]), &full).text, "The disk is full");
     }
 
     #[test]

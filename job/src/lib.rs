@@ -9,6 +9,7 @@
 //! | [`walk`] | a run of workflows: what starts, what is asked, how each job ends (pure) |
 //! | [`selection`] | which workflows and jobs of a pipeline take part (pure) |
 //! | [`compiled`] | one compiled job: executor, environment, steps |
+//! | [`executor`] | the kinds of what jobs run in: what an agent has, and what a job needs |
 //! | [`workflow`] | which jobs may start, given what ended (pure) |
 //! | [`upstream`] | which jobs a job comes after: whose workspace layers it sees (pure) |
 //! | [`state`] | task and step states with their tables of legal moves |
@@ -28,6 +29,7 @@ pub mod chain;
 pub mod claim;
 pub mod compiled;
 pub mod event;
+pub mod executor;
 pub mod exit_code;
 pub mod figures;
 pub mod id;

@@ -52,6 +52,9 @@ pub const DEFAULT_DOCKER_CLASS: &str = "medium";
 /// The machine executor's class when the config names none.
 pub const DEFAULT_MACHINE_CLASS: &str = "medium";
 
+/// The class of the machine that a job in containers has its remote Docker engine in.
+pub const REMOTE_DOCKER_CLASS: &str = "medium";
+
 /// Classes of the docker executor. Generation twins (`medium.gen2`) have the size of their class.
 const DOCKER: &[(&str, Size)] = &[
     ("small", Size::new(1, 2)),

@@ -58,7 +58,7 @@ pub struct Host {
     /// A pipe for the agent's own log. Nobody may be reading: it never holds up the agent, and a reader that comes back gets what is
     /// written from then on. `None`: stderr.
     pub stderr: Option<PathBuf>,
-    /// The kind of environment that the task is to have: `docker`.
+    /// The kind of environment that the task is to have: `docker`, `vm`.
     pub environment: String,
 }
 
@@ -91,10 +91,13 @@ pub struct HostCheck {
     pub agent: String,
     /// The container engine's version.
     pub docker: Option<String>,
-    /// Kinds of environments that work here: `docker`.
+    /// Kinds of environments that work here: `docker`, `vm`.
     pub environments: Vec<String>,
     /// What does not, and what to do about it: a sentence each.
     pub problems: Vec<String>,
+    /// Those of them that concern the environment `docker` alone. An older agent does not tell them apart.
+    #[serde(default)]
+    pub of_docker: Vec<String>,
     /// Virtual machines have the processor's help.
     pub kvm: bool,
     /// The whole machine, as the engine sees it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use navvy_job::chain::chain;
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_job::resource::Size;
 use navvy_job::walk::TaskEnd;
@@ -72,6 +73,7 @@ impl AgentsService {
     /// By a runner: waits for a task of its class.
     async fn wait_for_task(&self, class: &str, asked: &v1::ClaimRequest) -> Result<Option<Taken>, Status> {
         let room = room(asked);
+        self.claims.offered(&asked.agent_name, class, room.executors).await.map_err(status)?;
         self.wait(asked, || self.claims.take(class, room, &asked.agent_name)).await.map_err(status)
     }
 
@@ -384,10 +386,11 @@ fn claimed(taken: Taken, lease: Duration) -> v1::ClaimedTask {
 }
 
 fn room(asked: &v1::ClaimRequest) -> Room {
-    match (asked.room_millicpus, asked.room_memory) {
-        (0, 0) => Room::ANY,
-        (millicpus, memory) => Room(Size { millicpus, memory }),
-    }
+    let size = match (asked.room_millicpus, asked.room_memory) {
+        (0, 0) => Room::LARGEST,
+        (millicpus, memory) => Size { millicpus, memory },
+    };
+    Room { size, executors: ExecutorKinds::told(asked.executors.iter().map(String::as_str)) }
 }
 
 fn check_name(name: &str) -> Result<(), Status> {

@@ -98,6 +98,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url).noting(log.clone());
     let output = Output::new(state.clone(), Arc::new(grants.objects())).noting(log);
     let conductor = Conductor::new(state.clone(), &public_url);
+    let conductor = conductor.with_launched(settings.nomad.as_ref().map(|nomad| nomad.classes.clone()));
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let launcher = launcher(&settings, &claims, (&public_url, scheme(&for_agents)), &agents)?;
     let machines = machines(&settings, &state)?;

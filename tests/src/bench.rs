@@ -199,6 +199,11 @@ impl Bench {
         self
     }
 
+    /// The user's settings.
+    pub fn settings_file(&self) -> PathBuf {
+        self.root.path().join("config/navvy/settings.toml")
+    }
+
     /// Asks git about the project.
     #[track_caller]
     pub fn git(&self, args: &[&str]) -> Answer {
@@ -401,6 +406,33 @@ impl Bench {
         let owner = format!("{USER}:{USER}");
         Program::new("chown").args([OsStr::new("-hR"), owner.as_ref(), self.root.path().as_os_str()]).run().succeeded();
         chown(self.root.path(), Some(USER), Some(USER)).expect("root may give files away");
+    }
+}
+
+/// A story that fails leaves what it was at: a machine that is held for hours, say.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A second panic would hide the first one.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_tasks())).ok();
+        }
+    }
+}
+
+impl Bench {
+    /// Removes all tasks that are this bench's own, whatever their state.
+    fn remove_tasks(&self) {
+        let marks = fs::read_dir(self.runtime.join("navvy")).into_iter().flatten().flatten();
+        let names = marks.filter_map(|mark| mark.file_name().into_string().ok());
+        let tasks: Vec<String> = names.filter_map(|name| name.strip_suffix(".owner").map(str::to_owned)).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        let words: Vec<&str> = ["rm", "--force"].into_iter().chain(tasks.iter().map(String::as_str)).collect();
+        let answer = self.program(&words).run();
+        let told =
+            format!("--- left by the story, and removed: {}\n{}{}", tasks.join(", "), answer.stdout(), answer.stderr);
+        std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes()).ok();
     }
 }
 

@@ -27,6 +27,7 @@ mod fleet_attacks;
 mod fleet_cancel;
 mod fleet_disasters;
 mod fleet_faults;
+mod fleet_machines;
 mod fleet_operation;
 mod fleet_pool;
 mod fleet_results;

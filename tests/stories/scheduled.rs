@@ -235,8 +235,8 @@ fn what_a_driver_writes_is_believed_only_if_it_is_whole_and_its_own() {
     }
     driven.host("version", 2);
     refused(&driven, &["has version 2", "reads version 1", "of one release"]);
-    driven.host("version", 1).host("environment", "vm");
-    refused(&driven, &["`vm`", "It has `docker`"]);
+    driven.host("version", 1).host("environment", "jail");
+    refused(&driven, &["`jail`", "It has `docker` and `vm`"]);
     driven.host("environment", "docker").host("only_network", "none");
     refused(&driven, &["unknown field `only_network`"]);
     let whole = fs::read_to_string(driven.path("host.json")).expect("a file").replace(",\"only_network\":\"none\"", "");

@@ -28,6 +28,14 @@ printf 'FROM scratch\\nCOPY data /data\\nLABEL one=two\\n' > image/Dockerfile
 docker build -t mine image
 docker image inspect mine --format '{{.Id}}' | cut -c1-7";
 
+/// A shell and what it is linked with, as an image that needs no registry; then a container of it.
+const RUN: &str = "mkdir root
+cp -L --parents /bin/sh $(ldd /bin/sh | grep -o '/[^ ]*') root
+tar -C root -c . | docker import - small >/dev/null
+echo typed | docker run --rm -i small /bin/sh -c 'read line; echo $line in $WHERE; exit 3' || echo ended with $?
+docker run --rm -e WHERE='another one' small /bin/sh -c 'echo in $WHERE'
+docker ps --all --quiet | wc -l";
+
 #[test]
 fn a_job_in_containers_gets_a_docker_engine_of_its_own() {
     let bench = Bench::with_machines();
@@ -35,8 +43,14 @@ fn a_job_in_containers_gets_a_docker_engine_of_its_own() {
     let refused = "cd /tmp; if curl -sk https://localhost:2376/_ping; then echo let in; exit 1; fi; echo refused";
     let ssh = "ssh remote-docker 'id -un; hostname'";
     let composes = "printf 'services: {one: {image: mine, command: /data}}' > docker-compose.yml; docker-compose config -q && echo understood";
-    let steps =
-        [("looks", looks), ("is refused", refused), ("builds", BUILD), ("composes", composes), ("logs in", ssh)];
+    let steps = [
+        ("looks", looks),
+        ("is refused", refused),
+        ("builds", BUILD),
+        ("runs", RUN),
+        ("composes", composes),
+        ("logs in", ssh),
+    ];
     let steps: String = steps.map(|(name, command)| step(name, command)).concat();
     bench.config(&job("setup_remote_docker", &steps));
     let done = bench.run(&[]).finish_within(LIMIT);
@@ -48,6 +62,7 @@ fn a_job_in_containers_gets_a_docker_engine_of_its_own() {
     assert!(lines[4].starts_with("20."), "{looked}");
     assert_eq!(done.text("build", "is refused"), "refused\n");
     assert!(done.text("build", "builds").ends_with("sha256:\n"), "{}", done.text("build", "builds"));
+    assert_eq!(done.text("build", "runs"), "typed in\nended with 3\nin another one\n0\n");
     assert_eq!(done.text("build", "composes"), "understood\n");
     assert!(done.text("build", "logs in").starts_with("circleci\n"), "{}", done.text("build", "logs in"));
     assert_eq!(bench.left_of(&done.tasks()), Vec::<String>::new());

@@ -86,3 +86,30 @@ async fn two_siblings_of_a_snapshot_share_nothing_that_makes_a_machine_itself() 
     }
     bench.assert_nothing_left();
 }
+
+/// Whoever asks for the boot's id first fixes it: here an engine may have asked before there were siblings.
+#[tokio::test]
+async fn siblings_whose_engine_was_warmed_have_boot_ids_of_their_own() {
+    let Some(mut bench) = Bench::open() else { return };
+    let images = std::iter::once(("test".to_owned(), "debian-12-docker".to_owned()));
+    bench.settings.table = navvy_vm_image::Table::with(&images.collect()).unwrap();
+    bench.size.memory = 640 << 20;
+    let machines = bench.machines();
+    machines.warm(Some("test"), bench.size, &bench.host, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
+    let sibling = bench.sibling();
+    let one = bench.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    let other = sibling.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(bench.report().contains("Started from snapshot") && sibling.report().contains("Started from snapshot"));
+    let mut boots = Vec::new();
+    for environment in [&one, &other] {
+        // Since before the snapshot.
+        assert!(!bench::run(environment, "pidof dockerd || echo none").await.contains("none"));
+        boots.push(bench::run(environment, "cat /proc/sys/kernel/random/boot_id").await);
+    }
+    println!("{boots:?}");
+    assert_ne!(boots[0], boots[1]);
+    for environment in [one, other] {
+        assert_eq!(environment.destroy(Duration::from_secs(30)).await, Vec::<String>::new());
+    }
+    bench.assert_nothing_left();
+}

@@ -79,9 +79,10 @@ pub fn carry_out(
     host::finish(host::runtime()?, async {
         let processor = fleet::processor(&address)?;
         let stop = signals::watch(last)?;
-        let whole = fleet::whole_machine(settings, arguments.machine.docker.as_deref()).await?;
+        let engine = fleet::engine(settings, arguments.machine.docker.as_deref()).await?;
+        let whole = fleet::whole_machine(engine.as_ref()).await?;
         let room = most.map_or(whole, |most| most.clamp_to(whole));
-        let machine = fleet::machine(settings, &arguments.machine, &named, room).await?;
+        let machine = fleet::machine(settings, &arguments.machine, &named, engine, room).await?;
         let machine = Machine { scheduled, ..machine };
         // Its agent may have been killed: then its launch token is used, and this one goes on.
         let left = fleet::take_over_left(&machine, &processor, Some(&task)).await;

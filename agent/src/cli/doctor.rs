@@ -7,7 +7,7 @@ use navvy_job::exit_code;
 use navvy_ui::sanitize::tame;
 
 use super::args::host::DoctorArgs;
-use super::{CliError, out};
+use super::{CliError, machines, out};
 use crate::doctor::{self, Check, Outside, Status};
 use crate::settings::Settings;
 use crate::settings::file::SettingsFile;
@@ -27,7 +27,10 @@ pub fn run(settings: &Settings, arguments: &DoctorArgs) -> Result<u8, CliError> 
     // It was read without error.
     let allowed = Allowed::parse(&user.tables.allow_host).unwrap_or_default();
     let outside = Outside { variables: &settings.variables, host_egress, allowed: &allowed };
-    let checks = super::host::finish(runtime, doctor::examine(endpoint, &settings.paths, outside));
+    let checks = super::host::finish(
+        runtime,
+        doctor::examine(endpoint, machines::of_no_image(settings), &settings.paths, outside),
+    );
     let printed = out::print(&tame(&render(&checks), true));
     let code = match doctor::worst(&checks) {
         Status::Ok | Status::Warn => exit_code::PASSED,

@@ -111,24 +111,43 @@ pub fn one_time_text(path: &Path, what: &str, most: u64) -> Result<String, CliEr
     Ok(text)
 }
 
+/// The engine. `None`: there is none, and jobs in virtual machines can be taken without it.
+///
+/// # Errors
+/// There is neither, or no engine where words name one.
+pub async fn engine(settings: &Settings, docker: Option<&str>) -> Result<Option<Engine>, CliError> {
+    match host::connect(settings, docker).await {
+        Ok(engine) => Ok(Some(engine)),
+        Err(error) if docker.is_none() && machines::are_there(settings) => {
+            tracing::warn!("Jobs in containers are not taken: {}", error.in_one_line());
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What this machine brings to tasks, each of which gets no more than `room`.
 pub async fn machine(
     settings: &Settings,
     arguments: &MachineArgs,
     processor: &ProcessorArgs,
+    engine: Option<Engine>,
     room: Size,
 ) -> Result<Machine, CliError> {
     RunDirectory::check(&settings.paths.state).map_err(|error| host::no_log_directory(settings, &error))?;
-    let engine = host::connect(settings, arguments.docker.as_deref()).await?;
     oom::spare_this_process();
-    // A job that cannot have it says why.
-    engine.supervisor(&settings.paths).ok();
+    if let Some(engine) = &engine {
+        // A job that cannot have it says why.
+        engine.supervisor(&settings.paths).ok();
+    }
+    let vm = host::vm_table(settings)?;
     let transport = Transport::new(processor.ca.as_deref(), &Proxies::of(&settings.variables), Pace::default());
     let remote_docker = machines::remote_docker(&machines::vms(settings)?, room);
     Ok(Machine {
         remote_docker: Arc::new(remote_docker),
-        egress: Arc::new(egress(settings, &engine)),
-        providers: Providers::new(Some(engine), Some(host::machines(settings)?)),
+        egress: Arc::new(engine.as_ref().map(|engine| egress(settings, engine)).unwrap_or_default()),
+        providers: Providers::new(engine, Some(host::machines(settings)?)).without_machine_jobs(vm.refusal()),
+        most_of_machines: vm.most(),
         paths: Arc::new(settings.paths.clone()),
         owner: Owner::this_process().map_err(|error| CliError::infra(&error))?,
         floor: floor(settings, arguments.disk_floor)?,
@@ -191,9 +210,29 @@ fn hide(masks: &Masks) -> Box<dyn std::any::Any + Send + Sync> {
 }
 
 /// The machine that engine and processes share: this one, or the engine's where that is another.
-pub async fn whole_machine(settings: &Settings, docker: Option<&str>) -> Result<Size, CliError> {
-    let engine = host::connect(settings, docker).await?;
-    super::run::machine_of(Some(&engine)).await
+pub async fn whole_machine(engine: Option<&Engine>) -> Result<Size, CliError> {
+    super::run::machine_of(engine).await
+}
+
+/// What this machine has for jobs may be more or less by now, and its user's word another. Settings that cannot be read change nothing.
+pub async fn look_again(machine: &mut Machine, settings: &Settings, docker: Option<&str>) {
+    if let Ok(vm) = host::vm_table(settings) {
+        machine.providers = machine.providers.clone().without_machine_jobs(vm.refusal());
+        machine.most_of_machines = vm.most();
+        machine.remote_docker = Arc::new(
+            machines::vms(settings)
+                .map_err(|error| error.in_one_line())
+                .and_then(|vms| machines::remote_docker(&vms, machine.room)),
+        );
+    }
+    if machine.providers.docker.is_none()
+        && let Ok(engine) = host::connect(settings, docker).await
+    {
+        tracing::info!("There is a Docker engine now: jobs in containers are taken, too.");
+        engine.supervisor(&settings.paths).ok();
+        machine.egress = Arc::new(egress(settings, &engine));
+        machine.providers.docker = Some(engine);
+    }
 }
 
 /// What people call this agent: host and process.

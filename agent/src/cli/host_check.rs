@@ -56,10 +56,12 @@ async fn look(settings: &Settings, arguments: &HostCheckArgs) -> HostCheck {
         docker: None,
         environments: Vec::new(),
         problems: Vec::new(),
+        of_docker: Vec::new(),
         kvm: Path::new("/dev/kvm").exists(),
         size: this_machine(),
     };
-    let mut obstacles = of_files(settings);
+    let of_files = of_files(settings);
+    let mut of_docker = Vec::new();
     match engine(settings, arguments.docker.as_deref()).await {
         Ok((engine, info)) => {
             found.docker = Some(info.version.clone());
@@ -67,19 +69,20 @@ async fn look(settings: &Settings, arguments: &HostCheckArgs) -> HostCheck {
                 found.size = Size { millicpus: info.cpus * 1000, memory: info.memory };
             }
             found.problems.extend(of_cgroups(&engine, &info));
-            if arguments.thorough && obstacles.is_empty() {
-                obstacles.extend(tried(settings, &engine).await.err());
+            if arguments.thorough && of_files.is_empty() {
+                of_docker.extend(tried(settings, &engine).await.err());
             }
         }
-        Err(error) => obstacles.push(sentence(&error.in_one_line())),
+        Err(error) => of_docker.push(sentence(&error.in_one_line())),
     }
-    if obstacles.is_empty() {
+    if of_files.is_empty() && of_docker.is_empty() {
         found.environments.push(DOCKER.to_owned());
     }
-    if of_files(settings).is_empty() && has_machines(settings) {
+    if of_files.is_empty() && machines::are_there(settings) {
         found.environments.push(VM.to_owned());
     }
-    found.problems.splice(0..0, obstacles);
+    found.of_docker = of_docker.iter().chain(&found.problems).cloned().collect();
+    found.problems.splice(0..0, of_files.into_iter().chain(of_docker));
     found
 }
 
@@ -87,11 +90,6 @@ async fn engine(settings: &Settings, docker: Option<&str>) -> Result<(Engine, En
     let engine = host::connect(settings, docker).await?;
     let info = engine.info().await?.clone();
     Ok((engine, info))
-}
-
-/// Are there QEMU and an image for jobs that name none?
-fn has_machines(settings: &Settings) -> bool {
-    machines::vms(settings).is_ok_and(|vms| vms.image_for(None, std::env::consts::ARCH).is_ok())
 }
 
 /// Without these no task starts.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use navvy_environment::command;
+use navvy_job::executor::{ExecutorKind, ExecutorKinds};
 use navvy_job::resource::{self, Size};
 use navvy_vm_image::{Image, Table};
 
@@ -16,13 +17,33 @@ use crate::step::handing::RemoteDocker;
 /// Virtual machines as jobs get them here, or why there are none.
 pub fn vms(settings: &Settings) -> Result<Vms, CliError> {
     let table = vm_table(settings)?;
-    Ok(match lacking(settings, &table) {
+    Ok(match table.refusal().or_else(|| lacking(settings, &table)) {
         Some(why) => Vms::lacking(why),
         None => {
             let vms = of_images(settings);
             table.most().map_or(vms.clone(), |most| vms.with_most(most))
         }
     })
+}
+
+/// The image of a job that names none.
+///
+/// # Errors
+/// Why such a job gets no machine here: a sentence that says what to do.
+pub fn of_no_image(settings: &Settings) -> Result<String, String> {
+    let vms = vms(settings).map_err(|error| error.in_one_line())?;
+    vms.image_for(None, std::env::consts::ARCH).map(|found| found.name)
+}
+
+/// Do jobs get machines here?
+pub fn are_there(settings: &Settings) -> bool {
+    of_no_image(settings).is_ok()
+}
+
+/// What a fleet's jobs can run in here now.
+pub fn executors(settings: &Settings, has_docker: bool) -> ExecutorKinds {
+    let machine = ExecutorKind::of_machines(std::env::consts::ARCH).filter(|_| are_there(settings));
+    machine.into_iter().chain(has_docker.then_some(ExecutorKind::Docker)).collect()
 }
 
 /// What is not installed, and the command that installs it.
@@ -58,16 +79,13 @@ fn of_images(settings: &Settings) -> Vms {
     })
 }
 
-/// The class that a remote Docker has.
-const REMOTE_CLASS: &str = "medium";
-
 /// What `setup_remote_docker` gives a job on a machine of this size, or why it gives none.
 pub fn remote_docker(vms: &Vms, machine: Size) -> Result<RemoteDocker, String> {
     let Found { name, docker, user } = vms.image_for(None, std::env::consts::ARCH)?;
     let Some(docker) = docker else { return Err(format!("the image {name} has no Docker engine")) };
     // A package's version: `20.10.24+dfsg1-1`.
     let docker = docker.split(['+', '-', '~']).next().unwrap_or_default().to_owned();
-    let size = resource::machine_class(REMOTE_CLASS).unwrap_or(Size::new(2, 4));
+    let size = resource::machine_class(resource::REMOTE_DOCKER_CLASS).unwrap_or(Size::new(2, 4));
     let size = vms.most().map_or(size, |most| size.clamp_to(most)).clamp_to(machine);
     Ok(RemoteDocker { size, image: name, docker, user })
 }

@@ -23,7 +23,7 @@ use super::args::fleet::RunnerArgs;
 use super::fleet::{self, agent_name, tell, token, token_file};
 use super::run::forced::LastResort;
 use super::run::signals::{self, StopWatch};
-use super::{CliError, host, idle_code};
+use super::{CliError, host, idle_code, machines};
 use crate::fleet::carry::{Carried, Machine, carry, go_on};
 use crate::fleet::claiming::{ClaimError, Claimed, Wish, claim};
 use crate::fleet::connection::{Bearer, Processor};
@@ -39,6 +39,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const WAIT_BESIDE_OTHERS: Duration = Duration::from_secs(10);
 /// A runner that waits for so long is idle.
 const SETTLED: Duration = Duration::from_secs(1);
+/// A look for a Docker engine takes no longer.
+const LOOK: Duration = Duration::from_secs(2);
 /// What a task that ended by a bug has left is removed within this.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -49,13 +51,14 @@ pub fn run(settings: &Settings, arguments: &RunnerArgs) -> Result<u8, CliError> 
         let processor = fleet::processor(&address)?;
         let docker = arguments.machine.docker.as_deref();
         let (stop, drain) = signals::watch_with_drain(LastResort::new(settings, docker))?;
-        let whole = fleet::whole_machine(settings, docker).await?;
+        let engine = fleet::engine(settings, docker).await?;
+        let whole = fleet::whole_machine(engine.as_ref()).await?;
         let room = left(whole, reservation(arguments))?;
-        let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, room).await?;
+        let machine = fleet::machine(settings, &arguments.machine, &arguments.processor, engine, room).await?;
         // Before what is dead is removed.
         let left = fleet::take_over_left(&machine, &processor, None).await;
         fleet::reap_dead(&machine);
-        let mut runner = Runner::new(arguments, processor, token, machine);
+        let mut runner = Runner::new(settings, arguments, processor, token, machine);
         left.into_iter().for_each(|found| runner.go_on(found));
         runner.work(&stop, drain).await
     })
@@ -103,6 +106,7 @@ async fn sleep_until(moment: Option<Instant>) {
 }
 
 struct Runner<'a> {
+    settings: &'a Settings,
     arguments: &'a RunnerArgs,
     processor: Processor,
     token: Bearer,
@@ -125,8 +129,15 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(arguments: &'a RunnerArgs, processor: Processor, token: Bearer, machine: Machine) -> Self {
+    fn new(
+        settings: &'a Settings,
+        arguments: &'a RunnerArgs,
+        processor: Processor,
+        token: Bearer,
+        machine: Machine,
+    ) -> Self {
         Self {
+            settings,
             room: Room::new(machine.room, usize::from(arguments.concurrency)),
             arguments,
             processor,
@@ -149,8 +160,11 @@ impl<'a> Runner<'a> {
         // Kept until it is answered: a task that was given and not taken would be nobody's until its lease is over.
         let mut asking: Option<Asking> = None;
         while !*drain.borrow() && self.fault.is_none() && !self.is_over() {
-            if asking.is_none() {
-                asking = self.room.offer().map(|room| self.ask(room));
+            if asking.is_none()
+                && let Some(room) = self.room.offer()
+            {
+                self.look_again().await;
+                asking = Some(self.ask(room));
             }
             let idle = self.idle_until();
             tokio::select! {
@@ -168,6 +182,12 @@ impl<'a> Runner<'a> {
         self.fault.map_or(Ok(navvy_job::exit_code::PASSED), Err)
     }
 
+    /// What there was not at the start may be there by now. An engine that does not answer holds up no other task for long.
+    async fn look_again(&mut self) {
+        let docker = self.arguments.machine.docker.as_deref();
+        tokio::time::timeout(LOOK, fleet::look_again(&mut self.machine, self.settings, docker)).await.ok();
+    }
+
     fn is_over(&self) -> bool {
         let is_idle = |limit: Duration| self.tasks.is_empty() && self.idle_since.elapsed() >= limit;
         (self.arguments.once && self.taken > 0) || self.arguments.idle_timeout.is_some_and(is_idle)
@@ -181,7 +201,9 @@ impl<'a> Runner<'a> {
     /// Asks for a task that fits into this room.
     fn ask(&mut self, room: Size) -> Asking {
         let pause = std::mem::take(&mut self.pause);
-        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room };
+        // Anew with each request: an image that was built meanwhile counts from then on.
+        let executors = machines::executors(self.settings, self.machine.providers.docker.is_some());
+        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room, executors };
         let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
         let (processor, token) = (self.processor.clone(), self.token.clone());
         let is_idle = self.tasks.is_empty();

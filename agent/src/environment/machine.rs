@@ -96,6 +96,11 @@ impl Machine {
         self.environment.take_console()
     }
 
+    /// Would what its engine keeps be kept for the next job?
+    pub fn keeps_layers(&self) -> bool {
+        self.volume.is_some()
+    }
+
     /// The machine itself.
     pub fn environment(&self) -> &MachineEnvironment {
         &self.environment

@@ -22,6 +22,7 @@ use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_granted::Remote;
 use navvy_job::claim::{Claim, Limits};
+use navvy_job::compiled::Executor;
 use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::{Cancel, Verdict};
@@ -76,6 +77,8 @@ pub struct Machine {
     pub remote_docker: Arc<Result<RemoteDocker, String>>,
     /// What a task gets at most.
     pub room: Size,
+    /// What a virtual machine gets at most, if the operator says so.
+    pub most_of_machines: Option<Size>,
     /// The way to the store.
     pub transport: Transport,
     /// Steps get two pipes in place of a terminal.
@@ -88,6 +91,14 @@ pub struct Machine {
     pub scheduled: Scheduled,
     /// The program's own messages must not tell these, as long as what is returned lives.
     pub hide: fn(&Masks) -> Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl Machine {
+    /// What a task of this executor gets at most.
+    fn room_for(&self, executor: &Executor) -> Size {
+        let is_machine = matches!(executor, Executor::Machine { .. });
+        self.most_of_machines.filter(|_| is_machine).map_or(self.room, |most| self.room.clamp_to(most))
+    }
 }
 
 /// How a task was left.
@@ -313,7 +324,7 @@ impl Carrying {
         let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
         let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
         self.machine.scheduled.hold_down(&mut claim.limits);
-        let clamped = clamp(&mut claim.limits, self.machine.room);
+        let clamped = clamp(&mut claim.limits, self.machine.room_for(&claim.job.executor));
         let job = JobRef { workflow, job: claim.job_name.clone() };
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };

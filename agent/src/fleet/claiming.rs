@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use navvy_job::claim::{Claim, Secrets, SshKey};
 use navvy_job::compiled::Variables;
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::resource::Size;
 use navvy_protocol::processor::trace::{self, TraceParent};
 use navvy_protocol::processor::v1::claimed_task::Checkout;
@@ -20,6 +21,9 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::connection::{Bearer, CallError, Processor, Session, is_passing, within};
+
+/// What an agent says that can carry out nothing now. It is no executor's word.
+const NOTHING: &str = "nothing";
 
 /// A task that was taken, and not looked at yet.
 pub struct Claimed {
@@ -33,8 +37,8 @@ pub struct Claimed {
 pub enum Wish {
     /// The one task that a launch token is for.
     Task(String),
-    /// Any of these classes that fits into the room.
-    Classes { classes: Vec<String>, room: Size },
+    /// Any of these classes that fits into the room, and that needs one of these executors.
+    Classes { classes: Vec<String>, room: Size, executors: ExecutorKinds },
 }
 
 /// Why there is no task.
@@ -91,9 +95,10 @@ pub async fn claim(
     wait: Duration,
 ) -> Result<Option<Claimed>, ClaimError> {
     let wait = wait.min(LONGEST_WAIT);
-    let (task, classes, room) = match wish {
-        Wish::Task(task) => (task.clone(), Vec::new(), Size { millicpus: 0, memory: 0 }),
-        Wish::Classes { classes, room } => (String::new(), classes.clone(), *room),
+    let nothing = Size { millicpus: 0, memory: 0 };
+    let (task, classes, room, executors) = match wish {
+        Wish::Task(task) => (task.clone(), Vec::new(), nothing, Vec::new()),
+        Wish::Classes { classes, room, executors } => (String::new(), classes.clone(), *room, words(*executors)),
     };
     let request = ClaimRequest {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -103,6 +108,7 @@ pub async fn claim(
         wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         room_millicpus: room.millicpus,
         room_memory: room.memory,
+        executors,
     };
     let mut agents = processor.agents(token);
     match within(wait + CALL_DEADLINE, agents.claim(request)).await {
@@ -111,6 +117,14 @@ pub async fn claim(
         Ok(answer) => Ok(answer.into_inner().task.map(|task| Claimed { task, asked: Instant::now() })),
         Err(status) if status.code() == Code::AlreadyExists => Err(ClaimError::Taken { task }),
         Err(status) => Err(ClaimError::Call(processor.explain(&status))),
+    }
+}
+
+/// As they cross the wire. No word at all would stand for containers, as of older agents: who has nothing says so.
+fn words(executors: ExecutorKinds) -> Vec<String> {
+    match executors.is_empty() {
+        true => vec![NOTHING.to_owned()],
+        false => executors.iter().map(|kind| kind.word().to_owned()).collect(),
     }
 }
 
@@ -192,4 +206,20 @@ fn secret_ones<'a>(variables: impl Iterator<Item = &'a v1::Variable>) -> Variabl
 fn ssh_key(key: v1::SshKey) -> SshKey {
     let v1::SshKey { host, text, md5, sha256 } = key;
     SshKey { host: (!host.is_empty()).then_some(host), text, md5, sha256 }
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_job::executor::ExecutorKind;
+
+    use super::*;
+
+    #[test]
+    fn who_has_nothing_is_not_taken_for_an_older_agent() {
+        let read = |kinds: ExecutorKinds| ExecutorKinds::told(words(kinds).iter().map(String::as_str));
+        assert!(read(ExecutorKinds::default()).is_empty());
+        let machines: ExecutorKinds = [ExecutorKind::Machine].into_iter().collect();
+        assert_eq!(read(machines), machines);
+        assert_eq!(read(ExecutorKinds::ALL), ExecutorKinds::ALL);
+    }
 }

@@ -2,6 +2,7 @@
 
 use navvy_docker::ImageSubstitutions;
 use navvy_job::compiled::{Container, Executor, Job};
+use navvy_job::executor::why_no_machine;
 use navvy_job::resource::{self, Size};
 
 use super::vms::Vms;
@@ -85,7 +86,7 @@ fn machine(job: &Job, image: Option<&str>, replacements: &Replacements) -> Resul
         Some(image) => format!("a virtual machine ({image}, class {class})"),
         None => format!("a virtual machine (class {class})"),
     };
-    if let Some(why) = why_foreign(&class, image) {
+    if let Some(why) = why_no_machine(&class, image) {
         return Err(format!("{needs}: {why}"));
     }
     let Some(size) = resource::machine_class(&class) else { return Err(needs) };
@@ -94,14 +95,6 @@ fn machine(job: &Job, image: Option<&str>, replacements: &Replacements) -> Resul
         Some(replacement) => Ok(in_a_container(local, replacement, &needs)),
         None => in_a_machine(local, image, &replacements.vms).map_err(|why| format!("{needs}: {why}")),
     }
-}
-
-/// Why neither a container nor a machine of ours can be what is asked for.
-fn why_foreign(class: &str, image: Option<&str>) -> Option<&'static str> {
-    if is_windows(class, image) {
-        return Some("there are no machines with Windows here");
-    }
-    class.starts_with("gpu.").then_some("there are no machines with a graphics processor here")
 }
 
 fn in_a_container(local: Local, replacement: &str, needs: &str) -> Local {
@@ -117,10 +110,6 @@ fn in_a_machine(local: Local, image: Option<&str>, vms: &Vms) -> Result<Local, S
     let stands_for = image.filter(|image| *image != found);
     let fidelity = stands_for.map(|image| format!("image {image} was replaced by {found}"));
     Ok(Local { most: vms.most(), vm_image: Some(found), fidelity: fidelity.into_iter().collect(), ..local })
-}
-
-fn is_windows(class: &str, image: Option<&str>) -> bool {
-    class.starts_with("windows.") || image.is_some_and(|image| image.starts_with("windows"))
 }
 
 #[cfg(test)]

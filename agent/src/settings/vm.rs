@@ -17,6 +17,8 @@ use super::Settings;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct VmTable {
+    /// `false`: no job gets a machine of this host, whatever there is for it.
+    pub jobs: Option<bool>,
     /// `auto`, `kvm` or `tcg`: which processor machines get.
     pub accelerator: Option<Processor>,
     /// `use`, `make` or `off`: whether machines start from a snapshot.
@@ -131,6 +133,11 @@ pub fn images(settings: &Settings) -> Images {
 }
 
 impl VmTable {
+    /// Why no job of this host gets a machine, where its user says so.
+    pub fn refusal(&self) -> Option<String> {
+        (self.jobs == Some(false)).then(|| "your settings refuse it: `jobs = false` in [vm]".to_owned())
+    }
+
     /// What machines are made with.
     pub fn machines(&self, settings: &Settings) -> Machines {
         let mut made = Machines::new(images(settings));
@@ -212,8 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn machines_are_refused_by_a_word_alone() {
+        assert!(read("jobs = false").unwrap().refusal().is_some_and(|why| why.contains("jobs = false")));
+        assert_eq!(read("jobs = true").unwrap().refusal(), None);
+        assert_eq!(VmTable::default().refusal(), None);
+    }
+
+    #[test]
     fn what_is_no_setting_is_refused_with_what_to_write() {
         for (text, words) in [
+            ("jobs = 'off'", "expected a boolean"),
             ("accelerator = 'xen'", "unknown variant `xen`"),
             ("snapshot = 'off'", "unknown field `snapshot`"),
             ("memory = 512", "expected a string"),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use navvy_environment::supervisor::{Client, Connect};
 use navvy_job::chain::chain;
-use navvy_job::compiled::{Step, StepKind};
+use navvy_job::compiled::{Executor, Step, StepKind};
 use navvy_job::outcome::Verdict;
 use navvy_job::state::TaskState;
 use navvy_journal::Journal;
@@ -89,6 +89,10 @@ impl Task {
                 return None;
             }
         };
+        if matches!(self.claim.job.executor, Executor::Machine { docker_layer_caching: true, .. }) {
+            let of = "the job's Docker layers are not kept, since the agent that made its machine was killed";
+            self.warn(format!("{of}: the next job finds those that an earlier one has saved"));
+        }
         let lingering = Lingering::default();
         let mut ready = Ready { environment, client, frame, lingering, handed: HandedOut::default() };
         let first = self.midst.as_ref().map_or(0, |midst| midst.progress.step);

@@ -19,6 +19,7 @@ use navvy_output::mask::MaskedIn;
 use tokio::time::Instant;
 
 use crate::environment::Environment;
+use crate::environment::machine::Machine;
 
 use super::note::{KeyNote, Note, SourceNote, VERSION};
 use super::prepare::Ready;
@@ -192,6 +193,10 @@ impl Task {
             until: held.until.clone(),
         });
         self.result.held = Some(held);
+        if environment.keeps_layers() || self.machines.iter().any(Machine::keeps_layers) {
+            let of = "the job's Docker layers are not kept, since its machine is held";
+            self.warn(format!("{of}: the next job finds those that an earlier one has saved"));
+        }
         // Its output is no longer followed; what runs goes on inside.
         drop(lingering);
         drop(environment);

@@ -12,6 +12,7 @@
 mod ending;
 mod launching;
 mod leases;
+mod offers;
 mod recording;
 #[cfg(test)]
 mod reruns;
@@ -35,6 +36,7 @@ use navvy_job::claim::Claim;
 
 pub use ending::{Ending, Finished};
 pub use leases::{Beaten, watch};
+pub(crate) use offers::Offers;
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
 pub(crate) use taking::FREE;
 pub use taking::{Launched, Room, Taken};
@@ -135,12 +137,14 @@ pub struct Claims {
     /// Live output of tasks that begin anew or end.
     hub: Hub,
     lease: Duration,
+    /// What runners asked for, as far as it is written down.
+    written: offers::Written,
 }
 
 impl Claims {
     /// On the conductor's database. `hub`: readers of output hear there of tasks that begin anew or end.
     pub fn new(conductor: Conductor, secrets: SecretSource, hub: Hub) -> Self {
-        Self { conductor, secrets, hub, lease: LEASE }
+        Self { conductor, secrets, hub, lease: LEASE, written: offers::Written::default() }
     }
 
     /// With leases of another length.

@@ -1,6 +1,7 @@
 //! A task from the queue to an agent.
 
 use navvy_job::claim::{CONTINUATION_KEY, Claim};
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::resource::Size;
 use navvy_protocol::api::Submit;
 use sqlx::any::AnyRow;
@@ -15,13 +16,26 @@ use crate::figures;
 use crate::state::{Dialect, Scope, hash, int, now_ms, random_text};
 use crate::telemetry::trace_of;
 
-/// What an agent has room for.
+/// What an agent has for a task.
 #[derive(Debug, Clone, Copy)]
-pub struct Room(pub Size);
+pub struct Room {
+    /// What the task may take.
+    pub size: Size,
+    /// What it may run in.
+    pub executors: ExecutorKinds,
+}
 
 impl Room {
     /// Whatever it is.
-    pub const ANY: Self = Self(Size { millicpus: i64::MAX as u64, memory: i64::MAX as u64 });
+    pub const ANY: Self = Self { size: Self::LARGEST, executors: ExecutorKinds::ALL };
+    /// No task is larger.
+    pub const LARGEST: Size = Size { millicpus: i64::MAX as u64, memory: i64::MAX as u64 };
+
+    /// As a list of SQL. The words are ours; `NULL` is none of them.
+    fn executors(self) -> String {
+        let words: Vec<String> = self.executors.iter().map(|kind| format!("'{kind}'")).collect();
+        if words.is_empty() { "NULL".to_owned() } else { words.join(", ") }
+    }
 }
 
 /// Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one. Task `t` may be taken.
@@ -61,23 +75,24 @@ pub struct Taken {
 }
 
 impl Claims {
-    /// The oldest task of this class (`*`: of any) that fits.
+    /// The oldest task of this class (`*`: of any) that fits, and that the agent can carry out.
     ///
     /// # Errors
     /// The database does not answer, or the job's secrets cannot be read.
     pub async fn take(&self, class: &str, room: Room, agent: &str) -> Result<Option<Taken>> {
         // Each way has an index of its own order: a long queue costs no more than a short one.
         let of_class = if class == "*" { "$2 = '*'" } else { "t.class = $2" };
+        let executors = room.executors();
         let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let update = format!(
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
              WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND {of_class}
-                 AND t.millicpus <= $3 AND t.memory <= $4 AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
+                 AND t.millicpus <= $3 AND t.memory <= $4 AND t.executor IN ({executors}) AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
              RETURNING {COLUMNS}, {SUBMIT}"
         );
         let mut tx = self.pool().begin().await?;
         let query = sqlx::query(AssertSqlSafe(update)).bind(agent).bind(class);
-        let query = query.bind(int(room.0.millicpus)).bind(int(room.0.memory));
+        let query = query.bind(int(room.size.millicpus)).bind(int(room.size.memory));
         let Some(row) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
         let taking = Taking::read(&row)?;
         if !self.is_alone(&mut tx, &taking.row).await? {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::{CancelReason, Verdict};
 use navvy_job::walk::TaskEnd;
 use navvy_protocol::api::Submit;
@@ -280,5 +281,77 @@ async fn a_silent_agent_loses_its_task_which_is_begun_again_only_if_it_never_beg
         let ended: String = row.try_get(0).unwrap();
         assert!(ended.contains("agent two was lost at") && ended.contains("infra"), "{ended}");
         assert_eq!(pipeline_state(&state, &submitted.id).await, "running");
+    }
+}
+
+const BOTH_EXECUTORS: &str = "
+version: 2.1
+jobs:
+  boxed: {docker: [{image: i}], steps: [{run: make}]}
+  whole: {machine: true, steps: [{run: make}]}
+  small: {machine: true, resource_class: arm.medium, steps: [{run: make}]}
+workflows:
+  main: {jobs: [boxed, whole, small]}
+";
+
+fn having(words: &[&str]) -> Room {
+    Room { executors: ExecutorKinds::told(words.iter().copied()), ..Room::ANY }
+}
+
+#[tokio::test]
+async fn a_task_is_given_to_an_agent_alone_that_can_carry_it_out() {
+    for state in databases().await {
+        let claims = claims(&state);
+        claims.conductor().submit("gh/acme/shop", submit(BOTH_EXECUTORS), RerunOf::default(), "me").await.unwrap();
+        let mut taken = Vec::new();
+        // An older agent says nothing; words that nobody knows are no executors.
+        for words in [&["wasm"][..], &[], &[], &["docker", "machine"], &["machine"], &["machine-arm64"]] {
+            let of_any_class = claims.take("*", having(words), "an agent").await.unwrap();
+            taken.push(of_any_class.map(|taken| taken.claim.job_name));
+        }
+        let expected = [None, Some("boxed"), None, Some("whole"), None, Some("small")];
+        assert_eq!(taken, expected.map(|job| job.map(str::to_owned)));
+    }
+}
+
+/// Why a job waits, as people are told.
+async fn why(claims: &Claims, pipeline: &str, job: &str) -> Option<String> {
+    let detail = crate::web::pipelines::detail(claims.conductor(), pipeline).await;
+    let detail = detail.unwrap_or_else(|refusal| panic!("{refusal:?}"));
+    let job = detail.workflows[0].jobs.iter().find(|it| it.name == job).unwrap();
+    assert_eq!(job.status, "queued");
+    job.why.clone()
+}
+
+#[tokio::test]
+async fn a_task_that_no_agent_can_carry_out_waits_and_says_for_what() {
+    for state in databases().await {
+        let claims = claims(&state);
+        let submitted =
+            claims.conductor().submit("gh/acme/shop", submit(BOTH_EXECUTORS), RerunOf::default(), "me").await.unwrap();
+        let why = |job: &'static str| why(&claims, &submitted.id, job);
+        let for_machine = "no agent offers the executor machine for class medium";
+        assert_eq!(why("boxed").await.unwrap(), "no agent offers the executor docker for class medium");
+        assert_eq!(why("whole").await.unwrap(), for_machine);
+        claims.offered("one", "*", ExecutorKinds::told([])).await.unwrap();
+        claims.offered("two", "large", ExecutorKinds::told(["machine"])).await.unwrap();
+        assert_eq!((why("boxed").await, why("whole").await.as_deref()), (None, Some(for_machine)));
+        claims.offered("two", "medium", ExecutorKinds::told(["machine"])).await.unwrap();
+        assert_eq!(why("whole").await, None);
+        assert!(why("small").await.unwrap().contains("machine-arm64 for class arm.medium"));
+        // What it offers no longer, nobody waits for; a runner that is busy asks for nothing, and is there all the same.
+        claims.offered("two", "medium", ExecutorKinds::told(["docker"])).await.unwrap();
+        assert_eq!(why("whole").await.as_deref(), Some(for_machine));
+        claims.take("*", having(&["docker"]), "one").await.unwrap().unwrap();
+        claims.offered("one", "*", ExecutorKinds::told(["machine"])).await.unwrap();
+        sqlx::query("UPDATE offers SET seen_ms = 0").execute(state.pool()).await.unwrap();
+        assert_eq!(why("whole").await, None);
+        // A scheduler starts agents of this class: no runner is waited for.
+        let launching = Claims::new(
+            Conductor::new(state.clone(), "http://here").with_launched(Some(crate::settings::Classes::NotOwn)),
+            secrets(),
+            Hub::new(1 << 20),
+        );
+        assert_eq!(self::why(&launching, &submitted.id, "small").await, None);
     }
 }

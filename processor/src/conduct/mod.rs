@@ -27,6 +27,7 @@ use sqlx::{Any, AnyConnection, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify, broadcast};
 
 use crate::audit::Entry;
+use crate::settings::Classes;
 use crate::state::{Dialect, State, StateError, int, now_ms, uint};
 use crate::telemetry::{otlp::QUEUE, trace_of};
 pub(crate) use queueing::key;
@@ -119,6 +120,8 @@ pub struct Conductor {
     /// Where people find a pipeline: `http://host:8080`.
     public_url: Arc<str>,
     kept: Arc<Mutex<HashMap<String, Slot>>>,
+    /// Classes whose agents a scheduler starts, if there is one.
+    launched: Option<Arc<Classes>>,
     /// Who waits for what.
     pub signals: Signals,
 }
@@ -147,7 +150,18 @@ pub struct RerunOf {
 impl Conductor {
     /// A conductor on this database.
     pub fn new(state: State, public_url: &str) -> Self {
-        Self { state, public_url: public_url.into(), kept: Arc::default(), signals: Signals::default() }
+        Self { state, public_url: public_url.into(), kept: Arc::default(), launched: None, signals: Signals::default() }
+    }
+
+    /// A scheduler starts agents for tasks of these classes.
+    #[must_use]
+    pub fn with_launched(self, classes: Option<Classes>) -> Self {
+        Self { launched: classes.map(Arc::new), ..self }
+    }
+
+    /// Does a scheduler start the agents of this class? Then no runner is waited for.
+    pub(crate) fn is_launched(&self, class: &str) -> bool {
+        self.launched.as_ref().is_some_and(|classes| classes.has(class))
     }
 
     /// The database.

@@ -48,9 +48,10 @@ impl Conductor {
             let contexts: Vec<&String> = workflow_job.contexts.iter().chain(&standing.submit.contexts).collect();
             let insert = "INSERT INTO tasks
                 (id, pipeline, workflow, job, node, number, workflow_name, job_name, project, scope, workspace,
-                 class, millicpus, memory, serial, claim, contexts, notes, state, queued_ms, handed, begun, beats, events)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, '[]',
-                        'queued', $18, 0, 0, 0, 0)";
+                 class, millicpus, memory, serial, claim, contexts, executor, beside, notes, state, queued_ms, handed, begun, beats,
+                 events)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, '[]',
+                        'queued', $20, 0, 0, 0, 0)";
             let key = Key::from(TaskKey { job, node });
             let query = sqlx::query(insert).bind(claim.task.as_str()).bind(&standing.facts.id);
             let query = query.bind(int(key.workflow as u64)).bind(int(key.job as u64)).bind(i64::from(node));
@@ -58,7 +59,8 @@ impl Conductor {
             let query = query.bind(int(number)).bind(workflow).bind(&claim.job_name).bind(&row.project);
             let query = query.bind(&row.scope).bind(&claim.run.workspace).bind(&fitting.class);
             let query = query.bind(int(fitting.size.millicpus)).bind(int(fitting.size.memory)).bind(serial.as_deref());
-            let query = query.bind(to_json(&claim)).bind(to_json(&contexts)).bind(now_ms());
+            let query = query.bind(to_json(&claim)).bind(to_json(&contexts));
+            let query = query.bind(fitting.executor.word()).bind(i64::from(fitting.has_machine)).bind(now_ms());
             query.execute(&mut *tx).await?;
         }
         Ok(true)

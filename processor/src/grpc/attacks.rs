@@ -72,6 +72,7 @@ impl Scene {
             "ClaimRequest.agent_version" => text(version::OURS),
             "ClaimRequest.agent_name" | "ClaimRequest.classes" => text("mallory"),
             "ClaimRequest.wait_ms" | "ClaimRequest.room_millicpus" | "ClaimRequest.room_memory" => Value::Number(0),
+            "ClaimRequest.executors" => text("docker"),
             "Beat.state" => text("running"),
             "Beat.spooled" | "RecordRequest.first" | "Chunk.offset" | "Chunk.stream" | "Segment.offset" => {
                 Value::Number(0)
@@ -97,12 +98,18 @@ impl Scene {
 
     /// Tries every method; what each was answered with. Nothing may change.
     async fn changes_nothing(&self, who: &str, token: Option<&str>) -> Vec<(Method, Code)> {
-        let before = (dump(&self.database).await, files(self.directory.path()));
+        let standing = async || {
+            let mut tables = dump(&self.database).await;
+            // What a runner asks for is its own word, under its own class.
+            tables.entry("offers").or_default().retain(|row| !row.contains(r#"Some("none")"#));
+            (tables, files(self.directory.path()))
+        };
+        let before = standing().await;
         let mut answers = Vec::new();
         for method in methods("Agents") {
             let message = filled(&method.input, &|field| self.known(field));
             let answer = call(&self.channel, &format!("Agents/{}", method.name), token, message).await;
-            let after = (dump(&self.database).await, files(self.directory.path()));
+            let after = standing().await;
             assert!(after == before, "{who}, {}: something has changed", method.name);
             answers.push((method, answer.map_or_else(|status| status.code(), |_| Code::Ok)));
         }

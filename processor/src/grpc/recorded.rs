@@ -180,6 +180,7 @@ impl Recorder<'_> {
             wait_ms: 1000,
             room_millicpus: 4000,
             room_memory: 8 << 30,
+            executors: vec!["docker".to_owned()],
         };
         self.call("Agents/Claim", &claim).await;
         self.call("Agents/Attend", &v1::Beat { state: "running".to_owned(), spooled: 0 }).await;

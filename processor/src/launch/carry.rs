@@ -64,7 +64,7 @@ impl Launcher {
 
     /// Sees to it that the class's job is in Nomad as it should be.
     async fn register(&self, parent: &str, launch: &Launch, listing: &Listing<'_>, mind: &mut Mind) -> bool {
-        let wanted = definition(&self.settings, parent, &launch.class, launch.size);
+        let wanted = definition(&self.settings, parent, launch.into(), launch.size);
         let listed = listing.by_id.get(parent).filter(|job| !job.stop).map(|job| job.job_modify_index);
         let known = mind.registered.get(parent);
         if known.is_some_and(|(index, as_what)| *as_what == wanted && listed.is_none_or(|listed| listed <= *index)) {

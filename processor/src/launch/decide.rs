@@ -271,6 +271,8 @@ mod tests {
             beats: 0,
             canceling: false,
             class: "medium".into(),
+            executor: navvy_job::executor::ExecutorKind::Docker,
+            has_machine: false,
             size: Size::new(2, 4),
             node: 0,
             number: 1,

@@ -1,8 +1,10 @@
 //! The parameterized job of a resource class, and the names of what is dispatched from it. Pure.
 
+use navvy_job::executor::ExecutorKind;
 use navvy_job::resource::Size;
 use serde_json::{Map, Value, json};
 
+use super::rows::Launch;
 use crate::settings::NomadSettings;
 
 /// Names of all jobs of ours begin so.
@@ -11,6 +13,8 @@ pub const PREFIX: &str = "navvy-";
 pub const DRIVER: &str = "navvy";
 /// What a dispatched job is dispatched with, by name.
 pub const META: [&str; 4] = ["task", "processor", "fleet", "attempt"];
+/// Kinds of environments of a client, with commas between them.
+const ENVIRONMENTS: &str = "${attr.driver.navvy.environments}";
 /// How long the agent has to cancel its job and report that.
 const KILL_TIMEOUT_NS: u64 = 30_000_000_000;
 /// Of a name that a person chose, so much is kept.
@@ -42,22 +46,65 @@ pub fn id_prefix(task: &str, node: u64, slug: &str, number: u64) -> String {
     format!("{task}-{node}-build-{}-{}-{number}", word(organization), word(repository))
 }
 
+/// What a driver calls the environment of jobs that need this executor.
+fn environment(executor: ExecutorKind) -> &'static str {
+    match executor {
+        ExecutorKind::Docker => "docker",
+        ExecutorKind::Machine | ExecutorKind::MachineArm => "vm",
+    }
+}
+
+/// What tasks of a job need.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// What they run in.
+    pub executor: ExecutorKind,
+    /// They ask for a machine beside their containers.
+    pub has_machine: bool,
+    /// Their resource class.
+    pub class: &'a str,
+}
+
+impl<'a> From<&'a Launch> for Needs<'a> {
+    fn from(launch: &'a Launch) -> Self {
+        Self { executor: launch.executor, has_machine: launch.has_machine, class: &launch.class }
+    }
+}
+
+/// How a job's name says what its tasks run in: `docker`, `docker-machine`, `machine`.
+pub fn executor_word(executor: ExecutorKind, has_machine: bool) -> &'static str {
+    match executor {
+        ExecutorKind::Docker if has_machine => "docker-machine",
+        ExecutorKind::Docker => "docker",
+        // Its class says for which processor.
+        ExecutorKind::Machine | ExecutorKind::MachineArm => "machine",
+    }
+}
+
 /// The job, as it is registered.
-pub fn definition(settings: &NomadSettings, id: &str, class: &str, size: Size) -> Value {
-    let mut constraints = Vec::new();
+pub fn definition(settings: &NomadSettings, id: &str, needs: Needs<'_>, size: Size) -> Value {
+    let Needs { executor, has_machine, class } = needs;
+    let environment = environment(executor);
+    // The client's driver says which it has.
+    let mut constraints = vec![json!({"LTarget": ENVIRONMENTS, "RTarget": environment, "Operand": "set_contains"})];
     if let Some(node_class) = &settings.node_class {
         constraints.push(json!({"LTarget": "${node.class}", "RTarget": node_class, "Operand": "="}));
     }
     // Its images are of that kind of machine.
-    if class.starts_with("arm.") {
+    if class.starts_with("arm.") || executor == ExecutorKind::MachineArm {
         constraints.push(json!({"LTarget": "${attr.cpu.arch}", "RTarget": "arm64", "Operand": "="}));
     }
+    // Where no client has machines, its step says so.
+    let affinities = match has_machine {
+        true => vec![json!({"LTarget": ENVIRONMENTS, "RTarget": "vm", "Operand": "set_contains_any", "Weight": 100})],
+        false => Vec::new(),
+    };
     json!({
         "ID": id, "Name": id, "Type": "batch",
         "Namespace": settings.namespace,
         "Datacenters": settings.datacenters,
         "Stop": false,
-        "Constraints": constraints,
+        "Constraints": constraints, "Affinities": affinities,
         "ParameterizedJob": {"Payload": "required", "MetaRequired": [META[0], META[1]], "MetaOptional": [META[2], META[3]]},
         "TaskGroups": [{
             "Name": "task", "Count": 1,
@@ -66,7 +113,8 @@ pub fn definition(settings: &NomadSettings, id: &str, class: &str, size: Size) -
             "ReschedulePolicy": {"Attempts": 0, "Unlimited": false},
             "Tasks": [{
                 "Name": "agent", "Driver": DRIVER,
-                "Config": {"task": "${NOMAD_META_task}", "processor": "${NOMAD_META_processor}"},
+                "Config": {"task": "${NOMAD_META_task}", "processor": "${NOMAD_META_processor}",
+                           "environment": environment},
                 "DispatchPayload": {"File": "token"},
                 // On our clients one MHz is a thousandth of a CPU.
                 "Resources": {"CPU": size.millicpus, "MemoryMB": size.memory >> 20},
@@ -111,6 +159,31 @@ mod tests {
         assert_eq!(id_prefix("0123456789abcdef", 2, "gh/acme/shop", 7), "0123456789abcdef-2-build-acme-shop-7");
         let odd = id_prefix("0123456789abcdef", 0, "gh/ä b/…/x:y", 7);
         assert_eq!(odd, "0123456789abcdef-0-build---x-y-7");
+    }
+
+    #[test]
+    fn a_machine_job_is_placed_where_machines_are_with_what_the_machine_gets() {
+        let settings = crate::launch::tests::settings("http://127.0.0.1:1");
+        let large = navvy_job::resource::machine_class("large").unwrap();
+        let of =
+            |executor, has_machine, class| definition(&settings, "id", Needs { executor, has_machine, class }, large);
+        let machine = of(ExecutorKind::Machine, false, "large");
+        let task = &machine["TaskGroups"][0]["Tasks"][0];
+        assert_eq!(task["Config"]["environment"], "vm");
+        assert_eq!(task["Resources"], json!({"CPU": 4000, "MemoryMB": 15 << 10}));
+        let has = |job: &Value, left: &str, right: &str| {
+            job["Constraints"].as_array().unwrap().iter().any(|it| it["LTarget"] == left && it["RTarget"] == right)
+        };
+        assert!(has(&machine, ENVIRONMENTS, "vm") && !has(&machine, "${attr.cpu.arch}", "arm64"));
+        let arm = of(ExecutorKind::MachineArm, false, "arm.large");
+        assert!(has(&arm, ENVIRONMENTS, "vm") && has(&arm, "${attr.cpu.arch}", "arm64"));
+        let docker = of(ExecutorKind::Docker, false, "large");
+        assert!(has(&docker, ENVIRONMENTS, "docker") && docker["Affinities"] == json!([]));
+        assert_eq!(docker["TaskGroups"][0]["Tasks"][0]["Config"]["environment"], "docker");
+        // It runs where machines are not, too, and rather where they are.
+        let with_machine = of(ExecutorKind::Docker, true, "large");
+        assert!(has(&with_machine, ENVIRONMENTS, "docker") && !has(&with_machine, ENVIRONMENTS, "vm"));
+        assert_eq!(with_machine["Affinities"][0]["RTarget"], "vm");
     }
 
     #[test]

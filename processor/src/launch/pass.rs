@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::answers::{Allocation, Job, JobStatus, Node};
 use super::decide::{Judged, Listed, Move, Stands, decide, judge};
-use super::definition::parent_id;
+use super::definition::{executor_word, parent_id};
 use super::figures::Cluster;
 use super::nomad::encoded;
 use super::room::{Used, Wanted, why};
@@ -136,7 +136,9 @@ impl Launcher {
         mind.forget_others(&listing);
         self.away.store(false, Ordering::Relaxed);
         for waiting in self.rows.waiting(&self.settings.classes).await? {
-            self.rows.open(&waiting, &parent_id("docker", &waiting.class)).await?;
+            self.rows
+                .open(&waiting, &parent_id(executor_word(waiting.executor, waiting.has_machine), &waiting.class))
+                .await?;
         }
         let launches = self.rows.all().await?;
         self.mark_drained(&launches, nodes.as_deref()).await?;

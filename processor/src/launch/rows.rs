@@ -1,6 +1,7 @@
 //! Launches in the database: which agents were to be started for which tasks, and how far that is.
 
-use navvy_job::resource::Size;
+use navvy_job::executor::ExecutorKind;
+use navvy_job::resource::{self, Size};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -19,6 +20,9 @@ pub type Result<T, E = StateError> = std::result::Result<T, E>;
 pub struct Waiting {
     pub task: String,
     pub class: String,
+    pub executor: ExecutorKind,
+    /// It asks for a machine beside its containers.
+    pub has_machine: bool,
     pub handed: u64,
 }
 
@@ -46,6 +50,10 @@ pub struct Launch {
     pub beats: i64,
     pub canceling: bool,
     pub class: String,
+    pub executor: ExecutorKind,
+    /// It asks for a machine beside its containers.
+    pub has_machine: bool,
+    /// With that machine.
     pub size: Size,
     pub node: u64,
     pub number: u64,
@@ -59,6 +67,7 @@ pub struct Launch {
 const SELECT: &str = "SELECT l.task, l.attempt, l.fence, l.token, l.key_name, l.parent, l.job, l.job_index, l.client, l.drained,
     l.note, l.closed, t.state, COALESCE(t.handed, 0) AS handed, COALESCE(t.begun, 0) AS begun, COALESCE(t.beats, 0) AS beats,
     CASE WHEN t.cancel IS NULL THEN 0 ELSE 1 END AS canceling, COALESCE(t.class, '') AS class,
+    COALESCE(t.executor, '') AS executor, COALESCE(t.beside, 0) AS beside,
     COALESCE(t.millicpus, 0) AS millicpus, COALESCE(t.memory, 0) AS memory, COALESCE(t.node, 0) AS node,
     COALESCE(t.number, 0) AS number, COALESCE(p.slug, '') AS slug,
     COALESCE(t.pipeline, '') AS pipeline, COALESCE(t.workflow, 0) AS workflow, COALESCE(t.job, 0) AS of_job,
@@ -89,13 +98,28 @@ impl Launch {
             beats: row.try_get("beats")?,
             canceling: is("canceling")?,
             class: row.try_get("class")?,
-            size: Size { millicpus: number("millicpus")?, memory: number("memory")? },
+            executor: executor(row)?,
+            has_machine: is("beside")?,
+            size: with_machine(Size { millicpus: number("millicpus")?, memory: number("memory")? }, is("beside")?),
             node: number("node")?,
             number: number("number")?,
             slug: row.try_get("slug")?,
             of_job: format!("{}/{}/{}", row.try_get::<String, _>("pipeline")?, number("workflow")?, number("of_job")?),
             used: is("used")?,
         })
+    }
+}
+
+/// Of a task that is gone, or that a newer processor has queued, nothing hangs on it any more.
+fn executor(row: &AnyRow) -> Result<ExecutorKind> {
+    Ok(ExecutorKind::read(&row.try_get::<String, _>("executor")?).unwrap_or(ExecutorKind::Docker))
+}
+
+/// What a task takes of its client.
+fn with_machine(size: Size, has_machine: bool) -> Size {
+    match resource::machine_class(resource::REMOTE_DOCKER_CLASS) {
+        Some(machine) if has_machine => size.plus(machine),
+        _ => size,
     }
 }
 
@@ -136,7 +160,7 @@ impl Rows {
             }
         };
         let select = format!(
-            "SELECT t.id, t.class, t.handed FROM tasks t WHERE t.state = 'queued' AND {these} AND {FREE}
+            "SELECT t.id, t.class, t.handed, t.executor, t.beside FROM tasks t WHERE t.state = 'queued' AND {these} AND {FREE}
              AND NOT EXISTS (SELECT 1 FROM launches l WHERE l.task = t.id AND l.fence = t.handed + 1 AND l.closed = 0)
              ORDER BY t.queued_ms, t.id LIMIT {AT_ONCE}"
         );
@@ -144,8 +168,11 @@ impl Rows {
         if let Classes::These(these) = classes {
             query = these.iter().fold(query, |query, class| query.bind(class.clone()));
         }
-        let read =
-            |row: &AnyRow| Ok(Waiting { task: row.try_get(0)?, class: row.try_get(1)?, handed: uint(row.try_get(2)?) });
+        let read = |row: &AnyRow| {
+            let (task, class) = (row.try_get(0)?, row.try_get(1)?);
+            let has_machine = row.try_get::<i64, _>(4)? != 0;
+            Ok(Waiting { task, class, executor: executor(row)?, has_machine, handed: uint(row.try_get(2)?) })
+        };
         query.fetch_all(self.state.pool()).await?.iter().map(read).collect()
     }
 

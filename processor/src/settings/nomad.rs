@@ -92,6 +92,16 @@ pub enum Classes {
     These(Vec<String>),
 }
 
+impl Classes {
+    /// Is this one of them?
+    pub fn has(&self, class: &str) -> bool {
+        match self {
+            Self::NotOwn => !class.contains('/'),
+            Self::These(these) => these.iter().any(|one| one == class),
+        }
+    }
+}
+
 /// The way through Nomad.
 #[derive(Debug, Clone)]
 pub struct NomadSettings {

@@ -3,7 +3,7 @@
 //! ```text
 //! pipelines ── happenings (the walk, replayed) ── events (what people see)
 //!     └── tasks ── logs ── segments        tokens        secrets
-//!           └── launches (agents that a scheduler starts)
+//!           └── launches (agents that a scheduler starts)      offers (what runners ask for)
 //! ```
 //!
 //! Each file of this directory holds the statements about one of them. A number that is given out, a task that is taken and a
@@ -23,7 +23,11 @@ pub use segments::{Holder, LogState, Segment, SegmentsError, forget_logs_in};
 pub use tokens::{Scope, Use, hash, random_text, spelled};
 
 /// Each is applied once, in this order, and never changed afterwards.
-const SCHEMAS: [(&str, &str); 2] = [("first", include_str!("schema.sql")), ("launches", include_str!("launches.sql"))];
+const SCHEMAS: [(&str, &str); 3] = [
+    ("first", include_str!("schema.sql")),
+    ("launches", include_str!("launches.sql")),
+    ("executors", include_str!("executors.sql")),
+];
 
 /// Why something could not be remembered or recalled.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ use super::left::failed;
 use super::people::{Admin, Viewer};
 use super::sent::{Asked, Sent};
 use super::{Refusal, Web};
+use crate::claims::Offers;
 use crate::conduct::walk::Standing;
 use crate::conduct::{Conductor, RerunOf, derived, from_json, rfc3339};
 use crate::grants::tree_path;
@@ -115,9 +116,10 @@ type Tasks = BTreeMap<JobRef, OfJob>;
 
 async fn tasks(conductor: &Conductor, pipeline: &str) -> Result<Tasks, Refusal> {
     let select = "SELECT t.workflow_name, t.job_name, t.number, t.id, t.node, t.state, t.agent, t.output,
-                  (SELECT MAX(l.note) FROM launches l WHERE l.task = t.id AND l.fence = t.handed + 1 AND l.closed = 0)
-                  FROM tasks t WHERE t.pipeline = $1 ORDER BY t.node DESC";
+                  (SELECT MAX(l.note) FROM launches l WHERE l.task = t.id AND l.fence = t.handed + 1 AND l.closed = 0),
+                  t.class, t.executor FROM tasks t WHERE t.pipeline = $1 ORDER BY t.node DESC";
     let rows = sqlx::query(select).bind(pipeline).fetch_all(conductor.state().pool()).await?;
+    let offers = Offers::now(conductor).await?;
     let mut tasks = Tasks::new();
     for row in &rows {
         let job = JobRef { workflow: row.try_get(0)?, job: row.try_get(1)? };
@@ -126,7 +128,11 @@ async fn tasks(conductor: &Conductor, pipeline: &str) -> Result<Tasks, Refusal> 
         let node = u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX);
         let (id, agent, output) = (row.try_get(3)?, row.try_get(6)?, row.try_get(7)?);
         let state: String = row.try_get(5)?;
-        of_job.waits = row.try_get::<Option<String>, _>(8)?.filter(|_| state == "queued").or(of_job.waits.take());
+        if state == "queued" {
+            let (class, executor): (String, String) = (row.try_get(9)?, row.try_get(10)?);
+            let nobody = || if conductor.is_launched(&class) { None } else { offers.why_not(&class, &executor) };
+            of_job.waits = row.try_get::<Option<String>, _>(8)?.or_else(nobody).or(of_job.waits.take());
+        }
         of_job.tasks.insert(0, Task { id, node, state, agent, output });
     }
     Ok(tasks)

@@ -26,7 +26,7 @@ use crate::scheduled::{Scheduled, place};
 use crate::settings::Settings;
 
 /// Environments that this agent has.
-const ENVIRONMENT: &str = "docker";
+const ENVIRONMENTS: [&str; 2] = ["docker", "vm"];
 /// The agent's last words are waited for no longer.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -75,9 +75,9 @@ fn carry_out(
     told: &mut Option<Onlooker>,
 ) -> Result<u8, CliError> {
     let host = directory.host()?;
-    if host.environment != ENVIRONMENT {
+    if !ENVIRONMENTS.contains(&host.environment.as_str()) {
         let refused = format!("the environment `{}` is none that this agent has", host.environment);
-        return Err(CliError::usage(refused).hint(format!("It has `{ENVIRONMENT}`.")));
+        return Err(CliError::usage(refused).hint(format!("It has `{}`.", ENVIRONMENTS.join("` and `"))));
     }
     let cgroup = host.cgroup.as_deref().map(Parent::read).transpose();
     let cgroup = cgroup.map_err(|error| CliError::usage(error.to_string()))?;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::cli::args::fleet::AgentArgs;
 use crate::cli::{CliError, host};
+use crate::environment::is_of_machines;
 use crate::scheduled::directory::Directory;
 use crate::settings::Settings;
 
@@ -76,10 +77,17 @@ pub async fn remove(
         return Err(lives.hint("End the agent first: SIGTERM, and SIGKILL past its time."));
     }
     let spool = spool_of(&settings.paths.state, &log);
-    let mut left = match host::connect(settings, docker).await {
+    let in_a_machine =
+        journal::load(&log).ok().and_then(|read| read.known()).is_some_and(|known| is_of_machines(&known));
+    let machines = host::machines(settings)?;
+    // Of a job in containers, too: it may have had its Docker engine in one.
+    let mut left = machines.remove_machines(task, &settings.paths, LIMIT).await;
+    left.extend(match host::connect(settings, docker).await {
         Ok(engine) => from_engine(&engine, settings, task).await,
+        Err(_) if in_a_machine && left.is_empty() => machines.remove_task(task, &settings.paths, LIMIT).await,
+        Err(_) if in_a_machine => Vec::new(),
         Err(error) => without_engine(settings, task, error.message()).await,
-    };
+    });
     let parents = parent.cloned();
     let groups = tokio::task::spawn_blocking({
         let task = task.clone();

@@ -127,6 +127,7 @@ fn machine(directory: PathBuf, world: &World) -> Machine {
         remote_docker: Arc::new(Err("this test has no machines".to_owned())),
         egress: Arc::default(),
         room: Size::new(64, 256),
+        most_of_machines: None,
         transport: Transport::new(None, &Proxies::default(), Pace::default()).unwrap(),
         no_tty: false,
         store: Some(RunStore::new(Ok(StorageSettings::directory(&directory.join("store"))))),

@@ -27,7 +27,7 @@ jobs:
 workflows: {main: {jobs: [unit]}}
 ";
 
-fn settings(address: &str) -> NomadSettings {
+pub(super) fn settings(address: &str) -> NomadSettings {
     NomadSettings {
         address: address.to_owned(),
         token_file: None,

@@ -434,3 +434,31 @@ async fn the_token_is_read_again_when_its_file_changes_and_never_told() {
     std::fs::write(&token_file, "").unwrap();
     until(|| async { troubles().contains("token: it is empty").then_some(()) }).await;
 }
+
+const KINDS: &str = "
+version: 2.1
+jobs:
+  plain: {docker: [{image: i}], steps: [{run: make}]}
+  builds: {docker: [{image: i}], steps: [setup_remote_docker, {run: make}]}
+  whole: {machine: true, resource_class: large, steps: [setup_remote_docker, {run: make}]}
+workflows: {main: {jobs: [plain, builds, whole]}}
+";
+
+#[tokio::test]
+async fn each_kind_of_job_is_asked_for_with_what_it_takes_of_its_client() {
+    for state in databases().await {
+        let bench = Bench::new(&state).await;
+        bench.submit(KINDS).await;
+        bench.dispatched(3).await;
+        let inner = bench.nomad.inner();
+        for (parent, environment, cpu, memory) in [
+            ("navvy-docker-medium", "docker", 2000, 4096),
+            ("navvy-docker-machine-medium", "docker", 4000, 4096 + 7680),
+            ("navvy-machine-large", "vm", 4000, 15 << 10),
+        ] {
+            let task = &inner.jobs[parent]["TaskGroups"][0]["Tasks"][0];
+            assert_eq!(task["Config"]["environment"], environment, "{parent}");
+            assert_eq!((&task["Resources"]["CPU"], &task["Resources"]["MemoryMB"]), (&cpu.into(), &memory.into()));
+        }
+    }
+}
