@@ -16,32 +16,39 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use navvy_protocol::mux::{MAGIC, MAX_DATA};
-use navvy_protocol::place;
+use navvy_protocol::{guest, place};
 
 use crate::mux::Channels;
 use crate::{cli, failure, sys};
 
-const HELP: &str = "usage: navvy-supervisor dial [--guest] [--run-dir DIR]";
+const HELP: &str = "usage: navvy-supervisor dial [--guest] [--run-dir DIR] | dial --seed";
 
 pub fn main(arguments: &[String]) -> ExitCode {
-    let mut rest = arguments;
-    let is_guest = rest.first().is_some_and(|first| first == "--guest");
-    if is_guest {
-        rest = &rest[1..];
-    }
-    let run_dir = match rest {
-        [] => place::RUN_DIR,
-        [name, value] if name == "--run-dir" => value,
-        [one] if one.starts_with("--run-dir=") => &one["--run-dir=".len()..],
-        _ => return cli::complain(cli::USAGE, HELP),
-    };
+    let Some((socket, is_guest)) = socket(arguments) else { return cli::complain(cli::USAGE, HELP) };
     // The task's secret passes through here.
     sys::close_to_others();
     sys::limit_heap();
-    match Dial::open(Path::new(run_dir), is_guest).and_then(Dial::run) {
+    match Dial::open(socket, is_guest).and_then(Dial::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::complain(1, &format!("navvy-supervisor dial: {}", failure::text(&error))),
     }
+}
+
+/// Which socket is meant, and whether it is a machine's. `--seed`: the one through which a machine of a cloud takes its seed.
+fn socket(arguments: &[String]) -> Option<(PathBuf, bool)> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (is_guest, rest) = match words.as_slice() {
+        ["--seed"] => return Some((guest::SEED_SOCKET.into(), true)),
+        ["--guest", rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let run_dir = match rest {
+        [] => place::RUN_DIR,
+        ["--run-dir", value] => value,
+        [one] => one.strip_prefix("--run-dir=")?,
+        _ => return None,
+    };
+    Some((Path::new(run_dir).join(place::CONTROL_SOCKET), is_guest))
 }
 
 struct Dial {
@@ -76,14 +83,13 @@ impl Control {
 }
 
 impl Dial {
-    fn open(run_dir: &Path, is_guest: bool) -> io::Result<Self> {
+    fn open(socket: PathBuf, is_guest: bool) -> io::Result<Self> {
         // Own descriptions would be better, but not every user can reopen a pipe's; the process that shares them with us
         // (a daemon that carries stdio) does not read or write them itself.
         let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
         let (stdin, stdout) = (duplicate(io::stdin().as_fd())?, duplicate(io::stdout().as_fd())?);
         sys::set_nonblocking(&stdin)?;
         sys::set_nonblocking(&stdout)?;
-        let socket = run_dir.join(place::CONTROL_SOCKET);
         let held = sys::hold(&socket).ok().filter(|_| sys::uid() == 0);
         let control = Control { socket, held, is_guest };
         let mut dial = Self { control, stdin, stdout, channels: Channels::default(), stdin_open: true };
@@ -132,5 +138,27 @@ impl Dial {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant(words: &[&str]) -> Option<(String, bool)> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        socket(&words).map(|(socket, is_guest)| (socket.display().to_string(), is_guest))
+    }
+
+    #[test]
+    fn words_name_one_socket_or_none() {
+        assert_eq!(meant(&[]), Some(("/opt/navvy/run/control.sock".to_owned(), false)));
+        assert_eq!(meant(&["--guest"]), Some(("/opt/navvy/run/control.sock".to_owned(), true)));
+        assert_eq!(meant(&["--guest", "--run-dir=/r"]), Some(("/r/control.sock".to_owned(), true)));
+        assert_eq!(meant(&["--run-dir", "/r"]), Some(("/r/control.sock".to_owned(), false)));
+        assert_eq!(meant(&["--seed"]), Some(("/run/navvy/seed.sock".to_owned(), true)));
+        for wrong in [&["--seed", "--guest"][..], &["--run-dir"], &["/r"], &["--guest", "--seed"]] {
+            assert_eq!(meant(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -199,7 +199,7 @@ fn there(images: &Images) -> Result<String, ImageError> {
 }
 
 /// Whether a name fits a pattern, in which `*` stands for any text, none included.
-fn fits(pattern: &str, name: &str) -> bool {
+pub fn fits(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };

@@ -151,7 +151,7 @@ impl MachineEnvironment {
             if record.state().may_become(State::Stopping) {
                 let _ended_all_the_same = record.enter(State::Stopping).await;
             }
-            self.parts.machines.provider.stop(record, limit).await;
+            self.parts.machines.of(record).stop(record, limit).await;
         }
     }
 

@@ -11,6 +11,7 @@ use navvy_job::outcome::Blame;
 use navvy_journal::JournalError;
 
 use crate::record::RecordError;
+use crate::ssh::{HostError, SshFault};
 
 /// Why there is no machine.
 #[derive(Debug)]
@@ -59,23 +60,27 @@ pub enum Fault {
     /// What makes machines is not on this host.
     #[error("machine jobs need QEMU on this host: {0}")]
     NoHypervisor(String),
-    /// The provider has no room now.
-    #[error("{provider} has no capacity for this machine now: {message}")]
-    Capacity {
-        /// Which.
-        provider: String,
-        /// Its words.
-        message: String,
+    /// A cloud did not do what it was asked for.
+    #[error(transparent)]
+    Cloud(#[from] crate::cloud::Fault),
+    /// A host that is there cannot be used.
+    #[error(transparent)]
+    There(#[from] HostError),
+    /// A far machine cannot be entered, or not be seeded.
+    #[error(transparent)]
+    Ssh(#[from] SshFault),
+    /// A setting cannot be.
+    #[error("the setting `{key}`: {why}")]
+    Setting {
+        /// Its key.
+        key: String,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
-    /// The provider asks for patience.
-    #[error("{provider} refuses requests for a while: {message}")]
-    Throttled {
-        /// Which.
-        provider: String,
-        /// Its words.
-        message: String,
-    },
-    /// The provider failed, or said something that makes no sense.
+    /// Something is left that nothing of these settings made.
+    #[error("machines of {0} are not in these settings: give them back their [vm.{0}] until the machine is removed")]
+    Lacking(String),
+    /// The provider said something that is not so.
     #[error("{provider} failed to {doing}: {message}")]
     Provider {
         /// Which.
@@ -183,6 +188,10 @@ impl Fault {
             Self::Image(error) => error.blame(),
             Self::Unsupported(_) => Blame::Job,
             Self::NoHypervisor(_) => Blame::Engine,
+            Self::Setting { .. } | Self::Lacking(_) => Blame::Usage,
+            Self::Cloud(fault) => fault.blame(),
+            Self::There(error) => error.blame(),
+            Self::Ssh(fault) => fault.blame(),
             _ => Blame::Infra,
         }
     }

@@ -18,7 +18,8 @@
 //! | `machine` | one start, reconciled step by step |
 //! | [`provider`] | who has the machines |
 //! | `qemu` | those of this host |
-//! | [`cloud`], [`ec2`], [`gce`] | those of clouds |
+//! | [`far`] | those that are elsewhere |
+//! | [`cloud`], [`ec2`], [`gce`] | the clouds' APIs |
 //! | [`ssh`] | hosts that are already there, and the way to far machines |
 //! | [`pool`] | machines that are ready before somebody wants them |
 //! | `visitors` | a way into a machine that runs, by its agent |
@@ -33,6 +34,7 @@ pub mod cloud;
 pub mod ec2;
 mod environment;
 pub mod error;
+pub mod far;
 pub mod gce;
 pub mod hold;
 mod images;
@@ -57,5 +59,5 @@ mod warm;
 pub use environment::MachineEnvironment;
 pub use error::{Fault, HoldError, PrepareError};
 pub use machine_id::MachineId;
-pub use machines::Machines;
+pub use machines::{Machines, Offer};
 pub use settings::Settings;

@@ -4,21 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use navvy_environment::request::{IDLE_LIMIT, Inheritance, OnEvent, Prepare, PrepareEvent, Purpose, Wanted};
+use navvy_environment::request::{
+    IDLE_LIMIT, Inheritance, Machine as WantedMachine, OnEvent, Prepare, PrepareEvent, Purpose, Wanted,
+};
 use navvy_environment::supervisor::Connect;
 use navvy_environment::{HostPaths, run_dir};
 use navvy_job::id::TaskId;
+use navvy_job::resource::Size;
 use navvy_journal::standing::Mark;
-use navvy_vm_image::Image;
 use tokio::sync::watch;
 
 use crate::environment::{MachineEnvironment, Parts};
 use crate::error::{Fault, PrepareError};
-use crate::images;
+use crate::far::{Clouds, Ec2Table, GceTable, SshTable};
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
-use crate::pool::source::Source;
-use crate::provider::{Order, Provider};
+use crate::pool::source;
+use crate::provider::{Order, Provider, Source};
 use crate::qemu;
 use crate::record::{self, Known, Planned, Record};
 use crate::settings::{Extras, Settings, Snapshots};
@@ -31,27 +33,113 @@ pub(crate) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 /// What makes machines. Cheap to clone.
 #[derive(Clone)]
 pub struct Machines {
+    /// Who makes those to come.
     pub(crate) provider: Provider,
+    /// Who else may have made some that are there.
+    others: Vec<Provider>,
     pub(crate) settings: Arc<Settings>,
     /// Where machines that are ready come from, if there is a pool.
-    pub(crate) pool: Option<Arc<dyn Source>>,
+    pub(crate) pool: Option<Arc<dyn source::Source>>,
+}
+
+/// What a machine of these would start from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The provider's name of it.
+    pub name: String,
+    /// The version of its Docker engine, if it has one.
+    pub docker: Option<String>,
+    /// As whom steps run in it.
+    pub user: String,
 }
 
 impl Machines {
     /// Machines of this host, through QEMU. Touches nothing yet.
     pub fn qemu(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { provider: Provider::Qemu(Arc::new(qemu::Qemu::new(Arc::clone(&settings)))), settings, pool: None }
+        let provider = Provider::Qemu(Arc::new(qemu::Qemu::new(Arc::clone(&settings))));
+        Self { provider, others: Vec::new(), settings, pool: None }
     }
 
     /// The same, and a task whose class and image a pool has gets its machine from there.
-    pub fn with_pool(self, pool: Arc<dyn Source>) -> Self {
+    #[must_use]
+    pub fn with_pool(self, pool: Arc<dyn source::Source>) -> Self {
         Self { pool: Some(pool), ..self }
     }
 
+    /// Hosts that are already there. Touches nothing yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub fn ssh(settings: Settings, table: &SshTable) -> Result<Self, Fault> {
+        let settings = Arc::new(settings);
+        let provider = Provider::Ssh(Arc::new(table.hosts(&settings)?));
+        Ok(Self { provider, others: Vec::new(), settings, pool: None })
+    }
+
+    /// Machines of Amazon EC2. Asks for nothing yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub fn ec2(settings: Settings, table: &Ec2Table, clouds: Clouds<'_>) -> Result<Self, Fault> {
+        let settings = Arc::new(settings);
+        let provider = Provider::Cloud(Arc::new(table.cloud(&settings, clouds)?));
+        Ok(Self { provider, others: Vec::new(), settings, pool: None })
+    }
+
+    /// Machines of Google Compute Engine. Asks for nothing yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub fn gce(settings: Settings, table: &GceTable, clouds: Clouds<'_>) -> Result<Self, Fault> {
+        let settings = Arc::new(settings);
+        let provider = Provider::Cloud(Arc::new(table.cloud(&settings, clouds)?));
+        Ok(Self { provider, others: Vec::new(), settings, pool: None })
+    }
+
+    /// These also look after what machines of others have left: those make no new ones.
+    #[must_use]
+    pub fn beside(mut self, other: Self) -> Self {
+        self.others.push(other.provider);
+        self.others.extend(other.others);
+        self
+    }
+
     /// Its name, for journals and people.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         self.provider.name()
+    }
+
+    /// Are its machines of this host: its processors, its memory, its disks?
+    pub fn are_here(&self) -> bool {
+        matches!(self.provider, Provider::Qemu(_))
+    }
+
+    /// What a machine for a config's name of an image would start from; `None`: where none is named. Nothing is asked for it.
+    ///
+    /// # Errors
+    /// There is none, and what to do.
+    pub fn offer(&self, image: Option<&str>) -> Result<Offer, Fault> {
+        let wanted =
+            WantedMachine { image: image.map(str::to_owned), purpose: Purpose::Steps, layers: None, class: None };
+        let none = Size { millicpus: 0, memory: 0 };
+        let source = self.provider.choose(&self.settings, &wanted, none)?;
+        Ok(Offer { name: source.name(), docker: source.docker(), user: source.user() })
+    }
+
+    /// Who has made the machine of a record.
+    pub(crate) fn of(&self, record: &Record) -> Provider {
+        self.named(&record.known().planned.provider)
+    }
+
+    fn named(&self, name: &str) -> Provider {
+        let found = self.providers().find(|it| it.name() == name).cloned();
+        found.unwrap_or_else(|| Provider::Lacking(name.into()))
+    }
+
+    /// All that there are.
+    pub(crate) fn providers(&self) -> impl Iterator<Item = &Provider> {
+        std::iter::once(&self.provider).chain(&self.others)
     }
 
     /// Whether machines can be made here at all: what makes them, in words, with its version.
@@ -61,6 +149,7 @@ impl Machines {
     pub async fn availability(&self, host: &HostPaths) -> Result<String, Fault> {
         match &self.provider {
             Provider::Qemu(qemu) => qemu.availability(host).await,
+            other => Ok(format!("machines of {}", other.name())),
         }
     }
 
@@ -89,27 +178,32 @@ impl Machines {
         events: OnEvent<'_>,
     ) -> Result<MachineEnvironment, PrepareError> {
         let begun = Instant::now();
-        let image = match self.begin(&request, host).await {
-            Ok(image) => image,
+        let source = match self.begin(&request, host).await {
+            Ok(source) => source,
             Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         };
-        // On the heap: it is as large as all of what follows, and most tasks have no pool.
-        if let Some(taken) = Box::pin(self.take(&request, &extras, &image, host, events)).await {
-            events(PrepareEvent::Report(started_in(begun)));
-            return Ok(taken);
+        if let Source::Image(image) = &source {
+            // On the heap: it is as large as all of what follows, and most tasks have no pool.
+            if let Some(taken) = Box::pin(self.take(&request, &extras, image, host, events)).await {
+                events(PrepareEvent::Report(started_in(begun)));
+                return Ok(taken);
+            }
         }
-        let record = match self.plan(&request, &image, host).await {
+        let record = match self.plan(&request, &source, host).await {
             Ok(record) => record,
             Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         };
-        if self.settings.snapshots == Snapshots::Make && extras.disks.is_empty() {
+        if let Source::Image(image) = &source
+            && self.settings.snapshots == Snapshots::Make
+            && extras.disks.is_empty()
+        {
             // Whatever comes of it, the machine is made.
             let size = self.provider.guest_size(request.size, request.cgroup_parent.is_none());
             if let Err(error) = self.warm_image(image.clone(), size, host, events).await {
                 events(PrepareEvent::Warning(format!("no snapshot could be made: {error}")));
             }
         }
-        let order = order(&request, extras, image, record.known().planned);
+        let order = order(&request, extras, source, record.known().planned);
         let limits = Limits { start: self.settings.start_limit, answer: self.settings.answer_limit };
         let instance = self.provider.order(order, record.clone(), host);
         let mut machine = Machine::new(record, instance, limits);
@@ -145,12 +239,12 @@ impl Machines {
         if left.is_empty() && has_steps(request) { remove_files(&request.task, host).await } else { left }
     }
 
-    /// Finds the image, and marks the task as begun.
-    async fn begin(&self, request: &Prepare, host: &HostPaths) -> Result<Image, Fault> {
+    /// Finds what it starts from, and marks the task as begun.
+    async fn begin(&self, request: &Prepare, host: &HostPaths) -> Result<Source, Fault> {
         let Wanted::Machine(wanted) = &request.wanted else {
             return Err(Fault::Unsupported("containers were asked for, and this makes machines".to_owned()));
         };
-        let image = images::resolve(&self.settings, wanted)?;
+        let source = self.provider.choose(&self.settings, wanted, request.size)?;
         let run = run_dir::place(host.runtime.as_deref(), run_dir::uid(), &request.task);
         if wanted.purpose == Purpose::Steps {
             run_dir::mark(&run, &Mark::Running(request.owner.clone()))?;
@@ -158,18 +252,18 @@ impl Machines {
         if let Some(journal) = &request.journal {
             journal.opened().await?;
         }
-        Ok(image)
+        Ok(source)
     }
 
     /// Writes down what is to be made; nothing is, before.
-    async fn plan(&self, request: &Prepare, image: &Image, host: &HostPaths) -> Result<Record, Fault> {
+    async fn plan(&self, request: &Prepare, source: &Source, host: &HostPaths) -> Result<Record, Fault> {
         let planned = Planned {
             version: Planned::VERSION,
             machine: MachineId::random(),
             task: Some(request.task.clone()),
             owner: request.owner.clone(),
             provider: self.name().to_owned(),
-            image: image.manifest.name.clone(),
+            image: source.name(),
             is_adoptable: request.is_adoptable,
             has_steps: has_steps(request),
             pool: None,
@@ -191,7 +285,7 @@ impl Machines {
             None => None,
         };
         let died = match &record {
-            Some(record) => self.provider.watch(&record.known()),
+            Some(record) => self.of(record).watch(&record.known(), &link),
             // Whoever removed it did so just now.
             None => {
                 watch::channel(Some(navvy_environment::request::Died::EngineLost {
@@ -223,7 +317,7 @@ impl Machines {
     pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
         let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine"));
         let (directory, known) = find(&host.state, task, true).ok_or_else(missing)?;
-        self.provider.link(&directory, &known).await
+        self.named(&known.planned.provider).link(&directory, &known).await
     }
 
     /// The way to the supervisor of a task that runs: by the agent that looks after it.
@@ -242,7 +336,7 @@ impl Machines {
         let missing =
             || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine beside it"));
         let (directory, known) = find(&host.state, task, false).ok_or_else(missing)?;
-        self.provider.link(&directory, &known).await
+        self.named(&known.planned.provider).link(&directory, &known).await
     }
 
     /// Has this task a machine here, or something of one?
@@ -283,7 +377,7 @@ impl Machines {
             // A full disk keeps nobody from removing what fills it.
             let _removed_all_the_same = record.enter(State::Destroying).await;
         }
-        let mut left = self.provider.destroy(record, host, limit).await;
+        let mut left = self.of(record).destroy(record, host, limit).await;
         if left.is_empty() {
             let _removed_all_the_same = record.enter(State::Destroyed).await;
             let gone = record.remove().await;
@@ -309,7 +403,7 @@ fn started_in(begun: Instant) -> String {
 }
 
 /// What a machine is to be, with what its record says.
-pub(crate) fn order(request: &Prepare, extras: Extras, image: Image, planned: Planned) -> Order {
+pub(crate) fn order<I>(request: &Prepare, extras: Extras, image: I, planned: Planned) -> Order<I> {
     Order {
         machine: planned.machine,
         task: planned.task,

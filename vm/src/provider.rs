@@ -7,13 +7,14 @@
 //! Each operation is idempotent by the machine's id: who does it a second time finds what the first time made, by the machine's
 //! record. What a provider has that no record tells of, `find_own` finds.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
 use navvy_environment::cgroup::Parent;
 use navvy_environment::egress::Egress;
-use navvy_environment::request::{Died, Purpose, ServiceOutput};
+use navvy_environment::request::{Died, Machine as Wanted, Purpose, ServiceOutput};
 use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -22,22 +23,23 @@ use navvy_vm_image::Image;
 use tokio::sync::watch;
 
 use crate::error::Fault;
+use crate::far::{self, cloud, hosts};
 use crate::machine_id::MachineId;
-use crate::qemu;
 use crate::record::{Known, Record};
-use crate::settings::Extras;
+use crate::settings::{Extras, Settings};
+use crate::{images, qemu};
 
 /// What is wanted of one machine. In memory only: it holds secrets.
 #[derive(Clone)]
-pub struct Order {
+pub struct Order<I = Image> {
     /// The machine.
     pub machine: MachineId,
     /// The task that it is for, if it is for one yet.
     pub task: Option<TaskId>,
     /// The process that looks after it.
     pub owner: Owner,
-    /// What it boots from; held, so that nobody replaces it meanwhile.
-    pub image: Image,
+    /// What it boots from; an image of this host is held, so that nobody replaces it meanwhile.
+    pub image: I,
     /// What it is made for.
     pub purpose: Purpose,
     /// What its class gives.
@@ -54,17 +56,86 @@ pub struct Order {
     pub extras: Extras,
 }
 
+impl<I> Order<I> {
+    /// The same of another image.
+    fn with<J>(self, of: impl FnOnce(I) -> J) -> Order<J> {
+        let Self { machine, task, owner, image, purpose, size, cgroup_parent, disk_floor, idle_limit, egress, extras } =
+            self;
+        let image = of(image);
+        Order { machine, task, owner, image, purpose, size, cgroup_parent, disk_floor, idle_limit, egress, extras }
+    }
+}
+
+/// What a machine starts from, as its provider knows it.
+pub(crate) enum Source {
+    /// An image of this host.
+    Image(Image),
+    /// One of these hosts.
+    Hosts(Arc<hosts::Hosts>, hosts::Candidates),
+    /// An image and a size of a cloud.
+    Cloud(Arc<cloud::Cloud>, Box<cloud::Chosen>),
+}
+
+impl From<Image> for Source {
+    fn from(image: Image) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl Source {
+    /// Its name, for records and people.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Image(image) => image.manifest.name.clone(),
+            Self::Hosts(_, candidates) => candidates.name(),
+            Self::Cloud(_, chosen) => chosen.image.image.clone(),
+        }
+    }
+
+    /// The version of its Docker engine, if it has one.
+    pub fn docker(&self) -> Option<String> {
+        match self {
+            Self::Image(image) => image.manifest.docker.clone(),
+            Self::Hosts(_, candidates) => candidates.hosts.first().and_then(|host| host.docker.clone()),
+            Self::Cloud(_, chosen) => chosen.image.docker.clone(),
+        }
+    }
+
+    /// As whom steps run in it.
+    pub fn user(&self) -> String {
+        match self {
+            Self::Image(image) => image.manifest.user.clone(),
+            Self::Hosts(_, candidates) => {
+                candidates.hosts.first().map(|host| host.step_user.clone()).unwrap_or_default()
+            }
+            Self::Cloud(_, chosen) => chosen.image.user.clone(),
+        }
+    }
+}
+
 /// Who makes machines.
 #[derive(Clone)]
 pub(crate) enum Provider {
     /// QEMU on this host.
     Qemu(Arc<qemu::Qemu>),
+    /// Hosts that are already there.
+    Ssh(Arc<hosts::Hosts>),
+    /// A cloud: EC2, Compute Engine.
+    Cloud(Arc<cloud::Cloud>),
+    /// One that these settings do not have, by its name.
+    Lacking(Arc<str>),
 }
 
 /// One machine at its provider's.
 pub(crate) enum Instance {
     /// A process of this host.
     Qemu(Box<qemu::Instance>),
+    /// A host that is there.
+    Host(Box<hosts::Instance>),
+    /// A cloud's.
+    Cloud(Box<cloud::Instance>),
+    /// None: its provider has nothing of the kind.
+    Lacking(Arc<str>),
 }
 
 /// How a machine stands, seen from its provider.
@@ -88,16 +159,46 @@ pub(crate) struct Contact {
 
 impl Provider {
     /// Its name, for records and people.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
-            Self::Qemu(_) => "qemu",
+            Self::Qemu(_) => qemu::NAME,
+            Self::Ssh(_) => hosts::NAME,
+            Self::Cloud(cloud) => cloud.name(),
+            Self::Lacking(name) => name,
+        }
+    }
+
+    /// What a task's machine starts from. Nothing is asked for it.
+    ///
+    /// # Errors
+    /// The provider has no such thing, or it lacks what the task needs.
+    pub fn choose(&self, settings: &Settings, wanted: &Wanted, size: Size) -> Result<Source, Fault> {
+        match self {
+            Self::Qemu(_) => images::resolve(settings, wanted).map(Source::Image),
+            Self::Ssh(hosts) => Ok(Source::Hosts(Arc::clone(hosts), hosts.choose(wanted)?)),
+            Self::Cloud(cloud) => Ok(Source::Cloud(Arc::clone(cloud), Box::new(cloud.choose(wanted, size)?))),
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 
     /// A machine that is to be made.
-    pub fn order(&self, order: Order, record: Record, host: &HostPaths) -> Instance {
-        match self {
-            Self::Qemu(qemu) => Instance::Qemu(Box::new(qemu::Instance::new(Arc::clone(qemu), order, record, host))),
+    pub fn order(&self, order: Order<impl Into<Source>>, record: Record, host: &HostPaths) -> Instance {
+        let mut source = None;
+        let order = order.with(|image| {
+            source = Some(image.into());
+        });
+        match (self, source) {
+            (Self::Qemu(qemu), Some(Source::Image(image))) => {
+                let order = order.with(|()| image);
+                Instance::Qemu(Box::new(qemu::Instance::new(Arc::clone(qemu), order, record, host)))
+            }
+            (_, Some(Source::Hosts(hosts, candidates))) => {
+                Instance::Host(Box::new(hosts::Instance::new(hosts, order.with(|()| candidates), record, host)))
+            }
+            (_, Some(Source::Cloud(cloud, chosen))) => {
+                Instance::Cloud(Box::new(cloud::Instance::new(cloud, order.with(|()| *chosen), record, host)))
+            }
+            (other, _) => Instance::Lacking(other.name().into()),
         }
     }
 
@@ -108,6 +209,10 @@ impl Provider {
                 let taken = qemu::Instance::taken(Arc::clone(qemu), order, record, host).await?;
                 Ok(Instance::Qemu(Box::new(taken)))
             }
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Err(Fault::Unsupported(format!(
+                "a machine of this host was given, and machines of {} are made here",
+                self.name()
+            ))),
         }
     }
 
@@ -115,6 +220,7 @@ impl Provider {
     pub async fn attend(&self, directory: &std::path::Path) -> Option<tokio::net::UnixStream> {
         match self {
             Self::Qemu(_) => qemu::attend(directory).await,
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => None,
         }
     }
 
@@ -122,6 +228,8 @@ impl Provider {
     pub async fn end_of_another(&self, directory: &std::path::Path, known: &Known, limit: Duration) -> Vec<String> {
         match self {
             Self::Qemu(_) => qemu::end_of_another(directory, known, limit).await,
+            // Their agent ends them: no process of theirs is here.
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Vec::new(),
         }
     }
 
@@ -129,20 +237,27 @@ impl Provider {
     pub async fn link(&self, record: &std::path::Path, known: &Known) -> std::io::Result<Arc<dyn Connect>> {
         match self {
             Self::Qemu(_) => qemu::link_of(record, known).await,
+            Self::Ssh(_) | Self::Cloud(_) => boxed(far::link_of(record, known)).await,
+            Self::Lacking(name) => Err(std::io::Error::other(lacking(name))),
         }
     }
 
     /// Learns of the end of a machine that another process has made. Within a Tokio runtime only.
-    pub fn watch(&self, known: &Known) -> watch::Receiver<Option<Died>> {
+    pub fn watch(&self, known: &Known, link: &Arc<dyn Connect>) -> watch::Receiver<Option<Died>> {
+        let link = Some(Arc::clone(link));
         match self {
             Self::Qemu(_) => qemu::watch(known),
+            Self::Cloud(cloud) => cloud::watch_of(cloud, known.planned.machine.clone(), link),
+            Self::Ssh(_) | Self::Lacking(_) => far::watch::of(link, known.planned.image.clone(), far::watch::Nobody),
         }
     }
 
-    /// Ends the machine within `limit`, and removes nothing.
+    /// Ends the machine within `limit`, and removes nothing. A host that is there ends by its reset, which removes.
     pub async fn stop(&self, record: &Record, limit: Duration) {
         match self {
             Self::Qemu(_) => qemu::stop(record, limit).await,
+            Self::Cloud(cloud) => boxed(cloud::stop(cloud, record, limit)).await,
+            Self::Ssh(_) | Self::Lacking(_) => {}
         }
     }
 
@@ -150,15 +265,17 @@ impl Provider {
     pub async fn destroy(&self, record: &Record, host: &HostPaths, limit: Duration) -> Vec<String> {
         match self {
             Self::Qemu(_) => qemu::destroy(record, host, limit).await,
+            Self::Ssh(hosts) => boxed(hosts::destroy(hosts, record, host)).await,
+            Self::Cloud(cloud) => boxed(cloud::destroy(cloud, record, limit)).await,
+            Self::Lacking(name) => vec![format!("machine {} ({})", record.machine().host_name(), lacking(name))],
         }
     }
-}
 
-impl Provider {
     /// What a guest gets of its class. `has_room`: what runs it takes nothing of that.
     pub fn guest_size(&self, size: Size, has_room: bool) -> Size {
         match self {
             Self::Qemu(_) => qemu::guest_size(size, has_room),
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => size,
         }
     }
 
@@ -166,6 +283,8 @@ impl Provider {
     pub async fn has_snapshot(&self, image: &Image, size: Size, host: &HostPaths) -> Result<bool, Fault> {
         match self {
             Self::Qemu(qemu) => qemu.has_snapshot(image, size, host).await,
+            // Each of them starts in its own way, and boots.
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Ok(true),
         }
     }
 
@@ -173,8 +292,31 @@ impl Provider {
     pub fn sweep(&self, images: &navvy_vm_image::Images, here: &Owner, host: &HostPaths) {
         match self {
             Self::Qemu(_) => qemu::snapshot::sweep(&host.state, images, here),
+            // Their images are not this host's.
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => {}
         }
     }
+
+    /// Removes what the provider has of this host's and no record knows, within `limit`. Returns what is left.
+    pub async fn reap_unknown(&self, host: &HostPaths, limit: Duration) -> Vec<String> {
+        let Self::Cloud(cloud) = self else { return Vec::new() };
+        let reaped = tokio::time::timeout(limit, boxed(far::unknown::reap(cloud, host))).await;
+        reaped.unwrap_or_else(|_| {
+            vec![format!(
+                "machines of {} that no record knows, if there are any (no answer within {limit:?})",
+                cloud.name()
+            )]
+        })
+    }
+}
+
+/// What is elsewhere takes its time: a future of its own, so that those of whoever waits stay small.
+fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(future)
+}
+
+fn lacking(name: &str) -> Fault {
+    Fault::Lacking(name.to_owned())
 }
 
 impl Instance {
@@ -182,6 +324,9 @@ impl Instance {
     pub async fn provision(&mut self) -> Result<(), Fault> {
         match self {
             Self::Qemu(instance) => instance.provision().await,
+            Self::Host(instance) => boxed(instance.provision()).await,
+            Self::Cloud(instance) => boxed(instance.provision()).await,
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 
@@ -189,6 +334,9 @@ impl Instance {
     pub async fn make_snapshot(&mut self) -> Result<bool, Fault> {
         match self {
             Self::Qemu(instance) => instance.make_snapshot().await,
+            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => {
+                Err(Fault::Unsupported("snapshots are of machines of this host alone".to_owned()))
+            }
         }
     }
 
@@ -196,6 +344,10 @@ impl Instance {
     pub async fn launch(&mut self) -> Result<(), Fault> {
         match self {
             Self::Qemu(instance) => instance.launch().await,
+            // It runs.
+            Self::Host(_) => Ok(()),
+            Self::Cloud(instance) => boxed(instance.launch()).await,
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 
@@ -203,6 +355,9 @@ impl Instance {
     pub async fn look(&mut self) -> Result<Look, Fault> {
         match self {
             Self::Qemu(instance) => instance.look().await,
+            Self::Host(instance) => Ok(instance.look()),
+            Self::Cloud(instance) => boxed(instance.look()).await,
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 
@@ -210,6 +365,9 @@ impl Instance {
     pub async fn connect(&mut self) -> Result<Option<Contact>, Fault> {
         match self {
             Self::Qemu(instance) => instance.connect().await.map(Some),
+            Self::Host(instance) => boxed(instance.connect()).await.map(Some),
+            Self::Cloud(instance) => boxed(instance.connect()).await.map(Some),
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 
@@ -217,6 +375,9 @@ impl Instance {
     pub async fn wait(&mut self) -> Result<(), Fault> {
         match self {
             Self::Qemu(instance) => instance.wait().await,
+            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => {
+                Err(Fault::Unsupported("a pool is of machines of this host alone".to_owned()))
+            }
         }
     }
 
@@ -224,20 +385,27 @@ impl Instance {
     pub fn died(&mut self) -> watch::Receiver<Option<Died>> {
         match self {
             Self::Qemu(instance) => instance.died(),
+            Self::Host(instance) => instance.died(),
+            Self::Cloud(instance) => instance.died(),
+            Self::Lacking(name) => watch::channel(Some(Died::EngineLost { message: lacking(name).to_string() })).1,
         }
     }
 
-    /// The last lines of its console.
+    /// The last lines of its console; none of a machine that is elsewhere.
     pub fn console(&self) -> String {
         match self {
             Self::Qemu(instance) => instance.console(),
+            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => String::new(),
         }
     }
 
-    /// The ssh host key that was made for it.
+    /// The ssh host key that was made for it, or that its operator has named.
     pub fn host_key(&self) -> Option<&str> {
         match self {
             Self::Qemu(instance) => instance.host_key.as_deref(),
+            Self::Host(instance) => instance.host_key(),
+            Self::Cloud(instance) => instance.host_key(),
+            Self::Lacking(_) => None,
         }
     }
 
@@ -245,6 +413,7 @@ impl Instance {
     pub fn listen(&self) -> Option<ServiceOutput> {
         match self {
             Self::Qemu(instance) => Some(instance.listen()),
+            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => None,
         }
     }
 
@@ -252,6 +421,9 @@ impl Instance {
     pub fn take_report(&mut self) -> Vec<String> {
         match self {
             Self::Qemu(instance) => instance.take_report(),
+            Self::Host(instance) => instance.take_report(),
+            Self::Cloud(instance) => instance.take_report(),
+            Self::Lacking(_) => Vec::new(),
         }
     }
 }

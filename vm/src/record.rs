@@ -16,6 +16,7 @@
 //! Synced at every write. No secret stands in it. It goes last of all that the machine has on this host. Who holds its lock looks
 //! after the machine.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -28,6 +29,7 @@ use navvy_journal::owner::Owner;
 use navvy_plain_file as plain_file;
 use serde::{Deserialize, Serialize};
 
+use crate::far::Way;
 use crate::machine_id::MachineId;
 use crate::state::State;
 
@@ -168,6 +170,8 @@ pub enum Fact {
         /// Its address, once that is known.
         address: Option<String>,
     },
+    /// How it is entered, once it was seeded.
+    Way(Way),
 }
 
 /// What all entries together say.
@@ -208,6 +212,35 @@ impl Known {
     /// Its cgroup, if it was to get one.
     pub fn cgroup(&self) -> Option<String> {
         self.last(|fact| if let Fact::Cgroup { place } = fact { Some(place.clone()) } else { None })
+    }
+
+    /// The name and the place by which its provider was asked for it, if it was.
+    pub fn requested(&self) -> Option<(&str, &str)> {
+        self.last(|fact| {
+            if let Fact::Requested { token, place } = fact { Some((token.as_str(), place.as_str())) } else { None }
+        })
+    }
+
+    /// Its provider's own names for it.
+    pub fn instances(&self) -> BTreeSet<String> {
+        let names = self
+            .facts
+            .iter()
+            .filter_map(|fact| if let Fact::Instance { id, .. } = fact { Some(id.clone()) } else { None });
+        names.collect()
+    }
+
+    /// How it is entered, if it came so far and is elsewhere.
+    pub fn way(&self) -> Option<&Way> {
+        self.last(|fact| if let Fact::Way(way) = fact { Some(way) } else { None })
+    }
+
+    /// Does it live, as far as can be told from here? One that is elsewhere does, from its seed to its end, until somebody asks it.
+    pub fn may_live(&self, here: &Owner) -> bool {
+        match self.process() {
+            Some(process) => !process.is_dead(here),
+            None => self.way().is_some() && self.state == State::Ready,
+        }
     }
 
     fn take(&mut self, entry: Entry) -> Result<(), Illegal> {

@@ -38,7 +38,7 @@ pub fn gather(gathered: &mut BTreeMap<TaskId, Gathered>, here: &Owner, host: &Ho
             }
         };
         let Some(task) = known.planned.task.clone() else { continue };
-        let is_alive = known.process().is_some_and(|process| !process.is_dead(here));
+        let is_alive = known.may_live(here);
         let entry = gathered.entry(task).or_default();
         entry.evidence.labels.push(Some(known.owner.clone()));
         entry.evidence.is_held |= record::is_held(&directory);
@@ -63,9 +63,14 @@ impl Machines {
         let survey = self.survey(here, host);
         sweep(here, host);
         journal::sweep(&record::machines(&host.state), here);
-        self.provider.sweep(&self.settings.images, here, host);
+        for provider in self.providers() {
+            provider.sweep(&self.settings.images, here, host);
+        }
         let mut reaped = Reaped { left: survey.troubles, ..Reaped::default() };
         reaped.left.extend(self.reap_nobodys(here, host, limit).await);
+        for provider in self.providers() {
+            reaped.left.extend(provider.reap_unknown(host, limit).await);
+        }
         for seen in survey.tasks {
             if seen.condition == Condition::Dead && self.has(&seen.task, host) {
                 self.reap_task(seen, host, limit, &mut reaped).await;
@@ -97,9 +102,9 @@ impl Machines {
         for machine in record::all(&host.state) {
             let directory = record::directory(&host.state, &machine);
             let Ok(known) = record::load(&directory) else { continue };
-            let is_ours = known.planned.provider == self.name() && known.planned.task.is_none();
+            let is_nobodys = known.planned.task.is_none();
             let is_kept = known.is_pooled() && !is_old(&directory);
-            if is_ours && known.owner.is_dead(here) && !is_kept && !record::is_held(&directory) {
+            if is_nobodys && known.owner.is_dead(here) && !is_kept && !record::is_held(&directory) {
                 left.extend(self.remove_directory(directory, host, limit).await);
             }
         }

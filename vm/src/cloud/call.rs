@@ -86,7 +86,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 ///
 /// # Errors
 /// The last one.
-pub async fn patiently<T>(pace: Pace, call: impl AsyncFn() -> Result<T, Fault>) -> Result<T, Fault> {
+pub async fn patiently<T, F: Future<Output = Result<T, Fault>>>(pace: Pace, call: impl Fn() -> F) -> Result<T, Fault> {
     let mut pause = pace.pause;
     for _ in 1..pace.tries {
         match call().await {

@@ -113,7 +113,7 @@ impl Ec2 {
     pub async fn launch(&self, launch: &Launch) -> Result<Instance, Fault> {
         let form = self.launch_form(launch);
         let answer: answers::RunInstances =
-            patiently(self.pace, async || self.ask("RunInstances", "RunInstancesResponse", &form).await)
+            patiently(self.pace, || self.ask("RunInstances", "RunInstancesResponse", &form))
                 .await
                 .map_err(|fault| with_size(fault, launch))?;
         let made = answer.instances_set.item.into_iter().next();
@@ -162,8 +162,7 @@ impl Ec2 {
     pub async fn terminate(&self, name: &str) -> Result<(), Fault> {
         let form = vec![("InstanceId.1".to_owned(), name.to_owned())];
         let done: Result<answers::Done, Fault> =
-            patiently(self.pace, async || self.ask("TerminateInstances", "TerminateInstancesResponse", &form).await)
-                .await;
+            patiently(self.pace, || self.ask("TerminateInstances", "TerminateInstancesResponse", &form)).await;
         match done {
             Ok(_) | Err(Fault::NotFound { .. }) => Ok(()),
             Err(fault) => Err(fault),
@@ -193,8 +192,7 @@ impl Ec2 {
             let mut page = form.clone();
             page.extend(next.map(|token| ("NextToken".to_owned(), token)));
             let answer: answers::DescribeInstances =
-                patiently(self.pace, async || self.ask("DescribeInstances", "DescribeInstancesResponse", &page).await)
-                    .await?;
+                patiently(self.pace, || self.ask("DescribeInstances", "DescribeInstancesResponse", &page)).await?;
             let items = answer.reservation_set.item.into_iter().flat_map(|reservation| reservation.instances_set.item);
             all.extend(
                 items
@@ -214,7 +212,7 @@ impl Ec2 {
         let mut form = vec![("ResourceId.1".to_owned(), instance.name.clone())];
         form.extend(tags(launch, "Tag"));
         let tagged: Result<answers::Done, Fault> =
-            patiently(self.pace, async || self.ask("CreateTags", "CreateTagsResponse", &form).await).await;
+            patiently(self.pace, || self.ask("CreateTags", "CreateTagsResponse", &form)).await;
         let Err(fault) = tagged else {
             return Ok(Instance { machine: Some(launch.id.clone()), owner: Some(launch.owner.clone()), ..instance });
         };

@@ -44,7 +44,7 @@ impl Ec2 {
             form.push((format!("TagSpecification.1.Tag.{nth}.Value"), value.to_owned()));
         }
         let made: super::answers::Volume =
-            patiently(self.pace, async || self.ask("CreateVolume", "CreateVolumeResponse", &form).await).await?;
+            patiently(self.pace, || self.ask("CreateVolume", "CreateVolumeResponse", &form)).await?;
         volume(made)
     }
 
@@ -63,8 +63,7 @@ impl Ec2 {
             let mut page = form.clone();
             page.extend(next.map(|token| ("NextToken".to_owned(), token)));
             let answer: DescribeVolumes =
-                patiently(self.pace, async || self.ask("DescribeVolumes", "DescribeVolumesResponse", &page).await)
-                    .await?;
+                patiently(self.pace, || self.ask("DescribeVolumes", "DescribeVolumesResponse", &page)).await?;
             for item in answer.volume_set.item {
                 all.push(volume(item)?);
             }
@@ -82,8 +81,7 @@ impl Ec2 {
     /// Another machine has it, or the cloud does not do it.
     pub async fn attach_volume(&self, volume: &str, instance: &str, device: &str) -> Result<(), Fault> {
         let form = pairs(&[("VolumeId", volume), ("InstanceId", instance), ("Device", device)]);
-        let _done: Done =
-            patiently(self.pace, async || self.ask("AttachVolume", "AttachVolumeResponse", &form).await).await?;
+        let _done: Done = patiently(self.pace, || self.ask("AttachVolume", "AttachVolumeResponse", &form)).await?;
         Ok(())
     }
 
@@ -93,8 +91,7 @@ impl Ec2 {
     /// It may be there yet.
     pub async fn detach_volume(&self, volume: &str, instance: &str, device: &str) -> Result<(), Fault> {
         let form = pairs(&[("VolumeId", volume), ("InstanceId", instance), ("Device", device)]);
-        let _done: Done =
-            patiently(self.pace, async || self.ask("DetachVolume", "DetachVolumeResponse", &form).await).await?;
+        let _done: Done = patiently(self.pace, || self.ask("DetachVolume", "DetachVolumeResponse", &form)).await?;
         Ok(())
     }
 
@@ -105,7 +102,7 @@ impl Ec2 {
     pub async fn delete_volume(&self, volume: &str) -> Result<(), Fault> {
         let form = pairs(&[("VolumeId", volume)]);
         let done: Result<Done, Fault> =
-            patiently(self.pace, async || self.ask("DeleteVolume", "DeleteVolumeResponse", &form).await).await;
+            patiently(self.pace, || self.ask("DeleteVolume", "DeleteVolumeResponse", &form)).await;
         match done {
             Ok(_) | Err(Fault::NotFound { .. }) => Ok(()),
             Err(fault) => Err(fault),

@@ -130,8 +130,7 @@ impl Gce {
         for _ in 0..PAGES {
             let page = next.as_deref().map(|token| format!("&pageToken={}", escaped(token))).unwrap_or_default();
             let path = format!("/instances?maxResults=500&filter={filter}{page}");
-            let list: answers::List =
-                patiently(self.pace, async || self.ask("list", &path, Method::GET, None).await).await?;
+            let list: answers::List = patiently(self.pace, || self.ask("list", &path, Method::GET, None)).await?;
             if list.kind != "compute#instanceList" {
                 let message = format!("its kind is {:?}", call::words(&list.kind));
                 return Err(Fault::Nonsense { cloud: CLOUD, call: "list", message });
@@ -169,7 +168,7 @@ impl Gce {
 
     async fn item(&self, name: &str) -> Result<Option<answers::Item>, Fault> {
         let path = format!("/instances/{}", escaped(name));
-        match patiently(self.pace, async || self.ask("get", &path, Method::GET, None).await).await {
+        match patiently(self.pace, || self.ask("get", &path, Method::GET, None)).await {
             Ok(item) => Ok(Some(item)),
             Err(Fault::NotFound { .. }) => Ok(None),
             Err(fault) => Err(fault),
@@ -193,14 +192,14 @@ impl Gce {
 
     /// Begins an operation and waits until it is done.
     async fn operate(&self, call: &'static str, path: &str, method: Method, body: Option<&Value>) -> Result<(), Fault> {
-        let begin = async || self.ask::<answers::Operation>(call, path, method.clone(), body).await;
+        let begin = || self.ask::<answers::Operation>(call, path, method.clone(), body);
         let mut operation = patiently(self.pace, begin).await?;
         for _ in 0..WAITS {
             if operation.outcome(call)? {
                 return Ok(());
             }
             let path = format!("/operations/{}/wait", escaped(&operation.name));
-            operation = patiently(self.pace, async || self.ask(call, &path, Method::POST, None).await).await?;
+            operation = patiently(self.pace, || self.ask(call, &path, Method::POST, None)).await?;
         }
         Err(Fault::Late { cloud: CLOUD, call, limit: self.pace.limit * WAITS as u32 })
     }

@@ -34,7 +34,7 @@ mod process;
 mod qmp;
 mod random;
 mod ready;
-mod seed;
+pub(crate) mod seed;
 mod shape;
 pub(crate) mod snapshot;
 mod socket;
@@ -58,6 +58,8 @@ use crate::error::Fault;
 use crate::record::Known;
 use crate::settings::Settings;
 
+/// The provider's name, in records and for people.
+pub(crate) const NAME: &str = "qemu";
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// QEMU on this host. What it is, is found out once.

@@ -124,8 +124,15 @@ pub fn now_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Everything that makes this machine itself. The host key is made by the caller, who has written down its fingerprint.
-pub fn of(order: &Order, network: Option<Network>, key: &SshKey, has_docker: bool) -> Result<Seed, Fault> {
+/// Everything that makes this machine itself. The host key is made by the caller, who has written down its fingerprint; a machine that is
+/// entered by ssh has one already.
+pub fn of<'a, I>(
+    order: &Order<I>,
+    network: Option<Network>,
+    key: impl Into<Option<&'a SshKey>>,
+    has_docker: bool,
+) -> Result<Seed, Fault> {
+    let key = key.into().filter(|_| !order.extras.authorized_keys.is_empty());
     let secret = |_| random::<32>().map(|bytes| hex(&bytes)).map_err(Fault::host("make a machine's secrets"));
     let mut files = order.extras.files.clone();
     let mut variables = order.extras.variables.clone();
@@ -142,7 +149,7 @@ pub fn of(order: &Order, network: Option<Network>, key: &SshKey, has_docker: boo
         host_name: order.machine.host_name(),
         idle_limit_s: order.idle_limit.as_secs(),
         network,
-        host_key: (!order.extras.authorized_keys.is_empty()).then(|| key.to_openssh().reveal().to_owned()),
+        host_key: key.map(|key| key.to_openssh().reveal().to_owned()),
         authorized_keys: order.extras.authorized_keys.clone(),
         docker: has_docker,
         volumes: volumes.map(|disk| Volume { serial: disk.serial.clone(), path: disk.mount.clone() }).collect(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use navvy_job::outcome::Blame;
 use russh::client::{self, Handle, Handler};
 use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, Disconnect, Preferred};
+use russh::{Channel, ChannelMsg, Disconnect, Preferred};
 use tokio::time::Instant;
 
 use crate::ssh_key::SshKey;
@@ -21,6 +21,8 @@ const CHANNEL: Duration = Duration::from_secs(15);
 /// A machine that says nothing for so long is asked whether it lives; after four unanswered questions it counts as gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const UNANSWERED: usize = 4;
+/// Bytes of a program's words that are kept.
+const WORDS: usize = 2000;
 
 /// A machine, and how it is entered.
 #[derive(Debug, Clone)]
@@ -103,6 +105,15 @@ impl SshFault {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::HostKey { .. })
     }
+}
+
+/// What became of a program of the machine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// As it exited.
+    pub status: Option<u32>,
+    /// The beginning of what it wrote, on one line.
+    pub words: String,
 }
 
 /// A connection that has been entered.
@@ -194,6 +205,52 @@ impl Connection {
         let failed = |why: String| SshFault::Channel { at: self.at.clone(), what: path.to_owned(), why };
         let opened = tokio::time::timeout(CHANNEL, opening).await;
         opened.map_err(|_| failed("no answer".to_owned()))?.map_err(|error| failed(words(&error)))
+    }
+
+    /// A program of the machine, by its stdin and stdout.
+    ///
+    /// # Errors
+    /// The machine starts none.
+    pub async fn start(&self, command: &str) -> Result<Channel<client::Msg>, SshFault> {
+        let failed = |why: String| SshFault::Channel { at: self.at.clone(), what: format!("`{command}`"), why };
+        let starting = async {
+            let channel = self.handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            Ok(channel)
+        };
+        let started: Result<Result<_, russh::Error>, _> = tokio::time::timeout(CHANNEL, starting).await;
+        started.map_err(|_| failed("no answer".to_owned()))?.map_err(|error| failed(words(&error)))
+    }
+
+    /// Runs a program of the machine to its end, with this on its stdin. Returns its status: `None` where a signal ended it.
+    ///
+    /// # Errors
+    /// The machine starts none, or it has not ended within the limit.
+    pub async fn run(&self, command: &str, input: &[u8], limit: Duration) -> Result<Ran, SshFault> {
+        let failed = |why: String| SshFault::Channel { at: self.at.clone(), what: format!("`{command}`"), why };
+        let running = async {
+            let mut channel = self.start(command).await?;
+            let fed = async {
+                channel.data(input).await?;
+                channel.eof().await
+            };
+            // A program that does not read its input tells why by its status.
+            let _unread: Result<(), russh::Error> = fed.await;
+            let mut ran = Ran { status: None, words: String::new() };
+            while let Some(message) = channel.wait().await {
+                match message {
+                    ChannelMsg::ExitStatus { exit_status } => ran.status = Some(exit_status),
+                    ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } if ran.words.len() < WORDS => {
+                        ran.words.push_str(&String::from_utf8_lossy(&data));
+                    }
+                    _ => {}
+                }
+            }
+            ran.words = crate::cloud::call::words(&ran.words);
+            Ok(ran)
+        };
+        let ran = tokio::time::timeout(limit, running).await;
+        ran.unwrap_or_else(|_| Err(failed(format!("it has not ended within {} s", limit.as_secs()))))
     }
 
     /// Hangs up, as far as the other side listens.

@@ -20,7 +20,7 @@ mod link;
 mod seed;
 mod there;
 
-pub use connection::{Connection, SshFault, Target};
+pub use connection::{Connection, Ran, SshFault, Target};
 pub use link::SshLink;
-pub use seed::{greet, seed};
-pub use there::{Host, HostError, Taken};
+pub use seed::greet;
+pub use there::{Host, HostError, Turn};

@@ -1,44 +1,16 @@
 //! A far machine's seed: the same words as on a virtio port, over its unix socket of uid 0.
 
-use std::time::Duration;
-
-use navvy_protocol::guest::{LINE_CAP, SEED_SOCKET, Said, Seed, Told, VERSION};
+use navvy_protocol::guest::{LINE_CAP, Said, Seed, Told, VERSION};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::time::Instant;
 
-use super::connection::{Connection, SshFault, Target};
+use crate::qemu::seed::now_ns;
 
-/// One answer.
-const ANSWER: Duration = Duration::from_secs(60);
-/// Between two tries while the supervisor starts.
-const BETWEEN: Duration = Duration::from_secs(1);
-
-/// Enters a machine that boots, and gives it its seed.
-///
-/// # Errors
-/// It did not become reachable within the limit, is not the one that was made, or does not take the seed.
-pub async fn seed(target: &Target, seed: Seed, limit: Duration) -> Result<Connection, SshFault> {
-    let end = Instant::now() + limit;
-    let connection = Connection::open(target, limit).await?;
-    let channel = loop {
-        match connection.to_socket(SEED_SOCKET).await {
-            Ok(channel) => break channel,
-            // Its ssh server may have started before the supervisor.
-            Err(fault) if connection.is_closed() || Instant::now() + BETWEEN >= end => return Err(fault),
-            Err(_) => tokio::time::sleep(BETWEEN).await,
-        }
-    };
-    let failed = |why: String| SshFault::Seed { at: connection.at().to_owned(), why };
-    let told = tokio::time::timeout(ANSWER, greet(channel.into_stream(), seed)).await;
-    told.map_err(|_| failed(format!("no answer within {} s", ANSWER.as_secs())))?.map_err(failed)?;
-    Ok(connection)
-}
-
-/// What is said on a seed's stream, whatever carries it. Returns the guest's clock, in nanoseconds since 1970.
+/// What is said on a seed's stream, whatever carries it; the guest's clock is set to this moment. Returns that clock right after, in
+/// nanoseconds since 1970.
 ///
 /// # Errors
 /// What the guest says, or what is wrong with it.
-pub async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, seed: Seed) -> Result<u64, String> {
+pub async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, mut seed: Seed) -> Result<u64, String> {
     let mut stream = BufReader::new(stream);
     match hear(&mut stream).await? {
         Said::Ready { version: VERSION } => {}
@@ -47,6 +19,7 @@ pub async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, seed: Seed) -> R
         }
         said => return Err(unexpected(said)),
     }
+    seed.time_ns = now_ns();
     let mut line = serde_json::to_vec(&Told::Seed(Box::new(seed))).map_err(|error| error.to_string())?;
     line.push(b'\n');
     if line.len() > LINE_CAP {
@@ -87,7 +60,7 @@ mod tests {
 
     fn some_seed() -> Seed {
         let seed = serde_json::json!({
-            "time_ns": 1, "entropy": "00", "secret": "hidden", "machine_id": "0", "host_name": "navvy-x", "idle_limit_s": 0,
+            "time_ns": 0, "entropy": "00", "secret": "hidden", "machine_id": "0", "host_name": "navvy-x", "idle_limit_s": 0,
         });
         serde_json::from_value(seed).unwrap()
     }
@@ -105,7 +78,9 @@ mod tests {
         let greeted = greet(ours, some_seed()).await;
         let heard = says.await.unwrap();
         if greeted.is_ok() {
-            assert!(matches!(serde_json::from_slice(&heard).unwrap(), Told::Seed(seed) if seed.secret == "hidden"));
+            assert!(
+                matches!(serde_json::from_slice(&heard).unwrap(), Told::Seed(seed) if seed.secret == "hidden" && seed.time_ns > 0)
+            );
         }
         greeted
     }

@@ -1,10 +1,12 @@
-//! A host that is already there: taken by one task at a time, and reset by a command of the operator's, before and after.
+//! A host that is already there: one task's at a time, and reset by a command of the operator's, before and after.
 //!
 //! ```text
-//! lock STATE/hosts/NAME (held by the taker's process) ─▶ reset ─▶ connect, seed ─▶ steps ─▶ reset ─▶ unlock
+//! lock STATE/hosts/NAME for a moment ─▶ does a record name this host? ─▶ ours names it ─▶ unlock ─▶ reset ─▶ connect, seed ─▶ steps
+//!                                          │ one that is being removed and that nobody holds: its reset is made up for, here
+//! destroy: reset ─▶ the record goes, and with it the host is free                a reset that fails: the record stays
 //! ```
 //!
-//! Who takes it resets it first: a taker that was killed could not.
+//! Who takes it resets it first: what became of it before Navvy had it, nobody knows.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use navvy_environment::command::{self, CommandError};
 use navvy_job::outcome::Blame;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A host, as an operator describes it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Host {
     /// Its name for people, and for its lock.
     pub name: String,
@@ -27,7 +29,7 @@ pub struct Host {
     /// Port of its ssh server.
     #[serde(default = "port")]
     pub port: u16,
-    /// As whom it is entered.
+    /// As whom it is entered. Only uid 0 can give a supervisor its seed.
     #[serde(default = "user")]
     pub user: String,
     /// Its host key: a line as in `/etc/ssh/ssh_host_ed25519_key.pub`.
@@ -37,8 +39,20 @@ pub struct Host {
     /// Program and arguments that make it as new, and end with 0 once it is.
     pub reset: Vec<String>,
     /// How long that takes at most.
-    #[serde(default = "reset_seconds")]
-    pub reset_seconds: u64,
+    #[serde(default = "reset_limit", deserialize_with = "duration")]
+    pub reset_limit: Duration,
+    /// Configs' names of images that it stands for; `*` in one stands for any text.
+    #[serde(default = "any_image")]
+    pub images: Vec<String>,
+    /// As whom steps run.
+    #[serde(default = "crate::far::choice::step_user")]
+    pub step_user: String,
+    /// The version of its Docker engine, if it has one.
+    #[serde(default)]
+    pub docker: Option<String>,
+    /// It has no supervisor of its own: this program's is put there and started after each reset.
+    #[serde(default)]
+    pub upload_supervisor: bool,
 }
 
 fn port() -> u16 {
@@ -49,8 +63,17 @@ fn user() -> String {
     "root".to_owned()
 }
 
-fn reset_seconds() -> u64 {
-    300
+fn reset_limit() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn any_image() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    navvy_job::figures::read_duration(&text).map_err(serde::de::Error::custom)
 }
 
 /// Why a host cannot be used.
@@ -64,9 +87,19 @@ pub enum HostError {
         /// The name.
         name: String,
     },
-    /// Somebody has it.
-    #[error("host {name} is in use by another task")]
-    Taken {
+    /// Other tasks have all that would do.
+    #[error("no host is free, and none became so within {} s: {whose}; add hosts to [[vm.ssh.hosts]], or run fewer jobs at once", waited.as_secs())]
+    AllTaken {
+        /// The hosts, and who has each.
+        whose: String,
+        /// How long it was waited for one.
+        waited: Duration,
+    },
+    /// It is in use, and the settings name it no more.
+    #[error(
+        "host {name} is not in [[vm.ssh.hosts]] any more: nothing says how it is reset; put it back until its task is removed"
+    )]
+    Unknown {
         /// The host.
         name: String,
     },
@@ -87,7 +120,7 @@ pub enum HostError {
         name: String,
     },
     /// The command failed; the host is not used.
-    #[error("the reset of host {name} failed")]
+    #[error("the reset of host {name} failed; it is not used before one has succeeded")]
     Reset {
         /// The host.
         name: String,
@@ -100,73 +133,61 @@ impl HostError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Name { .. } | Self::NoReset { .. } => Blame::Usage,
+            Self::Name { .. } | Self::NoReset { .. } | Self::Unknown { .. } => Blame::Usage,
             _ => Blame::Infra,
         }
     }
 }
 
-/// A host in one task's hands, as long as this lives: the kernel lets go of the lock with the process.
+/// Nobody else decides whose the host is as long as this lives: the kernel lets go of the lock with the process.
 #[derive(Debug)]
-pub struct Taken {
-    host: Host,
+pub struct Turn {
     _lock: File,
-    search_path: String,
 }
 
 impl Host {
-    /// Takes the host and makes it as new.
+    /// Can it be used at all, by what is said of it?
     ///
     /// # Errors
-    /// Somebody has it, or its reset fails.
-    pub async fn take(&self, state: &Path, search_path: &str) -> Result<Taken, HostError> {
-        let lock = self.lock(state)?;
-        let taken = Taken { host: self.clone(), _lock: lock, search_path: search_path.to_owned() };
-        taken.reset().await?;
-        Ok(taken)
-    }
-
-    fn lock(&self, state: &Path) -> Result<File, HostError> {
+    /// A name that leads elsewhere, or no reset.
+    pub fn check(&self) -> Result<(), HostError> {
         let name = self.name.clone();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(is_plain) {
             return Err(HostError::Name { name });
         }
+        if self.reset.is_empty() { Err(HostError::NoReset { name }) } else { Ok(()) }
+    }
+
+    /// To decide whose it is. `None`: somebody else does so just now.
+    ///
+    /// # Errors
+    /// The lock cannot be made.
+    pub fn turn(&self, state: &Path) -> Result<Option<Turn>, HostError> {
+        self.check()?;
         let directory = state.join("hosts");
-        let path = directory.join(&name);
-        let failed = |source| HostError::Lock { name: name.clone(), path: path.clone(), source };
+        let path = directory.join(&self.name);
+        let failed = |source| HostError::Lock { name: self.name.clone(), path: path.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = options.map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(HostError::Taken { name }),
+            Ok(()) => Ok(Some(Turn { _lock: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
-}
 
-impl Taken {
-    /// The host.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    async fn reset(&self) -> Result<(), HostError> {
-        let name = self.host.name.clone();
-        let Some((program, arguments)) = self.host.reset.split_first() else { return Err(HostError::NoReset { name }) };
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let limit = Duration::from_secs(self.host.reset_seconds);
-        let done = command::run(program, &arguments, b"", &self.search_path, limit).await;
-        done.map(drop).map_err(|source| HostError::Reset { name, source })
-    }
-
-    /// Makes the host as new once more, and lets go of it, whether that worked or not: the next taker resets it, too.
+    /// Makes it as new.
     ///
     /// # Errors
-    /// The reset failed.
-    pub async fn give_back(self) -> Result<(), HostError> {
-        self.reset().await
+    /// The command failed, or has not ended in time.
+    pub async fn reset(&self, search_path: &str) -> Result<(), HostError> {
+        let name = self.name.clone();
+        let Some((program, arguments)) = self.reset.split_first() else { return Err(HostError::NoReset { name }) };
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let done = command::run(program, &arguments, b"", search_path, self.reset_limit).await;
+        done.map(drop).map_err(|source| HostError::Reset { name, source })
     }
 }
 
@@ -176,34 +197,29 @@ mod tests {
 
     fn host(reset: &[&str]) -> Host {
         serde_json::from_value(serde_json::json!({
-            "name": "mac-1", "address": "127.0.0.1", "host_key": "ssh-ed25519 AAAA", "key_file": "/k", "reset": reset,
+            "name": "mac-1", "address": "127.0.0.1", "host-key": "ssh-ed25519 AAAA", "key-file": "/k", "reset": reset,
         }))
         .unwrap()
     }
 
     #[tokio::test]
-    async fn a_host_is_one_tasks_and_is_reset_before_and_after() {
+    async fn one_at_a_time_decides_whose_a_host_is() {
         let state = tempfile::tempdir().unwrap();
-        let log = state.path().join("resets");
-        let say = format!("echo reset >> {}", log.display());
-        let host = host(&["sh", "-c", &say]);
-        let resets = || std::fs::read_to_string(&log).unwrap().lines().count();
-        let taken = host.take(state.path(), "/usr/bin:/bin").await.unwrap();
-        assert_eq!(resets(), 1);
-        assert!(matches!(host.take(state.path(), "/bin").await.unwrap_err(), HostError::Taken { .. }));
-        taken.give_back().await.unwrap();
-        assert_eq!(resets(), 2);
-        drop(host.take(state.path(), "/usr/bin:/bin").await.unwrap());
+        let host = host(&["true"]);
+        let turn = host.turn(state.path()).unwrap();
+        assert!(turn.is_some() && host.turn(state.path()).unwrap().is_none());
+        drop(turn);
+        assert!(host.turn(state.path()).unwrap().is_some());
     }
 
     #[tokio::test]
-    async fn a_host_that_cannot_be_reset_is_not_used() {
-        let state = tempfile::tempdir().unwrap();
-        let failed =
-            host(&["sh", "-c", "echo no power >&2; exit 3"]).take(state.path(), "/usr/bin:/bin").await.unwrap_err();
+    async fn a_reset_that_fails_says_why_and_a_host_without_one_is_none() {
+        let failed = host(&["sh", "-c", "echo no power >&2; exit 3"]).reset("/usr/bin:/bin").await.unwrap_err();
         assert!(navvy_job::chain::chain(&failed).contains("no power"), "{failed:?}");
-        assert!(matches!(host(&[]).take(state.path(), "/bin").await.unwrap_err(), HostError::NoReset { .. }));
+        assert!(matches!(host(&[]).check().unwrap_err(), HostError::NoReset { .. }));
         let named = Host { name: "../x".to_owned(), ..host(&["true"]) };
-        assert!(matches!(named.take(state.path(), "/bin").await.unwrap_err(), HostError::Name { .. }));
+        assert!(matches!(named.check().unwrap_err(), HostError::Name { .. }));
+        let late = Host { reset_limit: Duration::from_millis(50), ..host(&["sleep", "60"]) };
+        assert!(navvy_job::chain::chain(&late.reset("/usr/bin:/bin").await.unwrap_err()).contains("50ms"));
     }
 }
