@@ -145,7 +145,7 @@ fn a_killed_runner_s_machine_job_whose_lease_is_lost_is_removed() {
         String::from_utf8_lossy(&fleet.log_so_far(&task, LOG)).contains("line 5\n").then_some(())
     });
     runner.kill();
-    assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed", "{}", fleet.show(&pipeline));
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "error", "{}", fleet.show(&pipeline));
     assert_eq!(fleet.job(&pipeline, "slow")["status"], "infrastructure_fail");
     let next = fleet.runner(&[]);
     nothing_is_left(&bench, fleet, next);

@@ -275,3 +275,46 @@ fn a_client_that_is_lost_ends_its_launched_task_as_lost() {
     );
     nomad.nothing_is_left();
 }
+
+/// An agent whose machines are those of this bench: a driver's agents have a home of their own.
+#[track_caller]
+fn with_its_machines(bench: &Bench) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (path, navvy) = (bench.state().join("navvy-with-machines"), bench.command_of(&[]));
+    let config = bench.settings_file().ancestors().nth(2).expect("a directory").display().to_string();
+    let of = |name: &str| navvy.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
+    let images = of("NAVVY_IMAGES").expect("the bench has machines").to_string_lossy().into_owned();
+    let program = navvy.get_program().to_string_lossy().into_owned();
+    let script = format!("#!/bin/sh\nexec env NAVVY_IMAGES='{images}' XDG_CONFIG_HOME='{config}' '{program}' \"$@\"\n");
+    std::fs::write(&path, script).expect("a file can be written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+    let reserve = "reserve { cpus = 0, memory = \"0\" }";
+    format!("agent_path = \"{}\"\n    environments = [\"docker\", \"vm\"]\n    {reserve}", path.display())
+}
+
+#[test]
+fn a_machine_job_waits_for_a_client_that_has_machines_and_runs_there() {
+    let bench = Bench::with_machines();
+    let says = "id -un; cat /proc/1/comm; nproc";
+    bench.config(&format!(
+        "version: 2.1\njobs:\n  vm:\n    machine: true\n    steps: [{{run: {{name: says, command: \"{says}\"}}}}]\n\
+         workflows:\n  ci: {{jobs: [vm]}}\n"
+    ));
+    bench.commit("a project");
+    let mut nomad = Nomad::server(&bench, NomadSetup::default());
+    let node = nomad.add_client("one");
+    nomad.healthy(&node);
+    let fleet = fleet(&bench, &nomad, &[]);
+    let pipeline = fleet.submit(&["--tree"]);
+    seldom("why it waits", LIMIT, || {
+        let why = fleet.job(&pipeline, "vm")["why"].as_str()?.to_owned();
+        why.contains("driver.navvy.environments} set_contains vm").then_some(())
+    });
+    let node = nomad.add_client_with("two", &with_its_machines(&bench));
+    nomad.healthy(&node);
+    assert_eq!(fleet.end_of(&pipeline, 3 * LIMIT), "success", "{}", fleet.show(&pipeline));
+    let task = fleet.task(&pipeline, "vm");
+    assert_eq!(fleet.log(&task, "001-1"), b"circleci\nnavvy-superviso\n1\n");
+    nomad.nothing_is_left();
+    is_purged(&nomad);
+}
