@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
@@ -18,10 +17,8 @@ use navvy_journal::standing::Condition;
 use navvy_journal::{self as journal};
 
 use crate::machines::Machines;
+use crate::pool::shelf;
 use crate::record::{self, RecordError};
-
-/// What a pool that was stopped or killed has kept ready is nobody's after this.
-const POOL_AWAY: Duration = Duration::from_secs(3600);
 
 /// Adds what the records of machines tell, to what an engine's containers, marks and journals tell. Returns what could not be read.
 pub fn gather(gathered: &mut BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths) -> Vec<String> {
@@ -103,17 +100,11 @@ impl Machines {
             let directory = record::directory(&host.state, &machine);
             let Ok(known) = record::load(&directory) else { continue };
             let is_nobodys = known.planned.task.is_none();
-            let is_kept = known.is_pooled() && !is_old(&directory);
+            let is_kept = known.is_pooled() && known.planned.pool.as_deref().is_some_and(shelf::is_recent);
             if is_nobodys && known.owner.is_dead(here) && !is_kept && !record::is_held(&directory) {
                 left.extend(self.remove_directory(directory, host, limit).await);
             }
         }
         left
     }
-}
-
-/// Has nobody written into its record for as long as a pool may be away?
-fn is_old(directory: &Path) -> bool {
-    let written = directory.join("record").metadata().and_then(|found| found.modified());
-    written.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= POOL_AWAY))
 }

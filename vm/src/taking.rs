@@ -139,7 +139,7 @@ impl Machines {
         let mut ticket = Ticket::new(source, asked.ticket.clone());
         let given = source.take(&asked).await?;
         let waited = begun.elapsed();
-        let record = self.found(&given, image, host).await?;
+        let record = self.found(&given, &image.manifest.name, host).await?;
         let taken = Taken {
             task: request.task.clone(),
             owner: request.owner.clone(),
@@ -164,7 +164,7 @@ impl Machines {
     }
 
     /// The record of a machine that was given, locked. Nothing of the pool's answer is believed but which record it is.
-    async fn found(&self, given: &Given, image: &Image, host: &HostPaths) -> Result<Record, NotGiven> {
+    async fn found(&self, given: &Given, wanted: &str, host: &HostPaths) -> Result<Record, NotGiven> {
         let refused = |why: String| NotGiven::No { why };
         let Way::Here { state } = &given.way else {
             return Err(refused("its machine is elsewhere, and this host makes its own".to_owned()));
@@ -179,7 +179,7 @@ impl Machines {
         if !is_whole || known.planned.machine != given.id {
             return Err(refused(format!("machine {} is not one that was given", given.id)));
         }
-        if known.planned.provider != self.name() || known.planned.image != image.manifest.name {
+        if known.planned.provider != self.name() || known.planned.image != wanted {
             let record::Planned { provider, image, .. } = &known.planned;
             return Err(refused(format!("it gave a machine of {provider} with the image {image}")));
         }
@@ -213,4 +213,74 @@ async fn locked(directory: std::path::PathBuf) -> Result<Record, RecordError> {
 
 fn no(error: &RecordError) -> NotGiven {
     NotGiven::No { why: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use navvy_journal::owner::Owner;
+    use navvy_vm_image::Images;
+
+    use super::*;
+    use crate::record::Planned;
+    use crate::settings::Settings;
+
+    fn host(state: &Path) -> HostPaths {
+        HostPaths {
+            state: state.to_owned(),
+            runtime: None,
+            docker_config: None,
+            search_path: "/usr/bin:/bin".to_owned(),
+            supervisor: None,
+        }
+    }
+
+    /// A pool's machine that waits for its seed, by its record alone.
+    async fn ready(state: &Path, is_given: bool) -> MachineId {
+        let owner = Owner::this_process().unwrap();
+        let planned = Planned {
+            version: Planned::VERSION,
+            machine: MachineId::random(),
+            task: None,
+            owner: owner.clone(),
+            provider: "qemu".to_owned(),
+            image: "debian-12-minimal".to_owned(),
+            is_adoptable: false,
+            has_steps: false,
+            pool: Some(state.join("vm-pool")),
+        };
+        let machine = planned.machine.clone();
+        let record = Record::create(state, planned).await.unwrap();
+        let states = [State::Provisioned, State::Launched, State::Booting].map(Entry::State);
+        let given = is_given.then_some(Entry::Given(owner));
+        record.write(states.into_iter().chain(given).collect()).await.unwrap();
+        machine
+    }
+
+    #[tokio::test]
+    async fn only_a_machine_that_was_given_here_is_taken_whatever_a_pool_says() {
+        let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (state, elsewhere) = (state.path().to_owned(), elsewhere.path().to_owned());
+        let machines = Machines::qemu(Settings::new(Images::at("/nonexistent")));
+        let here = || Way::Here { state: state.clone() };
+        let entrance = serde_json::from_value(serde_json::json!({
+            "way": "ssh", "provider": "ec2", "instance": "i", "address": "192.0.2.1", "port": 22, "user": "root", "host_key": "", "key": "k",
+        }));
+        let cases = [
+            (ready(&elsewhere, true).await, Way::Here { state: elsewhere }, "it keeps its machines in"),
+            (MachineId::random(), here(), "could not read the record"),
+            (ready(&state, false).await, here(), "is not one that was given"),
+            (ready(&state, true).await, entrance.unwrap(), "its machine is elsewhere"),
+        ];
+        for (id, way, words) in cases {
+            let told = machines.found(&Given { id, way }, "debian-12-minimal", &host(&state)).await.unwrap_err();
+            assert!(matches!(&told, NotGiven::No { why } if why.contains(words)), "{words}: {told:?}");
+        }
+        let given = Given { id: ready(&state, true).await, way: here() };
+        let told = machines.found(&given, "debian-12-full", &host(&state)).await.unwrap_err();
+        assert!(told.to_string().contains("a machine of qemu with the image debian-12-minimal"), "{told}");
+        let found = machines.found(&given, "debian-12-minimal", &host(&state)).await.unwrap();
+        assert!(record::is_held(found.directory()));
+    }
 }

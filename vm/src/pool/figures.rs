@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::core::Counts;
+use super::core::{Core, Counts};
 use super::record::Why;
 use super::rules::Kind;
 
@@ -35,6 +35,8 @@ pub struct Waits {
 /// What a pool tells of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// It has been seen, since the pool began, what is there.
+    pub is_surveyed: bool,
     /// It is being emptied: nothing is kept ready any more, and nothing is given.
     pub is_emptied: bool,
     /// Machines and wishes, a line for each kind.
@@ -91,7 +93,7 @@ impl Figures {
         }
     }
 
-    pub(super) fn report(&self, counts: BTreeMap<Kind, Counts>, is_emptied: bool) -> Report {
+    pub(super) fn report(&self, core: &Core, now_s: u64) -> Report {
         let of_kind = |(kind, counts): (Kind, Counts)| KindReport {
             class: kind.class,
             image: kind.image,
@@ -104,8 +106,9 @@ impl Figures {
         };
         let word = |why: &Why| serde_json::to_value(why).ok().and_then(|word| Some(word.as_str()?.to_owned()));
         Report {
-            is_emptied,
-            kinds: counts.into_iter().map(of_kind).collect(),
+            is_surveyed: core.is_surveyed(),
+            is_emptied: core.is_emptied(),
+            kinds: core.counts(now_s).into_iter().map(of_kind).collect(),
             launches: self.launches,
             faults: self.faults.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
             removals: self.removals.iter().filter_map(|(why, count)| Some((word(why)?, *count))).collect(),
@@ -115,9 +118,9 @@ impl Figures {
 }
 
 impl Report {
-    /// Is every machine that is there in somebody's hands?
+    /// Is every machine that is there in somebody's hands? No, as long as that is not known.
     pub fn has_none_of_its_own(&self) -> bool {
-        self.kinds.iter().all(|kind| kind.making == 0 && kind.warm == 0 && kind.removing == 0)
+        self.is_surveyed && self.kinds.iter().all(|kind| kind.making == 0 && kind.warm == 0 && kind.removing == 0)
     }
 
     /// In the words of Prometheus.
@@ -190,7 +193,10 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Record, Stage};
+    use super::super::rules::Rules;
     use super::*;
+    use crate::machine_id::MachineId;
 
     #[test]
     fn figures_are_said_in_prometheus_words() {
@@ -201,7 +207,17 @@ mod tests {
         figures.wait(0);
         figures.wait(4);
         let kind = Kind { class: "a\"b".to_owned(), image: "i".to_owned() };
-        let text = figures.report([(kind, Counts { warm: 2, ..Counts::default() })].into(), false).prometheus();
+        let warm = || Record {
+            version: Record::VERSION,
+            id: MachineId::random(),
+            kind: kind.clone(),
+            born_s: 0,
+            stage: Stage::Warm { since_s: 1 },
+        };
+        let core = Core::restore(Rules::default(), [warm(), warm()]);
+        let report = figures.report(&core, 2);
+        assert!(!report.has_none_of_its_own());
+        let text = report.prometheus();
         for line in [
             "navvy_pool_machines{class=\"a\\\"b\",image=\"i\",state=\"warm\"} 2",
             "navvy_pool_faults_total{fault=\"capacity\"} 1",

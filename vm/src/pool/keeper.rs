@@ -226,7 +226,7 @@ impl Keeper {
                 self.happen(event).await
             }
             Said::Report(answer) => {
-                let report = self.figures.report(self.core.counts(now_s()), self.core.is_emptied());
+                let report = self.figures.report(&self.core, now_s());
                 answer.send(report).ok();
                 Ok(())
             }
@@ -244,6 +244,7 @@ impl Keeper {
     async fn tick(&mut self) -> Result<(), ShelfError> {
         if self.ticks.is_multiple_of(SURVEY_EVERY) && !self.is_surveying {
             self.is_surveying = true;
+            self.shelf.touch();
             let (asked, maker) = (self.core.mark(), Arc::clone(&self.maker));
             self.work.spawn(async move { Done::Survey(asked, limited(maker.survey()).await) });
         }

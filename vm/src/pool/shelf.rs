@@ -1,7 +1,7 @@
 //! A pool's records on disk: a file each, whole or not there, and one process that writes them.
 //!
 //! ```text
-//! POOL/lock               held by the pool's process
+//! POOL/lock               held by the pool's process, which touches it as long as it lives
 //! POOL/machines/ID.json   the record: written beside its place, synced, renamed, and the directory synced
 //! ```
 
@@ -9,12 +9,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use navvy_plain_file as plain_file;
 
 use super::record::Record;
 use crate::machine_id::MachineId;
 
+/// A pool that was stopped or killed comes back within this, or not at all.
+const AWAY: Duration = Duration::from_secs(3600);
 /// Bytes of the longest record.
 const LONGEST: u64 = 64 << 10;
 
@@ -23,7 +26,7 @@ const LONGEST: u64 = 64 << 10;
 pub struct Shelf {
     machines: PathBuf,
     directory: File,
-    _lock: File,
+    lock: File,
 }
 
 /// Why records cannot be kept or read.
@@ -87,9 +90,16 @@ impl Shelf {
             Err(TryLockError::Error(source)) => return Err(ShelfError::Disk { what: "lock", path, source }),
         }
         let directory = File::open(&machines).map_err(failed("open", &machines))?;
-        let shelf = Self { machines, directory, _lock: lock };
+        let shelf = Self { machines, directory, lock };
+        shelf.touch();
         let records = shelf.load()?;
         Ok((shelf, records))
+    }
+
+    /// Says that the pool lives.
+    pub fn touch(&self) {
+        // Where that cannot be said, its machines are somebody's who is away: they are removed the sooner.
+        let _removed_sooner = self.lock.set_modified(SystemTime::now());
     }
 
     fn load(&self) -> Result<Vec<Record>, ShelfError> {
@@ -144,6 +154,13 @@ impl Shelf {
     }
 }
 
+/// Has a pool lived here of late? What it keeps ready waits for it to start again.
+pub fn is_recent(pool: &Path) -> bool {
+    let touched = pool.join("lock").symlink_metadata().and_then(|found| found.modified());
+    // A clock that was set back counts as now.
+    touched.is_ok_and(|at| at.elapsed().is_ok_and(|since| since < AWAY) || at > SystemTime::now())
+}
+
 fn read(path: &Path, id: &str) -> Result<Record, ShelfError> {
     let damaged = |why: String| ShelfError::Damaged { path: path.to_owned(), why };
     let bytes = plain_file::read(path, LONGEST).map_err(|error| damaged(error.to_string()))?;
@@ -188,6 +205,19 @@ mod tests {
         let (shelf, records) = Shelf::open(pool.path()).unwrap();
         assert_eq!(records, [one]);
         assert_eq!(fs::read_dir(&shelf.machines).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pool_that_is_away_for_long_is_none() {
+        let pool = tempfile::tempdir().unwrap();
+        assert!(!is_recent(pool.path()), "there never was one");
+        let (shelf, _) = Shelf::open(pool.path()).unwrap();
+        shelf.lock.set_modified(SystemTime::now() - 2 * AWAY).unwrap();
+        assert!(!is_recent(pool.path()));
+        shelf.touch();
+        assert!(is_recent(pool.path()));
+        drop(shelf);
+        assert!(is_recent(pool.path()), "it was stopped just now");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::Duration;
 use navvy_job::chain::chain;
 use navvy_job::exit_code;
 use navvy_job::outcome::Blame;
+use navvy_journal::owner::Owner;
 use navvy_vm::Machines;
 use navvy_vm::pool::door::{Answer, Ask, AskError, Door, ask};
 use navvy_vm::pool::figures::Report;
@@ -38,6 +39,8 @@ use crate::settings::Settings;
 const SOCKET: &str = "pool.sock";
 /// A report comes at once.
 const ANSWER: Duration = Duration::from_secs(30);
+/// What dead processes have left is removed within this.
+const REAP_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(200);
 /// Machines that are ready go within this, those that are being made when they are.
@@ -114,6 +117,10 @@ async fn serve(settings: &Settings, place: &Path, arguments: &VmPoolServeArgs) -
     }
     let mut keeping = tokio::spawn(keeper.run());
     tracing::info!(pool = %place.display(), "The pool has begun.");
+    // Whoever asks is answered meanwhile.
+    for left in reap(settings, &machines).await? {
+        tracing::warn!("What a dead process has left is still there: {left}.");
+    }
     let ended = until_the_end(&pool, &mut keeping, arguments.empty_on_exit).await;
     // Who asks from here on is told that there is no pool.
     std::fs::remove_file(&path).ok();
@@ -124,6 +131,12 @@ async fn serve(settings: &Settings, place: &Path, arguments: &VmPoolServeArgs) -
 fn open(settings: &Settings, machines: &Machines, place: &Path, rules: Rules) -> Result<(Keeper, Pool), CliError> {
     let maker = machines.maker(place.to_owned(), &settings.paths);
     Keeper::open(place, rules, Arc::clone(&maker)).map_err(kept)
+}
+
+/// Removes what a pool that was killed was about to make a snapshot of, and what else is nobody's.
+async fn reap(settings: &Settings, machines: &Machines) -> Result<Vec<String>, CliError> {
+    let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
+    Ok(machines.reap(&here, &settings.paths, REAP_LIMIT).await.left)
 }
 
 fn no_listener(address: std::net::SocketAddr, error: &io::Error) -> CliError {
@@ -178,16 +191,21 @@ fn ended(done: Result<Result<(), ShelfError>, tokio::task::JoinError>) -> Result
 
 /// By the pool that runs, or in its place.
 async fn empty(settings: &Settings, place: &Path) -> Result<u8, CliError> {
+    let machines = host::machines_without_pool(settings)?;
     match ask(&place.join(SOCKET), &Ask::Empty, ANSWER).await {
         Ok(_) => until_it_has_ended(place).await?,
         Err(AskError::NoPool { .. }) => {
-            let (keeper, pool) = open(settings, &host::machines_without_pool(settings)?, place, Rules::default())?;
+            let (keeper, pool) = open(settings, &machines, place, Rules::default())?;
             let mut keeping = tokio::spawn(keeper.run());
             pool.empty().await;
             let ending = until_the_end(&pool, &mut keeping, false);
             tokio::time::timeout(EMPTY_LIMIT, ending).await.map_err(|_| not_empty())??;
         }
         Err(error) => return Err(asked(error)),
+    }
+    let left = reap(settings, &machines).await?;
+    if !left.is_empty() {
+        return Err(CliError::infra_text(format!("still there: {}", left.join(", "))));
     }
     print("The pool has no machine any more that nobody has.\n")?;
     Ok(exit_code::PASSED)

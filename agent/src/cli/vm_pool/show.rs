@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_report_is_a_table_and_two_lines() {
         let report: Report = serde_json::from_value(serde_json::json!({
-            "is_emptied": false,
+            "is_surveyed": true, "is_emptied": false,
             "kinds": [{"class": "medium", "image": "debian-12-docker", "making": 1, "warm": 2, "given": 0, "removing": 0, "waiting": 0,
                        "oldest_s": 71}],
             "launches": 4, "faults": {"late": 1}, "removals": {"used": 1},

@@ -118,6 +118,11 @@ impl Core {
         self.machines.values().map(|machine| &machine.record)
     }
 
+    /// Has it been seen, since this process began, what is there?
+    pub fn is_surveyed(&self) -> bool {
+        self.is_surveyed
+    }
+
     /// Is it being emptied?
     pub fn is_emptied(&self) -> bool {
         self.is_emptied
