@@ -1,157 +1,15 @@
-//! EC2 as moto plays it, with a double of ours in front for what moto does not do: client tokens that count, and answers that are
-//! late, lost, refused or false.
+//! EC2 as moto plays it, with a double of ours in front (`bench/moto.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+#[path = "bench/moto.rs"]
+mod moto;
+
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use moto::{Shared, Twist, client};
 use navvy_vm::MachineId;
 use navvy_vm::cloud::call::Pace;
 use navvy_vm::cloud::{Fault, Launch, Secret, Stage};
 use navvy_vm::ec2::{Clients, Credentials, Ec2, Sources};
-
-/// moto, until its input ends.
-struct Moto {
-    _child: Child,
-    address: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/moto");
-        let mut child = Command::new(script)
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("scripts/moto");
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        assert!(address.starts_with("http://"), "moto did not start: {address:?}");
-        Self { _child: child, address: address.trim().to_owned() }
-    }
-}
-
-/// What the next call of an action meets.
-#[derive(Clone)]
-enum Twist {
-    /// This answer instead; nothing reaches moto.
-    Say(u16, &'static str),
-    /// The same with a wish to be left alone for so many seconds.
-    LeaveAlone(u64),
-    /// Carried out, and the answer is lost.
-    Lose,
-    /// Carried out, and the answer has no machine.
-    Empty,
-    /// Nothing is made, and the answer says that all went well.
-    Lie,
-    /// The tags of the request are dropped.
-    Untag,
-    /// No answer.
-    Hang,
-}
-
-#[derive(Default)]
-struct Front {
-    moto: String,
-    twists: BTreeMap<&'static str, VecDeque<Twist>>,
-    /// Answers by client token, as EC2 keeps them.
-    tokens: BTreeMap<String, String>,
-    calls: Vec<String>,
-}
-
-type Shared = Arc<Mutex<Front>>;
-
-fn field<'a>(body: &'a str, name: &str) -> &'a str {
-    body.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-}
-
-fn error(status: u16, code: &str) -> Response {
-    let body = format!(
-        "<?xml version=\"1.0\"?><Response><Errors><Error><Code>{code}</Code><Message>told to</Message></Error></Errors></Response>"
-    );
-    (StatusCode::from_u16(status).unwrap(), body).into_response()
-}
-
-const NONE: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
-const NOTHING: &str = "<RunInstancesResponse><instancesSet/></RunInstancesResponse>";
-
-async fn front(State(front): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut body = String::from_utf8(body.to_vec()).unwrap();
-    let action = field(&body, "Action").to_owned();
-    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIDTEST/"), "{authorization}");
-    let (moto, twist, known) = {
-        let mut front = front.lock().unwrap();
-        front.calls.push(action.clone());
-        let twist = front.twists.get_mut(action.as_str()).and_then(VecDeque::pop_front);
-        (front.moto.clone(), twist, front.tokens.get(field(&body, "ClientToken")).cloned())
-    };
-    match &twist {
-        Some(Twist::Say(status, code)) => return error(*status, code),
-        Some(Twist::LeaveAlone(seconds)) => {
-            let mut response = error(503, "RequestLimitExceeded");
-            response.headers_mut().insert("retry-after", seconds.to_string().parse().unwrap());
-            return response;
-        }
-        Some(Twist::Lie) => return NOTHING.into_response(),
-        Some(Twist::Hang) => return std::future::pending().await,
-        Some(Twist::Untag) => {
-            let kept = body.split('&').filter(|pair| !pair.starts_with("TagSpecification."));
-            body = kept.collect::<Vec<_>>().join("&");
-        }
-        _ => {}
-    }
-    // moto knows no filter by token.
-    if field(&body, "Filter.1.Name") == "client-token" {
-        let made = front.lock().unwrap().tokens.get(field(&body, "Filter.1.Value.1")).cloned();
-        let name = made.and_then(|answer| Some(answer.split_once("<instanceId>")?.1.split_once('<')?.0.to_owned()));
-        let Some(name) = name else { return NONE.into_response() };
-        body = format!("Action=DescribeInstances&Version=2016-11-15&InstanceId.1={name}");
-    }
-    let (status, answer) = match known {
-        Some(answer) => (StatusCode::OK, answer),
-        None => forward(&front, &moto, &headers, body).await,
-    };
-    match twist {
-        Some(Twist::Lose) => (StatusCode::BAD_GATEWAY, "").into_response(),
-        Some(Twist::Empty) => NOTHING.into_response(),
-        _ => (status, answer).into_response(),
-    }
-}
-
-async fn forward(front: &Shared, moto: &str, headers: &HeaderMap, body: String) -> (StatusCode, String) {
-    let token = field(&body, "ClientToken").to_owned();
-    let mut request = client().post(moto).body(body);
-    for name in ["authorization", "content-type", "x-amz-date"] {
-        request = request.header(name, headers[name].clone());
-    }
-    let answer = request.send().await.unwrap();
-    let status = answer.status();
-    let answer = answer.text().await.unwrap();
-    if !token.is_empty() {
-        assert!(status.is_success(), "{answer}");
-        front.lock().unwrap().tokens.insert(token, answer.clone());
-    }
-    (status, answer)
-}
-
-fn client() -> reqwest::Client {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
-}
 
 struct Bench {
     ec2: Ec2,
@@ -160,20 +18,12 @@ struct Bench {
     pool: String,
 }
 
-/// One for all tests; it ends with this process, whose end it hears of.
-static MOTO: OnceLock<Moto> = OnceLock::new();
-
 async fn bench() -> Bench {
     bench_with(Duration::from_secs(120)).await
 }
 
 async fn bench_with(limit: Duration) -> Bench {
-    let moto = tokio::task::spawn_blocking(|| MOTO.get_or_init(Moto::start)).await.unwrap();
-    let front = Shared::new(Mutex::new(Front { moto: moto.address.clone(), ..Front::default() }));
-    let router = Router::new().fallback(self::front).with_state(Arc::clone(&front));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (front, at) = moto::double().await;
     let settings = serde_json::json!({"region": "us-east-1", "endpoint": at});
     let given =
         Credentials { key_id: "AKIDTEST".to_owned(), secret: Secret::new("secret"), token: None, until_s: None };
@@ -318,4 +168,42 @@ async fn volumes_are_made_attached_and_deleted() {
     bench.ec2.detach_volume(&made.name, &machine.name, "/dev/sdf").await.unwrap();
     bench.ec2.delete_volume(&made.name).await.unwrap();
     assert!(bench.ec2.volumes(&bench.pool, "project-1-slot-0").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn lists_of_several_pages_come_whole_and_one_that_is_cut_off_is_a_fault() {
+    let bench = bench().await;
+    let mut wanted = Vec::new();
+    for _ in 0..7 {
+        let launch = launch(&bench.pool);
+        bench.ec2.launch(&launch).await.unwrap();
+        wanted.push(launch.id);
+    }
+    bench.front.lock().unwrap().page = Some(5);
+    bench.front.lock().unwrap().calls.clear();
+    let mut found: Vec<_> =
+        bench.ec2.list(&bench.pool).await.unwrap().into_iter().filter_map(|instance| instance.machine).collect();
+    (wanted.sort(), found.sort());
+    assert_eq!(found, wanted);
+    assert!(bench.front.lock().unwrap().calls.len() > 1, "it was one page");
+    // The second page fails: what the first one had is no list.
+    bench.twist("DescribeInstances", std::iter::once(Twist::Pass).chain(vec![Twist::Say(500, "InternalError"); 3]));
+    assert_eq!(bench.ec2.list(&bench.pool).await.unwrap_err().word(), "unwell");
+}
+
+#[tokio::test]
+async fn machines_are_asked_for_as_they_must_be() {
+    let bench = bench().await;
+    bench.ec2.launch(&launch(&bench.pool)).await.unwrap();
+    bench.ec2.launch(&Launch { is_spot: true, ..launch(&bench.pool) }).await.unwrap();
+    let launches = bench.front.lock().unwrap().launches.clone();
+    for launch in &launches {
+        for words in
+            ["MetadataOptions.HttpTokens=required", "MetadataOptions.HttpPutResponseHopLimit=1", "Ebs.Encrypted=true"]
+        {
+            assert!(launch.contains(words), "{launch}");
+        }
+    }
+    let are_spot = launches.iter().map(|launch| launch.contains("InstanceMarketOptions.MarketType=spot"));
+    assert_eq!(are_spot.collect::<Vec<_>>(), [false, true]);
 }

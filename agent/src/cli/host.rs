@@ -54,7 +54,7 @@ impl Host {
     }
 }
 
-/// What makes virtual machines on this host, or takes them from a pool. Nothing is looked at yet.
+/// What makes virtual machines, here or elsewhere, or takes them from a pool of this host. Nothing is looked at yet.
 pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
     let limit = vm_settings(settings)?.start_limit;
     let pool = match pool(settings)? {
@@ -66,7 +66,8 @@ pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
 
 /// The same, but that all machines are made: for a pool itself.
 pub fn machines_without_pool(settings: &Settings) -> Result<Machines, CliError> {
-    Ok(Machines::qemu(vm_settings(settings)?))
+    let made = vm_table(settings)?.made(settings, &vm_settings(settings)?);
+    made.map_err(|fault| CliError::usage(chain(&fault)))
 }
 
 /// What this host's user says about virtual machines, with what they do not say as usual.

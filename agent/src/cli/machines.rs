@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use navvy_environment::command;
 use navvy_job::executor::{ExecutorKind, ExecutorKinds};
 use navvy_job::resource::{self, Size};
+use navvy_vm::{Machines, Offer};
 use navvy_vm_image::{Image, Table};
 
 use super::CliError;
-use super::host::vm_table;
+use super::host::{self, vm_table};
 use crate::pipeline::{Found, Vms};
 use crate::settings::Settings;
 use crate::settings::vm::{VmTable, images};
@@ -17,12 +18,24 @@ use crate::step::handing::RemoteDocker;
 /// Virtual machines as jobs get them here, or why there are none.
 pub fn vms(settings: &Settings) -> Result<Vms, CliError> {
     let table = vm_table(settings)?;
-    Ok(match table.refusal().or_else(|| lacking(settings, &table)) {
-        Some(why) => Vms::lacking(why),
-        None => {
-            let vms = of_images(settings);
-            table.most().map_or(vms.clone(), |most| vms.with_most(most))
-        }
+    if let Some(why) = table.refusal() {
+        return Ok(Vms::lacking(why));
+    }
+    let machines = host::machines(settings)?;
+    let vms = match lacking(settings, &table) {
+        _ if !machines.are_here() => elsewhere(machines),
+        Some(why) => return Ok(Vms::lacking(why)),
+        None => of_images(settings),
+    };
+    Ok(table.most().map_or(vms.clone(), |most| vms.with_most(most)))
+}
+
+/// Whoever makes them knows what he has by the settings alone.
+fn elsewhere(machines: Machines) -> Vms {
+    Vms::of(std::env::consts::ARCH, move |wanted| {
+        let offered = machines.offer(wanted).map_err(|fault| fault.to_string())?;
+        let Offer { name, docker, user } = offered;
+        Ok(Found { name, docker, user })
     })
 }
 

@@ -73,8 +73,17 @@ impl Machine {
         events: OnEvent<'_>,
     ) -> Result<Self, PrepareError> {
         let volume = match &request.wanted {
-            Wanted::Machine(navvy_environment::request::Machine { layers: Some(project), .. }) => {
+            Wanted::Machine(navvy_environment::request::Machine { layers: Some(project), .. })
+                if machines.are_here() =>
+            {
                 take(project, host, events).await
+            }
+            Wanted::Machine(navvy_environment::request::Machine { layers: Some(_), .. }) => {
+                events(PrepareEvent::Report(
+                    "Docker layer caching: none, for volumes of layers are this host's, and the machine is elsewhere"
+                        .to_owned(),
+                ));
+                None
             }
             _ => None,
         };

@@ -223,6 +223,7 @@ fn parse(whose: Whose, text: &str) -> Result<Tables, String> {
         parsed.map_err(|error| format!("image: {}", navvy_job::chain::chain(&error)))?;
     }
     Allowed::parse(&tables.allow_host).map_err(|error| format!("allow-host: {error}"))?;
+    tables.vm.check().map_err(|why| format!("vm: {why}"))?;
     Ok(tables)
 }
 

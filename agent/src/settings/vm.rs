@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use navvy_job::figures::{read_duration, read_size};
 use navvy_job::resource::Size;
-use navvy_vm::layers;
+use navvy_storage::Proxies;
+use navvy_vm::cloud::call::Pace;
+use navvy_vm::ec2::Clients;
+use navvy_vm::far::{Clouds, Ec2Table, GceTable, SshTable};
 use navvy_vm::settings::{Accelerator, Settings as Machines, Snapshots, Subnet};
+use navvy_vm::{Fault, layers};
 use navvy_vm_image::Images;
 use serde::{Deserialize, Deserializer};
 
@@ -19,6 +23,14 @@ use super::Settings;
 pub struct VmTable {
     /// `false`: no job gets a machine of this host, whatever there is for it.
     pub jobs: Option<bool>,
+    /// Who makes machines: `qemu` on this host, `ssh`, `ec2` or `gce` elsewhere.
+    pub provider: Option<ProviderOf>,
+    /// Hosts that are already there.
+    pub ssh: Option<SshTable>,
+    /// Machines of Amazon EC2.
+    pub ec2: Option<Ec2Table>,
+    /// Machines of Google Compute Engine.
+    pub gce: Option<GceTable>,
     /// `auto`, `kvm` or `tcg`: which processor machines get.
     pub accelerator: Option<Processor>,
     /// `use`, `make` or `off`: whether machines start from a snapshot.
@@ -52,6 +64,30 @@ pub struct VmTable {
     /// And when it takes more than this of this host's disk.
     #[serde(deserialize_with = "size")]
     pub layers_size: Option<u64>,
+}
+
+/// Who makes machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderOf {
+    #[default]
+    Qemu,
+    Ssh,
+    Ec2,
+    Gce,
+}
+
+impl ProviderOf {
+    const ALL: [Self; 4] = [Self::Qemu, Self::Ssh, Self::Ec2, Self::Gce];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Ssh => "ssh",
+            Self::Ec2 => "ec2",
+            Self::Gce => "gce",
+        }
+    }
 }
 
 /// Which processor machines get.
@@ -132,6 +168,16 @@ pub fn images(settings: &Settings) -> Images {
     Images::of(&settings.variables, is_root).unwrap_or_else(|_| Images::at("/var/lib/navvy/images"))
 }
 
+/// Ways to a cloud as this process's environment says, and one without a proxy to this machine's own metadata service.
+fn clouds(settings: &Settings) -> Result<Clouds<'_>, Fault> {
+    let client = |proxies: &Proxies| {
+        let made = navvy_storage::client(None, proxies);
+        made.map_err(|error| Fault::Setting { key: "HTTPS_PROXY".to_owned(), why: navvy_job::chain::chain(&error) })
+    };
+    let clients = Clients { cloud: client(&Proxies::of(&settings.variables))?, direct: client(&Proxies::default())? };
+    Ok(Clouds { variables: &settings.variables, home: settings.home.as_deref(), clients, pace: Pace::default() })
+}
+
 impl VmTable {
     /// Why no job of this host gets a machine, where its user says so.
     pub fn refusal(&self) -> Option<String> {
@@ -164,6 +210,75 @@ impl VmTable {
         made.program.clone_from(&self.qemu);
         made.most = self.most();
         made
+    }
+
+    /// Does what it says go together?
+    ///
+    /// # Errors
+    /// Which key does not, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        let provider = self.provider.unwrap_or_default();
+        if provider == ProviderOf::Qemu {
+            return Ok(());
+        }
+        let name = provider.name();
+        if !self.has(provider) {
+            return Err(format!(
+                "provider = \"{name}\" needs a table [vm.{name}], which says where machines come from"
+            ));
+        }
+        let of_this_host = [
+            ("accelerator", self.accelerator.is_some()),
+            ("snapshots", self.snapshots.is_some()),
+            ("network", self.network.is_some()),
+            ("devices", !self.devices.is_empty()),
+            ("qemu", self.qemu.is_some()),
+        ];
+        match of_this_host.iter().find(|(_, is_said)| *is_said) {
+            Some((key, _)) => Err(format!(
+                "`{key}` is for machines of this host, and provider = \"{name}\" has none here: remove the one or the other"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn has(&self, provider: ProviderOf) -> bool {
+        match provider {
+            ProviderOf::Qemu => true,
+            ProviderOf::Ssh => self.ssh.is_some(),
+            ProviderOf::Ec2 => self.ec2.is_some(),
+            ProviderOf::Gce => self.gce.is_some(),
+        }
+    }
+
+    /// What makes machines, and beside it what may have made those that are there. Nothing is looked at or asked yet.
+    ///
+    /// # Errors
+    /// A setting that cannot be.
+    pub fn made(&self, settings: &Settings, common: &Machines) -> Result<navvy_vm::Machines, Fault> {
+        let chosen = self.provider.unwrap_or_default();
+        let mut made = self.of(chosen, settings, common)?;
+        for other in ProviderOf::ALL {
+            if other != chosen && self.has(other) {
+                made = made.beside(self.of(other, settings, common)?);
+            }
+        }
+        Ok(made)
+    }
+
+    fn of(&self, provider: ProviderOf, settings: &Settings, common: &Machines) -> Result<navvy_vm::Machines, Fault> {
+        let common = common.clone();
+        let lacking = || Fault::Lacking(provider.name().to_owned());
+        match provider {
+            ProviderOf::Qemu => Ok(navvy_vm::Machines::qemu(common)),
+            ProviderOf::Ssh => navvy_vm::Machines::ssh(common, self.ssh.as_ref().ok_or_else(lacking)?),
+            ProviderOf::Ec2 => {
+                navvy_vm::Machines::ec2(common, self.ec2.as_ref().ok_or_else(lacking)?, clouds(settings)?)
+            }
+            ProviderOf::Gce => {
+                navvy_vm::Machines::gce(common, self.gce.as_ref().ok_or_else(lacking)?, clouds(settings)?)
+            }
+        }
     }
 
     /// What a machine gets at most. `None`: as much as its class says.
@@ -239,8 +354,51 @@ mod tests {
             ("network = '10.0.0.7/16'", "not the first address"),
             ("network = '8.8.0.0/16'", "private network"),
             ("pool = 'pool.sock'", "pool = \"pool.sock\": this is no absolute path"),
+            ("provider = 'azure'", "unknown variant `azure`, expected one of `qemu`, `ssh`, `ec2`, `gce`"),
+            ("[ec2]\nregion = 'eu'\nimages = []\ntypes = []\nzone = 'x'", "unknown field `zone`"),
+            ("[ec2]\nimages = []\ntypes = []", "missing field `region`"),
+            ("[[ssh.hosts]]\nname = 'a'", "missing field `address`"),
+            (
+                "[ec2]\nregion = 'eu'\nimages = []\ntypes = [{name = 'a', cpus = 2, memory = 'much'}]",
+                "`much` is not a size",
+            ),
         ] {
             let told = read(text).unwrap_err();
+            assert!(told.contains(words), "{text}: {told}");
+        }
+    }
+
+    const EC2: &str = "provider = 'ec2'\n[ec2]\nregion = 'eu-central-1'\nimages = [{name = '*', image = 'ami-1'}]\n\
+                       types = [{name = 't3a.medium', cpus = 2, memory = '4G'}]\n";
+
+    #[test]
+    fn machines_elsewhere_are_chosen_by_settings_alone() {
+        let settings = Settings::for_tests(&[("HOME", "/home/u")]);
+        let made = |text: &str| {
+            let table = read(text).unwrap();
+            table.check()?;
+            let common = table.machines(&settings);
+            table.made(&settings, &common).map_err(|fault| fault.to_string())
+        };
+        let usual = made("").unwrap();
+        assert_eq!((usual.name(), usual.are_here()), ("qemu", true));
+        let ec2 = made(EC2).unwrap();
+        assert_eq!((ec2.name(), ec2.are_here()), ("ec2", false));
+        let offer = ec2.offer(Some("ubuntu-2204:current")).unwrap();
+        assert_eq!((offer.name.as_str(), offer.user.as_str(), offer.docker), ("ami-1", "circleci", None));
+        for (text, words) in [
+            ("provider = 'ec2'".to_owned(), "needs a table [vm.ec2]"),
+            (format!("devices = ['0000:01:00.0']\n{EC2}"), "`devices` is for machines of this host"),
+            (format!("snapshots = 'make'\n{EC2}"), "`snapshots` is for machines of this host"),
+            ("provider = 'ssh'\n[ssh]".to_owned(), "`vm.ssh.hosts`: it has no entry"),
+            (EC2.replace("{name = 't3a.medium', cpus = 2, memory = '4G'}", ""), "`vm.ec2.types`: it has no entry"),
+            (
+                "provider = 'ssh'\n[[ssh.hosts]]\nname = 'a'\naddress = 'a'\nhost-key = 'x'\nkey-file = '/k'\nreset = ['true']"
+                    .to_owned(),
+                "host-key of host a is no line",
+            ),
+        ] {
+            let told = made(&text).map(|_| ()).unwrap_err();
             assert!(told.contains(words), "{text}: {told}");
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::choice::{self, Row, Type};
-use super::seeding::{self, Supervisor};
+use super::seeding;
 use super::watch::Gone;
 use super::way::{Forwarding, Way};
 use super::{identity, keys, refuse, told_plainly};
@@ -335,7 +335,7 @@ impl Instance {
         keys::write(self.record.directory(), keys::SECRET, &secret)
             .map_err(Fault::host("keep the machine's secret"))?;
         let limit = self.cloud.settings.answer_limit.mul_f32(0.9);
-        way.forwarding = seeding::seed(&target, seed, Supervisor::OfImage, &self.host, limit).await?;
+        way.forwarding = seeding::seed(&target, seed, &self.host, limit).await?;
         self.record.note(Fact::Way(way.clone())).await?;
         let link = super::open(&way, secret).await?;
         self.link = Some(Arc::clone(&link));

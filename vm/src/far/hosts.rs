@@ -14,7 +14,7 @@ use navvy_job::chain::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::seeding::{self, Supervisor};
+use super::seeding;
 use super::way::{Forwarding, Way};
 use super::{choice, keys, refuse, told_plainly};
 use crate::error::Fault;
@@ -73,9 +73,9 @@ impl Hosts {
     }
 
     /// Makes the host of this record as new, if it has one.
-    async fn release(&self, known: &Known, search_path: &str) -> Result<(), HostError> {
+    async fn release(&self, known: &Known, host: &HostPaths) -> Result<(), HostError> {
         let Some((_, place)) = known.requested() else { return Ok(()) };
-        self.named(place)?.reset(search_path).await
+        self.named(place)?.reset(&host.state, &host.search_path).await
     }
 
     /// Takes the first that is free.
@@ -138,7 +138,7 @@ impl Hosts {
         }
         let Ok(record) = Record::resume(directory).await else { return Some(task) };
         tracing::info!(%machine, "A host whose reset had failed is reset again.");
-        if let Err(error) = self.release(known, &host.search_path).await {
+        if let Err(error) = self.release(known, host).await {
             return Some(format!("{task} is over, and {}", chain(&error)));
         }
         let _removed_all_the_same = record.enter(State::Destroyed).await;
@@ -168,7 +168,7 @@ impl Instance {
         let begun = Instant::now();
         let taken = self.hosts.take(&self.order.image, &self.record, &self.host).await?;
         let waited = begun.elapsed();
-        taken.reset(&self.host.search_path).await?;
+        taken.reset(&self.host.state, &self.host.search_path).await?;
         self.report.push(format!("Host: {} ({}:{}), as its reset leaves it", taken.name, taken.address, taken.port));
         if waited > BETWEEN {
             self.report.push(format!("Waited {:.1} s for a host that is free", waited.as_secs_f64()));
@@ -211,9 +211,8 @@ impl Instance {
         let secret = seed.secret.clone();
         keys::write(self.record.directory(), keys::SECRET, &secret)
             .map_err(Fault::host("keep the machine's secret"))?;
-        let supervisor = if taken.upload_supervisor { Supervisor::Uploaded } else { Supervisor::OfImage };
         let limit = self.hosts.settings.answer_limit.mul_f32(0.9);
-        way.forwarding = seeding::seed(&target, seed, supervisor, &self.host, limit).await?;
+        way.forwarding = seeding::seed(&target, seed, &self.host, limit).await?;
         self.record.note(Fact::Way(way.clone())).await?;
         let link = super::open(&way, secret).await?;
         self.link = Some(Arc::clone(&link));
@@ -236,6 +235,6 @@ impl Instance {
 
 /// Makes the record's host as new. That takes as long as the operator lets it: a host that is not reset is of no use to anybody.
 pub(crate) async fn destroy(hosts: &Hosts, record: &Record, host: &HostPaths) -> Vec<String> {
-    let released = hosts.release(&record.known(), &host.search_path).await;
+    let released = hosts.release(&record.known(), host).await;
     released.err().map(|error| chain(&error)).into_iter().collect()
 }

@@ -5,7 +5,7 @@
 //!   ▲            │ refused, and yet the socket is there: twice
 //!   │            ├─▶ supervisor uploaded ─▶ `dial --seed` ─────────────▶ seed ─▶ `dial --guest`
 //!   │            │ the socket is not there
-//!   └────────────┴─ its supervisor starts yet; one that has none is given ours, once
+//!   └────────────┴─ its supervisor starts yet
 //! ```
 
 use std::sync::Arc;
@@ -30,29 +30,14 @@ const ANSWER: Duration = Duration::from_secs(60);
 const BETWEEN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(15);
 
-/// How a machine comes to its supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Supervisor {
-    /// The image starts it.
-    OfImage,
-    /// The machine has none: this program's own is put there and started.
-    Uploaded,
-}
-
 /// Enters a machine and gives it its seed. Returns how its supervisor is reached from now on.
 ///
 /// # Errors
 /// It did not become reachable within the limit, is not the one that was made, or does not take the seed.
-pub async fn seed(
-    target: &Target,
-    seed: Seed,
-    supervisor: Supervisor,
-    host: &HostPaths,
-    limit: Duration,
-) -> Result<Forwarding, Fault> {
+pub async fn seed(target: &Target, seed: Seed, host: &HostPaths, limit: Duration) -> Result<Forwarding, Fault> {
     let end = Instant::now() + limit;
     let mut connection = Connection::open(target, limit).await?;
-    let (mut is_wanting, mut refusals) = (supervisor == Supervisor::Uploaded, 0);
+    let mut refusals = 0;
     loop {
         let refused = match connection.to_socket(SEED_SOCKET).await {
             Ok(channel) => {
@@ -73,9 +58,6 @@ pub async fn seed(
             let program = upload(&connection, host).await?;
             seed_by_dial(target, &program, seed).await?;
             return Ok(Forwarding::Dial { program });
-        }
-        if refusals == 0 && std::mem::take(&mut is_wanting) {
-            start(&connection, &upload(&connection, host).await?).await?;
         }
         if left <= BETWEEN {
             return Err(no_supervisor(refused, refusals).into());
@@ -117,18 +99,4 @@ async fn told(at: &str, stream: impl AsyncRead + AsyncWrite + Unpin, seed: Seed)
     let told = tokio::time::timeout(ANSWER, greet(stream, seed)).await;
     told.map_err(|_| failed(format!("no answer within {} s", ANSWER.as_secs())))?.map_err(failed)?;
     Ok(())
-}
-
-/// Leaves it running when the connection ends.
-async fn start(connection: &Connection, program: &str) -> Result<(), SshFault> {
-    let command = format!("setsid {program} guest </dev/null >/var/log/navvy-supervisor.log 2>&1 &");
-    let ran = connection.run(&command, b"", LOOK).await?;
-    match ran.status {
-        Some(0) => Ok(()),
-        status => Err(SshFault::Channel {
-            at: connection.at().to_owned(),
-            what: format!("`{program} guest`"),
-            why: format!("it ended with {status:?}: {}", ran.words),
-        }),
-    }
 }

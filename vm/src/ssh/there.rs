@@ -18,6 +18,13 @@ use navvy_environment::command::{self, CommandError};
 use navvy_job::outcome::Blame;
 use serde::{Deserialize, Deserializer};
 
+/// Of the lock that a reset holds. No host's name has such an end.
+const RESETTING: &str = "~reset";
+/// Beyond the reset's own limit, and that of one before it.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How `timeout` exits when its command took too long.
+const TIMED_OUT: i32 = 124;
+
 /// A host, as an operator describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -50,9 +57,6 @@ pub struct Host {
     /// The version of its Docker engine, if it has one.
     #[serde(default)]
     pub docker: Option<String>,
-    /// It has no supervisor of its own: this program's is put there and started after each reset.
-    #[serde(default)]
-    pub upload_supervisor: bool,
 }
 
 fn port() -> u16 {
@@ -164,30 +168,57 @@ impl Host {
     /// # Errors
     /// The lock cannot be made.
     pub fn turn(&self, state: &Path) -> Result<Option<Turn>, HostError> {
-        self.check()?;
-        let directory = state.join("hosts");
-        let path = directory.join(&self.name);
-        let failed = |source| HostError::Lock { name: self.name.clone(), path: path.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = options.map_err(failed)?;
+        let file = self.lock_file(state, "")?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Turn { _lock: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+            Err(TryLockError::Error(source)) => {
+                Err(HostError::Lock { name: self.name.clone(), path: state.join("hosts").join(&self.name), source })
+            }
         }
     }
 
-    /// Makes it as new.
+    fn lock_file(&self, state: &Path, suffix: &str) -> Result<File, HostError> {
+        self.check()?;
+        let directory = state.join("hosts");
+        let path = directory.join(format!("{}{suffix}", self.name));
+        let failed = |source| HostError::Lock { name: self.name.clone(), path: path.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        options.map_err(failed)
+    }
+
+    /// Makes it as new. A command that a killed agent has left behind ends first: two of them side by side would undo each other's
+    /// work.
     ///
     /// # Errors
     /// The command failed, or has not ended in time.
-    pub async fn reset(&self, search_path: &str) -> Result<(), HostError> {
+    pub async fn reset(&self, state: &Path, search_path: &str) -> Result<(), HostError> {
         let name = self.name.clone();
-        let Some((program, arguments)) = self.reset.split_first() else { return Err(HostError::NoReset { name }) };
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let done = command::run(program, &arguments, b"", search_path, self.reset_limit).await;
-        done.map(drop).map_err(|source| HostError::Reset { name, source })
+        let Some(program) = self.reset.first() else { return Err(HostError::NoReset { name }) };
+        drop(self.lock_file(state, RESETTING)?);
+        let lock = state.join("hosts").join(format!("{name}{RESETTING}")).display().to_string();
+        let limit = self.reset_limit.as_secs_f64().to_string();
+        // flock outlives us with its lock; timeout ends all that the command has started and waits for. What the command leaves
+        // running, the host's own processes say, has neither.
+        let mut arguments = vec!["--close", &lock, "timeout", "--kill-after=5", &limit];
+        arguments.extend(self.reset.iter().map(String::as_str));
+        let done = command::run("flock", &arguments, b"", search_path, self.reset_limit * 2 + MARGIN).await;
+        done.map(drop)
+            .map_err(|source| HostError::Reset { name, source: in_its_name(source, program, self.reset_limit) })
+    }
+}
+
+/// What the operator's own command came to.
+fn in_its_name(error: CommandError, command: &str, limit: Duration) -> CommandError {
+    let program = command.to_owned();
+    match error {
+        CommandError::Failed { status, .. } if status.code() == Some(TIMED_OUT) => {
+            CommandError::TimedOut { program, limit }
+        }
+        CommandError::Failed { status, stderr, .. } => CommandError::Failed { program, status, stderr },
+        CommandError::TimedOut { limit, .. } => CommandError::TimedOut { program, limit },
+        other => other,
     }
 }
 
@@ -214,12 +245,46 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_that_fails_says_why_and_a_host_without_one_is_none() {
-        let failed = host(&["sh", "-c", "echo no power >&2; exit 3"]).reset("/usr/bin:/bin").await.unwrap_err();
-        assert!(navvy_job::chain::chain(&failed).contains("no power"), "{failed:?}");
+        let state = tempfile::tempdir().unwrap();
+        let reset = async |host: &Host| host.reset(state.path(), "/usr/bin:/bin").await;
+        let failed = reset(&host(&["sh", "-c", "echo no power >&2; exit 3"])).await.unwrap_err();
+        let told = navvy_job::chain::chain(&failed);
+        assert!(told.contains("sh ended with") && told.contains("no power"), "{told}");
         assert!(matches!(host(&[]).check().unwrap_err(), HostError::NoReset { .. }));
         let named = Host { name: "../x".to_owned(), ..host(&["true"]) };
         assert!(matches!(named.check().unwrap_err(), HostError::Name { .. }));
         let late = Host { reset_limit: Duration::from_millis(50), ..host(&["sleep", "60"]) };
-        assert!(navvy_job::chain::chain(&late.reset("/usr/bin:/bin").await.unwrap_err()).contains("50ms"));
+        let told = navvy_job::chain::chain(&reset(&late).await.unwrap_err());
+        assert!(told.contains("sleep did not end within 50ms"), "{told}");
+        reset(&host(&["true"])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_agent_has_left_of_a_reset_ends_before_the_next_begins() {
+        let state = tempfile::tempdir().unwrap();
+        let (log, go) = (state.path().join("log"), state.path().join("go"));
+        let say = format!(
+            "echo begun >> {0}; while [ ! -e {1} ]; do sleep 0.01; done; echo ended >> {0}",
+            log.display(),
+            go.display()
+        );
+        let host = host(&["sh", "-c", &say]);
+        drop(host.lock_file(state.path(), RESETTING).unwrap());
+        // As its agent has started it, and was killed.
+        let lock = state.path().join("hosts/mac-1~reset");
+        let mut left = std::process::Command::new("flock").arg("--close").arg(lock).args(&host.reset).spawn().unwrap();
+        while !log.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let again = tokio::spawn({
+            let (host, state) = (host.clone(), state.path().to_owned());
+            async move { host.reset(&state, "/usr/bin:/bin").await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "begun\n");
+        std::fs::write(&go, "").unwrap();
+        again.await.unwrap().unwrap();
+        left.wait().unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "begun\nended\nbegun\nended\n");
     }
 }

@@ -1,0 +1,240 @@
+//! A cloud's machine as a task's, by the whole life of its record: EC2 as moto plays it, and behind it a machine that is really there
+//! (`far-host`), which begins as its user data say.
+
+mod bench;
+#[path = "bench/moto.rs"]
+mod moto;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bench::{Bench, run};
+use moto::{Shared, Twist, client, far_host};
+use navvy_journal::owner::Owner;
+use navvy_vm::cloud::call::Pace;
+use navvy_vm::cloud::{Launch, Secret};
+use navvy_vm::ec2::{Clients, Credentials, Ec2, Sources};
+use navvy_vm::far::{Clouds, Ec2Table};
+use navvy_vm::record::{self, Fact};
+use navvy_vm::{Fault, MachineId, Machines};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The cloud, and its one machine that is really there.
+struct Cloud {
+    front: Shared,
+    at: String,
+    scratch: tempfile::TempDir,
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        far_host("stop", self.scratch.path());
+    }
+}
+
+impl Cloud {
+    async fn new() -> Self {
+        let (front, at) = moto::double().await;
+        let scratch = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        for (name, text) in [("port", port.to_string()), ("forwarding", "yes".into()), ("supervisor", supervisor())] {
+            std::fs::write(scratch.path().join(name), text).unwrap();
+        }
+        front.lock().unwrap().there = Some(scratch.path().to_owned());
+        Self { front, at, scratch }
+    }
+
+    fn twist(&self, action: &'static str, twists: impl IntoIterator<Item = Twist>) {
+        self.front.lock().unwrap().twists.entry(action).or_default().extend(twists);
+    }
+
+    fn machines(&self, bench: &Bench, unknown_after: &str) -> Machines {
+        let port: u16 = std::fs::read_to_string(self.scratch.path().join("port")).unwrap().parse().unwrap();
+        let table: Ec2Table = serde_json::from_value(serde_json::json!({
+            "region": "us-east-1", "endpoint": self.at, "port": port, "unknown-after": unknown_after,
+            "images": [{"name": "test", "image": "ami-12c6146b"}],
+            "types": [{"name": "t3a.medium", "cpus": 2, "memory": "4G"}],
+        }))
+        .unwrap();
+        let variables: BTreeMap<String, String> =
+            [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        let clients = Clients { cloud: client(), direct: client() };
+        let pace = Pace { limit: LIMIT, tries: 3, pause: Duration::from_millis(1) };
+        let clouds = Clouds { variables: &variables, home: None, clients, pace };
+        Machines::ec2(bench.settings.clone(), &table, clouds).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// Asks the cloud itself.
+    fn ec2(&self) -> Ec2 {
+        let given =
+            Credentials { key_id: "AKIDTEST".to_owned(), secret: Secret::new("secret"), token: None, until_s: None };
+        let sources = Sources { given: Some(given), file: None, profile: "default".to_owned(), metadata: None };
+        let clients = Clients { cloud: client(), direct: client() };
+        let settings = serde_json::from_value(serde_json::json!({"region": "us-east-1", "endpoint": self.at})).unwrap();
+        Ec2::new(settings, sources, clients, Pace { tries: 3, pause: Duration::from_millis(1), ..Pace::default() })
+            .unwrap()
+    }
+
+    fn ended(&self) -> usize {
+        self.front.lock().unwrap().ended.len()
+    }
+}
+
+fn supervisor() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin/navvy-supervisor");
+    path.canonicalize().expect("target/bin/navvy-supervisor: scripts/build makes it").display().to_string()
+}
+
+fn open() -> Bench {
+    let mut bench = Bench::open().unwrap();
+    bench.host.supervisor = Some(PathBuf::from(supervisor()));
+    bench
+}
+
+fn machine_of(bench: &Bench) -> MachineId {
+    let [machine] = &record::all(&bench.host.state)[..] else { panic!("not one record") };
+    machine.clone()
+}
+
+/// As whom this state directory's machines are tagged: by the request for one.
+fn owner_tag(cloud: &Cloud) -> String {
+    let launches = cloud.front.lock().unwrap().launches.clone();
+    let (_, after) = launches.last().unwrap().split_once("navvy%3Aowner").unwrap();
+    let (_, value) = after.split_once(".Value=").unwrap();
+    value.split('&').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_s_machine_lives_for_its_task_and_is_ended() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    let machines = cloud.machines(&bench, "1h");
+    let environment = bench.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    let report = bench.report();
+    for words in ["Image: ami-12c6146b of ec2, us-east-1", "Machine: t3a.medium (2 vCPU, 4096 MiB)", "Instance: i-"] {
+        assert!(report.contains(words), "{report}");
+    }
+    assert_eq!(run(&environment, "id -un").await, "circleci\n");
+    let facts = bench.facts();
+    let asked = facts.iter().position(|fact| matches!(fact, Fact::Requested { .. }));
+    let told = facts.iter().position(|fact| matches!(fact, Fact::Instance { .. }));
+    assert!(
+        asked.is_some() && asked < told && facts.iter().any(|fact| matches!(fact, Fact::HostKey { .. })),
+        "{facts:?}"
+    );
+    let login = record::directory(&bench.host.state, &machine_of(&bench)).join("login");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(login).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let link = cloud.machines(&bench, "1h").link_of_left(&bench.task, &bench.host).await.unwrap();
+    drop(link);
+    // What a record knows is nobody's to reap.
+    let here = Owner::this_process().unwrap();
+    assert_eq!(cloud.machines(&bench, "0s").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
+    assert_eq!(run(&environment, "id -un").await, "circleci\n");
+    assert_eq!(environment.destroy(LIMIT).await, Vec::<String>::new());
+    bench.assert_nothing_left();
+    assert_eq!(cloud.ended(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_maker_was_killed_before_it_heard_of_it_is_found_and_ended() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    let machines = cloud.machines(&bench, "1h");
+    // As a SIGKILL would: the request is carried out, and nothing of its answer is written down.
+    cloud.twist("RunInstances", [Twist::LoseAndHang]);
+    let prepared = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! {
+            _ = bench.prepare_by(&machines) => panic!("it was answered"),
+            () = until_made(&cloud) => {}
+        }
+    });
+    prepared.await.unwrap();
+    assert!(!bench.facts().iter().any(|fact| matches!(fact, Fact::Instance { .. })), "{:?}", bench.facts());
+    assert!(cloud.ec2().find(&machine_of(&bench)).await.unwrap().is_some(), "nothing was made");
+    assert_eq!(cloud.machines(&bench, "1h").remove_task(&bench.task, &bench.host, LIMIT).await, Vec::<String>::new());
+    assert_eq!(cloud.ended(), 1);
+    bench.assert_nothing_left();
+}
+
+async fn until_made(cloud: &Cloud) {
+    while cloud.front.lock().unwrap().tokens.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_no_record_knows_is_ended_once_it_is_old() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    let environment = bench.prepare_by(&cloud.machines(&bench, "1h")).await.unwrap_or_else(|e| panic!("{e}"));
+    // Its host has lost the record with its disk.
+    let machine = machine_of(&bench);
+    let (owner, ec2) = (owner_tag(&cloud), cloud.ec2());
+    drop(environment);
+    std::fs::remove_dir_all(record::directory(&bench.host.state, &machine)).unwrap();
+    // Somebody else's is not ours to end.
+    cloud.front.lock().unwrap().there = None;
+    let strangers = Launch {
+        id: MachineId::random(),
+        owner: format!("{owner}-other"),
+        task: None,
+        image: "ami-12c6146b".to_owned(),
+        size: "t3a.medium".to_owned(),
+        user_data: Secret::new("none"),
+        is_spot: false,
+        disk_gib: 0,
+    };
+    ec2.launch(&strangers).await.unwrap();
+    let here = Owner::this_process().unwrap();
+    assert_eq!(cloud.machines(&bench, "1h").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
+    assert!(ec2.find(&machine).await.unwrap().is_some(), "it is young");
+    // A list that cannot be had is no list of none.
+    cloud.twist("DescribeInstances", vec![Twist::Say(500, "InternalError"); 3]);
+    let left = cloud.machines(&bench, "0s").reap(&here, &bench.host, LIMIT).await.left;
+    assert!(
+        left.len() == 1 && left[0].contains("that no record knows, if there are any (EC2 answered 500"),
+        "{left:?}"
+    );
+    assert_eq!(cloud.machines(&bench, "0s").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
+    assert!(ec2.find(&machine).await.unwrap().is_none(), "it is there yet");
+    assert!(ec2.find(&strangers.id).await.unwrap().is_some(), "a stranger's machine was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_s_faults_keep_their_names_and_leave_nothing() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    let machines = cloud.machines(&bench, "1h");
+    for (twists, word) in [
+        (vec![Twist::Say(500, "InsufficientInstanceCapacity")], "capacity"),
+        (vec![Twist::Say(503, "RequestLimitExceeded"); 3], "throttled"),
+        (vec![Twist::Say(500, "InternalError"); 3], "unwell"),
+        (vec![Twist::Say(403, "UnauthorizedOperation")], "not_allowed"),
+        (vec![Twist::Lie], "no_machine"),
+    ] {
+        cloud.twist("RunInstances", twists);
+        let Err(error) = bench.prepare_by(&machines).await else { panic!("{word}: there is a machine") };
+        let Fault::Cloud(fault) = &error.fault else { panic!("{error}") };
+        assert_eq!((fault.word(), error.leftovers.as_slice()), (word, &[] as &[String]));
+        bench.assert_nothing_left();
+    }
+    assert_eq!(cloud.ended(), 0, "none of them left a machine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_that_does_not_end_a_machine_is_named_and_asked_again() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    let machines = cloud.machines(&bench, "1h");
+    let environment = bench.prepare_by(&machines).await.unwrap_or_else(|e| panic!("{e}"));
+    cloud.twist("TerminateInstances", [Twist::Lie]);
+    let left = environment.destroy(LIMIT).await;
+    assert!(left.len() == 1 && left[0].contains("the machine still runs"), "{left:?}");
+    cloud.twist("TerminateInstances", vec![Twist::Say(500, "InternalError"); 3]);
+    let left = machines.remove_task(&bench.task, &bench.host, LIMIT).await;
+    assert!(left.len() == 1 && left[0].starts_with("machine i-") && left[0].contains("EC2 answered 500"), "{left:?}");
+    assert_eq!(machines.remove_task(&bench.task, &bench.host, LIMIT).await, Vec::<String>::new());
+    assert_eq!(cloud.ended(), 1);
+    bench.assert_nothing_left();
+}
