@@ -26,7 +26,8 @@ EVERYWHERE = [
     ("for need in curl gzip ip kmod less ps sudo tar unzip xz zstd; do command -v $need >/dev/null || echo no $need; done", ""),
     ("df --output=size -B1G / | tail -n1 | tr -d ' ' | awk '{ print ($1 > 20) }'", "1"),
 ]
-DOCKER = [("docker version --format '{{.Server.Version}}'", None), ("docker compose version --short", "1.29.2")]
+# Debian says behind a plus what it has left out.
+DOCKER = [("docker version --format '{{.Server.Version}}' | cut -d+ -f1", None), ("docker compose version --short", "1.29.2")]
 SYSTEMD = [("systemctl is-active navvy-supervisor", "active"), ("cat /proc/1/comm", "systemd"), ("gcc --version | head -c 3", "gcc")]
 # Of the Docker engine under emulation, from its seed on.
 ENGINE_S = 300
