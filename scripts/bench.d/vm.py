@@ -110,10 +110,10 @@ class Pool(Machines):
 
     name, rounds = "vm-pool", 1
     warm_up = False
-    waited, start, alone = "wait for a machine", "start with a pool", "start without"
-    units = {waited: "ms", start: "ms", alone: "ms"}
+    waited, took, alone = "wait for a machine", "start with a pool", "start without"
+    units = {waited: "ms", took: "ms", alone: "ms"}
     lines = [Line("wait for a machine of a warm pool of 3, p50 of 30 jobs", waited, None, bound="≤ 1 s", at_most=1000),
-             Line("start of a machine, p50 of 30 jobs: with a pool of 3", start, alone)]
+             Line("start of a machine, p50 of 30 jobs: with a pool of 3", took, alone)]
 
     def __init__(self, shop):
         super().__init__(shop, "make")
@@ -138,7 +138,7 @@ class Pool(Machines):
                 raise NotMeasured("a machine was used twice")
             if any(waited is None for _, waited, _ in runs):
                 raise NotMeasured("a job had no machine of the pool")
-            return {self.waited: self._p50([waited for _, waited, _ in runs]), self.start: self._p50([took for _, _, took in runs])}
+            return {self.waited: self._p50([waited for _, waited, _ in runs]), self.took: self._p50([took for _, _, took in runs])}
         finally:
             # The pool ends with it.
             call(self.program("empty"), cwd=self.shop.project, env=self.environment)

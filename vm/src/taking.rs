@@ -92,7 +92,7 @@ impl Machines {
         };
         match taken {
             Ok((mut machine, contact, waited)) => {
-                let line = format!("Machine: from the pool, waited {:.1} s", waited.as_secs_f64());
+                let line = format!("Machine: from the pool, waited {:.2} s", waited.as_secs_f64());
                 events(PrepareEvent::Report(line));
                 report(&mut machine, request, events);
                 Some(MachineEnvironment::new(self.clone(), request, host, machine, contact))
