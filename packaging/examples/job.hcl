@@ -10,6 +10,13 @@ job "navvy-docker-medium" {
     meta_optional = ["fleet", "attempt"]
   }
 
+  # The client's driver says what it has: docker, vm.
+  constraint {
+    attribute = "${attr.driver.navvy.environments}"
+    operator  = "set_contains"
+    value     = "docker"
+  }
+
   constraint {
     attribute = "${node.class}"
     value     = "linux-64bit"
@@ -31,8 +38,9 @@ job "navvy-docker-medium" {
       driver = "navvy"
 
       config {
-        task      = "${NOMAD_META_task}"
-        processor = "${NOMAD_META_processor}"
+        task        = "${NOMAD_META_task}"
+        processor   = "${NOMAD_META_processor}"
+        environment = "docker"
       }
 
       dispatch_payload {

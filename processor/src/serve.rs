@@ -97,8 +97,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (log, carrier) = grant_log(&settings)?;
     let grants = Grants::new(state.clone(), Arc::new(bucket), &public_url).noting(log.clone());
     let output = Output::new(state.clone(), Arc::new(grants.objects())).noting(log);
-    let conductor = Conductor::new(state.clone(), &public_url);
-    let conductor = conductor.with_launched(settings.nomad.as_ref().map(|nomad| nomad.classes.clone()));
+    let conductor = conductor(&settings, &state, &public_url);
     let claims = Claims::new(conductor, secrets.clone(), output.hub().clone()).with_lease(settings.lease);
     let launcher = launcher(&settings, &claims, (&public_url, scheme(&for_agents)), &agents)?;
     let machines = machines(&settings, &state)?;
@@ -174,6 +173,12 @@ fn serve_agents(
         Routes::new(agents).add_service(grants.service()).add_service(machines.into_server()).into_axum_router();
     let routes = routes.layer(axum::middleware::from_fn_with_state(state, known::check));
     server.add_routes(Routes::from(routes)).serve_with_incoming_shutdown(Box::pin(door.connections()), ended(stopped))
+}
+
+/// Conducts pipelines, and knows for whose agents nobody else is waited for.
+fn conductor(settings: &Settings, state: &State, public_url: &str) -> Conductor {
+    let launched = settings.nomad.as_ref().map(|nomad| nomad.classes.clone());
+    Conductor::new(state.clone(), public_url).with_launched(launched)
 }
 
 /// What launches tasks, if anything is to.

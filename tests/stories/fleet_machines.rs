@@ -68,7 +68,7 @@ fn one_pipeline_s_jobs_run_in_containers_and_in_machines_and_hand_on_their_files
 fn a_machine_job_waits_for_an_agent_that_has_machines_and_says_so() {
     let bench = Bench::with_machines();
     let usual = std::fs::read_to_string(bench.settings_file()).expect("the bench's settings");
-    bench.config_file("navvy/settings.toml", &usual.replace("[vm]", "[vm]\njobs = false"));
+    bench.config_file("navvy/settings.toml", usual.replace("[vm]", "[vm]\njobs = false"));
     bench.config(CHAIN).commit("a project");
     let mut fleet = Fleet::start(&bench);
     let runner = fleet.runner(&[]);

@@ -43,8 +43,9 @@ fn a_failed_machine_is_held_entered_and_gone_on_with() {
 #[test]
 fn a_held_machine_is_removed_by_its_name() {
     let bench = Bench::with_machines();
-    bench.config(CONFIG);
+    bench.config(&CONFIG.replace("machine: true", "machine: {image: default, docker_layer_caching: true}"));
     let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(BOOT_LIMIT);
+    assert!(done.warnings().contains("Docker layers are not kept, since its machine is held"), "{}", done.warnings());
     let task = done.tasks()[0].clone();
     bench.ask(&["prune"]).exits_with(0);
     assert_ne!(bench.left_of_runs(), Vec::<String>::new(), "a held task is spared");

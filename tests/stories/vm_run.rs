@@ -48,6 +48,11 @@ fn what_is_missing_for_machines_is_said_with_the_command_that_mends_it() {
     no_image.config_file("navvy/settings.toml", "[vm]\nqemu = '/nonexistent/qemu'\n");
     let listed = no_image.navvy(&["run", "--list"]);
     assert!(listed.stdout().contains("name /nonexistent/qemu as QEMU, which is no file"), "{}", listed.stdout());
+    let refused = Bench::with_machines();
+    refused.config_file("navvy/settings.toml", "[vm]\njobs = false\n");
+    refused.config(&config);
+    let listed = refused.navvy(&["run", "--list"]);
+    assert!(listed.stdout().contains("your settings refuse it: `jobs = false` in [vm]"), "{}", listed.stdout());
     let no_qemu = Bench::on_this_machine().env("PATH", "/nonexistent");
     no_qemu.config(&config);
     let listed = no_qemu.navvy(&["run", "--list"]);

@@ -18,9 +18,12 @@ const STANDS: Duration = Duration::from_secs(180);
 /// Offers of more runners than this are not remembered in memory, and so written down each time.
 const MOST_REMEMBERED: usize = 4096;
 
+/// What a runner has asked for, by its name and class, and when that was written down.
+type Words = HashMap<(String, String), (ExecutorKinds, Instant)>;
+
 /// The last word of each runner that is written down already. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Written(Arc<Mutex<HashMap<(String, String), (ExecutorKinds, Instant)>>>);
+pub(super) struct Written(Arc<Mutex<Words>>);
 
 impl Written {
     /// Is this news? It is remembered as written.
