@@ -76,6 +76,7 @@ mod ssh_keys;
 mod steps;
 mod unreadable;
 mod vm_docker;
+mod vm_far;
 mod vm_hold;
 mod vm_pool;
 mod vm_run;

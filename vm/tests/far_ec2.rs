@@ -54,7 +54,7 @@ impl Cloud {
     fn machines(&self, bench: &Bench, unknown_after: &str) -> Machines {
         let port: u16 = std::fs::read_to_string(self.scratch.path().join("port")).unwrap().parse().unwrap();
         let table: Ec2Table = serde_json::from_value(serde_json::json!({
-            "region": "us-east-1", "endpoint": self.at, "port": port, "unknown-after": unknown_after,
+            "region": "us-east-1", "endpoint": self.at, "port": port, "unknown-after": unknown_after, "disk": "20G",
             "images": [{"name": "test", "image": "ami-12c6146b"}],
             "types": [{"name": "t3a.medium", "cpus": 2, "memory": "4G"}],
         }))
@@ -144,6 +144,7 @@ async fn a_cloud_s_machine_lives_for_its_task_and_is_ended() {
 async fn a_machine_whose_maker_was_killed_before_it_heard_of_it_is_found_and_ended() {
     let (bench, cloud) = (open(), Cloud::new().await);
     let machines = cloud.machines(&bench, "1h");
+    cloud.front.lock().unwrap().there = None;
     // As a SIGKILL would: the request is carried out, and nothing of its answer is written down.
     cloud.twist("RunInstances", [Twist::LoseAndHang]);
     let prepared = tokio::time::timeout(Duration::from_secs(60), async {
@@ -185,7 +186,7 @@ async fn a_machine_that_no_record_knows_is_ended_once_it_is_old() {
         size: "t3a.medium".to_owned(),
         user_data: Secret::new("none"),
         is_spot: false,
-        disk_gib: 0,
+        disk_gib: 20,
     };
     ec2.launch(&strangers).await.unwrap();
     let here = Owner::this_process().unwrap();

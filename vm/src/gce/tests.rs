@@ -188,7 +188,8 @@ impl Double {
 struct Bench {
     gce: Gce,
     double: Shared,
-    _files: tempfile::TempDir,
+    at: String,
+    files: tempfile::TempDir,
 }
 
 async fn bench() -> Bench {
@@ -207,12 +208,12 @@ async fn bench() -> Bench {
         "private_key": double.lock().unwrap().key, "token_uri": format!("{at}/token"),
     });
     std::fs::write(&file, account.to_string()).unwrap();
-    let settings = json!({"project": PROJECT, "zone": ZONE, "endpoint": at, "network_tags": ["ci"]});
+    let settings = json!({"project": PROJECT, "zone": ZONE, "endpoint": &at, "network_tags": ["ci"]});
     let sources = Sources { file: Some(file), metadata: "127.0.0.1:1".to_owned() };
     let clients = Clients { cloud: client(), direct: client() };
     let pace = Pace { limit: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1) };
     let gce = Gce::new(serde_json::from_value(settings).unwrap(), sources, clients, pace).unwrap();
-    Bench { gce, double, _files: files }
+    Bench { gce, double, at, files }
 }
 
 #[tokio::test]
@@ -287,4 +288,68 @@ async fn without_credentials_it_is_said_where_they_were_looked_for() {
     assert!(fault.to_string().contains("GOOGLE_APPLICATION_CREDENTIALS") && fault.is_final(), "{fault}");
     let debug = format!("{:?} {:?}", Secret::new("s3cret"), bench.gce.token().await.unwrap());
     assert!(!debug.contains("s3cret") && !debug.contains(TOKEN), "{debug}");
+}
+
+/// What a killed maker has left at the cloud is ended by the record alone, whether it wrote the answer down or not.
+#[tokio::test]
+async fn a_record_ends_its_machine_however_far_its_maker_came() {
+    use crate::record::{Entry, Fact, Planned, Record};
+    use crate::state::State;
+    let bench = bench().await;
+    let host = navvy_environment::HostPaths {
+        state: bench.files.path().join("state"),
+        runtime: Some(bench.files.path().to_owned()),
+        docker_config: None,
+        search_path: "/usr/bin:/bin".to_owned(),
+        supervisor: None,
+    };
+    let machines = machines(&bench);
+    for has_answer in [false, true] {
+        let wanted = launch("somebody");
+        let owner = navvy_journal::owner::Owner::this_process().unwrap();
+        let task: navvy_job::id::TaskId = "0123456789abcdef".parse().unwrap();
+        let planned = Planned {
+            version: Planned::VERSION,
+            machine: wanted.id.clone(),
+            task: Some(task.clone()),
+            owner,
+            provider: "gce".to_owned(),
+            image: "an-image".to_owned(),
+            is_adoptable: false,
+            has_steps: true,
+        };
+        let record = Record::create(&host.state, planned).await.unwrap();
+        let place = format!("{PROJECT}/{ZONE}");
+        let asked = Fact::Requested { token: wanted.id.as_str().to_owned(), place };
+        let states = [State::Provisioned, State::Launched].map(Entry::State);
+        record.write(states.into_iter().chain([Entry::Fact(asked)]).collect()).await.unwrap();
+        let made = bench.gce.launch(&wanted).await.unwrap();
+        if has_answer {
+            record.note(Fact::Instance { id: made.name, address: None }).await.unwrap();
+        }
+        drop(record);
+        let limit = Duration::from_secs(30);
+        // A cloud that says yes and does nothing is found out.
+        bench.double.lock().unwrap().scripted.push(("delete", operation("op", "DONE", None)));
+        let left = machines.remove_task(&task, &host, limit).await;
+        assert!(left.len() == 1 && left[0].contains("still runs"), "{left:?}");
+        assert_eq!(machines.remove_task(&task, &host, limit).await, Vec::<String>::new());
+        assert!(bench.double.lock().unwrap().instances.is_empty());
+        assert_eq!(crate::record::all(&host.state), []);
+    }
+}
+
+fn machines(bench: &Bench) -> crate::Machines {
+    let table = json!({
+        "project": PROJECT, "zone": ZONE, "endpoint": bench.at,
+        "images": [{"name": "*", "image": "global/images/navvy"}], "types": [{"name": "e2-standard-2", "cpus": 2, "memory": "8G"}],
+    });
+    let file = bench.files.path().join("account.json").display().to_string();
+    let variables = [("GOOGLE_APPLICATION_CREDENTIALS".to_owned(), file)].into();
+    let clients = Clients { cloud: client(), direct: client() };
+    let pace = Pace { limit: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1) };
+    let clouds = crate::far::Clouds { variables: &variables, home: None, clients, pace };
+    let settings = crate::Settings::new(navvy_vm_image::Images::at(bench.files.path()));
+    crate::Machines::gce(settings, &serde_json::from_value(table).unwrap(), clouds)
+        .unwrap_or_else(|fault| panic!("{fault}"))
 }

@@ -1,0 +1,128 @@
+//! Machine jobs on a host that is there already: an ssh server and a supervisor in namespaces of this machine (`vm/tests/far-host`).
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use navvy_tests::Bench;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A host, until this is dropped.
+struct There(tempfile::TempDir);
+
+impl Drop for There {
+    fn drop(&mut self) {
+        drop(Command::new(script()).arg("stop").arg(self.0.path()).status());
+    }
+}
+
+fn script() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../vm/tests/far-host"].iter().collect()
+}
+
+impl There {
+    /// With the settings that name it alone.
+    fn new(bench: &Bench) -> Self {
+        let there = Self(tempfile::tempdir().unwrap());
+        for name in ["host_key", "login"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(there.at(name));
+            assert!(keygen.status().unwrap().success(), "ssh-keygen");
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let supervisor: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../target/bin/navvy-supervisor"].iter().collect();
+        let supervisor = supervisor.canonicalize().expect("scripts/build makes it").display().to_string();
+        fs::copy(there.at("login.pub"), there.at("authorized_keys")).unwrap();
+        for (name, text) in [("port", port.to_string()), ("forwarding", "yes".to_owned()), ("supervisor", supervisor)] {
+            fs::write(there.at(name), text).unwrap();
+        }
+        let host_key = fs::read_to_string(there.at("host_key.pub")).unwrap();
+        bench.config_file(
+            "navvy/settings.toml",
+            &format!(
+                "[vm]\nprovider = 'ssh'\n\n[[vm.ssh.hosts]]\nname = 'one'\naddress = '127.0.0.1'\nport = {port}\nhost-key = '{}'\n\
+                 key-file = '{}'\nreset = ['{}', 'reset', '{}']\n",
+                host_key.trim(),
+                there.at("login").display(),
+                script().display(),
+                there.0.path().display(),
+            ),
+        );
+        there
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn resets(&self) -> usize {
+        fs::read_to_string(self.at("resets")).unwrap_or_default().lines().count()
+    }
+}
+
+#[test]
+fn a_machine_job_runs_on_a_host_that_is_there() {
+    // Nobody answers there.
+    let bench = Bench::on_this_machine().env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    let there = There::new(&bench);
+    bench.config(
+        "version: 2.1\njobs:\n  vm:\n    machine: {image: 'ubuntu-2204:current', docker_layer_caching: true}\n    steps:\n      \
+         - run: {name: says, command: 'id -un; pwd'}\n      - run: {name: counts, command: 'seq 1 200000'}\n\
+         workflows:\n  ci: {jobs: [vm]}\n",
+    );
+    let done = bench.run(&[]).finish_within(LIMIT);
+    done.passes();
+    assert_eq!(done.text("vm", "says"), "circleci\n/home/circleci/project\n");
+    let counted = (1..=200_000).map(|nth| format!("{nth}\n")).collect::<String>();
+    assert!(done.text("vm", "counts") == counted, "not every byte is what the step wrote");
+    let report = done.report("vm");
+    assert!(report.contains("Host: one (127.0.0.1:") && report.contains("Docker layer caching: none"), "{report}");
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+    assert_eq!(there.resets(), 2, "before and after");
+}
+
+#[test]
+fn a_failed_job_on_a_host_that_is_there_is_held_entered_and_gone_on_with() {
+    let bench = Bench::on_this_machine();
+    let there = There::new(&bench);
+    bench.config(
+        "version: 2.1\njobs:\n  vm:\n    machine: true\n    steps:\n      - run: {name: begins, command: 'echo here > kept'}\n      \
+         - run: {name: fails, command: 'test -e mended && cat kept'}\nworkflows:\n  ci: {jobs: [vm]}\n",
+    );
+    let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(LIMIT);
+    assert_eq!(done.verdict("vm"), "failed", "{}", done.account());
+    let task = done.tasks()[0].clone();
+    // Who cleans up meanwhile spares it, and resets nothing under it.
+    bench.ask(&["prune"]).exits_with(0);
+    let entered = bench.ask(&["shell", &task, "--", "sh", "-c", "id -un; pwd; cat kept; touch mended"]);
+    entered.exits_with(0);
+    assert_eq!(entered.stdout(), "circleci\n/home/circleci/project\nhere\n");
+    assert_eq!(there.resets(), 1);
+    let again = bench.start(&["retry", &task, "--json"]).finish_within(LIMIT);
+    again.passes();
+    assert_eq!(again.text("vm", "fails"), "here\n");
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+    assert_eq!(there.resets(), 2);
+}
+
+#[test]
+fn what_does_not_go_together_in_settings_is_named() {
+    let bench = Bench::on_this_machine();
+    bench.config(
+        "version: 2.1\njobs:\n  vm:\n    machine: true\n    steps: [{run: 'true'}]\nworkflows:\n  ci: {jobs: [vm]}\n",
+    );
+    for (text, words) in [
+        ("[vm]\nprovider = 'ec2'\n", "needs a table [vm.ec2]"),
+        ("[vm]\nprovider = 'xen'\n", "expected one of `qemu`, `ssh`, `ec2`, `gce`"),
+        ("[vm]\nprovider = 'ssh'\ndevices = ['0000:01:00.0']\n[vm.ssh]\n", "`devices` is for machines of this host"),
+        ("[vm]\nprovider = 'ssh'\n[vm.ssh]\n", "`vm.ssh.hosts`: it has no entry"),
+    ] {
+        bench.config_file("navvy/settings.toml", text);
+        let listed = bench.navvy(&["run", "--list"]);
+        listed.exits_with(64);
+        assert!(listed.stderr().contains(words), "{text}: {}", listed.stderr());
+    }
+}
