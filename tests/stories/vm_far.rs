@@ -123,6 +123,6 @@ fn what_does_not_go_together_in_settings_is_named() {
         bench.config_file("navvy/settings.toml", text);
         let listed = bench.navvy(&["run", "--list"]);
         listed.exits_with(64);
-        assert!(listed.stderr().contains(words), "{text}: {}", listed.stderr());
+        assert!(listed.stderr.contains(words), "{text}: {}", listed.stderr);
     }
 }
