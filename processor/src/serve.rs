@@ -22,6 +22,7 @@ use navvy_vm::pool::host::this_host;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
@@ -30,7 +31,7 @@ use crate::audit::{
     grants::{Carrier, GrantLog},
 };
 use crate::claims::{self, Claims};
-use crate::conduct::Conductor;
+use crate::conduct::{Canceling, Conductor};
 use crate::disks::Disks;
 use crate::door::{Door, serve_people};
 use crate::grants::Grants;
@@ -111,22 +112,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         draining: AtomicBool::new(false),
     });
     let (cancels_sender, cancels) = watch::channel(HashMap::new());
-    let watching = tokio::spawn(claims::watch(claims.clone(), cancels_sender));
-    let sweeping = tokio::spawn(keep_clean(output.clone(), settings.keep));
+    let mut beside = beside(&settings, &health, &claims, cancels_sender)?;
     let (tidying, objects) = (grants.clone(), grants.objects());
-    let noting = tokio::spawn(audit::flush(state.clone(), objects.clone()));
-    let launching = tokio::spawn(launch(launcher.clone()));
-    let keeping = tokio::spawn(keep_machines(machines.clone()));
-    let telling = tokio::spawn(tell_others(&settings, Arc::clone(&health), &claims));
     tell(&state, &settings, &agents_at, &public_url).await?;
 
     let (stop, stopped) = watch::channel(false);
     tracing::info!("Agents are served at {}://{agents_at}, people at {listens_at}.", scheme(&for_agents));
-    let rereading = tokio::spawn(reread(settings.tls.clone())?);
-    let has_pool = machines.is_some();
+    let agents_service = AgentsService::new(claims.clone(), output.clone(), cancels).launched_by(launcher);
+    let agents_service = agents_service.with_pool(machines.is_some());
     let pooled = MachinesService::new(state.clone(), machines, stopped.clone());
-    let agents_service =
-        AgentsService::new(claims.clone(), output.clone(), cancels).launched_by(launcher).with_pool(has_pool);
     let web = Web::new(claims, output, secrets, Arc::clone(&health)).keeping(settings.keep);
     let router = web.router().merge(grants.router());
     let people = tokio::spawn(serve_people(Door::new(people, for_people), router, stopped.clone()));
@@ -145,13 +139,29 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // Agents and readers come again with their cursors: nothing of theirs is lost.
         tracing::info!("Streams that are still open are cut.");
     }
-    [watching, sweeping, noting, rereading, launching, keeping, telling]
-        .iter()
-        .for_each(tokio::task::JoinHandle::abort);
+    beside.abort_all();
     // What is left, the next start carries.
     tokio::time::timeout(LAST_WORDS, carrier.carry_all(&objects)).await.ok();
     state.pool().close().await;
     Ok(())
+}
+
+/// What is done beside serving, until the set is ended.
+fn beside(
+    settings: &Settings,
+    health: &Arc<Health>,
+    claims: &Claims,
+    cancels: watch::Sender<HashMap<String, Canceling>>,
+) -> Result<JoinSet<()>, ServeError> {
+    let mut beside = JoinSet::new();
+    beside.spawn(claims::watch(claims.clone(), cancels));
+    beside.spawn(keep_clean(health.output.clone(), settings.keep));
+    beside.spawn(audit::flush(health.state.clone(), health.objects.clone()));
+    beside.spawn(launch(health.launcher.clone()));
+    beside.spawn(keep_machines(health.machines.clone()));
+    beside.spawn(tell_others(settings, Arc::clone(health), claims));
+    beside.spawn(reread(settings.tls.clone())?);
+    Ok(beside)
 }
 
 fn serve_agents(

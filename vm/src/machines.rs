@@ -105,6 +105,11 @@ impl Machines {
         self
     }
 
+    /// Where machines that are ready come from.
+    pub fn pool(&self) -> Option<Arc<dyn source::Source>> {
+        self.pool.clone()
+    }
+
     /// Its name, for journals and people.
     pub fn name(&self) -> &str {
         self.provider.name()

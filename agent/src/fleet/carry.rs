@@ -388,7 +388,7 @@ impl Carrying {
     fn providers(&self, has_pool: bool) -> Providers {
         let mut providers = self.machine.providers.clone();
         if has_pool && let Some(machines) = providers.machines.take() {
-            let pool = ProcessorPool::new(self.session.clone(), &self.machine.paths.state);
+            let pool = ProcessorPool::new(self.session.clone(), &self.machine.paths.state, machines.pool());
             providers.machines = Some(machines.with_pool(Arc::new(pool)));
         }
         providers

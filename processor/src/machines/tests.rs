@@ -278,6 +278,31 @@ async fn who_waits_waits_no_more_once_it_hangs_up_or_its_task_ends() {
     }
 }
 
+/// The connection of the first call is known to be broken only after the agent has asked anew.
+#[tokio::test]
+async fn who_asks_anew_by_its_ticket_waits_on_when_its_first_call_is_dropped() {
+    let database = databases().await.remove(0);
+    let scene = Scene::new(database, rules(1, 1)).await;
+    scene.until("the pool is open", async || scene.machines.pool().is_ok()).await;
+    let pool = scene.machines.pool().unwrap();
+    let wish = |ticket: &str| {
+        let holder = Holder { ticket: ticket.to_owned(), task: "t".to_owned(), owner: None };
+        navvy_vm::pool::core::Wish { kind: kind(), holder }
+    };
+    // Of a task that the database does not know: the look at leases must not come in between.
+    let holds = pool.take(wish("holds")).await.unwrap();
+    let (mut first, mut second) = (Box::pin(pool.take(wish("waits"))), Box::pin(pool.take(wish("waits"))));
+    for asking in [&mut first, &mut second] {
+        assert!(tokio::time::timeout(Duration::ZERO, asking.as_mut()).await.is_err());
+    }
+    // Not asked again what came of it, as a call whose connection is gone.
+    drop(first);
+    assert_eq!(scene.waiting().await, 1, "the second one waits on");
+    pool.give_back("holds").await;
+    let given = tokio::time::timeout(LIMIT, second).await.unwrap().unwrap();
+    assert_ne!(given.id, holds.id);
+}
+
 #[tokio::test]
 async fn a_thousand_takes_are_no_thousand_machines() {
     let database = databases().await.remove(0);

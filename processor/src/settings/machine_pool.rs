@@ -91,7 +91,7 @@ impl Gathering {
             wrong("provider", why);
         }
         let (host, machines) = maker(&texts, variables, &mut wrong);
-        table.retain(|key, _| OF_RULES.iter().any(|known| *known == key));
+        table.retain(|key, _| OF_RULES.contains(&key));
         // One by one: an error of the whole does not say whose it is.
         for (key, value) in &table {
             let alone = toml::Table::from_iter([(key.clone(), value.clone())]);

@@ -219,6 +219,12 @@ impl Keeper {
                 self.answers.insert(wish.holder.ticket.clone(), answer);
                 self.happen(Event::Take(wish)).await
             }
+            // It has asked anew by the same ticket, and waits on: what was dropped is its first call, whose connection is gone.
+            Said::Event(Event::Left { ticket })
+                if self.answers.get(&ticket).is_some_and(|answer| !answer.is_closed()) =>
+            {
+                Ok(())
+            }
             Said::Event(event) => {
                 if let Event::Left { ticket } | Event::GivenBack { ticket } = &event {
                     self.answers.remove(ticket);
