@@ -1,6 +1,8 @@
 //! Machines that are ready before a job wants them.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -31,6 +33,8 @@ fn step(name: &str, command: &str) -> String {
 struct Pool<'a> {
     bench: &'a Bench,
     process: Child,
+    /// Where it shows its figures.
+    port: u16,
 }
 
 impl<'a> Pool<'a> {
@@ -46,9 +50,23 @@ impl<'a> Pool<'a> {
     fn start(bench: &'a Bench, count: u32) -> Self {
         let entry = format!("[[pool.prescale]]\nclass = 'medium'\nimage = '{IMAGE}'\ncount = {count}\n");
         bench.config_file("navvy/pool.toml", format!("[pool]\nquota = 6\n{entry}"));
-        let mut command = bench.command_of(&["vm-pool", "--settings", &settings_of(bench)]);
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("a port is free").port();
+        let metrics = format!("127.0.0.1:{port}");
+        let mut command =
+            bench.command_of(&["vm-pool", "--settings", &settings_of(bench), "--metrics", metrics.as_str()]);
         let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the pool can be started");
-        Self { bench, process }
+        Self { bench, process, port }
+    }
+
+    /// What it answers to a question over HTTP.
+    #[track_caller]
+    fn figures(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it takes a question");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("it answers");
+        said
     }
 
     fn report(&self) -> Option<Value> {
@@ -138,6 +156,10 @@ fn a_machine_that_is_ready_outlives_its_pool_becomes_a_job_s_and_goes_with_it() 
     let pool = Pool::of(&bench, 1);
     let ready = machines(&bench);
     assert_eq!(ready.len(), 1);
+    let figures = pool.figures("/metrics");
+    let line = format!("navvy_pool_machines{{class=\"medium\",image=\"{IMAGE}\",state=\"warm\"}} 1");
+    assert!(figures.starts_with("HTTP/1.1 200 OK") && figures.contains(&line), "{figures}");
+    assert!(pool.figures("/").starts_with("HTTP/1.1 404 Not Found"));
     let second = bench.ask(&["vm-pool"]);
     second.exits_with(64).complains(&["another process looks after the pool", "navvy vm-pool report"]);
     assert_eq!(pool.signal(Signal::Terminate), Some(0));
