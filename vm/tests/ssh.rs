@@ -39,7 +39,7 @@ impl Sshd {
     fn start(host_key: &SshKey, authorized: &SshKey) -> Self {
         let place = tempfile::tempdir().unwrap();
         private(&place.path().join("host_key"), host_key.to_openssh().reveal());
-        private(&place.path().join("authorized_keys"), &authorized.public_line());
+        private(&place.path().join("authorized_keys"), authorized.public_line());
         // Another may take it in between; then the server does not start, and the test says so.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Self::spawn(place.path(), port);
