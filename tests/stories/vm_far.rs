@@ -42,7 +42,7 @@ impl There {
         let host_key = fs::read_to_string(there.at("host_key.pub")).unwrap();
         bench.config_file(
             "navvy/settings.toml",
-            &format!(
+            format!(
                 "[vm]\nprovider = 'ssh'\n\n[[vm.ssh.hosts]]\nname = 'one'\naddress = '127.0.0.1'\nport = {port}\nhost-key = '{}'\n\
                  key-file = '{}'\nreset = ['{}', 'reset', '{}']\n",
                 host_key.trim(),

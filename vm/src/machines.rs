@@ -12,6 +12,7 @@ use navvy_environment::{HostPaths, run_dir};
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 use navvy_journal::standing::Mark;
+use navvy_vm_image::Image;
 use tokio::sync::watch;
 
 use crate::environment::{MachineEnvironment, Parts};
@@ -204,7 +205,7 @@ impl Machines {
         {
             // Whatever comes of it, the machine is made.
             let size = self.provider.guest_size(request.size, request.cgroup_parent.is_none());
-            if let Err(error) = self.warm_image(image.clone(), size, host, events).await {
+            if let Err(error) = self.warm_image(Image::clone(image), size, host, events).await {
                 events(PrepareEvent::Warning(format!("no snapshot could be made: {error}")));
             }
         }

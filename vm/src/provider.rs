@@ -69,7 +69,7 @@ impl<I> Order<I> {
 /// What a machine starts from, as its provider knows it.
 pub(crate) enum Source {
     /// An image of this host.
-    Image(Image),
+    Image(Box<Image>),
     /// One of these hosts.
     Hosts(Arc<hosts::Hosts>, hosts::Candidates),
     /// An image and a size of a cloud.
@@ -78,7 +78,7 @@ pub(crate) enum Source {
 
 impl From<Image> for Source {
     fn from(image: Image) -> Self {
-        Self::Image(image)
+        Self::Image(Box::new(image))
     }
 }
 
@@ -174,7 +174,7 @@ impl Provider {
     /// The provider has no such thing, or it lacks what the task needs.
     pub fn choose(&self, settings: &Settings, wanted: &Wanted, size: Size) -> Result<Source, Fault> {
         match self {
-            Self::Qemu(_) => images::resolve(settings, wanted).map(Source::Image),
+            Self::Qemu(_) => images::resolve(settings, wanted).map(Source::from),
             Self::Ssh(hosts) => Ok(Source::Hosts(Arc::clone(hosts), hosts.choose(wanted)?)),
             Self::Cloud(cloud) => Ok(Source::Cloud(Arc::clone(cloud), Box::new(cloud.choose(wanted, size)?))),
             Self::Lacking(name) => Err(lacking(name)),
@@ -189,7 +189,7 @@ impl Provider {
         });
         match (self, source) {
             (Self::Qemu(qemu), Some(Source::Image(image))) => {
-                let order = order.with(|()| image);
+                let order = order.with(|()| *image);
                 Instance::Qemu(Box::new(qemu::Instance::new(Arc::clone(qemu), order, record, host)))
             }
             (_, Some(Source::Hosts(hosts, candidates))) => {

@@ -38,8 +38,8 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// A cloud's own verbs.
 pub(crate) enum Api {
-    Ec2(Ec2),
-    Gce(Gce),
+    Ec2(Box<Ec2>),
+    Gce(Box<Gce>),
 }
 
 /// What an operator says of the machines of a cloud.

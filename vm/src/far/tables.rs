@@ -169,7 +169,7 @@ fn check_all(key: &str, images: &[Row], types: &[Type], disk: u64) -> Result<u32
     if types.is_empty() {
         return Err(wrong(format!("{key}.types"), "it has no entry: name a type with its cpus and memory"));
     }
-    if disk % GIB != 0 {
+    if !disk.is_multiple_of(GIB) {
         return Err(wrong(format!("{key}.disk"), "a cloud's disks are of whole GiB, as in \"30G\""));
     }
     u32::try_from(disk / GIB).map_err(|_| wrong(format!("{key}.disk"), "no disk is so large"))
@@ -225,7 +225,7 @@ impl Ec2Table {
             key,
         };
         let sources = ec2::Sources::new(clouds.variables, clouds.home);
-        let api = Api::Ec2(Ec2::new(api, sources, clouds.clients, clouds.pace)?);
+        let api = Api::Ec2(Box::new(Ec2::new(api, sources, clouds.clients, clouds.pace)?));
         Ok(Cloud { api, terms, settings: Arc::clone(settings) })
     }
 }
@@ -256,7 +256,7 @@ impl GceTable {
             key,
         };
         let sources = gce::Sources::new(clouds.variables);
-        let api = Api::Gce(Gce::new(api, sources, clouds.clients, clouds.pace)?);
+        let api = Api::Gce(Box::new(Gce::new(api, sources, clouds.clients, clouds.pace)?));
         Ok(Cloud { api, terms, settings: Arc::clone(settings) })
     }
 }
