@@ -22,6 +22,8 @@ use crate::proto::hashicorp::nomad::plugins::drivers::proto::fingerprint_respons
 use crate::proto::hashicorp::nomad::plugins::shared::structs::{Attribute, attribute::Value};
 use crate::task::boot;
 
+/// The environment of jobs in virtual machines.
+const VM: &str = "vm";
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_secs(30);
 /// After a failure, what was mended is to be seen soon.
@@ -68,6 +70,11 @@ impl Health {
             problems.push(format!(
                 "None of the environments that the plugin's configuration allows ({wanted}) works on this machine."
             ));
+        }
+        // Who allows nothing but containers does not miss them.
+        let misses_machines = environments.is_empty() && config.environments.iter().any(|kind| kind == VM);
+        if let Some(why) = check.no_machines.as_ref().filter(|_| misses_machines) {
+            problems.push(format!("Jobs get no virtual machine here: {why}."));
         }
         let room = config.reserve.room(check.size);
         if let Err(error) = room {
@@ -251,6 +258,7 @@ mod tests {
             environments: vec!["docker".into()],
             problems: Vec::new(),
             of_docker: Vec::new(),
+            no_machines: Some("no QEMU".into()),
             kvm: true,
             size: Size::new(8, 32),
         }
@@ -297,6 +305,9 @@ mod tests {
         assert!(!Health::of(&allowing(&["docker"]), &vm).is_healthy);
         let full = HostCheck { problems: vec!["The disk is full".into(), "Docker does not answer".into()], ..vm };
         assert_eq!(Health::of(&allowing(&["vm"]), &full).text, "The disk is full");
+        let nothing = HostCheck { environments: Vec::new(), ..check() };
+        assert!(Health::of(&allowing(&["vm"]), &nothing).text.ends_with("no virtual machine here: no QEMU."));
+        assert!(!Health::of(&allowing(&["docker"]), &nothing).text.contains("no QEMU"));
     }
 
     #[test]

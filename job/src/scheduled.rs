@@ -98,6 +98,10 @@ pub struct HostCheck {
     /// Those of them that concern the environment `docker` alone. An older agent does not tell them apart.
     #[serde(default)]
     pub of_docker: Vec<String>,
+    /// Why jobs get no virtual machine here. It is no problem where nobody wants any. `None`: they get one, or an older agent says
+    /// nothing of it.
+    #[serde(default)]
+    pub no_machines: Option<String>,
     /// Virtual machines have the processor's help.
     pub kvm: bool,
     /// The whole machine, as the engine sees it.

@@ -57,6 +57,7 @@ async fn look(settings: &Settings, arguments: &HostCheckArgs) -> HostCheck {
         environments: Vec::new(),
         problems: Vec::new(),
         of_docker: Vec::new(),
+        no_machines: machines::of_no_image(settings).err(),
         kvm: Path::new("/dev/kvm").exists(),
         size: this_machine(),
     };
@@ -78,7 +79,7 @@ async fn look(settings: &Settings, arguments: &HostCheckArgs) -> HostCheck {
     if of_files.is_empty() && of_docker.is_empty() {
         found.environments.push(DOCKER.to_owned());
     }
-    if of_files.is_empty() && machines::are_there(settings) {
+    if of_files.is_empty() && found.no_machines.is_none() {
         found.environments.push(VM.to_owned());
     }
     found.of_docker = of_docker.iter().chain(&found.problems).cloned().collect();
@@ -175,7 +176,10 @@ fn in_words(found: &HostCheck) -> String {
         [] => "No task can run here.\n".to_owned(),
         there => format!("Tasks can run here, in environments of these kinds: {}.\n", there.join(", ")),
     };
-    let problems: String = found.problems.iter().map(|problem| format!("- {problem}\n")).collect();
+    let no_machines =
+        found.no_machines.iter().map(|why| format!("`machine` jobs get no machine here: {}", sentence(why)));
+    let all = found.problems.iter().cloned().chain(no_machines);
+    let problems: String = all.map(|problem| format!("- {problem}\n")).collect();
     navvy_ui::sanitize::tame(&format!("{works}{problems}"), false)
 }
 

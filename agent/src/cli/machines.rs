@@ -54,9 +54,13 @@ pub fn are_there(settings: &Settings) -> bool {
 }
 
 /// What a fleet's jobs can run in here now.
-pub fn executors(settings: &Settings, has_docker: bool) -> ExecutorKinds {
-    let machine = ExecutorKind::of_machines(std::env::consts::ARCH).filter(|_| are_there(settings));
-    machine.into_iter().chain(has_docker.then_some(ExecutorKind::Docker)).collect()
+///
+/// # Errors
+/// The settings cannot be read: whether jobs get machines is not known then.
+pub fn executors(settings: &Settings, has_docker: bool) -> Result<ExecutorKinds, CliError> {
+    let has_image = vms(settings)?.image_for(None, std::env::consts::ARCH).is_ok();
+    let machine = ExecutorKind::of_machines(std::env::consts::ARCH).filter(|_| has_image);
+    Ok(machine.into_iter().chain(has_docker.then_some(ExecutorKind::Docker)).collect())
 }
 
 /// What is not installed, and the command that installs it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::{Cancel, CancelReason};
 use navvy_job::reservation::Reservation;
 use navvy_job::resource::Size;
@@ -112,6 +113,10 @@ struct Runner<'a> {
     token: Bearer,
     machine: Machine,
     room: Room,
+    /// What tasks can run in, when it was looked at last.
+    executors: ExecutorKinds,
+    /// That the settings cannot be read was said.
+    is_unsettled: bool,
     /// Sizes of tasks whose steps are over.
     vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
     tasks: JoinSet<(String, Carried)>,
@@ -139,6 +144,8 @@ impl<'a> Runner<'a> {
         Self {
             settings,
             room: Room::new(machine.room, usize::from(arguments.concurrency)),
+            executors: ExecutorKinds::default(),
+            is_unsettled: false,
             arguments,
             processor,
             token,
@@ -186,6 +193,14 @@ impl<'a> Runner<'a> {
     async fn look_again(&mut self) {
         let docker = self.arguments.machine.docker.as_deref();
         tokio::time::timeout(LOOK, fleet::look_again(&mut self.machine, self.settings, docker)).await.ok();
+        // An image that was built meanwhile counts from now on, and so does one that is gone.
+        match machines::executors(self.settings, self.machine.providers.docker.is_some()) {
+            Ok(executors) => (self.executors, self.is_unsettled) = (executors, false),
+            Err(error) if !std::mem::replace(&mut self.is_unsettled, true) => {
+                tracing::warn!("What this machine has for jobs stays as it was: {}", error.in_one_line());
+            }
+            Err(_) => {}
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -201,9 +216,7 @@ impl<'a> Runner<'a> {
     /// Asks for a task that fits into this room.
     fn ask(&mut self, room: Size) -> Asking {
         let pause = std::mem::take(&mut self.pause);
-        // Anew with each request: an image that was built meanwhile counts from then on.
-        let executors = machines::executors(self.settings, self.machine.providers.docker.is_some());
-        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room, executors };
+        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room, executors: self.executors };
         let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
         let (processor, token) = (self.processor.clone(), self.token.clone());
         let is_idle = self.tasks.is_empty();
