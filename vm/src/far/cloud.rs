@@ -309,9 +309,10 @@ impl Instance {
                 self.address = Some(address);
                 Ok(Look::Up)
             }
-            Some(cloud::Instance { stage: Stage::Going | Stage::Gone, name, .. }) => Ok(Look::Ended(Fault::Ended {
-                doing: "booting",
-                message: format!("{} has ended {name}", self.cloud.name()),
+            Some(cloud::Instance { stage: Stage::Going | Stage::Gone, name, .. }) => Ok(Look::Ended(Fault::Provider {
+                provider: self.cloud.name().to_owned(),
+                doing: format!("start {name}"),
+                message: "it was taken back, or has ended by itself".to_owned(),
             })),
             Some(_) => Ok(Look::Absent),
             None if launched.elapsed() < UNSEEN => Ok(Look::Absent),
