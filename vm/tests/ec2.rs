@@ -183,7 +183,8 @@ async fn lists_of_several_pages_come_whole_and_one_that_is_cut_off_is_a_fault() 
     bench.front.lock().unwrap().calls.clear();
     let mut found: Vec<_> =
         bench.ec2.list(&bench.pool).await.unwrap().into_iter().filter_map(|instance| instance.machine).collect();
-    (wanted.sort(), found.sort());
+    wanted.sort();
+    found.sort();
     assert_eq!(found, wanted);
     assert!(bench.front.lock().unwrap().calls.len() > 1, "it was one page");
     // The second page fails: what the first one had is no list.

@@ -80,6 +80,21 @@ pub struct Front {
     pub there: Option<PathBuf>,
 }
 
+impl Front {
+    /// Where moto is, what this call meets, and what was answered to it before.
+    fn take(&mut self, action: &str, body: &mut String) -> (String, Option<Twist>, Option<String>) {
+        self.calls.push(action.to_owned());
+        if action == "RunInstances" {
+            self.launches.push(body.clone());
+        }
+        if let Some(page) = self.page {
+            *body = body.replace("MaxResults=1000", &format!("MaxResults={page}"));
+        }
+        let twist = self.twists.get_mut(action).and_then(VecDeque::pop_front);
+        (self.moto.clone(), twist, self.tokens.get(field(body, "ClientToken")).cloned())
+    }
+}
+
 pub type Shared = Arc<Mutex<Front>>;
 
 pub fn field<'a>(body: &'a str, name: &str) -> &'a str {
@@ -103,18 +118,7 @@ async fn front(State(front): State<Shared>, headers: HeaderMap, body: Bytes) -> 
     let user_data = field(&body, "UserData").to_owned();
     let authorization = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIDTEST/"), "{authorization}");
-    let (moto, twist, known) = {
-        let mut front = front.lock().unwrap();
-        front.calls.push(action.clone());
-        if action == "RunInstances" {
-            front.launches.push(body.clone());
-        }
-        if let Some(page) = front.page {
-            body = body.replace("MaxResults=1000", &format!("MaxResults={page}"));
-        }
-        let twist = front.twists.get_mut(action.as_str()).and_then(VecDeque::pop_front);
-        (front.moto.clone(), twist, front.tokens.get(field(&body, "ClientToken")).cloned())
-    };
+    let (moto, twist, known) = front.lock().unwrap().take(&action, &mut body);
     match &twist {
         Some(Twist::Say(status, code)) => return error(*status, code),
         Some(Twist::LeaveAlone(seconds)) => {
