@@ -9,13 +9,32 @@ const LIMIT: Duration = Duration::from_secs(240);
 const IMAGES: &str = "/var/cache/navvy-images";
 const WARM: &str = r#"navvy_pool_machines{class="medium",image="debian-12-docker",state="warm"} 1"#;
 
-/// A job in a container, with an engine of its own in a machine.
-fn config(command: &str) -> String {
-    format!(
-        "version: 2.1\njobs:\n  vm:\n    docker: [{{image: navvy/base:bookworm}}]\n    steps:\n      - setup_remote_docker\n      \
-         - run: {{name: says, command: \"{command}\"}}\nworkflows:\n  ci: {{jobs: [vm]}}\n"
-    )
-}
+/// A job in a container with an engine of its own in a machine, and then one whose steps run in a machine.
+const BOTH: &str = r#"
+version: 2.1
+jobs:
+  boxed:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - setup_remote_docker
+      - run: {name: says, command: "echo $DOCKER_HOST"}
+  whole:
+    machine: true
+    steps:
+      - run: {name: says, command: "echo in a machine"}
+workflows:
+  ci: {jobs: [boxed, {whole: {requires: [boxed]}}]}
+"#;
+const WAITS: &str = r#"
+version: 2.1
+jobs:
+  whole:
+    machine: true
+    steps:
+      - run: {name: waits, command: "echo began; sleep 3600"}
+workflows:
+  ci: {jobs: [whole]}
+"#;
 
 /// A pool of so many, of machines as small as the bench's own.
 fn settings(bench: &Bench, count: u32) -> String {
@@ -45,7 +64,7 @@ fn figures(fleet: &Fleet<'_>, lines: &[&str]) {
 #[test]
 fn a_job_takes_a_machine_that_is_ready_and_a_lost_one_goes_with_its_lease() {
     let bench = Bench::with_machines();
-    bench.config(&config("echo $DOCKER_HOST")).commit("a project");
+    bench.config(BOTH).commit("a project");
     let file = settings(&bench, 1);
     let of_processor =
         [("NAVVY_PROCESSOR_SETTINGS", &*file), ("NAVVY_IMAGES", IMAGES), ("NAVVY_PROCESSOR_LEASE", "3s")];
@@ -54,17 +73,20 @@ fn a_job_takes_a_machine_that_is_ready_and_a_lost_one_goes_with_its_lease() {
     let mut runner = fleet.runner(&[]);
     let pipeline = fleet.submit(&["--tree"]);
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success", "{}", fleet.show(&pipeline));
-    let log = fleet.log(&fleet.task(&pipeline, "vm"), "001-1");
-    let log = String::from_utf8_lossy(&log);
-    assert!(log.contains("Machine: from the pool"), "{log}");
-    // It was used once, and another one is ready.
-    figures(&fleet, &[WARM, r#"navvy_pool_removals_total{why="used"} 1"#, "navvy_pool_wait_seconds_count 1"]);
+    for (job, log) in [("boxed", "001-1"), ("whole", "000-1")] {
+        let log = fleet.log(&fleet.task(&pipeline, job), log);
+        let log = String::from_utf8_lossy(&log);
+        assert!(log.contains("Machine: from the pool"), "{job}: {log}");
+    }
+    // Each was used once, and another one is ready.
+    figures(&fleet, &[WARM, r#"navvy_pool_removals_total{why="used"} 2"#, "navvy_pool_wait_seconds_count 2"]);
 
-    bench.config(&config("echo began; sleep 3600")).commit("one that waits");
+    bench.config(WAITS).commit("one that waits");
     let waits = fleet.submit(&["--tree"]);
-    let task =
-        eventually("the job's task", LIMIT, || fleet.job(&waits, "vm")["tasks"][0]["id"].as_str().map(str::to_owned));
-    fleet.has_shown(&task, "002-1", "began\n");
+    let task = eventually("the job's task", LIMIT, || {
+        fleet.job(&waits, "whole")["tasks"][0]["id"].as_str().map(str::to_owned)
+    });
+    fleet.has_shown(&task, "001-1", "began\n");
     runner.kill();
     figures(&fleet, &[WARM, r#"navvy_pool_removals_total{why="holder-gone"} 1"#]);
     assert_eq!(fleet.end_of(&waits, LIMIT), "error", "a fault of the infrastructure");
@@ -79,5 +101,7 @@ fn a_job_takes_a_machine_that_is_ready_and_a_lost_one_goes_with_its_lease() {
     });
     // What a killed runner has left of its task is the next start's to remove.
     assert!(bench.navvy(&["prune"]).exit_code == 0, "what is left can be removed");
+    // The processor and what it serves are processes of the bench, too.
+    drop((fleet, runner));
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }

@@ -18,6 +18,8 @@
 //! | `takers` | how many machines a task has, waits for and has begun to ask for |
 //! | `holders` | whose a machine is, and who has it no more |
 
+#[cfg(test)]
+mod attacks;
 mod holders;
 pub mod service;
 mod takers;
