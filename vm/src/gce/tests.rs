@@ -317,6 +317,7 @@ async fn a_record_ends_its_machine_however_far_its_maker_came() {
             image: "an-image".to_owned(),
             is_adoptable: false,
             has_steps: true,
+            pool: None,
         };
         let record = Record::create(&host.state, planned).await.unwrap();
         let place = format!("{PROJECT}/{ZONE}");
