@@ -16,7 +16,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use navvy_protocol::mux::{GREETING, MAGIC, MAX_DATA, NONCE_LENGTH};
 
@@ -29,10 +29,13 @@ pub const PAUSE: Duration = Duration::from_millis(10);
 /// Bytes that are read ahead while a channel is stuck, so that a greeting gets through.
 const AHEAD: usize = 1 << 20;
 
+/// From a greeting to a port that shows its host: the kernel hears of both in turns of their own, and a guest on a busy host takes its time.
+const OPENING: Duration = Duration::from_secs(2);
+
 /// Serves the port for ever. `is_told`: nothing is under way to the host.
 pub fn serve(file: File, agents: mpsc::Sender<UnixStream>, is_told: &AtomicBool) {
-    let mut port =
-        Port { file, greetings: Greetings::default(), channels: Channels::default(), is_open: false, agents };
+    let (greetings, channels, opening) = (Greetings::default(), Channels::default(), Opening::default());
+    let mut port = Port { file, greetings, channels, is_open: false, opening, agents };
     loop {
         port.turn();
         is_told.store(port.channels.is_empty() && port.channels.out.len() == 0, Ordering::Release);
@@ -45,6 +48,7 @@ struct Port {
     channels: Channels,
     /// A host has greeted, and all since then made sense.
     is_open: bool,
+    opening: Opening,
     /// Where connections of the agent's are served.
     agents: mpsc::Sender<UnixStream>,
 }
@@ -59,7 +63,7 @@ impl Port {
         entries.extend(of_channels);
         sys::poll(&mut entries, stuck.then_some(Duration::from_secs(1)));
         let events = entries[0].revents;
-        if events & (libc::POLLHUP | libc::POLLERR) != 0 {
+        if self.opening.is_gone(events & (libc::POLLHUP | libc::POLLERR) != 0, Instant::now()) {
             self.be_deaf();
         }
         self.channels.serve_all(&numbers, &entries[1..]);
@@ -100,6 +104,7 @@ impl Port {
             Heard::Begun => self.be_deaf(),
             Heard::Greeting(nonce) => {
                 self.is_open = true;
+                self.opening.begins(Instant::now());
                 self.channels.out.push(MAGIC);
                 self.channels.out.push(&nonce);
             }
@@ -121,6 +126,29 @@ impl Port {
         if self.channels.take_messages(&mut connect).is_err() {
             self.be_deaf();
         }
+    }
+}
+
+/// Whether what looks like a hang-up is one: a host's first bytes can be read before the port shows that a host is there.
+#[derive(Default)]
+struct Opening {
+    /// Since when a host has greeted that the port has not shown.
+    since: Option<Instant>,
+}
+
+impl Opening {
+    /// A host has greeted.
+    fn begins(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// `is_shut`: the port shows no host. True when there is none.
+    fn is_gone(&mut self, is_shut: bool, now: Instant) -> bool {
+        if !is_shut {
+            self.since = None;
+            return false;
+        }
+        self.since.is_none_or(|since| now.duration_since(since) >= OPENING)
     }
 }
 
@@ -229,6 +257,19 @@ mod tests {
     fn a_greeting_in_a_nonce_begins_anew() {
         let stream = [&greeting(7)[..12], &greeting(8), b"x"].concat();
         assert_eq!(heard(&[&stream]), [(0, vec![]), (8, b"x".to_vec())]);
+    }
+
+    #[test]
+    fn a_greeting_that_comes_before_its_host_is_shown_is_answered_and_a_hang_up_ends_it() {
+        let (start, mut opening) = (Instant::now(), Opening::default());
+        assert!(opening.is_gone(true, start), "nobody has come yet");
+        opening.begins(start);
+        let soon = start + OPENING / 2;
+        assert!(!opening.is_gone(true, soon), "what was answered would be dropped");
+        assert!(opening.is_gone(true, start + OPENING), "a host that left before it was shown");
+        opening.begins(soon);
+        assert!(!opening.is_gone(false, soon));
+        assert!(opening.is_gone(true, soon), "a host that was shown, and has hung up");
     }
 
     struct Bench {
