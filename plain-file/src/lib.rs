@@ -3,8 +3,12 @@
 //! It is a regular file, however it is called: the writer of a pipe is not waited for, and no device is read. It is not
 //! longer than the caller says, even if it claims to be shorter. A file that came with a project is also one of the project: a
 //! link that leads out of it would have us read what its author cannot.
+//!
+//! [`claim`] is the one way to lock a file that others look at.
 
 #![warn(missing_docs)]
+
+pub mod claim;
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -3,11 +3,11 @@
 //! A lock is a `flock` on `IMAGES/.locks/NAME`, so it is gone with its holder. The file stays: whoever removed it would have
 //! two holders of one lock.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use navvy_plain_file::claim::{claim, share};
 
 use crate::error::{At as _, ImageError};
 
@@ -40,13 +40,13 @@ pub fn shared(images: &Path, name: &str) -> Result<Option<Held>, ImageError> {
         Err(ImageError::Io { source, .. }) if is_read_only(&source) => return read_only(images, name),
         Err(error) => return Err(error),
     };
-    take(file, FlockOperation::NonBlockingLockShared, images, name, "it is being made anew or removed").map(Some)
+    taken(share(&file), file, images, name, "it is being made anew or removed").map(Some)
 }
 
 /// A shared lock needs no right to write, where the file is there.
 fn read_only(images: &Path, name: &str) -> Result<Option<Held>, ImageError> {
     let Ok(file) = File::open(images.join(".locks").join(name)) else { return Ok(None) };
-    take(file, FlockOperation::NonBlockingLockShared, images, name, "it is being made anew or removed").map(Some)
+    taken(share(&file), file, images, name, "it is being made anew or removed").map(Some)
 }
 
 /// Alone.
@@ -54,20 +54,21 @@ fn read_only(images: &Path, name: &str) -> Result<Option<Held>, ImageError> {
 /// # Errors
 /// Somebody else has it.
 pub fn alone(images: &Path, name: &str) -> Result<Held, ImageError> {
-    take(
-        open(images, name)?,
-        FlockOperation::NonBlockingLockExclusive,
-        images,
-        name,
-        "another process makes it, or starts a machine from it",
-    )
+    let file = open(images, name)?;
+    taken(claim(&file), file, images, name, "another process makes it, or starts a machine from it")
 }
 
-fn take(file: File, how: FlockOperation, images: &Path, name: &str, by: &'static str) -> Result<Held, ImageError> {
-    match flock(&file, how) {
+fn taken(
+    locked: Result<(), TryLockError>,
+    file: File,
+    images: &Path,
+    name: &str,
+    by: &'static str,
+) -> Result<Held, ImageError> {
+    match locked {
         Ok(()) => Ok(Held(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ImageError::Busy { name: name.to_owned(), by }),
-        Err(error) => Err(error).at("lock", &images.join(".locks").join(name)),
+        Err(TryLockError::WouldBlock) => Err(ImageError::Busy { name: name.to_owned(), by }),
+        Err(TryLockError::Error(error)) => Err(error).at("lock", &images.join(".locks").join(name)),
     }
 }
 
@@ -80,5 +81,7 @@ fn is_read_only(error: &std::io::Error) -> bool {
 /// # Errors
 /// It cannot be locked.
 pub fn wait(images: &Path, name: &str) -> Result<Held, ImageError> {
-    take(open(images, name)?, FlockOperation::LockExclusive, images, name, "another process has it")
+    let file = open(images, name)?;
+    file.lock().at("lock", &images.join(".locks").join(name))?;
+    Ok(Held(file))
 }

@@ -27,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_plain_file as plain_file;
+use navvy_plain_file::claim::claim;
 use serde::{Deserialize, Serialize};
 
 use crate::far::Way;
@@ -446,7 +447,7 @@ impl Record {
         let path = directory.join(FILE);
         let unread = |source| RecordError::Read { path: path.clone(), source: Arc::new(source) };
         let file = OpenOptions::new().read(true).append(true).open(&path).map_err(unread)?;
-        match file.try_lock() {
+        match claim(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(RecordError::Busy { path }),
             Err(TryLockError::Error(source)) => return Err(unread(source)),

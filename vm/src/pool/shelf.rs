@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use navvy_plain_file as plain_file;
+use navvy_plain_file::claim::claim;
 
 use super::record::Record;
 use crate::machine_id::MachineId;
@@ -84,7 +85,7 @@ impl Shelf {
         let path = pool.join("lock");
         let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let lock = options.map_err(failed("open", &path))?;
-        match lock.try_lock() {
+        match claim(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(ShelfError::Taken { path: pool.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(ShelfError::Disk { what: "lock", path, source }),

@@ -1,0 +1,59 @@
+//! A lock that is seen held need not be: who looks whether it is, holds it for a moment, and so does a child that another thread has just
+//! started, from its fork to the program that it becomes.
+
+use std::fs::{File, TryLockError};
+use std::time::{Duration, Instant};
+
+/// Whoever holds a lock for longer means to.
+const MOMENT: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Locks a file for this process alone. Waits a moment, so not on a runtime's own thread.
+///
+/// # Errors
+/// [`TryLockError::WouldBlock`]: somebody means to hold it.
+pub fn claim(file: &File) -> Result<(), TryLockError> {
+    patiently(|| file.try_lock())
+}
+
+/// Locks a file together with others who do so. Waits like [`claim`].
+///
+/// # Errors
+/// [`TryLockError::WouldBlock`]: somebody means to hold it alone.
+pub fn share(file: &File) -> Result<(), TryLockError> {
+    patiently(|| file.try_lock_shared())
+}
+
+fn patiently(mut lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        match lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            locked => return locked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for_and_one_that_is_meant_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let (other, own) = (File::create(&path).unwrap(), File::open(&path).unwrap());
+        other.try_lock().unwrap();
+        assert!(matches!(claim(&own), Err(TryLockError::WouldBlock)));
+        // What a child inherits: one more descriptor of the same open file.
+        let inherited = other.try_clone().unwrap();
+        drop(other);
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT / 10);
+            drop(inherited);
+        });
+        share(&own).unwrap();
+        child.join().unwrap();
+        claim(&own).unwrap();
+    }
+}
