@@ -48,6 +48,8 @@ pub(crate) struct Instance {
     pub(super) host: HostPaths,
     pub(super) report: Vec<String>,
     prepared: Option<Prepared>,
+    /// What its disk was made over; `None`: a guest may have written to it, or there is none.
+    disk_over: Option<PathBuf>,
     /// What the guest is told of its network.
     pub(super) network: Option<Network>,
     pub(super) running: Option<Running>,
@@ -86,6 +88,7 @@ impl Instance {
             host: host.clone(),
             report: Vec::new(),
             prepared: None,
+            disk_over: None,
             network: None,
             running: None,
             snapshot: None,
@@ -104,10 +107,30 @@ impl Instance {
         let shape = Shape::of(&self.qemu, &self.order.image, size, &self.host).await?;
         self.report.extend(shape.report(self.order.size));
         let cgroups = self.cgroup(shape.memory).await?;
-        let (net, network, run_as) = self.network().await?;
-        self.network = Some(network);
+        let backing = match self.snapshot_of(&shape) {
+            Some(snapshot) => snapshot.disk(),
+            None => self.order.image.root(),
+        };
+        let disk = self.overlay(&backing);
+        let ((net, network, run_as), ()) = tokio::try_join!(self.network(), disk)?;
+        (self.network, self.disk_over) = (Some(network), Some(backing));
         self.prepared = Some(Prepared { shape, cgroups, net, run_as });
         Ok(())
+    }
+
+    /// Makes the machine's disk.
+    fn overlay(&self, backing: &Path) -> impl Future<Output = Result<(), Fault>> + Send + use<> {
+        let (disk, backing) = (self.record.directory().join(line::DISK), backing.to_owned());
+        let (floor, search_path) = (self.order.disk_floor, self.host.search_path.clone());
+        async move { overlay::make(&disk, &backing, floor, &search_path).await }
+    }
+
+    /// Makes it anew, unless it is as it was made, over this.
+    async fn fresh_disk(&mut self, backing: &Path) -> Result<(), Fault> {
+        match self.disk_over.take() {
+            Some(made) if made == backing => Ok(()),
+            _ => self.overlay(backing).await,
+        }
     }
 
     /// The cgroup of a machine in which steps run is its task's; another one has its own.
@@ -206,16 +229,21 @@ impl Instance {
     }
 
     /// What a snapshot must have to be one of this machine's kind; `None`: machines like this one have none.
-    fn kind(&self) -> Option<Kind> {
-        let prepared = self.prepared.as_ref()?;
+    fn kind(&self, shape: &Shape) -> Option<Kind> {
         let has_more = !self.order.extras.disks.is_empty() || !self.qemu.settings.devices.is_empty();
-        (!has_more).then(|| prepared.shape.kind(&self.order.image))
+        (!has_more).then(|| shape.kind(&self.order.image))
+    }
+
+    /// What the machine may go on from.
+    fn snapshot_of(&self, shape: &Shape) -> Option<Snapshot> {
+        let is_wanted = self.qemu.settings.snapshots != Snapshots::Off;
+        let kind = self.kind(shape).filter(|_| is_wanted)?;
+        snapshot::find(&self.host.state, &kind)
     }
 
     pub async fn launch(&mut self) -> Result<(), Fault> {
-        let is_wanted = self.qemu.settings.snapshots != Snapshots::Off;
-        let kind = self.kind().filter(|_| is_wanted);
-        if let Some(snapshot) = kind.and_then(|kind| snapshot::find(&self.host.state, &kind)) {
+        let found = self.snapshot_of(&self.prepared()?.shape);
+        if let Some(snapshot) = found {
             match self.launch_clone(&snapshot).await {
                 Ok(()) => self.snapshot = Some(snapshot),
                 Err(fault) => self.give_up(&snapshot, &fault).await?,
@@ -226,16 +254,14 @@ impl Instance {
 
     pub(super) async fn launch_cold(&mut self) -> Result<(), Fault> {
         let root = self.order.image.root();
-        let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &root, self.order.disk_floor, &self.host.search_path).await?;
+        self.fresh_disk(&root).await?;
         let line = self.line(Ram::Own, vec![root])?;
         self.start(&line, None).await?;
         self.running()?.qmp.go_on().await
     }
 
     async fn launch_clone(&mut self, snapshot: &Snapshot) -> Result<(), Fault> {
-        let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &snapshot.disk(), self.order.disk_floor, &self.host.search_path).await?;
+        self.fresh_disk(&snapshot.disk()).await?;
         let line = self.line(Ram::Clone(snapshot.ram()), vec![self.order.image.root(), snapshot.disk()])?;
         self.start(&line, Some(snapshot.key())).await?;
         let running = self.running()?;
@@ -260,13 +286,13 @@ impl Instance {
 
     /// Boots a guest of nobody's, has it use once what steps will need, and keeps it. `false`: somebody else has done that.
     pub async fn make_snapshot(&mut self) -> Result<bool, Fault> {
-        let kind = self.kind().ok_or_else(|| {
+        let kind = self.kind(&self.prepared()?.shape).ok_or_else(|| {
             Fault::Unsupported("machines with devices of this host are not started from a snapshot".to_owned())
         })?;
         let Some(making) = Making::begin(&self.host.state, &kind).await? else { return Ok(false) };
         let root = self.order.image.root();
         let disk = self.record.directory().join(line::DISK);
-        overlay::make(&disk, &root, self.order.disk_floor, &self.host.search_path).await?;
+        self.fresh_disk(&root).await?;
         let line = self.line(Ram::Template(making.ram()), vec![root])?;
         self.start(&line, None).await?;
         let deadline = Instant::now() + self.qemu.settings.answer_limit;
