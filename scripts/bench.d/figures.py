@@ -35,14 +35,18 @@ class Series:
 class Line:
     """One line of the table: our figure, whose it is held against, and the bound of the issue."""
 
-    def __init__(self, title, ours, theirs=None, *, bound="", factor=None, at_most=None, at_least=None):
+    def __init__(self, title, ours, theirs=None, *, bound="", factor=None, at_most=None, at_least=None, as_fast=False):
         self.title, self.ours, self.theirs, self.bound = title, ours, theirs, bound
         # What `theirs` is multiplied with before it is compared: two at once, say.
         self.factor = factor or 1
         self.at_most, self.at_least = at_most, at_least
+        # Of times: how many times as fast ours is.
+        self.as_fast = as_fast
 
     def measured(self, series):
         ours = series[self.ours].median
+        if self.as_fast:
+            return series[self.theirs].median * self.factor / ours
         return ours / (series[self.theirs].median * self.factor) if self.theirs else ours
 
     def met(self, series):
