@@ -61,7 +61,7 @@ pub enum Event {
     },
     /// What is there, of all that the provider has for this pool.
     Survey {
-        /// What [`Core::mark`] was when the provider was asked.
+        /// What [`super::Core::mark`] was when the provider was asked.
         asked: u64,
         /// The machines.
         present: BTreeSet<MachineId>,
