@@ -17,8 +17,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use navvy_environment::HostPaths;
-use navvy_environment::egress::Egress;
-use navvy_environment::request::{IDLE_LIMIT, Purpose};
 use navvy_environment::survey::{Reaped, Seen};
 use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
@@ -39,7 +37,7 @@ use crate::pool::rules::Kind;
 use crate::pool::source::Way;
 use crate::provider::Order;
 use crate::record::{self, Entry, Fact, Known, Planned, Record, RecordError};
-use crate::settings::{Extras, Snapshots};
+use crate::settings::Snapshots;
 use crate::state::State;
 
 /// A machine is removed within this, or tried again.
@@ -195,7 +193,8 @@ impl OfHost {
             pool: Some(self.place.clone()),
         };
         let record = Record::create(&self.host.state, planned).await.map_err(|error| without_console(error.into()))?;
-        let instance = self.machines.provider.order(nobodys(id, owner, image, size), record.clone(), &self.host);
+        let instance =
+            self.machines.provider.order(Order::nobodys(id.clone(), owner, image, size), record.clone(), &self.host);
         let limits = Limits { start: settings.start_limit, answer: settings.answer_limit };
         let mut machine = Machine::new(record.clone(), instance, limits);
         if let Err(fault) = machine.start_for_pool().await {
@@ -298,23 +297,6 @@ fn is_ended(known: &Known, here: &Owner) -> bool {
     known.process().is_none_or(|process| process.is_dead(here))
 }
 
-/// A machine that nobody has asked for yet.
-fn nobodys(id: &MachineId, owner: Owner, image: Image, size: Size) -> Order {
-    Order {
-        machine: id.clone(),
-        task: None,
-        owner,
-        image,
-        purpose: Purpose::RemoteDocker,
-        size,
-        cgroup_parent: None,
-        disk_floor: 0,
-        idle_limit: IDLE_LIMIT,
-        egress: Arc::new(Egress::default()),
-        extras: Extras::default(),
-    }
-}
-
 fn not_made(fault: &Fault, console: &str) -> NotMade {
     let word = match fault {
         Fault::Image(_) => "image",
@@ -322,7 +304,7 @@ fn not_made(fault: &Fault, console: &str) -> NotMade {
         Fault::NoSpace { .. } => "no_space",
         Fault::Start { .. } | Fault::NoAnswer { .. } => "late",
         Fault::Ended { .. } | Fault::Panicked { .. } => "ended",
-        Fault::Hostile { .. } | Fault::Seed(_) => "guest",
+        Fault::Hostile { .. } | Fault::OwnFault { .. } | Fault::Seed(_) => "guest",
         Fault::Network(_) => "network",
         _ => "host",
     };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use navvy_environment::HostPaths;
 use navvy_environment::cgroup::Parent;
 use navvy_environment::egress::Egress;
-use navvy_environment::request::{Died, Machine as Wanted, Purpose, ServiceOutput};
+use navvy_environment::request::{Died, IDLE_LIMIT, Machine as Wanted, Purpose, ServiceOutput};
 use navvy_environment::supervisor::Connect;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
@@ -54,6 +54,25 @@ pub struct Order<I = Image> {
     pub egress: Arc<Egress>,
     /// What it gets beyond that.
     pub extras: Extras,
+}
+
+impl Order {
+    /// A machine that nobody has asked for yet: it is limited by its own cgroup, and reaches what every machine may.
+    pub fn nobodys(machine: MachineId, owner: Owner, image: Image, size: Size) -> Self {
+        Self {
+            machine,
+            task: None,
+            owner,
+            image,
+            purpose: Purpose::RemoteDocker,
+            size,
+            cgroup_parent: None,
+            disk_floor: 0,
+            idle_limit: IDLE_LIMIT,
+            egress: Arc::new(Egress::default()),
+            extras: Extras::default(),
+        }
+    }
 }
 
 impl<I> Order<I> {

@@ -1,10 +1,7 @@
 //! Machines that have booted, kept for others to go on from.
 
-use std::sync::Arc;
-
 use navvy_environment::HostPaths;
-use navvy_environment::egress::Egress;
-use navvy_environment::request::{IDLE_LIMIT, Machine as Wanted, OnEvent, PrepareEvent, Purpose};
+use navvy_environment::request::{Machine as Wanted, OnEvent, PrepareEvent, Purpose};
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_vm_image::Image;
@@ -15,7 +12,6 @@ use crate::machine_id::MachineId;
 use crate::machines::{CLEAN_UP_LIMIT, Machines};
 use crate::provider::Order;
 use crate::record::{Planned, Record};
-use crate::settings::Extras;
 use crate::state::State;
 
 impl Machines {
@@ -60,19 +56,7 @@ impl Machines {
         };
         let machine = planned.machine.clone();
         let record = Record::create(&host.state, planned).await.map_err(|e| at_once(e.into()))?;
-        let order = Order {
-            machine,
-            task: None,
-            owner,
-            image,
-            purpose: Purpose::RemoteDocker,
-            size,
-            cgroup_parent: None,
-            disk_floor: 0,
-            idle_limit: IDLE_LIMIT,
-            egress: Arc::new(Egress::default()),
-            extras: Extras::default(),
-        };
+        let order = Order::nobodys(machine, owner, image, size);
         let what = format!("keeping a snapshot of {}", order.image.manifest.name);
         events(PrepareEvent::Progress { what, done: 0, total: None });
         let mut instance = self.provider.order(order, record.clone(), host);

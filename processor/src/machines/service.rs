@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use v1::take_machine_answer::Answer as Taken;
 
-use super::takers::{Whose, most_of};
+use super::takers::{Whose, class_of, most_of};
 use super::{Here, Machines, holders};
 use crate::audit::Entry;
 use crate::auth::{self, TaskAccess};
@@ -100,6 +100,13 @@ impl MachinesService {
             _ => {}
         }
         let row = self.row(access).await?;
+        let class = class_of(&row.claim);
+        if asked.class != class {
+            let asked = &asked.class;
+            return Err(Status::invalid_argument(format!(
+                "class: this task's machine is of class {class}, not {asked}"
+            )));
+        }
         let pool = match machines.pool() {
             Ok(pool) => pool,
             Err(why) => return Ok(Taken::No(format!("the processor's pool of machines is away: {why}"))),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use navvy_job::claim::Claim;
 use navvy_job::compiled::{Executor, StepKind};
+use navvy_job::resource::DEFAULT_MACHINE_CLASS;
 use navvy_vm::MachineId;
 
 /// Machines that a task may begin to ask for, one after the other, for each that it may have at once: one that has died is asked for
@@ -23,6 +24,15 @@ pub(super) fn most_of(claim: &Claim) -> usize {
         Executor::Docker { .. } => usize::from(claim.job.steps.iter().any(|step| is_remote_docker(&step.kind))),
         Executor::Macos { .. } => 0,
     }
+}
+
+/// Of which class a job's machine is: its own, or the one of every `setup_remote_docker`.
+pub(super) fn class_of(claim: &Claim) -> &str {
+    let own = match claim.job.executor {
+        Executor::Machine { .. } => claim.job.resource_class.as_deref(),
+        Executor::Docker { .. } | Executor::Macos { .. } => None,
+    };
+    own.unwrap_or(DEFAULT_MACHINE_CLASS)
 }
 
 /// Those who ask.

@@ -338,6 +338,7 @@ async fn names_that_are_none_and_agents_that_are_elsewhere_get_nothing() {
     };
     for change in [
         (|asked| asked.class.clear()) as fn(&mut v1::TakeMachineRequest),
+        |asked| asked.class = "2xlarge".to_owned(),
         |asked| asked.image = "a\nb".to_owned(),
         |asked| asked.ticket = "x".repeat(201),
         |asked| asked.state = "x".repeat(5000),
