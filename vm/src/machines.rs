@@ -326,12 +326,12 @@ impl Machines {
         self.named(&known.planned.provider).link(&directory, &known).await
     }
 
-    /// The way to the supervisor of a task that runs: by the agent that looks after it.
+    /// The way to the supervisor of a task that runs: by the agent that looks after it. One that has only begun to is waited for.
     ///
     /// # Errors
     /// It lets nobody in: the machine is being made, or the task is ending.
-    pub fn link_of_running(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
-        Ok(Arc::new(Visit::of(task, host)?))
+    pub async fn link_of_running(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
+        Ok(Arc::new(Visit::of(task, host).await?))
     }
 
     /// As [`Self::link_of_left`], of the machine beside a task whose steps run elsewhere.

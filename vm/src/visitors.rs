@@ -13,16 +13,23 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_environment::supervisor::Connect;
 use navvy_environment::{HostPaths, run_dir};
 use navvy_job::id::TaskId;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const SOCKET: &str = "visitors.sock";
+/// The socket before it has its name: there is always one to be called under that, the old or the new.
+const UNNAMED: &str = "visitors.new";
 /// Connections of visitors at a time: each visit has a few.
 const MOST: usize = 64;
+/// An agent that goes on with a killed one's task asks the processor, takes up its logs and reaches its machine before it opens the door.
+const OPENS_WITHIN: Duration = Duration::from_secs(20);
+const BETWEEN_CALLS: Duration = Duration::from_millis(100);
 
 fn directory(task: &TaskId, host: &HostPaths) -> PathBuf {
     run_dir::place(host.runtime.as_deref(), run_dir::uid(), task)
@@ -42,13 +49,15 @@ pub(crate) fn listen(task: &TaskId, host: &HostPaths) -> io::Result<UnixListener
 }
 
 fn listen_in(directory: &Path) -> io::Result<UnixListener> {
-    let path = directory.join(SOCKET);
+    let path = directory.join(UNNAMED);
     // An agent that was killed has left it.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    UnixListener::bind(path)
+    let listener = UnixListener::bind(&path)?;
+    std::fs::rename(&path, directory.join(SOCKET))?;
+    Ok(listener)
 }
 
 /// Lets visitors in for as long as it is polled.
@@ -83,10 +92,24 @@ pub(crate) struct Visit {
 
 impl Visit {
     /// # Errors
-    /// Nobody lets visitors in: its agent has none to let in yet, or has gone.
-    pub(crate) fn of(task: &TaskId, host: &HostPaths) -> io::Result<Self> {
-        let visit = Self { path: directory(task, host).join(SOCKET) };
-        visit.connect().map(|_| visit)
+    /// Nobody lets visitors in: its agent has none to let in yet, or has gone and no other goes on with the task.
+    pub(crate) async fn of(task: &TaskId, host: &HostPaths) -> io::Result<Self> {
+        Self::at(directory(task, host).join(SOCKET)).await
+    }
+
+    /// A door that nobody stands behind is a killed agent's: whoever goes on with the task opens another there.
+    async fn at(path: PathBuf) -> io::Result<Self> {
+        let visit = Self { path };
+        let until = Instant::now() + OPENS_WITHIN;
+        loop {
+            match visit.connect() {
+                Ok(_) => return Ok(visit),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < until => {
+                    tokio::time::sleep(BETWEEN_CALLS).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -129,6 +152,22 @@ mod tests {
             }
         });
         Arc::new(Echo(path))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visitor_waits_for_the_agent_that_goes_on_and_not_for_ever() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join(SOCKET);
+        assert_eq!(Visit::at(path.clone()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(StdListener::bind(&path).unwrap());
+        assert_eq!(Visit::at(path.clone()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let opens = async {
+            tokio::time::sleep(OPENS_WITHIN / 2).await;
+            listen_in(scratch.path()).unwrap()
+        };
+        let (visit, _listener) = tokio::join!(Visit::at(path.clone()), opens);
+        visit.unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1, "one door");
     }
 
     #[tokio::test(flavor = "multi_thread")]

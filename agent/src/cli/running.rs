@@ -92,7 +92,7 @@ async fn link(settings: &Settings, arguments: &ShellArgs, seen: &Seen) -> Result
             .hint("It is being made, or the job is ending.")
     };
     if seen.known.as_ref().is_some_and(is_of_machines) {
-        return host::machines(settings)?.link_of_running(&seen.task, &settings.paths).map_err(gone);
+        return host::machines(settings)?.link_of_running(&seen.task, &settings.paths).await.map_err(gone);
     }
     if run_dir::kept_secret(settings.paths.runtime.as_deref(), &seen.task).is_none() {
         return shared_link(&seen.task, &settings.paths).map_err(gone);
