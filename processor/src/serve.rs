@@ -155,6 +155,7 @@ fn beside(
 ) -> Result<JoinSet<()>, ServeError> {
     let mut beside = JoinSet::new();
     beside.spawn(claims::watch(claims.clone(), cancels));
+    beside.spawn(claims::tell_of_waiting(claims.clone()));
     beside.spawn(keep_clean(health.output.clone(), settings.keep));
     beside.spawn(audit::flush(health.state.clone(), health.objects.clone()));
     beside.spawn(launch(health.launcher.clone()));

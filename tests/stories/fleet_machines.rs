@@ -80,6 +80,11 @@ fn a_machine_job_waits_for_an_agent_that_has_machines_and_says_so() {
     });
     let shown = fleet.navvy(&["pipelines", "show", &pipeline]).text();
     assert!(shown.contains("no agent offers the executor machine"), "{shown}");
+    let follower = fleet.beside(&["follow", &pipeline, "--plain"]);
+    eventually("that a follower hears it", LIMIT, || {
+        follower.said().contains("no agent offers the executor machine for class medium").then_some(())
+    });
+    drop(follower);
     let checked = bench.ask(&["host", "check"]).stdout();
     assert!(checked.contains("of these kinds: docker.\n"), "{checked}");
     // The same runner, once its user has said otherwise.

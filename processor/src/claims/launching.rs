@@ -3,7 +3,7 @@
 use navvy_job::event::{Event, JobRef, Stamped};
 use navvy_job::outcome::Verdict;
 use navvy_job::walk::TaskEnd;
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 
 use super::{Claims, Result};
 use crate::conduct::walk::Recorded;
@@ -55,18 +55,30 @@ impl Claims {
     /// The database does not answer.
     pub async fn tell_waiting(&self, task: &str, why: &str) -> Result<()> {
         let mut tx = self.pool().begin().await?;
-        let select = "SELECT t.pipeline, t.workflow_name, t.job_name, p.created_ms FROM tasks t
-                      JOIN pipelines p ON p.id = t.pipeline WHERE t.id = $1 AND t.state = 'queued'";
+        let select = "SELECT pipeline, workflow_name, job_name FROM tasks WHERE id = $1 AND state = 'queued'";
         let Some(row) = sqlx::query(select).bind(task).fetch_optional(&mut *tx).await? else { return Ok(()) };
-        let (pipeline, created_ms): (String, i64) = (row.try_get(0)?, row.try_get(3)?);
-        let job = JobRef { workflow: row.try_get(1)?, job: row.try_get(2)? };
-        let now = now_ms();
-        let event = Event::JobWaiting { job, why: why.to_owned() };
-        let stamped = Stamped { at_ms: uint(now.saturating_sub(created_ms)), time: rfc3339(now), event };
-        append(&mut tx, &pipeline, &[to_json(&stamped)]).await?;
+        let (pipeline, job): (String, _) =
+            (row.try_get(0)?, JobRef { workflow: row.try_get(1)?, job: row.try_get(2)? });
+        self.append_waiting(&mut tx, &pipeline, job, why).await?;
         tx.commit().await?;
         self.conductor.signals.events.notify_waiters();
         Ok(())
+    }
+
+    /// Why a job of this pipeline waits, for its readers: who commits tells them.
+    pub(super) async fn append_waiting(
+        &self,
+        tx: &mut AnyConnection,
+        pipeline: &str,
+        job: JobRef,
+        why: &str,
+    ) -> Result<()> {
+        let select = "SELECT created_ms FROM pipelines WHERE id = $1";
+        let created_ms = sqlx::query(select).bind(pipeline).fetch_one(&mut *tx).await?.try_get::<i64, _>(0)?;
+        let now = now_ms();
+        let event = Event::JobWaiting { job, why: why.to_owned() };
+        let stamped = Stamped { at_ms: uint(now.saturating_sub(created_ms)), time: rfc3339(now), event };
+        Ok(append(tx, pipeline, &[to_json(&stamped)]).await?)
     }
 
     /// Was the client that this agent is on seen to be drained?

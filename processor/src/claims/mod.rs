@@ -22,6 +22,7 @@ mod sharing;
 mod taking;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
 
 use navvy_job::id::TaskId;
 use sqlx::Row as _;
@@ -40,6 +41,7 @@ pub(crate) use offers::Offers;
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
 pub(crate) use taking::FREE;
 pub use taking::{Launched, Room, Taken};
+pub use waiting::tell_of_waiting;
 
 /// An agent that is not heard of for so long has lost its task; it ends the job by itself before that. Unless an operator sets
 /// another length.

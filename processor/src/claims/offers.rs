@@ -89,6 +89,6 @@ impl Offers {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     int(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

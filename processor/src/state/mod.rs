@@ -23,10 +23,11 @@ pub use segments::{Holder, LogState, Segment, SegmentsError, forget_logs_in};
 pub use tokens::{Scope, Use, hash, random_text, spelled};
 
 /// Each is applied once, in this order, and never changed afterwards.
-const SCHEMAS: [(&str, &str); 3] = [
+const SCHEMAS: [(&str, &str); 4] = [
     ("first", include_str!("schema.sql")),
     ("launches", include_str!("launches.sql")),
     ("executors", include_str!("executors.sql")),
+    ("waiting", include_str!("waiting.sql")),
 ];
 
 /// Why something could not be remembered or recalled.
