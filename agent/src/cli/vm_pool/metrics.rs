@@ -1,14 +1,20 @@
-//! A pool's figures over HTTP: `GET /metrics`, one answer a connection, and nothing else.
+//! A pool's figures over HTTP: `GET /metrics`, and nothing else.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use navvy_vm::pool::keeper::Pool;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Who asks does so at once.
+/// Who asks does so at once, and again on another connection.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of the longest question.
 const HEAD: usize = 8 << 10;
@@ -24,8 +30,7 @@ pub async fn serve(listener: TcpListener, pool: Pool) {
             Ok((stream, _)) => {
                 let pool = pool.clone();
                 tokio::spawn(async move {
-                    // Who does not listen is not told.
-                    tokio::time::timeout(LIMIT, answer(stream, &pool)).await.ok();
+                    converse(stream, pool).await;
                     drop(place);
                 });
             }
@@ -35,67 +40,104 @@ pub async fn serve(listener: TcpListener, pool: Pool) {
     }
 }
 
-async fn answer(mut stream: TcpStream, pool: &Pool) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        let mut piece = [0; 1024];
-        match stream.read(&mut piece).await? {
-            0 => return Ok(()),
-            _ if head.len() >= HEAD => return respond(&mut stream, "431 Request Header Fields Too Large", "").await,
-            count => head.extend_from_slice(&piece[..count]),
+async fn converse(stream: TcpStream, pool: Pool) {
+    let answering = service_fn(move |request: Request<Incoming>| {
+        let pool = pool.clone();
+        async move { Ok::<_, Infallible>(answer(request.method(), request.uri().path(), &pool).await) }
+    });
+    let mut http = http1::Builder::new();
+    let http = http.timer(TokioTimer::new()).header_read_timeout(LIMIT).max_buf_size(HEAD).keep_alive(false);
+    // Who does not listen is not told.
+    tokio::time::timeout(LIMIT, http.serve_connection(TokioIo::new(stream), answering)).await.ok();
+}
+
+async fn answer(method: &Method, path: &str, pool: &Pool) -> Response<String> {
+    match (method, path) {
+        (&Method::GET, "/metrics") => match pool.report().await {
+            Some(report) => respond(StatusCode::OK, report.prometheus()),
+            None => respond(StatusCode::SERVICE_UNAVAILABLE, "the pool ends\n".to_owned()),
+        },
+        (&Method::GET, _) => respond(StatusCode::NOT_FOUND, "figures are at /metrics\n".to_owned()),
+        _ => {
+            let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, "figures are read with GET\n".to_owned());
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+            refused
         }
     }
-    match asked(&head) {
-        Asked::Metrics => match pool.report().await {
-            Some(report) => respond(&mut stream, "200 OK", &report.prometheus()).await,
-            None => respond(&mut stream, "503 Service Unavailable", "the pool ends\n").await,
-        },
-        Asked::Else => respond(&mut stream, "404 Not Found", "figures are at /metrics\n").await,
-        Asked::Otherwise => respond(&mut stream, "405 Method Not Allowed", "figures are read with GET\n").await,
-    }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    Metrics,
-    /// For another page.
-    Else,
-    /// In another way.
-    Otherwise,
-}
-
-fn asked(head: &[u8]) -> Asked {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
-    match (method, path) {
-        (b"GET", b"/metrics") => Asked::Metrics,
-        (b"GET", _) => Asked::Else,
-        _ => Asked::Otherwise,
-    }
-}
-
-async fn respond(stream: &mut TcpStream, status: &str, body: &str) -> std::io::Result<()> {
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: \
-         close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await
+fn respond(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use navvy_vm::machine_id::MachineId;
+    use navvy_vm::pool::keeper::Keeper;
+    use navvy_vm::pool::maker::{Maker, NotMade};
+    use navvy_vm::pool::record::Holder;
+    use navvy_vm::pool::rules::{Kind, Rules};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
-    #[test]
-    fn only_figures_are_to_be_had() {
-        assert_eq!(asked(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), Asked::Metrics);
-        assert_eq!(asked(b"GET /metrics?a=b HTTP/1.0\r\n\r\n"), Asked::Metrics);
-        assert_eq!(asked(b"GET /metricsx HTTP/1.1\r\n\r\n"), Asked::Else);
-        assert_eq!(asked(b"POST /metrics HTTP/1.1\r\n\r\n"), Asked::Otherwise);
-        assert_eq!(asked(b"\r\n\r\n"), Asked::Otherwise);
+    /// A pool that has nothing, and is asked for nothing.
+    struct Nobody;
+
+    #[async_trait]
+    impl Maker for Nobody {
+        async fn make(&self, _: &MachineId, _: &Kind) -> Result<(), NotMade> {
+            unreachable!("nothing is wanted")
+        }
+
+        async fn hand_over(&self, _: &MachineId, _: &Holder) -> Result<serde_json::Value, String> {
+            unreachable!("nothing is wanted")
+        }
+
+        async fn remove(&self, _: &MachineId) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn survey(&self) -> Result<std::collections::BTreeSet<MachineId>, String> {
+            Ok(std::collections::BTreeSet::new())
+        }
+    }
+
+    async fn asked(at: std::net::SocketAddr, question: &str) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(question.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_figures_are_to_be_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, pool) = Keeper::open(directory.path(), Rules::default(), Arc::new(Nobody)).unwrap();
+        let keeping = tokio::spawn(keeper.run());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, pool));
+        for (question, status, words) in [
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "navvy_pool_launches_total 0"),
+            ("GET /metrics?a=b HTTP/1.0\r\n\r\n", "200 OK", "navvy_pool_launches_total 0"),
+            ("GET /metricsx HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "figures are at /metrics"),
+            ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405 Method Not Allowed", "with GET"),
+            ("nonsense\r\n\r\n", "400 Bad Request", ""),
+        ] {
+            let answer = asked(at, question).await;
+            let first = answer.lines().next().unwrap_or_default();
+            assert!(first.ends_with(status) && answer.contains(words), "{question:?}: {answer}");
+        }
+        let long = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * HEAD));
+        assert!(asked(at, &long).await.starts_with("HTTP/1.1 431 "));
+        serving.abort();
+        keeping.abort();
     }
 }
