@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use navvy_job::chain::chain;
+use navvy_vm::pool::figures::Report;
 use navvy_vm::pool::keeper::{Keeper, Pool};
 use navvy_vm::pool::maker::Maker;
 use navvy_vm::pool::rules::Rules;
@@ -163,12 +164,15 @@ impl Machines {
         self.0.takers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its figures. `None`: it is away, or does not answer.
+    pub async fn report(&self) -> Option<Report> {
+        let pool = self.pool().ok()?;
+        tokio::time::timeout(FIGURES, pool.report()).await.ok().flatten()
+    }
+
     /// Its figures, in the words of Prometheus. A pool that does not answer has but the one that says so.
     pub async fn figures(&self) -> String {
-        let report = match self.pool() {
-            Ok(pool) => tokio::time::timeout(FIGURES, pool.report()).await.ok().flatten(),
-            Err(_) => None,
-        };
+        let report = self.report().await;
         let up = format!(
             "# HELP navvy_pool_up Whether the pool of machines answers.\n# TYPE navvy_pool_up gauge\nnavvy_pool_up {}\n",
             u8::from(report.is_some())

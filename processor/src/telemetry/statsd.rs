@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_vm::pool::figures::Report;
 use tokio::net::UdpSocket;
 
 use crate::figures;
@@ -34,6 +35,9 @@ pub async fn send(to: SocketAddr, health: Arc<Health>) {
             Ok(load) => {
                 let mut lines = lines(&load, &mut told);
                 lines.extend(health.of_nomad().iter().map(line));
+                if let Some(machines) = &health.machines {
+                    lines.extend(of_pool(machines.report().await.as_ref(), &mut told));
+                }
                 for datagram in datagrams(&lines) {
                     // Nobody listens, or the queue is full: figures come again.
                     socket.try_send_to(datagram.as_bytes(), to).ok();
@@ -45,14 +49,42 @@ pub async fn send(to: SocketAddr, health: Arc<Health>) {
     }
 }
 
+/// How far each counter was told, by its name and tags.
+type Told = HashMap<String, u64>;
+
+/// What came since the counter was told last. One that began anew, with its pool, is told from its next word on.
+fn counted(prometheus: &str, tags: &str, value: u64, told: &mut Told) -> String {
+    let more = value - told.insert(format!("{prometheus}{tags}"), value).unwrap_or(0).min(value);
+    format!("{}:{more}|c{tags}", name(prometheus.trim_end_matches("_total")))
+}
+
+/// Figures of the pool of machines. `None`: it does not answer.
+fn of_pool(report: Option<&Report>, told: &mut Told) -> Vec<String> {
+    let mut lines = vec![format!("{}:{}|g", name("navvy_pool_up"), u8::from(report.is_some()))];
+    let Some(report) = report else { return lines };
+    for kind in report.kinds.iter().take(MOST_LINES / 6) {
+        let of = format!("|g|#class:{},image:{}", tag(&kind.class), tag(&kind.image));
+        let states = [("making", kind.making), ("warm", kind.warm), ("given", kind.given), ("removing", kind.removing)];
+        let machines = name("navvy_pool_machines");
+        lines.extend(states.map(|(state, count)| format!("{machines}:{count}{of},state:{state}")));
+        lines.push(format!("{}:{}{of}", name("navvy_pool_waiting"), kind.waiting));
+        lines.push(format!("{}:{}{of}", name("navvy_pool_oldest_seconds"), kind.oldest_s));
+    }
+    lines.push(counted("navvy_pool_launches_total", "", report.launches, told));
+    for (fault, count) in &report.faults {
+        lines.push(counted("navvy_pool_faults_total", &format!("|#fault:{}", tag(fault)), *count, told));
+    }
+    for (why, count) in &report.removals {
+        lines.push(counted("navvy_pool_removals_total", &format!("|#why:{}", tag(why)), *count, told));
+    }
+    lines
+}
+
 /// `told`: how far each counter was told.
-fn lines(load: &Load, told: &mut HashMap<&'static str, u64>) -> Vec<String> {
+fn lines(load: &Load, told: &mut Told) -> Vec<String> {
     let mut lines = Vec::new();
     for counter in figures::ALL {
-        let value = counter.value();
-        let more = value - told.insert(counter.name, value).unwrap_or(0).min(value);
-        let name = name(counter.name.trim_end_matches("_total"));
-        lines.push(format!("{name}:{more}|c"));
+        lines.push(counted(counter.name, "", counter.value(), told));
     }
     lines.push(format!("{}:{}|g", name("navvy_live_bytes_held"), load.live_bytes));
     for (class, state, count) in load.tasks.iter().take(MOST_LINES) {
@@ -103,7 +135,7 @@ mod tests {
         let tasks =
             vec![("medium".to_owned(), "queued".to_owned(), 3), ("a|c\nx:1".to_owned(), "claimed".to_owned(), 1)];
         let load = Load { tasks, live_bytes: 7 };
-        let mut told = HashMap::from([("navvy_grants_total", 0)]);
+        let mut told = HashMap::from([("navvy_grants_total".to_owned(), 0)]);
         figures::GRANTS.add(5);
         let first = lines(&load, &mut told);
         assert!(first.iter().any(|line| line.starts_with("navvy.grants:") && line != "navvy.grants:0|c"), "{first:?}");
@@ -111,8 +143,32 @@ mod tests {
         assert!(first.contains(&"navvy.tasks:1|g|#class:a_c_x:1,state:claimed".to_owned()), "{first:?}");
         assert!(first.contains(&"navvy.live_bytes_held:7|g".to_owned()), "{first:?}");
         // Nothing in this process counts what comes a second time.
-        told.insert("navvy_pipelines_total", u64::MAX);
+        told.insert("navvy_pipelines_total".to_owned(), u64::MAX);
         assert!(lines(&load, &mut told).contains(&"navvy.pipelines:0|c".to_owned()));
+    }
+
+    #[test]
+    fn a_pool_tells_where_its_machines_stand_and_what_came() {
+        let report = serde_json::json!({
+            "is_surveyed": true, "is_emptied": false, "launches": 5, "faults": {"capacity": 2}, "removals": {"used": 3},
+            "kinds": [{"class": "medium", "image": "a|b", "making": 1, "warm": 2, "given": 0, "removing": 0, "waiting": 4, "oldest_s": 9}],
+            "waits": {"at_most": [0, 0, 0, 0, 0, 0, 0], "count": 0, "sum_s": 0},
+        });
+        let report: Report = serde_json::from_value(report).unwrap();
+        let mut told = HashMap::from([("navvy_pool_faults_total|#fault:capacity".to_owned(), 1)]);
+        let said = of_pool(Some(&report), &mut told);
+        for line in [
+            "navvy.pool_up:1|g",
+            "navvy.pool_machines:2|g|#class:medium,image:a_b,state:warm",
+            "navvy.pool_waiting:4|g|#class:medium,image:a_b",
+            "navvy.pool_launches:5|c",
+            "navvy.pool_faults:1|c|#fault:capacity",
+            "navvy.pool_removals:3|c|#why:used",
+        ] {
+            assert!(said.contains(&line.to_owned()), "{line}: {said:?}");
+        }
+        assert!(of_pool(Some(&report), &mut told).contains(&"navvy.pool_launches:0|c".to_owned()));
+        assert_eq!(of_pool(None, &mut told), ["navvy.pool_up:0|g"]);
     }
 
     #[test]
