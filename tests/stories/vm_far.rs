@@ -124,5 +124,6 @@ fn what_does_not_go_together_in_settings_is_named() {
         let listed = bench.navvy(&["run", "--list"]);
         listed.exits_with(64);
         assert!(listed.stderr.contains(words), "{text}: {}", listed.stderr);
+        assert!(listed.stderr.contains("navvy/settings.toml"), "it says where: {}", listed.stderr);
     }
 }

@@ -11,8 +11,8 @@ use navvy_job::chain::chain;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use navvy_ui::json::add_line;
-use navvy_vm::Machines;
 use navvy_vm::pool::door::DoorSource;
+use navvy_vm::{Fault, Machines};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -67,7 +67,14 @@ pub fn machines(settings: &Settings) -> Result<Machines, CliError> {
 /// The same, but that all machines are made: for a pool itself.
 pub fn machines_without_pool(settings: &Settings) -> Result<Machines, CliError> {
     let made = vm_table(settings)?.made(settings, &vm_settings(settings)?);
-    made.map_err(|fault| CliError::usage(chain(&fault)))
+    made.map_err(|fault| {
+        let is_of_table = matches!(&fault, Fault::Setting { key, .. } if key.starts_with("vm."));
+        let told = CliError::usage(chain(&fault));
+        match settings.file.as_ref().filter(|_| is_of_table) {
+            Some(file) => told.hint(format!("It is in {}.", file.display())),
+            None => told,
+        }
+    })
 }
 
 /// What this host's user says about virtual machines, with what they do not say as usual.
