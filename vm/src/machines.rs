@@ -230,7 +230,10 @@ impl Machines {
         request: &Prepare,
         host: &HostPaths,
     ) -> PrepareError {
-        let console = machine.as_ref().map(|machine| machine.instance.console()).unwrap_or_default();
+        let console = match &machine {
+            Some(machine) => machine.instance.asked_console().await,
+            None => String::new(),
+        };
         let record = machine.map(|machine| machine.record);
         let leftovers = self.clean_up(record.as_ref(), request, host).await;
         PrepareError { fault, console, leftovers }

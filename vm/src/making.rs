@@ -198,7 +198,7 @@ impl OfHost {
         let limits = Limits { start: settings.start_limit, answer: settings.answer_limit };
         let mut machine = Machine::new(record.clone(), instance, limits);
         if let Err(fault) = machine.start_for_pool().await {
-            return Err((fault, machine.instance.console()));
+            return Err((fault, machine.instance.asked_console().await));
         }
         // With it goes its hold on the image, which somebody may want to build anew.
         drop(machine);

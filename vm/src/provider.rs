@@ -410,6 +410,14 @@ impl Instance {
         }
     }
 
+    /// The last lines of its console, for an error: of a cloud's machine, what the cloud has of it.
+    pub async fn asked_console(&self) -> String {
+        match self {
+            Self::Cloud(instance) => instance.console().await,
+            _ => self.console(),
+        }
+    }
+
     /// The last lines of its console; none of a machine that is elsewhere.
     pub fn console(&self) -> String {
         match self {

@@ -83,6 +83,18 @@ async fn a_machine_is_made_once_found_by_its_tags_and_ended() {
 }
 
 #[tokio::test]
+async fn what_a_console_said_is_asked_of_the_cloud() {
+    let bench = bench().await;
+    let made = bench.ec2.launch(&launch(&bench.pool)).await.unwrap();
+    assert!(bench.ec2.console(&made.name).await.unwrap().starts_with("Linux version "));
+    // A type that keeps none of a machine that runs.
+    bench.twist("GetConsoleOutput", [Twist::Say(400, "UnsupportedOperation")]);
+    assert!(bench.ec2.console(&made.name).await.unwrap().starts_with("Linux version "));
+    bench.twist("GetConsoleOutput", [Twist::Say(403, "UnauthorizedOperation")]);
+    assert_eq!(bench.ec2.console(&made.name).await.unwrap_err().word(), "not_allowed");
+}
+
+#[tokio::test]
 async fn a_lost_answer_makes_no_second_machine() {
     let bench = bench().await;
     bench.twist("RunInstances", [Twist::Lose]);

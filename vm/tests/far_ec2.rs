@@ -52,7 +52,11 @@ impl Cloud {
     }
 
     fn machines(&self, bench: &Bench, unknown_after: &str) -> Machines {
-        let port: u16 = std::fs::read_to_string(self.scratch.path().join("port")).unwrap().parse().unwrap();
+        let port = std::fs::read_to_string(self.scratch.path().join("port")).unwrap().parse().unwrap();
+        self.machines_at(port, bench, unknown_after)
+    }
+
+    fn machines_at(&self, port: u16, bench: &Bench, unknown_after: &str) -> Machines {
         let table: Ec2Table = serde_json::from_value(serde_json::json!({
             "region": "us-east-1", "endpoint": self.at, "port": port, "unknown-after": unknown_after, "disk": "20G",
             "images": [{"name": "test", "image": "ami-12c6146b"}],
@@ -222,6 +226,22 @@ async fn a_cloud_s_faults_keep_their_names_and_leave_nothing() {
         bench.assert_nothing_left();
     }
     assert_eq!(cloud.ended(), 0, "none of them left a machine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_ssh_never_comes_is_named_with_the_last_lines_of_its_console_and_ended() {
+    let (mut bench, cloud) = (open(), Cloud::new().await);
+    bench.settings.answer_limit = Duration::from_secs(3);
+    let nobodys = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h")).await else { panic!("it answered") };
+    let told = error.to_string();
+    assert!(told.contains("; the machine's console ends with:\n") && told.contains("Built 1 zonelists"), "{told}");
+    assert_eq!((error.leftovers.as_slice(), cloud.ended()), (&[] as &[String], 1));
+    // Without its console there is the fault alone.
+    cloud.twist("GetConsoleOutput", [Twist::Say(500, "InternalError")]);
+    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h")).await else { panic!("it answered") };
+    assert_eq!((error.console.as_str(), cloud.ended()), ("", 2));
+    bench.assert_nothing_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]

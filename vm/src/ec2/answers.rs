@@ -74,6 +74,15 @@ pub(super) struct DescribeVolumes {
     pub next_token: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Console {
+    pub instance_id: String,
+    /// In Base64; none yet of a machine that has just begun.
+    #[serde(default)]
+    pub output: String,
+}
+
 /// What only says that it was done.
 #[derive(Debug, Deserialize)]
 pub(super) struct Done {}

@@ -169,6 +169,31 @@ impl Ec2 {
         }
     }
 
+    /// What a machine's console has said, as far as the cloud has it. Asked once: it is for people who look for a reason.
+    ///
+    /// # Errors
+    /// The cloud does not say.
+    pub async fn console(&self, name: &str) -> Result<String, Fault> {
+        let call = "GetConsoleOutput";
+        let latest =
+            |latest: &str| vec![("InstanceId".to_owned(), name.to_owned()), ("Latest".to_owned(), latest.to_owned())];
+        let answer: Result<answers::Console, Fault> = self.ask(call, "GetConsoleOutputResponse", &latest("true")).await;
+        let answer = match answer {
+            // Older types keep no console of a machine that runs, but one of its start.
+            Err(Fault::Refused { code, .. }) if code == "UnsupportedOperation" => {
+                self.ask(call, "GetConsoleOutputResponse", &latest("false")).await?
+            }
+            answer => answer?,
+        };
+        let nonsense = |message: String| Fault::Nonsense { cloud: CLOUD, call, message };
+        if answer.instance_id != name {
+            return Err(nonsense(format!("it is of {:?}", call::words(&answer.instance_id))));
+        }
+        let text: String = answer.output.split_ascii_whitespace().collect();
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| nonsense(error.to_string()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// The machine that was asked for with this token, whatever its tags say.
     async fn by_token(&self, id: &MachineId) -> Result<Option<Instance>, Fault> {
         let found = self.describe(&[("client-token".to_owned(), id.as_str())]).await?;

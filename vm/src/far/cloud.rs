@@ -24,6 +24,7 @@ use crate::gce::Gce;
 use crate::machine_id::MachineId;
 use crate::provider::{Contact, Look, Order};
 use crate::qemu;
+use crate::qemu::console::last_lines;
 use crate::record::{Fact, Known, Record};
 use crate::settings::Settings;
 use crate::ssh_key::{NoKey, SshKey};
@@ -35,6 +36,8 @@ const UNSEEN: Duration = Duration::from_secs(60);
 /// How often a machine that may have been made is looked for, and one that was ended whether it ends, a second apart.
 const TRIES: usize = 4;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// A machine that failed is ended soon, with its console or without.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A cloud's own verbs.
 pub(crate) enum Api {
@@ -107,6 +110,13 @@ impl Api {
         match self {
             Self::Ec2(api) => api.list(owner).await,
             Self::Gce(api) => api.list(owner).await,
+        }
+    }
+
+    async fn console(&self, name: &str) -> Result<String, cloud::Fault> {
+        match self {
+            Self::Ec2(api) => api.console(name).await,
+            Self::Gce(api) => api.console(name).await,
         }
     }
 
@@ -349,6 +359,19 @@ impl Instance {
 
     pub fn host_key(&self) -> Option<&str> {
         self.host_key.as_deref()
+    }
+
+    /// The last lines of its console, for whoever looks for a reason. Empty: the cloud has none yet, or does not say.
+    pub async fn console(&self) -> String {
+        let Some(name) = self.record.known().instances().into_iter().next() else { return String::new() };
+        match tokio::time::timeout(CONSOLE_LIMIT, self.cloud.api.console(&name)).await {
+            Ok(Ok(text)) => last_lines(&text),
+            Ok(Err(fault)) => {
+                tracing::debug!("The console of {name} is not to be had: {fault}.");
+                String::new()
+            }
+            Err(_) => String::new(),
+        }
     }
 
     pub fn take_report(&mut self) -> Vec<String> {

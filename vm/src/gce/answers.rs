@@ -90,6 +90,14 @@ pub(super) struct Access {
     pub nat_ip: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+pub(super) struct Console {
+    /// Every answer says what it is; a page of something else reads as a console that said nothing.
+    pub kind: String,
+    #[serde(default)]
+    pub contents: String,
+}
+
 /// An answer as what it should be; else the fault that it tells.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(answer: &Answer, call: &'static str) -> Result<T, Fault> {
     if !answer.status.is_success() {

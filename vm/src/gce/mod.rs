@@ -166,6 +166,21 @@ impl Gce {
         }
     }
 
+    /// What a machine's console has said, as far as the cloud has it. Asked once: it is for people who look for a reason.
+    ///
+    /// # Errors
+    /// The cloud does not say.
+    pub async fn console(&self, name: &str) -> Result<String, Fault> {
+        let call = "getSerialPortOutput";
+        let path = format!("/instances/{}/serialPort?port=1", escaped(name));
+        let said: answers::Console = self.ask(call, &path, Method::GET, None).await?;
+        if said.kind != "compute#serialPortOutput" {
+            let message = format!("its kind is {:?}", call::words(&said.kind));
+            return Err(Fault::Nonsense { cloud: CLOUD, call, message });
+        }
+        Ok(said.contents)
+    }
+
     async fn item(&self, name: &str) -> Result<Option<answers::Item>, Fault> {
         let path = format!("/instances/{}", escaped(name));
         match patiently(self.pace, || self.ask("get", &path, Method::GET, None)).await {

@@ -88,6 +88,7 @@ async fn api(
         (&Method::POST, ["instances"]) => "insert",
         (&Method::GET, ["instances"]) => "list",
         (&Method::GET, ["instances", _]) => "get",
+        (&Method::GET, ["instances", _, "serialPort"]) if query == "port=1" => "console",
         (&Method::DELETE, ["instances", _]) => "delete",
         (&Method::POST, ["instances", _, "setLabels"]) => "setLabels",
         (&Method::POST, ["operations", _, "wait"]) => "wait",
@@ -109,6 +110,12 @@ impl Double {
             "get" => {
                 self.instances.get(parts[1]).map_or(refusal(404, "notFound"), |found| found.to_string().into_response())
             }
+            "console" if self.instances.contains_key(parts[1]) => {
+                json!({"kind": "compute#serialPortOutput", "contents": "booting\nwaiting for the network\n", "start": "0", "next": "32"})
+                    .to_string()
+                    .into_response()
+            }
+            "console" => refusal(404, "notFound"),
             "delete" => match self.instances.remove(parts[1]) {
                 Some(_) => operation("op-delete", "DONE", None),
                 None => refusal(404, "notFound"),
@@ -234,6 +241,21 @@ async fn a_machine_is_made_once_found_by_its_label_and_ended() {
     bench.gce.terminate(&made.name).await.unwrap();
     bench.gce.terminate(&made.name).await.unwrap();
     assert_eq!(bench.gce.find(&wanted.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_a_console_said_is_the_cloud_s_own_words_or_a_fault() {
+    let bench = bench().await;
+    let made = bench.gce.launch(&launch("pool")).await.unwrap();
+    assert_eq!(bench.gce.console(&made.name).await.unwrap(), "booting\nwaiting for the network\n");
+    assert_eq!(bench.gce.console("no-such-machine").await.unwrap_err().word(), "not_found");
+    bench
+        .double
+        .lock()
+        .unwrap()
+        .scripted
+        .push(("console", json!({"kind": "compute#instance"}).to_string().into_response()));
+    assert_eq!(bench.gce.console(&made.name).await.unwrap_err().word(), "nonsense");
 }
 
 #[tokio::test]
