@@ -3,10 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use navvy_tests::Bench;
+use navvy_tests::{Bench, Signal, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -106,6 +106,83 @@ fn a_failed_job_on_a_host_that_is_there_is_held_entered_and_gone_on_with() {
     assert_eq!(again.text("vm", "fails"), "here\n");
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
     assert_eq!(there.resets(), 2);
+}
+
+fn pool_file(bench: &Bench) -> String {
+    bench.state().with_file_name("config").join("navvy/pool.toml").display().to_string()
+}
+
+/// A pool's process, until this is dropped.
+struct Pool<'a>(&'a Bench, Child);
+
+impl<'a> Pool<'a> {
+    /// Keeps one host ready, and waits until it is.
+    fn of(bench: &'a Bench) -> Self {
+        let file = "[pool]\nprescale = [{class = 'medium', image = 'ubuntu-2204:current', count = 1}]\n";
+        bench.config_file("navvy/pool.toml", file);
+        let mut command = bench.command_of(&["vm-pool", "--settings", &pool_file(bench)]);
+        let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("the pool can be started");
+        let pool = Self(bench, process);
+        eventually("a host is ready", LIMIT, || {
+            let report: serde_json::Value =
+                serde_json::from_str(&bench.ask(&["vm-pool", "report", "--json"]).stdout()).ok()?;
+            report["kinds"].as_array()?.iter().any(|kind| kind["warm"] == 1).then_some(())
+        });
+        pool
+    }
+
+    fn kill(mut self) {
+        navvy_tests::signal(self.1.id(), Signal::Kill);
+        self.1.wait().expect("it ends");
+    }
+}
+
+impl Drop for Pool<'_> {
+    fn drop(&mut self) {
+        self.1.kill().ok();
+        self.1.wait().ok();
+        if std::thread::panicking() {
+            self.0.command_of(&["vm-pool", "empty"]).status().ok();
+        }
+    }
+}
+
+#[test]
+fn a_pool_has_a_host_ready_for_a_job_and_keeps_it_over_a_sigkill() {
+    let bench = Bench::on_this_machine().env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    let there = There::new(&bench);
+    bench.config(
+        "version: 2.1\njobs:\n  vm:\n    machine: {image: 'ubuntu-2204:current'}\n    steps:\n      \
+         - run: {name: says, command: 'id -un; pwd'}\nworkflows:\n  ci: {jobs: [vm]}\n",
+    );
+    Pool::of(&bench).kill();
+    let pool = Pool::of(&bench);
+    assert_eq!(there.resets(), 1, "what was ready is gone on with");
+    let done = bench.run(&[]).finish_within(LIMIT);
+    done.passes();
+    assert_eq!(done.text("vm", "says"), "circleci\n/home/circleci/project\n");
+    let report = done.report("vm");
+    assert!(report.contains("Machine: from the pool") && report.contains("Host: one (127.0.0.1:"), "{report}");
+    pool.kill();
+    bench.ask(&["vm-pool", "empty"]).exits_with(0);
+    let machines = fs::read_dir(bench.state().join("navvy/machines")).into_iter().flatten().flatten();
+    assert_eq!(machines.map(|entry| entry.path()).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pool_that_wants_more_hosts_than_there_are_does_not_start() {
+    let bench = Bench::on_this_machine();
+    let _there = There::new(&bench);
+    for (entry, words) in [
+        ("{class = 'medium', image = 'default', count = 2}", "count is 2, and [[vm.ssh.hosts]] of your settings has 1"),
+        ("{class = 'huge', image = 'default', count = 1}", "class \"huge\" is no class of machines; there are medium"),
+    ] {
+        bench.config_file("navvy/pool.toml", format!("[pool]\nprescale = [{entry}]\n"));
+        let told = bench.navvy(&["vm-pool", "--settings", &pool_file(&bench)]);
+        told.exits_with(64);
+        assert!(told.stderr.contains(words), "{}", told.stderr);
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub mod far;
 pub mod gce;
 pub mod hold;
 mod images;
+mod kinds;
 pub mod layers;
 mod machine;
 pub mod machine_id;

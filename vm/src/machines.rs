@@ -138,7 +138,8 @@ impl Machines {
         self.named(&record.known().planned.provider)
     }
 
-    fn named(&self, name: &str) -> Provider {
+    /// Who makes, or made, machines of this name.
+    pub(crate) fn named(&self, name: &str) -> Provider {
         let found = self.providers().find(|it| it.name() == name).cloned();
         found.unwrap_or_else(|| Provider::Lacking(name.into()))
     }
@@ -188,12 +189,10 @@ impl Machines {
             Ok(source) => source,
             Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         };
-        if let Source::Image(image) = &source {
-            // On the heap: it is as large as all of what follows, and most tasks have no pool.
-            if let Some(taken) = Box::pin(self.take(&request, &extras, image, host, events)).await {
-                events(PrepareEvent::Report(started_in(begun)));
-                return Ok(taken);
-            }
+        // On the heap: it is as large as all of what follows, and most tasks have no pool.
+        if let Some(taken) = Box::pin(self.take(&request, &extras, &source, host, events)).await {
+            events(PrepareEvent::Report(started_in(begun)));
+            return Ok(taken);
         }
         let record = match self.plan(&request, &source, host).await {
             Ok(record) => record,
@@ -276,6 +275,7 @@ impl Machines {
             is_adoptable: request.is_adoptable,
             has_steps: has_steps(request),
             pool: None,
+            kind: None,
         };
         Ok(Record::create(&host.state, planned).await?)
     }

@@ -1,4 +1,4 @@
-//! Machines of this host for a pool: the pool's [`Maker`].
+//! Machines for a pool of this host, wherever they are: the pool's [`Maker`].
 //!
 //! ```text
 //! make       record (no task, the pool's) ─▶ … ─▶ Booting, Waits ─┐
@@ -20,12 +20,13 @@ use navvy_environment::HostPaths;
 use navvy_environment::survey::{Reaped, Seen};
 use navvy_job::chain::chain;
 use navvy_job::outcome::Blame;
-use navvy_job::resource::{Size, machine_class_names};
+use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
 use navvy_vm_image::Image;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 use crate::error::Fault;
 use crate::machine::{Limits, Machine};
@@ -35,26 +36,29 @@ use crate::pool::maker::{Holding, Maker, NotMade};
 use crate::pool::record::Holder;
 use crate::pool::rules::Kind;
 use crate::pool::source::Way;
-use crate::provider::Order;
+use crate::provider::{Order, Source};
 use crate::record::{self, Entry, Fact, Known, Planned, Record, RecordError};
 use crate::settings::Snapshots;
 use crate::state::State;
 
 /// A machine is removed within this, or tried again.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+/// A machine that is ready says so within this; one of a cloud that does not answer counts as there.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Machines {
-    /// Machines of this host for the pool whose directory is `place`.
+    /// Who makes these machines for the pool whose directory is `place`.
     pub fn maker(&self, place: PathBuf, host: &HostPaths) -> Arc<dyn Maker> {
-        Arc::new(OfHost { machines: self.clone(), place, host: host.clone(), warm: Mutex::default() })
+        Arc::new(OfHost { machines: self.clone(), place, host: host.clone(), warm: Arc::default() })
     }
 }
 
+#[derive(Clone)]
 struct OfHost {
     machines: Machines,
     place: PathBuf,
     host: HostPaths,
-    warm: Mutex<HashMap<MachineId, Warm>>,
+    warm: Arc<Mutex<HashMap<MachineId, Warm>>>,
 }
 
 /// A machine that waits for its taker. Dropped, its lock and its socket are let go.
@@ -74,8 +78,7 @@ impl Maker for OfHost {
         }
         let not_removed = |why| NotMade { why, word: "not_removed", is_final: false, wait_s: None };
         self.remove(id).await.map_err(not_removed)?;
-        let (size, image) = self.of_kind(kind)?;
-        let made = self.make_now(id, size, image).await;
+        let made = self.make_now(id, kind, self.of_kind(kind)?).await;
         made.map_err(|(fault, console)| not_made(&fault, &console))
     }
 
@@ -96,7 +99,7 @@ impl Maker for OfHost {
     async fn remove(&self, id: &MachineId) -> Result<(), String> {
         let warm = self.warm().remove(id);
         let left = match warm {
-            Some(Warm { record, .. }) => self.machines.destroy(&record, &self.host, REMOVAL_LIMIT).await,
+            Some(Warm { record, .. }) => self.go_on_with(Doomed::Machine(record)).await,
             None => self.remove_found(id).await?,
         };
         if left.is_empty() { Ok(()) } else { Err(format!("still there: {}", left.join(", "))) }
@@ -130,6 +133,7 @@ impl Maker for OfHost {
 
     async fn survey(&self) -> Result<BTreeSet<MachineId>, String> {
         let mut present = BTreeSet::new();
+        let mut looks = JoinSet::new();
         for id in record::all(&self.host.state) {
             let known = match record::load(&self.directory(&id)) {
                 Ok(known) => known,
@@ -139,9 +143,14 @@ impl Maker for OfHost {
                     continue;
                 }
             };
-            if known.planned.pool.as_ref() == Some(&self.place) && self.is_there(&id, &known).await {
-                present.insert(id);
+            if known.planned.pool.as_ref() == Some(&self.place) {
+                let maker = self.clone();
+                looks.spawn(async move { maker.is_there(&id, &known).await.then_some(id) });
             }
+        }
+        // Side by side: a cloud is asked for each of its machines.
+        while let Some(found) = looks.join_next().await {
+            present.extend(found.map_err(|error| format!("a look at a machine ended in a panic: {error}"))?);
         }
         Ok(present)
     }
@@ -156,27 +165,25 @@ impl OfHost {
         record::directory(&self.host.state, id)
     }
 
-    fn of_kind(&self, kind: &Kind) -> Result<(Size, Image), NotMade> {
+    fn of_kind(&self, kind: &Kind) -> Result<(Size, Source), NotMade> {
         let refused = |why| NotMade { why, word: "refused", is_final: true, wait_s: None };
-        let settings = &self.machines.settings;
-        if !settings.devices.is_empty() {
+        if !self.machines.settings.devices.is_empty() {
             return Err(refused("machines here have devices of this host, and are not made beforehand".to_owned()));
         }
-        let unknown = || {
-            let known: Vec<_> = machine_class_names().collect();
-            refused(format!("{} is no class of machines; there are {}", kind.class, known.join(", ")))
-        };
-        let size = settings.size_of(&kind.class).ok_or_else(unknown)?;
-        let image = settings.images.get(&kind.image).map_err(|error| refused(error.to_string()))?;
-        Ok((size, image))
+        self.machines.start_of(kind).map_err(|wrong| refused(wrong.join("; ")))
     }
 
-    async fn make_now(&self, id: &MachineId, size: Size, image: Image) -> Result<(), (Fault, String)> {
+    async fn make_now(
+        &self,
+        id: &MachineId,
+        kind: &Kind,
+        (size, start): (Size, Source),
+    ) -> Result<(), (Fault, String)> {
         let without_console = |fault: Fault| (fault, String::new());
         let owner = Owner::this_process().map_err(Fault::host("look at this process")).map_err(without_console)?;
         let settings = &self.machines.settings;
-        if settings.snapshots == Snapshots::Make {
-            let warmed = self.machines.warm_image(image.clone(), size, &self.host, &|_| {}).await;
+        if let (Source::Image(image), Snapshots::Make) = (&start, settings.snapshots) {
+            let warmed = self.machines.warm_image(Image::clone(image), size, &self.host, &|_| {}).await;
             if let Err(error) = warmed {
                 tracing::warn!("No snapshot could be made, and machines of the pool boot: {error}.");
             }
@@ -187,14 +194,15 @@ impl OfHost {
             task: None,
             owner: owner.clone(),
             provider: self.machines.name().to_owned(),
-            image: image.manifest.name.clone(),
+            image: start.name(),
             is_adoptable: false,
             has_steps: false,
             pool: Some(self.place.clone()),
+            kind: Some(kind.clone()),
         };
         let record = Record::create(&self.host.state, planned).await.map_err(|error| without_console(error.into()))?;
         let instance =
-            self.machines.provider.order(Order::nobodys(id.clone(), owner, image, size), record.clone(), &self.host);
+            self.machines.provider.order(Order::nobodys(id.clone(), owner, start, size), record.clone(), &self.host);
         let limits = Limits { start: settings.start_limit, answer: settings.answer_limit };
         let mut machine = Machine::new(record.clone(), instance, limits);
         if let Err(fault) = machine.start_for_pool().await {
@@ -208,8 +216,9 @@ impl OfHost {
 
     async fn hand(&self, warm: Warm, to: &Holder) -> Result<(), String> {
         let here = Owner::this_process().map_err(|error| error.to_string())?;
-        if is_ended(&warm.record.known(), &here) {
-            return Err("it has ended while it was ready".to_owned());
+        let known = warm.record.known();
+        if let Some(why) = self.machines.of(&warm.record).ended(&known, &here, LOOK_LIMIT).await {
+            return Err(format!("it has ended while it was ready: {why}"));
         }
         let taker = to.owner.clone().unwrap_or(here);
         let written = warm.record.write(vec![Entry::Given(taker)]).await;
@@ -220,14 +229,29 @@ impl OfHost {
         let dead_task = record::load(&self.directory(id)).ok().and_then(|known| self.dead_task(&known));
         // All that the task has on this host goes with it.
         if let Some(task) = dead_task {
-            let mut reaped = Reaped::default();
-            self.machines.reap_task(task, &self.host, REMOVAL_LIMIT, &mut reaped).await;
-            return Ok(reaped.left);
+            return Ok(self.go_on_with(Doomed::Task(task)).await);
         }
         match self.found(id).await? {
-            Some(record) => Ok(self.machines.destroy(&record, &self.host, REMOVAL_LIMIT).await),
+            Some(record) => Ok(self.go_on_with(Doomed::Machine(record)).await),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Removes it, also when the caller has no patience any more: a host's reset may take longer than a call has, and is not to begin anew
+    /// with each.
+    async fn go_on_with(&self, doomed: Doomed) -> Vec<String> {
+        let (machines, host) = (self.machines.clone(), self.host.clone());
+        let work = tokio::spawn(async move {
+            match doomed {
+                Doomed::Machine(record) => machines.destroy(&record, &host, REMOVAL_LIMIT).await,
+                Doomed::Task(task) => {
+                    let mut reaped = Reaped::default();
+                    machines.reap_task(task, &host, REMOVAL_LIMIT, &mut reaped).await;
+                    reaped.left
+                }
+            }
+        });
+        work.await.unwrap_or_else(|error| vec![format!("what a panic has left of a removal ({error})")])
     }
 
     /// The record of a machine that is not one of ours that are warm. `None`: nothing of it is there.
@@ -241,7 +265,8 @@ impl OfHost {
                 if let Ok(known) = record::load(&directory)
                     && known.is_given
                 {
-                    self.machines.provider.end_of_another(&directory, &known, REMOVAL_LIMIT).await;
+                    let provider = self.machines.named(&known.planned.provider);
+                    provider.end_of_another(&directory, &known, REMOVAL_LIMIT).await;
                 }
                 Err(busy.to_string())
             }
@@ -261,15 +286,16 @@ impl OfHost {
     /// replaced. One that a dead pool has left becomes this one's.
     async fn is_there(&self, id: &MachineId, known: &Known) -> bool {
         let Ok(here) = Owner::this_process() else { return true };
-        if self.warm().contains_key(id) {
-            return !is_ended(known, &here) && self.is_of_today(known);
-        }
-        let is_ready = known.last(|fact| matches!(fact, Fact::Waits { .. }).then_some(())).is_some();
         let is_left = known.owner == here || known.owner.is_dead(&here);
-        if known.is_pooled() && is_ready && known.state == State::Booting && is_left {
-            self.adopt(id, here).await;
+        let is_ready = known.is_pooled() && known.has_waited() && known.state == State::Booting;
+        if is_ready && is_left && !self.warm().contains_key(id) {
+            self.adopt(id, here.clone()).await;
         }
-        true
+        if !self.warm().contains_key(id) {
+            return true;
+        }
+        let provider = self.machines.named(&known.planned.provider);
+        self.is_of_today(known) && provider.ended(known, &here, LOOK_LIMIT).await.is_none()
     }
 
     async fn adopt(&self, id: &MachineId, here: Owner) {
@@ -282,19 +308,31 @@ impl OfHost {
     }
 
     async fn keep(&self, id: &MachineId, record: Record, is_adopted: bool) {
-        let _socket = self.machines.provider.attend(record.directory()).await;
+        let _socket = self.machines.of(&record).attend(record.directory()).await;
         self.warm().insert(id.clone(), Warm { record, is_adopted, _socket });
     }
 
+    /// Would one that is made now start from the same?
     fn is_of_today(&self, known: &Known) -> bool {
+        if known.planned.provider != self.machines.name() {
+            return false;
+        }
+        if !self.machines.are_here() {
+            let start = known.planned.kind.as_ref().and_then(|kind| self.machines.start_of(kind).ok());
+            return start.is_some_and(|(_, start)| start.is_of(known));
+        }
         let digest = known.last(|fact| if let Fact::Launch { image, .. } = fact { Some(image) } else { None });
         let image = self.machines.settings.images.get(&known.planned.image);
         image.is_ok_and(|image| Some(&image.digest) == digest)
     }
 }
 
-fn is_ended(known: &Known, here: &Owner) -> bool {
-    known.process().is_none_or(|process| process.is_dead(here))
+/// What is to be removed.
+enum Doomed {
+    /// One machine.
+    Machine(Record),
+    /// All that a task has on this host, its machine with it.
+    Task(Seen),
 }
 
 fn not_made(fault: &Fault, console: &str) -> NotMade {
@@ -306,9 +344,16 @@ fn not_made(fault: &Fault, console: &str) -> NotMade {
         Fault::Ended { .. } | Fault::Panicked { .. } => "ended",
         Fault::Hostile { .. } | Fault::OwnFault { .. } | Fault::Seed(_) => "guest",
         Fault::Network(_) => "network",
+        Fault::Cloud(fault) => fault.word(),
+        Fault::Ssh(_) | Fault::Provider { .. } => "unreachable",
+        Fault::There(_) => "no_host",
         _ => "host",
     };
     let console = if console.is_empty() { String::new() } else { format!("; its console ends with: {console}") };
-    let is_final = !matches!(fault.blame(), Blame::Infra);
-    NotMade { why: format!("{}{console}", chain(fault)), word, is_final, wait_s: None }
+    let (is_final, wait) = match fault {
+        Fault::Cloud(fault) => (fault.is_final(), fault.wait()),
+        _ => (!matches!(fault.blame(), Blame::Infra), None),
+    };
+    let wait_s = wait.map(|wait| wait.as_secs());
+    NotMade { why: format!("{}{console}", chain(fault)), word, is_final, wait_s }
 }

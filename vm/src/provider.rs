@@ -56,9 +56,9 @@ pub struct Order<I = Image> {
     pub extras: Extras,
 }
 
-impl Order {
+impl<I> Order<I> {
     /// A machine that nobody has asked for yet: it is limited by its own cgroup, and reaches what every machine may.
-    pub fn nobodys(machine: MachineId, owner: Owner, image: Image, size: Size) -> Self {
+    pub fn nobodys(machine: MachineId, owner: Owner, image: I, size: Size) -> Self {
         Self {
             machine,
             task: None,
@@ -73,9 +73,7 @@ impl Order {
             extras: Extras::default(),
         }
     }
-}
 
-impl<I> Order<I> {
     /// The same of another image.
     fn with<J>(self, of: impl FnOnce(I) -> J) -> Order<J> {
         let Self { machine, task, owner, image, purpose, size, cgroup_parent, disk_floor, idle_limit, egress, extras } =
@@ -86,6 +84,7 @@ impl<I> Order<I> {
 }
 
 /// What a machine starts from, as its provider knows it.
+#[derive(Clone)]
 pub(crate) enum Source {
     /// An image of this host.
     Image(Box<Image>),
@@ -108,6 +107,30 @@ impl Source {
             Self::Image(image) => image.manifest.name.clone(),
             Self::Hosts(_, candidates) => candidates.name(),
             Self::Cloud(_, chosen) => chosen.image.image.clone(),
+        }
+    }
+
+    /// By which name a pool counts machines that start from it: it is found by that name, too.
+    pub fn counted(&self) -> &str {
+        match self {
+            Self::Image(image) => &image.manifest.name,
+            Self::Hosts(_, candidates) => &candidates.counted,
+            Self::Cloud(_, chosen) => &chosen.image.name,
+        }
+    }
+
+    /// Is the machine of a pool's record one that starts from it?
+    pub fn is_of(&self, known: &Known) -> bool {
+        match self {
+            Self::Image(image) => known.planned.image == image.manifest.name,
+            Self::Hosts(_, candidates) => {
+                known.requested().is_some_and(|(_, place)| candidates.hosts.iter().any(|host| host.name == place))
+            }
+            Self::Cloud(cloud, chosen) => {
+                let shape = Some((chosen.size.cpus, chosen.size.memory >> 20));
+                let is_there = known.requested().is_some_and(|(_, place)| place == cloud.terms.place);
+                known.planned.image == chosen.image.image && known.shape() == shape && is_there
+            }
         }
     }
 
@@ -222,16 +245,46 @@ impl Provider {
     }
 
     /// A machine that a pool has given to this process, made the task's but for its seed.
-    pub async fn take(&self, order: Order, record: Record, host: &HostPaths) -> Result<Instance, Fault> {
-        match self {
-            Self::Qemu(qemu) => {
+    pub async fn take(&self, order: Order<Source>, record: Record, host: &HostPaths) -> Result<Instance, Fault> {
+        let mut source = None;
+        let order = order.with(|image| {
+            source = Some(image);
+        });
+        match (self, source) {
+            (Self::Qemu(qemu), Some(Source::Image(image))) => {
+                let order = order.with(|()| *image);
                 let taken = qemu::Instance::taken(Arc::clone(qemu), order, record, host).await?;
                 Ok(Instance::Qemu(Box::new(taken)))
             }
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Err(Fault::Unsupported(format!(
-                "a machine of this host was given, and machines of {} are made here",
-                self.name()
-            ))),
+            (_, Some(Source::Hosts(hosts, candidates))) => {
+                let taken = hosts::Instance::of_pool(hosts, order.with(|()| candidates), record, host)?;
+                Ok(Instance::Host(Box::new(taken)))
+            }
+            (_, Some(Source::Cloud(cloud, chosen))) => {
+                let taken = cloud::Instance::of_pool(cloud, order.with(|()| *chosen), record, host)?;
+                Ok(Instance::Cloud(Box::new(taken)))
+            }
+            _ => Err(Fault::Unsupported(format!("a machine was given that is none of {}", self.name()))),
+        }
+    }
+
+    /// Why a pool's machine that is ready is of no use any more. `None`: it is there, or nobody says otherwise within `limit`.
+    pub async fn ended(&self, known: &Known, here: &Owner, limit: Duration) -> Option<String> {
+        match self {
+            Self::Qemu(_) => {
+                let is_dead = known.process().is_none_or(|process| process.is_dead(here));
+                is_dead.then(|| "its QEMU has ended".to_owned())
+            }
+            Self::Cloud(cloud) => {
+                let asked = tokio::time::timeout(limit, boxed(cloud.gone(&known.planned.machine))).await;
+                asked.ok().flatten()
+            }
+            Self::Ssh(_) => {
+                let Some(way) = known.way() else { return Some("nothing says how it is entered".to_owned()) };
+                let waits = boxed(far::seeding::still_waits(way, limit)).await;
+                waits.err().map(|fault| navvy_job::chain::chain(&fault))
+            }
+            Self::Lacking(_) => None,
         }
     }
 
@@ -247,8 +300,9 @@ impl Provider {
     pub async fn end_of_another(&self, directory: &std::path::Path, known: &Known, limit: Duration) -> Vec<String> {
         match self {
             Self::Qemu(_) => qemu::end_of_another(directory, known, limit).await,
-            // Their agent ends them: no process of theirs is here.
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Vec::new(),
+            Self::Cloud(cloud) => boxed(cloud::end_of_another(cloud, known, limit)).await,
+            // A host is not reset under its task's feet: whoever has it does so.
+            Self::Ssh(_) | Self::Lacking(_) => Vec::new(),
         }
     }
 
@@ -394,9 +448,9 @@ impl Instance {
     pub async fn wait(&mut self) -> Result<(), Fault> {
         match self {
             Self::Qemu(instance) => instance.wait().await,
-            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => {
-                Err(Fault::Unsupported("a pool is of machines of this host alone".to_owned()))
-            }
+            Self::Host(instance) => boxed(instance.wait()).await,
+            Self::Cloud(instance) => boxed(instance.wait()).await,
+            Self::Lacking(name) => Err(lacking(name)),
         }
     }
 

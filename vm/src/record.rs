@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::far::Way;
 use crate::machine_id::MachineId;
+use crate::pool::rules::Kind;
 use crate::state::State;
 
 /// A record's name in its machine's directory.
@@ -104,6 +105,9 @@ pub struct Planned {
     /// The pool that it was made for, by the pool's directory. `None`: for a task, or for nobody.
     #[serde(default)]
     pub pool: Option<PathBuf>,
+    /// What its pool made it as. `None`: it is no pool's, or was made by a version that did not write this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
 }
 
 impl Planned {
@@ -145,7 +149,7 @@ pub enum Fact {
         /// The process.
         process: Owner,
     },
-    /// It waits for its seed: a taker compares this with what it wants.
+    /// It waits for its seed: a taker compares this with what it wants. A host that is there has what it has, and says [`Self::Way`] alone.
     Waits {
         /// Virtual processors.
         cpus: u32,
@@ -171,7 +175,7 @@ pub enum Fact {
         /// Its address, once that is known.
         address: Option<String>,
     },
-    /// How it is entered, once it was seeded.
+    /// How it is entered, once it was seeded; of a pool's machine that is elsewhere also before, once it waits for its seed.
     Way(Way),
 }
 
@@ -208,6 +212,17 @@ impl Known {
     /// Is it a pool's, which has not given it away?
     pub fn is_pooled(&self) -> bool {
         self.planned.pool.is_some() && !self.is_given
+    }
+
+    /// Has it come so far that it waits for its seed, as a pool's does?
+    pub fn has_waited(&self) -> bool {
+        let waits = |fact: &Fact| matches!(fact, Fact::Waits { .. } | Fact::Way(_)).then_some(());
+        self.last(waits).is_some()
+    }
+
+    /// Processors and MiB of a machine that waits for its seed, where its provider gives it some.
+    pub fn shape(&self) -> Option<(u32, u64)> {
+        self.last(|fact| if let Fact::Waits { cpus, memory_mib } = fact { Some((*cpus, *memory_mib)) } else { None })
     }
 
     /// Its cgroup, if it was to get one.

@@ -1,7 +1,8 @@
 //! A machine of a pool becomes a task's.
 //!
 //! ```text
-//! is it what a pool has? ─▶ asked for by a ticket ─▶ record locked, Taken written ─▶ process in the task's cgroup ─▶ seed ─▶ Ready
+//! is it what a pool has? ─▶ asked for by a ticket ─▶ record locked, Taken written ─▶ process in the task's cgroup, if one is here
+//!                                                                                      ─▶ seed ─▶ Ready
 //!      │ no                    │ no                      └─ whatever fails: the machine goes back to be removed
 //!      └───────────────────────┴──▶ the task makes its own, and the report says why
 //! ```
@@ -25,7 +26,7 @@ use crate::machine_id::MachineId;
 use crate::machines::{CLEAN_UP_LIMIT, Machines, has_steps, order, report};
 use crate::pool::rules::Kind;
 use crate::pool::source::{Asked, Given, NotGiven, Source, Way};
-use crate::provider::Contact;
+use crate::provider::{Contact, Source as Start};
 use crate::qemu::size_here;
 use crate::record::{self, Entry, Record, RecordError, Taken};
 use crate::settings::Extras;
@@ -77,16 +78,20 @@ impl Machines {
         &self,
         request: &Prepare,
         extras: &Extras,
-        image: &Image,
+        start: &Start,
         host: &HostPaths,
         events: OnEvent<'_>,
     ) -> Option<MachineEnvironment> {
         let source = self.pool.as_ref().filter(|source| source.is_there())?;
-        let taken = match self.kind(request, extras, image) {
+        let kind = match start {
+            Start::Image(image) => self.kind(request, extras, image),
+            start => self.kind_elsewhere(request, extras, start),
+        };
+        let taken = match kind {
             Ok(kind) => {
                 let what = "waiting for a machine of the pool".to_owned();
                 events(PrepareEvent::Progress { what, done: 0, total: None });
-                self.ask(source, kind, (request, extras, image), host).await
+                self.ask(source, kind, (request, extras, start), host).await
             }
             Err(why) => Err(NotGiven::No { why }),
         };
@@ -129,7 +134,7 @@ impl Machines {
         &self,
         source: &Arc<dyn Source>,
         kind: Kind,
-        (request, extras, image): (&Prepare, &Extras, &Image),
+        (request, extras, start): (&Prepare, &Extras, &Start),
         host: &HostPaths,
     ) -> Result<(Machine, Contact, Duration), NotGiven> {
         let begun = Instant::now();
@@ -139,7 +144,7 @@ impl Machines {
         let mut ticket = Ticket::new(source, asked.ticket.clone());
         let given = source.take(&asked).await?;
         let waited = begun.elapsed();
-        let record = self.found(&given, &image.manifest.name, host).await?;
+        let record = self.found(&given, start, host).await?;
         let taken = Taken {
             task: request.task.clone(),
             owner: request.owner.clone(),
@@ -148,7 +153,7 @@ impl Machines {
         };
         record.write(vec![Entry::Taken(Box::new(taken))]).await.map_err(|error| no(&error))?;
         ticket.settle();
-        match self.begin_with(record.clone(), (request, extras, image), host).await {
+        match self.begin_with(record.clone(), (request, extras, start), host).await {
             Ok((mut machine, contact)) => {
                 machine.ticket = Some(ticket);
                 Ok((machine, contact, waited))
@@ -164,7 +169,7 @@ impl Machines {
     }
 
     /// The record of a machine that was given, locked. Nothing of the pool's answer is believed but which record it is.
-    async fn found(&self, given: &Given, wanted: &str, host: &HostPaths) -> Result<Record, NotGiven> {
+    async fn found(&self, given: &Given, start: &Start, host: &HostPaths) -> Result<Record, NotGiven> {
         let refused = |why: String| NotGiven::No { why };
         let Way::Here { state } = &given.way else {
             return Err(refused("its machine is elsewhere, and this host makes its own".to_owned()));
@@ -179,7 +184,7 @@ impl Machines {
         if !is_whole || known.planned.machine != given.id {
             return Err(refused(format!("machine {} is not one that was given", given.id)));
         }
-        if known.planned.provider != self.name() || known.planned.image != wanted {
+        if known.planned.provider != self.name() || !start.is_of(&known) {
             let record::Planned { provider, image, .. } = &known.planned;
             return Err(refused(format!("it gave a machine of {provider} with the image {image}")));
         }
@@ -189,10 +194,10 @@ impl Machines {
     async fn begin_with(
         &self,
         record: Record,
-        (request, extras, image): (&Prepare, &Extras, &Image),
+        (request, extras, start): (&Prepare, &Extras, &Start),
         host: &HostPaths,
     ) -> Result<(Machine, Contact), Fault> {
-        let order = order(request, extras.clone(), image.clone(), record.known().planned);
+        let order = order(request, extras.clone(), start.clone(), record.known().planned);
         let instance = self.provider.take(order, record.clone(), host).await?;
         let limits = Limits { start: self.settings.start_limit, answer: self.settings.answer_limit };
         let mut machine = Machine::new(record, instance, limits);
@@ -236,6 +241,24 @@ mod tests {
         }
     }
 
+    /// An image that nothing can boot from.
+    fn image(name: &str) -> Start {
+        let store = tempfile::tempdir().unwrap();
+        let directory = store.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let file = |name: &str| {
+            std::fs::write(directory.join(name), "").unwrap();
+            serde_json::json!({"name": name, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "size": 0})
+        };
+        let manifest = serde_json::json!({
+            "version": 1, "name": name, "recipe": "r", "architecture": "x86_64", "init": "own", "docker": null, "user": "circleci",
+            "supervisor": "0", "root": file("root.qcow2"), "root_size": 0, "kernel": file("vmlinux"), "initrd": file("initrd.cpio"),
+            "arguments": "", "packages": {},
+        });
+        std::fs::write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+        Start::from(Images::at(store.path()).get(name).unwrap())
+    }
+
     /// A pool's machine that waits for its seed, by its record alone.
     async fn ready(state: &Path, is_given: bool) -> MachineId {
         let owner = Owner::this_process().unwrap();
@@ -249,6 +272,7 @@ mod tests {
             is_adoptable: false,
             has_steps: false,
             pool: Some(state.join("vm-pool")),
+            kind: None,
         };
         let machine = planned.machine.clone();
         let record = Record::create(state, planned).await.unwrap();
@@ -263,7 +287,7 @@ mod tests {
         let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (state, elsewhere) = (state.path().to_owned(), elsewhere.path().to_owned());
         let machines = Machines::qemu(Settings::new(Images::at("/nonexistent")));
-        let here = || Way::Here { state: state.clone() };
+        let (here, minimal) = (|| Way::Here { state: state.clone() }, image("debian-12-minimal"));
         let entrance = serde_json::from_value(serde_json::json!({
             "way": "ssh", "provider": "ec2", "instance": "i", "address": "192.0.2.1", "port": 22, "user": "root", "host_key": "", "key": "k",
         }));
@@ -274,13 +298,13 @@ mod tests {
             (ready(&state, true).await, entrance.unwrap(), "its machine is elsewhere"),
         ];
         for (id, way, words) in cases {
-            let told = machines.found(&Given { id, way }, "debian-12-minimal", &host(&state)).await.unwrap_err();
+            let told = machines.found(&Given { id, way }, &minimal, &host(&state)).await.unwrap_err();
             assert!(matches!(&told, NotGiven::No { why } if why.contains(words)), "{words}: {told:?}");
         }
         let given = Given { id: ready(&state, true).await, way: here() };
-        let told = machines.found(&given, "debian-12-full", &host(&state)).await.unwrap_err();
+        let told = machines.found(&given, &image("debian-12-full"), &host(&state)).await.unwrap_err();
         assert!(told.to_string().contains("a machine of qemu with the image debian-12-minimal"), "{told}");
-        let found = machines.found(&given, "debian-12-minimal", &host(&state)).await.unwrap();
+        let found = machines.found(&given, &minimal, &host(&state)).await.unwrap();
         assert!(record::is_held(found.directory()));
     }
 }

@@ -53,6 +53,7 @@ impl Machines {
             is_adoptable: false,
             has_steps: false,
             pool: None,
+            kind: None,
         };
         let machine = planned.machine.clone();
         let record = Record::create(&host.state, planned).await.map_err(|e| at_once(e.into()))?;

@@ -54,6 +54,7 @@ fn launch(owner: &str) -> Launch {
         id: MachineId::random(),
         owner: owner.to_owned(),
         task: Some("0123456789abcdef".to_owned()),
+        is_pools: false,
         image: "ami-12c6146b".to_owned(),
         size: "t3a.medium".to_owned(),
         user_data: Secret::new("#cloud-config\n{}\n"),

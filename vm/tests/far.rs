@@ -2,114 +2,25 @@
 //! machine that an operator's command makes as new (`far-host`).
 
 mod bench;
+#[path = "bench/there.rs"]
+mod there;
 
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bench::{Bench, run};
 use navvy_environment::supervisor::Client;
 use navvy_journal::owner::Owner;
-use navvy_vm::far::{Forwarding, SshTable};
+use navvy_vm::far::Forwarding;
 use navvy_vm::record::{self, Fact};
 use navvy_vm::ssh::{HostError, SshFault};
 use navvy_vm::ssh_key::SshKey;
 use navvy_vm::{Fault, Machines};
+use there::{There, open, supervisor};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const STATE: &str = "NAVVY_FAR_IN";
 const HOST: &str = "NAVVY_FAR_HOST";
-
-/// A host, until this is dropped.
-struct There {
-    place: PathBuf,
-    _scratch: Option<tempfile::TempDir>,
-}
-
-impl Drop for There {
-    fn drop(&mut self) {
-        if self._scratch.is_some() {
-            drop(Command::new(script()).arg("stop").arg(&self.place).status());
-        }
-    }
-}
-
-fn script() -> &'static str {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/far-host")
-}
-
-fn supervisor() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin/navvy-supervisor");
-    path.canonicalize().expect("target/bin/navvy-supervisor: scripts/build makes it")
-}
-
-impl There {
-    fn new(forwarding: &str) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these hosts are namespaces, which root makes");
-        let scratch = tempfile::tempdir().unwrap();
-        let there = Self { place: scratch.path().to_owned(), _scratch: Some(scratch) };
-        let (host, login) = (SshKey::generate().unwrap(), SshKey::generate().unwrap());
-        for (name, text) in [("host_key", host.to_openssh().reveal()), ("login", login.to_openssh().reveal())] {
-            std::fs::write(there.at(name), text).unwrap();
-            std::fs::set_permissions(there.at(name), PermissionsExt::from_mode(0o600)).unwrap();
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let supervisor = supervisor().display().to_string();
-        for (name, text) in [
-            ("host_key.pub", host.public_line()),
-            ("authorized_keys", login.public_line()),
-            ("port", &port.to_string()),
-            ("forwarding", forwarding),
-            ("supervisor", &supervisor),
-            ("resets", ""),
-        ] {
-            std::fs::write(there.at(name), text).unwrap();
-        }
-        there
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.place.join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.at(name)).unwrap().trim().to_owned()
-    }
-
-    fn resets(&self) -> usize {
-        self.read("resets").lines().count()
-    }
-
-    fn is_broken(&self, is_so: bool) {
-        if is_so {
-            std::fs::write(self.at("broken"), "").unwrap();
-        } else {
-            std::fs::remove_file(self.at("broken")).unwrap();
-        }
-    }
-
-    fn machines(&self, bench: &Bench) -> Machines {
-        self.machines_by(bench, &self.read("host_key.pub"))
-    }
-
-    fn machines_by(&self, bench: &Bench, host_key: &str) -> Machines {
-        let table: SshTable = serde_json::from_value(serde_json::json!({"hosts": [{
-            "name": "one", "address": "127.0.0.1", "port": self.read("port").parse::<u16>().unwrap(), "host-key": host_key,
-            "key-file": self.at("login"), "reset": [script(), "reset", self.place], "reset-limit": "60s",
-        }]}))
-        .unwrap();
-        Machines::ssh(bench.settings.clone(), &table).unwrap_or_else(|fault| panic!("{fault}"))
-    }
-}
-
-fn open() -> Bench {
-    let mut bench = Bench::open().unwrap();
-    bench.host.supervisor = Some(supervisor());
-    bench.settings.start_limit = LIMIT;
-    bench
-}
 
 fn ways(bench: &Bench) -> Vec<Forwarding> {
     let ways = bench.facts().into_iter().filter_map(|fact| if let Fact::Way(way) = fact { Some(way) } else { None });
@@ -207,7 +118,7 @@ async fn birth() {
     let (Some(state), Some(place)) = (std::env::var_os(STATE), std::env::var_os(HOST)) else { return };
     let mut bench = Bench::at(state.into()).unwrap();
     bench.host.supervisor = Some(supervisor());
-    let there = There { place: place.into(), _scratch: None };
+    let there = There::of(place.into());
     let environment = bench.prepare_by(&there.machines(&bench)).await.unwrap_or_else(|e| panic!("{e}"));
     environment.destroy(LIMIT).await;
 }

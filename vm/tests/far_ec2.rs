@@ -2,103 +2,23 @@
 //! (`far-host`), which begins as its user data say.
 
 mod bench;
+#[path = "bench/ec2.rs"]
+mod cloud;
 #[path = "bench/moto.rs"]
 mod moto;
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench::{Bench, run};
-use moto::{Shared, Twist, client, far_host};
+use cloud::{Cloud, open};
+use moto::Twist;
 use navvy_journal::owner::Owner;
-use navvy_vm::cloud::call::Pace;
 use navvy_vm::cloud::{Launch, Secret};
-use navvy_vm::ec2::{Clients, Credentials, Ec2, Sources};
-use navvy_vm::far::{Clouds, Ec2Table};
 use navvy_vm::record::{self, Fact};
-use navvy_vm::{Fault, MachineId, Machines};
+use navvy_vm::{Fault, MachineId};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// The cloud, and its one machine that is really there.
-struct Cloud {
-    front: Shared,
-    at: String,
-    scratch: tempfile::TempDir,
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        far_host("stop", self.scratch.path());
-    }
-}
-
-impl Cloud {
-    async fn new() -> Self {
-        let (front, at) = moto::double().await;
-        let scratch = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        for (name, text) in [("port", port.to_string()), ("forwarding", "yes".into()), ("supervisor", supervisor())] {
-            std::fs::write(scratch.path().join(name), text).unwrap();
-        }
-        front.lock().unwrap().there = Some(scratch.path().to_owned());
-        Self { front, at, scratch }
-    }
-
-    fn twist(&self, action: &'static str, twists: impl IntoIterator<Item = Twist>) {
-        self.front.lock().unwrap().twists.entry(action).or_default().extend(twists);
-    }
-
-    fn machines(&self, bench: &Bench, unknown_after: &str) -> Machines {
-        let port = std::fs::read_to_string(self.scratch.path().join("port")).unwrap().parse().unwrap();
-        self.machines_at(port, bench, unknown_after)
-    }
-
-    fn machines_at(&self, port: u16, bench: &Bench, unknown_after: &str) -> Machines {
-        let table: Ec2Table = serde_json::from_value(serde_json::json!({
-            "region": "us-east-1", "endpoint": self.at, "port": port, "unknown-after": unknown_after, "disk": "20G",
-            "images": [{"name": "test", "image": "ami-12c6146b"}],
-            "types": [{"name": "t3a.medium", "cpus": 2, "memory": "4G"}],
-        }))
-        .unwrap();
-        let variables: BTreeMap<String, String> =
-            [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into();
-        let clients = Clients { cloud: client(), direct: client() };
-        let pace = Pace { limit: LIMIT, tries: 3, pause: Duration::from_millis(1) };
-        let clouds = Clouds { variables: &variables, home: None, clients, pace };
-        Machines::ec2(bench.settings.clone(), &table, clouds).unwrap_or_else(|fault| panic!("{fault}"))
-    }
-
-    /// Asks the cloud itself.
-    fn ec2(&self) -> Ec2 {
-        let given =
-            Credentials { key_id: "AKIDTEST".to_owned(), secret: Secret::new("secret"), token: None, until_s: None };
-        let sources = Sources { given: Some(given), file: None, profile: "default".to_owned(), metadata: None };
-        let clients = Clients { cloud: client(), direct: client() };
-        let settings = serde_json::from_value(serde_json::json!({"region": "us-east-1", "endpoint": self.at})).unwrap();
-        Ec2::new(settings, sources, clients, Pace { tries: 3, pause: Duration::from_millis(1), ..Pace::default() })
-            .unwrap()
-    }
-
-    fn ended(&self) -> usize {
-        self.front.lock().unwrap().ended.len()
-    }
-}
-
-fn supervisor() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bin/navvy-supervisor");
-    path.canonicalize().expect("target/bin/navvy-supervisor: scripts/build makes it").display().to_string()
-}
-
-fn open() -> Bench {
-    let mut bench = Bench::open().unwrap();
-    bench.host.supervisor = Some(PathBuf::from(supervisor()));
-    bench
-}
 
 fn machine_of(bench: &Bench) -> MachineId {
     let [machine] = &record::all(&bench.host.state)[..] else { panic!("not one record") };
@@ -186,6 +106,7 @@ async fn a_machine_that_no_record_knows_is_ended_once_it_is_old() {
         id: MachineId::random(),
         owner: format!("{owner}-other"),
         task: None,
+        is_pools: false,
         image: "ami-12c6146b".to_owned(),
         size: "t3a.medium".to_owned(),
         user_data: Secret::new("none"),
@@ -233,13 +154,17 @@ async fn a_machine_whose_ssh_never_comes_is_named_with_the_last_lines_of_its_con
     let (mut bench, cloud) = (open(), Cloud::new().await);
     bench.settings.answer_limit = Duration::from_secs(3);
     let nobodys = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h")).await else { panic!("it answered") };
+    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h", "ami-12c6146b")).await else {
+        panic!("it answered")
+    };
     let told = error.to_string();
     assert!(told.contains("; the machine's console ends with:\n") && told.contains("Built 1 zonelists"), "{told}");
     assert_eq!((error.leftovers.as_slice(), cloud.ended()), (&[] as &[String], 1));
     // Without its console there is the fault alone.
     cloud.twist("GetConsoleOutput", [Twist::Say(500, "InternalError")]);
-    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h")).await else { panic!("it answered") };
+    let Err(error) = bench.prepare_by(&cloud.machines_at(nobodys, &bench, "1h", "ami-12c6146b")).await else {
+        panic!("it answered")
+    };
     assert_eq!((error.console.as_str(), cloud.ended()), ("", 2));
     bench.assert_nothing_left();
 }

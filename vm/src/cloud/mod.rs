@@ -52,6 +52,8 @@ pub struct Launch {
     pub owner: String,
     /// The task that it is made for; none of a pool's.
     pub task: Option<String>,
+    /// A pool makes it, before somebody wants it.
+    pub is_pools: bool,
     /// The cloud's own name of the image.
     pub image: String,
     /// The cloud's own name of the size: `t3a.medium`, `e2-standard-2`.

@@ -27,6 +27,7 @@ pub(crate) fn launch(owner: &str) -> Launch {
         id: MachineId::random(),
         owner: owner.to_owned(),
         task: None,
+        is_pools: false,
         image: "ami-12c6146b".to_owned(),
         size: "t3a.medium".to_owned(),
         user_data: Secret::new("#cloud-config\n{}\n"),

@@ -12,6 +12,7 @@ pub(super) const TAG_MANAGED: &str = "ManagedBy";
 pub(super) const TAG_OWNER: &str = "navvy:owner";
 pub(super) const TAG_MACHINE: &str = "navvy:machine";
 pub(super) const TAG_TASK: &str = "navvy:task";
+pub(super) const TAG_POOL: &str = "navvy:pool";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Items<T> {

@@ -194,6 +194,18 @@ impl Ec2 {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Tags a machine with the task that has taken it from a pool.
+    ///
+    /// # Errors
+    /// It has no such tag: whoever looks there sees a pool's machine.
+    pub async fn tag_task(&self, name: &str, task: &str) -> Result<(), Fault> {
+        let form = [("ResourceId.1", name), ("Tag.1.Key", answers::TAG_TASK), ("Tag.1.Value", task)];
+        let form = form.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let tagged: Result<answers::Done, Fault> =
+            patiently(self.pace, || self.ask("CreateTags", "CreateTagsResponse", &form)).await;
+        tagged.map(drop)
+    }
+
     /// The machine that was asked for with this token, whatever its tags say.
     async fn by_token(&self, id: &MachineId) -> Result<Option<Instance>, Fault> {
         let found = self.describe(&[("client-token".to_owned(), id.as_str())]).await?;
@@ -371,6 +383,7 @@ fn tags(launch: &Launch, prefix: &str) -> Form {
         (answers::TAG_MACHINE, launch.id.as_str()),
     ];
     tags.extend(launch.task.as_deref().map(|task| (answers::TAG_TASK, task)));
+    tags.extend(launch.is_pools.then_some((answers::TAG_POOL, "yes")));
     let pairs = (1..).zip(tags).flat_map(|(nth, (key, value))| {
         [(format!("{prefix}.{nth}.Key"), key.to_owned()), (format!("{prefix}.{nth}.Value"), value.to_owned())]
     });

@@ -59,8 +59,7 @@ pub fn row<'a, T>(
     key: &str,
 ) -> Result<Vec<&'a T>, String> {
     let wanted = wanted.unwrap_or(DEFAULT);
-    let rank = |pattern: &String| (pattern.contains('*'), Reverse(pattern.len()));
-    let best = |row: &'a T| patterns(row).iter().filter(|pattern| fits(pattern, wanted)).map(rank).min();
+    let best = |row: &'a T| best(patterns(row), Some(wanted)).map(rank);
     let mut found: Vec<_> = rows.iter().filter_map(|row| best(row).map(|rank| (rank, row))).collect();
     found.sort_by_key(|(rank, _)| *rank);
     if found.is_empty() {
@@ -71,6 +70,17 @@ pub fn row<'a, T>(
         ));
     }
     Ok(found.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Which of these patterns fits a name best. A pattern is a name, too: the one that is found fits itself best.
+pub fn best<'a>(patterns: impl IntoIterator<Item = &'a String>, wanted: Option<&str>) -> Option<&'a str> {
+    let wanted = wanted.unwrap_or(DEFAULT);
+    let fitting = patterns.into_iter().filter(|pattern| fits(pattern, wanted));
+    fitting.min_by_key(|pattern| rank(pattern)).map(String::as_str)
+}
+
+fn rank(pattern: &str) -> (bool, Reverse<usize>) {
+    (pattern.contains('*'), Reverse(pattern.len()))
 }
 
 /// The smallest that has all that the class gives, else the largest. `false`: it has less.
@@ -113,6 +123,17 @@ mod tests {
             "{told}"
         );
         assert!(names(&[], None).unwrap_err().contains("there are: none"));
+    }
+
+    #[test]
+    fn what_a_name_is_counted_by_serves_that_name_whatever_the_rows() {
+        let rows = ["*", "ubuntu-*", "*-2204:*", "ubuntu-2204:current", "default"].map(str::to_owned);
+        for name in ["ubuntu-2204:current", "ubuntu-2404:x", "debian-2204:x", "else", "default", "*", "ubuntu-*"] {
+            let counted = best(&rows, Some(name)).unwrap();
+            assert_eq!(best(&rows, Some(counted)), Some(counted), "{name}");
+            assert!(fits(counted, name), "{name}: {counted}");
+        }
+        assert_eq!((best(&rows, None), best(&rows[1..2], Some("else"))), (Some("default"), None));
     }
 
     #[test]

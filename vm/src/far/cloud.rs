@@ -25,8 +25,9 @@ use crate::machine_id::MachineId;
 use crate::provider::{Contact, Look, Order};
 use crate::qemu;
 use crate::qemu::console::last_lines;
-use crate::record::{Fact, Known, Record};
+use crate::record::{Entry, Fact, Known, Record};
 use crate::settings::Settings;
+use crate::ssh::Target;
 use crate::ssh_key::{NoKey, SshKey};
 
 /// Between two questions how a machine stands.
@@ -76,7 +77,7 @@ pub(crate) struct Cloud {
 }
 
 /// What a task's machine is to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub image: Row,
     pub size: Type,
@@ -199,6 +200,15 @@ impl Cloud {
         })
     }
 
+    /// Has its tags say whose a pool's machine is now, where that is one call. It is the task's whatever they say.
+    async fn tag_task(&self, name: &str, task: &str) {
+        // Labels of Compute Engine are set as a whole, by what they were: they name the pool until the machine ends.
+        let Api::Ec2(api) = &self.api else { return };
+        if let Err(fault) = api.tag_task(name, task).await {
+            tracing::debug!(instance = name, %fault, "A machine's tags do not name its task.");
+        }
+    }
+
     /// What became of a machine that does not answer. `None`: the cloud has it yet, or does not say.
     pub async fn gone(&self, id: &MachineId) -> Option<String> {
         let name = self.name();
@@ -225,6 +235,8 @@ pub(crate) struct Instance {
     launched: Option<Instant>,
     link: Option<Arc<dyn Connect>>,
     host_key: Option<String>,
+    /// How it is entered, of one that its pool has heard to wait.
+    waits: Option<Way>,
 }
 
 struct Keys {
@@ -246,13 +258,29 @@ impl Instance {
             launched: None,
             link: None,
             host_key: None,
+            waits: None,
         }
     }
 
-    /// Makes its keys; the cloud hears of nothing yet.
-    pub async fn provision(&mut self) -> Result<(), Fault> {
+    /// One that a pool has given to this process. The cloud is told whose it is now; that nobody waits for.
+    pub fn of_pool(cloud: Arc<Cloud>, order: Order<Chosen>, record: Record, host: &HostPaths) -> Result<Self, Fault> {
+        refuse(&order, cloud.name())?;
+        let known = record.known();
+        let way = known.way().cloned().ok_or_else(no_address)?;
+        let mut instance = Self::new(cloud, order, record, host);
+        instance.tell();
+        instance.report.extend(known.instances().iter().map(|name| format!("Instance: {name}")));
+        instance.host_key = Some(way.host_key.clone());
+        instance.waits = Some(way);
+        if let (Some(task), Some(name)) = (instance.order.task.clone(), known.instances().pop_last()) {
+            let cloud = Arc::clone(&instance.cloud);
+            tokio::spawn(async move { cloud.tag_task(&name, task.as_str()).await });
+        }
+        Ok(instance)
+    }
+
+    fn tell(&mut self) {
         let name = self.cloud.name();
-        refuse(&self.order, name)?;
         let Chosen { image, size, has_all } = &self.order.image;
         self.report.push(format!("Image: {} of {name}, {}", image.image, self.cloud.terms.place));
         self.report.push(format!("Machine: {} ({} vCPU, {} MiB)", size.name, size.cpus, size.memory >> 20));
@@ -262,6 +290,12 @@ impl Instance {
                 .push(format!("The class has {cpus} vCPU and {memory} MiB: no type in the settings has as much"));
         }
         self.report.extend(told_plainly(&self.order, name));
+    }
+
+    /// Makes its keys; the cloud hears of nothing yet.
+    pub async fn provision(&mut self) -> Result<(), Fault> {
+        refuse(&self.order, self.cloud.name())?;
+        self.tell();
         let none = |error: NoKey| Fault::Host {
             doing: "make a machine's keys".to_owned(),
             source: std::io::Error::other(error),
@@ -290,6 +324,7 @@ impl Instance {
             id: self.order.machine.clone(),
             owner,
             task: self.order.task.as_ref().map(|task| task.as_str().to_owned()),
+            is_pools: self.record.known().is_pooled(),
             image: self.order.image.image.image.clone(),
             size: self.order.image.size.name.clone(),
             user_data: user_data(&keys.host, keys.login.public_line(), &terms.user),
@@ -330,25 +365,44 @@ impl Instance {
         }
     }
 
+    fn way(&self) -> Result<(Way, Target), Fault> {
+        let way = match &self.waits {
+            Some(way) => way.clone(),
+            None => self.first_way()?,
+        };
+        let target = way.target().map_err(Fault::host("read the machine's key"))?;
+        Ok((way, target))
+    }
+
+    /// By the keys that were made for it, to where the cloud says that it is.
+    fn first_way(&self) -> Result<Way, Fault> {
+        let host_key = self.keys()?.host.public_line().to_owned();
+        let address = self.address.clone().ok_or_else(no_address)?;
+        let key_file = self.record.directory().join(keys::LOGIN);
+        let (port, user) = (self.cloud.terms.port, self.cloud.terms.user.clone());
+        Ok(Way { address, port, user, host_key, key_file, forwarding: Forwarding::Sockets })
+    }
+
+    fn limit(&self) -> Duration {
+        self.cloud.settings.answer_limit.mul_f32(0.9)
+    }
+
+    /// Enters it by its keys and hears that it waits for a seed: for a pool.
+    pub async fn wait(&mut self) -> Result<(), Fault> {
+        let (mut way, target) = self.way()?;
+        way.forwarding = seeding::wait(&target, &self.host, self.limit()).await?;
+        let size = &self.order.image.size;
+        let waits = Fact::Waits { cpus: size.cpus, memory_mib: size.memory >> 20 };
+        Ok(self.record.write([Fact::Way(way), waits].map(Entry::Fact).into()).await?)
+    }
+
     /// Enters it by its keys and makes it the task's.
     pub async fn connect(&mut self) -> Result<Contact, Fault> {
-        let host_key = self.keys()?.host.public_line().to_owned();
-        let Some(address) = self.address.clone() else {
-            return Err(Fault::Unsupported("a machine without an address was to be entered".to_owned()));
-        };
-        let key_file = self.record.directory().join(keys::LOGIN);
-        let (terms, image) = (&self.cloud.terms, &self.order.image.image);
-        let (port, user, forwarding) = (terms.port, terms.user.clone(), Forwarding::Sockets);
-        let mut way = Way { address, port, user, host_key, key_file, forwarding };
-        let target = way.target().map_err(Fault::host("read the machine's key"))?;
+        let (way, target) = self.way()?;
+        let image = &self.order.image.image;
         let seed = qemu::seed::of(&self.order, None, None, image.docker.is_some())?;
-        let secret = seed.secret.clone();
-        keys::write(self.record.directory(), keys::SECRET, &secret)
-            .map_err(Fault::host("keep the machine's secret"))?;
-        let limit = self.cloud.settings.answer_limit.mul_f32(0.9);
-        way.forwarding = seeding::seed(&target, seed, &self.host, limit).await?;
-        self.record.note(Fact::Way(way.clone())).await?;
-        let link = super::open(&way, secret).await?;
+        let limit = (self.limit(), self.waits.is_some());
+        let link = super::begin(&self.record, (way, target), seed, &self.host, limit).await?;
         self.link = Some(Arc::clone(&link));
         Ok(Contact { link, user: Some(image.user.clone()) })
     }
@@ -379,6 +433,10 @@ impl Instance {
     }
 }
 
+fn no_address() -> Fault {
+    Fault::Unsupported("a machine without an address was to be entered".to_owned())
+}
+
 /// Learns of the end of a machine. Within a Tokio runtime only.
 pub(crate) fn watch_of(
     cloud: &Arc<Cloud>,
@@ -402,9 +460,20 @@ impl Gone for OfCloud {
 
 /// Ends the machine. Destroying it asks again.
 pub(crate) async fn stop(cloud: &Cloud, record: &Record, limit: Duration) {
-    for name in record.known().instances() {
-        let _destroyed_later = tokio::time::timeout(limit, cloud.api.terminate(&name)).await;
+    end_of_another(cloud, &record.known(), limit).await;
+}
+
+/// Ends a machine that another process looks after. Returns what is left.
+pub(crate) async fn end_of_another(cloud: &Cloud, known: &Known, limit: Duration) -> Vec<String> {
+    let mut left = Vec::new();
+    for name in known.instances() {
+        match tokio::time::timeout(limit, cloud.api.terminate(&name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => left.push(format!("machine {name} of {} ({fault})", cloud.name())),
+            Err(_) => left.push(format!("machine {name} of {} (no answer within {limit:?})", cloud.name())),
+        }
     }
+    left
 }
 
 /// Removes whatever the record's machine has at the cloud. Returns what is left.

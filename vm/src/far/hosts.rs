@@ -16,14 +16,14 @@ use tokio::time::Instant;
 
 use super::seeding;
 use super::way::{Forwarding, Way};
-use super::{choice, keys, refuse, told_plainly};
+use super::{choice, refuse, told_plainly};
 use crate::error::Fault;
 use crate::machine_id::MachineId;
 use crate::provider::{Contact, Look, Order};
 use crate::qemu;
 use crate::record::{self, Fact, Known, Record, RecordError};
 use crate::settings::Settings;
-use crate::ssh::{Host, HostError};
+use crate::ssh::{Host, HostError, Target};
 use crate::state::State;
 
 /// The provider's name, in records and for people.
@@ -42,6 +42,8 @@ pub(crate) struct Hosts {
 #[derive(Debug, Clone)]
 pub(crate) struct Candidates {
     pub hosts: Vec<Host>,
+    /// Of the names that the operator gives images, the one by which these were found.
+    pub counted: String,
 }
 
 impl Candidates {
@@ -63,7 +65,11 @@ impl Hosts {
             Some(host) if fitting.is_empty() => Err(has_what_it_needs(host)
                 .err()
                 .unwrap_or_else(|| Fault::Unsupported("no host has what the task needs".to_owned()))),
-            _ => Ok(Candidates { hosts: fitting }),
+            _ => {
+                let patterns = self.hosts.iter().flat_map(|host| &host.images);
+                let counted = choice::best(patterns, wanted.image.as_deref()).unwrap_or_default().to_owned();
+                Ok(Candidates { hosts: fitting, counted })
+            }
         }
     }
 
@@ -132,7 +138,11 @@ impl Hosts {
         known: &Known,
         host: &HostPaths,
     ) -> Option<String> {
-        let task = known.planned.task.as_ref().map_or_else(|| "no task".to_owned(), |task| format!("task {task}"));
+        let task = match &known.planned.task {
+            Some(task) => format!("task {task}"),
+            None if known.is_pooled() => "a pool keeps it ready".to_owned(),
+            None => "no task".to_owned(),
+        };
         if known.state < State::Destroying || record::is_held(&directory) {
             return Some(task);
         }
@@ -154,12 +164,33 @@ pub(crate) struct Instance {
     host: HostPaths,
     report: Vec<String>,
     taken: Option<Host>,
+    /// How it is entered, of one that its pool has heard to wait.
+    waits: Option<Way>,
     link: Option<Arc<dyn Connect>>,
 }
 
 impl Instance {
     pub fn new(hosts: Arc<Hosts>, order: Order<Candidates>, record: Record, host: &HostPaths) -> Self {
-        Self { hosts, order, record, host: host.clone(), report: Vec::new(), taken: None, link: None }
+        Self { hosts, order, record, host: host.clone(), report: Vec::new(), taken: None, waits: None, link: None }
+    }
+
+    /// One that a pool has given to this process.
+    pub fn of_pool(
+        hosts: Arc<Hosts>,
+        order: Order<Candidates>,
+        record: Record,
+        host: &HostPaths,
+    ) -> Result<Self, Fault> {
+        refuse(&order, NAME)?;
+        let known = record.known();
+        let name = known.requested().map_or("", |(_, place)| place);
+        let taken = order.image.hosts.iter().find(|host| host.name == name).cloned();
+        let taken = taken.ok_or_else(|| HostError::Unknown { name: name.to_owned() })?;
+        let mut instance = Self::new(hosts, order, record, host);
+        instance.waits = known.way().cloned();
+        instance.tell(&taken);
+        instance.taken = Some(taken);
+        Ok(instance)
     }
 
     /// Takes a host and makes it as new.
@@ -169,14 +200,18 @@ impl Instance {
         let taken = self.hosts.take(&self.order.image, &self.record, &self.host).await?;
         let waited = begun.elapsed();
         taken.reset(&self.host.state, &self.host.search_path).await?;
-        self.report.push(format!("Host: {} ({}:{}), as its reset leaves it", taken.name, taken.address, taken.port));
+        self.tell(&taken);
         if waited > BETWEEN {
             self.report.push(format!("Waited {:.1} s for a host that is free", waited.as_secs_f64()));
         }
-        self.report.push("Its processors and memory are what the host has, whatever the class says".to_owned());
-        self.report.extend(told_plainly(&self.order, NAME));
         self.taken = Some(taken);
         Ok(())
+    }
+
+    fn tell(&mut self, taken: &Host) {
+        self.report.push(format!("Host: {} ({}:{}), as its reset leaves it", taken.name, taken.address, taken.port));
+        self.report.push("Its processors and memory are what the host has, whatever the class says".to_owned());
+        self.report.extend(told_plainly(&self.order, NAME));
     }
 
     fn taken(&self) -> Result<&Host, Fault> {
@@ -187,34 +222,47 @@ impl Instance {
         if self.taken.is_some() { Look::Up } else { Look::Absent }
     }
 
-    /// Enters it and makes it the task's.
-    pub async fn connect(&mut self) -> Result<Contact, Fault> {
-        let taken = self.taken()?.clone();
-        let mut way = Way {
+    /// How it is entered, by what its operator says now.
+    fn way(&self) -> Result<(Way, Target), Fault> {
+        let taken = self.taken()?;
+        let way = Way {
             address: taken.address.clone(),
             port: taken.port,
             user: taken.user.clone(),
             host_key: taken.host_key.trim().to_owned(),
             key_file: taken.key_file.clone(),
-            forwarding: Forwarding::Sockets,
+            forwarding: self.waits.as_ref().map_or(Forwarding::Sockets, |way| way.forwarding.clone()),
         };
         let usage = |error: std::io::Error| Fault::Setting {
             key: format!("vm.ssh.hosts {}", taken.name),
             why: error.to_string(),
         };
         let target = way.target().map_err(usage)?;
+        Ok((way, target))
+    }
+
+    fn limit(&self) -> Duration {
+        self.hosts.settings.answer_limit.mul_f32(0.9)
+    }
+
+    /// Enters it and hears that it waits for a seed: for a pool.
+    pub async fn wait(&mut self) -> Result<(), Fault> {
+        let (mut way, target) = self.way()?;
+        way.forwarding = seeding::wait(&target, &self.host, self.limit()).await?;
+        Ok(self.record.note(Fact::Way(way)).await?)
+    }
+
+    /// Enters it and makes it the task's.
+    pub async fn connect(&mut self) -> Result<Contact, Fault> {
+        let (way, target) = self.way()?;
+        let taken = self.taken()?.clone();
         let fingerprint = target.host_key.fingerprint(russh::keys::HashAlg::Sha256).to_string();
         self.record.note(Fact::HostKey { fingerprint }).await?;
         let mut seed = qemu::seed::of(&self.order, None, None, taken.docker.is_some())?;
         // It costs nothing while it waits, and nobody but its operator switches it off; whoever removes its task resets it.
         seed.idle_limit_s = 0;
-        let secret = seed.secret.clone();
-        keys::write(self.record.directory(), keys::SECRET, &secret)
-            .map_err(Fault::host("keep the machine's secret"))?;
-        let limit = self.hosts.settings.answer_limit.mul_f32(0.9);
-        way.forwarding = seeding::seed(&target, seed, &self.host, limit).await?;
-        self.record.note(Fact::Way(way.clone())).await?;
-        let link = super::open(&way, secret).await?;
+        let limit = (self.limit(), self.waits.is_some());
+        let link = super::begin(&self.record, (way, target), seed, &self.host, limit).await?;
         self.link = Some(Arc::clone(&link));
         Ok(Contact { link, user: Some(taken.step_user) })
     }

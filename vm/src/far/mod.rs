@@ -5,6 +5,7 @@
 //! cloud       keys made, written down   asked for by its id        until it has an address  ssh by the pinned key ─▶ seed ─▶ link
 //! host there  taken (one task's), reset nothing: it is there       it is there              the same
 //!                                       │ `Requested` before the call, `Instance` after it, `Way` once it was seeded
+//! a pool's    waits: heard at the seed's socket, `Way`, no seed ─▶ its taker: seed ─▶ link
 //! destroy     by the record alone; an answer that was lost is found by id and tag; a host is reset
 //! ```
 //!
@@ -26,7 +27,7 @@ mod dial;
 pub(crate) mod hosts;
 mod identity;
 mod keys;
-mod seeding;
+pub(crate) mod seeding;
 pub mod tables;
 pub(crate) mod unknown;
 pub(crate) mod watch;
@@ -37,14 +38,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use navvy_environment::HostPaths;
 use navvy_environment::supervisor::Connect;
+use navvy_protocol::guest::Seed;
 
 pub use self::choice::{Row, Type};
 pub use self::tables::{Clouds, Ec2Table, GceTable, SshTable};
 pub use self::way::{Forwarding, Way};
 use crate::error::Fault;
 use crate::provider::Order;
-use crate::record::Known;
+use crate::record::{Fact, Known, Record};
+use crate::ssh::Target;
 
 /// To enter a machine that answers already.
 const ENTER: Duration = Duration::from_secs(30);
@@ -57,8 +61,21 @@ pub(crate) async fn link_of(directory: &Path, known: &Known) -> io::Result<Arc<d
     way.open(secret, ENTER).await
 }
 
-/// The way to the supervisor of a machine that was seeded just now.
-async fn open(way: &Way, secret: String) -> Result<Arc<dyn Connect>, Fault> {
+/// Makes a machine the task's by its seed. `waits`: its pool has heard that it waits for one.
+async fn begin(
+    record: &Record,
+    (mut way, target): (Way, Target),
+    seed: Seed,
+    host: &HostPaths,
+    (limit, waits): (Duration, bool),
+) -> Result<Arc<dyn Connect>, Fault> {
+    let secret = seed.secret.clone();
+    keys::write(record.directory(), keys::SECRET, &secret).map_err(Fault::host("keep the machine's secret"))?;
+    way.forwarding = match waits {
+        true => seeding::seed_waiting(&way, &target, seed, limit.min(ENTER)).await?,
+        false => seeding::seed(&target, seed, host, limit).await?,
+    };
+    record.note(Fact::Way(way.clone())).await?;
     way.open(secret, ENTER)
         .await
         .map_err(|error| Fault::Hostile { doing: "opening the way to its supervisor", message: error.to_string() })

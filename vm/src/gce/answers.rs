@@ -14,6 +14,7 @@ pub(super) const LABEL_MANAGED: &str = "managed-by";
 pub(super) const LABEL_OWNER: &str = "navvy-owner";
 pub(super) const LABEL_MACHINE: &str = "navvy-machine";
 pub(super) const LABEL_TASK: &str = "navvy-task";
+pub(super) const LABEL_POOL: &str = "navvy-pool";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Operation {

@@ -314,6 +314,9 @@ fn labels(launch: &Launch) -> Value {
     if let Some(task) = &launch.task {
         labels[answers::LABEL_TASK] = json!(label_value(task));
     }
+    if launch.is_pools {
+        labels[answers::LABEL_POOL] = json!("yes");
+    }
     labels
 }
 

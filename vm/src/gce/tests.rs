@@ -340,6 +340,7 @@ async fn a_record_ends_its_machine_however_far_its_maker_came() {
             is_adoptable: false,
             has_steps: true,
             pool: None,
+            kind: None,
         };
         let record = Record::create(&host.state, planned).await.unwrap();
         let place = format!("{PROJECT}/{ZONE}");

@@ -11,6 +11,7 @@ fn planned() -> Planned {
         is_adoptable: true,
         has_steps: true,
         pool: None,
+        kind: None,
     }
 }
 

@@ -22,5 +22,5 @@ mod there;
 
 pub use connection::{Connection, Ran, SshFault, Target};
 pub use link::SshLink;
-pub use seed::greet;
+pub use seed::{greet, hear_ready};
 pub use there::{Host, HostError, Turn};

@@ -12,13 +12,7 @@ use crate::qemu::seed::now_ns;
 /// What the guest says, or what is wrong with it.
 pub async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, mut seed: Seed) -> Result<u64, String> {
     let mut stream = BufReader::new(stream);
-    match hear(&mut stream).await? {
-        Said::Ready { version: VERSION } => {}
-        Said::Ready { version } => {
-            return Err(format!("its supervisor speaks version {version}, and this program {VERSION}"));
-        }
-        said => return Err(unexpected(said)),
-    }
+    ready(&mut stream).await?;
     seed.time_ns = now_ns();
     let mut line = serde_json::to_vec(&Told::Seed(Box::new(seed))).map_err(|error| error.to_string())?;
     line.push(b'\n');
@@ -32,6 +26,22 @@ pub async fn greet(stream: impl AsyncRead + AsyncWrite + Unpin, mut seed: Seed) 
     sent.await.map_err(|error| error.to_string())?;
     match hear(&mut stream).await? {
         Said::Seeded { time_ns } => Ok(time_ns),
+        said => Err(unexpected(said)),
+    }
+}
+
+/// Hears that the guest waits for a seed, and gives it none: who comes next meets it as it was.
+///
+/// # Errors
+/// As of [`greet`].
+pub async fn hear_ready(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
+    ready(&mut BufReader::new(stream)).await
+}
+
+async fn ready(stream: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Result<(), String> {
+    match hear(stream).await? {
+        Said::Ready { version: VERSION } => Ok(()),
+        Said::Ready { version } => Err(format!("its supervisor speaks version {version}, and this program {VERSION}")),
         said => Err(unexpected(said)),
     }
 }

@@ -1,4 +1,4 @@
-//! `navvy vm-pool`: machines that are ready before a job of this host wants one.
+//! `navvy vm-pool`: machines that are ready before a job of this host wants one, here or elsewhere.
 //!
 //! ```text
 //! serve   settings ─▶ keeper (STATE/vm-pool/, one process) ─┬─ door: STATE/vm-pool/pool.sock     jobs, `report`, `empty`
@@ -99,7 +99,7 @@ fn kept(error: ShelfError) -> CliError {
 
 async fn serve(settings: &Settings, place: &Path, arguments: &VmPoolServeArgs) -> Result<u8, CliError> {
     let machines = host::machines_without_pool(settings)?;
-    let rules = rules::read(arguments.settings.as_deref(), &host::vm_settings(settings)?)?;
+    let rules = rules::read(arguments.settings.as_deref(), &machines)?;
     let available = machines.availability(&settings.paths).await;
     available.map_err(|fault| CliError::new(fault.blame(), chain(&fault)).hint("docs/vm.md says what is needed."))?;
     let listener = match arguments.metrics {

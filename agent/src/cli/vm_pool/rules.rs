@@ -1,11 +1,11 @@
 //! What an operator has the pool keep ready: the table `[pool]` of a file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use navvy_job::resource::machine_class_names;
 use navvy_plain_file as plain_file;
-use navvy_vm::Settings as Machines;
-use navvy_vm::pool::rules::{Kind, Rules, RulesFile};
+use navvy_vm::Machines;
+use navvy_vm::pool::rules::{Kind, Prescaled, Rules, RulesFile};
 use serde::Deserialize;
 
 use crate::cli::CliError;
@@ -30,39 +30,82 @@ pub fn read(path: Option<&Path>, machines: &Machines) -> Result<Rules, CliError>
 
 fn rules(text: &str, machines: &Machines) -> Result<Rules, Vec<String>> {
     let file: File = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
-    let rules = file.pool.rules().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let prescaled = (1..).zip(&rules.prescaled).flat_map(|(nth, entry)| {
-        unknown(&entry.kind, machines).into_iter().map(move |why| format!("prescale entry {nth}: {why}"))
-    });
-    let quotas =
-        rules.quotas.keys().flat_map(|kind| unknown(kind, machines).into_iter().map(|why| format!("quotas: {why}")));
-    let wrong: Vec<String> = prescaled.chain(quotas).collect();
+    let mut rules = file.pool.rules().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let mut wrong = Vec::new();
+    for (nth, entry) in (1..).zip(&mut rules.prescaled) {
+        match counted(entry, machines) {
+            Ok(kind) => entry.kind = kind,
+            Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("prescale entry {nth}: {why}"))),
+        }
+    }
+    let mut quotas = BTreeMap::new();
+    for (kind, most) in std::mem::take(&mut rules.quotas) {
+        match machines.counted(&kind) {
+            // Of two names of one image the smaller quota holds.
+            Ok(kind) => {
+                let known = quotas.entry(kind).or_insert(most);
+                *known = most.min(*known);
+            }
+            Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("quotas: {why}"))),
+        }
+    }
+    rules.quotas = quotas;
     if wrong.is_empty() { Ok(rules) } else { Err(wrong) }
 }
 
-/// What of a kind is not here.
-fn unknown(kind: &Kind, machines: &Machines) -> Vec<String> {
-    let Kind { class, image } = kind;
-    let mut wrong = Vec::new();
-    if machines.size_of(class).is_none() {
-        let known: Vec<_> = machine_class_names().collect();
-        wrong.push(format!("class {class:?} is no class of machines; there are {}", known.join(", ")));
+/// The kind of an entry as the pool counts it; what of it is not here.
+fn counted(entry: &Prescaled, machines: &Machines) -> Result<Kind, Vec<String>> {
+    let kind = machines.counted(&entry.kind)?;
+    match machines.most_at_once(&kind) {
+        Some(most) if entry.count as usize > most => Err(vec![format!(
+            "count is {}, and [[vm.ssh.hosts]] of your settings has {most} for the image {:?}",
+            entry.count, entry.kind.image
+        )]),
+        _ => Ok(kind),
     }
-    if let Err(error) = machines.images.get(image) {
-        let hint = error.hint().map_or_else(String::new, |hint| format!("; {}", hint.trim_end_matches('.')));
-        wrong.push(format!("image {image:?}: {error}{hint}"));
-    }
-    wrong
 }
 
 #[cfg(test)]
 mod tests {
+    use navvy_vm::Settings;
     use navvy_vm_image::Images;
 
     use super::*;
 
+    fn settings() -> Settings {
+        Settings::new(Images::at("/nonexistent"))
+    }
+
     fn wrong(text: &str) -> String {
-        rules(text, &Machines::new(Images::at("/nonexistent"))).unwrap_err().join("\n")
+        rules(text, &Machines::qemu(settings())).unwrap_err().join("\n")
+    }
+
+    /// Two hosts: one for each image, the other for Ubuntu alone.
+    fn hosts() -> Machines {
+        let host = |name: &str, images: &[&str]| {
+            let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+            serde_json::json!({"name": name, "address": "192.0.2.1", "host-key": key, "key-file": "/k", "reset": ["true"], "images": images})
+        };
+        let table = serde_json::json!({"hosts": [host("one", &["*"]), host("two", &["ubuntu-*"])]});
+        Machines::ssh(settings(), &serde_json::from_value(table).unwrap()).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    #[test]
+    fn an_image_elsewhere_is_counted_by_the_row_that_serves_it_and_hosts_are_as_many_as_there_are() {
+        let text = |image: &str, count: u32| {
+            format!(
+                "[pool]\nprescale = [{{class = 'medium', image = '{image}', count = {count}}}]\n\
+                 quotas = [{{class = 'medium', image = 'ubuntu-2204:current', most = 4}}, {{class = 'medium', image = 'ubuntu-*', most = 2}}]"
+            )
+        };
+        let read = rules(&text("ubuntu-2204:current", 2), &hosts()).unwrap();
+        let counted = Kind { class: "medium".to_owned(), image: "ubuntu-*".to_owned() };
+        assert_eq!((&read.prescaled[0].kind, read.quotas.get(&counted)), (&counted, Some(&2)));
+        assert_eq!(rules(&text("debian:12", 1), &hosts()).unwrap().prescaled[0].kind.image, "*");
+        let told = rules(&text("debian:12", 2), &hosts()).unwrap_err().join("\n");
+        assert!(told.contains("prescale entry 1: count is 2, and [[vm.ssh.hosts]] of your settings has 1"), "{told}");
+        let told = rules("[pool]\nprescale = [{class = 'huge', image = 'x', count = 1}]", &hosts()).unwrap_err();
+        assert!(told[0].contains("class \"huge\" is no class of machines"), "{told:?}");
     }
 
     #[test]
