@@ -22,7 +22,7 @@ use navvy_job::outcome::Verdict;
 use navvy_job::resource::Size;
 use navvy_job::walk::TaskEnd;
 use navvy_protocol::processor::v1::{
-    Beat, Chunk, CommitSegmentsRequest, FinishRequest, LogEnd, RecordRequest, Segment, SegmentRequest,
+    Beat, Chunk, CommitSegmentsRequest, FinishRequest, LogEnd, MachineRoom, RecordRequest, Segment, SegmentRequest,
 };
 use navvy_storage::{Pace, Proxies, Transport};
 use object_store::client::HttpService as _;
@@ -92,6 +92,7 @@ impl Fleet {
             classes: vec!["*".to_owned()],
             room: Size { millicpus: 0, memory: 0 },
             executors: ExecutorKinds::ALL,
+            machine_room: MachineRoom::Shared,
         };
         let mut pauses = Pauses::default();
         loop {

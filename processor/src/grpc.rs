@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::{self, TaskAccess};
-use crate::claims::{ClaimError, Claims, Ending, Launched, Room, Taken, is_task};
+use crate::claims::{ClaimError, Claims, Ending, Launched, MachineRoom, Room, Taken, is_task};
 use crate::conduct::{Canceling, ConductError};
 use crate::launch::Launcher;
 use crate::output::{Finished, Output};
@@ -390,7 +390,14 @@ fn room(asked: &v1::ClaimRequest) -> Room {
         (0, 0) => Room::LARGEST,
         (millicpus, memory) => Size { millicpus, memory },
     };
-    Room { size, executors: ExecutorKinds::told(asked.executors.iter().map(String::as_str)) }
+    let executors = ExecutorKinds::told(asked.executors.iter().map(String::as_str));
+    let machines = match v1::MachineRoom::try_from(asked.machine_room) {
+        Ok(v1::MachineRoom::Shared) => MachineRoom::Shared,
+        Ok(v1::MachineRoom::Elsewhere) => MachineRoom::Elsewhere,
+        // A newer agent's word means something that this version does not know.
+        Ok(v1::MachineRoom::NoneNow) | Err(_) => MachineRoom::NoneNow,
+    };
+    Room { size, executors, machines }
 }
 
 fn check_name(name: &str) -> Result<(), Status> {

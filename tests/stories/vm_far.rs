@@ -26,6 +26,13 @@ fn script() -> PathBuf {
 impl There {
     /// With the settings that name it alone.
     fn new(bench: &Bench) -> Self {
+        let (there, entry) = Self::with_entry("one");
+        bench.config_file("navvy/settings.toml", format!("[vm]\nprovider = 'ssh'\n\n{entry}"));
+        there
+    }
+
+    /// And what settings say of it.
+    fn with_entry(name: &str) -> (Self, String) {
         let there = Self(tempfile::tempdir().unwrap());
         for name in ["host_key", "login"] {
             let mut keygen = Command::new("ssh-keygen");
@@ -40,18 +47,15 @@ impl There {
             fs::write(there.at(name), text).unwrap();
         }
         let host_key = fs::read_to_string(there.at("host_key.pub")).unwrap();
-        bench.config_file(
-            "navvy/settings.toml",
-            format!(
-                "[vm]\nprovider = 'ssh'\n\n[[vm.ssh.hosts]]\nname = 'one'\naddress = '127.0.0.1'\nport = {port}\nhost-key = '{}'\n\
-                 key-file = '{}'\nreset = ['{}', 'reset', '{}']\n",
-                host_key.trim(),
-                there.at("login").display(),
-                script().display(),
-                there.0.path().display(),
-            ),
+        let entry = format!(
+            "[[vm.ssh.hosts]]\nname = '{name}'\naddress = '127.0.0.1'\nport = {port}\nhost-key = '{}'\nkey-file = '{}'\n\
+             reset = ['{}', 'reset', '{}']\n",
+            host_key.trim(),
+            there.at("login").display(),
+            script().display(),
+            there.0.path().display(),
         );
-        there
+        (there, entry)
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -82,6 +86,39 @@ fn a_machine_job_runs_on_a_host_that_is_there() {
     assert!(report.contains("Host: one (127.0.0.1:") && report.contains("Docker layer caching: none"), "{report}");
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
     assert_eq!(there.resets(), 2, "before and after");
+}
+
+#[test]
+fn jobs_elsewhere_have_their_whole_class_and_run_at_once_as_far_as_there_are_hosts() {
+    let bench = Bench::on_this_machine();
+    let ((one, first), (two, second)) = (There::with_entry("one"), There::with_entry("two"));
+    bench.config_file("navvy/settings.toml", format!("[vm]\nprovider = 'ssh'\n\n{first}{second}"));
+    let job = |name: &str| {
+        format!(
+            "  {name}:\n    machine: true\n    resource_class: 2xlarge+\n    steps: [{{run: {{name: says, command: 'echo {name}'}}}}]\n"
+        )
+    };
+    let jobs: String = ["a", "b", "c"].map(job).concat();
+    bench.config(&format!("version: 2.1\njobs:\n{jobs}workflows:\n  ci: {{jobs: [a, b, c]}}\n"));
+    let done = bench.run(&[]).finish_within(LIMIT);
+    done.passes();
+    let of = |kind: &str, job: &str| done.event(kind, |event| event.is(kind) && event.job() == job);
+    for job in ["a", "b", "c"] {
+        let size = of("task_started", job).get("size");
+        assert_eq!((size["millicpus"].as_u64(), size["memory"].as_u64()), (Some(32_000), Some(64 << 30)), "{job}");
+        assert_eq!(done.text(job, "says"), format!("{job}\n"));
+    }
+    let told = done.event("the end", |event| event.is("run_ended")).texts("fidelity").join("\n");
+    assert!(!told.contains("clamped"), "{told}");
+    let at = |kind: &str, job: &str| of(kind, job).at_ms();
+    let both = at("task_started", "a").max(at("task_started", "b"));
+    assert!(both < at("task_ended", "a").min(at("task_ended", "b")), "two run at once");
+    assert_eq!(
+        of("job_waiting", "c").text("why"),
+        "as many jobs have virtual machines as [vm] of your settings allows"
+    );
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+    assert_eq!(one.resets() + two.resets(), 6, "before and after each");
 }
 
 #[test]

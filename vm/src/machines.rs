@@ -31,6 +31,9 @@ use crate::visitors::Visit;
 /// What a failed start has made is removed within this.
 pub(crate) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a task whose machine is elsewhere takes of this host: its output is masked, kept and sent on here, and its files go through here.
+const ELSEWHERE: Size = Size { millicpus: 100, memory: 256 << 20 };
+
 /// What makes machines. Cheap to clone.
 #[derive(Clone)]
 pub struct Machines {
@@ -119,6 +122,18 @@ impl Machines {
     /// Are its machines of this host: its processors, its memory, its disks?
     pub fn are_here(&self) -> bool {
         matches!(self.provider, Provider::Qemu(_))
+    }
+
+    /// What a task whose machine has this size takes of this host. Of a machine elsewhere that is what its agent needs for it.
+    pub fn takes(&self, size: Size) -> Size {
+        if self.are_here() { size } else { ELSEWHERE }
+    }
+
+    /// Most tasks of one process that may have machines at once, whatever room there is: as the operator says, else as many as there are
+    /// hosts. `None`: no such bound.
+    pub fn at_once(&self) -> Option<usize> {
+        let hosts = if let Provider::Ssh(hosts) = &self.provider { Some(hosts.count()) } else { None };
+        self.settings.at_once.or(hosts)
     }
 
     /// What a machine for a config's name of an image would start from; `None`: where none is named. Nothing is asked for it.

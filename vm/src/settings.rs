@@ -31,6 +31,8 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// What a machine gets at most, whatever its class. `None`: what its class says.
     pub most: Option<Size>,
+    /// Most tasks of one process that have machines at once.
+    pub at_once: Option<usize>,
 }
 
 /// Which processor machines get.
@@ -92,6 +94,7 @@ impl Settings {
             devices: Vec::new(),
             program: None,
             most: None,
+            at_once: None,
         }
     }
 }

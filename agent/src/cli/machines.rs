@@ -22,21 +22,25 @@ pub fn vms(settings: &Settings) -> Result<Vms, CliError> {
         return Ok(Vms::lacking(why));
     }
     let machines = host::machines(settings)?;
+    let at_once = machines.at_once();
     let vms = match lacking(settings, &table) {
         _ if !machines.are_here() => elsewhere(machines),
         Some(why) => return Ok(Vms::lacking(why)),
         None => of_images(settings),
     };
+    let vms = vms.with_at_once(at_once);
     Ok(table.most().map_or(vms.clone(), |most| vms.with_most(most)))
 }
 
 /// Whoever makes them knows what he has by the settings alone.
 fn elsewhere(machines: Machines) -> Vms {
-    Vms::of(std::env::consts::ARCH, move |wanted| {
+    let takes = machines.takes(Size { millicpus: 0, memory: 0 });
+    let vms = Vms::of(std::env::consts::ARCH, move |wanted| {
         let offered = machines.offer(wanted).map_err(|fault| fault.to_string())?;
         let Offer { name, docker, user } = offered;
         Ok(Found { name, docker, user })
-    })
+    });
+    vms.elsewhere(takes)
 }
 
 /// The image of a job that names none.
@@ -103,6 +107,7 @@ pub fn remote_docker(vms: &Vms, machine: Size) -> Result<RemoteDocker, String> {
     // A package's version: `20.10.24+dfsg1-1`.
     let docker = docker.split(['+', '-', '~']).next().unwrap_or_default().to_owned();
     let size = resource::machine_class(resource::REMOTE_DOCKER_CLASS).unwrap_or(Size::new(2, 4));
-    let size = vms.most().map_or(size, |most| size.clamp_to(most)).clamp_to(machine);
-    Ok(RemoteDocker { size, image: name, docker, user })
+    let size = vms.most().map_or(size, |most| size.clamp_to(most));
+    let size = if vms.far().is_some() { size } else { size.clamp_to(machine) };
+    Ok(RemoteDocker { size, takes: vms.far().unwrap_or(size), image: name, docker, user })
 }

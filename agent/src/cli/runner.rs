@@ -16,6 +16,8 @@ use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::{Cancel, CancelReason};
 use navvy_job::reservation::Reservation;
 use navvy_job::resource::Size;
+use navvy_protocol::processor::v1::MachineRoom;
+use navvy_vm::Machines;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -31,7 +33,7 @@ use crate::fleet::connection::{Bearer, Processor};
 use crate::fleet::lease::ask_to_stop;
 use crate::fleet::left::Found;
 use crate::fleet::persist::Pauses;
-use crate::fleet::room::Room;
+use crate::fleet::room::{Room, Share};
 use crate::settings::Settings;
 
 /// One open request while nothing runs.
@@ -117,8 +119,8 @@ struct Runner<'a> {
     executors: ExecutorKinds,
     /// That the settings cannot be read was said.
     is_unsettled: bool,
-    /// Sizes of tasks whose steps are over.
-    vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
+    /// What tasks had whose steps are over.
+    vacated: (mpsc::UnboundedSender<Share>, mpsc::UnboundedReceiver<Share>),
     tasks: JoinSet<(String, Carried)>,
     /// The wish to stop of all tasks.
     stop_tasks: watch::Sender<Option<Cancel>>,
@@ -141,9 +143,10 @@ impl<'a> Runner<'a> {
         token: Bearer,
         machine: Machine,
     ) -> Self {
+        let machines_at_once = machine.providers.machines.as_ref().and_then(Machines::at_once);
         Self {
             settings,
-            room: Room::new(machine.room, usize::from(arguments.concurrency)),
+            room: Room::new(machine.room, usize::from(arguments.concurrency), machines_at_once),
             executors: ExecutorKinds::default(),
             is_unsettled: false,
             arguments,
@@ -180,7 +183,7 @@ impl<'a> Runner<'a> {
                     self.take(claimed);
                 }
                 Some(done) = self.tasks.join_next() => self.ended(done),
-                Some(size) = self.vacated.1.recv() => self.room.leave(size),
+                Some(share) = self.vacated.1.recv() => self.room.leave(share),
                 () = sleep_until(idle) => {}
                 Ok(()) = drain.changed() => {}
             }
@@ -216,7 +219,13 @@ impl<'a> Runner<'a> {
     /// Asks for a task that fits into this room.
     fn ask(&mut self, room: Size) -> Asking {
         let pause = std::mem::take(&mut self.pause);
-        let wish = Wish::Classes { classes: self.arguments.classes.clone(), room, executors: self.executors };
+        let machine_room = match self.machine.has_machines_elsewhere() {
+            _ if !self.room.has_place_for_machine() => MachineRoom::NoneNow,
+            true => MachineRoom::Elsewhere,
+            false => MachineRoom::Shared,
+        };
+        let wish =
+            Wish::Classes { classes: self.arguments.classes.clone(), room, executors: self.executors, machine_room };
         let wait = if self.tasks.is_empty() { WAIT } else { WAIT_BESIDE_OTHERS };
         let (processor, token) = (self.processor.clone(), self.token.clone());
         let is_idle = self.tasks.is_empty();
@@ -256,7 +265,9 @@ impl<'a> Runner<'a> {
     }
 
     fn begin(&mut self, claimed: Claimed) {
-        let occupancy = self.room.enter(claimed.size(), self.vacated.0.clone());
+        // A claim that cannot be read takes nothing, and is given back.
+        let share = claimed.peek().map_or(Share::NONE, |claim| self.machine.takes(&claim));
+        let occupancy = self.room.enter(share, self.vacated.0.clone());
         self.taken += 1;
         let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
         let name = claimed.name();
@@ -265,7 +276,7 @@ impl<'a> Runner<'a> {
 
     /// With a task whose agent was killed.
     fn go_on(&mut self, found: Found) {
-        let occupancy = self.room.enter(found.left.note.claim.limits.size, self.vacated.0.clone());
+        let occupancy = self.room.enter(self.machine.takes(&found.left.note.claim), self.vacated.0.clone());
         self.taken += 1;
         let (processor, machine, stop) = (self.processor.clone(), self.machine.clone(), self.stop_tasks.subscribe());
         let name = found.task.to_string();

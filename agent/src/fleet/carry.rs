@@ -49,6 +49,7 @@ use super::left::{Caller, Found};
 use super::persist::{Loss, persist};
 use super::pooled::ProcessorPool;
 use super::record::{self, Followers, LogNews, Recorded};
+use super::room::Share;
 use super::tree::SubmittedTree;
 use crate::artifacts::guard;
 use crate::bus::{self, Bus};
@@ -94,10 +95,30 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What a task of this executor gets at most.
-    fn room_for(&self, executor: &Executor) -> Size {
-        let is_machine = matches!(executor, Executor::Machine { .. });
-        self.most_of_machines.filter(|_| is_machine).map_or(self.room, |most| self.room.clamp_to(most))
+    /// What a task of this executor that wants so much gets.
+    fn given(&self, executor: &Executor, wanted: Size) -> Size {
+        match executor {
+            Executor::Machine { .. } => {
+                let room = Some(self.room).filter(|_| !self.has_machines_elsewhere());
+                most_of([self.most_of_machines, room], wanted)
+            }
+            _ => wanted.clamp_to(self.room),
+        }
+    }
+
+    /// What a task takes of this host's room.
+    pub fn takes(&self, claim: &Claim) -> Share {
+        let has_machine = matches!(claim.job.executor, Executor::Machine { .. });
+        let size = match &self.providers.machines {
+            Some(machines) if has_machine => machines.takes(claim.limits.size),
+            _ => claim.limits.size,
+        };
+        Share { size, has_machine }
+    }
+
+    /// Are the virtual machines of its tasks not of this host?
+    pub fn has_machines_elsewhere(&self) -> bool {
+        self.providers.machines.as_ref().is_some_and(|machines| !machines.are_here())
     }
 }
 
@@ -324,7 +345,8 @@ impl Carrying {
         let telling = Ending(tokio::spawn(tell_stop(self.stop.subscribe(), bus.clone(), self.spool.clone())));
         let Work { mut claim, secrets, checkout, workflow, resource_class, notes, config_name, .. } = work;
         self.machine.scheduled.hold_down(&mut claim.limits);
-        let clamped = clamp(&mut claim.limits, self.machine.room_for(&claim.job.executor));
+        let given = self.machine.given(&claim.job.executor, claim.limits.size);
+        let clamped = clamp(&mut claim.limits, given);
         let job = JobRef { workflow, job: claim.job_name.clone() };
         let reference =
             TaskRef { task: claim.task.clone(), job, node_index: claim.node_index, node_total: claim.node_total };
@@ -494,6 +516,11 @@ fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: Strin
     }
 }
 
+/// What is left of a wish by these bounds.
+fn most_of(bounds: [Option<Size>; 2], wanted: Size) -> Size {
+    bounds.into_iter().flatten().fold(wanted, Size::clamp_to)
+}
+
 /// A task gets no more than the machine has for it.
 fn clamp(limits: &mut Limits, room: Size) -> Option<String> {
     let (wanted, given) = (limits.size, limits.size.clamp_to(room));
@@ -533,6 +560,15 @@ mod tests {
         let sent = log_end(&end(Some("00ff10"))).unwrap();
         assert_eq!((sent.log.as_str(), sent.bytes, sent.sha256), ("003-1", 7, vec![0, 255, 16]));
         assert!(log_end(&end(None)).unwrap().sha256.is_empty());
+    }
+
+    #[test]
+    fn what_bounds_a_machine_is_the_operator_s_word_and_where_it_is_here_this_host() {
+        let (wanted, host, most) = (Size::new(16, 64), Size::new(2, 4), Size::new(8, 64));
+        assert_eq!(most_of([None, Some(host)], wanted), host);
+        assert_eq!(most_of([Some(most), Some(host)], wanted), host);
+        assert_eq!(most_of([Some(most), None], wanted), most);
+        assert_eq!(most_of([None, None], wanted), wanted, "it is elsewhere");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use navvy_job::executor::ExecutorKinds;
 use navvy_job::resource::Size;
 use navvy_protocol::processor::trace::{self, TraceParent};
 use navvy_protocol::processor::v1::claimed_task::Checkout;
-use navvy_protocol::processor::v1::{self, ClaimRequest, ClaimedTask};
+use navvy_protocol::processor::v1::{self, ClaimRequest, ClaimedTask, MachineRoom};
 use navvy_protocol::processor::{CALL_DEADLINE, LONGEST_WAIT};
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -38,7 +38,7 @@ pub enum Wish {
     /// The one task that a launch token is for.
     Task(String),
     /// Any of these classes that fits into the room, and that needs one of these executors.
-    Classes { classes: Vec<String>, room: Size, executors: ExecutorKinds },
+    Classes { classes: Vec<String>, room: Size, executors: ExecutorKinds, machine_room: MachineRoom },
 }
 
 /// Why there is no task.
@@ -96,9 +96,11 @@ pub async fn claim(
 ) -> Result<Option<Claimed>, ClaimError> {
     let wait = wait.min(LONGEST_WAIT);
     let nothing = Size { millicpus: 0, memory: 0 };
-    let (task, classes, room, executors) = match wish {
-        Wish::Task(task) => (task.clone(), Vec::new(), nothing, Vec::new()),
-        Wish::Classes { classes, room, executors } => (String::new(), classes.clone(), *room, words(*executors)),
+    let (task, classes, room, executors, machine_room) = match wish {
+        Wish::Task(task) => (task.clone(), Vec::new(), nothing, Vec::new(), MachineRoom::Shared),
+        Wish::Classes { classes, room, executors, machine_room } => {
+            (String::new(), classes.clone(), *room, words(*executors), *machine_room)
+        }
     };
     let request = ClaimRequest {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -109,6 +111,7 @@ pub async fn claim(
         room_millicpus: room.millicpus,
         room_memory: room.memory,
         executors,
+        machine_room: machine_room.into(),
     };
     let mut agents = processor.agents(token);
     match within(wait + CALL_DEADLINE, agents.claim(request)).await {
@@ -142,12 +145,8 @@ impl Claimed {
         self.peek().map(|claim| claim.task.to_string()).unwrap_or_default()
     }
 
-    /// What it takes of the machine; nothing where the claim cannot be read.
-    pub fn size(&self) -> Size {
-        self.peek().map_or(Size { millicpus: 0, memory: 0 }, |claim| claim.limits.size)
-    }
-
-    fn peek(&self) -> Option<Claim> {
+    /// The claim, not checked yet; `None`: it cannot be read.
+    pub fn peek(&self) -> Option<Claim> {
         serde_json::from_slice(&self.task.claim).ok()
     }
 

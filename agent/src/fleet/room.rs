@@ -11,18 +11,36 @@ pub struct Room {
     /// Tasks whose end is not told yet.
     tasks: usize,
     most: usize,
+    /// Tasks with machines whose steps are not over.
+    machines: usize,
+    most_machines: usize,
+}
+
+/// What one task takes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub size: Size,
+    /// Its steps run in a virtual machine.
+    pub has_machine: bool,
+}
+
+impl Share {
+    /// Of a task of which nothing is known.
+    pub const NONE: Self = Self { size: Size { millicpus: 0, memory: 0 }, has_machine: false };
 }
 
 /// What one task takes, until its steps are over.
 #[derive(Debug)]
 pub struct Place {
-    size: Size,
-    vacated: UnboundedSender<Size>,
+    share: Share,
+    vacated: UnboundedSender<Share>,
 }
 
 impl Room {
-    pub fn new(all: Size, most: usize) -> Self {
-        Self { all, used: Size { millicpus: 0, memory: 0 }, tasks: 0, most }
+    /// For so many tasks at most, and so many with machines among them.
+    pub fn new(all: Size, most: usize, most_machines: Option<usize>) -> Self {
+        let used = Share::NONE.size;
+        Self { all, used, tasks: 0, most, machines: 0, most_machines: most_machines.unwrap_or(usize::MAX) }
     }
 
     /// What a further task may take. `None`: there shall be none now.
@@ -31,17 +49,24 @@ impl Room {
         (self.tasks < self.most && free.millicpus > 0 && free.memory > 0).then_some(free)
     }
 
-    /// A task is begun. It takes no more than there is.
-    pub fn enter(&mut self, size: Size, vacated: UnboundedSender<Size>) -> Place {
-        let size = size.clamp_to(self.all.minus(self.used));
-        self.used = self.used.plus(size);
-        self.tasks += 1;
-        Place { size, vacated }
+    /// May a further task have a machine?
+    pub fn has_place_for_machine(&self) -> bool {
+        self.machines < self.most_machines
     }
 
-    /// The steps of a task of this size are over.
-    pub fn leave(&mut self, size: Size) {
-        self.used = self.used.minus(size);
+    /// A task is begun. It takes no more than there is.
+    pub fn enter(&mut self, share: Share, vacated: UnboundedSender<Share>) -> Place {
+        let share = Share { size: share.size.clamp_to(self.all.minus(self.used)), ..share };
+        self.used = self.used.plus(share.size);
+        self.machines += usize::from(share.has_machine);
+        self.tasks += 1;
+        Place { share, vacated }
+    }
+
+    /// The steps of a task with this share are over.
+    pub fn leave(&mut self, share: Share) {
+        self.used = self.used.minus(share.size);
+        self.machines = self.machines.saturating_sub(share.has_machine.into());
     }
 
     /// A task's end is told.
@@ -53,7 +78,7 @@ impl Room {
 impl Drop for Place {
     fn drop(&mut self) {
         // The runner may be gone.
-        self.vacated.send(self.size).ok();
+        self.vacated.send(self.share).ok();
     }
 }
 
@@ -67,20 +92,25 @@ mod tests {
     proptest! {
         /// Whatever comes and goes: no more is given away than there is, nor to more tasks than allowed, and all of it comes back.
         #[test]
-        fn no_more_is_given_than_there_is(moves in proptest::collection::vec((0..6_u64, 0..6_u64, any::<bool>()), 0..40)) {
+        fn no_more_is_given_than_there_is(
+            moves in proptest::collection::vec((0..6_u64, 0..6_u64, any::<bool>(), any::<bool>()), 0..40),
+        ) {
             let (vacated, mut free) = mpsc::unbounded_channel();
             let all = Size::new(4, 8);
-            let mut room = Room::new(all, 3);
+            let mut room = Room::new(all, 3, Some(1));
             let mut places = Vec::new();
-            for (cpus, gib, comes) in moves {
+            for (cpus, gib, comes, is_machine) in moves {
                 if comes && room.offer().is_some() {
-                    places.push(room.enter(Size::new(cpus, gib), vacated.clone()));
+                    let has_machine = is_machine && room.has_place_for_machine();
+                    places.push(room.enter(Share { size: Size::new(cpus, gib), has_machine }, vacated.clone()));
                 } else if let Some(place) = places.pop() {
                     drop(place);
                     room.leave(free.try_recv().unwrap());
                     room.ended();
                 }
                 prop_assert!(room.used.fits(all) && room.tasks == places.len() && room.tasks <= 3);
+                let machines = places.iter().filter(|place| place.share.has_machine).count();
+                prop_assert!(room.machines == machines && machines <= 1);
             }
             for place in places.drain(..) {
                 drop(place);
@@ -88,6 +118,7 @@ mod tests {
                 room.ended();
             }
             prop_assert_eq!(room.offer(), Some(all));
+            prop_assert!(room.has_place_for_machine());
         }
     }
 }

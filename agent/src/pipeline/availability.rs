@@ -5,6 +5,7 @@ use navvy_job::compiled::{Container, Executor, Job};
 use navvy_job::executor::why_no_machine;
 use navvy_job::resource::{self, Size};
 
+use super::room::Room;
 use super::vms::Vms;
 
 /// How a job runs here.
@@ -16,6 +17,8 @@ pub struct Local {
     pub size: Size,
     /// What a virtual machine gets at most, if it runs in one.
     pub most: Option<Size>,
+    /// What it takes of this machine whatever its size, if it runs in a virtual machine elsewhere.
+    pub far: Option<Size>,
     /// This machine's image that it runs from, if it runs in a virtual machine.
     pub vm_image: Option<String>,
     /// What thereby differs from the real service: sentences about the job.
@@ -26,6 +29,11 @@ impl Local {
     /// What the job gets before the machine's own size is looked at.
     pub fn wanted(&self) -> Size {
         self.most.map_or(self.size, |most| self.size.clamp_to(most))
+    }
+
+    /// What it gets in this room: of what is elsewhere no machine here takes anything away.
+    pub fn given(&self, room: &Room) -> Size {
+        if self.far.is_some() { self.wanted() } else { room.clamp(self.wanted()) }
     }
 }
 
@@ -63,6 +71,7 @@ fn docker(job: &Job, containers: &[Container], replacements: &Replacements) -> L
         size: resource::docker_class(&class).unwrap_or(Size::new(2, 4)),
         class,
         most: None,
+        far: None,
         vm_image: None,
         fidelity: Vec::new(),
     };
@@ -90,7 +99,7 @@ fn machine(job: &Job, image: Option<&str>, replacements: &Replacements) -> Resul
         return Err(format!("{needs}: {why}"));
     }
     let Some(size) = resource::machine_class(&class) else { return Err(needs) };
-    let local = Local { job: job.clone(), class, size, most: None, vm_image: None, fidelity: Vec::new() };
+    let local = Local { job: job.clone(), class, size, most: None, far: None, vm_image: None, fidelity: Vec::new() };
     match &replacements.machine_as {
         Some(replacement) => Ok(in_a_container(local, replacement, &needs)),
         None => in_a_machine(local, image, &replacements.vms).map_err(|why| format!("{needs}: {why}")),
@@ -109,13 +118,15 @@ fn in_a_machine(local: Local, image: Option<&str>, vms: &Vms) -> Result<Local, S
     let found = vms.image_for(image, architecture)?.name;
     let stands_for = image.filter(|image| *image != found);
     let fidelity = stands_for.map(|image| format!("image {image} was replaced by {found}"));
-    Ok(Local { most: vms.most(), vm_image: Some(found), fidelity: fidelity.into_iter().collect(), ..local })
+    let fidelity = fidelity.into_iter().collect();
+    Ok(Local { most: vms.most(), far: vms.far(), vm_image: Some(found), fidelity, ..local })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pipeline::Found;
+    use crate::settings::overcommit::Overcommit;
 
     fn job(executor: Executor, class: Option<&str>) -> Job {
         Job {
@@ -204,6 +215,21 @@ mod tests {
             let told = needs(&machine_job(image, class), &replacements);
             assert!(told.starts_with(&format!("a virtual machine ({image}, class ")) && told.contains(why), "{told}");
         }
+    }
+
+    #[test]
+    fn a_machine_elsewhere_has_its_whole_class_and_takes_little_of_this_host() {
+        let takes = Size { millicpus: 100, memory: 1 << 28 };
+        let vms = Vms::of("x86_64", |_| Ok(debian())).elsewhere(takes);
+        let room = Room::new(Size::new(1, 1), Overcommit::default(), 0);
+        let of = |vms: Vms, class: &str| {
+            let replacements = Replacements { vms, ..Replacements::default() };
+            let local = localise(&machine_job("ubuntu-2404:current", Some(class)), &replacements).unwrap();
+            (local.given(&room), local.far)
+        };
+        assert_eq!(of(vms.clone(), "large"), (Size::new(4, 15), Some(takes)));
+        assert_eq!(of(vms.with_most(Size::new(2, 8)), "large"), (Size::new(2, 8), Some(takes)), "the operator's word");
+        assert_eq!(of(Vms::of("x86_64", |_| Ok(debian())), "large"), (Size::new(1, 1), None), "of this host");
     }
 
     #[test]

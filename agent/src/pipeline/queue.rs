@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use navvy_job::claim::{Claim, Secrets};
 use navvy_job::compiled::Executor;
 use navvy_job::event::{JobRef, TaskRef};
-use navvy_job::resource::Size;
 use navvy_job::walk::{JobKey, TaskKey};
 use tokio::sync::{mpsc, oneshot};
 
-use super::room::{Occupancy, Room};
+use super::room::{Occupancy, Room, Share};
 use crate::task::{self, Turn};
 
 /// A task that waits for room.
@@ -22,17 +21,11 @@ pub(super) struct Queued {
     pub image: Option<String>,
     pub steps: Vec<String>,
     pub notes: Vec<String>,
-    /// What a machine beside its environment will have.
-    pub beside: Option<Size>,
+    /// What it takes of this machine. A virtual machine's memory counts whole, whatever is used of it.
+    pub takes: Share,
 }
 
 impl Queued {
-    /// What it takes of this machine. A virtual machine's memory counts whole, whatever is used of it.
-    fn room(&self, room: &Room) -> Size {
-        let own = self.claim.limits.size;
-        self.beside.map_or(own, |beside| room.clamp(own.plus(beside)))
-    }
-
     /// Services and machines take processors and memory from their start on.
     fn may_be_made_ahead(&self) -> bool {
         matches!(&self.claim.job.executor, Executor::Docker { containers } if containers.len() == 1)
@@ -59,9 +52,9 @@ pub(super) struct Queue {
     room: Room,
     waiting: VecDeque<Queued>,
     /// Tasks made ahead, whose steps wait for room.
-    ahead: VecDeque<(Size, oneshot::Sender<task::Occupancy>)>,
-    /// Sizes of tasks whose steps are over.
-    vacated: (mpsc::UnboundedSender<Size>, mpsc::UnboundedReceiver<Size>),
+    ahead: VecDeque<(Share, oneshot::Sender<task::Occupancy>)>,
+    /// What tasks had whose steps are over.
+    vacated: (mpsc::UnboundedSender<Share>, mpsc::UnboundedReceiver<Share>),
     reasons: Reasons,
 }
 
@@ -71,9 +64,8 @@ impl Queue {
         Self { room, waiting: VecDeque::new(), ahead: VecDeque::new(), vacated, reasons }
     }
 
-    /// What a task of this class gets.
-    pub fn clamp(&self, wanted: Size) -> Size {
-        self.room.clamp(wanted)
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     pub fn push(&mut self, queued: Queued) {
@@ -90,12 +82,12 @@ impl Queue {
         self.admit_those_ahead();
         let (mut admitted, mut waiting) = (Vec::new(), VecDeque::new());
         while let Some(queued) = self.waiting.pop_front() {
-            let size = queued.room(&self.room);
-            if self.room.enter(size) {
-                admitted.push((queued, Turn::Now(Box::new(self.occupancy(size)))));
+            let share = queued.takes;
+            if self.room.enter(share) {
+                admitted.push((queued, Turn::Now(Box::new(self.occupancy(share)))));
             } else if queued.may_be_made_ahead() && self.room.enter_ahead(self.ahead.len()) {
                 let (sender, receiver) = oneshot::channel();
-                self.ahead.push_back((size, sender));
+                self.ahead.push_back((share, sender));
                 admitted.push((queued, Turn::Later(receiver)));
             } else {
                 waiting.push_back(queued);
@@ -108,38 +100,39 @@ impl Queue {
 
     /// Jobs that could not start, and why: each once for a reason.
     pub fn waits(&mut self) -> Vec<(JobRef, &'static str)> {
-        let why = self.room.why_not();
-        let news = self.waiting.iter().filter(|queued| self.reasons.is_news(queued.key.job, why));
-        news.map(|queued| (queued.reference.job.clone(), why)).collect()
+        let Self { room, waiting, reasons, .. } = self;
+        let with_why = waiting.iter().map(|queued| (queued, room.why_not(queued.takes)));
+        let news = with_why.filter(|(queued, why)| reasons.is_news(queued.key.job, why));
+        news.map(|(queued, why)| (queued.reference.job.clone(), why)).collect()
     }
 
     /// A task that was prepared early comes before those that wait.
     fn admit_those_ahead(&mut self) {
         let mut waiting = VecDeque::new();
-        while let Some((size, sender)) = self.ahead.pop_front() {
+        while let Some((share, sender)) = self.ahead.pop_front() {
             // A closed one is over: its environment could not be made, say.
             if sender.is_closed() {
                 continue;
             }
-            if self.room.admit(size) {
+            if self.room.admit(share) {
                 // A task that ends in this very moment gives its room back by dropping it.
-                sender.send(Box::new(self.occupancy(size))).ok();
+                sender.send(Box::new(self.occupancy(share))).ok();
             } else {
-                waiting.push_back((size, sender));
+                waiting.push_back((share, sender));
             }
         }
         self.ahead = waiting;
     }
 
-    fn occupancy(&self, size: Size) -> Occupancy {
-        Occupancy::new(size, self.vacated.0.clone())
+    fn occupancy(&self, share: Share) -> Occupancy {
+        Occupancy::new(share, self.vacated.0.clone())
     }
 
-    /// Waits until a task's steps are over and its size is free.
+    /// Waits until a task's steps are over and its share is free.
     pub async fn vacated(&mut self) {
         // The sender at home keeps the channel open.
-        if let Some(size) = self.vacated.1.recv().await {
-            self.room.leave(size);
+        if let Some(share) = self.vacated.1.recv().await {
+            self.room.leave(share);
         }
     }
 

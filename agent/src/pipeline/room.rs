@@ -1,13 +1,22 @@
 //! How much of the machine tasks take. Pure.
 //!
 //! Tasks start while the sum of their classes fits; a class larger than the machine is clamped; one task may always
-//! run. `navvy run` keeps no reservation: fleet hosts do. A few of the tasks that wait are made ahead: their environments
+//! run. A task whose virtual machine is elsewhere takes what its agent needs for it, and no more have one at once than the operator
+//! says. `navvy run` keeps no reservation: fleet hosts do. A few of the tasks that wait are made ahead: their environments
 //! take next to nothing until their steps run, and those then start at once.
 
 use navvy_job::resource::Size;
 
 use crate::settings::overcommit::Overcommit;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// What a task takes of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub size: Size,
+    /// It has a virtual machine, wherever that is.
+    pub has_machine: bool,
+}
 
 /// The machine and what runs on it.
 #[derive(Debug, Clone)]
@@ -21,13 +30,23 @@ pub struct Room {
     /// Tasks that have no verdict.
     tasks: usize,
     max_tasks: usize,
+    /// Tasks with virtual machines whose steps are not over.
+    vms: usize,
+    max_vms: usize,
 }
 
 impl Room {
     /// `max_tasks` of 0 means no other limit than the machine.
     pub fn new(machine: Size, overcommit: Overcommit, max_tasks: usize) -> Self {
         let budget = overcommit.of(machine);
-        Self { machine, budget, used: Size { millicpus: 0, memory: 0 }, inside: 0, tasks: 0, max_tasks }
+        let (used, max_vms) = (Size { millicpus: 0, memory: 0 }, usize::MAX);
+        Self { machine, budget, used, inside: 0, tasks: 0, max_tasks, vms: 0, max_vms }
+    }
+
+    /// No more tasks than this have virtual machines at once, if it says so.
+    #[must_use]
+    pub fn with_max_vms(self, most: Option<usize>) -> Self {
+        Self { max_vms: most.unwrap_or(usize::MAX), ..self }
     }
 
     /// What a task of this class gets.
@@ -35,10 +54,10 @@ impl Room {
         wanted.clamp_to(self.machine)
     }
 
-    /// Takes room for a task of (clamped) `size`, if there is some.
-    pub fn enter(&mut self, size: Size) -> bool {
+    /// Takes room for a task of this (clamped) share, if there is some.
+    pub fn enter(&mut self, share: Share) -> bool {
         let allowed = self.max_tasks == 0 || self.tasks < self.max_tasks;
-        let entered = allowed && self.admit(size);
+        let entered = allowed && self.admit(share);
         if entered {
             self.tasks += 1;
         }
@@ -56,25 +75,36 @@ impl Room {
     }
 
     /// Why a task that did not get in has to wait, in words.
-    pub fn why_not(&self) -> &'static str {
+    pub fn why_not(&self, share: Share) -> &'static str {
         let is_capped = self.max_tasks != 0 && self.tasks >= self.max_tasks;
-        if is_capped { "as many tasks run as --max-parallel allows" } else { "no free processors or memory" }
+        match is_capped {
+            true => "as many tasks run as --max-parallel allows",
+            false if self.lacks_vm(share) => "as many jobs have virtual machines as [vm] of your settings allows",
+            false => "no free processors or memory",
+        }
+    }
+
+    fn lacks_vm(&self, share: Share) -> bool {
+        share.has_machine && self.vms >= self.max_vms
     }
 
     /// Takes room for a task that was made ahead, if there is some.
-    pub fn admit(&mut self, size: Size) -> bool {
-        let fits = self.inside == 0 || self.used.plus(size).fits(self.budget);
-        if fits {
-            self.used = self.used.plus(size);
+    pub fn admit(&mut self, share: Share) -> bool {
+        let fits = self.inside == 0 || self.used.plus(share.size).fits(self.budget);
+        let is_admitted = fits && !self.lacks_vm(share);
+        if is_admitted {
+            self.used = self.used.plus(share.size);
             self.inside += 1;
+            self.vms += usize::from(share.has_machine);
         }
-        fits
+        is_admitted
     }
 
-    /// A task's steps are over: its size is free, it still counts.
-    pub fn leave(&mut self, size: Size) {
-        self.used = self.used.minus(size);
+    /// A task's steps are over: its share is free, it still counts.
+    pub fn leave(&mut self, share: Share) {
+        self.used = self.used.minus(share.size);
         self.inside = self.inside.saturating_sub(1);
+        self.vms = self.vms.saturating_sub(share.has_machine.into());
     }
 
     /// A task that has left has its verdict, too. What is left to do for it, its removal, takes no room.
@@ -87,21 +117,21 @@ impl Room {
 /// be made meanwhile.
 #[derive(Debug)]
 pub struct Occupancy {
-    size: Size,
-    vacated: UnboundedSender<Size>,
+    share: Share,
+    vacated: UnboundedSender<Share>,
 }
 
 impl Occupancy {
-    /// `vacated` gets the size once it is free.
-    pub fn new(size: Size, vacated: UnboundedSender<Size>) -> Self {
-        Self { size, vacated }
+    /// `vacated` gets the share once it is free.
+    pub fn new(share: Share, vacated: UnboundedSender<Share>) -> Self {
+        Self { share, vacated }
     }
 }
 
 impl Drop for Occupancy {
     fn drop(&mut self) {
         // Nothing receives it once the run is over.
-        self.vacated.send(self.size).ok();
+        self.vacated.send(self.share).ok();
     }
 }
 
@@ -111,20 +141,25 @@ mod tests {
 
     use super::*;
 
+    /// Of a job in containers.
+    fn share(cpus: u64, gib: u64) -> Share {
+        Share { size: Size::new(cpus, gib), has_machine: false }
+    }
+
     #[test]
     fn tasks_enter_while_they_fit() {
         let mut room = Room::new(Size::new(4, 8), Overcommit::default(), 0);
-        let medium = Size::new(2, 4);
+        let medium = share(2, 4);
         assert!(room.enter(medium));
         assert!(room.enter(medium));
-        assert!(!room.enter(Size::new(1, 1)));
+        assert!(!room.enter(share(1, 1)));
         room.leave(medium);
-        assert!(room.enter(Size::new(1, 1)));
+        assert!(room.enter(share(1, 1)));
     }
 
     #[test]
     fn overbooked_processors_let_more_tasks_in_as_far_as_there_is_memory() {
-        let size = Size::new(2, 4);
+        let size = share(2, 4);
         let entered = |machine, overcommit: &str| {
             let mut room = Room::new(machine, overcommit.parse().unwrap(), 0);
             // A task is never given more than the machine has.
@@ -138,9 +173,9 @@ mod tests {
 
     #[test]
     fn a_task_whose_steps_are_over_takes_no_room_and_counts_until_its_verdict() {
-        let size = Size::new(2, 4);
+        let size = share(2, 4);
         let (mut free, mut capped) =
-            (Room::new(size, Overcommit::default(), 0), Room::new(size, Overcommit::default(), 1));
+            (Room::new(size.size, Overcommit::default(), 0), Room::new(size.size, Overcommit::default(), 1));
         assert!(free.enter(size) && capped.enter(size));
         free.leave(size);
         capped.leave(size);
@@ -151,25 +186,25 @@ mod tests {
 
     #[test]
     fn a_few_tasks_are_made_ahead_and_admitted_as_others_leave() {
-        let size = Size::new(2, 4);
-        let mut room = Room::new(size, Overcommit::default(), 0);
+        let size = share(2, 4);
+        let mut room = Room::new(size.size, Overcommit::default(), 0);
         assert!(room.enter(size));
         assert!(room.enter_ahead(0) && room.enter_ahead(1) && !room.enter_ahead(2));
         assert!(!room.admit(size));
         room.leave(size);
         assert!(room.admit(size) && !room.admit(size));
-        let mut capped = Room::new(size, Overcommit::default(), 1);
+        let mut capped = Room::new(size.size, Overcommit::default(), 1);
         assert!(capped.enter(size) && !capped.enter_ahead(0));
     }
 
     #[test]
     fn who_waits_is_told_for_what() {
         let mut free = Room::new(Size::new(2, 4), Overcommit::default(), 0);
-        assert!(free.enter(Size::new(2, 4)) && !free.enter(Size::new(1, 1)));
-        assert_eq!(free.why_not(), "no free processors or memory");
+        assert!(free.enter(share(2, 4)) && !free.enter(share(1, 1)));
+        assert_eq!(free.why_not(share(1, 1)), "no free processors or memory");
         let mut capped = Room::new(Size::new(2, 4), Overcommit::default(), 1);
-        assert!(capped.enter(Size::new(1, 1)) && !capped.enter(Size::new(1, 1)));
-        assert_eq!(capped.why_not(), "as many tasks run as --max-parallel allows");
+        assert!(capped.enter(share(1, 1)) && !capped.enter(share(1, 1)));
+        assert_eq!(capped.why_not(share(1, 1)), "as many tasks run as --max-parallel allows");
     }
 
     #[test]
@@ -177,8 +212,23 @@ mod tests {
         let mut room = Room::new(Size::new(1, 1), Overcommit::default(), 0);
         let size = room.clamp(Size::new(8, 16));
         assert_eq!(size, Size::new(1, 1));
-        assert!(room.enter(size));
-        assert!(!room.enter(size));
+        let share = Share { size, has_machine: false };
+        assert!(room.enter(share));
+        assert!(!room.enter(share));
+    }
+
+    #[test]
+    fn no_more_jobs_have_machines_at_once_than_the_operator_says() {
+        let machine = Share { size: Size { millicpus: 100, memory: 1 << 28 }, has_machine: true };
+        let mut room = Room::new(Size::new(2, 4), Overcommit::default(), 0).with_max_vms(Some(2));
+        assert!(room.enter(machine) && room.enter(machine) && !room.enter(machine));
+        assert_eq!(room.why_not(machine), "as many jobs have virtual machines as [vm] of your settings allows");
+        assert!(room.enter(share(1, 1)), "one in containers has room");
+        room.leave(machine);
+        assert!(room.enter(machine) && !room.enter(machine));
+        assert_eq!(room.why_not(share(2, 1)), "no free processors or memory");
+        let mut without_bound = Room::new(Size::new(2, 4), Overcommit::default(), 0).with_max_vms(None);
+        assert_eq!((0..50).filter(|_| without_bound.enter(machine)).count(), 16, "as far as there is memory");
     }
 
     proptest! {
@@ -190,15 +240,15 @@ mod tests {
             let mut room = Room::new(machine, Overcommit::default(), 3);
             let mut inside = Vec::new();
             for (cpus, gib, leave) in wishes {
-                if leave && let Some(size) = inside.pop() {
-                    room.leave(size);
+                if leave && let Some(share) = inside.pop() {
+                    room.leave(share);
                     room.ended();
                 }
-                let size = room.clamp(Size::new(cpus, gib));
-                if room.enter(size) {
-                    inside.push(size);
+                let share = Share { size: room.clamp(Size::new(cpus, gib)), has_machine: false };
+                if room.enter(share) {
+                    inside.push(share);
                 }
-                let sum = inside.iter().fold(Size { millicpus: 0, memory: 0 }, |sum, size| sum.plus(*size));
+                let sum = inside.iter().fold(Size { millicpus: 0, memory: 0 }, |sum, share| sum.plus(share.size));
                 prop_assert!(sum.fits(machine) && inside.len() <= 3);
             }
         }

@@ -75,9 +75,11 @@ impl PipelineRun {
             let times = plan.overcommit;
             finished.fidelity.add(format!("processors were given out up to {times} times (--overcommit {times})"));
         }
+        let room = Room::new(plan.machine, plan.overcommit, plan.max_parallel);
+        let room = room.with_max_vms(plan.replacements.vms.at_once());
         Self {
             walk: Walk::new(plan.terms(), plan.workflows.iter().map(|chosen| plan.part(chosen)).collect()),
-            queue: Queue::new(Room::new(plan.machine, plan.overcommit, plan.max_parallel)),
+            queue: Queue::new(room),
             removals: Removals::new(bus.clone()),
             plan,
             context,

@@ -13,6 +13,7 @@ use super::availability::{Local, localise};
 use super::claims;
 use super::plan::TaskFacts;
 use super::queue::Queued;
+use super::room::Share;
 use super::run::{Judged, PipelineRun, lost};
 use crate::task::{self, Turn};
 
@@ -45,7 +46,7 @@ impl PipelineRun {
 
     /// What differs from the real service, for the run's report. The lines that stand in the environment's report, too.
     fn note_differences(&mut self, job: &str, local: &Local, total: u32) -> Vec<String> {
-        let size = self.queue.clamp(local.wanted());
+        let size = local.given(self.queue.room());
         let mut notes = local.fidelity.clone();
         if size != local.size {
             let (class, given) = (&local.class, describe(size));
@@ -64,7 +65,7 @@ impl PipelineRun {
     fn queued(&mut self, key: TaskKey, total: u32, job: &WorkflowJob, local: &Local, notes: &[String]) -> Queued {
         self.build_number += 1;
         let workflow = key.job.workflow;
-        let (reference, size) = (self.walk.reference(key.job), self.queue.clamp(local.wanted()));
+        let (reference, size) = (self.walk.reference(key.job), local.given(self.queue.room()));
         let facts = TaskFacts {
             job: &reference,
             build_number: self.build_number,
@@ -93,15 +94,22 @@ impl PipelineRun {
             secrets: Secrets::new(secrets).with_ssh_keys(self.plan.ssh_keys.clone()),
             class: local.class.clone(),
             notes: notes.to_vec(),
-            beside: self.beside(local),
+            takes: self.takes(local, size),
         }
     }
 
-    /// What the machine of a job's remote Docker will have, if it gets one.
+    /// What a task of this size takes of this machine.
+    fn takes(&self, local: &Local, size: Size) -> Share {
+        let (own, beside) = (local.far.unwrap_or(size), self.beside(local));
+        let size = self.queue.room().clamp(beside.map_or(own, |beside| own.plus(beside)));
+        Share { size, has_machine: local.vm_image.is_some() || beside.is_some() }
+    }
+
+    /// What the machine of a job's remote Docker takes of this one, if it gets one.
     fn beside(&self, local: &Local) -> Option<Size> {
         let asks = |step: &Step| matches!(step.kind, StepKind::SetupRemoteDocker { .. });
         let gets_one = local.vm_image.is_none() && !self.context.handing.docker && local.job.steps.iter().any(asks);
-        self.context.remote_docker.as_ref().as_ref().ok().filter(|_| gets_one).map(|here| here.size)
+        self.context.remote_docker.as_ref().as_ref().ok().filter(|_| gets_one).map(|here| here.takes)
     }
 
     /// Starts the waiting tasks that there is room for, and tells which jobs have to wait.
@@ -115,7 +123,7 @@ impl PipelineRun {
     }
 
     fn start_task(&mut self, queued: Queued, turn: Turn) -> Vec<Effect> {
-        let Queued { key, reference, claim, secrets, class, image, steps, notes, beside: _ } = queued;
+        let Queued { key, reference, claim, secrets, class, image, steps, notes, takes: _ } = queued;
         let directory = self.directory.task(&claim.task).map_err(|error| chain(&error));
         let directory = match directory {
             Ok(directory) => directory,

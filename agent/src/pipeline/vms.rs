@@ -26,6 +26,9 @@ pub struct Vms {
     architecture: &'static str,
     find: Arc<Find>,
     most: Option<Size>,
+    /// What one of them takes of this host, where they are elsewhere.
+    far: Option<Size>,
+    at_once: Option<usize>,
 }
 
 impl fmt::Debug for Vms {
@@ -33,6 +36,8 @@ impl fmt::Debug for Vms {
         f.debug_struct("Vms")
             .field("architecture", &self.architecture)
             .field("most", &self.most)
+            .field("far", &self.far)
+            .field("at_once", &self.at_once)
             .finish_non_exhaustive()
     }
 }
@@ -49,7 +54,7 @@ impl Vms {
         architecture: &'static str,
         find: impl Fn(Option<&str>) -> Result<Found, String> + Send + Sync + 'static,
     ) -> Self {
-        Self { architecture, find: Arc::new(find), most: None }
+        Self { architecture, find: Arc::new(find), most: None, far: None, at_once: None }
     }
 
     /// None, and why.
@@ -61,6 +66,26 @@ impl Vms {
     /// No machine gets more than this.
     pub fn with_most(self, most: Size) -> Self {
         Self { most: Some(most), ..self }
+    }
+
+    /// They are not of this host: each takes so much of it, whatever its size.
+    pub fn elsewhere(self, takes: Size) -> Self {
+        Self { far: Some(takes), ..self }
+    }
+
+    /// No more jobs than this have machines at once, if it says so.
+    pub fn with_at_once(self, at_once: Option<usize>) -> Self {
+        Self { at_once, ..self }
+    }
+
+    /// Most jobs that have machines at once, beside what there is room for.
+    pub fn at_once(&self) -> Option<usize> {
+        self.at_once
+    }
+
+    /// What a machine takes of this host, whatever its size. `None`: they are of this host, and take what they have.
+    pub fn far(&self) -> Option<Size> {
+        self.far
     }
 
     /// What a machine gets at most, if the operator says so.

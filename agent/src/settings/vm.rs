@@ -40,6 +40,9 @@ pub struct VmTable {
     /// Memory of a machine at most.
     #[serde(deserialize_with = "size")]
     pub memory: Option<u64>,
+    /// Most jobs of one process that have machines at once.
+    #[serde(deserialize_with = "count")]
+    pub jobs_at_once: Option<usize>,
     /// The network of machines, as in `10.209.0.0/16`.
     pub network: Option<Network>,
     /// From the decision to make a machine until its supervisor answers.
@@ -138,6 +141,13 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     read_duration(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    match usize::deserialize(deserializer)? {
+        0 => Err(serde::de::Error::custom("`jobs-at-once` is 1 or more; `jobs = false` refuses machines to all jobs")),
+        count => Ok(Some(count)),
+    }
+}
+
 fn pool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(deserializer)?;
     pool_socket(&text).map(Some).map_err(|why| serde::de::Error::custom(format!("pool = {text:?}: {why}")))
@@ -209,6 +219,7 @@ impl VmTable {
         made.devices.clone_from(&self.devices);
         made.program.clone_from(&self.qemu);
         made.most = self.most();
+        made.at_once = self.jobs_at_once;
         made
     }
 
@@ -348,6 +359,7 @@ mod tests {
             ("snapshot = 'off'", "unknown field `snapshot`"),
             ("memory = 512", "expected a string"),
             ("memory = 'much'", "`much` is not a size"),
+            ("jobs-at-once = 0", "`jobs = false` refuses machines to all jobs"),
             ("start-limit = '5'", "`5` is not a duration"),
             ("network = '10.0.0.0'", "write it like 10.209.0.0/16"),
             ("network = '10.0.0.0/30'", "write it like 10.209.0.0/16"),

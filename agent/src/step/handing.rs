@@ -79,6 +79,8 @@ pub struct Opened {
 pub struct RemoteDocker {
     /// What its machine has.
     pub size: Size,
+    /// What of that it takes from this host.
+    pub takes: Size,
     /// The image of it.
     pub image: String,
     /// The version of that image's engine.
@@ -117,7 +119,8 @@ mod tests {
     #[test]
     fn a_version_is_honoured_or_refused_with_what_there_is() {
         let (image, user) = ("debian-12-docker".to_owned(), "circleci".to_owned());
-        let here = RemoteDocker { size: Size::new(1, 1), image, docker: "20.10.24".to_owned(), user };
+        let size = Size::new(1, 1);
+        let here = RemoteDocker { size, takes: size, image, docker: "20.10.24".to_owned(), user };
         for good in ["default", "edge", "20", "20.10", "20.10.24", "docker20", "Default"] {
             assert_eq!(here.check(good), Ok(()), "{good}");
         }

@@ -40,7 +40,7 @@ pub use leases::{Beaten, watch};
 pub(crate) use offers::Offers;
 pub use secrets::{Given, SecretSource, context_owner, keys_owner, project_owner};
 pub(crate) use taking::FREE;
-pub use taking::{Launched, Room, Taken};
+pub use taking::{Launched, MachineRoom, Room, Taken};
 pub use waiting::tell_of_waiting;
 
 /// An agent that is not heard of for so long has lost its task; it ends the job by itself before that. Unless an operator sets

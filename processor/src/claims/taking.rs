@@ -1,7 +1,7 @@
 //! A task from the queue to an agent.
 
 use navvy_job::claim::{CONTINUATION_KEY, Claim};
-use navvy_job::executor::ExecutorKinds;
+use navvy_job::executor::{ExecutorKind, ExecutorKinds};
 use navvy_job::resource::Size;
 use navvy_protocol::api::Submit;
 use sqlx::any::AnyRow;
@@ -23,19 +23,47 @@ pub struct Room {
     pub size: Size,
     /// What it may run in.
     pub executors: ExecutorKinds,
+    /// What of that counts for a task that needs a virtual machine.
+    pub machines: MachineRoom,
+}
+
+/// What a task that needs a virtual machine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineRoom {
+    /// As much as any other.
+    Shared,
+    /// The agent's machines are not of its host: whatever it wants.
+    Elsewhere,
+    /// None of them is to be handed out now.
+    NoneNow,
 }
 
 impl Room {
     /// Whatever it is.
-    pub const ANY: Self = Self { size: Self::LARGEST, executors: ExecutorKinds::ALL };
+    pub const ANY: Self = Self { size: Self::LARGEST, executors: ExecutorKinds::ALL, machines: MachineRoom::Shared };
     /// No task is larger.
     pub const LARGEST: Size = Size { millicpus: i64::MAX as u64, memory: i64::MAX as u64 };
 
     /// As a list of SQL. The words are ours; `NULL` is none of them.
     fn executors(self) -> String {
-        let words: Vec<String> = self.executors.iter().map(|kind| format!("'{kind}'")).collect();
-        if words.is_empty() { "NULL".to_owned() } else { words.join(", ") }
+        let is_for_now = |kind: &ExecutorKind| self.machines != MachineRoom::NoneNow || !is_machine(*kind);
+        list(self.executors.iter().filter(is_for_now))
     }
+
+    /// The same of those whose size is not looked at.
+    fn elsewhere(self) -> String {
+        let is_elsewhere = |kind: &ExecutorKind| self.machines == MachineRoom::Elsewhere && is_machine(*kind);
+        list(self.executors.iter().filter(is_elsewhere))
+    }
+}
+
+fn is_machine(kind: ExecutorKind) -> bool {
+    matches!(kind, ExecutorKind::Machine | ExecutorKind::MachineArm)
+}
+
+fn list(kinds: impl Iterator<Item = ExecutorKind>) -> String {
+    let words: Vec<String> = kinds.map(|kind| format!("'{kind}'")).collect();
+    if words.is_empty() { "NULL".to_owned() } else { words.join(", ") }
 }
 
 /// Jobs of a serial group run one at a time, the oldest first. Nodes of one job are one. Task `t` may be taken.
@@ -82,12 +110,13 @@ impl Claims {
     pub async fn take(&self, class: &str, room: Room, agent: &str) -> Result<Option<Taken>> {
         // Each way has an index of its own order: a long queue costs no more than a short one.
         let of_class = if class == "*" { "$2 = '*'" } else { "t.class = $2" };
-        let executors = room.executors();
+        let (executors, elsewhere) = (room.executors(), room.elsewhere());
         let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let update = format!(
             "UPDATE tasks SET state = 'claimed', handed = handed + 1, beats = 0, agent = $1
              WHERE state = 'queued' AND id = (SELECT t.id FROM tasks t WHERE t.state = 'queued' AND {of_class}
-                 AND t.millicpus <= $3 AND t.memory <= $4 AND t.executor IN ({executors}) AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
+                 AND ((t.millicpus <= $3 AND t.memory <= $4) OR t.executor IN ({elsewhere}))
+                 AND t.executor IN ({executors}) AND {FREE} ORDER BY t.queued_ms, t.id LIMIT 1 {lock})
              RETURNING {COLUMNS}, {SUBMIT}"
         );
         let mut tx = self.pool().begin().await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use navvy_job::executor::ExecutorKinds;
 use navvy_job::outcome::{CancelReason, Verdict};
+use navvy_job::resource::Size;
 use navvy_job::walk::TaskEnd;
 use navvy_protocol::api::Submit;
 use sqlx::Row as _;
@@ -311,6 +312,23 @@ async fn a_task_is_given_to_an_agent_alone_that_can_carry_it_out() {
         }
         let expected = [None, Some("boxed"), None, Some("whole"), None, Some("small")];
         assert_eq!(taken, expected.map(|job| job.map(str::to_owned)));
+    }
+}
+
+#[tokio::test]
+async fn a_machine_elsewhere_needs_no_room_here_and_where_there_is_none_now_none_is_handed_out() {
+    for state in databases().await {
+        let claims = claims(&state);
+        claims.conductor().submit("gh/acme/shop", submit(BOTH_EXECUTORS), RerunOf::default(), "me").await.unwrap();
+        let small = |words: &[&str], machines| Room { size: Size::new(1, 1), machines, ..having(words) };
+        let take = async |room: Room| claims.take("*", room, "an agent").await.unwrap().map(|it| it.claim.job_name);
+        let both = ["docker", "machine"];
+        assert_eq!(take(small(&both, MachineRoom::Shared)).await, None, "each is larger");
+        assert_eq!(take(Room { machines: MachineRoom::NoneNow, ..having(&["machine"]) }).await, None);
+        assert_eq!(take(small(&["docker"], MachineRoom::Elsewhere)).await, None, "it has no machines");
+        assert_eq!(take(small(&both, MachineRoom::Elsewhere)).await.as_deref(), Some("whole"));
+        assert_eq!(take(small(&both, MachineRoom::Elsewhere)).await, None, "containers have room here or nowhere");
+        assert_eq!(take(Room { machines: MachineRoom::NoneNow, ..having(&both) }).await.as_deref(), Some("boxed"));
     }
 }
 

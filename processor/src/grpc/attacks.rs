@@ -72,6 +72,7 @@ impl Scene {
             "ClaimRequest.agent_version" => text(version::OURS),
             "ClaimRequest.agent_name" | "ClaimRequest.classes" => text("mallory"),
             "ClaimRequest.wait_ms" | "ClaimRequest.room_millicpus" | "ClaimRequest.room_memory" => Value::Number(0),
+            "ClaimRequest.machine_room" => Value::Number(0),
             "ClaimRequest.executors" => text("docker"),
             "Beat.state" => text("running"),
             "Beat.spooled" | "RecordRequest.first" | "Chunk.offset" | "Chunk.stream" | "Segment.offset" => {

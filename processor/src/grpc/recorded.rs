@@ -181,6 +181,7 @@ impl Recorder<'_> {
             room_millicpus: 4000,
             room_memory: 8 << 30,
             executors: vec!["docker".to_owned()],
+            machine_room: 0,
         };
         self.call("Agents/Claim", &claim).await;
         self.call("Agents/Attend", &v1::Beat { state: "running".to_owned(), spooled: 0 }).await;

@@ -55,6 +55,10 @@ impl Candidates {
 }
 
 impl Hosts {
+    pub fn count(&self) -> usize {
+        self.hosts.len()
+    }
+
     pub fn choose(&self, wanted: &Wanted) -> Result<Candidates, Fault> {
         let found = choice::row(&self.hosts, |host| host.images.as_slice(), wanted.image.as_deref(), "vm.ssh.hosts")
             .map_err(Fault::Unsupported)?;
