@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use navvy_tests::{Bench, Finished, Signal, eventually};
+use navvy_tests::{Bench, Driven, Finished, Fleet, Group, Signal, eventually};
 use serde_json::Value;
 
 /// A machine that is emulated, beside others: it boots in seconds where nobody else works.
@@ -15,13 +15,18 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// Clones are ready in a fraction of a second, and small.
 const MACHINES: &str = "[vm]\naccelerator = 'tcg'\nsnapshots = 'make'\ncpus = 1\nmemory = '640M'\n";
 const IMAGE: &str = "debian-12-minimal";
+const DOCKER_IMAGE: &str = "debian-12-docker";
 /// In CI; `scripts/soak vm` tells thirty and ten.
 const JOBS: &str = "NAVVY_POOL_JOBS";
 const KILLS: &str = "NAVVY_POOL_KILLS";
 
 fn config(steps: &str) -> String {
+    config_of(&format!("{{image: {IMAGE}}}"), steps)
+}
+
+fn config_of(machine: &str, steps: &str) -> String {
     format!(
-        "version: 2.1\njobs:\n  vm:\n    machine: {{image: {IMAGE}}}\n    steps:\n{steps}\nworkflows:\n  ci: {{jobs: [vm]}}\n"
+        "version: 2.1\njobs:\n  vm:\n    machine: {machine}\n    steps:\n{steps}\nworkflows:\n  ci: {{jobs: [vm]}}\n"
     )
 }
 
@@ -48,7 +53,12 @@ impl<'a> Pool<'a> {
 
     #[track_caller]
     fn start(bench: &'a Bench, count: u32) -> Self {
-        let entry = format!("[[pool.prescale]]\nclass = 'medium'\nimage = '{IMAGE}'\ncount = {count}\n");
+        Self::start_of(bench, IMAGE, count)
+    }
+
+    #[track_caller]
+    fn start_of(bench: &'a Bench, image: &str, count: u32) -> Self {
+        let entry = format!("[[pool.prescale]]\nclass = 'medium'\nimage = '{image}'\ncount = {count}\n");
         bench.config_file("navvy/pool.toml", format!("[pool]\nquota = 6\n{entry}"));
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a port is free").port();
@@ -241,6 +251,89 @@ fn a_taker_that_is_killed_and_a_pool_that_is_dead_cost_nothing_but_a_machine() {
     done.passes();
     let report = done.report("vm");
     assert!(report.contains("Machine: its own, none from the pool: no pool answers at"), "{report}");
+    empty(&bench);
+}
+
+/// The process of the machine that this task has, and the machine's id.
+#[track_caller]
+fn qemu_of(bench: &Bench, task: &str) -> (PathBuf, String) {
+    let all = bench.state().join("navvy/machines");
+    let is_of_task = |id: &String| {
+        std::fs::read_to_string(all.join(id).join("record")).is_ok_and(|text| text.contains(&format!("\"{task}\"")))
+    };
+    let id = machines(bench).into_iter().find(is_of_task).expect("the task has a machine");
+    let processes = std::fs::read_dir("/proc").expect("processes are to be seen").flatten().map(|entry| entry.path());
+    let is_its = |process: &PathBuf| std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == all.join(&id));
+    (processes.into_iter().find(is_its).expect("it has a process"), id)
+}
+
+/// The memory cgroup that a process is in, below the hierarchy's root.
+fn memory_cgroup(process: &Path) -> String {
+    let text = std::fs::read_to_string(process.join("cgroup")).expect("it runs");
+    let line = text.lines().find_map(|line| line.split_once(":memory:"));
+    line.map(|(_, path)| path.to_owned()).expect("limits are of version 1 here")
+}
+
+#[test]
+fn a_task_driver_s_job_takes_a_machine_which_goes_with_its_task() {
+    // What the class has here, and what its process may have beside.
+    const CLASS: u64 = 640 << 20;
+    const OVERHEAD: u64 = 512 << 20;
+    let bench = bench();
+    bench.config(&config(&step("waits", "echo began; sleep 3600"))).commit("a project");
+    let pool = Pool::of(&bench, 1);
+    let fleet = Fleet::start(&bench);
+    for (name, room) in [("tight.agent", CLASS), ("wide.agent", CLASS + OVERHEAD)] {
+        pool.until_ready(1);
+        let pipeline = fleet.submit(&["--tree"]);
+        let task = fleet.task(&pipeline, "vm");
+        let group = Group::new(name, room, 500);
+        let mut driven = Driven::new(&fleet, &task);
+        let size = serde_json::json!({"millicpus": 1000, "memory": CLASS});
+        driven.host("environment", "vm").host("cgroup", group.path()).host("size", size);
+        let mut agent = driven.start();
+        fleet.has_shown(&task, "001-1", "began\n");
+        let report = String::from_utf8_lossy(&fleet.log_so_far(&task, "000-1")).into_owned();
+        assert!(report.contains("Machine: from the pool") && report.contains("1 vCPU, 640 MiB"), "{report}");
+        let (process, id) = qemu_of(&bench, &task);
+        let cgroup = memory_cgroup(&process);
+        assert_eq!(cgroup.starts_with(&group.path()), room > CLASS, "{name}: {cgroup}");
+        assert_eq!(report.contains("stays in its pool's cgroup"), room == CLASS, "{report}");
+        let limit = format!("/sys/fs/cgroup/memory{cgroup}/memory.limit_in_bytes");
+        let limit = std::fs::read_to_string(limit).expect("it has a limit");
+        assert_eq!(limit.trim(), (CLASS + OVERHEAD).to_string(), "{name}");
+        // As a driver does that ends a task for good.
+        agent.kill();
+        driven.remove().succeeded();
+        assert!(!process.exists() && !machines(&bench).contains(&id), "{name}: nothing of it is left");
+        assert_eq!(group.children("memory").iter().find(|child| child.contains(&task)), None);
+        assert!(!PathBuf::from(format!("/sys/fs/cgroup/memory{cgroup}")).exists(), "{cgroup}");
+    }
+    drop(fleet);
+    assert_eq!(pool.signal(Signal::Terminate), Some(0));
+    empty(&bench);
+}
+
+#[test]
+fn a_machine_that_is_ready_gets_the_volume_of_a_job_with_docker_layers() {
+    let bench = bench();
+    let pool = Pool::start_of(&bench, DOCKER_IMAGE, 1);
+    let machine = format!("{{image: {DOCKER_IMAGE}, docker_layer_caching: true}}");
+    let look = "docker version >/dev/null && grep -c ' /var/lib/docker ext4' /proc/mounts";
+    let keeps = step("looks", look) + &step("keeps", "sudo sh -c 'echo of a job before >> /var/lib/docker/kept'");
+    for (steps, volume) in [
+        (&keeps, "Docker layer caching: a new volume"),
+        (&step("looks", look), "Docker layer caching: the volume that an earlier job has saved"),
+    ] {
+        pool.until_ready(1);
+        bench.config(&config_of(&machine, &format!("{steps}{}", step("says", "sudo cat /var/lib/docker/kept"))));
+        let done = bench.run(&[]).finish_within(BOOT_LIMIT);
+        done.passes();
+        let report = done.report("vm");
+        assert!(report.contains("Machine: from the pool") && report.contains(volume), "{report}");
+        assert_eq!((done.text("vm", "looks"), done.text("vm", "says")), ("1\n".into(), "of a job before\n".into()));
+    }
+    assert_eq!(pool.signal(Signal::Terminate), Some(0));
     empty(&bench);
 }
 

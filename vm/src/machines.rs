@@ -218,7 +218,7 @@ impl Machines {
             && extras.disks.is_empty()
         {
             // Whatever comes of it, the machine is made.
-            let size = self.provider.guest_size(request.size, request.cgroup_parent.is_none());
+            let size = self.provider.guest_size(request.size, request.cgroup_parent.as_ref());
             if let Err(error) = self.warm_image(Image::clone(image), size, host, events).await {
                 events(PrepareEvent::Warning(format!("no snapshot could be made: {error}")));
             }

@@ -344,10 +344,10 @@ impl Provider {
         }
     }
 
-    /// What a guest gets of its class. `has_room`: what runs it takes nothing of that.
-    pub fn guest_size(&self, size: Size, has_room: bool) -> Size {
+    /// What a guest gets of its class, in a cgroup that was given if one was.
+    pub fn guest_size(&self, size: Size, given: Option<&Parent>) -> Size {
         match self {
-            Self::Qemu(_) => qemu::guest_size(size, has_room),
+            Self::Qemu(_) => qemu::guest_size(size, given),
             Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => size,
         }
     }

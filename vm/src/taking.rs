@@ -27,7 +27,7 @@ use crate::machines::{CLEAN_UP_LIMIT, Machines, has_steps, order, report};
 use crate::pool::rules::Kind;
 use crate::pool::source::{Asked, Given, NotGiven, Source, Way};
 use crate::provider::{Contact, Source as Start};
-use crate::qemu::size_here;
+use crate::qemu::{size_here, takes_disks};
 use crate::record::{self, Entry, Record, RecordError, Taken};
 use crate::settings::Extras;
 use crate::state::State;
@@ -113,18 +113,18 @@ impl Machines {
     /// What a pool may have that is just what this task needs.
     fn kind(&self, request: &Prepare, extras: &Extras, image: &Image) -> Result<Kind, String> {
         let Wanted::Machine(wanted) = &request.wanted else { return Err("containers are wanted".to_owned()) };
-        if !extras.disks.is_empty() {
-            return Err("the job has disks of its own (Docker layers)".to_owned());
+        if !extras.disks.is_empty() && !takes_disks(image) {
+            return Err(
+                "the job has disks of its own (Docker layers), and a machine of its processor takes none later"
+                    .to_owned(),
+            );
         }
         if !self.settings.devices.is_empty() {
             return Err("machines here have devices of this host".to_owned());
         }
-        if request.cgroup_parent.is_some() {
-            return Err("the job's cgroup was given, and has no room for a whole machine of its class".to_owned());
-        }
         let class = wanted.class.clone().ok_or("the machine is of no resource class")?;
         let size = self.settings.size_of(&class).ok_or_else(|| format!("{class} is no class of machines"))?;
-        if size_here(size, false) != size_here(request.size, false) {
+        if size_here(size) != size_here(request.size) {
             return Err(format!("the job gets less here than its class {class} has"));
         }
         Ok(Kind { class, image: image.manifest.name.clone() })

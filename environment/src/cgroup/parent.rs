@@ -81,6 +81,25 @@ impl Parent {
         all.filter(|(path, _)| path.symlink_metadata().is_ok_and(|found| found.is_dir())).collect()
     }
 
+    /// Bytes of memory that all in it may have together, by its own limit and by those above it; without one, as many as there are numbers.
+    /// `None`: there is no such limit to be read.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory_limit_in(&mounted())
+    }
+
+    fn memory_limit_in(&self, hierarchies: &[Hierarchy]) -> Option<u64> {
+        let v1 = hierarchies.iter().find(|hierarchy| !hierarchy.unified && hierarchy.has("memory"));
+        let unified = || hierarchies.iter().find(|hierarchy| hierarchy.unified);
+        let (hierarchy, file) = match v1 {
+            Some(v1) => (v1, "memory.limit_in_bytes"),
+            None => (unified()?, "memory.max"),
+        };
+        // The root itself has none.
+        let all = self.0.ancestors().take_while(|below| !below.as_os_str().is_empty());
+        let limits = all.map(|below| read_limit(&hierarchy.path.join(below).join(file)));
+        limits.collect::<Option<Vec<u64>>>()?.into_iter().min()
+    }
+
     /// Moves this process into it in every hierarchy that has it, and lets those below it have the controllers that a task's
     /// limits need.
     ///
@@ -135,6 +154,13 @@ fn give_controllers(directory: &Path) -> Result<(), ParentError> {
     write_to(&path, fs::write(&path, words.join(" ")))
 }
 
+fn read_limit(path: &Path) -> Option<u64> {
+    match fs::read_to_string(path).ok()?.trim() {
+        "max" => Some(u64::MAX),
+        bytes => bytes.parse().ok(),
+    }
+}
+
 fn write_to(path: &Path, written: io::Result<()>) -> Result<(), ParentError> {
     written.map_err(|source| ParentError::Write { path: path.to_owned(), source })
 }
@@ -142,6 +168,38 @@ fn write_to(path: &Path, written: io::Result<()>) -> Result<(), ParentError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_smallest_limit_on_the_way_down_holds_and_one_that_cannot_be_read_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let made = |place: &str, text: &str| {
+            let path = root.path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let hierarchy = |name: &str, controllers: &[&str], unified| Hierarchy {
+            path: root.path().join(name),
+            controllers: controllers.iter().map(|&it| it.to_owned()).collect(),
+            unified,
+        };
+        let v1 =
+            [hierarchy("cpu", &["cpu"], false), hierarchy("memory", &["memory"], false), hierarchy("u", &[], true)];
+        let v2 = [hierarchy("v2", &[], true)];
+        let task = Parent::read("/nomad/a.b").unwrap();
+        assert_eq!(
+            (task.memory_limit_in(&v1), task.memory_limit_in(&v2), task.memory_limit_in(&[])),
+            (None, None, None)
+        );
+        made("memory/nomad/a.b/memory.limit_in_bytes", "2048\n");
+        assert_eq!(task.memory_limit_in(&v1), None, "what holds above it is not known");
+        made("memory/nomad/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(task.memory_limit_in(&v1), Some(2048));
+        made("v2/nomad/memory.max", "1024\n");
+        made("v2/nomad/a.b/memory.max", "max\n");
+        assert_eq!(task.memory_limit_in(&v2), Some(1024));
+        made("v2/nomad/memory.max", "much\n");
+        assert_eq!(task.memory_limit_in(&v2), None);
+    }
 
     #[test]
     fn only_a_path_below_a_root_is_a_cgroup() {

@@ -28,7 +28,7 @@ use crate::error::Fault;
 use crate::images;
 use crate::provider::{Contact, Look, Order};
 use crate::record::{Fact, Record};
-use crate::settings::{Disk, Snapshots};
+use crate::settings::Snapshots;
 use crate::ssh_key::SshKey;
 
 /// Threads that a QEMU has: one for each processor, and up to 64 for its disks.
@@ -102,8 +102,7 @@ impl Instance {
     pub async fn provision(&mut self) -> Result<(), Fault> {
         images::verify(&self.order.image).await?;
         self.report.push(format!("Image: {} ({})", self.order.image.manifest.name, &self.order.image.digest[..12]));
-        // A cgroup that was given holds QEMU's own memory, too.
-        let size = guest_size(self.order.size, self.order.cgroup_parent.is_none());
+        let size = guest_size(self.order.size, self.order.cgroup_parent.as_ref());
         let shape = Shape::of(&self.qemu, &self.order.image, size, &self.host).await?;
         self.report.extend(shape.report(self.order.size));
         let cgroups = self.cgroup(shape.memory).await?;
@@ -220,7 +219,7 @@ impl Instance {
             init: image.manifest.init,
             arguments: image.manifest.arguments.clone(),
             backing,
-            disks: self.order.extras.disks.iter().map(extra).collect(),
+            disks: self.order.extras.disks.iter().map(Extra::from).collect(),
             net: prepared.net.clone(),
             link_address: self.told_network()?.link_address.clone(),
             run_as: prepared.run_as,
@@ -484,8 +483,4 @@ async fn wait_for_monitor(started: &mut Started, directory: &Path) -> Result<(),
 /// A cgroup's name is made of a task's id.
 pub(super) fn task_of(machine: &str) -> Option<TaskId> {
     machine.parse().ok()
-}
-
-fn extra(disk: &Disk) -> Extra {
-    Extra { path: disk.path.clone(), backing: disk.backing.clone(), serial: disk.serial.clone() }
 }

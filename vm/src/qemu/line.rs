@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use navvy_protocol::guest::{MUX_PORT, SEED_PORT};
 use navvy_vm_image::manifest::Init;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::settings::Disk;
 
 /// Sockets of a machine, in its directory.
 pub const QMP: &str = "qmp.sock";
@@ -20,6 +22,8 @@ pub const SEED: &str = "seed.sock";
 pub const MUX: &str = "mux.sock";
 /// What its kernel writes before it has a console.
 pub const EARLY: &str = "early.sock";
+/// Where a disk goes that is not there from its start: the name of a port of its board.
+pub const LATER: &str = "later";
 /// Its disk, in its directory.
 pub const DISK: &str = "disk.qcow2";
 
@@ -60,6 +64,33 @@ pub struct Extra {
     pub path: PathBuf,
     pub backing: Option<PathBuf>,
     pub serial: String,
+}
+
+impl Extra {
+    /// What it is as a disk.
+    pub fn node(at: usize) -> String {
+        format!("x{at}")
+    }
+
+    /// What is told to QEMU of its files, in this order.
+    pub fn nodes(&self, at: usize) -> Vec<Value> {
+        let (under, base, base_file) = (format!("xf{at}"), format!("xb{at}"), format!("xbf{at}"));
+        let mut nodes = Vec::new();
+        if let Some(backing) = &self.backing {
+            nodes.push(file(&base_file, backing, Use::Read));
+            nodes.push(qcow2(&base, &base_file, None, Use::Read));
+        }
+        let stands_on = self.backing.as_ref().map(|_| base);
+        nodes.push(file(&under, &self.path, Use::Keep));
+        nodes.push(qcow2(&Self::node(at), &under, stands_on, Use::Keep));
+        nodes
+    }
+}
+
+impl From<&Disk> for Extra {
+    fn from(disk: &Disk) -> Self {
+        Self { path: disk.path.clone(), backing: disk.backing.clone(), serial: disk.serial.clone() }
+    }
 }
 
 /// What the guest's processor is put on: one for each architecture.
@@ -224,28 +255,28 @@ impl Line {
     fn add_disks(&self, add: &mut impl FnMut(&[&str])) {
         let below = |at: usize| format!("b{at}");
         for (at, path) in self.backing.iter().enumerate() {
-            add(&["-blockdev", &file(&format!("bf{at}"), path, Use::Read)]);
+            add(&["-blockdev", &file(&format!("bf{at}"), path, Use::Read).to_string()]);
             let under = at.checked_sub(1).map(below);
-            add(&["-blockdev", &qcow2(&below(at), &format!("bf{at}"), under, Use::Read)]);
+            add(&["-blockdev", &qcow2(&below(at), &format!("bf{at}"), under, Use::Read).to_string()]);
         }
         let top = self.backing.len().checked_sub(1).map(below);
-        add(&["-blockdev", &file("f", Path::new(DISK), Use::Own), "-blockdev", &qcow2("d", "f", top, Use::Own)]);
+        let own = [file("f", Path::new(DISK), Use::Own), qcow2("d", "f", top, Use::Own)];
+        for node in own {
+            add(&["-blockdev", &node.to_string()]);
+        }
         add(&["-device", "virtio-blk-pci,drive=d,write-cache=on"]);
         self.add_extras(add);
     }
 
     fn add_extras(&self, add: &mut impl FnMut(&[&str])) {
-        for (at, Extra { path, backing, serial }) in self.disks.iter().enumerate() {
-            let (node, under, base, base_file) =
-                (format!("x{at}"), format!("xf{at}"), format!("xb{at}"), format!("xbf{at}"));
-            if let Some(backing) = backing {
-                add(&["-blockdev", &file(&base_file, backing, Use::Read)]);
-                add(&["-blockdev", &qcow2(&base, &base_file, None, Use::Read)]);
+        for (at, extra) in self.disks.iter().enumerate() {
+            for node in extra.nodes(at) {
+                add(&["-blockdev", &node.to_string()]);
             }
-            let stands_on = backing.as_ref().map(|_| base);
-            add(&["-blockdev", &file(&under, path, Use::Keep)]);
-            add(&["-blockdev", &qcow2(&node, &under, stands_on, Use::Keep)]);
-            add(&["-device", &format!("virtio-blk-pci,drive={node},serial={}", escaped(serial))]);
+            add(&["-device", &format!("virtio-blk-pci,drive={},serial={}", Extra::node(at), escaped(&extra.serial))]);
+        }
+        if self.board == Board::Q35 {
+            add(&["-device", &format!("pcie-root-port,id={LATER},chassis=1")]);
         }
     }
 
@@ -281,7 +312,7 @@ enum Use {
     Keep,
 }
 
-fn file(node: &str, path: &Path, how: Use) -> String {
+fn file(node: &str, path: &Path, how: Use) -> Value {
     // Locks stay on: whoever asks whether an image is in use asks for them.
     let mut file = json!({
         "driver": "file", "node-name": node, "filename": path, "read-only": how == Use::Read,
@@ -290,10 +321,10 @@ fn file(node: &str, path: &Path, how: Use) -> String {
     if how != Use::Read {
         file["discard"] = "unmap".into();
     }
-    file.to_string()
+    file
 }
 
-fn qcow2(node: &str, under: &str, backing: Option<String>, how: Use) -> String {
+fn qcow2(node: &str, under: &str, backing: Option<String>, how: Use) -> Value {
     let mut disk = json!({
         "driver": "qcow2", "node-name": node, "file": under, "backing": backing, "read-only": how == Use::Read,
         "cache": {"no-flush": how != Use::Keep},
@@ -301,7 +332,7 @@ fn qcow2(node: &str, under: &str, backing: Option<String>, how: Use) -> String {
     if how != Use::Read {
         disk["discard"] = "unmap".into();
     }
-    disk.to_string()
+    disk
 }
 
 fn path_text(path: &Path) -> String {

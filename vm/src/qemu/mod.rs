@@ -30,6 +30,7 @@ mod lines;
 mod link;
 mod network;
 mod overlay;
+mod plug;
 mod process;
 mod qmp;
 mod random;
@@ -52,6 +53,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::end::{destroy, stop, watch};
 pub(crate) use self::instance::Instance;
+pub(crate) use self::plug::takes_disks;
 pub(crate) use self::ready::{attend, end_of_another};
 pub(crate) use self::shape::{guest_size, size_here};
 use crate::error::Fault;

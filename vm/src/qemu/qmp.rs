@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use navvy_protocol::guest;
@@ -58,6 +58,14 @@ impl Qmp {
     /// Gives the process a file under a name, for what comes next.
     pub async fn give(&mut self, doing: &'static str, name: &str, file: &std::fs::File) -> Result<(), Fault> {
         self.ask_with(doing, "getfd", json!({ "fdname": name }), Some(file.as_fd())).await.map(drop)
+    }
+
+    /// Gives the process an open file for good. Returns the path by which it opens it.
+    pub async fn lend(&mut self, doing: &'static str, file: &std::fs::File) -> Result<PathBuf, Fault> {
+        let lent = self.ask_with(doing, "add-fd", json!({}), Some(file.as_fd())).await?;
+        let set = lent.get("fdset-id").and_then(Value::as_u64);
+        let set = set.ok_or_else(|| failed(doing, &"it does not say where the file is"))?;
+        Ok(format!("/dev/fdset/{set}").into())
     }
 
     async fn ask_with(

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pool    launched ─▶ first word (a clone is asked, one that boots is warmed) ─▶ Waits is written ─▶ sockets let go
-//! taker   record locked ─▶ process, image, size as wanted ─▶ cgroup, network of the task ─▶ sockets ─▶ asked ─▶ seed
+//! taker   record locked ─▶ process, image, size as wanted ─▶ cgroup, network of the task ─▶ sockets ─▶ disks ─▶ asked ─▶ seed
 //! ```
 
 use std::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
+use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_protocol::guest::Seed;
 use tokio::net::UnixStream;
@@ -19,7 +20,8 @@ use tokio::time::Instant;
 use super::instance::{CLONE_LIMIT, Instance};
 use super::network::{self, Lease};
 use super::process::{self, Started};
-use super::shape::{size_here, size_report};
+use super::seed::SEEDED_LIMIT;
+use super::shape::{has_room, size_here, size_report};
 use super::{Qemu, end, line, overlay, socket};
 use crate::error::Fault;
 use crate::provider::Order;
@@ -43,7 +45,7 @@ impl Instance {
             }
             None => self.boot_and_warm().await?,
         }
-        let (cpus, memory) = size_here(self.order.size, false);
+        let (cpus, memory) = size_here(self.order.size);
         self.record.note(Fact::Waits { cpus, memory_mib: memory >> 20 }).await?;
         Ok(())
     }
@@ -88,16 +90,15 @@ impl Instance {
         instance.is_taken = true;
         let process = instance.check(&known)?;
         overlay::check_space(instance.record.directory(), instance.order.disk_floor)?;
-        let (cpus, memory) = size_here(instance.order.size, instance.order.cgroup_parent.is_some());
+        let (cpus, memory) = size_here(instance.order.size);
         instance.report.extend(size_report(cpus, memory, instance.order.size));
         instance.enter_cgroup(memory, &process).await?;
         instance.enter_network(&known).await?;
-        match instance.open(Started::of_another(process)).await {
-            Ok(()) => Ok(instance),
-            Err((mut started, fault)) => {
-                Err(end::or_ended(&mut started, &instance.console, "waiting for its taker", fault).await)
-            }
+        if let Err((mut started, fault)) = instance.open(Started::of_another(process)).await {
+            return Err(end::or_ended(&mut started, &instance.console, "waiting for its taker", fault).await);
         }
+        instance.plug_disks().await?;
+        Ok(instance)
     }
 
     /// Its process, if the machine is as it is wanted.
@@ -121,7 +122,7 @@ impl Instance {
         let processor = if accelerator == "kvm" { "KVM" } else { "an emulated processor" };
         let from = snapshot.as_ref().map_or_else(String::new, |key| format!(", from snapshot {key}"));
         self.report.push(format!("QEMU with {processor}{from}"));
-        let (cpus, memory) = size_here(self.order.size, self.order.cgroup_parent.is_some());
+        let (cpus, memory) = size_here(self.order.size);
         match known
             .last(|fact| if let Fact::Waits { cpus, memory_mib } = fact { Some((*cpus, *memory_mib)) } else { None })
         {
@@ -134,8 +135,14 @@ impl Instance {
         }
     }
 
-    /// The process moves into the task's cgroup. What it has used before stays counted where it was, below the same limits.
+    /// The process moves into the task's cgroup. What it has used before stays counted where it was, below the same limits. A cgroup that
+    /// was given and has no room for the whole machine holds the agent alone: the process stays where it is, and goes by its record.
     async fn enter_cgroup(&mut self, memory: u64, process: &Owner) -> Result<(), Fault> {
+        if !has_room(self.order.cgroup_parent.as_ref(), Size { memory, ..self.order.size }) {
+            let line = "The machine's process stays in its pool's cgroup, which has the limits of its class: the task's own has no room for it";
+            self.report.push(line.to_owned());
+            return Ok(());
+        }
         for entrance in self.cgroup(memory).await? {
             let doing = Fault::host(format!("write {}", entrance.display()));
             std::fs::write(&entrance, process.pid.to_string()).map_err(doing)?;
@@ -167,9 +174,11 @@ impl Instance {
         let console = self.console.clone();
         let running = self.running()?;
         let Some(mut seeding) = running.seeding.take() else { return Err(seeded_already()) };
+        // Its engine is ended for a disk, which may have to be given a file system.
+        let limit = if seed.volumes.is_empty() { SEEDED } else { SEEDED_LIMIT };
         let conversation = async {
             seeding.ask(ANSWER).await?;
-            seeding.seed(seed, SEEDED).await
+            seeding.seed(seed, limit).await
         };
         match conversation.await {
             Ok(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! What a machine on this host is like, before anything of it is made: which QEMU and processor it gets, and how much of this host.
 
+use navvy_environment::cgroup::Parent;
 use navvy_environment::{HostPaths, run_dir};
 use navvy_job::resource::Size;
 use navvy_vm_image::Image;
@@ -15,18 +16,22 @@ pub const OVERHEAD: u64 = 512 << 20;
 /// Least that a guest can be given.
 const LEAST_MEMORY: u64 = 256 << 20;
 
-/// What a guest gets of its class. `has_room`: QEMU's own memory is not taken from the class's.
-pub fn guest_size(mut size: Size, has_room: bool) -> Size {
-    if !has_room {
+/// Has a cgroup that was given, if one was, room for a guest of this size and for QEMU's own memory?
+pub fn has_room(given: Option<&Parent>, size: Size) -> bool {
+    let needed = size.memory.saturating_add(OVERHEAD);
+    given.is_none_or(|given| given.memory_limit().is_some_and(|limit| needed <= limit))
+}
+
+/// What a guest gets of its class. Where a cgroup that was given has no room for both, QEMU's own memory is taken from the guest's.
+pub fn guest_size(mut size: Size, given: Option<&Parent>) -> Size {
+    if !has_room(given, size) {
         size.memory = size.memory.saturating_sub(OVERHEAD);
     }
     size
 }
 
-/// Processors and bytes of memory that a machine of this size gets here. `is_below_given`: its cgroup, which was given, holds QEMU's own
-/// memory, too.
-pub fn size_here(wanted: Size, is_below_given: bool) -> (u32, u64) {
-    let wanted = guest_size(wanted, !is_below_given);
+/// Processors and bytes of memory that a machine of this size gets here.
+pub fn size_here(wanted: Size) -> (u32, u64) {
     let (host_cpus, host_memory) = (end::processors(), end::memory());
     let cpus = u32::try_from(wanted.millicpus.div_ceil(1000).clamp(1, host_cpus)).unwrap_or(1);
     let memory = wanted.memory.min(host_memory.saturating_sub(OVERHEAD)).max(LEAST_MEMORY) >> 20 << 20;
@@ -70,7 +75,7 @@ impl Shape {
             host,
         };
         let (processor, why_emulated) = accelerator::choose(qemu.settings.accelerator, &bench).await?;
-        let (cpus, memory) = size_here(wanted, false);
+        let (cpus, memory) = size_here(wanted);
         Ok(Self { found, processor, why_emulated, cpus, memory })
     }
 

@@ -24,7 +24,7 @@ use super::qmp::Qmp;
 use crate::error::Fault;
 
 /// Changes whenever the command line gets other devices: what was kept before does not fit them.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const RAM: &str = "ram";
 const STATE: &str = "state";
 const DISK: &str = "disk.qcow2";
@@ -191,6 +191,9 @@ pub fn sweep(state: &Path, images: &navvy_vm_image::Images, here: &Owner) {
         let directory = entry.path();
         let Ok(made) = navvy_plain_file::read(&directory.join(MADE), 64 << 10) else { continue };
         let kind = serde_json::from_slice::<Kind>(&made).ok();
+        let has_name = |kind: &Kind| directory.file_name().is_some_and(|name| *name == *kind.key());
+        // One by another name is of another layout.
+        let kind = kind.filter(has_name);
         let is_of_use = kind.is_some_and(|kind| images.get(&kind.image).is_ok_and(|image| image.digest == kind.digest));
         if !is_of_use || directory.join(BAD).exists() {
             let _next_time = remove(&directory);
