@@ -41,7 +41,7 @@ use crate::keys;
 use crate::known;
 use crate::launch::Launcher;
 use crate::machines::service::MachinesService;
-use crate::machines::{Here, Machines, Parts};
+use crate::machines::{Here, Machines, Parts, Reach};
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::{MachinePool, Settings};
@@ -228,12 +228,18 @@ async fn launch(launcher: Option<Arc<Launcher>>) {
 
 /// The pool of machines, if there is to be one. Nothing of it is touched yet.
 fn machines(settings: &Settings, state: &State) -> Result<Option<Machines>, ServeError> {
-    let Some(MachinePool { rules, machines, host }) = settings.machine_pool.clone() else { return Ok(None) };
+    let Some(MachinePool { rules, made, mut host, .. }) = settings.machine_pool.clone() else { return Ok(None) };
     let place = settings.data.join("machine-pool");
-    let maker = navvy_vm::Machines::qemu(machines).maker(place.clone(), &host);
-    let this_host = this_host().map_err(failed("the pool of machines"))?;
-    let here = Some(Here { host: this_host, state: host.state });
-    Ok(Some(Machines::new(Parts { place, rules, maker, here }, state.clone())))
+    let (maker, reach) = if made.are_here() {
+        let this_host = this_host().map_err(failed("the pool of machines"))?;
+        (made.maker(place.clone(), &host), Reach::Host(Here { host: this_host, state: host.state }))
+    } else {
+        // Their records and keys are the processor's alone.
+        host.state = settings.data.join("lent");
+        let maker = made.lender(place.clone(), &host);
+        (maker.map_err(failed("the pool of machines"))?, Reach::Lent(Box::new(made)))
+    };
+    Ok(Some(Machines::new(Parts { place, rules, maker, reach }, state.clone())))
 }
 
 /// Keeps the pool of machines, as long as it is polled. Its machines stay, for the next start.

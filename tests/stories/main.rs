@@ -78,6 +78,7 @@ mod unreadable;
 mod vm_docker;
 mod vm_far;
 mod vm_hold;
+mod vm_lent;
 mod vm_pool;
 mod vm_run;
 mod vm_steps;

@@ -80,6 +80,9 @@ pub enum Fault {
     /// Something is left that nothing of these settings made.
     #[error("machines of {0} are not in these settings: give them back their [vm.{0}] until the machine is removed")]
     Lacking(String),
+    /// Machines of this host are a processor's, and it gave none.
+    #[error("machines of this host are lent by its processor ([vm] provider = \"lent\"), and none was: {0}")]
+    NotLent(String),
     /// The provider said something that is not so.
     #[error("{provider} failed to {doing}: {message}")]
     Provider {

@@ -7,12 +7,14 @@
 //!                                     └─▶ Source: what a machine of this kind starts from
 //! ```
 
+use std::collections::BTreeMap;
+
 use navvy_environment::request::{Machine as WantedMachine, Prepare, Purpose, Wanted};
 use navvy_job::chain::chain;
 use navvy_job::resource::{Size, machine_class_names};
 
 use crate::machines::Machines;
-use crate::pool::rules::Kind;
+use crate::pool::rules::{Kind, Prescaled, Rules};
 use crate::provider::{Provider, Source};
 use crate::settings::Extras;
 
@@ -27,12 +29,45 @@ impl Machines {
         Ok(Kind { class: kind.class.clone(), image: source.counted().to_owned() })
     }
 
-    /// How many machines of a kind can be there at once, where that is known beforehand: hosts that are there are so many, and no more.
-    pub fn most_at_once(&self, kind: &Kind) -> Option<usize> {
-        match self.start_of(kind) {
-            Ok((_, Source::Hosts(_, candidates))) => Some(candidates.hosts.len()),
-            _ => None,
+    /// The same of all that an operator asks of a pool.
+    ///
+    /// # Errors
+    /// All that is not to be had, each with its place.
+    pub fn counted_rules(&self, mut rules: Rules) -> Result<Rules, Vec<String>> {
+        let mut wrong = Vec::new();
+        for (nth, entry) in (1..).zip(&mut rules.prescaled) {
+            match self.counted_entry(entry) {
+                Ok(kind) => entry.kind = kind,
+                Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("prescale entry {nth}: {why}"))),
+            }
         }
+        let mut quotas = BTreeMap::new();
+        for (kind, most) in std::mem::take(&mut rules.quotas) {
+            match self.counted(&kind) {
+                // Of two names of one image the smaller quota holds.
+                Ok(kind) => {
+                    let known = quotas.entry(kind).or_insert(most);
+                    *known = most.min(*known);
+                }
+                Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("quotas: {why}"))),
+            }
+        }
+        rules.quotas = quotas;
+        if wrong.is_empty() { Ok(rules) } else { Err(wrong) }
+    }
+
+    /// Hosts that are there are so many, and no more.
+    fn counted_entry(&self, entry: &Prescaled) -> Result<Kind, Vec<String>> {
+        let Prescaled { kind, count, .. } = entry;
+        if let (_, Source::Hosts(_, candidates)) = self.start_of(kind)?
+            && *count as usize > candidates.hosts.len()
+        {
+            let (most, image) = (candidates.hosts.len(), &kind.image);
+            return Err(vec![format!(
+                "count is {count}, and [[vm.ssh.hosts]] of your settings has {most} for the image {image:?}"
+            )]);
+        }
+        self.counted(kind)
     }
 
     /// How large a machine of a kind is, and what it starts from. Nothing is asked for it.

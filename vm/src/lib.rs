@@ -11,7 +11,7 @@
 //! | [`Machines`], [`hold`], [`survey`] | machines for tasks: made, held, taken over, reaped; what callers see |
 //! | [`MachineEnvironment`] | one of them, alive |
 //! | `warm` | machines that have booted, kept for others to go on from |
-//! | `making` | machines of this host for a pool |
+//! | `making`, `kinds` | machines for a pool, and what they are counted by |
 //! | `taking` | a machine of a pool becomes a task's |
 //! | [`settings`] | what an operator says about machines |
 //! | [`error`] | why there is none, and whose fault that is |

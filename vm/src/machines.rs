@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::environment::{MachineEnvironment, Parts};
 use crate::error::{Fault, PrepareError};
-use crate::far::{Clouds, Ec2Table, GceTable, SshTable};
+use crate::far::{Clouds, Ec2Table, GceTable, SshTable, lent};
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
 use crate::pool::source;
@@ -101,6 +101,11 @@ impl Machines {
         Ok(Self { provider, others: Vec::new(), settings, pool: None })
     }
 
+    /// Machines that a fleet's processor lends to its tasks. None of them are made by this side.
+    pub fn lent(settings: Settings) -> Self {
+        Self { provider: Provider::Lent, others: Vec::new(), settings: Arc::new(settings), pool: None }
+    }
+
     /// These also look after what machines of others have left: those make no new ones.
     #[must_use]
     pub fn beside(mut self, other: Self) -> Self {
@@ -155,6 +160,10 @@ impl Machines {
 
     /// Who makes, or made, machines of this name.
     pub(crate) fn named(&self, name: &str) -> Provider {
+        if name == lent::NAME {
+            // To forget one needs nothing of anybody's.
+            return Provider::Lent;
+        }
         let found = self.providers().find(|it| it.name() == name).cloned();
         found.unwrap_or_else(|| Provider::Lacking(name.into()))
     }
@@ -205,9 +214,13 @@ impl Machines {
             Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         };
         // On the heap: it is as large as all of what follows, and most tasks have no pool.
-        if let Some(taken) = Box::pin(self.take(&request, &extras, &source, host, events)).await {
-            events(PrepareEvent::Report(started_in(begun)));
-            return Ok(taken);
+        match Box::pin(self.take(&request, &extras, &source, host, events)).await {
+            Ok(Some(taken)) => {
+                events(PrepareEvent::Report(started_in(begun)));
+                return Ok(taken);
+            }
+            Ok(None) => {}
+            Err(fault) => return Err(self.failed(None, fault, &request, host).await),
         }
         let record = match self.plan(&request, &source, host).await {
             Ok(record) => record,
@@ -291,6 +304,7 @@ impl Machines {
             has_steps: has_steps(request),
             pool: None,
             kind: None,
+            is_lent: false,
         };
         Ok(Record::create(&host.state, planned).await?)
     }

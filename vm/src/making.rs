@@ -29,14 +29,15 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use crate::error::Fault;
+use crate::far::keys;
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
 use crate::machines::Machines;
 use crate::pool::maker::{Holding, Maker, NotMade};
 use crate::pool::record::Holder;
 use crate::pool::rules::Kind;
-use crate::pool::source::Way;
-use crate::provider::{Order, Source};
+use crate::pool::source::{Entrance, Way};
+use crate::provider::{Order, Provider, Source};
 use crate::record::{self, Entry, Fact, Known, Planned, Record, RecordError};
 use crate::settings::Snapshots;
 use crate::state::State;
@@ -49,7 +50,18 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 impl Machines {
     /// Who makes these machines for the pool whose directory is `place`.
     pub fn maker(&self, place: PathBuf, host: &HostPaths) -> Arc<dyn Maker> {
-        Arc::new(OfHost { machines: self.clone(), place, host: host.clone(), warm: Arc::default() })
+        Arc::new(OfHost { machines: self.clone(), place, host: host.clone(), lends: false, warm: Arc::default() })
+    }
+
+    /// The same for a pool that lends its machines to agents of other hosts: they get a way in, and its records stay its own.
+    ///
+    /// # Errors
+    /// They are entered by a key that is not theirs alone, or are of no use elsewhere.
+    pub fn lender(&self, place: PathBuf, host: &HostPaths) -> Result<Arc<dyn Maker>, Fault> {
+        let Provider::Cloud(_) = self.provider else {
+            return Err(Fault::Unsupported(format!("machines of {} are not lent: those of a cloud are", self.name())));
+        };
+        Ok(Arc::new(OfHost { machines: self.clone(), place, host: host.clone(), lends: true, warm: Arc::default() }))
     }
 }
 
@@ -58,6 +70,8 @@ struct OfHost {
     machines: Machines,
     place: PathBuf,
     host: HostPaths,
+    /// To agents of other hosts.
+    lends: bool,
     warm: Arc<Mutex<HashMap<MachineId, Warm>>>,
 }
 
@@ -93,7 +107,11 @@ impl Maker for OfHost {
                 }
             }
         }
-        serde_json::to_value(Way::Here { state: self.host.state.clone() }).map_err(|error| error.to_string())
+        let way = match self.lends {
+            true => Way::Ssh(Box::new(self.entrance(id)?)),
+            false => Way::Here { state: self.host.state.clone() },
+        };
+        serde_json::to_value(way).map_err(|error| error.to_string())
     }
 
     async fn remove(&self, id: &MachineId) -> Result<(), String> {
@@ -165,6 +183,29 @@ impl OfHost {
         record::directory(&self.host.state, id)
     }
 
+    /// How a machine is entered that is lent.
+    fn entrance(&self, id: &MachineId) -> Result<Entrance, String> {
+        let directory = self.directory(id);
+        let known = record::load(&directory).map_err(|error| error.to_string())?;
+        let way = known.way().ok_or_else(|| format!("machine {id} is not ready"))?;
+        let kind = known.planned.kind.as_ref().ok_or_else(|| format!("machine {id} is of no kind"))?;
+        let (_, start) = self.machines.start_of(kind).map_err(|wrong| wrong.join("; "))?;
+        let key = keys::read(&directory, keys::LOGIN).map_err(|error| error.to_string())?;
+        Ok(Entrance {
+            provider: known.planned.provider.clone(),
+            instance: known.instances().pop_last().unwrap_or_else(|| id.host_name()),
+            address: way.address.clone(),
+            port: way.port,
+            user: way.user.clone(),
+            host_key: way.host_key.clone(),
+            key,
+            forwarding: way.forwarding.clone(),
+            image: known.planned.image.clone(),
+            step_user: start.user(),
+            docker: start.docker(),
+        })
+    }
+
     fn of_kind(&self, kind: &Kind) -> Result<(Size, Source), NotMade> {
         let refused = |why| NotMade { why, word: "refused", is_final: true, wait_s: None };
         if !self.machines.settings.devices.is_empty() {
@@ -199,6 +240,7 @@ impl OfHost {
             has_steps: false,
             pool: Some(self.place.clone()),
             kind: Some(kind.clone()),
+            is_lent: self.lends,
         };
         let record = Record::create(&self.host.state, planned).await.map_err(|error| without_console(error.into()))?;
         let instance =

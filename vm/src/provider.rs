@@ -23,7 +23,7 @@ use navvy_vm_image::Image;
 use tokio::sync::watch;
 
 use crate::error::Fault;
-use crate::far::{self, cloud, hosts};
+use crate::far::{self, cloud, hosts, lent};
 use crate::machine_id::MachineId;
 use crate::record::{Known, Record};
 use crate::settings::{Extras, Settings};
@@ -92,6 +92,8 @@ pub(crate) enum Source {
     Hosts(Arc<hosts::Hosts>, hosts::Candidates),
     /// An image and a size of a cloud.
     Cloud(Arc<cloud::Cloud>, Box<cloud::Chosen>),
+    /// What a processor lends.
+    Lent(lent::Chosen),
 }
 
 impl From<Image> for Source {
@@ -107,6 +109,7 @@ impl Source {
             Self::Image(image) => image.manifest.name.clone(),
             Self::Hosts(_, candidates) => candidates.name(),
             Self::Cloud(_, chosen) => chosen.image.image.clone(),
+            Self::Lent(chosen) => chosen.image.clone(),
         }
     }
 
@@ -116,6 +119,7 @@ impl Source {
             Self::Image(image) => &image.manifest.name,
             Self::Hosts(_, candidates) => &candidates.counted,
             Self::Cloud(_, chosen) => &chosen.image.name,
+            Self::Lent(chosen) => &chosen.image,
         }
     }
 
@@ -131,6 +135,8 @@ impl Source {
                 let is_there = known.requested().is_some_and(|(_, place)| place == cloud.terms.place);
                 known.planned.image == chosen.image.image && known.shape() == shape && is_there
             }
+            // Its record is where its pool is.
+            Self::Lent(_) => false,
         }
     }
 
@@ -140,6 +146,8 @@ impl Source {
             Self::Image(image) => image.manifest.docker.clone(),
             Self::Hosts(_, candidates) => candidates.hosts.first().and_then(|host| host.docker.clone()),
             Self::Cloud(_, chosen) => chosen.image.docker.clone(),
+            // Nobody knows before there is one.
+            Self::Lent(_) => None,
         }
     }
 
@@ -151,6 +159,7 @@ impl Source {
                 candidates.hosts.first().map(|host| host.step_user.clone()).unwrap_or_default()
             }
             Self::Cloud(_, chosen) => chosen.image.user.clone(),
+            Self::Lent(chosen) => chosen.user(),
         }
     }
 }
@@ -164,6 +173,8 @@ pub(crate) enum Provider {
     Ssh(Arc<hosts::Hosts>),
     /// A cloud: EC2, Compute Engine.
     Cloud(Arc<cloud::Cloud>),
+    /// A fleet's processor, which lends what its pool has.
+    Lent,
     /// One that these settings do not have, by its name.
     Lacking(Arc<str>),
 }
@@ -176,6 +187,8 @@ pub(crate) enum Instance {
     Host(Box<hosts::Instance>),
     /// A cloud's.
     Cloud(Box<cloud::Instance>),
+    /// A processor's.
+    Lent(Box<lent::Instance>),
     /// None: its provider has nothing of the kind.
     Lacking(Arc<str>),
 }
@@ -206,6 +219,7 @@ impl Provider {
             Self::Qemu(_) => qemu::NAME,
             Self::Ssh(_) => hosts::NAME,
             Self::Cloud(cloud) => cloud.name(),
+            Self::Lent => lent::NAME,
             Self::Lacking(name) => name,
         }
     }
@@ -219,6 +233,7 @@ impl Provider {
             Self::Qemu(_) => images::resolve(settings, wanted).map(Source::from),
             Self::Ssh(hosts) => Ok(Source::Hosts(Arc::clone(hosts), hosts.choose(wanted)?)),
             Self::Cloud(cloud) => Ok(Source::Cloud(Arc::clone(cloud), Box::new(cloud.choose(wanted, size)?))),
+            Self::Lent => lent::Chosen::of(wanted).map(Source::Lent),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -264,6 +279,10 @@ impl Provider {
                 let taken = cloud::Instance::of_pool(cloud, order.with(|()| *chosen), record, host)?;
                 Ok(Instance::Cloud(Box::new(taken)))
             }
+            (_, Some(Source::Lent(lent::Chosen { lent: Some(entrance), .. }))) => {
+                let taken = lent::Instance::new(order.with(|()| entrance), record, host)?;
+                Ok(Instance::Lent(Box::new(taken)))
+            }
             _ => Err(Fault::Unsupported(format!("a machine was given that is none of {}", self.name()))),
         }
     }
@@ -284,7 +303,7 @@ impl Provider {
                 let waits = boxed(far::seeding::still_waits(way, limit)).await;
                 waits.err().map(|fault| navvy_job::chain::chain(&fault))
             }
-            Self::Lacking(_) => None,
+            Self::Lent | Self::Lacking(_) => None,
         }
     }
 
@@ -292,7 +311,7 @@ impl Provider {
     pub async fn attend(&self, directory: &std::path::Path) -> Option<tokio::net::UnixStream> {
         match self {
             Self::Qemu(_) => qemu::attend(directory).await,
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => None,
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lent | Self::Lacking(_) => None,
         }
     }
 
@@ -302,7 +321,7 @@ impl Provider {
             Self::Qemu(_) => qemu::end_of_another(directory, known, limit).await,
             Self::Cloud(cloud) => boxed(cloud::end_of_another(cloud, known, limit)).await,
             // A host is not reset under its task's feet: whoever has it does so.
-            Self::Ssh(_) | Self::Lacking(_) => Vec::new(),
+            Self::Ssh(_) | Self::Lent | Self::Lacking(_) => Vec::new(),
         }
     }
 
@@ -310,7 +329,7 @@ impl Provider {
     pub async fn link(&self, record: &std::path::Path, known: &Known) -> std::io::Result<Arc<dyn Connect>> {
         match self {
             Self::Qemu(_) => qemu::link_of(record, known).await,
-            Self::Ssh(_) | Self::Cloud(_) => boxed(far::link_of(record, known)).await,
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lent => boxed(far::link_of(record, known)).await,
             Self::Lacking(name) => Err(std::io::Error::other(lacking(name))),
         }
     }
@@ -321,7 +340,9 @@ impl Provider {
         match self {
             Self::Qemu(_) => qemu::watch(known),
             Self::Cloud(cloud) => cloud::watch_of(cloud, known.planned.machine.clone(), link),
-            Self::Ssh(_) | Self::Lacking(_) => far::watch::of(link, known.planned.image.clone(), far::watch::Nobody),
+            Self::Ssh(_) | Self::Lent | Self::Lacking(_) => {
+                far::watch::of(link, known.planned.image.clone(), far::watch::Nobody)
+            }
         }
     }
 
@@ -330,7 +351,7 @@ impl Provider {
         match self {
             Self::Qemu(_) => qemu::stop(record, limit).await,
             Self::Cloud(cloud) => boxed(cloud::stop(cloud, record, limit)).await,
-            Self::Ssh(_) | Self::Lacking(_) => {}
+            Self::Ssh(_) | Self::Lent | Self::Lacking(_) => {}
         }
     }
 
@@ -340,6 +361,8 @@ impl Provider {
             Self::Qemu(_) => qemu::destroy(record, host, limit).await,
             Self::Ssh(hosts) => boxed(hosts::destroy(hosts, record, host)).await,
             Self::Cloud(cloud) => boxed(cloud::destroy(cloud, record, limit)).await,
+            // The processor ends it: it is given back, or its task's lease ends.
+            Self::Lent => Vec::new(),
             Self::Lacking(name) => vec![format!("machine {} ({})", record.machine().host_name(), lacking(name))],
         }
     }
@@ -348,7 +371,7 @@ impl Provider {
     pub fn guest_size(&self, size: Size, given: Option<&Parent>) -> Size {
         match self {
             Self::Qemu(_) => qemu::guest_size(size, given),
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => size,
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lent | Self::Lacking(_) => size,
         }
     }
 
@@ -357,7 +380,7 @@ impl Provider {
         match self {
             Self::Qemu(qemu) => qemu.has_snapshot(image, size, host).await,
             // Each of them starts in its own way, and boots.
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => Ok(true),
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lent | Self::Lacking(_) => Ok(true),
         }
     }
 
@@ -366,7 +389,7 @@ impl Provider {
         match self {
             Self::Qemu(_) => qemu::snapshot::sweep(&host.state, images, here),
             // Their images are not this host's.
-            Self::Ssh(_) | Self::Cloud(_) | Self::Lacking(_) => {}
+            Self::Ssh(_) | Self::Cloud(_) | Self::Lent | Self::Lacking(_) => {}
         }
     }
 
@@ -388,6 +411,10 @@ fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Futu
     Box::pin(future)
 }
 
+fn is_made() -> Fault {
+    Fault::Unsupported("a machine that was lent is there already".to_owned())
+}
+
 fn lacking(name: &str) -> Fault {
     Fault::Lacking(name.to_owned())
 }
@@ -399,6 +426,7 @@ impl Instance {
             Self::Qemu(instance) => instance.provision().await,
             Self::Host(instance) => boxed(instance.provision()).await,
             Self::Cloud(instance) => boxed(instance.provision()).await,
+            Self::Lent(_) => Err(is_made()),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -407,7 +435,7 @@ impl Instance {
     pub async fn make_snapshot(&mut self) -> Result<bool, Fault> {
         match self {
             Self::Qemu(instance) => instance.make_snapshot().await,
-            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => {
+            Self::Host(_) | Self::Cloud(_) | Self::Lent(_) | Self::Lacking(_) => {
                 Err(Fault::Unsupported("snapshots are of machines of this host alone".to_owned()))
             }
         }
@@ -420,6 +448,7 @@ impl Instance {
             // It runs.
             Self::Host(_) => Ok(()),
             Self::Cloud(instance) => boxed(instance.launch()).await,
+            Self::Lent(_) => Err(is_made()),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -430,6 +459,7 @@ impl Instance {
             Self::Qemu(instance) => instance.look().await,
             Self::Host(instance) => Ok(instance.look()),
             Self::Cloud(instance) => boxed(instance.look()).await,
+            Self::Lent(_) => Ok(Look::Up),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -440,6 +470,7 @@ impl Instance {
             Self::Qemu(instance) => instance.connect().await.map(Some),
             Self::Host(instance) => boxed(instance.connect()).await.map(Some),
             Self::Cloud(instance) => boxed(instance.connect()).await.map(Some),
+            Self::Lent(instance) => boxed(instance.connect()).await.map(Some),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -450,6 +481,7 @@ impl Instance {
             Self::Qemu(instance) => instance.wait().await,
             Self::Host(instance) => boxed(instance.wait()).await,
             Self::Cloud(instance) => boxed(instance.wait()).await,
+            Self::Lent(_) => Err(is_made()),
             Self::Lacking(name) => Err(lacking(name)),
         }
     }
@@ -460,6 +492,7 @@ impl Instance {
             Self::Qemu(instance) => instance.died(),
             Self::Host(instance) => instance.died(),
             Self::Cloud(instance) => instance.died(),
+            Self::Lent(instance) => instance.died(),
             Self::Lacking(name) => watch::channel(Some(Died::EngineLost { message: lacking(name).to_string() })).1,
         }
     }
@@ -476,7 +509,7 @@ impl Instance {
     pub fn console(&self) -> String {
         match self {
             Self::Qemu(instance) => instance.console(),
-            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => String::new(),
+            Self::Host(_) | Self::Cloud(_) | Self::Lent(_) | Self::Lacking(_) => String::new(),
         }
     }
 
@@ -486,6 +519,7 @@ impl Instance {
             Self::Qemu(instance) => instance.host_key.as_deref(),
             Self::Host(instance) => instance.host_key(),
             Self::Cloud(instance) => instance.host_key(),
+            Self::Lent(instance) => instance.host_key(),
             Self::Lacking(_) => None,
         }
     }
@@ -494,7 +528,7 @@ impl Instance {
     pub fn listen(&self) -> Option<ServiceOutput> {
         match self {
             Self::Qemu(instance) => Some(instance.listen()),
-            Self::Host(_) | Self::Cloud(_) | Self::Lacking(_) => None,
+            Self::Host(_) | Self::Cloud(_) | Self::Lent(_) | Self::Lacking(_) => None,
         }
     }
 
@@ -504,6 +538,7 @@ impl Instance {
             Self::Qemu(instance) => instance.take_report(),
             Self::Host(instance) => instance.take_report(),
             Self::Cloud(instance) => instance.take_report(),
+            Self::Lent(instance) => instance.take_report(),
             Self::Lacking(_) => Vec::new(),
         }
     }

@@ -92,7 +92,7 @@ pub struct Planned {
     pub task: Option<TaskId>,
     /// The process that made the record.
     pub owner: Owner,
-    /// Which provider has it: `qemu`, `ssh`, `ec2`, `gce`.
+    /// Which provider has it: `qemu`, `ssh`, `ec2`, `gce`, `lent`.
     pub provider: String,
     /// The image's name.
     pub image: String,
@@ -108,6 +108,9 @@ pub struct Planned {
     /// What its pool made it as. `None`: it is no pool's, or was made by a version that did not write this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
+    /// Its pool lends it to another host: its taker's record is there, and this one stays the pool's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_lent: bool,
 }
 
 impl Planned {

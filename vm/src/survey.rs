@@ -100,7 +100,8 @@ impl Machines {
             let directory = record::directory(&host.state, &machine);
             let Ok(known) = record::load(&directory) else { continue };
             let is_nobodys = known.planned.task.is_none();
-            let is_kept = known.is_pooled() && known.planned.pool.as_deref().is_some_and(shelf::is_recent);
+            let is_its_pools = known.is_pooled() || known.planned.is_lent;
+            let is_kept = is_its_pools && known.planned.pool.as_deref().is_some_and(shelf::is_recent);
             if is_nobodys && known.owner.is_dead(here) && !is_kept && !record::is_held(&directory) {
                 left.extend(self.remove_directory(directory, host, limit).await);
             }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::environment::MachineEnvironment;
 use crate::error::Fault;
+use crate::far::lent;
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
 use crate::machines::{CLEAN_UP_LIMIT, Machines, has_steps, order, report};
@@ -74,6 +75,9 @@ impl Drop for Ticket {
 
 impl Machines {
     /// The task's machine, from the pool. `None`: it makes its own; why is told, where there is a pool.
+    ///
+    /// # Errors
+    /// None was lent, and machines of its own this host does not make.
     pub(crate) async fn take(
         &self,
         request: &Prepare,
@@ -81,8 +85,12 @@ impl Machines {
         start: &Start,
         host: &HostPaths,
         events: OnEvent<'_>,
-    ) -> Option<MachineEnvironment> {
-        let source = self.pool.as_ref().filter(|source| source.is_there())?;
+    ) -> Result<Option<MachineEnvironment>, Fault> {
+        let is_lent = matches!(start, Start::Lent(_));
+        let none_lends = || Fault::NotLent("no pool of a processor lends any to this job".to_owned());
+        let Some(source) = self.pool.as_ref().filter(|source| source.is_there()) else {
+            return if is_lent { Err(none_lends()) } else { Ok(None) };
+        };
         let kind = match start {
             Start::Image(image) => self.kind(request, extras, image),
             start => self.kind_elsewhere(request, extras, start),
@@ -100,12 +108,14 @@ impl Machines {
                 let line = format!("Machine: from the pool, waited {:.2} s", waited.as_secs_f64());
                 events(PrepareEvent::Report(line));
                 report(&mut machine, request, events);
-                Some(MachineEnvironment::new(self.clone(), request, host, machine, contact))
+                Ok(Some(MachineEnvironment::new(self.clone(), request, host, machine, contact)))
             }
-            Err(NotGiven::NoPool) => None,
+            Err(NotGiven::NoPool) if is_lent => Err(none_lends()),
+            Err(NotGiven::No { why }) if is_lent => Err(Fault::NotLent(why)),
+            Err(NotGiven::NoPool) => Ok(None),
             Err(NotGiven::No { why }) => {
                 events(PrepareEvent::Report(format!("Machine: its own, none from the pool: {why}")));
-                None
+                Ok(None)
             }
         }
     }
@@ -140,20 +150,21 @@ impl Machines {
         let begun = Instant::now();
         // A ticket is for one wish: a task whose machine was lost asks by another one.
         let wish: String = MachineId::random().as_str().chars().take(12).collect();
-        let asked = Asked { kind, ticket: format!("{}-{wish}", request.task), task: request.task.clone() };
+        let is_lent = matches!(start, Start::Lent(_));
+        let asked = Asked { kind, ticket: format!("{}-{wish}", request.task), task: request.task.clone(), is_lent };
         let mut ticket = Ticket::new(source, asked.ticket.clone());
         let given = source.take(&asked).await?;
         let waited = begun.elapsed();
-        let record = self.found(&given, start, host).await?;
-        let taken = Taken {
-            task: request.task.clone(),
-            owner: request.owner.clone(),
-            is_adoptable: request.is_adoptable,
-            has_steps: has_steps(request),
+        let (record, start) = match (&given.way, start) {
+            (Way::Ssh(entrance), Start::Lent(chosen)) => {
+                let received = lent::receive(&given.id, entrance, request, &host.state).await;
+                let record = received.map_err(|fault| NotGiven::No { why: chain(&fault) })?;
+                (record, Start::Lent(lent::Chosen { lent: Some(entrance.clone()), ..chosen.clone() }))
+            }
+            _ => (self.take_found(&given, start, request, host).await?, start.clone()),
         };
-        record.write(vec![Entry::Taken(Box::new(taken))]).await.map_err(|error| no(&error))?;
         ticket.settle();
-        match self.begin_with(record.clone(), (request, extras, start), host).await {
+        match self.begin_with(record.clone(), (request, extras, &start), host).await {
             Ok((mut machine, contact)) => {
                 machine.ticket = Some(ticket);
                 Ok((machine, contact, waited))
@@ -168,11 +179,30 @@ impl Machines {
         }
     }
 
+    /// The record of a machine that was given, which is the task's from here on.
+    async fn take_found(
+        &self,
+        given: &Given,
+        start: &Start,
+        request: &Prepare,
+        host: &HostPaths,
+    ) -> Result<Record, NotGiven> {
+        let record = self.found(given, start, host).await?;
+        let taken = Taken {
+            task: request.task.clone(),
+            owner: request.owner.clone(),
+            is_adoptable: request.is_adoptable,
+            has_steps: has_steps(request),
+        };
+        record.write(vec![Entry::Taken(Box::new(taken))]).await.map_err(|error| no(&error))?;
+        Ok(record)
+    }
+
     /// The record of a machine that was given, locked. Nothing of the pool's answer is believed but which record it is.
     async fn found(&self, given: &Given, start: &Start, host: &HostPaths) -> Result<Record, NotGiven> {
         let refused = |why: String| NotGiven::No { why };
         let Way::Here { state } = &given.way else {
-            return Err(refused("its machine is elsewhere, and this host makes its own".to_owned()));
+            return Err(refused("its machine is lent, which `provider = \"lent\"` in [vm] takes".to_owned()));
         };
         if *state != host.state {
             let (there, here) = (state.display(), host.state.display());
@@ -273,6 +303,7 @@ mod tests {
             has_steps: false,
             pool: Some(state.join("vm-pool")),
             kind: None,
+            is_lent: false,
         };
         let machine = planned.machine.clone();
         let record = Record::create(state, planned).await.unwrap();
@@ -290,12 +321,13 @@ mod tests {
         let (here, minimal) = (|| Way::Here { state: state.clone() }, image("debian-12-minimal"));
         let entrance = serde_json::from_value(serde_json::json!({
             "way": "ssh", "provider": "ec2", "instance": "i", "address": "192.0.2.1", "port": 22, "user": "root", "host_key": "", "key": "k",
+            "forwarding": "sockets", "image": "a", "step_user": "u", "docker": null,
         }));
         let cases = [
             (ready(&elsewhere, true).await, Way::Here { state: elsewhere }, "it keeps its machines in"),
             (MachineId::random(), here(), "could not read the record"),
             (ready(&state, false).await, here(), "is not one that was given"),
-            (ready(&state, true).await, entrance.unwrap(), "its machine is elsewhere"),
+            (ready(&state, true).await, entrance.unwrap(), "its machine is lent"),
         ];
         for (id, way, words) in cases {
             let told = machines.found(&Given { id, way }, &minimal, &host(&state)).await.unwrap_err();

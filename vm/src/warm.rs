@@ -54,6 +54,7 @@ impl Machines {
             has_steps: false,
             pool: None,
             kind: None,
+            is_lent: false,
         };
         let machine = planned.machine.clone();
         let record = Record::create(&host.state, planned).await.map_err(|e| at_once(e.into()))?;

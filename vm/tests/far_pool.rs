@@ -9,7 +9,7 @@ mod moto;
 #[path = "bench/there.rs"]
 mod there;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use navvy_journal::owner::Owner;
 use navvy_vm::pool::core::Wish;
 use navvy_vm::pool::figures::KindReport;
 use navvy_vm::pool::keeper::{Keeper, Pool};
+use navvy_vm::pool::maker::Maker;
 use navvy_vm::pool::record::Holder;
 use navvy_vm::pool::rules::{Kind, Prescaled, Rules};
 use navvy_vm::pool::shelf::ShelfError;
@@ -51,14 +52,29 @@ struct Running {
 
 impl Running {
     async fn start(bench: &Bench, machines: &Machines, image: &str, quota: u32) -> Self {
+        let maker = |place: &Path| machines.maker(place.to_owned(), &bench.host);
+        Self::start_by(bench, machines, image, (quota, &maker)).await
+    }
+
+    /// One whose machines are for agents of other hosts.
+    async fn lending(bench: &Bench, machines: &Machines) -> Self {
+        let maker = |place: &Path| machines.lender(place.to_owned(), &bench.host).unwrap();
+        Self::start_by(bench, machines, "test", (1, &maker)).await
+    }
+
+    async fn start_by(
+        bench: &Bench,
+        machines: &Machines,
+        image: &str,
+        (quota, maker): (u32, &dyn Fn(&Path) -> Arc<dyn Maker>),
+    ) -> Self {
         let place = bench.host.state.join("vm-pool");
         let counted = machines.counted(&kind(image)).unwrap();
         let prescaled = vec![Prescaled { kind: counted, schedule: None, count: 1 }];
         let rules = Rules { prescaled, quota, at_once: 1, ..Rules::default() };
         let opened = async {
             loop {
-                let maker = machines.maker(place.clone(), &bench.host);
-                match Keeper::open(&place, rules.clone(), maker) {
+                match Keeper::open(&place, rules.clone(), maker(&place)) {
                     // A write of the one before is on its way; a real SIGKILL would have ended that, too.
                     Err(ShelfError::Taken { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
                     opened => return opened.unwrap(),
@@ -124,6 +140,28 @@ impl Source for Near {
         let handed =
             self.0.take(Wish { kind: asked.kind.clone(), holder }).await.map_err(|why| NotGiven::No { why })?;
         Ok(Given { id: handed.id, way: serde_json::from_value(handed.machine).unwrap() })
+    }
+
+    async fn give_back(&self, ticket: &str) {
+        self.0.give_back(ticket).await;
+    }
+}
+
+/// What a processor's tasks see of a pool: whose a machine is, is decided by a lease.
+#[derive(Debug, Clone)]
+struct Processor(Pool);
+
+#[async_trait]
+impl Source for Processor {
+    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
+        assert!(asked.is_lent);
+        let holder = Holder { ticket: asked.ticket.clone(), task: asked.task.as_str().to_owned(), owner: None };
+        let handed =
+            self.0.take(Wish { kind: asked.kind.clone(), holder }).await.map_err(|why| NotGiven::No { why })?;
+        let shown = format!("{handed:?}");
+        let given = Given { id: handed.id, way: serde_json::from_value(handed.machine).unwrap() };
+        assert!(!format!("{shown} {given:?}").contains("PRIVATE KEY"), "{shown} {given:?}");
+        Ok(given)
     }
 
     async fn give_back(&self, ticket: &str) {
@@ -355,4 +393,85 @@ async fn a_job_whose_type_is_not_its_class_s_and_an_image_of_no_row_make_their_o
     tokio::time::timeout(LIMIT, gone).await.unwrap();
     let waits = |fact: &Fact| matches!(fact, Fact::Waits { .. });
     assert!(!bench.facts().iter().any(waits));
+}
+
+/// Machines that the pool lends, as an agent on another host has them: without any right at the cloud.
+fn lent(bench: &Bench, running: &Running) -> Machines {
+    Machines::lent(bench.settings.clone()).with_pool(Arc::new(Processor(running.pool.clone())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_another_host_has_a_machine_that_is_lent_and_its_pool_ends_it() {
+    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
+    let machines = cloud.machines(&processor, "1h");
+    let running = Running::lending(&processor, &machines).await;
+    running.until_ready().await;
+    let machine = only(&processor).0;
+    let environment = prepare(&agent, &lent(&agent, &running)).await;
+    let report = agent.report();
+    assert!(report.contains("Machine: from the pool") && report.contains("of ec2, lent by the processor"), "{report}");
+    assert_eq!(run(&environment, "id -un").await, "circleci\n");
+    let (here, known) = only(&agent);
+    assert_eq!((&here, known.planned.provider.as_str(), known.requested()), (&machine, "lent", None));
+    let mode = |name: &str| {
+        let file = std::fs::metadata(record::directory(&agent.host.state, &here).join(name)).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777
+    };
+    assert_eq!((mode("login"), mode("secret")), (0o600, 0o600));
+    // Neither who cleans up beside the pool nor a pool that starts again takes it from its task.
+    let this = Owner::this_process().unwrap();
+    assert_eq!(cloud.machines(&processor, "0s").reap(&this, &processor.host, LIMIT).await.left, Vec::<String>::new());
+    running.kill().await;
+    let running = Running::lending(&processor, &machines).await;
+    running.until("it knows what it lent", async || running.count(|kind| kind.given).await == 1).await;
+    let link = Machines::qemu(agent.settings.clone()).link_of_left(&agent.task, &agent.host).await.unwrap();
+    drop(link);
+    assert_eq!((run(&environment, "id -un").await.as_str(), cloud.ended()), ("circleci\n", 0));
+    destroy(environment).await;
+    agent.assert_nothing_left();
+    assert_eq!(cloud.ended(), 0, "an agent has no right to end it");
+    running.pool.holder_gone(machine.clone()).await;
+    running.until_ready().await;
+    assert!(cloud.ended() == 1 && only(&processor).0 != machine);
+
+    // An agent that was killed: what it has written down goes without any right at the cloud.
+    let sibling = agent.sibling();
+    let environment = prepare(&sibling, &lent(&sibling, &running)).await;
+    drop(environment);
+    let left = Machines::qemu(sibling.settings.clone()).remove_task(&sibling.task, &sibling.host, LIMIT).await;
+    assert_eq!(left, Vec::<String>::new());
+    agent.assert_nothing_left();
+    running.pool.holder_gone(only(&processor).0).await;
+    running.until_ready().await;
+    running.empty(&processor).await;
+    assert_eq!(cloud.ended(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_ends_and_who_is_lent_nothing_is_told_why() {
+    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
+    let machines = cloud.machines(&processor, "1h");
+    let running = Running::lending(&processor, &machines).await;
+    running.until_ready().await;
+    let lent = lent(&agent, &running);
+    let environment = prepare(&agent, &lent).await;
+    destroy(environment).await;
+    running.until("it is given back", async || cloud.ended() == 1).await;
+    running.until_ready().await;
+    let refused = running.pool.clone();
+    running.empty(&processor).await;
+    agent.assert_nothing_left();
+    for (machines, words) in
+        [(Machines::lent(agent.settings.clone()), "no pool of a processor lends any"), (lent, "the pool has ended")]
+    {
+        let Err(error) = agent.prepare_by(&machines).await else { panic!("there is a machine") };
+        assert!(matches!(error.fault, Fault::NotLent(_)) && error.to_string().contains(words), "{error}");
+        assert_eq!(error.leftovers, Vec::<String>::new());
+    }
+    drop(refused);
+    agent.assert_nothing_left();
+    // Hosts that are there are entered by their operator's own key.
+    let there = There::new("yes");
+    let told = there.machines(&processor).lender(processor.host.state.clone(), &processor.host).err().unwrap();
+    assert!(told.to_string().contains("machines of ssh are not lent"), "{told}");
 }

@@ -265,7 +265,8 @@ async fn a_taker_learns_that_there_is_no_pool_only_where_somebody_named_one() {
     let deep = place.path().join("a".repeat(120));
     std::fs::create_dir(&deep).unwrap();
     let path = deep.join("pool.sock");
-    let asked = || Asked { kind: kind(), ticket: "t".to_owned(), task: "0123456789abcdef".parse().unwrap() };
+    let asked =
+        || Asked { kind: kind(), ticket: "t".to_owned(), task: "0123456789abcdef".parse().unwrap(), is_lent: false };
     let (usual, named) = (DoorSource::usual(path.clone(), LIMIT), DoorSource::named(path.clone(), LIMIT));
     assert!(!usual.is_there() && named.is_there());
     assert_eq!(usual.take(&asked()).await, Err(NotGiven::NoPool));

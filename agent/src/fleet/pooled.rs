@@ -48,8 +48,8 @@ impl ProcessorPool {
         let no = |why: String| NotGiven::No { why };
         let host = this_host().map_err(|error| no(format!("this host does not say which one it is: {error}")))?;
         let (class, image) = (asked.kind.class.clone(), asked.kind.image.clone());
-        let request =
-            TakeMachineRequest { class, image, ticket: asked.ticket.clone(), host, state: self.state.clone() };
+        let (ticket, state) = (asked.ticket.clone(), self.state.clone());
+        let request = TakeMachineRequest { class, image, ticket, host, state, lent: asked.is_lent };
         match within(LIMIT, self.client().take(request)).await {
             Ok(answered) => read(answered.into_inner().answer),
             // It is of a version that has no pools.
@@ -154,7 +154,7 @@ mod tests {
         async fn take(&self, request: Request<TakeMachineRequest>) -> Result<Response<TakeMachineAnswer>, Status> {
             assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer hunter2");
             let asked = request.into_inner();
-            let TakeMachineRequest { class, image, ticket, host, state } = asked;
+            let TakeMachineRequest { class, image, ticket, host, state, lent: _ } = asked;
             assert_eq!(host, this_host().unwrap());
             self.heard.lock().unwrap().push(format!("take {class} {image} {ticket} {state}"));
             let answer = self.answer.lock().unwrap().clone().unwrap()?;
@@ -192,7 +192,7 @@ mod tests {
 
     fn asked(ticket: &str) -> Asked {
         let kind = Kind { class: "medium".to_owned(), image: "i".to_owned() };
-        Asked { kind, ticket: ticket.to_owned(), task: "0123456789abcdef".parse().unwrap() }
+        Asked { kind, ticket: ticket.to_owned(), task: "0123456789abcdef".parse().unwrap(), is_lent: false }
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use super::Settings;
 pub struct VmTable {
     /// `false`: no job gets a machine of this host, whatever there is for it.
     pub jobs: Option<bool>,
-    /// Who makes machines: `qemu` on this host, `ssh`, `ec2` or `gce` elsewhere.
+    /// Who makes machines: `qemu` on this host, `ssh`, `ec2` or `gce` elsewhere; `lent`: a fleet's processor.
     pub provider: Option<ProviderOf>,
     /// Hosts that are already there.
     pub ssh: Option<SshTable>,
@@ -78,10 +78,11 @@ pub enum ProviderOf {
     Ssh,
     Ec2,
     Gce,
+    Lent,
 }
 
 impl ProviderOf {
-    const ALL: [Self; 4] = [Self::Qemu, Self::Ssh, Self::Ec2, Self::Gce];
+    const ALL: [Self; 5] = [Self::Qemu, Self::Ssh, Self::Ec2, Self::Gce, Self::Lent];
 
     fn name(self) -> &'static str {
         match self {
@@ -89,6 +90,7 @@ impl ProviderOf {
             Self::Ssh => "ssh",
             Self::Ec2 => "ec2",
             Self::Gce => "gce",
+            Self::Lent => "lent",
         }
     }
 }
@@ -255,7 +257,7 @@ impl VmTable {
 
     fn has(&self, provider: ProviderOf) -> bool {
         match provider {
-            ProviderOf::Qemu => true,
+            ProviderOf::Qemu | ProviderOf::Lent => true,
             ProviderOf::Ssh => self.ssh.is_some(),
             ProviderOf::Ec2 => self.ec2.is_some(),
             ProviderOf::Gce => self.gce.is_some(),
@@ -282,6 +284,7 @@ impl VmTable {
         let lacking = || Fault::Lacking(provider.name().to_owned());
         match provider {
             ProviderOf::Qemu => Ok(navvy_vm::Machines::qemu(common)),
+            ProviderOf::Lent => Ok(navvy_vm::Machines::lent(common)),
             ProviderOf::Ssh => navvy_vm::Machines::ssh(common, self.ssh.as_ref().ok_or_else(lacking)?),
             ProviderOf::Ec2 => {
                 navvy_vm::Machines::ec2(common, self.ec2.as_ref().ok_or_else(lacking)?, clouds(settings)?)
@@ -394,12 +397,16 @@ mod tests {
         };
         let usual = made("").unwrap();
         assert_eq!((usual.name(), usual.are_here()), ("qemu", true));
+        let lent = made("provider = 'lent'").unwrap();
+        assert_eq!((lent.name(), lent.are_here()), ("lent", false));
+        assert_eq!(lent.offer(None).unwrap().name, "default");
         let ec2 = made(EC2).unwrap();
         assert_eq!((ec2.name(), ec2.are_here()), ("ec2", false));
         let offer = ec2.offer(Some("ubuntu-2204:current")).unwrap();
         assert_eq!((offer.name.as_str(), offer.user.as_str(), offer.docker), ("ami-1", "circleci", None));
         for (text, words) in [
             ("provider = 'ec2'".to_owned(), "needs a table [vm.ec2]"),
+            ("provider = 'lent'\nqemu = '/q'".to_owned(), "`qemu` is for machines of this host"),
             (format!("devices = ['0000:01:00.0']\n{EC2}"), "`devices` is for machines of this host"),
             (format!("snapshots = 'make'\n{EC2}"), "`snapshots` is for machines of this host"),
             ("provider = 'ssh'\n[ssh]".to_owned(), "`vm.ssh.hosts`: it has no entry"),

@@ -52,11 +52,19 @@ pub struct Parts {
     pub rules: Rules,
     /// Who makes its machines.
     pub maker: Arc<dyn Maker>,
-    /// Where its machines are. `None`: wherever an agent is, it reaches them.
-    pub here: Option<Here>,
+    /// Who has a use for them.
+    pub reach: Reach,
 }
 
-/// Where the machines of a pool are: agents that are elsewhere have no use for them.
+/// Which agents have a use for the machines of a pool.
+pub enum Reach {
+    /// Those of its own host.
+    Host(Here),
+    /// Those anywhere to which machines are lent: by these rows a config's name of an image is known.
+    Lent(Box<navvy_vm::Machines>),
+}
+
+/// Where the machines of a pool are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Here {
     /// `MACHINE/BOOT`, by the ids that Linux gives both.

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use v1::take_machine_answer::Answer as Taken;
 
-use super::takers::{Whose, class_of, most_of};
-use super::{Here, Machines, holders};
+use super::takers::{Whose, class_of, image_of, most_of};
+use super::{Here, Machines, Reach, holders};
 use crate::audit::Entry;
 use crate::auth::{self, TaskAccess};
 use crate::conduct::from_json;
@@ -94,10 +94,13 @@ impl MachinesService {
         access: &TaskAccess,
         asked: v1::TakeMachineRequest,
     ) -> Result<Taken, Status> {
-        match &machines.0.parts.here {
-            Some(here) if here.host != asked.host => return Ok(Taken::NoPool(true)),
-            Some(here) if here.state.as_os_str() != asked.state.as_str() => return Ok(Taken::No(other_state(here))),
-            _ => {}
+        match &machines.0.parts.reach {
+            Reach::Host(here) if asked.lent || here.host != asked.host => return Ok(Taken::NoPool(true)),
+            Reach::Host(here) if here.state.as_os_str() != asked.state.as_str() => {
+                return Ok(Taken::No(other_state(here)));
+            }
+            Reach::Lent(_) if !asked.lent => return Ok(Taken::NoPool(true)),
+            Reach::Host(_) | Reach::Lent(_) => {}
         }
         let row = self.row(access).await?;
         let class = class_of(&row.claim);
@@ -107,13 +110,20 @@ impl MachinesService {
                 "class: this task's machine is of class {class}, not {asked}"
             )));
         }
+        let kind = Kind { class: asked.class.clone(), image: asked.image.clone() };
+        let kind = match &machines.0.parts.reach {
+            Reach::Host(_) => kind,
+            Reach::Lent(rows) => match lent(rows, &row.claim, &kind)? {
+                Ok(kind) => kind,
+                Err(why) => return Ok(Taken::No(why)),
+            },
+        };
         let pool = match machines.pool() {
             Ok(pool) => pool,
             Err(why) => return Ok(Taken::No(format!("the processor's pool of machines is away: {why}"))),
         };
         let holder = holders::holder(access, &asked.ticket);
         let turn = Turn::enter(machines, access, &holder.ticket, &pool, most_of(&row.claim)).await?;
-        let kind = Kind { class: asked.class, image: asked.image };
         let (whose, ticket) = (turn.whose.clone(), turn.ticket.clone());
         let handed = tokio::select! {
             handed = pool.take(Wish { kind: kind.clone(), holder }) => Some(handed),
@@ -204,6 +214,18 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.machines.takers().leave(&self.whose, &self.ticket);
     }
+}
+
+/// The kind of a machine that is lent, as the pool counts it; or why there is none of the kind.
+fn lent(rows: &navvy_vm::Machines, claim: &Claim, asked: &Kind) -> Result<Result<Kind, String>, Status> {
+    let Some(image) = image_of(claim) else {
+        return Ok(Err("machines are lent to `machine` jobs, and not for setup_remote_docker".to_owned()));
+    };
+    if asked.image != image {
+        let asked = &asked.image;
+        return Err(Status::invalid_argument(format!("image: this task's machine is of image {image}, not {asked}")));
+    }
+    Ok(rows.counted(asked).map_err(|wrong| wrong.join("; ")))
 }
 
 /// The agent is on the same host, and does not find the machines all the same.

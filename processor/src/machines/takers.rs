@@ -8,6 +8,7 @@ use navvy_job::claim::Claim;
 use navvy_job::compiled::{Executor, StepKind};
 use navvy_job::resource::DEFAULT_MACHINE_CLASS;
 use navvy_vm::MachineId;
+use navvy_vm_image::table::DEFAULT;
 
 /// Machines that a task may begin to ask for, one after the other, for each that it may have at once: one that has died is asked for
 /// anew.
@@ -33,6 +34,14 @@ pub(super) fn class_of(claim: &Claim) -> &str {
         Executor::Docker { .. } | Executor::Macos { .. } => None,
     };
     own.unwrap_or(DEFAULT_MACHINE_CLASS)
+}
+
+/// The config's own name of the image of a job's machine; `None`: its steps run in none.
+pub(super) fn image_of(claim: &Claim) -> Option<&str> {
+    match &claim.job.executor {
+        Executor::Machine { image, .. } => Some(image.as_deref().unwrap_or(DEFAULT)),
+        Executor::Docker { .. } | Executor::Macos { .. } => None,
+    }
 }
 
 /// Those who ask.

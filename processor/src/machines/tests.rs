@@ -32,6 +32,16 @@ workflows:
   main: {jobs: [image, plain]}
 ";
 
+const LENT: &str = "
+version: 2.1
+jobs:
+  ubuntu: {machine: {image: 'ubuntu-2204:current'}, steps: [{run: make}]}
+  debian: {machine: {image: 'debian:12'}, resource_class: large, steps: [{run: make}]}
+  image: {docker: [{image: i}], resource_class: small, steps: [setup_remote_docker, {run: make}]}
+workflows:
+  main: {jobs: [ubuntu, debian, image]}
+";
+
 /// Machines that are names in a set; outlives the pool's process.
 #[derive(Default)]
 pub(super) struct Names(Mutex<BTreeSet<MachineId>>);
@@ -77,7 +87,12 @@ pub(super) fn here() -> Here {
 }
 
 fn parts(place: &Path, maker: &Arc<Names>, rules: Rules) -> Parts {
-    Parts { place: place.join("machine-pool"), rules, maker: Arc::clone(maker) as Arc<dyn Maker>, here: Some(here()) }
+    Parts {
+        place: place.join("machine-pool"),
+        rules,
+        maker: Arc::clone(maker) as Arc<dyn Maker>,
+        reach: Reach::Host(here()),
+    }
 }
 
 /// A processor's pool on loopback. It ends with this value, as a SIGKILL would end it.
@@ -108,8 +123,30 @@ impl Scene {
         maker: Arc<Names>,
         rules: Rules,
     ) -> Self {
+        let parts = parts(directory.path(), &maker, rules);
+        Self::of(parts, database, claims, directory, maker).await
+    }
+
+    /// One that lends machines of these hosts' images, with a machine job and one that has a Docker engine beside it.
+    async fn lending(database: Database) -> Self {
+        let claims = claims(&database);
+        claims.conductor().submit("gh/acme/shop", submit(LENT), RerunOf::default(), "me").await.unwrap();
+        let (directory, maker) = (tempfile::tempdir().unwrap(), Arc::new(Names::default()));
+        let prescaled = vec![Prescaled { kind: ubuntu("ubuntu-*"), schedule: None, count: 1 }];
+        let rules = Rules { prescaled, quota: 4, ..Rules::default() };
+        let parts = Parts { reach: Reach::Lent(Box::new(rows())), ..parts(directory.path(), &maker, rules) };
+        Self::of(parts, database, claims, directory, maker).await
+    }
+
+    async fn of(
+        parts: Parts,
+        database: Database,
+        claims: Claims,
+        directory: tempfile::TempDir,
+        maker: Arc<Names>,
+    ) -> Self {
         let pace = Pace { open_again: Duration::from_millis(20), look: Duration::from_millis(20) };
-        let machines = Machines::with_pace(pace, parts(directory.path(), &maker, rules), (*database).clone());
+        let machines = Machines::with_pace(pace, parts, (*database).clone());
         let mut serving = JoinSet::new();
         serving.spawn(machines.clone().keep());
         let (stop, stopped) = watch::channel(false);
@@ -159,6 +196,20 @@ impl Scene {
     }
 }
 
+fn ubuntu(image: &str) -> Kind {
+    Kind { class: "medium".to_owned(), image: image.to_owned() }
+}
+
+/// By which a config's name of an image is known.
+fn rows() -> navvy_vm::Machines {
+    let settings = navvy_vm::Settings::new(navvy_vm_image::Images::at("/nonexistent"));
+    let table = serde_json::json!({"hosts": [{
+        "name": "one", "address": "192.0.2.1", "key-file": "/k", "reset": ["true"], "images": ["ubuntu-*"],
+        "host-key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ",
+    }]});
+    navvy_vm::Machines::ssh(settings, &serde_json::from_value(table).unwrap()).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
 async fn serve(serving: &mut JoinSet<()>, service: MachinesService) -> Channel {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -171,7 +222,8 @@ async fn serve(serving: &mut JoinSet<()>, service: MachinesService) -> Channel {
 
 fn request(ticket: &str) -> v1::TakeMachineRequest {
     let Kind { class, image } = kind();
-    v1::TakeMachineRequest { class, image, ticket: ticket.to_owned(), host: here().host, state: "/state".to_owned() }
+    let (ticket, state) = (ticket.to_owned(), "/state".to_owned());
+    v1::TakeMachineRequest { class, image, ticket, host: here().host, state, lent: false }
 }
 
 fn bearing<T>(message: T, token: &str) -> Request<T> {
@@ -408,4 +460,40 @@ async fn a_pool_that_is_away_takes_nothing_else_down() {
     std::fs::remove_file(place.join("damaged.json")).unwrap();
     until(|| machines.pool().is_ok()).await;
     kept.abort();
+}
+
+#[tokio::test]
+async fn a_machine_is_lent_for_the_image_that_the_task_s_config_names_and_no_other() {
+    for database in databases().await {
+        let scene = Scene::lending(database).await;
+        let (_, token) = scene.task("medium").await;
+        scene.until("the pool is open", async || scene.machines.pool().is_ok()).await;
+        let asked = |class: &str, image: &str, lent| {
+            let (class, image) = (class.to_owned(), image.to_owned());
+            let host = "another/boot".to_owned();
+            v1::TakeMachineRequest { class, image, ticket: "steps".to_owned(), host, state: "/other".to_owned(), lent }
+        };
+        let current = "ubuntu-2204:current";
+        let taken = take(&scene.channel, &token, asked("medium", current, false)).await.unwrap();
+        assert!(matches!(taken, Taken::NoPool(true)), "who makes machines of its own is lent none: {taken:?}");
+        for image in ["ubuntu-2404:current", "ubuntu-*", "default"] {
+            let error = take(&scene.channel, &token, asked("medium", image, true)).await.unwrap_err();
+            let words = format!("this task's machine is of image {current}, not {image}");
+            assert!(error.code() == Code::InvalidArgument && error.message().contains(&words), "{error}");
+        }
+        let Taken::Machine(machine) = take(&scene.channel, &token, asked("medium", current, true)).await.unwrap()
+        else {
+            panic!("no machine")
+        };
+        assert!(scene.maker.has(&machine.id));
+        let report = scene.machines.pool().unwrap().report().await.unwrap();
+        assert_eq!(report.kinds.iter().map(|kind| kind.image.as_str()).collect::<Vec<_>>(), ["ubuntu-*"]);
+
+        let (_, token) = scene.task("large").await;
+        let taken = take(&scene.channel, &token, asked("large", "debian:12", true)).await.unwrap();
+        assert!(matches!(&taken, Taken::No(why) if why.contains("no entry of [[vm.ssh.hosts]]")), "{taken:?}");
+        let (_, token) = scene.task("small").await;
+        let taken = take(&scene.channel, &token, asked("medium", "default", true)).await.unwrap();
+        assert!(matches!(&taken, Taken::No(why) if why.contains("not for setup_remote_docker")), "{taken:?}");
+    }
 }

@@ -1,11 +1,16 @@
 //! `[machine_pool]` of the settings file: machines that this processor keeps ready. Without it there is no pool, and nothing of one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
+use navvy_job::chain::chain;
 use navvy_job::resource::Size;
+use navvy_storage::Proxies;
+use navvy_vm::cloud::call::Pace;
+use navvy_vm::ec2::Clients;
+use navvy_vm::far::{Clouds, Ec2Table, GceTable};
 use navvy_vm::pool::rules::{Rules, RulesFile};
 use navvy_vm::settings::{Accelerator, Settings, Snapshots};
 use navvy_vm_image::Images;
@@ -18,6 +23,10 @@ pub(super) const NAME: &str = "machine_pool";
 /// Keys that say who makes machines, and how.
 const OF_MAKER: [&str; 9] =
     ["provider", "state", "images", "accelerator", "snapshots", "cpus", "memory", "start_limit", "answer_limit"];
+/// Tables of clouds, as agents have them in `[vm]`.
+const OF_CLOUDS: [&str; 2] = ["ec2", "gce"];
+/// Of [`OF_MAKER`], what says how machines of this host are made.
+const OF_HOST: [&str; 4] = ["state", "images", "accelerator", "snapshots"];
 /// Keys that say how many (`navvy_vm::pool::rules`).
 const OF_RULES: [&str; 13] = [
     "prescale",
@@ -38,14 +47,25 @@ const OF_RULES: [&str; 13] = [
 const LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// The pool that a processor keeps.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MachinePool {
     /// What it goes by.
     pub rules: Rules,
-    /// How machines are made on this host.
+    /// How machines are made.
     pub machines: Settings,
+    /// Who makes them: this host, or a cloud.
+    pub made: navvy_vm::Machines,
     /// Places of the agents on this host.
     pub host: HostPaths,
+}
+
+impl std::fmt::Debug for MachinePool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rules, machines, made, host } = self;
+        let mut shown = f.debug_struct("MachinePool");
+        shown.field("rules", rules).field("machines", machines).field("made", &made.name()).field("host", host);
+        shown.finish()
+    }
 }
 
 /// The table, as far as it was read.
@@ -67,7 +87,7 @@ impl Gathering {
     pub(super) fn machine_pool(&mut self, variables: &BTreeMap<String, String>) -> Option<MachinePool> {
         let Table { mut table, place } = self.machine_pool.take()?;
         let before = self.errors.len();
-        let known = || OF_MAKER.iter().chain(&OF_RULES);
+        let known = || OF_MAKER.iter().chain(&OF_CLOUDS).chain(&OF_RULES);
         for key in table.keys().filter(|key| !known().any(|known| known == key)) {
             let known = known().copied().collect::<Vec<_>>().join(", ");
             self.errors.push(format!("{key} in {place}: there is no such setting; there are {known}"));
@@ -86,11 +106,26 @@ impl Gathering {
             }
         }
         let mut wrong = |key: &str, why: String| self.errors.push(format!("{key} in {place}: {why}"));
-        // Others are made by no pool of a processor yet.
-        if let Err(why) = texts.get("provider").map_or(Ok(()), |said| word(&[("qemu", ())], said)) {
+        // Hosts that are there are entered by keys of their operator's, which are not lent.
+        let providers = [("qemu", None), ("ec2", Some("ec2")), ("gce", Some("gce"))];
+        let cloud = texts.get("provider").map_or(Ok(None), |said| word(&providers, said));
+        let cloud = cloud.unwrap_or_else(|why| {
             wrong("provider", why);
+            None
+        });
+        if let Some(key) = OF_HOST.iter().find(|key| cloud.is_some() && texts.contains_key(*key)) {
+            wrong(
+                key,
+                "this is for machines of this host, and the provider is a cloud: remove the one or the other"
+                    .to_owned(),
+            );
         }
         let (host, machines) = maker(&texts, variables, &mut wrong);
+        let home = set(variables, "HOME").map(PathBuf::from);
+        let made = made(cloud, &machines, &table, (variables, home.as_deref())).unwrap_or_else(|why| {
+            wrong(cloud.unwrap_or("provider"), why);
+            navvy_vm::Machines::qemu(machines.clone())
+        });
         table.retain(|key, _| OF_RULES.contains(&key));
         // One by one: an error of the whole does not say whose it is.
         for (key, value) in &table {
@@ -104,8 +139,34 @@ impl Gathering {
             self.errors.extend(errors.into_iter().map(|error| format!("{place}: {error}")));
         });
         let rules = rules.ok().filter(|_| self.errors.len() == before)?;
-        Some(MachinePool { rules, machines, host })
+        // Images of this host may come later.
+        let counted = if made.are_here() { Ok(rules) } else { made.counted_rules(rules) };
+        let counted =
+            counted.map_err(|wrong| self.errors.extend(wrong.into_iter().map(|why| format!("{place}: {why}"))));
+        Some(MachinePool { rules: counted.ok()?, machines, made, host })
     }
+}
+
+/// Who makes machines. Nothing is asked of anybody yet.
+fn made(
+    cloud: Option<&str>,
+    machines: &Settings,
+    table: &toml::Table,
+    (variables, home): (&BTreeMap<String, String>, Option<&Path>),
+) -> Result<navvy_vm::Machines, String> {
+    let Some(name) = cloud else { return Ok(navvy_vm::Machines::qemu(machines.clone())) };
+    let said = table.get(name).cloned().ok_or_else(|| {
+        format!("provider = \"{name}\" needs a table [machine_pool.{name}], which says where machines come from")
+    })?;
+    let client = |proxies: &Proxies| navvy_storage::client(None, proxies).map_err(|error| chain(&error));
+    let clients = Clients { cloud: client(&Proxies::of(variables))?, direct: client(&Proxies::default())? };
+    let clouds = Clouds { variables, home, clients, pace: Pace::default() };
+    let words = |error: toml::de::Error| error.message().trim_end().replace('\n', " ");
+    let made = match name {
+        "ec2" => navvy_vm::Machines::ec2(machines.clone(), &said.try_into::<Ec2Table>().map_err(words)?, clouds),
+        _ => navvy_vm::Machines::gce(machines.clone(), &said.try_into::<GceTable>().map_err(words)?, clouds),
+    };
+    made.map_err(|fault| chain(&fault))
 }
 
 /// Where machines of this host are, and what they are made with.
@@ -214,6 +275,34 @@ mod tests {
         assert_eq!(said.machines.start_limit, Duration::from_secs(90));
         assert_eq!(said.machines.most, Some(Size { millicpus: 1000, memory: 640 << 20 }));
         assert_eq!((said.rules.quota, said.rules.prescaled.len()), (3, 1));
+    }
+
+    const EC2: &str = "[machine_pool]\nprovider = 'ec2'\nprescale = [{class = 'medium', image = 'ubuntu-2204:current', count = 1}]\n\
+                       [machine_pool.ec2]\nregion = 'eu-central-1'\nimages = [{name = 'ubuntu-*', image = 'ami-1'}]\n\
+                       types = [{name = 't3a.medium', cpus = 2, memory = '4G'}]\n";
+
+    #[test]
+    fn a_cloud_s_machines_are_counted_by_the_rows_that_make_them() {
+        let pool = gathered(EC2).unwrap().unwrap();
+        assert_eq!((pool.made.name(), pool.rules.prescaled[0].kind.image.as_str()), ("ec2", "ubuntu-*"));
+        let told = |from: &str, to: &str| {
+            assert!(EC2.contains(from), "{from}");
+            gathered(&EC2.replace(from, to)).unwrap_err()
+        };
+        for (from, to, words) in [
+            ("provider = 'ec2'", "provider = 'gce'", "gce in machine_pool of "),
+            ("region = 'eu-central-1'", "zone = 'x'", "ec2 in machine_pool of "),
+            (
+                "'ubuntu-2204:current'",
+                "'windows'",
+                "prescale entry 1: image \"windows\": no entry of [[vm.ec2.images]]",
+            ),
+            ("provider = 'ec2'", "provider = 'ec2'\nstate = '/s'", "this is for machines of this host"),
+            ("provider = 'ec2'", "provider = 'ssh'", "\"ssh\" is none of qemu, ec2, gce"),
+        ] {
+            let told = told(from, to);
+            assert!(told.contains(words), "{to}: {told}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | `dial` | all activities over one program's stdin and stdout, where the server forwards no sockets |
 //! | `seeding` | a machine becomes the task's |
 //! | `cloud` | machines of a cloud; `hosts` those that are there |
+//! | `lent` | machines that a fleet's processor lends |
 //! | `identity` | whose a cloud's machine is; `unknown` removes those that no record knows |
 //! | `watch` | how their end is learned of |
 
@@ -26,7 +27,8 @@ pub(crate) mod cloud;
 mod dial;
 pub(crate) mod hosts;
 mod identity;
-mod keys;
+pub(crate) mod keys;
+pub(crate) mod lent;
 pub(crate) mod seeding;
 pub mod tables;
 pub(crate) mod unknown;

@@ -341,6 +341,7 @@ async fn a_record_ends_its_machine_however_far_its_maker_came() {
             has_steps: true,
             pool: None,
             kind: None,
+            is_lent: false,
         };
         let record = Record::create(&host.state, planned).await.unwrap();
         let place = format!("{PROJECT}/{ZONE}");

@@ -333,10 +333,13 @@ impl Source for DoorSource {
     }
 
     async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
+        if asked.is_lent {
+            return Err(NotGiven::NoPool);
+        }
         if !self.is_there() {
             return Err(NotGiven::NoPool);
         }
-        let Asked { kind, ticket, task } = asked.clone();
+        let Asked { kind, ticket, task, .. } = asked.clone();
         let take = Ask::Take { class: kind.class, image: kind.image, ticket, task: task.to_string() };
         let no = |why: String| NotGiven::No { why };
         match ask(&self.path, &take, self.limit).await.map_err(|error| no(error.to_string()))? {

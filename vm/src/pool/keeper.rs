@@ -39,12 +39,18 @@ const MAKE_LIMIT: Duration = Duration::from_secs(600);
 const CALL_LIMIT: Duration = Duration::from_secs(180);
 
 /// A machine that was given.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Handed {
     /// Which.
     pub id: MachineId,
-    /// What the taker needs to find it.
+    /// What the taker needs to find it. A key may stand in it: `Debug` tells none of it.
     pub machine: Value,
+}
+
+impl std::fmt::Debug for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handed").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// A running pool. Cheap to clone.

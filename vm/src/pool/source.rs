@@ -15,6 +15,7 @@ use navvy_job::id::TaskId;
 use serde::{Deserialize, Serialize};
 
 use super::rules::Kind;
+use crate::far::Forwarding;
 use crate::machine_id::MachineId;
 
 /// Asks one pool for machines.
@@ -44,6 +45,9 @@ pub struct Asked {
     pub ticket: String,
     /// For which task.
     pub task: TaskId,
+    /// The image's name is the config's own, and a machine is wanted that the pool's host lends: it is entered by ssh. Else one of the
+    /// taker's own host.
+    pub is_lent: bool,
 }
 
 /// A machine that was given.
@@ -64,14 +68,14 @@ pub enum Way {
         /// The pool's state directory. A taker with another one does not find the record.
         state: PathBuf,
     },
-    /// A machine elsewhere, by ssh.
+    /// A machine elsewhere, by ssh: lent, for the pool ends it.
     Ssh(Box<Entrance>),
 }
 
 /// How a machine elsewhere is entered.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entrance {
-    /// Who has it: `ec2`, `gce`, `ssh`.
+    /// Who has it: `ec2`, `gce`.
     pub provider: String,
     /// Its provider's own name for it.
     pub instance: String,
@@ -85,6 +89,14 @@ pub struct Entrance {
     pub host_key: String,
     /// The private key by which it is entered, in OpenSSH's format. Secret: `Debug` tells none of it.
     pub key: String,
+    /// How its supervisor is reached from there.
+    pub forwarding: Forwarding,
+    /// Its provider's own name of its image.
+    pub image: String,
+    /// As whom steps run in it.
+    pub step_user: String,
+    /// The version of its Docker engine, if it has one.
+    pub docker: Option<String>,
 }
 
 impl Debug for Entrance {

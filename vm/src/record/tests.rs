@@ -12,6 +12,7 @@ fn planned() -> Planned {
         has_steps: true,
         pool: None,
         kind: None,
+        is_lent: false,
     }
 }
 

@@ -1,11 +1,10 @@
 //! What an operator has the pool keep ready: the table `[pool]` of a file.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use navvy_plain_file as plain_file;
 use navvy_vm::Machines;
-use navvy_vm::pool::rules::{Kind, Prescaled, Rules, RulesFile};
+use navvy_vm::pool::rules::{Rules, RulesFile};
 use serde::Deserialize;
 
 use crate::cli::CliError;
@@ -30,44 +29,14 @@ pub fn read(path: Option<&Path>, machines: &Machines) -> Result<Rules, CliError>
 
 fn rules(text: &str, machines: &Machines) -> Result<Rules, Vec<String>> {
     let file: File = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
-    let mut rules = file.pool.rules().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let mut wrong = Vec::new();
-    for (nth, entry) in (1..).zip(&mut rules.prescaled) {
-        match counted(entry, machines) {
-            Ok(kind) => entry.kind = kind,
-            Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("prescale entry {nth}: {why}"))),
-        }
-    }
-    let mut quotas = BTreeMap::new();
-    for (kind, most) in std::mem::take(&mut rules.quotas) {
-        match machines.counted(&kind) {
-            // Of two names of one image the smaller quota holds.
-            Ok(kind) => {
-                let known = quotas.entry(kind).or_insert(most);
-                *known = most.min(*known);
-            }
-            Err(whys) => wrong.extend(whys.into_iter().map(|why| format!("quotas: {why}"))),
-        }
-    }
-    rules.quotas = quotas;
-    if wrong.is_empty() { Ok(rules) } else { Err(wrong) }
-}
-
-/// The kind of an entry as the pool counts it; what of it is not here.
-fn counted(entry: &Prescaled, machines: &Machines) -> Result<Kind, Vec<String>> {
-    let kind = machines.counted(&entry.kind)?;
-    match machines.most_at_once(&kind) {
-        Some(most) if entry.count as usize > most => Err(vec![format!(
-            "count is {}, and [[vm.ssh.hosts]] of your settings has {most} for the image {:?}",
-            entry.count, entry.kind.image
-        )]),
-        _ => Ok(kind),
-    }
+    let rules = file.pool.rules().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    machines.counted_rules(rules)
 }
 
 #[cfg(test)]
 mod tests {
     use navvy_vm::Settings;
+    use navvy_vm::pool::rules::Kind;
     use navvy_vm_image::Images;
 
     use super::*;
