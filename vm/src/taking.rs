@@ -36,6 +36,8 @@ use crate::state::State;
 /// The pool lets go of a record's lock before it answers; whoever surveys machines may have it for a moment.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 const LOCK_LOOK: Duration = Duration::from_millis(5);
+/// Machines that are asked for beyond the first, where a host makes none of its own.
+const MORE: u32 = 2;
 
 /// What was asked of a pool. Given back when it is dropped before the machine is the task's: nobody would know of the machine.
 pub(crate) struct Ticket {
@@ -99,7 +101,18 @@ impl Machines {
             Ok(kind) => {
                 let what = "waiting for a machine of the pool".to_owned();
                 events(PrepareEvent::Progress { what, done: 0, total: None });
-                self.ask(source, kind, (request, extras, start), host).await
+                let mut more = if is_lent { MORE } else { 0 };
+                loop {
+                    match self.ask(source, kind.clone(), (request, extras, start), host).await {
+                        Err(NotGiven::Lost { why }) if more > 0 => {
+                            more -= 1;
+                            let line =
+                                format!("Machine: one that was lent was of no use, and another is asked for: {why}");
+                            events(PrepareEvent::Report(line));
+                        }
+                        asked => break asked,
+                    }
+                }
             }
             Err(why) => Err(NotGiven::No { why }),
         };
@@ -111,9 +124,9 @@ impl Machines {
                 Ok(Some(MachineEnvironment::new(self.clone(), request, host, machine, contact)))
             }
             Err(NotGiven::NoPool) if is_lent => Err(none_lends()),
-            Err(NotGiven::No { why }) if is_lent => Err(Fault::NotLent(why)),
+            Err(NotGiven::No { why } | NotGiven::Lost { why }) if is_lent => Err(Fault::NotLent(why)),
             Err(NotGiven::NoPool) => Ok(None),
-            Err(NotGiven::No { why }) => {
+            Err(NotGiven::No { why } | NotGiven::Lost { why }) => {
                 events(PrepareEvent::Report(format!("Machine: its own, none from the pool: {why}")));
                 Ok(None)
             }
@@ -174,7 +187,7 @@ impl Machines {
                 drop(record);
                 ticket.give_back().await;
                 let left = if left.is_empty() { String::new() } else { format!("; left: {}", left.join(", ")) };
-                Err(NotGiven::No { why: format!("{}{left}", chain(&fault)) })
+                Err(NotGiven::Lost { why: format!("{}{left}", chain(&fault)) })
             }
         }
     }

@@ -22,6 +22,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::far::keys;
+use crate::machines::find;
+
 const SOCKET: &str = "visitors.sock";
 /// The socket before it has its name: there is always one to be called under that, the old or the new.
 const UNNAMED: &str = "visitors.new";
@@ -85,21 +88,30 @@ async fn join(mut visitor: UnixStream, link: Arc<dyn Connect>) {
 }
 
 /// The way into a machine by its agent.
-#[derive(Debug)]
 pub(crate) struct Visit {
     path: PathBuf,
+    secret: Option<String>,
+}
+
+impl std::fmt::Debug for Visit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visit").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Visit {
     /// # Errors
     /// Nobody lets visitors in: its agent has none to let in yet, or has gone and no other goes on with the task.
     pub(crate) async fn of(task: &TaskId, host: &HostPaths) -> io::Result<Self> {
-        Self::at(directory(task, host).join(SOCKET)).await
+        // A machine that is elsewhere asks its callers for it; the agent in between only joins the two.
+        let its = find(&host.state, task, true);
+        let secret = its.and_then(|(directory, _)| keys::read(&directory, keys::SECRET).ok());
+        Self::at(directory(task, host).join(SOCKET), secret).await
     }
 
     /// A door that nobody stands behind is a killed agent's: whoever goes on with the task opens another there.
-    async fn at(path: PathBuf) -> io::Result<Self> {
-        let visit = Self { path };
+    async fn at(path: PathBuf, secret: Option<String>) -> io::Result<Self> {
+        let visit = Self { path, secret };
         let until = Instant::now() + OPENS_WITHIN;
         loop {
             match visit.connect() {
@@ -119,7 +131,7 @@ impl Connect for Visit {
     }
 
     fn secret(&self) -> Option<&str> {
-        None
+        self.secret.as_deref()
     }
 }
 
@@ -158,14 +170,14 @@ mod tests {
     async fn a_visitor_waits_for_the_agent_that_goes_on_and_not_for_ever() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join(SOCKET);
-        assert_eq!(Visit::at(path.clone()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(Visit::at(path.clone(), None).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         drop(StdListener::bind(&path).unwrap());
-        assert_eq!(Visit::at(path.clone()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(Visit::at(path.clone(), None).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         let opens = async {
             tokio::time::sleep(OPENS_WITHIN / 2).await;
             listen_in(scratch.path()).unwrap()
         };
-        let (visit, _listener) = tokio::join!(Visit::at(path.clone()), opens);
+        let (visit, _listener) = tokio::join!(Visit::at(path.clone(), None), opens);
         visit.unwrap();
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1, "one door");
     }
@@ -177,7 +189,7 @@ mod tests {
         // Of an agent that was killed.
         drop(StdListener::bind(scratch.path().join(SOCKET)).unwrap());
         let letting_in = tokio::spawn(let_in(listen_in(scratch.path()).unwrap(), link));
-        let visit = Visit { path: scratch.path().join(SOCKET) };
+        let visit = Visit { path: scratch.path().join(SOCKET), secret: None };
         let said = tokio::task::spawn_blocking(move || {
             let (mut one, mut other) = (visit.connect().unwrap(), visit.connect().unwrap());
             let mut heard = [0; 4];

@@ -11,6 +11,7 @@ mod there;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -161,6 +162,25 @@ impl Source for Processor {
         let shown = format!("{handed:?}");
         let given = Given { id: handed.id, way: serde_json::from_value(handed.machine).unwrap() };
         assert!(!format!("{shown} {given:?}").contains("PRIVATE KEY"), "{shown} {given:?}");
+        Ok(given)
+    }
+
+    async fn give_back(&self, ticket: &str) {
+        self.0.give_back(ticket).await;
+    }
+}
+
+/// A processor whose first machine dies on its way to its task.
+#[derive(Debug)]
+struct Unlucky(Processor, PathBuf, AtomicBool);
+
+#[async_trait]
+impl Source for Unlucky {
+    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
+        let given = self.0.take(asked).await?;
+        if !self.2.swap(true, Ordering::Relaxed) {
+            far_host("stop", &self.1);
+        }
         Ok(given)
     }
 
@@ -474,4 +494,28 @@ async fn what_is_given_back_ends_and_who_is_lent_nothing_is_told_why() {
     let there = There::new("yes");
     let told = there.machines(&processor).lender(processor.host.state.clone(), &processor.host).err().unwrap();
     assert!(told.to_string().contains("machines of ssh are not lent"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lent_machine_that_dies_on_its_way_is_given_back_and_another_one_is_lent() {
+    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
+    let machines = cloud.machines(&processor, "1h");
+    let running = Running::lending(&processor, &machines).await;
+    running.until_ready().await;
+    let dead = only(&processor).0;
+    let source = Processor(running.pool.clone());
+    let source = Unlucky(source, cloud.scratch.path().to_owned(), AtomicBool::new(false));
+    let lent = Machines::lent(agent.settings.clone()).with_pool(Arc::new(source));
+    let environment = prepare(&agent, &lent).await;
+    let report = agent.report();
+    assert!(
+        report.contains("one that was lent was of no use") && report.contains("no ssh server answered"),
+        "{report}"
+    );
+    assert!(only(&agent).0 != dead && cloud.ended() == 1);
+    assert_eq!(run(&environment, "id -un").await, "circleci\n");
+    destroy(environment).await;
+    running.until_ready().await;
+    running.empty(&processor).await;
+    agent.assert_nothing_left();
 }

@@ -29,6 +29,7 @@ async fn a_wrong_token_does_nothing_by_any_method() {
             "TakeMachineRequest.ticket" | "GiveBackMachineRequest.ticket" => Value::Bytes(b"docker".to_vec()),
             "TakeMachineRequest.host" => Value::Bytes(here().host.into_bytes()),
             "TakeMachineRequest.state" => Value::Bytes(b"/state".to_vec()),
+            "TakeMachineRequest.lent" => Value::Number(1),
             other => panic!("say what an attacker would put into {other}"),
         };
         let denied = Code::PermissionDenied;

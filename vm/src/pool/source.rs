@@ -117,6 +117,12 @@ pub enum NotGiven {
     /// No pool is set up here: there is nothing to tell.
     #[error("there is no pool here")]
     NoPool,
+    /// A machine was given, and was of no use.
+    #[error("{why}")]
+    Lost {
+        /// Why, in words that a report can show.
+        why: String,
+    },
     /// The pool has said no, has died, or its answer makes no sense.
     #[error("{why}")]
     No {
