@@ -74,6 +74,11 @@ fn config(image: &str, step: &str) -> String {
     )
 }
 
+/// A processor that keeps a pool, and has the rights for it.
+fn of_processor(file: &str) -> [(&str, &str); 3] {
+    [("NAVVY_PROCESSOR_SETTINGS", file), ("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")]
+}
+
 /// Waits until these lines stand in the processor's figures.
 #[track_caller]
 fn figures(fleet: &Fleet<'_>, lines: &[&str]) {
@@ -90,13 +95,7 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
     bench.config_file("navvy/settings.toml", "[vm]\nprovider = 'lent'\n");
     bench.config(&config("ubuntu-2204:current", "id -un; pwd")).commit("a project");
     let file = cloud.settings(&bench, 1);
-    let of_processor = [
-        ("NAVVY_PROCESSOR_SETTINGS", &*file),
-        ("NAVVY_PROCESSOR_LEASE", "3s"),
-        ("AWS_ACCESS_KEY_ID", "AKIDTEST"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
-    let mut fleet = Fleet::with(&bench, &of_processor);
+    let mut fleet = Fleet::with(&bench, &[&of_processor(&file)[..], &[("NAVVY_PROCESSOR_LEASE", "3s")]].concat());
     figures(&fleet, &["navvy_pool_up 1", WARM]);
     let mut runner = fleet.runner(&[]);
     let pipeline = fleet.submit(&["--tree"]);
@@ -152,6 +151,38 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
     cloud.settings(&bench, 0);
     fleet.crash_and_restart();
     figures(&fleet, &["navvy_pool_up 1", r#"navvy_pool_removals_total{why="surplus"} 1"#]);
+    eventually("the end of all machines", LIMIT, || {
+        std::fs::read_dir(fleet.data().join("lent/machines")).map_or(0, Iterator::count).eq(&0).then_some(())
+    });
+    drop((fleet, runner));
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
+    let bench = Bench::on_this_machine();
+    let cloud = Cloud::new();
+    bench.config_file("navvy/settings.toml", "[vm]\nprovider = 'lent'\n");
+    let slow = "echo begun >> /tmp/ran; for i in $(seq 1 100); do echo line $i; sleep 0.1; done; cat /tmp/ran";
+    bench.config(&config("ubuntu-2204:current", slow)).commit("a project");
+    let file = cloud.settings(&bench, 1);
+    let mut fleet = Fleet::with(&bench, &of_processor(&file));
+    figures(&fleet, &["navvy_pool_up 1", WARM]);
+    let mut runner = fleet.runner(&[]);
+    let pipeline = fleet.submit(&["--tree"]);
+    let task = fleet.task(&pipeline, "whole");
+    eventually("the step's output", LIMIT, || {
+        String::from_utf8_lossy(&fleet.log_so_far(&task, "001-1")).contains("line 20\n").then_some(())
+    });
+    runner.kill();
+    let runner = fleet.runner(&[]);
+    assert_eq!(fleet.end_of(&pipeline, LIMIT), "success", "{}\n{}", fleet.show(&pipeline), runner.said());
+    assert!(runner.said().contains("this one goes on with it"), "{}", runner.said());
+    let expected: String = (1..=100).map(|line| format!("line {line}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "001-1")), format!("{expected}begun\n"));
+    figures(&fleet, &[WARM]);
+    cloud.settings(&bench, 0);
+    fleet.crash_and_restart();
     eventually("the end of all machines", LIMIT, || {
         std::fs::read_dir(fleet.data().join("lent/machines")).map_or(0, Iterator::count).eq(&0).then_some(())
     });

@@ -16,7 +16,7 @@
 //! | [`settings`] | what an operator says about machines |
 //! | [`error`] | why there is none, and whose fault that is |
 //! | `machine` | one start, reconciled step by step |
-//! | [`provider`] | who has the machines |
+//! | [`provider`], `start` | who has the machines, and what they start from |
 //! | `qemu` | those of this host |
 //! | [`far`] | those that are elsewhere |
 //! | [`cloud`], [`ec2`], [`gce`] | the clouds' APIs |
@@ -51,6 +51,7 @@ pub mod record;
 pub mod settings;
 pub mod ssh;
 pub mod ssh_key;
+mod start;
 pub mod state;
 pub mod survey;
 mod taking;

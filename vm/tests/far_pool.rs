@@ -4,190 +4,30 @@
 mod bench;
 #[path = "bench/ec2.rs"]
 mod cloud;
+#[path = "bench/pool.rs"]
+mod keeping;
 #[path = "bench/moto.rs"]
 mod moto;
 #[path = "bench/there.rs"]
 mod there;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bench::{Bench, run};
+use bench::run;
 use cloud::Cloud;
+use keeping::{Near, Running, destroy, kind, of_class, only, prepare, with};
 use moto::{Twist, far_host, field};
 use navvy_journal::owner::Owner;
-use navvy_vm::pool::core::Wish;
-use navvy_vm::pool::figures::KindReport;
-use navvy_vm::pool::keeper::{Keeper, Pool};
-use navvy_vm::pool::maker::Maker;
-use navvy_vm::pool::record::Holder;
-use navvy_vm::pool::rules::{Kind, Prescaled, Rules};
-use navvy_vm::pool::shelf::ShelfError;
+use navvy_vm::Fault;
 use navvy_vm::pool::source::{Asked, Given, NotGiven, Source};
-use navvy_vm::record::{self, Fact, Known};
+use navvy_vm::record::{self, Fact};
 use navvy_vm::ssh::HostError;
-use navvy_vm::{Fault, MachineEnvironment, MachineId, Machines};
 use there::{There, open};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A bench whose task's machine is of a class.
-fn of_class(mut bench: Bench) -> Bench {
-    bench.class = Some("medium".to_owned());
-    bench.size = bench.settings.size_of("medium").unwrap();
-    bench
-}
-
-fn kind(image: &str) -> Kind {
-    Kind { class: "medium".to_owned(), image: image.to_owned() }
-}
-
-/// A pool's process with one machine that is kept ready.
-struct Running {
-    pool: Pool,
-    process: tokio::task::JoinHandle<Result<(), ShelfError>>,
-}
-
-impl Running {
-    async fn start(bench: &Bench, machines: &Machines, image: &str, quota: u32) -> Self {
-        let maker = |place: &Path| machines.maker(place.to_owned(), &bench.host);
-        Self::start_by(bench, machines, image, (quota, &maker)).await
-    }
-
-    /// One whose machines are for agents of other hosts.
-    async fn lending(bench: &Bench, machines: &Machines) -> Self {
-        let maker = |place: &Path| machines.lender(place.to_owned(), &bench.host).unwrap();
-        Self::start_by(bench, machines, "test", (1, &maker)).await
-    }
-
-    async fn start_by(
-        bench: &Bench,
-        machines: &Machines,
-        image: &str,
-        (quota, maker): (u32, &dyn Fn(&Path) -> Arc<dyn Maker>),
-    ) -> Self {
-        let place = bench.host.state.join("vm-pool");
-        let counted = machines.counted(&kind(image)).unwrap();
-        let prescaled = vec![Prescaled { kind: counted, schedule: None, count: 1 }];
-        let rules = Rules { prescaled, quota, at_once: 1, ..Rules::default() };
-        let opened = async {
-            loop {
-                match Keeper::open(&place, rules.clone(), maker(&place)) {
-                    // A write of the one before is on its way; a real SIGKILL would have ended that, too.
-                    Err(ShelfError::Taken { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                    opened => return opened.unwrap(),
-                }
-            }
-        };
-        let (keeper, pool) = tokio::time::timeout(LIMIT, opened).await.unwrap();
-        Self { pool, process: tokio::spawn(keeper.run()) }
-    }
-
-    /// Its machine, once that is ready.
-    async fn ready(bench: &Bench, machines: &Machines, image: &str, quota: u32) -> Self {
-        let running = Self::start(bench, machines, image, quota).await;
-        running.until_ready().await;
-        running
-    }
-
-    async fn until_ready(&self) {
-        self.until("a machine is ready", async || self.count(|kind| kind.warm).await == 1).await;
-    }
-
-    async fn count(&self, of: impl Fn(&KindReport) -> u32) -> u32 {
-        let report = self.pool.report().await.expect("the pool has ended");
-        report.kinds.iter().map(of).sum()
-    }
-
-    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let waiting = async {
-            while !holds().await {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let in_time = tokio::time::timeout(LIMIT, waiting).await;
-        assert!(in_time.is_ok(), "not within {LIMIT:?}: {what}; {:?}", self.pool.report().await);
-    }
-
-    /// As a SIGKILL would end it: between any two of its steps.
-    async fn kill(self) {
-        self.process.abort();
-        assert!(self.process.await.is_err());
-    }
-
-    async fn empty(self, bench: &Bench) {
-        self.pool.empty().await;
-        self.until("nothing is left", async || self.pool.is_empty().await).await;
-        self.kill().await;
-        bench.assert_nothing_left();
-    }
-}
-
-/// What takers of this process see of it.
-#[derive(Debug, Clone)]
-struct Near(Pool);
-
-#[async_trait]
-impl Source for Near {
-    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
-        let holder = Holder {
-            ticket: asked.ticket.clone(),
-            task: asked.task.as_str().to_owned(),
-            owner: Some(Owner::this_process().unwrap()),
-        };
-        let handed =
-            self.0.take(Wish { kind: asked.kind.clone(), holder }).await.map_err(|why| NotGiven::No { why })?;
-        Ok(Given { id: handed.id, way: serde_json::from_value(handed.machine).unwrap() })
-    }
-
-    async fn give_back(&self, ticket: &str) {
-        self.0.give_back(ticket).await;
-    }
-}
-
-/// What a processor's tasks see of a pool: whose a machine is, is decided by a lease.
-#[derive(Debug, Clone)]
-struct Processor(Pool);
-
-#[async_trait]
-impl Source for Processor {
-    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
-        assert!(asked.is_lent);
-        let holder = Holder { ticket: asked.ticket.clone(), task: asked.task.as_str().to_owned(), owner: None };
-        let handed =
-            self.0.take(Wish { kind: asked.kind.clone(), holder }).await.map_err(|why| NotGiven::No { why })?;
-        let shown = format!("{handed:?}");
-        let given = Given { id: handed.id, way: serde_json::from_value(handed.machine).unwrap() };
-        assert!(!format!("{shown} {given:?}").contains("PRIVATE KEY"), "{shown} {given:?}");
-        Ok(given)
-    }
-
-    async fn give_back(&self, ticket: &str) {
-        self.0.give_back(ticket).await;
-    }
-}
-
-/// A processor whose first machine dies on its way to its task.
-#[derive(Debug)]
-struct Unlucky(Processor, PathBuf, AtomicBool);
-
-#[async_trait]
-impl Source for Unlucky {
-    async fn take(&self, asked: &Asked) -> Result<Given, NotGiven> {
-        let given = self.0.take(asked).await?;
-        if !self.2.swap(true, Ordering::Relaxed) {
-            far_host("stop", &self.1);
-        }
-        Ok(given)
-    }
-
-    async fn give_back(&self, ticket: &str) {
-        self.0.give_back(ticket).await;
-    }
-}
 
 /// A pool whose machine dies on its way to its taker, and the pool's process with it.
 #[derive(Debug)]
@@ -203,23 +43,6 @@ impl Source for Deadly {
     }
 
     async fn give_back(&self, _ticket: &str) {}
-}
-
-fn with(machines: Machines, running: &Running) -> Machines {
-    machines.with_pool(Arc::new(Near(running.pool.clone())))
-}
-
-async fn prepare(bench: &Bench, machines: &Machines) -> MachineEnvironment {
-    bench.prepare_by(machines).await.unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn only(bench: &Bench) -> (MachineId, Known) {
-    let [machine] = &record::all(&bench.host.state)[..] else { panic!("not one record") };
-    (machine.clone(), record::load(&record::directory(&bench.host.state, machine)).unwrap())
-}
-
-async fn destroy(environment: MachineEnvironment) {
-    assert_eq!(environment.destroy(LIMIT).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -413,109 +236,4 @@ async fn a_job_whose_type_is_not_its_class_s_and_an_image_of_no_row_make_their_o
     tokio::time::timeout(LIMIT, gone).await.unwrap();
     let waits = |fact: &Fact| matches!(fact, Fact::Waits { .. });
     assert!(!bench.facts().iter().any(waits));
-}
-
-/// Machines that the pool lends, as an agent on another host has them: without any right at the cloud.
-fn lent(bench: &Bench, running: &Running) -> Machines {
-    Machines::lent(bench.settings.clone()).with_pool(Arc::new(Processor(running.pool.clone())))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_of_another_host_has_a_machine_that_is_lent_and_its_pool_ends_it() {
-    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
-    let machines = cloud.machines(&processor, "1h");
-    let running = Running::lending(&processor, &machines).await;
-    running.until_ready().await;
-    let machine = only(&processor).0;
-    let environment = prepare(&agent, &lent(&agent, &running)).await;
-    let report = agent.report();
-    assert!(report.contains("Machine: from the pool") && report.contains("of ec2, lent by the processor"), "{report}");
-    assert_eq!(run(&environment, "id -un").await, "circleci\n");
-    let (here, known) = only(&agent);
-    assert_eq!((&here, known.planned.provider.as_str(), known.requested()), (&machine, "lent", None));
-    let mode = |name: &str| {
-        let file = std::fs::metadata(record::directory(&agent.host.state, &here).join(name)).unwrap();
-        std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777
-    };
-    assert_eq!((mode("login"), mode("secret")), (0o600, 0o600));
-    // Neither who cleans up beside the pool nor a pool that starts again takes it from its task.
-    let this = Owner::this_process().unwrap();
-    assert_eq!(cloud.machines(&processor, "0s").reap(&this, &processor.host, LIMIT).await.left, Vec::<String>::new());
-    running.kill().await;
-    let running = Running::lending(&processor, &machines).await;
-    running.until("it knows what it lent", async || running.count(|kind| kind.given).await == 1).await;
-    let link = Machines::qemu(agent.settings.clone()).link_of_left(&agent.task, &agent.host).await.unwrap();
-    drop(link);
-    assert_eq!((run(&environment, "id -un").await.as_str(), cloud.ended()), ("circleci\n", 0));
-    destroy(environment).await;
-    agent.assert_nothing_left();
-    assert_eq!(cloud.ended(), 0, "an agent has no right to end it");
-    running.pool.holder_gone(machine.clone()).await;
-    running.until_ready().await;
-    assert!(cloud.ended() == 1 && only(&processor).0 != machine);
-
-    // An agent that was killed: what it has written down goes without any right at the cloud.
-    let sibling = agent.sibling();
-    let environment = prepare(&sibling, &lent(&sibling, &running)).await;
-    drop(environment);
-    let left = Machines::qemu(sibling.settings.clone()).remove_task(&sibling.task, &sibling.host, LIMIT).await;
-    assert_eq!(left, Vec::<String>::new());
-    agent.assert_nothing_left();
-    running.pool.holder_gone(only(&processor).0).await;
-    running.until_ready().await;
-    running.empty(&processor).await;
-    assert_eq!(cloud.ended(), 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_given_back_ends_and_who_is_lent_nothing_is_told_why() {
-    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
-    let machines = cloud.machines(&processor, "1h");
-    let running = Running::lending(&processor, &machines).await;
-    running.until_ready().await;
-    let lent = lent(&agent, &running);
-    let environment = prepare(&agent, &lent).await;
-    destroy(environment).await;
-    running.until("it is given back", async || cloud.ended() == 1).await;
-    running.until_ready().await;
-    let refused = running.pool.clone();
-    running.empty(&processor).await;
-    agent.assert_nothing_left();
-    for (machines, words) in
-        [(Machines::lent(agent.settings.clone()), "no pool of a processor lends any"), (lent, "the pool has ended")]
-    {
-        let Err(error) = agent.prepare_by(&machines).await else { panic!("there is a machine") };
-        assert!(matches!(error.fault, Fault::NotLent(_)) && error.to_string().contains(words), "{error}");
-        assert_eq!(error.leftovers, Vec::<String>::new());
-    }
-    drop(refused);
-    agent.assert_nothing_left();
-    // Hosts that are there are entered by their operator's own key.
-    let there = There::new("yes");
-    let told = there.machines(&processor).lender(processor.host.state.clone(), &processor.host).err().unwrap();
-    assert!(told.to_string().contains("machines of ssh are not lent"), "{told}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lent_machine_that_dies_on_its_way_is_given_back_and_another_one_is_lent() {
-    let (processor, agent, cloud) = (open(), of_class(open()), Cloud::new().await);
-    let machines = cloud.machines(&processor, "1h");
-    let running = Running::lending(&processor, &machines).await;
-    running.until_ready().await;
-    let dead = only(&processor).0;
-    let source = Processor(running.pool.clone());
-    let source = Unlucky(source, cloud.scratch.path().to_owned(), AtomicBool::new(false));
-    let lent = Machines::lent(agent.settings.clone()).with_pool(Arc::new(source));
-    let environment = prepare(&agent, &lent).await;
-    let report = agent.report();
-    assert!(
-        report.contains("one that was lent was of no use") && report.contains("no ssh server answered"),
-        "{report}"
-    );
-    assert!(only(&agent).0 != dead && cloud.ended() == 1);
-    assert_eq!(run(&environment, "id -un").await, "circleci\n");
-    destroy(environment).await;
-    running.until_ready().await;
-    running.empty(&processor).await;
-    agent.assert_nothing_left();
 }
