@@ -271,7 +271,7 @@ impl OfHost {
         let dead_task = record::load(&self.directory(id)).ok().and_then(|known| self.dead_task(&known));
         // All that the task has on this host goes with it.
         if let Some(task) = dead_task {
-            return Ok(self.go_on_with(Doomed::Task(task)).await);
+            return Ok(self.go_on_with(Doomed::Task(Box::new(task))).await);
         }
         match self.found(id).await? {
             Some(record) => Ok(self.go_on_with(Doomed::Machine(record)).await),
@@ -288,7 +288,7 @@ impl OfHost {
                 Doomed::Machine(record) => machines.destroy(&record, &host, REMOVAL_LIMIT).await,
                 Doomed::Task(task) => {
                     let mut reaped = Reaped::default();
-                    machines.reap_task(task, &host, REMOVAL_LIMIT, &mut reaped).await;
+                    machines.reap_task(*task, &host, REMOVAL_LIMIT, &mut reaped).await;
                     reaped.left
                 }
             }
@@ -374,7 +374,7 @@ enum Doomed {
     /// One machine.
     Machine(Record),
     /// All that a task has on this host, its machine with it.
-    Task(Seen),
+    Task(Box<Seen>),
 }
 
 fn not_made(fault: &Fault, console: &str) -> NotMade {

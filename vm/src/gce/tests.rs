@@ -237,6 +237,10 @@ async fn a_machine_is_made_once_found_by_its_label_and_ended() {
     assert_eq!(bench.gce.list("pool-a").await.unwrap().len(), 5, "of three pages");
     let body = bench.double.lock().unwrap().instances[&made.name].clone();
     assert_eq!(body["serviceAccounts"], json!([]));
+    assert_eq!(body["labels"]["navvy-pool"], Value::Null);
+    let pools = bench.gce.launch(&Launch { is_pools: true, ..launch("pool-c") }).await.unwrap();
+    let labels = bench.double.lock().unwrap().instances[&pools.name]["labels"].clone();
+    assert_eq!((&labels["navvy-pool"], &labels["navvy-task"]), (&json!("yes"), &Value::Null));
     assert_eq!(body["metadata"]["items"][0]["value"], wanted.user_data.reveal());
     bench.gce.terminate(&made.name).await.unwrap();
     bench.gce.terminate(&made.name).await.unwrap();

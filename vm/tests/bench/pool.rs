@@ -34,6 +34,9 @@ pub fn kind(image: &str) -> Kind {
     Kind { class: "medium".to_owned(), image: image.to_owned() }
 }
 
+/// Who makes the machines of a pool with this directory.
+type Makes<'a> = &'a dyn Fn(&Path) -> Arc<dyn Maker>;
+
 /// A pool's process with one machine that is kept ready.
 pub struct Running {
     pub pool: Pool,
@@ -52,12 +55,7 @@ impl Running {
         Self::start_by(bench, machines, "test", (1, &maker)).await
     }
 
-    async fn start_by(
-        bench: &Bench,
-        machines: &Machines,
-        image: &str,
-        (quota, maker): (u32, &dyn Fn(&Path) -> Arc<dyn Maker>),
-    ) -> Self {
+    async fn start_by(bench: &Bench, machines: &Machines, image: &str, (quota, maker): (u32, Makes<'_>)) -> Self {
         let place = bench.host.state.join("vm-pool");
         let counted = machines.counted(&kind(image)).unwrap();
         let prescaled = vec![Prescaled { kind: counted, schedule: None, count: 1 }];
