@@ -308,7 +308,10 @@ impl Provider {
             Self::Docker(engine) => Environment::Docker(
                 DockerEnvironment::adopt(engine, task, host, containers, link, inherited, floor).await,
             ),
-            Self::Vm(machines) => Environment::Vm(Machine::adopted(machines.adopt(task, host, link, inherited).await)),
+            Self::Vm(machines) => {
+                let machine = machines.adopt(task, host, link, inherited).await;
+                Environment::Vm(Machine::adopted(machine, task, host).await)
+            }
             Self::Lacking(lack) => return Err(HoldError::Lacking(lack.clone())),
             #[cfg(test)]
             Self::Fake(world) => Environment::Fake(world.adopt()),
@@ -485,6 +488,13 @@ impl Environment {
             Self::Vm(_) => None,
             #[cfg(test)]
             Self::Fake(fake) => fake.ended_with_host(),
+        }
+    }
+
+    /// It outlives this process: what its Docker engine keeps stays with it.
+    pub fn leave_layers(&mut self) {
+        if let Self::Vm(machine) = self {
+            machine.leave_layers();
         }
     }
 

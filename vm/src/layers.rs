@@ -5,9 +5,11 @@
 //!   SLOT/lock                 held by the job that has the slot; two jobs never have one
 //!   SLOT/disk.qcow2           what the last job saved, or nothing yet
 //!   SLOT/work.qcow2           this job's copy on write of it, or a new disk
+//!   SLOT/task                 the job's task: as long as it has a machine, the slot is nobody else's, whoever holds the lock
 //!   SLOT/about.json           when it was made, and last used
 //!
 //! take: the first slot that nobody has, else a new one ─▶ work.qcow2 ─▶ attached to one machine
+//!    ├─ leave: its machine outlives this process ─▶ of_task: the next one's, as if it had taken it
 //!    └─ keep: its engine has stopped cleanly ─▶ the copy gets a body of its own ─▶ renamed to disk.qcow2: last saved wins
 //!    └─ dropped: work.qcow2 is removed; what was saved before stays
 //! ```
@@ -21,8 +23,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use navvy_environment::command::{self, CommandError};
+use navvy_job::id::TaskId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::machines::all_of;
 
 /// Bytes that a new disk has for the guest. It takes of this host what is written to it.
 const SIZE: &str = "100G";
@@ -94,6 +99,8 @@ pub struct Volume {
     slot: PathBuf,
     about: About,
     is_new: bool,
+    /// Its machine goes on with it.
+    is_left: bool,
     /// Its lock.
     _alone: File,
 }
@@ -130,9 +137,10 @@ impl Volume {
     ///
     /// # Errors
     /// All are in use, or none can be made.
-    pub async fn take(state: &Path, project: &str) -> Result<Self, LayersError> {
+    pub async fn take(state: &Path, project: &str, task: &TaskId) -> Result<Self, LayersError> {
         let parent = directory(state).join(project_name(project));
-        let taken = tokio::task::spawn_blocking(move || take_slot(&parent, now()));
+        let (state, task) = (state.to_owned(), task.clone());
+        let taken = tokio::task::spawn_blocking(move || take_slot(&state, &parent, &task, now()));
         let volume = taken.await.unwrap_or_else(|e| Err(file("take", Path::new("a slot"))(io::Error::other(e))))?;
         let (disk, work) = (volume.slot.join(DISK), volume.slot.join(WORK));
         let made = match volume.is_new {
@@ -141,6 +149,17 @@ impl Volume {
         };
         made.map_err(|source| LayersError::Disk { doing: "make", source })?;
         Ok(volume)
+    }
+
+    /// The volume of a task's machine that another process has left. `None`: there is none, or another process has it.
+    pub async fn of_task(state: &Path, task: &TaskId) -> Option<Self> {
+        let (state, task) = (state.to_owned(), task.clone());
+        tokio::task::spawn_blocking(move || slot_of(&state, &task)).await.ok().flatten()
+    }
+
+    /// Its machine outlives this process, and goes on with it.
+    pub fn leave(mut self) {
+        self.is_left = true;
     }
 
     /// Its file, which one machine may write to.
@@ -182,10 +201,14 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // What was kept has another name by now.
-        let work = self.slot.join(WORK);
-        if let Err(error) = remove(&work) {
-            tracing::warn!(%error, "{} could not be removed.", work.display());
+        for path in [self.slot.join(WORK), self.slot.join(TASK)] {
+            if let Err(error) = remove(&path) {
+                tracing::warn!(%error, "{} could not be removed.", path.display());
+            }
         }
     }
 }
@@ -194,25 +217,47 @@ const DISK: &str = "disk.qcow2";
 const WORK: &str = "work.qcow2";
 const ABOUT: &str = "about.json";
 const LOCK: &str = "lock";
+const TASK: &str = "task";
 
-fn take_slot(parent: &Path, now: u64) -> Result<Volume, LayersError> {
+fn take_slot(state: &Path, parent: &Path, task: &TaskId, now: u64) -> Result<Volume, LayersError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(file("make", parent))?;
     let mut slots: Vec<(u32, About)> =
         (0..SLOTS).map(|slot| (slot, read_about(&parent.join(slot.to_string())))).collect();
     slots.sort_by_key(|(slot, about)| (std::cmp::Reverse(about.used), *slot));
     for (slot, about) in slots {
         let slot = parent.join(slot.to_string());
-        if let Some(alone) = lock(&slot)? {
+        if let Some(alone) = lock(&slot)?.filter(|_| !is_left(state, &slot)) {
             let (disk, work) = (slot.join(DISK), slot.join(WORK));
             // Of a job that was killed.
             remove(&work).map_err(file("remove", &work))?;
             let is_new = !disk.exists();
             let about = About { made: if is_new || about.made == 0 { now } else { about.made }, used: now };
             write_about(&slot, about)?;
-            return Ok(Volume { slot, about, is_new, _alone: alone });
+            let of = slot.join(TASK);
+            fs::write(&of, task.as_str()).map_err(file("write", &of))?;
+            return Ok(Volume { slot, about, is_new, is_left: false, _alone: alone });
         }
     }
     Err(LayersError::Full)
+}
+
+/// The task that has taken a slot last, if its end was not seen.
+fn task_of(slot: &Path) -> Option<TaskId> {
+    navvy_plain_file::text(&slot.join(TASK), 64).ok()?.parse().ok()
+}
+
+/// Does the machine of a task that nobody looks after now have it?
+fn is_left(state: &Path, slot: &Path) -> bool {
+    task_of(slot).is_some_and(|task| !all_of(state, &task).is_empty())
+}
+
+fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
+    let (_, _, slot) = slots(state).into_iter().find(|(_, _, slot)| task_of(slot).as_ref() == Some(task))?;
+    let alone = lock(&slot).ok()??;
+    // It may have been another's until now.
+    let is_its = task_of(&slot).as_ref() == Some(task) && slot.join(WORK).exists();
+    let (about, is_new) = (read_about(&slot), !slot.join(DISK).exists());
+    is_its.then_some(Volume { slot, about, is_new, is_left: false, _alone: alone })
 }
 
 /// `None`: a job has it.
@@ -252,7 +297,7 @@ pub fn list(state: &Path) -> Vec<Seen> {
     let mut seen = Vec::new();
     for (project, slot, path) in slots(state) {
         let Ok(metadata) = path.join(DISK).metadata() else { continue };
-        let in_use = lock(&path).ok().flatten().is_none();
+        let in_use = lock(&path).ok().flatten().is_none() || is_left(state, &path);
         let about = read_about(&path);
         seen.push(Seen { project, slot, size: metadata.blocks() * 512, made: about.made, used: about.used, in_use });
     }
@@ -289,8 +334,8 @@ fn prune_at(state: &Path, keeping: Keeping, now: u64) -> (Vec<Seen>, Vec<String>
     for (project, slot, path) in slots(state) {
         // Held until it is gone: whoever takes the slot meanwhile finds a new one.
         let alone = match lock(&path) {
-            Ok(Some(alone)) => alone,
-            Ok(None) => continue,
+            Ok(Some(alone)) if !is_left(state, &path) => alone,
+            Ok(_) => continue,
             Err(error) => {
                 left.push(format!("{error}"));
                 continue;
@@ -300,10 +345,9 @@ fn prune_at(state: &Path, keeping: Keeping, now: u64) -> (Vec<Seen>, Vec<String>
         let size = disk.metadata().map_or(0, |metadata| metadata.blocks() * 512);
         let is_over = |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_secs();
         let is_doomed = is_over(about.used, keeping.unused) || is_over(about.made, keeping.age) || size > keeping.size;
-        let leftover = path.join(WORK);
         let gone = match is_doomed {
             true => fs::remove_dir_all(&path),
-            false => remove(&leftover),
+            false => remove(&path.join(WORK)).and_then(|()| remove(&path.join(TASK))),
         };
         drop(alone);
         match gone {
@@ -342,140 +386,4 @@ fn now() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: u64 = 24 * 3600;
-
-    fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    /// What a guest would read of the disk's beginning.
-    async fn content(disk: &Path) -> String {
-        let raw = disk.with_extension("raw");
-        qemu_img(&["convert", "-q", "-O", "raw", &text(disk), &text(&raw)]).await.unwrap();
-        let mut bytes = [0; 4];
-        io::Read::read_exact(&mut File::open(&raw).unwrap(), &mut bytes).unwrap();
-        fs::remove_file(raw).unwrap();
-        String::from_utf8(bytes.to_vec()).unwrap()
-    }
-
-    /// Writes to the disk's beginning, as a machine would.
-    async fn write(disk: &Path, what: &str) {
-        let raw = disk.with_extension("in");
-        fs::write(&raw, what.repeat(1024)).unwrap();
-        let arguments = ["-f", "qcow2", "-c", &format!("write -s {} 0 4096", text(&raw)), &text(disk)];
-        command::run("qemu-io", &arguments, b"", &command::search_path(None), QEMU_IMG_LIMIT).await.unwrap();
-        fs::remove_file(raw).unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_was_kept_is_there_for_the_next_job_and_what_was_not_is_gone() {
-        let state = tempfile::tempdir().unwrap();
-        let first = Volume::take(state.path(), "shop").await.unwrap();
-        assert!(first.is_new());
-        write(&first.path(), "one.").await;
-        let slot = first.slot.clone();
-        first.keep().await.unwrap();
-        assert_eq!(names(&slot), [ABOUT, DISK, LOCK]);
-
-        let second = Volume::take(state.path(), "shop").await.unwrap();
-        assert!(!second.is_new() && second.slot == slot);
-        assert_eq!(content(&second.path()).await, "one.");
-        write(&second.path(), "two.").await;
-        drop(second);
-        assert_eq!((content(&slot.join(DISK)).await.as_str(), names(&slot).len()), ("one.", 3));
-
-        let third = Volume::take(state.path(), "shop").await.unwrap();
-        write(&third.path(), "3333").await;
-        third.keep().await.unwrap();
-        // It stands alone: its backing file was what it has replaced.
-        let (disk, path) = (text(&slot.join(DISK)), command::search_path(None));
-        let information = command::run("qemu-img", &["info", &disk], b"", &path, QEMU_IMG_LIMIT).await.unwrap();
-        let information = String::from_utf8(information).unwrap();
-        assert!(!information.contains("backing file"), "{information}");
-        assert_eq!(content(&slot.join(DISK)).await, "3333");
-    }
-
-    #[tokio::test]
-    async fn no_volume_is_had_twice_and_none_by_another_project() {
-        let state = tempfile::tempdir().unwrap();
-        let first = Volume::take(state.path(), "shop").await.unwrap();
-        let beside = Volume::take(state.path(), "shop").await.unwrap();
-        assert_ne!(first.slot, beside.slot);
-        first.keep().await.unwrap();
-        for other in ["Shop", "../shop", "", "shop/0"] {
-            let theirs = Volume::take(state.path(), other).await.unwrap();
-            assert!(theirs.is_new(), "{other}");
-            assert_eq!(theirs.slot.parent().unwrap().parent().unwrap(), directory(state.path()), "{other}");
-        }
-        drop(beside);
-        assert_eq!(list(state.path()).len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_project_has_so_many_volumes_and_no_more() {
-        let state = tempfile::tempdir().unwrap();
-        let parent = directory(state.path()).join(project_name("shop"));
-        let taken: Vec<Volume> = (0..SLOTS).map(|_| take_slot(&parent, 1).unwrap()).collect();
-        assert!(matches!(take_slot(&parent, 1), Err(LayersError::Full)));
-        drop(taken);
-        take_slot(&parent, 1).unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_a_killed_job_left_is_removed_and_what_was_saved_stays() {
-        let state = tempfile::tempdir().unwrap();
-        let killed = Volume::take(state.path(), "shop").await.unwrap();
-        let slot = killed.slot.clone();
-        killed.keep().await.unwrap();
-        fs::write(slot.join(WORK), "half").unwrap();
-        assert_eq!(prune_at(state.path(), Keeping::default(), now()), (vec![], vec![]));
-        assert_eq!(names(&slot), [ABOUT, DISK, LOCK]);
-        fs::write(slot.join(WORK), "half").unwrap();
-        let next = Volume::take(state.path(), "shop").await.unwrap();
-        assert!(!next.is_new() && next.path().metadata().unwrap().len() > 4);
-    }
-
-    #[tokio::test]
-    async fn volumes_go_when_they_are_unused_old_or_large_and_never_while_a_job_has_them() {
-        let keeping = Keeping::default();
-        let doomed = [
-            ("unused", now() - DAY, now() - 4 * DAY, keeping, true),
-            ("old", now() - 15 * DAY, now(), keeping, true),
-            ("large", now(), now(), Keeping { size: 1, ..keeping }, true),
-            ("young", now() - 13 * DAY, now() - 2 * DAY, keeping, false),
-        ];
-        for (name, made, used, keeping, is_doomed) in doomed {
-            let state = tempfile::tempdir().unwrap();
-            let volume = Volume::take(state.path(), name).await.unwrap();
-            let slot = volume.slot.clone();
-            write(&volume.path(), "data").await;
-            volume.keep().await.unwrap();
-            write_about(&slot, About { made, used }).unwrap();
-            let held = lock(&slot).unwrap().unwrap();
-            assert_eq!(prune(state.path(), keeping), (vec![], vec![]), "{name}");
-            drop(held);
-            let (removed, left) = prune(state.path(), keeping);
-            assert_eq!((removed.len(), left.len(), slot.exists()), (usize::from(is_doomed), 0, !is_doomed), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_volume_is_neither_listed_nor_removed() {
-        let state = tempfile::tempdir().unwrap();
-        let place = directory(state.path());
-        for path in ["mine/0/disk.qcow2", "0123456789abcdef0123456789abcdef/99/disk.qcow2", "notes/disk.qcow2"] {
-            let path = place.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "x").unwrap();
-        }
-        let nothing = Keeping { unused: Duration::ZERO, age: Duration::ZERO, size: 0 };
-        assert_eq!((list(state.path()), prune(state.path(), nothing)), (vec![], (vec![], vec![])));
-        assert_eq!(names(&place).len(), 3);
-    }
-}
+mod tests;

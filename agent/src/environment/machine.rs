@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! volume taken ─▶ machine prepared with it ─▶ … ─▶ engine stopped, its disk clean ─▶ machine ended, destroyed ─▶ volume kept
-//!                                                   └─ it did not stop: what was saved before stays
+//!                                                   ├─ it did not stop: what was saved before stays
+//!                                                   └─ its task is held: the volume waits with it for whoever goes on with the task
 //! ```
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use navvy_environment::HostPaths;
 use navvy_environment::request::{Died, OnEvent, Prepare, PrepareEvent, ServiceOutput, Wanted};
 use navvy_environment::supervisor::Client;
 use navvy_job::chain::chain;
+use navvy_job::id::TaskId;
 use navvy_vm::layers::{self, LayersError, Volume};
 use navvy_vm::settings::{Disk, Extras};
 use navvy_vm::{MachineEnvironment, Machines, PrepareError};
@@ -76,7 +78,7 @@ impl Machine {
             Wanted::Machine(navvy_environment::request::Machine { layers: Some(project), .. })
                 if machines.are_here() =>
             {
-                take(project, host, events).await
+                take(project, &request.task, host, events).await
             }
             Wanted::Machine(navvy_environment::request::Machine { layers: Some(_), .. }) => {
                 events(PrepareEvent::Report(
@@ -95,9 +97,17 @@ impl Machine {
         Ok(Self { environment, volume, is_clean: false.into() })
     }
 
-    /// One that another process has made. What it writes to a volume is not kept: that process's hold on it is gone.
-    pub fn adopted(environment: MachineEnvironment) -> Self {
-        Self { environment, volume: None, is_clean: false.into() }
+    /// The machine of a task's steps that another process has made, with the volume that it goes on with.
+    pub async fn adopted(environment: MachineEnvironment, task: &TaskId, host: &HostPaths) -> Self {
+        let volume = Volume::of_task(&host.state, task).await;
+        Self { environment, volume, is_clean: false.into() }
+    }
+
+    /// It outlives this process, and its volume stays its own.
+    pub fn leave_layers(&mut self) {
+        if let Some(volume) = self.volume.take() {
+            volume.leave();
+        }
     }
 
     /// Its console, as a service's output; the second call returns none.
@@ -151,8 +161,8 @@ impl Machine {
     }
 }
 
-async fn take(project: &str, host: &HostPaths, events: OnEvent<'_>) -> Option<Volume> {
-    match Volume::take(&host.state, project).await {
+async fn take(project: &str, task: &TaskId, host: &HostPaths, events: OnEvent<'_>) -> Option<Volume> {
+    match Volume::take(&host.state, project, task).await {
         Ok(volume) => {
             let what = if volume.is_new() { "a new volume" } else { "the volume that an earlier job has saved" };
             events(PrepareEvent::Report(format!("Docker layer caching: {what}")));

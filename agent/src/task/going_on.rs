@@ -89,7 +89,8 @@ impl Task {
                 return None;
             }
         };
-        if matches!(self.claim.job.executor, Executor::Machine { docker_layer_caching: true, .. }) {
+        let wants_layers = matches!(self.claim.job.executor, Executor::Machine { docker_layer_caching: true, .. });
+        if wants_layers && !environment.keeps_layers() {
             let of = "the job's Docker layers are not kept, since the agent that made its machine was killed";
             self.warn(format!("{of}: the next job finds those that an earlier one has saved"));
         }

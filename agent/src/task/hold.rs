@@ -150,7 +150,7 @@ impl Task {
         // It is written into the journal.
         let place = || MaskedIn::of_job(&self.reference.job.job, "step name");
         at.name = self.context.bus.masks().text(place, &at.name).into_owned();
-        let Ready { environment, client, frame, lingering, handed } = ready;
+        let Ready { mut environment, client, frame, lingering, handed } = ready;
         let time = self.context.hold.on_fail.unwrap_or(USUAL_TIME);
         let note = Note {
             version: VERSION,
@@ -193,8 +193,9 @@ impl Task {
             until: held.until.clone(),
         });
         self.result.held = Some(held);
-        if environment.keeps_layers() || self.machines.iter().any(Machine::keeps_layers) {
-            let of = "the job's Docker layers are not kept, since its machine is held";
+        environment.leave_layers();
+        if self.machines.iter().any(Machine::keeps_layers) {
+            let of = "the job's Docker layers are not kept, since its remote Docker's machine is held";
             self.warn(format!("{of}: the next job finds those that an earlier one has saved"));
         }
         // Its output is no longer followed; what runs goes on inside.
