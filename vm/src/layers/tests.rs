@@ -22,6 +22,8 @@ async fn machine(state: &Path, task: TaskId) -> Record {
         is_adoptable: false,
         has_steps: true,
         pool: None,
+        kind: None,
+        is_lent: false,
     };
     Record::create(state, planned).await.unwrap()
 }
