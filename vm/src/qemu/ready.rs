@@ -6,11 +6,12 @@
 //! ```
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
+use navvy_environment::cgroup::{self, Place};
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_protocol::guest::Seed;
@@ -139,6 +140,11 @@ impl Instance {
     /// was given and has no room for the whole machine holds the agent alone: the process stays where it is, and goes by its record.
     async fn enter_cgroup(&mut self, memory: u64, process: &Owner) -> Result<(), Fault> {
         if !has_room(self.order.cgroup_parent.as_ref(), Size { memory, ..self.order.size }) {
+            let of_pool = Place::of(&end::as_task(&self.order.machine)?, None);
+            if !holds(&cgroup::entrances(&of_pool), process.pid) {
+                let why = "its pool's cgroup does not hold it, and the one that was given has no room for it";
+                return Err(Fault::Unsupported(why.to_owned()));
+            }
             let line = "The machine's process stays in its pool's cgroup, which has the limits of its class: the task's own has no room for it";
             self.report.push(line.to_owned());
             return Ok(());
@@ -187,6 +193,14 @@ impl Instance {
     }
 }
 
+/// Is a process in a cgroup, in each hierarchy in which that is?
+fn holds(entrances: &[PathBuf], pid: u32) -> bool {
+    let is_in = |members: &PathBuf| {
+        std::fs::read_to_string(members).is_ok_and(|text| text.lines().any(|line| line == pid.to_string()))
+    };
+    !entrances.is_empty() && entrances.iter().all(is_in)
+}
+
 fn seeded_already() -> Fault {
     Fault::Unsupported("a machine is not seeded twice".to_owned())
 }
@@ -200,4 +214,21 @@ pub(crate) async fn attend(directory: &Path) -> Option<UnixStream> {
 /// Ends a machine that another process looks after.
 pub(crate) async fn end_of_another(directory: &Path, known: &Known, limit: Duration) -> Vec<String> {
     process::kill(directory, known.process(), limit).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_holds_a_process_that_each_of_its_hierarchies_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let [memory, cpu] = ["memory", "cpu"].map(|name| directory.path().join(name));
+        std::fs::write(&memory, "17\n42\n").unwrap();
+        assert!(holds(std::slice::from_ref(&memory), 42) && !holds(std::slice::from_ref(&memory), 4));
+        assert!(!holds(&[], 42), "there is none");
+        assert!(!holds(&[memory.clone(), cpu.clone()], 42), "one cannot be read");
+        std::fs::write(&cpu, "42\n").unwrap();
+        assert!(holds(&[memory, cpu], 42));
+    }
 }

@@ -191,12 +191,39 @@ pub fn sweep(state: &Path, images: &navvy_vm_image::Images, here: &Owner) {
         let directory = entry.path();
         let Ok(made) = navvy_plain_file::read(&directory.join(MADE), 64 << 10) else { continue };
         let kind = serde_json::from_slice::<Kind>(&made).ok();
-        let has_name = |kind: &Kind| directory.file_name().is_some_and(|name| *name == *kind.key());
-        // One by another name is of another layout.
-        let kind = kind.filter(has_name);
+        let kind = kind.filter(|kind| is_of_this_layout(&directory, kind));
         let is_of_use = kind.is_some_and(|kind| images.get(&kind.image).is_ok_and(|image| image.digest == kind.digest));
         if !is_of_use || directory.join(BAD).exists() {
             let _next_time = remove(&directory);
         }
+    }
+}
+
+/// One by another name was made for other devices.
+fn is_of_this_layout(directory: &Path, kind: &Kind) -> bool {
+    directory.file_name().is_some_and(|name| *name == *kind.key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_other_devices_has_another_name() {
+        let kind = Kind {
+            image: "debian-12-minimal".to_owned(),
+            digest: "0b246c5b775b".to_owned(),
+            version: "7.2.22".to_owned(),
+            processor: "tcg max".to_owned(),
+            memory: 640,
+            cpus: 1,
+            network: "tap".to_owned(),
+        };
+        // As it stands in its directory.
+        let read: Kind = serde_json::from_slice(&serde_json::to_vec(&kind).unwrap()).unwrap();
+        assert!(is_of_this_layout(&all(Path::new("/s")).join(kind.key()), &read));
+        let before = format!("{} {}", LAYOUT - 1, serde_json::to_string(&kind).unwrap());
+        let before: String = Sha256::digest(before).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        assert!(!is_of_this_layout(&all(Path::new("/s")).join(before), &read));
     }
 }
