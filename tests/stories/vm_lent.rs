@@ -88,11 +88,27 @@ fn figures(fleet: &Fleet<'_>, lines: &[&str]) {
     });
 }
 
+/// The key is a secret of two directories: the processor's, and that of the agent which has the task.
+#[track_caller]
+fn the_way_in_is_where_it_belongs(bench: &Bench, fleet: &Fleet<'_>) {
+    let machine = std::fs::read_dir(bench.state().join("navvy/machines")).expect("it has one").flatten().next();
+    let login = machine.expect("it has one").path().join("login");
+    let key = std::fs::read_to_string(&login).expect("it is entered by a key");
+    let part = key.lines().nth(2).expect("a key of several lines");
+    let mut hold_it = files_that_hold(&bench.state(), part.as_bytes());
+    hold_it.sort();
+    let its =
+        fleet.data().join("lent/machines").join(login.strip_prefix(bench.state().join("navvy/machines")).unwrap());
+    assert_eq!(hold_it, [its, login]);
+}
+
 #[test]
 fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lease() {
     let bench = Bench::on_this_machine();
     let cloud = Cloud::new();
     bench.config_file("navvy/settings.toml", "[vm]\nprovider = 'lent'\n");
+    let told = bench.navvy(&["vm-pool"]);
+    told.exits_with(64).complains(&["the setting `vm.provider`", "made by the processor that lends them"]);
     bench.config(&config("ubuntu-2204:current", "id -un; pwd")).commit("a project");
     let file = cloud.settings(&bench, 1);
     let mut fleet = Fleet::with(&bench, &[&of_processor(&file)[..], &[("NAVVY_PROCESSOR_LEASE", "3s")]].concat());
@@ -122,16 +138,7 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
         fleet.job(&waits, "whole")["tasks"][0]["id"].as_str().map(str::to_owned)
     });
     fleet.has_shown(&task, "001-1", "began\n");
-    // The way in is a secret of two directories: the processor's, and that of the agent which has the task.
-    let machine = std::fs::read_dir(bench.state().join("navvy/machines")).expect("it has one").flatten().next();
-    let login = machine.expect("it has one").path().join("login");
-    let key = std::fs::read_to_string(&login).expect("it is entered by a key");
-    let part = key.lines().nth(2).expect("a key of several lines");
-    let mut hold_it = files_that_hold(&bench.state(), part.as_bytes());
-    hold_it.sort();
-    let its =
-        fleet.data().join("lent/machines").join(login.strip_prefix(bench.state().join("navvy/machines")).unwrap());
-    assert_eq!(hold_it, [its, login]);
+    the_way_in_is_where_it_belongs(&bench, &fleet);
     // The agent leaves with the supervisor what a visitor needs, beside the step.
     eventually("somebody has entered", LIMIT, || {
         let entered = bench.program(&["shell", &task, "--", "id", "-un"]).run();
@@ -163,7 +170,7 @@ fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
     let bench = Bench::on_this_machine();
     let cloud = Cloud::new();
     bench.config_file("navvy/settings.toml", "[vm]\nprovider = 'lent'\n");
-    let slow = "echo begun >> /tmp/ran; for i in $(seq 1 100); do echo line $i; sleep 0.1; done; cat /tmp/ran";
+    let slow = "echo begun >> ~/ran; for i in $(seq 1 100); do echo line $i; sleep 0.1; done; cat ~/ran";
     bench.config(&config("ubuntu-2204:current", slow)).commit("a project");
     let file = cloud.settings(&bench, 1);
     let mut fleet = Fleet::with(&bench, &of_processor(&file));

@@ -176,10 +176,15 @@ impl Machines {
     /// Whether machines can be made here at all: what makes them, in words, with its version.
     ///
     /// # Errors
-    /// [`Fault::NoHypervisor`], with what is missing.
+    /// [`Fault::NoHypervisor`], with what is missing; [`Fault::Setting`], where others make them.
     pub async fn availability(&self, host: &HostPaths) -> Result<String, Fault> {
         match &self.provider {
             Provider::Qemu(qemu) => qemu.availability(host).await,
+            Provider::Lent => Err(Fault::Setting {
+                key: "vm.provider".to_owned(),
+                why: "machines that are lent are made by the processor that lends them (its [machine_pool]), and none here"
+                    .to_owned(),
+            }),
             other => Ok(format!("machines of {}", other.name())),
         }
     }
