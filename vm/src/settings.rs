@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use navvy_job::resource::{Size, machine_class};
@@ -71,6 +72,34 @@ pub struct Subnet {
 impl Default for Subnet {
     fn default() -> Self {
         Self { network: Ipv4Addr::new(10, 209, 0, 0), prefix: 16 }
+    }
+}
+
+/// Why a text is no network of machines.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSubnet {
+    /// It is none at all.
+    #[error("`{0}` is no network of machines; write it like 10.209.0.0/16, with 8 to 28 bits of prefix")]
+    Form(String),
+    /// Machines would get addresses of others.
+    #[error("`{0}` is not the first address of a private network (10/8, 172.16/12, 192.168/16)")]
+    Place(String),
+}
+
+impl FromStr for Subnet {
+    type Err = NoSubnet;
+
+    fn from_str(text: &str) -> Result<Self, NoSubnet> {
+        let form = || NoSubnet::Form(text.to_owned());
+        let (network, prefix) = text.split_once('/').ok_or_else(form)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| form())?;
+        let prefix: u8 = prefix.parse().map_err(|_| form())?;
+        let is_its_first = |prefix: u8| network.to_bits() & (u32::MAX >> prefix) == 0;
+        match prefix {
+            8..=28 if network.is_private() && is_its_first(prefix) => Ok(Self { network, prefix }),
+            8..=28 => Err(NoSubnet::Place(text.to_owned())),
+            _ => Err(form()),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `[vm]`: what the operator of this host says about virtual machines.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use navvy_storage::Proxies;
 use navvy_vm::cloud::call::Pace;
 use navvy_vm::ec2::Clients;
 use navvy_vm::far::{Clouds, Ec2Table, GceTable, SshTable};
-use navvy_vm::settings::{Accelerator, Settings as Machines, Snapshots, Subnet};
+use navvy_vm::settings::{Accelerator, NoSubnet, Settings as Machines, Snapshots, Subnet};
 use navvy_vm::{Fault, layers};
 use navvy_vm_image::Images;
 use serde::{Deserialize, Deserializer};
@@ -122,19 +121,7 @@ impl TryFrom<String> for Network {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no network of machines; write it like 10.209.0.0/16, with 8 to 28 bits of prefix");
-        let (network, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let network: Ipv4Addr = network.parse().map_err(|_| wrong())?;
-        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-        let is_its_first = |prefix: u8| network.to_bits() & (u32::MAX >> prefix) == 0;
-        match prefix {
-            8..=28 if network.is_private() && is_its_first(prefix) => Ok(Self(Subnet { network, prefix })),
-            8..=28 => {
-                Err(format!("`{text}` is not the first address of a private network (10/8, 172.16/12, 192.168/16)"))
-            }
-            _ => Err(wrong()),
-        }
+        text.parse().map(Self).map_err(|error: NoSubnet| error.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ use navvy_vm::cloud::call::Pace;
 use navvy_vm::ec2::Clients;
 use navvy_vm::far::{Clouds, Ec2Table, GceTable};
 use navvy_vm::pool::rules::{Rules, RulesFile};
-use navvy_vm::settings::{Accelerator, Settings, Snapshots};
+use navvy_vm::settings::{Accelerator, NoSubnet, Settings, Snapshots};
 use navvy_vm_image::Images;
 
 use super::{Gathering, set};
@@ -21,12 +21,22 @@ use super::{Gathering, set};
 pub(super) const NAME: &str = "machine_pool";
 
 /// Keys that say who makes machines, and how.
-const OF_MAKER: [&str; 9] =
-    ["provider", "state", "images", "accelerator", "snapshots", "cpus", "memory", "start_limit", "answer_limit"];
+const OF_MAKER: [&str; 10] = [
+    "provider",
+    "state",
+    "images",
+    "accelerator",
+    "snapshots",
+    "network",
+    "cpus",
+    "memory",
+    "start_limit",
+    "answer_limit",
+];
 /// Tables of clouds, as agents have them in `[vm]`.
 const OF_CLOUDS: [&str; 2] = ["ec2", "gce"];
 /// Of [`OF_MAKER`], what says how machines of this host are made.
-const OF_HOST: [&str; 4] = ["state", "images", "accelerator", "snapshots"];
+const OF_HOST: [&str; 5] = ["state", "images", "accelerator", "snapshots", "network"];
 /// Keys that say how many (`navvy_vm::pool::rules`).
 const OF_RULES: [&str; 13] = [
     "prescale",
@@ -210,6 +220,9 @@ fn maker(
     if let Some(said) = texts.get("snapshots") {
         word(&snapshots, said).map_or_else(|why| wrong("snapshots", why), |meant| machines.snapshots = meant);
     }
+    if let Some(said) = texts.get("network") {
+        said.parse().map_or_else(|why: NoSubnet| wrong("network", why.to_string()), |meant| machines.network = meant);
+    }
     for (key, limit) in [("start_limit", &mut machines.start_limit), ("answer_limit", &mut machines.answer_limit)] {
         let Some(said) = texts.get(key) else { continue };
         match navvy_job::figures::read_duration(said) {
@@ -265,7 +278,7 @@ mod tests {
         assert_eq!(usual.host.state.to_str(), Some("/home/u/.local/state/navvy"));
         assert_eq!(usual.machines.images.directory().to_str(), Some("/i"));
         let said = gathered(
-            "[machine_pool]\nprovider = 'qemu'\nstate = '/s'\nimages = '/other'\naccelerator = 'tcg'\nsnapshots = 'off'\n\
+            "[machine_pool]\nprovider = 'qemu'\nstate = '/s'\nimages = '/other'\naccelerator = 'tcg'\nsnapshots = 'off'\nnetwork = '10.77.0.0/24'\n\
              start_limit = '90s'\ncpus = 1\nmemory = '640M'\nquota = 3\ntime_zone = 'Europe/Berlin'\n\
              prescale = [{class = 'medium', image = 'debian-12-minimal', count = 2, cron = '* 8-17 * * 1-5'}]\n",
         );
@@ -273,6 +286,7 @@ mod tests {
         assert_eq!((said.host.state.to_str(), said.machines.images.directory().to_str()), (Some("/s"), Some("/other")));
         assert_eq!((said.machines.accelerator, said.machines.snapshots), (Accelerator::Tcg, Snapshots::Off));
         assert_eq!(said.machines.start_limit, Duration::from_secs(90));
+        assert_eq!(said.machines.network, "10.77.0.0/24".parse().unwrap());
         assert_eq!(said.machines.most, Some(Size { millicpus: 1000, memory: 640 << 20 }));
         assert_eq!((said.rules.quota, said.rules.prescaled.len()), (3, 1));
     }
@@ -315,6 +329,7 @@ mod tests {
             ("[machine_pool]\nstate = 'here'\n", &["state in ", "\"here\" is not absolute"]),
             ("[machine_pool]\naccelerator = 'fast'\n", &["accelerator in ", "\"fast\" is none of auto, kvm, tcg"]),
             ("[machine_pool]\nsnapshots = 'yes'\n", &["snapshots in ", "\"yes\" is none of use, make, off"]),
+            ("[machine_pool]\nnetwork = '10.0.0.0'\n", &["network in ", "write it like 10.209.0.0/16"]),
             ("[machine_pool]\nstart_limit = '0s'\n", &["start_limit in ", "\"0s\" is not between 1s and 1h"]),
             ("[machine_pool]\nanswer_limit = '5'\n", &["answer_limit in ", "`5` is not a duration"]),
             ("[machine_pool]\ncpus = 0\n", &["cpus in ", "0 is no number from 1 to 1024"]),
