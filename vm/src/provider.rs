@@ -420,7 +420,7 @@ impl Instance {
     /// The last lines of its console, for an error: of a cloud's machine, what the cloud has of it.
     pub async fn asked_console(&self) -> String {
         match self {
-            Self::Cloud(instance) => instance.console().await,
+            Self::Cloud(instance) => boxed(instance.console()).await,
             _ => self.console(),
         }
     }
