@@ -37,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use navvy_checkout::CheckoutSource;
 use navvy_environment::HostPaths;
@@ -202,17 +203,22 @@ pub(crate) struct Task {
 
 /// Carries out a claim, up to its verdict. Never fails: everything that goes wrong is a verdict. The caller carries out the
 /// removal, beside the work that comes next.
-pub async fn run(
+///
+/// A future of its own: those of its callers would be nested deeper than the compiler looks.
+pub fn run(
     claim: Claim,
     secrets: Secrets,
     reference: TaskRef,
     context: Context,
     notes: Vec<String>,
     turn: Turn,
-) -> (TaskResult, Option<Removal>) {
-    let mut task = Task::new(claim, secrets, reference, context, notes, turn);
-    let environment = task.carry_out().await;
-    task.report(environment).await
+) -> BoxFuture<'static, (TaskResult, Option<Removal>)> {
+    async move {
+        let mut task = Task::new(claim, secrets, reference, context, notes, turn);
+        let environment = task.carry_out().await;
+        task.report(environment).await
+    }
+    .boxed()
 }
 
 impl TaskResult {

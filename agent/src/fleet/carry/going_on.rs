@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
 use navvy_output::log_ends;
 use navvy_output::mask::{MaskedIn, Masks};
 use navvy_protocol::processor::v1::GetMarksRequest;
@@ -102,7 +103,7 @@ impl Carrying {
         let has_begun = left.progress.step > 0;
         let turn = if has_begun { Turn::Now(occupancy) } else { Turn::Ask(self.asking(occupancy)) };
         let inherited = Inherited { left, logs, journal, containers, link };
-        let (result, removal) = task::go_on(inherited, context, turn).await;
+        let (result, removal) = task::go_on(inherited, context, turn).boxed().await;
         sparing.end().await;
         if let Some(removal) = removal {
             removal.carry_out().await;
