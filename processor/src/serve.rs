@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,7 +41,7 @@ use crate::keys;
 use crate::known;
 use crate::launch::Launcher;
 use crate::machines::service::MachinesService;
-use crate::machines::{Here, Machines, Parts, Reach};
+use crate::machines::{self, Here, Machines, Parts, Reach};
 use crate::output::Output;
 use crate::probes::Health;
 use crate::settings::{MachinePool, Settings};
@@ -56,6 +56,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3600);
 /// Connections that wait to be accepted. Beyond it the kernel lets those of others wait for seconds.
 const WAITING: u32 = 4096;
+/// Of `data`: records and keys of machines that are lent, and the pool's own beside them.
+const LENT: &str = "lent";
 
 /// How long the end waits for the store to take the last lines of the audit log.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -160,6 +162,7 @@ fn beside(
     beside.spawn(audit::flush(health.state.clone(), health.objects.clone()));
     beside.spawn(launch(health.launcher.clone()));
     beside.spawn(keep_machines(health.machines.clone()));
+    beside.spawn(tidy_lent(settings.machine_pool.clone(), settings.data.join(LENT)));
     beside.spawn(tell_others(settings, Arc::clone(health), claims));
     beside.spawn(reread(settings.tls.clone())?);
     Ok(beside)
@@ -229,17 +232,42 @@ async fn launch(launcher: Option<Arc<Launcher>>) {
 /// The pool of machines, if there is to be one. Nothing of it is touched yet.
 fn machines(settings: &Settings, state: &State) -> Result<Option<Machines>, ServeError> {
     let Some(MachinePool { rules, made, mut host, .. }) = settings.machine_pool.clone() else { return Ok(None) };
-    let place = settings.data.join("machine-pool");
-    let (maker, reach) = if made.are_here() {
+    // A place for each: to the one, the other's machines would be machines that are gone.
+    let (place, maker, reach) = if made.are_here() {
+        let place = settings.data.join("machine-pool");
         let this_host = this_host().map_err(failed("the pool of machines"))?;
-        (made.maker(place.clone(), &host), Reach::Host(Here { host: this_host, state: host.state }))
+        let maker = made.maker(place.clone(), &host);
+        (place, maker, Reach::Host(Here { host: this_host, state: host.state }))
     } else {
+        let place = settings.data.join(LENT).join("pool");
         // Their records and keys are the processor's alone.
-        host.state = settings.data.join("lent");
-        let maker = made.lender(place.clone(), &host);
-        (maker.map_err(failed("the pool of machines"))?, Reach::Lent(Box::new(made)))
+        host.state = settings.data.join(LENT);
+        let maker = made.lender(place.clone(), &host).map_err(failed("the pool of machines"))?;
+        (place, maker, Reach::Lent(Box::new(made)))
     };
     Ok(Some(Machines::new(Parts { place, rules, maker, reach }, state.clone())))
+}
+
+/// Looks after what lent machines have left at their cloud, as long as it is polled.
+async fn tidy_lent(settings: Option<MachinePool>, state: PathBuf) {
+    match settings {
+        Some(MachinePool { made, mut host, .. }) if !made.are_here() => {
+            host.state = state;
+            machines::tidy(made, host).await;
+        }
+        // Nothing in these settings says how they are ended.
+        _ => {
+            let left = navvy_vm::record::all(&state);
+            if !left.is_empty() {
+                tracing::error!(
+                    "{} machines of a cloud may be there yet that were lent before, and these settings lend none: give [machine_pool] its \
+                     provider back, without prescale, until {} is empty.",
+                    left.len(),
+                    navvy_vm::record::machines(&state).display()
+                );
+            }
+        }
+    }
 }
 
 /// Keeps the pool of machines, as long as it is polled. Its machines stay, for the next start.

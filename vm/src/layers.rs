@@ -27,7 +27,8 @@ use navvy_job::id::TaskId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::machines::all_of;
+use crate::record::{self, RecordError};
+use crate::settings::Disk;
 
 /// Bytes that a new disk has for the guest. It takes of this host what is written to it.
 const SIZE: &str = "100G";
@@ -142,12 +143,7 @@ impl Volume {
         let (state, task) = (state.to_owned(), task.clone());
         let taken = tokio::task::spawn_blocking(move || take_slot(&state, &parent, &task, now()));
         let volume = taken.await.unwrap_or_else(|e| Err(file("take", Path::new("a slot"))(io::Error::other(e))))?;
-        let (disk, work) = (volume.slot.join(DISK), volume.slot.join(WORK));
-        let made = match volume.is_new {
-            true => qemu_img(&["create", "-q", "-f", "qcow2", &text(&work), SIZE]).await,
-            false => qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(&disk), &text(&work)]).await,
-        };
-        made.map_err(|source| LayersError::Disk { doing: "make", source })?;
+        make(&volume.path(), volume.backing().as_deref()).await?;
         Ok(volume)
     }
 
@@ -213,6 +209,24 @@ impl Drop for Volume {
     }
 }
 
+/// Makes anew what a job writes to, where a machine that has come to nothing may have written to it. What such a machine still has open is
+/// another file from here on.
+///
+/// # Errors
+/// It cannot be removed or made.
+pub(crate) async fn renew(disk: &Disk) -> Result<(), LayersError> {
+    remove(&disk.path).map_err(file("remove", &disk.path))?;
+    make(&disk.path, disk.backing.as_deref()).await
+}
+
+async fn make(work: &Path, backing: Option<&Path>) -> Result<(), LayersError> {
+    let made = match backing {
+        None => qemu_img(&["create", "-q", "-f", "qcow2", &text(work), SIZE]).await,
+        Some(disk) => qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(disk), &text(work)]).await,
+    };
+    made.map_err(|source| LayersError::Disk { doing: "make", source })
+}
+
 const DISK: &str = "disk.qcow2";
 const WORK: &str = "work.qcow2";
 const ABOUT: &str = "about.json";
@@ -235,27 +249,66 @@ fn take_slot(state: &Path, parent: &Path, task: &TaskId, now: u64) -> Result<Vol
             write_about(&slot, about)?;
             let of = slot.join(TASK);
             fs::write(&of, task.as_str()).map_err(file("write", &of))?;
+            forget_others(parent, &slot, task)?;
             return Ok(Volume { slot, about, is_new, is_left: false, _alone: alone });
         }
     }
     Err(LayersError::Full)
 }
 
-/// The task that has taken a slot last, if its end was not seen.
-fn task_of(slot: &Path) -> Option<TaskId> {
-    navvy_plain_file::text(&slot.join(TASK), 64).ok()?.parse().ok()
+/// A task that is handed out again may have another slot from before, of an agent that was killed: it is nobody's from here on.
+fn forget_others(parent: &Path, taken: &Path, task: &TaskId) -> Result<(), LayersError> {
+    for slot in (0..SLOTS).map(|slot| parent.join(slot.to_string())).filter(|slot| slot != taken) {
+        if !is_of(&slot, task) {
+            continue;
+        }
+        if let Some(_alone) = lock(&slot)? {
+            for path in [slot.join(WORK), slot.join(TASK)] {
+                remove(&path).map_err(file("remove", &path))?;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Does the machine of a task that nobody looks after now have it?
+/// The task that has taken a slot last, if its end was not seen.
+fn task_of(slot: &Path) -> io::Result<Option<TaskId>> {
+    match navvy_plain_file::text(&slot.join(TASK), 64) {
+        Ok(text) => Ok(text.parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does the machine of a task that nobody looks after now have it? What cannot be read may be its record.
 fn is_left(state: &Path, slot: &Path) -> bool {
-    task_of(slot).is_some_and(|task| !all_of(state, &task).is_empty())
+    let task = match task_of(slot) {
+        Ok(Some(task)) => task,
+        Ok(None) => return false,
+        Err(_) => return true,
+    };
+    record::all(state).iter().any(|machine| match record::load(&record::directory(state, machine)) {
+        Ok(known) => known.planned.task.as_ref() == Some(&task),
+        Err(RecordError::Empty { .. }) => false,
+        Err(RecordError::Read { source, .. }) => source.kind() != io::ErrorKind::NotFound,
+        Err(_) => true,
+    })
+}
+
+fn is_of(slot: &Path, task: &TaskId) -> bool {
+    matches!(task_of(slot), Ok(Some(of)) if of == *task)
 }
 
 fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
-    let (_, _, slot) = slots(state).into_iter().find(|(_, _, slot)| task_of(slot).as_ref() == Some(task))?;
+    let mut its = slots(state).into_iter().filter(|(_, _, slot)| is_of(slot, task));
+    let (_, _, slot) = its.next()?;
+    if its.next().is_some() {
+        // Which of them its machine has is not known: none is saved.
+        return None;
+    }
     let alone = lock(&slot).ok()??;
     // It may have been another's until now.
-    let is_its = task_of(&slot).as_ref() == Some(task) && slot.join(WORK).exists();
+    let is_its = is_of(&slot, task) && slot.join(WORK).exists();
     let (about, is_new) = (read_about(&slot), !slot.join(DISK).exists());
     is_its.then_some(Volume { slot, about, is_new, is_left: false, _alone: alone })
 }

@@ -273,6 +273,10 @@ impl OfHost {
         if let Some(task) = dead_task {
             return Ok(self.go_on_with(Doomed::Task(Box::new(task))).await);
         }
+        // A host that is there is not reset under its task: it is told to, once that has ended, by whoever removes the task.
+        if record::load(&self.directory(id)).is_ok_and(|known| self.is_host_of_task(&known)) {
+            return Err("it is a host that is there, and its task has it".to_owned());
+        }
         match self.found(id).await? {
             Some(record) => Ok(self.go_on_with(Doomed::Machine(record)).await),
             None => Ok(Vec::new()),
@@ -314,6 +318,11 @@ impl OfHost {
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn is_host_of_task(&self, known: &Known) -> bool {
+        let is_host = matches!(self.machines.named(&known.planned.provider), Provider::Ssh(_));
+        is_host && known.planned.task.is_some()
     }
 
     /// The task of a machine, if nobody looks after it any more.

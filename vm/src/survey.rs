@@ -65,15 +65,23 @@ impl Machines {
         }
         let mut reaped = Reaped { left: survey.troubles, ..Reaped::default() };
         reaped.left.extend(self.reap_nobodys(here, host, limit).await);
-        for provider in self.providers() {
-            reaped.left.extend(provider.reap_unknown(host, limit).await);
-        }
+        reaped.left.extend(self.reap_unknown(host, limit).await);
         for seen in survey.tasks {
             if seen.condition == Condition::Dead && self.has(&seen.task, host) {
                 self.reap_task(seen, host, limit, &mut reaped).await;
             }
         }
         reaped
+    }
+
+    /// Ends the machines of clouds that carry this state directory's name, that no record knows, and that are old enough. Returns what is
+    /// left.
+    pub async fn reap_unknown(&self, host: &HostPaths, limit: Duration) -> Vec<String> {
+        let mut left = Vec::new();
+        for provider in self.providers() {
+            left.extend(provider.reap_unknown(host, limit).await);
+        }
+        left
     }
 
     pub(crate) async fn reap_task(&self, seen: Seen, host: &HostPaths, limit: Duration, reaped: &mut Reaped) {

@@ -10,6 +10,7 @@
 //! From `Taken` on the machine is found, held, adopted and removed by its record, like any other. A taker that is killed before leaves a
 //! machine that its record names as a dead process's: reapers and the pool remove it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use crate::environment::MachineEnvironment;
 use crate::error::Fault;
 use crate::far::lent;
+use crate::layers;
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
 use crate::machines::{CLEAN_UP_LIMIT, Machines, has_steps, order, report};
@@ -127,6 +129,11 @@ impl Machines {
             Err(NotGiven::No { why } | NotGiven::Lost { why }) if is_lent => Err(Fault::NotLent(why)),
             Err(NotGiven::NoPool) => Ok(None),
             Err(NotGiven::No { why } | NotGiven::Lost { why }) => {
+                // A machine that has come to nothing may have begun to write to them.
+                for disk in &extras.disks {
+                    let renewed = layers::renew(disk).await.map_err(io::Error::other);
+                    renewed.map_err(Fault::host("make the job's disks anew"))?;
+                }
                 events(PrepareEvent::Report(format!("Machine: its own, none from the pool: {why}")));
                 Ok(None)
             }

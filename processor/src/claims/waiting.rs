@@ -8,7 +8,7 @@ use navvy_job::chain::chain;
 use navvy_job::event::JobRef;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::offers::{Offers, millis};
 use super::{Claims, Result};
@@ -17,10 +17,12 @@ use crate::state::now_ms;
 const EVERY: Duration = Duration::from_secs(5);
 /// A runner that has just been started has this long to ask for tasks before anybody hears that there is none.
 const GRACE: Duration = Duration::from_secs(15);
+/// After a processor was away, runners find it again with pauses that have grown: until then what they offer is not known.
+const BEGINNING: Duration = Duration::from_secs(45);
 
 /// Tells, as long as it is polled.
 pub async fn tell_of_waiting(claims: Claims) {
-    let mut due = tokio::time::interval(EVERY);
+    let mut due = tokio::time::interval_at(Instant::now() + BEGINNING, EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
@@ -65,8 +67,12 @@ impl Claims {
         // A scheduler that starts agents says by itself why it has not.
         for job in waiting.iter().filter(|job| !self.conductor.is_launched(&job.class)) {
             let why = offers.why_not(&job.class, &job.executor);
-            if job.told != why {
-                self.tell_of(job, why.as_deref()).await?;
+            if job.told == why {
+                continue;
+            }
+            // Those behind it are told all the same.
+            if let Err(error) = self.tell_of(job, why.as_deref()).await {
+                tracing::warn!(pipeline = job.pipeline, "Why a job waits could not be told: {}.", chain(&error));
             }
         }
         Ok(())
@@ -107,9 +113,10 @@ mod tests {
     const TWO_NODES: &str = "
 version: 2.1
 jobs:
+  small: {docker: [{image: i}], steps: [{run: make}]}
   whole: {machine: true, parallelism: 2, steps: [{run: make}]}
 workflows:
-  main: {jobs: [whole]}
+  main: {jobs: [small, whole]}
 ";
 
     #[tokio::test]
@@ -124,6 +131,9 @@ workflows:
             };
             claims.tell_who_waits(Duration::from_secs(60)).await.unwrap();
             told(0).await;
+            // One that cannot be told keeps no other from it.
+            let update = "UPDATE tasks SET pipeline = 'nobodys' WHERE job_name = 'small'";
+            sqlx::query(update).execute(state.pool()).await.unwrap();
             claims.tell_who_waits(Duration::ZERO).await.unwrap();
             told(1).await;
             // As another processor of the same database.

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use navvy_environment::HostPaths;
 use navvy_job::chain::chain;
 use navvy_vm::pool::figures::Report;
 use navvy_vm::pool::keeper::{Keeper, Pool};
@@ -37,12 +38,16 @@ use navvy_vm::pool::maker::Maker;
 use navvy_vm::pool::rules::Rules;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::state::State;
 use takers::Takers;
 
 /// A pool that lives says its figures within this.
 const FIGURES: Duration = Duration::from_secs(2);
+/// Machines that no record knows have to be older than this all the same, as the operator's `unknown-after` says.
+const TIDY_EVERY: Duration = Duration::from_secs(15 * 60);
+const TIDY_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a pool is made of.
 pub struct Parts {
@@ -62,6 +67,19 @@ pub enum Reach {
     Host(Here),
     /// Those anywhere to which machines are lent: by these rows a config's name of an image is known.
     Lent(Box<navvy_vm::Machines>),
+}
+
+/// Ends machines of a cloud that were lent, or were to be, and that no record knows: of a processor that was killed before it heard of them.
+/// As long as it is polled.
+pub async fn tidy(machines: navvy_vm::Machines, host: HostPaths) {
+    let mut due = tokio::time::interval(TIDY_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        for left in machines.reap_unknown(&host, TIDY_LIMIT).await {
+            tracing::warn!("The pool of machines could not be tidied: {left}.");
+        }
+    }
 }
 
 /// Where the machines of a pool are.

@@ -165,9 +165,26 @@ fn made(
     (variables, home): (&BTreeMap<String, String>, Option<&Path>),
 ) -> Result<navvy_vm::Machines, String> {
     let Some(name) = cloud else { return Ok(navvy_vm::Machines::qemu(machines.clone())) };
-    let said = table.get(name).cloned().ok_or_else(|| {
+    let said = table.get(name).ok_or_else(|| {
         format!("provider = \"{name}\" needs a table [machine_pool.{name}], which says where machines come from")
     })?;
+    let mut made = of_cloud(name, said, machines, (variables, home))?;
+    // What another cloud has made stays looked after as long as its table is there.
+    for other in OF_CLOUDS.into_iter().filter(|other| *other != name) {
+        if let Some(said) = table.get(other) {
+            made = made.beside(of_cloud(other, said, machines, (variables, home))?);
+        }
+    }
+    Ok(made)
+}
+
+fn of_cloud(
+    name: &str,
+    said: &toml::Value,
+    machines: &Settings,
+    (variables, home): (&BTreeMap<String, String>, Option<&Path>),
+) -> Result<navvy_vm::Machines, String> {
+    let said = said.clone();
     let client = |proxies: &Proxies| navvy_storage::client(None, proxies).map_err(|error| chain(&error));
     let clients = Clients { cloud: client(&Proxies::of(variables))?, direct: client(&Proxies::default())? };
     let clouds = Clouds { variables, home, clients, pace: Pace::default() };

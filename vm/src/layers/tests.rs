@@ -29,6 +29,61 @@ async fn machine(state: &Path, task: TaskId) -> Record {
 }
 
 #[tokio::test]
+async fn a_task_that_is_handed_out_again_has_one_volume_and_of_two_none_is_saved() {
+    let state = tempfile::tempdir().unwrap();
+    // Its agent was killed before a machine was there.
+    let first = Volume::take(state.path(), "shop", &task(1)).await.unwrap();
+    let slot = first.slot.clone();
+    write(&first.path(), "half").await;
+    first.leave();
+    // Another job was quicker, and its volume is the warmer one.
+    fs::create_dir_all(slot.with_file_name("1")).unwrap();
+    write_about(&slot.with_file_name("1"), About { made: now(), used: now() + DAY }).unwrap();
+    let _machine = machine(state.path(), task(1)).await;
+    let second = Volume::take(state.path(), "shop", &task(1)).await.unwrap();
+    assert_ne!(second.slot, slot);
+    assert!(!slot.join(WORK).exists() && !slot.join(TASK).exists(), "what was half written is nobody's");
+    let its = second.slot.clone();
+    second.leave();
+    let again = Volume::of_task(state.path(), &task(1)).await.unwrap();
+    assert_eq!(again.slot, its);
+    again.leave();
+    for file in [TASK, WORK] {
+        fs::write(slot.join(file), task(1).as_str()).unwrap();
+    }
+    assert!(Volume::of_task(state.path(), &task(1)).await.is_none(), "which of them is its machine's is not known");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_may_be_that_of_a_held_job_s_machine() {
+    let state = tempfile::tempdir().unwrap();
+    let record = machine(state.path(), task(1)).await;
+    let held = Volume::take(state.path(), "shop", &task(1)).await.unwrap();
+    let slot = held.slot.clone();
+    held.leave();
+    let path = record.directory().join("record");
+    drop(record);
+    fs::write(&path, "no record\n and more\n").unwrap();
+    assert_ne!(Volume::take(state.path(), "shop", &task(2)).await.unwrap().slot, slot);
+    let at_once = Keeping { unused: Duration::ZERO, age: Duration::ZERO, size: 0 };
+    prune_at(state.path(), at_once, now() + DAY);
+    assert!(slot.join(WORK).exists(), "its machine may write to it");
+}
+
+#[tokio::test]
+async fn a_disk_is_made_anew_on_what_it_stands_on() {
+    let state = tempfile::tempdir().unwrap();
+    let saved = Volume::take(state.path(), "shop", &task(1)).await.unwrap();
+    write(&saved.path(), "one.").await;
+    saved.keep().await.unwrap();
+    let volume = Volume::take(state.path(), "shop", &task(2)).await.unwrap();
+    write(&volume.path(), "two.").await;
+    let disk = Disk { path: volume.path(), backing: volume.backing(), serial: String::new(), mount: String::new() };
+    renew(&disk).await.unwrap();
+    assert_eq!(content(&volume.path()).await, "one.");
+}
+
+#[tokio::test]
 async fn what_a_machine_goes_on_with_is_nobody_elses_and_is_kept_by_whoever_takes_its_task_up() {
     let state = tempfile::tempdir().unwrap();
     let _machine = machine(state.path(), task(1)).await;
