@@ -22,7 +22,7 @@ use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
 use navvy_granted::Remote;
 use navvy_job::claim::{Claim, Limits};
-use navvy_job::compiled::Executor;
+use navvy_job::compiled::{Executor, StepKind};
 use navvy_job::event::{Event, JobRef, LogEnd, TaskRef};
 use navvy_job::figures;
 use navvy_job::outcome::{Cancel, Verdict};
@@ -108,12 +108,14 @@ impl Machine {
 
     /// What a task takes of this host's room.
     pub fn takes(&self, claim: &Claim) -> Share {
-        let has_machine = matches!(claim.job.executor, Executor::Machine { .. });
-        let size = match &self.providers.machines {
-            Some(machines) if has_machine => machines.takes(claim.limits.size),
+        let runs_in_one = matches!(claim.job.executor, Executor::Machine { .. });
+        let own = match &self.providers.machines {
+            Some(machines) if runs_in_one => machines.takes(claim.limits.size),
             _ => claim.limits.size,
         };
-        Share { size, has_machine }
+        let beside = self.remote_docker.as_ref().as_ref().ok().filter(|_| !runs_in_one && asks_for_docker(claim));
+        let size = beside.map_or(own, |beside| own.plus(beside.takes));
+        Share { size, has_machine: runs_in_one || beside.is_some() }
     }
 
     /// Are the virtual machines of its tasks not of this host?
@@ -514,6 +516,11 @@ fn announce(bus: &Bus, claim: &Claim, reference: &TaskRef, resource_class: Strin
         let message = format!("the value of {name} is not masked: shorter than 4 characters, it occurs everywhere");
         bus.send(Event::Warning { task: Some(reference.clone()), message });
     }
+}
+
+/// Does one of its steps start a machine with a Docker engine?
+fn asks_for_docker(claim: &Claim) -> bool {
+    claim.job.steps.iter().any(|step| matches!(step.kind, StepKind::SetupRemoteDocker { .. }))
 }
 
 /// What is left of a wish by these bounds.
