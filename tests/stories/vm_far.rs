@@ -113,6 +113,8 @@ fn jobs_elsewhere_have_their_whole_class_and_run_at_once_as_far_as_there_are_hos
     let at = |kind: &str, job: &str| of(kind, job).at_ms();
     let both = at("task_started", "a").max(at("task_started", "b"));
     assert!(both < at("task_ended", "a").min(at("task_ended", "b")), "two run at once");
+    let freed = at("task_removed", "a").min(at("task_removed", "b"));
+    assert!(at("task_started", "c") >= freed, "a host is free when it is made as new, and not before");
     assert_eq!(
         of("job_waiting", "c").text("why"),
         "as many jobs have virtual machines as [vm] of your settings allows"

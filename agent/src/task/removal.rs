@@ -49,7 +49,10 @@ impl Task {
         if self.result.held.is_none() {
             join_all(self.machines.iter().map(|machine| machine.end(END_LIMIT))).await;
         }
-        self.turn = Turn::Over;
+        // Of machines elsewhere there are so many: whoever comes next has one when this task's is gone.
+        if !self.has_machine_elsewhere() {
+            self.turn = Turn::Over;
+        }
         self.services_are_over().await;
         // A verdict is reported in any case, also after a bug of ours.
         self.advance(TaskState::Reporting).await.ok();
@@ -70,6 +73,11 @@ impl Task {
             return (result, None);
         }
         (result, Some(Removal { task: self, environment }))
+    }
+
+    fn has_machine_elsewhere(&self) -> bool {
+        let are_elsewhere = self.context.providers.machines.as_ref().is_some_and(|machines| !machines.are_here());
+        are_elsewhere && (self.provider.is_of_machines() || !self.machines.is_empty())
     }
 
     /// Removes the machines beside its environment, those that were begun and never came to be, too. Returns what is left.
