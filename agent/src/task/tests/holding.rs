@@ -102,8 +102,8 @@ async fn what_runs_on_in_a_held_task_ends_with_it() {
     assert_eq!(bench.world.count("stop"), 0);
     let running = bench.resume(found(&bench, 2));
     assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
-    // It was another process that followed it: it ends with its environment.
-    assert_eq!((bench.world.count("stop"), bench.world.count("end")), (0, 1));
+    // It was another process that followed it: it ends with its environment. Of later steps one that has just ended may be ended once more.
+    assert_eq!((bench.world.count("stop 1-"), bench.world.count("end")), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
