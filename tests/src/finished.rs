@@ -14,7 +14,7 @@ pub struct Finished {
     pub events: Vec<Event>,
     pub stdout: Vec<u8>,
     pub stderr: String,
-    /// The agent's largest resident set without what is mapped of its program, in KiB.
+    /// The agent's largest resident set, in KiB.
     pub peak_kib: u64,
     /// The same of the programs that it ran on this host, together.
     pub programs_peak_kib: u64,

@@ -8,8 +8,7 @@ const MOST_PROGRAMS: usize = 64;
 /// The largest resident sets that were seen, in KiB.
 #[derive(Debug, Default)]
 pub struct Peak {
-    /// The process's own, as the kernel keeps it, without what is mapped of its program's file: that is one copy for all agents, the
-    /// system's to take back, and in the dev profile some 50 MiB.
+    /// The process's own, as the kernel keeps it.
     pub own: u64,
     /// Of what it has started and what that has started, at one time together.
     pub programs: u64,
@@ -22,8 +21,7 @@ impl Peak {
         if is_same_program(pid, std::process::id()) {
             return;
         }
-        let mapped = resident(pid, "RssFile:");
-        self.own = self.own.max(resident(pid, "VmHWM:").saturating_sub(mapped));
+        self.own = self.own.max(resident(pid, "VmHWM:"));
         let started = below(pid).into_iter().filter(|child| !is_same_program(*child, pid));
         let programs: u64 = started.map(|pid| resident(pid, "VmRSS:")).sum();
         self.programs = self.programs.max(programs);
