@@ -257,12 +257,11 @@ async fn tidy_lent(settings: Option<MachinePool>, state: PathBuf) {
         }
         // Nothing in these settings says how they are ended.
         _ => {
-            let left = navvy_vm::record::all(&state);
-            if !left.is_empty() {
+            let is_empty = navvy_vm::record::listed(&state).is_ok_and(|left| left.is_empty());
+            if !is_empty {
                 tracing::error!(
-                    "{} machines of a cloud may be there yet that were lent before, and these settings lend none: give [machine_pool] its \
+                    "Machines of a cloud that were lent before may be there yet, and these settings lend none: give [machine_pool] its \
                      provider back, without prescale, until {} is empty.",
-                    left.len(),
                     navvy_vm::record::machines(&state).display()
                 );
             }

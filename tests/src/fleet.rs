@@ -359,6 +359,11 @@ impl<'a> Fleet<'a> {
         self.restart();
     }
 
+    /// What the processor has said since it was started last.
+    pub fn processor_says(&self) -> String {
+        fs::read_to_string(self.directory.join("processor.log")).unwrap_or_default()
+    }
+
     /// A start at the same addresses, of a processor that has ended.
     #[track_caller]
     pub fn restart(&mut self) {

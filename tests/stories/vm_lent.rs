@@ -110,6 +110,8 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
     let told = bench.navvy(&["vm-pool"]);
     told.exits_with(64).complains(&["the setting `vm.provider`", "made by the processor that lends them"]);
     bench.config(&config("ubuntu-2204:current", "id -un; pwd")).commit("a project");
+    let listed = bench.navvy(&["run", "--list"]).stdout();
+    assert!(listed.contains("not available here") && listed.contains("none to `navvy run`"), "{listed}");
     let file = cloud.settings(&bench, 1);
     let mut fleet = Fleet::with(&bench, &[&of_processor(&file)[..], &[("NAVVY_PROCESSOR_LEASE", "3s")]].concat());
     figures(&fleet, &["navvy_pool_up 1", WARM]);
@@ -194,5 +196,33 @@ fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
         std::fs::read_dir(fleet.data().join("lent/machines")).map_or(0, Iterator::count).eq(&0).then_some(())
     });
     drop((fleet, runner));
+    assert_eq!(bench.left_of_runs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_processor_ends_machines_at_its_cloud_of_which_it_knows_nothing_any_more() {
+    let bench = Bench::on_this_machine();
+    let cloud = Cloud::new();
+    let file = cloud.settings(&bench, 1);
+    let mut fleet = Fleet::with(&bench, &of_processor(&file));
+    figures(&fleet, &["navvy_pool_up 1", WARM]);
+    let answers = || std::net::TcpStream::connect(("127.0.0.1", cloud.port)).is_ok();
+    assert!(answers(), "there is a machine");
+    // As if its disk had been lost, but for the name by which its machines are tagged.
+    for of in ["machines", "pool"] {
+        std::fs::remove_dir_all(fleet.data().join("lent").join(of)).expect("the processor's own directory");
+    }
+    cloud.settings(&bench, 0);
+    fleet.crash_and_restart();
+    eventually("the end of a machine that no record knows", LIMIT, || (!answers()).then_some(()));
+    // Settings that lend none any more do not forget what is there.
+    std::fs::create_dir_all(fleet.data().join("lent/machines/0123456789abcdef0123456789abcdef"))
+        .expect("a directory can be made");
+    std::fs::write(&file, "").expect("a file can be written");
+    fleet.crash_and_restart();
+    eventually("the word that machines may be left", LIMIT, || {
+        fleet.processor_says().contains("these settings lend none").then_some(())
+    });
+    drop(fleet);
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }

@@ -287,7 +287,8 @@ fn is_left(state: &Path, slot: &Path) -> bool {
         Ok(None) => return false,
         Err(_) => return true,
     };
-    record::all(state).iter().any(|machine| match record::load(&record::directory(state, machine)) {
+    let Ok(machines) = record::listed(state) else { return true };
+    machines.iter().any(|machine| match record::load(&record::directory(state, machine)) {
         Ok(known) => known.planned.task.as_ref() == Some(&task),
         Err(RecordError::Empty { .. }) => false,
         Err(RecordError::Read { source, .. }) => source.kind() != io::ErrorKind::NotFound,

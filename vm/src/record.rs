@@ -64,8 +64,19 @@ pub fn directory(state: &Path, machine: &MachineId) -> PathBuf {
 
 /// Machines that have a directory.
 pub fn all(state: &Path) -> Vec<MachineId> {
-    let entries = fs::read_dir(machines(state)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    listed(state).unwrap_or_default()
+}
+
+/// The same, for whoever must not take what cannot be read for nothing.
+///
+/// # Errors
+/// The directory is there, and cannot be read.
+pub fn listed(state: &Path) -> io::Result<Vec<MachineId>> {
+    let entries = match fs::read_dir(machines(state)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+    };
+    Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// What a machine's record says.

@@ -32,6 +32,15 @@ pub fn vms(settings: &Settings) -> Result<Vms, CliError> {
     Ok(table.most().map_or(vms.clone(), |most| vms.with_most(most)))
 }
 
+/// Virtual machines as jobs of `navvy run` get them here: a processor lends none to it.
+pub fn vms_of_run(settings: &Settings) -> Result<Vms, CliError> {
+    if vm_table(settings)?.are_lent() {
+        let why = "a fleet's processor lends this host its machines (`provider = \"lent\"` in [vm] of your settings), and none to `navvy run`";
+        return Ok(Vms::lacking(why));
+    }
+    vms(settings)
+}
+
 /// Whoever makes them knows what he has by the settings alone.
 fn elsewhere(machines: Machines) -> Vms {
     let takes = machines.takes(Size { millicpus: 0, memory: 0 });

@@ -183,6 +183,11 @@ impl VmTable {
         (self.jobs == Some(false)).then(|| "your settings refuse it: `jobs = false` in [vm]".to_owned())
     }
 
+    /// Are machines lent to this host by a fleet's processor?
+    pub fn are_lent(&self) -> bool {
+        self.provider == Some(ProviderOf::Lent)
+    }
+
     /// What machines are made with.
     pub fn machines(&self, settings: &Settings) -> Machines {
         let mut made = Machines::new(images(settings));

@@ -68,6 +68,10 @@ async fn a_record_that_cannot_be_read_may_be_that_of_a_held_job_s_machine() {
     let at_once = Keeping { unused: Duration::ZERO, age: Duration::ZERO, size: 0 };
     prune_at(state.path(), at_once, now() + DAY);
     assert!(slot.join(WORK).exists(), "its machine may write to it");
+    fs::remove_dir_all(record::machines(state.path())).unwrap();
+    fs::write(record::machines(state.path()), "").unwrap();
+    prune_at(state.path(), at_once, now() + DAY);
+    assert!(slot.join(WORK).exists(), "nor is a directory of records that cannot be read an empty one");
 }
 
 #[tokio::test]

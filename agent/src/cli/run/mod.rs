@@ -76,7 +76,7 @@ pub fn run(settings: &Settings, mut arguments: RunArgs) -> Result<u8, CliError> 
     values.extend(pipeline_numbers(&identity.pipeline, plan::PIPELINE_NUMBER));
     let inputs = inputs(&arguments.source, orb_path(settings, &file)?, &facts, values)?;
     let pipeline = compile(&file, &inputs)?;
-    let vms = machines::vms(settings)?;
+    let vms = machines::vms_of_run(settings)?;
     let replacements = plan::replacements(&arguments.images, arguments.machine_as.as_ref(), vms)?;
     let unknown = names::unknown(&arguments, &images, &pipeline)?;
     // What a setup pipeline continues with is not known yet: names and steps may be in there.

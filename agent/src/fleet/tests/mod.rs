@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use navvy_environment::HostPaths;
 use navvy_environment::request::PullPolicy;
-use navvy_job::compiled::Step;
+use navvy_job::compiled::{Step, StepKind};
 use navvy_job::outcome::{Cancel, CancelReason};
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
@@ -25,10 +25,12 @@ use tokio::time::Instant;
 use super::carry::{Carried, Machine, carry};
 use super::claiming::Claimed;
 use super::connection::{Address, Processor};
+use super::room::Share;
 use crate::environment::Providers;
 use crate::environment::fake::{Act, World, exits, says};
 use crate::run_store::RunStore;
 use crate::scheduled::Scheduled;
+use crate::step::handing::RemoteDocker;
 use crate::task::tests::bench::claim;
 use crate::task::tests::run;
 use processor::{Fake, TOKEN};
@@ -135,6 +137,23 @@ fn machine(directory: PathBuf, world: &World) -> Machine {
         scheduled: Scheduled::default(),
         hide: |_: &Masks| Box::new(()),
     }
+}
+
+#[test]
+fn a_job_that_asks_for_a_docker_engine_of_its_own_counts_that_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let (size, takes) = (Size::new(2, 7), Size { millicpus: 100, memory: 1 << 28 });
+    let remote =
+        RemoteDocker { size, takes, image: "i".to_owned(), docker: "20.10.24".to_owned(), user: "circleci".to_owned() };
+    let lacks = machine(directory.path().to_owned(), &World::default());
+    let has = Machine { remote_docker: Arc::new(Ok(remote)), ..lacks.clone() };
+    let kind = StepKind::SetupRemoteDocker { docker_layer_caching: false, version: None };
+    let (plain, asks) = (claim(vec![run("build")]), claim(vec![run("build"), Step { kind, ..run("docker") }]));
+    let own = Share { size: plain.limits.size, has_machine: false };
+    for counted in [has.takes(&plain), lacks.takes(&plain), lacks.takes(&asks)] {
+        assert_eq!(counted, own);
+    }
+    assert_eq!(has.takes(&asks), Share { size: own.size.plus(takes), has_machine: true });
 }
 
 #[tokio::test]
