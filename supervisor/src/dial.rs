@@ -13,13 +13,19 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use navvy_protocol::mux::{MAGIC, MAX_DATA};
 use navvy_protocol::{guest, place};
 
 use crate::mux::Channels;
 use crate::{cli, failure, sys};
+
+/// A supervisor that has just been started listens within milliseconds. The agent waits for us a little longer than this.
+const LISTENS_WITHIN: Duration = Duration::from_secs(8);
+/// First and longest pause between two looks for it.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
 const HELP: &str = "usage: navvy-supervisor dial [--guest] [--run-dir DIR] | dial --seed";
 
@@ -69,6 +75,32 @@ struct Control {
 }
 
 impl Control {
+    fn open(socket: PathBuf, is_guest: bool) -> Self {
+        let held = sys::hold(&socket).ok().filter(|_| sys::uid() == 0);
+        Self { socket, held, is_guest }
+    }
+
+    /// The same, once the supervisor listens: whoever has just started a container may be here before its first process has made
+    /// its socket. A machine's supervisor has said that it listens.
+    fn await_listening(socket: &Path) -> io::Result<Self> {
+        let deadline = Instant::now() + LISTENS_WITHIN;
+        let mut pause = FIRST_LOOK;
+        loop {
+            let control = Self::open(socket.to_owned(), false);
+            match control.connect() {
+                Ok(_) => return Ok(control),
+                Err(error) if !is_too_early(&error) || Instant::now() >= deadline => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("no supervisor at {}: {error}", socket.display()),
+                    ));
+                }
+                Err(_) => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    }
+
     /// Connects, to the supervisor alone: uid 0 in the job can put a socket of its own under the name at any moment, and
     /// would be told the task's secret. In a machine uid 0 could read it from the supervisor's memory all the same.
     fn connect(&self) -> io::Result<UnixStream> {
@@ -82,6 +114,11 @@ impl Control {
     }
 }
 
+/// Whether it is as before a socket is made, or between its making and the first look for callers.
+fn is_too_early(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 impl Dial {
     fn open(socket: PathBuf, is_guest: bool) -> io::Result<Self> {
         // Own descriptions would be better, but not every user can reopen a pipe's; the process that shares them with us
@@ -90,8 +127,10 @@ impl Dial {
         let (stdin, stdout) = (duplicate(io::stdin().as_fd())?, duplicate(io::stdout().as_fd())?);
         sys::set_nonblocking(&stdin)?;
         sys::set_nonblocking(&stdout)?;
-        let held = sys::hold(&socket).ok().filter(|_| sys::uid() == 0);
-        let control = Control { socket, held, is_guest };
+        let control = match is_guest {
+            true => Control::open(socket, true),
+            false => Control::await_listening(&socket)?,
+        };
         let mut dial = Self { control, stdin, stdout, channels: Channels::default(), stdin_open: true };
         dial.channels.out.push(MAGIC);
         Ok(dial)

@@ -5,7 +5,9 @@ mod harness;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use harness::{Bench, Conversation, SECRET, binary, failure, wait_for};
 use navvy_protocol::frame::{self, FrameKind};
@@ -206,22 +208,73 @@ fn dial_carries_many_conversations_over_one_stream() {
     assert!(child.wait().unwrap().success());
 }
 
-#[test]
-fn dial_resets_what_it_cannot_connect() {
+/// Its channel 5 is opened at once. What it answers to that is read behind the proof of who it is.
+fn dial(run_dir: &Path) -> (Child, ChildStdin, ChildStdout) {
     let mut child = Command::new(binary())
-        .args(["dial", "--run-dir=/nowhere"])
+        .args(["dial", "--run-dir"])
+        .arg(run_dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    (child, stdin, stdout)
+}
+
+fn open_channel(stdin: &mut ChildStdin) {
     let open = mux::Header { channel: 5, op: mux::Op::Open, length: 0 };
-    let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&open.to_bytes()).unwrap();
-    let mut answer = [0; 8 + mux::HEADER_LENGTH];
-    child.stdout.take().unwrap().read_exact(&mut answer).unwrap();
-    assert_eq!(answer[8..], mux::Header { channel: 5, op: mux::Op::Reset, length: 0 }.to_bytes());
+}
+
+#[test]
+fn dial_resets_what_it_cannot_connect() {
+    let mut bench = Bench::new();
+    let (mut child, mut stdin, mut stdout) = dial(bench.path());
+    let mut magic = [0; mux::MAGIC.len()];
+    stdout.read_exact(&mut magic).unwrap();
+    bench.process.kill().unwrap();
+    bench.process.wait().unwrap();
+    open_channel(&mut stdin);
+    let mut answer = [0; mux::HEADER_LENGTH];
+    stdout.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, mux::Header { channel: 5, op: mux::Op::Reset, length: 0 }.to_bytes());
     drop(stdin);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn dial_waits_for_a_supervisor_that_is_being_started() {
+    let run_dir = harness::run_dir();
+    let (mut child, mut stdin, mut stdout) = dial(run_dir.path());
+    open_channel(&mut stdin);
+    let payload = a_million_zeros(5);
+    for piece in payload.chunks(1000) {
+        let header = mux::Header { channel: 5, op: mux::Op::Data, length: piece.len() };
+        stdin.write_all(&[&header.to_bytes()[..], piece].concat()).unwrap();
+    }
+    // Longer than it takes to look for a socket and to give up.
+    std::thread::sleep(Duration::from_millis(300));
+    let _bench = Bench::with_run_dir(run_dir);
+    let mut answer = [0; mux::MAGIC.len() + mux::HEADER_LENGTH];
+    stdout.read_exact(&mut answer).unwrap();
+    let header = mux::Header::parse(*answer.last_chunk().unwrap()).unwrap();
+    assert_eq!((header.channel, header.op), (5, mux::Op::Data), "the conversation is carried");
+    drop((stdin, stdout));
+    child.wait().unwrap();
+}
+
+#[test]
+fn dial_says_that_nobody_listens() {
+    let directory = harness::run_dir();
+    let (child, stdin, mut stdout) = dial(directory.path());
+    drop(stdin);
+    let mut said = Vec::new();
+    stdout.read_to_end(&mut said).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), said), (Some(1), vec![]));
+    let words = String::from_utf8(ended.stderr).unwrap();
+    assert!(words.contains("no supervisor at") && words.contains("control.sock"), "{words}");
 }
 
 // ---- beginning and end ----

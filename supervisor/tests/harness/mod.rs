@@ -48,8 +48,16 @@ impl Bench {
         Self::start(command, &[])
     }
 
-    fn start(mut command: Command, arguments: &[&str]) -> Self {
-        let run_dir = run_dir();
+    /// In this directory.
+    pub fn with_run_dir(run_dir: tempfile::TempDir) -> Self {
+        Self::start_in(run_dir, Command::new(binary()), &[])
+    }
+
+    fn start(command: Command, arguments: &[&str]) -> Self {
+        Self::start_in(run_dir(), command, arguments)
+    }
+
+    fn start_in(run_dir: tempfile::TempDir, mut command: Command, arguments: &[&str]) -> Self {
         command.arg("init").arg("--run-dir").arg(run_dir.path()).args(arguments).stdin(Stdio::null());
         let process = command.spawn().unwrap();
         let bench = Self { run_dir, process };
