@@ -74,6 +74,17 @@ impl Event {
         self.is("step_ended") && self.name() == step
     }
 
+    /// Whether it says that something did not go well: an end of a step, task, job or run other than success, a warning.
+    pub fn tells_failure(&self) -> bool {
+        match self.kind() {
+            "step_ended" => self.get("outcome").get("outcome").is_some_and(|outcome| outcome != "success"),
+            "task_ended" => self.text("verdict") != "passed" || !self.texts("leftovers").is_empty(),
+            "job_ended" => self.get("end").get("status").is_none_or(|status| status != "success"),
+            "run_ended" => self.number("exit_code") != 0,
+            kind => kind == "warning",
+        }
+    }
+
     /// Short enough for a panic's message.
     pub fn summary(&self) -> String {
         let mut text = self.0.to_string();

@@ -33,15 +33,18 @@ pub struct Step {
 }
 
 impl Finished {
-    /// Everything that helps to see why a story went another way.
+    /// Everything that helps to see why a story went another way. What tells of a failure is first: whoever shows a part
+    /// of this shows its beginning.
     pub fn account(&self) -> String {
+        let failures = self.events.iter().filter(|event| event.tells_failure()).map(Event::summary);
         let events: Vec<String> =
             self.events.iter().filter(|event| !event.is("progress")).map(Event::summary).collect();
         let shown = events.len().saturating_sub(60);
         format!(
-            "exit code {}\n--- stderr\n{}\n--- events{}\n{}",
+            "exit code {}\n--- stderr\n{}\n--- failures\n{}\n--- events{}\n{}",
             self.exit_code,
             self.stderr,
+            failures.collect::<Vec<_>>().join("\n"),
             if shown > 0 { " (the last 60)" } else { "" },
             events[shown..].join("\n")
         )
