@@ -3,7 +3,8 @@
 //! ```text
 //! writers ─push─▶ at most ROOM bytes ─▶ a thread of its own ─▶ FIFO, O_NONBLOCK
 //!                    │ full: the rest is dropped, and counted       │ nobody reads (ENXIO, EPIPE): opened by path again, now and then
-//!                    └─▶ `[navvy: 123 bytes were dropped …]` ◀──────┘ the reader does not keep up (EAGAIN): what waits, waits
+//!                    └─▶ `[navvy: 123 bytes were dropped …]` ◀──────┤ the reader does not keep up (EAGAIN): what waits, waits
+//!                                                                   └ the path names another: that one is written to
 //! ```
 //!
 //! A writer never waits, never fails, and does nothing but copy. What is dropped is whole writes. A line of the agent's log is one
@@ -234,8 +235,9 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Trouble> {
-        if self.file.is_none() {
-            self.file = open(&self.shared.path).ok();
+        if self.file.as_ref().is_none_or(|file| is_made_anew(file, &self.shared.path)) {
+            // What was there before is written to for as long as nothing else can be.
+            self.file = open(&self.shared.path).ok().or_else(|| self.file.take());
             self.shared.lock().away = self.file.is_none();
         }
         let file = self.file.as_mut().ok_or(Trouble::Away)?;
@@ -256,6 +258,15 @@ impl Writer {
         let Some(file) = &self.file else { return };
         let limit = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
         poll(&mut [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)], Some(&limit)).ok();
+    }
+}
+
+/// Does the path name something else by now? Somebody may still hold the old one open, and read it no more.
+fn is_made_anew(file: &File, path: &Path) -> bool {
+    let id = |found: std::fs::Metadata| (found.dev(), found.ino());
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(ours), Ok(there)) => id(ours) != id(there),
+        _ => false,
     }
 }
 
@@ -288,6 +299,16 @@ mod tests {
     fn reader(path: &Path) -> File {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
         File::options().read(true).custom_flags(flags).open(path).unwrap()
+    }
+
+    /// Waits until nobody has it open for reading: a child of another test has what this process had when it was forked, until it is
+    /// another program.
+    fn until_nobody_reads(path: &Path) {
+        let deadline = Instant::now() + SOON;
+        while open(path).is_ok() {
+            assert!(Instant::now() < deadline, "somebody still reads {}", path.display());
+            std::thread::yield_now();
+        }
     }
 
     /// Reads until `end` came. Waits for bytes and for a writer, up to a limit that decides nothing but how a failure looks.
@@ -332,6 +353,7 @@ mod tests {
         pipe.push(b"one\n");
         assert_eq!(read_until(&mut first, "one\n"), "one\n");
         drop(first);
+        until_nobody_reads(&path);
         pipe.push(b"two\n");
         pipe.settle(SOON);
         assert!(pipe.0.0.lock().away, "nobody reads, and nobody waits for it");
@@ -347,7 +369,8 @@ mod tests {
         let pipe = Pipe::to(&path).unwrap();
         pipe.push(b"one\n");
         pipe.settle(SOON);
-        drop(first);
+        // Somebody may hold the old one open: a process that is being ended, or one between fork and exec.
+        let _held = first;
         std::fs::remove_file(&path).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         let mut second = reader(&path);
