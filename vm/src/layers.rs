@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use navvy_environment::command::{self, CommandError};
 use navvy_job::id::TaskId;
+use navvy_plain_file::claim::claim;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -307,7 +308,7 @@ fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
         // Which of them its machine has is not known: none is saved.
         return None;
     }
-    let alone = lock(&slot).ok()??;
+    let alone = lock_by(&slot, claim).ok()??;
     // It may have been another's until now.
     let is_its = is_of(&slot, task) && slot.join(WORK).exists();
     let (about, is_new) = (read_about(&slot), !slot.join(DISK).exists());
@@ -316,11 +317,16 @@ fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
 
 /// `None`: a job has it.
 fn lock(slot: &Path) -> Result<Option<File>, LayersError> {
+    // Where it is no task's, nobody means to hold the lock.
+    lock_by(slot, if slot.join(TASK).exists() { File::try_lock } else { claim })
+}
+
+fn lock_by(slot: &Path, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, LayersError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(slot).map_err(file("make", slot))?;
     let path = slot.join(LOCK);
     let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let opened = opened.map_err(file("open", &path))?;
-    match opened.try_lock() {
+    match take(&opened) {
         // It may be one that was removed while it was waited for.
         Ok(()) => Ok(is_at(&opened, &path).then_some(opened)),
         Err(TryLockError::WouldBlock) => Ok(None),

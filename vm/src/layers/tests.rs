@@ -123,6 +123,33 @@ async fn what_a_machine_that_was_removed_has_left_is_the_next_jobs_place() {
     assert!(Volume::of_task(state.path(), &task(1)).await.is_none());
 }
 
+/// As a child does that another thread has just started, until it is another program.
+fn hold_for_a_moment(slot: &Path) -> std::thread::JoinHandle<()> {
+    let held = File::open(slot.join(LOCK)).unwrap();
+    held.lock().unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(held);
+    })
+}
+
+#[tokio::test]
+async fn a_lock_that_is_held_for_a_moment_is_nobody_s() {
+    let state = tempfile::tempdir().unwrap();
+    let left = Volume::take(state.path(), "shop", &task(1)).await.unwrap();
+    let slot = left.slot.clone();
+    left.leave();
+    let moment = hold_for_a_moment(&slot);
+    let again = Volume::of_task(state.path(), &task(1)).await.expect("it is its own task's");
+    moment.join().unwrap();
+    write(&again.path(), "one.").await;
+    again.keep().await.unwrap();
+    let moment = hold_for_a_moment(&slot);
+    let next = Volume::take(state.path(), "shop", &task(2)).await.unwrap();
+    moment.join().unwrap();
+    assert!(!next.is_new(), "the project's next job has what was saved");
+}
+
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
