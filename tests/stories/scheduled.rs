@@ -48,7 +48,7 @@ jobs:
     environment: {PLAIN: of-the-job}
     working_directory: /tmp/work
     steps:
-      - run: {name: waits, command: "trap 'echo ends gently; exit 9' TERM; echo waits; while sleep 0.1; do :; done"}
+      - run: {name: waits, command: "trap 'echo ends gently; exit 9' TERM; echo waits; while :; do sleep 0.1 || :; done"}
 workflows:
   ci: {jobs: [slow: {context: words}]}
 "#;
@@ -60,7 +60,7 @@ jobs:
   slow:
     docker: [{image: navvy/base:bookworm}]
     steps:
-      - run: {name: waits, command: "trap '' TERM; echo waits; while sleep 0.1; do :; done"}
+      - run: {name: waits, command: "trap '' TERM; echo waits; while :; do sleep 0.1 || :; done"}
 workflows:
   ci: {jobs: [slow]}
 "#;

@@ -16,7 +16,7 @@ jobs:
     environment: {PLAIN: of-the-job}
     working_directory: /tmp/work
     steps:
-      - run: {name: waits, command: "echo 'export LATER=of-a-step' >>$BASH_ENV; echo waits; while sleep 0.1; do [ ! -e /tmp/over ] || exit 0; done"}
+      - run: {name: waits, command: "echo 'export LATER=of-a-step' >>$BASH_ENV; echo waits; while [ ! -e /tmp/over ]; do sleep 0.1 || :; done"}
 workflows:
   ci: {jobs: [slow: {context: words}]}
 "#;
@@ -85,7 +85,7 @@ fn when_the_job_ends_the_shell_ends_and_holds_nothing_up() {
     let bench = Bench::on_this_machine();
     let Running { mut fleet, pipeline, task, mut agent, .. } = running(&bench);
     let mut shell =
-        fleet.beside(&["shell", &task, "--", "sh", "-c", "trap '' TERM HUP; echo inside; while sleep 1; do :; done"]);
+        fleet.beside(&["shell", &task, "--", "sh", "-c", "trap '' TERM HUP; echo inside; while :; do sleep 1; done"]);
     navvy_tests::eventually("the shell", LIMIT, || shell.said().contains("inside").then_some(()));
     bench.program(&["shell", &task, "--", "touch", "/tmp/over"]).run().succeeded();
     assert_eq!(agent.end(Duration::from_secs(30)), Some(0), "{}", agent.said());
