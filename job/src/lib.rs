@@ -18,7 +18,7 @@
 //! | [`reservation`] | what a fleet's host keeps for coordination, and what it leaves for tasks (pure) |
 //! | [`claim`] | the serialised value by which an agent gets work |
 //! | [`scheduled`] | what an agent and the task driver that starts it tell each other |
-//! | [`chain`] | an error with its causes on one line |
+//! | [`chain`] | an error with its causes, and what is wrong with a value, on one line |
 //! | [`figures`] | times and sizes for people |
 //! | [`event`] | what happens during a run, as values |
 //! | [`exit_code`] | the exit codes of `navvy run`, a public promise |

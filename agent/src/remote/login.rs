@@ -202,7 +202,8 @@ pub fn read(path: &Path) -> Result<Option<Access>, LoginError> {
     let bytes = plain_file::rest(file, LONGEST).map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8 text".to_owned()))?;
     // The line itself may hold the token.
-    let kept: Kept = toml::from_str(&text).map_err(|error| refused(error.message().to_owned()))?;
+    let kept: Kept =
+        toml::from_str(&text).map_err(|error| refused(navvy_job::chain::about_a_value(error.message())))?;
     let address = Address::parse(&kept.processor, kept.plaintext).map_err(|error| refused(error.to_string()))?;
     let token = Token::parse(&kept.token).map_err(|error| refused(error.to_string()))?;
     Ok(Some(Access { address, token, ca: kept.ca_file }))

@@ -240,10 +240,10 @@ fn check_host_keys(text: &str) -> Result<(), String> {
 }
 
 /// Where and what, but never the line itself: it may hold a secret.
-fn syntax(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn syntax(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let line = text.get(..at).unwrap_or("").matches('\n').count() + 1;
-    format!("line {line}: {}", error.message())
+    format!("line {line}: {}", navvy_job::chain::about_a_value(error.message()))
 }
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
     fn a_key_or_a_value_that_is_none_is_refused_with_its_file() {
         for (text, words) in [
             ("imgae = []", "line 1: unknown field `imgae`"),
-            ("\nallow-missing-orbs = 'yes'", "line 2: invalid type: string"),
+            ("\nallow-missing-orbs = 'yes'", "line 2: invalid type: string \"yes\", expected true or false"),
             ("allow_missing_orbs = true", "unknown field `allow_missing_orbs`"),
             ("image = 'a=b'", "line 1: invalid type: string"),
             ("image = ['a']", "image: "),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
-use navvy_job::chain::chain;
+use navvy_job::chain::{about_a_value, chain};
 use navvy_job::resource::Size;
 use navvy_storage::Proxies;
 use navvy_vm::cloud::call::Pace;
@@ -141,7 +141,7 @@ impl Gathering {
         for (key, value) in &table {
             let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
             if let Err(error) = alone.try_into::<RulesFile>() {
-                wrong(key, error.message().trim_end().replace('\n', " "));
+                wrong(key, about_a_value(error.message()));
             }
         }
         let rules = table.try_into::<RulesFile>().ok().map(|file| file.rules());
@@ -188,7 +188,7 @@ fn of_cloud(
     let client = |proxies: &Proxies| navvy_storage::client(None, proxies).map_err(|error| chain(&error));
     let clients = Clients { cloud: client(&Proxies::of(variables))?, direct: client(&Proxies::default())? };
     let clouds = Clouds { variables, home, clients, pace: Pace::default() };
-    let words = |error: toml::de::Error| error.message().trim_end().replace('\n', " ");
+    let words = |error: toml::de::Error| about_a_value(error.message());
     let made = match name {
         "ec2" => navvy_vm::Machines::ec2(machines.clone(), &said.try_into::<Ec2Table>().map_err(words)?, clouds),
         _ => navvy_vm::Machines::gce(machines.clone(), &said.try_into::<GceTable>().map_err(words)?, clouds),

@@ -28,7 +28,7 @@ pub fn read(path: Option<&Path>, machines: &Machines) -> Result<Rules, CliError>
 }
 
 fn rules(text: &str, machines: &Machines) -> Result<Rules, Vec<String>> {
-    let file: File = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
+    let file: File = toml::from_str(text).map_err(|error| vec![crate::settings::file::syntax(text, &error)])?;
     let rules = file.pool.rules().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     machines.counted_rules(rules)
 }
@@ -83,7 +83,7 @@ mod tests {
             ("[pools]", "unknown field `pools`"),
             ("[pool]\nprescaled = []", "unknown field `prescaled`, expected one of `prescale`"),
             ("[pool]\nquota = 0", "quota: 0 is no number from 1 to 10000"),
-            ("[pool]\nquota = 'many'", "invalid type: string \"many\""),
+            ("[pool]\nquota = 'many'", "line 2: invalid type: string \"many\", expected a whole number from 0"),
             ("[pool]\ntime_zone = 'Mars/Base'", "time_zone: this machine knows no time zone \"Mars/Base\""),
         ] {
             let told = wrong(text);
