@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use navvy_plain_file::claim::claim;
+
 use crate::owner::Owner;
 
-use super::files::{JournalError, is_held, load};
+use super::files::{JournalError, load};
 use super::read::{Ending, Reading, line};
 use super::record::{Entry, Record};
 
@@ -57,16 +59,10 @@ impl Writer {
         let failed = |source| JournalError::Read { path: path.to_owned(), source: Arc::new(source) };
         // Without waiting, if it is not a file but, say, a pipe.
         let file = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-        loop {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) if is_held(path) => {
-                    return Err(JournalError::Busy { path: path.to_owned() });
-                }
-                // Another process only looks whether it is held: that takes a moment.
-                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-                Err(TryLockError::Error(e)) => return Err(failed(e)),
-                Ok(()) => break,
-            }
+        match claim(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: path.to_owned() }),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
         let reading = load(path).map_err(failed)?;
         let length = match reading.ending {
