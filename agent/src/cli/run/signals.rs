@@ -23,6 +23,8 @@ use crate::step::bounded::Stop;
 
 /// The main thread never computes for so long. Once it is to end at once, it is asked so often.
 const ANSWERS: Duration = Duration::from_secs(5);
+/// It is waited for so many times, each an equal part of that.
+const WAITS: u32 = 20;
 
 /// The wish to stop, out of SIGINT, SIGTERM and SIGHUP.
 pub struct StopWatch {
@@ -140,10 +142,10 @@ async fn listen(
 /// Returns once the main thread has not answered for so long. While it answers it is at work on the end.
 async fn no_answer(ask: &mpsc::UnboundedSender<Question>, limit: Duration) {
     loop {
-        let (question, answer) = oneshot::channel();
+        let (question, mut answer) = oneshot::channel();
         // If no channel is left to ask on, the process is about to end, and does not get longer for that.
         let answered = match ask.send(question) {
-            Ok(()) => matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(()))),
+            Ok(()) => answered(&mut answer, limit).await,
             Err(_) => false,
         };
         if answered {
@@ -156,9 +158,33 @@ async fn no_answer(ask: &mpsc::UnboundedSender<Question>, limit: Duration) {
     }
 }
 
+/// In many short waits: where the whole process stood still (stopped, or on a busy machine), one of them is over at once, and the main
+/// thread has the others.
+async fn answered(answer: &mut oneshot::Receiver<()>, limit: Duration) -> bool {
+    for _ in 0..WAITS {
+        if let Ok(answer) = tokio::time::timeout(limit / WAITS, &mut *answer).await {
+            return answer.is_ok();
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_whole_process_stood_still_is_no_silence() {
+        let (answers, mut answer) = oneshot::channel();
+        let limit = Duration::from_secs(5);
+        let asking = tokio::spawn(async move { answered(&mut answer, limit).await });
+        tokio::task::yield_now().await;
+        // All timers are due when it goes on, and the main thread answers only then.
+        tokio::time::advance(limit).await;
+        tokio::task::yield_now().await;
+        answers.send(()).unwrap();
+        assert!(asking.await.unwrap());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_main_thread_that_answers_is_left_alone_and_one_that_does_not_is_not() {
