@@ -139,19 +139,34 @@ impl GrantLog {
     }
 }
 
+/// Closes a file whose processor has ended. Its bytes; none if it is still written.
+fn close(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    if file.try_lock().is_err() {
+        // Locked: a processor that shares this directory writes it.
+        return Ok(0);
+    }
+    let bytes = file.metadata()?.len();
+    fs::rename(path, path.with_extension("jsonl"))?;
+    Ok(bytes)
+}
+
+/// Another processor that shares this directory may have carried it away since it was listed.
+fn unless_gone(bytes: io::Result<u64>) -> io::Result<u64> {
+    match bytes {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        bytes => bytes,
+    }
+}
+
 /// Files that a processor left which has ended are closed. The bytes of all that are.
 fn close_left(directory: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
-            // Locked: a processor that shares this directory writes it.
-            Some("open") if File::open(&path)?.try_lock().is_err() => continue,
-            Some("open") => {
-                bytes += fs::metadata(&path)?.len();
-                fs::rename(&path, path.with_extension("jsonl"))?;
-            }
-            Some("jsonl") => bytes += fs::metadata(&path)?.len(),
+            Some("open") => bytes += unless_gone(close(&path))?,
+            Some("jsonl") => bytes += unless_gone(fs::metadata(&path).map(|metadata| metadata.len()))?,
             _ => {}
         }
     }

@@ -44,7 +44,7 @@ pub(super) struct Mind {
     /// At which index each class's job was found to be right, and as what.
     pub registered: HashMap<String, (u64, Value)>,
     /// Since when something has been so: by job and what.
-    since: HashMap<(String, &'static str), (i64, Instant)>,
+    since: HashMap<(String, &'static str), Since>,
     /// When a job was looked at, and what its summary's index was.
     looked: HashMap<String, (u64, Instant)>,
     /// When readers of a job's pipeline were told why it waits.
@@ -55,14 +55,32 @@ pub(super) struct Mind {
     dispatching: Option<(Instant, Duration)>,
 }
 
+/// How long something has been so.
+struct Since {
+    mark: i64,
+    lasted: Duration,
+    looked: Instant,
+}
+
+impl Since {
+    fn new(mark: i64, now: Instant) -> Self {
+        Self { mark, lasted: Duration::ZERO, looked: now }
+    }
+}
+
 impl Mind {
-    /// How long has it been so? `mark`: it begins anew when this changes.
-    fn since(&mut self, job: &str, what: &'static str, mark: i64) -> Duration {
-        let entry = self.since.entry((job.to_owned(), what)).or_insert_with(|| (mark, Instant::now()));
-        if entry.0 != mark {
-            *entry = (mark, Instant::now());
+    /// Has it been so for that long? `mark`: it begins anew when this changes.
+    fn is_so_for(&mut self, job: &str, what: &'static str, mark: i64, limit: Duration) -> bool {
+        let now = Instant::now();
+        let since = self.since.entry((job.to_owned(), what)).or_insert_with(|| Since::new(mark, now));
+        if since.mark != mark {
+            *since = Since::new(mark, now);
         }
-        entry.1.elapsed()
+        // Time in which nobody looked says little: a processor that stood still, or waited for its database or for Nomad, has not
+        // heard what was said meanwhile.
+        since.lasted += (now - since.looked).min(limit / 4);
+        since.looked = now;
+        since.lasted >= limit
     }
 
     fn may_look(&mut self, job: &Job) -> bool {
@@ -176,7 +194,7 @@ impl Launcher {
             (Move::Look, Some(job)) if mind.may_look(job) => self.look(launch, job, mind).await,
             (Move::Stop, Some(job)) => self.stop(job, false).await,
             (Move::StopLater, Some(job)) => {
-                if mind.since(&job.id, "leaving", 0) < LEAVING {
+                if !mind.is_so_for(&job.id, "leaving", 0, LEAVING) {
                     return Ok(());
                 }
                 self.stop(job, false).await
@@ -185,7 +203,7 @@ impl Launcher {
             (Move::Forget, _) => Ok(self.rows.forget(launch).await?),
             (Move::Cancel(why), _) => self.cancel(launch, &why).await,
             (Move::Nothing, Some(job)) if launch.canceling && launch.stands() == Stands::Running => {
-                if mind.since(&job.id, "canceling", 0) < CANCELING || job.stop {
+                if !mind.is_so_for(&job.id, "canceling", 0, CANCELING) || job.stop {
                     return Ok(());
                 }
                 self.stop(job, false).await
@@ -238,10 +256,12 @@ impl Launcher {
             Judged::Cancel(why) => self.cancel(launch, &why).await,
             Judged::Gone(why) => self.claims.lose(&launch.task, launch.fence, launch.beats, Some(&why)).await,
             // Before its steps began it would be handed out again: only a lease that has run out says that nobody has it any more.
-            Judged::Unheard(why) if launch.begun => match mind.since(&job.id, "silent", launch.beats) >= self.silent {
-                true => self.claims.lose(&launch.task, launch.fence, launch.beats, Some(&why)).await,
-                false => Ok(()),
-            },
+            Judged::Unheard(why) if launch.begun => {
+                match mind.is_so_for(&job.id, "silent", launch.beats, self.silent) {
+                    true => self.claims.lose(&launch.task, launch.fence, launch.beats, Some(&why)).await,
+                    false => Ok(()),
+                }
+            }
             Judged::Unheard(_) => Ok(()),
         }
     }
