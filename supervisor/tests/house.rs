@@ -294,7 +294,8 @@ fn probe_and_sample() {
 
 #[test]
 fn an_abandoned_supervisor_ends_its_job() {
-    let mut bench = Bench::with(&["--idle-limit", "1"]);
+    // Longer than this test, which is its agent, may stand still before its first call.
+    let mut bench = Bench::with(&["--idle-limit", "5"]);
     let mut conversation = bench.exec("sleep 1000 & echo $!").start();
     let mut story = harness::Story::default();
     while story.exited.is_none() {
@@ -309,7 +310,7 @@ fn an_abandoned_supervisor_ends_its_job() {
 
 #[test]
 fn a_held_environment_keeps_a_note_until_it_is_let_go() {
-    let mut bench = Bench::with(&["--idle-limit", "1"]);
+    let mut bench = Bench::with(&["--idle-limit", "5"]);
     let note: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
     assert_eq!(failure(bench.open(&Request::Recall).reply()).kind, FailureKind::Other);
     assert_eq!(bench.open(&Request::Keep { for_ms: 600_000 }).send_all(&note), Reply::Done);
@@ -371,7 +372,7 @@ fn as_first_process_it_knows_who_is_outside_and_reaps_orphans() {
     let story = ask(&Request::Exec(exec)).follow();
     assert!(story.text().contains("refused"), "{}", story.text());
     // Orphans that nobody keeps are reaped.
-    let zombies = "setsid sh -c 'sh -c \"exit 0\" & exit 0'; ps ax -o stat= | grep -c ^Z; exit 0";
+    let zombies = "setsid sh -c 'sh -c \"exit 0\" & exit 0'; until [ \"$(ps ax -o stat= | grep -c ^Z)\" = 0 ]; do sleep 0.05; done; echo 0";
     assert_eq!(ask(&Request::Exec(harness::exec(zombies))).follow().text(), "0\n");
     let story = ask(&Request::Exec(harness::exec("echo $PPID; kill -TERM 1; sleep 1000"))).follow();
     assert_eq!(story.exit(), Exit::Signal(15));

@@ -73,14 +73,18 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().stack_size(THREAD_STACK).spawn(body).map(drop)
 }
 
+/// Whoever sees the name finds a socket that takes calls, with its owner and mode.
 fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = path.with_file_name(format!(".{name}"));
+    match std::fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
-    give_to_owner_of_directory(path);
+    let listener = UnixListener::bind(&unfinished)?;
+    std::fs::set_permissions(&unfinished, PermissionsExt::from_mode(mode))?;
+    give_to_owner_of_directory(&unfinished);
+    std::fs::rename(&unfinished, path)?;
     Ok(listener)
 }
 
