@@ -169,7 +169,7 @@ async fn a_pool_and_jobs_never_have_the_same_host() {
     assert_eq!((one.resets(), two.resets()), (1, 0));
     let other = prepare(&bench, &machines).await;
     assert!(bench.report().contains("Host: two"), "{}", bench.report());
-    bench.settings.start_limit = Duration::from_secs(3);
+    bench.settings.start_limit = Duration::from_secs(10);
     let third = bench.sibling();
     let Err(error) = third.prepare_by(&there::all(&bench, &hosts)).await else { panic!("it has somebody's host") };
     let Fault::There(HostError::AllTaken { whose, .. }) = &error.fault else { panic!("{error}") };

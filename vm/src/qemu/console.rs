@@ -67,6 +67,14 @@ impl Console {
         }
     }
 
+    /// Waits until all of it was read: its sockets end with the machine's process.
+    pub async fn over(&self, limit: Duration) {
+        let deadline = tokio::time::Instant::now() + limit;
+        while self.lock().readers > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

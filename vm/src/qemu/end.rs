@@ -23,6 +23,8 @@ use crate::record::{Fact, Known, Record};
 const PANIC: &str = "Kernel panic";
 /// After a process's end its last words come at once.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// What an ended machine's console has said is read within this.
+const LAST_LINES: Duration = Duration::from_secs(3);
 /// A process that closes its sockets ends soon.
 const BROKEN_OFF: Duration = Duration::from_secs(2);
 /// Code of a process that was killed for want of memory, as shells tell it.
@@ -57,6 +59,7 @@ pub(super) async fn drain(words: &Words) {
 /// What became of a machine whose process has ended.
 pub(super) async fn fault(words: &Words, status: Option<ExitStatus>, console: &Console, doing: &'static str) -> Fault {
     drain(words).await;
+    console.over(LAST_LINES).await;
     if console.text().contains(PANIC) {
         return Fault::Panicked { doing };
     }

@@ -31,7 +31,12 @@ async fn what_was_written_is_known_to_the_next_process_and_nobody_else_writes() 
     assert!(matches!(Record::resume(directory.clone()).await, Err(RecordError::Busy { .. })));
     let known = record.known();
     drop(record);
-    assert!(!is_held(&directory));
+    // A program that another test starts just now may have it for a moment.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while is_held(&directory) {
+        assert!(std::time::Instant::now() < deadline, "the lock did not go with the record");
+        tokio::task::yield_now().await;
+    }
     assert_eq!(load(&directory).unwrap(), known);
     assert_eq!((known.state, known.facts), (State::Launched, vec![tap()]));
     assert_eq!(all(state.path()), [known.planned.machine]);

@@ -152,6 +152,7 @@ impl Connection {
     /// It did not within the limit; another host key ends the tries at once.
     pub async fn open(target: &Target, limit: Duration) -> Result<Self, SshFault> {
         let end = Instant::now() + limit;
+        let mut refused = None;
         loop {
             let fault = match Self::try_once(target, TRY.min(limit)).await {
                 Ok(connection) => return Ok(connection),
@@ -159,10 +160,15 @@ impl Connection {
             };
             // A key that is not accepted yet may be: a machine writes it after its ssh server has started.
             if fault.is_final() || Instant::now() + BETWEEN >= end {
-                return Err(match fault {
-                    SshFault::Unreachable { at, why, .. } => SshFault::Unreachable { at, why, limit },
-                    fault => fault,
+                return Err(match (fault, refused) {
+                    // It was there, and said what is wrong: that a later try was not answered in time says less.
+                    (SshFault::Unreachable { .. }, Some(refused)) => refused,
+                    (SshFault::Unreachable { at, why, .. }, None) => SshFault::Unreachable { at, why, limit },
+                    (fault, _) => fault,
                 });
+            }
+            if matches!(fault, SshFault::Refused { .. }) {
+                refused = Some(fault);
             }
             tokio::time::sleep(BETWEEN).await;
         }
