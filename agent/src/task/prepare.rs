@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navvy_environment::request::{Inheritance, Machine, Prepare, PrepareEvent, Purpose, Wanted};
+use navvy_environment::request::{Died, Inheritance, Machine, Prepare, PrepareEvent, Purpose, Wanted};
 use navvy_environment::supervisor::{Client, ClientError};
 use navvy_job::chain::chain;
 use navvy_job::claim::{Claim, Secrets};
@@ -19,7 +19,7 @@ use crate::environment::Environment;
 
 use super::lingering::Lingering;
 use super::{Task, continuation};
-use crate::step::bounded::{GivenUp, in_words};
+use crate::step::bounded::{GivenUp, Lost, in_words, lost_with};
 use crate::step::handing::HandedOut;
 use crate::step::variables::Layers;
 use crate::step::voice::{StepEnded, StepRef, Voice};
@@ -29,6 +29,9 @@ use crate::step::{Frame, absolute};
 const SPIN_UP: &str = "Spin up environment";
 /// Steps run in the first, else in the second.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// When an environment ends that is no step's yet.
+const BEFORE_STEPS: &str = "while it was made ready";
 
 /// An environment with everything that steps need.
 pub struct Ready {
@@ -151,7 +154,7 @@ impl Task {
         let furnished = match furnishing.await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(self.fault_of_client(&environment, &error).await),
-            Err(why) => Err(PrepareFault::of_giving_up(why, self.canceled())),
+            Err(why) => Err(self.fault_of_giving_up(why)),
         };
         let (account, directory, offered) = match furnished {
             Ok(found) => found,
@@ -168,8 +171,21 @@ impl Task {
             false => None,
         };
         match died {
-            Some(died) => PrepareFault::of_giving_up(GivenUp::Died(died), self.canceled()),
+            Some(died) => self.fault_of_giving_up(GivenUp::Died(died)),
             None => PrepareFault::of_client(error),
+        }
+    }
+
+    fn fault_of_giving_up(&self, why: GivenUp) -> PrepareFault {
+        match why {
+            // A main program that the config names is the job's own, and so is its end.
+            GivenUp::Died(died @ Died::Exited { .. })
+                if names_main_program(&self.claim) && lost_with(&died) == Lost::Container =>
+            {
+                let verdict = Verdict::Failed { step: 0, name: SPIN_UP.to_owned() };
+                PrepareFault { verdict, reason: in_words(&died, BEFORE_STEPS), environment: None }
+            }
+            why => PrepareFault::of_giving_up(why, self.canceled()),
         }
     }
 
@@ -237,6 +253,11 @@ fn containers(claim: &Claim) -> &[Container] {
     }
 }
 
+/// Whether the primary's main process is a program that the config names.
+fn names_main_program(claim: &Claim) -> bool {
+    containers(claim).first().is_some_and(|primary| primary.entrypoint.is_some() || primary.command.is_some())
+}
+
 /// One home for all: an image may say another one than its file of users.
 fn home(layers: &Layers, account: &Probe) -> String {
     layers.home().unwrap_or_else(|| account.home.clone())
@@ -264,7 +285,7 @@ impl PrepareFault {
         match why {
             GivenUp::Stopped => Self::canceled(canceled),
             GivenUp::JobLimit(limit) => Self::job_limit(limit),
-            GivenUp::Died(died) => Self::infra(in_words(&died, "while it was made ready")),
+            GivenUp::Died(died) => Self::infra(in_words(&died, BEFORE_STEPS)),
             GivenUp::Panicked => Self::infra("a thread of the agent ended unexpectedly".to_owned()),
         }
     }

@@ -94,6 +94,17 @@ async fn an_environment_that_ends_while_it_is_made_ready_is_an_infra_fault() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_main_program_of_the_job_s_own_that_ends_before_the_first_step_fails_the_job() {
+    let mut bench = Bench::new([run("build")]);
+    let Executor::Docker { containers } = &mut bench.claim.job.executor else { panic!() };
+    containers[0].command = Some(vec!["serve".to_owned()]);
+    bench.world.die_at("probe", Died::Exited { code: 5, out_of_memory: false, last_words: String::new() });
+    assert_eq!(bench.run().await.verdict, of_the_job());
+    let ends = bench.told_of("end ");
+    assert!(ends[0].contains("the primary container ended with code 5 while it was made ready"), "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_executor_that_is_not_here_and_a_claim_that_is_none_make_nothing() {
     let mut bench = Bench::new([run("build")]);
     bench.claim.job.executor = Executor::Macos { xcode: None };
