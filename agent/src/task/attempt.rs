@@ -31,6 +31,8 @@ const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// From the loss of an environment to the end of what it had sent.
 const LAST_BYTES_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks whether what a supervisor has of a step's output has come.
+const COMES_SOON: Duration = Duration::from_millis(100);
 
 /// What came of an attempt.
 pub struct Attempted {
@@ -123,6 +125,10 @@ impl Task {
             let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else {
                 continue;
             };
+            if matches!(happening, Happening::Silence(_)) && running.has_more().await {
+                tokio::time::sleep(COMES_SOON).await;
+                continue;
+            }
             let happening = second_look(ready, happening).await;
             match watch.handle(happening) {
                 Action::Wait => {}

@@ -77,7 +77,7 @@ impl Running {
 
     fn follow(client: &Client, exec: Exec, log: StepLog, watch: Watch, from: Option<LeftOff>) -> io::Result<Self> {
         let (sender, signals) = mpsc::unbounded_channel();
-        let activity = Activity::default();
+        let activity = Activity::after(from.as_ref().map_or(0, |from| from.offset));
         let abandon = Abandon::default();
         let running = Self {
             id: exec.id.clone(),
@@ -109,6 +109,20 @@ impl Running {
     pub fn stop(&self, grace: Duration) -> tokio::task::JoinHandle<Result<(), ClientError>> {
         let (client, id) = (self.client.clone(), self.id.clone());
         tokio::task::spawn_blocking(move || client.stop(&id, grace))
+    }
+
+    /// Whether its supervisor has more of it than came here: more output, or its end. A process that stood still has not heard yet what
+    /// was said meanwhile. A supervisor that does not say has nothing more.
+    pub async fn has_more(&self) -> bool {
+        let client = self.client.clone();
+        // Its own limits end it: one of ours would be over at once where this process stood still.
+        match tokio::task::spawn_blocking(move || client.list()).await {
+            Ok(Ok(execs)) => {
+                let its = execs.iter().find(|exec| exec.id == self.id);
+                its.is_some_and(|exec| exec.exited.is_some() || exec.output > self.activity.bytes())
+            }
+            _ => false,
+        }
     }
 
     /// Gives it up: its thread ends with the next word from the supervisor, or without any.

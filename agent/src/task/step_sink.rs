@@ -50,21 +50,26 @@ pub enum StepSignal {
     },
 }
 
-/// When a step last wrote something.
+/// When a step last wrote something, and how much it has written, as far as it came here.
 #[derive(Clone)]
 pub struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
     last: Arc<AtomicU64>,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self { start: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
-    }
+    bytes: Arc<AtomicU64>,
 }
 
 impl Activity {
+    /// `bytes`: what had come before.
+    pub fn after(bytes: u64) -> Self {
+        Self { start: Instant::now(), last: Arc::new(AtomicU64::new(0)), bytes: Arc::new(AtomicU64::new(bytes)) }
+    }
+
+    /// Bytes of both streams together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     pub fn last(&self) -> Instant {
         self.start + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
@@ -243,6 +248,7 @@ impl Sink for StepSink {
 
     fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()> {
         self.out.activity.touch();
+        self.out.activity.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let masking = match header.stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,

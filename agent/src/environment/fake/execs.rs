@@ -92,6 +92,7 @@ impl World {
         for act in acts {
             match act {
                 Act::Says(bytes) => self.with_exec(id, |exec| exec.say(bytes)),
+                Act::Counts(bytes) => self.with_exec(id, |exec| exec.output = bytes),
                 Act::Ends(exited) => self.with_exec(id, |exec| exec.exit(exited)),
                 Act::UntilStopped => self.run_until(id, TERM, |_| true)?,
                 Act::UntilKilled => self.run_until(id, KILL, |grace| grace.is_zero())?,

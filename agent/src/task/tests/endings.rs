@@ -107,6 +107,25 @@ async fn a_step_that_writes_nothing_is_ended_and_one_that_writes_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_of_which_more_is_on_its_way_is_not_silent() {
+    let limit = Duration::from_secs(60);
+    let mut bench = Bench::new([run("speaks").with(|run| run.no_output_timeout = limit)]);
+    // As where this process, or the one that follows the step, stood still.
+    bench
+        .world
+        .script("speaks", [says("one"), Act::Counts(6), Act::Waits("go on"), Act::Counts(3), says("two"), exits(0)]);
+    let running = bench.start();
+    bench.until_logged(1, "one").await;
+    for _ in 0..3 {
+        advance(limit).await;
+        bench.world.until_asked("list").await;
+    }
+    bench.world.say("go on");
+    assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
+    assert_eq!((bench.told_of("end "), bench.world.count("stop")), (vec!["0-1 Success", "1-1 Success"], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_task_that_waits_between_attempts_is_stopped_at_once() {
     let again = |run: &mut Run| (run.max_auto_reruns, run.auto_rerun_delay) = (1, Duration::from_secs(600));
     let mut bench = Bench::new([run("flaky").with(again)]);
