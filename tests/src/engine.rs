@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::deadline::eventually;
+use crate::deadline::{eventually, seldom};
 use crate::docker::Docker;
 use crate::program::Program;
 use crate::sys::{self, Signal};
@@ -100,6 +100,7 @@ impl PrivateEngine {
         let outer = spawn_for_life(command);
         let engine = Self { outer, socket: runtime.join("sock"), runtime, sockets, _lock: lock };
         engine.answers();
+        engine.remove_left();
         for image in images {
             engine.docker().load_from_machine(image);
         }
@@ -148,9 +149,21 @@ impl PrivateEngine {
         self.answers();
     }
 
+    /// What an earlier story on the same data has left of its tasks: one that failed, or was killed, takes nothing away.
+    #[track_caller]
+    fn remove_left(&self) {
+        let docker = self.docker();
+        for container in docker.lines(&["ps", "--all", "--quiet", "--filter", "label=dev.navvy.task"]) {
+            docker.ask(&["rm", "--force", "--volumes", &container]).succeeded();
+        }
+        for volume in docker.lines(&["volume", "ls", "--quiet", "--filter", "label=dev.navvy.task"]) {
+            docker.ask(&["volume", "rm", &volume]).succeeded();
+        }
+    }
+
     #[track_caller]
     fn answers(&self) {
-        eventually("a dockerd of the story's own answers", START_LIMIT, || {
+        seldom("a dockerd of the story's own answers", START_LIMIT, || {
             let answer = self.docker().ask(&["version", "--format", "{{.Server.Version}}"]);
             (answer.exit_code == Some(0)).then_some(())
         });

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::deadline::eventually;
+use crate::deadline::{eventually, seldom};
 use crate::gate::Gate;
 use crate::object_store::ObjectStore;
 use crate::program::{Answer, Program};
@@ -260,7 +260,7 @@ impl<'a> Fleet<'a> {
     /// The pipeline's end: `success`, `failed`, …
     #[track_caller]
     pub fn end_of(&self, pipeline: &str, limit: Duration) -> String {
-        eventually(&format!("the end of pipeline {pipeline}"), limit, || {
+        seldom(&format!("the end of pipeline {pipeline}"), limit, || {
             let state = self.show(pipeline)["state"].as_str()?.to_owned();
             (state != "running" && state != "on_hold").then_some(state)
         })
@@ -285,7 +285,7 @@ impl<'a> Fleet<'a> {
     /// The id of the job's first task.
     #[track_caller]
     pub fn task(&self, pipeline: &str, job: &str) -> String {
-        eventually(&format!("a task of {job}"), LIMIT, || {
+        seldom(&format!("a task of {job}"), LIMIT, || {
             Some(self.job(pipeline, job)["tasks"].get(0)?["id"].as_str()?.to_owned())
         })
     }

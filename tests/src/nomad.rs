@@ -82,7 +82,9 @@ impl Nomad {
         assert!(sys::is_root(), "a Nomad client makes cgroups: run the stories as root");
         let place = bench.state().join("nomad");
         let patience = match setup.impatient {
-            true => "  heartbeat_grace = \"1s\"\n  min_heartbeat_ttl = \"1s\"\n  max_heartbeats_per_second = 10000.0\n",
+            true => {
+                "  heartbeat_grace = \"10s\"\n  min_heartbeat_ttl = \"1s\"\n  max_heartbeats_per_second = 10000.0\n"
+            }
             false => "",
         };
         let config = format!(
@@ -171,7 +173,10 @@ impl Nomad {
     pub fn plugin_pid(&self, name: &str) -> u32 {
         let path = self.place.join(name).join("plugins/navvy-driver");
         seldom(&format!("the driver's process on client {name}"), NOMAD_LIMIT, || {
-            processes_that(|words, _| words.first().is_some_and(|word| Path::new(word) == path)).last().copied()
+            let all = processes_that(|words, _| words.first().is_some_and(|word| Path::new(word) == path));
+            // A child that does not run its own program yet has the words of its parent.
+            let is_child = |pid: u32| parent_of(pid).is_some_and(|parent| all.contains(&parent));
+            all.iter().rev().copied().find(|pid| !is_child(*pid))
         })
     }
 
@@ -303,6 +308,12 @@ fn processes_that(is: impl Fn(&[String], &[String]) -> bool) -> Vec<u32> {
     }
     found.sort_unstable();
     found
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    text.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn mounts_below(place: &Path) -> Vec<String> {

@@ -16,7 +16,12 @@ impl Unhindered {
     }
 
     pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed().saturating_sub(waited().saturating_sub(self.waited))
+        self.begun.elapsed().saturating_sub(self.hindered())
+    }
+
+    /// How long something waited for a processor.
+    pub fn hindered(&self) -> Duration {
+        waited().saturating_sub(self.waited)
     }
 }
 

@@ -138,7 +138,8 @@ impl Group {
     /// In every mounted hierarchy, with these bytes of memory and so many processes.
     #[track_caller]
     pub fn new(name: &str, memory: u64, pids: u32) -> Self {
-        let group = Self { name: format!("navvy-driver-{}/{name}", std::process::id()) };
+        // What is above it stays: another story may be about to make one there.
+        let group = Self { name: format!("navvy-driver-stories/{}-{name}", std::process::id()) };
         for directory in group.directories_to_be() {
             fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
             for below in [directory.parent().expect("two levels"), &directory] {
@@ -208,7 +209,6 @@ impl Drop for Group {
             // A process of a story that failed may still be in it.
             fs::remove_dir(directory.join("agent")).ok();
             fs::remove_dir(&directory).ok();
-            fs::remove_dir(directory.parent().expect("two levels")).ok();
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::deadline::eventually;
+use crate::deadline::{eventually, seldom};
 
 /// A command on a terminal.
 pub struct Screen {
@@ -49,14 +49,28 @@ impl Screen {
     /// Waits until it shows this; all that it has shown so far.
     #[track_caller]
     pub fn shows(&mut self, text: &str, limit: Duration) -> String {
-        eventually(&format!("{text:?} on the terminal"), limit, || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = self.terminal.read(&mut buffer) {
-                self.shown.extend_from_slice(&buffer[..count]);
+        eventually(&format!("{text:?} on the terminal"), limit, || self.has_shown(text))
+    }
+
+    /// The same, where something is typed again as long as it does not.
+    #[track_caller]
+    pub fn shows_if_typed(&mut self, text: &str, typed: &str, limit: Duration) -> String {
+        seldom(&format!("{text:?} on the terminal"), limit, || {
+            let shown = self.has_shown(text);
+            if shown.is_none() {
+                self.types(typed);
             }
-            let shown = String::from_utf8_lossy(&self.shown).into_owned();
-            shown.contains(text).then_some(shown)
+            shown
         })
+    }
+
+    fn has_shown(&mut self, text: &str) -> Option<String> {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = self.terminal.read(&mut buffer) {
+            self.shown.extend_from_slice(&buffer[..count]);
+        }
+        let shown = String::from_utf8_lossy(&self.shown).into_owned();
+        shown.contains(text).then_some(shown)
     }
 
     /// Waits for its end. Its exit code.

@@ -6,14 +6,15 @@ use crate::{Fleet, eventually};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// One job, `slow`, whose one step prints numbered lines, and then how often it has run in its container.
+/// One job, `slow`, whose one step prints numbered lines, and then how often it has run in its container. It rests near its end, so
+/// that its middle is long also for a story that is slow to see it.
 pub const SLOW: &str = r#"
 version: 2.1
 jobs:
   slow:
     docker: [{image: navvy/base:bookworm}]
     steps:
-      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
+      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $i = 2900 ] && sleep 6; [ $((i % 100)) = 0 ] && sleep 0.2; done; echo once >>/tmp/ran; wc -l </tmp/ran"}
 workflows:
   ci: {jobs: [slow]}
 "#;

@@ -1,11 +1,15 @@
 //! A pipe that nobody reads.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::program::Program;
+
+/// More than a run writes before its story fills the pipe, and as much as anybody may have.
+const SIZE: libc::c_int = 1 << 20;
 
 /// A named pipe. Until it is filled it takes what is written.
 #[derive(Debug)]
@@ -20,7 +24,9 @@ impl StuckPipe {
     pub fn at(path: &Path) -> Self {
         Program::new("mkfifo").args([path]).run().succeeded();
         let ends = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
-        Self { path: path.to_owned(), ends: ends.expect("a named pipe can be opened") }
+        let ends = ends.expect("a named pipe can be opened");
+        widen(&ends).expect("a pipe can have a mebibyte");
+        Self { path: path.to_owned(), ends }
     }
 
     pub fn path(&self) -> &Path {
@@ -47,6 +53,16 @@ impl StuckPipe {
         // It ends with the error that nothing is there.
         (&self.ends).read_to_end(&mut bytes).ok();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// To [`SIZE`].
+#[expect(unsafe_code, reason = "the standard library knows no sizes of pipes")]
+fn widen(pipe: &File) -> io::Result<()> {
+    // SAFETY: fcntl on an open descriptor with an integer argument.
+    match unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, SIZE) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -71,9 +71,11 @@ const SOILS: &str = r#"
                 impostor.bind('/opt/navvy/run/control.sock')
                 impostor.listen(10)
                 print('listening')
+            open('/tmp/listens', 'w')
+            if os.getuid() == 0:
                 impostor.accept()
                 print('called')
-      - run: {name: works, command: 'sleep 0.5; echo works'}
+      - run: {name: works, command: 'until [ -e /tmp/listens ]; do sleep 0.05; done; echo works'}
       - run: {name: works still, command: echo works}
 "#;
 
@@ -253,7 +255,10 @@ fn a_job_that_stops_what_unpacks_its_checkout_holds_up_nobody_who_interrupts() {
           background: true
           shell: python3 -u
           command: |
-            import os, signal
+            import os, signal, time
+            # The start of the step that waits is not what is to be caught.
+            while not os.path.exists('/tmp/waits'): time.sleep(0.01)
+            open('/tmp/looks', 'w')
             caught = False
             while not caught:
                 for pid in filter(str.isdigit, os.listdir('/proc')):
@@ -266,6 +271,7 @@ fn a_job_that_stops_what_unpacks_its_checkout_holds_up_nobody_who_interrupts() {
                     except OSError:
                         pass
             print('caught it')
+      - run: {name: waits until it looks, command: 'touch /tmp/waits; until [ -e /tmp/looks ]; do sleep 0.05; done'}
       - checkout
 "#,
     ));

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use navvy_tests::Bench;
 
-/// The server dies once the next step has begun, and that step waits until it is dead.
+/// The server dies once the step that uses it has begun, and that step waits until it is dead. What lives
+/// begins first, so it lasts longest.
 const DIES: &str = r#"
 version: 2.1
 jobs:
@@ -12,11 +13,11 @@ jobs:
     docker: [{image: navvy/base:bookworm}]
     resource_class: small
     steps:
+      - run: {name: lives, background: true, command: "until false; do sleep 0.05; done"}
       - run: {name: server, background: true, command: "until [ -e /tmp/go ]; do sleep 0.05; done; echo no port; exit 7"}
       - run: {name: killed, background: true, command: "echo $$ >/tmp/pid; until false; do sleep 0.05; done"}
       - run: {name: warms up, background: true, command: "until [ -e /tmp/go ]; do sleep 0.05; done; echo warm"}
-      - run: {name: lives, background: true, command: "until false; do sleep 0.05; done"}
-      - run: {name: uses it, command: "touch /tmp/go; until [ -e /tmp/pid ]; do sleep 0.05; done; kill -9 $(cat /tmp/pid);
+      - run: {name: uses it, command: "touch /tmp/go; until [ -s /tmp/pid ]; do sleep 0.05; done; kill -9 $(cat /tmp/pid);
           until [ -e /tmp/enough ]; do sleep 0.05; done"}
       - run: {name: last, command: echo last}
 workflows:
@@ -56,8 +57,8 @@ fn a_background_step_that_dies_early_is_told_at_once() {
     );
     assert_eq!(done.step("build", "lives").outcome, "canceled");
     let warnings = done.warnings();
-    assert!(warnings.contains("background step 1 (server) ended by itself after "), "{warnings}");
+    assert!(warnings.contains("background step 2 (server) ended by itself after "), "{warnings}");
     assert!(warnings.contains(": exit code 7\n"), "{warnings}");
-    assert!(warnings.contains("background step 2 (killed) ended by itself after "), "{warnings}");
+    assert!(warnings.contains("background step 3 (killed) ended by itself after "), "{warnings}");
     assert!(!warnings.contains("warms up") && !warnings.contains("lives"), "{warnings}");
 }

@@ -2,6 +2,7 @@
 
 use navvy_tests::{Bench, everywhere};
 
+/// Services listen once they have said what they have.
 const CONFIG: &str = r#"
 version: 2.1
 jobs:
@@ -10,13 +11,14 @@ jobs:
       - image: navvy/busybox:static
       - image: navvy/busybox:static
         name: db
-        entrypoint: [/bin/sh, -c, 'env | grep -i -e proxy -e CERT | sort; echo listening; sleep 1000']
+        entrypoint: [/bin/sh, -c, 'env | grep -i -e proxy -e CERT | sort; echo listening; exec nc -ll -p 9000 -e true']
       - image: navvy/busybox:static
         name: own
         environment: {http_proxy: "http://own:1"}
-        entrypoint: [/bin/sh, -c, 'env | grep -i http_proxy; echo listening; sleep 1000']
+        entrypoint: [/bin/sh, -c, 'env | grep -i http_proxy; echo listening; exec nc -ll -p 9001 -e true']
     resource_class: small
     steps:
+      - run: {name: services, command: 'until nc db 9000 </dev/null && nc own 9001 </dev/null; do sleep 0.1; done'}
       - run: {name: proxies, command: 'env | grep -i _proxy | sort'}
       - run: {name: own, environment: {HTTP_PROXY: "http://mine:1"}, command: 'env | grep -i http_proxy'}
       - run: {name: authorities, command: 'env | grep -v -i proxy | grep -e CERT -e CA | sort; cat "$PIP_CERT"; echo x >>"$PIP_CERT"'}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use navvy_tests::{Bench, Fleet, Peak, Served, SmallDisk, Wire, eventually, files_that_hold, printed_by_slow, sha256};
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// What the processor is told, so that a lease is over soon.
-const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "3s");
+/// What the processor is told, so that a lease is over soon, and not while a busy machine stands still.
+const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "15s");
 const LOG: &str = "001-1";
 
 /// Prints lines for some seconds, and how often it has run in its container.
@@ -46,6 +46,12 @@ fn passed_once(bench: &Bench, fleet: &Fleet<'_>, pipeline: &str, task: &str, ste
     nothing_is_left(bench, task);
 }
 
+/// Lets the step go on that waits for it.
+#[track_caller]
+fn let_go(bench: &Bench, task: &str) {
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/go"]).succeeded();
+}
+
 #[track_caller]
 fn nothing_is_left(bench: &Bench, task: &str) {
     eventually("the removal of the task's containers", LIMIT, || {
@@ -75,14 +81,14 @@ fn a_runner_that_is_killed_in_the_middle_of_a_step_again_and_again_and_started_g
     assert_eq!(fleet.log(&task, "002-1"), b"1\n");
 }
 
-/// Two pipes, and a secret that is never written at once.
+/// Two pipes, and a secret that is never written at once; it ends when its file is there.
 const SECRETIVE: &str = r#"
 version: 2.1
 jobs:
   slow:
     docker: [{image: navvy/base:bookworm}]
     steps:
-      - run: {name: tells, command: "first=${TOKEN:0:9}; rest=${TOKEN:9}; for i in $(seq 1 400); do printf 'line %s %s' $i $first; sleep 0.01; echo $rest; echo err $TOKEN >&2; done"}
+      - run: {name: tells, command: "first=${TOKEN:0:9}; rest=${TOKEN:9}; for i in $(seq 1 400); do printf 'line %s %s' $i $first; sleep 0.01; echo $rest; echo err $TOKEN >&2; done; until [ -e /tmp/go ]; do sleep 0.05; done"}
 workflows:
   ci: {jobs: [slow: {context: words}]}
 "#;
@@ -103,6 +109,7 @@ fn a_secret_that_is_cut_by_a_kill_is_shown_nowhere() {
         runner = fleet.runner(&["--no-tty"]);
         goes_on(&runner);
     }
+    let_go(&bench, &task);
     passed_once(&bench, &fleet, &pipeline, &task, &["tells"]);
     let log = String::from_utf8(fleet.log(&task, LOG)).expect("text");
     for part in [secret, &secret[..9], &secret[9..]] {
@@ -124,8 +131,9 @@ fn a_runner_that_is_killed_between_steps_runs_none_of_them_twice() {
         )
     };
     let steps: String = (1..=40).map(step).collect();
+    let gate = "      - run: {name: gate, command: \"until [ -e /tmp/go ]; do sleep 0.05; done\"}\n";
     let config = format!(
-        "version: 2.1\njobs:\n  slow:\n    docker: [{{image: navvy/base:bookworm}}]\n    steps:\n      - checkout\n{steps}      - run: {{name: all, command: cat /tmp/ran}}\nworkflows:\n  ci: {{jobs: [slow]}}\n"
+        "version: 2.1\njobs:\n  slow:\n    docker: [{{image: navvy/base:bookworm}}]\n    steps:\n      - checkout\n{steps}{gate}      - run: {{name: all, command: cat /tmp/ran}}\nworkflows:\n  ci: {{jobs: [slow]}}\n"
     );
     bench.config(&config).commit("a project");
     let mut fleet = Fleet::start(&bench);
@@ -138,11 +146,12 @@ fn a_runner_that_is_killed_between_steps_runs_none_of_them_twice() {
         runner = fleet.runner(&[]);
         goes_on(&runner);
     }
+    let_go(&bench, &task);
     let names: Vec<String> = (1..=40).map(|n| format!("step {n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     passed_once(&bench, &fleet, &pipeline, &task, &names);
     let all: String = (1..=40).map(|n| format!("{n}\n")).collect();
-    assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "042-1")), all);
+    assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "043-1")), all);
     for n in 1..=40 {
         let log = fleet.log(&task, &format!("{:03}-1", n + 1));
         assert_eq!(String::from_utf8_lossy(&log), format!("begins {n}\nends {n}\n"));
@@ -193,7 +202,8 @@ fn of_runners_that_start_together_one_goes_on_and_an_agent_needs_no_second_token
 #[test]
 fn an_agent_that_comes_past_the_lease_removes_what_is_left_and_keeps_the_spool() {
     let bench = Bench::on_this_machine();
-    bench.config(SLOW).commit("a project");
+    // The step outlives the lease.
+    bench.config(&SLOW.replace("sleep 0.2", "sleep 2")).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let mut runner = fleet.runner(&[]);
     let (pipeline, task) = fleet.in_the_middle();

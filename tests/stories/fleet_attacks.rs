@@ -260,7 +260,7 @@ version: 2.1
 jobs:
   small:
     docker: [{image: navvy/base:bookworm}]
-    steps: [{run: {name: says, command: "echo here; sleep 2"}}]
+    steps: [{run: {name: says, command: "echo here; until [ -e /tmp/go ]; do sleep 0.05; done"}}]
 workflows:
   ci: {jobs: [small]}
 "#;
@@ -276,11 +276,18 @@ fn one_of_two_carries_out(same_token: bool) {
     let first = fleet.launch_token(&task);
     let second = if same_token { first.clone() } else { fleet.launch_token(&task) };
     let mut agents = [fleet.agent(&task, &first), fleet.agent(&task, &second)];
+    // The winner's job lives until the other one has come.
+    let refused = |said: &str| said.contains("is taken") || said.contains("another agent has");
+    eventually("the word that one is second", LIMIT, || {
+        agents.iter().any(|agent| refused(&agent.said())).then_some(())
+    });
+    fleet.has_shown(&task, "001-1", "here\n");
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/go"]).succeeded();
     let mut codes = agents.each_mut().map(|agent| agent.end(LIMIT));
     codes.sort();
     let said: Vec<String> = agents.iter().map(|agent| agent.said()).collect();
     assert_eq!(codes, [Some(0), Some(3)], "{said:?}");
-    assert!(said.iter().any(|said| said.contains("is taken") || said.contains("another agent has")), "{said:?}");
+    assert!(said.iter().any(|said| refused(said)), "{said:?}");
     // Neither token is good for anything any more.
     for token in [first, second] {
         let mut late = fleet.agent(&task, &token);

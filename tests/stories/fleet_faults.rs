@@ -8,8 +8,20 @@ use navvy_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// What the processor is told, so that a lease is over soon.
-const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "3s");
+/// What the processor is told, so that a lease is over soon, and not while a busy machine stands still.
+const SHORT: (&str, &str) = ("NAVVY_PROCESSOR_LEASE", "15s");
+
+/// As [`SLOW`], but its step outlives such a lease: it is not over when that is.
+const SLOWER: &str = r#"
+version: 2.1
+jobs:
+  slow:
+    docker: [{image: navvy/base:bookworm}]
+    steps:
+      - run: {name: counts, command: "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 2; done"}
+workflows:
+  ci: {jobs: [slow]}
+"#;
 
 /// Passed, with all that was printed, after one start of its step; nothing is left.
 #[track_caller]
@@ -44,7 +56,7 @@ fn an_agent_that_is_killed_loses_its_task_which_is_removed_by_the_next_one_and_c
 #[test]
 fn an_agent_that_slept_past_its_lease_ends_its_job_and_reports_nothing() {
     let bench = Bench::on_this_machine();
-    bench.config(SLOW).commit("a project");
+    bench.config(SLOWER).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let mut runner = fleet.runner(&["--once"]);
     let (pipeline, task) = fleet.in_the_middle();
@@ -125,7 +137,7 @@ fn a_network_that_is_cut_for_a_while_costs_no_byte() {
 #[test]
 fn a_network_that_is_cut_past_the_lease_ends_the_job_on_both_sides() {
     let bench = Bench::on_this_machine();
-    bench.config(SLOW).commit("a project");
+    bench.config(SLOWER).commit("a project");
     let mut fleet = Fleet::with(&bench, &[SHORT]);
     let wire = Wire::to(&fleet.agents);
     let mut runner = fleet.runner_by(&wire.address(), &["--once"]);

@@ -100,7 +100,7 @@ jobs:
   slow:
     machine: true
     steps:
-      - run: {name: counts, command: "echo begun >> /tmp/ran; for i in $(seq 1 200); do echo line $i; sleep 0.1; done; cat /tmp/ran"}
+      - run: {name: counts, command: "echo begun >> /tmp/ran; for i in $(seq 1 200); do echo line $i; sleep 0.1; done; until [ -e /tmp/go ]; do sleep 0.1; done; cat /tmp/ran"}
       - run: {name: after, command: "echo after"}
 workflows:
   ci: {jobs: [slow]}
@@ -131,6 +131,8 @@ fn a_killed_runner_s_machine_job_is_gone_on_with_where_it_was() {
     let runner = fleet.runner(&[]);
     eventually("the word that it goes on", LIMIT, || runner.said().contains("this one goes on with it").then_some(()));
     visit(&bench, &task);
+    // Its answer may be lost: with it the job, and soon the machine, is over.
+    let _answer = bench.program(&["shell", &task, "--", "touch", "/tmp/go"]).run();
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success", "{}\n{}", fleet.show(&pipeline), runner.said());
     let log = String::from_utf8(fleet.log(&task, LOG)).expect("text");
     let expected: String = (1..=200).map(|line| format!("line {line}\n")).collect();
@@ -142,7 +144,7 @@ fn a_killed_runner_s_machine_job_is_gone_on_with_where_it_was() {
 fn a_killed_runner_s_machine_job_whose_lease_is_lost_is_removed() {
     let bench = Bench::with_machines();
     bench.config(SLOW).commit("a project");
-    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "3s")]);
+    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "15s")]);
     let mut runner = fleet.runner(&[]);
     let pipeline = fleet.submit(&["--tree"]);
     let task = fleet.task(&pipeline, "slow");
@@ -160,7 +162,8 @@ fn a_killed_runner_s_machine_job_whose_lease_is_lost_is_removed() {
 fn a_host_without_docker_takes_machine_jobs_alone() {
     // Nobody answers there.
     let bench = Bench::with_machines().env("DOCKER_HOST", "tcp://127.0.0.1:1");
-    bench.config(SLOW).commit("a project");
+    // Here nobody makes its file.
+    bench.config(&SLOW.replace("until [ -e /tmp/go ]", "until true")).commit("a project");
     let checked = bench.ask(&["host", "check"]);
     checked.exits_with(0);
     assert!(checked.stdout().contains("of these kinds: vm.\n"), "{}", checked.stdout());

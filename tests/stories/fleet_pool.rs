@@ -67,7 +67,7 @@ fn a_job_takes_a_machine_that_is_ready_and_a_lost_one_goes_with_its_lease() {
     bench.config(BOTH).commit("a project");
     let file = settings(&bench, 1);
     let of_processor =
-        [("NAVVY_PROCESSOR_SETTINGS", &*file), ("NAVVY_IMAGES", IMAGES), ("NAVVY_PROCESSOR_LEASE", "3s")];
+        [("NAVVY_PROCESSOR_SETTINGS", &*file), ("NAVVY_IMAGES", IMAGES), ("NAVVY_PROCESSOR_LEASE", "15s")];
     let mut fleet = Fleet::with(&bench, &of_processor);
     figures(&fleet, &["navvy_pool_up 1", WARM]);
     let mut runner = fleet.runner(&[]);

@@ -96,7 +96,8 @@ for address in 169.254.169.254 10.1.2.3 10.0.0.2; do ip route add $address dev w
 exec 3< <(nsenter --net=/proc/$world/ns/net bash -c "$(declare -f listen); listen 0.0.0.0 80 53"); read -r _ <&3
 exec 4< <(listen 0.0.0.0 4646 8000); read -r _ <&4
 exec 5< <(nsenter --net=/proc/$container/ns/net bash -c "$(declare -f listen); listen 0.0.0.0 80"); read -r _ <&5
-try() { if inside $1 timeout 5 bash -c "exec 9<>/dev/tcp/$3/$4" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
+# A wall refuses at once: the limit is for a machine that is busy.
+try() { if inside $1 timeout 60 bash -c "exec 9<>/dev/tcp/$3/$4" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
 look() {
   try $container web 198.51.100.1 80; try $container metadata 169.254.169.254 80; try $container internal 10.1.2.3 80
   try $container dns 10.0.0.2 53; try $container dns-web 10.0.0.2 80; try $container nomad 172.30.0.1 4646; try $container host 172.30.0.1 8000

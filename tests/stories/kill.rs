@@ -87,9 +87,18 @@ impl<'a> Beside<'a> {
     }
 }
 
+/// What a run that is killed had started is killed a moment later, or ends by itself.
+#[track_caller]
+pub fn programs_have_ended(bench: &Bench) {
+    navvy_tests::eventually("the end of all programs", Duration::from_secs(60), || {
+        bench.left_of_runs().iter().all(|left| !left.starts_with("process ")).then_some(())
+    });
+}
+
 /// Starts `navvy` once more and looks for anything that it should have removed.
 #[track_caller]
 pub fn a_start_leaves_nothing(bench: &Bench, pid: u32, tasks: &[String], how: &str) {
+    programs_have_ended(bench);
     let pruned = bench.ask(&["prune"]);
     assert_eq!(pruned.exit_code, 0, "{how}: {}", pruned.account());
     let mut left = bench.left_of(tasks);
@@ -149,23 +158,18 @@ fn a_run_killed_at_any_change_of_state_leaves_nothing_that_the_next_start_does_n
     let beside = Beside::start(&beside_bench);
     let bench = job();
     for state in ["preparing", "running", "finishing", "releasing", "reporting", "done"] {
-        let run = bench.run(&[]);
+        let trap = Trap::before(Path::new(ENGINE), Last::Never);
+        let run = bench.run(&["--docker", &trap.address()]);
+        trap.arm(run.pid());
         run.wait_for(state, Duration::from_secs(30), |event| event.is("task_state") && event.text("state") == state);
         let pid = run.pid();
         run.signal(Signal::Kill);
         let done = run.that_leaves_things().finish();
         // What the engine was just asked to make is there before the next start.
-        engine_is_idle();
+        trap.settle();
         a_start_leaves_nothing(&bench, pid, &done.tasks(), state);
     }
     beside.ends_well();
-}
-
-/// A container that the engine was asked for just before is there once it has made another one.
-fn engine_is_idle() {
-    let docker = Docker::default();
-    let id = docker.ask(&["create", "navvy/busybox:static", "true"]).text();
-    docker.ask(&["rm", id.trim()]).succeeded();
 }
 
 #[test]

@@ -122,11 +122,23 @@ jobs:
   build:
     docker: [{image: navvy/busybox:static}]
     resource_class: small
-    steps: [{run: {name: speaks, command: 'echo out; sleep 0.2; echo err >&2; sleep 0.2; printf "no end"'}}]
+    steps:
+      - run:
+          name: speaks
+          command: |
+            goes_on() { until [ -e /tmp/$1 ]; do sleep 0.1; done; }
+            echo out; goes_on 1; echo err >&2; goes_on 2; printf "no end"
 workflows:
   ci: {jobs: [build]}
 "#;
-    let run = bench.run_config(config, &["--no-tty"]);
+    let run = bench.config(config).run(&["--no-tty"]);
+    // Of two pipes nobody knows which one was written to first: each word waits until the one before has come.
+    for (number, word) in [("1", "out\n"), ("2", "err\n")] {
+        let task = run.wait_for_output(word).task().expect("output is a task's").to_owned();
+        let file = format!("/tmp/{number}");
+        bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", &file]).succeeded();
+    }
+    let run = run.finish();
     run.passes();
     let printed = bench.navvy(&["logs", "build", "1", "--times"]).passes().stdout();
     let lines: Vec<Vec<&str>> = printed.lines().map(|line| line.splitn(3, ' ').collect()).collect();
@@ -157,8 +169,12 @@ jobs:
     steps:
       - run: {name: silent, command: 'true'}
       - run: {name: background, background: true, command: 'echo begins; trap "echo ends; exit" TERM; while :; do sleep 0.1; done'}
-      - run: {name: leaves one, command: '(trap "" HUP; sleep 1; echo late) & echo at once'}
-      - run: {name: waits, command: 'sleep 1.5'}
+      - run:
+          name: leaves one
+          command: |
+            (trap "" HUP; until [ -e /tmp/go ]; do sleep 0.1; done; echo late; touch /tmp/said) &
+            echo at once
+      - run: {name: waits, command: 'touch /tmp/go; until [ -e /tmp/said ]; do sleep 0.1; done'}
 workflows:
   ci: {jobs: [build]}
 "#;

@@ -53,13 +53,17 @@ fn a_task_that_is_dispatched_passes_its_log_is_whole_and_nothing_is_left() {
     let mut fleet = Fleet::start(&bench);
     let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "line 100\n");
     nomad.alloc_is(&alloc, "complete");
-    let log = nomad.logs(&alloc, &["-stderr"]);
+    // Nomad's collector writes its log beside the task's end.
+    let log = seldom("the end of the agent's own log", LIMIT, || {
+        Some(nomad.logs(&alloc, &["-stderr"])).filter(|log| log.contains("The job passed."))
+    });
     for part in ["Preparing the environment", "Step 1 of 1: counts", "The job passed."] {
         assert!(log.contains(part), "the agent's own log lacks {part:?}: {log}");
     }
     assert!(!log.contains("line 100"), "steps' output was not asked for: {log}");
-    let events = nomad.events_of(&alloc);
-    assert!(events.iter().any(|event| event.starts_with("Driver: ")), "{events:?}");
+    seldom("an event of the driver's", LIMIT, || {
+        nomad.events_of(&alloc).iter().any(|event| event.starts_with("Driver: ")).then_some(())
+    });
     fleet.has_ended(
         End::Passed,
         &Ending { pipeline: &pipeline, task: &task, job: "slow", log: SLOW_LOG, printed: &printed_by_slow() },
@@ -76,8 +80,7 @@ fn a_job_that_fails_is_reported_and_is_no_failure_of_the_agent() {
     let [pipeline, task, _, alloc] = begun(&fleet, &nomad, "broken\n");
     nomad.alloc_is(&alloc, "complete");
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "failed");
-    let status = nomad.status(&alloc);
-    assert!(status.contains("failed"), "the verdict stands among the events: {status}");
+    seldom("the verdict among the events", LIMIT, || nomad.status(&alloc).contains("failed").then_some(()));
     fleet.nothing_is_left_on_the_host(&task);
     nomad.nothing_is_left();
 }
@@ -95,7 +98,11 @@ fn steps_output_goes_to_stdout_if_the_nomad_job_asks_for_it() {
     let (_, alloc) = nomad.dispatch_task(&fleet, &job, &task);
     nomad.alloc_is(&alloc, "complete");
     let printed = String::from_utf8(printed_by_slow()).expect("text");
-    assert_eq!(nomad.logs(&alloc, &[]).matches("line ").count(), printed.matches("line ").count());
+    let lines = printed.matches("line ").count();
+    let shown = seldom("all lines in Nomad's log", LIMIT, || {
+        Some(nomad.logs(&alloc, &[]).matches("line ").count()).filter(|shown| *shown >= lines)
+    });
+    assert_eq!(shown, lines);
     nomad.nothing_is_left();
 }
 

@@ -259,7 +259,7 @@ fn a_client_that_is_lost_ends_its_launched_task_as_lost() {
     let mut nomad = Nomad::server(&bench, NomadSetup { impatient: true, ..NomadSetup::default() });
     let one = nomad.add_client("one");
     nomad.healthy(&one);
-    let mut fleet = fleet(&bench, &nomad, &[("NAVVY_PROCESSOR_LEASE", "5s")]);
+    let mut fleet = fleet(&bench, &nomad, &[("NAVVY_PROCESSOR_LEASE", "15s")]);
     let [pipeline, task, _, alloc] = in_the_middle(&fleet, &nomad);
     let gone: Vec<u32> = nomad.agents("one").into_iter().chain([nomad.plugin_pid("one")]).collect();
     nomad.client("one").kill();

@@ -7,6 +7,9 @@ use navvy_tests::{Bench, Docker, Proxy, SmallDisk, eventually, sha256};
 /// The agent is never larger, whatever a job writes.
 const PEAK_KIB: u64 = 64 << 10;
 const CUTS: usize = 20;
+const LIMIT: Duration = Duration::from_secs(60);
+/// Hundreds of MB on a busy machine.
+const FLOOD_LIMIT: Duration = Duration::from_secs(180);
 /// Where the machine's engine listens.
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -27,7 +30,7 @@ workflows:
   ci: {jobs: [build]}
 "#,
     );
-    let done = bench.run_for_people(&[&["--quiet"], args].concat()).finish();
+    let done = bench.run_for_people(&[&["--quiet"], args].concat()).finish_within(FLOOD_LIMIT);
     done.passes();
     for (flood, digest) in [("random", "digest"), ("one line", "its digest")] {
         let log = sha256(&done.log("build", flood));
@@ -70,7 +73,8 @@ workflows:
   ci: {jobs: [build]}
 "#,
     );
-    for done in [bench.run(&[]).finish(), bench.run_for_people(&["--plain"]).finish()] {
+    let events = bench.run(&[]).finish_within(FLOOD_LIMIT);
+    for done in [events, bench.run_for_people(&["--plain"]).finish_within(FLOOD_LIMIT)] {
         done.passes();
         assert_eq!(done.text("build", "digest"), format!("{}  -\n", sha256(&done.log("build", "random"))));
         assert!(done.peak_kib <= PEAK_KIB, "the agent took {} KiB", done.peak_kib);
@@ -108,13 +112,13 @@ workflows:
         let before = run.events().iter().filter(|event| event.is("output")).count();
         // The supervisor's connections every time, and the engine's own now and then. The last output may have come
         // before a cut: then the way is open again a moment later.
-        eventually("a connection to cut", Duration::from_secs(20), || {
+        eventually("a connection to cut", LIMIT, || {
             let cuts = if cut % 4 == 0 { proxy.cut() } else { proxy.cut_supervisors() };
             (cuts > 0).then_some(())
         });
         let mut outputs = 0;
         let counted = std::cell::RefCell::new(&mut outputs);
-        run.wait_for(&format!("output after cut {cut}"), Duration::from_secs(20), |event| {
+        run.wait_for(&format!("output after cut {cut}"), LIMIT, |event| {
             let mut outputs = counted.borrow_mut();
             **outputs += usize::from(event.is("output"));
             **outputs > before + 3

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use navvy_tests::{Bench, Driven, Fleet, Group, SLOW, SLOW_LOG, Served, Signal, eventually, printed_by_slow, sha256};
+use navvy_tests::{
+    Bench, Driven, Fleet, Group, SLOW, SLOW_LOG, Served, Signal, eventually, printed_by_slow, seldom, sha256,
+};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -26,6 +28,11 @@ jobs:
 workflows:
   ci: {jobs: [short]}
 "#;
+
+/// The same, whose last step waits for a file, `/tmp/go`.
+fn waiting() -> String {
+    SHORT.replace("sleep 1.2", "until [ -e /tmp/go ]; do sleep 0.1; done")
+}
 
 const FAILING: &str = r#"
 version: 2.1
@@ -77,6 +84,11 @@ fn nothing_is_left(bench: &Bench, task: &str) {
     assert_eq!(bench.left_of(&[task.to_owned()]), Vec::<String>::new());
 }
 
+#[track_caller]
+fn let_go(bench: &Bench, task: &str) {
+    bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/go"]).succeeded();
+}
+
 fn messages(driven: &Driven<'_>) -> Vec<String> {
     driven.progress().into_iter().map(|(_, message)| message).collect()
 }
@@ -84,11 +96,17 @@ fn messages(driven: &Driven<'_>) -> Vec<String> {
 #[test]
 fn a_task_passes_and_the_driver_learns_where_it_is_and_how_it_ended() {
     let bench = Bench::on_this_machine();
-    bench.config(SHORT).commit("a project");
+    bench.config(&waiting()).commit("a project");
     let fleet = Fleet::start(&bench);
     let (pipeline, task) = submitted(&fleet, "short");
     let mut driven = Driven::new(&fleet, &task);
     let mut agent = driven.start();
+    // What is not told yet gives way to what comes after it: the step lasts until the driver has heard of it.
+    eventually("the word of the second step", LIMIT, || {
+        let told = fs::read_to_string(driven.path("progress")).unwrap_or_default();
+        told.contains("Step 2 of 2: again").then_some(())
+    });
+    let_go(&bench, &task);
     assert_eq!(agent.end(LIMIT), Some(0), "{}", agent.said());
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success");
     let exit = driven.exit().expect("an exit");
@@ -193,8 +211,9 @@ fn an_agent_that_is_killed_and_started_on_the_same_directory_goes_on() {
 #[test]
 fn an_agent_that_went_on_and_loses_the_processor_keeps_what_was_written() {
     let bench = Bench::on_this_machine();
-    bench.config(SLOW).commit("a project");
-    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "2s")]);
+    // Its step lasts longer than its lease.
+    bench.config(&SLOW.replace("echo once", "sleep 3600; echo once")).commit("a project");
+    let mut fleet = Fleet::with(&bench, &[("NAVVY_PROCESSOR_LEASE", "15s")]);
     let (_, task) = submitted(&fleet, "slow");
     let mut driven = Driven::new(&fleet, &task);
     let mut agent = driven.start();
@@ -349,6 +368,7 @@ fn nobody_reads_its_pipes_and_the_job_passes_all_the_same() {
 fn a_reader_that_goes_away_and_comes_back_reads_on_and_sees_no_secret() {
     let bench = Bench::on_this_machine();
     let config = SLOW
+        .replace("do echo line $i;", "do [ $i != 2000 ] || until [ -e /tmp/go ]; do sleep 0.1; done; echo line $i;")
         .replace("echo once >>/tmp/ran;", "echo once >>/tmp/ran; echo the secret is $TOKEN;")
         .replace("ci: {jobs: [slow]}", "ci: {jobs: [slow: {context: words}]}");
     bench.config(&config).commit("a project");
@@ -364,6 +384,7 @@ fn a_reader_that_goes_away_and_comes_back_reads_on_and_sees_no_secret() {
     drop(first);
     fleet.has_shown(&task, SLOW_LOG, "line 900\n");
     let mut second = reader(&output);
+    let_go(&bench, &task);
     let rest = read_until(&mut second, "the secret is");
     assert!(rest.contains("line 3000\n") && !rest.contains("s3cr3t"), "{rest}");
     assert_eq!(agent.end(LIMIT), Some(0));
@@ -466,7 +487,7 @@ fn a_job_whose_process_the_kernel_kills_for_memory_says_so() {
 #[test]
 fn an_agent_that_is_killed_at_any_moment_and_started_again_leaves_nothing() {
     let bench = Bench::on_this_machine();
-    bench.config(SHORT).commit("a project");
+    bench.config(&waiting()).commit("a project");
     let fleet = Fleet::start(&bench);
     let group = Group::new("early.agent", 3 * GIB, 500);
     for moment in ["claim.json is read", "a mark is there", "a container is there"] {
@@ -484,9 +505,12 @@ fn an_agent_that_is_killed_at_any_moment_and_started_again_leaves_nothing() {
         });
         agent.kill();
         let mut next = driven.start();
-        let code = next.end(LIMIT);
-        let exit = driven.exit().expect("an exit");
-        match code {
+        // If there is a job to go on with, it may end now.
+        let exit = seldom("the next agent's last word", LIMIT, || {
+            drop(bench.docker().ask(&["exec", &format!("navvy-{task}-primary"), "touch", "/tmp/go"]));
+            driven.exit()
+        });
+        match next.end(LIMIT) {
             Some(0) => assert_eq!(exit["message"], "The job passed."),
             _ => assert!(exit["message"].as_str().expect("words").contains("claim.json"), "{exit}"),
         }

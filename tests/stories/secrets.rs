@@ -123,9 +123,11 @@ jobs:
       - image: navvy/busybox:static
         name: db
         environment: {SAYS: "login alpha-beta-gamma done"}
-        entrypoint: [/bin/sh, -c, 'echo $SAYS; echo over']
+        entrypoint: [/bin/sh, -c, 'echo $SAYS; echo over; exec nc -ll -p 7000 -e true']
     resource_class: small
     steps:
+      # Once it answers, it has said what it has to say.
+      - run: {name: waits, command: 'until nc 127.0.0.1 7000 </dev/null; do sleep 0.1; done'}
       - run: {name: both, command: 'echo "x${A}-gamma $A$B"; printf "%s" "alpha-beta-gam"; echo "$B" >&2'}
 workflows:
   ci: {jobs: [build]}

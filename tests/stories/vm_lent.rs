@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use navvy_tests::{Bench, Fleet, eventually, files_that_hold};
 
+use crate::kill::programs_have_ended;
+
 const LIMIT: Duration = Duration::from_secs(120);
 const WARM: &str = r#"navvy_pool_machines{class="medium",image="ubuntu-*",state="warm"} 1"#;
 
@@ -113,7 +115,7 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
     let listed = bench.navvy(&["run", "--list"]).stdout();
     assert!(listed.contains("not available here") && listed.contains("none to `navvy run`"), "{listed}");
     let file = cloud.settings(&bench, 1);
-    let mut fleet = Fleet::with(&bench, &[&of_processor(&file)[..], &[("NAVVY_PROCESSOR_LEASE", "3s")]].concat());
+    let mut fleet = Fleet::with(&bench, &[&of_processor(&file)[..], &[("NAVVY_PROCESSOR_LEASE", "15s")]].concat());
     figures(&fleet, &["navvy_pool_up 1", WARM]);
     let mut runner = fleet.runner(&[]);
     let pipeline = fleet.submit(&["--tree"]);
@@ -164,6 +166,7 @@ fn a_job_has_a_machine_that_its_processor_lends_and_a_lost_one_goes_with_its_lea
         std::fs::read_dir(fleet.data().join("lent/machines")).map_or(0, Iterator::count).eq(&0).then_some(())
     });
     drop((fleet, runner));
+    programs_have_ended(&bench);
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }
 
@@ -172,8 +175,13 @@ fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
     let bench = Bench::on_this_machine();
     let cloud = Cloud::new();
     bench.config_file("navvy/settings.toml", "[vm]\nprovider = 'lent'\n");
-    let slow = "echo begun >> ~/ran; for i in $(seq 1 100); do echo line $i; sleep 0.1; done; cat ~/ran";
-    bench.config(&config("ubuntu-2204:current", slow)).commit("a project");
+    // The machine of the double has this machine's /tmp. It is in the middle of its step while this file is there.
+    let gate = tempfile::NamedTempFile::new().expect("a file can be made");
+    let slow = format!(
+        "echo begun >> ~/ran; for i in $(seq 1 100); do echo line $i; [ $i != 20 ] || while [ -e {} ]; do sleep 0.1; done; done; cat ~/ran",
+        gate.path().display()
+    );
+    bench.config(&config("ubuntu-2204:current", &slow)).commit("a project");
     let file = cloud.settings(&bench, 1);
     let mut fleet = Fleet::with(&bench, &of_processor(&file));
     figures(&fleet, &["navvy_pool_up 1", WARM]);
@@ -185,8 +193,9 @@ fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
     });
     runner.kill();
     let runner = fleet.runner(&[]);
+    eventually("the word that it goes on", LIMIT, || runner.said().contains("this one goes on with it").then_some(()));
+    drop(gate);
     assert_eq!(fleet.end_of(&pipeline, LIMIT), "success", "{}\n{}", fleet.show(&pipeline), runner.said());
-    assert!(runner.said().contains("this one goes on with it"), "{}", runner.said());
     let expected: String = (1..=100).map(|line| format!("line {line}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&fleet.log(&task, "001-1")), format!("{expected}begun\n"));
     figures(&fleet, &[WARM]);
@@ -196,6 +205,7 @@ fn a_killed_runner_s_job_in_a_machine_that_is_lent_is_gone_on_with() {
         std::fs::read_dir(fleet.data().join("lent/machines")).map_or(0, Iterator::count).eq(&0).then_some(())
     });
     drop((fleet, runner));
+    programs_have_ended(&bench);
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }
 
@@ -224,5 +234,6 @@ fn a_processor_ends_machines_at_its_cloud_of_which_it_knows_nothing_any_more() {
         fleet.processor_says().contains("these settings lend none").then_some(())
     });
     drop(fleet);
+    programs_have_ended(&bench);
     assert_eq!(bench.left_of_runs(), Vec::<String>::new());
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use navvy_tests::{Bench, Driven, Finished, Fleet, Group, Signal, eventually};
+use navvy_tests::{Bench, Driven, Finished, Fleet, Group, Signal, Unhindered, eventually};
 use serde_json::Value;
 
 /// A machine that is emulated, beside others: it boots in seconds where nobody else works.
@@ -179,12 +179,16 @@ fn a_machine_that_is_ready_outlives_its_pool_becomes_a_job_s_and_goes_with_it() 
     let pool = Pool::of(&bench, 1);
     assert_eq!(machines(&bench), ready, "it goes on with what it had");
     bench.config(&config(&(step("says", "cat /etc/machine-id") + &step("fails", "test -e mended"))));
+    let since = Unhindered::since_now();
     let done = bench.run(&["--keep-on-fail"]).that_leaves_things().finish_within(BOOT_LIMIT);
+    let hindered = since.hindered();
     assert_eq!(done.verdict("vm"), "failed", "{}", done.account());
     let taken = done.text("vm", "says").trim().to_owned();
     assert!(ready.contains(&taken), "{taken}, {}", done.report("vm"));
     let report = done.report("vm");
-    assert!(report.contains("Machine: from the pool, waited 0."), "{report}");
+    let waited = report.split_once("Machine: from the pool, waited ").and_then(|(_, rest)| rest.split_once(" s"));
+    let waited: f64 = waited.and_then(|(number, _)| number.parse().ok()).unwrap_or_else(|| panic!("{report}"));
+    assert!(waited < 1.0 + hindered.as_secs_f64(), "hindered for {hindered:?}: {report}");
 
     // Its taker's process is dead, and the task is kept: the pool leaves it alone, and makes another one.
     pool.until_ready(1);
@@ -230,7 +234,8 @@ fn each_job_has_a_machine_of_its_own_however_often_the_pool_is_killed() {
 #[test]
 fn a_taker_that_is_killed_and_a_pool_that_is_dead_cost_nothing_but_a_machine() {
     let bench = bench();
-    bench.config(&config(&step("says", "cat /etc/machine-id")));
+    // It has its machine until it is killed.
+    bench.config(&config(&step("waits", "sleep 3600")));
     let pool = Pool::of(&bench, 1);
     let ready = machines(&bench).pop_first().expect("one is ready");
     let record = bench.state().join("navvy/machines").join(&ready).join("record");
@@ -247,6 +252,7 @@ fn a_taker_that_is_killed_and_a_pool_that_is_dead_cost_nothing_but_a_machine() {
     pool.until_ready(1);
 
     assert_eq!(pool.signal(Signal::Kill), None);
+    bench.config(&config(&step("says", "cat /etc/machine-id")));
     let done = bench.run(&[]).finish_within(BOOT_LIMIT);
     done.passes();
     let report = done.report("vm");
