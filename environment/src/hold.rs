@@ -80,7 +80,7 @@ pub async fn adopt(
     here: &Owner,
     host: &HostPaths,
 ) -> Result<Adopted, HoldError> {
-    let (journal, reading) = Journal::resume(&journal::path(&host.state, task))?;
+    let (journal, reading) = Journal::take(&journal::path(&host.state, task)).await?;
     let known = reading.known().ok_or_else(|| HoldError::Empty { task: task.clone() })?;
     journal.record(Entry::Owner { owner: here.clone() }).await?;
     keep(&journal, task, until, Some(step), here, host).await?;

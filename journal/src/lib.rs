@@ -86,6 +86,20 @@ impl Journal {
         Ok((Self(Arc::new(shared)), reading))
     }
 
+    /// The same from a runtime's thread: a lock that somebody has is waited for a moment.
+    ///
+    /// # Errors
+    /// [`JournalError::Busy`]: somebody means to have it. Else it cannot be read.
+    pub async fn take(path: &Path) -> Result<(Self, Reading), JournalError> {
+        let path = path.to_owned();
+        let resuming = {
+            let path = path.clone();
+            move || Self::resume(&path)
+        };
+        let failed = |error| JournalError::Read { path, source: Arc::new(io::Error::other(error)) };
+        tokio::task::spawn_blocking(resuming).await.unwrap_or_else(|error| Err(failed(error)))
+    }
+
     /// Where the journal is.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -21,8 +21,8 @@ use navvy_protocol::{guest, place};
 use crate::mux::Channels;
 use crate::{cli, failure, sys};
 
-/// A supervisor that has just been started listens within milliseconds. The agent waits for us a little longer than this.
-const LISTENS_WITHIN: Duration = Duration::from_secs(8);
+/// A supervisor that has just been started listens within milliseconds. The agent waits twice as long for us, and has our words then.
+const LISTENS_WITHIN: Duration = Duration::from_secs(5);
 /// First and longest pause between two looks for it.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_LOOK: Duration = Duration::from_millis(20);
@@ -110,7 +110,11 @@ impl Control {
             true => sys::peer(&stream)?.uid == 0,
             false => !self.socket.starts_with(place::RUN_DIR) || sys::peer(&stream)?.pid == 1,
         };
-        if is_supervisor { Ok(stream) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+        if is_supervisor {
+            Ok(stream)
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "another process listens"))
+        }
     }
 }
 

@@ -317,7 +317,7 @@ fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
 
 /// `None`: a job has it.
 fn lock(slot: &Path) -> Result<Option<File>, LayersError> {
-    // Where it is no task's, nobody means to hold the lock.
+    // Where it is no task's, nobody holds the lock for longer than a moment.
     lock_by(slot, if slot.join(TASK).exists() { File::try_lock } else { claim })
 }
 

@@ -96,7 +96,7 @@ pub fn left_tasks(paths: &HostPaths, here: &Owner) -> Vec<TaskId> {
 /// Why not.
 pub async fn take_over(machine: &Machine, url: &str, task: &TaskId) -> Result<Found, NotTaken> {
     let path = journal::path(&machine.paths.state, task);
-    let (journal, reading) = match Journal::resume(&path) {
+    let (journal, reading) = match Journal::take(&path).await {
         Ok(resumed) => resumed,
         Err(JournalError::Busy { .. }) => return Err(NotTaken::Busy),
         Err(error) => return Err(NotTaken::Gone { why: chain(&error), left: Vec::new() }),

@@ -125,8 +125,7 @@ impl Task {
             let Some(happening) = self.next(ready, run, &mut running, &watch, give_up, &mut digest).await else {
                 continue;
             };
-            if matches!(happening, Happening::Silence(_)) && running.has_more().await {
-                tokio::time::sleep(COMES_SOON).await;
+            if matches!(happening, Happening::Silence(_)) && !self.is_silent(ready, run, &running).await {
                 continue;
             }
             let happening = second_look(ready, happening).await;
@@ -154,6 +153,23 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Whether a step from which nothing has come for so long has said nothing. This process may have stood still: then more of it is on
+    /// its way, or has just come. What happens while that is asked goes before its silence.
+    async fn is_silent(&self, ready: &Ready, run: &Run, running: &Running) -> bool {
+        let mut stop = self.context.stop.clone();
+        let more = tokio::select! {
+            biased;
+            more = running.has_more() => more,
+            _ = ready.environment.died() => return false,
+            Ok(_) = stop.wait_for(Option::is_some) => return false,
+            () = sleep_until(self.deadline()) => return false,
+        };
+        if more {
+            tokio::time::sleep(COMES_SOON).await;
+        }
+        !more && running.signals.is_empty() && running.activity.last().elapsed() >= run.no_output_timeout
     }
 
     /// Waits for the next thing to happen; `None` when it needs no decision.

@@ -114,12 +114,12 @@ impl Running {
     /// Whether its supervisor has more of it than came here: more output, or its end. A process that stood still has not heard yet what
     /// was said meanwhile. A supervisor that does not say has nothing more.
     pub async fn has_more(&self) -> bool {
-        let client = self.client.clone();
+        let (client, came) = (self.client.clone(), self.activity.bytes());
         // Its own limits end it: one of ours would be over at once where this process stood still.
         match tokio::task::spawn_blocking(move || client.list()).await {
             Ok(Ok(execs)) => {
                 let its = execs.iter().find(|exec| exec.id == self.id);
-                its.is_some_and(|exec| exec.exited.is_some() || exec.output > self.activity.bytes())
+                its.is_some_and(|exec| exec.exited.is_some() || exec.output > came)
             }
             _ => false,
         }

@@ -30,7 +30,7 @@ pub(super) async fn wait_for_socket(
         loop {
             match place.take_hold() {
                 Ok(link) => return Ok(Arc::new(link) as Arc<dyn Connect>),
-                // A socket that is not ours to use stays so, but for the moment between its making and its owner.
+                // A socket that is not ours to use stays so, but where an older supervisor is between its making and its owner.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused += pause,
                 Err(_) => {}
             }

@@ -285,11 +285,15 @@ impl Carrier {
         self.orders.send(Order::Close { closed }).await.map_err(|_| "its thread has ended".to_owned())?;
         heard.await.unwrap_or_else(|_| Err("its thread has ended".to_owned()))?;
         let failed = |error: io::Error| in_words(&self.directory, &error);
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                self.carry_one(&path, store).await?;
-            }
+        let entries =
+            fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+        let closed =
+            || entries.iter().map(fs::DirEntry::path).filter(|path| path.extension().is_some_and(|it| it == "jsonl"));
+        // Counted anew: another processor that shares this directory closes files, and carries ours.
+        let lengths = closed().map(|path| unless_gone(fs::metadata(path).map(|metadata| metadata.len())));
+        self.waiting.store(lengths.sum::<io::Result<u64>>().map_err(failed)?, Ordering::Relaxed);
+        for path in closed() {
+            self.carry_one(&path, store).await?;
         }
         Ok(())
     }
@@ -299,7 +303,10 @@ impl Carrier {
         let (lines, bytes) = {
             let path = path.to_owned();
             let read = tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| error.to_string())?;
-            read.map_err(|error| in_words(&self.directory, &error))?
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                read => read.map_err(|error| in_words(&self.directory, &error))?,
+            }
         };
         let mut text = Vec::new();
         for entry in entries(&name, &lines) {
@@ -310,8 +317,9 @@ impl Carrier {
             let (day, time) = day_and_time(first.at_ms);
             store.put(&format!("{day}/{time}-{name}.jsonl"), text.into()).await.map_err(|error| chain(&error))?;
         }
-        fs::remove_file(path).map_err(|error| in_words(path, &error))?;
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        unless_gone(fs::remove_file(path).map(|()| 0)).map_err(|error| in_words(path, &error))?;
+        let less = |waiting: u64| Some(waiting.saturating_sub(bytes));
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
         Ok(())
     }
 }

@@ -102,6 +102,7 @@ pub(super) async fn follow(mut started: Started, mut qmp: Qmp, ending: Ending, s
             if !started.is_of_another() {
                 drain(&started.words).await;
             }
+            ending.console.over(LAST_LINES).await;
             let by_guest = started.is_of_another() && qmp.was_shut_down().await;
             ending.died(status.ok().flatten(), by_guest, &started.words, before)
         }

@@ -152,7 +152,7 @@ impl Connection {
     /// It did not within the limit; another host key ends the tries at once.
     pub async fn open(target: &Target, limit: Duration) -> Result<Self, SshFault> {
         let end = Instant::now() + limit;
-        let mut refused = None;
+        let mut refused: Option<(Instant, SshFault)> = None;
         loop {
             let fault = match Self::try_once(target, TRY.min(limit)).await {
                 Ok(connection) => return Ok(connection),
@@ -161,14 +161,16 @@ impl Connection {
             // A key that is not accepted yet may be: a machine writes it after its ssh server has started.
             if fault.is_final() || Instant::now() + BETWEEN >= end {
                 return Err(match (fault, refused) {
-                    // It was there, and said what is wrong: that a later try was not answered in time says less.
-                    (SshFault::Unreachable { .. }, Some(refused)) => refused,
-                    (SshFault::Unreachable { at, why, .. }, None) => SshFault::Unreachable { at, why, limit },
+                    // It has just said what is wrong: that one more try was not answered in time says less.
+                    (SshFault::Unreachable { .. }, Some((when, refused))) if when.elapsed() <= TRY + 2 * BETWEEN => {
+                        refused
+                    }
+                    (SshFault::Unreachable { at, why, .. }, _) => SshFault::Unreachable { at, why, limit },
                     (fault, _) => fault,
                 });
             }
             if matches!(fault, SshFault::Refused { .. }) {
-                refused = Some(fault);
+                refused = Some((Instant::now(), fault));
             }
             tokio::time::sleep(BETWEEN).await;
         }
