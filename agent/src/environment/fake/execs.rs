@@ -26,6 +26,8 @@ pub const STREAM: Stream = Stream::Stdout;
 pub struct FakeExec {
     pub told: Vec<Told>,
     output: u64,
+    /// What the supervisor has beside that.
+    on_its_way: u64,
     /// With how much grace it was asked to end, each time.
     stops: Vec<Duration>,
     /// How often whoever follows it was cut off.
@@ -92,7 +94,10 @@ impl World {
         for act in acts {
             match act {
                 Act::Says(bytes) => self.with_exec(id, |exec| exec.say(bytes)),
-                Act::Counts(bytes) => self.with_exec(id, |exec| exec.output = bytes),
+                Act::SaysOf(text, more) => self.with_exec(id, |exec| {
+                    exec.say(text.as_bytes().to_vec());
+                    exec.on_its_way = more;
+                }),
                 Act::Ends(exited) => self.with_exec(id, |exec| exec.exit(exited)),
                 Act::UntilStopped => self.run_until(id, TERM, |_| true)?,
                 Act::UntilKilled => self.run_until(id, KILL, |grace| grace.is_zero())?,
@@ -147,7 +152,7 @@ impl World {
     pub fn list(&self) -> Reply {
         let execs = &self.lock().execs;
         let status = |(id, exec): (&String, &FakeExec)| {
-            let (output, exited) = (exec.output, exec.exited().cloned());
+            let (output, exited) = (exec.output + exec.on_its_way, exec.exited().cloned());
             let acknowledged = exec.acknowledged.clone();
             ExecStatus { id: id.clone(), pid: 1, output, exited, ended: exec.has_ended(), acknowledged }
         };

@@ -10,8 +10,8 @@ use navvy_protocol::supervisor::{Exit, Exited, Failure, Usage};
 pub enum Act {
     /// It writes this to stdout.
     Says(Vec<u8>),
-    /// The supervisor says that it has so many bytes of its output.
-    Counts(u64),
+    /// The same, and the supervisor has so many more bytes of it, which do not come yet.
+    SaysOf(&'static str, u64),
     /// Its own process ends. What it leaves running ends when it is stopped.
     Ends(Exited),
     /// It runs until it is asked to end, and obeys.

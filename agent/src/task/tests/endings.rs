@@ -111,9 +111,7 @@ async fn a_step_of_which_more_is_on_its_way_is_not_silent() {
     let limit = Duration::from_secs(60);
     let mut bench = Bench::new([run("speaks").with(|run| run.no_output_timeout = limit)]);
     // As where this process, or the one that follows the step, stood still.
-    bench
-        .world
-        .script("speaks", [says("one"), Act::Counts(6), Act::Waits("go on"), Act::Counts(3), says("two"), exits(0)]);
+    bench.world.script("speaks", [Act::SaysOf("one", 3), Act::Waits("go on"), Act::SaysOf("two", 0), exits(0)]);
     let running = bench.start();
     bench.until_logged(1, "one").await;
     for _ in 0..3 {
@@ -121,6 +119,9 @@ async fn a_step_of_which_more_is_on_its_way_is_not_silent() {
         bench.world.until_asked("list").await;
     }
     bench.world.say("go on");
+    bench.until_logged(1, "onetwo").await;
+    // It looks again after a moment of this clock.
+    advance(Duration::from_secs(1)).await;
     assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
     assert_eq!((bench.told_of("end "), bench.world.count("stop")), (vec!["0-1 Success", "1-1 Success"], 0));
 }
