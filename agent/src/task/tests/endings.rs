@@ -120,8 +120,11 @@ async fn a_step_of_which_more_is_on_its_way_is_not_silent() {
     }
     bench.world.say("go on");
     bench.until_logged(1, "onetwo").await;
-    // It looks again after a moment of this clock.
-    advance(Duration::from_secs(1)).await;
+    // It looks again after a moment of this clock, whenever it has asked.
+    for _ in 0..20 {
+        advance(Duration::from_secs(1)).await;
+        tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))).await.unwrap();
+    }
     assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
     assert_eq!((bench.told_of("end "), bench.world.count("stop")), (vec!["0-1 Success", "1-1 Success"], 0));
 }
