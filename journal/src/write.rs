@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -65,8 +65,7 @@ impl Writer {
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
         // Whoever held it may have removed it, and another may be in its place.
-        let id = |found: fs::Metadata| (found.dev(), found.ino());
-        if id(file.metadata().map_err(failed)?) != id(fs::symlink_metadata(path).map_err(failed)?) {
+        if !navvy_plain_file::is_at(&file, path).map_err(failed)? {
             return Err(JournalError::Busy { path: path.to_owned() });
         }
         let reading = load(path).map_err(failed)?;

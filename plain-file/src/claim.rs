@@ -2,11 +2,11 @@
 //! started, from its fork to the program that it becomes.
 
 use std::fs::{File, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Whoever holds a lock for longer means to.
-const MOMENT: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Whoever holds a lock for longer, a quarter of a second, means to.
+const TRIES: u32 = 125;
 
 /// Locks a file for this process alone. Waits a moment, so not on a runtime's own thread.
 ///
@@ -25,13 +25,14 @@ pub fn share(file: &File) -> Result<(), TryLockError> {
 }
 
 fn patiently(mut lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
-    let deadline = Instant::now() + MOMENT;
-    loop {
+    // Counted in tries, not by the clock: where the whole process stood still, that was one of them.
+    for _ in 0..TRIES {
         match lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
             locked => return locked,
         }
     }
+    lock()
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
         let inherited = other.try_clone().unwrap();
         drop(other);
         let child = std::thread::spawn(move || {
-            std::thread::sleep(MOMENT / 10);
+            std::thread::sleep(PAUSE * TRIES / 10);
             drop(inherited);
         });
         share(&own).unwrap();

@@ -12,7 +12,7 @@ pub mod claim;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The content of a file of the user's own, which may be a link to one.
@@ -72,6 +72,15 @@ pub fn within(project: &Path, path: &Path) -> io::Result<PathBuf> {
         return Ok(real);
     }
     Err(io::Error::other(format!("it is a link to {}, which leads out of {}", real.display(), project.display())))
+}
+
+/// Whether `path` names this very file, and not another that was put there since it was opened.
+///
+/// # Errors
+/// Nothing is there, or it cannot be looked at.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (ours, there) = (file.metadata()?, path.symlink_metadata()?);
+    Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
 /// Opens a regular file.

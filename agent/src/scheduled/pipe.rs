@@ -263,11 +263,7 @@ impl Writer {
 
 /// Does the path name something else by now? Somebody may still hold the old one open, and read it no more.
 fn is_made_anew(file: &File, path: &Path) -> bool {
-    let id = |found: std::fs::Metadata| (found.dev(), found.ino());
-    match (file.metadata(), path.symlink_metadata()) {
-        (Ok(ours), Ok(there)) => id(ours) != id(there),
-        _ => false,
-    }
+    navvy_plain_file::is_at(file, path).is_ok_and(|is_at| !is_at)
 }
 
 /// A FIFO without a reader is no error that waits: it fails at once.
