@@ -152,10 +152,10 @@ fn close(path: &Path) -> io::Result<u64> {
 }
 
 /// Another processor that shares this directory may have carried it away since it was listed.
-fn unless_gone(bytes: io::Result<u64>) -> io::Result<u64> {
-    match bytes {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        bytes => bytes,
+fn unless_gone<T: Default>(done: io::Result<T>) -> io::Result<T> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        done => done,
     }
 }
 
@@ -303,10 +303,7 @@ impl Carrier {
         let (lines, bytes) = {
             let path = path.to_owned();
             let read = tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| error.to_string())?;
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                read => read.map_err(|error| in_words(&self.directory, &error))?,
-            }
+            unless_gone(read).map_err(|error| in_words(&self.directory, &error))?
         };
         let mut text = Vec::new();
         for entry in entries(&name, &lines) {
@@ -317,9 +314,9 @@ impl Carrier {
             let (day, time) = day_and_time(first.at_ms);
             store.put(&format!("{day}/{time}-{name}.jsonl"), text.into()).await.map_err(|error| chain(&error))?;
         }
-        unless_gone(fs::remove_file(path).map(|()| 0)).map_err(|error| in_words(path, &error))?;
+        unless_gone(fs::remove_file(path)).map_err(|error| in_words(path, &error))?;
         let less = |waiting: u64| Some(waiting.saturating_sub(bytes));
-        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
+        let _always_some = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Ok(())
     }
 }

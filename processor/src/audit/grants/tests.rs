@@ -63,6 +63,26 @@ async fn three(log: &GrantLog) {
 const THREE: [&str; 3] = ["me get v1/body/x", "t1 put v1/log/p/t1/003-1/0-aa", "t1 put v1/log/p/t1/003-1/9-bb"];
 
 #[tokio::test]
+async fn two_processors_on_one_directory_carry_each_other_s_grants_and_go_on_noting() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = Kept::default();
+    let (one, ones) = GrantLog::open(directory.path()).unwrap();
+    three(&one).await;
+    let (other, others) = GrantLog::open(directory.path()).unwrap();
+    // The first one closes its file and cannot carry it.
+    *kept.fails.lock().unwrap() = true;
+    assert!(ones.carry_all(&kept).await.is_err());
+    *kept.fails.lock().unwrap() = false;
+    others.carry_all(&kept).await.unwrap();
+    assert_eq!(kept.grants(), THREE);
+    ones.carry_all(&kept).await.unwrap();
+    for (log, carrier) in [(&one, &ones), (&other, &others)] {
+        assert_eq!(carrier.waiting.load(Ordering::Relaxed), 0);
+        log.note(By::Person { actor: "me", project: "shop" }, Verb::Get, "v1/body/y").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn grants_are_in_the_store_once_however_often_they_are_carried() {
     let directory = tempfile::tempdir().unwrap();
     let (log, carrier) = GrantLog::open(directory.path()).unwrap();
