@@ -257,7 +257,7 @@ async fn tidy_lent(settings: Option<MachinePool>, state: PathBuf) {
         }
         // Nothing in these settings says how they are ended.
         _ => {
-            let is_empty = navvy_vm::record::listed(&state).is_ok_and(|left| left.is_empty());
+            let is_empty = navvy_vm::record::all(&state).is_ok_and(|left| left.is_empty());
             if !is_empty {
                 tracing::error!(
                     "Machines of a cloud that were lent before may be there yet, and these settings lend none: give [machine_pool] its \

@@ -72,7 +72,7 @@ impl Machines {
     /// Writes the new owner into the record of the machine in which the task's steps run.
     async fn own(&self, task: &TaskId, here: &Owner, host: &HostPaths) -> Result<Vec<String>, HoldError> {
         let gone = |why: &str| HoldError::NoMachine { task: task.clone(), why: why.to_owned() };
-        let (directory, known) = find(&host.state, task, true).ok_or_else(|| gone("it was removed"))?;
+        let (directory, known) = find(&host.state, task, true)?.ok_or_else(|| gone("it was removed"))?;
         if known.process().is_some_and(|process| process.is_dead(here)) {
             return Err(gone("its process has ended"));
         }

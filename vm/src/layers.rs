@@ -288,7 +288,7 @@ fn is_left(state: &Path, slot: &Path) -> bool {
         Ok(None) => return false,
         Err(_) => return true,
     };
-    let Ok(machines) = record::listed(state) else { return true };
+    let Ok(machines) = record::all(state) else { return true };
     machines.iter().any(|machine| match record::load(&record::directory(state, machine)) {
         Ok(known) => known.planned.task.as_ref() == Some(&task),
         Err(RecordError::Empty { .. }) => false,
@@ -328,15 +328,10 @@ fn lock_by(slot: &Path, take: fn(&File) -> Result<(), TryLockError>) -> Result<O
     let opened = opened.map_err(file("open", &path))?;
     match take(&opened) {
         // It may be one that was removed while it was waited for.
-        Ok(()) => Ok(is_at(&opened, &path).then_some(opened)),
+        Ok(()) => Ok(navvy_plain_file::is_at(&opened, &path).is_ok_and(|is_at| is_at).then_some(opened)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(file("lock", &path)(source)),
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let ids = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    file.metadata().map(ids).ok() == fs::symlink_metadata(path).map(ids).ok()
 }
 
 fn read_about(slot: &Path) -> About {

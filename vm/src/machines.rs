@@ -9,6 +9,7 @@ use navvy_environment::request::{
 };
 use navvy_environment::supervisor::Connect;
 use navvy_environment::{HostPaths, run_dir};
+use navvy_job::chain::chain;
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 use navvy_journal::standing::Mark;
@@ -23,7 +24,7 @@ use crate::machine_id::MachineId;
 use crate::pool::source;
 use crate::provider::{Order, Provider, Source};
 use crate::qemu;
-use crate::record::{self, Known, Planned, Record};
+use crate::record::{self, Known, Planned, Record, RecordError};
 use crate::settings::{Extras, Settings, Snapshots};
 use crate::state::State;
 use crate::visitors::Visit;
@@ -324,15 +325,15 @@ impl Machines {
     ) -> MachineEnvironment {
         let found = find(&host.state, task, true);
         let record = match found {
-            Some((directory, _)) => Record::resume(directory).await.ok(),
-            None => None,
+            Ok(Some((directory, _))) => Record::resume(directory).await.ok(),
+            _ => None,
         };
         let died = match &record {
             Some(record) => self.of(record).watch(&record.known(), &link),
             // Whoever removed it did so just now.
             None => {
                 watch::channel(Some(navvy_environment::request::Died::EngineLost {
-                    message: "the machine's record is gone, or another process holds it".to_owned(),
+                    message: "the machine's record is gone, cannot be read, or is held by another process".to_owned(),
                 }))
                 .1
             }
@@ -359,7 +360,7 @@ impl Machines {
     /// It has no machine any more, or nobody answers there.
     pub async fn link_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
         let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine"));
-        let (directory, known) = find(&host.state, task, true).ok_or_else(missing)?;
+        let (directory, known) = find(&host.state, task, true).map_err(std::io::Error::other)?.ok_or_else(missing)?;
         self.named(&known.planned.provider).link(&directory, &known).await
     }
 
@@ -378,13 +379,13 @@ impl Machines {
     pub async fn remote_of_left(&self, task: &TaskId, host: &HostPaths) -> std::io::Result<Arc<dyn Connect>> {
         let missing =
             || std::io::Error::new(std::io::ErrorKind::NotFound, format!("task {task} has no machine beside it"));
-        let (directory, known) = find(&host.state, task, false).ok_or_else(missing)?;
+        let (directory, known) = find(&host.state, task, false).map_err(std::io::Error::other)?.ok_or_else(missing)?;
         self.named(&known.planned.provider).link(&directory, &known).await
     }
 
-    /// Has this task a machine here, or something of one?
+    /// Has this task a machine here, or something of one? It may where the records cannot be listed.
     pub fn has(&self, task: &TaskId, host: &HostPaths) -> bool {
-        !all_of(&host.state, task).is_empty()
+        all_of(&host.state, task).map_or(true, |machines| !machines.is_empty())
     }
 
     /// Removes everything of the task's machines within `limit`, and, where its steps ran in one, all else of the task. Returns what is
@@ -399,7 +400,11 @@ impl Machines {
     /// Removes the task's machines, and nothing else of it: for a task whose steps run elsewhere.
     pub async fn remove_machines(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
         let mut left = Vec::new();
-        for directory in all_of(&host.state, task) {
+        let directories = match all_of(&host.state, task) {
+            Ok(directories) => directories,
+            Err(error) => return vec![chain(&error)],
+        };
+        for directory in directories {
             left.extend(self.remove_directory(directory, host, limit).await);
         }
         left
@@ -463,15 +468,20 @@ pub(crate) fn order<I>(request: &Prepare, extras: Extras, image: I, planned: Pla
 }
 
 /// Directories of all machines that a task has here.
-pub(crate) fn all_of(state: &std::path::Path, task: &TaskId) -> Vec<PathBuf> {
-    let directories = record::all(state).into_iter().map(|machine| record::directory(state, &machine));
-    directories.filter(|it| record::load(it).is_ok_and(|known| known.planned.task.as_ref() == Some(task))).collect()
+pub(crate) fn all_of(state: &std::path::Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
+    let directories = record::all(state)?.into_iter().map(|machine| record::directory(state, &machine));
+    let is_its = |it: &PathBuf| record::load(it).is_ok_and(|known| known.planned.task.as_ref() == Some(task));
+    Ok(directories.filter(is_its).collect())
 }
 
 /// The machine in which the task's steps run, or the other one.
-pub(crate) fn find(state: &std::path::Path, task: &TaskId, has_steps: bool) -> Option<(PathBuf, Known)> {
-    let found = all_of(state, task).into_iter().filter_map(|it| record::load(&it).ok().map(|known| (it, known)));
-    found.into_iter().find(|(_, known)| known.planned.has_steps == has_steps)
+pub(crate) fn find(
+    state: &std::path::Path,
+    task: &TaskId,
+    has_steps: bool,
+) -> Result<Option<(PathBuf, Known)>, RecordError> {
+    let mut found = all_of(state, task)?.into_iter().filter_map(|it| record::load(&it).ok().map(|known| (it, known)));
+    Ok(found.find(|(_, known)| known.planned.has_steps == has_steps))
 }
 
 /// What else of a task is on this machine: its run directory, its cgroup, and, if nothing is left at all, its mark.

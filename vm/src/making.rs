@@ -152,7 +152,7 @@ impl Maker for OfHost {
     async fn survey(&self) -> Result<BTreeSet<MachineId>, String> {
         let mut present = BTreeSet::new();
         let mut looks = JoinSet::new();
-        for id in record::all(&self.host.state) {
+        for id in record::all(&self.host.state).map_err(|error| chain(&error))? {
             let known = match record::load(&self.directory(&id)) {
                 Ok(known) => known,
                 Err(RecordError::Read { .. }) => continue,

@@ -63,19 +63,16 @@ pub fn directory(state: &Path, machine: &MachineId) -> PathBuf {
 }
 
 /// Machines that have a directory.
-pub fn all(state: &Path) -> Vec<MachineId> {
-    listed(state).unwrap_or_default()
-}
-
-/// The same, for whoever must not take what cannot be read for nothing.
 ///
 /// # Errors
-/// The directory is there, and cannot be read.
-pub fn listed(state: &Path) -> io::Result<Vec<MachineId>> {
-    let entries = match fs::read_dir(machines(state)) {
+/// There may be some, and they cannot be listed.
+pub fn all(state: &Path) -> Result<Vec<MachineId>, RecordError> {
+    let path = machines(state);
+    let listed = match fs::read_dir(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
     };
+    let entries = listed.map_err(|source| RecordError::List { path, source: Arc::new(source) })?;
     Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 

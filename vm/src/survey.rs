@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use navvy_environment::HostPaths;
 use navvy_environment::survey::{Gathered, Reaped, Seen, Survey, finish, gather_files, sweep};
+use navvy_job::chain::chain;
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Condition;
@@ -23,7 +24,11 @@ use crate::record::{self, RecordError};
 /// Adds what the records of machines tell, to what an engine's containers, marks and journals tell. Returns what could not be read.
 pub fn gather(gathered: &mut BTreeMap<TaskId, Gathered>, here: &Owner, host: &HostPaths) -> Vec<String> {
     let mut troubles = Vec::new();
-    for machine in record::all(&host.state) {
+    let machines = record::all(&host.state).unwrap_or_else(|error| {
+        troubles.push(chain(&error));
+        Vec::new()
+    });
+    for machine in machines {
         let directory = record::directory(&host.state, &machine);
         let known = match record::load(&directory) {
             Ok(known) => known,
@@ -85,7 +90,10 @@ impl Machines {
     }
 
     pub(crate) async fn reap_task(&self, seen: Seen, host: &HostPaths, limit: Duration, reaped: &mut Reaped) {
-        let runs_in_machine = crate::machines::find(&host.state, &seen.task, true).is_some();
+        let runs_in_machine = match crate::machines::find(&host.state, &seen.task, true) {
+            Ok(found) => found.is_some(),
+            Err(error) => return reaped.left.push(chain(&error)),
+        };
         let mut left = match runs_in_machine {
             true => self.remove_task(&seen.task, host, limit).await,
             false => self.remove_machines(&seen.task, host, limit).await,
@@ -104,7 +112,8 @@ impl Machines {
     /// for a while.
     async fn reap_nobodys(&self, here: &Owner, host: &HostPaths, limit: Duration) -> Vec<String> {
         let mut left = Vec::new();
-        for machine in record::all(&host.state) {
+        // Where they cannot be listed, the survey has said so.
+        for machine in record::all(&host.state).unwrap_or_default() {
             let directory = record::directory(&host.state, &machine);
             let Ok(known) = record::load(&directory) else { continue };
             let is_nobodys = known.planned.task.is_none();

@@ -104,7 +104,7 @@ impl Visit {
     /// Nobody lets visitors in: its agent has none to let in yet, or has gone and no other goes on with the task.
     pub(crate) async fn of(task: &TaskId, host: &HostPaths) -> io::Result<Self> {
         // A machine that is elsewhere asks its callers for it; the agent in between only joins the two.
-        let its = find(&host.state, task, true);
+        let its = find(&host.state, task, true).map_err(io::Error::other)?;
         let secret = its.and_then(|(directory, _)| keys::read(&directory, keys::SECRET).ok());
         Self::at(directory(task, host).join(SOCKET), secret).await
     }

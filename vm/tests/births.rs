@@ -66,7 +66,7 @@ async fn agents_that_are_killed_at_any_moment_leave_nothing_after_a_start() {
         agent.kill().unwrap();
         agent.wait().unwrap();
         bench.note_interfaces();
-        caught += usize::from(!navvy_vm::record::all(&bench.host.state).is_empty());
+        caught += usize::from(!navvy_vm::record::all(&bench.host.state).unwrap().is_empty());
         let reaped = bench.machines().reap(&Owner::this_process().unwrap(), &bench.host, Duration::from_secs(30)).await;
         assert_eq!(reaped.left, Vec::<String>::new(), "birth {number}, killed after {millis} ms");
         bench.assert_nothing_left();

@@ -21,7 +21,7 @@ use navvy_vm::{Fault, MachineId};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn machine_of(bench: &Bench) -> MachineId {
-    let [machine] = &record::all(&bench.host.state)[..] else { panic!("not one record") };
+    let [machine] = &record::all(&bench.host.state).unwrap()[..] else { panic!("not one record") };
     machine.clone()
 }
 

@@ -150,7 +150,7 @@ async fn a_machine_of_yesterday_s_settings_is_replaced() {
     running.kill().await;
     let machines = cloud.machines_of(&bench, "1h", "ami-03cf127a");
     let running = Running::start(&bench, &machines, "test", 1).await;
-    let is_new = async || match &record::all(&bench.host.state)[..] {
+    let is_new = async || match &record::all(&bench.host.state).unwrap()[..] {
         [machine] => *machine != old && running.count(|kind| kind.warm).await == 1,
         _ => false,
     };

@@ -111,7 +111,7 @@ impl Hosts {
     /// `None`: it is this record's now. Else who has it.
     async fn try_take(&self, candidate: &Host, record: &Record, host: &HostPaths) -> Result<Option<String>, Fault> {
         let Some(_turn) = candidate.turn(&host.state)? else { return Ok(Some("another task takes it".to_owned())) };
-        for machine in record::all(&host.state) {
+        for machine in record::all(&host.state)? {
             if machine == record.machine() {
                 continue;
             }

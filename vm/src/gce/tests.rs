@@ -364,7 +364,7 @@ async fn a_record_ends_its_machine_however_far_its_maker_came() {
         assert!(left.len() == 1 && left[0].contains("still runs"), "{left:?}");
         assert_eq!(machines.remove_task(&task, &host, limit).await, Vec::<String>::new());
         assert!(bench.double.lock().unwrap().instances.is_empty());
-        assert_eq!(crate::record::all(&host.state), []);
+        assert_eq!(crate::record::all(&host.state).unwrap(), []);
     }
 }
 

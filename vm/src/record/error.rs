@@ -18,6 +18,14 @@ pub enum RecordError {
         /// What the system says.
         source: Arc<io::Error>,
     },
+    /// Which records there are could not be read.
+    #[error("could not list the records of machines in {path}", path = path.display())]
+    List {
+        /// Their directory.
+        path: PathBuf,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
     /// Its bytes could not be read.
     #[error("could not read the record of a machine, {path}", path = path.display())]
     Read {

@@ -39,7 +39,7 @@ async fn what_was_written_is_known_to_the_next_process_and_nobody_else_writes() 
     }
     assert_eq!(load(&directory).unwrap(), known);
     assert_eq!((known.state, known.facts), (State::Launched, vec![tap()]));
-    assert_eq!(all(state.path()), [known.planned.machine]);
+    assert_eq!(all(state.path()).unwrap(), [known.planned.machine]);
     let resumed = Record::resume(directory.clone()).await.unwrap();
     resumed.enter(State::Booting).await.unwrap();
     assert_eq!(load(&directory).unwrap().state, State::Booting);
@@ -137,5 +137,28 @@ async fn a_pools_machine_is_given_and_then_taken_once() {
     let own = Record::create(state.path(), planned()).await.unwrap();
     for entry in [taken(), Entry::Given(Owner::this_process().unwrap())] {
         assert!(own.write(vec![entry]).await.is_err(), "a machine that is no pool's is not given away");
+    }
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_listed_may_be_there() {
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!(all(state.path()).unwrap(), []);
+    std::fs::write(machines(state.path()), "").unwrap();
+    let error = all(state.path()).unwrap_err();
+    assert!(error.to_string().contains("could not list the records of machines"), "{error}");
+    let machines = crate::Machines::qemu(crate::Settings::new(navvy_vm_image::Images::at("/nonexistent")));
+    let runtime = state.path().display().to_string();
+    let mut host = navvy_environment::HostPaths::new(&[("XDG_RUNTIME_DIR".to_owned(), runtime)].into(), None);
+    host.state = state.path().to_owned();
+    let (task, here) = ("0123456789abcdef".parse().unwrap(), Owner::this_process().unwrap());
+    let limit = std::time::Duration::from_secs(30);
+    assert!(machines.has(&task, &host));
+    for left in [
+        machines.remove_machines(&task, &host, limit).await,
+        machines.reap(&here, &host, limit).await.left,
+        vec![navvy_job::chain::chain(&machines.link_of_left(&task, &host).await.err().unwrap())],
+    ] {
+        assert!(left.len() == 1 && left[0].contains("could not list"), "{left:?}");
     }
 }

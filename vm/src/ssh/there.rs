@@ -278,7 +278,9 @@ mod tests {
         // As its agent has started it, and was killed.
         let lock = state.path().join("hosts/mac-1~reset");
         let mut left = std::process::Command::new("flock").arg("--close").arg(lock).args(&host.reset).spawn().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while std::fs::read_to_string(&log).unwrap_or_default() != "begun\n" {
+            assert!(std::time::Instant::now() < deadline, "it has not begun");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let again = tokio::spawn({

@@ -183,7 +183,7 @@ impl Bench {
 
     /// Everything that the records of this host say.
     pub fn facts(&self) -> Vec<navvy_vm::record::Fact> {
-        let machines = navvy_vm::record::all(&self.host.state).into_iter();
+        let machines = navvy_vm::record::all(&self.host.state).unwrap().into_iter();
         let known =
             machines.filter_map(|it| navvy_vm::record::load(&navvy_vm::record::directory(&self.host.state, &it)).ok());
         known.flat_map(|known| known.facts).collect()

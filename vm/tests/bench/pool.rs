@@ -144,7 +144,7 @@ pub async fn prepare(bench: &Bench, machines: &Machines) -> MachineEnvironment {
 }
 
 pub fn only(bench: &Bench) -> (MachineId, Known) {
-    let [machine] = &record::all(&bench.host.state)[..] else { panic!("not one record") };
+    let [machine] = &record::all(&bench.host.state).unwrap()[..] else { panic!("not one record") };
     (machine.clone(), record::load(&record::directory(&bench.host.state, machine)).unwrap())
 }
 
