@@ -8,6 +8,7 @@ use bollard::query_parameters::{AttachContainerOptionsBuilder, WaitContainerOpti
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use navvy_environment::request::{ServiceEnd, ServiceOutput};
+use navvy_job::chain::chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -42,16 +43,23 @@ impl Engine {
         let (ended, end) = oneshot::channel();
         let (engine, followed) = (self.clone(), container.clone());
         tasks.spawn(async move {
-            let lost = forward(output, sender).await;
-            let exit_code = engine.exit_code(&followed).await;
+            let Forwarded { lost, broken } = forward(output, sender).await;
+            let exit = engine.exit_code(&followed).await;
+            let exit_code = exit.as_ref().ok().copied();
+            let trouble = broken.or_else(|| exit.err());
             // Nothing waits for it.
-            let _unheard = ended.send(ServiceEnd { exit_code, lost });
+            let _unheard = ended.send(ServiceEnd { exit_code, lost, trouble });
         });
         ServiceOutput { name, image, container, rx, end }
     }
 
-    async fn exit_code(&self, container: &str) -> Option<i64> {
-        tokio::time::timeout(EXIT_LIMIT, self.wait(container)).await.ok()?.ok()
+    /// Else why it is not known.
+    async fn exit_code(&self, container: &str) -> Result<i64, String> {
+        match tokio::time::timeout(EXIT_LIMIT, self.wait(container)).await {
+            Ok(Ok(code)) => Ok(code),
+            Ok(Err(error)) => Err(format!("the engine does not say whether the service ended: {}", chain(&error))),
+            Err(_) => Err(format!("the service had not ended {} s after its output", EXIT_LIMIT.as_secs())),
+        }
     }
 
     /// Waits for the end of a container that was started; its exit code.
@@ -67,11 +75,22 @@ impl Engine {
     }
 }
 
-/// Returns how many bytes were lost to a reader that did not take them.
-async fn forward(mut output: Output, sender: mpsc::Sender<Bytes>) -> u64 {
+/// What became of a service's output.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Forwarded {
+    /// Bytes that a reader did not take.
+    lost: u64,
+    /// Why it broke off.
+    broken: Option<String>,
+}
+
+async fn forward(mut output: Output, sender: mpsc::Sender<Bytes>) -> Forwarded {
     let mut lost = 0;
-    while let Some(Ok(chunk)) = output.next().await {
-        let bytes = chunk.into_bytes();
+    while let Some(chunk) = output.next().await {
+        let bytes = match chunk {
+            Ok(chunk) => chunk.into_bytes(),
+            Err(error) => return Forwarded { lost, broken: Some(format!("it broke off: {}", chain(&error))) },
+        };
         let length = bytes.len() as u64;
         // Without a reader the output is still read: a service must never block on it.
         match sender.send_timeout(bytes, READER_LIMIT).await {
@@ -79,7 +98,7 @@ async fn forward(mut output: Output, sender: mpsc::Sender<Bytes>) -> u64 {
             Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => {}
         }
     }
-    lost
+    Forwarded { lost, broken: None }
 }
 
 #[cfg(test)]
@@ -94,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stuck_reader_loses_output_but_blocks_nobody() {
         let (sender, rx) = mpsc::channel(4);
-        assert_eq!(forward(output(6), sender).await, 20);
+        assert_eq!(forward(output(6), sender).await, Forwarded { lost: 20, broken: None });
         drop(rx);
     }
 
@@ -102,6 +121,17 @@ mod tests {
     async fn output_without_a_reader_is_read_all_the_same() {
         let (sender, rx) = mpsc::channel(1);
         drop(rx);
-        assert_eq!(forward(output(100), sender).await, 0);
+        assert_eq!(forward(output(100), sender).await, Forwarded::default());
+    }
+
+    #[tokio::test]
+    async fn output_that_breaks_off_is_not_taken_for_its_end() {
+        let (sender, mut rx) = mpsc::channel(4);
+        let broken = futures_util::stream::iter([Err(std::io::Error::other("reset by the engine").into())]);
+        let forwarded = forward(Box::pin(output(1).chain(broken).chain(output(1))), sender).await;
+        let broken = forwarded.broken.unwrap();
+        assert!(broken.starts_with("it broke off: ") && broken.contains("reset by the engine"), "{broken}");
+        assert_eq!(rx.recv().await.as_deref(), Some(b"0123456789".as_slice()));
+        assert_eq!(rx.recv().await, None);
     }
 }

@@ -192,10 +192,12 @@ pub struct ServiceOutput {
 }
 
 /// How a service's output ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceEnd {
-    /// `None` when the engine could not tell.
+    /// `None` when it has none, or the engine could not tell.
     pub exit_code: Option<i64>,
     /// Bytes that the reader was too slow for.
     pub lost: u64,
+    /// Why this may be the end of the output alone, and not of the service.
+    pub trouble: Option<String>,
 }

@@ -8,8 +8,9 @@ use navvy_job::outcome::StepOutcome;
 use navvy_ui::describe;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::last_words;
 use super::running::{Running, Seen};
 use crate::bus::Bus;
 use crate::step::texts;
@@ -17,7 +18,7 @@ use crate::step::voice::{StepEnded, StepRef, Voice};
 
 /// Between SIGTERM and SIGKILL at the end of a job: a process that is left has nothing more to do.
 const GRACE: Duration = Duration::from_secs(1);
-/// All of them together are waited for this long.
+/// From the wish that one ends, and from its last output on.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A background step in its job.
@@ -93,25 +94,24 @@ async fn finish_left(mut running: Running, grace: Duration, bus: &Bus, task: &Ta
     while let Ok(signal) = running.signals.try_recv() {
         seen.note(signal);
     }
-    finish(&mut running, &mut seen, grace).await;
-    if let Some(trouble) = &seen.trouble {
+    let cut = finish(&mut running, &mut seen, grace).await.err();
+    if let Some(trouble) = seen.trouble.or(cut) {
         let message = format!("the output of what step {} left running is not kept to its end: {trouble}", running.id);
         bus.send(Event::Warning { task: Some(task.clone()), message });
     }
 }
 
-/// Ends what still runs of it, and waits for its last output.
-async fn finish(running: &mut Running, seen: &mut Seen, grace: Duration) {
-    let waited = timeout(LIMIT, async {
-        if !seen.is_over() {
-            running.stop(grace).await.ok();
-            running.over(seen).await;
-        }
-    })
-    .await;
-    if waited.is_err() {
-        running.abandon();
+/// Ends what still runs of it, and waits for its last output. The error says why that was not waited for.
+async fn finish(running: &mut Running, seen: &mut Seen, grace: Duration) -> Result<(), String> {
+    if seen.is_over() {
+        return Ok(());
     }
+    let activity = running.activity.clone();
+    let over = async {
+        running.stop(grace).await.ok();
+        running.over(seen).await;
+    };
+    last_words::heard(over, &activity, LIMIT).await.inspect_err(|_| running.abandon())
 }
 
 /// A background step's life from its start on.
@@ -130,10 +130,7 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
             signal = running.signals.recv(), if is_listened_to => match signal {
                 Some(signal) => {
                     seen.note(signal);
-                    if let Some(trouble) = &seen.trouble {
-                        let StepRef { number, name, .. } = &step.at;
-                        voice.warn(format!("the output of background step {number} ({name}) is no longer kept: {trouble}"));
-                    }
+                    seen.trouble.iter().for_each(|trouble| tell_trouble(&step, trouble, &voice));
                 }
                 None => is_listened_to = false,
             },
@@ -143,8 +140,15 @@ async fn listen(mut running: Running, step: BackgroundStep, mut ending: oneshot:
             },
         }
     };
-    finish(&mut running, &mut seen, grace).await;
+    if let Err(trouble) = finish(&mut running, &mut seen, grace).await {
+        tell_trouble(&step, &trouble, &voice);
+    }
     tell_end(&step, early, &seen, &voice);
+}
+
+fn tell_trouble(step: &BackgroundStep, trouble: &str, voice: &Voice) {
+    let StepRef { number, name, .. } = &step.at;
+    voice.warn(format!("the output of background step {number} ({name}) is no longer kept: {trouble}"));
 }
 
 /// As with a service that ends: steps that need it fail only later, and say nothing of it. One that was done is no trouble.

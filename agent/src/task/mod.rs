@@ -19,6 +19,7 @@ mod decide;
 mod going_on;
 mod hold;
 mod journalling;
+mod last_words;
 mod left;
 mod lingering;
 mod note;

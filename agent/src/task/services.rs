@@ -1,23 +1,35 @@
 //! Service containers' output: a stream and a log of its own each.
 
+use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use navvy_environment::request::{ServiceEnd, ServiceOutput};
 use navvy_job::event::Event;
 use navvy_output::mask::MaskedIn;
 use navvy_output::{DiskFloorReached, StepLog};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::environment::Environment;
 
-use super::Task;
+use super::{Task, last_words};
 use crate::step::voice::Voice;
-use crate::task::step_sink::Feed;
+use crate::task::step_sink::{Activity, Feed};
 
-/// The last output of a container that was ended comes within this.
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+/// From the end of a container, and from its last output on.
+const LIMIT: Duration = Duration::from_secs(2);
 
-/// A service whose output is being kept; ends with the service.
-pub(super) type Followed = tokio::task::JoinHandle<()>;
+/// A service whose output is being kept.
+pub(super) struct Followed {
+    name: String,
+    activity: Activity,
+    /// Comes when its log is sealed.
+    sealed: oneshot::Receiver<()>,
+    /// Ends with the service.
+    over: JoinHandle<()>,
+}
 
 impl Task {
     /// From now on what services write goes to their logs. Ends with the services.
@@ -31,27 +43,54 @@ impl Task {
                 log: StepLog::service_path_for(&self.context.directory, index),
             });
             let log = log.map(|log| log.above(self.context.floor));
-            let following = follow(service, log, self.voice.clone(), self.context.feed);
-            self.services.push(tokio::spawn(following));
+            self.services.push(Followed::start(service, log, self.voice.clone(), self.context.feed));
         }
     }
 
     /// Waits, bounded, until the logs of services that are gone are sealed.
     pub(super) async fn services_are_over(&mut self) {
-        let deadline = tokio::time::Instant::now() + LAST_WORDS_LIMIT;
-        for following in self.services.drain(..) {
-            tokio::time::timeout_at(deadline, following).await.ok();
-        }
+        let voice = self.voice.clone();
+        let endings = self.services.drain(..).map(|followed| followed.end(&voice));
+        join_all(endings).await;
     }
 }
 
-async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice: Voice, feed: Feed) {
-    let mut log = log.map_err(|error| tell_loss(&service.name, &error, &voice)).ok();
+impl Followed {
+    fn start(mut service: ServiceOutput, log: io::Result<StepLog>, voice: Voice, feed: Feed) -> Self {
+        let (name, activity) = (service.name.clone(), Activity::after(0));
+        let (seal, sealed) = oneshot::channel();
+        let came = activity.clone();
+        let over = tokio::spawn(async move {
+            keep(&mut service, log, &came, &voice, feed).await;
+            // Nobody may wait for it yet.
+            seal.send(()).ok();
+            if let Ok(end) = service.end.await {
+                tell_end(&service.name, &end, &voice);
+            }
+        });
+        Self { name, activity, sealed, over }
+    }
+
+    async fn end(self, voice: &Voice) {
+        let Self { name, activity, sealed, over } = self;
+        if let Err(trouble) = last_words::heard(sealed, &activity, LIMIT).await {
+            over.abort();
+            voice.warn(format!("the output of service {name} is not kept to its end: {trouble}"));
+        }
+        // How the service ended is told if it is known soon.
+        tokio::time::timeout(LIMIT, over).await.ok();
+    }
+}
+
+/// Keeps all that a service writes. Its log is sealed behind that.
+async fn keep(service: &mut ServiceOutput, log: io::Result<StepLog>, came: &Activity, voice: &Voice, feed: Feed) {
+    let mut log = log.map_err(|error| tell_loss(&service.name, &error, voice)).ok();
     let stream = format!("service:{}", service.name);
     let place = MaskedIn::of_job(&voice.task.job.job, format!("output of service {}", service.name));
     let mut masks = voice.bus.masks().stream(place);
     loop {
         let piece = service.rx.recv().await;
+        came.came(piece.as_ref().map_or(0, Bytes::len));
         let mut bytes = Vec::new();
         match &piece {
             Some(piece) => masks.push(piece, &mut |masked| bytes.extend_from_slice(masked)),
@@ -60,7 +99,7 @@ async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice
         match log.as_mut().map(|log| log.append_now(&bytes)) {
             Some(Ok(())) => voice.spool.appended(bytes.len()),
             Some(Err(error)) => {
-                tell_loss(&service.name, &error, &voice);
+                tell_loss(&service.name, &error, voice);
                 // Dropped, it is sealed.
                 log = None;
             }
@@ -76,14 +115,10 @@ async fn follow(mut service: ServiceOutput, log: std::io::Result<StepLog>, voice
             break;
         }
     }
-    drop(log);
-    if let Ok(end) = service.end.await {
-        tell_end(&service.name, &end, &voice);
-    }
 }
 
 /// The service lives on without a log.
-fn tell_loss(name: &str, error: &std::io::Error, voice: &Voice) {
+fn tell_loss(name: &str, error: &io::Error, voice: &Voice) {
     voice.warn(match DiskFloorReached::of(error) {
         Some(reached) => format!("the output of service {name} is no longer kept: {reached}"),
         None => format!("the log of service {name} could not be written, and ends here: {error}"),
@@ -92,8 +127,13 @@ fn tell_loss(name: &str, error: &std::io::Error, voice: &Voice) {
 
 /// A service that ended before the job is worth a word: steps fail only later, through lost connections.
 fn tell_end(name: &str, end: &ServiceEnd, voice: &Voice) {
-    if let (Some(code), false) = (end.exit_code, voice.is_releasing()) {
-        voice.warn(format!("service {name} ended by itself with code {code}"));
+    if !voice.is_releasing() {
+        if let Some(code) = end.exit_code {
+            voice.warn(format!("service {name} ended by itself with code {code}"));
+        }
+        if let Some(trouble) = &end.trouble {
+            voice.warn(format!("the output of service {name} is no longer kept: {trouble}"));
+        }
     }
     if end.lost > 0 {
         voice.warn(format!("service {name} wrote faster than it could be kept: {} bytes are lost", end.lost));

@@ -74,6 +74,12 @@ impl Activity {
         self.start + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
+    /// So many bytes have come.
+    pub fn came(&self, bytes: usize) {
+        self.touch();
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     fn touch(&self) {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(elapsed, Ordering::Relaxed);
@@ -247,8 +253,7 @@ impl Sink for StepSink {
     }
 
     fn output(&mut self, header: OutputHeader, bytes: &[u8]) -> io::Result<()> {
-        self.out.activity.touch();
-        self.out.activity.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.out.activity.came(bytes.len());
         let masking = match header.stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,

@@ -63,7 +63,7 @@ impl Console {
         kept.listener = None;
         let lost = kept.lost;
         if let Some(end) = kept.end.take() {
-            let _nobody_listens = end.send(ServiceEnd { exit_code: None, lost });
+            let _nobody_listens = end.send(ServiceEnd { exit_code: None, lost, trouble: None });
         }
     }
 

@@ -164,6 +164,19 @@ async fn a_background_step_ends_with_the_job_or_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_output_of_a_background_step_that_cannot_be_ended_is_told_to_be_cut() {
+    let mut bench = Bench::new([run("serve").with(|run| run.background = true), run("use")]);
+    bench.world.script("serve", [says("listening"), Act::Waits("never")]);
+    let running = bench.start();
+    bench.world.until_asked("stop 1-1 within 1s").await;
+    bench.pass_until_told("state Reporting").await;
+    assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
+    assert_eq!(bench.told_of("end 1"), ["-1 Canceled"]);
+    let cut = "warning the output of background step 1 (serve) is no longer kept: its end did not come within 5.";
+    assert_eq!(bench.told_of(cut).len(), 1, "{:#?}", bench.told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_left_of_an_environment_is_told_and_stays_in_the_journal() {
     let mut bench = Bench::new([run("build")]);
     bench.world.leave(&["container x"]);

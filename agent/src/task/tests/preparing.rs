@@ -1,5 +1,7 @@
 //! Tasks whose environment is made, or is not.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use navvy_environment::request::{Died, ServiceEnd, ServiceOutput};
 use navvy_job::compiled::Executor;
@@ -130,20 +132,72 @@ async fn nothing_is_made_that_is_in_no_journal() {
 async fn a_service_that_ends_before_its_job_is_told_of() {
     let mut bench = Bench::new([run("build")]);
     bench.world.script("build", [Act::Waits("service ended")]);
-    let (output, rx) = mpsc::channel(1);
-    let (end, ended) = oneshot::channel();
-    let (name, image, container) = ("db".to_owned(), "postgres".to_owned(), "c".to_owned());
-    bench.world.with_service(ServiceOutput { name, image, container, rx, end: ended });
+    let (output, end) = with_service(&bench);
     let running = bench.start();
     output.send(Bytes::from_static(b"ready\n")).await.unwrap();
     drop(output);
-    end.send(ServiceEnd { exit_code: Some(2), lost: 0 }).unwrap();
+    end.send(ServiceEnd { exit_code: Some(2), lost: 0, trouble: None }).unwrap();
     bench.until_told("warning service db ended by itself with code 2").await;
     bench.world.say("service ended");
     let result = bench.end(running).await;
     assert_eq!((result.verdict, result.warnings), (Verdict::Passed, 1));
     let log = std::fs::read_to_string(StepLog::service_path_for(&bench.context.directory, 0)).unwrap();
     assert_eq!(log, "ready\n");
+}
+
+/// Its service, whose output comes by the sender.
+fn with_service(bench: &Bench) -> (mpsc::Sender<Bytes>, oneshot::Sender<ServiceEnd>) {
+    let ((output, rx), (end, ended)) = (mpsc::channel(1), oneshot::channel());
+    let (name, image, container) = ("db".to_owned(), "postgres".to_owned(), "c".to_owned());
+    bench.world.with_service(ServiceOutput { name, image, container, rx, end: ended });
+    (output, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_output_of_a_service_is_waited_for_while_it_comes() {
+    let mut bench = Bench::new([run("build")]);
+    let (output, end) = with_service(&bench);
+    let running = bench.start();
+    bench.world.until_asked("end").await;
+    let log = StepLog::service_path_for(&bench.context.directory, 0);
+    for words in 1..=6 {
+        tokio::time::advance(Duration::from_millis(1500)).await;
+        output.send(Bytes::from_static(b"word ")).await.unwrap();
+        while std::fs::read_to_string(&log).unwrap() != "word ".repeat(words) {
+            assert!(!bench.has_told("state Reporting"), "word {words} was not waited for");
+            tokio::task::yield_now().await;
+        }
+    }
+    drop((output, end));
+    bench.end(running).await;
+    assert_eq!(bench.told_of("warning "), Vec::<&str>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn output_of_a_service_that_does_not_end_is_told_of() {
+    let mut bench = Bench::new([run("build")]);
+    let (_output, _end) = with_service(&bench);
+    let running = bench.start();
+    bench.world.until_asked("end").await;
+    bench.pass_until_told("state Reporting").await;
+    let result = bench.end(running).await;
+    assert_eq!((result.verdict, result.warnings), (Verdict::Passed, 1));
+    let cut = "warning the output of service db is not kept to its end: its end did not come within 2.";
+    assert_eq!(bench.told_of(cut).len(), 1, "{:#?}", bench.told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn output_of_a_service_that_breaks_off_is_told_of() {
+    let mut bench = Bench::new([run("build")]);
+    bench.world.script("build", [Act::Waits("broken off")]);
+    let (output, end) = with_service(&bench);
+    let running = bench.start();
+    drop(output);
+    let trouble = Some("it broke off: reset".to_owned());
+    end.send(ServiceEnd { exit_code: None, lost: 0, trouble }).unwrap();
+    bench.until_told("warning the output of service db is no longer kept: it broke off: reset").await;
+    bench.world.say("broken off");
+    assert_eq!(bench.end(running).await.verdict, Verdict::Passed);
 }
 
 fn asks(answer: oneshot::Receiver<Option<Occupancy>>) -> Turn {
