@@ -136,8 +136,8 @@ impl Providers {
             Some(engine) => engine.survey_with(here, host, machines).await,
             None => {
                 let mut gathered = BTreeMap::new();
-                let troubles = machines(&mut gathered);
-                gather_files(&mut gathered, host);
+                let mut troubles = machines(&mut gathered);
+                troubles.extend(gather_files(&mut gathered, host));
                 finish(gathered, here, host, troubles)
             }
         }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 use navvy_job::resource::Size;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+/// The kernel's list of what is mounted, as this process sees it.
+pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// The scheduler's usual period; quotas are counted in it.
 const CPU_PERIOD_US: u64 = 100_000;
 /// The kernel takes no quota below a millisecond.
@@ -54,12 +56,19 @@ impl Hierarchy {
 }
 
 /// Those of this machine.
-pub fn mounted() -> Vec<Hierarchy> {
-    // One path that is no text, anywhere on the machine, does not hide the others.
-    parse_mounts(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").unwrap_or_default()))
+///
+/// # Errors
+/// [`MOUNTINFO`] cannot be read: nobody knows whether there are any.
+pub fn mounted() -> io::Result<Vec<Hierarchy>> {
+    listed_in(Path::new(MOUNTINFO))
 }
 
-/// From `/proc/self/mountinfo`: the fifth field is the path; behind the lone dash come type, source and options.
+fn listed_in(mountinfo: &Path) -> io::Result<Vec<Hierarchy>> {
+    // One path that is no text, anywhere on the machine, does not hide the others.
+    fs::read(mountinfo).map(|text| parse_mounts(&String::from_utf8_lossy(&text)))
+}
+
+/// From [`MOUNTINFO`]: the fifth field is the path; behind the lone dash come type, source and options.
 pub fn parse_mounts(text: &str) -> Vec<Hierarchy> {
     text.lines().filter_map(parse_mount).collect()
 }
@@ -238,6 +247,17 @@ mod tests {
         );
         assert!(found[1].has("cpuacct") && !found[1].has("cp") && !found[2].has("memory"));
         assert_eq!(found[0].directory("/a/b"), Path::new("/sys/fs/cgroup/memory/a/b"));
+    }
+
+    #[test]
+    fn a_list_of_mounts_that_cannot_be_read_is_not_an_empty_one() {
+        let place = tempfile::tempdir().unwrap();
+        let list = place.path().join("mountinfo");
+        fs::write(&list, [&b"35 30 0:31 / /mnt/\xff rw - tmpfs tmpfs rw\n"[..], MOUNTS.as_bytes()].concat()).unwrap();
+        assert_eq!(listed_in(&list).unwrap(), parse_mounts(MOUNTS));
+        assert_eq!(listed_in(place.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        fs::remove_file(&list).unwrap();
+        assert_eq!(listed_in(&list).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub use clone::clone_script;
 pub use config::{Written, written};
 pub use facts::{Commit, GitFacts, top_of_repository};
 pub use git::GitError;
+pub use owner::foreign_owner;
 pub use remote::Remote;
 pub use report::{LeftOut, Reason, TreeReport};
 pub use worktree::WorkingTree;

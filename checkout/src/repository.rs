@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use navvy_plain_file as plain_file;
 
 use super::config::Settings;
-use super::git_dir::{GitDir, LARGE, LINE, TEXT};
+use super::git_dir::{GitDir, LARGE, LINE, TEXT, is_absent};
 use super::mirror::{Index, Mirror};
 use super::refs::packed_line;
 use super::{CheckoutError, Elsewhere, GitError, owner};
@@ -40,17 +40,17 @@ pub(super) enum Head {
 impl Repository {
     /// Looks in `start` and above it, as git does: not across file systems. `start` is absolute.
     pub(super) fn discover(start: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
-        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-        let home = device(start);
+        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).map_err(CheckoutError::read(path));
+        let home = device(start)?;
         for directory in start.ancestors() {
-            if device(directory) != home {
+            if device(directory)? != home {
                 break;
             }
             if let Some(found) = Self::at(directory, elsewhere)? {
                 owner::check(&found)?;
                 return Ok(Some(found));
             }
-            if is_git_dir(directory) {
+            if is_git_dir(directory)? {
                 return Err(CheckoutError::NoWorkingTree { path: directory.to_owned() });
             }
         }
@@ -60,7 +60,7 @@ impl Repository {
     /// The repository whose working tree begins exactly here.
     pub(super) fn at(top: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
         let link = top.join(".git");
-        let Ok(meta) = fs::symlink_metadata(&link) else { return Ok(None) };
+        let Some(meta) = present(&link, fs::symlink_metadata(&link))? else { return Ok(None) };
         let kind = match elsewhere {
             Elsewhere::Followed => fs::metadata(&link).map_err(CheckoutError::read(&link))?.file_type(),
             Elsewhere::Refused => meta.file_type(),
@@ -74,14 +74,14 @@ impl Repository {
         let bytes = plain_file::read(&link, LINE).map_err(CheckoutError::read(&link))?;
         let Some(target) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
         let target = top.join(path_from(target));
-        if !is_git_dir(&target) {
+        if !is_git_dir(&target)? {
             return Err(CheckoutError::BrokenLink { link, target });
         }
         Self::linked(top, &link, &target, elsewhere).map(Some)
     }
 
     fn with_own(top: &Path, path: &Path, elsewhere: Elsewhere) -> Result<Option<Self>, CheckoutError> {
-        if !is_git_dir(path) {
+        if !is_git_dir(path)? {
             return Ok(None);
         }
         let git_dir = GitDir::open(path, elsewhere)?;
@@ -291,9 +291,26 @@ impl Repository {
 }
 
 /// What git itself asks before it believes a directory to be a repository. Nothing of it is read.
-fn is_git_dir(path: &Path) -> bool {
-    let has = |name: &str| fs::symlink_metadata(path.join(name)).is_ok();
-    has("HEAD") && (has("commondir") || path.join("objects").is_dir() && path.join("refs").is_dir())
+fn is_git_dir(path: &Path) -> Result<bool, CheckoutError> {
+    let has = |name: &str| {
+        let path = path.join(name);
+        present(&path, fs::symlink_metadata(&path)).map(|found| found.is_some())
+    };
+    let has_directory = |name: &str| {
+        let path = path.join(name);
+        present(&path, fs::metadata(&path)).map(|found| found.is_some_and(|meta| meta.is_dir()))
+    };
+    Ok(has("HEAD")? && (has("commondir")? || has_directory("objects")? && has_directory("refs")?))
+}
+
+/// What was found at a path; `None` if nothing is there. Whatever else keeps it from being looked at is an error: a
+/// repository that is taken for a plain directory is copied with everything that it ignores.
+fn present(path: &Path, looked: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>, CheckoutError> {
+    match looked {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(CheckoutError::Read { path: path.to_owned(), source }),
+    }
 }
 
 /// Do both lead to the same thing?
@@ -339,4 +356,48 @@ fn unquote(line: &[u8]) -> Vec<u8> {
         }
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What cannot be looked at, if that is what was told.
+    fn unreadable<T>(told: Result<T, CheckoutError>) -> Option<PathBuf> {
+        match told {
+            Err(CheckoutError::Read { path, .. }) => Some(path),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_there_is_no_repository() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        symlink("round", at("round")).unwrap();
+        for name in [".", "none", "file"] {
+            assert!(matches!(Repository::at(&at(name), Elsewhere::Refused), Ok(None)), "{name}");
+            assert!(matches!(is_git_dir(&at(name)), Ok(false)), "{name}");
+        }
+        assert_eq!(unreadable(Repository::at(&at("round"), Elsewhere::Refused)), Some(at("round/.git")));
+        assert_eq!(unreadable(is_git_dir(&at("round"))), Some(at("round/HEAD")));
+    }
+
+    #[test]
+    fn a_repository_above_that_cannot_be_looked_at_is_not_passed_over() {
+        let top = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(top.path()).unwrap();
+        for directory in [".git/refs", "deep/er"] {
+            fs::create_dir_all(top.join(directory)).unwrap();
+        }
+        fs::write(top.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        let objects = top.join(".git/objects");
+        symlink("objects", &objects).unwrap();
+        for start in [top.clone(), top.join("deep/er")] {
+            assert_eq!(unreadable(Repository::discover(&start, Elsewhere::Refused)), Some(objects.clone()));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use navvy_archive::beneath::Root;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 
 use super::report::Reason;
 
@@ -59,15 +59,7 @@ impl Tree {
     /// Names in a directory, sorted, and what of them is special.
     pub(super) fn list(&self, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Option<Reason>)>> {
         let directory = self.root.read(name)?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&directory)?.filter_map(Result::ok) {
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push((name.to_vec(), special(entry.file_type())));
-            }
-        }
-        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(names)
+        listed(Dir::read_from(&directory)?)
     }
 
     /// The directory that something is in, and its name there.
@@ -108,5 +100,38 @@ fn special(kind: FileType) -> Option<Reason> {
         FileType::Fifo => Some(Reason::Fifo),
         FileType::BlockDevice | FileType::CharacterDevice => Some(Reason::Device),
         _ => None,
+    }
+}
+
+/// A list that breaks off is none: what comes after the error would be missing from the copy, and nobody would be told.
+fn listed(entries: impl Iterator<Item = rustix::io::Result<DirEntry>>) -> io::Result<Vec<(Vec<u8>, Option<Reason>)>> {
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push((name.to_vec(), special(entry.file_type())));
+        }
+    }
+    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_breaks_off_is_an_error() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join("b"), "").unwrap();
+        std::fs::write(top.path().join("a"), "").unwrap();
+        let entries = || Dir::read_from(File::open(top.path()).unwrap()).unwrap();
+        let names: Vec<Vec<u8>> = listed(entries()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [b"a".to_vec(), b"b".to_vec()]);
+        let broken_off = listed(entries().chain(std::iter::once(Err(Errno::IO))));
+        assert_eq!(broken_off.unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
     }
 }

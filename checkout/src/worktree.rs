@@ -285,7 +285,11 @@ impl<W: Write> Copy<W> {
     }
 
     /// The repository in a directory of the tree.
-    fn repository_at(&self, name: &[u8]) -> Result<Option<Repository>, Reason> {
+    fn repository_at(&mut self, name: &[u8]) -> Result<Option<Repository>, Reason> {
+        // The tree goes deeper than any path that a system call takes: there it still tells what is no repository.
+        if self.tree.look(&join(name, b"/.git")).is_err_and(|error| is_absent(&error)) {
+            return Ok(None);
+        }
         Repository::at(&self.tree.path(name), self.elsewhere).map_err(|error| match error {
             CheckoutError::BrokenLink { .. } => Reason::BrokenRepository,
             other => foreign(&other).unwrap_or(Reason::Unreadable),
@@ -315,7 +319,8 @@ impl<W: Write> Copy<W> {
         if !seen.is_directory() {
             return self.item(&seen, name);
         }
-        if matches!(self.repository_at(name), Ok(Some(_))) {
+        // One that cannot be looked at may hold files that it ignores: it is left out, and not taken for a plain directory.
+        if matches!(self.repository_at(name), Ok(Some(_)) | Err(Reason::Unreadable)) {
             return self.nested(&seen, name);
         }
         self.directory(name, &seen)?;

@@ -414,11 +414,11 @@ impl Preparation<'_> {
         }
         self.report(format!("Supervisor: {}", started.how));
         // The engine may see other cgroups than this process does.
-        let used = cgroup::is_used(&self.cgroup(), self.size());
-        let together = match parent {
-            Ok(name) if used => Ok(name.as_str()),
-            Ok(_) => Err("the engine sees other cgroups, or systemd has not taken the limits"),
-            Err(why) => Err(why.as_str()),
+        let used = cgroup::is_used(&self.cgroup(), self.size()).map_err(|e| e.to_string());
+        let together = match (parent, used.as_ref()) {
+            (Ok(name), Ok(true)) => Ok(name.as_str()),
+            (Ok(_), Ok(false)) => Err("the engine sees other cgroups, or systemd has not taken the limits"),
+            (Err(why), _) | (Ok(_), Err(why)) => Err(why.as_str()),
         };
         self.report(report::limits(self.size(), self.request.pids, together));
         if let Some(line) = report::engines_share(self.request.size.memory - self.size().memory, self.services()) {

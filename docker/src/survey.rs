@@ -10,6 +10,7 @@
 //! Reading and removing need no free byte of disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::time::Duration;
 
 use bollard::models::{ContainerSummaryStateEnum, Volume};
@@ -56,7 +57,8 @@ impl Engine {
         let mut gathered = BTreeMap::new();
         let mut troubles = Vec::new();
         // First, for it takes longest: what is listed is to be judged at once.
-        let idle = tokio::task::spawn_blocking(|| cgroup::idle(ABANDONED_AFTER)).await.unwrap_or_default();
+        let idle = tokio::task::spawn_blocking(|| cgroup::idle(ABANDONED_AFTER)).await;
+        let idle = idle.unwrap_or_else(|e| Err(io::Error::other(e)));
         // Files last: a task that ends between two looks has no mark any more, and then its label counts, which is that
         // of a living process.
         let (containers, volumes) =
@@ -66,12 +68,16 @@ impl Engine {
             (containers, volumes) => troubles.extend([containers.err(), volumes.err()].into_iter().flatten()),
         }
         let of_others = others(&mut gathered);
-        gather_files(&mut gathered, host);
-        if troubles.is_empty() {
-            // A cgroup carries no owner: an old and empty one that nothing else names is left over.
-            for task in idle {
-                gathered.entry(task).or_default();
+        troubles.extend(gather_files(&mut gathered, host));
+        match idle {
+            Ok(idle) if troubles.is_empty() => {
+                // A cgroup carries no owner: an old and empty one that nothing else names is left over.
+                for task in idle {
+                    gathered.entry(task).or_default();
+                }
             }
+            Ok(_) => {}
+            Err(error) => troubles.push(format!("cgroups (could not be listed: {error})")),
         }
         troubles.extend(of_others);
         finish(gathered, here, host, troubles)

@@ -244,20 +244,29 @@ async fn close_v6(name_servers: &[IpAddr], search_path: &str) -> Wall {
 /// A container behind one port of the bridge sends nothing to another port: not IP, which docker's own rules stop, and
 /// not ARP, which they do not see. A port's isolation goes with the port; every container's is a new one.
 pub(super) fn isolate_ports() -> Wall {
-    let ports = fs::read_dir(Path::new("/sys/class/net").join(BRIDGE).join("brif"));
-    // Where there is no bridge yet, there is no port.
-    let isolated = ports.into_iter().flatten().flatten().try_for_each(|port| isolate(&port.path()));
-    match isolated {
+    match isolate_all(&Path::new("/sys/class/net").join(BRIDGE).join("brif")) {
         Ok(()) => Wall::Closed,
-        Err(error) => Wall::Open { why: format!("this kernel cannot isolate the ports of a bridge: {error}") },
+        Err(error) => Wall::Open { why: format!("the ports of the bridge could not be isolated: {error}") },
     }
+}
+
+fn isolate_all(ports: &Path) -> io::Result<()> {
+    let ports = match fs::read_dir(ports) {
+        // Where there is no bridge yet, there is no port.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        ports => ports?,
+    };
+    for port in ports {
+        isolate(&port?.path())?;
+    }
+    Ok(())
 }
 
 fn isolate(port: &Path) -> io::Result<()> {
     let place = port.join("isolated");
     match fs::read_to_string(&place).and_then(|now| if now.trim() == "1" { Ok(()) } else { fs::write(&place, "1") }) {
         // Its container has ended.
-        Err(_) if !port.exists() => Ok(()),
+        Err(_) if matches!(port.try_exists(), Ok(false)) => Ok(()),
         done => done,
     }
 }
@@ -337,6 +346,21 @@ mod tests {
     fn rules(name_servers: &[&str]) -> Rules {
         let servers: Vec<IpAddr> = name_servers.iter().map(|text| text.parse().unwrap()).collect();
         Rules::new(&Family::v4(), &servers)
+    }
+
+    #[test]
+    fn ports_that_cannot_be_listed_are_not_isolated() {
+        let scratch = tempfile::tempdir().unwrap();
+        isolate_all(&scratch.path().join("no bridge yet")).unwrap();
+        let file = scratch.path().join("brif");
+        fs::write(&file, "").unwrap();
+        assert_eq!(isolate_all(&file).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        fs::remove_file(&file).unwrap();
+        fs::create_dir_all(file.join("port")).unwrap();
+        isolate_all(&file).unwrap_err();
+        fs::write(file.join("port/isolated"), "0").unwrap();
+        isolate_all(&file).unwrap();
+        assert_eq!(fs::read_to_string(file.join("port/isolated")).unwrap(), "1");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use navvy_cgroup::{Hierarchy, Limit, Limits, mounted};
+use navvy_cgroup::{Hierarchy, Limit, Limits, MOUNTINFO, mounted};
 
 /// Controllers of version 1 that a task has a directory in.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "cpuset", "freezer", "memory", "pids"];
@@ -53,6 +53,12 @@ pub struct Made {
 /// Why a task has no cgroup with its limits.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
+    /// Where limits would be set is not known.
+    #[error("the task's limits could not be set: {path}: {source}", path = MOUNTINFO)]
+    Mounts {
+        /// What the kernel answered.
+        source: io::Error,
+    },
     /// A limit that nothing would hold.
     #[error("the task's limits could not be set: no {0} controller is mounted on this machine")]
     NoController(&'static str),
@@ -68,8 +74,11 @@ pub enum CgroupError {
 
 impl Mounts {
     /// Of this machine, by Nomad's own rule: what is mounted at `/sys/fs/cgroup` decides.
-    pub fn here() -> Self {
-        Self::of(mounted())
+    ///
+    /// # Errors
+    /// Nobody can say what is mounted.
+    pub fn here() -> io::Result<Self> {
+        mounted().map(Self::of)
     }
 
     fn of(hierarchies: Vec<Hierarchy>) -> Self {

@@ -101,6 +101,17 @@ impl fmt::Debug for Record {
     }
 }
 
+/// What records of all versions have.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Does this error of [`Directory::record`] say that there is no record of any driver, rather than one that cannot be read now?
+pub fn is_no_record(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+}
+
 /// One task's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory(PathBuf);
@@ -117,9 +128,14 @@ impl Directory {
     }
 
     /// Those of all tasks, whoever has made them.
-    pub fn all(state_dir: &Path) -> Vec<Self> {
-        let entries = fs::read_dir(state_dir.join("tasks")).into_iter().flatten().flatten();
-        entries.map(|entry| Self(entry.path())).collect()
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn all(state_dir: &Path) -> io::Result<Vec<Self>> {
+        match fs::read_dir(state_dir.join("tasks")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| entry.map(|entry| Self(entry.path()))).collect(),
+        }
     }
 
     /// The path.
@@ -151,8 +167,15 @@ impl Directory {
     }
 
     /// Has no agent read the claim yet?
-    pub fn has_claim(&self) -> bool {
-        fs::symlink_metadata(self.0.join(files::CLAIM)).is_ok()
+    ///
+    /// # Errors
+    /// It cannot be looked for.
+    pub fn has_claim(&self) -> io::Result<bool> {
+        match fs::symlink_metadata(self.0.join(files::CLAIM)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Says where the task lives.
@@ -168,11 +191,13 @@ impl Directory {
     /// What a driver kept.
     ///
     /// # Errors
-    /// It is not there, or of a form that this driver does not understand.
+    /// It is not there, or of a form that this driver does not understand. [`is_no_record`] tells what no driver has written.
     pub fn record(&self) -> io::Result<Record> {
-        let record: Record = self.read(RECORD)?;
-        match record.version {
-            Record::VERSION => Ok(record),
+        let text = self.text(RECORD)?;
+        // Another version may have other fields: it is not to be taken for something that no driver has written.
+        let Version { version } = parsed(RECORD, &text)?;
+        match version {
+            Record::VERSION => parsed(RECORD, &text),
             other => {
                 Err(io::Error::other(format!("it has version {other}, and this driver reads {}", Record::VERSION)))
             }
@@ -244,20 +269,24 @@ impl Directory {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<T> {
-        let text = plain_file::text_without_link(&self.0.join(name), LONGEST)?;
-        // Its own words could quote what is in the file.
-        serde_json::from_str(&text).map_err(|error| {
-            io::Error::other(format!(
-                "line {}, column {} of {name} is not as it should be",
-                error.line(),
-                error.column()
-            ))
-        })
+        parsed(name, &self.text(name)?)
+    }
+
+    fn text(&self, name: &str) -> io::Result<String> {
+        plain_file::text_without_link(&self.0.join(name), LONGEST)
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         put(&self.0, name, bytes)
     }
+}
+
+fn parsed<T: DeserializeOwned>(name: &str, text: &str) -> io::Result<T> {
+    // Its own words could quote what is in the file.
+    serde_json::from_str(text).map_err(|error| {
+        let place = format!("line {}, column {} of {name}", error.line(), error.column());
+        io::Error::new(io::ErrorKind::InvalidData, format!("{place} is not as it should be"))
+    })
 }
 
 /// Makes a directory with those above it, for this user alone, where there is none.
@@ -340,6 +369,31 @@ mod tests {
         assert_eq!(directory.progress(place).0.len(), 1);
         fs::write(&path, "x".repeat(100_000)).unwrap();
         assert_eq!(directory.progress(0), (Vec::new(), MOST_PROGRESS), "what never ends is passed over");
+    }
+
+    #[test]
+    fn what_no_driver_has_written_is_told_from_a_record_that_cannot_be_read() {
+        let (_place, directory) = made();
+        let file = directory.path().join(RECORD);
+        let told = || directory.record().unwrap_err();
+        assert!(is_no_record(&told()));
+        fs::write(&file, "{}").unwrap();
+        assert!(is_no_record(&told()));
+        // Its other fields are not this driver's.
+        fs::write(&file, r#"{"version":2}"#).unwrap();
+        assert!(!is_no_record(&told()) && told().to_string().contains("version 2"), "{}", told());
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(!is_no_record(&told()));
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_looked_for_is_not_none() {
+        let (_place, directory) = made();
+        assert!(!directory.has_claim().unwrap());
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Directory::at(file).has_claim().is_err());
     }
 
     #[test]

@@ -75,9 +75,11 @@ impl Process {
     /// # Errors
     /// The kernel refuses.
     pub fn find(owner: &Owner) -> io::Result<Option<Self>> {
+        let here = Owner::this_process()?;
         // Another machine's, boot's or namespace's numbers mean other processes here.
-        let is_there = || Owner::of_process(owner.pid).is_ok_and(|found| found == *owner);
-        if !is_there() || owner.is_dead(&Owner::this_process()?) {
+        let is_of_here =
+            (&owner.machine, &owner.boot, owner.pid_namespace) == (&here.machine, &here.boot, here.pid_namespace);
+        if !is_of_here || owner.is_dead(&here) {
             return Ok(None);
         }
         let handle = match open(owner.pid) {
@@ -86,7 +88,7 @@ impl Process {
             Err(error) => return Err(error),
         };
         // The number may have gone to another process between the two.
-        Ok(is_there().then(|| Self { handle, owner: owner.clone(), child: None }))
+        Ok((!owner.is_dead(&here)).then(|| Self { handle, owner: owner.clone(), child: None }))
     }
 
     /// Finds the agent of a directory by what it was started with: a plugin that ended right after it had started one has written
@@ -95,15 +97,19 @@ impl Process {
     /// # Errors
     /// The processes of this machine cannot be listed.
     pub fn of_directory(directory: &Directory) -> io::Result<Option<Self>> {
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            if !is_agent_of(pid, directory) {
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            if !is_agent_of(pid, directory)? {
                 continue;
             }
-            // It may have ended meanwhile.
-            let Ok(owner) = Owner::of_process(pid) else { continue };
-            if let Some(process) = Self::find(&owner)?.filter(|_| is_agent_of(pid, directory)) {
-                return Ok(Some(process));
+            let owner = match Owner::of_process(pid) {
+                // It has ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                owner => owner?,
+            };
+            let found = Self::find(&owner)?;
+            if found.is_some() && is_agent_of(pid, directory)? {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -122,7 +128,7 @@ impl Process {
                 "The end of process {} is looked for again and again, since it cannot be waited for: {error}",
                 self.owner.pid
             );
-            while Owner::of_process(self.owner.pid).is_ok_and(|found| found == self.owner) && !self.is_zombie() {
+            while !self.has_ended() {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
         }
@@ -134,7 +140,7 @@ impl Process {
         readiness.readable().await.map(drop)
     }
 
-    fn is_zombie(&self) -> bool {
+    fn has_ended(&self) -> bool {
         Owner::this_process().is_ok_and(|here| self.owner.is_dead(&here))
     }
 
@@ -148,11 +154,22 @@ impl Process {
     }
 }
 
-fn is_agent_of(pid: u32, directory: &Directory) -> bool {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+fn is_agent_of(pid: u32, directory: &Directory) -> io::Result<bool> {
+    let words = match std::fs::read(format!("/proc/{pid}/cmdline")) {
+        Err(error) if is_none_of_ours(&error) => return Ok(false),
+        words => words?,
+    };
     let words: Vec<&[u8]> = words.split(|&byte| byte == 0).collect();
     let place = directory.path().as_os_str().as_encoded_bytes();
-    words.windows(2).any(|two| two == [b"--scheduled".as_slice(), place]) && !words.contains(&b"--remove".as_slice())
+    let is_of_it = words.windows(2).any(|two| two == [b"--scheduled".as_slice(), place]);
+    Ok(is_of_it && !words.contains(&b"--remove".as_slice()))
+}
+
+/// Between two looks a process may have ended, and some systems hide those of other users.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied)
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 fn open(pid: u32) -> io::Result<Handle> {

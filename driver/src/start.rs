@@ -130,7 +130,7 @@ impl<'a> Wanted<'a> {
     fn make_cgroup(&self, config: &PluginConfig) -> Result<cgroup::Made, StartError> {
         let linux = self.nomad.resources.as_ref().and_then(|resources| resources.linux_resources.as_ref());
         let (prepared, cores) = linux.map_or(("", ""), |linux| (&*linux.cpuset_cgroup, &*linux.cpuset_cpus));
-        let mounts = Mounts::here();
+        let mounts = Mounts::here().map_err(|source| CgroupError::Mounts { source })?;
         let own = format!("{}.{}", self.nomad.alloc_id, self.nomad.name);
         let own: String = own.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
         let name = mounts.name(prepared, config.cgroup_parent.as_deref(), &own);

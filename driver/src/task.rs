@@ -13,11 +13,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use navvy_cgroup::MOUNTINFO;
 use navvy_job::chain::chain;
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cgroup::Mounts;
-use crate::directory::{Directory, Ended, Record};
+use crate::directory::{Directory, Ended, Record, is_no_record};
 use crate::events::Events;
 use crate::exec;
 use crate::log::{debug, info, warning};
@@ -38,6 +39,8 @@ use crate::process::{Handle, Process};
 const MOST_RESTARTS: u32 = 5;
 /// Before an agent is started again.
 const BEFORE_RESTART: Duration = Duration::from_secs(1);
+/// Between two looks at a record that cannot be read.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Removing what a killed agent has left takes no longer.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 /// Before the time is up, an agent is asked to end without grace.
@@ -165,9 +168,33 @@ impl Task {
     }
 
     /// Another plugin may have taken the task over: Nomad starts a second one where it does not reach the first.
-    fn is_another_plugins(&self) -> bool {
-        let ours = Owner::this_process().ok();
-        self.directory.record().is_ok_and(|record| Some(record.plugin) != ours)
+    fn is_another_plugins(&self) -> io::Result<bool> {
+        let ours = Owner::this_process()?;
+        match self.directory.record() {
+            Ok(record) => Ok(record.plugin != ours),
+            // What is no record names nobody else, and will not do so later.
+            Err(error) if is_no_record(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, once it can be told: a guess would put a second agent beside another plugin's, or keep the end from Nomad.
+    async fn was_taken_over(&self) -> bool {
+        let mut is_told = false;
+        loop {
+            match self.is_another_plugins() {
+                Ok(is_so) => return is_so,
+                Err(error) if !is_told => {
+                    is_told = true;
+                    warning!(
+                        "Whether another plugin looks after task {} is asked again and again, since it cannot be told: {error}",
+                        self.locked().task
+                    );
+                }
+                Err(_) => {}
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     async fn supervise(&self, mut process: Option<Process>) {
@@ -177,7 +204,7 @@ impl Task {
                 None => None,
             };
             *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            if self.is_another_plugins() {
+            if self.was_taken_over().await {
                 warning!("Task {} is looked after by another plugin by now.", self.locked().task);
                 return;
             }
@@ -240,7 +267,17 @@ impl Task {
     }
 
     fn was_out_of_memory(&self, record: &Record) -> bool {
-        record.cgroup.as_deref().is_some_and(|name| navvy_cgroup::oom_kills(name, Mounts::here().hierarchies()) > 0)
+        let Some(name) = record.cgroup.as_deref() else { return false };
+        match Mounts::here() {
+            Ok(mounts) => navvy_cgroup::oom_kills(name, mounts.hierarchies()) > 0,
+            Err(error) => {
+                warning!(
+                    "Whether task {} had no memory left is not known: {MOUNTINFO} could not be read: {error}",
+                    record.task
+                );
+                false
+            }
+        }
     }
 
     /// `None`: its end is wanted by now.
@@ -308,12 +345,18 @@ impl Task {
     pub async fn destroy(&self) {
         let record = self.record();
         let removal = move || {
-            let engines = record.cgroup.as_deref().map(|name| Mounts::here().beside(name)).unwrap_or_default();
-            navvy_cgroup::remove(&[record.cgroup_directories, engines].concat())
+            let engines = record.cgroup.as_deref().map(|name| Mounts::here().map(|mounts| mounts.beside(name)));
+            let (engines, unread) = match engines.transpose() {
+                Ok(engines) => (engines.unwrap_or_default(), None),
+                Err(error) => (Vec::new(), Some((PathBuf::from(MOUNTINFO), error))),
+            };
+            let mut left = navvy_cgroup::remove(&[record.cgroup_directories, engines].concat());
+            left.extend(unread);
+            left
         };
         let left = tokio::task::spawn_blocking(removal).await;
         for (path, error) in left.unwrap_or_default() {
-            warning!("A cgroup of task {} is left: {}: {error}", self.locked().task, path.display());
+            warning!("A cgroup of task {} may be left: {}: {error}", self.locked().task, path.display());
         }
         if let Err(error) = self.directory.remove() {
             warning!("{} could not be removed: {error}", self.directory.path().display());

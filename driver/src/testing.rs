@@ -16,7 +16,7 @@ pub fn map(pairs: &[(&str, Value)]) -> Value {
 
 /// Removes the cgroup of this name from every hierarchy.
 pub fn remove_cgroup(name: &str) {
-    let mounts = crate::cgroup::Mounts::here();
+    let mounts = crate::cgroup::Mounts::here().unwrap();
     let directories: Vec<_> = mounts.hierarchies().iter().map(|hierarchy| hierarchy.directory(name)).collect();
     let left = navvy_cgroup::remove(&directories);
     assert!(left.is_empty() || std::thread::panicking(), "{left:?}");

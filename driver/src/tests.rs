@@ -363,6 +363,85 @@ async fn a_start_that_came_to_nothing_is_begun_anew() {
     }
 }
 
+/// An agent lives there: what it has is not removed because nobody can read whose it is.
+#[tokio::test]
+async fn a_start_that_cannot_be_read_stays_and_the_task_is_not_begun_anew() {
+    let scene = Scene::new(OBEDIENT).await;
+    scene.started("a", 1000).await;
+    let record = scene.record("a", |record| record.agent.is_some()).await;
+    let directory = scene.directory("a");
+    let file = directory.path().join("driver.json");
+    let later = Driver(Plugin::new(BTreeMap::new()));
+    scene.configure(&later.0, &[]).await;
+    let put = |record: Record| directory.put_record(&record).unwrap();
+    let spoilt: [(&str, &dyn Fn()); 4] = [
+        ("a directory", &|| fs::create_dir(&file).unwrap()),
+        ("another version", &|| put(Record { version: Record::VERSION + 1, ..record.clone() })),
+        ("another task", &|| put(Record { id: "b/agent/1".to_owned(), ..record.clone() })),
+        ("none", &|| {}),
+    ];
+    for (what, spoil) in spoilt {
+        fs::remove_file(&file).unwrap();
+        spoil();
+        let request = nomad::StartTaskRequest { task: Some(scene.wanted("a", 1000)) };
+        let error = later.start_task(Request::new(request)).await.err().unwrap();
+        let path = directory.path().display().to_string();
+        assert!(error.code() == Code::Internal && error.message().contains(&path), "{what}: {error}");
+        assert!(directory.path().join("ready").exists(), "{what}");
+        fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).ok();
+        put(record.clone());
+    }
+    stop(&scene.driver, "a", 20).await;
+    assert_eq!(wait(&scene.driver, "a").await.0.exit_code, 0);
+}
+
+#[tokio::test]
+async fn what_may_be_of_a_living_agent_is_not_destroyed_and_that_is_an_error() {
+    let scene = Scene::new(OBEDIENT).await;
+    scene.started("a", 1000).await;
+    let record = scene.record("a", |record| record.agent.is_some()).await;
+    let directory = scene.directory("a");
+    let later = Driver(Plugin::new(BTreeMap::new()));
+    let destroy = |id: &str| {
+        let request = nomad::DestroyTaskRequest { task_id: format!("{id}/agent/1"), force: true };
+        later.destroy_task(Request::new(request))
+    };
+    let error = destroy("a").await.unwrap_err();
+    assert!(error.message().contains("configuration"), "without one nobody knows where it lies: {error}");
+    scene.configure(&later.0, &[]).await;
+    directory.put_record(&Record { id: "b/agent/1".to_owned(), ..record.clone() }).unwrap();
+    let error = destroy("a").await.unwrap_err();
+    assert!(error.code() == Code::Internal && error.message().contains("another task"), "{error}");
+    directory.put_record(&record).unwrap();
+    let looped = scene.directory("c");
+    std::os::unix::fs::symlink(looped.path(), looped.path()).unwrap();
+    let error = destroy("c").await.unwrap_err();
+    assert!(error.message().contains(&looped.path().display().to_string()), "{error}");
+    destroy("d").await.unwrap();
+    stop(&scene.driver, "a", 20).await;
+    assert_eq!(wait(&scene.driver, "a").await.0.exit_code, 0, "its agent lived on");
+}
+
+#[tokio::test]
+async fn whose_a_task_is_is_asked_again_while_its_record_cannot_be_read() {
+    let scene =
+        Scene::new("[ -e $dir/ready ] && exit_with 0 passed; touch $dir/ready; while :; do sleep 0.02; done").await;
+    scene.started("a", 1000).await;
+    let record = scene.record("a", |record| record.agent.is_some()).await;
+    let directory = scene.directory("a");
+    let file = directory.path().join("driver.json");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    kill(&record);
+    // A plugin that took it for its own would have tried to start another agent by then, and given up.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    fs::remove_dir(&file).unwrap();
+    directory.put_record(&record).unwrap();
+    let (result, error) = wait(&scene.driver, "a").await;
+    assert_eq!((result.exit_code, error.as_str()), (0, ""));
+    assert!(!scene.was_removed(), "it went on");
+}
+
 #[tokio::test]
 async fn the_reservation_is_kept_whatever_nomad_places() {
     let scene = Scene::new(OBEDIENT).await;

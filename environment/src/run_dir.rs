@@ -58,6 +58,14 @@ pub enum RunDirError {
         /// Where it lies.
         path: PathBuf,
     },
+    /// It is not known what lies there.
+    #[error("what stands in {path} could not be read", path = path.display())]
+    Look {
+        /// The directory of all tasks.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// The kernel would cut the socket's path off.
     #[error("path of a task's socket would be {length} bytes, over {PATH_LIMIT}: {path}", path = path.display())]
     TooLong {
@@ -164,10 +172,12 @@ pub fn visit(runtime: Option<&Path>, task: &TaskId) -> io::Result<File> {
     Ok(file)
 }
 
-/// Is a person in there?
+/// Is a person in there? Where that is not to be found out, one may be.
 pub fn is_visited(runtime: Option<&Path>, task: &TaskId) -> bool {
-    let Ok(file) = plain_file::open(&place(runtime, uid(), task).with_extension(VISITED)) else { return false };
-    matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+    match plain_file::open(&place(runtime, uid(), task).with_extension(VISITED)) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Keeps the secret by which the supervisor of a held task is reached through the engine. It opens that one environment,
@@ -226,16 +236,34 @@ pub fn parent(runtime: Option<&Path>, uid: u32) -> PathBuf {
     any.parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// Every task that has a mark, with what it says; `None` is a mark of some other version.
-pub fn marked(runtime: Option<&Path>, uid: u32) -> Vec<(TaskId, Option<Mark>)> {
-    let entries = fs::read_dir(parent(runtime, uid)).into_iter().flatten().flatten();
-    let task_and_mark = |path: PathBuf| {
-        let task = path.file_name()?.to_str()?.strip_suffix(MARK)?.parse().ok()?;
-        // A mark that was removed meanwhile is not counted.
-        let text = fs::read_link(&path).ok()?;
-        Some((task, text.to_str().and_then(Mark::from_text)))
+/// Every task that has a mark, with what it says; `None` is a mark of some other version, or one that cannot be read.
+///
+/// # Errors
+/// The directory of the marks is not this user's own, or cannot be listed. Where it is missing there are none.
+pub fn marked(runtime: Option<&Path>, uid: u32) -> Result<Vec<(TaskId, Option<Mark>)>, RunDirError> {
+    let path = parent(runtime, uid);
+    let unread = |source| RunDirError::Look { path: path.clone(), source };
+    let found = match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found.map_err(unread)?,
     };
-    entries.filter_map(|entry| task_and_mark(entry.path())).collect()
+    // In a directory that all may write to, a stranger may have been there first.
+    if !found.is_dir() || found.uid() != uid {
+        return Err(RunDirError::Foreign { path });
+    }
+    let mut marked = Vec::new();
+    for entry in fs::read_dir(&path).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let name = entry.file_name();
+        let Some(task) = name.to_str().and_then(|name| name.strip_suffix(MARK)?.parse().ok()) else { continue };
+        match fs::read_link(entry.path()) {
+            Ok(text) => marked.push((task, text.to_str().and_then(Mark::from_text))),
+            // It was removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => marked.push((task, None)),
+        }
+    }
+    Ok(marked)
 }
 
 fn mark_path(path: &Path) -> PathBuf {
@@ -333,15 +361,29 @@ mod tests {
         let (owner, path) = (Owner::this_process().unwrap(), place(runtime, uid(), &task()));
         for says in [Mark::Running(owner.clone()), Mark::Running(owner.clone()), Mark::Kept(9, owner)] {
             mark(&path, &says).unwrap();
-            assert_eq!(marked(runtime, uid()), [(task(), Some(says))]);
+            assert_eq!(marked(runtime, uid()).unwrap(), [(task(), Some(says))]);
         }
         assert_eq!(fs::read_dir(parent(runtime, uid())).unwrap().count(), 1);
         fs::remove_file(mark_path(&path)).unwrap();
         symlink("of/a/later/version", mark_path(&path)).unwrap();
-        assert_eq!(marked(runtime, uid()), [(task(), None)]);
+        assert_eq!(marked(runtime, uid()).unwrap(), [(task(), None)]);
         unmark(&path).unwrap();
         unmark(&path).unwrap();
-        assert_eq!(marked(runtime, uid()), []);
+        assert_eq!(marked(runtime, uid()).unwrap(), []);
+    }
+
+    #[test]
+    fn marks_of_a_stranger_are_not_believed_and_no_directory_has_none() {
+        let scratch = tempfile::tempdir().unwrap();
+        let runtime = Some(scratch.path());
+        assert_eq!(marked(runtime, uid()).unwrap(), []);
+        mark(&place(runtime, uid(), &task()), &Mark::Kept(9, Owner::this_process().unwrap())).unwrap();
+        // Seen by another user, this one is the stranger.
+        let foreign = parent(runtime, uid());
+        assert!(matches!(marked(runtime, uid() + 1), Err(RunDirError::Foreign { path }) if path == foreign));
+        fs::rename(&foreign, scratch.path().join("elsewhere")).unwrap();
+        symlink("elsewhere", &foreign).unwrap();
+        assert!(matches!(marked(runtime, uid()), Err(RunDirError::Foreign { .. })));
     }
 
     #[test]

@@ -9,14 +9,16 @@
 //! Reading needs no free byte of disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use navvy_job::chain::chain;
 use navvy_job::id::TaskId;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::{Condition, Evidence, Mark};
-use navvy_journal::{self as journal, Ending, Known, Standing};
+use navvy_journal::{self as journal, Ending, Known, Reading, Standing};
 
 use crate::{HostPaths, run_dir};
 
@@ -116,8 +118,8 @@ pub fn now() -> u64 {
 /// What marks and journals alone tell: all there is while no engine answers.
 pub fn survey_files(here: &Owner, host: &HostPaths) -> Survey {
     let mut gathered = BTreeMap::new();
-    gather_files(&mut gathered, host);
-    finish(gathered, here, host, Vec::new())
+    let troubles = gather_files(&mut gathered, host);
+    finish(gathered, here, host, troubles)
 }
 
 /// Files that a dead process had begun and never put in their place.
@@ -130,26 +132,51 @@ pub fn sweep(here: &Owner, host: &HostPaths) {
     }
 }
 
-/// Adds what marks and journals tell.
-pub fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) {
-    for (task, mark) in run_dir::marked(host.runtime.as_deref(), run_dir::uid()) {
-        let is_visited = run_dir::is_visited(host.runtime.as_deref(), &task);
-        let evidence = &mut gathered.entry(task).or_default().evidence;
-        (evidence.mark, evidence.is_visited) = (Some(mark), is_visited);
+/// Adds what marks and journals tell, to all that was gathered elsewhere. Returns what could not be read: of the tasks that it may be
+/// about, nothing is known for certain.
+pub fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths) -> Vec<String> {
+    let mut troubles = Vec::new();
+    match run_dir::marked(host.runtime.as_deref(), run_dir::uid()) {
+        Ok(marked) => marked.into_iter().for_each(|(task, mark)| {
+            let is_visited = run_dir::is_visited(host.runtime.as_deref(), &task);
+            let evidence = &mut gathered.entry(task).or_default().evidence;
+            (evidence.mark, evidence.is_visited) = (Some(mark), is_visited);
+        }),
+        Err(error) => troubles.push(chain(&error)),
     }
-    for task in journal::tasks(&host.state) {
+    let tasks = journal::tasks(&host.state).unwrap_or_else(|error| {
+        troubles
+            .push(format!("journals in {} (could not be listed: {error})", journal::directory(&host.state).display()));
+        Vec::new()
+    });
+    if !troubles.is_empty() {
+        gathered.values_mut().for_each(|entry| entry.evidence.is_unread = true);
+    }
+    for task in tasks {
         let path = journal::path(&host.state, &task);
-        let Ok(reading) = journal::load(&path) else { continue };
-        let entry = gathered.entry(task).or_default();
-        entry.has_journal = true;
-        entry.known = reading.known();
-        entry.evidence.journal = entry.known.as_ref().map(said);
-        if matches!(reading.ending, Ending::Newer { .. }) {
-            // Only a newer version knows what it says: with no mark that we can read, the task is not ours to judge.
-            entry.evidence.mark.get_or_insert(None);
+        match journal::load(&path).and_then(|reading| Ok((reading, journal::is_held(&path)?))) {
+            Ok((reading, is_held)) => gather_journal(gathered.entry(task).or_default(), &reading, is_held),
+            // Its task ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let entry = gathered.entry(task).or_default();
+                (entry.has_journal, entry.evidence.is_unread) = (true, true);
+                troubles.push(format!("journal {} (could not be read: {error})", path.display()));
+            }
         }
-        entry.evidence.is_held = journal::is_held(&path);
     }
+    troubles
+}
+
+fn gather_journal(entry: &mut Gathered, reading: &Reading, is_held: bool) {
+    entry.has_journal = true;
+    entry.known = reading.known();
+    entry.evidence.journal = entry.known.as_ref().map(said);
+    if matches!(reading.ending, Ending::Newer { .. }) {
+        // Only a newer version knows what it says: with no mark that we can read, the task is not ours to judge.
+        entry.evidence.mark.get_or_insert(None);
+    }
+    entry.evidence.is_held = is_held;
 }
 
 /// A journal's standing as a mark says it.
@@ -192,4 +219,50 @@ fn is_there(path: &Path) -> bool {
 
 fn distinct(names: Vec<String>) -> Vec<String> {
     names.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(of: &Path) -> HostPaths {
+        let (state, runtime) = (of.join("state"), Some(of.join("runtime")));
+        HostPaths { state, runtime, docker_config: None, search_path: String::new(), supervisor: None }
+    }
+
+    /// As where an engine lists a container of an owner that is no more.
+    fn judged(host: &HostPaths, task: &TaskId) -> (Condition, Vec<String>) {
+        let here = Owner::this_process().unwrap();
+        let mut listed = Gathered::default();
+        listed.evidence.labels.push(Some(Owner { start_time: 0, ..here.clone() }));
+        let mut gathered = BTreeMap::from([(task.clone(), listed)]);
+        let troubles = gather_files(&mut gathered, host);
+        let survey = finish(gathered, &here, host, troubles);
+        (survey.tasks[0].condition.clone(), survey.troubles)
+    }
+
+    #[test]
+    fn nobody_is_dead_whose_journal_or_mark_cannot_be_read() {
+        let (scratch, task) = (tempfile::tempdir().unwrap(), TaskId::from_random([7; 8]));
+        let host = paths(scratch.path());
+        assert_eq!(judged(&host, &task), (Condition::Dead, Vec::new()), "nothing speaks for it");
+        let journals = journal::directory(&host.state);
+        std::fs::create_dir_all(&host.state).unwrap();
+        std::fs::write(&journals, "").unwrap();
+        let (condition, troubles) = judged(&host, &task);
+        assert_eq!((condition, troubles.len()), (Condition::Foreign, 1), "{troubles:?}");
+        assert!(troubles[0].starts_with("journals in "), "{troubles:?}");
+        std::fs::remove_file(&journals).unwrap();
+        // A directory in a journal's place cannot be read as one.
+        std::fs::create_dir_all(journal::path(&host.state, &task)).unwrap();
+        let (condition, troubles) = judged(&host, &task);
+        assert_eq!((condition, troubles.len()), (Condition::Foreign, 1), "{troubles:?}");
+        assert!(troubles[0].starts_with("journal ") && troubles[0].contains("could not be read"), "{troubles:?}");
+        std::fs::remove_dir_all(&journals).unwrap();
+        let marks = run_dir::parent(host.runtime.as_deref(), run_dir::uid());
+        std::fs::create_dir_all(marks.parent().unwrap()).unwrap();
+        std::fs::write(&marks, "").unwrap();
+        let (condition, troubles) = judged(&host, &task);
+        assert_eq!((condition, troubles.len()), (Condition::Foreign, 1), "{troubles:?}");
+    }
 }

@@ -75,10 +75,21 @@ pub fn path(state: &Path, task: &TaskId) -> PathBuf {
     directory(state).join(format!("{task}{ENDING}"))
 }
 
-/// Tasks that have a journal.
-pub fn tasks(state: &Path) -> Vec<TaskId> {
-    let entries = fs::read_dir(directory(state)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ENDING)?.parse().ok()).collect()
+/// Tasks that have a journal. Without a directory there is none.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn tasks(state: &Path) -> io::Result<Vec<TaskId>> {
+    let mut tasks = Vec::new();
+    let entries = match fs::read_dir(directory(state)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(tasks),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        tasks.extend(name.to_str().and_then(|name| name.strip_suffix(ENDING)?.parse::<TaskId>().ok()));
+    }
+    Ok(tasks)
 }
 
 /// What a journal says. Missing is an error of kind `NotFound`.
@@ -87,9 +98,19 @@ pub fn load(path: &Path) -> io::Result<Reading> {
 }
 
 /// Is a process at work on this task? It holds the journal's lock as long as it lives.
-pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = plain_file::open(path) else { return false };
-    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+///
+/// # Errors
+/// The journal is there and cannot be asked.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match plain_file::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Removes a journal. Missing is fine; needs no free byte.

@@ -164,7 +164,11 @@ struct Look {
 
 /// Fields 3 and 22 of `/proc/PID/stat`, counted behind the command's name, which may hold spaces and brackets.
 fn look_at(pid: u32) -> io::Result<Look> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| match error.raw_os_error() {
+        // It was there when the file was opened.
+        Some(libc::ESRCH) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })?;
     let fields: Vec<_> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     match (fields.first(), fields.get(19).and_then(|field| field.parse().ok())) {
         (Some(state), Some(start_time)) => Ok(Look { start_time, is_zombie: matches!(*state, "Z" | "X") }),

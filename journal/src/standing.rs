@@ -105,6 +105,8 @@ pub struct Evidence {
     pub is_alive: bool,
     /// Its labels say that another agent may go on with it.
     pub is_adoptable: bool,
+    /// There may be more that could not be read.
+    pub is_unread: bool,
 }
 
 /// How a task stands, as a reaper judges it.
@@ -134,7 +136,7 @@ impl Evidence {
     pub fn judge(&self, here: &Owner, now: u64) -> Condition {
         let foreign_mark = self.mark.as_ref().is_some_and(Option::is_none);
         let foreign = |owner: &Option<Owner>| owner.as_ref().is_none_or(|owner| owner.machine != here.machine);
-        if foreign_mark || self.labels.iter().any(foreign) {
+        if self.is_unread || foreign_mark || self.labels.iter().any(foreign) {
             return Condition::Foreign;
         }
         let marks = || self.mark.iter().flatten().chain(&self.journal);
@@ -225,6 +227,8 @@ mod tests {
         assert_eq!(mixed.judge(&here(), 0), Condition::Foreign);
         let later_version = Evidence { mark: Some(None), ..labelled(dead()) };
         assert_eq!(later_version.judge(&here(), 0), Condition::Foreign);
+        let unread = Evidence { is_unread: true, ..labelled(dead()) };
+        assert_eq!(unread.judge(&here(), 0), Condition::Foreign);
     }
 
     #[test]

@@ -31,18 +31,22 @@ pub struct OrbPath {
 
 impl OrbPath {
     /// Every version of an orb that is here, the nearest place first.
-    fn candidates(&self, wanted: &OrbReference) -> Vec<Found> {
-        self.places.iter().flat_map(|place| place.versions(wanted)).collect()
+    fn candidates(&self, wanted: &OrbReference) -> Result<Vec<Found>, NoOrb> {
+        let mut found = Vec::new();
+        for place in &self.places {
+            found.extend(place.versions(wanted)?);
+        }
+        Ok(found)
     }
 
     /// The newest file that fits; of equal ones the nearest.
-    fn best(&self, wanted: &OrbReference) -> Option<Found> {
+    fn best(&self, wanted: &OrbReference) -> Result<Option<Found>, NoOrb> {
         let fits = |found: &Found| match (wanted.version(), found.reference.version()) {
             (Some(wanted), Some(version)) => wanted.covers(version),
             _ => found.reference == *wanted,
         };
-        let candidates = self.candidates(wanted).into_iter().filter(fits);
-        candidates.reduce(|best, next| if next.reference > best.reference { next } else { best })
+        let candidates = self.candidates(wanted)?.into_iter().filter(fits);
+        Ok(candidates.reduce(|best, next| if next.reference > best.reference { next } else { best }))
     }
 
     /// What `reference` stands for once the lock has been asked.
@@ -50,12 +54,13 @@ impl OrbPath {
         self.lock.entry(reference).map_or_else(|| reference.clone(), |entry| entry.resolved.clone())
     }
 
-    fn missing(&self, reference: &OrbReference, wanted: &OrbReference) -> NoOrb {
+    /// What to say of an orb that is not here. What cannot be looked at is no answer, but another error.
+    fn missing(&self, reference: &OrbReference, wanted: &OrbReference) -> Result<NoOrb, NoOrb> {
         let files: Vec<String> = self.places.iter().filter_map(|place| place.file_name(wanted)).collect();
         if files.is_empty() {
             let help = "an address with anything but plain names between its slashes has no place in the orb path; \
                         write the orb out under `orbs:` instead";
-            return NoOrb::Missing { help: help.to_owned() };
+            return Ok(NoOrb::Missing { help: help.to_owned() });
         }
         let mut lines = Vec::new();
         if wanted != reference {
@@ -73,11 +78,11 @@ impl OrbPath {
                 format!("to put it there: curl -fsSLo orb.yml {orb}, then navvy orb add orb.yml {orb}")
             }
         });
-        let here: Vec<String> = self.candidates(wanted).iter().map(|found| found.reference.to_string()).collect();
+        let here: Vec<String> = self.candidates(wanted)?.iter().map(|found| found.reference.to_string()).collect();
         if !here.is_empty() {
             lines.push(format!("of this orb there is here: {}", here.join(", ")));
         }
-        if wanted != reference && self.best(reference).is_some() {
+        if wanted != reference && self.best(reference)?.is_some() {
             lines.push("or lock it to the newest of these: navvy orb lock".to_owned());
         }
         if let Some(Entry { line, .. }) =
@@ -86,7 +91,7 @@ impl OrbPath {
             lines.push(format!("or take the one that is built into Navvy: remove line {line} of {}", self.lock.shown));
         }
         lines.push("or go on without what comes from it: --allow-missing-orbs".to_owned());
-        NoOrb::Missing { help: lines.join("\n") }
+        Ok(NoOrb::Missing { help: lines.join("\n") })
     }
 
     /// Refuses what is not as it was locked, by this reference or by another one of the same version.
@@ -108,10 +113,13 @@ impl OrbPath {
 impl OrbSource for OrbPath {
     fn find(&self, reference: &OrbReference) -> Result<OrbText, NoOrb> {
         let wanted = self.wanted(reference);
-        let Some(found) = self.best(&wanted) else {
+        let Some(found) = self.best(&wanted)? else {
             // What is locked is that source and no other.
             let built_in = builtin::in_place_of(reference).filter(|_| self.lock.entry(reference).is_none());
-            return built_in.ok_or_else(|| self.missing(reference, &wanted));
+            return match built_in {
+                Some(text) => Ok(text),
+                None => Err(self.missing(reference, &wanted)?),
+            };
         };
         let text = found.read()?;
         self.check(reference, &found, &lock::digest(&text))?;
@@ -262,6 +270,19 @@ mod tests {
         assert_eq!(bench.text(&lock, "circleci/continuation@2"), "project/circleci/continuation@2.0.1.yml mine");
         bench.put("project/circleci/continuation@2.0.1.yml", "other");
         assert!(bench.text(&lock, "circleci/continuation@2").starts_with("refused"));
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_replaced_by_what_lies_elsewhere() {
+        let bench = Bench::new();
+        bench.put("project/circleci", "no directory").put("user/circleci/continuation@2.0.1.yml", "mine");
+        for reference in ["circleci/continuation@2.0.1", "circleci/continuation@1", "circleci/other@1"] {
+            let told = bench.text("", reference);
+            assert!(told.starts_with("refused: project/circleci cannot be listed: "), "{told}");
+        }
+        bench.put("project/https", "no directory").put("user/https/h.example/o.yml", "mine");
+        let told = bench.text("", "https://h.example/o.yml");
+        assert!(told.starts_with("refused: project/https/h.example/o.yml cannot be read: "), "{told}");
     }
 
     #[test]

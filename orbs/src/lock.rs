@@ -119,10 +119,12 @@ impl Lock {
         text
     }
 
+    /// Writes the file, which is one of this project.
+    ///
     /// # Errors
-    /// The file system's.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        super::place::write(path, &self.render())
+    /// The file system's, or a link leads out of the project.
+    pub fn write(&self, path: &Path, project: &Path) -> std::io::Result<()> {
+        super::place::write(path, Some(project), &self.render())
     }
 }
 
@@ -181,6 +183,19 @@ mod tests {
         circleci/slack@4.1 4.1.0 sha256:043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89
         https://h.example/o.yml - sha256:0bfe935e70c321c7ca3afc75ce0d0ca2f98b5422e008bb31c00c6d7f1f1c0ad6
         "##);
+    }
+
+    #[test]
+    fn a_lock_is_written_into_its_project_alone() {
+        let (outside, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (directory, lock) = (project.path().join(".circleci"), Lock::default());
+        std::os::unix::fs::symlink(outside.path(), &directory).unwrap();
+        let told = lock.write(&directory.join("orbs.lock"), project.path()).unwrap_err().to_string();
+        assert!(told.contains("leads out of"), "{told}");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        std::fs::remove_file(&directory).unwrap();
+        lock.write(&directory.join("orbs.lock"), project.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.join("orbs.lock")).unwrap(), lock.render());
     }
 
     #[test]

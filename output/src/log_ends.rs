@@ -10,23 +10,35 @@ use sha2::{Digest as _, Sha256};
 
 use super::segments::{SLOT, Seal, hex};
 
-/// The logs in a task's directory, steps first. What cannot be read is left out.
-pub fn logs_in(directory: &Path) -> Vec<(LogOf, PathBuf)> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut logs: Vec<_> =
-        entries.filter_map(|entry| Some((LogOf::of_name(entry.file_name().to_str()?)?, entry.path()))).collect();
+/// The logs in a task's directory, steps first. A directory that is not there has none.
+///
+/// # Errors
+/// It cannot be listed.
+pub fn logs_in(directory: &Path) -> io::Result<Vec<(LogOf, PathBuf)>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut logs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        logs.extend(entry.file_name().to_str().and_then(LogOf::of_name).map(|of| (of, entry.path())));
+    }
     logs.sort();
-    logs
+    Ok(logs)
 }
 
-/// How the logs of a task ended. Reads their seals, not the logs.
-pub fn log_ends(directory: &Path) -> Vec<LogEnd> {
+/// How the logs of a task ended. Reads their seals, not the logs. One whose seal cannot be read has no digest.
+///
+/// # Errors
+/// They cannot be listed, or one cannot be looked at.
+pub fn log_ends(directory: &Path) -> io::Result<Vec<LogEnd>> {
     let end = |(of, log): (LogOf, PathBuf)| {
-        let bytes = fs::metadata(&log).ok()?.len();
+        let bytes = fs::metadata(&log)?.len();
         let sha256 = sealed(&log, bytes).ok().flatten();
-        Some(LogEnd { of, log, bytes, sha256 })
+        Ok(LogEnd { of, log, bytes, sha256 })
     };
-    logs_in(directory).into_iter().filter_map(end).collect()
+    logs_in(directory)?.into_iter().map(end).collect()
 }
 
 fn sealed(log: &Path, bytes: u64) -> io::Result<Option<String>> {
@@ -63,7 +75,7 @@ mod tests {
         let mut open = StepLog::create_service(at, 0).unwrap();
         open.append(Stream::Stdout, 1, b"still").unwrap();
         fs::write(at.join("unrelated.txt"), "").unwrap();
-        let found: Vec<_> = log_ends(at).into_iter().map(|it| (it.of, it.bytes, it.sha256)).collect();
+        let found: Vec<_> = log_ends(at).unwrap().into_iter().map(|it| (it.of, it.bytes, it.sha256)).collect();
         let empty = hex(&Sha256::digest([]));
         assert_eq!(
             found,
@@ -73,5 +85,16 @@ mod tests {
                 (LogOf::Service { service: 0 }, 5, None),
             ]
         );
+    }
+
+    #[test]
+    fn logs_that_cannot_be_listed_are_not_none() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(log_ends(&directory.path().join("never made")).unwrap(), []);
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(log_ends(&file).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        std::os::unix::fs::symlink("nowhere", directory.path().join("001-1.log")).unwrap();
+        assert_eq!(log_ends(directory.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

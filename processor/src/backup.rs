@@ -14,6 +14,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use navvy_plain_file as plain_file;
+
 use crate::keys;
 use crate::state::{State, StateError};
 
@@ -52,16 +54,69 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupEr
     move |source| BackupError::File { what, path, source }
 }
 
-/// Copies database and keys of `data` into the new directory `to`, while a processor may be using them.
+fn is_there(path: &Path) -> Result<bool, BackupError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("it cannot be looked at:", path)(error)),
+    }
+}
+
+/// The file of keys in this directory; `None`: there is nothing of that name. What is there and cannot be read is not left out.
+fn keys_in(directory: &Path) -> Result<Option<PathBuf>, BackupError> {
+    let file = directory.join(keys::FILE);
+    if !is_there(&file)? {
+        return Ok(None);
+    }
+    plain_file::open(&file).map_err(failed("the keys cannot be read from", &file))?;
+    Ok(Some(file))
+}
+
+/// What people are told of the keys of secrets after a backup. `copied`: what [`backup`] has returned; `elsewhere`: the setting
+/// `secrets_key`.
+pub fn told_of_backup(copied: Option<&Path>, elsewhere: Option<&Path>) -> String {
+    let own = match copied {
+        Some(file) => format!("The backup holds the keys of secrets of the data directory: {}.", file.display()),
+        None => format!("The backup holds no keys of secrets: the data directory has no {}.", keys::FILE),
+    };
+    match elsewhere {
+        Some(file) => format!(
+            "{own} The processor's keys are those of {}, as `secrets_key` says: that file is not copied, so keep a copy of it, too.",
+            file.display()
+        ),
+        None => own,
+    }
+}
+
+/// The same after [`restore`].
+pub fn told_of_restore(copied: Option<&Path>, elsewhere: Option<&Path>) -> String {
+    let own = match copied {
+        Some(file) => format!("The keys of secrets of the backup were put back: {}.", file.display()),
+        None => "The backup holds no keys of secrets.".to_owned(),
+    };
+    match (copied, elsewhere) {
+        (_, Some(file)) => format!(
+            "{own} The processor's keys are those of {}, as `secrets_key` says: put that file there, too.",
+            file.display()
+        ),
+        (None, None) => format!(
+            "{own} Without the file that its processor had as `secrets_key`, a new key is made, and secrets of before cannot be read."
+        ),
+        (Some(_), None) => own,
+    }
+}
+
+/// Copies database and keys of `data` into the new directory `to`, while a processor may be using them. The copy of the file of keys,
+/// if there is one in `data`.
 ///
 /// # Errors
 /// There is nothing to be copied, or no place for it. Nothing half-made is left.
-pub async fn backup(data: &Path, to: &Path) -> Result<(), BackupError> {
+pub async fn backup(data: &Path, to: &Path) -> Result<Option<PathBuf>, BackupError> {
     let database = data.join(DATABASE);
     if !database.is_file() {
         return Err(BackupError::Nothing(database, data.to_owned()));
     }
-    if fs::symlink_metadata(to).is_ok() {
+    if is_there(to)? {
         return Err(BackupError::Exists(to.to_owned()));
     }
     let mut name = to.as_os_str().to_owned();
@@ -69,7 +124,9 @@ pub async fn backup(data: &Path, to: &Path) -> Result<(), BackupError> {
     let unfinished = PathBuf::from(name);
     let made = copy(data, &database, &unfinished).await;
     let made = match made {
-        Ok(()) => fs::rename(&unfinished, to).map_err(failed("the backup cannot be named", to)),
+        Ok(has_keys) => fs::rename(&unfinished, to)
+            .map_err(failed("the backup cannot be named", to))
+            .map(|()| has_keys.then(|| to.join(keys::FILE))),
         Err(error) => Err(error),
     };
     if made.is_err() {
@@ -78,7 +135,8 @@ pub async fn backup(data: &Path, to: &Path) -> Result<(), BackupError> {
     made
 }
 
-async fn copy(data: &Path, database: &Path, to: &Path) -> Result<(), BackupError> {
+/// True: with keys.
+async fn copy(data: &Path, database: &Path, to: &Path) -> Result<bool, BackupError> {
     make(to)?;
     let state = State::open(&format!("sqlite://{}", database.display())).await?;
     let copy = to.join(DATABASE);
@@ -87,32 +145,35 @@ async fn copy(data: &Path, database: &Path, to: &Path) -> Result<(), BackupError
     sqlx::query("VACUUM INTO $1").bind(name).execute(state.pool()).await.map_err(StateError::from)?;
     state.pool().close().await;
     keep_private(&copy)?;
-    let (key, copy) = (data.join(keys::FILE), to.join(keys::FILE));
-    if key.is_file() {
-        fs::copy(&key, &copy).map_err(failed("the keys cannot be copied to", &copy))?;
+    let found = keys_in(data)?;
+    if let Some(key) = &found {
+        let copy = to.join(keys::FILE);
+        fs::copy(key, &copy).map_err(failed("the keys cannot be copied to", &copy))?;
         keep_private(&copy)?;
     }
-    sync(to)
+    sync(to)?;
+    Ok(found.is_some())
 }
 
-/// Puts a backup into `data`, where no processor has been.
+/// Puts a backup into `data`, where no processor has been. The file of keys there, if the backup has one.
 ///
 /// # Errors
 /// `from` is no backup, or `data` is in use. Nothing half-made is left.
-pub async fn restore(from: &Path, data: &Path) -> Result<(), BackupError> {
+pub async fn restore(from: &Path, data: &Path) -> Result<Option<PathBuf>, BackupError> {
     let database = from.join(DATABASE);
     if !database.is_file() {
         return Err(BackupError::Nothing(database, from.to_owned()));
     }
     for used in [DATABASE, keys::FILE] {
-        if fs::symlink_metadata(data.join(used)).is_ok() {
+        if is_there(&data.join(used))? {
             return Err(BackupError::InUse(data.to_owned()));
         }
     }
+    let has_keys = keys_in(from)?.is_some();
     make(data)?;
     for name in [keys::FILE, DATABASE] {
         let (there, here, unfinished) = (from.join(name), data.join(name), data.join(format!("{name}.new")));
-        if name == keys::FILE && !there.is_file() {
+        if name == keys::FILE && !has_keys {
             continue;
         }
         fs::copy(&there, &unfinished).map_err(failed("a file cannot be copied to", &unfinished))?;
@@ -123,7 +184,8 @@ pub async fn restore(from: &Path, data: &Path) -> Result<(), BackupError> {
     let state = State::open(&format!("sqlite://{}", data.join(DATABASE).display())).await?;
     state.check().await?;
     state.pool().close().await;
-    sync(data)
+    sync(data)?;
+    Ok(has_keys.then(|| data.join(keys::FILE)))
 }
 
 fn make(directory: &Path) -> Result<(), BackupError> {
@@ -153,10 +215,10 @@ mod tests {
         let state = State::open(&format!("sqlite://{}", data.join(DATABASE).display())).await.unwrap();
         keys::open(None, &data).unwrap();
         let before = state.new_token(&Scope::Admin, "before").await.unwrap();
-        backup(&data, &to).await.unwrap();
+        assert_eq!(backup(&data, &to).await.unwrap(), Some(to.join(keys::FILE)));
         let after = state.new_token(&Scope::Admin, "after").await.unwrap();
         assert!(matches!(backup(&data, &to).await, Err(BackupError::Exists(_))));
-        restore(&to, &new).await.unwrap();
+        assert_eq!(restore(&to, &new).await.unwrap(), Some(new.join(keys::FILE)));
         assert!(matches!(restore(&to, &new).await, Err(BackupError::InUse(_))));
         let restored = State::open(&format!("sqlite://{}", new.join(DATABASE).display())).await.unwrap();
         assert_eq!(restored.token(&before).await.unwrap(), Some(Scope::Admin));
@@ -165,5 +227,53 @@ mod tests {
         assert_eq!(read(&new), read(&data));
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(to.join(DATABASE)), mode(to.join(keys::FILE)), mode(to)), (0o600, 0o600, 0o700));
+    }
+
+    #[tokio::test]
+    async fn keys_that_cannot_be_read_are_not_left_out() {
+        let place = tempfile::tempdir().unwrap();
+        let (data, to, new) = (place.path().join("data"), place.path().join("backup"), place.path().join("new"));
+        let state = State::open(&format!("sqlite://{}", data.join(DATABASE).display())).await.unwrap();
+        state.pool().close().await;
+        // A directory, a link that leads nowhere, as to a disk that is not mounted, and one that leads to itself.
+        let spoil = |directory: &Path, how: usize| {
+            let file = directory.join(keys::FILE);
+            match how {
+                0 => fs::create_dir(&file).unwrap(),
+                1 => std::os::unix::fs::symlink("/nowhere/secrets.key", &file).unwrap(),
+                _ => std::os::unix::fs::symlink(&file, &file).unwrap(),
+            }
+        };
+        let mend = |directory: &Path| {
+            let file = directory.join(keys::FILE);
+            fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).unwrap();
+        };
+        for how in 0..3 {
+            spoil(&data, how);
+            let error = backup(&data, &to).await.unwrap_err().to_string();
+            assert!(error.contains(&data.join(keys::FILE).display().to_string()), "{how}: {error}");
+            mend(&data);
+        }
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing half-made is left");
+        assert_eq!(backup(&data, &to).await.unwrap(), None);
+        for how in 0..3 {
+            spoil(&to, how);
+            let error = restore(&to, &new).await.unwrap_err().to_string();
+            assert!(error.contains(&to.join(keys::FILE).display().to_string()) && !new.exists(), "{how}: {error}");
+            mend(&to);
+        }
+        assert_eq!(restore(&to, &new).await.unwrap(), None);
+    }
+
+    #[test]
+    fn people_are_told_which_keys_are_in_a_backup_and_which_are_not() {
+        let (copied, elsewhere) = (Path::new("/backup/secrets.key"), Path::new("/etc/navvy/keys"));
+        assert!(told_of_backup(Some(copied), None).ends_with(": /backup/secrets.key."));
+        assert!(told_of_backup(None, None).contains("no keys of secrets"));
+        assert!(told_of_restore(None, None).contains("cannot be read"));
+        for copied in [Some(copied), None] {
+            assert!(told_of_backup(copied, Some(elsewhere)).contains("those of /etc/navvy/keys"));
+            assert!(told_of_restore(copied, Some(elsewhere)).contains("those of /etc/navvy/keys"));
+        }
     }
 }

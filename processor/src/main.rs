@@ -31,29 +31,33 @@ fn main() -> ExitCode {
             Ok(settings) => ended(runtime.block_on(serve::serve(settings))),
             Err(errors) => refused(&errors.to_string(), exit_code::USAGE),
         },
-        Command::Backup(arguments) => with_data(&arguments, &variables, |data| {
-            chained(runtime.block_on(backup::backup(data, &arguments.directory)))
+        Command::Backup(arguments) => with_data(&arguments, &variables, |settings| {
+            let keys = chained(runtime.block_on(backup::backup(&settings.data, &arguments.directory)))?;
+            Ok(backup::told_of_backup(keys.as_deref(), settings.secrets_key.as_deref()))
         }),
-        Command::Restore(arguments) => with_data(&arguments, &variables, |data| {
-            chained(runtime.block_on(backup::restore(&arguments.directory, data)))
+        Command::Restore(arguments) => with_data(&arguments, &variables, |settings| {
+            let keys = chained(runtime.block_on(backup::restore(&arguments.directory, &settings.data)))?;
+            Ok(backup::told_of_restore(keys.as_deref(), settings.secrets_key.as_deref()))
         }),
     }
 }
 
-/// Carries out what needs the data directory alone.
+/// Carries out what needs the data directory alone, and says what came of it.
 fn with_data(
     arguments: &BackupArgs,
     variables: &BTreeMap<String, String>,
-    work: impl FnOnce(&std::path::Path) -> Result<(), String>,
+    work: impl FnOnce(&Settings) -> Result<String, String>,
 ) -> ExitCode {
     let serve = ServeArgs { data: arguments.data.clone(), ..ServeArgs::default() };
     match Settings::gather(&serve, variables) {
-        Ok(settings) => ended(work(&settings.data)),
+        Ok(settings) => ended(work(&settings).map(|told| {
+            writeln!(std::io::stdout().lock(), "{told}").ok();
+        })),
         Err(errors) => refused(&errors.to_string(), exit_code::USAGE),
     }
 }
 
-fn chained<E: std::error::Error>(done: Result<(), E>) -> Result<(), String> {
+fn chained<T, E: std::error::Error>(done: Result<T, E>) -> Result<T, String> {
     done.map_err(|error| navvy_job::chain::chain(&error))
 }
 

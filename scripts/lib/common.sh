@@ -44,6 +44,14 @@ timed() {
   say "$what: $(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }')"
 }
 
+# need_space GIB DIRECTORY WHAT: stops where a file system has less, before half of the work is done.
+need_space() {
+  local free
+  free=$(df --output=avail -BM "$2" | tail -n 1 | tr -dc 0-9)
+  ((free >= $1 * 1024)) || die "$3 takes $1 GiB of disk, and $2 has $((free / 1024)) GiB free" \
+    "make room: \`rm -rf target/debug/incremental\` gives back most of what earlier builds took"
+}
+
 # as_root COMMAND...: runs it as root, through sudo where we are not root.
 as_root() {
   if ((EUID == 0)); then

@@ -175,22 +175,21 @@ impl Bucket {
     async fn sweep_reserved(&self, id: BodyId, bound: Timestamp) -> Result<Swept> {
         let mark = layout::reserved(id);
         let Some((bytes, _)) = self.read(&mark).await? else { return Ok(Swept::default()) };
-        let reserved: Option<Reserved> = serde_json::from_slice(&bytes).ok();
-        let index = reserved.map(|reserved| reserved.index);
-        if let Some(index) = &index
-            && self.shows(index, id).await?
-        {
+        let index = match serde_json::from_slice::<Reserved>(&bytes) {
+            Ok(reserved) => reserved.index,
+            // A newer version may have written it, and what it is of may be in use.
+            Err(error) => return Ok(Swept::failed(&mark, format!("is not understood: {error}"))),
+        };
+        if self.shows(&index, id).await? {
             // Its writer may have died between the file's two names.
-            let staged = self.sweep_staged(index, bound).await;
+            let staged = self.sweep_staged(&index, bound).await;
             return self.remove_mark(&mark, staged).await;
         }
         let uploads = self.abort_uploads(&layout::body(id)).await?;
         let bodies = u64::from(self.exists(&layout::body(id)).await?);
         self.remove(&layout::body(id)).await?;
         let mut swept = self.sweep_staged(&layout::body(id), bound).await;
-        if let Some(index) = &index {
-            swept = swept.and(self.sweep_staged(index, bound).await);
-        }
+        swept = swept.and(self.sweep_staged(&index, bound).await);
         self.remove_mark(&mark, Swept { bodies, uploads, ..Swept::default() }.and(swept)).await
     }
 

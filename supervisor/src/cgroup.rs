@@ -104,7 +104,9 @@ impl Memory {
             return;
         }
         self.looked_at.store(now, Ordering::Relaxed);
-        let largest = proc::largest(proc::of_the_job(), 5);
+        // Without a list, those that were seen last are the best that is known.
+        let Ok(entries) = proc::of_the_job() else { return };
+        let largest = proc::largest(entries, 5);
         let mut known = crate::lock(&self.largest);
         // A look just after a kill would put what is left in the place of what was eaten.
         if total(&largest) >= total(&known) {
@@ -129,7 +131,8 @@ impl Memory {
             memory_limit: self.limit(),
             cpu_ns: self.processor.as_ref().and_then(Processor::nanoseconds),
             oom_kills: self.kills(),
-            processes: proc::largest(proc::all(), 10),
+            // A picture for people: the next one may have them again.
+            processes: proc::largest(proc::all().unwrap_or_default(), 10),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use navvy_protocol::supervisor::Process;
 
@@ -29,16 +30,43 @@ impl Entry {
     }
 }
 
+const PROC: &str = "/proc";
+
 /// Every process of our pid namespace.
-pub fn all() -> Vec<Entry> {
-    let Ok(directory) = std::fs::read_dir("/proc") else { return Vec::new() };
-    directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Pid>().ok()).filter_map(read).collect()
+///
+/// # Errors
+/// Nobody can tell, for want of descriptors or memory: that is another thing than none.
+pub fn all() -> io::Result<Vec<Entry>> {
+    all_of(Path::new(PROC))
+}
+
+fn all_of(proc: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for found in std::fs::read_dir(proc)? {
+        let Some(pid) = found?.file_name().to_str().and_then(|name| name.parse::<Pid>().ok()) else { continue };
+        entries.extend(look(proc, pid)?);
+    }
+    Ok(entries)
 }
 
 pub fn read(pid: Pid) -> Option<Entry> {
+    look(Path::new(PROC), pid).ok().flatten()
+}
+
+/// `None`: there is none of this number, or it is nothing of ours.
+fn look(proc: &Path, pid: Pid) -> io::Result<Option<Entry>> {
     let mut bytes = [0; 1024];
-    let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
-    parse(pid, &bytes[..count])
+    match File::open(proc.join(format!("{pid}/stat"))).and_then(|mut file| file.read(&mut bytes)) {
+        Ok(count) => Ok(parse(pid, &bytes[..count])),
+        Err(error) if is_none_of_ours(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// It may have ended between two looks, and some systems hide those of other users.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The name stands in parentheses and may itself hold any of them, spaces and line ends.
@@ -79,9 +107,13 @@ pub fn below(entries: &[Entry], root: Pid) -> Vec<Pid> {
 }
 
 /// Every process but our own: the supervisor and its keepers eat nothing.
-pub fn of_the_job() -> Vec<Entry> {
-    let own = |entry: &Entry| entry.name.starts_with("navvy-");
-    all().into_iter().filter(|entry| !own(entry)).collect()
+///
+/// # Errors
+/// As for [`all`].
+pub fn of_the_job() -> io::Result<Vec<Entry>> {
+    let mut entries = all()?;
+    entries.retain(|entry| !entry.name.starts_with("navvy-"));
+    Ok(entries)
 }
 
 /// The largest first.
@@ -133,6 +165,18 @@ mod tests {
     #[test]
     fn we_are_among_all() {
         let me = std::process::id() as Pid;
-        assert!(all().iter().any(|entry| entry.pid == me && entry.rss > 0));
+        assert!(all().unwrap().iter().any(|entry| entry.pid == me && entry.rss > 0));
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_none() {
+        let proc = tempfile::tempdir().unwrap();
+        let place = proc.path();
+        std::fs::create_dir(place.join("7")).unwrap();
+        assert!(all_of(place).unwrap().is_empty(), "it ended while it was looked at");
+        // As with a machine without descriptors, whose directory could still be opened.
+        std::fs::create_dir(place.join("7/stat")).unwrap();
+        assert!(all_of(place).is_err());
+        assert!(all_of(&place.join("nowhere")).is_err());
     }
 }

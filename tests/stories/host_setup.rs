@@ -30,9 +30,8 @@ impl Machine {
         let machine = Self { root: tempfile::tempdir().expect("a directory can be made") };
         machine.write("etc/navvy/host.conf", conf);
         machine.write("etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 10.0.0.2\n");
-        machine.write("bin/docker", DOCKER);
+        machine.program("bin/docker", DOCKER);
         machine.write("bin/info", "cgroupfs [\"name=seccomp\",\"name=userns\"]\n");
-        fs::set_permissions(machine.path("bin/docker"), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
         if let Some(text) = daemon_json {
             machine.write("etc/docker/daemon.json", text);
         }
@@ -41,6 +40,12 @@ impl Machine {
 
     fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
+    }
+
+    /// In a program's place.
+    fn program(&self, name: &str, text: &str) {
+        self.write(name, text);
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -156,6 +161,29 @@ fn it_does_what_is_missing_and_takes_back_what_it_made_and_nothing_else() {
         !machine.path("var/lib/navvy/host").exists() && !machine.path("etc/docker/daemon.json.before-navvy").exists()
     );
     assert!(!machine.path("bin/network").exists(), "the network is gone");
+}
+
+/// A table that does not answer is not one that needs no rules.
+#[test]
+fn where_a_table_does_not_answer_that_is_told_and_no_machine_is_without_walls_in_silence() {
+    let machine = Machine::new(None, "");
+    machine.program("bin/ip6tables", "#!/bin/sh\necho 'another app holds the lock' >&2\nexit 4\n");
+    for verb in ["--boot", "--check", "--undo"] {
+        machine
+            .run(&format!("$setup {verb}"))
+            .ends(2, &["ip6tables does not say which rules there are for IPv6: another app holds the lock"]);
+    }
+    // A kernel without IPv6 needs none.
+    machine.run("mount -t tmpfs none /proc; $setup --boot; iptables -S NAVVY-FLEET").succeeded();
+    // Nor are jumps to our rules overlooked, which would then be there twice.
+    let machine = Machine::new(None, "");
+    let fails = "#!/bin/sh\ncase \"$*\" in *'-S INPUT') echo 'no room' >&2; exit 4 ;; esac\nPATH=${PATH#*:} exec iptables \"$@\"\n";
+    machine.program("bin/iptables", fails);
+    for verb in ["--boot", "--check", "--undo"] {
+        machine
+            .run(&format!("$setup {verb}"))
+            .ends(2, &["iptables does not say which rules there are for IPv4: no room"]);
+    }
 }
 
 #[test]

@@ -192,12 +192,17 @@ fn a_token_of_the_policy_that_is_told_is_enough_and_none_is_not() {
     assert_eq!(pool.node()["SchedulingEligibility"], "ineligible");
 }
 
-/// A systemd in which `nomad.service` runs while `runs` is there, and that refuses to stop it while `stuck` is.
+/// A systemd in which `nomad.service` runs while `runs` is there, and that refuses to stop it while `stuck` is. It says what is in
+/// `state`, where that is.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >>"$here/asked"
 case $1 in
 is-active) [ -e "$here/runs" ] ;;
+show)
+  [ "$*" = "show -p ActiveState --value nomad" ] || exit 1
+  if [ -e "$here/state" ]; then cat "$here/state"; elif [ -e "$here/runs" ]; then echo active; else echo inactive; fi
+  ;;
 stop) [ ! -e "$here/stuck" ] && rm -f "$here/runs" ;;
 esac
 "#;
@@ -218,12 +223,27 @@ fn with_stop_nomad_ends_once_nothing_runs_and_a_second_call_asks_nobody() {
     assert_eq!(stops(), 0, "something still runs");
     fs::write(pool.end(), "").expect("a file can be written");
     pool.scale_down(&["--stop"]).ends(1, &["nomad.service could not be stopped"]);
+    let mark = pool.bench.state().join("mark");
+    assert!(!mark.exists(), "it still runs");
     fs::remove_file(at("stuck")).expect("a file can be removed");
     // Nomad still runs: what the mark says is not believed before it does not.
+    fs::write(&mark, "another node\n").expect("a file can be written");
     pool.scale_down(&["--stop"]).ends(0, &["nothing runs on node"]);
     assert_eq!(stops(), 2);
     let id = pool.node()["ID"].as_str().expect("an id").to_owned();
     pool.agent.address = "http://127.0.0.1:1".to_owned();
     pool.scale_down(&["--stop"]).ends(0, &[&id, "was drained, and its Nomad stopped, before"]);
+    assert_eq!(stops(), 2);
+    // Something may run there again, or nobody knows: then Nomad is asked.
+    for state in ["activating\n", "failed\n", "deactivating\n", ""] {
+        fs::write(at("state"), state).expect("a file can be written");
+        pool.scale_down(&["--stop"]).ends(1, &["does not answer"]);
+        assert!(mark.exists(), "{state}");
+    }
+    fs::write(at("state"), "active\n").expect("a file can be written");
+    pool.scale_down(&["--stop"]).ends(1, &["does not answer"]);
+    assert!(!mark.exists(), "somebody has started it since");
+    fs::write(at("state"), "inactive\n").expect("a file can be written");
+    pool.scale_down(&["--stop"]).ends(1, &["does not answer"]);
     assert_eq!(stops(), 2);
 }

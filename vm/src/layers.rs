@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use navvy_environment::command::{self, CommandError};
+use navvy_job::chain::chain;
 use navvy_job::id::TaskId;
 use navvy_plain_file::claim::claim;
 use serde::{Deserialize, Serialize};
@@ -149,9 +150,13 @@ impl Volume {
     }
 
     /// The volume of a task's machine that another process has left. `None`: there is none, or another process has it.
-    pub async fn of_task(state: &Path, task: &TaskId) -> Option<Self> {
+    ///
+    /// # Errors
+    /// There may be one, and it cannot be looked at; it stays its machine's.
+    pub async fn of_task(state: &Path, task: &TaskId) -> Result<Option<Self>, LayersError> {
         let (state, task) = (state.to_owned(), task.clone());
-        tokio::task::spawn_blocking(move || slot_of(&state, &task)).await.ok().flatten()
+        let found = tokio::task::spawn_blocking(move || slot_of(&state, &task)).await;
+        found.unwrap_or_else(|e| Err(file("find", Path::new("a slot"))(io::Error::other(e))))
     }
 
     /// Its machine outlives this process, and goes on with it.
@@ -245,7 +250,7 @@ fn take_slot(state: &Path, parent: &Path, task: &TaskId, now: u64) -> Result<Vol
             let (disk, work) = (slot.join(DISK), slot.join(WORK));
             // Of a job that was killed.
             remove(&work).map_err(file("remove", &work))?;
-            let is_new = !disk.exists();
+            let is_new = !is_there(&disk)?;
             let about = About { made: if is_new || about.made == 0 { now } else { about.made }, used: now };
             write_about(&slot, about)?;
             let of = slot.join(TASK);
@@ -301,18 +306,25 @@ fn is_of(slot: &Path, task: &TaskId) -> bool {
     matches!(task_of(slot), Ok(Some(of)) if of == *task)
 }
 
-fn slot_of(state: &Path, task: &TaskId) -> Option<Volume> {
-    let mut its = slots(state).into_iter().filter(|(_, _, slot)| is_of(slot, task));
-    let (_, _, slot) = its.next()?;
+/// One that cannot be looked at is not one that is not there: what was saved is not replaced by a disk that counts as new.
+fn is_there(path: &Path) -> Result<bool, LayersError> {
+    path.try_exists().map_err(file("look at", path))
+}
+
+fn slot_of(state: &Path, task: &TaskId) -> Result<Option<Volume>, LayersError> {
+    let mut its = slots(state)?.into_iter().filter(|(_, _, slot)| is_of(slot, task));
+    let Some((_, _, slot)) = its.next() else { return Ok(None) };
     if its.next().is_some() {
         // Which of them its machine has is not known: none is saved.
-        return None;
+        return Ok(None);
     }
-    let alone = lock_by(&slot, claim).ok()??;
+    let Some(alone) = lock_by(&slot, claim)? else { return Ok(None) };
     // It may have been another's until now.
-    let is_its = is_of(&slot, task) && slot.join(WORK).exists();
-    let (about, is_new) = (read_about(&slot), !slot.join(DISK).exists());
-    is_its.then_some(Volume { slot, about, is_new, is_left: false, _alone: alone })
+    if !is_of(&slot, task) || !is_there(&slot.join(WORK))? {
+        return Ok(None);
+    }
+    let (about, is_new) = (read_about(&slot), !is_there(&slot.join(DISK))?);
+    Ok(Some(Volume { slot, about, is_new, is_left: false, _alone: alone }))
 }
 
 /// `None`: a job has it.
@@ -348,34 +360,54 @@ fn write_about(slot: &Path, about: About) -> Result<(), LayersError> {
 }
 
 /// Every volume that has saved something, of every project.
-pub fn list(state: &Path) -> Vec<Seen> {
+///
+/// # Errors
+/// There may be some, and they cannot be listed.
+pub fn list(state: &Path) -> Result<Vec<Seen>, LayersError> {
     let mut seen = Vec::new();
-    for (project, slot, path) in slots(state) {
-        let Ok(metadata) = path.join(DISK).metadata() else { continue };
+    for (project, slot, path) in slots(state)? {
+        let Some(size) = bytes_of(&path.join(DISK))? else { continue };
         let in_use = lock(&path).ok().flatten().is_none() || is_left(state, &path);
         let about = read_about(&path);
-        seen.push(Seen { project, slot, size: metadata.blocks() * 512, made: about.made, used: about.used, in_use });
+        seen.push(Seen { project, slot, size, made: about.made, used: about.used, in_use });
     }
     seen.sort_by(|one, other| (&one.project, one.slot).cmp(&(&other.project, other.slot)));
-    seen
+    Ok(seen)
+}
+
+/// Bytes that a disk takes of this host's. `None`: there is no such disk.
+fn bytes_of(disk: &Path) -> Result<Option<u64>, LayersError> {
+    match disk.metadata() {
+        Ok(metadata) => Ok(Some(metadata.blocks() * 512)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file("look at", disk)(error)),
+    }
+}
+
+/// What is in a directory; nothing where there is none.
+fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, LayersError> {
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    listed.map_err(file("list", directory))
 }
 
 /// Directories of slots. What is called otherwise is none of ours.
-fn slots(state: &Path) -> Vec<(String, u32, PathBuf)> {
-    let of = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+fn slots(state: &Path) -> Result<Vec<(String, u32, PathBuf)>, LayersError> {
     let mut found = Vec::new();
-    for project in of(&directory(state)) {
+    for project in entries(&directory(state))? {
         let name = project.file_name().to_string_lossy().into_owned();
         if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             continue;
         }
-        for slot in of(&project.path()) {
-            let is_directory = slot.file_type().is_ok_and(|kind| kind.is_dir());
+        for slot in entries(&project.path())? {
+            let is_directory = slot.file_type().map_err(file("look at", &slot.path()))?.is_dir();
             let number = slot.file_name().to_str().and_then(|name| name.parse().ok()).filter(|number| *number < SLOTS);
             found.extend(number.filter(|_| is_directory).map(|number| (name.clone(), number, slot.path())));
         }
     }
-    found
+    Ok(found)
 }
 
 /// Removes volumes that have not been used for long, that are old, or that are large, and what killed jobs have left. Those that a job
@@ -386,7 +418,11 @@ pub fn prune(state: &Path, keeping: Keeping) -> (Vec<Seen>, Vec<String>) {
 
 fn prune_at(state: &Path, keeping: Keeping, now: u64) -> (Vec<Seen>, Vec<String>) {
     let (mut removed, mut left) = (Vec::new(), Vec::new());
-    for (project, slot, path) in slots(state) {
+    let found = slots(state).unwrap_or_else(|error| {
+        left.push(format!("volumes of Docker's layers, if there are any ({})", chain(&error)));
+        Vec::new()
+    });
+    for (project, slot, path) in found {
         // Held until it is gone: whoever takes the slot meanwhile finds a new one.
         let alone = match lock(&path) {
             Ok(Some(alone)) if !is_left(state, &path) => alone,
@@ -397,7 +433,13 @@ fn prune_at(state: &Path, keeping: Keeping, now: u64) -> (Vec<Seen>, Vec<String>
             }
         };
         let (disk, about) = (path.join(DISK), read_about(&path));
-        let size = disk.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+        let size = match bytes_of(&disk) {
+            Ok(size) => size.unwrap_or(0),
+            Err(error) => {
+                left.push(format!("volume {} ({})", path.display(), chain(&error)));
+                continue;
+            }
+        };
         let is_over = |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_secs();
         let is_doomed = is_over(about.used, keeping.unused) || is_over(about.made, keeping.age) || size > keeping.size;
         let gone = match is_doomed {

@@ -1,6 +1,6 @@
 //! Machines for tasks: made, held, taken over, removed. What callers see of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -383,7 +383,7 @@ impl Machines {
         self.named(&known.planned.provider).link(&directory, &known).await
     }
 
-    /// Has this task a machine here, or something of one? It may where the records cannot be listed.
+    /// Has this task a machine here, or something of one? It may where the records cannot be listed, or one of them cannot be read.
     pub fn has(&self, task: &TaskId, host: &HostPaths) -> bool {
         all_of(&host.state, task).map_or(true, |machines| !machines.is_empty())
     }
@@ -393,17 +393,27 @@ impl Machines {
     ///
     /// Needs no knowledge of how far its start came; doing it twice is fine.
     pub async fn remove_task(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
-        let left = self.remove_machines(task, host, limit).await;
+        // It had a machine, which a damaged record may be of.
+        let left = self.remove_those(whole_of(&host.state, task), host, limit).await;
         if left.is_empty() { remove_files(task, host).await } else { left }
     }
 
     /// Removes the task's machines, and nothing else of it: for a task whose steps run elsewhere.
     pub async fn remove_machines(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
-        let mut left = Vec::new();
-        let directories = match all_of(&host.state, task) {
+        self.remove_those(all_of(&host.state, task), host, limit).await
+    }
+
+    async fn remove_those(
+        &self,
+        directories: Result<Vec<PathBuf>, RecordError>,
+        host: &HostPaths,
+        limit: Duration,
+    ) -> Vec<String> {
+        let directories = match directories {
             Ok(directories) => directories,
             Err(error) => return vec![chain(&error)],
         };
+        let mut left = Vec::new();
         for directory in directories {
             left.extend(self.remove_directory(directory, host, limit).await);
         }
@@ -414,7 +424,7 @@ impl Machines {
         match Record::resume(directory.clone()).await {
             Ok(record) => self.destroy(&record, host, limit).await,
             // It went meanwhile.
-            Err(_) if !directory.exists() => Vec::new(),
+            Err(_) if is_gone(&directory) => Vec::new(),
             Err(error) => vec![format!("machine {} ({error})", directory.display())],
         }
     }
@@ -467,21 +477,66 @@ pub(crate) fn order<I>(request: &Prepare, extras: Extras, image: I, planned: Pla
     }
 }
 
-/// Directories of all machines that a task has here.
-pub(crate) fn all_of(state: &std::path::Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
-    let directories = record::all(state)?.into_iter().map(|machine| record::directory(state, &machine));
-    let is_its = |it: &PathBuf| record::load(it).is_ok_and(|known| known.planned.task.as_ref() == Some(task));
-    Ok(directories.filter(is_its).collect())
+/// Is nothing there any more of a machine with this directory? Where that cannot be seen, something may be.
+pub(crate) fn is_gone(directory: &Path) -> bool {
+    matches!(directory.try_exists(), Ok(false))
 }
 
-/// The machine in which the task's steps run, or the other one.
-pub(crate) fn find(
-    state: &std::path::Path,
-    task: &TaskId,
-    has_steps: bool,
-) -> Result<Option<(PathBuf, Known)>, RecordError> {
-    let mut found = all_of(state, task)?.into_iter().filter_map(|it| record::load(&it).ok().map(|known| (it, known)));
-    Ok(found.find(|(_, known)| known.planned.has_steps == has_steps))
+/// What the records of a host tell of a task's machines.
+struct Told {
+    /// Those that are the task's, with their directories.
+    its: Vec<(PathBuf, Known)>,
+    /// A record that cannot be read now, and may be that of another one.
+    unread: Option<RecordError>,
+    /// One that this version will never read: damaged, or a newer version's. A survey names it.
+    strange: Option<RecordError>,
+}
+
+fn told_of(state: &Path, task: &TaskId) -> Result<Told, RecordError> {
+    let mut told = Told { its: Vec::new(), unread: None, strange: None };
+    for machine in record::all(state)? {
+        let directory = record::directory(state, &machine);
+        match record::load(&directory) {
+            Ok(known) if known.planned.task.as_ref() == Some(task) => told.its.push((directory, known)),
+            // Another task's; or nothing was made of it.
+            Ok(_) | Err(RecordError::Empty { .. }) => {}
+            // It was removed meanwhile.
+            Err(RecordError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error @ RecordError::Read { .. }) => told.unread = Some(error),
+            Err(error) => told.strange = Some(error),
+        }
+    }
+    Ok(told)
+}
+
+/// Directories of all machines that a task has here. An error where it has none that can be read, and one that cannot be read now may be
+/// its. Of a record that nobody will ever read no task of all is suspected.
+pub(crate) fn all_of(state: &Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
+    let Told { its, unread, .. } = told_of(state, task)?;
+    its_unless(its, unread)
+}
+
+/// The same of a task that has had a machine.
+fn whole_of(state: &Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
+    let Told { its, unread, strange } = told_of(state, task)?;
+    its_unless(its, unread.or(strange))
+}
+
+fn its_unless(its: Vec<(PathBuf, Known)>, doubt: Option<RecordError>) -> Result<Vec<PathBuf>, RecordError> {
+    match doubt {
+        Some(error) if its.is_empty() => Err(error),
+        _ => Ok(its.into_iter().map(|(directory, _)| directory).collect()),
+    }
+}
+
+/// The machine in which the task's steps run, or the other one. An error where it is not found, and one that cannot be read may be it.
+pub(crate) fn find(state: &Path, task: &TaskId, has_steps: bool) -> Result<Option<(PathBuf, Known)>, RecordError> {
+    let Told { its, unread, strange } = told_of(state, task)?;
+    let found = its.into_iter().find(|(_, known)| known.planned.has_steps == has_steps);
+    match (found, unread.or(strange)) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
 }
 
 /// What else of a task is on this machine: its run directory, its cgroup, and, if nothing is left at all, its mark.
@@ -500,4 +555,107 @@ pub(crate) async fn remove_files(task: &TaskId, host: &HostPaths) -> Vec<String>
         run_dir::unmark(&run).err().map(|e| format!("mark of {} ({e})", run.display())).into_iter().collect()
     });
     work.await.unwrap_or_else(|e| vec![format!("files of the task ({e})")])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use navvy_journal::owner::Owner;
+    use navvy_vm_image::Images;
+
+    use super::*;
+
+    fn host(state: &Path) -> HostPaths {
+        HostPaths {
+            state: state.to_owned(),
+            runtime: Some(state.join("runtime")),
+            docker_config: None,
+            search_path: "/usr/bin:/bin".to_owned(),
+            supervisor: None,
+        }
+    }
+
+    fn machines() -> Machines {
+        Machines::qemu(Settings::new(Images::at("/nonexistent")))
+    }
+
+    fn task(nth: u64) -> TaskId {
+        format!("{nth:016x}").parse().unwrap()
+    }
+
+    /// The directory of a machine in which this task's steps run, by its record alone.
+    async fn machine(state: &Path, task: TaskId) -> PathBuf {
+        let planned = Planned {
+            version: Planned::VERSION,
+            machine: MachineId::random(),
+            task: Some(task),
+            owner: Owner::this_process().unwrap(),
+            provider: "qemu".to_owned(),
+            image: "debian-12-minimal".to_owned(),
+            is_adoptable: false,
+            has_steps: true,
+            pool: None,
+            kind: None,
+            is_lent: false,
+        };
+        Record::create(state, planned).await.unwrap().directory().to_owned()
+    }
+
+    async fn assert_none(state: &Path, task: &TaskId) {
+        assert!(!machines().has(task, &host(state)));
+        assert_eq!(machines().remove_machines(task, &host(state), CLEAN_UP_LIMIT).await, Vec::<String>::new());
+        assert!(find(state, task, true).unwrap().is_none());
+    }
+
+    async fn assert_may_have(state: &Path, task: &TaskId, record: &Path) {
+        let left = machines().remove_task(task, &host(state), CLEAN_UP_LIMIT).await;
+        assert!(left.len() == 1 && left[0].contains(&record.display().to_string()), "{left:?}");
+        assert!(find(state, task, true).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_may_be_of_any_task_s_machine_and_is_named_as_left() {
+        let state = tempfile::tempdir().unwrap();
+        let state = state.path();
+        let record = machine(state, task(2)).await.join("record");
+        assert_none(state, &task(1)).await;
+        fs::write(&record, "no record\n and more\n").unwrap();
+        assert_may_have(state, &task(1), &record).await;
+        // But a task that never had a machine is not held up by it for ever.
+        assert!(!machines().has(&task(1), &host(state)));
+        assert_eq!(machines().remove_machines(&task(1), &host(state), CLEAN_UP_LIMIT).await, Vec::<String>::new());
+        fs::remove_file(&record).unwrap();
+        symlink("record", &record).unwrap();
+        assert_may_have(state, &task(1), &record).await;
+        assert!(machines().has(&task(1), &host(state)));
+        fs::remove_file(&record).unwrap();
+        assert_none(state, &task(1)).await;
+        fs::write(&record, "").unwrap();
+        assert_none(state, &task(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_s_own_machine_is_found_beside_a_record_that_cannot_be_read() {
+        let state = tempfile::tempdir().unwrap();
+        let state = state.path();
+        fs::write(machine(state, task(2)).await.join("record"), "no record\n and more\n").unwrap();
+        let own = machine(state, task(1)).await;
+        assert_eq!(all_of(state, &task(1)).unwrap(), std::slice::from_ref(&own));
+        assert_eq!(find(state, &task(1), true).unwrap().map(|(directory, _)| directory), Some(own));
+        assert!(find(state, &task(1), false).is_err(), "it may be the machine beside the steps");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_looked_at_is_left() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = machine(state.path(), task(1)).await;
+        fs::remove_dir_all(&directory).unwrap();
+        let removed = machines().remove_directory(directory.clone(), &host(state.path()), CLEAN_UP_LIMIT).await;
+        assert_eq!(removed, Vec::<String>::new(), "it went meanwhile");
+        symlink(&directory, &directory).unwrap();
+        let left = machines().remove_directory(directory, &host(state.path()), CLEAN_UP_LIMIT).await;
+        assert!(left.len() == 1 && left[0].contains("could not read the record of a machine"), "{left:?}");
+    }
 }

@@ -11,6 +11,7 @@
 //! What a pool has is on disk alone: a pool that was killed is gone on with by its records.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,10 +33,11 @@ use crate::error::Fault;
 use crate::far::keys;
 use crate::machine::{Limits, Machine};
 use crate::machine_id::MachineId;
-use crate::machines::Machines;
+use crate::machines::{Machines, is_gone};
 use crate::pool::maker::{Holding, Maker, NotMade};
 use crate::pool::record::Holder;
 use crate::pool::rules::Kind;
+use crate::pool::shelf;
 use crate::pool::source::{Entrance, Way};
 use crate::provider::{Order, Provider, Source};
 use crate::record::{self, Entry, Fact, Known, Planned, Record, RecordError};
@@ -127,7 +129,7 @@ impl Maker for OfHost {
         let directory = self.directory(id);
         let known = match record::load(&directory) {
             Ok(known) => known,
-            Err(_) if !directory.exists() => return Holding::Gone,
+            Err(_) if is_gone(&directory) => return Holding::Gone,
             // What cannot be read is nobody's to remove.
             Err(_) => return Holding::Held,
         };
@@ -155,9 +157,17 @@ impl Maker for OfHost {
         for id in record::all(&self.host.state).map_err(|error| chain(&error))? {
             let known = match record::load(&self.directory(&id)) {
                 Ok(known) => known,
-                Err(RecordError::Read { .. }) => continue,
+                // It was removed meanwhile.
+                Err(RecordError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                // The pool ends what is not there: it asks again for what cannot be read now.
+                Err(error @ RecordError::Read { .. }) => return Err(chain(&error)),
                 Err(error) => {
                     tracing::warn!("A machine's record cannot be believed, and the machine is left alone: {error}.");
+                    // The pool would try for ever to remove it: one that it has, if it were absent, and one that it has not, if it were
+                    // present.
+                    if shelf::has(&self.place, &id).map_err(|error| chain(&error))? {
+                        present.insert(id);
+                    }
                     continue;
                 }
             };
@@ -267,14 +277,25 @@ impl OfHost {
         written.map_err(|error| error.to_string())
     }
 
+    /// What a machine's record says. `None`: nothing of it is there.
+    fn known(&self, id: &MachineId) -> Result<Option<Known>, String> {
+        let directory = self.directory(id);
+        match record::load(&directory) {
+            Ok(known) => Ok(Some(known)),
+            Err(_) if is_gone(&directory) => Ok(None),
+            // Whether a task has it is not known.
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
     async fn remove_found(&self, id: &MachineId) -> Result<Vec<String>, String> {
-        let dead_task = record::load(&self.directory(id)).ok().and_then(|known| self.dead_task(&known));
+        let dead_task = self.known(id)?.and_then(|known| self.dead_task(&known));
         // All that the task has on this host goes with it.
         if let Some(task) = dead_task {
             return Ok(self.go_on_with(Doomed::Task(Box::new(task))).await);
         }
         // A host that is there is not reset under its task: it is told to, once that has ended, by whoever removes the task.
-        if record::load(&self.directory(id)).is_ok_and(|known| self.is_host_of_task(&known)) {
+        if self.known(id)?.is_some_and(|known| self.is_host_of_task(&known)) {
             return Err("it is a host that is there, and its task has it".to_owned());
         }
         match self.found(id).await? {
@@ -305,7 +326,7 @@ impl OfHost {
         let directory = self.directory(id);
         match Record::resume(directory.clone()).await {
             Ok(record) => Ok(Some(record)),
-            Err(_) if !directory.exists() => Ok(None),
+            Err(_) if is_gone(&directory) => Ok(None),
             Err(busy @ RecordError::Busy { .. }) => {
                 // Its taker's process lives: it is told by the machine's end, and removes the rest.
                 if let Ok(known) = record::load(&directory)
@@ -407,4 +428,107 @@ fn not_made(fault: &Fault, console: &str) -> NotMade {
     };
     let wait_s = wait.map(|wait| wait.as_secs());
     NotMade { why: format!("{}{console}", chain(fault)), word, is_final, wait_s }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use navvy_vm_image::Images;
+
+    use super::*;
+    use crate::pool::core::{Core, Effect, Event};
+    use crate::pool::record::{Record as Kept, Stage};
+    use crate::pool::rules::Rules;
+    use crate::pool::shelf::Shelf;
+    use crate::settings::Settings;
+
+    fn place(state: &Path) -> PathBuf {
+        state.join("vm-pool")
+    }
+
+    fn maker(state: &Path) -> Arc<dyn Maker> {
+        let host = HostPaths {
+            state: state.to_owned(),
+            runtime: None,
+            docker_config: None,
+            search_path: "/usr/bin:/bin".to_owned(),
+            supervisor: None,
+        };
+        Machines::qemu(Settings::new(Images::at("/nonexistent"))).maker(place(state), &host)
+    }
+
+    fn holder() -> Holder {
+        Holder { ticket: "a-ticket".to_owned(), task: "0123456789abcdef".to_owned(), owner: None }
+    }
+
+    /// A machine of the pool, by its record alone, and its directory.
+    async fn machine(state: &Path) -> (MachineId, PathBuf) {
+        let planned = Planned {
+            version: Planned::VERSION,
+            machine: MachineId::random(),
+            task: None,
+            owner: Owner::this_process().unwrap(),
+            provider: "qemu".to_owned(),
+            image: "debian-12-minimal".to_owned(),
+            is_adoptable: false,
+            has_steps: false,
+            pool: Some(place(state)),
+            kind: None,
+            is_lent: false,
+        };
+        let id = planned.machine.clone();
+        let record = Record::create(state, planned).await.unwrap();
+        (id, record.directory().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_record_cannot_be_read_now_is_not_absent() {
+        let state = tempfile::tempdir().unwrap();
+        let (maker, (id, directory)) = (maker(state.path()), machine(state.path()).await);
+        assert_eq!(maker.survey().await.unwrap(), BTreeSet::from([id]));
+        let record = directory.join("record");
+        fs::remove_file(&record).unwrap();
+        assert!(maker.survey().await.unwrap().is_empty(), "it was removed meanwhile");
+        symlink("record", &record).unwrap();
+        let told = maker.survey().await.unwrap_err();
+        assert!(told.contains("could not read the record of a machine"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_directory_cannot_be_looked_at_is_neither_gone_nor_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let (maker, (id, directory)) = (maker(state.path()), machine(state.path()).await);
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!((maker.look(&id, &holder()).await, maker.remove(&id).await), (Holding::Gone, Ok(())));
+        symlink(&directory, &directory).unwrap();
+        assert_eq!(maker.look(&id, &holder()).await, Holding::Held);
+        let told = maker.remove(&id).await.unwrap_err();
+        assert!(told.contains("could not read the record of a machine"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_record_cannot_be_believed_is_left_alone_by_the_pool_that_has_it_and_by_every_other() {
+        let state = tempfile::tempdir().unwrap();
+        let (maker, (id, directory)) = (maker(state.path()), machine(state.path()).await);
+        fs::write(directory.join("record"), "no record\n and more\n").unwrap();
+        assert!(maker.survey().await.unwrap().is_empty(), "a pool removes what is present and not its own");
+        let (shelf, _) = Shelf::open(&place(state.path())).unwrap();
+        let kept = Kept {
+            version: Kept::VERSION,
+            id: id.clone(),
+            kind: Kind { class: "medium".to_owned(), image: "debian-12-minimal".to_owned() },
+            born_s: 7,
+            stage: Stage::Given { to: holder(), since_s: 7 },
+        };
+        shelf.write(&kept).unwrap();
+        let present = maker.survey().await.unwrap();
+        assert_eq!(present, BTreeSet::from([id]));
+        let mut core = Core::restore(Rules::default(), [kept]);
+        let asked = core.mark();
+        let effects = core.handle(Event::Survey { asked, present }, 8, &mut MachineId::random);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Remove { .. })), "{effects:?}");
+    }
 }

@@ -89,8 +89,10 @@ pub fn load(directory: &Path) -> Result<Known, RecordError> {
 
 /// Does a process look after this machine? It holds the record's lock as long as it lives.
 pub fn is_held(directory: &Path) -> bool {
-    let Ok(file) = plain_file::open(&directory.join(FILE)) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    match plain_file::open(&directory.join(FILE)) {
+        Ok(file) => file.try_lock_shared().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// A machine's record, open and locked. Cheap to clone; entries are written on blocking threads, one write at a time.

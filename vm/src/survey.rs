@@ -55,8 +55,8 @@ impl Machines {
     /// Looks at every task that has a mark, a journal or a machine.
     pub fn survey(&self, here: &Owner, host: &HostPaths) -> Survey {
         let mut gathered = BTreeMap::new();
-        let troubles = gather(&mut gathered, here, host);
-        gather_files(&mut gathered, host);
+        let mut troubles = gather(&mut gathered, here, host);
+        troubles.extend(gather_files(&mut gathered, host));
         finish(gathered, here, host, troubles)
     }
 

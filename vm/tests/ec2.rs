@@ -84,6 +84,19 @@ async fn a_machine_is_made_once_found_by_its_tags_and_ended() {
 }
 
 #[tokio::test]
+async fn where_filters_are_passed_over_nobody_else_s_machine_is_listed_or_found() {
+    let bench = bench().await;
+    let strangers = launch("pool-of-a-stranger");
+    bench.ec2.launch(&strangers).await.unwrap();
+    bench.front.lock().unwrap().is_heedless = true;
+    assert_eq!(bench.ec2.list(&bench.pool).await.unwrap(), []);
+    assert_eq!(bench.ec2.find(&MachineId::random()).await.unwrap(), None);
+    assert!(bench.ec2.find(&strangers.id).await.unwrap().is_some(), "the list has it");
+    bench.ec2.launch(&launch(&bench.pool)).await.unwrap();
+    assert_eq!(bench.ec2.list(&bench.pool).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn what_a_console_said_is_asked_of_the_cloud() {
     let bench = bench().await;
     let made = bench.ec2.launch(&launch(&bench.pool)).await.unwrap();

@@ -33,6 +33,20 @@ fn owner_tag(cloud: &Cloud) -> String {
     value.split('&').next().unwrap().to_owned()
 }
 
+fn launch_of(owner: &str) -> Launch {
+    Launch {
+        id: MachineId::random(),
+        owner: owner.to_owned(),
+        task: None,
+        is_pools: false,
+        image: "ami-12c6146b".to_owned(),
+        size: "t3a.medium".to_owned(),
+        user_data: Secret::new("none"),
+        is_spot: false,
+        disk_gib: 20,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cloud_s_machine_lives_for_its_task_and_is_ended() {
     let (bench, cloud) = (open(), Cloud::new().await);
@@ -102,17 +116,7 @@ async fn a_machine_that_no_record_knows_is_ended_once_it_is_old() {
     std::fs::remove_dir_all(record::directory(&bench.host.state, &machine)).unwrap();
     // Somebody else's is not ours to end.
     cloud.front.lock().unwrap().there = None;
-    let strangers = Launch {
-        id: MachineId::random(),
-        owner: format!("{owner}-other"),
-        task: None,
-        is_pools: false,
-        image: "ami-12c6146b".to_owned(),
-        size: "t3a.medium".to_owned(),
-        user_data: Secret::new("none"),
-        is_spot: false,
-        disk_gib: 20,
-    };
+    let strangers = launch_of(&format!("{owner}-other"));
     ec2.launch(&strangers).await.unwrap();
     let here = Owner::this_process().unwrap();
     assert_eq!(cloud.machines(&bench, "1h").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
@@ -127,6 +131,20 @@ async fn a_machine_that_no_record_knows_is_ended_once_it_is_old() {
     assert_eq!(cloud.machines(&bench, "0s").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
     assert!(ec2.find(&machine).await.unwrap().is_none(), "it is there yet");
     assert!(ec2.find(&strangers.id).await.unwrap().is_some(), "a stranger's machine was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_cloud_passes_over_filters_no_stranger_s_machine_is_ended() {
+    let (bench, cloud) = (open(), Cloud::new().await);
+    cloud.front.lock().unwrap().there = None;
+    let strangers = launch_of("a-stranger");
+    cloud.ec2().launch(&strangers).await.unwrap();
+    cloud.front.lock().unwrap().is_heedless = true;
+    let here = Owner::this_process().unwrap();
+    assert_eq!(cloud.machines(&bench, "0s").reap(&here, &bench.host, LIMIT).await.left, Vec::<String>::new());
+    assert!(cloud.calls().contains(&"DescribeInstances".to_owned()), "the cloud was not asked");
+    assert_eq!(cloud.ended(), 0);
+    assert!(cloud.ec2().find(&strangers.id).await.unwrap().is_some(), "a stranger's machine was ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,8 @@ pub fn carry_out(
     has_task: &mut bool,
 ) -> Result<u8, CliError> {
     let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
-    let is_left = left_tasks(&settings.paths, &here).iter().any(|left| left.as_str() == task);
+    let left = left_tasks(&settings.paths, &here).map_err(|error| CliError::infra(&error))?;
+    let is_left = left.iter().any(|left| left.as_str() == task);
     // An agent that goes on with a task needs no token of its own.
     let token = if is_left { token } else { Ok(token?) };
     host::finish(host::runtime()?, async {

@@ -9,6 +9,7 @@ use navvy_docker::Engine;
 use navvy_docker::proxies::configured;
 use navvy_environment::egress::Egress;
 use navvy_environment::request::PullPolicy;
+use navvy_job::chain::chain;
 use navvy_job::resource::Size;
 use navvy_journal::owner::Owner;
 use navvy_output::mask::Masks;
@@ -177,7 +178,11 @@ fn egress(settings: &Settings, engine: &Engine) -> Egress {
 /// Takes over the tasks of killed agents that run on, or this one alone. What cannot be gone on with is removed, and said.
 pub async fn take_over_left(machine: &Machine, processor: &Processor, only: Option<&str>) -> Vec<Found> {
     let mut found = Vec::new();
-    for task in left::left_tasks(&machine.paths, &machine.owner) {
+    let left = left::left_tasks(&machine.paths, &machine.owner).unwrap_or_else(|error| {
+        tracing::error!("Tasks of killed agents are not gone on with: {}.", chain(&error));
+        Vec::new()
+    });
+    for task in left {
         if only.is_some_and(|only| only != task.as_str()) {
             continue;
         }
@@ -185,7 +190,7 @@ pub async fn take_over_left(machine: &Machine, processor: &Processor, only: Opti
             Ok(taken) => found.push(taken),
             // It is looked after, or will be.
             Err(NotTaken::Busy) => {}
-            Err(error @ NotTaken::Elsewhere { .. }) => {
+            Err(error @ (NotTaken::Elsewhere { .. } | NotTaken::Unread { .. })) => {
                 tracing::warn!(%task, "A killed agent's task is left alone: {error}.")
             }
             Err(NotTaken::Gone { why, left }) => {

@@ -125,7 +125,14 @@ impl<'a> Desk<'a> {
             }
         }
         if may_come {
-            for (name, file) in Contexts::files(directory) {
+            let files = Contexts::files(directory).unwrap_or_else(|error| {
+                let directory = directory.unwrap_or(Path::new("")).display();
+                handed
+                    .warnings
+                    .push(format!("your contexts in {directory} are not given: they cannot be listed ({error})"));
+                BTreeMap::new()
+            });
+            for (name, file) in files {
                 if !handed.contexts.contains_key(&name) && !handed.refused.contains_key(&name) {
                     let own = Own::Context(name.clone());
                     let decided = self.decide(&own).map_err(|refusal| self.why(&own, refusal));

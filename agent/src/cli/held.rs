@@ -32,7 +32,7 @@ impl Held {
     pub async fn find(settings: &Settings, word: &str, docker: Option<&str>) -> Result<Self, CliError> {
         let here = Owner::this_process().map_err(|error| CliError::infra(&error))?;
         let survey = survey_files(&here, &settings.paths);
-        Self::of(settings, find(settings, &survey.tasks, word)?, here, docker).await
+        Self::of(settings, find(settings, &survey, word)?, here, docker).await
     }
 
     /// The same of one that was found.

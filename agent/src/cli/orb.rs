@@ -77,7 +77,8 @@ impl Project {
 
     fn write(&self, lock: &Lock) -> Result<(), CliError> {
         let shown = &self.path.lock.shown;
-        lock.write(&self.lock_file()).map_err(|error| CliError::config(format!("could not write {shown}: {error}")))
+        let written = lock.write(&self.lock_file(), &self.file.top());
+        written.map_err(|error| CliError::config(format!("could not write {shown}: {error}")))
     }
 }
 
@@ -152,7 +153,10 @@ fn put(place: &Place, reference: &OrbReference, text: &str, force: bool) -> Resu
         let hint = "An address under which an orb is kept has only plain names between its slashes.";
         return Err(CliError::usage(format!("{reference} has no place in the orb path")).hint(hint));
     };
-    let there = found.path.exists().then(|| found.read());
+    let there = match found.exists() {
+        Ok(exists) => exists.then(|| found.read()),
+        Err(why) => Some(Err(why)),
+    };
     match there {
         Some(Ok(old)) if old == text => return Ok(format!("{} is there already.\n", found.shown)),
         Some(old) if !force => {
@@ -181,7 +185,7 @@ fn lock_added(project: &Project, added: &OrbReference, new: &str) -> Result<Stri
     let Outcome { orbs: imports, pipeline, .. } = project.locked_by(&lock);
     for (reference, resolved) in imports.iter().filter_map(|orb| Some((&orb.reference, orb.resolved.as_ref()?))) {
         if lock.entry(reference).is_none() {
-            told.push_str(&locked(&mut lock, &project.path, reference, resolved));
+            told.push_str(&locked(&mut lock, &project.path, reference, resolved)?);
         } else if resolved != added && covers(reference, added) {
             let now = resolved.version().map(ToString::to_string).unwrap_or_default();
             let line =
@@ -223,14 +227,29 @@ fn covers(reference: &OrbReference, other: &OrbReference) -> bool {
     reference.title() == other.title() && versions.is_some_and(|(rule, version)| rule.covers(version))
 }
 
-/// Puts the file that an import was resolved to into the lock.
-fn locked(lock: &mut Lock, path: &OrbPath, reference: &OrbReference, resolved: &OrbReference) -> String {
-    let found = path.places.iter().filter_map(|place| place.file(resolved)).find(|found| found.path.exists());
-    let Some(Ok(text)) = found.map(|found| found.read()) else { return String::new() };
-    if lock.set(reference, resolved, &digest(&text)) {
-        format!("Locked {reference} to {}.\n", described(resolved, &digest(&text)))
-    } else {
-        String::new()
+/// Puts the file that an import was resolved to into the lock. What was done, in a line.
+fn locked(
+    lock: &mut Lock,
+    path: &OrbPath,
+    reference: &OrbReference,
+    resolved: &OrbReference,
+) -> Result<String, CliError> {
+    for found in path.places.iter().filter_map(|place| place.file(resolved)) {
+        if found.exists().map_err(refused)? {
+            let digest = digest(&found.read().map_err(refused)?);
+            let is_new = lock.set(reference, resolved, &digest);
+            let line = format!("Locked {reference} to {}.\n", described(resolved, &digest));
+            return Ok(if is_new { line } else { String::new() });
+        }
+    }
+    // It is built in.
+    Ok(String::new())
+}
+
+fn refused(why: NoOrb) -> CliError {
+    match why {
+        NoOrb::Refused { message, help } => CliError::config(message).hint(help),
+        NoOrb::Missing { help } => CliError::config("an orb is not here").hint(help),
     }
 }
 
@@ -252,7 +271,7 @@ fn lock(settings: &Settings, arguments: &OrbLockArgs) -> Result<u8, CliError> {
     }
     let mut told = String::new();
     for (reference, resolved) in outcome.orbs.iter().filter_map(|orb| Some((&orb.reference, orb.resolved.as_ref()?))) {
-        told.push_str(&locked(&mut fresh, &project.path, reference, resolved));
+        told.push_str(&locked(&mut fresh, &project.path, reference, resolved)?);
     }
     if fresh.is_empty() && !project.lock_file().exists() {
         told.push_str("This config names no orbs: there is nothing to lock.\n");
@@ -274,7 +293,8 @@ fn list(settings: &Settings, arguments: &OrbListArgs) -> Result<u8, CliError> {
         Some(project) => (project.path.places.clone(), project.locked_by(&project.path.lock).orbs),
         None => (user_orbs(settings).into_iter().collect(), Vec::new()),
     };
-    print(&tame(&table(&places, &imports, project.as_ref().map(|project| &project.path.lock)), true))?;
+    let table = table(&places, &imports, project.as_ref().map(|project| &project.path.lock))?;
+    print(&tame(&table, true))?;
     Ok(exit_code::PASSED)
 }
 
@@ -310,7 +330,7 @@ fn in_project(settings: &Settings) -> bool {
 }
 
 /// What is there, then what is not.
-fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> String {
+fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> Result<String, CliError> {
     let mut used: BTreeMap<&OrbReference, Vec<String>> = BTreeMap::new();
     for orb in imports {
         if let Some(resolved) = &orb.resolved {
@@ -322,9 +342,11 @@ fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> Stri
         }
     }
     let mut rows = Vec::new();
-    for found in places.iter().flat_map(Place::all) {
-        let used = used.remove(&found.reference).unwrap_or_default();
-        rows.push(row(&found, &used));
+    for place in places {
+        for found in place.all().map_err(refused)? {
+            let used = used.remove(&found.reference).unwrap_or_default();
+            rows.push(row(&found, &used));
+        }
     }
     // What is used and lies nowhere is built in.
     let built_in = |(reference, used): (&OrbReference, Vec<String>)| {
@@ -336,7 +358,7 @@ fn table(places: &[Place], imports: &[ImportedOrb], lock: Option<&Lock>) -> Stri
     let mut missing: Vec<String> = imports.iter().filter(|orb| orb.resolved.is_none()).map(absent).collect();
     missing.dedup();
     missing.iter().for_each(|line| text.push_str(line));
-    if text.is_empty() { "No orbs are here, and none are named.\n".to_owned() } else { text }
+    Ok(if text.is_empty() { "No orbs are here, and none are named.\n".to_owned() } else { text })
 }
 
 fn use_of(reference: &OrbReference, lock: Option<&Lock>) -> String {

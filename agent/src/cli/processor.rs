@@ -100,7 +100,8 @@ pub fn project(settings: &Settings, named: Option<&str>) -> Result<String, CliEr
         };
     }
     let here = settings.here()?;
-    let project = nearest_config(here)?;
+    let project = nearest_config(here);
+    let project = project.map_err(|error| error.hint("Or name the project: `--project gh/OWNER/NAME`."))?;
     let facts = GitFacts::of(project.as_deref().unwrap_or(here), settings.elsewhere)?;
     Ok(slug(&facts))
 }

@@ -1,5 +1,6 @@
 //! `navvy prune`: removes what dead runs left on this host and in the store.
 
+use std::path::Path;
 use std::time::Duration;
 
 use navvy_docker::survey;
@@ -55,7 +56,7 @@ pub fn run(settings: &Settings, arguments: &PruneArgs) -> Result<u8, CliError> {
             told.push_str(&told_of_layers(&layers));
             reaped.left.extend(not_removed);
         }
-        told.push_str(&kept_layers(&layers::list(&settings.paths.state)));
+        told.push_str(&listed_layers(&settings.paths.state, &mut reaped.left));
         // Before the store is asked, which may take a while.
         let mut printed = print(&told);
         if !arguments.dry_run {
@@ -92,6 +93,20 @@ fn told_of_layers(removed: &[layers::Seen]) -> String {
         format!("Removed Docker layers of project {}, slot {} ({}).\n", seen.project, seen.slot, bytes(seen.size))
     };
     removed.iter().map(one).collect()
+}
+
+/// Volumes that cannot be listed are left, which the removal may have said already.
+fn listed_layers(state: &Path, left: &mut Vec<String>) -> String {
+    match layers::list(state) {
+        Ok(kept) => kept_layers(&kept),
+        Err(error) => {
+            let why = chain(&error);
+            if !left.iter().any(|said| said.contains(&why)) {
+                left.push(format!("volumes of Docker's layers that could not be listed ({why})"));
+            }
+            String::new()
+        }
+    }
 }
 
 fn kept_layers(kept: &[layers::Seen]) -> String {
@@ -177,5 +192,22 @@ pub fn finish(engine: Option<CliError>, left: &[String], printed: Result<(), Cli
         (None, []) => printed.map(|()| exit_code::PASSED),
         (None, left) => Err(CliError::infra_text(format!("could not remove {}", left.join(", ")))
             .hint("`navvy prune` tries again; a container that stays needs a look at the Docker engine itself.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_that_cannot_be_listed_are_named_once() {
+        let state = tempfile::tempdir().unwrap();
+        let mut left = Vec::new();
+        assert_eq!((listed_layers(state.path(), &mut left), left.len()), (String::new(), 0));
+        std::fs::write(layers::directory(state.path()), "").unwrap();
+        assert_eq!(listed_layers(state.path(), &mut left), "");
+        assert!(left.len() == 1 && left[0].contains("failed to list"), "{left:?}");
+        let (_, mut said) = layers::prune(state.path(), layers::Keeping::default());
+        assert_eq!((listed_layers(state.path(), &mut said), said.len()), (String::new(), 1));
     }
 }

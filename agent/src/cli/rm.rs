@@ -1,6 +1,6 @@
 //! `navvy rm`: removes single tasks.
 
-use navvy_environment::survey::{Seen, now};
+use navvy_environment::survey::{Seen, Survey, now};
 use navvy_journal::standing::Condition;
 
 use super::CliError;
@@ -17,7 +17,7 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
         let host = Host::look(settings, arguments.docker.as_deref()).await?;
         let mut wanted: Vec<Seen> = Vec::new();
         for word in &arguments.tasks {
-            let seen = find(settings, &host.survey.tasks, word)?;
+            let seen = find(settings, &host.survey, word)?;
             check(seen, arguments.force)?;
             check_named(seen, word)?;
             if !wanted.contains(seen) {
@@ -39,7 +39,8 @@ pub fn run(settings: &Settings, arguments: &RmArgs) -> Result<u8, CliError> {
 }
 
 /// The task that a word names: its id, a beginning of it, or its job.
-pub fn find<'a>(settings: &Settings, tasks: &'a [Seen], word: &str) -> Result<&'a Seen, CliError> {
+pub fn find<'a>(settings: &Settings, survey: &'a Survey, word: &str) -> Result<&'a Seen, CliError> {
+    let tasks = &survey.tasks;
     let name = |seen: &Seen| seen.known.as_ref().map(|known| known.opening.job.clone());
     let exact: Vec<_> = tasks.iter().filter(|seen| seen.task.as_str() == word).collect();
     let shown = |seen: &Seen| job(seen).replace(' ', "[") + "]";
@@ -50,7 +51,9 @@ pub fn find<'a>(settings: &Settings, tasks: &'a [Seen], word: &str) -> Result<&'
     let found = [exact, by_job, by_start].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
     match &found[..] {
         [seen] => Ok(seen),
-        [] => Err(nowhere(settings, word)),
+        [] => Err(survey.troubles.iter().fold(nowhere(settings, word), |error, trouble| {
+            error.hint(format!("It may be there all the same: {trouble}."))
+        })),
         several => {
             let list: Vec<_> = several.iter().map(|seen| format!("{} ({})", seen.task, job(seen))).collect();
             Err(CliError::usage(format!("{word} names several tasks: {}", list.join(", "))).hint("Name one by its id."))

@@ -23,7 +23,7 @@ pub fn run(settings: &Settings, arguments: &ShellArgs) -> Result<u8, CliError> {
         let (here, docker) =
             (Owner::this_process().map_err(|error| CliError::infra(&error))?, arguments.docker.as_deref());
         let survey = survey_files(&here, &settings.paths);
-        let seen = find(settings, &survey.tasks, &arguments.task)?;
+        let seen = find(settings, &survey, &arguments.task)?;
         if let Condition::Running(_) = &seen.condition {
             return running::enter(settings, arguments, seen).await;
         }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use navvy_checkout::{GitFacts, top_of_repository};
+use navvy_checkout::{GitFacts, foreign_owner, top_of_repository};
 use navvy_config::{Diagnostic, Inputs, Severity, Source, Value};
 use navvy_job::chain::chain;
 use navvy_job::pipeline::Pipeline;
@@ -85,7 +85,7 @@ impl ConfigFile {
     }
 
     /// Where the repository or project begins that it came with.
-    fn top(&self) -> PathBuf {
+    pub fn top(&self) -> PathBuf {
         tree_of(&self.project.join(DEFAULT_FILE)).unwrap_or_else(|| self.project.clone())
     }
 
@@ -104,20 +104,63 @@ impl ConfigFile {
 pub const STDIN: &str = "-";
 /// Where a project keeps its config and its orbs.
 const CONFIGS: &str = ".circleci";
+/// Whose files are believed beside the user's own.
+const ROOT: u32 = 0;
 
 /// The nearest directory with a config, from this one up. A repository ends at its top: what lies above is not its own, and
 /// another user who may write there must not decide what runs.
 pub fn nearest_config(directory: &Path) -> Result<Option<PathBuf>, CliError> {
-    let top = repository(directory)?;
-    let mut inside = directory.ancestors().take_while(|above| top.as_ref().is_none_or(|top| above.starts_with(top)));
-    Ok(inside.find(|above| above.join(DEFAULT_FILE).exists()).map(Path::to_owned))
+    nearest_within(repository(directory)?.as_deref(), directory)
+}
+
+/// The same, once it is known where the repository begins.
+fn nearest_within(top: Option<&Path>, directory: &Path) -> Result<Option<PathBuf>, CliError> {
+    for above in directory.ancestors().take_while(|above| top.is_none_or(|top| above.starts_with(top))) {
+        if has_config(above)? {
+            // A repository's owner has been looked at already, and who stands in a directory has chosen it.
+            if top.is_none() && above != directory {
+                refuse_foreign(above)?;
+            }
+            return Ok(Some(above.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// One that cannot be looked at is not passed over: another one further up is not what is meant.
+fn has_config(directory: &Path) -> Result<bool, CliError> {
+    let config = directory.join(DEFAULT_FILE);
+    match config.try_exists() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        looked => looked.map_err(|error| unreadable(&config.display().to_string(), &error)),
+    }
+}
+
+/// Refuses the config of a directory above the user's that another user could have put there: anybody may write to `/tmp`,
+/// and what runs may read all that this user may. Root could do that anyway.
+fn refuse_foreign(directory: &Path) -> Result<(), CliError> {
+    let (home, config) = (directory.join(CONFIGS), directory.join(DEFAULT_FILE));
+    for path in [directory, home.as_path(), config.as_path()] {
+        let owner = foreign_owner(path, &[ROOT]);
+        let owner = owner.map_err(|error| unreadable(&path.display().to_string(), &error))?;
+        if let Some(owner) = owner {
+            let (config, path) = (config.display(), path.display());
+            let why = format!("{path} belongs to another user ({owner}), who could have prepared it");
+            return Err(CliError::config(format!("{config} is not taken: {why}")));
+        }
+    }
+    Ok(())
 }
 
 fn search(directory: &Path) -> Result<PathBuf, CliError> {
-    if let Some(found) = nearest_config(directory)? {
+    let top = repository(directory)?;
+    let found = nearest_within(top.as_deref(), directory);
+    let found =
+        found.map_err(|error| error.hint("Name a config with `-f FILE`, or start in a project of your own."))?;
+    if let Some(found) = found {
         return Ok(found);
     }
-    let around = match repository(directory)? {
+    let around = match top {
         Some(top) if top != directory => format!(" or above it, up to {}, where its repository begins", top.display()),
         Some(_) => ", where its repository begins".to_owned(),
         None => " or above it".to_owned(),
@@ -383,6 +426,69 @@ mod tests {
         make_repository(&top.join("mine"));
         let told = ConfigFile::find(None, &top.join("mine/deep")).unwrap_err().render();
         assert!(told.contains("mine, where its repository begins") && told.contains("-f FILE"), "{told}");
+    }
+
+    /// A directory with a config, and `mine` in it.
+    fn shared() -> (tempfile::TempDir, PathBuf) {
+        let top = tempfile::tempdir().unwrap();
+        let shared = std::fs::canonicalize(top.path()).unwrap().join("shared");
+        for directory in [CONFIGS, "mine"] {
+            std::fs::create_dir_all(shared.join(directory)).unwrap();
+        }
+        std::fs::write(shared.join(DEFAULT_FILE), "version: 2.1\n").unwrap();
+        (top, shared)
+    }
+
+    #[test]
+    fn a_config_above_that_could_be_a_strangers_is_not_taken() {
+        // Nobody else may give files away.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let give = |path: &Path| std::os::unix::fs::lchown(path, Some(4711), None).unwrap();
+        for part in [".", CONFIGS, DEFAULT_FILE] {
+            let (_top, shared) = shared();
+            let mine = shared.join("mine");
+            assert_eq!(nearest_config(&mine).unwrap(), Some(shared.clone()));
+            give(&shared.join(part));
+            assert!(nearest_config(&mine).is_err(), "{part}");
+            let told = ConfigFile::find(None, &mine).unwrap_err().render();
+            assert!(told.contains("shared/.circleci/config.yml is not taken"), "{told}");
+            assert!(told.contains("another user (4711)") && told.contains("-f FILE"), "{told}");
+            // Who names it, or stands beside it, has chosen it.
+            assert_eq!(ConfigFile::find(Some(&shared.join(DEFAULT_FILE)), &mine).unwrap().project(), mine);
+            assert_eq!(ConfigFile::find(None, &shared).unwrap().project(), shared);
+            // A repository whose top is the user's own is believed as a whole, as by git.
+            std::os::unix::fs::lchown(&shared, Some(0), None).unwrap();
+            make_repository(&shared);
+            assert!(nearest_config(&mine).is_ok(), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_link_to_a_config_of_the_users_own_is_not_taken() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (_top, shared) = shared();
+        std::fs::rename(shared.join(CONFIGS), shared.join("own")).unwrap();
+        std::os::unix::fs::symlink("own", shared.join(CONFIGS)).unwrap();
+        assert!(nearest_config(&shared.join("mine")).is_ok());
+        std::os::unix::fs::lchown(shared.join(CONFIGS), Some(4711), None).unwrap();
+        assert!(nearest_config(&shared.join("mine")).is_err());
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_looked_at_is_not_passed_over() {
+        let (_top, shared) = shared();
+        let mine = shared.join("mine");
+        std::fs::write(mine.join(CONFIGS), "no directory").unwrap();
+        assert_eq!(nearest_config(&mine).unwrap(), Some(shared.clone()));
+        std::fs::remove_file(mine.join(CONFIGS)).unwrap();
+        std::fs::create_dir(mine.join(CONFIGS)).unwrap();
+        std::os::unix::fs::symlink("config.yml", mine.join(DEFAULT_FILE)).unwrap();
+        let told = ConfigFile::find(None, &mine).unwrap_err().render();
+        assert!(told.contains("could not read") && told.contains("mine/.circleci/config.yml"), "{told}");
     }
 
     #[test]

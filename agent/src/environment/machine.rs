@@ -99,7 +99,10 @@ impl Machine {
 
     /// The machine of a task's steps that another process has made, with the volume that it goes on with.
     pub async fn adopted(environment: MachineEnvironment, task: &TaskId, host: &HostPaths) -> Self {
-        let volume = Volume::of_task(&host.state, task).await;
+        let volume = Volume::of_task(&host.state, task).await.unwrap_or_else(|error| {
+            tracing::warn!("The job's Docker layers are not kept: {}.", chain(&error));
+            None
+        });
         Self { environment, volume, is_clean: false.into() }
     }
 

@@ -457,20 +457,22 @@ impl Carrying {
         if delivered.lost {
             return Carried::Unreported { why: "the task is no longer this agent's".to_owned() };
         }
-        for trouble in &delivered.trouble {
+        let (logs, unsealed) = log_ends_of(&delivered.logs);
+        let trouble: Vec<String> = delivered.trouble.into_iter().chain(unsealed).collect();
+        for trouble in &trouble {
             tracing::warn!("Not all of the task's output is durable: {trouble}. It is in {}.", place.run.display());
         }
         let Ended { end, continuation, fidelity, repeated } = result.into();
         let request = FinishRequest {
             end: json(&end),
-            logs: delivered.logs.iter().filter_map(log_end).collect(),
+            logs,
             continuation: continuation.as_ref().map(json).unwrap_or_default(),
             fidelity,
-            warnings: repeated.into_iter().chain(delivered.trouble).collect(),
+            warnings: repeated.into_iter().chain(trouble.iter().cloned()).collect(),
             events: delivered.events,
         };
         let carried = self.report(request).await;
-        if carried == (Carried::Reported { missing: Vec::new() }) {
+        if carried == (Carried::Reported { missing: Vec::new() }) && trouble.is_empty() {
             // All of it is durable elsewhere.
             let run = place.run.clone();
             let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(run)).await;
@@ -541,10 +543,18 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// A log that was not sealed has no digest.
-fn log_end(end: &LogEnd) -> Option<v1::LogEnd> {
-    let sha256 = end.sha256.as_deref().and_then(bytes_of_hex).unwrap_or_default();
-    Some(v1::LogEnd { log: name_of(&end.log)?, bytes: end.bytes, sha256 })
+/// Ends as a processor takes them. A log that was not sealed has no digest, so that nobody can say that it is whole: it is told in words,
+/// and the processor misses its end.
+fn log_ends_of(ends: &[LogEnd]) -> (Vec<v1::LogEnd>, Vec<String>) {
+    let (mut said, mut unsealed) = (Vec::new(), Vec::new());
+    for end in ends {
+        let Some(log) = name_of(&end.log) else { continue };
+        match end.sha256.as_deref().and_then(bytes_of_hex) {
+            Some(sha256) => said.push(v1::LogEnd { log, bytes: end.bytes, sha256 }),
+            None => unsealed.push(format!("log {log} was not sealed, so nobody can say whether it is whole")),
+        }
+    }
+    (said, unsealed)
 }
 
 fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
@@ -557,16 +567,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_sent_as_its_bytes_and_a_log_without_one_without() {
+    fn a_digest_is_sent_as_its_bytes_and_a_log_without_one_is_told_in_words() {
         let end = |sha256: Option<&str>| LogEnd {
             of: navvy_job::event::LogOf::Step { step: 3, attempt: 1 },
             log: "/state/003-1.log".into(),
             bytes: 7,
             sha256: sha256.map(str::to_owned),
         };
-        let sent = log_end(&end(Some("00ff10"))).unwrap();
-        assert_eq!((sent.log.as_str(), sent.bytes, sent.sha256), ("003-1", 7, vec![0, 255, 16]));
-        assert!(log_end(&end(None)).unwrap().sha256.is_empty());
+        let (sent, told) = log_ends_of(&[end(Some("00ff10")), end(None)]);
+        assert_eq!(sent, [v1::LogEnd { log: "003-1".to_owned(), bytes: 7, sha256: vec![0, 255, 16] }]);
+        assert_eq!(told, ["log 003-1 was not sealed, so nobody can say whether it is whole"]);
     }
 
     #[test]

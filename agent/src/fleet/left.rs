@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use navvy_environment::HostPaths;
-use navvy_environment::run_dir;
+use navvy_environment::run_dir::{self, RunDirError};
 use navvy_environment::supervisor::{Client, Connect};
 use navvy_environment::survey::now;
 use navvy_job::chain::chain;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::carry::{Machine, Place};
 use crate::environment::Provider;
-use crate::task::{Left, LeftLogs};
+use crate::task::{Left, LeftLogs, ends_in};
 
 /// What a task that nobody can go on with has left is removed within this.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
@@ -73,21 +73,27 @@ pub enum NotTaken {
     /// It stays as it is, for an agent of that processor.
     #[error("it is a task of the processor at {url}, and not of this agent's")]
     Elsewhere { url: String },
+    /// It stays as it is: nothing of it could be removed either.
+    #[error("{why}")]
+    Unread { why: String },
     /// It was removed, as far as `left` does not say otherwise.
     #[error("{why}")]
     Gone { why: String, left: Vec<String> },
 }
 
 /// Tasks of this user and this state directory whose agent is dead, and which may run on.
-pub fn left_tasks(paths: &HostPaths, here: &Owner) -> Vec<TaskId> {
-    let marked = run_dir::marked(paths.runtime.as_deref(), run_dir::uid());
+///
+/// # Errors
+/// Nobody can say whether there are some.
+pub fn left_tasks(paths: &HostPaths, here: &Owner) -> Result<Vec<TaskId>, RunDirError> {
+    let marked = run_dir::marked(paths.runtime.as_deref(), run_dir::uid())?;
     let is_left = |mark: &Option<Mark>| match mark {
         Some(Mark::Adoptable(_, owner)) => owner.machine == here.machine && owner.is_dead(here),
         _ => false,
     };
     let has_journal = |task: &TaskId| journal::path(&paths.state, task).exists();
     let left = marked.into_iter().filter(|(task, mark)| is_left(mark) && has_journal(task));
-    left.map(|(task, _)| task).collect()
+    Ok(left.map(|(task, _)| task).collect())
 }
 
 /// Makes the task this process's, as far as this machine goes. Whether it is so for the processor, the lease says.
@@ -99,7 +105,7 @@ pub async fn take_over(machine: &Machine, url: &str, task: &TaskId) -> Result<Fo
     let (journal, reading) = match Journal::take(&path).await {
         Ok(resumed) => resumed,
         Err(JournalError::Busy { .. }) => return Err(NotTaken::Busy),
-        Err(error) => return Err(NotTaken::Gone { why: chain(&error), left: Vec::new() }),
+        Err(error) => return Err(NotTaken::Unread { why: chain(&error) }),
     };
     let known = reading.known();
     let logs = known
@@ -174,7 +180,7 @@ impl Found {
     /// Cuts its logs to what was acknowledged. Nothing is delivered meanwhile.
     ///
     /// # Errors
-    /// A bug ended it: how far the logs are good is not known then.
+    /// They cannot be listed, or a bug ended it: how far the logs are good is not known then.
     pub async fn take_up_logs(&self) -> Result<LeftLogs, String> {
         let (logs, execs, progress) = (self.place.logs.clone(), self.execs.clone(), self.left.progress.clone());
         let step = progress.step.checked_sub(1).and_then(|index| self.left.note.claim.job.steps.get(index));
@@ -183,7 +189,8 @@ impl Found {
             Some(StepKind::Checkout(_)) => self.caller.tree.is_none(),
             _ => false,
         };
-        let cut = tokio::task::spawn_blocking(move || LeftLogs::take_up(&logs, &execs, &progress, is_exec));
+        let ends = ends_in(&logs).await.map_err(|error| format!("{} cannot be read: {error}", logs.display()))?;
+        let cut = tokio::task::spawn_blocking(move || LeftLogs::take_up(&logs, ends, &execs, &progress, is_exec));
         cut.await.map_err(|error| error.to_string())
     }
 }

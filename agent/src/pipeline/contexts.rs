@@ -1,6 +1,7 @@
 //! Contexts: files of variables for the jobs that ask for them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use navvy_job::compiled::Variables;
@@ -28,11 +29,23 @@ impl Contexts {
         Ok(Self { known: files.into_iter().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// The file of each that is in the user's `directory`, as `NAME.env`.
-    pub fn files(directory: Option<&Path>) -> BTreeMap<String, PathBuf> {
-        let files = directory.and_then(|directory| std::fs::read_dir(directory).ok()).into_iter().flatten().flatten();
-        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".env")?.to_owned()));
-        names.filter_map(|name| Some((name.clone(), Self::file(directory, &name)?))).collect()
+    /// The file of each that is in the user's `directory`, as `NAME.env`. Without a directory there are none.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn files(directory: Option<&Path>) -> io::Result<BTreeMap<String, PathBuf>> {
+        let Some(place) = directory else { return Ok(BTreeMap::new()) };
+        let entries = match std::fs::read_dir(place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries?,
+        };
+        let mut files = BTreeMap::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".env")) else { continue };
+            files.extend(Self::file(directory, name).map(|file| (name.to_owned(), file)));
+        }
+        Ok(files)
     }
 
     /// `DIRECTORY/NAME.env`, if it is there, for names that are safe as a file name alone.

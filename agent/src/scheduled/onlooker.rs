@@ -111,7 +111,8 @@ impl Onlooker {
 
     /// The kernel's counts go with the containers.
     fn count_kills(&self) {
-        let has_killed = self.0.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+        // Where they cannot be read, they may be next time: it is looked at again and again.
+        let has_killed = self.0.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills().is_ok_and(|kills| kills > 0));
         self.lock().oom_killed |= has_killed;
     }
 

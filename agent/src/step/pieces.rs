@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
+use navvy_job::chain::chain;
 use tokio::sync::mpsc;
 
 use crate::artifacts::guard::{Findings, Guard};
@@ -55,12 +56,11 @@ impl Lookout {
         let (sender, pieces) = mpsc::channel(PIECES);
         let looking = tokio::task::spawn_blocking(move || {
             let mut files = Files { guard, prefix };
-            // What cannot be read will not be restored either; that is for its later reader.
             let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
-            if let Err(error) = read::read(Pieces::new(pieces), limits, &mut files) {
-                tracing::debug!(%error, "An archive was not looked through for secrets to its end.");
-            }
-            files.guard.finish()
+            let read = read::read(Pieces::new(pieces), limits, &mut files);
+            let mut findings = files.guard.finish();
+            findings.unseen.extend(read.err().map(|error| format!("the rest of the archive ({})", chain(&error))));
+            findings
         });
         Self { pieces: sender, looking }
     }
@@ -73,7 +73,8 @@ impl Lookout {
     /// Once no more pieces come.
     pub async fn findings(self) -> Findings {
         drop(self.pieces);
-        self.looking.await.unwrap_or_default()
+        let broken = "the archive (a thread of the agent ended unexpectedly)";
+        self.looking.await.unwrap_or_else(|_| Findings { unseen: vec![broken.to_owned()], ..Findings::default() })
     }
 }
 
@@ -96,5 +97,23 @@ impl Sink for Files {
     fn end(&mut self) -> io::Result<()> {
         self.guard.end(&mut |_| {});
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navvy_output::mask::Masks;
+
+    use super::*;
+    use crate::artifacts::guard::SecretPolicy;
+
+    #[tokio::test]
+    async fn an_archive_that_cannot_be_read_was_not_looked_through() {
+        let masks = Masks::new(&[("TOKEN".to_owned(), "hunter2hunter2".to_owned())]);
+        let guard = Guard::that_tells(masks, SecretPolicy::Mask, "cache", "build", 1).unwrap();
+        let lookout = Lookout::new(guard, "");
+        lookout.pieces().send(Ok(Bytes::from_static(b"this is no archive"))).await.unwrap();
+        let findings = lookout.findings().await;
+        assert!(findings.unseen[0].starts_with("the rest of the archive ("), "{:?}", findings.unseen);
     }
 }

@@ -131,8 +131,13 @@ impl Task {
             let Some(step) = self.claim.job.steps.get(number.wrapping_sub(1)).cloned() else { continue };
             let watch = self.watch(number);
             let LeftLog { log, offset, held } = log;
-            let Ok(running) = Running::go_on(&ready.client, known(id), LeftOff { offset, held }, log, watch) else {
-                continue;
+            let running = match Running::go_on(&ready.client, known(id.clone()), LeftOff { offset, held }, log, watch) {
+                Ok(running) => running,
+                Err(error) => {
+                    self.warn(format!("the output of what step {id} left running is not kept any more: {error}"));
+                    ready.lingering.add_inherited(id);
+                    continue;
+                }
             };
             match &step.kind {
                 StepKind::Run(run) if run.background => {

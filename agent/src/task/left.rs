@@ -11,14 +11,17 @@
 //! certain; what is left here says what came before it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use navvy_environment::run_dir;
 use navvy_environment::supervisor::Client;
 use navvy_job::chain::chain;
+use navvy_job::event::LogEnd;
 use navvy_job::outcome::{SkipReason, Verdict};
-use navvy_output::{LogPoint, StepLog};
+use navvy_output::{LogPoint, StepLog, log_ends};
 use navvy_protocol::frame::Stream;
 use navvy_protocol::in_job::Lack;
 use navvy_protocol::supervisor::ExecStatus;
@@ -32,6 +35,9 @@ use super::steps::Standing;
 
 /// The version of [`Left`].
 const LEFT_VERSION: u32 = 1;
+/// How often a task's logs are looked at before nobody knows what they are.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Bytes that the masks hold, of both streams, are noted up to this; more of them cannot be gone on with.
 const MOST_HELD: usize = 1 << 10;
 
@@ -265,20 +271,37 @@ pub struct LeftLogs {
     pub broken: BTreeMap<String, String>,
 }
 
+/// How the logs of a task ended. Where they cannot be looked at they are looked at again: a process without descriptors may have some
+/// in a moment.
+///
+/// # Errors
+/// They could not be listed in all that time.
+pub async fn ends_in(directory: &Path) -> io::Result<Vec<LogEnd>> {
+    for _ in 1..LOOKS {
+        if let Ok(ends) = log_ends(directory) {
+            return Ok(ends);
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    log_ends(directory)
+}
+
 impl LeftLogs {
     /// Cuts each log of an exec to what was acknowledged of it, and closes all others. `is_exec`: the step at hand is one that
-    /// the supervisor runs, which may not have been started yet.
-    pub fn take_up(directory: &Path, execs: &[ExecStatus], progress: &Progress, is_exec: bool) -> Self {
+    /// the supervisor runs, which may not have been started yet. `ends`: as [`ends_in`] has them.
+    pub fn take_up(
+        directory: &Path,
+        ends: Vec<LogEnd>,
+        execs: &[ExecStatus],
+        progress: &Progress,
+        is_exec: bool,
+    ) -> Self {
         let mut left = Self::default();
         let current = format!("{}-{}", progress.step, progress.attempt);
         let (id, pid, output, exited, ended, acknowledged) = (current.clone(), 0, 0, None, false, None);
         let unstarted = ExecStatus { id, pid, output, exited, ended, acknowledged };
         let is_missing = is_exec && progress.step > 0 && execs.iter().all(|exec| exec.id != current);
-        let unsealed: Vec<PathBuf> = navvy_output::log_ends(directory)
-            .into_iter()
-            .filter(|end| end.sha256.is_none())
-            .map(|end| end.log)
-            .collect();
+        let unsealed: Vec<PathBuf> = ends.into_iter().filter(|end| end.sha256.is_none()).map(|end| end.log).collect();
         let mut gone_on = Vec::new();
         for exec in execs.iter().chain(is_missing.then_some(&unstarted)) {
             let Some((step, attempt)) = step_of(&exec.id) else { continue };

@@ -63,6 +63,11 @@ impl Lingering {
         Self { inherited: ids, ..Self::default() }
     }
 
+    /// One more that an earlier agent has left, and that nobody follows.
+    pub fn add_inherited(&mut self, id: String) {
+        self.inherited.push(id);
+    }
+
     /// Their execs.
     pub fn ids(&self) -> Vec<String> {
         let left = self.left.iter().map(|running| running.id.clone());

@@ -59,7 +59,7 @@ use tokio::time::Instant;
 
 pub use going_on::{Inherited, go_on};
 pub use hold::{BreakPoint, HoldPolicy, PERSON, is_step};
-pub use left::{Leaving, Left, LeftError, LeftLogs};
+pub use left::{Leaving, Left, LeftError, LeftLogs, ends_in};
 pub use note::{Note, NoteError, SourceNote};
 pub use removal::Removal;
 pub use resume::{Resumed, resume};

@@ -12,14 +12,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use navvy_job::event::{Event, TaskRef};
+use navvy_job::event::{Event, LogEnd, TaskRef};
 use navvy_job::figures::millis;
 use navvy_job::state::TaskState;
-use navvy_output::log_ends;
 use tokio::time::Instant;
 
 use crate::environment::Environment;
 
+use super::left::ends_in;
 use super::{Task, TaskResult, Turn};
 
 /// What still runs is ended within this. What has not ended by then, because the engine hangs, say, is ended by its removal.
@@ -54,11 +54,11 @@ impl Task {
             self.turn = Turn::Over;
         }
         self.services_are_over().await;
+        let logs = self.log_ends().await;
         // A verdict is reported in any case, also after a bug of ours.
         self.advance(TaskState::Reporting).await.ok();
         self.result.warnings = self.voice.warnings();
         self.result.repeated = self.voice.take_repeated();
-        let logs = log_ends(&self.context.directory);
         self.context.bus.send(Event::TaskLogs { task: self.reference.clone(), logs });
         self.context.bus.send(Event::TaskEnded {
             task: self.reference.clone(),
@@ -73,6 +73,18 @@ impl Task {
             return (result, None);
         }
         (result, Some(Removal { task: self, environment }))
+    }
+
+    /// What cannot be listed was written all the same: whoever delivers the logs goes by what they have heard of.
+    async fn log_ends(&self) -> Vec<LogEnd> {
+        let directory = &self.context.directory;
+        ends_in(directory).await.unwrap_or_else(|error| {
+            let place = directory.display();
+            self.warn(format!(
+                "nobody can say whether the task's logs are whole, since {place} cannot be read: {error}"
+            ));
+            Vec::new()
+        })
     }
 
     fn has_machine_elsewhere(&self) -> bool {

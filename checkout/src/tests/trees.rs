@@ -187,6 +187,18 @@ fn repositories_below_a_plain_directory_are_copied_as_such() {
 }
 
 #[test]
+fn a_repository_that_cannot_be_looked_at_is_no_plain_directory() {
+    let host = Dir::empty();
+    host.write("inner/.git/HEAD", "ref: refs/heads/main\n").write("inner/.gitignore", "secret\n");
+    host.write("inner/secret", "ignored\n").write("beside", "beside\n").link("inner/.git/objects", "objects");
+    let (copy, report) = host.stream();
+    assert!(copy.has("beside") && copy.has("inner") && !copy.has("inner/secret"));
+    assert_eq!(reasons(&report), [("inner".to_owned(), Reason::Unreadable)]);
+    let error = WorkingTree::open(&host.join("inner"), Elsewhere::Refused).unwrap_err();
+    assert!(matches!(error, CheckoutError::Read { .. }), "{error}");
+}
+
+#[test]
 fn an_empty_repository() {
     let host = Dir::empty();
     host.git(&["init", "-q", "-b", "trunk"]);

@@ -8,6 +8,7 @@
 //! DestroyTask ─▶ of a task that could not be recovered: what is left of it goes
 //! ```
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tonic::Status;
 
 use super::Plugin;
 use crate::agent;
-use crate::directory::{Directory, Record};
+use crate::directory::{Directory, Record, is_no_record};
 use crate::log::{info, warning};
 use crate::process::Process;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
@@ -63,7 +64,12 @@ pub async fn start(plugin: &Plugin, config: &nomad::TaskConfig) -> Result<Arc<Ta
         Some(room) if health.is_healthy => room,
         _ => return Err(Status::failed_precondition(format!("this client takes no tasks: {}", health.text))),
     };
-    let others = unrecovered(plugin, &settings.state_dir);
+    let others = unrecovered(plugin, &settings.state_dir).map_err(|error| {
+        not_started(format!(
+            "nobody knows what the tasks in {} have of this client: {error}",
+            settings.state_dir.display()
+        ))
+    })?;
     // Before anything is made of it: a task that is refused keeps its token.
     plugin.fits(wanted.size, room, &others).map_err(not_started)?;
     let (directory, record) = wanted.prepare(&settings, &plugin.variables).map_err(|error| refused(&error))?;
@@ -90,45 +96,72 @@ fn not_started(why: String) -> Status {
 }
 
 /// Sizes of tasks whose agents live and that Nomad has not handed to this plugin yet, or never will.
-fn unrecovered(plugin: &Plugin, state_dir: &Path) -> Vec<Size> {
-    let known = |record: &Record| plugin.task(&record.id).is_some();
-    let lives =
-        |record: &Record| record.agent.as_ref().is_some_and(|agent| matches!(Process::find(agent), Ok(Some(_))));
-    let records = Directory::all(state_dir).into_iter().filter_map(|directory| directory.record().ok());
-    records
-        .filter(|record| record.ended.is_none() && !known(record) && lives(record))
-        .map(|record| record.size)
-        .collect()
+fn unrecovered(plugin: &Plugin, state_dir: &Path) -> io::Result<Vec<Size>> {
+    let mut sizes = Vec::new();
+    for directory in Directory::all(state_dir)? {
+        let record = match directory.record() {
+            Ok(record) => record,
+            // Without an agent it has nothing, whatever it says.
+            Err(_) if Process::of_directory(&directory)?.is_none() => continue,
+            Err(error) => return Err(io::Error::other(format!("{}: {error}", directory.path().display()))),
+        };
+        let agent = record.agent.as_ref().filter(|_| record.ended.is_none() && plugin.task(&record.id).is_none());
+        if agent.map(Process::find).transpose()?.flatten().is_some() {
+            sizes.push(record.size);
+        }
+    }
+    Ok(sizes)
 }
 
 /// A plugin may end while it starts a task. Nomad then asks the next one with the same words. An agent that runs is gone on with, as
 /// is a claim that was written; what is less than that is removed, and the task starts anew from its token, which is still there.
+/// What may be of a living agent, or of another task, stays.
 async fn begun_before(plugin: &Plugin, directory: &Directory, id: &str) -> Result<Option<Arc<Task>>, Status> {
-    if !directory.path().exists() {
+    if !is_there(directory)? {
         return Ok(None);
     }
-    match directory.record() {
-        Ok(record) if record.id == id && (has_begun(directory, &record)?) => {
+    let cgroups = match directory.record() {
+        Ok(record) if record.id != id => return Err(stays(directory, "it belongs to another task")),
+        Ok(record) if has_begun(directory, &record)? => {
             info!("Task {} was begun by a plugin before this one, and is gone on with.", record.task);
-            enter(plugin, directory.clone(), record).map(Some)
+            return enter(plugin, directory.clone(), record).map(Some);
         }
-        record => {
-            let cgroups = record.map(|record| record.cgroup_directories).unwrap_or_default();
-            navvy_cgroup::remove(&cgroups);
-            directory.remove().map_err(|error| {
-                Status::internal(format!(
-                    "what an earlier start has left in {} stays: {error}",
-                    directory.path().display()
-                ))
-            })?;
-            Ok(None)
-        }
-    }
+        Ok(record) => record.cgroup_directories,
+        Err(error) if is_no_record(&error) && agent_of(directory)?.is_none() => Vec::new(),
+        Err(error) => return Err(stays(directory, &format!("what is known of its task cannot be read ({error})"))),
+    };
+    navvy_cgroup::remove(&cgroups);
+    remove(directory)?;
+    Ok(None)
 }
 
 fn has_begun(directory: &Directory, record: &Record) -> Result<bool, Status> {
-    let unseen = |error: std::io::Error| Status::internal(format!("the task's agent cannot be looked for: {error}"));
-    Ok(record.agent.is_some() || directory.has_claim() || Process::of_directory(directory).map_err(unseen)?.is_some())
+    let unseen = |error: io::Error| stays(directory, &format!("its claim cannot be looked for ({error})"));
+    Ok(record.agent.is_some() || directory.has_claim().map_err(unseen)? || agent_of(directory)?.is_some())
+}
+
+fn is_there(directory: &Directory) -> Result<bool, Status> {
+    directory.path().try_exists().map_err(|error| stays(directory, &format!("it cannot be looked at ({error})")))
+}
+
+/// An agent that nobody may have written down.
+fn agent_of(directory: &Directory) -> Result<Option<Process>, Status> {
+    Process::of_directory(directory)
+        .map_err(|error| stays(directory, &format!("its agent cannot be looked for ({error})")))
+}
+
+fn remove(directory: &Directory) -> Result<(), Status> {
+    directory.remove().map_err(|error| stays(directory, &format!("it cannot be removed ({error})")))
+}
+
+/// Nothing is removed that may be of a living agent: a person is told where to look.
+fn stays(directory: &Directory, why: &str) -> Status {
+    let path = directory.path().display();
+    let text = format!(
+        "what is in {path} stays, since {why}: when no agent of it runs (pgrep -af -- '--scheduled {path}'), remove the directory"
+    );
+    warning!("A task's directory is left as it is: {text}.");
+    Status::internal(text)
 }
 
 fn enter(plugin: &Plugin, directory: Directory, record: Record) -> Result<Arc<Task>, Status> {
@@ -166,35 +199,42 @@ pub fn recover(plugin: &Plugin, handle: &nomad::TaskHandle) -> Result<(), Status
 }
 
 /// Nomad destroys what it could not recover, and takes it for gone then. One that never was here has no directory.
-pub async fn destroy_unknown(plugin: &Plugin, id: &str) {
-    let Ok((settings, _)) = plugin.config() else { return };
+///
+/// # Errors
+/// Something of it stays, or nobody can tell.
+pub async fn destroy_unknown(plugin: &Plugin, id: &str) -> Result<(), Status> {
+    let (settings, _) = plugin.config()?;
     let directory = Directory::of(&settings.state_dir, id);
-    if !directory.path().exists() {
-        return;
+    if !is_there(&directory)? {
+        return Ok(());
     }
-    if let Some(record) = directory.record().ok().filter(|record| record.id == id) {
-        let task = Task::new(directory, record, plugin.events.clone());
-        match task.recover() {
-            Ok(()) => task.stop(Signal::KILL, Duration::ZERO).await,
-            Err(error) => warning!("The agent of task {} cannot be looked at: {error}", task.record().task),
+    match directory.record() {
+        Ok(record) if record.id == id => return destroy_recorded(plugin, directory, record).await,
+        Ok(_) => return Err(stays(&directory, "it belongs to another task")),
+        Err(error) => warning!("What is known of task {id} cannot be read, and it is destroyed without: {error}"),
+    }
+    if let Some(process) = agent_of(&directory)? {
+        let killed = process.handle().signal(Signal::KILL);
+        killed.map_err(|error| stays(&directory, &format!("its agent cannot be ended ({error})")))?;
+    }
+    match agent::find(&settings, &plugin.variables) {
+        Ok(program) => {
+            remove_left(&program, &agent::environment(&settings, &plugin.variables), &directory, id).await;
         }
-        return task.destroy().await;
+        Err(error) => warning!("What task {id} has left could not be removed: {error}"),
     }
-    match Process::of_directory(&directory) {
-        Ok(Some(process)) => {
-            if let Err(error) = process.handle().signal(Signal::KILL) {
-                warning!("The agent in {} cannot be ended: {error}", directory.path().display());
-            }
-        }
-        Ok(None) => {}
-        Err(error) => warning!("An agent in {} cannot be looked for: {error}", directory.path().display()),
+    remove(&directory)
+}
+
+async fn destroy_recorded(plugin: &Plugin, directory: Directory, record: Record) -> Result<(), Status> {
+    let task = Task::new(directory, record, plugin.events.clone());
+    task.recover().map_err(|error| stays(&task.directory, &format!("its agent cannot be looked at ({error})")))?;
+    task.stop(Signal::KILL, Duration::ZERO).await;
+    if task.ended().is_none() {
+        return Err(stays(&task.directory, "its agent was killed and has not ended"));
     }
-    if let Ok(program) = agent::find(&settings, &plugin.variables) {
-        remove_left(&program, &agent::environment(&settings, &plugin.variables), &directory, id).await;
-    }
-    if let Err(error) = directory.remove() {
-        warning!("{} could not be removed: {error}", directory.path().display());
-    }
+    task.destroy().await;
+    Ok(())
 }
 
 /// The words that `nomad alloc status` shows. Nothing is tried again: what is wrong stays so.

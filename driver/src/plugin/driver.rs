@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::{Stream, StreamExt as _};
+use navvy_cgroup::MOUNTINFO;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,7 +16,8 @@ use super::host::Answers;
 use super::{Plugin, begin, signals};
 use crate::cgroup::Mounts;
 use crate::directory::Ended;
-use crate::log::info;
+use crate::log::{info, warning};
+use crate::node::Node;
 use crate::proto::hashicorp::nomad::plugins::drivers::proto as nomad;
 use crate::stats::{self, Meter};
 use crate::task::Task;
@@ -144,7 +146,8 @@ impl nomad::driver_server::Driver for Driver {
         let request = request.into_inner();
         let Some(task) = self.0.task(&request.task_id) else {
             let plugin = self.0.clone();
-            done(tokio::spawn(async move { begin::destroy_unknown(&plugin, &request.task_id).await })).await?;
+            let begun = tokio::spawn(async move { begin::destroy_unknown(&plugin, &request.task_id).await });
+            done(begun).await??;
             return Ok(Response::new(nomad::DestroyTaskResponse {}));
         };
         if task.ended().is_none() && !request.force {
@@ -293,9 +296,7 @@ impl Driver {
         let (id, cgroup, node) = (task.record().id, task.record().cgroup, self.0.node());
         let (answers, taken) = mpsc::channel(1);
         tokio::spawn(async move {
-            let mounts = Mounts::here();
-            let name = cgroup.filter(|name| stats::is_there(&mounts, name));
-            let mut meter = name.map(|name| Meter::new(mounts, name, node));
+            let mut meter = cgroup.and_then(|name| meter_of(&id, name, node));
             let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
             loop {
                 tokio::select! {
@@ -314,8 +315,19 @@ impl Driver {
     }
 }
 
+/// `None`: there are no figures of a task's cgroup.
+fn meter_of(id: &str, name: String, node: Node) -> Option<Meter> {
+    match Mounts::here() {
+        Ok(mounts) => stats::is_there(&mounts, &name).then(|| Meter::new(mounts, name, node)),
+        Err(error) => {
+            warning!("There are no figures of task {id}: {MOUNTINFO} could not be read: {error}");
+            None
+        }
+    }
+}
+
 /// Nomad may hang up: what was begun goes on to its end.
-async fn done(begun: JoinHandle<()>) -> Result<(), Status> {
+async fn done<T>(begun: JoinHandle<T>) -> Result<T, Status> {
     begun.await.map_err(|error| Status::internal(format!("a bug of the driver ended it: {error}")))
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use navvy_cgroup::slice::{Slice, UNITS};
-use navvy_cgroup::{Hierarchy, Limit, Limits, children, mounted};
+use navvy_cgroup::{Hierarchy, Limit, Limits, MOUNTINFO, children, mounted};
 use navvy_job::id::TaskId;
 use navvy_job::resource::Size;
 
@@ -48,6 +48,12 @@ pub enum CgroupError {
     /// The controller's name, or `unified` for version 2.
     #[error("no {0} controller is mounted here")]
     NoController(&'static str),
+    /// Where the hierarchies are is not known.
+    #[error("failed to read {path}: {source}", path = MOUNTINFO)]
+    Mounts {
+        /// What the kernel answered.
+        source: io::Error,
+    },
     /// A limit was not taken.
     #[error("failed to write {path}: {source}", path = path.display())]
     Write {
@@ -116,13 +122,15 @@ pub struct Place {
     name: String,
     /// Where it is instead if systemd makes the engine's cgroups. When a journal is opened nobody has asked the engine yet.
     slice: Slice,
+    /// Why nobody could say where it is.
+    why_unknown: Option<String>,
 }
 
 impl Place {
     /// Below the cgroup that was given, else below our own.
     pub fn of(task: &TaskId, given: Option<&Parent>) -> Self {
         let parent = given.map_or_else(|| PathBuf::from(ROOT), |given| given.below().to_owned());
-        Self { parent, is_given: given.is_some(), name: task.cgroup_name(), slice: Slice::of(task) }
+        Self { parent, is_given: given.is_some(), name: task.cgroup_name(), slice: Slice::of(task), why_unknown: None }
     }
 
     /// As [`Self::text`] has written it. What is no place of this task is below our own root.
@@ -132,9 +140,19 @@ impl Place {
         Self::of(task, given.as_ref())
     }
 
-    /// Everywhere that a task of this id has a cgroup. For where no journal says it.
+    /// Everywhere that a task of this id has a cgroup. For where no journal says it. If nobody can say where that is, there is one place,
+    /// whose removal fails and says why.
     pub fn find(task: &TaskId) -> Vec<Self> {
-        let found = of_tasks(&mounted()).into_iter().filter(|(_, found)| found == task);
+        Self::find_in(task, mounted())
+    }
+
+    fn find_in(task: &TaskId, hierarchies: io::Result<Vec<Hierarchy>>) -> Vec<Self> {
+        let hierarchies = match hierarchies {
+            Ok(hierarchies) => hierarchies,
+            // No place at all would read as nothing left.
+            Err(error) => return vec![Self { why_unknown: Some(error.to_string()), ..Self::of(task, None) }],
+        };
+        let found = of_tasks(&hierarchies).into_iter().filter(|(_, found)| found == task);
         let mut places: Vec<Self> = Vec::new();
         for (below, task) in found {
             let place = Self::read(&task, &below.display().to_string());
@@ -161,13 +179,20 @@ impl Place {
     }
 }
 
+fn hierarchies() -> Result<Vec<Hierarchy>, CgroupError> {
+    mounted().map_err(|source| CgroupError::Mounts { source })
+}
+
 /// Makes the task's cgroup and returns its name as the engine wants it. On failure nothing is left.
+///
+/// # Errors
+/// A task gets none here, or a limit is not taken.
 pub fn make(place: &Place, size: Size, pids: u32, facts: Facts<'_>) -> Result<String, CgroupError> {
     check(facts)?;
-    let hierarchies = mounted();
     if facts.driver == SYSTEMD {
         return make_slice(place, size, pids, Path::new(UNITS));
     }
+    let hierarchies = hierarchies()?;
     let made = match facts.version {
         "2" => make_v2(place, size, pids, &hierarchies),
         _ => make_v1(place, size, pids, &hierarchies),
@@ -237,21 +262,30 @@ fn apply(setting: &Setting) -> Result<(), CgroupError> {
 }
 
 /// Are limits set by hierarchies of version 1 here? Where some of both versions are mounted, each controller is in one of them.
-pub fn has_limits_of_v1() -> bool {
-    mounted().iter().any(|hierarchy| !hierarchy.unified && hierarchy.has("memory"))
+///
+/// # Errors
+/// Where the hierarchies are is not known.
+pub fn has_limits_of_v1() -> Result<bool, CgroupError> {
+    Ok(hierarchies()?.iter().any(|hierarchy| !hierarchy.unified && hierarchy.has("memory")))
 }
 
 /// The files into which a process writes its number to enter a task's cgroup, wherever that was made.
-pub fn entrances(place: &Place) -> Vec<PathBuf> {
-    place.directories(&mounted()).into_iter().map(|directory| directory.join("cgroup.procs")).collect()
+///
+/// # Errors
+/// Where the hierarchies are is not known.
+pub fn entrances(place: &Place) -> Result<Vec<PathBuf>, CgroupError> {
+    let directories = place.directories(&hierarchies()?).into_iter();
+    Ok(directories.map(|directory| directory.join("cgroup.procs")).collect())
 }
 
 /// Has the engine put a container below the task's cgroup, and does that hold it? The engine may see other hierarchies than this process
 /// does, and systemd may pass over what it does not understand.
-pub fn is_used(place: &Place, size: Size) -> bool {
-    let hierarchies = mounted();
-    let mut directories = place.directories(&hierarchies).into_iter();
-    directories.any(|directory| children(&directory).next().is_some() && holds(place, &directory, size))
+///
+/// # Errors
+/// Where the hierarchies are is not known.
+pub fn is_used(place: &Place, size: Size) -> Result<bool, CgroupError> {
+    let mut directories = place.directories(&hierarchies()?).into_iter();
+    Ok(directories.any(|directory| children(&directory).next().is_some() && holds(place, &directory, size)))
 }
 
 /// Limits of a slice are systemd's to set; others were set here.
@@ -263,14 +297,33 @@ fn holds(place: &Place, directory: &Path, size: Size) -> bool {
 /// Kills what sits in the task's cgroup, and removes it from every hierarchy. Its containers are gone, or shall go: what an
 /// engine leaves there that died while it started one is nobody's any more. Blocks for three seconds at most; missing is
 /// fine.
+///
+/// # Errors
+/// It is still there, or nobody can say where it is.
 pub fn remove(place: &Place) -> Result<(), (PathBuf, io::Error)> {
-    navvy_cgroup::remove(&place.directories(&mounted())).into_iter().next().map_or(Ok(()), Err)?;
-    place.slice.remove(Path::new(UNITS))
+    remove_from(place, mounted(), Path::new(UNITS))
+}
+
+fn remove_from(
+    place: &Place,
+    hierarchies: io::Result<Vec<Hierarchy>>,
+    units: &Path,
+) -> Result<(), (PathBuf, io::Error)> {
+    let hierarchies = match &place.why_unknown {
+        Some(why) => Err(io::Error::other(why.clone())),
+        None => hierarchies,
+    };
+    let hierarchies = hierarchies.map_err(|error| (PathBuf::from(MOUNTINFO), error))?;
+    navvy_cgroup::remove(&place.directories(&hierarchies)).into_iter().next().map_or(Ok(()), Err)?;
+    place.slice.remove(units)
 }
 
 /// Tasks whose cgroup has been here for `age` and holds no process. Whether a task still needs one, the engine knows.
-pub fn idle(age: Duration) -> Vec<TaskId> {
-    let hierarchies = mounted();
+///
+/// # Errors
+/// Nobody can say where the hierarchies are.
+pub fn idle(age: Duration) -> io::Result<Vec<TaskId>> {
+    let hierarchies = mounted()?;
     let is_idle = |below: &Path| {
         let mut there = hierarchies.iter().map(|h| h.path.join(below)).filter(|directory| directory.is_dir());
         there.all(|directory| is_old(&directory, age) && is_empty(&directory))
@@ -279,7 +332,7 @@ pub fn idle(age: Duration) -> Vec<TaskId> {
     let mut tasks: Vec<_> = idle.map(|(_, task)| task).collect();
     tasks.sort();
     tasks.dedup();
-    tasks
+    Ok(tasks)
 }
 
 fn is_old(directory: &Path, age: Duration) -> bool {
@@ -373,6 +426,30 @@ mod tests {
         let found: Vec<String> =
             of_tasks(&[hierarchy(), hierarchy()]).into_iter().map(|(_, task)| task.to_string()).collect();
         assert_eq!(found, ["dddddddd", "aaaaaaaa", "bbbbbbbb"]);
+    }
+
+    #[test]
+    fn where_nobody_knows_the_hierarchies_nothing_reads_as_removed() {
+        let (root, units) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let cgroup = root.path().join(own().below());
+        fs::create_dir_all(&cgroup).unwrap();
+        let hierarchies =
+            || Ok(vec![Hierarchy { path: root.path().to_owned(), controllers: Vec::new(), unified: true }]);
+        let unread = || Err(io::Error::other("no descriptor is left"));
+        let (path, error) = remove_from(&own(), unread(), units.path()).unwrap_err();
+        assert_eq!((path.as_path(), error.to_string().as_str()), (Path::new(MOUNTINFO), "no descriptor is left"));
+
+        // What was looked for while they could not be read is not removed later by a guess.
+        let unknown = Place::find_in(&task(), unread());
+        assert_eq!(unknown.len(), 1);
+        let (path, error) = remove_from(&unknown[0], hierarchies(), units.path()).unwrap_err();
+        assert_eq!((path.as_path(), error.to_string().as_str()), (Path::new(MOUNTINFO), "no descriptor is left"));
+        assert!(cgroup.is_dir());
+
+        assert_eq!(Place::find_in(&task(), hierarchies()), [own()]);
+        remove_from(&own(), hierarchies(), units.path()).unwrap();
+        assert!(!cgroup.exists());
+        assert_eq!(Place::find_in(&task(), hierarchies()), []);
     }
 
     #[test]

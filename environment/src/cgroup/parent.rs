@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use navvy_cgroup::{Hierarchy, mounted};
+use navvy_cgroup::{Hierarchy, MOUNTINFO, mounted};
 
 use super::CONTROLLERS;
 
@@ -40,6 +40,12 @@ pub enum ParentError {
     Missing {
         /// As it was given.
         path: String,
+    },
+    /// Where the hierarchies are is not known.
+    #[error("failed to read {mounts}: {source}", mounts = MOUNTINFO)]
+    Mounts {
+        /// What the kernel answered.
+        source: io::Error,
     },
     /// The kernel does not take a process in, or does not give controllers to those below.
     #[error("failed to write {path}: {source}", path = path.display())]
@@ -84,7 +90,7 @@ impl Parent {
     /// Bytes of memory that all in it may have together, by its own limit and by those above it; without one, as many as there are numbers.
     /// `None`: there is no such limit to be read.
     pub fn memory_limit(&self) -> Option<u64> {
-        self.memory_limit_in(&mounted())
+        self.memory_limit_in(&mounted().ok()?)
     }
 
     fn memory_limit_in(&self, hierarchies: &[Hierarchy]) -> Option<u64> {
@@ -104,9 +110,9 @@ impl Parent {
     /// limits need.
     ///
     /// # Errors
-    /// No hierarchy has it, or the kernel refuses.
+    /// No hierarchy has it, nobody can say where the hierarchies are, or the kernel refuses.
     pub fn enter(&self) -> Result<(), ParentError> {
-        let directories = self.directories(&mounted());
+        let directories = self.directories(&mounted().map_err(|source| ParentError::Mounts { source })?);
         if directories.is_empty() {
             return Err(ParentError::Missing { path: self.text() });
         }
@@ -127,16 +133,20 @@ impl Parent {
 
     /// How many processes of it and of those below it the kernel has killed for want of memory. Those of cgroups that are gone
     /// do not count (version 1).
-    pub fn oom_kills(&self) -> u64 {
-        navvy_cgroup::oom_kills(&self.text(), &mounted())
+    ///
+    /// # Errors
+    /// Nobody can say where the hierarchies are.
+    pub fn oom_kills(&self) -> io::Result<u64> {
+        mounted().map(|hierarchies| navvy_cgroup::oom_kills(&self.text(), &hierarchies))
     }
 
     /// Removes the leaf that [`Self::enter`] has made, with what a killed agent has left in it. Missing is fine.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses, or nobody can say where it is.
     pub fn remove_leaf(&self) -> Result<(), (PathBuf, io::Error)> {
-        let leaves = self.directories(&mounted()).into_iter().filter(|(_, unified)| *unified);
+        let hierarchies = mounted().map_err(|error| (PathBuf::from(MOUNTINFO), error))?;
+        let leaves = self.directories(&hierarchies).into_iter().filter(|(_, unified)| *unified);
         let leaves: Vec<PathBuf> = leaves.map(|(directory, _)| directory.join(LEAF)).collect();
         navvy_cgroup::remove(&leaves).into_iter().next().map_or(Ok(()), Err)
     }

@@ -7,7 +7,7 @@
 //!
 //! What is watched is a whole list, so nothing is missed by a connection that breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +26,17 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// A call that failed, and that is not wanted again, is told for so long. Those that are made all the time fail more often.
 const TOLD_FOR: Duration = Duration::from_secs(120);
 
-/// What is known of Nomad itself.
+/// What is known of Nomad itself. Before its first answer that is nothing, which is not told as well-being.
 #[derive(Debug, Default)]
 pub struct Standing(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     troubles: BTreeMap<&'static str, (String, Instant)>,
+    /// A call has come to something.
+    is_known: bool,
+    /// Lists that are to be followed, and of which no call has come to anything yet.
+    awaited: BTreeSet<&'static str>,
     cluster: Option<Cluster>,
 }
 
@@ -44,6 +48,8 @@ impl Standing {
     /// It works, or it does not: then for people, once.
     pub fn note<T>(&self, what: &'static str, outcome: &Result<T, NomadError>) {
         let mut inner = self.inner();
+        inner.is_known = true;
+        inner.awaited.remove(what);
         let Err(error) = outcome else {
             if inner.troubles.remove(what).is_some() {
                 tracing::info!("Nomad can be asked for its {what} again.");
@@ -56,11 +62,19 @@ impl Standing {
         }
     }
 
-    /// What does not work now.
+    /// These are followed from now on, and no others are.
+    pub fn awaits(&self, lists: &[&'static str]) {
+        self.inner().awaited = lists.iter().copied().collect();
+    }
+
+    /// What does not work now, or is not known to work yet.
     pub fn troubles(&self) -> Vec<String> {
         let mut inner = self.inner();
         inner.troubles.retain(|_, (_, at)| at.elapsed() < TOLD_FOR);
-        inner.troubles.values().map(|(trouble, _)| trouble.clone()).collect()
+        let unknown = (!inner.is_known).then(|| "Nomad has not answered yet".to_owned());
+        let awaited = inner.awaited.iter().map(|what| format!("Nomad has not told its {what} yet"));
+        let troubles = inner.troubles.values().map(|(trouble, _)| trouble.clone());
+        unknown.into_iter().chain(awaited).chain(troubles).collect()
     }
 
     /// Figures of the cluster, by the processor that launches.
@@ -101,5 +115,30 @@ pub async fn follow<T: DeserializeOwned>(
                 pause = (pause * 2).min(PAUSES.1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nomad_has_not_answered_yet_is_no_well_being() {
+        let standing = Standing::default();
+        assert_eq!(standing.troubles(), ["Nomad has not answered yet"]);
+        standing.note("leader", &Ok(()));
+        assert_eq!(standing.troubles(), [""; 0]);
+        standing.awaits(&["jobs", "clients"]);
+        standing.note("jobs", &Ok(()));
+        assert_eq!(standing.troubles(), ["Nomad has not told its clients yet"]);
+        let away = NomadError::Away { call: "GET /v1/nodes".to_owned(), why: "refused".to_owned() };
+        standing.note::<()>("clients", &Err(away));
+        assert_eq!(standing.troubles(), ["GET /v1/nodes: Nomad does not answer: refused"]);
+        standing.note("clients", &Ok(()));
+        assert_eq!(standing.troubles(), [""; 0]);
+        // Another processor follows them now.
+        standing.awaits(&["jobs"]);
+        standing.awaits(&[]);
+        assert_eq!(standing.troubles(), [""; 0]);
     }
 }

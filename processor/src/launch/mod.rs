@@ -137,6 +137,7 @@ impl Launcher {
     /// Until another processor may have the lock.
     async fn lead(&self, lead: Lead) {
         tracing::info!("This processor launches tasks through Nomad at {}.", self.settings.address);
+        self.standing.awaits(&[JOBS.0, NODES.0]);
         let (jobs_sender, jobs) = watch::channel(None);
         let (nodes_sender, nodes) = watch::channel(None);
         let following = async {
@@ -149,6 +150,7 @@ impl Launcher {
             () = following => {}
             () = self.passes(lead, Lists { jobs, nodes }) => {}
         }
+        self.standing.awaits(&[]);
         self.standing.set_cluster(None);
         tracing::warn!("This processor lost the lock by which it launches tasks; it tries to get it again.");
     }

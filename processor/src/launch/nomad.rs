@@ -19,6 +19,8 @@ use crate::settings::NomadSettings;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long Nomad waits for a change; it adds up to a sixteenth of it.
 pub const WAIT: Duration = Duration::from_secs(60);
+/// A whole list, which Nomad gives at once: a long one takes longer than other answers.
+const FIRST: Duration = Duration::from_secs(30);
 /// The largest answer: lists of some ten thousand jobs.
 const LARGEST: usize = 64 << 20;
 /// Of what a refusal says, so much is told.
@@ -136,7 +138,8 @@ impl Nomad {
     pub async fn next<T: DeserializeOwned>(&self, path: &str, index: u64) -> Result<Answer<T>> {
         let joined = if path.contains('?') { '&' } else { '?' };
         let waiting = format!("{path}{joined}index={index}&wait={}s", WAIT.as_secs());
-        let deadline = WAIT + WAIT / 16 + DEADLINE;
+        // Nomad answers at once where nothing is known yet: silence is told soon then.
+        let deadline = if index == 0 { FIRST } else { WAIT + WAIT / 16 + DEADLINE };
         let Raw { index, value } = self.send(Method::GET, &waiting, None, deadline).await?;
         let call = called(&Method::GET, path);
         let index = index.ok_or_else(|| form(&call, "it has no header X-Nomad-Index"))?;

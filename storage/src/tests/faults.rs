@@ -359,6 +359,25 @@ async fn a_sweep_finds_what_a_writer_left_that_was_killed_once_its_entry_was_see
 }
 
 #[tokio::test]
+async fn what_a_mark_of_another_form_is_of_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let store = Store::direct(Arc::new(Bucket::directory(root).unwrap()), "project", TrustScope::Trusted, SHAPE);
+    let reservation = store.reserve(cache("k")).await.unwrap();
+    let mark = root.join(layout::reserved(reservation.id));
+    let body = store.put(&reservation, stream_of(content())).await.unwrap();
+    store.commit(&reservation, &body, About::default()).await.unwrap();
+    std::fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    std::fs::write(&mark, r#"{"of":"a later version"}"#).unwrap();
+    let swept = Bucket::directory(root).unwrap().sweep(Duration::ZERO).await.unwrap();
+    assert_eq!(
+        swept.failed.iter().map(|failed| failed.path.clone()).collect::<Vec<_>>(),
+        [layout::reserved(reservation.id)]
+    );
+    assert!(mark.exists() && root.join(layout::body(reservation.id)).exists());
+}
+
+#[tokio::test]
 async fn a_sweep_finds_small_files_that_a_killed_writer_left_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();

@@ -493,7 +493,8 @@ impl Pump {
 
     fn look_for_lost(&mut self, lost: Lost) {
         let now = Instant::now();
-        if !proc::below(&proc::all(), self.keeper).is_empty() {
+        // While they cannot be listed, some may run: they are looked for again.
+        if !proc::all().is_ok_and(|entries| proc::below(&entries, self.keeper).is_empty()) {
             self.lost = Some(Lost { looked: now, none_since: None });
             return;
         }
@@ -560,7 +561,9 @@ impl Pump {
     }
 
     fn exited(&mut self, end: End) -> Phase {
-        let left_running = if end.alone { 0 } else { proc::below(&proc::all(), self.keeper).len() as u32 };
+        // It is not alone: where nobody can count, there is one at least.
+        let counted = || proc::all().map_or(1, |entries| proc::below(&entries, self.keeper).len() as u32);
+        let left_running = if end.alone { 0 } else { counted() };
         let exited = Exited {
             exit: exit_of(end.status),
             output: self.ring.output(),

@@ -9,11 +9,14 @@
 //! has the whole grace; so it is never sent a second time, however often they are asked to end. A process group is
 //! signalled in one act, so that processes that its members are starting at that moment get it, too.
 //!
+//! A list that cannot be made is not an empty one: what is to end goes on ending, and is listed again.
+//!
 //! What is stopped cannot fork, and its place below a pids limit stays taken, so that even a fork bomb runs dry.
 //! Keepers block every catchable signal and end by themselves; all they are sent is CONT, since uid 0 in a job can stop
 //! them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,6 +34,8 @@ const KILL_PAUSE: Duration = Duration::from_millis(2);
 const UNFROZEN_PASSES: u32 = 3;
 /// Lists in which a frozen herd may still grow before killing starts all the same.
 const FREEZE_PASSES: usize = 50;
+/// Without descriptors for so long nobody can be found any more; whoever waits for the end is not kept for ever.
+const UNLISTED: Duration = Duration::from_secs(10);
 
 /// A set of processes that shall end.
 trait Herd {
@@ -45,8 +50,9 @@ trait Herd {
     /// Waits a little, less if all are gone.
     fn wait(&self, limit: Duration);
 
-    fn list(&self) -> Vec<Pid> {
-        self.among(&proc::all())
+    /// Its running ones now. An error: nobody knows.
+    fn list(&self) -> io::Result<Vec<Pid>> {
+        Ok(self.among(&proc::all()?))
     }
 }
 
@@ -102,7 +108,7 @@ impl Herd for Everything<'_> {
     }
 
     fn is_over(&self) -> bool {
-        self.list().is_empty()
+        self.list().is_ok_and(|pids| pids.is_empty())
     }
 
     fn wake(&self) {
@@ -127,9 +133,12 @@ pub fn stop_all(init: &Init, grace: Duration) {
 }
 
 /// Sends a signal to all processes of an exec.
-pub fn signal(record: &Arc<Record>, signal: i32) -> std::io::Result<()> {
+///
+/// # Errors
+/// They cannot be listed, or the kernel refuses.
+pub fn signal(record: &Arc<Record>, signal: i32) -> io::Result<()> {
     let mut result = Ok(());
-    for pid in Below(record).list() {
+    for pid in Below(record).list()? {
         match sys::kill(pid, signal) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => result = Err(error),
             _ => {}
@@ -140,23 +149,18 @@ pub fn signal(record: &Arc<Record>, signal: i32) -> std::io::Result<()> {
 
 fn end(herd: &impl Herd, grace: Duration) {
     if !ask(herd, grace) {
-        force(herd);
+        force(herd, UNLISTED);
     }
 }
 
 /// TERM, then waits until grace is over. True when all are gone.
 fn ask(herd: &impl Herd, grace: Duration) -> bool {
     let deadline = Instant::now().checked_add(grace);
-    herd.wake();
-    let entries = proc::all();
-    let targets = Targets::of(&entries, &herd.to_ask(&entries));
-    // A stopped one would never see the first without the second.
-    for signal in [libc::SIGTERM, libc::SIGCONT] {
-        targets.send(signal);
-    }
+    let mut is_asked = false;
     loop {
         herd.wake();
-        if herd.list().is_empty() && herd.is_over() {
+        is_asked = is_asked || send_term(herd);
+        if none_left(herd) {
             return true;
         }
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -164,6 +168,25 @@ fn ask(herd: &impl Herd, grace: Duration) -> bool {
             return false;
         }
         herd.wait(left.min(TERM_PAUSE));
+    }
+}
+
+/// False: nobody knows whom to ask.
+fn send_term(herd: &impl Herd) -> bool {
+    let Ok(entries) = proc::all() else { return false };
+    let targets = Targets::of(&entries, &herd.to_ask(&entries));
+    // A stopped one would never see the first without the second.
+    for signal in [libc::SIGTERM, libc::SIGCONT] {
+        targets.send(signal);
+    }
+    true
+}
+
+/// Where there is no list, keepers may still have told their end.
+fn none_left(herd: &impl Herd) -> bool {
+    match herd.list() {
+        Ok(pids) if !pids.is_empty() => false,
+        _ => herd.is_over(),
     }
 }
 
@@ -201,27 +224,39 @@ impl Targets {
     }
 }
 
-fn force(herd: &impl Herd) {
+/// KILL until none is left. `patience`: for how long in a row no list may be had.
+fn force(herd: &impl Herd, patience: Duration) {
+    let mut unlisted_since = None;
     for pass in 0.. {
         herd.wake();
         // Most herds are gone with the first pass; stopping each one first would only make it run once more.
-        let pids = if pass < UNFROZEN_PASSES { herd.list().into_iter().collect() } else { freeze(herd) };
-        if pids.is_empty() && herd.is_over() {
+        let pids: Option<HashSet<Pid>> = match pass < UNFROZEN_PASSES {
+            true => herd.list().ok().map(|pids| pids.into_iter().collect()),
+            false => freeze(herd),
+        };
+        if pids.as_ref().is_none_or(HashSet::is_empty) && herd.is_over() {
             return;
         }
-        for pid in pids {
-            send(pid, libc::SIGKILL);
+        match pids {
+            Some(pids) => {
+                unlisted_since = None;
+                pids.into_iter().for_each(|pid| send(pid, libc::SIGKILL));
+                herd.wait(KILL_PAUSE);
+            }
+            None if unlisted_since.get_or_insert_with(Instant::now).elapsed() >= patience => return,
+            None => herd.wait(TERM_PAUSE),
         }
-        herd.wait(KILL_PAUSE);
     }
 }
 
-/// Stops all until no new one appears.
-fn freeze(herd: &impl Herd) -> HashSet<Pid> {
-    let mut frozen = HashSet::new();
-    for _ in 0..FREEZE_PASSES {
+/// Stops all until no new one appears. `None`: not even the first list could be made.
+fn freeze(herd: &impl Herd) -> Option<HashSet<Pid>> {
+    let mut frozen: HashSet<Pid> = herd.list().ok()?.into_iter().collect();
+    frozen.iter().for_each(|pid| send(*pid, libc::SIGSTOP));
+    for _ in 1..FREEZE_PASSES {
         let before = frozen.len();
-        for pid in herd.list() {
+        // What is frozen by now is killed, also where no further list can be made.
+        for pid in herd.list().unwrap_or_default() {
             if frozen.insert(pid) {
                 send(pid, libc::SIGSTOP);
             }
@@ -230,7 +265,7 @@ fn freeze(herd: &impl Herd) -> HashSet<Pid> {
             break;
         }
     }
-    frozen
+    Some(frozen)
 }
 
 fn send(pid: Pid, signal: i32) {
@@ -240,7 +275,54 @@ fn send(pid: Pid, signal: i32) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// Nobody runs there, and nobody knows before so many looks.
+    struct Hidden {
+        looks: Cell<u32>,
+        until: u32,
+    }
+
+    impl Herd for Hidden {
+        fn among(&self, _: &[Entry]) -> Vec<Pid> {
+            Vec::new()
+        }
+
+        fn to_ask(&self, _: &[Entry]) -> Vec<Pid> {
+            Vec::new()
+        }
+
+        fn is_over(&self) -> bool {
+            self.list().is_ok_and(|pids| pids.is_empty())
+        }
+
+        fn wake(&self) {}
+
+        fn wait(&self, _: Duration) {}
+
+        fn list(&self) -> io::Result<Vec<Pid>> {
+            self.looks.set(self.looks.get() + 1);
+            match self.looks.get() < self.until {
+                true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                false => Ok(Vec::new()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_listed_has_not_ended_and_nobody_is_kept_for_ever() {
+        let hidden = |until| Hidden { looks: Cell::new(0), until };
+        for grace in [Duration::ZERO, Duration::from_secs(60)] {
+            let seen_at_last = hidden(20);
+            end(&seen_at_last, grace);
+            assert!(seen_at_last.looks.get() >= 20, "{grace:?}");
+        }
+        let never = hidden(u32::MAX);
+        assert!(!ask(&never, Duration::ZERO));
+        force(&never, Duration::ZERO);
+    }
 
     fn entry(pid: Pid, group: Pid, state: u8) -> Entry {
         Entry { pid, parent: 1, group, session: 1, state, name: String::new(), rss: 0 }

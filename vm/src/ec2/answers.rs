@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::CLOUD;
 use crate::cloud::call::{Answer, words};
 use crate::cloud::{Fault, Instance, MANAGED_BY, Stage};
+use crate::machine_id::MachineId;
 
 /// Tags that say whose a machine is.
 pub(super) const TAG_MANAGED: &str = "ManagedBy";
@@ -41,6 +42,8 @@ pub(super) struct InstanceItem {
     pub instance_id: String,
     pub instance_state: State,
     pub launch_time: Option<String>,
+    /// Not every API that is compatible with EC2 tells it.
+    pub client_token: Option<String>,
     pub private_ip_address: Option<String>,
     pub ip_address: Option<String>,
     #[serde(default = "none")]
@@ -191,9 +194,21 @@ fn said(code: &str, message: &str) -> String {
 }
 
 impl InstanceItem {
+    fn tag(&self, key: &str) -> Option<&str> {
+        self.tag_set.item.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
+    }
+
+    /// May it have been asked for by this id? Where its token is not told, another machine's tag says that it was not.
+    pub(super) fn may_be_of(&self, id: &MachineId) -> bool {
+        match self.client_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => token == id.as_str(),
+            None => self.tag(TAG_MACHINE).is_none_or(|machine| machine == id.as_str()),
+        }
+    }
+
     /// What it says. `private`: its address in the cloud's own network is the one to use.
     pub(super) fn into_instance(self, private: bool) -> Instance {
-        let tag = |key: &str| self.tag_set.item.iter().find(|tag| tag.key == key).map(|tag| tag.value.clone());
+        let tag = |key: &str| self.tag(key).map(str::to_owned);
         let is_ours = tag(TAG_MANAGED).is_some_and(|by| by == MANAGED_BY);
         let stage = match self.instance_state.name.as_str() {
             "pending" => Stage::Coming,
@@ -296,5 +311,28 @@ mod tests {
         assert_eq!((ours.stage, ours.address.as_deref()), (Stage::Coming, Some("10.0.0.7")));
         assert!(ours.machine.is_some() && ours.launched_s.is_some());
         assert_eq!(instance("someone").machine, None);
+    }
+
+    #[test]
+    fn a_token_says_by_which_id_a_machine_was_asked_for_and_without_one_its_tag_may_deny_it() {
+        let (id, other) = (MachineId::random(), MachineId::random());
+        let is_of = |token: &str, machine: Option<&MachineId>| {
+            let tag = machine.map(|it| format!("<item><key>{TAG_MACHINE}</key><value>{}</value></item>", it.as_str()));
+            let body = format!(
+                "<RunInstancesResponse><instancesSet><item><instanceId>i-0123456789abcdef0</instanceId><instanceState>\
+                 <name>running</name></instanceState>{token}<tagSet>{}</tagSet></item></instancesSet></RunInstancesResponse>",
+                tag.unwrap_or_default()
+            );
+            let answer: RunInstances = read(&answer(200, &body), ("RunInstances", "RunInstancesResponse")).unwrap();
+            answer.instances_set.item[0].may_be_of(&id)
+        };
+        let token = |of: &MachineId| format!("<clientToken>{}</clientToken>", of.as_str());
+        assert!(is_of(&token(&id), None) && is_of(&token(&id), Some(&id)));
+        assert!(!is_of(&token(&other), None) && !is_of(&token(&other), Some(&id)));
+        assert!(!is_of("<clientToken>ABCDE</clientToken>", None));
+        for untold in ["", "<clientToken/>", "<clientToken></clientToken>"] {
+            assert!(is_of(untold, None) && is_of(untold, Some(&id)), "{untold:?}");
+            assert!(!is_of(untold, Some(&other)), "{untold:?}");
+        }
     }
 }

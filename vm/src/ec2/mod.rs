@@ -118,7 +118,9 @@ impl Ec2 {
                 .map_err(|fault| with_size(fault, launch))?;
         let made = answer.instances_set.item.into_iter().next();
         let instance = match made {
-            Some(item) if item.has_a_name() => item.into_instance(!self.settings.public_address),
+            Some(item) if item.has_a_name() && item.may_be_of(&launch.id) => {
+                item.into_instance(!self.settings.public_address)
+            }
             // What it said and what is there may differ.
             _ => self.by_token(&launch.id).await?.ok_or(Fault::NoMachine { cloud: CLOUD, id: launch.id.clone() })?,
         };
@@ -136,7 +138,8 @@ impl Ec2 {
         let filters =
             [(format!("tag:{}", answers::TAG_MANAGED), MANAGED_BY), (format!("tag:{}", answers::TAG_OWNER), owner)];
         let mut found = self.describe(&filters).await?;
-        found.retain(|instance| instance.stage != Stage::Gone);
+        // A filter that a liar passes over gives strangers.
+        found.retain(|instance| instance.owner.as_deref() == Some(owner) && instance.stage != Stage::Gone);
         Ok(found)
     }
 
@@ -208,9 +211,12 @@ impl Ec2 {
 
     /// The machine that was asked for with this token, whatever its tags say.
     async fn by_token(&self, id: &MachineId) -> Result<Option<Instance>, Fault> {
-        let found = self.describe(&[("client-token".to_owned(), id.as_str())]).await?;
-        let mut found: Vec<_> = found.into_iter().filter(|instance| instance.stage != Stage::Gone).collect();
-        // One token, one machine: more than one come from a filter that was passed over.
+        let items = self.items(&[("client-token".to_owned(), id.as_str())]).await?;
+        // A filter that a liar passes over gives strangers, and be it one.
+        let items = items.into_iter().filter(|item| item.may_be_of(id));
+        let mut found: Vec<_> = items.map(|item| item.into_instance(!self.settings.public_address)).collect();
+        found.retain(|instance| instance.stage != Stage::Gone);
+        // One token, one machine: of more than one, none of which tells its token, only a tag can say which it is.
         if found.len() > 1 {
             found.retain(|instance| instance.machine.as_ref() == Some(id));
         }
@@ -218,6 +224,11 @@ impl Ec2 {
     }
 
     async fn describe(&self, filters: &[(String, &str)]) -> Result<Vec<Instance>, Fault> {
+        let items = self.items(filters).await?;
+        Ok(items.into_iter().map(|item| item.into_instance(!self.settings.public_address)).collect())
+    }
+
+    async fn items(&self, filters: &[(String, &str)]) -> Result<Vec<answers::InstanceItem>, Fault> {
         let mut form: Form = vec![("MaxResults".to_owned(), "1000".to_owned())];
         for (nth, (name, value)) in (1..).zip(filters) {
             form.push((format!("Filter.{nth}.Name"), name.clone()));
@@ -231,11 +242,7 @@ impl Ec2 {
             let answer: answers::DescribeInstances =
                 patiently(self.pace, || self.ask("DescribeInstances", "DescribeInstancesResponse", &page)).await?;
             let items = answer.reservation_set.item.into_iter().flat_map(|reservation| reservation.instances_set.item);
-            all.extend(
-                items
-                    .filter(answers::InstanceItem::has_a_name)
-                    .map(|item| item.into_instance(!self.settings.public_address)),
-            );
+            all.extend(items.filter(answers::InstanceItem::has_a_name));
             next = answer.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(all);
@@ -407,10 +414,98 @@ pub const START_LIMIT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex as Lock};
+
+    use axum::Router;
+    use axum::extract::State;
+
     use super::*;
+    use crate::cloud::Secret;
+    use crate::cloud::tests::{client, launch};
 
     #[test]
     fn forms_are_escaped() {
         assert_eq!(encoded(&[("a.b", "c d&e=+ä"), ("x", "~")]), "a.b=c%20d%26e%3D%2B%C3%A4&x=~");
+    }
+
+    /// A cloud that makes nothing and has these instances in every answer, whatever is filtered for.
+    struct Heedless {
+        instances: String,
+        calls: Vec<String>,
+    }
+
+    type Shared = Arc<Lock<Heedless>>;
+
+    async fn answer(State(cloud): State<Shared>, form: String) -> String {
+        let action = form.strip_prefix("Action=").unwrap().split('&').next().unwrap();
+        let mut cloud = cloud.lock().unwrap();
+        cloud.calls.push(action.to_owned());
+        let set = format!("<instancesSet>{}</instancesSet>", cloud.instances);
+        let said = match action {
+            "RunInstances" => set,
+            "DescribeInstances" => format!("<reservationSet><item>{set}</item></reservationSet>"),
+            _ => String::new(),
+        };
+        format!("<{action}Response>{said}</{action}Response>")
+    }
+
+    async fn heedless(instances: String) -> (Ec2, Shared) {
+        let cloud = Shared::new(Lock::new(Heedless { instances, calls: Vec::new() }));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&cloud));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let settings = serde_json::from_value(serde_json::json!({"region": "us-east-1", "endpoint": at})).unwrap();
+        let given = Credentials { key_id: "AKIDTEST".to_owned(), secret: Secret::new("s"), token: None, until_s: None };
+        let sources = Sources { given: Some(given), file: None, profile: "default".to_owned(), metadata: None };
+        let clients = Clients { cloud: client(), direct: client() };
+        (Ec2::new(settings, sources, clients, Pace::default()).unwrap(), cloud)
+    }
+
+    fn instance(token: &str, tags: &[(&str, &str)]) -> String {
+        let tags = tags.iter().map(|(key, value)| format!("<item><key>{key}</key><value>{value}</value></item>"));
+        format!(
+            "<item><instanceId>i-0123456789abcdef0</instanceId><instanceState><name>running</name></instanceState>\
+             {token}<tagSet>{}</tagSet></item>",
+            tags.collect::<String>()
+        )
+    }
+
+    #[tokio::test]
+    async fn a_stranger_s_machine_is_listed_as_nobody_s_however_the_cloud_filters() {
+        let id = MachineId::random();
+        let of = |managed: &str, owner: &str| {
+            let whose = [(answers::TAG_MANAGED, managed), (answers::TAG_OWNER, owner)];
+            instance("", &[whose[0], whose[1], (answers::TAG_MACHINE, id.as_str())])
+        };
+        let (ec2, _) = heedless([instance("", &[]), of(MANAGED_BY, "other"), of("someone", "pool")].concat()).await;
+        assert_eq!(ec2.list("pool").await.unwrap(), []);
+        let (ec2, _) = heedless([of(MANAGED_BY, "other"), of(MANAGED_BY, "pool")].concat()).await;
+        let found = ec2.list("pool").await.unwrap();
+        assert_eq!(found.iter().map(|it| it.owner.as_deref()).collect::<Vec<_>>(), [Some("pool")]);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_s_machine_is_not_taken_for_one_that_was_asked_for() {
+        let wanted = launch("pool");
+        let other = MachineId::random();
+        let token = |of: &str| format!("<clientToken>{of}</clientToken>");
+        for stranger in [
+            instance(&token(other.as_str()), &[]),
+            instance("", &[(answers::TAG_MANAGED, MANAGED_BY), (answers::TAG_MACHINE, other.as_str())]),
+        ] {
+            let (ec2, cloud) = heedless(stranger).await;
+            assert_eq!(ec2.find(&wanted.id).await.unwrap(), None);
+            let fault = ec2.launch(&wanted).await.unwrap_err();
+            assert!(matches!(fault, Fault::NoMachine { .. }), "{fault}");
+            let calls = cloud.lock().unwrap().calls.clone();
+            let is_harmless = |call: &String| ["DescribeInstances", "RunInstances"].contains(&call.as_str());
+            assert!(calls.iter().all(is_harmless), "{calls:?}");
+        }
+        // Ours without its tags, where its token is told and where it is not.
+        for ours in [instance(&token(wanted.id.as_str()), &[]), instance("", &[])] {
+            let (ec2, _) = heedless(ours).await;
+            assert_eq!(ec2.find(&wanted.id).await.unwrap().unwrap().name, "i-0123456789abcdef0");
+        }
     }
 }

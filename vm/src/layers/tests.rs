@@ -45,13 +45,16 @@ async fn a_task_that_is_handed_out_again_has_one_volume_and_of_two_none_is_saved
     assert!(!slot.join(WORK).exists() && !slot.join(TASK).exists(), "what was half written is nobody's");
     let its = second.slot.clone();
     second.leave();
-    let again = Volume::of_task(state.path(), &task(1)).await.unwrap();
+    let again = Volume::of_task(state.path(), &task(1)).await.unwrap().unwrap();
     assert_eq!(again.slot, its);
     again.leave();
     for file in [TASK, WORK] {
         fs::write(slot.join(file), task(1).as_str()).unwrap();
     }
-    assert!(Volume::of_task(state.path(), &task(1)).await.is_none(), "which of them is its machine's is not known");
+    assert!(
+        Volume::of_task(state.path(), &task(1)).await.unwrap().is_none(),
+        "which of them is its machine's is not known"
+    );
 }
 
 #[tokio::test]
@@ -99,9 +102,9 @@ async fn what_a_machine_goes_on_with_is_nobody_elses_and_is_kept_by_whoever_take
     assert_ne!(other.slot, slot);
     let at_once = Keeping { unused: Duration::ZERO, age: Duration::ZERO, size: 0 };
     assert_eq!(prune_at(state.path(), at_once, now() + DAY), (Vec::new(), Vec::new()));
-    assert!(Volume::of_task(state.path(), &task(3)).await.is_none());
-    let again = Volume::of_task(state.path(), &task(1)).await.unwrap();
-    assert!(Volume::of_task(state.path(), &task(1)).await.is_none(), "it is one process's");
+    assert!(Volume::of_task(state.path(), &task(3)).await.unwrap().is_none());
+    let again = Volume::of_task(state.path(), &task(1)).await.unwrap().unwrap();
+    assert!(Volume::of_task(state.path(), &task(1)).await.unwrap().is_none(), "it is one process's");
     again.keep().await.unwrap();
     assert_eq!(
         (content(&slot.join(DISK)).await.as_str(), names(&slot)),
@@ -120,7 +123,7 @@ async fn what_a_machine_that_was_removed_has_left_is_the_next_jobs_place() {
     machine.remove().await.unwrap();
     let next = Volume::take(state.path(), "shop", &task(2)).await.unwrap();
     assert!(next.is_new() && next.slot == slot);
-    assert!(Volume::of_task(state.path(), &task(1)).await.is_none());
+    assert!(Volume::of_task(state.path(), &task(1)).await.unwrap().is_none());
 }
 
 /// As a child does that another thread has just started, until it is another program.
@@ -140,7 +143,7 @@ async fn a_lock_that_is_held_for_a_moment_is_nobody_s() {
     let slot = left.slot.clone();
     left.leave();
     let moment = hold_for_a_moment(&slot);
-    let again = Volume::of_task(state.path(), &task(1)).await.expect("it is its own task's");
+    let again = Volume::of_task(state.path(), &task(1)).await.unwrap().expect("it is its own task's");
     moment.join().unwrap();
     write(&again.path(), "one.").await;
     again.keep().await.unwrap();
@@ -217,7 +220,7 @@ async fn no_volume_is_had_twice_and_none_by_another_project() {
         assert_eq!(theirs.slot.parent().unwrap().parent().unwrap(), directory(state.path()), "{other}");
     }
     drop(beside);
-    assert_eq!(list(state.path()).len(), 1);
+    assert_eq!(list(state.path()).unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -278,6 +281,75 @@ fn what_is_no_volume_is_neither_listed_nor_removed() {
         fs::write(path, "x").unwrap();
     }
     let nothing = Keeping { unused: Duration::ZERO, age: Duration::ZERO, size: 0 };
-    assert_eq!((list(state.path()), prune(state.path(), nothing)), (vec![], (vec![], vec![])));
+    assert_eq!((list(state.path()).unwrap(), prune(state.path(), nothing)), (vec![], (vec![], vec![])));
     assert_eq!(names(&place).len(), 3);
+}
+
+/// Nothing can be looked at there: it is a link to itself.
+fn spoil(path: &Path) {
+    std::os::unix::fs::symlink(path, path).unwrap();
+}
+
+fn slot(state: &Path, project: &str) -> PathBuf {
+    let slot = directory(state).join(project_name(project)).join("0");
+    fs::create_dir_all(&slot).unwrap();
+    slot
+}
+
+#[test]
+fn a_saved_disk_that_cannot_be_looked_at_is_no_new_one() {
+    let state = tempfile::tempdir().unwrap();
+    let slot = slot(state.path(), "shop");
+    spoil(&slot.join(DISK));
+    let error = take_slot(state.path(), slot.parent().unwrap(), &task(1), 1).unwrap_err();
+    assert_eq!(error.to_string(), format!("failed to look at {}", slot.join(DISK).display()));
+    assert!(!slot.join(TASK).exists(), "nobody has it");
+}
+
+#[test]
+fn what_a_machine_goes_on_with_counts_as_new_only_where_nothing_was_saved() {
+    let state = tempfile::tempdir().unwrap();
+    let slot = slot(state.path(), "shop");
+    fs::write(slot.join(TASK), task(1).as_str()).unwrap();
+    fs::write(slot.join(WORK), "half").unwrap();
+    let new = slot_of(state.path(), &task(1)).unwrap().unwrap();
+    assert!(new.is_new());
+    new.leave();
+    spoil(&slot.join(DISK));
+    let error = slot_of(state.path(), &task(1)).unwrap_err();
+    assert_eq!(error.to_string(), format!("failed to look at {}", slot.join(DISK).display()));
+    fs::remove_file(slot.join(WORK)).unwrap();
+    spoil(&slot.join(WORK));
+    assert!(slot_of(state.path(), &task(1)).is_err(), "it may be there");
+}
+
+#[test]
+fn volumes_that_cannot_be_listed_may_be_there() {
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!((list(state.path()).unwrap(), prune(state.path(), Keeping::default())), (vec![], (vec![], vec![])));
+    let place = directory(state.path());
+    let assert_told = |path: &Path| {
+        let words = format!("failed to list {}", path.display());
+        assert_eq!(list(state.path()).unwrap_err().to_string(), words);
+        assert_eq!(slot_of(state.path(), &task(1)).unwrap_err().to_string(), words);
+        let (removed, left) = prune(state.path(), Keeping::default());
+        assert!(removed.is_empty() && left.len() == 1 && left[0].contains(&words), "{left:?}");
+    };
+    fs::write(&place, "").unwrap();
+    assert_told(&place);
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    let project = place.join(project_name("shop"));
+    fs::write(&project, "").unwrap();
+    assert_told(&project);
+}
+
+#[test]
+fn a_volume_whose_disk_cannot_be_looked_at_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let slot = slot(state.path(), "shop");
+    spoil(&slot.join(DISK));
+    assert!(list(state.path()).is_err());
+    let (removed, left) = prune(state.path(), Keeping::default());
+    assert!(removed.is_empty() && left.len() == 1 && left[0].contains("failed to look at"), "{left:?}");
 }

@@ -120,7 +120,7 @@ impl Shelf {
     }
 
     fn path(&self, id: &MachineId) -> PathBuf {
-        self.machines.join(format!("{id}.json"))
+        path_in(&self.machines, id)
     }
 
     /// Puts a record in its place; on disk when this returns.
@@ -153,6 +153,19 @@ impl Shelf {
             _ => Ok(()),
         }
     }
+}
+
+fn path_in(machines: &Path, id: &MachineId) -> PathBuf {
+    machines.join(format!("{id}.json"))
+}
+
+/// Has the pool in this directory a record of this machine?
+///
+/// # Errors
+/// That cannot be seen: it may have one.
+pub fn has(pool: &Path, id: &MachineId) -> Result<bool, ShelfError> {
+    let path = path_in(&pool.join("machines"), id);
+    path.try_exists().map_err(|source| ShelfError::Disk { what: "look at", path, source })
 }
 
 /// Has a pool lived here of late? What it keeps ready waits for it to start again.
@@ -201,6 +214,7 @@ mod tests {
         shelf.write(&one).unwrap();
         shelf.erase(&two.id).unwrap();
         shelf.erase(&two.id).unwrap();
+        assert!(has(pool.path(), &one.id).unwrap() && !has(pool.path(), &two.id).unwrap());
         fs::write(shelf.machines.join("half.new"), "{").unwrap();
         drop(shelf);
         let (shelf, records) = Shelf::open(pool.path()).unwrap();

@@ -116,13 +116,19 @@ pub(super) async fn follow(mut started: Started, mut qmp: Qmp, ending: Ending, s
 }
 
 impl Ending {
-    fn oom_kills(&self) -> u64 {
-        let name = self.cgroup.as_deref();
-        name.map_or(0, |name| navvy_cgroup::oom_kills(name, &navvy_cgroup::mounted()))
+    /// `None`: they cannot be counted.
+    fn oom_kills(&self) -> Option<u64> {
+        let hierarchies = navvy_cgroup::mounted().ok()?;
+        self.cgroup.as_deref().map(|name| navvy_cgroup::oom_kills(name, &hierarchies))
+    }
+
+    /// Only what was counted both times says so.
+    fn is_out_of_memory(&self, before: Option<u64>) -> bool {
+        self.oom_kills().zip(before).is_some_and(|(now, before)| now > before)
     }
 
     /// `by_guest`: its monitor has said so; of another's child nobody here gets a status.
-    fn died(&self, status: Option<ExitStatus>, by_guest: bool, words: &Words, before: u64) -> Died {
+    fn died(&self, status: Option<ExitStatus>, by_guest: bool, words: &Words, before: Option<u64>) -> Died {
         use std::os::unix::process::ExitStatusExt as _;
         let last_words = self.console.last_lines();
         let said = words.text();
@@ -132,13 +138,17 @@ impl Ending {
         let Some(status) = status else {
             return match by_guest {
                 true => Died::Exited { code: 0, out_of_memory: false, last_words },
-                false if self.oom_kills() > before => Died::Exited { code: KILLED, out_of_memory: true, last_words },
+                false if self.is_out_of_memory(before) => {
+                    Died::Exited { code: KILLED, out_of_memory: true, last_words }
+                }
                 false => Died::EngineLost { message: "the machine's QEMU was lost".to_owned() },
             };
         };
         match (status.code(), status.signal()) {
             (Some(0), _) => Died::Exited { code: 0, out_of_memory: false, last_words },
-            (_, Some(_)) if self.oom_kills() > before => Died::Exited { code: KILLED, out_of_memory: true, last_words },
+            (_, Some(_)) if self.is_out_of_memory(before) => {
+                Died::Exited { code: KILLED, out_of_memory: true, last_words }
+            }
             _ => Died::EngineLost {
                 message: format!("the machine's QEMU ended ({status}) {said}").trim_end().to_owned(),
             },
@@ -189,8 +199,11 @@ pub(crate) async fn destroy(record: &Record, host: &HostPaths, limit: Duration) 
     }
     let places: Vec<_> = known.facts.iter().filter_map(|fact| place(&known, fact)).collect();
     let work = move || places.iter().filter_map(|place| navvy_environment::cgroup::remove(place).err()).collect();
-    let groups: Vec<(PathBuf, std::io::Error)> = tokio::task::spawn_blocking(work).await.unwrap_or_default();
-    left.extend(groups.into_iter().map(|(path, e)| format!("cgroup {} ({e})", path.display())));
+    let groups: Result<Vec<(PathBuf, std::io::Error)>, _> = tokio::task::spawn_blocking(work).await;
+    match groups {
+        Ok(groups) => left.extend(groups.into_iter().map(|(path, e)| format!("cgroup {} ({e})", path.display()))),
+        Err(error) => left.push(format!("cgroups of the machine ({error})")),
+    }
     left
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use navvy_environment::cgroup::{self, Facts, Place};
+use navvy_environment::cgroup::{self, CgroupError, Facts, Place};
 use navvy_environment::request::{Died, Purpose, ServiceOutput};
 use navvy_environment::{HostPaths, run_dir};
 use navvy_job::id::TaskId;
@@ -142,10 +142,11 @@ impl Instance {
         self.record.note(Fact::Cgroup { place: place.text() }).await?;
         let mut size = self.order.size;
         size.memory = memory.saturating_add(OVERHEAD);
-        let work = move || {
-            let version = if cgroup::has_limits_of_v1() { "1" } else { "2" };
+        let work = move || -> Result<Vec<PathBuf>, CgroupError> {
+            let version = if cgroup::has_limits_of_v1()? { "1" } else { "2" };
             let facts = Facts { engine_is_local: true, uid: run_dir::uid(), driver: "cgroupfs", version };
-            cgroup::make(&place, size, THREADS, facts).map(|_| cgroup::entrances(&place))
+            cgroup::make(&place, size, THREADS, facts)?;
+            cgroup::entrances(&place)
         };
         let made = tokio::task::spawn_blocking(work).await;
         match made.map_err(|e| Fault::Unsupported(e.to_string()))? {

@@ -46,6 +46,12 @@ const CLOSED: [&str; 12] = [
     "224.0.0.0/4",
     "240.0.0.0/4",
 ];
+/// Docker's own chain for others' rules.
+const DOCKER_CHAIN: &str = "DOCKER-USER";
+/// What iptables says of a chain that is not there.
+const NO_CHAIN: &str = "No chain/target/match by that name";
+/// Of this host's name servers; the second has those behind systemd's own.
+const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /// The process of a machine runs as its own user: this and the number of its interface. Above what systemd gives to containers.
 const FIRST_UID: u32 = 1_900_000_000;
 
@@ -111,7 +117,7 @@ pub async fn lease(
     search_path: &str,
 ) -> Result<(Lease, Vec<IpAddr>), Fault> {
     let _alone = lock().await?;
-    let name_servers = name_servers();
+    let name_servers = name_servers(&RESOLVERS)?;
     make_shared(subnet, &name_servers, search_path).await?;
     let lease = free(&record.machine(), subnet)?;
     record
@@ -131,9 +137,10 @@ pub async fn lease(
 /// Lets a machine that is there, and that was allowed nothing yet, reach what its task may. Returns this host's name servers.
 pub async fn allow(lease: &Lease, allowed: &Allowed, search_path: &str) -> Result<Vec<IpAddr>, Fault> {
     let _alone = lock().await?;
+    let name_servers = name_servers(&RESOLVERS)?;
     // What is there already is added once.
     nft(&own_rules(lease, allowed), search_path).await?;
-    Ok(name_servers())
+    Ok(name_servers)
 }
 
 /// Removes a machine's part. Missing is fine; what has become another machine's is left.
@@ -227,13 +234,31 @@ async fn make_shared(subnet: Subnet, name_servers: &[IpAddr], search_path: &str)
     tokio::try_join!(ip(&bridge, search_path), rules, pass_docker(search_path)).map(drop)
 }
 
-/// The rules of all machines, unless they are there as they are here.
+/// The rules of all machines, unless they are there as they are here: an empty chain, their marker, is named after what was loaded last.
 async fn make_rules(rules: String, search_path: &str) -> Result<(), Fault> {
     let marker = format!("v{}", digest(&rules));
-    if run("nft", &["list", "chain", "inet", TABLE, &marker], search_path).await.is_ok() {
+    let listed = run("nft", &["list", "chains", "inet"], search_path).await.map_err(network)?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let (current, others): (Vec<&str>, Vec<&str>) = markers(&listed).into_iter().partition(|it| *it == marker);
+    if !current.is_empty() && others.is_empty() {
         return Ok(());
     }
-    nft(&format!("{rules}add chain inet {TABLE} {marker}\n"), search_path).await
+    // One that stayed would say later that its rules stand. An earlier version leaves its own beside ours, whoever came last.
+    let removals: String = others.iter().map(|it| format!("delete chain inet {TABLE} {it}\n")).collect();
+    nft(&format!("{rules}add chain inet {TABLE} {marker}\n{removals}"), search_path).await
+}
+
+/// The markers in a list of chains.
+fn markers(chains: &str) -> Vec<&str> {
+    let own = format!("table inet {TABLE} {{");
+    let of_table = chains.lines().skip_while(|line| !line.starts_with(&own)).take_while(|line| *line != "}");
+    let names = of_table.filter_map(|line| line.trim().strip_prefix("chain ")?.strip_suffix(" {"));
+    names.filter(|name| is_marker(name)).collect()
+}
+
+fn is_marker(chain: &str) -> bool {
+    let is_digest = |digits: &str| digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    chain.strip_prefix('v').is_some_and(is_digest)
 }
 
 /// An address of somebody else's network would lead into the bridge instead.
@@ -262,19 +287,34 @@ fn overlaps(route: &str, subnet: Subnet) -> bool {
 
 /// Where Docker's own policy drops what is forwarded, an accept elsewhere does not help.
 async fn pass_docker(search_path: &str) -> Result<(), Fault> {
-    let Ok(listed) = run("iptables", &["-w", "5", "-S", "DOCKER-USER"], search_path).await else { return Ok(()) };
-    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let Some(listed) = docker_rules(search_path).await? else { return Ok(()) };
     let out = format!("-i {BRIDGE} -j ACCEPT");
     let back = format!("-o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
     for rule in [out, back] {
-        if listed.lines().any(|line| line == format!("-A DOCKER-USER {rule}")) {
+        if listed.lines().any(|line| line == format!("-A {DOCKER_CHAIN} {rule}")) {
             continue;
         }
-        let words = format!("-w 5 -I DOCKER-USER 1 {rule}");
+        let words = format!("-w 5 -I {DOCKER_CHAIN} 1 {rule}");
         let words: Vec<&str> = words.split(' ').collect();
         run("iptables", &words, search_path).await.map_err(network)?;
     }
     Ok(())
+}
+
+/// Rules of iptables with those of Docker's chain among them. `None`: there is no such chain.
+async fn docker_rules(search_path: &str) -> Result<Option<String>, Fault> {
+    match run("iptables", &["-w", "5", "-S", DOCKER_CHAIN], search_path).await {
+        Ok(listed) => return Ok(Some(String::from_utf8_lossy(&listed).into_owned())),
+        Err(CommandError::NotFound { .. }) => return Ok(None),
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains(NO_CHAIN) => return Ok(None),
+        // One that works by nf_tables calls a chain that is not there incompatible: the list of all rules tells which it is.
+        Err(CommandError::Failed { .. }) => {}
+        Err(error) => return Err(network(error)),
+    }
+    let listed = run("iptables", &["-w", "5", "-S"], search_path).await.map_err(network)?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let is_there = listed.lines().any(|line| line == format!("-N {DOCKER_CHAIN}"));
+    Ok(is_there.then_some(listed))
 }
 
 /// What all machines have in common. What single machines were allowed stays as it is.
@@ -396,18 +436,24 @@ async fn run(program: &str, arguments: &[&str], search_path: &str) -> Result<Vec
     command::run(program, arguments, b"", search_path, LIMIT).await
 }
 
-/// Those of this host that a machine can ask.
-fn name_servers() -> Vec<IpAddr> {
+/// Those of this host that a machine can ask, by these files, each of which may be missing.
+fn name_servers(files: &[&str]) -> Result<Vec<IpAddr>, Fault> {
     let mut found = Vec::new();
-    for file in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
-        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+    for file in files {
+        let text = match fs::read(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // None at all would be written into the rules of all machines.
+            Err(error) => return Err(Fault::host(format!("read {file}"))(error)),
+        };
+        for line in String::from_utf8_lossy(&text).lines() {
             let mut words = line.split_whitespace();
             let server = words.next().filter(|word| *word == "nameserver").and_then(|_| words.next()?.parse().ok());
             found.extend(server.filter(|it: &IpAddr| it.is_ipv4() && !it.is_loopback()));
         }
     }
     found.dedup();
-    found
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -427,6 +473,104 @@ mod tests {
     fn what_one_machine_was_allowed_is_its_own() {
         let words = ["3128".to_owned(), "10.1.2.3:53/udp".to_owned(), "192.168.7.7".to_owned()];
         insta::assert_snapshot!(own_rules(&Lease::new(7, subnet()), &Allowed::parse(&words).unwrap()));
+    }
+
+    /// A program of this name before all others on a search path. A shell writes it: what this process has open for writing, another test's
+    /// child may have open a moment longer, and then nobody can run it.
+    fn fake(program: &str, script: &str) -> (tempfile::TempDir, String) {
+        let place = tempfile::tempdir().unwrap();
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 755 "$2""#;
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", write, "sh", script]).arg(place.path().join(program));
+        assert!(shell.status().unwrap().success());
+        let search_path = format!("{}:/usr/bin:/bin", place.path().display());
+        (place, search_path)
+    }
+
+    /// As nft keeps the chains of our table, beside a table of somebody else; what was loaded last is in `loaded`.
+    const NFT: &str = r#"
+cd "${0%/*}" || exit 2
+touch chains
+case "$*" in
+  "list chains inet")
+    printf 'table inet other {\n\tchain v00000000000a {\n\t}\n}\ntable inet navvy-vm {\n\tchain input {\n'
+    printf '\t\ttype filter hook input priority filter - 5; policy accept;\n\t}\n\tchain nvy0102_beyond {\n\t}\n'
+    while read -r chain; do printf '\tchain %s {\n\t}\n' "$chain"; done <chains
+    printf '}\n' ;;
+  "list chain inet navvy-vm "*) grep -qx "$5" chains ;;
+  "-f -")
+    cat >loaded
+    while read -r verb kind family table chain; do
+      case "$verb $kind $family $table" in
+        "add chain inet navvy-vm") grep -qx "$chain" chains || echo "$chain" >>chains ;;
+        "delete chain inet navvy-vm")
+          grep -qx "$chain" chains || exit 1
+          grep -vx "$chain" chains >rest
+          mv rest chains ;;
+      esac
+    done <loaded ;;
+  *) exit 2 ;;
+esac
+"#;
+
+    #[tokio::test]
+    async fn rules_that_were_replaced_meanwhile_are_loaded_again() {
+        let (place, search_path) = fake("nft", NFT);
+        let rules = |server: &str| shared_rules(subnet(), &[server.parse().unwrap()]);
+        let (one, other) = (rules("10.255.255.53"), rules("10.255.255.54"));
+        let loaded = || fs::read_to_string(place.path().join("loaded")).unwrap_or_default();
+        let chains = || fs::read_to_string(place.path().join("chains")).unwrap();
+        for now in [&one, &other, &one] {
+            make_rules(now.clone(), &search_path).await.unwrap();
+            assert!(loaded().starts_with(now), "{}", loaded());
+            assert_eq!(chains(), format!("v{}\n", digest(now)));
+        }
+        // What stands is not loaded again.
+        fs::remove_file(place.path().join("loaded")).unwrap();
+        make_rules(one.clone(), &search_path).await.unwrap();
+        assert_eq!(loaded(), "");
+        // An earlier version leaves our marker where it is.
+        fs::write(place.path().join("chains"), format!("v{}\nv{}\n", digest(&one), digest(&other))).unwrap();
+        make_rules(one.clone(), &search_path).await.unwrap();
+        assert!(loaded().starts_with(&one), "{}", loaded());
+        assert_eq!(chains(), format!("v{}\n", digest(&one)));
+    }
+
+    #[tokio::test]
+    async fn only_a_chain_that_is_not_there_is_none_of_docker_s() {
+        let rule = |words: &str| format!("-A DOCKER-USER {words}");
+        let both =
+            [rule("-i navvyvm0 -j ACCEPT"), rule("-o navvyvm0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")];
+        let incompatible =
+            r#"echo "chain \`DOCKER-USER' in table \`filter' is incompatible, use 'nft' tool." >&2; exit 1"#;
+        let one = |all: &str| format!("case \"$4\" in DOCKER-USER) {incompatible} ;; *) printf %b '{all}' ;; esac");
+        for (script, is_fine) in [
+            ("echo 'iptables: No chain/target/match by that name.' >&2; exit 1".to_owned(), true),
+            ("echo 'Another app is currently holding the xtables lock.' >&2; exit 4".to_owned(), false),
+            ("echo \"can't initialize iptables table: Permission denied\" >&2; exit 3".to_owned(), false),
+            (incompatible.to_owned(), false),
+            (one("-P FORWARD ACCEPT\\n-N DOCKER\\n"), true),
+            (one(&format!("-P FORWARD ACCEPT\\n-N DOCKER-USER\\n{}\\n{}\\n", both[0], both[1])), true),
+            // The other rule is missing, and the chain takes none.
+            (one(&format!("-P FORWARD ACCEPT\\n-N DOCKER-USER\\n{}\\n", both[0])), false),
+        ] {
+            let (_place, search_path) = fake("iptables", &script);
+            let passed = pass_docker(&search_path).await;
+            assert_eq!(passed.is_ok(), is_fine, "{script}: {passed:?}");
+            assert!(matches!(passed, Ok(()) | Err(Fault::Network(_))), "{script}: {passed:?}");
+        }
+    }
+
+    #[test]
+    fn name_servers_that_cannot_be_read_are_not_none() {
+        let place = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| place.path().join(name).display().to_string());
+        fs::write(&one, b"# \xff\nnameserver 10.0.0.53\nnameserver 127.0.0.53\nnameserver fe80::1\n").unwrap();
+        let files = [one.as_str(), other.as_str()];
+        assert_eq!(name_servers(&files).unwrap(), ["10.0.0.53".parse::<IpAddr>().unwrap()], "the other is missing");
+        fs::create_dir(&other).unwrap();
+        let fault = name_servers(&files).unwrap_err();
+        assert!(fault.to_string().contains(&other), "{fault}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use navvy_environment::command;
 use navvy_journal::owner::Owner;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, Interest};
@@ -25,6 +26,8 @@ use crate::error::Fault;
 
 /// The shell's words: its arguments are cgroups' files, `--`, and the command.
 const ENTER: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1" || exit 97; shift; done; shift; exec setsid "$@""#;
+/// Where a process is looked at, since it cannot be waited for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// What is kept of what QEMU says.
 const WORDS: usize = 4 << 10;
 
@@ -85,7 +88,7 @@ impl Started {
     pub fn try_wait(&mut self) -> io::Result<Option<Option<ExitStatus>>> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.map(Some)),
-            None => Ok(open(&self.process).is_none().then_some(None)),
+            None => Ok(open(&self.process)?.is_none().then_some(None)),
         }
     }
 }
@@ -114,29 +117,41 @@ pub fn start(
 }
 
 /// A descriptor of exactly this process; `None` if it has ended.
-fn open(process: &Owner) -> Option<OwnedFd> {
-    let here = Owner::this_process().ok()?;
+///
+/// # Errors
+/// It may live, and no descriptor is to be had.
+fn open(process: &Owner) -> io::Result<Option<OwnedFd>> {
+    let here = Owner::this_process()?;
     let same_kernel = process.machine == here.machine && process.boot == here.boot;
     if !same_kernel || process.pid_namespace != here.pid_namespace {
-        return None;
+        return Ok(None);
     }
-    let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
-    let opened = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let opened = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(None),
+        opened => opened?,
+    };
     // The number may be another's since; behind the descriptor it cannot become another's any more.
-    (!process.is_dead(&here)).then_some(opened)
+    Ok((!process.is_dead(&here)).then_some(opened))
 }
 
 /// Waits for the end of a process that may be another's child.
 pub async fn ended(process: &Owner) {
-    let Some(opened) = open(process) else { return };
-    let Ok(watched) = registered(opened) else {
-        // No descriptor could be registered: looked at instead.
-        while open(process).is_some() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    loop {
+        match open(process) {
+            Ok(None) => return,
+            Ok(Some(opened)) => {
+                if let Ok(watched) = registered(opened)
+                    && watched.readable().await.is_ok()
+                {
+                    return;
+                }
+            }
+            Err(_) => {}
         }
-        return;
-    };
-    let _readable_at_its_end = watched.readable().await.map(drop);
+        // No descriptor was to be had, or to be registered: it is looked at again.
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
 }
 
 #[expect(unsafe_code, reason = "registering takes a promise that an owned descriptor keeps by itself")]
@@ -146,26 +161,53 @@ fn registered(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Processes that work in this directory: the machine's, whether it was written down or not.
-pub fn within(directory: &Path) -> Vec<Owner> {
-    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let works_here = |pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(works_here);
-    pids.filter_map(|pid| Owner::of_process(pid).ok()).collect()
+///
+/// # Errors
+/// They cannot be listed.
+pub fn within(directory: &Path) -> io::Result<Vec<Owner>> {
+    let directory = match directory.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        directory => directory?,
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // One that has ended, or is hidden from us, is none of ours.
+        if !std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory) {
+            continue;
+        }
+        match Owner::of_process(pid) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            owner => found.push(owner?),
+        }
+    }
+    Ok(found)
+}
+
+/// The same and the one that is written down, as far as they live, each with a descriptor. This process is not among them.
+fn victims(directory: &Path, written: Option<&Owner>) -> io::Result<Vec<(Owner, OwnedFd)>> {
+    let mut victims = within(directory)?;
+    victims.retain(|victim| victim.pid != std::process::id());
+    victims.extend(written.filter(|it| !victims.contains(it)).cloned());
+    let opened = victims.into_iter().map(|victim| Ok(open(&victim)?.map(|opened| (victim, opened))));
+    opened.filter_map(Result::transpose).collect()
 }
 
 /// Kills the machine's process, written down or not, and waits for its end. What still lives after `limit` is returned.
 pub async fn kill(directory: &Path, written: Option<&Owner>, limit: Duration) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + limit;
-    let own = std::process::id();
     loop {
-        let mut victims = within(directory);
-        victims.retain(|victim| victim.pid != own);
-        victims.extend(written.filter(|it| !victims.contains(it)).cloned());
-        let opened: Vec<_> = victims.iter().filter_map(|victim| open(victim).map(|fd| (victim, fd))).collect();
-        if opened.is_empty() {
-            return Vec::new();
-        }
+        let opened = match victims(directory, written) {
+            Ok(opened) if opened.is_empty() => return Vec::new(),
+            Ok(opened) => opened,
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                return vec![format!("processes in {} (they could not be looked for: {error})", directory.display())];
+            }
+            Err(_) => {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+                continue;
+            }
+        };
         for (_, process) in &opened {
             // One that has just ended needs no killing.
             let _gone = pidfd_send_signal(process, Signal::KILL);
@@ -203,12 +245,12 @@ mod tests {
             use std::os::unix::process::ExitStatusExt as _;
             assert_eq!(started.wait().await.unwrap().unwrap().signal(), Some(9));
         }
-        assert_eq!(within(&one), []);
-        assert_eq!(within(&other), std::slice::from_ref(&bystander.process));
+        assert_eq!(within(&one).unwrap(), []);
+        assert_eq!(within(&other).unwrap(), std::slice::from_ref(&bystander.process));
         // Another process that got the number later is not meant.
         let later = Owner { start_time: 0, ..bystander.process.clone() };
         assert_eq!(kill(&one, Some(&later), Duration::from_secs(10)).await, Vec::<String>::new());
-        assert_eq!(within(&other), std::slice::from_ref(&bystander.process));
+        assert_eq!(within(&other).unwrap(), std::slice::from_ref(&bystander.process));
         kill(&other, None, Duration::from_secs(10)).await;
     }
 

@@ -141,7 +141,8 @@ impl Instance {
     async fn enter_cgroup(&mut self, memory: u64, process: &Owner) -> Result<(), Fault> {
         if !has_room(self.order.cgroup_parent.as_ref(), Size { memory, ..self.order.size }) {
             let of_pool = Place::of(&end::as_task(&self.order.machine)?, None);
-            if !holds(&cgroup::entrances(&of_pool), process.pid) {
+            let entrances = cgroup::entrances(&of_pool).map_err(|why| Fault::Unsupported(why.to_string()))?;
+            if !holds(&entrances, process.pid) {
                 let why = "its pool's cgroup does not hold it, and the one that was given has no room for it";
                 return Err(Fault::Unsupported(why.to_owned()));
             }

@@ -112,10 +112,11 @@ impl RunRecord {
     /// Adds what no event tells of; what an event tells of stays, also without a file.
     fn look_at_files(&mut self) -> io::Result<()> {
         let directory = self.directory.clone();
-        for entry in fs::read_dir(&directory)?.flatten() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let task = self.task(&id);
-            for (of, _) in logs_in(&entry.path()) {
+            for (of, _) in logs_in(&entry.path())? {
                 task.log(of, &directory);
             }
         }

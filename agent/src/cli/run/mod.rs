@@ -301,7 +301,8 @@ impl Session<'_> {
     async fn reap_again(&self, providers: &Providers, here: &Owner, lasted: Duration) {
         let paths = &self.settings.paths;
         let files = survey_files(here, paths);
-        if lasted > LONG_RUN || files.tasks.iter().any(|seen| seen.condition == Condition::Dead) {
+        let has_dead = files.tasks.iter().any(|seen| seen.condition == Condition::Dead);
+        if lasted > LONG_RUN || has_dead || !files.troubles.is_empty() {
             let reaped = tokio::time::timeout(REAP_LIMIT, providers.reap(here, paths, REAP_LIMIT)).await;
             let unseen = |_| {
                 tracing::warn!(

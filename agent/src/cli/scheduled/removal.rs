@@ -7,13 +7,13 @@ use std::time::Duration;
 use navvy_docker::Engine;
 use navvy_environment::cgroup::{self, Parent};
 use navvy_environment::run_dir;
-use navvy_environment::survey::{Seen, survey_files};
+use navvy_environment::survey::{Seen, Survey, survey_files};
 use navvy_job::exit_code;
 use navvy_job::id::TaskId;
 use navvy_job::scheduled::Host;
-use navvy_journal as journal;
 use navvy_journal::owner::Owner;
 use navvy_journal::standing::Mark;
+use navvy_journal::{self as journal, Ending};
 use tokio::time::Instant;
 
 use crate::cli::args::fleet::AgentArgs;
@@ -72,11 +72,16 @@ pub async fn remove(
     parent: Option<&Parent>,
 ) -> Result<Vec<String>, CliError> {
     let log = journal::path(&settings.paths.state, task);
-    if journal::is_held(&log) {
+    let is_held = journal::is_held(&log);
+    if is_held.map_err(|error| CliError::infra_text(format!("journal {} could not be read: {error}", log.display())))? {
         let lives = CliError::usage(format!("a process still looks after task {task}: its journal is locked"));
         return Err(lives.hint("End the agent first: SIGTERM, and SIGKILL past its time."));
     }
-    let spool = spool_of(&settings.paths.state, &log);
+    let spool = spool_of(&settings.paths.state, &log).map_err(|why| {
+        let error =
+            CliError::infra_text(format!("journal {} does not say where the task's output is: {why}", log.display()));
+        error.hint("Nothing was removed. Remove the journal by hand if the output is not wanted any more.")
+    })?;
     let in_a_machine =
         journal::load(&log).ok().and_then(|read| read.known()).is_some_and(|known| is_of_machines(&known));
     let machines = host::machines(settings)?;
@@ -113,9 +118,10 @@ pub async fn remove(
 
 /// An engine goes on with what a killed agent had asked it for: of a task that was being made, something may come a moment later.
 async fn from_engine(engine: &Engine, settings: &Settings, task: &TaskId) -> Vec<String> {
-    let marks = run_dir::marked(settings.paths.runtime.as_deref(), run_dir::uid());
-    let mark = marks.into_iter().find(|(marked, _)| marked == task).map(|(_, mark)| mark);
-    let was_being_made = mark.is_some_and(|mark| !matches!(mark, Some(Mark::Adoptable(..))));
+    let was_being_made = match run_dir::marked(settings.paths.runtime.as_deref(), run_dir::uid()) {
+        Ok(marks) => marks.iter().any(|(marked, mark)| marked == task && !matches!(mark, Some(Mark::Adoptable(..)))),
+        Err(_) => true,
+    };
     let mut left = engine.remove_task(task, &settings.paths, LIMIT).await;
     let deadline = Instant::now() + LATECOMERS;
     while was_being_made && Instant::now() < deadline {
@@ -125,24 +131,36 @@ async fn from_engine(engine: &Engine, settings: &Settings, task: &TaskId) -> Vec
     left
 }
 
-/// The run's directory, which is below our own.
-fn spool_of(state: &Path, log: &Path) -> Option<PathBuf> {
-    let known = journal::load(log).ok()?.known()?;
-    let run = known.opening.logs.parent()?.to_owned();
-    (run.parent() == Some(&state.join("runs"))).then_some(run)
+/// The run's directory, which is below our own. Without a journal there is none.
+fn spool_of(state: &Path, log: &Path) -> Result<Option<PathBuf>, String> {
+    let reading = match journal::load(log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        reading => reading.map_err(|error| error.to_string())?,
+    };
+    match (reading.known(), reading.ending) {
+        (Some(known), _) => {
+            let run = known.opening.logs.parent().map(Path::to_owned);
+            Ok(run.filter(|run| run.parent() == Some(&state.join("runs"))))
+        }
+        // Its agent was killed before it had begun anything.
+        (None, Ending::Whole | Ending::Torn { .. }) => Ok(None),
+        (None, Ending::Damaged { .. }) => Err("it is damaged".to_owned()),
+        (None, Ending::Newer { version }) => Err(format!("a newer version of Navvy wrote it (form {version})")),
+    }
 }
 
 /// Files alone; containers are named, and so is why they were not looked for.
 async fn without_engine(settings: &Settings, task: &TaskId, why: &str) -> Vec<String> {
     let Ok(here) = Owner::this_process() else { return vec![format!("all of it ({why})")] };
-    let seen = survey_files(&here, &settings.paths).tasks;
-    let seen: Vec<Seen> = seen.into_iter().filter(|seen| seen.task == *task).collect();
+    let Survey { tasks, troubles } = survey_files(&here, &settings.paths);
+    let seen: Vec<Seen> = tasks.into_iter().filter(|seen| seen.task == *task).collect();
     let run = run_dir::place(settings.paths.runtime.as_deref(), run_dir::uid(), task);
-    if seen.is_empty() && !run.exists() {
+    if seen.is_empty() && troubles.is_empty() && !run.exists() {
         // Nothing was made that would not have left a mark.
         return Vec::new();
     }
     let mut left = navvy_docker::survey::remove_files_only(&seen, &settings.paths).await;
+    left.extend(troubles);
     left.push(format!("perhaps containers of its ({why})"));
     left
 }
@@ -151,4 +169,21 @@ async fn without_engine(settings: &Settings, task: &TaskId, why: &str) -> Vec<St
 fn of_cgroups(task: &TaskId, parent: &Parent) -> Vec<String> {
     let own = cgroup::remove(&cgroup::Place::of(task, Some(parent)));
     own.err().map(|(path, error)| format!("cgroup {} ({error})", path.display())).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_is_not_understood_does_not_say_that_there_is_no_output() {
+        let state = tempfile::tempdir().unwrap();
+        let log = state.path().join("task.journal");
+        assert_eq!(spool_of(state.path(), &log), Ok(None));
+        std::fs::write(&log, "").unwrap();
+        assert_eq!(spool_of(state.path(), &log), Ok(None));
+        std::fs::remove_file(&log).unwrap();
+        std::fs::create_dir(&log).unwrap();
+        assert!(spool_of(state.path(), &log).is_err());
+    }
 }

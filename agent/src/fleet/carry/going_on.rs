@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
-use navvy_output::log_ends;
+use navvy_job::event::LogEnd;
 use navvy_output::mask::{MaskedIn, Masks};
 use navvy_protocol::processor::v1::GetMarksRequest;
 use tokio::sync::{mpsc, watch};
 
-use super::{Carried, Carrying, Place, tell_stop};
+use super::{Carried, Carrying, tell_stop};
 use crate::bus::{self, Bus};
 use crate::fleet::connection::unary;
 use crate::fleet::delivery::{Ending, Left, name_of};
@@ -23,7 +23,7 @@ use crate::fleet::left::{self, Found};
 use crate::fleet::persist::{Halt, persist};
 use crate::fleet::record::{self, Followers, LogNews, Recorded};
 use crate::scheduled::Onlooker;
-use crate::task::{self, Inherited, Leaving, LeftLogs, Occupancy, TaskResult, Turn};
+use crate::task::{self, Inherited, Leaving, LeftLogs, Occupancy, TaskResult, Turn, ends_in};
 
 impl Carrying {
     /// What another agent of the task has left, and how far the processor has it.
@@ -60,7 +60,13 @@ impl Carrying {
             return self.take_away(&found, why).await;
         }
         let marks: BTreeMap<String, u64> = marks.marks.into_iter().map(|mark| (mark.log, mark.durable)).collect();
-        let (waiting, again) = tell_of_logs(&place, &marks, &names);
+        let ends = match ends_in(&place.logs).await {
+            Ok(ends) => ends,
+            Err(error) => {
+                return self.take_away(&found, format!("logs that its agent left cannot be read: {error}")).await;
+            }
+        };
+        let (waiting, again) = tell_of_logs(&ends, &marks, &names);
         drop(names);
         self.spool.take_up(waiting, again);
         let lines = seen.borrow().lines;
@@ -123,9 +129,9 @@ fn tell_of_step(onlooker: &Onlooker, found: &Found, masks: &Masks) {
 
 /// Tells the delivery which logs there are. Returns how many of their bytes are not durable, and how many that are durable were
 /// taken back.
-fn tell_of_logs(place: &Place, marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> (u64, u64) {
+fn tell_of_logs(ends: &[LogEnd], marks: &BTreeMap<String, u64>, names: &mpsc::UnboundedSender<LogNews>) -> (u64, u64) {
     let (mut waiting, mut again) = (0, 0);
-    for end in log_ends(&place.logs) {
+    for end in ends {
         let Some(name) = name_of(&end.log) else { continue };
         let durable = marks.get(&name).copied().unwrap_or(0);
         waiting += end.bytes.saturating_sub(durable);

@@ -81,6 +81,10 @@ impl Logs {
         std::fs::metadata(self.path(name)).map_or(0, |metadata| metadata.len())
     }
 
+    fn may_be_there(&self, name: &str) -> bool {
+        !matches!(std::fs::metadata(self.path(name)), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+    }
+
     /// Something is written there from now on, or nothing any more.
     fn note_writer(&self, name: &str, is_done: bool) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ impl Bench {
         running.await.unwrap_err();
         self.world.hang_up();
         self.wait("the logs' ends", || {
-            let ends = log_ends(&self.task_logs());
+            let ends = log_ends(&self.task_logs()).unwrap();
             ends.iter().all(|end| end.sha256.is_some())
         })
         .await;

@@ -267,6 +267,47 @@ async fn what_a_slow_store_does_not_take_whole_goes_in_small_segments() {
     assert!(bench.fake.state().segments.iter().all(|segment| segment.stored <= 100_000));
 }
 
+/// Runs a step and stays in a second one until `meanwhile` has had the first one's log.
+async fn with_logs_of_the_first(bench: &Bench, meanwhile: impl FnOnce(PathBuf)) -> Carried {
+    bench.world.script("build", [says("built\n"), exits(0)]);
+    bench.world.script("test", [says("tested\n"), Act::Waits("changed"), exits(0)]);
+    let running = bench.start();
+    bench.fake.until("the first log", |state| state.segments.iter().any(|segment| segment.log == "001-1")).await;
+    bench.world.until_written("2-1", "tested\n").await;
+    let is_sealed = |end: &navvy_job::event::LogEnd| end.log.ends_with("001-1.log") && end.sha256.is_some();
+    while !navvy_output::log_ends(&bench.task_logs()).unwrap().iter().any(is_sealed) {
+        tokio::task::yield_now().await;
+    }
+    meanwhile(bench.task_logs());
+    bench.world.say("changed");
+    running.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_log_without_a_seal_costs_neither_the_verdict_nor_the_spool() {
+    let bench = Bench::new([run("build"), run("test")]).await;
+    let carried = with_logs_of_the_first(&bench, |logs| std::fs::remove_file(logs.join("001-1.seg")).unwrap()).await;
+    assert_eq!((carried, bench.verdict()["verdict"].as_str()), (reported(), Some("passed")));
+    let finish = bench.fake.state().finishes.last().unwrap().clone();
+    assert!(finish.logs.iter().all(|log| log.sha256.len() == 32 && log.log != "001-1"), "{:?}", finish.logs);
+    assert!(finish.logs.iter().any(|log| log.log == "002-1"), "{:?}", finish.logs);
+    let told = "log 001-1 was not sealed, so nobody can say whether it is whole";
+    assert!(finish.warnings.iter().any(|warning| warning == told), "{:?}", finish.warnings);
+    assert_eq!((bench.fake.log("001-1"), bench.spools()), (b"built\n".to_vec(), 1));
+}
+
+#[tokio::test]
+async fn logs_that_cannot_be_listed_are_delivered_as_far_as_they_are_known() {
+    let bench = Bench::new([run("build"), run("test")]).await;
+    let dangling = |logs: PathBuf| std::os::unix::fs::symlink("nowhere", logs.join("009-1.log")).unwrap();
+    let carried = with_logs_of_the_first(&bench, dangling).await;
+    assert_eq!((carried, bench.verdict()["verdict"].as_str()), (reported(), Some("passed")));
+    assert_eq!(bench.fake.state().finishes.last().unwrap().logs, []);
+    assert_eq!((bench.fake.log("001-1"), bench.fake.log("002-1")), (b"built\n".to_vec(), b"tested\n".to_vec()));
+    let told = |event: &serde_json::Value| event["message"].as_str().is_some_and(|it| it.contains("cannot be read"));
+    assert!(bench.fake.state().events.iter().any(told), "{:#?}", bench.fake.state().events);
+}
+
 #[tokio::test]
 async fn a_full_spool_holds_the_step_up_and_says_so() {
     let mut bench = Bench::new([run("build")]).await;

@@ -277,6 +277,28 @@ async fn while_nomad_is_away_or_talks_nonsense_the_queue_grows_and_nothing_is_lo
 }
 
 #[tokio::test]
+async fn a_processor_is_ready_once_nomad_has_answered_and_not_before() {
+    let (_place, mut health) = crate::probes::tests::health().await;
+    let nomad = Double::start().await;
+    let claims = claims(&health.state);
+    let proxies = Proxies::default();
+    let launcher =
+        Launcher::new(settings(&nomad.address), &proxies, claims, "http://processor:8585".to_owned()).unwrap();
+    health.launcher = Some(Arc::clone(&launcher));
+    let health = Arc::new(health);
+    let is_ready = || async {
+        crate::probes::ready(axum::extract::State(Arc::clone(&health))).await.status() == axum::http::StatusCode::OK
+    };
+    let figure = "circle_nomad_server_agent_poll_failure";
+    let fails = || crate::launch::figures::prometheus(&health.of_nomad()).contains(&format!("{figure} 1"));
+    assert!(!is_ready().await && fails());
+    let running = tokio::spawn(async move { launcher.run().await });
+    until(|| async { is_ready().await.then_some(()) }).await;
+    assert!(!fails());
+    running.abort();
+}
+
+#[tokio::test]
 async fn why_a_task_waits_is_said_to_people_until_it_waits_no_more() {
     for state in databases().await {
         let bench = Bench::new(&state).await;
