@@ -46,7 +46,12 @@ impl Repository {
             if device(directory)? != home {
                 break;
             }
-            if let Some(found) = Self::at(directory, elsewhere)? {
+            let found = match Self::at(directory, elsewhere) {
+                // git walks on, too: what another user keeps private above is not what the user stands in.
+                Err(error) if directory != start && is_private_of_another(&error, directory) => continue,
+                found => found?,
+            };
+            if let Some(found) = found {
                 owner::check(&found)?;
                 return Ok(Some(found));
             }
@@ -303,6 +308,13 @@ fn is_git_dir(path: &Path) -> Result<bool, CheckoutError> {
     Ok(has("HEAD")? && (has("commondir")? || has_directory("objects")? && has_directory("refs")?))
 }
 
+/// Was a repository not to be looked at since it is another user's, and closed to this one?
+fn is_private_of_another(error: &CheckoutError, top: &Path) -> bool {
+    let is_refused =
+        matches!(error, CheckoutError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    is_refused && owner::foreign_owner(&top.join(".git"), &[]).is_ok_and(|owner| owner.is_some())
+}
+
 /// What was found at a path; `None` if nothing is there. Whatever else keeps it from being looked at is an error: a
 /// repository that is taken for a plain directory is copied with everything that it ignores.
 fn present(path: &Path, looked: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>, CheckoutError> {
@@ -384,6 +396,21 @@ mod tests {
         }
         assert_eq!(unreadable(Repository::at(&at("round"), Elsewhere::Refused)), Some(at("round/.git")));
         assert_eq!(unreadable(is_git_dir(&at("round"))), Some(at("round/HEAD")));
+    }
+
+    #[test]
+    fn what_another_user_keeps_private_above_is_none_of_ours_and_our_own_is_not_passed_over() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let git = top.path().join(".git");
+        fs::create_dir(&git).unwrap();
+        let told = |kind: io::ErrorKind| CheckoutError::read(git.join("HEAD"))(kind.into());
+        assert!(!is_private_of_another(&told(io::ErrorKind::PermissionDenied), top.path()));
+        std::os::unix::fs::chown(&git, Some(65534), None).unwrap();
+        assert!(is_private_of_another(&told(io::ErrorKind::PermissionDenied), top.path()));
+        assert!(!is_private_of_another(&told(io::ErrorKind::Other), top.path()));
     }
 
     #[test]

@@ -79,7 +79,10 @@ impl Process {
         // Another machine's, boot's or namespace's numbers mean other processes here.
         let is_of_here =
             (&owner.machine, &owner.boot, owner.pid_namespace) == (&here.machine, &here.boot, here.pid_namespace);
-        if !is_of_here || owner.is_dead(&here) {
+        // What is hidden from us is another user's process by now: an agent is always this user's own.
+        let is_hidden =
+            Owner::of_process(owner.pid).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        if !is_of_here || is_hidden || owner.is_dead(&here) {
             return Ok(None);
         }
         let handle = match open(owner.pid) {

@@ -158,6 +158,10 @@ pub fn gather_files(gathered: &mut BTreeMap<TaskId, Gathered>, host: &HostPaths)
             Ok((reading, is_held)) => gather_journal(gathered.entry(task).or_default(), &reading, is_held),
             // Its task ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is another user's who has the same state directory, and no trouble of this one's.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                gathered.entry(task).or_default().evidence.is_unread = true;
+            }
             Err(error) => {
                 let entry = gathered.entry(task).or_default();
                 (entry.has_journal, entry.evidence.is_unread) = (true, true);

@@ -393,23 +393,13 @@ impl Machines {
     ///
     /// Needs no knowledge of how far its start came; doing it twice is fine.
     pub async fn remove_task(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
-        // It had a machine, which a damaged record may be of.
-        let left = self.remove_those(whole_of(&host.state, task), host, limit).await;
+        let left = self.remove_machines(task, host, limit).await;
         if left.is_empty() { remove_files(task, host).await } else { left }
     }
 
     /// Removes the task's machines, and nothing else of it: for a task whose steps run elsewhere.
     pub async fn remove_machines(&self, task: &TaskId, host: &HostPaths, limit: Duration) -> Vec<String> {
-        self.remove_those(all_of(&host.state, task), host, limit).await
-    }
-
-    async fn remove_those(
-        &self,
-        directories: Result<Vec<PathBuf>, RecordError>,
-        host: &HostPaths,
-        limit: Duration,
-    ) -> Vec<String> {
-        let directories = match directories {
+        let directories = match all_of(&host.state, task) {
             Ok(directories) => directories,
             Err(error) => return vec![chain(&error)],
         };
@@ -500,8 +490,8 @@ fn told_of(state: &Path, task: &TaskId) -> Result<Told, RecordError> {
             Ok(known) if known.planned.task.as_ref() == Some(task) => told.its.push((directory, known)),
             // Another task's; or nothing was made of it.
             Ok(_) | Err(RecordError::Empty { .. }) => {}
-            // It was removed meanwhile.
-            Err(RecordError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            // It was removed meanwhile, or is another user's who has the same state directory.
+            Err(RecordError::Read { source, .. }) if is_none_of_ours(&source) => {}
             Err(error @ RecordError::Read { .. }) => told.unread = Some(error),
             Err(error) => told.strange = Some(error),
         }
@@ -509,31 +499,27 @@ fn told_of(state: &Path, task: &TaskId) -> Result<Told, RecordError> {
     Ok(told)
 }
 
+fn is_none_of_ours(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
+}
+
 /// Directories of all machines that a task has here. An error where it has none that can be read, and one that cannot be read now may be
 /// its. Of a record that nobody will ever read no task of all is suspected.
 pub(crate) fn all_of(state: &Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
     let Told { its, unread, .. } = told_of(state, task)?;
-    its_unless(its, unread)
-}
-
-/// The same of a task that has had a machine.
-fn whole_of(state: &Path, task: &TaskId) -> Result<Vec<PathBuf>, RecordError> {
-    let Told { its, unread, strange } = told_of(state, task)?;
-    its_unless(its, unread.or(strange))
-}
-
-fn its_unless(its: Vec<(PathBuf, Known)>, doubt: Option<RecordError>) -> Result<Vec<PathBuf>, RecordError> {
-    match doubt {
+    match unread {
         Some(error) if its.is_empty() => Err(error),
         _ => Ok(its.into_iter().map(|(directory, _)| directory).collect()),
     }
 }
 
-/// The machine in which the task's steps run, or the other one. An error where it is not found, and one that cannot be read may be it.
+/// The machine in which the task's steps run, or the other one. An error where it is not found, and one that cannot be read now may be
+/// it; of a task that has no other machine here, one that nobody will ever read may be it, too.
 pub(crate) fn find(state: &Path, task: &TaskId, has_steps: bool) -> Result<Option<(PathBuf, Known)>, RecordError> {
     let Told { its, unread, strange } = told_of(state, task)?;
+    let doubt = unread.or(strange.filter(|_| its.is_empty()));
     let found = its.into_iter().find(|(_, known)| known.planned.has_steps == has_steps);
-    match (found, unread.or(strange)) {
+    match (found, doubt) {
         (None, Some(error)) => Err(error),
         (found, _) => Ok(found),
     }
@@ -609,27 +595,18 @@ mod tests {
         assert!(find(state, task, true).unwrap().is_none());
     }
 
-    async fn assert_may_have(state: &Path, task: &TaskId, record: &Path) {
-        let left = machines().remove_task(task, &host(state), CLEAN_UP_LIMIT).await;
-        assert!(left.len() == 1 && left[0].contains(&record.display().to_string()), "{left:?}");
-        assert!(find(state, task, true).is_err());
-    }
-
     #[tokio::test]
-    async fn a_record_that_cannot_be_read_may_be_of_any_task_s_machine_and_is_named_as_left() {
+    async fn a_record_that_cannot_be_read_now_may_be_of_any_task_s_machine_and_is_named_as_left() {
         let state = tempfile::tempdir().unwrap();
         let state = state.path();
         let record = machine(state, task(2)).await.join("record");
         assert_none(state, &task(1)).await;
-        fs::write(&record, "no record\n and more\n").unwrap();
-        assert_may_have(state, &task(1), &record).await;
-        // But a task that never had a machine is not held up by it for ever.
-        assert!(!machines().has(&task(1), &host(state)));
-        assert_eq!(machines().remove_machines(&task(1), &host(state), CLEAN_UP_LIMIT).await, Vec::<String>::new());
         fs::remove_file(&record).unwrap();
         symlink("record", &record).unwrap();
-        assert_may_have(state, &task(1), &record).await;
         assert!(machines().has(&task(1), &host(state)));
+        let left = machines().remove_task(&task(1), &host(state), CLEAN_UP_LIMIT).await;
+        assert!(left.len() == 1 && left[0].contains(&record.display().to_string()), "{left:?}");
+        assert!(find(state, &task(1), true).is_err());
         fs::remove_file(&record).unwrap();
         assert_none(state, &task(1)).await;
         fs::write(&record, "").unwrap();
@@ -637,14 +614,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_s_own_machine_is_found_beside_a_record_that_cannot_be_read() {
+    async fn a_record_that_nobody_will_ever_read_holds_up_no_task_of_all() {
         let state = tempfile::tempdir().unwrap();
         let state = state.path();
         fs::write(machine(state, task(2)).await.join("record"), "no record\n and more\n").unwrap();
+        assert!(!machines().has(&task(1), &host(state)));
+        assert_eq!(machines().remove_task(&task(1), &host(state), CLEAN_UP_LIMIT).await, Vec::<String>::new());
+        assert!(find(state, &task(1), true).is_err(), "it may have been its machine");
         let own = machine(state, task(1)).await;
         assert_eq!(all_of(state, &task(1)).unwrap(), std::slice::from_ref(&own));
         assert_eq!(find(state, &task(1), true).unwrap().map(|(directory, _)| directory), Some(own));
-        assert!(find(state, &task(1), false).is_err(), "it may be the machine beside the steps");
+        assert!(find(state, &task(1), false).unwrap().is_none());
     }
 
     #[tokio::test]

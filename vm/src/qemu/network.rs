@@ -50,6 +50,8 @@ const CLOSED: [&str; 12] = [
 const DOCKER_CHAIN: &str = "DOCKER-USER";
 /// What iptables says of a chain that is not there.
 const NO_CHAIN: &str = "No chain/target/match by that name";
+/// What it says of a table that others have made as it cannot show it, and of one that the kernel does not have.
+const NO_LIST: [&str; 2] = ["is incompatible", "Table does not exist"];
 /// Of this host's name servers; the second has those behind systemd's own.
 const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /// The process of a machine runs as its own user: this and the number of its interface. Above what systemd gives to containers.
@@ -311,7 +313,13 @@ async fn docker_rules(search_path: &str) -> Result<Option<String>, Fault> {
         Err(CommandError::Failed { .. }) => {}
         Err(error) => return Err(network(error)),
     }
-    let listed = run("iptables", &["-w", "5", "-S"], search_path).await.map_err(network)?;
+    let listed = match run("iptables", &["-w", "5", "-S"], search_path).await {
+        Err(CommandError::Failed { stderr, .. }) if NO_LIST.iter().any(|words| stderr.contains(words)) => {
+            tracing::warn!("Whether Docker stops what machines send, iptables does not say: {}.", stderr.trim());
+            return Ok(None);
+        }
+        listed => listed.map_err(network)?,
+    };
     let listed = String::from_utf8_lossy(&listed).into_owned();
     let is_there = listed.lines().any(|line| line == format!("-N {DOCKER_CHAIN}"));
     Ok(is_there.then_some(listed))
@@ -548,7 +556,8 @@ esac
             ("echo 'iptables: No chain/target/match by that name.' >&2; exit 1".to_owned(), true),
             ("echo 'Another app is currently holding the xtables lock.' >&2; exit 4".to_owned(), false),
             ("echo \"can't initialize iptables table: Permission denied\" >&2; exit 3".to_owned(), false),
-            (incompatible.to_owned(), false),
+            // Others have written there what it cannot show.
+            (incompatible.to_owned(), true),
             (one("-P FORWARD ACCEPT\\n-N DOCKER\\n"), true),
             (one(&format!("-P FORWARD ACCEPT\\n-N DOCKER-USER\\n{}\\n{}\\n", both[0], both[1])), true),
             // The other rule is missing, and the chain takes none.

@@ -77,11 +77,7 @@ pub async fn remove(
         let lives = CliError::usage(format!("a process still looks after task {task}: its journal is locked"));
         return Err(lives.hint("End the agent first: SIGTERM, and SIGKILL past its time."));
     }
-    let spool = spool_of(&settings.paths.state, &log).map_err(|why| {
-        let error =
-            CliError::infra_text(format!("journal {} does not say where the task's output is: {why}", log.display()));
-        error.hint("Nothing was removed. Remove the journal by hand if the output is not wanted any more.")
-    })?;
+    let spool = spool_of(&settings.paths.state, &log);
     let in_a_machine =
         journal::load(&log).ok().and_then(|read| read.known()).is_some_and(|known| is_of_machines(&known));
     let machines = host::machines(settings)?;
@@ -99,6 +95,10 @@ pub async fn remove(
         move || parents.map(|parent| of_cgroups(&task, &parent))
     });
     left.extend(groups.await.map_err(|error| CliError::infra(&error))?.into_iter().flatten());
+    let spool = spool.unwrap_or_else(|why| {
+        left.push(format!("journal {}, and the output that it may be of ({why})", log.display()));
+        None
+    });
     if !left.is_empty() {
         // The journal says where the rest is.
         return Ok(left);
