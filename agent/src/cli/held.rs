@@ -13,7 +13,7 @@ use navvy_journal::standing::Condition;
 use navvy_output::mask::Masks;
 
 use super::host::{self, job};
-use super::rm::find;
+use super::rm::{find, not_ours};
 use super::{CliError, own_words};
 use crate::environment::{Providers, is_of_machines};
 use crate::settings::Settings;
@@ -88,7 +88,7 @@ fn kept_until(seen: &Seen) -> Result<u64, CliError> {
         }
         Condition::Dead => Err(CliError::usage(format!("task {task} ({job}) is not held, or its time is up"))
             .hint(format!("`navvy rm {task}` removes the rest of it."))),
-        Condition::Foreign => Err(CliError::usage(format!("task {task} belongs to another machine or version"))),
+        Condition::Foreign => Err(not_ours(task)),
     }
 }
 

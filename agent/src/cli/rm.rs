@@ -1,6 +1,7 @@
 //! `navvy rm`: removes single tasks.
 
 use navvy_environment::survey::{Seen, Survey, now};
+use navvy_job::id::TaskId;
 use navvy_journal::standing::Condition;
 
 use super::CliError;
@@ -72,11 +73,17 @@ fn nowhere(settings: &Settings, word: &str) -> CliError {
     }
 }
 
+/// The refusal of a task that this machine, or this version, cannot judge.
+pub fn not_ours(task: &TaskId) -> CliError {
+    CliError::usage(format!(
+        "task {task} belongs to another machine or another version of navvy, or something of it cannot be read"
+    ))
+    .hint("`navvy ps` says what could not be read.")
+}
+
 fn check(seen: &Seen, force: bool) -> Result<(), CliError> {
     match &seen.condition {
-        Condition::Foreign => {
-            Err(CliError::usage(format!("task {} belongs to another machine, or another version of navvy", seen.task)))
-        }
+        Condition::Foreign => Err(not_ours(&seen.task)),
         Condition::Running(owner) if !force => Err(CliError::usage(format!(
             "task {} ({}) is {}: process {} looks after it",
             seen.task,
