@@ -251,15 +251,8 @@ pub(super) fn isolate_ports() -> Wall {
 }
 
 fn isolate_all(ports: &Path) -> io::Result<()> {
-    let ports = match fs::read_dir(ports) {
-        // Where there is no bridge yet, there is no port.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        ports => ports?,
-    };
-    for port in ports {
-        isolate(&port?.path())?;
-    }
-    Ok(())
+    // Where there is no bridge yet, there is no port.
+    navvy_plain_file::directory::entries(ports)?.iter().try_for_each(|port| isolate(&port.path()))
 }
 
 fn isolate(port: &Path) -> io::Result<()> {

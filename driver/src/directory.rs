@@ -132,10 +132,8 @@ impl Directory {
     /// # Errors
     /// They cannot be listed.
     pub fn all(state_dir: &Path) -> io::Result<Vec<Self>> {
-        match fs::read_dir(state_dir.join("tasks")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => entries?.map(|entry| entry.map(|entry| Self(entry.path()))).collect(),
-        }
+        let entries = plain_file::directory::entries(&state_dir.join("tasks"))?;
+        Ok(entries.iter().map(|entry| Self(entry.path())).collect())
     }
 
     /// The path.

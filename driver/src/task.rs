@@ -355,7 +355,11 @@ impl Task {
             left
         };
         let left = tokio::task::spawn_blocking(removal).await;
-        for (path, error) in left.unwrap_or_default() {
+        let left = left.unwrap_or_else(|bug| {
+            warning!("Cgroups of task {} may be left: {bug}", self.locked().task);
+            Vec::new()
+        });
+        for (path, error) in left {
             warning!("A cgroup of task {} may be left: {}: {error}", self.locked().task, path.display());
         }
         if let Err(error) = self.directory.remove() {

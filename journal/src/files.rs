@@ -80,16 +80,8 @@ pub fn path(state: &Path, task: &TaskId) -> PathBuf {
 /// # Errors
 /// The directory cannot be listed.
 pub fn tasks(state: &Path) -> io::Result<Vec<TaskId>> {
-    let mut tasks = Vec::new();
-    let entries = match fs::read_dir(directory(state)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(tasks),
-        entries => entries?,
-    };
-    for entry in entries {
-        let name = entry?.file_name();
-        tasks.extend(name.to_str().and_then(|name| name.strip_suffix(ENDING)?.parse::<TaskId>().ok()));
-    }
-    Ok(tasks)
+    let entries = plain_file::directory::entries(&directory(state))?;
+    Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.strip_suffix(ENDING)?.parse().ok()).collect())
 }
 
 /// What a journal says. Missing is an error of kind `NotFound`.
@@ -102,15 +94,7 @@ pub fn load(path: &Path) -> io::Result<Reading> {
 /// # Errors
 /// The journal is there and cannot be asked.
 pub fn is_held(path: &Path) -> io::Result<bool> {
-    let file = match plain_file::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        file => file?,
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(fs::TryLockError::WouldBlock) => Ok(true),
-        Err(fs::TryLockError::Error(error)) => Err(error),
-    }
+    plain_file::claim::is_held(path)
 }
 
 /// Removes a journal. Missing is fine; needs no free byte.

@@ -114,15 +114,10 @@ impl Place {
     /// Names in a directory of this place, sorted; a name that is not UTF-8 is left out, and a missing directory has no
     /// names. One that cannot be listed is not taken for empty: another orb would be taken for what lies in it.
     fn names(&self, directory: &str) -> Result<Vec<String>, NoOrb> {
-        let failed = |error: io::Error| self.unlisted(directory, &error);
-        let entries = match fs::read_dir(self.directory.join(directory)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(failed)?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(entry.map_err(failed)?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
-        }
+        let listed = plain_file::directory::entries(&self.directory.join(directory));
+        let entries = listed.map_err(|error| self.unlisted(directory, &error))?;
+        let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
         names.sort();
         Ok(names)
     }

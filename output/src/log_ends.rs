@@ -15,15 +15,9 @@ use super::segments::{SLOT, Seal, hex};
 /// # Errors
 /// It cannot be listed.
 pub fn logs_in(directory: &Path) -> io::Result<Vec<(LogOf, PathBuf)>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut logs = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        logs.extend(entry.file_name().to_str().and_then(LogOf::of_name).map(|of| (of, entry.path())));
-    }
+    let entries = plain_file::directory::entries(directory)?;
+    let log = |entry: &fs::DirEntry| Some((LogOf::of_name(entry.file_name().to_str()?)?, entry.path()));
+    let mut logs: Vec<_> = entries.iter().filter_map(log).collect();
     logs.sort();
     Ok(logs)
 }

@@ -2,6 +2,8 @@
 //! started, from its fork to the program that it becomes.
 
 use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(2);
@@ -22,6 +24,22 @@ pub fn claim(file: &File) -> Result<(), TryLockError> {
 /// [`TryLockError::WouldBlock`]: somebody means to hold it alone.
 pub fn share(file: &File) -> Result<(), TryLockError> {
     patiently(|| file.try_lock_shared())
+}
+
+/// Does a process hold this file's lock for itself? Nobody holds that of a file which is not there.
+///
+/// # Errors
+/// It is there, or may be, and cannot be asked.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match super::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 fn patiently(mut lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), TryLockError> {

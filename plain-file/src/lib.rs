@@ -4,11 +4,12 @@
 //! longer than the caller says, even if it claims to be shorter. A file that came with a project is also one of the project: a
 //! link that leads out of it would have us read what its author cannot.
 //!
-//! [`claim`] is the one way to lock a file that others look at.
+//! [`claim`] is the one way to lock a file that others look at, [`directory`] the one to list a directory that may be missing.
 
 #![warn(missing_docs)]
 
 pub mod claim;
+pub mod directory;
 
 use std::fs::File;
 use std::io::{self, Read as _};

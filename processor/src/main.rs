@@ -50,8 +50,9 @@ fn with_data(
 ) -> ExitCode {
     let serve = ServeArgs { data: arguments.data.clone(), ..ServeArgs::default() };
     match Settings::gather(&serve, variables) {
-        Ok(settings) => ended(work(&settings).map(|told| {
-            writeln!(std::io::stdout().lock(), "{told}").ok();
+        Ok(settings) => ended(work(&settings).and_then(|told| {
+            let printed = writeln!(std::io::stdout().lock(), "{told}");
+            printed.map_err(|error| format!("it was done, and that could not be printed: {error}; it says: {told}"))
         })),
         Err(errors) => refused(&errors.to_string(), exit_code::USAGE),
     }

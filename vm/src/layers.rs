@@ -386,11 +386,7 @@ fn bytes_of(disk: &Path) -> Result<Option<u64>, LayersError> {
 
 /// What is in a directory; nothing where there is none.
 fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, LayersError> {
-    let listed = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
-    };
-    listed.map_err(file("list", directory))
+    navvy_plain_file::directory::entries(directory).map_err(file("list", directory))
 }
 
 /// Directories of slots. What is called otherwise is none of ours.

@@ -68,11 +68,8 @@ pub fn directory(state: &Path, machine: &MachineId) -> PathBuf {
 /// There may be some, and they cannot be listed.
 pub fn all(state: &Path) -> Result<Vec<MachineId>, RecordError> {
     let path = machines(state);
-    let listed = match fs::read_dir(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
-    };
-    let entries = listed.map_err(|source| RecordError::List { path, source: Arc::new(source) })?;
+    let entries =
+        plain_file::directory::entries(&path).map_err(|source| RecordError::List { path, source: Arc::new(source) })?;
     Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
@@ -89,10 +86,7 @@ pub fn load(directory: &Path) -> Result<Known, RecordError> {
 
 /// Does a process look after this machine? It holds the record's lock as long as it lives.
 pub fn is_held(directory: &Path) -> bool {
-    match plain_file::open(&directory.join(FILE)) {
-        Ok(file) => file.try_lock_shared().is_err(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
+    plain_file::claim::is_held(&directory.join(FILE)).unwrap_or(true)
 }
 
 /// A machine's record, open and locked. Cheap to clone; entries are written on blocking threads, one write at a time.

@@ -35,13 +35,9 @@ impl Contexts {
     /// It cannot be listed.
     pub fn files(directory: Option<&Path>) -> io::Result<BTreeMap<String, PathBuf>> {
         let Some(place) = directory else { return Ok(BTreeMap::new()) };
-        let entries = match std::fs::read_dir(place) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            entries => entries?,
-        };
         let mut files = BTreeMap::new();
-        for entry in entries {
-            let name = entry?.file_name();
+        for entry in navvy_plain_file::directory::entries(place)? {
+            let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".env")) else { continue };
             files.extend(Self::file(directory, name).map(|file| (name.to_owned(), file)));
         }
